@@ -1,0 +1,43 @@
+"""Plain data that every stage agrees on. numpy, pydantic and YAML alone; nothing heavy is imported."""
+
+from slipway.contract.bundle import Bundle, bundle_id
+from slipway.contract.decision import Decision, Unknown
+from slipway.contract.errors import (
+    DataError,
+    ExportError,
+    GateError,
+    ManifestError,
+    MissingDependencyError,
+    QuantizeError,
+    RepositoryError,
+    ServingError,
+    SlipwayError,
+    SpecError,
+)
+from slipway.contract.labels import check_labels, read_labels, write_labels
+from slipway.contract.manifest import Manifest
+from slipway.contract.preprocess import Preprocess
+from slipway.contract.spec import Spec
+
+__all__ = [
+    "Bundle",
+    "DataError",
+    "Decision",
+    "ExportError",
+    "GateError",
+    "Manifest",
+    "ManifestError",
+    "MissingDependencyError",
+    "Preprocess",
+    "QuantizeError",
+    "RepositoryError",
+    "ServingError",
+    "SlipwayError",
+    "Spec",
+    "SpecError",
+    "Unknown",
+    "bundle_id",
+    "check_labels",
+    "read_labels",
+    "write_labels",
+]

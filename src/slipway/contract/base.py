@@ -1,0 +1,73 @@
+"""The base of every typed file: frozen, unknown keys refused, errors that name the field and the valid ones."""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from slipway.contract.errors import SpecError
+
+
+class Contract(BaseModel):
+    """A frozen pydantic model that is read from and written to JSON or YAML."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @classmethod
+    def parse(cls, data: Any, *, source: str) -> Self:
+        """Check `data` against the contract.
+
+        Raises:
+            SpecError: names `source`, every wrong field, what was given and what is allowed.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise SpecError(_explain(error, model=cls, source=source)) from None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a `.json`, `.yaml` or `.yml` file."""
+        try:
+            text = path.read_text(encoding="utf-8")
+            data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except OSError as error:
+            raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+        except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+            raise SpecError(f"{path}: not valid {path.suffix.lstrip('.').upper()}: {error}") from None
+        return cls.parse(data, source=str(path))
+
+    def to_json(self) -> str:
+        """Canonical text: sorted keys, two spaces, one trailing newline. Equal objects give equal bytes."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def write(self, path: Path) -> None:
+        path.write_text(self.to_json(), encoding="utf-8")
+
+
+def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> str:
+    lines = []
+    for issue in error.errors():
+        location = issue["loc"]
+        field = ".".join(str(part) for part in location) or "(the whole file)"
+        if issue["type"] == "extra_forbidden":
+            allowed = ", ".join(sorted(_model_at(model, location[:-1]).model_fields))
+            lines.append(f"{field}: unknown key; the valid keys here are {allowed}")
+        elif issue["type"] == "missing":
+            lines.append(f"{field}: required, and not given")
+        else:
+            lines.append(f"{field}: {issue['msg']}; given {issue['input']!r:.80}")
+    return f"{source}: " + "\n  ".join(lines)
+
+
+def _model_at(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The nested contract at `location`, to list its valid keys."""
+    for part in location:
+        if not isinstance(part, str) or part not in model.model_fields:
+            continue
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return model

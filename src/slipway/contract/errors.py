@@ -1,0 +1,58 @@
+"""Every error that Slipway raises on purpose.
+
+SlipwayError
+├── SpecError               something that a user wrote (spec, option, name) is not allowed
+├── DataError               the images are missing, unreadable or too few
+├── ManifestError           a file is missing or is not the one its manifest names
+├── ExportError             the exported graph does not do what the trained network does
+├── QuantizeError           the graph could not be quantised as asked
+├── GateError               a gate did not pass: it failed, or could not tell
+├── RepositoryError         a model repository cannot be written or is not one
+├── ServingError            tritonserver could not be found, started or reached
+└── MissingDependencyError  a library of an optional extra is not installed
+
+A message says what was given, what is allowed and what to change. Scripts print it and exit non-zero.
+"""
+
+
+class SlipwayError(Exception):
+    """Root of every error that is meant for the user; anything else is a bug of ours."""
+
+
+class SpecError(SlipwayError):
+    """A spec, option or name that is not allowed."""
+
+
+class DataError(SlipwayError):
+    """Images that are missing, unreadable or too few."""
+
+
+class ManifestError(SlipwayError):
+    """A file that is missing or differs from what its manifest recorded."""
+
+
+class ExportError(SlipwayError):
+    """An exported graph that disagrees with the network it came from."""
+
+
+class QuantizeError(SlipwayError):
+    """A graph that could not be quantised as asked."""
+
+
+class GateError(SlipwayError):
+    """A gate that did not pass."""
+
+
+class RepositoryError(SlipwayError):
+    """A model repository that cannot be written or read."""
+
+
+class ServingError(SlipwayError):
+    """A tritonserver that cannot be found, started or reached."""
+
+
+class MissingDependencyError(SlipwayError):
+    """A library of an optional extra that is not installed."""
+
+    def __init__(self, module: str, *, extra: str) -> None:
+        super().__init__(f"{module} is not installed: pip install 'slipway[{extra}]' (in a clone: make setup)")

@@ -1,0 +1,37 @@
+"""`labels.txt`: one label a line, the line number is the class id."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway.contract.errors import SpecError
+
+RESERVED = "unknown"
+
+
+def check_labels(labels: Sequence[str], *, source: str) -> tuple[str, ...]:
+    """Return the labels, or say which one is wrong.
+
+    Raises:
+        SpecError: fewer than two, empty, duplicated, reserved, with line breaks, control characters or outer spaces.
+    """
+    if len(labels) < 2:
+        raise SpecError(f"{source}: {len(labels)} label(s) given; a classifier needs at least 2")
+    seen: dict[str, int] = {}
+    for class_id, label in enumerate(labels):
+        if not label or label != label.strip() or not label.isprintable():
+            raise SpecError(f"{source}: label {class_id} is {label!r}; use printable text without outer spaces")
+        if label == RESERVED:
+            raise SpecError(f"{source}: label {class_id} is {label!r}, which is reserved for refused answers; rename it")
+        if label in seen:
+            raise SpecError(f"{source}: label {label!r} is given to classes {seen[label]} and {class_id}; make them differ")
+        seen[label] = class_id
+    return tuple(labels)
+
+
+def write_labels(labels: Sequence[str], path: Path) -> None:
+    path.write_text("".join(f"{label}\n" for label in check_labels(labels, source=str(path))), encoding="utf-8")
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    text = path.read_text(encoding="utf-8")
+    return check_labels(text.removesuffix("\n").split("\n"), source=str(path))

@@ -1,0 +1,121 @@
+"""`Manifest`: what a stage read, wrote, used and measured; the link between one folder and the next."""
+
+import subprocess
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from slipway.contract.base import Contract
+from slipway.contract.errors import ManifestError, SpecError
+from slipway.contract.files import files_below, sha256_file
+
+FILE_NAME = "manifest.json"
+Kind = Literal["checkpoint", "bundle", "graph", "engine", "repository"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(Contract):
+    """The contents of one stage's folder, and where they came from."""
+
+    kind: Kind
+    name: str
+    """The classifier, or the lane of a repository."""
+    bundle: str | None = None
+    """The bundle id, from the bundle on."""
+    inputs: dict[str, Sha256] = {}
+    outputs: dict[str, Sha256]
+    """Relative path to sha256 of every file in the folder but this one."""
+    versions: dict[str, str] = {}
+    seed: int | None = None
+    commit: str | None = None
+    created: str | None = None
+    measured: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, folder: Path, *, kind: Kind) -> Self:
+        """Read the manifest of `folder` and check every file against it.
+
+        Raises:
+            ManifestError: no such folder, another kind, or a file that is missing, added or changed, by name.
+        """
+        if not (folder / FILE_NAME).is_file():
+            raise ManifestError(f"{folder}: no {FILE_NAME} here; give the folder of a complete {kind}")
+        try:
+            manifest = cls.read(folder / FILE_NAME)
+        except SpecError as error:
+            raise ManifestError(str(error)) from None
+        if manifest.kind != kind:
+            raise ManifestError(f"{folder}: this is a {manifest.kind}, and a {kind} is needed")
+        manifest.verify(folder)
+        return manifest
+
+    def verify(self, folder: Path) -> None:
+        """Compare every file of `folder` with the recorded hashes."""
+        present = {path.relative_to(folder).as_posix() for path in files_below(folder)} - {FILE_NAME}
+        for path in sorted(self.outputs.keys() - present):
+            raise ManifestError(f"{folder / path}: missing; the manifest of this {self.kind} names it")
+        for path in sorted(present - self.outputs.keys()):
+            raise ManifestError(f"{folder / path}: not in the manifest of this {self.kind}; remove it or build again")
+        for path, expected in sorted(self.outputs.items()):
+            found = sha256_file(folder / path)
+            if found != expected:
+                raise ManifestError(
+                    f"{folder / path}: changed since this {self.kind} was made "
+                    f"(sha256 {found[:12]}, recorded {expected[:12]}); build it again"
+                )
+
+    @classmethod
+    def seal(
+        cls,
+        folder: Path,
+        *,
+        kind: Kind,
+        name: str,
+        bundle: str | None = None,
+        inputs: Mapping[str, str] | None = None,
+        libraries: Iterable[str] = (),
+        seed: int | None = None,
+        measured: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Hash everything in `folder` and write its manifest, with time, commit and library versions."""
+        manifest = cls.parse(
+            {
+                "kind": kind,
+                "name": name,
+                "bundle": bundle,
+                "inputs": dict(inputs or {}),
+                "outputs": hashes(folder),
+                "versions": versions(libraries),
+                "seed": seed,
+                "commit": commit(),
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "measured": dict(measured or {}),
+            },
+            source=str(folder / FILE_NAME),
+        )
+        manifest.write(folder / FILE_NAME)
+        return manifest
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Relative path to sha256 of every file below `folder`, the manifest apart."""
+    paths = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
+    return {name: sha256_file(path) for name, path in paths.items() if name != FILE_NAME}
+
+
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Installed version of each distribution; one that is missing is an error, since it was used."""
+    return {name: metadata.version(name) for name in sorted({"slipway", "numpy", *libraries})}
+
+
+def commit() -> str | None:
+    """The commit of the working tree that this code runs from, marked `-dirty`; None outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

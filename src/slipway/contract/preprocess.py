@@ -1,0 +1,39 @@
+"""`Preprocess`: the only definition of how encoded bytes become the network's input."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from slipway.contract.base import Contract
+
+Channel = Annotated[float, Field(ge=0.0, le=1.0)]
+Deviation = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Preprocess(Contract):
+    """Decode, orient, resize, crop or pad, normalise: encoded bytes in, FP32 `[3, H, W]` out.
+
+    `crop`: the shorter side is resized to `input / crop_fraction`, then the centre is cut out (timm's `crop_pct`).
+    `pad`: the longer side is resized to the input, and the rest is filled with `pad_value`, centred.
+    Pixels are scaled to 0..1 before `mean` and `std` apply.
+    """
+
+    input_height: int = Field(ge=8, le=4096)
+    input_width: int = Field(ge=8, le=4096)
+    resize: Literal["crop", "pad"] = "crop"
+    crop_fraction: float = Field(default=1.0, gt=0.1, le=1.0)
+    interpolation: Literal["linear", "cubic"] = "linear"
+    antialias: bool = True
+    mean: tuple[Channel, Channel, Channel] = (0.485, 0.456, 0.406)
+    std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
+    pad_value: int = Field(default=0, ge=0, le=255)
+    exif_orientation: bool = True
+    colour: Literal["rgb"] = "rgb"
+    decoder: Literal["cpu", "mixed"] = "cpu"
+    """DALI's implementation that the bundle was evaluated on: libjpeg-turbo (`cpu`) or nvJPEG (`mixed`)."""
+
+    @model_validator(mode="after")
+    def _crop_fraction_belongs_to_crop(self) -> Self:
+        if self.resize == "pad" and self.crop_fraction != 1.0:
+            raise ValueError("crop_fraction belongs to resize: crop; with resize: pad leave it out")
+        return self

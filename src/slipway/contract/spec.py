@@ -1,0 +1,135 @@
+"""`Spec`: the one YAML that a user writes per classifier."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from slipway.contract.base import Contract
+from slipway.contract.decision import Probability, Task
+from slipway.contract.preprocess import Preprocess
+
+Precision = Literal["fp32", "int8"]
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_STEP_PREFIXES = ("preprocess_", "engine_", "post_")
+
+
+def check_name(name: str) -> str:
+    """A classifier's name becomes a Triton model, a folder and a metric label: keep it to `[a-z][a-z0-9_]*`."""
+    if not _NAME.fullmatch(name):
+        raise ValueError("use 1 to 63 of a-z, 0-9 and _, beginning with a letter")
+    if name.endswith("_full") or name.startswith(_STEP_PREFIXES):
+        raise ValueError("names ending in _full or beginning with preprocess_, engine_ or post_ belong to Slipway")
+    return name
+
+
+class Data(Contract):
+    """Where the images are, and how they are split."""
+
+    root: str = Field(min_length=1)
+    """A folder with one sub-folder of images per class; relative to where the command is run."""
+    validation_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
+    test_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Self:
+        if self.validation_fraction + self.test_fraction > 0.8:
+            raise ValueError("validation_fraction + test_fraction must leave at least 0.2 for training")
+        return self
+
+
+class Backbone(Contract):
+    """A timm model."""
+
+    name: str = Field(min_length=1)
+    pretrained: bool = True
+    """True loads timm's weights, and fails where they cannot be had; False starts from a seeded random state."""
+
+
+class Recipe(Contract):
+    """How the network is trained. Validation, test and serving never see the augmentation."""
+
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    warmup_epochs: int = Field(default=2, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
+    crop_scale: tuple[Probability, Probability] = (0.7, 1.0)
+    """Random resized crop: the share of the image's area that is kept, least and most."""
+    horizontal_flip: bool = True
+    rotate_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
+    patience_epochs: int = Field(default=8, ge=1)
+    """Early stopping: epochs without a better validation loss."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _crop_scale_is_a_range(self) -> Self:
+        if not 0.0 < self.crop_scale[0] <= self.crop_scale[1]:
+            raise ValueError("crop_scale is [least, most] with 0 < least <= most <= 1")
+        return self
+
+
+class DecisionPolicy(Contract):
+    """What the user decides about answers; training fits the rest (temperature) and writes a `Decision`."""
+
+    top_k: int = Field(default=5, ge=1, le=1000)
+    unknown_threshold: Probability | None = None
+    """A multi-class answer whose best probability lies under this is `unknown`."""
+
+
+class Calibration(Contract):
+    """The images that set the INT8 ranges: a seeded, stratified sample of the training split."""
+
+    images: int = Field(default=500, ge=1)
+    seed: int = 0
+    method: Literal["entropy", "max"] = "entropy"
+
+
+class AccuracyGate(Contract):
+    """What a precision may lose against FP32 on the test split, in percentage points of top-1 accuracy."""
+
+    max_loss_points: float = Field(default=0.5, gt=0.0, le=100.0)
+    confidence: float = Field(default=0.95, ge=0.5, lt=1.0)
+
+
+class LatencyGate(Contract):
+    """The latency budget: P99 of requests that arrive at random at the given mean rate."""
+
+    p99_ms: float = Field(default=50.0, gt=0.0)
+    rate_per_s: float = Field(default=20.0, gt=0.0)
+
+
+class Serving(Contract):
+    """How the steps run in Triton."""
+
+    max_batch_size: int = Field(default=8, ge=1, le=128)
+    instances: int = Field(default=2, ge=1, le=64)
+    """Processes of the preprocess and the engine step; two of one thread beat one of two on two cores."""
+    threads: int = Field(default=1, ge=1, le=64)
+    """Threads of each instance."""
+
+
+def _distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+    if len(set(precisions)) != len(precisions):
+        raise ValueError("name each precision once")
+    return precisions
+
+
+class Spec(Contract):
+    """One classifier, from its data to its latency budget."""
+
+    name: Annotated[str, AfterValidator(check_name)]
+    task: Task = "multiclass"
+    data: Data
+    preprocess: Preprocess
+    backbone: Backbone
+    recipe: Recipe = Recipe()
+    decision: DecisionPolicy = DecisionPolicy()
+    calibration: Calibration = Calibration()
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_distinct)] = ("int8",)
+    """What is built and gated; the first is what the cpu lane serves. FP32 is always built, as the reference."""
+    accuracy: AccuracyGate = AccuracyGate()
+    latency: LatencyGate = LatencyGate()
+    serving: Serving = Serving()
