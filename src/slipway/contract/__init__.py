@@ -2,6 +2,7 @@
 
 from slipway.contract.bundle import Bundle, bundle_id
 from slipway.contract.decision import Decision, Unknown
+from slipway.contract.engine import Engine, EngineSettings
 from slipway.contract.errors import (
     DataError,
     ExportError,
@@ -15,6 +16,7 @@ from slipway.contract.errors import (
     SpecError,
 )
 from slipway.contract.labels import check_labels, read_labels, write_labels
+from slipway.contract.lane import Lane
 from slipway.contract.manifest import Manifest
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Spec
@@ -23,8 +25,11 @@ __all__ = [
     "Bundle",
     "DataError",
     "Decision",
+    "Engine",
+    "EngineSettings",
     "ExportError",
     "GateError",
+    "Lane",
     "Manifest",
     "ManifestError",
     "MissingDependencyError",

@@ -109,6 +109,8 @@ class Serving(Contract):
     """Processes of the preprocess and the engine step; two of one thread beat one of two on two cores."""
     threads: int = Field(default=1, ge=1, le=64)
     """Threads of each instance."""
+    max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
+    """How long the first step may hold a request back to fill a batch; 2 ms did not help where it was tried."""
 
 
 def _distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:

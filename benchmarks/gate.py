@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Measure the latency of a served classifier under an open-loop Poisson load, and judge its P99."""
+
+import argparse
+import json
+from pathlib import Path
+
+from slipway.contract import SpecError
+from slipway.contract.cli import run
+
+EPILOG = """example:
+  python -m slipway.serving model_repository/cpu            # in another terminal
+  benchmarks/gate.py digits --images data/digits/test --rate 50 --limit-ms 50
+
+Requests leave when a seeded Poisson schedule says, whether or not the server keeps up, and each is timed from the
+moment it was due: a stall is charged to every request that it delayed. Failures count as over the limit.
+The verdict (MLPerf early stopping, on independent blocks): "pass" when P99 is shown to be within the limit with 99 %
+confidence, "fail" when the measured P99 is over it or the server does not keep up, else "too few requests to tell".
+
+exit status: 0 pass; 1 fail, or nothing could be measured; 2 wrong usage; 3 too few requests to tell"""
+
+EXIT_CODES = {"pass": 0, "fail": 1, "too few requests to tell": 3}
+NOT_MEASURED = ("output", "json")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from slipway.benchmark import GateOptions, run_gate, summary  # not at the top: --help needs no library
+
+    values = {name: value for name, value in vars(arguments).items() if name not in NOT_MEASURED}
+    try:
+        options = GateOptions.parse(values, source="the options given")
+    except SpecError as error:
+        parser().error(str(error))
+    print(f"{options.model} at {options.url}: about {options.duration_s:.0f} s at {options.rate_per_s:g} requests/s")
+    result = run_gate(options)
+    print(summary(result))
+    if arguments.output:
+        result.write(arguments.output)
+        print(f"written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(result.model_dump(mode="json")))
+    return EXIT_CODES[result.verdict]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="the ensemble to ask: the classifier's name")
+    add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
+    add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
+    add("--rate", type=float, default=50.0, dest="rate_per_s", metavar="PER_S", help="requests a second (%(default)g)")
+    add("--limit-ms", type=float, default=50.0, help="the limit on P99 (%(default)g)")
+    add("--blocks", type=int, default=3, help="independent measurements that must all pass (%(default)s)")
+    add(
+        "--requests-per-block",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="counted requests of a block (%(default)s); under 459 nothing can be shown",
+    )
+    add(
+        "--warm-up-requests",
+        type=int,
+        default=100,
+        metavar="N",
+        help="sent before those of each block and not counted (%(default)s)",
+    )
+    add("--deadline-ms", type=float, default=1000.0, help="after which a request is given up (%(default)g)")
+    add("--seed", type=int, default=0, help="of the schedules and the order of the images (%(default)s)")
+    add("--pid", type=int, dest="server_pid", help="of tritonserver on this machine: reports its CPU and memory")
+    add("--output", type=result_path, metavar="FILE.json", help="the whole result, raw histograms included")
+    add("--json", action="store_true", help="the same as one JSON line last")
+    return parser
+
+
+def result_path(text: str) -> Path:
+    """Checked before the measurement rather than after it."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: give a file in a folder that exists")
+    return path
+
+
+if __name__ == "__main__":
+    run(main, parser())

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Classify image files with a Slipway classifier, over gRPC."""
+
+import sys
+from typing import Any
+
+import tritonclient.grpc as triton
+from classify_common import ServerError, main
+from numpy.typing import NDArray
+
+CONTROL_TIMEOUT_S = 5.0
+
+
+class GrpcClient:
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._client = triton.InferenceServerClient(url)
+        self._timeout_s = timeout_s
+
+    def _call(self, method: str, *args: Any, timeout_s: float = CONTROL_TIMEOUT_S, **kwargs: Any) -> Any:
+        try:
+            return getattr(self._client, method)(*args, client_timeout=timeout_s, **kwargs)
+        except triton.InferenceServerException as error:
+            raise ServerError(error.message()) from None
+
+    def check_live(self) -> None:
+        if not self._call("is_server_live"):
+            raise ServerError("the server says that it is not live")
+
+    def models(self) -> list[str]:
+        # Not the repository index: a hardened server restricts it.
+        return [model.name for model in self._call("get_inference_statistics").model_stats]
+
+    def config(self, model: str) -> dict[str, Any]:
+        config: dict[str, Any] = self._call("get_model_config", model, as_json=True)["config"]
+        return config
+
+    def infer(self, model: str, images_n1: NDArray[Any], outputs: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        image = triton.InferInput("IMAGE", list(images_n1.shape), "BYTES")
+        image.set_data_from_numpy(images_n1)
+        wanted = [triton.InferRequestedOutput(name) for name in outputs]
+        result = self._call("infer", model, [image], outputs=wanted, timeout_s=self._timeout_s)
+        return {name: result.as_numpy(name) for name in outputs}
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, port=8001, connect=GrpcClient))

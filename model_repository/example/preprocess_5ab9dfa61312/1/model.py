@@ -1,0 +1,42 @@
+"""Triton's Python backend: encoded images to pixels and statuses (guard, then DALI on the CPU)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from .preprocess_dali import Preprocessor
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        model = json.loads(args["model_config"])
+        here = Path(__file__).parent
+        self.preprocessor = Preprocessor(
+            json.loads((here / "preprocess.json").read_text(encoding="utf-8")),
+            max_batch_size=model["max_batch_size"],
+            threads=int(model["parameters"]["threads"]["string_value"]),
+        )
+
+    def execute(self, requests):
+        # A request whose bytes cannot be read as strings fails alone, not with those batched beside it.
+        responses, batches = [None] * len(requests), {}
+        for index, request in enumerate(requests):
+            try:
+                batches[index] = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().reshape(-1).tolist()
+            except Exception as error:
+                failure = pb_utils.TritonError(f"IMAGE is not a BYTES tensor of encoded images: {error}")
+                responses[index] = pb_utils.InferenceResponse(error=failure)
+        pixels_nchw, status_n = self.preprocessor.run([image for batch in batches.values() for image in batch])
+        first = 0
+        for index, batch in batches.items():
+            rows = slice(first, first + len(batch))
+            first = rows.stop
+            responses[index] = pb_utils.InferenceResponse(
+                [
+                    pb_utils.Tensor("pixels_nchw", pixels_nchw[rows]),
+                    pb_utils.Tensor("image_status", status_n[rows, np.newaxis]),
+                ]
+            )
+        return responses

@@ -1,0 +1,106 @@
+"""An open-loop Poisson generator: requests leave when the schedule says, whether or not the server keeps up.
+
+A closed loop waits for an answer before it asks again, so a stall of two seconds costs it one slow request. Here every
+request that the stall delayed is charged for it, because each is timed from the moment it was due to be sent.
+"""
+
+import asyncio
+import selectors
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Seconds = npt.NDArray[np.float64]
+Ask = Callable[[int], Awaitable[str | None]]
+"""Sends request `i` and waits for the answer; returns why it was no right answer, or None."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Events in time: how many came after the first, and how long that took."""
+
+    count: int
+    span_s: float
+
+    @classmethod
+    def at(cls, times_s: Seconds) -> "Arrivals":
+        return cls(max(0, times_s.size - 1), float(np.ptp(times_s)) if times_s.size else 0.0)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What became of the counted requests of one schedule, in the order in which they were due."""
+
+    latencies_ms: npt.NDArray[np.float64]
+    """From the scheduled send to the answer; a request without a right answer counts as the client's deadline."""
+    schedule_errors_ms: npt.NDArray[np.float64]
+    """Actual minus scheduled send: the generator's own lateness. It is part of the latency."""
+    failures: Mapping[str, int]
+    """How many requests had no right answer, by reason."""
+    due: Arrivals
+    answered: Arrivals
+    """The right answers."""
+    warm_up_s: float
+    """How long the requests took that came before the counted ones."""
+
+
+def poisson_schedule(requests: int, *, rate_per_s: float, rng: np.random.Generator) -> Seconds:
+    """When each request is due, in seconds from the start: independent exponential gaps with the mean 1 / rate."""
+    return np.cumsum(rng.exponential(1 / rate_per_s, requests))
+
+
+async def offer(
+    schedule_s: Seconds, ask: Ask, *, warm_up: int, deadline_ms: float, on_answer: Callable[[], object] = lambda: None
+) -> Block:
+    """Send one request at each time of the schedule, wait for every answer, and count all but the first `warm_up`.
+
+    `ask` must end by itself a deadline after it was called, which bounds the time that this takes.
+    """
+    loop = asyncio.get_running_loop()
+    sent_s, done_s = np.empty_like(schedule_s), np.empty_like(schedule_s)
+    outcomes: list[str | None] = [None] * schedule_s.size
+
+    async def request(index: int) -> None:
+        sent_s[index] = loop.time() - start_s
+        outcomes[index] = await ask(index)
+        done_s[index] = loop.time() - start_s
+        on_answer()
+
+    start_s = loop.time()
+    async with asyncio.TaskGroup() as requests:
+        for index, due_s in enumerate(schedule_s.tolist()):
+            # Sleeping even when late lets the requests that are already due leave.
+            await asyncio.sleep(max(0.0, start_s + due_s - loop.time()))
+            requests.create_task(request(index))
+    times_s = np.stack([schedule_s, sent_s, done_s])
+    warm_up_s = float(done_s[:warm_up].max(initial=0.0))
+    return _counted(times_s[:, warm_up:], outcomes[warm_up:], deadline_ms=deadline_ms, warm_up_s=warm_up_s)
+
+
+def _counted(times_s: Seconds, outcomes: list[str | None], *, deadline_ms: float, warm_up_s: float) -> Block:
+    due_s, sent_s, done_s = times_s
+    failed = np.array([outcome is not None for outcome in outcomes], dtype=bool)
+    latencies_ms = (done_s - due_s) * 1000
+    return Block(
+        # A quick refusal must not look like a quick answer.
+        latencies_ms=np.where(failed, np.maximum(latencies_ms, deadline_ms), latencies_ms),
+        schedule_errors_ms=(sent_s - due_s) * 1000,
+        failures=Counter(outcome for outcome in outcomes if outcome is not None),
+        due=Arrivals.at(due_s),
+        answered=Arrivals.at(done_s[~failed]),
+        warm_up_s=warm_up_s,
+    )
+
+
+def rate_per_s(arrivals: Iterable[Arrivals]) -> float:
+    """The rate of several blocks together: all events by all of their time."""
+    count, span_s = (sum(values) for values in zip(*((a.count, a.span_s) for a in arrivals), strict=True))
+    return count / span_s if span_s else 0.0
+
+
+def precise_loop() -> asyncio.AbstractEventLoop:
+    """An event loop that wakes up on time. The default one rounds every wait up to a whole millisecond (epoll)."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())

@@ -1,0 +1,170 @@
+"""What a gate is asked for and what it finds, as the JSON file that it writes."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from slipway.benchmark.statistics import HdrHistogram, Verdict
+from slipway.contract.base import Contract
+
+Positive = Annotated[float, Field(gt=0)]
+MIN_DISTINCT_IMAGES = 256
+"""For a figure that is published: caches and branch predictors learn a handful of images by heart."""
+
+
+class GateOptions(Contract):
+    """One measurement. Its duration is known before it starts: requests by rate."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """The ensemble to ask."""
+    images: Path
+    """A folder; every image file below it may be sent."""
+    url: Annotated[str, Field(pattern=r"^[^/]+:\d+$")] = "127.0.0.1:8001"
+    """host:port of Triton's gRPC."""
+    rate_per_s: Positive = 50.0
+    """Poisson arrivals per second, one image each."""
+    limit_ms: Positive = 50.0
+    """The limit on P99."""
+    blocks: Annotated[int, Field(ge=2)] = 3
+    requests_per_block: Annotated[int, Field(ge=1)] = 1000
+    """Counted ones. Fewer than 459 can prove nothing, and a busy server needs more than an idle one."""
+    warm_up_requests: Annotated[int, Field(ge=0)] = 100
+    """Sent at the start of every block, at the same rate, and not counted."""
+    deadline_ms: Positive = 1000.0
+    """After which the client gives a request up."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the schedules and of the order of the images."""
+    server_pid: int | None = None
+    """The server's process, to report its CPU use and memory."""
+
+    @model_validator(mode="after")
+    def _deadline_after_limit(self) -> Self:
+        if self.deadline_ms <= self.limit_ms:
+            raise ValueError(f"deadline_ms {self.deadline_ms:g} must be above limit_ms {self.limit_ms:g}")
+        return self
+
+    @property
+    def duration_s(self) -> float:
+        return self.blocks * (self.warm_up_requests + self.requests_per_block) / self.rate_per_s
+
+
+class Latency(Contract):
+    """Percentiles in milliseconds, read from a histogram with three significant figures."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+
+    @classmethod
+    def of(cls, histogram: HdrHistogram) -> Self:
+        p50, p90, p99, p999 = (histogram.get_value_at_percentile(p) / 1000 for p in (50, 90, 99, 99.9))
+        return cls(p50_ms=p50, p90_ms=p90, p99_ms=p99, p999_ms=p999, max_ms=histogram.get_max_value() / 1000)
+
+
+class BlockResult(Contract):
+    """One block; `histogram` is the raw one of its latencies in µs (HdrHistogram V2, compressed, base64)."""
+
+    verdict: Verdict
+    reason: str
+    requests: int
+    over_limit: int
+    failures: dict[str, int]
+    latency: Latency
+    histogram: str
+
+
+class WarmUp(Contract):
+    """What is not counted: the first answer after connecting, and the start of the first block."""
+
+    first_answer_ms: float
+    requests: int
+    duration_s: float
+
+
+class Generator(Contract):
+    """The client itself. Its lateness (actual minus scheduled send) is part of every latency."""
+
+    schedule_error_p99_ms: float
+    schedule_error_max_ms: float
+    cpu_cores: float
+    shares_cores_with_server: bool
+
+
+class StepTime(Contract):
+    """The server's own account of one model, per request, from the deltas of its statistics."""
+
+    model: str
+    requests: int
+    images_per_execution: float
+    """1 means that no dynamic batches formed; 0 for an ensemble, which executes nothing itself."""
+    queue_us: float
+    compute_input_us: float
+    compute_infer_us: float
+    compute_output_us: float
+    total_us: float
+
+
+class ServerUse(Contract):
+    processes: int
+    cpu_cores: float
+    peak_rss_mib: float
+    """The sum of each process's own peak since it started."""
+
+
+class Machine(Contract):
+    cpu: str
+    cores: int
+    memory_gib: float
+    system: str
+    python: str
+
+    @classmethod
+    def this(cls) -> Self:
+        """The machine of the client."""
+        names = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+        return cls(
+            cpu=names[0].partition(":")[2].strip() if names else platform.machine(),
+            cores=len(os.sched_getaffinity(0)),
+            memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            system=platform.platform(),
+            python=platform.python_version(),
+        )
+
+
+class GateResult(Contract):
+    """Everything that one run of the latency gate found."""
+
+    verdict: Verdict
+    reason: str
+    caveats: tuple[str, ...]
+    """Why the figures must not be published as they are; empty when they may."""
+    options: GateOptions
+    bundle: str
+    """The id of the bundle that answered: its evaluation holds the accuracy that belongs to this speed."""
+    distinct_images: int
+    offered_per_s: float
+    achieved_per_s: float
+    """Right answers per second."""
+    latency: Latency
+    """Of all blocks: their histograms are merged."""
+    failures: dict[str, int]
+    blocks: tuple[BlockResult, ...]
+    warm_up: WarmUp
+    generator: Generator
+    steps: tuple[StepTime, ...]
+    """The ensemble, then its steps in order."""
+    server: str
+    server_use: ServerUse | None
+    machine: Machine
+    versions: dict[str, str]
+    commit: str | None
+    created: str
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -1,0 +1,154 @@
+"""The server under test: one request, and what the server says of its own time, over gRPC."""
+
+import socket
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from slipway.contract.errors import MissingDependencyError, ServingError
+
+try:
+    from tritonclient.grpc import InferInput, InferRequestedOutput
+    from tritonclient.grpc.aio import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+except ImportError:
+    raise MissingDependencyError("tritonclient", extra="bench") from None
+
+SETUP_DEADLINE_S = 10.0
+FIRST_ANSWER_DEADLINE_S = 60.0
+"""A first request may load libraries and compile."""
+_REFUSALS = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+_DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
+@dataclass(frozen=True)
+class StepCounters:
+    """Triton's counters of one model since the server started."""
+
+    requests: int
+    images: int
+    executions: int
+    total_ns: int
+    duration_ns: dict[str, int]
+
+
+class Server:
+    """A connection to one ensemble of a tritonserver. Use as `async with`.
+
+    Args:
+        url: `host:port` of gRPC.
+        model: the ensemble, with the served interface of Slipway: IMAGE in, LABEL, SCORE and STATUS out.
+        images: encoded images; request `i` sends one of them.
+    """
+
+    def __init__(self, url: str, *, model: str, images: Sequence[bytes]) -> None:
+        self.url = url
+        self.model = model
+        self._client = InferenceServerClient(url)
+        self._inputs = [_image_input(image) for image in images]
+        self._outputs = [InferRequestedOutput(name) for name in ("LABEL", "SCORE", "STATUS")]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def check_ready(self) -> None:
+        """Raises ServingError when no server answers at the URL or it does not serve the model."""
+        try:
+            await self._client.is_server_live(client_timeout=SETUP_DEADLINE_S)
+        except InferenceServerException as error:
+            raise ServingError(
+                f"no tritonserver answers at {self.url} ({error.message()}); "
+                "start one with: python -m slipway.serving REPOSITORY"
+            ) from None
+        if not await self._reply(self._client.is_model_ready(self.model, client_timeout=SETUP_DEADLINE_S)):
+            served = sorted((await self.counters()).keys())
+            raise ServingError(f"{self.url} does not serve {self.model!r}; it serves {', '.join(served) or 'nothing'}")
+
+    async def first_answer(self) -> str:
+        """Ask once, with patience. Returns the id of the bundle that answered.
+
+        Raises:
+            ServingError: there was no answer; the server's reason.
+        """
+        answer = await self._reply(
+            self._client.infer(
+                self.model,
+                [self._inputs[0]],
+                outputs=[*self._outputs, InferRequestedOutput("BUNDLE")],
+                client_timeout=FIRST_ANSWER_DEADLINE_S,
+            )
+        )
+        return bytes(answer.as_numpy("BUNDLE").flat[0]).decode()
+
+    async def ask(self, image: int, *, deadline_s: float) -> str | None:
+        """Send one image. Returns None for a right answer, else why it was none."""
+        try:
+            answer = await self._client.infer(
+                self.model, [self._inputs[image]], outputs=self._outputs, client_timeout=deadline_s
+            )
+        except InferenceServerException as error:
+            code = str(error.status()).removeprefix("StatusCode.")
+            if code == "DEADLINE_EXCEEDED":
+                return "timed out"
+            return "rejected" if code in _REFUSALS else f"error {code}"
+        status = int(answer.as_numpy("STATUS").flat[0])
+        return f"STATUS {status}" if status else None
+
+    async def version(self) -> str:
+        metadata = await self._reply(self._client.get_server_metadata(client_timeout=SETUP_DEADLINE_S))
+        return f"{metadata.name} {metadata.version}"
+
+    async def steps(self) -> list[str]:
+        """The models that the ensemble runs, in its order."""
+        reply = await self._reply(self._client.get_model_config(self.model, client_timeout=SETUP_DEADLINE_S))
+        return [step.model_name for step in reply.config.ensemble_scheduling.step]
+
+    async def counters(self) -> dict[str, StepCounters]:
+        """The counters of every model, its versions together."""
+        reply = await self._reply(self._client.get_inference_statistics(client_timeout=SETUP_DEADLINE_S))
+        by_name: dict[str, list[Any]] = {}
+        for model in reply.model_stats:
+            by_name.setdefault(model.name, []).append(model)
+        return {name: _counters(versions) for name, versions in by_name.items()}
+
+    async def _reply(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await call
+        except InferenceServerException as error:
+            raise ServingError(f"{self.url}, model {self.model!r}: {error.message()}") from None
+
+
+def _counters(versions: Sequence[Any]) -> StepCounters:
+    return StepCounters(
+        requests=sum(v.inference_stats.success.count for v in versions),
+        images=sum(v.inference_count for v in versions),
+        executions=sum(v.execution_count for v in versions),
+        total_ns=sum(v.inference_stats.success.ns for v in versions),
+        duration_ns={name: sum(getattr(v.inference_stats, name).ns for v in versions) for name in _DURATIONS},
+    )
+
+
+def _image_input(image: bytes) -> InferInput:
+    tensor = InferInput("IMAGE", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[image]], dtype=np.object_))
+    return tensor
+
+
+def on_this_host(url: str) -> bool:
+    """Whether the address of `url` is this machine's, so that the client shares the server's cores."""
+    host = url.rsplit(":", 1)[0].strip("[]")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)  # only an address of this machine can be bound
+    except OSError:
+        return False
+    return True

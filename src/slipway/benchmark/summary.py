@@ -1,0 +1,79 @@
+"""A gate's result as a table for people."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from slipway.benchmark.result import GateResult, Latency
+
+Row = Sequence[str]
+
+
+def summary(result: GateResult) -> str:
+    """Latency per block and of all, rates, failures, the server's time per step, and the verdict last."""
+    return "\n".join([*_latency(result), "", *_facts(result), "", *_steps(result), "", *_verdict(result)])
+
+
+def _latency(result: GateResult) -> Iterator[str]:
+    heading = ("latency, ms", "P50", "P90", "P99", "P99.9", "max", "over limit", "verdict")
+    rows = [
+        (f"block {number}", *_figures(b.latency), f"{b.over_limit} of {b.requests:,}", b.verdict.value)
+        for number, b in enumerate(result.blocks, start=1)
+    ]
+    over_limit, requests = sum(b.over_limit for b in result.blocks), sum(b.requests for b in result.blocks)
+    together = ("all", *_figures(result.latency), f"{over_limit} of {requests:,}", result.verdict.value)
+    return _columns([heading, *rows, together])
+
+
+def _figures(latency: Latency) -> tuple[str, ...]:
+    values_ms = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
+    return tuple(f"{value_ms:.1f}" for value_ms in values_ms)
+
+
+def _facts(result: GateResult) -> Iterator[str]:
+    generator, use, options = result.generator, result.server_use, result.options
+    sharing = "shares the server's cores" if generator.shares_cores_with_server else "on another machine"
+    yield f"rate        {result.offered_per_s:.1f} requests/s offered, {result.achieved_per_s:.1f} achieved"
+    yield f"failures    {_failures(result.failures)}"
+    yield (
+        f"generator   late by {generator.schedule_error_p99_ms:.2f} ms at its P99, "
+        f"{generator.schedule_error_max_ms:.2f} ms at most; {generator.cpu_cores:.2f} cores; {sharing}"
+    )
+    yield (
+        f"warm-up     first answer after {result.warm_up.first_answer_ms:.0f} ms, then {result.warm_up.requests} "
+        f"requests in {result.warm_up.duration_s:.1f} s; not counted"
+    )
+    if use:
+        yield f"server use  {use.cpu_cores:.2f} cores, {use.peak_rss_mib:,.0f} MiB at peak, {use.processes} processes"
+    yield f"images      {result.distinct_images} distinct; seed {options.seed}"
+    yield f"server      {result.server}, bundle {result.bundle[:12]}"
+    yield f"machine     {result.machine.cpu}, {result.machine.cores} cores, {result.machine.memory_gib:g} GiB"
+
+
+def _failures(failures: Mapping[str, int]) -> str:
+    if not failures:
+        return "none"
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(failures.items()))
+    return f"{counts}; counted as over the limit, at the client's deadline"
+
+
+def _steps(result: GateResult) -> Iterator[str]:
+    heading = ("server, µs per request", "queue", "input", "infer", "output", "total", "images/execution")
+    rows = []
+    for step in result.steps:
+        times_us = (step.queue_us, step.compute_input_us, step.compute_infer_us, step.compute_output_us, step.total_us)
+        batch = f"{step.images_per_execution:.2f}" if step.images_per_execution else "-"
+        rows.append((step.model, *(f"{time_us:,.0f}" for time_us in times_us), batch))
+    return _columns([heading, *rows])
+
+
+def _verdict(result: GateResult) -> Iterator[str]:
+    yield from (f"not for publication: {caveat}" for caveat in result.caveats)
+    limit = f"P99 {result.latency.p99_ms:.1f} ms against {result.options.limit_ms:g} ms"
+    yield f"{result.verdict.upper()}: {limit} at {result.options.rate_per_s:g}/s; {result.reason}"
+
+
+def _columns(rows: Sequence[Row]) -> Iterator[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        yield "  ".join((row[0].ljust(widths[0]), *cells))

@@ -1,0 +1,19 @@
+"""How every script ends: a message and exit code 1 for a SlipwayError, 130 for Ctrl-C; a bug keeps its traceback."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from slipway.contract.errors import SlipwayError
+
+
+def run(main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> None:
+    """Parse the command line, call `main`, and exit with what it returns (None is 0)."""
+    arguments = parser.parse_args()
+    try:
+        sys.exit(main(arguments))
+    except SlipwayError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: interrupted; nothing half-written is left", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,70 @@
+"""A split of the data set through the steps that Triton runs: guard and DALI, then a network."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from slipway.contract import DataError, Preprocess
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.steps import guard
+from slipway.steps.preprocess_dali import Preprocessor
+
+Float = npt.NDArray[np.float32]
+Network = Callable[[Float], tuple[Float, Float]]
+"""`pixels_nchw` to (`logits_nc`, `embedding_nd`)."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Raw outputs for a sequence of images, in its order."""
+
+    images: Sequence[LabelledImage]
+    logits_nc: Float
+    embedding_nd: Float
+
+    @property
+    def truth_n(self) -> npt.NDArray[np.int64]:
+        return np.array([image.class_id for image in self.images], np.int64)
+
+
+def predict(
+    network: Network, dataset: Dataset, images: Sequence[LabelledImage], *, preprocess: Preprocess, batch_size: int, what: str
+) -> Predictions:
+    """Run `images` through the serving preprocess and `network`, with a progress bar named `what`.
+
+    Raises:
+        DataError: an image that serving would refuse, by name.
+    """
+    logits, embeddings = [], []
+    encoded = ((image.path, dataset.load(image)) for image in images)
+    for pixels_nchw in pixel_batches(encoded, preprocess=preprocess, batch_size=batch_size, total=len(images), what=what):
+        logits_nc, embedding_nd = network(pixels_nchw)
+        logits.append(logits_nc)
+        embeddings.append(embedding_nd)
+    return Predictions(images, np.concatenate(logits), np.concatenate(embeddings))
+
+
+def pixel_batches(
+    encoded: Iterator[tuple[str, bytes]], *, preprocess: Preprocess, batch_size: int, total: int, what: str
+) -> Iterator[Float]:
+    """Pairs of name and encoded image to `pixels_nchw` `[<= batch_size, 3, H, W]`, by the serving preprocess."""
+    preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=batch_size, threads=1)
+    with tqdm(total=total, desc=what, unit="image", leave=False) as progress:
+        batch: list[tuple[str, bytes]] = []
+        for item in encoded:
+            batch.append(item)
+            if len(batch) == batch_size or progress.n + len(batch) == total:
+                yield _run(preprocessor, batch)
+                progress.update(len(batch))
+                batch = []
+
+
+def _run(preprocessor: Preprocessor, batch: Sequence[tuple[str, bytes]]) -> Float:
+    pixels_nchw, status_n = preprocessor.run([encoded for _, encoded in batch])
+    for (name, _), status in zip(batch, status_n, strict=True):
+        if status != guard.OK:
+            raise DataError(f"{name}: {guard.STATUS_NAMES[status]}; serving would refuse it, so repair or remove it")
+    return pixels_nchw

@@ -1,0 +1,6 @@
+"""From bundles and engines to the model repository that Triton loads."""
+
+from slipway.repository.assemble import assemble
+from slipway.repository.classifier import Classifier
+
+__all__ = ["Classifier", "assemble"]

@@ -1,0 +1,36 @@
+"""Triton's Python backend: pixels to logits and embedding (OpenVINO)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from .engine_openvino import Engine
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.engine = Engine(
+            Path(__file__).parent / "model.onnx",
+            arithmetic=parameters["arithmetic"]["string_value"],
+            threads=int(parameters["threads"]["string_value"]),
+        )
+
+    def execute(self, requests):
+        batches = [pb_utils.get_input_tensor_by_name(request, "pixels_nchw").as_numpy() for request in requests]
+        pixels_nchw = batches[0] if len(batches) == 1 else np.concatenate(batches)
+        logits_nc, embedding_nd = self.engine.run(pixels_nchw)
+        responses, first = [], 0
+        for request, batch in zip(requests, batches):
+            rows = slice(first, first + len(batch))
+            first = rows.stop
+            asked = request.requested_output_names()
+            outputs = {"logits_nc": logits_nc, "embedding_nd": embedding_nd}
+            responses.append(
+                pb_utils.InferenceResponse(
+                    [pb_utils.Tensor(name, array[rows]) for name, array in outputs.items() if name in asked]
+                )
+            )
+        return responses

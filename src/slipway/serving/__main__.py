@@ -1,0 +1,61 @@
+"""Serve a model repository with the real tritonserver on 127.0.0.1, until Ctrl-C or SIGTERM."""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+from slipway.contract import ServingError
+from slipway.contract.cli import run
+from slipway.serving import Ports, serve
+
+EPILOG = """example:
+  python -m slipway.serving model_repository/example
+  python clients/classify_grpc.py image.jpg --model colours
+
+The server listens on 127.0.0.1 only. It is ready when every ensemble has answered an image."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
+    # SIGTERM ends the block below as Ctrl-C does, so that the server is stopped and cleaned up after.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with serve(
+            arguments.repository, ports=ports, log=arguments.log, timeout_s=arguments.timeout_s, progress=_say
+        ) as server:
+            _say(f"ready after {server.seconds_to_ready:.1f} s: gRPC {server.grpc_url}, HTTP {server.http_url}")
+            if arguments.json:
+                print(json.dumps({"pid": server.process.pid, "grpc": server.grpc_url, "http": server.http_url}), flush=True)
+            while server.process.poll() is None:
+                time.sleep(0.2)
+            raise ServingError(f"tritonserver ended by itself with exit code {server.process.returncode}")
+    except KeyboardInterrupt:
+        _say("stopped")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slipway.serving",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("repository", type=Path, help="folder that build/assemble.py wrote")
+    parser.add_argument("--http-port", type=int, default=8000, help="default: %(default)s")
+    parser.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
+    parser.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
+    parser.add_argument("--timeout-s", type=float, default=120.0, help="until every ensemble answers; default: %(default)s")
+    parser.add_argument("--log", type=Path, help="keep the server's log in this file")
+    parser.add_argument("--json", action="store_true", help="one JSON line on stdout when ready")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

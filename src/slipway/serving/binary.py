@@ -1,0 +1,82 @@
+"""Find a tritonserver, and prepare what its Python backend needs to run in this interpreter's environment."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from slipway.contract import ServingError
+
+
+@dataclass(frozen=True)
+class TritonBinary:
+    """A tritonserver, and why this one."""
+
+    path: Path
+    reason: str
+    backend_directory: Path | None
+    """None: the server's own default."""
+    library_path: str
+    """`LD_LIBRARY_PATH` for the server and its stubs."""
+
+    def environment(self) -> dict[str, str]:
+        """This environment, with the server's libraries, and the running Python first on PATH.
+
+        The stub embeds Python in isolated mode: it takes its packages from the `python3` on PATH, and neither
+        PYTHONPATH nor PYTHONDONTWRITEBYTECODE reaches it.
+        """
+        inherited = os.environ.get("LD_LIBRARY_PATH", "")
+        return {
+            **os.environ,
+            "LD_LIBRARY_PATH": os.pathsep.join(part for part in (self.library_path, inherited) if part),
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+        }
+
+
+def find_tritonserver(workspace: Path) -> TritonBinary:
+    """The tritonserver on PATH, else the one of the nvidia-pytriton wheel with a backend folder in `workspace`.
+
+    Raises:
+        ServingError: neither is there, or the wheel has no stub for this Python.
+    """
+    on_path = shutil.which("tritonserver")
+    if on_path:
+        return TritonBinary(Path(on_path), "found on PATH", backend_directory=None, library_path="")
+    spec = importlib.util.find_spec("pytriton")  # found, not imported: only its files are used
+    if spec is None or not spec.submodule_search_locations:
+        raise ServingError("no tritonserver on PATH, and nvidia-pytriton is not installed: pip install 'slipway[serve]'")
+    if int(metadata.version("numpy").partition(".")[0]) >= 2:
+        raise ServingError(
+            f"numpy {metadata.version('numpy')} is installed: the wheel's Python backend misreads every BYTES tensor "
+            "with numpy 2 and dies of it: pip install 'numpy<2'"
+        )
+    package = Path(next(iter(spec.submodule_search_locations)))
+    wheel = package / "tritonserver"
+    return TritonBinary(
+        wheel / "bin" / "tritonserver",
+        "from the nvidia-pytriton wheel, since none is on PATH",
+        backend_directory=_prepare_backends(wheel, workspace),
+        library_path=str(package.parent / "nvidia_pytriton.libs"),
+    )
+
+
+def _prepare_backends(wheel: Path, workspace: Path) -> Path:
+    """A backend folder that holds the Python backend and the stub for the running Python."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stubs = wheel / "python_backend_stubs"
+    stub = stubs / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        available = ", ".join(sorted(path.name for path in stubs.iterdir())) if stubs.is_dir() else "none"
+        raise ServingError(
+            f"{stub}: the Python backend has no stub for Python {version}; it has stubs for {available}: "
+            "run Slipway with one of those, or install nvidia-pytriton again"
+        )
+    backend = workspace / "backends" / "python"
+    backend.mkdir(parents=True)
+    for source in (*(wheel / "backends" / "python").iterdir(), stub):
+        if source.is_file():
+            (backend / source.name).symlink_to(source)
+    return backend.parent

@@ -1,0 +1,190 @@
+"""Start a tritonserver on a repository, wait until every ensemble answers an image, and stop without a trace."""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.contract import Lane, Manifest, ServingError
+from slipway.serving.binary import TritonBinary, find_tritonserver
+from slipway.serving.probe import probe
+
+HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
+EXIT_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Ports:
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    process: subprocess.Popen[bytes]
+    ports: Ports
+    lane: Lane
+    binary: TritonBinary
+    log: Path
+    admin_key: str
+    """Opens the restricted APIs, as header `slipway-admin` (HTTP) or `triton-grpc-protocol-slipway-admin` (gRPC)."""
+    seconds_to_ready: float
+
+    @property
+    def grpc_url(self) -> str:
+        return f"{HOST}:{self.ports.grpc}"
+
+    @property
+    def http_url(self) -> str:
+        return f"{HOST}:{self.ports.http}"
+
+
+@contextmanager
+def serve(
+    repository: Path,
+    *,
+    ports: Ports = Ports(),  # noqa: B008 - frozen
+    log: Path | None = None,
+    timeout_s: float = 120.0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[Server]:
+    """Serve `repository` for the duration of the block.
+
+    Every file of the repository is checked against its manifest first. Afterwards no process, no shared memory
+    and no temporary folder of the server is left. `log` keeps the server's own log.
+
+    Raises:
+        ServingError: no server, a port in use, a model that does not load, or no answer within `timeout_s`.
+        ManifestError: a file of the repository was changed.
+    """
+    Manifest.open(repository, kind="repository")
+    lane = Lane.read(repository / "lane.json")
+    for name, port in (("http", ports.http), ("grpc", ports.grpc), ("metrics", ports.metrics)):
+        _check_port(name, port)
+    workspace = Path(tempfile.mkdtemp(prefix="slipway-serving-"))
+    shm_prefix = f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        # Links to the checked files: the stubs write __pycache__ beside them, and a repository stays as it is.
+        linked = shutil.copytree(repository.resolve(), workspace / "repository", copy_function=os.symlink)
+        binary = find_tritonserver(workspace)
+        progress(f"tritonserver {binary.path} ({binary.reason})")
+        admin_key = secrets.token_urlsafe(24)
+        log = log or workspace / "tritonserver.log"
+        started = time.monotonic()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command(binary, linked, lane=lane, ports=ports, admin_key=admin_key, shm_prefix=shm_prefix),
+                env=binary.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended whole
+            )
+        server = Server(process, ports, lane, binary, log, admin_key, seconds_to_ready=0.0)
+        _wait_until_it_answers(server, deadline=started + timeout_s, timeout_s=timeout_s, progress=progress)
+        yield Server(process, ports, lane, binary, log, admin_key, seconds_to_ready=time.monotonic() - started)
+    finally:
+        if process is not None:
+            _stop(process)
+        for region in Path("/dev/shm").glob(f"{shm_prefix}*"):
+            region.unlink(missing_ok=True)
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def command(
+    binary: TritonBinary, repository: Path, *, lane: Lane, ports: Ports, admin_key: str, shm_prefix: str
+) -> list[str]:
+    """The server's command line, hardened: loopback, no model control, administrative APIs behind a key."""
+    restricted = "shared-memory,model-repository,logging,trace"
+    flags = {
+        "model-repository": str(repository),
+        "model-control-mode": "none",
+        "exit-timeout-secs": str(EXIT_TIMEOUT_S),
+        "http-address": HOST,
+        "grpc-address": HOST,
+        "metrics-address": HOST,
+        "http-port": str(ports.http),
+        "grpc-port": str(ports.grpc),
+        "metrics-port": str(ports.metrics),
+        "http-restricted-api": f"{restricted}:slipway-admin={admin_key}",
+        "grpc-restricted-protocol": f"{restricted}:slipway-admin={admin_key}",
+    }
+    if binary.backend_directory is not None:
+        flags["backend-directory"] = str(binary.backend_directory)
+    backend_config = {
+        "shm-region-prefix-name": shm_prefix,
+        "shm-default-byte-size": str(lane.shm_default_bytes),
+    }
+    return [
+        str(binary.path),
+        "--disable-auto-complete-config",  # what is served is what is written
+        *(f"--{flag}={value}" for flag, value in flags.items()),
+        *(f"--backend-config=python,{name}={value}" for name, value in backend_config.items()),
+    ]
+
+
+def _check_port(name: str, port: int) -> None:
+    with socket.socket() as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind((HOST, port))
+        except OSError as error:
+            raise ServingError(
+                f"port {port} ({name}) on {HOST} cannot be used: {error.strerror}; end what listens there, or choose "
+                f"another with --{name}-port"
+            ) from None
+
+
+def _wait_until_it_answers(
+    server: Server, *, deadline: float, timeout_s: float, progress: Callable[[str], None]
+) -> None:
+    waiting = [name + suffix for name in server.lane.classifiers for suffix in ("", "_full")]
+    reason = "it did not start"
+    while waiting:
+        if server.process.poll() is not None:
+            raise ServingError(f"tritonserver ended before it answered: {_reason(server.log)}")
+        if time.monotonic() > deadline:
+            raise ServingError(f"{waiting[0]} did not answer within {timeout_s:g} s: {reason}; {_reason(server.log)}")
+        problem = probe(server.grpc_url, waiting[0])
+        if problem is None:
+            progress(f"{waiting.pop(0)} answers")
+        else:
+            reason = problem
+            time.sleep(0.1)
+
+
+def _reason(log: Path) -> str:
+    """The server's own words on what went wrong: its first failure, else its last line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    failures = [line for line in lines if re.search(r"failed to load|Invalid argument|error: ", line)]
+    # Errors and stack traces of CUDA and NVML, and of the probe of the Python stub, are harmless without a GPU.
+    failures = failures or [line for line in lines if re.match(r"E\d{4} ", line) and "CUDA" not in line]
+    return (failures or lines or ["its log is empty"])[0].partition("] ")[2][:600] or (lines or [""])[-1][:600]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the server to end, and after its time-out end its whole process group, stubs included."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(EXIT_TIMEOUT_S + 5)
+        except subprocess.TimeoutExpired:
+            pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()

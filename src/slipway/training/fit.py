@@ -1,0 +1,94 @@
+"""A spec to a checkpoint: weights without pickle, the split that was used, and how training went."""
+
+import json
+import logging
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from safetensors.torch import save_file
+
+from slipway.contract import Manifest, Spec, SpecError
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
+from slipway.contract.files import complete_folder
+from slipway.training.dataset import scan
+from slipway.training.loader import eval_loader, train_loader
+from slipway.training.network import Network, Training
+
+LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
+
+
+def train(spec: Spec, out: Path) -> Manifest:
+    """Train `spec` and write the checkpoint folder `out`, whole or not at all.
+
+    Raises:
+        DataError: the images cannot be used.
+        SpecError: the spec asks for what is not there.
+    """
+    if spec.task != "multiclass":
+        raise SpecError(f"task: {spec.task} cannot be trained from class folders yet; the valid task here is multiclass")
+    dataset = scan(spec.data)
+    lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
+    network = Network(spec.backbone, classes=len(dataset.labels), pretrained=spec.backbone.pretrained)
+    started = time.monotonic()
+    with complete_folder(out) as staging:
+        history, best = _fit(network, dataset, spec)
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / "model.safetensors")
+        spec.write(staging / "spec.json")
+        dataset.write(staging / DATASET)
+        (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+        return Manifest.seal(
+            staging,
+            kind="checkpoint",
+            name=spec.name,
+            libraries=LIBRARIES,
+            seed=spec.recipe.seed,
+            measured={
+                "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
+                "epochs": len(history),
+                "best_validation_loss": best,
+                "train_s": round(time.monotonic() - started, 1),
+            },
+        )
+
+
+def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str, float]], float]:
+    """Fit in place; the network ends with the weights of the best validation loss."""
+    recipe, train_images = spec.recipe, dataset.of("train")
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    steps = len(train_images) // recipe.batch_size
+    if steps == 0:
+        raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(train_images)} train images")
+    options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2}
+    module = Training(network, recipe=recipe, classes=len(dataset.labels), steps_per_epoch=steps)
+    with tempfile.TemporaryDirectory(prefix="slipway-train-") as scratch, warnings.catch_warnings():
+        # Lightning advises DataLoader workers; the loader here is DALI.
+        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
+        keep_best = ModelCheckpoint(scratch, monitor="val_loss", save_weights_only=True)
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        trainer = lightning.Trainer(
+            max_epochs=recipe.epochs,
+            num_sanity_val_steps=0,
+            callbacks=[keep_best, EarlyStopping("val_loss", patience=recipe.patience_epochs)],
+            default_root_dir=scratch,
+            logger=False,
+            deterministic=True,
+            enable_model_summary=False,
+        )
+        trainer.fit(
+            module,
+            train_loader(dataset, train_images, **options),
+            eval_loader(dataset, dataset.of("validation"), **options),
+        )
+        if trainer.interrupted:  # Lightning swallows Ctrl-C; a half-trained checkpoint is not a result
+            raise KeyboardInterrupt
+        state = torch.load(keep_best.best_model_path, weights_only=True)["state_dict"]
+    module.load_state_dict(state)
+    network.eval()
+    return module.history, float(keep_best.best_model_score)

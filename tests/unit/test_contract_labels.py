@@ -1,0 +1,87 @@
+"""labels.txt: the line number is the class id, so what cannot be one line, or one class, is refused."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slipway.contract import SlipwayError, SpecError, check_labels, read_labels, write_labels
+
+printable = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.just(" "), min_size=1).filter(
+    lambda label: label == label.strip() and label != "unknown"
+)
+
+
+@given(labels=st.lists(printable, min_size=2, max_size=30, unique=True))
+def test_labels_round_trip(labels: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "labels.txt"
+    write_labels(labels, path)
+    assert read_labels(path) == tuple(labels)
+    assert path.read_bytes().count(b"\n") == len(labels)
+
+
+def test_a_file_without_the_last_line_break_reads_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes(b"cat\ndog")
+    assert read_labels(path) == ("cat", "dog")
+
+
+@pytest.mark.parametrize("labels", [[], ["cat"]])
+def test_too_few_labels_are_refused(labels: list[str]) -> None:
+    with pytest.raises(SpecError, match=rf"here: {len(labels)} label\(s\) given; a classifier needs at least 2"):
+        check_labels(labels, source="here")
+
+
+@pytest.mark.parametrize(
+    "label", ["", " ", " dog", "dog ", "dog\n", "do\ng", "do\rg", "do\u2028g", "do\x85g", "do\tg", "do\0g", "\ud800"]
+)
+def test_a_label_that_is_not_one_printable_line_is_refused_by_number(label: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        check_labels(["cat", label], source="here")
+    assert str(caught.value) == f"here: label 1 is {label!r}; use printable text without outer spaces"
+    with pytest.raises(SpecError):
+        write_labels(["cat", label], tmp_path / "labels.txt")
+    assert not (tmp_path / "labels.txt").exists()
+
+
+def test_a_duplicated_label_is_named_with_both_classes() -> None:
+    with pytest.raises(SpecError, match="label 'dog' is given to classes 1 and 3; make them differ"):
+        check_labels(["cat", "dog", "Dog", "dog"], source="here")
+
+
+def test_the_word_for_refused_answers_is_reserved() -> None:
+    with pytest.raises(SpecError, match="label 0 is 'unknown', which is reserved"):
+        check_labels(["unknown", "cat"], source="here")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", r"1 label\(s\) given"),
+        (b"cat\n", r"1 label\(s\) given"),
+        (b"cat\n\ndog\n", "label 1 is ''"),
+        (b"cat\ndog\n\n", "label 2 is ''"),
+        (b"cat\ndog\ncat\n", "classes 0 and 2"),
+        pytest.param(
+            b"cat\rdog\nbird\n",
+            r"label 0 is 'cat\\rdog'",
+            marks=pytest.mark.xfail(strict=True, reason="a lone carriage return is read as a line break"),
+        ),
+        pytest.param(
+            b"cat\n\xff\n",
+            "labels.txt",
+            marks=pytest.mark.xfail(strict=True, reason="UnicodeDecodeError is let through"),
+        ),
+    ],
+)
+def test_a_wrong_file_is_refused(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(content)
+    with pytest.raises(SpecError, match=says):
+        read_labels(tmp_path / "labels.txt")
+
+
+@pytest.mark.xfail(strict=True, reason="FileNotFoundError is let through")
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SlipwayError, match=r"labels\.txt"):
+        read_labels(tmp_path / "labels.txt")

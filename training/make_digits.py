@@ -1,0 +1,28 @@
+#!/usr/bin/env python3
+"""Write the demo data: scikit-learn's scanned digits as image files of mixed sizes in class folders."""
+
+import argparse
+import json
+from pathlib import Path
+
+from slipway.contract.cli import run
+from slipway.training.demo_data import write_digits
+
+
+def main(arguments: argparse.Namespace) -> None:
+    images = write_digits(arguments.out, seed=arguments.seed)
+    print(f"{arguments.out}: {images} images in 10 class folders")
+    if arguments.json:
+        print(json.dumps({"data": str(arguments.out), "images": images}))
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/digits/data"), help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of sizes, tones and JPEG qualities; default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())
