@@ -1,0 +1,34 @@
+"""The real thing, made once a session: the demo's digits from image files to a repository, by the scripts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_script(*arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one of our scripts in `cwd` with the tests' Python; its output is in the failure's message."""
+    script, *rest = map(str, arguments)
+    command = [sys.executable, str(ROOT / script), *rest]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900, check=False)
+    if check and done.returncode != 0:
+        pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to run scripts in, where `runs/digits` holds every stage's result and `repository` the cpu lane."""
+    folder = tmp_path_factory.mktemp("digits")
+    run = Path("runs/digits")
+    run_script("training/make_digits.py", "--out", run / "data", cwd=folder)
+    run_script("training/train.py", ROOT / "training/configs/digits.yaml", "--out", run / "checkpoint", cwd=folder)
+    run_script("training/export.py", run / "checkpoint", "--out", run / "bundle", cwd=folder)
+    run_script("build/quantize.py", run / "bundle", "--out", run / "graphs/int8", cwd=folder)
+    run_script("build/compile.py", run / "bundle", "--graphs", run / "graphs", "--out", run / "engines", cwd=folder)
+    engine = run / "engines/openvino-int8"
+    run_script("build/assemble.py", run / "bundle", "--engine", engine, "--out", "repository", cwd=folder)
+    return folder
