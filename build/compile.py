@@ -41,7 +41,8 @@ def main(arguments: argparse.Namespace) -> None:
     failed = {name: gate.verdict for name, gate in gates.items() if gate.verdict != PASS}
     if failed:
         raise GateError(
-            f"accuracy gate: {failed}; train or calibrate better, test on more images, or raise accuracy.max_loss_points"
+            f"accuracy gate: {failed}; train or calibrate better, test on more images, or raise the spec's "
+            "accuracy.max_loss_points"
         )
     served = arguments.out / f"openvino-{bundle.spec.precisions[0]}"
     print(f"  next: build/assemble.py {arguments.bundle} --engine {served} --out model_repository/cpu")
@@ -58,8 +59,8 @@ def open_graph(folder: Path, bundle: Bundle) -> Path:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder that training/export.py wrote")
-    parser.add_argument("--graphs", type=Path, required=True, help="folder of graph folders, for example runs/digits/graphs")
-    parser.add_argument("--out", type=Path, required=True, help="folder of engine folders, for example runs/digits/engines")
+    parser.add_argument("--graphs", type=Path, required=True, help="of graph folders, for example runs/digits/graphs")
+    parser.add_argument("--out", type=Path, required=True, help="of engine folders, for example runs/digits/engines")
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -23,7 +23,8 @@ def main(arguments: argparse.Namespace) -> None:
         f"{arguments.out}: {measured['int8_layers']} of {measured['layers']} convolutions and matrix products in INT8, "
         f"{measured['calibration_method']} calibration on {measured['calibration_images']} images"
     )
-    print(f"  next: build/compile.py {arguments.bundle} --graphs {arguments.out.parent} --out {arguments.bundle.parent / 'engines'}")
+    engines = arguments.bundle.parent / "engines"
+    print(f"  next: build/compile.py {arguments.bundle} --graphs {arguments.out.parent} --out {engines}")
     if arguments.json:
         print(json.dumps({"graph": str(arguments.out), **measured}))
 

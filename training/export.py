@@ -19,10 +19,14 @@ def main(arguments: argparse.Namespace) -> None:
     manifest = export(arguments.checkpoint, arguments.out)
     measured = manifest.measured
     print(f"{arguments.out}: bundle {str(manifest.bundle)[:12]}")
-    print(f"  ONNX against torch, {measured['images']} test images: same labels, max |Δlogit| {measured['max_logit_difference']:.2g}")
     print(
-        f"  test split, FP32: top-1 {measured['top1']:.2%}, macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f} "
-        f"(before calibration {measured['ece_uncalibrated']:.4f}, temperature {measured['temperature']})"
+        f"  ONNX against torch, {measured['images']} test images: same labels, "
+        f"max |Δlogit| {measured['max_logit_difference']:.2g}"
+    )
+    print(
+        f"  test split, FP32: top-1 {measured['top1']:.2%}, macro-F1 {measured['macro_f1']:.4f}, "
+        f"ECE {measured['ece']:.4f} (before calibration {measured['ece_uncalibrated']:.4f}, "
+        f"temperature {measured['temperature']})"
     )
     print(f"  next: build/quantize.py {arguments.out} --out {arguments.out.parent / 'graphs' / 'int8'}")
     if arguments.json:

@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
-    parser.add_argument("--out", type=Path, required=True, help="the checkpoint folder, for example runs/digits/checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder, for example runs/digits/checkpoint")
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -4,7 +4,6 @@ Run once; the result is in git and stays as it is: `.venv/bin/python tests/asset
 """
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from slipway.contract import Decision, EngineSettings, Manifest, Spec, bundle_id, write_labels
+from slipway.contract.bundle import CalibrationImage, CalibrationList
 from slipway.contract.files import complete_folder, sha256_bytes, sha256_file
 
 LABELS = ("blue", "green", "red")
@@ -39,15 +39,15 @@ def main() -> None:
         decision.write(bundle / "decision.json")
         write_labels(LABELS, bundle / "labels.txt")
         (bundle / "calibration").mkdir()
-        entries = []
+        images = []
         for class_id, colour in enumerate(((0, 0, 200), (0, 160, 0), (220, 0, 0))):
             for size in (24, 40):
                 image = io.BytesIO()
                 Image.new("RGB", (size, 32), colour).save(image, "PNG")
-                entry = {"file": f"{LABELS[class_id]}_{size}.png", "class_id": class_id}
-                entries.append({**entry, "sha256": sha256_bytes(image.getvalue())})
-                (bundle / "calibration" / entry["file"]).write_bytes(image.getvalue())
-        (bundle / "calibration.json").write_text(json.dumps(entries, indent=2) + "\n")
+                file = f"{LABELS[class_id]}_{size}.png"
+                images.append(CalibrationImage(file=file, class_id=class_id, sha256=sha256_bytes(image.getvalue())))
+                (bundle / "calibration" / file).write_bytes(image.getvalue())
+        CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
         Manifest.seal(bundle, kind="bundle", name=spec.name, bundle=bundle_id(bundle))
     identity = bundle_id(here / "bundle")
     with complete_folder(here / "engine") as engine:
@@ -76,12 +76,15 @@ def graph() -> onnx.ModelProto:
         "mix": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1),
         "to_logits": 12 * np.eye(3, dtype=np.float32)[:, ::-1] - 4,
     }
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("logits_nc", "embedding_nd")
+    ]
     model = helper.make_model(
         helper.make_graph(
             nodes,
             "colours",
             [helper.make_tensor_value_info("pixels_nchw", TensorProto.FLOAT, ["n", 3, 32, 32])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("logits_nc", "embedding_nd")],
+            outputs,
             [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in weights.items()],
         ),
         opset_imports=[helper.make_opsetid("", 18)],

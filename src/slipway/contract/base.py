@@ -35,13 +35,14 @@ class Contract(BaseModel):
             data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         except OSError as error:
             raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-        except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: bad UTF-8, JSON, number or date
             raise SpecError(f"{path}: not valid {path.suffix.lstrip('.').upper()}: {error}") from None
         return cls.parse(data, source=str(path))
 
     def to_json(self) -> str:
         """Canonical text: sorted keys, two spaces, one trailing newline. Equal objects give equal bytes."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        plain = json.loads(self.model_dump_json(), parse_float=lambda text: float(text) + 0.0)  # -0.0 equals 0.0
+        return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:
         path.write_text(self.to_json(), encoding="utf-8")

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from pydantic import Field
+
+from slipway.contract.base import Contract
 from slipway.contract.decision import Decision
 from slipway.contract.errors import ManifestError
 from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.contract.labels import read_labels
-from slipway.contract.manifest import Manifest
+from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Spec
 
@@ -21,6 +24,20 @@ def bundle_id(folder: Path) -> str:
     """sha256 over the names and hashes of the identity files: equal in any clone and environment."""
     hashes = {name: sha256_file(folder / name) for name in IDENTITY}
     return sha256_bytes(json.dumps(hashes, sort_keys=True).encode())
+
+
+class CalibrationImage(Contract):
+    """One file of `calibration/`."""
+
+    file: str = Field(pattern=r"^[0-9A-Za-z_-]+[.][0-9a-z]+$")
+    class_id: int = Field(ge=0)
+    sha256: Sha256
+
+
+class CalibrationList(Contract):
+    """`calibration.json`: the sample that sets the INT8 ranges."""
+
+    images: tuple[CalibrationImage, ...]
 
 
 @dataclass(frozen=True)
@@ -51,14 +68,22 @@ class Bundle:
             decision=Decision.read(path / "decision.json"),
             labels=read_labels(path / "labels.txt"),
         )
-        if bundle.decision.thresholds is not None and len(bundle.decision.thresholds) != len(bundle.labels):
-            raise ManifestError(
-                f"{path}: decision.json has {len(bundle.decision.thresholds)} thresholds for {len(bundle.labels)} labels"
-            )
+        thresholds, labels = bundle.decision.thresholds, bundle.labels
+        if thresholds is not None and len(thresholds) != len(labels):
+            raise ManifestError(f"{path}: decision.json has {len(thresholds)} thresholds for {len(labels)} labels")
         return bundle
 
-    @property
-    def calibration_files(self) -> list[Path]:
-        """The calibration images, in the recorded order."""
-        entries = json.loads((self.path / "calibration.json").read_text(encoding="utf-8"))
-        return [self.path / "calibration" / entry["file"] for entry in entries]
+    def load_calibration(self) -> list[tuple[str, bytes]]:
+        """Name and bytes of every calibration image, in the recorded order.
+
+        Raises:
+            ManifestError: an image is missing or is not the one on the list.
+        """
+        images = []
+        listing = CalibrationList.read(self.path / "calibration.json")
+        for entry in listing.images:
+            path = self.path / "calibration" / entry.file
+            if sha256_file(path) != entry.sha256:
+                raise ManifestError(f"{path}: not the image that calibration.json lists; export the bundle again")
+            images.append((entry.file, path.read_bytes()))
+        return images

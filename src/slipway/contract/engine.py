@@ -35,7 +35,7 @@ class Engine:
         manifest = Manifest.open(path, kind="engine")
         if manifest.bundle != bundle_id:
             raise ManifestError(
-                f"{path}: this engine was compiled from bundle {manifest.bundle:.12}, and the bundle given is "
+                f"{path}: this engine was compiled from bundle {str(manifest.bundle)[:12]}, and the bundle given is "
                 f"{bundle_id:.12}; compile it again from that bundle"
             )
         return cls(path=path, manifest=manifest, settings=EngineSettings.read(path / "engine.json"))

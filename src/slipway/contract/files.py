@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slipway.contract.errors import ManifestError
+from slipway.contract.errors import ManifestError, SpecError
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -28,7 +28,7 @@ def files_below(folder: Path) -> list[Path]:
     """Every regular file below `folder`, sorted by relative path; a symbolic link is an error.
 
     Raises:
-        ManifestError: a link, which could leave the tree, or lead to something that changes later.
+        ManifestError: a link, which could leave the tree, or anything else that is no file or folder.
     """
     found = []
     for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
@@ -36,6 +36,8 @@ def files_below(folder: Path) -> list[Path]:
             raise ManifestError(f"{path}: a symbolic link; copy the file itself into the folder")
         if path.is_file():
             found.append(path)
+        elif not path.is_dir():
+            raise ManifestError(f"{path}: neither a file nor a folder; remove it")
     return found
 
 
@@ -44,7 +46,12 @@ def complete_folder(target: Path) -> Iterator[Path]:
     """Yield an empty temporary sibling of `target`, renamed to `target` on success and removed on any failure.
 
     A folder that stood at `target` is replaced only once the new one is complete.
+
+    Raises:
+        SpecError: a file stands at `target`.
     """
+    if target.exists() and not target.is_dir():
+        raise SpecError(f"{target}: a file, where a folder is to be written; remove it or give another path")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -53,7 +60,12 @@ def complete_folder(target: Path) -> Iterator[Path]:
         replaced = staging.with_name(staging.name + ".old")
         if target.exists():
             os.rename(target, replaced)
-        os.rename(staging, target)
+        try:
+            os.rename(staging, target)
+        except BaseException:
+            if replaced.exists():
+                os.rename(replaced, target)
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

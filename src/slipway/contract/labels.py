@@ -21,9 +21,9 @@ def check_labels(labels: Sequence[str], *, source: str) -> tuple[str, ...]:
         if not label or label != label.strip() or not label.isprintable():
             raise SpecError(f"{source}: label {class_id} is {label!r}; use printable text without outer spaces")
         if label == RESERVED:
-            raise SpecError(f"{source}: label {class_id} is {label!r}, which is reserved for refused answers; rename it")
+            raise SpecError(f"{source}: label {class_id} is {label!r}, the word for refused answers; rename it")
         if label in seen:
-            raise SpecError(f"{source}: label {label!r} is given to classes {seen[label]} and {class_id}; make them differ")
+            raise SpecError(f"{source}: label {label!r} stands for classes {seen[label]} and {class_id}; rename one")
         seen[label] = class_id
     return tuple(labels)
 
@@ -33,5 +33,11 @@ def write_labels(labels: Sequence[str], path: Path) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    text = path.read_text(encoding="utf-8")
+    """Raises SpecError: the file cannot be read, is not UTF-8, or holds a label that is not allowed."""
+    try:
+        text = path.read_bytes().decode("utf-8")  # read_text would take a stray carriage return for a line end
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 text: {error}") from None
     return check_labels(text.removesuffix("\n").split("\n"), source=str(path))

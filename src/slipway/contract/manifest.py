@@ -26,14 +26,14 @@ class Manifest(Contract):
     """The classifier, or the lane of a repository."""
     bundle: str | None = None
     """The bundle id, from the bundle on."""
-    inputs: dict[str, Sha256] = {}
+    inputs: dict[str, Sha256] = Field(default_factory=dict)
     outputs: dict[str, Sha256]
     """Relative path to sha256 of every file in the folder but this one."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     seed: int | None = None
     commit: str | None = None
     created: str | None = None
-    measured: dict[str, Any] = {}
+    measured: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, *, kind: Kind) -> Self:
@@ -49,7 +49,7 @@ class Manifest(Contract):
         except SpecError as error:
             raise ManifestError(str(error)) from None
         if manifest.kind != kind:
-            raise ManifestError(f"{folder}: this is a {manifest.kind}, and a {kind} is needed")
+            raise ManifestError(f"{folder}: this folder is of kind {manifest.kind}, and one of kind {kind} is needed")
         manifest.verify(folder)
         return manifest
 

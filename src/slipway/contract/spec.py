@@ -26,7 +26,7 @@ def check_name(name: str) -> str:
 class Data(Contract):
     """Where the images are, and how they are split."""
 
-    root: str = Field(min_length=1)
+    root: str = Field(pattern=r"^[^\x00]+$")
     """A folder with one sub-folder of images per class; relative to where the command is run."""
     validation_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
     test_fraction: float = Field(default=0.15, ge=0.05, le=0.5)

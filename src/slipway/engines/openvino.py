@@ -95,9 +95,10 @@ def _evaluate(bundle: Bundle, test: Predictions) -> tuple[dict[str, Any], list[R
     """Metrics, and one row an image: the label and the score that a client gets."""
     status_n = np.zeros(len(test.images), np.int32)
     answers = Postprocessor(bundle.decision.model_dump(), bundle.labels).run(test.logits_nc, status_n)
+    best = zip(test.images, answers.label_nk[:, 0], answers.score_nk[:, 0].tolist(), strict=True)
     rows = [
-        {"image": image.path, "truth": bundle.labels[image.class_id], "label": label.decode(), "score": repr(float(score))}
-        for image, label, score in zip(test.images, answers.label_nk[:, 0], answers.score_nk[:, 0], strict=True)
+        {"image": image.path, "truth": bundle.labels[image.class_id], "label": label.decode(), "score": repr(score)}
+        for image, label, score in best
     ]
     metrics = evaluate(answers.probability_nc, test.truth_n, bundle.labels)
     return {"split": "test", "arithmetic": ARITHMETIC, **metrics}, rows

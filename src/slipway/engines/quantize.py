@@ -24,15 +24,14 @@ def quantize(bundle: Bundle, out: Path) -> Manifest:
     Raises:
         QuantizeError: too few calibration images, or a graph that lost its INT8, its outputs or its dynamic batch.
     """
-    calibration, files = bundle.spec.calibration, bundle.calibration_files
+    calibration, files = bundle.spec.calibration, bundle.load_calibration()
     if len(files) < calibration.images:
         raise QuantizeError(
             f"{bundle.path}: {len(files)} calibration images, and the spec asks for {calibration.images}; export the "
             "bundle again from enough images"
         )
-    encoded = ((file.name, file.read_bytes()) for file in files)
     batches = pixel_batches(
-        encoded, preprocess=bundle.preprocess, batch_size=BATCH, total=len(files), what="calibration sample"
+        iter(files), preprocess=bundle.preprocess, batch_size=BATCH, total=len(files), what="calibration sample"
     )
     pixels_nchw = np.concatenate(list(batches))
     with complete_folder(out) as staging:

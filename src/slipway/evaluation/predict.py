@@ -31,7 +31,13 @@ class Predictions:
 
 
 def predict(
-    network: Network, dataset: Dataset, images: Sequence[LabelledImage], *, preprocess: Preprocess, batch_size: int, what: str
+    network: Network,
+    dataset: Dataset,
+    images: Sequence[LabelledImage],
+    *,
+    preprocess: Preprocess,
+    batch_size: int,
+    what: str,
 ) -> Predictions:
     """Run `images` through the serving preprocess and `network`, with a progress bar named `what`.
 
@@ -40,7 +46,8 @@ def predict(
     """
     logits, embeddings = [], []
     encoded = ((image.path, dataset.load(image)) for image in images)
-    for pixels_nchw in pixel_batches(encoded, preprocess=preprocess, batch_size=batch_size, total=len(images), what=what):
+    batches = pixel_batches(encoded, preprocess=preprocess, batch_size=batch_size, total=len(images), what=what)
+    for pixels_nchw in batches:
         logits_nc, embedding_nd = network(pixels_nchw)
         logits.append(logits_nc)
         embeddings.append(embedding_nd)

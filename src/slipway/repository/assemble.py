@@ -10,7 +10,7 @@ from slipway.contract.files import complete_folder, sha256_bytes, sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.manifest import hashes
 from slipway.repository.classifier import Classifier
-from slipway.repository.config import pb, to_pbtxt
+from slipway.repository.config import ModelConfig, to_pbtxt
 
 VERSION = "1"  # content is in the names of the steps, so Triton's version folders never change
 
@@ -99,7 +99,7 @@ def _add(classifier: Classifier, repository: Path) -> None:
 
 
 def _write_step(
-    repository: Path, kind: str, *, config: pb.ModelConfig, code: Iterable[str], files: Mapping[str, bytes]
+    repository: Path, kind: str, *, config: ModelConfig, code: Iterable[str], files: Mapping[str, bytes]
 ) -> str:
     """Write one step model and return its name, `<kind>_<hash of all it holds>`. Equal steps are written once."""
     source = resources.files("slipway")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from slipway.contract import Bundle, Engine
-from slipway.repository.config import Step, Tensor, pb, ensemble_config, step_config
+from slipway.repository.config import ModelConfig, Step, Tensor, ensemble_config, step_config
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 IMAGE_STATUS = Tensor("image_status", "TYPE_INT32", (1,))
@@ -58,7 +58,7 @@ class Classifier:
     # Preprocess and engine are the work: as many instances of each as the spec says, each with its own threads.
     # The answer takes microseconds: one instance. Only the first step may wait for a batch to fill.
 
-    def preprocess_config(self) -> pb.ModelConfig:
+    def preprocess_config(self) -> ModelConfig:
         serving = self.bundle.spec.serving
         return step_config(
             inputs=[IMAGE],
@@ -69,7 +69,7 @@ class Classifier:
             parameters={"threads": str(serving.threads)},
         )
 
-    def engine_config(self) -> pb.ModelConfig:
+    def engine_config(self) -> ModelConfig:
         serving = self.bundle.spec.serving
         return step_config(
             inputs=[self.pixels],
@@ -79,7 +79,7 @@ class Classifier:
             parameters={"threads": str(serving.threads), "arithmetic": self.engine.settings.arithmetic},
         )
 
-    def post_config(self) -> pb.ModelConfig:
+    def post_config(self) -> ModelConfig:
         return step_config(
             inputs=[self.logits, IMAGE_STATUS, self.embedding.as_optional()],
             outputs=[replace(tensor, label_filename="") for tensor in self.full_answer],
@@ -87,11 +87,11 @@ class Classifier:
             instances=1,
         )
 
-    def ensemble_configs(self, *, preprocess: str, engine: str, post: str) -> dict[str, pb.ModelConfig]:
+    def ensemble_configs(self, *, preprocess: str, engine: str, post: str) -> dict[str, ModelConfig]:
         """`<name>` and `<name>_full` over the three named steps, ready to be written."""
         configs = {}
-        for name, public, extra in ((self.name, self.answer, ()), (f"{self.name}_full", self.full_answer, (self.embedding,))):
-            results = [self.logits, *extra]
+        for name, public in ((self.name, self.answer), (f"{self.name}_full", self.full_answer)):
+            results = [self.logits, self.embedding] if public == self.full_answer else [self.logits]
             steps = [
                 Step(preprocess, inputs=[IMAGE], outputs=[self.pixels, IMAGE_STATUS]),
                 Step(engine, inputs=[self.pixels], outputs=results),

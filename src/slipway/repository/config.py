@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self, TypeAlias
 
 from google.protobuf import text_format
 
@@ -12,6 +12,9 @@ try:
     from tritonclient.grpc import model_config_pb2 as pb
 except ImportError:
     raise MissingDependencyError("tritonclient", extra="build") from None
+
+
+ModelConfig: TypeAlias = Any  # pb.ModelConfig, which has no type information
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def step_config(
     instances: int,
     max_queue_delay_us: int = 0,
     parameters: Mapping[str, str] | None = None,
-) -> pb.ModelConfig:
+) -> ModelConfig:
     """A Python-backend step on the CPU, dynamically batched."""
     config = pb.ModelConfig(backend="python", max_batch_size=max_batch_size)
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)
@@ -64,7 +67,7 @@ def step_config(
 
 def ensemble_config(
     name: str, *, steps: Iterable[Step], inputs: Iterable[Tensor], outputs: Iterable[Tensor], max_batch_size: int
-) -> pb.ModelConfig:
+) -> ModelConfig:
     """A linear chain of steps between the public `inputs` and `outputs`."""
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=max_batch_size)
     _add_inputs(config, inputs)
@@ -78,19 +81,19 @@ def ensemble_config(
     return config
 
 
-def to_pbtxt(config: pb.ModelConfig) -> str:
+def to_pbtxt(config: ModelConfig) -> str:
     """Text that Triton reads; equal configurations give equal text."""
-    return text_format.MessageToString(config)
+    return str(text_format.MessageToString(config))
 
 
-def _add_inputs(config: pb.ModelConfig, tensors: Iterable[Tensor]) -> None:
+def _add_inputs(config: ModelConfig, tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         config.input.add(
             name=tensor.name, data_type=pb.DataType.Value(tensor.data_type), dims=tensor.dims, optional=tensor.optional
         )
 
 
-def _add_outputs(config: pb.ModelConfig, tensors: Iterable[Tensor]) -> None:
+def _add_outputs(config: ModelConfig, tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         config.output.add(
             name=tensor.name,

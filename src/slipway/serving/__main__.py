@@ -28,7 +28,8 @@ def main(arguments: argparse.Namespace) -> None:
         ) as server:
             _say(f"ready after {server.seconds_to_ready:.1f} s: gRPC {server.grpc_url}, HTTP {server.http_url}")
             if arguments.json:
-                print(json.dumps({"pid": server.process.pid, "grpc": server.grpc_url, "http": server.http_url}), flush=True)
+                ready = {"pid": server.process.pid, "grpc": server.grpc_url, "http": server.http_url}
+                print(json.dumps(ready), flush=True)
             while server.process.poll() is None:
                 time.sleep(0.2)
             raise ServingError(f"tritonserver ended by itself with exit code {server.process.returncode}")
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--http-port", type=int, default=8000, help="default: %(default)s")
     parser.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
     parser.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
-    parser.add_argument("--timeout-s", type=float, default=120.0, help="until every ensemble answers; default: %(default)s")
+    parser.add_argument("--timeout-s", type=float, default=120.0, help="to be ready within; default: %(default)s")
     parser.add_argument("--log", type=Path, help="keep the server's log in this file")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout when ready")
     return parser

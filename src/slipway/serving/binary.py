@@ -47,7 +47,7 @@ def find_tritonserver(workspace: Path) -> TritonBinary:
         return TritonBinary(Path(on_path), "found on PATH", backend_directory=None, library_path="")
     spec = importlib.util.find_spec("pytriton")  # found, not imported: only its files are used
     if spec is None or not spec.submodule_search_locations:
-        raise ServingError("no tritonserver on PATH, and nvidia-pytriton is not installed: pip install 'slipway[serve]'")
+        raise ServingError("no tritonserver on PATH and no nvidia-pytriton: pip install 'slipway[serve]'")
     if int(metadata.version("numpy").partition(".")[0]) >= 2:
         raise ServingError(
             f"numpy {metadata.version('numpy')} is installed: the wheel's Python backend misreads every BYTES tensor "

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Server:
 def serve(
     repository: Path,
     *,
-    ports: Ports = Ports(),  # noqa: B008 - frozen
+    ports: Ports = Ports(),
     log: Path | None = None,
     timeout_s: float = 120.0,
     progress: Callable[[str], None] = lambda _: None,
@@ -179,12 +179,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ask the server to end, and after its time-out end its whole process group, stubs included."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(EXIT_TIMEOUT_S + 5)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

@@ -67,9 +67,7 @@ def _read(root: Path, files: Iterable[tuple[str, int]]) -> dict[str, str]:
     return hashes
 
 
-def _split(
-    hashes: dict[str, str], class_ids: dict[str, int], labels: tuple[str, ...], data: Data
-) -> dict[str, Split]:
+def _split(hashes: dict[str, str], class_ids: dict[str, int], labels: tuple[str, ...], data: Data) -> dict[str, Split]:
     """sha256 to split, seeded and stratified."""
     classes: dict[str, int] = {}
     for path, digest in hashes.items():

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits
 from tqdm import tqdm
@@ -21,7 +22,8 @@ def write_digits(out: Path, *, seed: int) -> int:
     scans = load_digits()
     rng = np.random.default_rng(seed)
     with complete_folder(out) as staging:
-        for index, (scan, digit) in enumerate(zip(tqdm(scans.images, desc="writing digits", leave=False), scans.target)):
+        progress = tqdm(scans.images, desc="writing digits", unit="image", leave=False)
+        for index, (scan, digit) in enumerate(zip(progress, scans.target, strict=True)):
             folder = staging / str(digit)
             folder.mkdir(exist_ok=True)
             image = _render(scan / 16.0, rng)
@@ -32,7 +34,7 @@ def write_digits(out: Path, *, seed: int) -> int:
     return len(scans.images)
 
 
-def _render(ink_hw: np.ndarray, rng: np.random.Generator) -> Image.Image:
+def _render(ink_hw: npt.NDArray[np.float64], rng: np.random.Generator) -> Image.Image:
     side = int(np.exp(rng.uniform(*np.log(SIDES_PX))))
     paper, pen = rng.integers(200, 256, 3), rng.integers(0, 80, 3)
     mask = Image.fromarray((ink_hw * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)

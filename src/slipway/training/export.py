@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from sklearn.model_selection import train_test_split
 
 from slipway.contract import DataError, Decision, ExportError, Manifest, Spec, bundle_id, write_labels
+from slipway.contract.bundle import CalibrationImage, CalibrationList
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import complete_folder, sha256_file
@@ -127,14 +128,13 @@ def _evaluate(test: Predictions, decision: Decision, labels: tuple[str, ...]) ->
 
 def _write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration) -> None:
     """Copy a seeded, stratified sample of the train split; its list is part of the bundle's id."""
-    train = dataset.of("train")
-    entries = []
+    images: list[CalibrationImage] = []
     (bundle / "calibration").mkdir()
-    for image in sample(train, calibration):
-        name = f"{len(entries):05d}{Path(image.path).suffix.lower()}"
+    for image in sample(dataset.of("train"), calibration):
+        name = f"{len(images):05d}{Path(image.path).suffix.lower() or '.image'}"
         (bundle / "calibration" / name).write_bytes(dataset.load(image))
-        entries.append({"file": name, "class_id": image.class_id, "sha256": image.sha256})
-    (bundle / "calibration.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        images.append(CalibrationImage(file=name, class_id=image.class_id, sha256=image.sha256))
+    CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
 
 
 def sample(train: list[LabelledImage], calibration: Calibration) -> list[LabelledImage]:

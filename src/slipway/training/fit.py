@@ -32,14 +32,15 @@ def train(spec: Spec, out: Path) -> Manifest:
         SpecError: the spec asks for what is not there.
     """
     if spec.task != "multiclass":
-        raise SpecError(f"task: {spec.task} cannot be trained from class folders yet; the valid task here is multiclass")
+        raise SpecError(f"task: {spec.task} cannot be trained from class folders; the valid task here is multiclass")
     dataset = scan(spec.data)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     network = Network(spec.backbone, classes=len(dataset.labels), pretrained=spec.backbone.pretrained)
     started = time.monotonic()
     with complete_folder(out) as staging:
         history, best = _fit(network, dataset, spec)
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / "model.safetensors")
+        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        save_file(weights, staging / "model.safetensors")
         spec.write(staging / "spec.json")
         dataset.write(staging / DATASET)
         (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
@@ -61,7 +62,7 @@ def train(spec: Spec, out: Path) -> Manifest:
 def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str, float]], float]:
     """Fit in place; the network ends with the weights of the best validation loss."""
     recipe, train_images = spec.recipe, dataset.of("train")
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     steps = len(train_images) // recipe.batch_size
     if steps == 0:
         raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(train_images)} train images")

@@ -32,25 +32,18 @@ def train_loader(
         mirror = fn.random.coin_flip(probability=0.5) if recipe.horizontal_flip else 0
         return normalize(pixels, config, mirror=mirror)
 
-    return _loader(
-        dataset, images, preprocess, augment, batch_size=recipe.batch_size, threads=threads, seed=recipe.seed, train=True
-    )
+    return _loader(dataset, images, preprocess, augment, recipe=recipe, threads=threads, train=True)
 
 
 def eval_loader(
     dataset: Dataset, images: Sequence[LabelledImage], *, preprocess: Preprocess, recipe: Recipe, threads: int
 ) -> DALIGenericIterator:
     """The serving preprocess, in order, every image once."""
-    return _loader(
-        dataset,
-        images,
-        preprocess,
-        lambda pixels: fit(pixels, preprocess.model_dump()),
-        batch_size=recipe.batch_size,
-        threads=threads,
-        seed=recipe.seed,
-        train=False,
-    )
+
+    def prepare(pixels: Any) -> Any:
+        return fit(pixels, preprocess.model_dump())
+
+    return _loader(dataset, images, preprocess, prepare, recipe=recipe, threads=threads, train=False)
 
 
 def _loader(
@@ -59,12 +52,13 @@ def _loader(
     preprocess: Preprocess,
     after_decode: Any,
     *,
-    batch_size: int,
+    recipe: Recipe,
     threads: int,
-    seed: int,
     train: bool,
 ) -> DALIGenericIterator:
-    @pipeline_def(batch_size=batch_size, num_threads=threads, device_id=None, seed=seed + 1)  # type: ignore[untyped-decorator, unused-ignore]
+    @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
+        batch_size=recipe.batch_size, num_threads=threads, device_id=None, seed=recipe.seed
+    )
     def pipeline() -> Any:
         encoded, class_id = fn.readers.file(
             file_root=dataset.root,

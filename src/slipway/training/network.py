@@ -41,7 +41,7 @@ class Network(nn.Module):
         return self.backbone.get_classifier()(embedding_nd), embedding_nd
 
 
-class Training(lightning.LightningModule):
+class Training(lightning.LightningModule):  # type: ignore[misc]
     """AdamW, linear warm-up, cosine decay, label smoothing; `val_loss` is what early stopping watches."""
 
     def __init__(self, network: Network, *, recipe: Recipe, classes: int, steps_per_epoch: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -10,7 +11,7 @@ from .engine_openvino import Engine
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
         self.engine = Engine(
             Path(__file__).parent / "model.onnx",
@@ -18,11 +19,12 @@ class TritonPythonModel:
             threads=int(parameters["threads"]["string_value"]),
         )
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         batches = [pb_utils.get_input_tensor_by_name(request, "pixels_nchw").as_numpy() for request in requests]
         pixels_nchw = batches[0] if len(batches) == 1 else np.concatenate(batches)
         logits_nc, embedding_nd = self.engine.run(pixels_nchw)
-        responses, first = [], 0
+        responses: list[Any] = []
+        first = 0
         for request, batch in zip(requests, batches):
             rows = slice(first, first + len(batch))
             first = rows.stop

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -10,7 +11,7 @@ from .preprocess_dali import Preprocessor
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
         here = Path(__file__).parent
         self.preprocessor = Preprocessor(
@@ -19,9 +20,10 @@ class TritonPythonModel:
             threads=int(model["parameters"]["threads"]["string_value"]),
         )
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         # A request whose bytes cannot be read as strings fails alone, not with those batched beside it.
-        responses, batches = [None] * len(requests), {}
+        batches: dict[int, list[bytes]] = {}
+        responses: list[Any] = [None] * len(requests)
         for index, request in enumerate(requests):
             try:
                 batches[index] = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().reshape(-1).tolist()

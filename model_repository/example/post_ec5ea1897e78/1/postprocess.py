@@ -66,7 +66,8 @@ class Postprocessor:
     def _probabilities(self, logits_nc: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         scaled = logits_nc.astype(np.float64) / self._decision["temperature"]
         if self._decision["task"] == "multilabel":
-            return 1.0 / (1.0 + np.exp(-np.clip(scaled, -700, 700)))
+            sigmoid: npt.NDArray[np.float64] = 1.0 / (1.0 + np.exp(-np.clip(scaled, -700, 700)))
+            return sigmoid
         exponent = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        result: npt.NDArray[np.float64] = exponent / exponent.sum(axis=1, keepdims=True)
-        return result
+        softmax: npt.NDArray[np.float64] = exponent / exponent.sum(axis=1, keepdims=True)
+        return softmax

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -10,16 +11,16 @@ from .postprocess import Postprocessor
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         here = Path(__file__).parent
         labels = (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         self.postprocessor = Postprocessor(json.loads((here / "decision.json").read_text(encoding="utf-8")), labels)
         self.bundle = (here / "bundle.txt").read_bytes().strip()
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request):
+    def _answer(self, request: Any) -> Any:
         logits_nc = pb_utils.get_input_tensor_by_name(request, "logits_nc").as_numpy()
         image_status = pb_utils.get_input_tensor_by_name(request, "image_status").as_numpy()
         answers = self.postprocessor.run(logits_nc, image_status[:, 0])
