@@ -10,9 +10,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from slipway.contract import Lane, Manifest, ServingError
 from slipway.serving.binary import TritonBinary, find_tritonserver
@@ -27,6 +28,13 @@ class Ports:
     http: int = 8000
     grpc: int = 8001
     metrics: int = 8002
+
+    @classmethod
+    def free(cls) -> Self:
+        """Three ports that nobody listens on now."""
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(3)]
+            return cls(*(s.getsockname()[1] for s in sockets))
 
 
 @dataclass(frozen=True)
