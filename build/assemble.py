@@ -7,7 +7,6 @@ from pathlib import Path
 
 from slipway.contract import Bundle, Engine
 from slipway.contract.cli import run
-from slipway.repository import Classifier, assemble
 
 EPILOG = """example:
   build/assemble.py runs/digits/bundle --engine runs/digits/engines/openvino-int8 --out model_repository/cpu
@@ -17,6 +16,8 @@ at all; steps are named by their content, so the same input gives the same bytes
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from slipway.repository import Classifier, assemble  # not at the top: --help needs no library
+
     bundle = Bundle.open(arguments.bundle)
     engine = Engine.open(arguments.engine, bundle_id=bundle.id)
     lane = assemble([Classifier(bundle, engine)], arguments.out)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from slipway.contract import Bundle, GateError, Manifest, ManifestError
 from slipway.contract.cli import run
-from slipway.engines import PASS, GateResult, build_engine
 
 EPILOG = """example:
   build/compile.py runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines
@@ -18,12 +17,14 @@ FLIPS_SHOWN = 20
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from slipway.engines import PASS, build_engine  # not at the top: --help needs no library
+
     bundle = Bundle.open(arguments.bundle)
     reference, _ = build_engine(
         bundle, bundle.path / "model.onnx", arguments.out / "openvino-fp32", precision="fp32", reference=None
     )
     print(f"{reference.path}: top-1 {reference.manifest.measured['top1']:.2%} (the reference)")
-    gates: dict[str, GateResult] = {}
+    gates = {}
     for precision in bundle.spec.precisions:
         if precision == "fp32":
             continue

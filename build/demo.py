@@ -92,7 +92,8 @@ def print_summary(*, seconds: float) -> None:
     print(f"  data        {', '.join(f'{count:,} {split}' for split, count in images.items())} images")
     print(f"  training    {checkpoint['epochs']} epochs in {checkpoint['train_s']:.0f} s; ECE {bundle['ece']:.4f}")
     for precision, engine in engines.items():
-        print(f"  {precision.upper():<11} top-1 {engine['top1']:.2%}, macro-F1 {engine['macro_f1']:.4f} ({verdict(engine)})")
+        accuracy = f"top-1 {engine['top1']:.2%}, macro-F1 {engine['macro_f1']:.4f}"
+        print(f"  {precision.upper():<11} {accuracy} ({verdict(engine)})")
     print(
         f"  latency     P50 {latency['p50_ms']:.1f} ms, P99 {latency['p99_ms']:.1f} ms at "
         f"{gate['achieved_per_s']:.0f} requests/s; limit {gate['options']['limit_ms']:g} ms: {gate['verdict'].upper()}"

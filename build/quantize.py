@@ -7,7 +7,6 @@ from pathlib import Path
 
 from slipway.contract import Bundle
 from slipway.contract.cli import run
-from slipway.engines import quantize
 
 EPILOG = """example:
   build/quantize.py runs/digits/bundle --out runs/digits/graphs/int8
@@ -17,6 +16,8 @@ how many (calibration.images), the bundle holds them, and their hashes are part 
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from slipway.engines import quantize  # not at the top: --help needs no library
+
     bundle = Bundle.open(arguments.bundle)
     measured = quantize(bundle, arguments.out).measured
     print(

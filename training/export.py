@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from slipway.contract.cli import run
-from slipway.training import export
 
 EPILOG = """example:
   training/export.py runs/digits/checkpoint --out runs/digits/bundle
@@ -16,6 +15,8 @@ gives the same bundle id."""
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from slipway.training import export  # not at the top: --help needs no library
+
     manifest = export(arguments.checkpoint, arguments.out)
     measured = manifest.measured
     print(f"{arguments.out}: bundle {str(manifest.bundle)[:12]}")

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from slipway.contract.cli import run
-from slipway.training.demo_data import write_digits
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from slipway.training.demo_data import write_digits  # not at the top: --help needs no library
+
     images = write_digits(arguments.out, seed=arguments.seed)
     print(f"{arguments.out}: {images} images in 10 class folders")
     if arguments.json:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.cli import run
-from slipway.training import train
 
 EPILOG = """example:
   training/make_digits.py --out runs/digits/data
@@ -18,6 +17,8 @@ explained in src/slipway/contract/spec.py; a wrong key is named together with th
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from slipway.training import train  # not at the top: --help needs no library
+
     spec = Spec.read(arguments.spec)
     manifest = train(spec, arguments.out)
     measured = manifest.measured

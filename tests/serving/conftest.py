@@ -1,14 +1,32 @@
-"""Real servers, one for each repository, for the whole session."""
+"""Real servers, one for each repository, for the whole session; and what the tests ask them with."""
 
+import json
+import os
+import shutil
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import psutil
 import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
 
+from slipway.contract import Bundle, Decision, Engine, Manifest, Spec, bundle_id
+from slipway.contract.manifest import hashes
+from slipway.repository import Classifier, assemble
 from slipway.serving import Ports, Server, serve
 
-EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "model_repository" / "example"
+COLOURS = ROOT / "tests" / "assets" / "colours"
 
 
 def free_ports() -> Ports:
@@ -32,3 +50,168 @@ def digits_server(digits: Path) -> Iterator[Server]:
     """Serves the demo's digits in INT8."""
     with serve(digits / "repository", ports=free_ports()) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[[Path], Server]]:
+    """`start(repository)` is a server that ends with the last test of the file."""
+    with ExitStack() as stack:
+        yield lambda repository: stack.enter_context(serve(repository, ports=free_ports()))
+
+
+@pytest.fixture(scope="module")
+def own_server(start: Callable[[Path], Server]) -> Server:
+    """Serves `colours` to the tests of one file alone: they may harm it."""
+    return start(EXAMPLE)
+
+
+class Client:
+    """Asks one server over one protocol. Answers are arrays by output name."""
+
+    def __init__(self, server: Server, protocol: str, *, timeout_s: float = 20.0) -> None:
+        self.protocol = protocol
+        self.module = {"grpc": triton_grpc, "http": triton_http}[protocol]
+        if protocol == "grpc":
+            self.triton = triton_grpc.InferenceServerClient(server.grpc_url)
+            self._options = {"client_timeout": timeout_s}
+        else:
+            self.triton = triton_http.InferenceServerClient(server.http_url, network_timeout=timeout_s)
+            self._options = {}
+
+    def ask(
+        self, model: str, images: Sequence[bytes], outputs: Sequence[str] = (), *, class_count: int = 0
+    ) -> dict[str, np.ndarray]:
+        tensor = self.module.InferInput("IMAGE", [len(images), 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[image] for image in images], np.object_))
+        wanted = [self.module.InferRequestedOutput(name, class_count=class_count) for name in outputs]
+        result = self.triton.infer(model, [tensor], outputs=wanted or None, **self._options)
+        response = result.get_response()
+        given = [o["name"] for o in response["outputs"]] if self.protocol == "http" else [o.name for o in response.outputs]
+        return {name: result.as_numpy(name) for name in given}
+
+
+@pytest.fixture(scope="session")
+def connect() -> Iterator[Callable[..., Client]]:
+    """`connect(server, "grpc" or "http")` gives a client, closed when the session ends."""
+    clients: list[Client] = []
+
+    def connect(server: Server, protocol: str, **options: Any) -> Client:
+        clients.append(Client(server, protocol, **options))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.triton.close()
+
+
+@pytest.fixture(scope="session")
+def assemble_colours() -> Callable[..., Path]:
+    """`assemble_colours(folder, serving={...}, decision={...})` is the repository of `colours` with that changed."""
+
+    def assemble_colours(
+        folder: Path, *, serving: dict[str, Any] | None = None, decision: dict[str, Any] | None = None
+    ) -> Path:
+        bundle, engine = folder / "bundle", folder / "engine"
+        for source, target in ((COLOURS / "bundle", bundle), (COLOURS / "engine", engine)):
+            shutil.copytree(source, target)
+        spec = json.loads((bundle / "spec.json").read_text())
+        spec["serving"] |= serving or {}
+        Spec.parse(spec, source="test").write(bundle / "spec.json")
+        if decision is not None:
+            Decision.parse(decision, source="test").write(bundle / "decision.json")
+        identity = bundle_id(bundle)
+        for stage in (bundle, engine):
+            reseal(stage, bundle=identity)
+        opened = Bundle.open(bundle)
+        assemble([Classifier(opened, Engine.open(engine, bundle_id=opened.id))], folder / "repository")
+        return folder / "repository"
+
+    return assemble_colours
+
+
+def reseal(folder: Path, **changes: Any) -> None:
+    """Rewrite the manifest of `folder` so that it fits the files that lie there now."""
+    manifest = Manifest.read(folder / "manifest.json")
+    manifest.model_copy(update={"outputs": hashes(folder), **changes}).write(folder / "manifest.json")
+
+
+@dataclass(frozen=True)
+class Launched:
+    """`python -m slipway.serving` as its own process, with a temporary folder of its own."""
+
+    process: subprocess.Popen[bytes]
+    ports: Ports
+    temporary: Path
+    messages: Path
+
+    def said(self) -> str:
+        return self.messages.read_text()
+
+    def wait_for(self, text: str, timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.said():
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.said()}"
+            assert time.monotonic() < deadline, f"{text!r} was not said: {self.said()}"
+            time.sleep(0.05)
+
+    def below(self) -> list[psutil.Process]:
+        """The server and its stubs: children, and orphans, which are known by the temporary folder they were given."""
+        found = []
+        for process in psutil.process_iter(["pid", "cmdline", "status"]):
+            mentions = any(str(self.temporary) in argument for argument in process.info["cmdline"] or ())
+            if mentions and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != self.process.pid:
+                found.append(process)
+        return found
+
+    def leftovers(self) -> list[str]:
+        """What is there of this launch: processes, shared memory, temporary files."""
+        processes = [f"process {p.pid} {p.info['cmdline'][0]}" for p in self.below()]
+        shared = [str(path) for path in Path("/dev/shm").glob(f"slipway_{self.process.pid}_*")]
+        return processes + shared + [str(path) for path in self.temporary.iterdir()]
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    """`launch(repository, *options, environment={...})` starts the launcher; whatever it leaves is removed at the end."""
+    launched: list[Launched] = []
+
+    def launch(
+        repository: Path, *options: str | Path, ports: Ports | None = None, environment: dict[str, str] | None = None
+    ) -> Launched:
+        ports = ports or free_ports()
+        folder = tmp_path / f"launch{len(launched)}"
+        (folder / "tmp").mkdir(parents=True)
+        numbers = {"--http-port": ports.http, "--grpc-port": ports.grpc, "--metrics-port": ports.metrics}
+        flags = [str(part) for pair in numbers.items() for part in pair]
+        with (folder / "messages").open("wb") as messages:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "slipway.serving", str(repository), *flags, *map(str, options)],
+                env={**os.environ, "TMPDIR": str(folder / "tmp"), **(environment or {})},
+                stdout=subprocess.DEVNULL,
+                stderr=messages,
+            )
+        launched.append(Launched(process, ports, folder / "tmp", folder / "messages"))
+        return launched[-1]
+
+    yield launch
+    for one in launched:
+        for process in [*one.below(), one.process]:
+            process.kill()
+        one.process.wait()
+        for region in Path("/dev/shm").glob(f"slipway_{one.process.pid}_*"):
+            region.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def changed_example(tmp_path: Path) -> Callable[[str, str], Path]:
+    """`changed_example(step, source)` is the example with that step's model.py replaced, and hashes that fit."""
+
+    def changed_example(step: str, source: str) -> Path:
+        repository = tmp_path / "changed"
+        shutil.copytree(EXAMPLE, repository)
+        (model,) = repository.glob(f"{step}_*/1/model.py")
+        model.write_text(source)
+        reseal(repository)
+        return repository
+
+    return changed_example

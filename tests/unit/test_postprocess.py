@@ -225,8 +225,8 @@ def test_shapes_and_dtypes_are_those_of_the_served_interface(logits_nc: Logits, 
 def test_the_arrays_given_are_left_as_they_were() -> None:
     logits_nc, status_n = np.array([[1, np.nan], [2, 1]], np.float32), np.zeros(2, np.int32)
     before = logits_nc.copy()
-    Postprocessor({"task": "multiclass", "top_k": 1, "temperature": 2.0, "unknown": {"threshold": 0.9}}, ["a", "b"]).run(
-        logits_nc, status_n
-    )
+    Postprocessor(
+        {"task": "multiclass", "top_k": 1, "temperature": 2.0, "unknown": {"threshold": 0.9}}, ["a", "b"]
+    ).run(logits_nc, status_n)
     np.testing.assert_array_equal(logits_nc, before)
     assert status_n.tolist() == [0, 0]

@@ -59,7 +59,7 @@ def pixel_batches(
 ) -> Iterator[Float]:
     """Pairs of name and encoded image to `pixels_nchw` `[<= batch_size, 3, H, W]`, by the serving preprocess."""
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=batch_size, threads=1)
-    with tqdm(total=total, desc=what, unit="image", leave=False) as progress:
+    with tqdm(total=total, desc=what, unit="image", leave=False, disable=None) as progress:
         batch: list[tuple[str, bytes]] = []
         for item in encoded:
             batch.append(item)

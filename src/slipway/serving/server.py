@@ -44,7 +44,6 @@ class Server:
     process: subprocess.Popen[bytes]
     ports: Ports
     lane: Lane
-    binary: TritonBinary
     log: Path
     admin_key: str
     """Opens the restricted APIs, as header `slipway-admin` (HTTP) or `triton-grpc-protocol-slipway-admin` (gRPC)."""
@@ -81,35 +80,24 @@ def serve(
     lane = Lane.read(repository / "lane.json")
     for name, port in (("http", ports.http), ("grpc", ports.grpc), ("metrics", ports.metrics)):
         _check_port(name, port)
-    workspace = Path(tempfile.mkdtemp(prefix="slipway-serving-"))
-    shm_prefix = f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
-    process: subprocess.Popen[bytes] | None = None
-    try:
+    started = time.monotonic()
+    with ExitStack() as undo:  # in reverse: the server, its shared memory, its folder
+        workspace = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="slipway-serving-")))
         # Links to the checked files: the stubs write __pycache__ beside them, and a repository stays as it is.
         linked = shutil.copytree(repository.resolve(), workspace / "repository", copy_function=os.symlink)
         binary = find_tritonserver(workspace)
         progress(f"tritonserver {binary.path} ({binary.reason})")
-        admin_key = secrets.token_urlsafe(24)
+        admin_key, shm_prefix = secrets.token_urlsafe(24), f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
         log = log or workspace / "tritonserver.log"
-        started = time.monotonic()
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command(binary, linked, lane=lane, ports=ports, admin_key=admin_key, shm_prefix=shm_prefix),
-                env=binary.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended whole
-            )
-        server = Server(process, ports, lane, binary, log, admin_key, seconds_to_ready=0.0)
-        _wait_until_it_answers(server, deadline=started + timeout_s, timeout_s=timeout_s, progress=progress)
-        yield Server(process, ports, lane, binary, log, admin_key, seconds_to_ready=time.monotonic() - started)
-    finally:
-        if process is not None:
-            _stop(process)
-        for region in Path("/dev/shm").glob(f"{shm_prefix}*"):
-            region.unlink(missing_ok=True)
-        shutil.rmtree(workspace, ignore_errors=True)
+        undo.callback(_remove_shared_memory, shm_prefix)
+        process = _start(
+            command(binary, linked, lane=lane, ports=ports, admin_key=admin_key, shm_prefix=shm_prefix),
+            environment=binary.environment(),
+            log=log,
+        )
+        undo.callback(_stop, process)
+        _wait_until_it_answers(process, lane=lane, ports=ports, log=log, timeout_s=timeout_s, progress=progress)
+        yield Server(process, ports, lane, log, admin_key, seconds_to_ready=time.monotonic() - started)
 
 
 def command(
@@ -156,21 +144,42 @@ def _check_port(name: str, port: int) -> None:
             ) from None
 
 
+def _start(arguments: list[str], *, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    try:
+        output = log.open("wb")
+    except OSError as error:
+        raise ServingError(f"--log {log}: cannot be written: {error.strerror}") from None
+    with output:
+        return subprocess.Popen(
+            arguments,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended whole
+        )
+
+
 def _wait_until_it_answers(
-    server: Server, *, deadline: float, timeout_s: float, progress: Callable[[str], None]
+    process: subprocess.Popen[bytes],
+    *,
+    lane: Lane,
+    ports: Ports,
+    log: Path,
+    timeout_s: float,
+    progress: Callable[[str], None],
 ) -> None:
-    waiting = [name + suffix for name in server.lane.classifiers for suffix in ("", "_full")]
-    reason = "it did not start"
+    deadline = time.monotonic() + timeout_s
+    waiting = [name + suffix for name in lane.classifiers for suffix in ("", "_full")]
     while waiting:
-        if server.process.poll() is not None:
-            raise ServingError(f"tritonserver ended before it answered: {_reason(server.log)}")
-        if time.monotonic() > deadline:
-            raise ServingError(f"{waiting[0]} did not answer within {timeout_s:g} s: {reason}; {_reason(server.log)}")
-        problem = probe(server.grpc_url, waiting[0])
+        problem = probe(f"{HOST}:{ports.grpc}", waiting[0])
         if problem is None:
             progress(f"{waiting.pop(0)} answers")
+        elif process.poll() is not None:
+            raise ServingError(f"tritonserver ended before it answered: {_reason(log)}")
+        elif time.monotonic() > deadline:
+            raise ServingError(f"{waiting[0]} did not answer within {timeout_s:g} s: {problem}; {_reason(log)}")
         else:
-            reason = problem
             time.sleep(0.1)
 
 
@@ -192,3 +201,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _remove_shared_memory(prefix: str) -> None:
+    for region in Path("/dev/shm").glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)

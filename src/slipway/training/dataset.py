@@ -54,7 +54,7 @@ def scan(data: Data) -> Dataset:
 def _read(root: Path, files: Iterable[tuple[str, int]]) -> dict[str, str]:
     """Path to sha256, for files that the guard passes."""
     hashes, faults = {}, []
-    for path, _ in tqdm(files, desc="reading images", unit="image", leave=False):
+    for path, _ in tqdm(files, desc="reading images", unit="image", leave=False, disable=None):
         encoded = (root / path).read_bytes()
         status = guard.inspect(encoded)
         if status != guard.OK:

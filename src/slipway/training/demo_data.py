@@ -22,7 +22,7 @@ def write_digits(out: Path, *, seed: int) -> int:
     scans = load_digits()
     rng = np.random.default_rng(seed)
     with complete_folder(out) as staging:
-        progress = tqdm(scans.images, desc="writing digits", unit="image", leave=False)
+        progress = tqdm(scans.images, desc="writing digits", unit="image", leave=False, disable=None)
         for index, (scan, digit) in enumerate(zip(progress, scans.target, strict=True)):
             folder = staging / str(digit)
             folder.mkdir(exist_ok=True)

@@ -1,0 +1,75 @@
+"""What serving costs on top of the work: the same three steps on the same images, in Triton and in this process."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from slipway.contract import Bundle
+from slipway.contract import Engine as EngineFolder
+from slipway.steps.engine_openvino import Engine
+from slipway.steps.postprocess import Postprocessor
+from slipway.steps.preprocess_dali import Preprocessor
+
+LIMIT_MS = 3.0
+ROUNDS = 20
+IMAGES_PER_ROUND = 25
+
+
+@pytest.fixture(scope="module")
+def in_process(digits: Path) -> Callable[[bytes], bytes]:
+    """The three steps without Triton, each with one thread as in the repository."""
+    bundle = Bundle.open(digits / "runs/digits/bundle")
+    engine_folder = EngineFolder.open(digits / "runs/digits/engines/openvino-int8", bundle_id=bundle.id)
+    preprocessor = Preprocessor(
+        bundle.preprocess.model_dump(mode="json"), max_batch_size=bundle.spec.serving.max_batch_size, threads=1
+    )
+    engine = Engine(engine_folder.path / "model.onnx", arithmetic=engine_folder.settings.arithmetic, threads=1)
+    postprocessor = Postprocessor(json.loads((bundle.path / "decision.json").read_text()), bundle.labels)
+
+    def classify(image: bytes) -> bytes:
+        pixels_nchw, status_n = preprocessor.run([image])
+        logits_nc, _ = engine.run(pixels_nchw)
+        return bytes(postprocessor.run(logits_nc, status_n).label_nk[0, 0])
+
+    return classify
+
+
+def test_serving_adds_at_most_three_milliseconds_to_the_median(
+    digits: Path,
+    digits_server: Any,
+    connect: Callable[..., Any],
+    in_process: Callable[[bytes], bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = sorted((digits / "runs/digits/data").rglob("*.*g"))[:: 1797 // IMAGES_PER_ROUND][:IMAGES_PER_ROUND]
+    images = [file.read_bytes() for file in files]
+    client = connect(digits_server, "grpc")
+
+    def served(image: bytes) -> bytes:
+        return bytes(client.ask("digits", [image])["LABEL"][0, 0])
+
+    assert [served(image) for image in images] == [in_process(image) for image in images]  # and both are warm
+    # Rounds alternate, so that whatever else the machine does falls on both; each gives one difference of medians.
+    rounds = [(_p50_ms(served, images), _p50_ms(in_process, images)) for _ in range(ROUNDS)]
+    served_ms, in_process_ms = (median(side) for side in zip(*rounds, strict=True))
+    added_ms = median(triton - local for triton, local in rounds)
+    with capsys.disabled():
+        print(
+            f"\n  p50 of {ROUNDS} rounds of {len(images)} images, one client: served {served_ms:.2f} ms, "
+            f"in process {in_process_ms:.2f} ms, added by serving {added_ms:.2f} ms (limit {LIMIT_MS:g} ms)"
+        )
+    assert added_ms <= LIMIT_MS
+
+
+def _p50_ms(classify: Callable[[bytes], bytes], images: list[bytes]) -> float:
+    took_ms = []
+    for image in images:
+        started = time.perf_counter()
+        classify(image)
+        took_ms.append(1000 * (time.perf_counter() - started))
+    return median(took_ms)
