@@ -86,13 +86,15 @@ class Client:
         wanted = [self.module.InferRequestedOutput(name, class_count=class_count) for name in outputs]
         result = self.triton.infer(model, [tensor], outputs=wanted or None, **self._options)
         response = result.get_response()
-        given = [o["name"] for o in response["outputs"]] if self.protocol == "http" else [o.name for o in response.outputs]
+        given = (
+            [o["name"] for o in response["outputs"]] if self.protocol == "http" else [o.name for o in response.outputs]
+        )
         return {name: result.as_numpy(name) for name in given}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def connect() -> Iterator[Callable[..., Client]]:
-    """`connect(server, "grpc" or "http")` gives a client, closed when the session ends."""
+    """`connect(server, "grpc" or "http")` gives a client, closed with the test: an open one holds a stopping server."""
     clients: list[Client] = []
 
     def connect(server: Server, protocol: str, **options: Any) -> Client:
@@ -172,7 +174,7 @@ class Launched:
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
-    """`launch(repository, *options, environment={...})` starts the launcher; whatever it leaves is removed at the end."""
+    """`launch(repository, *options, environment={...})` starts the launcher; what it leaves is removed at the end."""
     launched: list[Launched] = []
 
     def launch(

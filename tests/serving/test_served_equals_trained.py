@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +15,50 @@ from slipway.contract import Bundle
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def evaluated(digits: Path) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class Offline:
     """The offline evaluation of the engine that is served, image by image."""
-    with (digits / "runs/digits/engines/openvino-int8/predictions.csv").open(newline="") as file:
+
+    bundle: Bundle
+    rows: list[dict[str, str]]
+    images: list[bytes]
+
+
+@pytest.fixture(scope="module")
+def offline(digits: Path) -> Offline:
+    run = digits / "runs/digits"
+    with (run / "engines/openvino-int8/predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 500
-    return rows
+    return Offline(Bundle.open(run / "bundle"), rows, [(run / "data" / row["image"]).read_bytes() for row in rows])
 
 
-@pytest.fixture(scope="module")
-def images(digits: Path, evaluated: list[dict[str, str]]) -> list[bytes]:
-    return [(digits / "runs/digits/data" / row["image"]).read_bytes() for row in evaluated]
+@pytest.fixture(params=["grpc", "http"])
+def client(request: pytest.FixtureRequest, digits_server: Any, connect: Callable[..., Any]) -> Any:
+    return connect(digits_server, request.param)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("model", ["digits", "digits_full"])
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_every_test_image_gets_the_label_and_the_score_of_the_offline_evaluation(
-    digits: Path,
-    digits_server: Any,
-    connect: Callable[..., Any],
-    evaluated: list[dict[str, str]],
-    images: list[bytes],
-    protocol: str,
-    model: str,
-    batch_size: int,
+    client: Any, offline: Offline, model: str, batch_size: int
 ) -> None:
-    bundle = Bundle.open(digits / "runs/digits/bundle")
-    client = connect(digits_server, protocol)
-    batches = [client.ask(model, images[at : at + batch_size]) for at in range(0, len(images), batch_size)]
+    starts = range(0, len(offline.images), batch_size)
+    batches = [client.ask(model, offline.images[at : at + batch_size]) for at in starts]
     served = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     assert (served["STATUS"] == 0).all()
-    assert (served["BUNDLE"] == bundle.id.encode()).all()
+    assert (served["BUNDLE"] == offline.bundle.id.encode()).all()
     labels = [label.decode() for label in served["LABEL"][:, 0]]
-    others = [
-        (row["image"], row["label"], label) for row, label in zip(evaluated, labels, strict=True) if row["label"] != label
-    ]
-    assert others == [], f"{len(others)} of {len(evaluated)} labels differ: image, offline, served"
-    scores = np.array([float(row["score"]) for row in evaluated])
+    pairs = zip(offline.rows, labels, strict=True)
+    others = [(row["image"], row["label"], label) for row, label in pairs if row["label"] != label]
+    assert others == [], f"{len(others)} of {len(labels)} labels differ: image, offline, served"
+    scores = np.array([float(row["score"]) for row in offline.rows])
     assert np.abs(served["SCORE"][:, 0] - scores).max() <= TOLERANCE
-    assert [bundle.labels[class_id] for class_id in served["CLASS_ID"][:, 0]] == labels
+    assert [offline.bundle.labels[class_id] for class_id in served["CLASS_ID"][:, 0]] == labels
     assert (np.diff(served["SCORE"]) <= 0).all(), "candidates are best first"
     if model == "digits_full":
-        _check_full_outputs(served, labels, bundle.labels)
+        _check_full_outputs(served, labels, offline.bundle.labels)
 
 
 def _check_full_outputs(served: dict[str, Any], labels: list[str], names: tuple[str, ...]) -> None:

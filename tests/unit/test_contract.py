@@ -26,7 +26,7 @@ PREPROCESS: dict[str, Any] = SPEC["preprocess"]
 
 probabilities = st.floats(0.0, 1.0)
 fractions = st.floats(0.05, 0.4)
-seeds = st.integers(-(2**63), 2**63)
+seeds = st.integers(0, 2**32 - 1)
 positive = st.floats(0.0, 1e6, exclude_min=True)
 
 preprocesses = st.fixed_dictionaries(
@@ -48,7 +48,7 @@ preprocesses = st.fixed_dictionaries(
 )
 decisions = st.one_of(
     st.fixed_dictionaries(
-        {"task": st.just("multiclass"), "top_k": st.integers(1, 1000), "temperature": st.floats(1e-6, 1000.0)},
+        {"task": st.just("multiclass"), "top_k": st.integers(1, 1000), "temperature": st.floats(1e-3, 1000.0)},
         optional={"unknown": st.none() | st.fixed_dictionaries({"threshold": probabilities})},
     ),
     st.fixed_dictionaries(

@@ -46,12 +46,12 @@ def test_a_label_that_is_not_one_printable_line_is_refused_by_number(label: str,
 
 
 def test_a_duplicated_label_is_named_with_both_classes() -> None:
-    with pytest.raises(SpecError, match="label 'dog' is given to classes 1 and 3; make them differ"):
+    with pytest.raises(SpecError, match="label 'dog' stands for classes 1 and 3; rename one"):
         check_labels(["cat", "dog", "Dog", "dog"], source="here")
 
 
 def test_the_word_for_refused_answers_is_reserved() -> None:
-    with pytest.raises(SpecError, match="label 0 is 'unknown', which is reserved"):
+    with pytest.raises(SpecError, match="label 0 is 'unknown', the word for refused answers"):
         check_labels(["unknown", "cat"], source="here")
 
 

@@ -292,13 +292,14 @@ def test_an_engine_that_names_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def write(folder: Path, text: str) -> None:
+    (folder / "ours").touch()
     (folder / "below").mkdir()
     (folder / "below/file").write_text(text)
 
 
 def test_a_complete_folder_appears_with_its_contents(tmp_path: Path) -> None:
     target = tmp_path / "new/parents/target"
-    with complete_folder(target) as staging:
+    with complete_folder(target, marker="ours") as staging:
         assert staging.parent == target.parent
         write(staging, "whole")
         assert not target.exists()
@@ -320,7 +321,7 @@ def test_an_interrupted_folder_leaves_nothing_and_the_old_one_whole(
     if existing:
         target.mkdir()
         write(target, "old")
-    with pytest.raises(error), complete_folder(target) as staging:
+    with pytest.raises(error), complete_folder(target, marker="ours") as staging:
         write_and_raise(staging, error)
     assert [path.name for path in tmp_path.iterdir()] == (["target"] if existing else [])
     assert not existing or (target / "below/file").read_text() == "old"
@@ -329,11 +330,12 @@ def test_an_interrupted_folder_leaves_nothing_and_the_old_one_whole(
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
+    (target / "ours").touch()
     (target / "only in the old one").touch()
-    with complete_folder(target) as staging:
+    with complete_folder(target, marker="ours") as staging:
         write(staging, "new")
         assert (target / "only in the old one").exists()
-    assert [path.name for path in target.iterdir()] == ["below"]
+    assert sorted(path.name for path in target.iterdir()) == ["below", "ours"]
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
@@ -349,7 +351,7 @@ def test_a_replacement_that_fails_puts_the_old_folder_back(tmp_path: Path, monke
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", fail_on_the_new_one)
-    with pytest.raises(KeyboardInterrupt), complete_folder(target) as staging:
+    with pytest.raises(KeyboardInterrupt), complete_folder(target, marker="ours") as staging:
         write(staging, "new")
     assert (target / "below/file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]

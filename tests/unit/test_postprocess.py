@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from slipway.contract import Decision
+from slipway.contract import Decision, SpecError
 from slipway.steps import guard
 from slipway.steps.postprocess import INTERNAL, UNKNOWN, Answers, Postprocessor
 
@@ -230,3 +230,13 @@ def test_the_arrays_given_are_left_as_they_were() -> None:
     ).run(logits_nc, status_n)
     np.testing.assert_array_equal(logits_nc, before)
     assert status_n.tolist() == [0, 0]
+
+
+@given(st.floats(0, 1000, exclude_min=True))
+@example(1e-300)
+def test_every_temperature_that_the_contract_allows_gives_finite_probabilities(temperature: float) -> None:
+    try:
+        answers = decide(np.array([[LARGEST, 1.0, -LARGEST]], np.float32), top_k=1, temperature=temperature)
+    except SpecError:
+        return
+    assert np.isfinite(answers.probability_nc).all()

@@ -26,7 +26,7 @@ class Decision(Contract):
 
     task: Task
     top_k: int = Field(ge=1, le=1000)
-    temperature: float = Field(default=1.0, gt=0.0, le=1000.0)
+    temperature: float = Field(default=1.0, ge=0.001, le=1000.0)
     thresholds: tuple[Probability, ...] | None = None
     """Multi-label only: one a class, in class order; a label is given when its probability reaches its own."""
     unknown: Unknown | None = None

@@ -42,16 +42,19 @@ def files_below(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def complete_folder(target: Path) -> Iterator[Path]:
+def complete_folder(target: Path, *, marker: str = "manifest.json") -> Iterator[Path]:
     """Yield an empty temporary sibling of `target`, renamed to `target` on success and removed on any failure.
 
-    A folder that stood at `target` is replaced only once the new one is complete.
+    A folder that stood at `target` is replaced only once the new one is complete, and only if it is empty or holds
+    `marker`, so that nobody's own files are ever removed.
 
     Raises:
-        SpecError: a file stands at `target`.
+        SpecError: something else stands at `target`.
     """
-    if target.exists() and not target.is_dir():
-        raise SpecError(f"{target}: a file, where a folder is to be written; remove it or give another path")
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise SpecError(f"{target}: a file or link, where a folder is to be written; remove it or give another path")
+    if target.is_dir() and not (target / marker).is_file() and any(target.iterdir()):
+        raise SpecError(f"{target}: not empty, and not written by this stage (no {marker}); give another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -9,6 +9,7 @@ from slipway.contract.base import Contract
 from slipway.contract.decision import Probability, Task
 from slipway.contract.preprocess import Preprocess
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
 Precision = Literal["fp32", "int8"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _STEP_PREFIXES = ("preprocess_", "engine_", "post_")
@@ -30,7 +31,7 @@ class Data(Contract):
     """A folder with one sub-folder of images per class; relative to where the command is run."""
     validation_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
     test_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
@@ -62,7 +63,7 @@ class Recipe(Contract):
     rotate_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
     patience_epochs: int = Field(default=8, ge=1)
     """Early stopping: epochs without a better validation loss."""
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _crop_scale_is_a_range(self) -> Self:
@@ -83,7 +84,7 @@ class Calibration(Contract):
     """The images that set the INT8 ranges: a seeded, stratified sample of the training split."""
 
     images: int = Field(default=500, ge=1)
-    seed: int = 0
+    seed: Seed = 0
     method: Literal["entropy", "max"] = "entropy"
 
 

@@ -56,7 +56,7 @@ def compare(
         images=images,
         lost=lost,
         gained=gained,
-        loss_points=100 * (lost - gained) / images,
+        loss_points=100 * (lost - gained) / max(images, 1),
         loss_low_points=low,
         loss_high_points=high,
         max_loss_points=gate.max_loss_points,

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,12 @@ def _run_modelopt(graph: Path, out: Path, pixels_nchw: Float, *, method: str) ->
     except ImportError:
         raise MissingDependencyError("nvidia-modelopt", extra="build") from None
     messages = io.StringIO()  # a progress bar for every tensor; shown only if it fails
+    # ModelOpt writes inferred shapes into the file that it is given: it gets a copy, at the place of the result.
+    shutil.copyfile(graph, out)
     try:
         with contextlib.redirect_stdout(messages), contextlib.redirect_stderr(messages):
             quantization.quantize(
-                str(graph),
+                str(out),
                 quantize_mode="int8",
                 calibration_data={INPUT: pixels_nchw},
                 calibration_method=method,

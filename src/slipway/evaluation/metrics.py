@@ -14,7 +14,7 @@ def evaluate(
     probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64], labels: Sequence[str]
 ) -> dict[str, Any]:
     """Top-1, macro-F1, ECE, per-class precision, recall and F1, and the confusion matrix (rows are the truth)."""
-    predicted_n = probability_nc.argmax(axis=1)
+    predicted_n = predicted(probability_nc)
     class_ids = np.arange(len(labels))
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         truth_n, predicted_n, labels=class_ids, zero_division=0
@@ -37,6 +37,11 @@ def evaluate(
     }
 
 
+def predicted(probability_nc: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """The class of each row, or -1 where there is no answer (all zero): that is right about nothing."""
+    return np.where(probability_nc.any(axis=1), probability_nc.argmax(axis=1), -1)
+
+
 def expected_calibration_error(probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64]) -> float:
     """ECE over 15 bins of equal mass: the mean of |accuracy - confidence| over bins, weighted by their images.
 
@@ -44,7 +49,9 @@ def expected_calibration_error(probability_nc: npt.NDArray[np.float32], truth_n:
     as in Nixon et al., "Measuring Calibration in Deep Learning", 2019.
     """
     confidence_n = probability_nc.max(axis=1)
-    correct_n = probability_nc.argmax(axis=1) == truth_n
-    bins = np.array_split(np.argsort(confidence_n, kind="stable"), ECE_BINS)
-    gaps = [abs(correct_n[rows].mean() - confidence_n[rows].mean()) * len(rows) for rows in bins if len(rows)]
+    correct_n = predicted(probability_nc) == truth_n
+    # The bin by rank; equal confidences share one, so that the order of the images does not matter.
+    bin_n = np.searchsorted(np.sort(confidence_n), confidence_n) * ECE_BINS // len(truth_n)
+    bins = [bin_n == index for index in np.unique(bin_n)]
+    gaps = [abs(correct_n[rows].mean() - confidence_n[rows].mean()) * rows.sum() for rows in bins]
     return float(sum(gaps) / len(truth_n))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -60,13 +61,9 @@ def pixel_batches(
     """Pairs of name and encoded image to `pixels_nchw` `[<= batch_size, 3, H, W]`, by the serving preprocess."""
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=batch_size, threads=1)
     with tqdm(total=total, desc=what, unit="image", leave=False, disable=None) as progress:
-        batch: list[tuple[str, bytes]] = []
-        for item in encoded:
-            batch.append(item)
-            if len(batch) == batch_size or progress.n + len(batch) == total:
-                yield _run(preprocessor, batch)
-                progress.update(len(batch))
-                batch = []
+        while batch := list(islice(encoded, batch_size)):
+            yield _run(preprocessor, batch)
+            progress.update(len(batch))
 
 
 def _run(preprocessor: Preprocessor, batch: Sequence[tuple[str, bytes]]) -> Float:

@@ -19,11 +19,12 @@ def assemble(classifiers: Sequence[Classifier], out: Path) -> Lane:
     """Write the cpu lane for `classifiers` to `out`; equal input gives equal bytes.
 
     Raises:
-        RepositoryError: two classifiers of one name, an engine that did not pass its gate, or an `out` that is
-            not a repository of ours.
+        RepositoryError: no classifier or two of one name, an engine that did not pass its gate, or labels that are
+            not one a logit.
+        SpecError: `out` is something else than a repository of ours.
     """
-    _check(classifiers, out)
-    with complete_folder(out) as staging:
+    _check(classifiers)
+    with complete_folder(out, marker="lane.json") as staging:
         for classifier in classifiers:
             _add(classifier, staging)
         lane = Lane(
@@ -47,18 +48,23 @@ def assemble(classifiers: Sequence[Classifier], out: Path) -> Lane:
     return lane
 
 
-def _check(classifiers: Sequence[Classifier], out: Path) -> None:
+def _check(classifiers: Sequence[Classifier]) -> None:
     names = sorted(classifier.name for classifier in classifiers)
+    if not names:
+        raise RepositoryError("no classifier given; a repository serves at least one")
     if len(set(names)) != len(names):
         raise RepositoryError(f"classifiers {', '.join(names)}: each name may be there once; rename one in its spec")
     for classifier in classifiers:
+        labels, classes = len(classifier.bundle.labels), classifier.engine.settings.classes
+        if labels != classes:
+            raise RepositoryError(
+                f"{classifier.bundle.path}: {labels} labels for {classes} logits of {classifier.engine.path}"
+            )
         if classifier.engine.verdict not in ("pass", "reference"):
             raise RepositoryError(
                 f"{classifier.engine.path}: the accuracy gate says {classifier.engine.verdict!r}, and only an engine "
                 "that passed is assembled; see its evaluation.json"
             )
-    if out.exists() and any(out.iterdir()) and not (out / "lane.json").is_file():
-        raise RepositoryError(f"{out}: not empty, and not a repository that Slipway wrote; give another folder")
 
 
 def _add(classifier: Classifier, repository: Path) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import signal
 import sys
 import time
@@ -18,23 +19,47 @@ EPILOG = """example:
 The server listens on 127.0.0.1 only. It is ready when every ensemble has answered an image."""
 
 
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def main(arguments: argparse.Namespace) -> None:
     ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
-    # SIGTERM ends the block below as Ctrl-C does, so that the server is stopped and cleaned up after.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for ending in ENDINGS:
+        signal.signal(ending, _stop)
+    with serve(
+        arguments.repository, ports=ports, log=arguments.log, timeout_s=arguments.timeout_s, progress=_say
+    ) as server:
+        _say(f"ready after {server.seconds_to_ready:.1f} s: gRPC {server.grpc_url}, HTTP {server.http_url}")
+        if arguments.json:
+            ready = {"pid": server.process.pid, "grpc": server.grpc_url, "http": server.http_url}
+            print(json.dumps(ready), flush=True)
+        while server.process.poll() is None:
+            time.sleep(0.2)
+        raise ServingError(f"tritonserver ended by itself with exit code {server.process.returncode}")
+
+
+def _stop(*_: object) -> None:
+    """Leave the block that serves, so that it cleans up; a second, impatient signal does not cut that short."""
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
+    _say("stopping")
+    sys.exit(0)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; use 1 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
     try:
-        with serve(
-            arguments.repository, ports=ports, log=arguments.log, timeout_s=arguments.timeout_s, progress=_say
-        ) as server:
-            _say(f"ready after {server.seconds_to_ready:.1f} s: gRPC {server.grpc_url}, HTTP {server.http_url}")
-            if arguments.json:
-                ready = {"pid": server.process.pid, "grpc": server.grpc_url, "http": server.http_url}
-                print(json.dumps(ready), flush=True)
-            while server.process.poll() is None:
-                time.sleep(0.2)
-            raise ServingError(f"tritonserver ended by itself with exit code {server.process.returncode}")
-    except KeyboardInterrupt:
-        _say("stopped")
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; use seconds above 0")
+    return seconds
 
 
 def _say(message: str) -> None:
@@ -49,10 +74,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("repository", type=Path, help="folder that build/assemble.py wrote")
-    parser.add_argument("--http-port", type=int, default=8000, help="default: %(default)s")
-    parser.add_argument("--grpc-port", type=int, default=8001, help="default: %(default)s")
-    parser.add_argument("--metrics-port", type=int, default=8002, help="default: %(default)s")
-    parser.add_argument("--timeout-s", type=float, default=120.0, help="to be ready within; default: %(default)s")
+    parser.add_argument("--http-port", type=_port, default=8000, help="default: %(default)s")
+    parser.add_argument("--grpc-port", type=_port, default=8001, help="default: %(default)s")
+    parser.add_argument("--metrics-port", type=_port, default=8002, help="default: %(default)s")
+    parser.add_argument("--timeout-s", type=_seconds, default=120.0, help="to be ready within; default: %(default)s")
     parser.add_argument("--log", type=Path, help="keep the server's log in this file")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout when ready")
     return parser

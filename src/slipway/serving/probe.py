@@ -21,7 +21,7 @@ def probe(grpc_url: str, model: str) -> str | None:
     try:
         status = int(client.infer(model, [image], client_timeout=TIMEOUT_S).as_numpy("STATUS")[0, 0])
     except grpc.InferenceServerException as error:
-        return str(error.message())
+        return str(error.message()).partition("\n")[0]
     finally:
         client.close()
     return None if status == 0 else f"STATUS {status} for a good image"

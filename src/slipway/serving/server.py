@@ -78,8 +78,7 @@ def serve(
     """
     Manifest.open(repository, kind="repository")
     lane = Lane.read(repository / "lane.json")
-    for name, port in (("http", ports.http), ("grpc", ports.grpc), ("metrics", ports.metrics)):
-        _check_port(name, port)
+    _check_ports(ports)
     started = time.monotonic()
     with ExitStack() as undo:  # in reverse: the server, its shared memory, its folder
         workspace = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="slipway-serving-")))
@@ -132,15 +131,17 @@ def command(
     ]
 
 
-def _check_port(name: str, port: int) -> None:
-    with socket.socket() as probe_socket:
-        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _check_ports(ports: Ports) -> None:
+    given = {"http": ports.http, "grpc": ports.grpc, "metrics": ports.metrics}
+    if len(set(given.values())) < len(given):
+        raise ServingError(f"ports {given}: each must be another; see --http-port, --grpc-port and --metrics-port")
+    for name, port in given.items():
         try:
-            probe_socket.bind((HOST, port))
-        except OSError as error:
+            socket.create_server((HOST, port)).close()
+        except (OSError, OverflowError) as error:
             raise ServingError(
-                f"port {port} ({name}) on {HOST} cannot be used: {error.strerror}; end what listens there, or choose "
-                f"another with --{name}-port"
+                f"port {port} ({name}) on {HOST} cannot be used: {getattr(error, 'strerror', error)}; end what listens "
+                f"there, or choose another with --{name}-port"
             ) from None
 
 
@@ -176,20 +177,31 @@ def _wait_until_it_answers(
         if problem is None:
             progress(f"{waiting.pop(0)} answers")
         elif process.poll() is not None:
-            raise ServingError(f"tritonserver ended before it answered: {_reason(log)}")
+            raise ServingError(f"tritonserver ended before it answered: {_first_failure(log)}")
         elif time.monotonic() > deadline:
-            raise ServingError(f"{waiting[0]} did not answer within {timeout_s:g} s: {problem}; {_reason(log)}")
+            raise ServingError(f"{waiting[0]} did not answer within {timeout_s:g} s: {_still_loading(log) or problem}")
         else:
             time.sleep(0.1)
 
 
-def _reason(log: Path) -> str:
-    """The server's own words on what went wrong: its first failure, else its last line."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+def _first_failure(log: Path) -> str:
+    """The server's own words on what went wrong first, without their stack trace."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if not lines:
+        return "its log is empty"
+    # Errors of CUDA and NVML are harmless without a GPU.
+    errors = [line for line in lines if re.match(r"E\d{4} ", line) and "CUDA" not in line and "Cuda" not in line]
     failures = [line for line in lines if re.search(r"failed to load|Invalid argument|error: ", line)]
-    # Errors and stack traces of CUDA and NVML, and of the probe of the Python stub, are harmless without a GPU.
-    failures = failures or [line for line in lines if re.match(r"E\d{4} ", line) and "CUDA" not in line]
-    return (failures or lines or ["its log is empty"])[0].partition("] ")[2][:600] or (lines or [""])[-1][:600]
+    first = [*failures, *errors, lines[-1]][0]
+    return re.sub(r"^[EIW]\d{4} .*?\] ", "", first).strip('"').partition(r"\n")[0]
+
+
+def _still_loading(log: Path) -> str:
+    """The models that the log says are loading and does not say are loaded; empty if there are none."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    loaded = re.findall(r"successfully loaded '([^']+)'", text)
+    loading = sorted(set(re.findall(r"loading: (\S+?):\d", text)) - set(loaded))
+    return f"still loading {', '.join(loading)}" if loading else ""
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -19,7 +19,7 @@ SHOWN = 10  # faults listed in one error
 def scan(data: Data) -> Dataset:
     """Read the class folders below `data.root`; classes are numbered by sorted folder name.
 
-    Equal files get one split, so no image is in two. Hidden files are passed over.
+    Equal files get one split, so no image is in two. Hidden files and folders are passed over.
 
     Raises:
         DataError: no such folder, fewer than two classes, a class too small to be in every split, images that
@@ -37,7 +37,7 @@ def scan(data: Data) -> Dataset:
         (path.relative_to(root).as_posix(), class_id)
         for class_id, folder in enumerate(folders)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     hashes = _read(root, files)
     splits = _split(hashes, dict(files), labels, data)

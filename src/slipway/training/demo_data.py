@@ -11,6 +11,7 @@ from tqdm import tqdm
 from slipway.contract.files import complete_folder
 
 SIDES_PX = (48, 512)
+MARKER = ".slipway-digits"  # says that this folder is ours to replace
 
 
 def write_digits(out: Path, *, seed: int) -> int:
@@ -21,7 +22,8 @@ def write_digits(out: Path, *, seed: int) -> int:
     """
     scans = load_digits()
     rng = np.random.default_rng(seed)
-    with complete_folder(out) as staging:
+    with complete_folder(out, marker=MARKER) as staging:
+        (staging / MARKER).touch()
         progress = tqdm(scans.images, desc="writing digits", unit="image", leave=False, disable=None)
         for index, (scan, digit) in enumerate(zip(progress, scans.target, strict=True)):
             folder = staging / str(digit)

@@ -1,15 +1,17 @@
 """A checkpoint to a bundle: the graph, what surrounds it, and what it is worth."""
 
 import json
+import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from sklearn.model_selection import train_test_split
 
-from slipway.contract import DataError, Decision, ExportError, Manifest, Spec, bundle_id, write_labels
+from slipway.contract import DataError, Decision, ExportError, Manifest, ManifestError, Spec, bundle_id, write_labels
 from slipway.contract.bundle import CalibrationImage, CalibrationList
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
@@ -40,7 +42,7 @@ def export(checkpoint: Path, out: Path) -> Manifest:
     Manifest.open(checkpoint, kind="checkpoint")
     spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
     network = Network(spec.backbone, classes=len(dataset.labels), pretrained=False)
-    network.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    network.load_state_dict(_load_weights(checkpoint / "model.safetensors"))
     network.eval()
     with complete_folder(out) as staging:
         input_shape = (3, spec.preprocess.input_height, spec.preprocess.input_width)
@@ -77,6 +79,14 @@ def export(checkpoint: Path, out: Path) -> Manifest:
         )
 
 
+def _load_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights: dict[str, torch.Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ManifestError(f"{path}: not a safetensors file: {error}; train again") from None
+    return weights
+
+
 def _as_function(network: Network) -> Any:
     def run(pixels_nchw: Float) -> tuple[Float, Float]:
         with torch.inference_mode():
@@ -90,7 +100,7 @@ def _compare(onnx: Predictions, reference: Predictions) -> float:
     """The largest logit difference between ONNX and torch, when every label is the same."""
     difference = float(np.abs(onnx.logits_nc - reference.logits_nc).max())
     flipped = np.flatnonzero(onnx.logits_nc.argmax(axis=1) != reference.logits_nc.argmax(axis=1))
-    if len(flipped) or difference > MAX_LOGIT_DIFFERENCE:
+    if len(flipped) or not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is not within it
         names = ", ".join(onnx.images[row].path for row in flipped[:5])
         raise ExportError(
             f"ONNX and torch disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
@@ -131,7 +141,8 @@ def _write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration)
     images: list[CalibrationImage] = []
     (bundle / "calibration").mkdir()
     for image in sample(dataset.of("train"), calibration):
-        name = f"{len(images):05d}{Path(image.path).suffix.lower() or '.image'}"
+        suffix = Path(image.path).suffix.lower()
+        name = f"{len(images):05d}{suffix if re.fullmatch(r'[.][0-9a-z]+', suffix) else '.image'}"
         (bundle / "calibration" / name).write_bytes(dataset.load(image))
         images.append(CalibrationImage(file=name, class_id=image.class_id, sha256=image.sha256))
     CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
@@ -148,8 +159,14 @@ def sample(train: list[LabelledImage], calibration: Calibration) -> list[Labelle
             f"calibration.images: {calibration.images} asked for, and the train split has {len(train)}; add images, or "
             "write a smaller number into the spec"
         )
-    if len(train) == calibration.images:
-        return train
-    classes = [image.class_id for image in train]
-    drawn, _ = train_test_split(train, train_size=calibration.images, stratify=classes, random_state=calibration.seed)
+    rng = np.random.default_rng(calibration.seed)
+    drawn: list[LabelledImage] = []
+    by_class = groupby(sorted(train, key=lambda image: (image.class_id, image.path)), key=lambda image: image.class_id)
+    seen = 0
+    for _, group in by_class:
+        images = list(group)
+        seen += len(images)
+        # Cumulative rounding: every class gets its share to within one image, and the total is exact.
+        share = round(seen * calibration.images / len(train)) - len(drawn)
+        drawn += [images[i] for i in rng.permutation(len(images))[:share]]
     return sorted(drawn, key=lambda image: image.path)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import tempfile
 import time
 import warnings
@@ -13,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from safetensors.torch import save_file
 
-from slipway.contract import Manifest, Spec, SpecError
+from slipway.contract import DataError, Manifest, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.files import complete_folder
@@ -36,6 +37,7 @@ def train(spec: Spec, out: Path) -> Manifest:
     dataset = scan(spec.data)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     network = Network(spec.backbone, classes=len(dataset.labels), pretrained=spec.backbone.pretrained)
+    _check_input_size(network, spec)
     started = time.monotonic()
     with complete_folder(out) as staging:
         history, best = _fit(network, dataset, spec)
@@ -57,6 +59,20 @@ def train(spec: Spec, out: Path) -> Manifest:
                 "train_s": round(time.monotonic() - started, 1),
             },
         )
+
+
+def _check_input_size(network: Network, spec: Spec) -> None:
+    """Raises SpecError where the backbone does not take the input size, before any epoch."""
+    preprocess = spec.preprocess
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 3, preprocess.input_height, preprocess.input_width))
+    except (AssertionError, RuntimeError) as error:
+        raise SpecError(
+            f"preprocess: backbone {spec.backbone.name} does not take {preprocess.input_height}x"
+            f"{preprocess.input_width} pixels: {error}; change input_height and input_width"
+        ) from error
+    network.train()
 
 
 def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str, float]], float]:
@@ -82,11 +98,17 @@ def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str,
             deterministic=True,
             enable_model_summary=False,
         )
-        trainer.fit(
-            module,
-            train_loader(dataset, train_images, **options),
-            eval_loader(dataset, dataset.of("validation"), **options),
-        )
+        try:
+            trainer.fit(
+                module,
+                train_loader(dataset, train_images, **options),
+                eval_loader(dataset, dataset.of("validation"), **options),
+            )
+        except RuntimeError as error:
+            refused = re.search(r"Failed to decode sample #\d+ : (.+)", str(error))
+            if refused is None:
+                raise
+            raise DataError(f"{refused[1]}: the decoder refuses this image; repair or remove it") from error
         if trainer.interrupted:  # Lightning swallows Ctrl-C; a half-trained checkpoint is not a result
             raise KeyboardInterrupt
         state = torch.load(keep_best.best_model_path, weights_only=True)["state_dict"]

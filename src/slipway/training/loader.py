@@ -65,6 +65,7 @@ def _loader(
             files=[image.path for image in images],
             labels=[image.class_id for image in images],
             shuffle_after_epoch=train,
+            pad_last_batch=not train,  # else the next epoch starts where the last batch was filled up to
             name="reader",
         )
         pixels = after_decode(decode(encoded, preprocess.model_dump()))

@@ -1,5 +1,6 @@
 """A timm backbone with a linear head, as a Lightning module."""
 
+import difflib
 from typing import Any
 
 import lightning
@@ -23,8 +24,8 @@ class Network(nn.Module):
         """
         super().__init__()
         if not timm.is_model(backbone.name):
-            similar = ", ".join(timm.list_models(f"*{backbone.name[:6]}*")[:8]) or "see timm.list_models()"
-            raise SpecError(f"backbone.name: timm has no {backbone.name!r}; it has {similar}")
+            similar = ", ".join(difflib.get_close_matches(backbone.name, timm.list_models(), n=5, cutoff=0.4))
+            raise SpecError(f"backbone.name: timm has no {backbone.name!r}; near it are: {similar or 'none'}")
         try:
             self.backbone = timm.create_model(backbone.name, pretrained=pretrained, num_classes=classes)
         except Exception as error:

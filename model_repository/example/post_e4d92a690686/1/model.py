@@ -18,7 +18,14 @@ class TritonPythonModel:
         self.bundle = (here / "bundle.txt").read_bytes().strip()
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._answer(request) for request in requests]
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        # A request that cannot be answered (a client may call this step without an input) fails alone.
+        try:
+            return self._answer(request)
+        except Exception as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{type(error).__name__}: {error}"))
 
     def _answer(self, request: Any) -> Any:
         logits_nc = pb_utils.get_input_tensor_by_name(request, "logits_nc").as_numpy()

@@ -1,0 +1,166 @@
+"""Repositories and servers that cannot be served: one sentence with the reason, a non-zero exit, nothing left."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
+Launch = Callable[..., Any]
+
+MODEL = """
+import os, time
+class TritonPythonModel:
+    def initialize(self, args):
+        {body}
+    def execute(self, requests):
+        return []
+"""
+
+
+@pytest.fixture
+def refused(launch: Launch) -> Callable[..., str]:
+    """`refused(repository, *options)` is what the launcher said; it ended with 1 and left nothing."""
+
+    def refused(repository: Path, *options: str | Path, within_s: float = 30.0, **settings: Any) -> str:
+        launched = launch(repository, *options, **settings)
+        assert launched.process.wait(timeout=within_s) == 1, launched.said()
+        assert launched.leftovers() == []
+        assert "Traceback (most recent call last):\n  File" not in launched.said()
+        last = launched.said().splitlines()[-1]
+        assert last.startswith("python -m slipway.serving: ")
+        return str(last)
+
+    return refused
+
+
+def test_a_model_that_raises_is_named_with_the_servers_own_reason(
+    refused: Callable[..., str], changed_example: Callable[[str, str], Path]
+) -> None:
+    repository = changed_example("post", MODEL.format(body="raise ValueError('the dog ate the labels')"))
+    (name,) = (folder.name for folder in repository.glob("post_*"))
+    said = refused(repository)
+    assert name in said
+    assert "ValueError: the dog ate the labels" in said
+
+
+def test_a_model_that_ends_its_process_is_named(
+    refused: Callable[..., str], changed_example: Callable[[str, str], Path]
+) -> None:
+    repository = changed_example("engine", MODEL.format(body="os._exit(3)"))
+    (name,) = (folder.name for folder in repository.glob("engine_*"))
+    assert name in refused(repository, within_s=90)
+
+
+def test_a_model_that_hangs_is_ended_after_the_time_out(
+    refused: Callable[..., str], changed_example: Callable[[str, str], Path]
+) -> None:
+    repository = changed_example("preprocess", MODEL.format(body="time.sleep(1000)"))
+    (name,) = (folder.name for folder in repository.glob("preprocess_*"))
+    started = time.monotonic()
+    said = refused(repository, "--timeout-s", "4", within_s=60)
+    assert "did not answer within" in said
+    assert name in said
+    assert time.monotonic() - started < 40
+
+
+def test_a_model_that_fails_on_every_image_is_never_called_ready(
+    refused: Callable[..., str], changed_example: Callable[[str, str], Path]
+) -> None:
+    repository = changed_example("post", MODEL.format(body="pass").replace("return []", "raise KeyError('no answer')"))
+    assert "KeyError: 'no answer'" in refused(repository, "--timeout-s", "4", within_s=60)
+
+
+def test_a_file_changed_after_assembly_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    repository = shutil.copytree(EXAMPLE, tmp_path / "repository")
+    (labels,) = repository.glob("post_*/1/labels.txt")
+    labels.write_text("green\nblue\nred\n")
+    assert f"{labels}: changed since this repository was made" in refused(repository)
+
+
+def test_a_half_copied_repository_is_refused_by_the_missing_file(refused: Callable[..., str], tmp_path: Path) -> None:
+    repository = shutil.copytree(EXAMPLE, tmp_path / "repository")
+    (graph,) = repository.glob("engine_*/1/model.onnx")
+    graph.unlink()
+    assert f"{graph}: missing" in refused(repository)
+
+
+def test_a_file_that_nobody_assembled_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    repository = shutil.copytree(EXAMPLE, tmp_path / "repository")
+    (repository / "colours/2").mkdir()
+    (repository / "colours/2/notes.txt").touch()
+    assert f"{repository}/colours/2/notes.txt: not in the manifest" in refused(repository)
+
+
+def test_a_link_that_leaves_the_repository_is_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    repository = shutil.copytree(EXAMPLE, tmp_path / "repository")
+    (repository / "outside").symlink_to("/etc")
+    assert f"{repository}/outside: a symbolic link" in refused(repository)
+
+
+@pytest.mark.parametrize("what", ["empty", "missing", "file", "bundle"])
+def test_what_is_no_repository_is_refused(refused: Callable[..., str], tmp_path: Path, what: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    path = EXAMPLE.parents[1] / "tests/assets/colours/bundle" if what == "bundle" else tmp_path / what
+    said = refused(path)
+    assert f"{path}: " in said
+    assert ("bundle, and one of kind repository is needed" if what == "bundle" else "of a complete repository") in said
+
+
+def _server_on_path(folder: Path, script: str) -> dict[str, str]:
+    (folder / "bin").mkdir()
+    (folder / "bin/tritonserver").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "bin/tritonserver").chmod(0o755)
+    return {"PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
+
+
+def test_the_server_on_path_is_taken_first_and_its_words_are_passed_on(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    environment = _server_on_path(tmp_path, "echo 'error: no GPU for you'; exit 3")
+    assert "error: no GPU for you" in refused(EXAMPLE, environment=environment)
+
+
+def test_a_server_that_ends_without_a_word_is_said_to_have_an_empty_log(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    assert "its log is empty" in refused(EXAMPLE, environment=_server_on_path(tmp_path, "exit 3"))
+
+
+@pytest.mark.parametrize("port", ["-1", "0", "65536", "8000.5"])
+@pytest.mark.parametrize("which", ["http", "grpc", "metrics"])
+def test_a_port_that_cannot_be_one_is_refused_with_its_option(launch: Launch, which: str, port: str) -> None:
+    launched = launch(EXAMPLE, f"--{which}-port={port}")
+    assert launched.process.wait(timeout=10) in {1, 2}
+    assert f"--{which}-port" in launched.said()
+    assert "Traceback" not in launched.said()
+
+
+def test_one_port_for_two_is_refused(launch: Launch) -> None:
+    launched = launch(EXAMPLE, "--http-port=18765", "--grpc-port=18765")
+    assert launched.process.wait(timeout=30) in {1, 2}
+    assert "18765" in launched.said().splitlines()[-1]
+    assert "Traceback" not in launched.said()
+
+
+@pytest.mark.parametrize("seconds", ["nan", "0", "-5"])
+def test_a_time_out_that_cannot_be_one_is_refused_with_its_option(launch: Launch, seconds: str) -> None:
+    launched = launch(EXAMPLE, f"--timeout-s={seconds}")
+    assert launched.process.wait(timeout=10) in {1, 2}
+    assert "--timeout-s" in launched.said()
+
+
+def test_a_log_that_cannot_be_written_is_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    assert str(tmp_path / "nowhere/log.txt") in refused(EXAMPLE, "--log", tmp_path / "nowhere/log.txt")
+
+
+def test_the_log_is_kept_where_it_was_asked_for(
+    refused: Callable[..., str], changed_example: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    repository = changed_example("post", MODEL.format(body="raise ValueError('see the log')"))
+    refused(repository, "--log", tmp_path / "server.log")
+    assert "ValueError: see the log" in (tmp_path / "server.log").read_text()

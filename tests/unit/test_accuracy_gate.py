@@ -1,0 +1,166 @@
+"""The accuracy gate: known counts, exact bounds, and how often it is wrong."""
+
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from slipway.contract.spec import AccuracyGate
+from slipway.engines.gate import FAIL, PASS, TOO_FEW, GateResult, compare
+
+
+def gate(
+    *, images: int, lost: int, gained: int, both: int = 0, max_loss_points: float = 0.5, confidence: float = 0.95
+) -> GateResult:
+    """The gate's result where so many images were lost and gained, and `both` of the others are right twice."""
+    before, after = np.zeros(images, np.bool_), np.zeros(images, np.bool_)
+    before[:lost] = True
+    after[lost : lost + gained] = True
+    before[lost + gained : lost + gained + both] = after[lost + gained : lost + gained + both] = True
+    return compare(before, after, AccuracyGate(max_loss_points=max_loss_points, confidence=confidence))
+
+
+counts = st.integers(1, 3000).flatmap(
+    lambda images: st.integers(0, images).flatmap(
+        lambda lost: st.tuples(st.just(images), st.just(lost), st.integers(0, images - lost))
+    )
+)
+confidences = st.sampled_from([0.5, 0.9, 0.95, 0.99])
+
+
+@pytest.mark.parametrize(
+    ("images", "lost", "gained", "max_loss_points", "verdict"),
+    [
+        (10_000, 0, 0, 0.5, PASS),
+        (10_000, 20, 0, 0.5, PASS),
+        (10_000, 49, 0, 0.5, TOO_FEW),
+        (10_000, 100, 0, 0.5, FAIL),
+        (10_000, 130, 100, 0.5, TOO_FEW),  # many flips: the loss is small and not well known
+        (10_000, 0, 300, 0.5, PASS),  # better than the reference
+        (10_000, 300, 0, 5.0, PASS),
+        (539, 0, 0, 1.5, PASS),  # the demo's test split
+        (539, 2, 0, 1.5, PASS),
+        (539, 3, 0, 1.5, TOO_FEW),
+        (539, 0, 0, 0.5, TOO_FEW),
+        (539, 20, 0, 1.5, FAIL),
+        (100, 100, 0, 0.5, FAIL),
+        (100, 0, 100, 0.5, PASS),
+    ],
+)
+def test_the_verdict_at_known_counts(images: int, lost: int, gained: int, max_loss_points: float, verdict: str) -> None:
+    result = gate(images=images, lost=lost, gained=gained, max_loss_points=max_loss_points)
+    assert result.verdict == verdict
+    assert (result.images, result.lost, result.gained) == (images, lost, gained)
+    assert result.loss_points == pytest.approx(100 * (lost - gained) / images)
+    assert (result.max_loss_points, result.confidence) == (max_loss_points, 0.95)
+
+
+@given(counts, confidences)
+def test_each_bound_is_that_of_the_exact_binomial_interval(numbers: tuple[int, int, int], confidence: float) -> None:
+    images, lost, gained = numbers
+    result = gate(images=images, lost=lost, gained=gained, confidence=confidence)
+    # A two-sided interval at `confidence` has half of the error on each side, as each of the four bounds here.
+    shares = [binomtest(count, images).proportion_ci(confidence, method="exact") for count in (lost, gained)]
+    assert result.loss_high_points == pytest.approx(100 * (shares[0].high - shares[1].low), abs=1e-8)
+    assert result.loss_low_points == pytest.approx(100 * (shares[0].low - shares[1].high), abs=1e-8)
+
+
+def at_most(count: int, total: int, share: float) -> float:
+    """P(binomial <= count), term by term."""
+    return sum(comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(count + 1))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 19])
+def test_the_upper_bound_is_the_share_at_which_so_few_are_just_too_unlikely(count: int) -> None:
+    result = gate(images=40, lost=count, gained=0, confidence=0.9)
+    assert at_most(count, 40, result.loss_high_points / 100) == pytest.approx(0.05, abs=1e-9)
+
+
+@given(counts, confidences, st.floats(0.01, 100))
+def test_the_verdict_follows_from_the_bounds_and_the_loss_lies_between_them(
+    numbers: tuple[int, int, int], confidence: float, max_loss_points: float
+) -> None:
+    images, lost, gained = numbers
+    result = gate(images=images, lost=lost, gained=gained, max_loss_points=max_loss_points, confidence=confidence)
+    assert -100 <= result.loss_low_points <= result.loss_points <= result.loss_high_points <= 100
+    if result.verdict == PASS:
+        assert result.loss_high_points <= max_loss_points
+    elif result.verdict == FAIL:
+        assert result.loss_low_points > max_loss_points
+    else:
+        assert result.verdict == TOO_FEW
+        assert result.loss_low_points <= max_loss_points < result.loss_high_points
+
+
+@given(counts)
+def test_one_image_more_that_is_lost_never_makes_the_verdict_better(numbers: tuple[int, int, int]) -> None:
+    images, lost, gained = numbers
+    if lost + gained == images:
+        return
+    better, worse = (gate(images=images, lost=count, gained=gained) for count in (lost, lost + 1))
+    assert better.loss_high_points <= worse.loss_high_points
+    assert better.loss_low_points <= worse.loss_low_points
+    order = [PASS, TOO_FEW, FAIL]
+    assert order.index(better.verdict) <= order.index(worse.verdict)
+
+
+@given(counts, st.integers(2, 20))
+def test_more_images_in_the_same_proportions_bring_the_bounds_closer(numbers: tuple[int, int, int], times: int) -> None:
+    images, lost, gained = numbers
+    few, many = (gate(images=n * images, lost=n * lost, gained=n * gained) for n in (1, times))
+    assert few.loss_low_points - 1e-9 <= many.loss_low_points
+    assert many.loss_high_points <= few.loss_high_points + 1e-9
+
+
+@given(counts)
+def test_only_flips_count_whether_the_other_images_are_right_or_wrong(numbers: tuple[int, int, int]) -> None:
+    images, lost, gained = numbers
+    none_right = gate(images=images, lost=lost, gained=gained)
+    assert gate(images=images, lost=lost, gained=gained, both=images - lost - gained) == none_right
+
+
+@pytest.mark.parametrize("images", [1, 2, 10, 100])
+def test_a_handful_of_images_is_too_few_even_when_none_is_lost(images: int) -> None:
+    assert gate(images=images, lost=0, gained=0).verdict == TOO_FEW
+
+
+def test_no_image_at_all_is_too_few() -> None:
+    assert gate(images=0, lost=0, gained=0).verdict == TOO_FEW
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+@pytest.mark.parametrize(("images", "limit"), [(539, 1.5), (2000, 0.5), (300, 5.0)])
+@pytest.mark.parametrize("gained_share", [0.0, 0.002, 0.02])
+def test_a_true_loss_at_the_limit_passes_or_fails_no_more_often_than_the_confidence_says(
+    images: int, limit: float, gained_share: float, confidence: float
+) -> None:
+    runs = 4000
+    rng = np.random.default_rng(1)
+    lost_share = limit / 100 + gained_share
+    drawn = rng.multinomial(images, [lost_share, gained_share, 1 - lost_share - gained_share], size=runs)
+    pairs, times = np.unique(drawn[:, :2], axis=0, return_counts=True)
+    verdicts = {PASS: 0, FAIL: 0, TOO_FEW: 0}
+    for (lost, gained), count in zip(pairs.tolist(), times.tolist(), strict=True):
+        result = gate(images=images, lost=lost, gained=gained, max_loss_points=limit, confidence=confidence)
+        verdicts[result.verdict] += count
+    noise = 3 * np.sqrt(confidence * (1 - confidence) / runs)
+    assert verdicts[PASS] / runs <= 1 - confidence + noise
+    assert verdicts[FAIL] / runs <= 1 - confidence + noise
+
+
+def test_enough_images_prove_a_small_loss_and_a_large_one() -> None:
+    """Power: the third verdict is not the only one that the gate ever gives."""
+    rng = np.random.default_rng(2)
+    for lost_share, verdict in ((0.001, PASS), (0.02, FAIL)):
+        drawn = rng.multinomial(5000, [lost_share, 0.0005, 1 - lost_share - 0.0005], size=200)
+        verdicts = [gate(images=5000, lost=lost, gained=gained).verdict for lost, gained, _ in drawn.tolist()]
+        assert verdicts.count(verdict) >= 190
+
+
+def test_the_sentence_says_all_that_a_reader_needs() -> None:
+    text = str(gate(images=539, lost=3, gained=1, max_loss_points=1.5))
+    for part in ("+0.37 points", "3 lost", "1 gained of 539", "95%", "limit 1.5", TOO_FEW):
+        assert part in text
