@@ -89,7 +89,8 @@ def print_summary(*, seconds: float) -> None:
     latency, images = gate["latency"], checkpoint["images"]
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     headline(f"summary, {seconds:.0f} s, at most {peak_mib:,.0f} MiB in one process")
-    print(f"  data        {', '.join(f'{images[split]:,} {split}' for split in ('train', 'validation', 'test'))} images")
+    splits = ", ".join(f"{images[split]:,} {split}" for split in ("train", "validation", "test"))
+    print(f"  data        {splits} images")
     print(f"  training    {checkpoint['epochs']} epochs in {checkpoint['train_s']:.0f} s; ECE {bundle['ece']:.4f}")
     for precision, engine in engines.items():
         accuracy = f"top-1 {engine['top1']:.2%}, macro-F1 {engine['macro_f1']:.4f}"

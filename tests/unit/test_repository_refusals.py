@@ -137,7 +137,7 @@ def test_an_engine_of_another_bundle_is_refused_by_both_ids(tmp_path: Path) -> N
 def test_a_folder_that_slipway_did_not_write_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_bytes(b"cat")
-    with pytest.raises(SlipwayError, match="photos: not empty, and not written by this stage that Slipway wrote"):
+    with pytest.raises(SlipwayError, match="photos: not empty, and not written by this stage"):
         assemble([open_colours(COLOURS)], tmp_path / "photos")
     assert contents(tmp_path) == {"photos/cat.jpg": b"cat"}
 
