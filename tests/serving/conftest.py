@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -29,26 +28,17 @@ EXAMPLE = ROOT / "model_repository" / "example"
 COLOURS = ROOT / "tests" / "assets" / "colours"
 
 
-def free_ports() -> Ports:
-    """Three ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return Ports(*ports)
-
-
 @pytest.fixture(scope="session")
 def example_server() -> Iterator[Server]:
     """Serves `colours`: an image filled with a colour gets its name (blue, green, red)."""
-    with serve(EXAMPLE, ports=free_ports()) as server:
+    with serve(EXAMPLE, ports=Ports.free()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def digits_server(digits: Path) -> Iterator[Server]:
     """Serves the demo's digits in INT8."""
-    with serve(digits / "repository", ports=free_ports()) as server:
+    with serve(digits / "repository", ports=Ports.free()) as server:
         yield server
 
 
@@ -56,7 +46,7 @@ def digits_server(digits: Path) -> Iterator[Server]:
 def start() -> Iterator[Callable[[Path], Server]]:
     """`start(repository)` is a server that ends with the last test of the file."""
     with ExitStack() as stack:
-        yield lambda repository: stack.enter_context(serve(repository, ports=free_ports()))
+        yield lambda repository: stack.enter_context(serve(repository, ports=Ports.free()))
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +170,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     def launch(
         repository: Path, *options: str | Path, ports: Ports | None = None, environment: dict[str, str] | None = None
     ) -> Launched:
-        ports = ports or free_ports()
+        ports = ports or Ports.free()
         folder = tmp_path / f"launch{len(launched)}"
         (folder / "tmp").mkdir(parents=True)
         numbers = {"--http-port": ports.http, "--grpc-port": ports.grpc, "--metrics-port": ports.metrics}

@@ -20,7 +20,7 @@ from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.probe import probe
 
 HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
-EXIT_TIMEOUT_S = 10
+EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use it up
 
 
 @dataclass(frozen=True)
@@ -205,14 +205,15 @@ def _still_loading(log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end, and after its time-out end its whole process group, stubs included."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+    """Ask the server to end; after its time-out, or a second Ctrl-C, end its process group, stubs included."""
+    try:
+        process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(EXIT_TIMEOUT_S + 5)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+            process.wait(EXIT_TIMEOUT_S + 2)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _remove_shared_memory(prefix: str) -> None:

@@ -59,32 +59,36 @@ class _RefusedError(Exception):
 
 def inspect(encoded: bytes, limits: Limits = DEFAULT_LIMITS) -> int:
     """The status of one encoded image, `OK` where it may go to the decoder. Raises nothing, whatever the bytes."""
+    return measure(encoded, limits)[0]
+
+
+def measure(encoded: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """The status of one encoded image, and the pixels that decoding it takes (0 for a refused one)."""
     if not encoded:
-        return EMPTY
+        return EMPTY, 0
     if len(encoded) > limits.max_bytes:
-        return TOO_LARGE
+        return TOO_LARGE, 0
     try:
-        _check(encoded, limits)
+        return OK, _check(encoded, limits)
     except _RefusedError as refused:
-        return refused.status
+        return refused.status, 0
     except struct.error:  # a field that lies past the end: the file is cut short, or points out of itself
-        return CORRUPT
-    return OK
+        return CORRUPT, 0
 
 
-def _check(data: bytes, limits: Limits) -> None:
+def _check(data: bytes, limits: Limits) -> int:
+    """The declared pixels of an image whose structure is whole; raises for every other. So do the functions below."""
     if data.startswith(b"\xff\xd8"):
-        _check_jpeg(data, limits)
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-        _check_png(data, limits)
-    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        _check_webp(data, limits)
-    elif data.startswith(b"BM"):
-        _check_bmp(data, limits)
-    elif data.startswith((b"II*\0", b"MM\0*")):
-        _check_tiff(data, limits)
-    else:
-        raise _RefusedError(UNSUPPORTED)
+        return _check_jpeg(data, limits)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _check_png(data, limits)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _check_webp(data, limits)
+    if data.startswith(b"BM"):
+        return _check_bmp(data, limits)
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return _check_tiff(data, limits)
+    raise _RefusedError(UNSUPPORTED)
 
 
 def _require(condition: bool, otherwise: int = CORRUPT) -> None:
@@ -92,10 +96,11 @@ def _require(condition: bool, otherwise: int = CORRUPT) -> None:
         raise _RefusedError(otherwise)
 
 
-def _check_size(width: int, height: int, limits: Limits) -> None:
+def _check_size(width: int, height: int, limits: Limits) -> int:
     _require(width > 0 and height > 0)
     _require(width * height <= limits.max_pixels, TOO_LARGE)
     _require(max(width, height) <= limits.max_aspect * min(width, height), TOO_LARGE)
+    return width * height
 
 
 # JPEG: ITU-T T.81, annex B.
@@ -109,8 +114,8 @@ _JPEG_DECODED = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _JPEG_OTHERS = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
 
 
-def _check_jpeg(data: bytes, limits: Limits) -> None:
-    frames = scans = 0
+def _check_jpeg(data: bytes, limits: Limits) -> int:
+    frames = scans = pixels = 0
     position = 2
     for _ in range(_MAX_PARTS):
         found = _JPEG_MARKER.match(data, position)
@@ -119,13 +124,13 @@ def _check_jpeg(data: bytes, limits: Limits) -> None:
         marker, position = found[1][0], found.end()
         if marker == _JPEG_END:
             _require(scans > 0)
-            return
+            return pixels
         (length,) = struct.unpack_from(">H", data, position)
         _require(length >= 2 and position + length <= len(data))
         if marker in _JPEG_FRAMES:
             frames += 1
             _require(frames == 1)
-            _check_jpeg_frame(marker, data, position, limits)
+            pixels = _check_jpeg_frame(marker, data, position, limits)
         elif marker == _JPEG_SCAN:
             scans += 1
             _require(frames == 1)
@@ -138,11 +143,11 @@ def _check_jpeg(data: bytes, limits: Limits) -> None:
     raise _RefusedError(CORRUPT)
 
 
-def _check_jpeg_frame(marker: int, data: bytes, position: int, limits: Limits) -> None:
+def _check_jpeg_frame(marker: int, data: bytes, position: int, limits: Limits) -> int:
     length, bits, height, width, components = struct.unpack_from(">HBHHB", data, position)
     _require(marker in _JPEG_DECODED and bits == 8, UNSUPPORTED)
     _require(length == 8 + 3 * components and components in {1, 3, 4})
-    _check_size(width, height, limits)
+    return _check_size(width, height, limits)
 
 
 # PNG: W3C PNG specification, third edition.
@@ -150,9 +155,9 @@ def _check_jpeg_frame(marker: int, data: bytes, position: int, limits: Limits) -
 _PNG_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 
 
-def _check_png(data: bytes, limits: Limits) -> None:
+def _check_png(data: bytes, limits: Limits) -> int:
     view = memoryview(data)
-    position, image_bytes = 8, 0
+    position, image_bytes, pixels = 8, 0, 0
     for _ in range(_MAX_PARTS):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 8 + length
@@ -160,58 +165,57 @@ def _check_png(data: bytes, limits: Limits) -> None:
         _require(checksum == zlib.crc32(view[position + 4 : end]))
         _require((kind == b"IHDR") == (position == 8))
         if kind == b"IHDR":
-            _check_png_header(data, length, limits)
+            pixels = _check_png_header(data, length, limits)
         elif kind == b"IDAT":
             image_bytes += length
         elif kind == b"IEND":
             _require(image_bytes > 0)
-            return
+            return pixels
         position = end + 4
     raise _RefusedError(CORRUPT)
 
 
-def _check_png_header(data: bytes, length: int, limits: Limits) -> None:
+def _check_png_header(data: bytes, length: int, limits: Limits) -> int:
     width, height, depth, colour, compression, filtering, interlace = struct.unpack_from(">IIBBBBB", data, 16)
     _require(length == 13 and depth in _PNG_DEPTHS.get(colour, ()))
     _require(compression == 0 and filtering == 0 and interlace in {0, 1})
-    _check_size(width, height, limits)
+    return _check_size(width, height, limits)
 
 
 # WebP: RFC 9649.
 
 
-def _check_webp(data: bytes, limits: Limits) -> None:
+def _check_webp(data: bytes, limits: Limits) -> int:
     (riff_length,) = struct.unpack_from("<I", data, 4)
     position, end = 12, 8 + riff_length
     _require(end <= len(data))
-    image_chunks = 0
+    image_chunks = pixels = 0
     for _ in range(_MAX_PARTS):
         if position >= end:
             _require(image_chunks > 0)
-            return
+            return pixels
         kind, length = struct.unpack_from("<4sI", data, position)
         _require(position + 8 + length <= end)
         if position == 12:  # the first chunk declares the size, and the decoder holds every later one to it
-            _check_webp_header(kind, data, position + 8, limits)
+            pixels = _check_webp_header(kind, data, position + 8, limits)
         image_chunks += kind in {b"VP8 ", b"VP8L", b"ANMF"}
         position += 8 + length + length % 2
     raise _RefusedError(CORRUPT)
 
 
-def _check_webp_header(kind: bytes, data: bytes, position: int, limits: Limits) -> None:
+def _check_webp_header(kind: bytes, data: bytes, position: int, limits: Limits) -> int:
     if kind == b"VP8 ":
         start_code, width, height = struct.unpack_from("<3sHH", data, position + 3)
         _require(start_code == b"\x9d\x01\x2a")
-        _check_size(width & 0x3FFF, height & 0x3FFF, limits)
-    elif kind == b"VP8L":
+        return _check_size(width & 0x3FFF, height & 0x3FFF, limits)
+    if kind == b"VP8L":
         signature, bits = struct.unpack_from("<BI", data, position)
         _require(signature == 0x2F and bits >> 29 == 0)
-        _check_size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, limits)
-    elif kind == b"VP8X":
+        return _check_size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, limits)
+    if kind == b"VP8X":
         _, low, high = struct.unpack_from("<IIH", data, position)  # two sides of 24 bits each
-        _check_size((low & 0xFFFFFF) + 1, (low >> 24 | high << 8) + 1, limits)
-    else:
-        raise _RefusedError(CORRUPT)
+        return _check_size((low & 0xFFFFFF) + 1, (low >> 24 | high << 8) + 1, limits)
+    raise _RefusedError(CORRUPT)
 
 
 # BMP: BITMAPCOREHEADER, BITMAPINFOHEADER and its extensions.
@@ -220,7 +224,7 @@ _BMP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 _BMP_DEPTHS = {0: {1, 4, 8, 24, 32}, 3: {16, 32}}
 
 
-def _check_bmp(data: bytes, limits: Limits) -> None:
+def _check_bmp(data: bytes, limits: Limits) -> int:
     pixels_at, header_length = struct.unpack_from("<II", data, 10)
     _require(header_length in _BMP_HEADERS)
     compression = 0
@@ -229,9 +233,10 @@ def _check_bmp(data: bytes, limits: Limits) -> None:
     else:
         width, height, _, depth, compression = struct.unpack_from("<iiHHI", data, 18)
     _require(depth in _BMP_DEPTHS.get(compression, ()), UNSUPPORTED)
-    _check_size(width, abs(height), limits)  # a negative height means that the top row comes first
+    pixels = _check_size(width, abs(height), limits)  # a negative height means that the top row comes first
     row_bytes = (width * depth + 31) // 32 * 4
     _require(14 + header_length <= pixels_at and pixels_at + row_bytes * abs(height) <= len(data))
+    return pixels
 
 
 # TIFF: revision 6.0.
@@ -246,15 +251,15 @@ _TIFF_COMPRESSIONS = frozenset({1, 5, 7, 8, 32773, 32946})  # none, LZW, JPEG, D
 _TIFF_COLOURS = frozenset({0, 1, 2, 3, 5, 6})  # grey either way, RGB, palette, CMYK, YCbCr
 
 
-def _check_tiff(data: bytes, limits: Limits) -> None:
+def _check_tiff(data: bytes, limits: Limits) -> int:
     order = "<" if data.startswith(b"II") else ">"
     (position,) = struct.unpack_from(order + "I", data, 4)
-    _check_tiff_page(_tiff_tags(data, order, position), len(data), limits)
+    pixels = _check_tiff_page(_tiff_tags(data, order, position), len(data), limits)
     for _ in range(_MAX_PARTS):  # the decoder takes the first page, but follows the chain of them to its end
         (entries,) = struct.unpack_from(order + "H", data, position)
         (position,) = struct.unpack_from(order + "I", data, position + 2 + 12 * entries)
         if position == 0:
-            return
+            return pixels
     raise _RefusedError(CORRUPT)
 
 
@@ -272,14 +277,14 @@ def _tiff_tags(data: bytes, order: str, position: int) -> dict[str, tuple[int, .
     return _TIFF_DEFAULTS | tags
 
 
-def _check_tiff_page(tags: dict[str, tuple[int, ...]], file_bytes: int, limits: Limits) -> None:
+def _check_tiff_page(tags: dict[str, tuple[int, ...]], file_bytes: int, limits: Limits) -> int:
     def number(name: str) -> int:
         values = tags.get(name, ())
         _require(len(values) == 1)
         return values[0]
 
     width, height, samples, compression = (number(name) for name in ("width", "height", "samples", "compression"))
-    _check_size(width, height, limits)
+    pixels = _check_size(width, height, limits)
     bits = tags.get("bits", ())
     _require(1 <= samples <= 4 and bits in {(8,) * samples, (16,) * samples}, UNSUPPORTED)
     _require(set(tags["sample format"]) == {1}, UNSUPPORTED)  # unsigned integers
@@ -287,8 +292,10 @@ def _check_tiff_page(tags: dict[str, tuple[int, ...]], file_bytes: int, limits: 
     if "tile width" in tags or "tile height" in tags:  # a tile is decoded whole, however little of it is image
         across, down = number("tile width"), number("tile height")
         _require(across > 0 and down > 0)
-        _require(-(-width // across) * across * -(-height // down) * down <= limits.max_pixels, TOO_LARGE)
+        pixels = -(-width // across) * across * -(-height // down) * down
+        _require(pixels <= limits.max_pixels, TOO_LARGE)
     starts, lengths = tags.get("starts", ()), tags.get("lengths", ())
     _require(0 < len(starts) == len(lengths))
     _require(all(start + length <= file_bytes for start, length in zip(starts, lengths, strict=True)))
     _require(compression != 1 or sum(lengths) >= width * height * sum(bits) // 8)
+    return pixels
