@@ -1,6 +1,5 @@
 """Real servers, one for each repository, for the whole session; and what the tests ask them with."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,15 +16,15 @@ import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from colours import copy_colours
 
-from slipway.contract import Bundle, Decision, Engine, Manifest, Spec, bundle_id
+from slipway.contract import Decision, Manifest
 from slipway.contract.manifest import hashes
-from slipway.repository import Classifier, assemble
+from slipway.repository import assemble
 from slipway.serving import Ports, Server, serve
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "model_repository" / "example"
-COLOURS = ROOT / "tests" / "assets" / "colours"
 
 
 @pytest.fixture(scope="session")
@@ -103,19 +102,13 @@ def assemble_colours() -> Callable[..., Path]:
     def assemble_colours(
         folder: Path, *, serving: dict[str, Any] | None = None, decision: dict[str, Any] | None = None
     ) -> Path:
-        bundle, engine = folder / "bundle", folder / "engine"
-        for source, target in ((COLOURS / "bundle", bundle), (COLOURS / "engine", engine)):
-            shutil.copytree(source, target)
-        spec = json.loads((bundle / "spec.json").read_text())
-        spec["serving"] |= serving or {}
-        Spec.parse(spec, source="test").write(bundle / "spec.json")
-        if decision is not None:
-            Decision.parse(decision, source="test").write(bundle / "decision.json")
-        identity = bundle_id(bundle)
-        for stage in (bundle, engine):
-            reseal(stage, bundle=identity)
-        opened = Bundle.open(bundle)
-        assemble([Classifier(opened, Engine.open(engine, bundle_id=opened.id))], folder / "repository")
+        def change(bundle: Path) -> None:
+            if decision is not None:
+                Decision.parse(decision, source="test").write(bundle / "decision.json")
+
+        assemble(
+            [copy_colours(folder / "colours", spec={"serving": serving or {}}, bundle=change)], folder / "repository"
+        )
         return folder / "repository"
 
     return assemble_colours

@@ -85,9 +85,13 @@ class Preprocessor:
         self.max_batch_size = max_batch_size
         self.input_shape = (3, config["input_height"], config["input_width"])
 
-        # One request at a time, so nothing is prefetched and nothing runs in the background.
+        # One batch at a time, and its answer is waited for. The default executor, since a pipeline without
+        # exec_async refuses every batch after the first that failed.
         @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
-            batch_size=max_batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=1
+            batch_size=max_batch_size,
+            num_threads=threads,
+            device_id=None,
+            prefetch_queue_depth=1,
         )
         def pipeline() -> Any:
             encoded = fn.external_source(name="encoded", batch=True, no_copy=True)
