@@ -118,6 +118,12 @@ def test_an_engine_that_did_not_pass_its_gate_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bundle_evaluated_with_the_gpu_decoder_is_refused(tmp_path: Path) -> None:
+    change = replaced("preprocess.json", b'"decoder": "cpu"', b'"decoder": "mixed"')
+    with pytest.raises(RepositoryError, match="evaluated with decoder mixed"):
+        assemble([copy_colours(tmp_path / "c", bundle=change)], tmp_path / "out")
+
+
 def test_two_classifiers_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="colours, colours: each name may be there once"):
         assemble([open_colours(COLOURS), copy_colours(tmp_path / "c")], tmp_path / "out")

@@ -16,7 +16,7 @@ from colours import COLOURS, contents, copy_colours
 from huggingface_hub import constants as hub
 from PIL import Image
 
-from slipway.contract import Bundle, DataError, ExportError, SlipwayError, Spec
+from slipway.contract import Bundle, DataError, ExportError, SlipwayError, Spec, SpecError
 from slipway.contract.cli import run
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import complete_folder, sha256_bytes
@@ -183,6 +183,13 @@ def test_an_image_that_only_the_decoder_refuses_is_an_error_that_names_it(tmp_pa
         (tmp_path / f"images/cat/half {number}.png").write_bytes(HALF_A_PNG + bytes([number]))
     with pytest.raises(DataError, match=r"cat/half \d+\.png"):
         train(good, tmp_path / "checkpoint")
+
+
+def test_the_gpu_decoder_is_refused_where_nothing_decodes_with_it(tmp_path: Path) -> None:
+    wrong = spec(tmp_path)
+    preprocess = wrong["preprocess"] | {"decoder": "mixed"}
+    with pytest.raises(SpecError, match=r"preprocess\.decoder: mixed .* is cpu"):
+        train(Spec.parse(wrong | {"preprocess": preprocess}, source="test"), tmp_path / "checkpoint")
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

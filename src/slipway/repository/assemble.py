@@ -55,6 +55,11 @@ def _check(classifiers: Sequence[Classifier]) -> None:
     if len(set(names)) != len(names):
         raise RepositoryError(f"classifiers {', '.join(names)}: each name may be there once; rename one in its spec")
     for classifier in classifiers:
+        if classifier.bundle.preprocess.decoder != "cpu":
+            raise RepositoryError(
+                f"{classifier.bundle.path}: evaluated with decoder {classifier.bundle.preprocess.decoder}, and the cpu "
+                "lane decodes with libjpeg-turbo; evaluate it with decoder: cpu first"
+            )
         labels, classes = len(classifier.bundle.labels), classifier.engine.settings.classes
         if labels != classes:
             raise RepositoryError(

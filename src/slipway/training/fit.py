@@ -34,6 +34,8 @@ def train(spec: Spec, out: Path) -> Manifest:
     """
     if spec.task != "multiclass":
         raise SpecError(f"task: {spec.task} cannot be trained from class folders; the valid task here is multiclass")
+    if spec.preprocess.decoder != "cpu":
+        raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
     dataset = scan(spec.data)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     network = Network(spec.backbone, classes=len(dataset.labels), pretrained=spec.backbone.pretrained)
@@ -91,6 +93,7 @@ def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str,
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = lightning.Trainer(
             max_epochs=recipe.epochs,
+            devices=1,  # the loader is not sharded
             num_sanity_val_steps=0,
             callbacks=[keep_best, EarlyStopping("val_loss", patience=recipe.patience_epochs)],
             default_root_dir=scratch,
