@@ -113,9 +113,16 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the working tree that this code runs from, marked `-dirty`; None outside git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit of the working tree that this code runs from, marked `-dirty`; None where git does not track it."""
+    here = Path(__file__)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        # An installed copy may lie inside somebody else's working tree: that commit says nothing of this code.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
