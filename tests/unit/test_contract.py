@@ -63,7 +63,7 @@ specs = st.fixed_dictionaries(
     {
         "name": st.from_regex(r"[a-d][a-z0-9_]{0,50}[0-9]", fullmatch=True),
         "data": st.fixed_dictionaries(
-            {"root": st.text(min_size=1)},
+            {"root": st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1)},
             optional={"validation_fraction": fractions, "test_fraction": fractions, "seed": seeds},
         ),
         "preprocess": preprocesses,
