@@ -19,7 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.repository import Classifier, assemble  # not at the top: --help needs no library
 
     bundle = Bundle.open(arguments.bundle)
-    engine = Engine.open(arguments.engine, bundle_id=bundle.id)
+    engine = Engine.open(arguments.engine, bundle=bundle)
     lane = assemble([Classifier(bundle, engine)], arguments.out)
     print(f"{arguments.out}: {lane.lane} lane, serves " + ", ".join(f"{n} and {n}_full" for n in lane.classifiers))
     print(f"  bundle {bundle.id[:12]}, engine {engine.settings.target} {engine.settings.precision} ({engine.verdict})")

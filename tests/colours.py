@@ -9,7 +9,8 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from slipway.contract import Bundle, Engine, Manifest, Spec, bundle_id
+from slipway.contract import Bundle, Engine, EngineSettings, Manifest, Spec, bundle_id
+from slipway.contract.files import sha256_file
 from slipway.repository import Classifier
 
 COLOURS = Path(__file__).parent / "assets" / "colours"
@@ -40,13 +41,19 @@ def copy_colours(
     identity = bundle_id(folder / "bundle")
     Manifest.seal(folder / "bundle", kind="bundle", name=checked.name, bundle=identity)
     measured = {"gate": {"verdict": "reference"}} if measured is None else measured
+    settings = json.loads((folder / "engine/engine.json").read_text())
+    settings |= {
+        "calibration_sha256": sha256_file(folder / "bundle/calibration.json"),
+        "graph_sha256": sha256_file(folder / "engine/model.onnx"),
+    }
+    EngineSettings.parse(settings, source="test").write(folder / "engine/engine.json")
     Manifest.seal(folder / "engine", kind="engine", name=checked.name, bundle=identity, measured=measured)
     return open_colours(folder)
 
 
 def open_colours(folder: Path) -> Classifier:
     bundle = Bundle.open(folder / "bundle")
-    return Classifier(bundle, Engine.open(folder / "engine", bundle_id=bundle.id))
+    return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
 
 
 def configs(repository: Path) -> dict[str, pb.ModelConfig]:

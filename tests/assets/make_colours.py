@@ -52,7 +52,16 @@ def main() -> None:
     identity = bundle_id(here / "bundle")
     with complete_folder(here / "engine") as engine:
         onnx.save(graph(), engine / "model.onnx")
-        settings = {"target": "openvino", "precision": "fp32", "arithmetic": "f32", "classes": 3, "embedding_size": 3}
+        decision.write(engine / "decision.json")
+        settings = {
+            "target": "openvino",
+            "precision": "fp32",
+            "arithmetic": "f32",
+            "classes": 3,
+            "embedding_size": 3,
+            "graph_sha256": sha256_file(engine / "model.onnx"),
+            "calibration_sha256": sha256_file(here / "bundle" / "calibration.json"),
+        }
         EngineSettings.parse(settings, source=__file__).write(engine / "engine.json")
         Manifest.seal(
             engine,

@@ -15,10 +15,10 @@ from sklearn import metrics
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import sha256_bytes
+from slipway.evaluation.confidence import fit_temperature
 from slipway.evaluation.metrics import evaluate, expected_calibration_error
 from slipway.evaluation.predict import pixel_batches, predict
 from slipway.steps.preprocess_dali import Preprocessor
-from slipway.training.confidence import fit_temperature
 
 Float = npt.NDArray[np.float32]
 PREPROCESS = Preprocess(input_height=16, input_width=16)

@@ -1,9 +1,11 @@
 """Plain data that every stage agrees on. numpy, pydantic and YAML alone; nothing heavy is imported."""
 
 from slipway.contract.bundle import Bundle, bundle_id
+from slipway.contract.choice import Choice
 from slipway.contract.decision import Decision, Unknown
-from slipway.contract.engine import Engine, EngineSettings
+from slipway.contract.engine import Engine, EngineSettings, PlanSettings
 from slipway.contract.errors import (
+    CompileError,
     DataError,
     ExportError,
     GateError,
@@ -23,6 +25,8 @@ from slipway.contract.spec import Spec
 
 __all__ = [
     "Bundle",
+    "Choice",
+    "CompileError",
     "DataError",
     "Decision",
     "Engine",
@@ -33,6 +37,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "MissingDependencyError",
+    "PlanSettings",
     "Preprocess",
     "QuantizeError",
     "RepositoryError",

@@ -4,43 +4,100 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from pydantic import Field
+
 from slipway.contract.base import Contract
+from slipway.contract.bundle import Bundle
+from slipway.contract.decision import Decision
 from slipway.contract.errors import ManifestError
-from slipway.contract.manifest import Manifest
+from slipway.contract.files import sha256_file
+from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.spec import Precision
+
+Target = Literal["openvino", "tensorrt", "tensorrt_rtx"]
+LANES: dict[Target, Literal["cpu", "gpu"] | None] = {"openvino": "cpu", "tensorrt": "gpu", "tensorrt_rtx": None}
+"""Where an engine may be served; TensorRT-RTX proves that a graph compiles, and is never served."""
+
+
+class PlanSettings(Contract):
+    """What a TensorRT plan is tied to, and the flags that it was built with."""
+
+    version: str = Field(pattern=r"^\d+([.]\d+)+$")
+    """Of TensorRT, or of TensorRT-RTX."""
+    compute_capability: str | None = Field(default=None, pattern=r"^\d+[.]\d+$")
+    """Of the GPU it was built on, such as `9.0`; None for TensorRT-RTX, which compiles without one."""
+    batch_sizes: tuple[int, int, int]
+    """Least, optimal and largest of the optimisation profile."""
+    optimization_level: int
+    hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"]
+    version_compatible: bool
 
 
 class EngineSettings(Contract):
-    """`engine.json`: how the graph is run. Every number of the engine was made with exactly this."""
+    """`engine.json`: what was compiled, how, and how it is run. Every number of the engine was made with this."""
 
-    target: Literal["openvino"]
+    target: Target
     precision: Precision
-    arithmetic: Literal["f32", "bf16"]
-    """What layers without Q/DQ nodes compute in."""
+    arithmetic: Literal["f32", "bf16", "typed"]
+    """What OpenVINO computes in where there are no Q/DQ nodes; `typed`: a strongly typed plan, as its graph says."""
+    decoder: Literal["cpu", "mixed"] = "cpu"
+    """DALI's implementation that the numbers were made with."""
     classes: int
     embedding_size: int
+    graph_sha256: Sha256
+    """Of the ONNX file that was compiled."""
+    calibration_sha256: Sha256
+    """Of the bundle's `calibration.json`."""
+    plan: PlanSettings | None = None
+
+
+def plan_name(compute_capability: str | None) -> str:
+    """The plan's file: `model_sm90.plan` for compute capability 9.0; `model.plan` where no GPU was at hand."""
+    return "model.plan" if compute_capability is None else f"model_sm{compute_capability.replace('.', '')}.plan"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine folder whose files are all what its manifest says."""
+    """An engine folder whose files are all what its manifest says, of the bundle that it is opened with."""
 
     path: Path
     manifest: Manifest
     settings: EngineSettings
+    decision: Decision
+    """Fitted to this engine's own outputs on the validation split."""
 
     @classmethod
-    def open(cls, path: Path, *, bundle_id: str) -> Self:
-        """Raises ManifestError: a changed file, or an engine of another bundle."""
+    def open(cls, path: Path, *, bundle: Bundle) -> Self:
+        """Raises ManifestError: a changed file, or a link of the chain bundle, calibration, graph that is broken."""
         manifest = Manifest.open(path, kind="engine")
-        if manifest.bundle != bundle_id:
+        if manifest.bundle != bundle.id:
             raise ManifestError(
                 f"{path}: this engine was compiled from bundle {str(manifest.bundle)[:12]}, and the bundle given is "
-                f"{bundle_id:.12}; compile it again from that bundle"
+                f"{bundle.id:.12}; compile it again from that bundle"
             )
-        return cls(path=path, manifest=manifest, settings=EngineSettings.read(path / "engine.json"))
+        engine = cls(
+            path=path,
+            manifest=manifest,
+            settings=EngineSettings.read(path / "engine.json"),
+            decision=Decision.read(path / "decision.json"),
+        )
+        calibration = sha256_file(bundle.path / "calibration.json")
+        if engine.settings.calibration_sha256 != calibration:
+            raise ManifestError(
+                f"{path}: its graph was calibrated with another list of images "
+                f"({engine.settings.calibration_sha256:.12}) than {bundle.path / 'calibration.json'} "
+                f"({calibration:.12}); quantise and compile again"
+            )
+        graph = path / "model.onnx"
+        if engine.settings.target == "openvino" and sha256_file(graph) != engine.settings.graph_sha256:
+            raise ManifestError(f"{graph}: not the graph that engine.json names; compile again")
+        return engine
 
     @property
     def verdict(self) -> str:
-        """The accuracy gate's word on this engine: `pass`, `fail`, `too few images to tell`, or `reference`."""
+        """The accuracy gate's word: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
         return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
+
+    @property
+    def may_be_served(self) -> bool:
+        return LANES[self.settings.target] is not None and self.verdict in ("pass", "reference")

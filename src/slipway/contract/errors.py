@@ -6,6 +6,7 @@ SlipwayError
 ├── ManifestError           a file is missing or is not the one its manifest names
 ├── ExportError             the exported graph does not do what the trained network does
 ├── QuantizeError           the graph could not be quantised as asked
+├── CompileError            a graph could not be compiled for a target
 ├── GateError               a gate did not pass: it failed, or could not tell
 ├── RepositoryError         a model repository cannot be written or is not one
 ├── ServingError            tritonserver could not be found, started or reached
@@ -37,6 +38,10 @@ class ExportError(SlipwayError):
 
 class QuantizeError(SlipwayError):
     """A graph that could not be quantised as asked."""
+
+
+class CompileError(SlipwayError):
+    """A graph that a target's compiler refused, or a plan that is not what was asked for."""
 
 
 class GateError(SlipwayError):

@@ -10,7 +10,7 @@ from slipway.contract.decision import Probability, Task
 from slipway.contract.preprocess import Preprocess
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _STEP_PREFIXES = ("preprocess_", "engine_", "post_")
 
@@ -88,11 +88,39 @@ class Calibration(Contract):
     method: Literal["entropy", "max"] = "entropy"
 
 
+class SensitiveLayers(Contract):
+    """The search that keeps layers in FP16 when plain INT8 loses too much on the validation split."""
+
+    max_steps: int = Field(default=6, ge=0, le=64)
+    """Graphs that are tried after plain INT8; each keeps twice as many layers in FP16 as the one before. 0: none."""
+    images: int = Field(default=64, ge=1)
+    """Calibration images on which each layer's share of the output error is measured."""
+
+
 class AccuracyGate(Contract):
-    """What a precision may lose against FP32 on the test split, in percentage points of top-1 accuracy."""
+    """What a precision may lose against FP32 on the test split, in percentage points."""
 
     max_loss_points: float = Field(default=0.5, gt=0.0, le=100.0)
+    """Of top-1 accuracy."""
+    max_class_loss_points: float = Field(default=2.0, gt=0.0, le=100.0)
+    """Of any class's recall."""
+    prove_classes: bool = True
+    """True: a class with too few test images to prove its limit stops the build. False: it passes while what was
+    measured is within the limit. Proving 2 points takes about 300 images a class."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1.0)
+
+
+class TensorRT(Contract):
+    """How plans of the gpu lane are built. Every flag is recorded with the plan."""
+
+    optimization_level: int = Field(default=3, ge=0, le=5)
+    """TensorRT's `builder_optimization_level`."""
+    optimal_batch_size: int | None = Field(default=None, ge=1)
+    """The batch that kernels are chosen for; serving.max_batch_size where left out."""
+    hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
+    """A plan for more GPUs than the one it was built on, at some cost in speed."""
+    version_compatible: bool = False
+    """A plan that later TensorRT versions load; Triton then needs `--backend-config=tensorrt,version-compatible=true`."""
 
 
 class LatencyGate(Contract):
@@ -131,8 +159,12 @@ class Spec(Contract):
     recipe: Recipe = Recipe()
     decision: DecisionPolicy = DecisionPolicy()
     calibration: Calibration = Calibration()
+    sensitive_layers: SensitiveLayers = SensitiveLayers()
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_distinct)] = ("int8",)
-    """What is built and gated; the first is what the cpu lane serves. FP32 is always built, as the reference."""
+    """What may be served. The cpu lane takes the fastest measured one of int8, bf16 and fp32 that are listed and
+    pass the gate; the gpu lane takes the first of int8, fp16 and fp32 that is listed and passes. FP32 is always
+    built, as the reference."""
     accuracy: AccuracyGate = AccuracyGate()
+    tensorrt: TensorRT = TensorRT()
     latency: LatencyGate = LatencyGate()
     serving: Serving = Serving()

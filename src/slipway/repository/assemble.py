@@ -95,7 +95,7 @@ def _add(classifier: Classifier, repository: Path) -> None:
             config=classifier.post_config(),
             code=("postprocess.py",),
             files={
-                "decision.json": (bundle / "decision.json").read_bytes(),
+                "decision.json": (classifier.engine.path / "decision.json").read_bytes(),
                 "labels.txt": (bundle / "labels.txt").read_bytes(),
                 "bundle.txt": f"{classifier.bundle.id}\n".encode(),
             },

@@ -37,7 +37,7 @@ class Classifier:
     @cached_property
     def answer(self) -> tuple[Tensor, ...]:
         """What `<name>` returns."""
-        top_k = self.bundle.decision.top_k
+        top_k = self.engine.decision.top_k
         return (
             Tensor("LABEL", "TYPE_STRING", (top_k,)),
             Tensor("SCORE", "TYPE_FP32", (top_k,)),

@@ -18,12 +18,12 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Calibration
+from slipway.evaluation.confidence import fit_temperature
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.plots import plot_confusion
 from slipway.evaluation.predict import Float, Predictions, predict
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.postprocess import Postprocessor
-from slipway.training.confidence import fit_temperature
 from slipway.training.network import Network
 from slipway.training.to_onnx import write_onnx
 
