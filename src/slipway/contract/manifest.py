@@ -78,10 +78,14 @@ class Manifest(Contract):
         bundle: str | None = None,
         inputs: Mapping[str, str] | None = None,
         libraries: Iterable[str] = (),
+        versions_before: Mapping[str, str] | None = None,
         seed: int | None = None,
         measured: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Hash everything in `folder` and write its manifest, with time, commit and library versions."""
+        """Hash everything in `folder` and write its manifest, with time, commit and library versions.
+
+        `versions_before` are those that a stage before recorded and this one did not use itself.
+        """
         manifest = cls.parse(
             {
                 "kind": kind,
@@ -89,7 +93,7 @@ class Manifest(Contract):
                 "bundle": bundle,
                 "inputs": dict(inputs or {}),
                 "outputs": hashes(folder),
-                "versions": versions(libraries),
+                "versions": {**(versions_before or {}), **versions(libraries)},
                 "seed": seed,
                 "commit": commit(),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,7 +12,7 @@ from slipway.contract.preprocess import Preprocess
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_STEP_PREFIXES = ("preprocess_", "engine_", "post_")
+_STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_")
 
 
 def check_name(name: str) -> str:
@@ -20,7 +20,7 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError("use 1 to 63 of a-z, 0-9 and _, beginning with a letter")
     if name.endswith("_full") or name.startswith(_STEP_PREFIXES):
-        raise ValueError("names ending in _full or beginning with preprocess_, engine_ or post_ belong to Slipway")
+        raise ValueError(f"names ending in _full or beginning with {', '.join(_STEP_PREFIXES)} belong to Slipway")
     return name
 
 
@@ -120,7 +120,7 @@ class TensorRT(Contract):
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
     """A plan for more GPUs than the one it was built on, at some cost in speed."""
     version_compatible: bool = False
-    """A plan that later TensorRT versions load; Triton then needs `--backend-config=tensorrt,version-compatible=true`."""
+    """A plan that later TensorRT versions of the same major one load, at some cost in speed."""
 
 
 class LatencyGate(Contract):
@@ -168,3 +168,10 @@ class Spec(Contract):
     tensorrt: TensorRT = TensorRT()
     latency: LatencyGate = LatencyGate()
     serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _the_optimal_batch_is_served(self) -> Self:
+        optimal, largest = self.tensorrt.optimal_batch_size, self.serving.max_batch_size
+        if optimal is not None and optimal > largest:
+            raise ValueError(f"tensorrt.optimal_batch_size {optimal} is over serving.max_batch_size {largest}")
+        return self

@@ -1,0 +1,172 @@
+"""A plan read back: its layers and their precisions, and its answers on a GPU."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.contract import CompileError, MissingDependencyError, PlanSettings
+from slipway.engines.tensorrt_library import (
+    PlanTarget,
+    compute_capability,
+    explain,
+    fresh_log,
+    import_library,
+    library_version,
+    require_gpu,
+    start,
+)
+from slipway.onnx_graph import INPUT, OUTPUTS
+
+Float = npt.NDArray[np.float32]
+Layer = dict[str, Any]
+# TensorRT 10 writes "Thirty-two wide channel vectorized row major Int8 format" or, for generated kernels, "Half".
+_PRECISIONS = {
+    "float": "FP32",
+    "fp32": "FP32",
+    "half": "FP16",
+    "fp16": "FP16",
+    "bfloat16": "BF16",
+    "bf16": "BF16",
+    "int8": "INT8",
+    "fp8": "FP8",
+    "int32": "INT32",
+    "int64": "INT64",
+    "bool": "BOOL",
+}
+_WORD = re.compile(r"[a-z]+[0-9]*")
+
+
+def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple[list[Layer] | None, str]:
+    """Every layer as the engine inspector describes it at the optimal batch size; None, and why, where none can."""
+    if compute_capability() is None:
+        return None, "a plan is read back by loading it on a GPU, and this machine shows none"
+    trt = import_library(target)
+    log = fresh_log(trt)
+    try:
+        engine = _load(trt, plan, target=target, settings=settings, log=log)
+    except CompileError as error:
+        return None, str(error)
+    # Without the shape of the input, TensorRT 10 gives "N/A due to dynamic shapes" for the type of every tensor.
+    context, inspector = engine.create_execution_context(), engine.create_engine_inspector()
+    context.set_input_shape(INPUT, tuple(engine.get_tensor_profile_shape(INPUT, 0)[1]))
+    inspector.execution_context = context
+    return parse_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def parse_layers(information: str) -> tuple[list[Layer] | None, str]:
+    """The layers in the inspector's JSON; None, and why, where it holds names alone or is no JSON."""
+    try:
+        layers = json.loads(information)["Layers"]
+    except (ValueError, LookupError, TypeError) as error:
+        return None, f"the engine inspector's text cannot be read: {error!r}"
+    if not all(isinstance(layer, dict) for layer in layers):
+        return None, "the plan was built without detailed profiling verbosity, and names its layers alone"
+    return layers, ""
+
+
+def layer_precisions(layers: Sequence[Layer]) -> dict[str, int]:
+    """How many layers compute in each precision, for example `{"INT8": 53, "FP16": 4}`, the most frequent first.
+
+    A layer computes in the type of its weights, else of its first input (an INT8 convolution may write FP16), else of
+    its first output; `other` where the inspector does not say.
+    """
+    return dict(Counter(map(_precision, layers)).most_common())
+
+
+def _precision(layer: Layer) -> str:
+    tensors = [*layer.get("Inputs", ())[:1], *layer.get("Outputs", ())[:1]]
+    # TensorRT 10 has one field; 11 splits it, and keeps the type in the second.
+    texts = [tensor.get("Format/Datatype") or tensor.get("Datatype") or tensor.get("DataType") for tensor in tensors]
+    for text in (layer.get("Weights", {}).get("Type"), *texts):
+        for word in _WORD.findall(str(text).lower()):
+            if word in _PRECISIONS:
+                return _PRECISIONS[word]
+    return "other"
+
+
+class PlanRunner:
+    """A TensorRT plan on the GPU: `FP32 [n, 3, H, W]` in, logits and embedding out, as `engine_openvino.Engine`.
+
+    Args:
+        plan: what `build_plan` made for the target `tensorrt`.
+        settings: what it was built with.
+
+    Raises:
+        CompileError: no TensorRT or GPU; the plan is of another TensorRT or GPU, which are both named; or it has
+            other tensors than every plan of ours.
+        MissingDependencyError: torch is not installed.
+    """
+
+    def __init__(self, plan: bytes, *, settings: PlanSettings) -> None:
+        try:
+            import torch
+        except ImportError:
+            raise MissingDependencyError("torch", extra="gpu") from None
+        trt = import_library("tensorrt")
+        require_gpu("running a plan")
+        if not torch.cuda.is_available():
+            raise CompileError(f"torch {torch.__version__} cannot use this machine's GPU; install one built for CUDA")
+        self._log = fresh_log(trt)
+        self._engine = _load(trt, plan, target="tensorrt", settings=settings, log=self._log)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise CompileError(f"the plan cannot be run on this GPU:{explain(self._log.errors)}")
+        self.max_batch_size = int(self._engine.get_tensor_profile_shape(INPUT, 0)[2][0])
+        self._torch = torch
+        # On CUDA's default stream TensorRT waits more than it has to.
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`.
+
+        Raises:
+            ValueError: more images than the profile has, none, or of another size.
+        """
+        torch, context = self._torch, self._context
+        if not 1 <= len(pixels_nchw) <= self.max_batch_size:
+            raise ValueError(f"a batch of {len(pixels_nchw)}; this plan takes 1 to {self.max_batch_size} images")
+        with torch.cuda.stream(self._stream):
+            tensors = {INPUT: torch.from_numpy(np.ascontiguousarray(pixels_nchw, np.float32)).cuda()}
+            if not context.set_input_shape(INPUT, tuple(tensors[INPUT].shape)):
+                raise ValueError(f"{INPUT} of shape {pixels_nchw.shape} does not fit this plan")
+            for name in OUTPUTS:
+                shape = tuple(context.get_tensor_shape(name))
+                tensors[name] = torch.empty(shape, dtype=torch.float32, device="cuda")
+            for name, tensor in tensors.items():
+                context.set_tensor_address(name, tensor.data_ptr())
+            if not context.execute_async_v3(self._stream.cuda_stream):
+                raise CompileError(f"the plan could not be run:{explain(self._log.errors)}")
+            self._stream.synchronize()
+            logits_nc, embedding_nd = (tensors[name].cpu().numpy() for name in OUTPUTS)
+        return logits_nc, embedding_nd
+
+
+def _load(trt: Any, plan: bytes, *, target: PlanTarget, settings: PlanSettings, log: Any) -> Any:
+    """The engine of `plan` on this machine's GPU.
+
+    Raises:
+        CompileError: it is of another TensorRT or GPU, damaged, or not a plan of ours.
+    """
+    runtime = start(trt.Runtime, log)
+    # A version-compatible plan brings the runtime of its own version along, as code for the host.
+    runtime.engine_host_code_allowed = settings.version_compatible
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        built_on = (
+            "RTX GPUs" if settings.compute_capability is None else f"compute capability {settings.compute_capability}"
+        )
+        raise CompileError(
+            f"the plan was built by {target} {settings.version} for {built_on}, and cannot be loaded by "
+            f"{target} {library_version(trt)} on compute capability {compute_capability()}; compile it again here"
+            f"{explain(log.errors)}"
+        )
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    types = {engine.get_tensor_dtype(name) for name in names}
+    if set(names) != {INPUT, *OUTPUTS} or types != {trt.DataType.FLOAT}:
+        raise CompileError(f"the plan has tensors {names} of {types}; {INPUT}, {', '.join(OUTPUTS)} of FP32 are needed")
+    return engine

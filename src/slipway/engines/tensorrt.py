@@ -1,0 +1,200 @@
+"""A typed ONNX graph to a plan, by TensorRT or, as proof without a GPU, by TensorRT-RTX."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from slipway.contract import CompileError, PlanSettings
+from slipway.contract.spec import TensorRT
+from slipway.engines.plan import inspect
+from slipway.engines.tensorrt_library import (
+    PlanTarget,
+    compute_capability,
+    explain,
+    fresh_log,
+    import_library,
+    library_version,
+    require_gpu,
+    start,
+)
+from slipway.onnx_graph import INPUT, load
+
+__all__ = ["Plan", "PlanTarget", "build_plan", "compute_capability"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A serialised engine, and what is known of it. Equal graphs do not give equal bytes."""
+
+    data: bytes
+    settings: PlanSettings
+    timing_cache: bytes | None
+    """For the next build with the same TensorRT on the same GPU; None for TensorRT-RTX, which times nothing."""
+    layers: list[dict[str, Any]] | None
+    """As the engine inspector names them; None where no GPU could read the plan back."""
+    layers_reason: str
+    """Why `layers` is None, or empty."""
+    warnings: int
+    """In TensorRT's log of the build."""
+    seconds: float
+    """From the ONNX file to the plan, by TensorRT."""
+
+
+def build_plan(
+    graph: Path, *, target: PlanTarget, max_batch_size: int, options: TensorRT, timing_cache: bytes | None = None
+) -> Plan:
+    """Compile `graph` for batches of 1 to `max_batch_size`, in exactly the types that its tensors have.
+
+    `tensorrt` compiles for the GPU of this machine. `tensorrt_rtx` needs none and compiles for RTX GPUs alone; it
+    has no hardware or version compatibility, so these options are recorded as not applied. A timing cache of another
+    TensorRT or GPU is left aside.
+
+    Raises:
+        CompileError: no such library or GPU; the file is not an ONNX graph of ours; or TensorRT refuses it, with all
+            errors of its parser, each with its node, and those of its log.
+        MissingDependencyError: TensorRT-RTX is not installed.
+    """
+    trt = import_library(target)
+    settings = _settings(trt, target, max_batch_size=max_batch_size, options=options)
+    _check(graph)
+    started, log = time.perf_counter(), fresh_log(trt)
+    builder = start(trt.Builder, log)
+    # Required by TensorRT 10; in TensorRT 11 every network is strongly typed.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)  # owns the weights, so it lives until the plan is built
+    _parse(parser, graph, log)
+    _require_fixed_size(network, graph)
+    config = _configure(trt, builder, network, settings)
+    cache = None if target == "tensorrt_rtx" else _attach_cache(config, timing_cache)
+    with _progress(trt, config, what=f"{target} {graph.parent.name}"):
+        data = builder.build_serialized_network(network, config)
+    warnings = log.warnings
+    if data is None:
+        raise CompileError(f"{graph}: {target} {settings.version} could not compile it:{explain(log.errors)}")
+    plan, seconds = bytes(data), time.perf_counter() - started
+    layers, reason = inspect(plan, target=target, settings=settings)
+    return Plan(
+        data=plan,
+        settings=settings,
+        timing_cache=None if cache is None else bytes(cache.serialize()),
+        layers=layers,
+        layers_reason=reason,
+        warnings=warnings,
+        seconds=seconds,
+    )
+
+
+def _settings(trt: Any, target: PlanTarget, *, max_batch_size: int, options: TensorRT) -> PlanSettings:
+    """What is applied on this machine."""
+    optimal = options.optimal_batch_size or max_batch_size
+    assert optimal <= max_batch_size  # a Spec has no other
+    on_gpu = target == "tensorrt"
+    return PlanSettings(
+        version=library_version(trt),
+        compute_capability=require_gpu("compiling for tensorrt") if on_gpu else None,
+        batch_sizes=(1, optimal, max_batch_size),
+        optimization_level=options.optimization_level,
+        hardware_compatibility=options.hardware_compatibility if on_gpu else "none",
+        version_compatible=options.version_compatible if on_gpu else False,
+    )
+
+
+def _check(graph: Path) -> None:
+    """Raises CompileError for a file that is not an ONNX graph of ours: FP32 in and out, names, batch, one file."""
+    try:
+        load(graph)
+    except OSError as error:
+        raise CompileError(
+            f"{graph}: cannot be read: {error.strerror}; give the ONNX file of a bundle or a graph"
+        ) from None
+    except ValueError as error:
+        raise CompileError(f"{graph}: {error}") from None
+
+
+def _parse(parser: Any, graph: Path, log: Any) -> None:
+    if parser.parse_from_file(str(graph)):
+        return
+    errors = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        where = f"node {error.node_name() or error.node()} ({error.node_operator()}): " if error.node() >= 0 else ""
+        errors.append(f"{where}{error.code().name}: {error.desc()}")
+    raise CompileError(f"{graph}: TensorRT cannot read this graph:{explain([*errors, *log.errors])}")
+
+
+def _require_fixed_size(network: Any, graph: Path) -> None:
+    shape = tuple(network.get_input(0).shape)
+    if len(shape) != 4 or -1 in shape[1:]:
+        raise CompileError(f"{graph}: {INPUT} is {shape}, and all but the batch must be fixed, [n, 3, H, W]")
+
+
+def _configure(trt: Any, builder: Any, network: Any, settings: PlanSettings) -> Any:
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    image_chw = tuple(network.get_input(0).shape)[1:]
+    profile.set_shape(INPUT, *((batch, *image_chw) for batch in settings.batch_sizes))
+    config.add_optimization_profile(profile)
+    config.builder_optimization_level = settings.optimization_level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector then knows every layer's types
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default: products of FP32 numbers cut to 10 bits of mantissa
+    if settings.hardware_compatibility != "none":
+        levels = trt.HardwareCompatibilityLevel
+        config.hardware_compatibility_level = getattr(levels, settings.hardware_compatibility.upper())
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    return config
+
+
+def _attach_cache(config: Any, timing_cache: bytes | None) -> Any:
+    """The cache that the build reads and adds to: the given one, or an empty one where TensorRT refuses that."""
+    for content in (timing_cache or b"", b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return cache
+    return None
+
+
+@contextmanager
+def _progress(trt: Any, config: Any, *, what: str) -> Iterator[None]:
+    """A bar of the build's steps, whose number grows as they show. Ctrl-C stops the build at its next step.
+
+    TensorRT swallows an exception that a signal raises inside a callback, so the signal is kept until it is out.
+    """
+    stopped = threading.Event()
+
+    class Progress(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self, bar: Any) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.bar = bar
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:  # noqa: ARG002
+            self.bar.total += num_steps
+
+        def step_complete(self, phase_name: str, step: int) -> bool:  # noqa: ARG002
+            self.bar.update()
+            return not stopped.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            pass
+
+    def stop(*_: object) -> None:
+        stopped.set()
+
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, stop) if on_main_thread else None
+    try:
+        with tqdm(total=0, desc=what, unit="step", leave=False, disable=None) as bar:
+            monitor = Progress(bar)
+            config.progress_monitor = monitor
+            yield
+    finally:
+        if on_main_thread:
+            signal.signal(signal.SIGINT, before)
+    if stopped.is_set():
+        raise KeyboardInterrupt

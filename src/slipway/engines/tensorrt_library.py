@@ -1,0 +1,139 @@
+"""Which TensorRT is at hand, what it says while it works, and the GPU that it works on."""
+
+import ctypes
+import functools
+import importlib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from slipway.contract import CompileError, MissingDependencyError
+
+PlanTarget = Literal["tensorrt", "tensorrt_rtx"]
+# The wheels of TensorRT-RTX hold the bindings; the package of the plain name only imports them.
+_MODULES: dict[PlanTarget, tuple[str, ...]] = {
+    "tensorrt": ("tensorrt",),
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+_SUPPORTED: dict[PlanTarget, tuple[tuple[int, int], tuple[int, int], str]] = {
+    "tensorrt": ((10, 12), (12, 0), "10.12 to 11.x"),
+    "tensorrt_rtx": ((1, 7), (2, 0), "1.7 to 1.x"),
+}
+_NO_DRIVER = "cudaError 35"  # follows every error of a build without a GPU, and is not its cause
+_PARSER_PLACE = "ModelImporter.cpp:"  # says where the parser stood; its own errors say that and why
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+
+
+def import_library(target: PlanTarget) -> Any:
+    """The module of `target`, in a version whose API is the one that is called here.
+
+    Raises:
+        CompileError: `tensorrt` is not installed, or the version is not supported.
+        MissingDependencyError: TensorRT-RTX is not installed.
+    """
+    reasons = []
+    for name in _MODULES[target]:
+        try:
+            trt = importlib.import_module(name)
+        except ImportError as error:
+            reasons.append(str(error))
+            continue
+        first, end, words = _SUPPORTED[target]
+        version = library_version(trt)
+        if not first <= tuple(map(int, version.split(".")))[:2] < end:
+            raise CompileError(f"{target} {version} is installed, and {words} is supported; install one of those")
+        return trt
+    if target == "tensorrt_rtx":
+        raise MissingDependencyError("tensorrt_rtx", extra="build")
+    raise CompileError(
+        f"tensorrt cannot be imported ({reasons[0]}); compile in NVIDIA's container, whose TensorRT is the one of the "
+        "Triton release that serves the plan (build/container.py compile), or: pip install tensorrt"
+    )
+
+
+def library_version(trt: Any) -> str:
+    """Numbers alone, such as `10.13.3.9`."""
+    numbers = re.match(r"\d+([.]\d+)+", trt.__version__)
+    assert numbers is not None
+    return numbers[0]
+
+
+def compute_capability() -> str | None:
+    """Of the first GPU that CUDA shows to this process, such as `9.0`; None without a driver or a GPU."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, numbers = ctypes.c_int(), [ctypes.c_int(), ctypes.c_int()]
+    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    for number, attribute in zip(numbers, (_CAPABILITY_MAJOR, _CAPABILITY_MINOR), strict=True):
+        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
+            return None
+    return ".".join(str(number.value) for number in numbers)
+
+
+def require_gpu(what: str) -> str:
+    """The compute capability, where `what` needs one.
+
+    Raises:
+        CompileError: there is no GPU.
+    """
+    capability = compute_capability()
+    if capability is None:
+        raise CompileError(
+            f"{what} needs an NVIDIA GPU and its driver, and this machine shows none (libcuda.so.1); run it where the "
+            "plan is to be served. The target tensorrt_rtx proves without a GPU that a graph compiles"
+        )
+    return capability
+
+
+def fresh_log(trt: Any) -> Any:
+    """The `trt.ILogger` of this process, emptied: it keeps `errors`, in order, and counts `warnings`.
+
+    There is one, since TensorRT goes on writing to the first that it was given while anything made with that lives.
+    """
+    log = _log(trt)
+    log.errors.clear()
+    log.warnings = 0
+    return log
+
+
+@functools.cache
+def _log(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings = 0
+
+        def log(self, severity: Any, message: str) -> None:
+            kind = trt.ILogger.Severity
+            if severity in (kind.ERROR, kind.INTERNAL_ERROR):
+                self.errors.append(message)
+            self.warnings += severity == kind.WARNING
+
+    return Log()
+
+
+def start(make: Callable[[Any], Any], log: Any) -> Any:
+    """A `trt.Builder` or `trt.Runtime` that writes to `log`.
+
+    Raises:
+        CompileError: TensorRT does not start here, for example with a driver that is too old for it.
+    """
+    try:
+        return make(log)
+    except (TypeError, RuntimeError) as error:  # TypeError: the factory returned nothing
+        raise CompileError(
+            f"TensorRT does not start on this machine; bring its driver up to date, or take an older TensorRT: {error}"
+            f"{explain(log.errors)}"
+        ) from error
+
+
+def explain(errors: Iterable[str]) -> str:
+    """The distinct lines of TensorRT's errors that say something, indented for the end of a message."""
+    said = (error for error in errors if not error.startswith(_PARSER_PLACE))
+    lines = dict.fromkeys(line.strip() for error in said for line in error.splitlines())
+    without_gpu = compute_capability() is None
+    return "".join(f"\n  {line}" for line in lines if line and not (without_gpu and _NO_DRIVER in line))

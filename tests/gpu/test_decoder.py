@@ -1,0 +1,87 @@
+"""Is nvJPEG's picture the CPU's? The same pipeline with its decoder on the CPU and on the GPU (`mixed`)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from slipway.contract import Bundle, Preprocess
+from slipway.steps import guard
+
+Float = npt.NDArray[np.float32]
+BATCH = 16
+
+
+def run(images: list[bytes], preprocess: Preprocess, *, decoder: str) -> Float:
+    from slipway.steps.preprocess_dali import Preprocessor
+
+    preprocessor = Preprocessor({**preprocess.model_dump(), "decoder": decoder}, max_batch_size=BATCH, threads=2)
+    batches = [preprocessor.run(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+    assert all((status_n == guard.OK).all() for _, status_n in batches)
+    return np.concatenate([pixels_nchw for pixels_nchw, _ in batches])
+
+
+def levels_apart(before_nchw: Float, after_nchw: Float, preprocess: Preprocess) -> dict[str, float]:
+    """Absolute differences in grey levels, 1/255 of the range before normalisation."""
+    levels = np.abs(after_nchw - before_nchw) * np.array(preprocess.std)[:, None, None] * 255
+    p99, p999 = np.quantile(levels, [0.99, 0.999]).tolist()
+    return {"mean": float(levels.mean()), "p99": p99, "p999": p999, "max": float(levels.max())}
+
+
+def test_photographs_decoded_on_the_gpu_have_the_pixels_of_the_cpu(
+    needs_gpu: str,  # noqa: ARG001
+    photographs: Callable[[int], list[bytes]],
+    write_result: Callable[[str, dict[str, Any]], Path],
+) -> None:
+    preprocess = Preprocess(input_height=224, input_width=224, crop_fraction=0.875)
+    images = photographs(64)
+    cpu_nchw, mixed_nchw = (run(images, preprocess, decoder=decoder) for decoder in ("cpu", "mixed"))
+    apart = levels_apart(cpu_nchw, mixed_nchw, preprocess)
+    write_result("gpu-decoder-pixels", {"images": len(images), "levels": apart})
+    assert apart["mean"] < 1
+    assert apart["p99"] < 8
+
+
+def test_digits_decoded_on_the_gpu_get_the_labels_of_the_cpu(
+    needs_gpu: str,  # noqa: ARG001
+    digits: Path,
+    write_result: Callable[[str, dict[str, Any]], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from slipway.contract.dataset import Dataset
+    from slipway.engines.gate import FAIL, compare
+    from slipway.steps.engine_openvino import Engine
+
+    monkeypatch.chdir(digits)  # the data set's root is relative
+    bundle = Bundle.open(Path("runs/digits/bundle"))
+    dataset = Dataset.read(bundle.path / "dataset.json")
+    entries = dataset.of("test")
+    images = [dataset.load(entry) for entry in entries]
+    truth_n = np.array([entry.class_id for entry in entries])
+    network = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=2)
+    pixels = {decoder: run(images, bundle.preprocess, decoder=decoder) for decoder in ("cpu", "mixed")}
+    class_ids = {decoder: network.run(pixels_nchw)[0].argmax(axis=1) for decoder, pixels_nchw in pixels.items()}
+    gate = compare(truth_n, class_ids["cpu"], class_ids["mixed"], bundle.labels, bundle.spec.accuracy)
+    flips = np.flatnonzero(class_ids["cpu"] != class_ids["mixed"]).tolist()
+    write_result(
+        "gpu-decoder-labels",
+        {
+            "bundle": bundle.id,
+            "images": len(images),
+            "levels": levels_apart(pixels["cpu"], pixels["mixed"], bundle.preprocess),
+            "verdict": gate.verdict,
+            "flips": [
+                {
+                    "image": entries[row].path,
+                    "truth": bundle.labels[truth_n[row]],
+                    **{decoder: bundle.labels[class_ids[decoder][row]] for decoder in class_ids},
+                }
+                for row in flips
+            ],
+        },
+    )
+    assert gate.verdict != FAIL, gate
+    assert len(flips) <= 0.01 * len(images)
