@@ -1,7 +1,19 @@
 """From a bundle to engines that passed their gates."""
 
-from slipway.engines.gate import PASS, GateResult, compare
-from slipway.engines.openvino import build_engine
+from slipway.engines.choose import choose
+from slipway.engines.compile import COMPILED, build_engine, engine_name
+from slipway.engines.gate import FAIL, PASS, TOO_FEW, GateResult, compare
 from slipway.engines.quantize import quantize
 
-__all__ = ["PASS", "GateResult", "build_engine", "compare", "quantize"]
+__all__ = [
+    "COMPILED",
+    "FAIL",
+    "PASS",
+    "TOO_FEW",
+    "GateResult",
+    "build_engine",
+    "choose",
+    "compare",
+    "engine_name",
+    "quantize",
+]

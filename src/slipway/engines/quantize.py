@@ -1,90 +1,165 @@
-"""A bundle's graph to explicit INT8: ModelOpt inserts Q/DQ nodes with ranges from the calibration sample."""
+"""A bundle's graph to a typed one: INT8 by ModelOpt's Q/DQ nodes with an FP16 remainder, or FP16 by AutoCast."""
 
-import contextlib
-import io
-import shutil
+from collections import Counter
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
 import onnx
+from tqdm import tqdm
 
-from slipway.contract import Bundle, Manifest, MissingDependencyError, QuantizeError
+from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.evaluation.predict import Float, pixel_batches
-from slipway.onnx_graph import INPUT, save
+from slipway.engines import graph_checks
+from slipway.engines.autocast import IMAGES, to_fp16
+from slipway.engines.calibration import CalibrationSample
+from slipway.engines.modelopt import modelopt_file
+from slipway.engines.sensitivity import FILE_NAME as SEARCH
+from slipway.engines.sensitivity import search
+from slipway.evaluation.predict import Float
+from slipway.onnx_graph import INPUT, load, save
 
-QUANTIZABLE = ("Conv", "Gemm", "MatMul")
-LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "nvidia-dali-cuda130")
-BATCH = 16
+LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "nvidia-dali-cuda130")
 
 
-def quantize(bundle: Bundle, out: Path) -> Manifest:
-    """Write the INT8 graph of `bundle` to `out`, whole or not at all.
+def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = "int8") -> Manifest:
+    """Write the graph folder `out`, whole or not at all; what it is worth is in the manifest's `measured`.
+
+    INT8: ranges from the calibration sample, everything else FP16; where that loses too much on the validation split,
+    `search` keeps sensitive layers in FP16. FP16: nodes of large numbers stay FP32. Input and outputs are FP32.
 
     Raises:
-        QuantizeError: too few calibration images, or a graph that lost its INT8, its outputs or its dynamic batch.
+        QuantizeError: calibration images that are too few or of one class; a graph that is not whole, not finite or
+            quantised already; a layer that was meant to be INT8 and is not; numbers that FP16 cannot hold; or INT8
+            that loses too much whatever was kept in FP16.
+        DataError: an image of the validation split is gone or changed.
     """
-    calibration, files = bundle.spec.calibration, bundle.load_calibration()
-    if len(files) < calibration.images:
-        raise QuantizeError(
-            f"{bundle.path}: {len(files)} calibration images, and the spec asks for {calibration.images}; export the "
-            "bundle again from enough images"
-        )
-    batches = pixel_batches(
-        iter(files), preprocess=bundle.preprocess, batch_size=BATCH, total=len(files), what="calibration sample"
-    )
-    pixels_nchw = np.concatenate(list(batches))
+    sample = CalibrationSample(bundle)
+    source = open_source(bundle.path / "model.onnx")
     with complete_folder(out) as staging:
-        _run_modelopt(bundle.path / "model.onnx", staging / "model.onnx", pixels_nchw, method=calibration.method)
-        counts = count_int8_layers(staging / "model.onnx")
+        convert = _int8 if precision == "int8" else _fp16
+        graph, measured = convert(bundle, source, sample, staging)
+        opset = graph_checks.check_opset(graph)
+        save(graph, staging / "model.onnx")
         return Manifest.seal(
             staging,
             kind="graph",
             name=bundle.spec.name,
             bundle=bundle.id,
-            inputs={"bundle": sha256_file(bundle.path / MANIFEST)},
+            inputs={
+                "bundle": sha256_file(bundle.path / MANIFEST),
+                "model": sha256_file(bundle.path / "model.onnx"),
+                "calibration": sha256_file(bundle.path / "calibration.json"),
+            },
             libraries=LIBRARIES,
-            measured={"calibration_images": len(files), "calibration_method": calibration.method, **counts},
+            measured={"precision": precision, "opset": opset, **_count(graph), **measured},
         )
 
 
-def _run_modelopt(graph: Path, out: Path, pixels_nchw: Float, *, method: str) -> None:
-    try:
-        from modelopt.onnx import quantization
-    except ImportError:
-        raise MissingDependencyError("nvidia-modelopt", extra="build") from None
-    messages = io.StringIO()  # a progress bar for every tensor; shown only if it fails
-    # ModelOpt writes inferred shapes into the file that it is given: it gets a copy, at the place of the result.
-    shutil.copyfile(graph, out)
-    try:
-        with contextlib.redirect_stdout(messages), contextlib.redirect_stderr(messages):
-            quantization.quantize(
-                str(out),
-                quantize_mode="int8",
-                calibration_data={INPUT: pixels_nchw},
-                calibration_method=method,
-                calibration_eps=["cpu"],
-                high_precision_dtype="fp32",
-                output_path=str(out),
-                log_level="WARNING",
-            )
-        save(onnx.load(out), out)
-    except Exception as error:
-        last_words = messages.getvalue()[-2000:]
-        raise QuantizeError(f"{graph}: ModelOpt could not quantise this graph: {error}\n{last_words}") from error
-
-
-def count_int8_layers(graph: Path) -> dict[str, int]:
-    """Layers whose input and weight both come from Q/DQ nodes, and all layers that could.
+def open_source(path: Path) -> onnx.ModelProto:
+    """The FP32 graph of a bundle, checked, every node with a name of its own.
 
     Raises:
-        QuantizeError: none is INT8, though INT8 was asked for.
+        QuantizeError: cut short, no graph of ours, weights that are not finite, or Q/DQ nodes already there.
     """
-    nodes = onnx.load(graph).graph.node
-    dequantized = {output for node in nodes if node.op_type == "DequantizeLinear" for output in node.output}
-    layers = [node for node in nodes if node.op_type in QUANTIZABLE]
-    quantized = [node for node in layers if dequantized.issuperset(node.input[:2])]
-    if not quantized:
-        raise QuantizeError(f"{graph}: INT8 was asked for, and none of {len(layers)} layers is quantised")
-    return {"int8_layers": len(quantized), "layers": len(layers)}
+    try:
+        source = load(path)
+    except ValueError as error:
+        raise QuantizeError(f"{path}: {error}") from None
+    if any(node.op_type == graph_checks.QUANTIZE for node in source.graph.node):
+        raise QuantizeError(f"{path}: quantised already; make the bundle from the FP32 network")
+    graph_checks.check_numbers(source)
+    times = Counter(node.name for node in source.graph.node)
+    for index, node in enumerate(source.graph.node):
+        if not node.name or times[node.name] > 1:
+            node.name = f"{node.name or node.op_type}_{index}"
+    return source
+
+
+def _int8(
+    bundle: Bundle, source: onnx.ModelProto, sample: CalibrationSample, staging: Path
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    method = bundle.spec.calibration.method
+    plain = to_int8(source, sample, method=method)
+    graph_checks.check_numbers(plain)
+    reasons = graph_checks.check_int8(source, plain, pixels_nchw=next(sample.pixels(images=1)))
+    graph_checks.check_overflow(plain, sample.pixels(images=IMAGES, what="FP16 overflow"))
+    graph, path = search(bundle, plain, sample)
+    path.write(staging / SEARCH)
+    kept = path.steps[-1].kept_fp16
+    measured = {
+        "calibration_images": len(sample),
+        "calibration_method": method,
+        "not_quantised": reasons | dict.fromkeys(kept, "kept in FP16 by the search"),
+        "search": {"steps": len(path.steps), "kept_fp16": kept, **path.steps[-1].validation.model_dump()},
+    }
+    return graph, measured
+
+
+def _fp16(
+    _: Bundle, source: onnx.ModelProto, sample: CalibrationSample, __: Path
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    return to_fp16(source, sample), {"calibration_images": min(IMAGES, len(sample))}
+
+
+def _count(graph: onnx.ModelProto) -> dict[str, Any]:
+    """How many layers compute in which type."""
+    layers, kept = graph_checks.layers(graph), graph_checks.kept_in_fp32(graph)
+    int8 = set(graph_checks.int8_layers(graph))
+    fp32 = {node.name for node in layers}.intersection(kept) - int8
+    return {
+        "layers": len(layers),
+        "int8_layers": len(int8),
+        "fp16_layers": len(layers) - len(int8) - len(fp32),
+        "nodes_kept_fp32": kept,
+    }
+
+
+def to_int8(source: onnx.ModelProto, sample: CalibrationSample, *, method: str) -> onnx.ModelProto:
+    """ModelOpt's Q/DQ nodes with ranges from every image of `sample`, FP32 input and outputs, FP16 between them.
+
+    Raises:
+        QuantizeError: ModelOpt failed, or did not look at every image.
+    """
+    with tqdm(total=len(sample), desc=f"calibration, {method}", unit="image", leave=False, disable=None) as progress:
+        reader = _Reader(sample, progress)
+        with modelopt_file(source) as path:
+            from modelopt.onnx import quantization
+
+            quantization.quantize(
+                str(path),
+                quantize_mode="int8",
+                calibration_data_reader=reader,
+                calibration_method=method,
+                calibration_eps=["cpu"],
+                high_precision_dtype="fp16",
+                output_path=str(path),
+                log_level="WARNING",
+            )
+            graph = onnx.load(path)
+    if reader.used != len(sample):
+        raise QuantizeError(f"ModelOpt looked at {reader.used} of {len(sample)} calibration images")
+    return graph
+
+
+class _Reader:
+    """What ModelOpt asks for calibration data: one image at a time, as its own provider gives them."""
+
+    def __init__(self, sample: CalibrationSample, progress: "tqdm[Any]") -> None:
+        self._sample, self._progress = sample, progress
+        self.rewind()
+
+    def get_first(self) -> dict[str, Float]:
+        return {INPUT: next(self._sample.pixels(images=1))}
+
+    def get_next(self) -> dict[str, Float] | None:
+        pixels_nchw = next(self._pixels, None)
+        if pixels_nchw is None:
+            return None
+        self.used += 1
+        self._progress.update()
+        return {INPUT: pixels_nchw}
+
+    def rewind(self) -> None:
+        self.used = 0
+        self._pixels = self._sample.pixels()
