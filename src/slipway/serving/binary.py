@@ -26,10 +26,12 @@ class TritonBinary:
         """This environment, with the server's libraries, and the running Python first on PATH.
 
         The stub embeds Python in isolated mode: it takes its packages from the `python3` on PATH, and neither
-        PYTHONPATH nor PYTHONDONTWRITEBYTECODE reaches it.
+        PYTHONPATH nor PYTHONDONTWRITEBYTECODE reaches it. `SLIPWAY_CACHE` is where engines keep what they compiled;
+        every file there may be deleted at any time, and an empty value keeps nothing.
         """
         inherited = os.environ.get("LD_LIBRARY_PATH", "")
         return {
+            "SLIPWAY_CACHE": str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slipway"),
             **os.environ,
             "LD_LIBRARY_PATH": os.pathsep.join(part for part in (self.library_path, inherited) if part),
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
