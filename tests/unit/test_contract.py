@@ -88,8 +88,16 @@ specs = st.fixed_dictionaries(
         "calibration": st.fixed_dictionaries(
             {}, optional={"images": st.integers(1, 10**6), "method": st.sampled_from(["entropy", "max"])}
         ),
-        "precisions": st.lists(st.sampled_from(["fp32", "int8"]), min_size=1, unique=True),
-        "accuracy": st.fixed_dictionaries({}, optional={"max_loss_points": st.floats(0.01, 100.0)}),
+        "precisions": st.lists(st.sampled_from(["fp32", "fp16", "bf16", "int8"]), min_size=1, unique=True),
+        "sensitive_layers": st.fixed_dictionaries(
+            {}, optional={"max_steps": st.integers(0, 64), "images": st.integers(1, 10**6)}
+        ),
+        "accuracy": st.fixed_dictionaries(
+            {}, optional={"max_loss_points": st.floats(0.01, 100.0), "prove_classes": st.booleans()}
+        ),
+        "tensorrt": st.fixed_dictionaries(
+            {}, optional={"optimization_level": st.integers(0, 5), "version_compatible": st.booleans()}
+        ),
         "latency": st.fixed_dictionaries({}, optional={"p99_ms": positive, "rate_per_s": positive}),
         "serving": st.fixed_dictionaries({}, optional={"max_batch_size": st.integers(1, 128)}),
     },
@@ -177,7 +185,7 @@ def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
     assert {path for model, _, path, _ in LEVELS if model is Spec} == {
         (),
         *((part,) for part in ("data", "preprocess", "backbone", "recipe", "decision", "calibration")),
-        *((part,) for part in ("accuracy", "latency", "serving")),
+        *((part,) for part in ("sensitive_layers", "accuracy", "tensorrt", "latency", "serving")),
     }
     assert {path for model, _, path, _ in LEVELS if model is Decision} == {(), ("unknown",)}
 
@@ -221,7 +229,11 @@ def test_an_unknown_key_is_named_with_the_valid_ones(
         ("calibration.method", "random", "'entropy' or 'max'"),
         ("precisions", [], "at least 1 item"),
         ("precisions", ["int8", "int8"], "name each precision once"),
-        ("precisions.0", ["fp8"], "'fp32' or 'int8'"),
+        ("precisions.0", ["fp8"], "'fp32', 'fp16', 'bf16' or 'int8'"),
+        ("sensitive_layers.max_steps", -1, "greater than or equal to 0"),
+        ("accuracy.max_class_loss_points", 0, "greater than 0"),
+        ("tensorrt.optimization_level", 6, "less than or equal to 5"),
+        ("tensorrt.hardware_compatibility", "any", "'none', 'same_compute_capability' or 'ampere_plus'"),
         ("accuracy.confidence", 1.0, "less than 1"),
         ("latency.p99_ms", 0, "greater than 0"),
         ("serving.max_batch_size", 129, "less than or equal to 128"),
@@ -342,8 +354,9 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_the_public_api_is_frozen() -> None:
     assert slipway.contract.__all__ == [
-        *("Bundle", "DataError", "Decision", "Engine", "EngineSettings", "ExportError", "GateError", "Lane"),
-        *("Manifest", "ManifestError", "MissingDependencyError", "Preprocess", "QuantizeError", "RepositoryError"),
+        *("Bundle", "Choice", "CompileError", "DataError", "Decision", "Engine", "EngineSettings", "ExportError"),
+        *("GateError", "Lane", "Manifest", "ManifestError", "MissingDependencyError", "PlanSettings", "Preprocess"),
+        *("QuantizeError", "RepositoryError"),
         *("ServingError", "SlipwayError", "Spec", "SpecError", "Unknown", "bundle_id", "check_labels"),
         *("read_labels", "write_labels"),
     ]
@@ -352,7 +365,7 @@ def test_the_public_api_is_frozen() -> None:
 
 def test_every_error_has_one_root() -> None:
     errors = {name: getattr(slipway.contract, name) for name in slipway.contract.__all__ if name.endswith("Error")}
-    assert len(errors) == 10
+    assert len(errors) == 11
     assert all(issubclass(error, SlipwayError) for error in errors.values())
 
 

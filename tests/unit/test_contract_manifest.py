@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from colours import COLOURS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,10 +194,10 @@ def test_a_broken_manifest_is_refused_by_name(bundle: Path) -> None:
 
 def test_a_manifest_cannot_name_files_outside_its_folder(bundle: Path) -> None:
     (bundle.parent / "outside").write_bytes(b"x")
-    data = json.loads((bundle / "manifest.json").read_text())
+    manifest = Manifest.read(bundle / "manifest.json")
     for path in ("../outside", str(bundle.parent / "outside")):
-        changed = {**data, "outputs": {**data["outputs"], path: sha256_bytes(b"x")}}
-        (bundle / "manifest.json").write_text(json.dumps(changed))
+        outputs = {**manifest.outputs, path: sha256_bytes(b"x")}
+        manifest.model_copy(update={"outputs": outputs}).write(bundle / "manifest.json")
         with pytest.raises(ManifestError, match="outside: missing"):
             Manifest.open(bundle, kind="bundle")
 
@@ -288,7 +289,7 @@ def test_a_calibration_image_that_is_not_the_listed_one_is_named(bundle: Path) -
 def test_an_engine_that_names_no_bundle_is_refused(tmp_path: Path) -> None:
     Manifest.seal(tmp_path, kind="engine", name="digits")
     with pytest.raises(ManifestError, match="compiled from bundle"):
-        Engine.open(tmp_path, bundle_id="0" * 64)
+        Engine.open(tmp_path, bundle=Bundle.open(COLOURS / "bundle"))
 
 
 def write(folder: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from slipway.contract.base import Contract
 from slipway.contract.errors import ManifestError, SpecError
-from slipway.contract.files import files_below, sha256_file
+from slipway.contract.files import files_below, sha256_bytes, sha256_file
 
 FILE_NAME = "manifest.json"
 Kind = Literal["checkpoint", "bundle", "graph", "engine", "repository"]
@@ -34,6 +34,15 @@ class Manifest(Contract):
     commit: str | None = None
     created: str | None = None
     measured: dict[str, Any] = Field(default_factory=dict)
+    own_sha256: Sha256 | None = None
+    """Of this manifest without this field; `write` fills it in."""
+
+    def write(self, path: Path) -> None:
+        sealed = self.model_copy(update={"own_sha256": self._digest()})
+        path.write_text(sealed.to_json(), encoding="utf-8")
+
+    def _digest(self) -> str:
+        return sha256_bytes(self.model_copy(update={"own_sha256": None}).to_json().encode())
 
     @classmethod
     def open(cls, folder: Path, *, kind: Kind) -> Self:
@@ -48,6 +57,9 @@ class Manifest(Contract):
             manifest = cls.read(folder / FILE_NAME)
         except SpecError as error:
             raise ManifestError(str(error)) from None
+        text = (folder / FILE_NAME).read_text(encoding="utf-8")
+        if manifest.own_sha256 != manifest._digest() or text != manifest.to_json():
+            raise ManifestError(f"{folder / FILE_NAME}: changed since this {manifest.kind} was made; build it again")
         if manifest.kind != kind:
             raise ManifestError(f"{folder}: this folder is of kind {manifest.kind}, and one of kind {kind} is needed")
         manifest.verify(folder)

@@ -1,0 +1,76 @@
+"""Images of the data set as small data URIs, each encoded anew: nothing of the file but its pixels gets to the page."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+from slipway.contract import DataError
+from slipway.contract.dataset import Dataset, LabelledImage
+
+SIDE = 112
+"""Pixels of a thumbnail's longer side, at most."""
+QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture, or why there is none."""
+
+    data_uri: str = ""
+    width: int = 0
+    height: int = 0
+    flaw: str = ""
+
+
+class Thumbnails:
+    """Thumbnails of a data set's images by their path, each made once."""
+
+    def __init__(self, dataset: Dataset | None, *, exif_orientation: bool) -> None:
+        self._dataset, self._exif_orientation = dataset, exif_orientation
+        self._images = {} if dataset is None else {image.path: image for image in dataset.images}
+        self._made: dict[str, Thumbnail] = {}
+
+    def of(self, path: str) -> Thumbnail:
+        if path not in self._made:
+            self._made[path] = self._make(path)
+        return self._made[path]
+
+    def _make(self, path: str) -> Thumbnail:
+        if self._dataset is None:
+            return Thumbnail(flaw="the bundle has no dataset.json")
+        if path not in self._images:
+            return Thumbnail(flaw="dataset.json does not list it")
+        try:
+            return encode(load(self._dataset, self._images[path], exif_orientation=self._exif_orientation))
+        except DataError as error:
+            return Thumbnail(flaw=str(error))
+
+
+def load(dataset: Dataset, entry: LabelledImage, *, exif_orientation: bool) -> Image.Image:
+    """The image in RGB, at most SIDE pixels a side, turned as serving turns it.
+
+    Raises:
+        DataError: gone, changed since the data set was split, or more than Pillow reads.
+    """
+    encoded = dataset.load(entry)
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a fraction of its size
+            turned = ImageOps.exif_transpose(image) if exif_orientation else image
+            deep = turned.mode.startswith("I")  # 16 bits, which Pillow would clip and not scale
+            small = (turned.point(lambda value: value * (1 / 256)).convert("L") if deep else turned).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{entry.path}: no thumbnail: {error}") from None
+    small.thumbnail((SIDE, SIDE))
+    small.info.clear()  # Pillow would write a comment of the file into the thumbnail
+    return small
+
+
+def encode(image: Image.Image) -> Thumbnail:
+    """As JPEG in a data URI."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+    text = base64.b64encode(buffer.getvalue()).decode()
+    return Thumbnail(f"data:image/jpeg;base64,{text}", *image.size)

@@ -1,0 +1,230 @@
+"""What each lane serves and why, and what is wrong or missing, each with what to do about it."""
+
+import math
+import shlex
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from slipway.contract.lane import LaneName
+from slipway.report.build import Build, BuiltEngine
+from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Gate
+from slipway.report.wording import points
+
+CPU_PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+GPU_PRECISIONS = ("int8", "fp16", "fp32")
+"""The gpu lane takes the first of these that the spec lists and whose plans all passed."""
+CLASSES_NAMED = 5
+Tone = Literal["good", "warn", "bad"]
+
+
+@dataclass(frozen=True)
+class LaneVerdict:
+    """What one lane serves."""
+
+    lane: LaneName
+    tone: Tone
+    serves: tuple[BuiltEngine, ...]
+    """One engine on the cpu lane, one for each compute capability on the gpu lane; none where nothing is decided."""
+    reason: str
+    source: str
+    """File that the reason stands in; empty where it is that there is none."""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """Something that failed, could not be told, or is not there."""
+
+    tone: Tone
+    what: str
+    why: str
+    source: str = ""
+    command: str = ""
+    reasons: tuple[str, ...] = ()
+
+
+def lane_verdicts(build: Build) -> tuple[LaneVerdict, LaneVerdict]:
+    return _cpu(build), _gpu(build)
+
+
+def todos(build: Build) -> list[Todo]:
+    """The worst first."""
+    found = [*_hindered(build), *_missing(build)]
+    return sorted(found, key=lambda todo: ("bad", "warn", "good").index(todo.tone))
+
+
+def hindering(gate: Gate) -> dict[str, Comparison]:
+    """The classes that stand in the way of a pass: not proven, or over the limit where proof is not asked for."""
+    return {
+        label: result
+        for label, result in gate.classes.items()
+        if result.verdict == FAIL
+        or (result.verdict == TOO_FEW and (gate.prove_classes or result.loss_points > result.max_loss_points))
+    }
+
+
+def images_to_prove(gate: Gate, limit_points: float, *, comparisons: int = 1) -> int:
+    """Images that the gate needs at least, where none is lost or gained.
+
+    Source: the Clopper-Pearson bound of 0 in n is 1 - error ** (1 / n), Clopper and Pearson, 1934.
+    """
+    error = (1 - gate.confidence) / comparisons / 2
+    share = limit_points / 100
+    return 1 if share >= 1 else math.ceil(math.log(error) / math.log1p(-share))
+
+
+def command(script: str, *arguments: str | Path) -> str:
+    """A line for the shell, whatever the paths are called."""
+    return shlex.join([script, *map(str, arguments)])
+
+
+def _cpu(build: Build) -> LaneVerdict:
+    choose = command("build/choose.py", build.bundle.path, "--engines", build.engines_path)
+    if build.choice is not None:
+        chosen = build.engine(build.choice.chosen)
+        assert chosen is not None, "an opened choice names an engine that is there"
+        return LaneVerdict("cpu", "good", (chosen,), build.choice.reason, build.file("choice.json"))
+    listed = [
+        engine for engine in build.engines if engine.target == "openvino" and engine.precision in _served(build, "cpu")
+    ]
+    passed = [engine.name for engine in listed if engine.engine.may_be_served]
+    if passed:
+        reason = f"Not decided: {build.choice_flaw}. Passed and to be measured: {', '.join(passed)}."
+        return LaneVerdict("cpu", "warn", (), reason, build.file("choice.json"), choose)
+    verdicts = ", ".join(f"{engine.name}: {engine.engine.verdict}" for engine in listed) or "none is built"
+    reason = f"Nothing that the spec lists can be served ({verdicts})."
+    return LaneVerdict("cpu", "bad", (), reason, build.file("*", "evaluation.json"), _compile(build))
+
+
+def _gpu(build: Build) -> LaneVerdict:
+    """As build/assemble.py picks: one precision for all GPUs that there are plans of."""
+    plans = [engine for engine in build.engines if engine.target == "tensorrt"]
+    if not plans:
+        return LaneVerdict("gpu", "warn", (), "No TensorRT plan.", "", _container(build))
+    source = build.file("tensorrt-*", "manifest.json")
+    verdicts = ", ".join(f"{plan.name}: {plan.engine.verdict}" for plan in plans)
+    for precision in _served(build, "gpu"):
+        serves = tuple(plan for plan in plans if plan.precision == precision)
+        if serves and all(plan.engine.may_be_served for plan in serves):
+            reason = (
+                f"{precision.upper()}: the first of INT8, FP16 and FP32 that the spec lists and whose plans all passed"
+            )
+            return LaneVerdict("gpu", "good", serves, f"{reason} ({verdicts}).", source)
+    reason = f"The spec lists no precision whose plans all passed ({verdicts})."
+    return LaneVerdict("gpu", "bad", (), reason, source, _container(build))
+
+
+def _served(build: Build, lane: Literal["cpu", "gpu"]) -> list[str]:
+    served = GPU_PRECISIONS if lane == "gpu" else tuple(name for name in CPU_PRECISIONS if name != "fp16")
+    return [precision for precision in served if precision in build.bundle.spec.precisions]
+
+
+def _hindered(build: Build) -> Iterator[Todo]:
+    for engine in build.engines:
+        gate = None if engine.evaluation is None else engine.evaluation.gate
+        if gate is None or gate.verdict == PASS:
+            continue
+        advice = (
+            "Train or calibrate better, keep more layers in FP16 (sensitive_layers.max_steps), raise the spec's "
+            "accuracy limits, or list another precision."
+            if gate.verdict == FAIL
+            else "Test on more images, or raise the spec's accuracy limits."
+        )
+        yield Todo(
+            tone="bad" if gate.verdict == FAIL else "warn",
+            what=f"{engine.name}: {gate.verdict}",
+            why=f"It is never served. {advice}",
+            reasons=tuple(_reasons(gate)),
+            source=build.file(engine.name, "evaluation.json"),
+        )
+
+
+def _reasons(gate: Gate) -> Iterator[str]:
+    overall, classes = gate.overall, hindering(gate)
+    if overall.verdict != PASS:
+        yield f"Top-1: {_explain(gate, overall)}"
+    worst = sorted(classes, key=lambda label: (classes[label].verdict != FAIL, -classes[label].loss_points))
+    for label in worst[:CLASSES_NAMED]:
+        yield f"Class {label}: {_explain(gate, classes[label], comparisons=len(gate.classes))}"
+    if len(worst) > CLASSES_NAMED:
+        yield f"And {len(worst) - CLASSES_NAMED} more classes."
+
+
+def _explain(gate: Gate, result: Comparison, *, comparisons: int = 1) -> str:
+    low, middle, high = map(points, (result.loss_low_points, result.loss_points, result.loss_high_points))
+    text = (
+        f"{result.verdict}: {middle} points lost ({result.lost} lost, {result.gained} gained of {result.images} "
+        f"images), between {low} and {high}, limit {result.max_loss_points:g}"
+    )
+    if result.verdict == TOO_FEW:
+        least = images_to_prove(gate, result.max_loss_points, comparisons=comparisons)
+        text += f"; proof takes {least} images where none is lost"
+    return text + "."
+
+
+def _missing(build: Build) -> Iterator[Todo]:
+    wanted = {"fp32", *build.bundle.spec.precisions}
+    have = {engine.name for engine in build.engines}
+    for precision in CPU_PRECISIONS:
+        if precision in wanted and f"openvino-{precision}" not in have:
+            yield _missing_openvino(build, precision)
+    targets = {engine.target for engine in build.engines}
+    if "tensorrt" not in targets:
+        why = "A plan is built on the GPU that serves it, in NVIDIA's image of the same release."
+        yield Todo("warn", "No TensorRT plan", why, command=_container(build))
+    for capability in sorted({str(e.compute_capability) for e in build.engines if e.target == "tensorrt"}):
+        absent = [
+            precision.upper()
+            for precision in GPU_PRECISIONS
+            if precision in wanted and f"tensorrt-{precision}-sm{capability.replace('.', '')}" not in have
+        ]
+        if absent:
+            what = f"No TensorRT plan of {', '.join(absent)} for compute capability {capability}"
+            yield Todo("warn", what, "Not compiled, or the compiler refused.", command=_container(build))
+    if "tensorrt_rtx" not in targets:
+        why = "It proves without a GPU that the graphs compile; it is never served."
+        yield Todo("good", "No proof by TensorRT-RTX", why, command=_compile(build, "--target", "tensorrt_rtx"))
+    yield from _missing_choice(build, targets)
+    if build.dataset is None:
+        why = "dataset.json is not in the bundle, and flips are listed without their images."
+        yield Todo("good", "No list of the data set", why, source="bundle")
+
+
+def _missing_choice(build: Build, targets: Collection[str]) -> Iterator[Todo]:
+    choose = command("build/choose.py", build.bundle.path, "--engines", build.engines_path)
+    if build.choice is None:
+        if "openvino" in targets:
+            yield Todo("warn", "No choice for the cpu lane", f"Because {build.choice_flaw}.", command=choose)
+        return
+    measured = {candidate.engine: candidate.manifest_sha256 for candidate in build.choice.candidates}
+    for engine in build.engines:
+        listed = engine.target == "openvino" and engine.precision in _served(build, "cpu")
+        if listed and engine.engine.may_be_served and measured.get(engine.name) != engine.manifest_sha256:
+            why = "It was compiled since choice.json was measured, and may be the fastest now."
+            yield Todo("warn", f"{engine.name} was not measured", why, build.file("choice.json"), choose)
+
+
+def _missing_openvino(build: Build, precision: str) -> Todo:
+    what = f"No engine openvino-{precision}"
+    if precision in ("int8", "fp16") and precision not in build.graphs:
+        out = build.graphs_path / precision
+        script = command("build/quantize.py", build.bundle.path, "--precision", precision, "--out", out)
+        why = f"There is no graph of {precision.upper()}; quantising says why if it fails."
+        return Todo("warn", what, why, command=script)
+    if precision == "bf16":
+        return Todo("warn", what, "Not compiled, or compiled on a processor without BF16.", command=_compile(build))
+    return Todo("warn", what, "The spec lists it, and it was not compiled.", command=_compile(build))
+
+
+def _compile(build: Build, *more: str) -> str:
+    return command("build/compile.py", *_paths(build), *more)
+
+
+def _container(build: Build) -> str:
+    return command("build/container.py", "compile", *_paths(build))
+
+
+def _paths(build: Build) -> tuple[str | Path, ...]:
+    return build.bundle.path, "--graphs", build.graphs_path, "--out", build.engines_path
