@@ -102,13 +102,12 @@ def assemble_colours() -> Callable[..., Path]:
     def assemble_colours(
         folder: Path, *, serving: dict[str, Any] | None = None, decision: dict[str, Any] | None = None
     ) -> Path:
-        def change(bundle: Path) -> None:
+        def change(part: Path) -> None:
             if decision is not None:
-                Decision.parse(decision, source="test").write(bundle / "decision.json")
+                Decision.parse(decision, source="test").write(part / "decision.json")
 
-        assemble(
-            [copy_colours(folder / "colours", spec={"serving": serving or {}}, bundle=change)], folder / "repository"
-        )
+        spec = {"serving": serving or {}}
+        assemble([copy_colours(folder / "colours", spec=spec, bundle=change, engine=change)], folder / "repository")
         return folder / "repository"
 
     return assemble_colours

@@ -1,7 +1,6 @@
 """Step names that follow content, inputs that the assembler refuses, and what an interrupted one leaves."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +13,9 @@ from conftest import run_script
 
 import slipway
 from slipway.contract import ManifestError, RepositoryError, SlipwayError
-from slipway.repository import assemble
+from slipway.repository import Classifier, assemble, step
 
 PACKAGE = Path(slipway.__file__).parent
-ASSEMBLER = sys.modules[assemble.__module__]
 ALL = {"preprocess", "engine", "post"}
 
 
@@ -36,7 +34,11 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "labels.txt": ({"bundle": replaced("labels.txt", b"blue", b"azure")}, {"post"}),
     "decision.json": ({"bundle": replaced("decision.json", b'"temperature": 1.0', b'"temperature": 2.0')}, {"post"}),
-    "calibration.json": ({"bundle": replaced("calibration.json", b"[", b"[\n")}, {"post"}),
+    "decision of the engine": (
+        {"engine": replaced("decision.json", b'"temperature": 1.0', b'"temperature": 2.0')},
+        {"post"},
+    ),
+    "calibration.json": ({"bundle": replaced("calibration.json", b"[", b"[\n")}, {"engine", "post"}),
     "graph of the bundle": ({"bundle": another_graph}, {"post"}),
     "graph of the engine": ({"engine": another_graph}, {"engine"}),
     "arithmetic": ({"engine": replaced("engine.json", b'"f32"', b'"bf16"')}, {"engine"}),
@@ -49,7 +51,8 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_step_gets_another_name_exactly_when_something_in_it_is_another(change: str, tmp_path: Path) -> None:
-    """The post step holds the bundle's id, so whatever changes the bundle changes its name."""
+    """The post step holds the bundle's id, so whatever changes the bundle changes its name; the engine step says which
+    images its graph was calibrated with."""
     options, changed = CHANGES[change]
     assemble([open_colours(COLOURS)], tmp_path / "before")
     assemble([copy_colours(tmp_path / "changed", **options)], tmp_path / "after")
@@ -61,6 +64,7 @@ def test_a_step_gets_another_name_exactly_when_something_in_it_is_another(change
     ("source", "changed"),
     [
         ("steps/guard.py", "preprocess"),
+        ("steps/dali_graph.py", "preprocess"),
         ("steps/preprocess_dali.py", "preprocess"),
         ("steps/engine_openvino.py", "engine"),
         ("steps/postprocess.py", "post"),
@@ -78,7 +82,7 @@ def test_a_changed_line_of_code_gives_its_step_another_name(
         shutil.copytree(PACKAGE / folder, tmp_path / "package" / folder)
     with (tmp_path / "package" / source).open("a") as file:
         file.write("# changed\n")
-    monkeypatch.setattr(ASSEMBLER.resources, "files", lambda _: tmp_path / "package")
+    monkeypatch.setattr(step.resources, "files", lambda _: tmp_path / "package")
     assemble([colours], tmp_path / "after")
     before, after = step_names(tmp_path / "before"), step_names(tmp_path / "after")
     assert {kind for kind in ALL if before[kind] != after[kind]} == {changed}
@@ -122,6 +126,20 @@ def test_a_bundle_evaluated_with_the_gpu_decoder_is_refused(tmp_path: Path) -> N
     change = replaced("preprocess.json", b'"decoder": "cpu"', b'"decoder": "mixed"')
     with pytest.raises(RepositoryError, match="evaluated with decoder mixed"):
         assemble([copy_colours(tmp_path / "c", bundle=change)], tmp_path / "out")
+
+
+def test_an_engine_whose_numbers_were_made_with_the_gpu_decoder_is_refused(tmp_path: Path) -> None:
+    change = replaced("engine.json", b'"decoder": "cpu"', b'"decoder": "mixed"')
+    with pytest.raises(
+        RepositoryError, match="numbers were made with decoder mixed, and the cpu lane decodes with cpu"
+    ):
+        assemble([copy_colours(tmp_path / "c", engine=change)], tmp_path / "out")
+
+
+def test_two_engines_of_one_classifier_are_refused_on_the_cpu_lane(tmp_path: Path) -> None:
+    colours = open_colours(COLOURS)
+    with pytest.raises(RepositoryError, match="the cpu lane serves one engine of a classifier"):
+        assemble([Classifier(colours.bundle, colours.engine, (colours.engine,))], tmp_path / "out")
 
 
 def test_two_classifiers_of_one_name_are_refused(tmp_path: Path) -> None:

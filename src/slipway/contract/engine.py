@@ -56,6 +56,12 @@ def plan_name(compute_capability: str | None) -> str:
     return "model.plan" if compute_capability is None else f"model_sm{compute_capability.replace('.', '')}.plan"
 
 
+def engine_name(target: Target, precision: Precision, compute_capability: str | None = None) -> str:
+    """`openvino-int8`, `tensorrt-int8-sm90`, `tensorrt_rtx-int8`."""
+    suffix = "" if compute_capability is None else f"-sm{compute_capability.replace('.', '')}"
+    return f"{target}-{precision}{suffix}"
+
+
 @dataclass(frozen=True)
 class Engine:
     """An engine folder whose files are all what its manifest says, of the bundle that it is opened with."""

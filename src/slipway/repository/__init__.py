@@ -2,5 +2,6 @@
 
 from slipway.repository.assemble import assemble
 from slipway.repository.classifier import Classifier
+from slipway.repository.pick import open_engines, pick_engines
 
-__all__ = ["Classifier", "assemble"]
+__all__ = ["Classifier", "assemble", "open_engines", "pick_engines"]

@@ -1,10 +1,12 @@
-"""One classifier of a repository: its tensors, its three steps, and the two ensembles over them."""
+"""One classifier of a repository: its tensors, the step that answers, and the two ensembles over a lane's steps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from slipway.contract import Bundle, Engine
-from slipway.repository.config import ModelConfig, Step, Tensor, ensemble_config, step_config
+from slipway.contract import Bundle, Choice, Engine
+from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
+from slipway.repository.step import StepModel
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 IMAGE_STATUS = Tensor("image_status", "TYPE_INT32", (1,))
@@ -16,10 +18,19 @@ class Classifier:
 
     bundle: Bundle
     engine: Engine
+    """The one whose decision is served."""
+    others: tuple[Engine, ...] = ()
+    """On the gpu lane: the same graph, compiled for other GPUs."""
+    choice: Choice | None = None
+    """On the cpu lane: the measurement that chose the engine."""
 
     @property
     def name(self) -> str:
         return self.bundle.spec.name
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        return (self.engine, *self.others)
 
     @cached_property
     def pixels(self) -> Tensor:
@@ -55,63 +66,38 @@ class Classifier:
             Tensor("EMBEDDING", "TYPE_FP32", self.embedding.dims),
         )
 
-    # Preprocess and engine are the work: as many instances of each as the spec says, each with its own threads.
-    # The answer takes microseconds: one instance. Only the first step may wait for a batch to fill.
-
-    def preprocess_config(self) -> ModelConfig:
-        serving = self.bundle.spec.serving
-        return step_config(
-            inputs=[IMAGE],
-            outputs=[self.pixels, IMAGE_STATUS],
-            max_batch_size=serving.max_batch_size,
-            instances=serving.instances,
-            max_queue_delay_us=serving.max_queue_delay_us,
-            parameters={"threads": str(serving.threads)},
+    def post_step(self) -> StepModel:
+        """The last step, the same on both lanes. The answer takes microseconds: one instance."""
+        return StepModel(
+            "post",
+            config=step_config(
+                inputs=[self.logits, IMAGE_STATUS, self.embedding.as_optional()],
+                outputs=[replace(tensor, label_filename="") for tensor in self.full_answer],
+                max_batch_size=self.bundle.spec.serving.max_batch_size,
+                instances=1,
+            ),
+            code=("repository/backends/post/model.py", "steps/postprocess.py"),
+            files={
+                "decision.json": (self.engine.path / "decision.json").read_bytes(),
+                "labels.txt": (self.bundle.path / "labels.txt").read_bytes(),
+                "bundle.txt": self.bundle_file,
+            },
         )
 
-    def engine_config(self) -> ModelConfig:
-        serving = self.bundle.spec.serving
-        return step_config(
-            inputs=[self.pixels],
-            outputs=[self.logits, self.embedding],
-            max_batch_size=serving.max_batch_size,
-            instances=serving.instances,
-            parameters={"threads": str(serving.threads), "arithmetic": self.engine.settings.arithmetic},
-        )
+    @property
+    def bundle_file(self) -> bytes:
+        return f"{self.bundle.id}\n".encode()
 
-    def post_config(self) -> ModelConfig:
-        return step_config(
-            inputs=[self.logits, IMAGE_STATUS, self.embedding.as_optional()],
-            outputs=[replace(tensor, label_filename="") for tensor in self.full_answer],
-            max_batch_size=self.bundle.spec.serving.max_batch_size,
-            instances=1,
-        )
-
-    def ensemble_configs(self, *, preprocess: str, engine: str, post: str) -> dict[str, ModelConfig]:
-        """`<name>` and `<name>_full` over the three named steps, ready to be written."""
-        configs = {}
-        for name, public in ((self.name, self.answer), (f"{self.name}_full", self.full_answer)):
-            results = [self.logits, self.embedding] if public == self.full_answer else [self.logits]
-            steps = [
-                Step(preprocess, inputs=[IMAGE], outputs=[self.pixels, IMAGE_STATUS]),
-                Step(engine, inputs=[self.pixels], outputs=results),
-                Step(post, inputs=[*results, IMAGE_STATUS], outputs=public),
-            ]
-            configs[name] = ensemble_config(
+    def ensemble_configs(self, steps: Sequence[ModelConfig]) -> list[ModelConfig]:
+        """`<name>` and `<name>_full` over the named steps, ready to be written."""
+        return [
+            ensemble_config(
                 name,
+                steps=steps,
                 inputs=[IMAGE],
                 outputs=public,
-                steps=steps,
+                optional_inputs=public == self.full_answer,  # the embedding, which only this one returns
                 max_batch_size=self.bundle.spec.serving.max_batch_size,
             )
-        return configs
-
-    def shm_bytes(self) -> int:
-        """Shared memory of a Python-backend instance: twice a full batch, so that one is read while one is written.
-
-        A megabyte stands for an ordinary photograph; larger ones make the region grow once, and stay.
-        """
-        _, height, width = self.pixels.dims
-        image_bytes = 3 * height * width * 4 + (1 << 20)
-        megabytes = -(-2 * self.bundle.spec.serving.max_batch_size * image_bytes >> 20)
-        return megabytes << 20
+            for name, public in ((self.name, self.answer), (f"{self.name}_full", self.full_answer))
+        ]

@@ -73,7 +73,8 @@ def serve(
     and no temporary folder of the server is left. `log` keeps the server's own log.
 
     Raises:
-        ServingError: no server, a port in use, a model that does not load, or no answer within `timeout_s`.
+        ServingError: no server, one that cannot serve this lane, a port in use, a model that does not load, or no
+            answer within `timeout_s`.
         ManifestError: a file of the repository was changed.
     """
     Manifest.open(repository, kind="repository")
@@ -85,6 +86,11 @@ def serve(
         # Links to the checked files: the stubs write __pycache__ beside them, and a repository stays as it is.
         linked = shutil.copytree(repository.resolve(), workspace / "repository", copy_function=os.symlink)
         binary = find_tritonserver(workspace)
+        if lane.lane == "gpu" and binary.backend_directory is not None:
+            raise ServingError(
+                f"{repository}: a gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT nor "
+                f"NVIDIA's DALI backend; serve it in NVIDIA's image: build/container.py serve {repository} --run"
+            )
         progress(f"tritonserver {binary.path} ({binary.reason})")
         admin_key, shm_prefix = secrets.token_urlsafe(24), f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
         log = log or workspace / "tritonserver.log"
@@ -123,11 +129,13 @@ def command(
         "shm-region-prefix-name": shm_prefix,
         "shm-default-byte-size": str(lane.shm_default_bytes),
     }
+    tensorrt = ["--backend-config=tensorrt,version-compatible=true"] if lane.tensorrt_version_compatible else []
     return [
         str(binary.path),
         "--disable-auto-complete-config",  # what is served is what is written
         *(f"--{flag}={value}" for flag, value in flags.items()),
         *(f"--backend-config=python,{name}={value}" for name, value in backend_config.items()),
+        *tensorrt,
     ]
 
 

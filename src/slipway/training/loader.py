@@ -9,7 +9,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 from slipway.contract import Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.spec import Recipe
-from slipway.steps.preprocess_dali import INTERPOLATION, decode, fit, normalize
+from slipway.steps.dali_graph import INTERPOLATION, decode, fit, normalize
 
 
 def train_loader(

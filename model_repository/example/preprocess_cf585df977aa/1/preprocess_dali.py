@@ -1,7 +1,6 @@
-"""Encoded images to the network's input, by DALI: the one implementation of `preprocess.json`.
+"""Encoded images to the network's input and statuses: the guard, then the graph of `preprocess.json` in DALI.
 
-Validation, test, calibration and serving call `Preprocessor`; training builds its augmentation between `decode`
-and `normalize`. `config` is the content of `preprocess.json` everywhere.
+Validation, test, calibration and serving on the cpu lane call `Preprocessor`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,67 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nvidia.dali import fn, math, pipeline_def, types
+from nvidia.dali import fn, pipeline_def
 
 from . import guard
+from .dali_graph import preprocess
 
 MAX_BATCH_PIXELS = guard.DEFAULT_LIMITS.max_pixels
-INTERPOLATION = {"linear": types.INTERP_LINEAR, "cubic": types.INTERP_CUBIC}
-
-
-def decode(encoded: Any, config: Mapping[str, Any]) -> Any:
-    """Encoded bytes to RGB `UINT8 [h, w, 3]`, oriented by EXIF where the configuration says so."""
-    return fn.decoders.image(
-        encoded, device=config["decoder"], output_type=types.RGB, adjust_orientation=config["exif_orientation"]
-    )
-
-
-def fit(images: Any, config: Mapping[str, Any]) -> Any:
-    """Resize and centre `[h, w, 3]` in the input, then normalise: `FP32 [3, H, W]`.
-
-    Sizes and offsets are computed here as torchvision's Resize and CenterCrop do, since DALI's own rounding
-    differs by up to a pixel: `int(size * long / short)`, and an offset rounded half to even.
-    """
-    shape = images.shape(device="cpu")
-    size_hw, size_wh = fn.stack(shape[0], shape[1]), fn.stack(shape[1], shape[0])
-    input_hw = [config["input_height"], config["input_width"]]
-    target_hw = [round(side / config["crop_fraction"]) for side in input_hw]
-    crop = config["resize"] == "crop"
-    bound = math.max if crop else math.min  # cover the target, or stay inside it
-    new_hw = math.max(bound(_constant(target_hw[::-1]) * size_hw // size_wh, _constant(target_hw)), 1)
-    resized = fn.resize(
-        images,
-        size=fn.cast(new_hw, dtype=types.FLOAT),
-        interp_type=INTERPOLATION[config["interpolation"]],
-        antialias=config["antialias"],
-    )
-    if not crop:
-        return normalize(resized, config)
-    surplus_hw = new_hw - _constant(input_hw)
-    offset_hw = (surplus_hw + ((surplus_hw // 2) & 1)) // 2  # surplus / 2, rounded half to even
-    position_hw = offset_hw / math.max(surplus_hw, 1)
-    return normalize(resized, config, crop_pos_y=position_hw[0], crop_pos_x=position_hw[1])
-
-
-def _constant(values: Sequence[int]) -> Any:
-    return types.Constant(list(values), dtype=types.INT64)
-
-
-def normalize(images: Any, config: Mapping[str, Any], **crop_pos: Any) -> Any:
-    """Cut or pad to the input size, then `(x / 255 - mean) / std`: `UINT8 [h, w, 3]` to `FP32 [3, H, W]`."""
-    mean, std = np.array(config["mean"], np.float64), np.array(config["std"], np.float64)
-    return fn.crop_mirror_normalize(
-        images,
-        crop=(config["input_height"], config["input_width"]),
-        dtype=types.FLOAT,
-        output_layout="CHW",
-        mean=(mean * 255).tolist(),
-        std=(std * 255).tolist(),
-        rounding="round",
-        out_of_bounds_policy="pad" if config["resize"] == "pad" else "error",
-        fill_values=((config["pad_value"] / 255 - mean) / std).tolist(),
-        **crop_pos,
-    )
 
 
 class Preprocessor:
@@ -90,12 +34,12 @@ class Preprocessor:
         @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
             batch_size=max_batch_size,
             num_threads=threads,
-            device_id=None,
+            device_id=None if config["decoder"] == "cpu" else 0,  # `mixed` decodes on the first GPU
             prefetch_queue_depth=1,
         )
         def pipeline() -> Any:
             encoded = fn.external_source(name="encoded", batch=True, no_copy=True)
-            return fit(decode(encoded, config), config)
+            return preprocess(encoded, config)
 
         self._pipeline = pipeline()
         self._pipeline.build()
@@ -143,5 +87,5 @@ class Preprocessor:
     def _decode(self, images: Sequence[bytes]) -> npt.NDArray[np.float32]:
         self._pipeline.feed_input("encoded", [np.frombuffer(image, np.uint8) for image in images])
         (pixels,) = self._pipeline.run()
-        result: npt.NDArray[np.float32] = pixels.as_array()
+        result: npt.NDArray[np.float32] = pixels.as_cpu().as_array()
         return result

@@ -1,6 +1,7 @@
 """Triton's Python backend: pixels to logits and embedding (OpenVINO)."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from .engine_openvino import Engine
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
+        cache = os.environ.get("SLIPWAY_CACHE")
         self.engine = Engine(
             Path(__file__).parent / "model.onnx",
             arithmetic=parameters["arithmetic"]["string_value"],
             threads=int(parameters["threads"]["string_value"]),
+            cache=Path(cache) if cache else None,
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:

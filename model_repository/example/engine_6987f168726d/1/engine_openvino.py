@@ -1,0 +1,82 @@
+"""One graph in OpenVINO on the CPU, with its arithmetic pinned, and its compiled form kept for the next start."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+Float = npt.NDArray[np.float32]
+_HASH_BYTES = 32  # a blob file is the sha256 of what follows it
+
+
+class Engine:
+    """`FP32 [n, 3, H, W]` in, logits and embedding out.
+
+    Args:
+        graph: an ONNX file with input `pixels_nchw` and outputs `logits_nc` and `embedding_nd`.
+        arithmetic: `f32` or `bf16`; what layers without Q/DQ nodes compute in. OpenVINO would choose by itself
+            (BF16 where the processor has it), so it is always set, and read back.
+        threads: of this one engine.
+        cache: folder of compiled blobs, or None. A blob belongs to the graph's bytes, these settings, the OpenVINO
+            version and the processor; one that is damaged is compiled again. (OpenVINO's own CACHE_DIR goes by the
+            file's path, and takes a damaged blob as it is.)
+
+    Raises:
+        ValueError: OpenVINO did not take the arithmetic.
+    """
+
+    def __init__(self, graph: Path, *, arithmetic: str, threads: int, cache: Path | None = None) -> None:
+        settings = {
+            "INFERENCE_PRECISION_HINT": arithmetic,
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Pinned one-thread engines of several processes all sit on the first core.
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = _compile(graph, settings) if cache is None else _compile_once(graph, settings, cache)
+        taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if taken != arithmetic:
+            raise ValueError(f"{graph}: arithmetic {arithmetic} was asked for and OpenVINO runs {taken}")
+        self._request = compiled.create_infer_request()
+
+    def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`, copied out of OpenVINO's buffers."""
+        results = self._request.infer({"pixels_nchw": pixels_nchw}, share_inputs=True)
+        return results["logits_nc"], results["embedding_nd"]
+
+
+def _compile(graph: Path, settings: dict[str, Any]) -> Any:
+    return ov.Core().compile_model(str(graph), "CPU", settings)
+
+
+def _compile_once(graph: Path, settings: dict[str, Any], cache: Path) -> Any:
+    core = ov.Core()
+    processor = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    belongs_to = repr((ov.get_version(), processor, sorted(settings.items()))).encode()
+    blob = cache / f"{hashlib.sha256(graph.read_bytes() + belongs_to).hexdigest()}.blob"
+    data = blob.read_bytes() if blob.is_file() else b""
+    if hashlib.sha256(data[_HASH_BYTES:]).digest() == data[:_HASH_BYTES]:
+        return core.import_model(data[_HASH_BYTES:], "CPU", settings)
+    compiled = _compile(graph, settings)
+    try:
+        _write(blob, compiled.export_model().getvalue())
+    except OSError as error:  # a full or read-only disk costs the next start a second, and nothing else
+        print(f"{cache}: the compiled engine is not kept: {error}", file=sys.stderr)
+    return compiled
+
+
+def _write(blob: Path, data: bytes) -> None:
+    """Whole or not at all: several instances start at once."""
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    part = blob.with_suffix(f".{os.getpid()}")
+    try:
+        part.write_bytes(hashlib.sha256(data).digest() + data)
+        os.replace(part, blob)
+    finally:
+        part.unlink(missing_ok=True)

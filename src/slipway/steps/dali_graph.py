@@ -1,0 +1,82 @@
+"""`preprocess.json` as a graph of DALI, encoded images to the network's input: its one implementation.
+
+Training builds its augmentation between `decode` and `normalize`; calibration, evaluation and both lanes run
+`preprocess`. `config` is the content of `preprocess.json` everywhere.
+
+This file is copied into model repositories, and on the gpu lane imported outside a package: DALI alone, Python 3.10 to
+3.13.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nvidia.dali import fn, math, types
+
+INTERPOLATION = {"linear": types.INTERP_LINEAR, "cubic": types.INTERP_CUBIC}
+
+
+def preprocess(encoded: Any, config: Mapping[str, Any]) -> Any:
+    """Encoded bytes to the network's input `FP32 [3, H, W]`.
+
+    The image's size is read from its header, not from the decoded image: NVIDIA's backend runs every pipeline in the
+    older one of DALI's executors, where nothing comes back from the GPU, and sizes are computed on the CPU.
+    """
+    shape = fn.peek_image_shape(encoded, adjust_orientation=config["exif_orientation"])
+    return fit(decode(encoded, config), config, shape=shape)
+
+
+def decode(encoded: Any, config: Mapping[str, Any]) -> Any:
+    """Encoded bytes to RGB `UINT8 [h, w, 3]`, oriented by EXIF where the configuration says so."""
+    return fn.decoders.image(
+        encoded, device=config["decoder"], output_type=types.RGB, adjust_orientation=config["exif_orientation"]
+    )
+
+
+def fit(images: Any, config: Mapping[str, Any], *, shape: Any = None) -> Any:
+    """Resize and centre `[h, w, 3]` in the input, then normalise: `FP32 [3, H, W]`.
+
+    `shape` is that of `images` as `INT64 [3]` on the CPU; left out, it is taken from them.
+
+    Sizes and offsets are computed here as torchvision's Resize and CenterCrop do, since DALI's own rounding
+    differs by up to a pixel: `int(size * long / short)`, and an offset rounded half to even.
+    """
+    shape = images.shape(device="cpu") if shape is None else shape
+    size_hw, size_wh = fn.stack(shape[0], shape[1]), fn.stack(shape[1], shape[0])
+    input_hw = [config["input_height"], config["input_width"]]
+    target_hw = [round(side / config["crop_fraction"]) for side in input_hw]
+    crop = config["resize"] == "crop"
+    bound = math.max if crop else math.min  # cover the target, or stay inside it
+    new_hw = math.max(bound(_constant(target_hw[::-1]) * size_hw // size_wh, _constant(target_hw)), 1)
+    resized = fn.resize(
+        images,
+        size=fn.cast(new_hw, dtype=types.FLOAT),
+        interp_type=INTERPOLATION[config["interpolation"]],
+        antialias=config["antialias"],
+    )
+    if not crop:
+        return normalize(resized, config)
+    surplus_hw = new_hw - _constant(input_hw)
+    offset_hw = (surplus_hw + ((surplus_hw // 2) & 1)) // 2  # surplus / 2, rounded half to even
+    position_hw = offset_hw / math.max(surplus_hw, 1)
+    return normalize(resized, config, crop_pos_y=position_hw[0], crop_pos_x=position_hw[1])
+
+
+def _constant(values: Sequence[int]) -> Any:
+    return types.Constant(list(values), dtype=types.INT64)
+
+
+def normalize(images: Any, config: Mapping[str, Any], **crop_pos: Any) -> Any:
+    """Cut or pad to the input size, then `(x / 255 - mean) / std`: `UINT8 [h, w, 3]` to `FP32 [3, H, W]`."""
+    mean, std, pad_value = config["mean"], config["std"], config["pad_value"] / 255
+    return fn.crop_mirror_normalize(
+        images,
+        crop=(config["input_height"], config["input_width"]),
+        dtype=types.FLOAT,
+        output_layout="CHW",
+        mean=[255 * channel for channel in mean],
+        std=[255 * channel for channel in std],
+        rounding="round",
+        out_of_bounds_policy="pad" if config["resize"] == "pad" else "error",
+        fill_values=[(pad_value - mean[channel]) / std[channel] for channel in range(3)],
+        **crop_pos,
+    )

@@ -1,0 +1,67 @@
+"""Sealed engine folders of TensorRT around bytes that are openly no plan, to assemble gpu lanes of in tests."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import Bundle, Engine, EngineSettings, Manifest
+from slipway.contract.engine import plan_name
+from slipway.contract.files import sha256_bytes, sha256_file
+
+NOT_A_PLAN = b"These bytes are no TensorRT plan. They stand in for one in tests, and no runtime loads them.\n"
+UNCHANGED: Mapping[str, Any] = {}
+GRAPH = sha256_bytes(b"the graph that the stand-ins say they were compiled from")
+
+
+def stand_in_plan(
+    folder: Path,
+    bundle: Bundle,
+    *,
+    capability: str | None = "9.0",
+    verdict: str = "pass",
+    plan: Mapping[str, Any] | None = UNCHANGED,
+    data: bytes = NOT_A_PLAN,
+    **settings: Any,
+) -> Engine:
+    """Write and open an engine folder that is whole in everything but the plan itself.
+
+    `plan` changes keys of its plan settings (None: there are none), `settings` those of its engine.json.
+    """
+    folder.mkdir(parents=True)
+    (folder / plan_name(capability)).write_bytes(data)
+    shutil.copyfile(bundle.path / "decision.json", folder / "decision.json")
+    plan_settings = {
+        "version": "10.16.1.11",
+        "compute_capability": capability,
+        "batch_sizes": [1, 8, 8],
+        "optimization_level": 3,
+        "hardware_compatibility": "none",
+        "version_compatible": False,
+    }
+    text = {
+        "target": "tensorrt",
+        "precision": "int8",
+        "arithmetic": "typed",
+        "decoder": "mixed",
+        "classes": len(bundle.labels),
+        "embedding_size": 3,
+        "graph_sha256": GRAPH,
+        "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
+        "plan": None if plan is None else {**plan_settings, **plan},
+    }
+    EngineSettings.parse(text | settings, source="test").write(folder / "engine.json")
+    return seal(folder, bundle, verdict=verdict)
+
+
+def seal(folder: Path, bundle: Bundle, *, verdict: str = "pass") -> Engine:
+    """The folder's manifest anew, and the engine opened."""
+    Manifest.seal(
+        folder,
+        kind="engine",
+        name=bundle.spec.name,
+        bundle=bundle.id,
+        inputs={"bundle": sha256_file(bundle.path / "manifest.json")},
+        measured={"gate": {"verdict": verdict}},
+    )
+    return Engine.open(folder, bundle=bundle)

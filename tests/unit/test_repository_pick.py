@@ -1,0 +1,206 @@
+"""Which engines of a folder each lane takes, and what is said of the one that is missing."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from colours import COLOURS, copy_colours
+from conftest import run_script
+from plans import stand_in_plan
+
+from slipway.contract import Bundle, Choice, Manifest, RepositoryError, SlipwayError
+from slipway.contract.choice import Candidate
+from slipway.contract.files import sha256_bytes, sha256_file
+from slipway.repository import assemble, open_engines, pick_engines
+
+FP32 = "openvino-fp32"
+AGAIN = {"gate": {"verdict": "reference"}, "top1": 0.5}
+
+
+def with_choice(folder: Path, **changes: Any) -> Bundle:
+    """`colours` in `folder/colours`, its engine as `folder/engines/openvino-fp32`, and a choice of it."""
+    bundle = copy_colours(folder / "colours").bundle
+    shutil.copytree(folder / "colours/engine", folder / "engines" / FP32)
+    candidate = Candidate(
+        engine=FP32,
+        manifest_sha256=sha256_file(folder / "engines" / FP32 / "manifest.json"),
+        precision="fp32",
+        verdict="reference",
+        median_ms=1.5,
+        speed_to_fp32=1.0,
+        speed_low=0.9,
+        speed_high=1.1,
+    )
+    choice = Choice(
+        bundle=bundle.id,
+        chosen=FP32,
+        reason="the only one",
+        candidates=(candidate,),
+        rounds=3,
+        images_per_round=6,
+        threads=1,
+        machine="a processor",
+        versions={"openvino": "2026.4"},
+    )
+    choice.model_copy(update=changes).write(folder / "engines/choice.json")
+    return bundle
+
+
+def test_the_cpu_lane_takes_the_chosen_engine_and_records_the_choice(tmp_path: Path) -> None:
+    classifier = pick_engines(with_choice(tmp_path), tmp_path / "engines", lane="cpu")
+    assert classifier.engine.path == tmp_path / "engines" / FP32
+    assemble([classifier], tmp_path / "out")
+    manifest = Manifest.open(tmp_path / "out", kind="repository")
+    assert manifest.inputs["colours/choice"] == sha256_file(tmp_path / "engines/choice.json")
+    assert manifest.measured == {"colours": {"choice": json.loads((tmp_path / "engines/choice.json").read_text())}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bundle": sha256_bytes(b"another")}, "measured on bundle [0-9a-f]{12}, and the bundle given is"),
+        ({"chosen": "openvino-int8"}, "chose 'openvino-int8', which is none of its candidates"),
+        ({"chosen": "../engines/openvino-fp32"}, "which is none of its candidates"),
+        ({"chosen": ".."}, "which is none of its candidates"),
+    ],
+)
+def test_a_choice_of_something_else_is_refused_with_the_command_that_measures_again(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    bundle = with_choice(tmp_path, **changes)
+    with pytest.raises(RepositoryError, match=f"choice.json: .*{message}.*build/choose.py .*--engines"):
+        pick_engines(bundle, tmp_path / "engines", lane="cpu")
+
+
+def test_an_engine_that_was_compiled_again_since_is_refused(tmp_path: Path) -> None:
+    bundle = with_choice(tmp_path)
+    engine = tmp_path / "engines" / FP32
+    Manifest.seal(engine, kind="engine", name="colours", bundle=bundle.id, measured=AGAIN)
+    with pytest.raises(RepositoryError, match=r"openvino-fp32: compiled again since .*choice.json was measured"):
+        pick_engines(bundle, tmp_path / "engines", lane="cpu")
+
+
+def test_a_folder_without_a_choice_names_the_command_that_measures(tmp_path: Path) -> None:
+    bundle = with_choice(tmp_path)
+    (tmp_path / "engines/choice.json").unlink()
+    with pytest.raises(RepositoryError, match=r"no choice.json, .*run build/choose.py .*colours/bundle --engines"):
+        pick_engines(bundle, tmp_path / "engines", lane="cpu")
+
+
+def test_a_folder_without_engines_names_the_command_that_compiles(tmp_path: Path) -> None:
+    bundle = Bundle.open(COLOURS / "bundle")
+    with pytest.raises(RepositoryError, match=r"no engine of the cpu lane; make it with build/compile.py .*--graphs"):
+        pick_engines(bundle, tmp_path, lane="cpu")
+
+
+def plans(folder: Path, precisions: list[str], *built: tuple[str, str, str]) -> Bundle:
+    """`colours` with a spec that lists `precisions`, and a stand-in for each (precision, capability, verdict)."""
+    bundle = copy_colours(folder / "colours", spec={"precisions": precisions}).bundle
+    for precision, capability, verdict in built:
+        name = f"tensorrt-{precision}-sm{capability.replace('.', '')}"
+        stand_in_plan(folder / name, bundle, capability=capability, verdict=verdict, precision=precision)
+    return bundle
+
+
+@pytest.mark.parametrize(
+    ("precisions", "built", "taken"),
+    [
+        (["int8"], [("int8", "9.0", "pass")], {"tensorrt-int8-sm90"}),
+        (
+            ["fp16", "int8"],
+            [("int8", "8.9", "pass"), ("int8", "9.0", "pass"), ("fp16", "9.0", "pass")],
+            {"tensorrt-int8-sm89", "tensorrt-int8-sm90"},
+        ),
+        (["int8", "fp16"], [("int8", "9.0", "fail"), ("fp16", "9.0", "pass")], {"tensorrt-fp16-sm90"}),
+        (
+            ["int8", "fp16"],
+            [("int8", "8.9", "fail"), ("int8", "9.0", "pass"), ("fp16", "8.9", "pass"), ("fp16", "9.0", "pass")],
+            {"tensorrt-fp16-sm89", "tensorrt-fp16-sm90"},
+        ),
+        (["fp16"], [("int8", "9.0", "pass"), ("fp16", "9.0", "pass")], {"tensorrt-fp16-sm90"}),
+    ],
+)
+def test_the_gpu_lane_takes_the_fastest_listed_precision_of_which_every_plan_passed(
+    precisions: list[str], built: list[tuple[str, str, str]], taken: set[str], tmp_path: Path
+) -> None:
+    bundle = plans(tmp_path, precisions, *built)
+    classifier = pick_engines(bundle, tmp_path, lane="gpu")
+    assert {engine.path.name for engine in classifier.engines} == taken
+    assert assemble([classifier], tmp_path / "out", lane="gpu").lane == "gpu"
+
+
+MAKE = r"build/container.py compile .*--graphs .*graphs --out .* --run .*build/compile.py .*--target tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("precisions", "built", "message"),
+    [
+        (["int8"], [], f"no TensorRT plan of int8 to serve, it is not there; make it .*{MAKE}"),
+        (["int8", "fp32"], [("fp16", "9.0", "pass")], f"no TensorRT plan of int8, fp32 to serve.*{MAKE}"),
+        (
+            ["int8"],
+            [("int8", "9.0", "fail")],
+            rf"the accuracy gates say {{'tensorrt-int8-sm90': 'fail'}}; make it .*{MAKE}",
+        ),
+        (
+            ["bf16"],
+            [("int8", "9.0", "pass")],
+            "the spec lists bf16 alone, and the gpu lane serves one of int8, fp16, fp32",
+        ),
+    ],
+)
+def test_a_missing_plan_is_named_with_the_command_that_makes_it(
+    precisions: list[str], built: list[tuple[str, str, str]], message: str, tmp_path: Path
+) -> None:
+    bundle = plans(tmp_path, precisions, *built)
+    with pytest.raises(RepositoryError, match=message):
+        pick_engines(bundle, tmp_path, lane="gpu")
+
+
+def test_a_proof_of_tensorrt_rtx_is_not_taken_for_a_plan(tmp_path: Path) -> None:
+    bundle = plans(tmp_path, ["int8"])
+    stand_in_plan(tmp_path / "tensorrt_rtx-int8", bundle, capability=None, target="tensorrt_rtx", verdict="proof only")
+    with pytest.raises(RepositoryError, match="no TensorRT plan of int8 to serve, it is not there"):
+        pick_engines(bundle, tmp_path, lane="gpu")
+
+
+@pytest.mark.parametrize(("lane", "command"), [("cpu", "build/compile.py .*--graphs"), ("gpu", MAKE)])
+def test_an_engine_that_was_named_and_is_not_there_is_named_with_the_command_that_makes_it(
+    lane: Any, command: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RepositoryError, match=f"sm90: no such engine; make it .*{command}"):
+        open_engines(Bundle.open(COLOURS / "bundle"), [tmp_path / "tensorrt-int8-sm90"], lane=lane)
+
+
+def test_the_script_assembles_what_was_chosen_into_the_lane_s_folder(tmp_path: Path) -> None:
+    with_choice(tmp_path)
+    done = run_script("build/assemble.py", "colours/bundle", "--engines", "engines", "--json", cwd=tmp_path)
+    assert "chosen: the only one" in done.stdout
+    assert "next: python -m slipway.serving model_repository/cpu" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["lane"] == "cpu"
+    Manifest.open(tmp_path / "model_repository/cpu", kind="repository")
+
+
+def test_the_script_assembles_named_plans_into_the_gpu_lane(tmp_path: Path) -> None:
+    plans(tmp_path, ["int8"], ("int8", "9.0", "pass"), ("int8", "8.9", "pass"))
+    named = [part for cc in (90, 89) for part in ("--engine", f"tensorrt-int8-sm{cc}")]
+    done = run_script("build/assemble.py", "colours/bundle", *named, "--lane", "gpu", cwd=tmp_path)
+    assert "next: build/container.py serve model_repository/gpu" in done.stdout
+    manifest = Manifest.open(tmp_path / "model_repository/gpu", kind="repository")
+    assert manifest.inputs.keys() == {"colours/bundle", "colours/engine_sm90", "colours/engine_sm89"}
+
+
+@pytest.mark.parametrize("options", [[], ["--engine", "a", "--engines", "b"]])
+def test_the_script_wants_engines_one_way_or_the_other(options: list[str], tmp_path: Path) -> None:
+    done = run_script("build/assemble.py", "bundle", *options, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "--engine" in done.stderr
+
+
+def test_a_broken_choice_is_named(tmp_path: Path) -> None:
+    bundle = with_choice(tmp_path)
+    (tmp_path / "engines/choice.json").write_text("{")
+    with pytest.raises(SlipwayError, match=r"choice.json: not valid JSON"):
+        pick_engines(bundle, tmp_path / "engines", lane="cpu")
