@@ -110,7 +110,7 @@ def test_every_test_image_gets_the_label_from_onnx_that_torch_gives_it(
     digits: Path, bundle: Bundle, dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = Spec.read(digits / RUN / "checkpoint/spec.json")
-    network = Network(spec.backbone, classes=10, pretrained=False)
+    network = Network(spec.backbone, classes=10, pretrained=False, input_size=(64, 64))
     network.load_state_dict(load_file(digits / RUN / "checkpoint/model.safetensors"))
     network.eval()
 

@@ -17,9 +17,9 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import sha256_bytes
 from slipway.contract.spec import Calibration, Data
 from slipway.steps import guard
+from slipway.training.bundle import sample
 from slipway.training.dataset import scan
 from slipway.training.demo_data import SIDES_PX, write_digits
-from slipway.training.export import sample
 
 SPLITS = ("train", "validation", "test")
 PNG = encode(Image.new("RGB", (2, 2)), "PNG")
@@ -105,6 +105,30 @@ def test_one_image_in_two_classes_is_an_error_that_names_both_files(two_classes:
     (two_classes / "dog/same.png").write_bytes(unique(3))
     with pytest.raises(DataError, match=r"cat/0003\.png and dog/same\.png are the same image in two classes"):
         scan(data(two_classes))
+
+
+def test_given_labels_number_the_classes_and_change_nothing_else(two_classes: Path) -> None:
+    by_folder, given = scan(data(two_classes)), scan(data(two_classes), labels=("dog", "cat"))
+    assert (by_folder.labels, given.labels) == (("cat", "dog"), ("dog", "cat"))
+    assert {image.path: given.labels[image.class_id] for image in given.images} == {
+        image.path: by_folder.labels[image.class_id] for image in by_folder.images
+    }
+    assert {image.path.split("/")[0] for image in given.images if image.class_id == 0} == {"dog"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("cat", "dog", "owl"), r"the class folders are not the labels; .*\n  labels without a folder: 'owl'$"),
+        (("cat",), r"\n  folders without a label: 'dog'$"),
+        (("cat", "Dog"), r"\n  labels without a folder: 'Dog'\n  folders without a label: 'dog'$"),
+        (("cat", "dog", "../data/dog"), r"\n  labels without a folder: '\.\./data/dog'$"),
+        (("cat", "dog", *map(str, range(12))), r"without a folder: '0', .*, '9' …$"),
+    ],
+)
+def test_folders_that_are_not_the_labels_are_named(labels: tuple[str, ...], message: str, two_classes: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        scan(data(two_classes), labels=labels)
 
 
 def test_hidden_files_and_folders_and_files_beside_the_classes_are_passed_over(two_classes: Path) -> None:

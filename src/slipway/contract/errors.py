@@ -4,7 +4,7 @@ SlipwayError
 ├── SpecError               something that a user wrote (spec, option, name) is not allowed
 ├── DataError               the images are missing, unreadable or too few
 ├── ManifestError           a file is missing or is not the one its manifest names
-├── ExportError             the exported graph does not do what the trained network does
+├── ExportError             a graph that cannot be served, or does not do what the trained network does
 ├── QuantizeError           the graph could not be quantised as asked
 ├── CompileError            a graph could not be compiled for a target
 ├── GateError               a gate did not pass: it failed, or could not tell
@@ -33,7 +33,7 @@ class ManifestError(SlipwayError):
 
 
 class ExportError(SlipwayError):
-    """An exported graph that disagrees with the network it came from."""
+    """A graph that cannot be served, or that disagrees with the network it came from."""
 
 
 class QuantizeError(SlipwayError):

@@ -41,7 +41,7 @@ class Data(Contract):
 
 
 class Backbone(Contract):
-    """A timm model."""
+    """A timm model; for an imported ONNX file, a name for it."""
 
     name: str = Field(min_length=1)
     pretrained: bool = True

@@ -1,4 +1,4 @@
-"""From a spec and class folders to a bundle."""
+"""From a spec and class folders, or from a network that exists already, to a bundle."""
 
 import logging
 
@@ -8,5 +8,6 @@ logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 # ruff: noqa: E402
 from slipway.training.export import export
 from slipway.training.fit import train
+from slipway.training.importing import complete_spec, import_onnx, import_timm
 
-__all__ = ["export", "train"]
+__all__ = ["complete_spec", "export", "import_onnx", "import_timm", "train"]

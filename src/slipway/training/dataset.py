@@ -1,7 +1,7 @@
 """Class folders to a `Dataset`: every image read, checked and put into exactly one split."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sklearn.model_selection import train_test_split
@@ -16,14 +16,14 @@ from slipway.steps import guard
 SHOWN = 10  # faults listed in one error
 
 
-def scan(data: Data) -> Dataset:
-    """Read the class folders below `data.root`; classes are numbered by sorted folder name.
+def scan(data: Data, *, labels: Sequence[str] | None = None) -> Dataset:
+    """Read the class folders below `data.root`; classes are numbered as in `labels`, else by sorted folder name.
 
     Equal files get one split, so no image is in two. Hidden files and folders are passed over.
 
     Raises:
-        DataError: no such folder, fewer than two classes, a class too small to be in every split, images that
-            serving would refuse, or one image in two classes.
+        DataError: no such folder, fewer than two classes, folders that are not the labels, a class too small to be in
+            every split, images that serving would refuse, or one image in two classes.
     """
     root = Path(data.root)
     if not root.is_dir():
@@ -32,23 +32,39 @@ def scan(data: Data) -> Dataset:
     if len(folders) < 2:
         found = ", ".join(folder.name for folder in folders) or "none"
         raise DataError(f"{root}: class folders found: {found}; a classifier needs at least two")
-    labels = check_labels([folder.name for folder in folders], source=str(root))
+    names = check_labels([folder.name for folder in folders], source=str(root))
+    if labels is None:
+        labels = names
+    elif set(labels) != set(names):
+        raise DataError(_explain_labels(root, labels, names))
     files = [
         (path.relative_to(root).as_posix(), class_id)
-        for class_id, folder in enumerate(folders)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        for class_id, label in enumerate(labels)
+        for path in sorted((root / label).rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root / label).parts)
     ]
     hashes = _read(root, files)
     splits = _split(hashes, dict(files), labels, data)
     return Dataset(
         root=data.root,
-        labels=labels,
+        labels=tuple(labels),
         images=tuple(
             LabelledImage(path=path, class_id=class_id, sha256=hashes[path], split=splits[hashes[path]])
             for path, class_id in files
         ),
     )
+
+
+def _explain_labels(root: Path, labels: Sequence[str], names: Sequence[str]) -> str:
+    lines = [
+        f"{what}: {', '.join(map(repr, found[:SHOWN]))}{' …' if len(found) > SHOWN else ''}"
+        for what, found in (
+            ("labels without a folder", [label for label in labels if label not in names]),
+            ("folders without a label", [name for name in names if name not in labels]),
+        )
+        if found
+    ]
+    return f"{root}: the class folders are not the labels; rename, add or remove some:\n  " + "\n  ".join(lines)
 
 
 def _read(root: Path, files: Iterable[tuple[str, int]]) -> dict[str, str]:
@@ -67,7 +83,7 @@ def _read(root: Path, files: Iterable[tuple[str, int]]) -> dict[str, str]:
     return hashes
 
 
-def _split(hashes: dict[str, str], class_ids: dict[str, int], labels: tuple[str, ...], data: Data) -> dict[str, Split]:
+def _split(hashes: dict[str, str], class_ids: dict[str, int], labels: Sequence[str], data: Data) -> dict[str, Split]:
     """sha256 to split, seeded and stratified."""
     classes: dict[str, int] = {}
     for path, digest in hashes.items():

@@ -38,7 +38,10 @@ def train(spec: Spec, out: Path) -> Manifest:
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
     dataset = scan(spec.data)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
-    network = Network(spec.backbone, classes=len(dataset.labels), pretrained=spec.backbone.pretrained)
+    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
+    network = Network(
+        spec.backbone, classes=len(dataset.labels), pretrained=spec.backbone.pretrained, input_size=input_size
+    )
     _check_input_size(network, spec)
     started = time.monotonic()
     with complete_folder(out) as staging:

@@ -1,0 +1,184 @@
+"""A bundle folder around a graph, for export and import: decision, evaluation, calibration sample."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slipway.contract import DataError, Decision, ExportError, Manifest, Spec, bundle_id, write_labels
+from slipway.contract.bundle import CalibrationImage, CalibrationList
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.files import complete_folder
+from slipway.contract.spec import Calibration
+from slipway.evaluation.confidence import fit_temperature
+from slipway.evaluation.metrics import evaluate
+from slipway.evaluation.plots import plot_confusion
+from slipway.evaluation.predict import Network, Predictions, predict
+from slipway.steps.engine_openvino import Engine
+from slipway.steps.postprocess import Postprocessor
+
+MAX_LOGIT_DIFFERENCE = 1e-2  # FP32 in another order of summation; a wrong graph is off by far more
+LIBRARIES = ("onnx", "openvino", "nvidia-dali-cuda130", "scikit-learn")
+
+
+def write_bundle(
+    out: Path,
+    *,
+    spec: Spec,
+    dataset: Dataset,
+    write_graph: Callable[[Path], None],
+    reference: Network | None,
+    inputs: Mapping[str, str],
+    libraries: Sequence[str],
+    measured: Mapping[str, Any],
+) -> Manifest:
+    """Write the bundle `out`, whole or not at all.
+
+    Args:
+        write_graph: writes the FP32 graph to the path that it is given.
+        reference: the network that the graph was made from, to compare it with on the test split.
+        inputs: sha256 of what the network was read from, by name.
+        libraries: distributions that made the graph; their versions are recorded.
+        measured: what else the manifest records.
+
+    Raises:
+        ExportError: the graph and `reference` disagree on the test split, or the graph's answers are not finite.
+        DataError: too few images for the calibration sample that the spec asks for, or one that is refused.
+    """
+    with complete_folder(out) as staging:
+        spec.write(staging / "spec.json")
+        dataset.write(staging / DATASET)
+        spec.preprocess.write(staging / "preprocess.json")
+        write_labels(dataset.labels, staging / "labels.txt")
+        _write_calibration(staging, dataset, spec.calibration)
+        write_graph(staging / "model.onnx")
+        validation, test, difference = _predict(spec, dataset, staging / "model.onnx", reference)
+        decision = _decide(spec, validation)
+        decision.write(staging / "decision.json")
+        evaluation = _evaluate(test, decision, dataset.labels)
+        (staging / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+        plot_confusion(np.array(evaluation["confusion"]), dataset.labels, staging / "confusion_matrix.png")
+        return Manifest.seal(
+            staging,
+            kind="bundle",
+            name=spec.name,
+            bundle=bundle_id(staging),
+            inputs=inputs,
+            libraries=(*LIBRARIES, *libraries),
+            seed=spec.calibration.seed,
+            measured={
+                **measured,
+                **difference,
+                "temperature": decision.temperature,
+                **{name: evaluation[name] for name in ("images", "top1", "macro_f1", "ece", "ece_uncalibrated")},
+            },
+        )
+
+
+def _predict(
+    spec: Spec, dataset: Dataset, graph: Path, reference: Network | None
+) -> tuple[Predictions, Predictions, dict[str, float]]:
+    """The graph on the validation and the test split, and how far it is from `reference`."""
+    engine = Engine(graph, arithmetic="f32", threads=spec.serving.threads)
+    options: dict[str, Any] = {"preprocess": spec.preprocess, "batch_size": spec.serving.max_batch_size}
+    test = predict(engine.run, dataset, dataset.of("test"), what="test split, ONNX", **options)
+    difference = {}
+    if reference is not None:
+        expected = predict(reference, dataset, dataset.of("test"), what="test split, torch", **options)
+        difference["max_logit_difference"] = _compare(test, expected)
+    validation = predict(engine.run, dataset, dataset.of("validation"), what="validation split", **options)
+    for predictions in (test, validation):
+        _check_finite(predictions)
+    return validation, test, difference
+
+
+def _compare(onnx: Predictions, reference: Predictions) -> float:
+    """The largest logit difference between ONNX and torch, when every label is the same."""
+    difference = float(np.abs(onnx.logits_nc - reference.logits_nc).max())
+    flipped = np.flatnonzero(onnx.logits_nc.argmax(axis=1) != reference.logits_nc.argmax(axis=1))
+    if len(flipped) or not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is not within it
+        names = ", ".join(onnx.images[row].path for row in flipped[:5])
+        raise ExportError(
+            f"ONNX and torch disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
+            f"{difference:.2g} (allowed: 0 labels, {MAX_LOGIT_DIFFERENCE:g}); this backbone does not export faithfully"
+        )
+    return difference
+
+
+def _check_finite(predictions: Predictions) -> None:
+    finite_n = np.isfinite(predictions.logits_nc).all(axis=1) & np.isfinite(predictions.embedding_nd).all(axis=1)
+    if not finite_n.all():
+        rows = np.flatnonzero(~finite_n)
+        names = ", ".join(predictions.images[row].path for row in rows[:5])
+        raise ExportError(
+            f"the network answers NaN or infinity for {len(rows)} of {len(finite_n)} images ({names}); look at its "
+            "weights, and at preprocess.mean and preprocess.std"
+        )
+
+
+def _decide(spec: Spec, validation: Predictions) -> Decision:
+    policy = spec.decision
+    return Decision.parse(
+        {
+            "task": spec.task,
+            "top_k": policy.top_k,
+            "temperature": fit_temperature(validation.logits_nc, validation.truth_n),
+            "unknown": None if policy.unknown_threshold is None else {"threshold": policy.unknown_threshold},
+        },
+        source="decision.json",
+    )
+
+
+def _evaluate(test: Predictions, decision: Decision, labels: tuple[str, ...]) -> dict[str, Any]:
+    """The test split as served, in FP32 by OpenVINO; `ece_uncalibrated` is the same at temperature 1."""
+    status_n = np.zeros(len(test.images), np.int32)
+    raw = Postprocessor({**decision.model_dump(), "temperature": 1.0}, labels).run(test.logits_nc, status_n)
+    answers = Postprocessor(decision.model_dump(), labels).run(test.logits_nc, status_n)
+    uncalibrated = evaluate(raw.probability_nc, test.truth_n, labels)["ece"]
+    return {
+        "split": "test",
+        "arithmetic": "f32",
+        "ece_uncalibrated": uncalibrated,
+        **evaluate(answers.probability_nc, test.truth_n, labels),
+    }
+
+
+def _write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration) -> None:
+    """Copy a seeded, stratified sample of the train split; its list is part of the bundle's id."""
+    images: list[CalibrationImage] = []
+    (bundle / "calibration").mkdir()
+    for image in sample(dataset.of("train"), calibration):
+        suffix = Path(image.path).suffix.lower()
+        name = f"{len(images):05d}{suffix if re.fullmatch(r'[.][0-9a-z]+', suffix) else '.image'}"
+        (bundle / "calibration" / name).write_bytes(dataset.load(image))
+        images.append(CalibrationImage(file=name, class_id=image.class_id, sha256=image.sha256))
+    CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
+
+
+def sample(train: list[LabelledImage], calibration: Calibration) -> list[LabelledImage]:
+    """`calibration.images` of `train`, drawn with the seed, in the classes' proportions.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    if len(train) < calibration.images:
+        raise DataError(
+            f"calibration.images: {calibration.images} asked for, and the train split has {len(train)}; add images, or "
+            "write a smaller number into the spec"
+        )
+    rng = np.random.default_rng(calibration.seed)
+    drawn: list[LabelledImage] = []
+    by_class = groupby(sorted(train, key=lambda image: (image.class_id, image.path)), key=lambda image: image.class_id)
+    seen = 0
+    for _, group in by_class:
+        images = list(group)
+        seen += len(images)
+        # Cumulative rounding: every class gets its share to within one image, and the total is exact.
+        share = round(seen * calibration.images / len(train)) - len(drawn)
+        drawn += [images[i] for i in rng.permutation(len(images))[:share]]
+    return sorted(drawn, key=lambda image: image.path)

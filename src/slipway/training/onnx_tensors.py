@@ -1,0 +1,163 @@
+"""Which tensors of a team's graph are pixels, logits and embedding; and the graph cut down to these, with our names."""
+
+from collections.abc import Iterator, Mapping
+
+import onnx
+
+from slipway.contract import ExportError
+from slipway.onnx_graph import INPUT, OUTPUTS, producers
+
+PROBABILITIES = ("Softmax", "Sigmoid", "HardSigmoid")
+BETWEEN = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Dropout", "LogSoftmax")
+"""What may stand between the head's matrix product and the logits. Softmax of LogSoftmax is Softmax."""
+
+
+def find_input(graph: onnx.GraphProto, input_size: tuple[int, int]) -> str:
+    """The name of the one input. Raises ExportError where it is not `FP32 [n, 3, *input_size]`."""
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        found = ", ".join(map(_describe, inputs)) or "none"
+        raise ExportError(f"{len(inputs)} inputs ({found}); export it with one, FP32 [n, 3, H, W]")
+    (value,) = inputs
+    shape, described, size = _shape(value), f"the input is {_describe(value)}", "x".join(map(str, input_size))
+    if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        raise ExportError(f"{described}; export it with an FP32 input, other precisions are made from it")
+    if len(shape) != 4:
+        raise ExportError(f"{described}; export it with [n, 3, H, W]")
+    if shape[3] == 3 and shape[1] != 3:
+        raise ExportError(f"{described}, channels last; export it with [n, 3, H, W] (tf2onnx: --inputs-as-nchw)")
+    if isinstance(shape[1], int) and shape[1] != 3:
+        raise ExportError(f"{described}; images have 3 channels here, RGB: export it with [n, 3, H, W]")
+    if isinstance(shape[0], int):
+        raise ExportError(
+            f"{described}, a fixed batch of {shape[0]}; export it with a dynamic one (torch.onnx.export: "
+            "dynamic_shapes, or dynamic_axes where it has no dynamo)"
+        )
+    if any(isinstance(side, int) and side != wanted for side, wanted in zip(shape[2:], input_size, strict=True)):
+        raise ExportError(
+            f"{described}, and preprocess makes {size} pixels: change preprocess.input_height and input_width, or "
+            "export it for that size"
+        )
+    return str(value.name)
+
+
+def find_outputs(graph: onnx.GraphProto, logits: str | None, embedding: str | None) -> tuple[str, str]:
+    """The names of logits and embedding: those given, or found. Raises ExportError where one has to be given."""
+    made_by = producers(graph)
+    outputs = [value.name for value in graph.output]
+    described = ", ".join(map(_describe, graph.output))
+    for option, name in (("--logits", logits), ("--embedding", embedding)):
+        if name is not None and name not in made_by:
+            raise ExportError(f"{option} {name}: the graph computes no such tensor; its outputs are {described}")
+    if logits is None and OUTPUTS[0] not in outputs and len(outputs) != 1:
+        raise ExportError(f"{len(outputs)} outputs ({described}); say which are the logits: --logits NAME")
+    logits = logits or (OUTPUTS[0] if OUTPUTS[0] in outputs else outputs[0])
+    last = made_by.get(logits)
+    while last is not None and last.op_type in ("Identity", "Cast", "Reshape", "Flatten", "Squeeze"):
+        last = made_by.get(last.input[0])
+    if last is not None and last.op_type in PROBABILITIES:
+        raise ExportError(
+            f"{logits} ends in {last.op_type}: probabilities, where the decision's temperature needs logits; take what "
+            f"goes into it: --logits {last.input[0]}, or export the network without it"
+        )
+    if embedding is None:
+        embedding = OUTPUTS[1] if OUTPUTS[1] in outputs else _head_input(graph, made_by, logits)
+    if embedding is None or embedding == logits:
+        raise ExportError(
+            f"what the last matrix product before {logits} sees was not found, so say which tensor [n, d] is the "
+            f"embedding: --embedding NAME (the outputs are {described}; any other tensor of the graph may be named)"
+        )
+    return logits, embedding
+
+
+def _head_input(graph: onnx.GraphProto, made_by: Mapping[str, onnx.NodeProto], logits: str) -> str | None:
+    """What the last Gemm or MatMul with constant weights before `logits` multiplies; None where there is none."""
+    constant = {tensor.name for tensor in graph.initializer} | {""}
+    for node in graph.node:  # in an order in which each comes after what it reads
+        if all(name in constant for name in node.input) and not list(subgraphs(node)):
+            constant.update(node.output)
+    name = logits
+    while (node := made_by.get(name)) is not None:
+        variable = [given for given in node.input if given not in constant]
+        if node.op_type in ("Gemm", "MatMul"):
+            return str(node.input[0]) if variable == [node.input[0]] else None
+        if node.op_type not in BETWEEN or len(variable) != 1:
+            return None
+        (name,) = variable
+    return None
+
+
+def rename(graph: onnx.GraphProto, tensors: Mapping[str, str]) -> None:
+    """Give tensors our names; another that bears one of them makes way."""
+    names = {ours: f"{ours}_given" for ours in tensors} | {given: ours for ours, given in tensors.items()}
+
+    def rename(graph: onnx.GraphProto) -> None:
+        for value in (*graph.input, *graph.output, *graph.initializer):
+            value.name = names.get(value.name, value.name)
+        for node in graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
+            for inner in subgraphs(node):
+                rename(inner)
+
+    del graph.value_info[:]  # may hold a batch that was fixed, and is inferred anew
+    rename(graph)
+
+
+def declare(graph: onnx.GraphProto, input_size: tuple[int, int], sizes: tuple[int | None, int | None]) -> None:
+    """Make our three tensors the graph's input and outputs; `sizes` are classes and embedding, where known."""
+
+    def value(name: str, *shape: int | None) -> onnx.ValueInfoProto:
+        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", *shape])
+
+    del graph.input[:], graph.output[:]
+    graph.input.append(value(INPUT, 3, *input_size))
+    graph.output.extend(value(name, size) for name, size in zip(OUTPUTS, sizes, strict=True))
+
+
+def prune(graph: onnx.GraphProto) -> None:
+    """Remove nodes and weights that neither output needs, in place."""
+    needed, kept = set(OUTPUTS), []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_reads(node))
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    if INPUT not in needed:
+        raise ExportError("neither logits nor embedding depend on the input; name other tensors")
+    nodes = kept[::-1]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(weights)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from all_nodes(inner)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Every name that `node` reads, those of its branches and bodies included."""
+    yield from node.input
+    for inner in subgraphs(node):
+        yield from (value.name for value in inner.output)
+        for nested in inner.node:
+            yield from _reads(nested)
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    dims = value.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    dtype = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+    return f"{value.name} {dtype} [{', '.join(map(str, _shape(value)))}]"
