@@ -4,9 +4,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+RUNS ?= $(dir $(wildcard runs/*/bundle))
+TARGETS ?= openvino tensorrt_rtx
+REPOSITORY ?= model_repository/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test check engines doctor matrix lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -18,6 +21,15 @@ demo: setup ## digits to INT8 answers from Triton and a P99 figure, on this mach
 
 test: setup ## unit, parity and serving tests, against the real tritonserver
 	$(BIN)/python -m pytest
+
+engines: setup ## every graph, engine and plan of RUNS that is not current: make engines RUNS="runs/a runs/b" TARGETS=openvino
+	$(BIN)/python build/engines.py $(RUNS) --target $(TARGETS)
+
+doctor: setup ## what of REPOSITORY would load on this machine, and why not: make doctor REPOSITORY=model_repository/gpu
+	$(BIN)/python build/doctor.py $(REPOSITORY)
+
+matrix: setup ## every backbone through every compiler, written to docs/backbones.md (about half an hour)
+	$(BIN)/python benchmarks/backbones.py --page docs/backbones.md
 
 check: setup ## ruff, mypy strict on src, and the direction of imports
 	$(BIN)/ruff check .
@@ -31,7 +43,7 @@ lock: setup ## requirements.lock anew from pyproject.toml
 	  -o requirements.lock
 
 clean: ## remove what demo, test and check wrote; .venv stays
-	rm -rf runs model_repository/cpu .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf runs model_repository/cpu model_repository/gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(INSTALLED): requirements.lock

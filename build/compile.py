@@ -1,60 +1,114 @@
 #!/usr/bin/env python3
-"""Compile a bundle's graphs to engines, evaluate each on the whole test split, and gate it against FP32."""
+"""Compile a bundle's graphs to engines of one target, evaluate each on the whole test split, and gate it."""
 
 import argparse
 import json
 from pathlib import Path
 
-from slipway.contract import Bundle, GateError, Manifest, ManifestError
+from slipway.contract import Bundle, CompileError, Engine, GateError
 from slipway.contract.cli import run
 
 EPILOG = """example:
   build/compile.py runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines
+  build/compile.py runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines --target tensorrt_rtx
 
-FP32 is always built: it is what the others are compared with, image by image. The verdict is pass, fail, or too few
-images to tell; only pass exits with 0. An engine that did not pass is written for inspection and never assembled."""
+targets:
+  openvino      the cpu lane, on this machine
+  tensorrt      the gpu lane; needs the GPU that serves: build/container.py compile prints how
+  tensorrt_rtx  proof without a GPU that a graph compiles, and its size; never served
+
+OpenVINO FP32 is always built first: it is what the others are compared with, image by image. The verdict is pass, fail,
+or too few images to tell. An engine that did not pass is written for inspection and never assembled. The exit code is 0
+when at least one precision that the spec lists passed."""
 FLIPS_SHOWN = 20
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.engines import PASS, build_engine  # not at the top: --help needs no library
+    from slipway.engines import COMPILED, build_engine  # not at the top: --help needs no library
 
-    bundle = Bundle.open(arguments.bundle)
-    reference, _ = build_engine(
-        bundle, bundle.path / "model.onnx", arguments.out / "openvino-fp32", precision="fp32", reference=None
+    bundle, options = (
+        Bundle.open(arguments.bundle),
+        {"target": arguments.target, "timing_cache": arguments.timing_cache},
     )
-    print(f"{reference.path}: top-1 {reference.manifest.measured['top1']:.2%} (the reference)")
-    gates = {}
-    for precision in bundle.spec.precisions:
-        if precision == "fp32":
+    reference = reference_engine(bundle, arguments)
+    passed, hindered = [reference] if arguments.target == "openvino" else [], {}
+    built = "fp32" if arguments.target == "openvino" else None
+    for precision in COMPILED[arguments.target]:
+        if precision == built or precision not in {"fp32", *bundle.spec.precisions}:
             continue
-        graph = open_graph(arguments.graphs / precision, bundle)
-        engine, gate = build_engine(
-            bundle, graph, arguments.out / f"openvino-{precision}", precision=precision, reference=reference
-        )
-        assert gate is not None
-        gates[precision] = gate
-        print(f"{engine.path}: top-1 {engine.manifest.measured['top1']:.2%}\n  gate: {gate}")
-        for flip in json.loads((engine.path / "evaluation.json").read_text())["flips"][:FLIPS_SHOWN]:
-            print(f"  flipped: {flip['image']} (truth {flip['truth']}): {flip['fp32']} → {flip[precision]}")
+        try:
+            engine = build_engine(
+                bundle, arguments.graphs, arguments.out, precision=precision, reference=reference, **options
+            )
+        except CompileError as error:
+            if precision != "bf16":  # BF16 is the processor's to have or not
+                raise
+            hindered[precision] = str(error)
+            continue
+        show(engine)
+        if engine.verdict in ("pass", "reference", "proof only"):
+            passed.append(engine)
+        else:
+            hindered[precision] = engine.verdict
     if arguments.json:
-        print(json.dumps({name: vars(gate) for name, gate in gates.items()}))
-    failed = {name: gate.verdict for name, gate in gates.items() if gate.verdict != PASS}
-    if failed:
+        print(json.dumps({engine.path.name: engine.manifest.measured for engine in passed}))
+    served = [engine for engine in passed if engine.settings.precision in bundle.spec.precisions]
+    if not served:
         raise GateError(
-            f"accuracy gate: {failed}; train or calibrate better, test on more images, or raise the spec's "
-            "accuracy.max_loss_points"
+            f"accuracy gate: nothing of {', '.join(bundle.spec.precisions)} passed on {arguments.target}: {hindered}; "
+            "train or calibrate better, test on more images, raise the spec's accuracy limits, or list another"
         )
-    served = arguments.out / f"openvino-{bundle.spec.precisions[0]}"
-    print(f"  next: build/assemble.py {arguments.bundle} --engine {served} --out model_repository/cpu")
+    for precision, reason in hindered.items():
+        print(f"  {precision} is left out ({reason}); the spec lists {', '.join(bundle.spec.precisions)}")
+    print(f"  next: {next_command(arguments)}")
 
 
-def open_graph(folder: Path, bundle: Bundle) -> Path:
-    """The ONNX file of a graph folder of this bundle."""
-    manifest = Manifest.open(folder, kind="graph")
-    if manifest.bundle != bundle.id:
-        raise ManifestError(f"{folder}: quantised from bundle {manifest.bundle}, not {bundle.id}; quantise again")
-    return folder / "model.onnx"
+def reference_engine(bundle: Bundle, arguments: argparse.Namespace) -> Engine:
+    """`openvino-fp32`: built by the openvino target, taken as it is by the others."""
+    from slipway.engines import build_engine
+
+    folder = arguments.out / "openvino-fp32"
+    if arguments.target != "openvino" and folder.is_dir():
+        return Engine.open(folder, bundle=bundle)
+    reference = build_engine(
+        bundle, arguments.graphs, arguments.out, target="openvino", precision="fp32", reference=None
+    )
+    show(reference)
+    return reference
+
+
+def show(engine: Engine) -> None:
+    measured = engine.manifest.measured
+    if engine.verdict == "proof only":
+        size_mb = measured["plan_bytes"] / 1e6
+        print(f"{engine.path}: compiles in {measured['build_s']:.1f} s, {size_mb:.1f} MB (proof only, never served)")
+        return
+    evaluation = json.loads((engine.path / "evaluation.json").read_text())
+    print(
+        f"{engine.path}: top-1 {measured['top1']:.2%}, macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f}, "
+        f"unknown {measured['unknown_rate']:.2%}, temperature {measured['temperature']}"
+    )
+    print(f"  gate: {describe(measured['gate'])}")
+    flips = evaluation.get("flips", [])
+    for flip in flips[:FLIPS_SHOWN]:
+        print(f"  flipped: {flip['image']} (truth {flip['truth']}): {flip['fp32']} → {flip['label']}")
+    if len(flips) > FLIPS_SHOWN:
+        print(f"  … and {len(flips) - FLIPS_SHOWN} more in {engine.path / 'evaluation.json'}")
+
+
+def describe(gate: dict[str, object]) -> str:
+    """The gate's result in one line, from an engine's evidence."""
+    from slipway.engines.gate import GateResult
+
+    return "the reference" if gate["verdict"] == "reference" else str(GateResult.of(gate))
+
+
+def next_command(arguments: argparse.Namespace) -> str:
+    if arguments.target == "openvino":
+        return f"build/choose.py {arguments.bundle} --engines {arguments.out}"
+    if arguments.target == "tensorrt":
+        return f"build/assemble.py {arguments.bundle} --engines {arguments.out} --lane gpu"
+    return f"build/report.py {arguments.bundle} --engines {arguments.out}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +116,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder that training/export.py wrote")
     parser.add_argument("--graphs", type=Path, required=True, help="of graph folders, for example runs/digits/graphs")
     parser.add_argument("--out", type=Path, required=True, help="of engine folders, for example runs/digits/engines")
+    parser.add_argument("--target", choices=("openvino", "tensorrt", "tensorrt_rtx"), default="openvino")
+    parser.add_argument("--timing-cache", type=Path, help="TensorRT's, read and written: later builds are quicker")
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The whole path on one screen: scanned digits to INT8 answers from Triton and a P99 figure, without a GPU."""
+"""The whole path on one screen: scanned digits to answers from Triton and a P99 figure, without a GPU."""
 
 import argparse
 import json
@@ -25,8 +25,15 @@ STAGES = (
     ("training", f"training/train.py training/configs/digits.yaml --out {RUN}/checkpoint"),
     ("export", f"training/export.py {RUN}/checkpoint --out {RUN}/bundle"),
     ("INT8", f"build/quantize.py {RUN}/bundle --out {RUN}/graphs/int8"),
+    ("FP16", f"build/quantize.py {RUN}/bundle --precision fp16 --out {RUN}/graphs/fp16"),
     ("engines and accuracy gate", f"build/compile.py {RUN}/bundle --graphs {RUN}/graphs --out {RUN}/engines"),
-    ("repository", f"build/assemble.py {RUN}/bundle --engine {RUN}/engines/openvino-int8 --out {REPOSITORY}"),
+    (
+        "proof that TensorRT compiles it",
+        f"build/compile.py {RUN}/bundle --graphs {RUN}/graphs --out {RUN}/engines --target tensorrt_rtx",
+    ),
+    ("fastest precision that passed", f"build/choose.py {RUN}/bundle --engines {RUN}/engines"),
+    ("report", f"build/report.py {RUN}/bundle --engines {RUN}/engines --graphs {RUN}/graphs --out {RUN}/report.html"),
+    ("repository", f"build/assemble.py {RUN}/bundle --engines {RUN}/engines --out {REPOSITORY}"),
 )
 TOO_FEW, FAILED = 3, 1  # exit codes of the gate that are a verdict; a noisy machine does not fail the demo
 
@@ -86,7 +93,9 @@ def write_samples() -> Path:
 
 def print_summary(*, seconds: float) -> None:
     checkpoint, bundle = measured(RUN / "checkpoint"), measured(RUN / "bundle")
-    engines = {precision: measured(RUN / "engines" / f"openvino-{precision}") for precision in ("fp32", "int8")}
+    engines = {folder.name: measured(folder) for folder in sorted((RUN / "engines").glob("openvino-*"))}
+    plans = {folder.name: measured(folder) for folder in sorted((RUN / "engines").glob("tensorrt_rtx-*"))}
+    choice = json.loads((RUN / "engines" / "choice.json").read_text())
     gate = json.loads(GATE.read_text())
     latency, images = gate["latency"], checkpoint["images"]
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
@@ -94,14 +103,17 @@ def print_summary(*, seconds: float) -> None:
     splits = ", ".join(f"{images[split]:,} {split}" for split in ("train", "validation", "test"))
     print(f"  data        {splits} images")
     print(f"  training    {checkpoint['epochs']} epochs in {checkpoint['train_s']:.0f} s; ECE {bundle['ece']:.4f}")
-    for precision, engine in engines.items():
+    for name, engine in engines.items():
         accuracy = f"top-1 {engine['top1']:.2%}, macro-F1 {engine['macro_f1']:.4f}"
-        print(f"  {precision.upper():<11} {accuracy} ({verdict(engine)})")
+        print(f"  {name.removeprefix('openvino-').upper():<11} {accuracy} ({verdict(engine)})")
+    print(f"  served      {choice['reason']}")
+    sizes = ", ".join(f"{name.split('-')[1].upper()} {plan['plan_bytes'] / 1e6:.1f} MB" for name, plan in plans.items())
+    print(f"  TensorRT    compiles without a GPU (RTX, never served): {sizes}")
     print(
         f"  latency     P50 {latency['p50_ms']:.1f} ms, P99 {latency['p99_ms']:.1f} ms at "
         f"{gate['achieved_per_s']:.0f} requests/s; limit {gate['options']['limit_ms']:g} ms: {gate['verdict'].upper()}"
     )
-    print(f"  artefacts   {RUN}/bundle, {RUN}/engines, {REPOSITORY}, {GATE}")
+    print(f"  artefacts   {RUN}/report.html, {RUN}/bundle, {RUN}/engines, {REPOSITORY}, {GATE}")
     print(f"\n  serve it:   .venv/bin/python -m slipway.serving {REPOSITORY}")
 
 
@@ -109,7 +121,8 @@ def verdict(engine: dict[str, Any]) -> str:
     gate = engine["gate"]
     if gate["verdict"] == "reference":
         return "the reference"
-    return f"gate: {gate['verdict']}, {gate['lost']} lost and {gate['gained']} gained of {gate['images']}"
+    overall = gate["overall"]
+    return f"gate: {gate['verdict']}, {overall['lost']} lost and {overall['gained']} gained of {overall['images']}"
 
 
 def measured(folder: Path) -> dict[str, Any]:

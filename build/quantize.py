@@ -1,39 +1,72 @@
 #!/usr/bin/env python3
-"""Quantise a bundle's graph to explicit INT8 with ModelOpt, from the bundle's own calibration sample."""
+"""Quantise a bundle's graph: INT8 from the bundle's own calibration sample, or FP16, with ModelOpt."""
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from slipway.contract import Bundle
 from slipway.contract.cli import run
 
 EPILOG = """example:
   build/quantize.py runs/digits/bundle --out runs/digits/graphs/int8
+  build/quantize.py runs/digits/bundle --out runs/digits/graphs/fp16 --precision fp16
 
 The calibration images pass through the serving preprocess. Without enough of them there is no INT8: the spec says
-how many (calibration.images), the bundle holds them, and their hashes are part of its id."""
+how many (calibration.images), the bundle holds them, and their hashes are part of its id.
+
+INT8 that loses too much on the validation split is searched for layers to keep in FP16, the most sensitive first, for
+as many steps as the spec allows (sensitive_layers.max_steps); search.json has every step. The test split is left alone.
+Run this where training was run: the validation images are read again."""
 
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.engines import quantize  # not at the top: --help needs no library
 
     bundle = Bundle.open(arguments.bundle)
-    measured = quantize(bundle, arguments.out).measured
-    print(
-        f"{arguments.out}: {measured['int8_layers']} of {measured['layers']} convolutions and matrix products in INT8, "
-        f"{measured['calibration_method']} calibration on {measured['calibration_images']} images"
-    )
+    measured = quantize(bundle, arguments.out, precision=arguments.precision).measured
+    show_layers(arguments.out, measured)
+    if arguments.precision == "int8":
+        show_search(json.loads((arguments.out / "search.json").read_text(encoding="utf-8")))
     engines = arguments.bundle.parent / "engines"
     print(f"  next: build/compile.py {arguments.bundle} --graphs {arguments.out.parent} --out {engines}")
     if arguments.json:
         print(json.dumps({"graph": str(arguments.out), **measured}))
 
 
+def show_layers(out: Path, measured: dict[str, Any]) -> None:
+    counts = {name: measured[f"{name}_layers"] for name in ("int8", "fp16")}
+    counts["fp32"] = measured["layers"] - sum(counts.values())
+    shares = [
+        f"{count} in {name.upper()} ({count / measured['layers']:.0%})" for name, count in counts.items() if count
+    ]
+    print(
+        f"{out}: {measured['layers']} convolutions and matrix products, {', '.join(shares)}; opset {measured['opset']}"
+    )
+    for layer, reason in measured.get("not_quantised", {}).items():
+        print(f"  not INT8: {layer}: {reason}")
+    if kept := measured["nodes_kept_fp32"]:
+        print(f"  kept in FP32: {', '.join(kept)}")
+    if "calibration_method" in measured:
+        print(f"  {measured['calibration_method']} calibration on {measured['calibration_images']} images")
+
+
+def show_search(search: dict[str, Any]) -> None:
+    for step in search["steps"]:
+        seen, kept = step["validation"], len(step["kept_fp16"])
+        print(
+            f"  validation, {f'{kept} nodes in FP16' if kept else 'plain INT8'}: {seen['loss_points']:+.2f} points "
+            f"({seen['lost']} lost, {seen['gained']} gained of {seen['images']}): "
+            f"{'accepted' if step['accepted'] else 'too much'}"
+        )
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder that training/export.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder, for example runs/digits/graphs/int8")
+    parser.add_argument("--precision", choices=("int8", "fp16"), default="int8", help="default: int8")
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

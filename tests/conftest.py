@@ -32,7 +32,9 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_script("training/make_digits.py", "--out", run / "data", cwd=folder)
     run_script("training/train.py", ROOT / "training/configs/digits.yaml", "--out", run / "checkpoint", cwd=folder)
     run_script("training/export.py", run / "checkpoint", "--out", run / "bundle", cwd=folder)
-    run_script("build/quantize.py", run / "bundle", "--out", run / "graphs/int8", cwd=folder)
+    for precision in ("int8", "fp16"):
+        graph = run / "graphs" / precision
+        run_script("build/quantize.py", run / "bundle", "--out", graph, "--precision", precision, cwd=folder)
     run_script("build/compile.py", run / "bundle", "--graphs", run / "graphs", "--out", run / "engines", cwd=folder)
     engine = run / "engines/openvino-int8"
     run_script("build/assemble.py", run / "bundle", "--engine", engine, "--out", "repository", cwd=folder)

@@ -3,26 +3,58 @@
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 INPUT, OUTPUTS = "pixels_nchw", ("logits_nc", "embedding_nd")
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read and check a graph; files beside it are never opened.
+
+    Raises:
+        ValueError: cut short or no ONNX file at all, with weights in other files, or not as `check` asks.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        raise ValueError("the file is cut short, or no ONNX file") from None
+    external = [tensor.name for tensor in model.graph.initializer if tensor.data_location == tensor.EXTERNAL]
+    if external:
+        raise ValueError(
+            f"{len(external)} weights ({external[0]}, …) lie outside of the ONNX file; save it as one file"
+        )
+    check(model)
+    return model
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Strip, check and write `model`; equal models give equal bytes.
 
     Raises:
-        ValueError: an input or output is not as named above, or the batch is fixed.
+        ValueError: the model is not as `check` asks.
     """
     strip(model)
-    onnx.checker.check_model(model, full_check=True)
+    check(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Raises ValueError: no valid ONNX, an input or output that is not FP32 and named as above, or a fixed batch."""
     for expected, values in (((INPUT,), model.graph.input), (OUTPUTS, model.graph.output)):
         names = tuple(value.name for value in values)
         if names != expected:
             raise ValueError(f"the graph has tensors {names} where {expected} are needed")
         for value in values:
-            if not value.type.tensor_type.shape.dim[0].dim_param:
+            if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+                given = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+                raise ValueError(f"the graph's {value.name} is {given}; inputs and outputs are FLOAT (FP32)")
+            dimensions = value.type.tensor_type.shape.dim
+            if not dimensions or not dimensions[0].dim_param:
                 raise ValueError(f"the graph's {value.name} has a fixed batch; export it with a dynamic one")
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(f"not a valid ONNX graph: {error}") from None
 
 
 def strip(model: onnx.ModelProto) -> None:
@@ -32,6 +64,11 @@ def strip(model: onnx.ModelProto) -> None:
         del part.metadata_props[:]
         part.doc_string = ""
     model.producer_name, model.producer_version = "slipway", ""
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Tensor name to the node that makes it."""
+    return {output: node for node in graph.node for output in node.output}
 
 
 def output_sizes(path: Path) -> dict[str, int]:

@@ -1,6 +1,9 @@
 """The accuracy gate: known counts, exact bounds, and how often it is wrong."""
 
+import json
+from dataclasses import asdict
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,18 +12,18 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from slipway.contract.spec import AccuracyGate
-from slipway.engines.gate import FAIL, PASS, TOO_FEW, GateResult, compare
+from slipway.engines.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult, compare, compare_pairs
 
 
 def gate(
     *, images: int, lost: int, gained: int, both: int = 0, max_loss_points: float = 0.5, confidence: float = 0.95
-) -> GateResult:
-    """The gate's result where so many images were lost and gained, and `both` of the others are right twice."""
+) -> Comparison:
+    """The comparison where so many images were lost and gained, and `both` of the others are right twice."""
     before, after = np.zeros(images, np.bool_), np.zeros(images, np.bool_)
     before[:lost] = True
     after[lost : lost + gained] = True
     before[lost + gained : lost + gained + both] = after[lost + gained : lost + gained + both] = True
-    return compare(before, after, AccuracyGate(max_loss_points=max_loss_points, confidence=confidence))
+    return compare_pairs(before, after, max_loss_points=max_loss_points, confidence=confidence)
 
 
 counts = st.integers(1, 3000).flatmap(
@@ -55,7 +58,7 @@ def test_the_verdict_at_known_counts(images: int, lost: int, gained: int, max_lo
     assert result.verdict == verdict
     assert (result.images, result.lost, result.gained) == (images, lost, gained)
     assert result.loss_points == pytest.approx(100 * (lost - gained) / images)
-    assert (result.max_loss_points, result.confidence) == (max_loss_points, 0.95)
+    assert result.max_loss_points == max_loss_points
 
 
 @given(counts, confidences)
@@ -162,5 +165,85 @@ def test_enough_images_prove_a_small_loss_and_a_large_one() -> None:
 
 def test_the_sentence_says_all_that_a_reader_needs() -> None:
     text = str(gate(images=539, lost=3, gained=1, max_loss_points=1.5))
-    for part in ("+0.37 points", "3 lost", "1 gained of 539", "95%", "limit 1.5", TOO_FEW):
+    for part in ("+0.37 points lost", "3 lost", "1 gained of 539", "limit 1.5", TOO_FEW):
         assert part in text
+
+
+LABELS = ("cat", "dog", "fox")
+
+
+def by_class(
+    lost: tuple[int, int, int], *, images: int = 4000, gained: tuple[int, int, int] = (0, 0, 0), **limits: Any
+) -> GateResult:
+    """The gate's result where each class has so many images, of which so many are lost, and so many gained."""
+    truth_n = np.repeat(np.arange(3), images)
+    before_n, after_n = truth_n.copy(), truth_n.copy()
+    for class_id in range(3):
+        rows = np.flatnonzero(truth_n == class_id)
+        after_n[rows[: lost[class_id]]] = -1
+        before_n[rows[lost[class_id] : lost[class_id] + gained[class_id]]] = (class_id + 1) % 3
+    return compare(truth_n, before_n, after_n, LABELS, AccuracyGate(**limits))
+
+
+def test_one_class_that_loses_too_much_fails_though_all_together_pass() -> None:
+    result = by_class((160, 0, 0), max_loss_points=2, max_class_loss_points=2)
+    assert (result.overall.verdict, result.classes["cat"].verdict, result.verdict) == (PASS, FAIL, FAIL)
+    assert [reason.split(":")[0] for reason in result.reasons] == ["class cat"]
+    assert by_class((20, 20, 20), max_loss_points=2, max_class_loss_points=2).verdict == PASS
+
+
+def test_what_one_class_gains_does_not_pay_for_what_another_loses() -> None:
+    result = by_class((160, 0, 0), gained=(0, 160, 0))
+    assert result.overall.loss_points == 0
+    assert result.verdict == FAIL
+    assert result.classes["dog"].loss_points == -4
+
+
+def test_a_class_with_few_images_is_too_few_unless_the_spec_allows_what_was_measured() -> None:
+    limits = {"max_loss_points": 5, "max_class_loss_points": 2}
+    assert by_class((1, 0, 0), images=60, **limits).verdict == TOO_FEW
+    assert by_class((1, 0, 0), images=60, prove_classes=False, **limits).verdict == PASS
+    over = by_class((2, 0, 0), images=60, prove_classes=False, **limits)  # 3.3 points measured
+    assert (over.verdict, over.classes["cat"].verdict) == (TOO_FEW, TOO_FEW)
+    assert "class cat" in over.reasons[-1]
+
+
+def test_a_proven_loss_of_a_class_fails_whatever_the_spec_allows() -> None:
+    assert by_class((30, 0, 0), images=60, prove_classes=False, max_loss_points=50).verdict == FAIL
+
+
+def test_overall_is_always_to_be_proven() -> None:
+    result = by_class((0, 0, 0), images=20, prove_classes=False)
+    assert result.verdict == TOO_FEW
+    assert result.reasons[0].startswith("top-1")
+
+
+def test_unknown_and_wrong_are_equally_lost() -> None:
+    truth_n = np.zeros(1000, np.int64)
+    for answer in (-1, 1):
+        lost_n = np.where(np.arange(1000) < 100, answer, 0)
+        assert compare(truth_n, truth_n, lost_n, LABELS, AccuracyGate()).overall.lost == 100
+
+
+def test_a_class_without_a_test_image_is_not_judged() -> None:
+    truth_n = np.repeat([0, 1], 3000)
+    assert list(compare(truth_n, truth_n, truth_n, LABELS, AccuracyGate()).classes) == ["cat", "dog"]
+
+
+def test_many_classes_fail_by_chance_no_more_often_than_one() -> None:
+    """Each of 20 classes truly loses exactly its limit: any FAIL is a false one."""
+    rng = np.random.default_rng(3)
+    labels, images, runs = [str(i) for i in range(20)], 500, 300
+    truth_n = np.repeat(np.arange(20), images)
+    failed = 0
+    for _ in range(runs):
+        after_n = np.where(rng.random(len(truth_n)) < 0.05, -1, truth_n)
+        result = compare(truth_n, truth_n, after_n, labels, AccuracyGate(max_loss_points=50, max_class_loss_points=5))
+        failed += result.verdict == FAIL
+    assert failed / runs <= 0.05
+
+
+def test_the_result_is_the_same_after_it_was_kept_as_evidence() -> None:
+    result = by_class((3, 2, 1), gained=(1, 0, 0))
+    assert GateResult.of(json.loads(json.dumps(asdict(result)))) == result
+    assert "worst class cat" in str(result)

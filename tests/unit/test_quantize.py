@@ -1,95 +1,29 @@
-"""Explicit INT8 of a small convolutional network, and what every ONNX file of ours is."""
+"""Explicit INT8 of a small convolutional network from a bundle's calibration sample, or a clear refusal."""
 
-import os
-import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from bad_images import encode, photo
-from colours import contents, copy_colours
-from onnx import TensorProto, helper, numpy_helper
+from colours import contents
+from quantizable import (
+    CHANNELS,
+    CLASSES,
+    IMAGES,
+    VALIDATION,
+    bundle_of,
+    network,
+    weights_of,
+)
 
-from slipway.contract import Bundle, Manifest, ManifestError, QuantizeError
-from slipway.contract.bundle import CalibrationList
-from slipway.contract.files import sha256_bytes, sha256_file
+from slipway.contract import Bundle, Manifest
+from slipway.contract.files import sha256_file
 from slipway.engines import quantize
-from slipway.evaluation.predict import pixel_batches
-from slipway.onnx_graph import output_sizes, save
+from slipway.engines.calibration import CalibrationSample
+from slipway.engines.quantize import open_source, to_int8
+from slipway.engines.sensitivity import Search
+from slipway.onnx_graph import output_sizes, producers
 from slipway.steps.engine_openvino import Engine
-
-CHANNELS, CLASSES, IMAGES = 16, 3, 20
-
-
-def network(*, batch: int | str = "n", input_name: str = "pixels_nchw") -> onnx.ModelProto:
-    """Two convolutions, the mean over the image (the embedding), and a linear layer."""
-    rng = np.random.default_rng(0)
-    weights = {
-        "first": rng.normal(size=(CHANNELS, 3, 3, 3)),
-        "second": rng.normal(size=(CHANNELS, CHANNELS, 3, 3)) / 10,
-        "linear": rng.normal(size=(CHANNELS, CLASSES)),
-    }
-    nodes = [
-        helper.make_node("Conv", [input_name, "first"], ["a"], kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]),
-        helper.make_node("Relu", ["a"], ["b"]),
-        helper.make_node("Conv", ["b", "second"], ["c"], kernel_shape=[3, 3], pads=[1] * 4),
-        helper.make_node("Relu", ["c"], ["d"]),
-        helper.make_node("GlobalAveragePool", ["d"], ["e"]),
-        helper.make_node("Flatten", ["e"], ["embedding_nd"]),
-        helper.make_node("MatMul", ["embedding_nd", "linear"], ["logits_nc"]),
-    ]
-    return model(nodes, weights, batch=batch, input_name=input_name)
-
-
-def network_without_weights() -> onnx.ModelProto:
-    """The mean colour, twice: nothing in it can be INT8."""
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["pixels_nchw"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["embedding_nd"]),
-        helper.make_node("Neg", ["embedding_nd"], ["logits_nc"]),
-    ]
-    return model(nodes, {}, embedding_size=3)
-
-
-def model(
-    nodes: list[onnx.NodeProto],
-    weights: dict[str, np.ndarray],
-    *,
-    batch: int | str = "n",
-    input_name: str = "pixels_nchw",
-    embedding_size: int = CHANNELS,
-) -> onnx.ModelProto:
-    sizes = {"logits_nc": CLASSES, "embedding_nd": embedding_size}
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, [batch, 3, 32, 32])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, size]) for name, size in sizes.items()],
-        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-
-
-def bundle_of(
-    graph: onnx.ModelProto, folder: Path, *, asked: int = IMAGES, method: str = "entropy", seed: int = 0
-) -> Bundle:
-    """A sealed bundle of `graph` with `IMAGES` calibration images."""
-
-    def fill(bundle: Path) -> None:
-        save(graph, bundle / "model.onnx")
-        shutil.rmtree(bundle / "calibration")
-        (bundle / "calibration").mkdir()
-        entries = []
-        for index in range(IMAGES):
-            data = encode(photo(40, 32, seed=100 * seed + index), "PNG")
-            (bundle / "calibration" / f"{index:05d}.png").write_bytes(data)
-            entries.append({"file": f"{index:05d}.png", "class_id": index % CLASSES, "sha256": sha256_bytes(data)})
-        CalibrationList.parse({"images": entries}, source="test").write(bundle / "calibration.json")
-
-    return copy_colours(folder, spec={"calibration": {"images": asked, "method": method}}, bundle=fill).bundle
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +40,20 @@ def int8(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_convolutions_take_input_and_weights_from_q_dq_nodes(int8: Path) -> None:
     graph = onnx.load(int8 / "model.onnx").graph
-    makers = {output: node.op_type for node in graph.node for output in node.output}
+    makers = producers(graph)
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    assert len(convolutions) == 2
-    assert {makers[name] for node in convolutions for name in node.input[:2]} == {"DequantizeLinear"}
+    assert len(convolutions) == 3
+    assert {makers[name].op_type for node in convolutions for name in node.input[:2]} == {"DequantizeLinear"}
 
 
-def test_the_graph_keeps_its_tensors_its_dynamic_batch_and_a_recent_opset(int8: Path) -> None:
+def test_the_weights_are_there_unquantised_in_fp16(bundle: Bundle, int8: Path) -> None:
+    before, after = weights_of(onnx.load(bundle.path / "model.onnx")), weights_of(onnx.load(int8 / "model.onnx"))
+    for name in ("first.weight", "second.weight", "third.weight", "linear.weight"):
+        assert after[name].dtype == np.float16
+        np.testing.assert_array_equal(after[name], before[name].astype(np.float16))
+
+
+def test_the_graph_keeps_its_tensors_its_dynamic_batch_and_an_opset_with_fp16_scales(int8: Path) -> None:
     model = onnx.load(int8 / "model.onnx")
     onnx.checker.check_model(model, full_check=True)
     shapes = {
@@ -120,18 +61,15 @@ def test_the_graph_keeps_its_tensors_its_dynamic_batch_and_a_recent_opset(int8: 
         for value in (*model.graph.input, *model.graph.output)
     }
     assert shapes == {"pixels_nchw": ["n", 3, 32, 32], "logits_nc": ["n", CLASSES], "embedding_nd": ["n", CHANNELS]}
-    assert all(opset.version >= 18 for opset in model.opset_import if opset.domain == "")
-    assert {opset.domain for opset in model.opset_import} == {""}
+    assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {1}
+    assert {opset.domain: opset.version for opset in model.opset_import} == {"": 19}
     assert output_sizes(int8 / "model.onnx") == {"logits_nc": CLASSES, "embedding_nd": CHANNELS}
 
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_int8_answers_like_fp32_and_not_exactly_so(bundle: Bundle, int8: Path, batch: int) -> None:
-    pixels_nchw = next(
-        pixel_batches(
-            iter(bundle.load_calibration()), preprocess=bundle.preprocess, batch_size=batch, total=IMAGES, what=""
-        )
-    )
+    pixels_nchw = CalibrationSample(bundle).stacked(images=batch, what="")
+    assert pixels_nchw.shape == (batch, 3, 32, 32)
     exact, rounded = (
         Engine(folder / "model.onnx", arithmetic="f32", threads=1).run(pixels_nchw) for folder in (bundle.path, int8)
     )
@@ -141,24 +79,37 @@ def test_int8_answers_like_fp32_and_not_exactly_so(bundle: Bundle, int8: Path, b
         assert 0 < difference < 0.1 * np.abs(expected).max()
 
 
-def test_the_folder_holds_one_graph_and_a_manifest_of_count_and_method(bundle: Bundle, int8: Path) -> None:
-    assert sorted(contents(int8)) == ["manifest.json", "model.onnx"]
+def test_the_manifest_says_what_came_in_and_what_became_of_every_layer(bundle: Bundle, int8: Path) -> None:
+    assert sorted(contents(int8)) == ["manifest.json", "model.onnx", "search.json"]
     manifest = Manifest.open(int8, kind="graph")
     assert manifest.bundle == bundle.id
-    assert manifest.inputs == {"bundle": sha256_file(bundle.path / "manifest.json")}
-    assert manifest.measured == {
-        "calibration_images": IMAGES,
-        "calibration_method": "entropy",
-        "int8_layers": 2,
-        "layers": 3,
+    assert manifest.inputs == {
+        "bundle": sha256_file(bundle.path / "manifest.json"),
+        "model": sha256_file(bundle.path / "model.onnx"),
+        "calibration": sha256_file(bundle.path / "calibration.json"),
     }
+    measured = manifest.measured
+    assert measured["not_quantised"] == {"linear": "one row an image: INT8 would not be faster"}
+    counts = {name: measured[name] for name in ("layers", "int8_layers", "fp16_layers", "nodes_kept_fp32")}
+    assert counts == {"layers": 4, "int8_layers": 3, "fp16_layers": 1, "nodes_kept_fp32": []}
+    assert (measured["precision"], measured["opset"]) == ("int8", 19)
+    assert (measured["calibration_images"], measured["calibration_method"]) == (IMAGES, "entropy")
     assert {"nvidia-modelopt", "onnxruntime"} <= manifest.versions.keys()
+
+
+def test_plain_int8_that_validation_accepts_is_one_step_without_a_ranking(int8: Path) -> None:
+    search = Search.read(int8 / "search.json")
+    (step,) = search.steps
+    assert step.accepted
+    assert (step.kept_fp16, step.int8_layers, step.validation.images) == ((), 3, VALIDATION)
+    assert search.ranking == ()
 
 
 def test_the_same_bundle_gives_the_same_bytes(int8: Path, tmp_path: Path) -> None:
     quantize(bundle_of(network(), tmp_path / "c"), tmp_path / "again")
     assert (tmp_path / "again/model.onnx").read_bytes() == (int8 / "model.onnx").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "c"]
+    assert (tmp_path / "again/search.json").read_bytes() == (int8 / "search.json").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "c", "c-data"]
 
 
 def test_the_bundle_stays_as_it_was(tmp_path: Path) -> None:
@@ -166,110 +117,44 @@ def test_the_bundle_stays_as_it_was(tmp_path: Path) -> None:
     bundle = bundle_of(network(), tmp_path / "c")
     before = contents(bundle.path)
     quantize(bundle, tmp_path / "graph")
-    assert {name for name, data in contents(bundle.path).items() if before.get(name) != data} == set()
+    assert contents(bundle.path) == before
 
 
-@pytest.mark.parametrize("options", [{"seed": 1}, {"method": "max"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"seed": 1}, {"calibration": {"images": IMAGES, "method": "max"}}], ids=["images", "method"]
+)
 def test_other_images_or_another_method_give_other_ranges(
     options: dict[str, object], int8: Path, tmp_path: Path
 ) -> None:
     manifest = quantize(bundle_of(network(), tmp_path / "c", **options), tmp_path / "graph")
-    assert manifest.measured["calibration_method"] == options.get("method", "entropy")
+    assert manifest.measured["calibration_method"] == ("max" if "calibration" in options else "entropy")
     assert (tmp_path / "graph/model.onnx").read_bytes() != (int8 / "model.onnx").read_bytes()
 
 
-def test_every_calibration_image_is_used(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seen: list[np.ndarray] = []
-
-    def stop(_graph: Path, _out: Path, pixels_nchw: np.ndarray, **_: object) -> None:
-        seen.append(pixels_nchw)
-        raise QuantizeError("seen enough")
-
-    monkeypatch.setattr(sys.modules[quantize.__module__], "_run_modelopt", stop)
-    with pytest.raises(QuantizeError, match="seen enough"):
-        quantize(bundle, tmp_path / "graph")
-    assert [len(pixels_nchw) for pixels_nchw in seen] == [IMAGES]
+def test_by_max_the_range_of_the_input_is_the_greatest_magnitude_of_all_calibration_images(tmp_path: Path) -> None:
+    bundle = bundle_of(network(), tmp_path / "c", preprocess={"mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]})
+    sample = CalibrationSample(bundle)
+    greatest = np.array([np.abs(pixels_nchw).max() for pixels_nchw in sample.pixels()])
+    assert len(greatest) == IMAGES
+    graph = to_int8(open_source(bundle.path / "model.onnx"), sample, method="max")
+    (quantizer,) = (node for node in graph.graph.node if node.name.startswith("pixels_nchw_QuantizeLinear"))
+    scale = weights_of(graph)[quantizer.input[1]]
+    np.testing.assert_allclose(float(scale), greatest.max() / 127, rtol=1e-3)
 
 
-def test_fewer_calibration_images_than_asked_for_is_an_error(tmp_path: Path) -> None:
-    bundle = bundle_of(network(), tmp_path / "c", asked=IMAGES + 1)
-    with pytest.raises(QuantizeError, match=rf"{IMAGES} calibration images, and the spec asks for {IMAGES + 1}"):
-        quantize(bundle, tmp_path / "graph")
-    assert not (tmp_path / "graph").exists()
+def test_calibration_images_are_decoded_as_they_are_asked_for(bundle: Bundle) -> None:
+    """Memory for 500 large images would be gigabytes; one batch is held."""
+    pixels = CalibrationSample(bundle).pixels()
+    first = next(pixels)
+    assert first.shape == (1, 3, 32, 32)
+    assert first.base is not None
+    assert len(first.base) < IMAGES
 
 
-def test_a_graph_that_cannot_be_int8_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    bundle = bundle_of(network_without_weights(), tmp_path / "c")
-    with pytest.raises(QuantizeError, match=r"model\.onnx"):
-        quantize(bundle, tmp_path / "graph")
-    assert os.listdir(tmp_path) == ["c"]
-
-
-def test_a_graph_whose_only_convolution_modelopt_leaves_out_is_an_error(tmp_path: Path) -> None:
-    bundle = copy_colours(tmp_path / "c").bundle
-    with pytest.raises(QuantizeError, match="INT8 was asked for, and none of 2 layers is quantised"):
-        quantize(bundle, tmp_path / "graph")
-
-
-def test_a_changed_calibration_image_is_refused_by_name(tmp_path: Path) -> None:
-    folder = bundle_of(network(), tmp_path / "c").path
-    image = folder / "calibration/00003.png"
-    image.write_bytes(encode(photo(40, 32, seed=99), "PNG"))
-    with pytest.raises(ManifestError, match=r"calibration/00003\.png: changed since"):
-        Bundle.open(folder)
-
-
-def without_metadata(model: onnx.ModelProto) -> bool:
-    graph = model.graph
-    parts = (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer)
-    return not any(part.metadata_props or part.doc_string for part in parts)
-
-
-def test_save_strips_all_that_a_machine_wrote_and_equal_graphs_give_equal_bytes(tmp_path: Path) -> None:
-    plain, marked = network(), network()
-    graph = marked.graph
-    for part in (marked, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        part.metadata_props.add(key="source", value="/home/somebody/train.py")
-        part.doc_string = "/home/somebody/train.py"
-    marked.producer_name, marked.producer_version = "pytorch", "9.9"
-    save(plain, tmp_path / "plain.onnx")
-    save(marked, tmp_path / "marked.onnx")
-    assert (tmp_path / "plain.onnx").read_bytes() == (tmp_path / "marked.onnx").read_bytes()
-    assert b"somebody" not in (tmp_path / "marked.onnx").read_bytes()
-    assert without_metadata(onnx.load(tmp_path / "marked.onnx"))
-
-
-def renamed(old: str, new: str) -> onnx.ModelProto:
-    model = network()
-    for node in model.graph.node:
-        node.output[:] = [new if name == old else name for name in node.output]
-        node.input[:] = [new if name == old else name for name in node.input]
-    for value in model.graph.output:
-        value.name = new if value.name == old else value.name
-    return model
-
-
-def swapped() -> onnx.ModelProto:
-    model = network()
-    outputs = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in model.graph.output]
-    del model.graph.output[:]
-    model.graph.output.extend(reversed(outputs))
-    return model
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: network(input_name="input"), r"\('input',\) where \('pixels_nchw',\)"),
-        (lambda: renamed("logits_nc", "logits"), r"\('logits', 'embedding_nd'\) where \('logits_nc', 'embedding_nd'\)"),
-        (swapped, r"\('embedding_nd', 'logits_nc'\) where \('logits_nc', 'embedding_nd'\)"),
-        (lambda: network(batch=8), "pixels_nchw has a fixed batch"),
-    ],
-    ids=["another input name", "another output name", "outputs in another order", "a fixed batch"],
-)
-def test_save_refuses_a_graph_that_is_not_as_every_graph_of_ours(
-    make: Callable[[], onnx.ModelProto], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        save(make(), tmp_path / "model.onnx")
-    assert not (tmp_path / "model.onnx").exists()
+def test_a_few_calibration_images_are_taken_from_the_whole_list(tmp_path: Path) -> None:
+    """The list is sorted by class."""
+    sample = CalibrationSample(bundle_of(network(), tmp_path / "c"))
+    all_of_them = np.concatenate(list(sample.pixels()))
+    few = sample.stacked(images=4, what="")
+    np.testing.assert_array_equal(few, all_of_them[[0, 5, 10, 15]])
+    assert len(sample.stacked(images=1000, what="")) == IMAGES

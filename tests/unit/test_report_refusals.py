@@ -43,10 +43,8 @@ def test_a_verdict_that_was_edited_into_the_manifest_is_refused(tmp_path: Path) 
     bundle = make_bundle(tmp_path)
     engine = add_engine(bundle, "openvino-int8", evidence(bundle, wrong=range(100)))
     path = engine.path / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["measured"]["gate"]["verdict"] = "pass"
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(ManifestError, match=r"says the gate's verdict is 'pass', and evaluation.json says 'fail'"):
+    path.write_text(path.read_text().replace('"verdict": "fail"', '"verdict": "pass"'))
+    with pytest.raises(ManifestError, match=r"openvino-int8/manifest\.json: changed since this engine was made"):
         opened(bundle)
 
 

@@ -1,7 +1,7 @@
 """From a bundle to engines that passed their gates."""
 
 from slipway.engines.choose import choose
-from slipway.engines.compile import COMPILED, build_engine, engine_name
+from slipway.engines.compile import COMPILED, build_engine
 from slipway.engines.gate import FAIL, PASS, TOO_FEW, GateResult, compare
 from slipway.engines.quantize import quantize
 
@@ -14,6 +14,5 @@ __all__ = [
     "build_engine",
     "choose",
     "compare",
-    "engine_name",
     "quantize",
 ]

@@ -57,7 +57,7 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
 
 
 def open_source(path: Path) -> onnx.ModelProto:
-    """The FP32 graph of a bundle, checked, every node with a name of its own.
+    """The FP32 graph of a bundle, checked, every node with a name of its own, and without Identity nodes.
 
     Raises:
         QuantizeError: cut short, no graph of ours, weights that are not finite, or Q/DQ nodes already there.
@@ -69,6 +69,7 @@ def open_source(path: Path) -> onnx.ModelProto:
     if any(node.op_type == graph_checks.QUANTIZE for node in source.graph.node):
         raise QuantizeError(f"{path}: quantised already; make the bundle from the FP32 network")
     graph_checks.check_numbers(source)
+    _remove_identities(source.graph)
     times = Counter(node.name for node in source.graph.node)
     for index, node in enumerate(source.graph.node):
         if not node.name or times[node.name] > 1:
@@ -76,10 +77,22 @@ def open_source(path: Path) -> onnx.ModelProto:
     return source
 
 
+def _remove_identities(graph: onnx.GraphProto) -> None:
+    """ModelOpt does not look through them: in ghostnet_100 they cost 21 of 95 layers their INT8."""
+    outputs = {value.name for value in graph.output}
+    same: dict[str, str] = {}
+    for node in list(graph.node):
+        node.input[:] = [same.get(name, name) for name in node.input]
+        if node.op_type == "Identity" and node.output[0] not in outputs:
+            same[node.output[0]] = node.input[0]
+            graph.node.remove(node)
+
+
 def _int8(
     bundle: Bundle, source: onnx.ModelProto, sample: CalibrationSample, staging: Path
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     method = bundle.spec.calibration.method
+    graph_checks.check_numbers(source, largest=graph_checks.FP16_MAX)  # ModelOpt would clamp them without a word
     plain = to_int8(source, sample, method=method)
     graph_checks.check_numbers(plain)
     reasons = graph_checks.check_int8(source, plain, pixels_nchw=next(sample.pixels(images=1)))
@@ -137,6 +150,7 @@ def to_int8(source: onnx.ModelProto, sample: CalibrationSample, *, method: str) 
                 log_level="WARNING",
             )
             graph = onnx.load(path)
+    del graph.graph.value_info[:]  # shapes of before: runtimes infer their own
     if reader.used != len(sample):
         raise QuantizeError(f"ModelOpt looked at {reader.used} of {len(sample)} calibration images")
     return graph

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import beta
 from sklearn import metrics
 
 ECE_BINS = 15
@@ -13,7 +14,10 @@ ECE_BINS = 15
 def evaluate(
     probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64], labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Top-1, macro-F1, ECE, per-class precision, recall and F1, and the confusion matrix (rows are the truth)."""
+    """Top-1, macro-F1, ECE, per-class precision, recall (with its 95 % interval) and F1, and the confusion matrix.
+
+    Rows of the matrix are the truth.
+    """
     predicted_n = predicted(probability_nc)
     class_ids = np.arange(len(labels))
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
@@ -29,12 +33,23 @@ def evaluate(
                 "images": int(support[i]),
                 "precision": float(precision[i]),
                 "recall": float(recall[i]),
+                "recall_interval": share_interval(round(recall[i] * support[i]), int(support[i]), error=0.025),
                 "f1": float(f1[i]),
             }
             for i, label in enumerate(labels)
         },
         "confusion": metrics.confusion_matrix(truth_n, predicted_n, labels=class_ids).tolist(),
     }
+
+
+def share_interval(count: int, total: int, *, error: float) -> tuple[float, float]:
+    """Exact bounds of a share, each wrong with probability `error` at most.
+
+    Source: Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
+    """
+    low = 0.0 if count == 0 else float(beta.ppf(error, count, total - count + 1))
+    high = 1.0 if count == total else float(beta.ppf(1 - error, count + 1, total - count))
+    return low, high
 
 
 def predicted(probability_nc: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

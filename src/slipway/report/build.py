@@ -9,7 +9,7 @@ from slipway.contract import Bundle, Choice, Engine, Manifest, ManifestError, Sp
 from slipway.contract.choice import FILE_NAME as CHOICE
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.engine import Target, plan_name
+from slipway.contract.engine import Target, engine_name, plan_name
 from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.report.evidence import Evaluation, Evidence, GraphFigures, Measured, Search
@@ -32,20 +32,14 @@ class BuiltEngine:
 
     @classmethod
     def open(cls, path: Path, *, bundle: Bundle) -> Self:
-        """Raises ManifestError: a broken link of the chain, a folder of another name, or a verdict not its own."""
+        """Raises ManifestError: a broken link of the chain, or a folder of another name."""
         engine = Engine.open(path, bundle=bundle)
         settings = engine.settings
         capability = None if settings.plan is None else settings.plan.compute_capability
-        suffix = "" if capability is None else f"-sm{capability.replace('.', '')}"
-        expected = f"{settings.target}-{settings.precision}{suffix}"
+        expected = engine_name(settings.target, settings.precision, capability)
         if path.name != expected:
             raise ManifestError(f"{path}: this is the engine {expected}; give the folder that name again")
         evaluation = _read(Evaluation, path / EVALUATION)
-        if evaluation is not None and evaluation.gate is not None and evaluation.gate.verdict != engine.verdict:
-            raise ManifestError(
-                f"{path / MANIFEST}: says the gate's verdict is {engine.verdict!r}, and {EVALUATION} says "
-                f"{evaluation.gate.verdict!r}; compile it again"
-            )
         model = path / ("model.onnx" if settings.target == "openvino" else plan_name(capability))
         measured = Measured.parse(engine.manifest.measured, source=str(path / MANIFEST))
         return cls(engine, measured, evaluation, model.stat().st_size)

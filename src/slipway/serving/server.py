@@ -17,6 +17,8 @@ from typing import Self
 
 from slipway.contract import Lane, Manifest, ServingError
 from slipway.serving.binary import TritonBinary, find_tritonserver
+from slipway.serving.doctor.chain import broken_links
+from slipway.serving.doctor.models import read_models
 from slipway.serving.probe import probe
 
 HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
@@ -77,8 +79,10 @@ def serve(
             answer within `timeout_s`.
         ManifestError: a file of the repository was changed.
     """
-    Manifest.open(repository, kind="repository")
+    manifest = Manifest.open(repository, kind="repository")
     lane = Lane.read(repository / "lane.json")
+    for model, problem in broken_links(lane, read_models(repository), manifest.outputs):
+        raise ServingError(f"{repository / model}: {problem}; assemble the repository again")
     _check_ports(ports)
     started = time.monotonic()
     with ExitStack() as undo:  # in reverse: the server, its shared memory, its folder

@@ -27,7 +27,7 @@ class Engine:
             file's path, and takes a damaged blob as it is.)
 
     Raises:
-        ValueError: OpenVINO did not take the arithmetic.
+        ValueError: the processor does not have the arithmetic, or OpenVINO did not take it.
     """
 
     def __init__(self, graph: Path, *, arithmetic: str, threads: int, cache: Path | None = None) -> None:
@@ -39,6 +39,9 @@ class Engine:
             # Pinned one-thread engines of several processes all sit on the first core.
             "ENABLE_CPU_PINNING": False,
         }
+        capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if arithmetic == "bf16" and "BF16" not in capabilities:  # it would be emulated, slowly and without a word
+            raise ValueError(f"{graph}: this processor has no BF16, only {', '.join(capabilities)}")
         compiled = _compile(graph, settings) if cache is None else _compile_once(graph, settings, cache)
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if taken != arithmetic:

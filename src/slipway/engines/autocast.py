@@ -1,0 +1,52 @@
+"""A bundle's graph to strongly typed FP16: ModelOpt's AutoCast, with nodes of large numbers kept in FP32."""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+
+from slipway.contract import QuantizeError
+from slipway.engines.calibration import CalibrationSample
+from slipway.engines.graph_checks import Array, check_numbers, check_overflow, kept_in_fp32, layers, run_nodes
+from slipway.engines.modelopt import modelopt_file
+
+IMAGES = 32
+"""Calibration images on which magnitudes are measured, and overflow is looked for."""
+
+
+def to_fp16(source: onnx.ModelProto, sample: CalibrationSample) -> onnx.ModelProto:
+    """Convert `source`, its nodes named, to FP16 with FP32 input and outputs.
+
+    AutoCast keeps a node in FP32 whose weights leave FP16's range, or whose input or output is over its limit (512) for
+    reference data. Its own way is to hold every tensor of every reference image at once, and random data where none is
+    given; here the magnitudes are measured image by image, and the nodes are named to it.
+
+    Raises:
+        QuantizeError: AutoCast failed, left no layer in FP16, or the graph overflows on calibration images.
+    """
+    with modelopt_file(source) as path:
+        from modelopt.onnx.autocast import convert, convert_to_mixed_precision
+
+        wide = nodes_over(source, sample.pixels(images=IMAGES), limit=convert.DEFAULT_DATA_MAX)
+        graph: onnx.ModelProto = convert_to_mixed_precision(
+            onnx_path=str(path),
+            low_precision_type="fp16",
+            keep_io_types=True,
+            nodes_to_exclude=[f"{re.escape(name)}$" for name in wide],
+            data_max=np.inf,  # no reference run of its own
+        )
+    del graph.graph.value_info[:]  # AutoCast leaves wrong shapes there, which ONNX Runtime believes (edgenext_xx_small)
+    if {node.name for node in layers(graph)}.issubset(kept_in_fp32(graph)):
+        raise QuantizeError("FP16 was asked for, and AutoCast kept every layer in FP32; take FP32 for this network")
+    check_numbers(graph)
+    check_overflow(graph, sample.pixels(images=IMAGES, what="FP16 overflow"))
+    return graph
+
+
+def nodes_over(source: onnx.ModelProto, pixels: Iterable[Array], *, limit: float) -> list[str]:
+    """Names of the nodes with an input or output whose magnitude is over `limit` for any of `pixels`."""
+    large: set[str] = set()
+    for tensors in run_nodes(source, pixels):
+        large.update(name for name, array in tensors.items() if array.size and not np.abs(array).max() <= limit)
+    return [node.name for node in source.graph.node if not large.isdisjoint([*node.input, *node.output])]

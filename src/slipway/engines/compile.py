@@ -1,0 +1,227 @@
+"""A graph to an engine folder for one target: compiled, evaluated on both splits, gated against FP32, and sealed."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import (
+    Bundle,
+    CompileError,
+    Engine,
+    EngineSettings,
+    Manifest,
+    ManifestError,
+    PlanSettings,
+)
+from slipway.contract.engine import Target, engine_name, plan_name
+from slipway.contract.files import complete_folder, sha256_file
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.spec import Precision
+from slipway.engines.evaluate import evaluate_engine
+from slipway.engines.plan import PlanRunner, layer_precisions
+from slipway.engines.tensorrt import build_plan
+from slipway.engines.timing import time_batches
+from slipway.evaluation.predict import Network
+from slipway.onnx_graph import output_sizes
+from slipway.steps import engine_openvino
+
+COMPILED: dict[Target, tuple[Precision, ...]] = {
+    "openvino": ("fp32", "bf16", "int8", "fp16"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt_rtx": ("fp32", "fp16", "int8"),
+}
+"""What each target is compiled to. On the CPU an FP16 graph computes in FP32: evidence on its weights, not served."""
+LIBRARIES = ("onnx", "nvidia-dali-cuda130", "scipy", "scikit-learn")
+PROOF = "proof only"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The ONNX file that one precision is compiled from."""
+
+    path: Path
+    sha256: str
+    inputs: dict[str, str]
+    versions: dict[str, str]
+    measured: dict[str, Any]
+
+    @classmethod
+    def open(cls, bundle: Bundle, graphs: Path, precision: Precision) -> "Graph":
+        """The bundle's own graph for FP32 and BF16, the one in `graphs/<precision>` for the others.
+
+        Raises:
+            ManifestError: no such graph, a changed one, or one of another bundle or calibration list.
+        """
+        inputs = {"bundle": sha256_file(bundle.path / MANIFEST)}
+        if precision in ("fp32", "bf16"):
+            path = bundle.path / "model.onnx"
+            return cls(path, sha256_file(path), inputs, {}, {})
+        folder = graphs / precision
+        if not folder.is_dir():
+            raise ManifestError(
+                f"{folder}: no graph for {precision}; make it: build/quantize.py {bundle.path} --precision {precision} "
+                f"--out {folder}"
+            )
+        manifest = Manifest.open(folder, kind="graph")
+        if manifest.bundle != bundle.id:
+            raise ManifestError(
+                f"{folder}: made from bundle {str(manifest.bundle)[:12]}, and the bundle given is {bundle.id:.12}; "
+                "quantise again"
+            )
+        path = folder / "model.onnx"
+        inputs["graph"] = sha256_file(folder / MANIFEST)
+        return cls(path, sha256_file(path), inputs, manifest.versions, manifest.measured)
+
+
+def build_engine(
+    bundle: Bundle,
+    graphs: Path,
+    out: Path,
+    *,
+    target: Target,
+    precision: Precision,
+    reference: Engine | None,
+    timing_cache: Path | None = None,
+) -> Engine:
+    """Write one engine folder below `out`, with its evidence, whatever the gate's verdict; returns it opened.
+
+    `reference` is the FP32 engine that the gate compares with, None for `openvino-fp32` itself.
+
+    Raises:
+        CompileError: the target's compiler refused the graph, or this machine cannot run it.
+        ManifestError: the graph is missing or not of this bundle.
+        DataError: an image of the data set is gone or changed.
+    """
+    graph = Graph.open(bundle, graphs, precision)
+    build = _build_openvino if target == "openvino" else _build_plan
+    return build(bundle, graph, out, target=target, precision=precision, reference=reference, cache=timing_cache)
+
+
+def _build_openvino(
+    bundle: Bundle,
+    graph: Graph,
+    out: Path,
+    *,
+    target: Target,
+    precision: Precision,
+    reference: Engine | None,
+    cache: Path | None,  # noqa: ARG001  OpenVINO keeps none while it compiles
+) -> Engine:
+    arithmetic = "bf16" if precision == "bf16" else "f32"
+    folder = out / engine_name(target, precision)
+    try:
+        runner = engine_openvino.Engine(graph.path, arithmetic=arithmetic, threads=bundle.spec.serving.threads)
+    except ValueError as error:
+        raise CompileError(f"{folder.name}: {error}") from None
+    with complete_folder(folder) as staging:
+        shutil.copyfile(graph.path, staging / "model.onnx")
+        settings = _settings(bundle, graph, target=target, precision=precision, arithmetic=arithmetic)
+        _finish(staging, bundle, graph, settings, runner.run, reference=reference, libraries=("openvino",))
+    return Engine.open(folder, bundle=bundle)
+
+
+def _build_plan(
+    bundle: Bundle,
+    graph: Graph,
+    out: Path,
+    *,
+    target: Target,
+    precision: Precision,
+    reference: Engine | None,
+    cache: Path | None,
+) -> Engine:
+    assert target != "openvino"
+    plan = build_plan(
+        graph.path,
+        target=target,
+        max_batch_size=bundle.spec.serving.max_batch_size,
+        options=bundle.spec.tensorrt,
+        timing_cache=cache.read_bytes() if cache is not None and cache.is_file() else None,
+    )
+    if cache is not None and plan.timing_cache is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_bytes(plan.timing_cache)
+    capability = plan.settings.compute_capability
+    folder = out / engine_name(target, precision, capability)
+    with complete_folder(folder) as staging:
+        (staging / plan_name(capability)).write_bytes(plan.data)
+        settings = _settings(bundle, graph, target=target, precision=precision, arithmetic="typed", plan=plan.settings)
+        measured: dict[str, Any] = {"build_s": plan.seconds, "plan_bytes": len(plan.data), "warnings": plan.warnings}
+        if plan.layers is None:
+            measured["layers_unknown"] = plan.layers_reason
+        else:
+            (staging / "layers.json").write_text(json.dumps(plan.layers, indent=1) + "\n", encoding="utf-8")
+            measured["layer_precisions"] = layer_precisions(plan.layers)
+        network = None if target == "tensorrt_rtx" else PlanRunner(plan.data, settings=plan.settings).run
+        _finish(staging, bundle, graph, settings, network, reference=reference, measured=measured)
+    return Engine.open(folder, bundle=bundle)
+
+
+def _settings(
+    bundle: Bundle,
+    graph: Graph,
+    *,
+    target: Target,
+    precision: Precision,
+    arithmetic: str,
+    plan: PlanSettings | None = None,
+) -> EngineSettings:
+    sizes = output_sizes(graph.path)
+    return EngineSettings.parse(
+        {
+            "target": target,
+            "precision": precision,
+            "arithmetic": arithmetic,
+            # NVIDIA's lane decodes with nvJPEG, and its numbers are made with what it serves.
+            "decoder": "mixed" if target == "tensorrt" else bundle.preprocess.decoder,
+            "classes": sizes["logits_nc"],
+            "embedding_size": sizes["embedding_nd"],
+            "graph_sha256": graph.sha256,
+            "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
+            "plan": plan,
+        },
+        source="engine.json",
+    )
+
+
+def _finish(
+    staging: Path,
+    bundle: Bundle,
+    graph: Graph,
+    settings: EngineSettings,
+    network: Network | None,
+    *,
+    reference: Engine | None,
+    libraries: tuple[str, ...] = (),
+    measured: Mapping[str, Any] | None = None,
+) -> None:
+    """Evaluate `network` (None: it cannot run here, and is proof only), then write and seal everything."""
+    settings.write(staging / "engine.json")
+    evidence: dict[str, Any] = {"gate": {"verdict": PROOF}}
+    if network is None:
+        bundle.decision.write(staging / "decision.json")
+    else:
+        evaluation = evaluate_engine(
+            bundle,
+            network,
+            name=settings.precision,
+            arithmetic=settings.arithmetic,
+            decoder=settings.decoder,
+            reference=reference,
+        )
+        evaluation.write(staging)
+        latency = time_batches(network, bundle, batch_sizes={1, bundle.spec.serving.max_batch_size})
+        evidence = {**evaluation.measured(), "latency": latency}
+    Manifest.seal(
+        staging,
+        kind="engine",
+        name=bundle.spec.name,
+        bundle=bundle.id,
+        inputs=graph.inputs,
+        libraries=("onnx",) if network is None else (*LIBRARIES, *libraries),
+        versions_before=graph.versions,
+        measured={**evidence, **(measured or {}), "graph": graph.measured},
+    )

@@ -1,0 +1,217 @@
+"""Is a graph or an engine current? Only what its manifest proves is; all else is made again, and the reason is said."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from slipway.contract import Bundle, Engine, Manifest, MissingDependencyError, PlanSettings, SlipwayError
+from slipway.contract.engine import Target, engine_name
+from slipway.contract.files import sha256_file
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.spec import Precision
+from slipway.engines.compile import PROOF, Graph
+from slipway.engines.evaluate import Row, read_rows
+from slipway.engines.gate import ClassIds, Comparison, GateResult, compare
+from slipway.engines.tensorrt_library import import_library, library_version, require_gpu
+
+NAMES: dict[Target, str] = {"openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+GRAPH_LIBRARIES = ("nvidia-modelopt", "nvidia-dali-cuda130")
+EVIDENCE_LIBRARIES = ("nvidia-dali-cuda130",)
+"""What the pixels of an evaluation came from. Where one is not installed here, it is not compared."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """What compiles for a target on this machine."""
+
+    target: Target
+    version: str
+    compute_capability: str | None = None
+    """Of this machine's GPU, for plans that are tied to one."""
+
+    def __str__(self) -> str:
+        suffix = "" if self.compute_capability is None else f" on compute capability {self.compute_capability}"
+        return f"{NAMES[self.target]} {self.version}{suffix}"
+
+
+def installed(target: Target) -> Compiler:
+    """Raises CompileError or MissingDependencyError: no such compiler here, or no GPU for it."""
+    if target == "openvino":
+        try:
+            return Compiler(target, metadata.version("openvino"))
+        except metadata.PackageNotFoundError:
+            raise MissingDependencyError("openvino", extra="build") from None
+    capability = require_gpu("compiling for tensorrt") if target == "tensorrt" else None
+    return Compiler(target, library_version(import_library(target)), capability)
+
+
+def stale_graph(folder: Path, *, bundle: Bundle, precision: Precision) -> str | None:
+    """Why the graph folder is not the one that `quantize` would write now; None if its manifest proves that it is."""
+    if not folder.is_dir():
+        return _absent(folder)
+    try:
+        manifest = Manifest.open(folder, kind="graph")
+    except SlipwayError as error:
+        return str(error)
+    if manifest.bundle != bundle.id:
+        return f"made from bundle {manifest.bundle!s:.12}, now {bundle.id:.12}"
+    return next(_changes_of_graph(manifest, bundle, precision), None) or _other_bundle_manifest(manifest, bundle)
+
+
+def _changes_of_graph(manifest: Manifest, bundle: Bundle, precision: Precision) -> Iterator[str]:
+    recorded = {"precision": precision, **({} if precision == "fp16" else _calibration(bundle))}
+    for name, now in recorded.items():
+        before = manifest.measured.get(name)
+        if before != now:
+            yield f"{name.replace('_', '.')} {'not recorded' if before is None else before} → {now}"
+    yield from _changed_versions(manifest, GRAPH_LIBRARIES)
+
+
+def _calibration(bundle: Bundle) -> dict[str, object]:
+    return {"calibration_method": bundle.spec.calibration.method}
+
+
+def stale(
+    folder: Path, bundle: Bundle, graph: Graph, *, precision: Precision, compiler: Compiler, reference: Engine | None
+) -> str | None:
+    """Why the engine folder is not the one that `build_engine` would write now; None if its manifest proves that it is.
+
+    `graph` is what would be compiled, `reference` the FP32 engine that the gate compares with (None: this is it).
+    """
+    if not folder.is_dir():
+        return _absent(folder, compiler)
+    try:
+        engine = Engine.open(folder, bundle=bundle)
+    except SlipwayError as error:
+        return str(error)
+    changes = _changes_of_engine(engine, bundle, graph, precision=precision, compiler=compiler, reference=reference)
+    return next(changes, None) or _other_bundle_manifest(engine.manifest, bundle)
+
+
+def _changes_of_engine(
+    engine: Engine,
+    bundle: Bundle,
+    graph: Graph,
+    *,
+    precision: Precision,
+    compiler: Compiler,
+    reference: Engine | None,
+) -> Iterator[str]:
+    settings = engine.settings
+    if (settings.target, settings.precision) != (compiler.target, precision):
+        yield f"the folder holds {engine_name(settings.target, settings.precision)}"
+    if settings.graph_sha256 != graph.sha256:
+        yield f"graph changed ({settings.graph_sha256:.12} → {graph.sha256:.12})"
+    before = settings.plan.version if settings.plan is not None else engine.manifest.versions.get("openvino")
+    if before != compiler.version:
+        yield f"{NAMES[compiler.target]} {before or 'not recorded'} → {compiler.version}"
+    if settings.plan is not None:
+        yield from _changed_flags(settings.plan, bundle, compiler)
+    yield from _changed_versions(engine.manifest, EVIDENCE_LIBRARIES)
+    yield from _changed_gate(engine, bundle, reference)
+
+
+def _changed_flags(plan: PlanSettings, bundle: Bundle, compiler: Compiler) -> Iterator[str]:
+    if plan.compute_capability != compiler.compute_capability:
+        yield f"compute capability {plan.compute_capability} → {compiler.compute_capability}"
+    options, largest = bundle.spec.tensorrt, bundle.spec.serving.max_batch_size
+    wanted = {"optimization_level": options.optimization_level}
+    if compiler.target == "tensorrt":  # TensorRT-RTX has no such flags
+        wanted |= options.model_dump(include={"hardware_compatibility", "version_compatible"})
+    for name, now in wanted.items():
+        before = getattr(plan, name)
+        if before != now:
+            yield f"spec.tensorrt.{name} {before} → {now}"
+    batch_sizes = (1, options.optimal_batch_size or largest, largest)
+    if plan.batch_sizes != batch_sizes:
+        yield f"batch sizes {plan.batch_sizes} → {batch_sizes}"
+
+
+def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> Iterator[str]:
+    """The gate is run again on the answers that are stored: it must say what it said, within the limits of the spec."""
+    if engine.settings.target == "tensorrt_rtx":
+        if engine.verdict != PROOF:
+            yield f"its manifest says {engine.verdict!r}, where TensorRT-RTX proves compilation alone"
+        return
+    if reference is None:
+        if engine.verdict != "reference":
+            yield f"its manifest says {engine.verdict!r}, and it is the reference"
+        return
+    try:
+        recorded = GateResult.of(engine.manifest.measured["gate"])
+        before, after = read_rows(reference.path), read_rows(engine.path)
+    except (KeyError, TypeError, AttributeError, OSError):
+        yield "no gate evidence in the form that is written now"
+        return
+    if _asked(before) != _asked(after):
+        yield f"{reference.path.name} was evaluated on other images"
+        return
+    truth_n = _class_ids(after, "truth", bundle.labels)
+    before_n, after_n = (_class_ids(rows, "label", bundle.labels) for rows in (before, after))
+    now = compare(truth_n, before_n, after_n, bundle.labels, bundle.spec.accuracy)
+    yield from _changed_limits(recorded, now)
+    if _counts(recorded) != _counts(now):
+        yield f"{reference.path.name} answers otherwise than when the gate compared with it"
+
+
+def _asked(rows: list[Row]) -> list[tuple[str, str]]:
+    return [(row["image"], row["truth"]) for row in rows]
+
+
+def _class_ids(rows: list[Row], column: str, labels: tuple[str, ...]) -> ClassIds:
+    class_ids = {label: class_id for class_id, label in enumerate(labels)}
+    return np.array([class_ids.get(row[column], -1) for row in rows], np.int64)
+
+
+def _changed_limits(recorded: GateResult, now: GateResult) -> Iterator[str]:
+    limits = {
+        "max_loss_points": (recorded.overall.max_loss_points, now.overall.max_loss_points),
+        "max_class_loss_points": tuple(
+            {comparison.max_loss_points for comparison in result.classes.values()} for result in (recorded, now)
+        ),
+        "confidence": (recorded.confidence, now.confidence),
+        "prove_classes": (recorded.prove_classes, now.prove_classes),
+    }
+    for name, (before, after) in limits.items():
+        if before != after:
+            yield f"spec.accuracy.{name} {before} → {after}"
+
+
+def _counts(result: GateResult) -> list[tuple[str, int, int, int, str]]:
+    def of(name: str, comparison: Comparison) -> tuple[str, int, int, int, str]:
+        return name, comparison.images, comparison.lost, comparison.gained, comparison.verdict
+
+    return [of("", result.overall), *(of(label, found) for label, found in sorted(result.classes.items()))]
+
+
+def _changed_versions(manifest: Manifest, libraries: tuple[str, ...]) -> Iterator[str]:
+    """Of those that were used then and are installed now."""
+    for name in libraries:
+        before = manifest.versions.get(name)
+        try:
+            now = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if before is not None and before != now:
+            yield f"{name} {before} → {now}"
+
+
+def _other_bundle_manifest(manifest: Manifest, bundle: Bundle) -> str | None:
+    """Last of all: the bundle's id says nothing of its spec and data set, its manifest does."""
+    now = sha256_file(bundle.path / MANIFEST)
+    if manifest.inputs.get("bundle") == now:
+        return None
+    return "the bundle was written again since, and its spec or data set may be another"
+
+
+def _absent(folder: Path, compiler: Compiler | None = None) -> str:
+    if any(folder.parent.glob(f".{folder.name}.*")):
+        return "interrupted"
+    capability = None if compiler is None else compiler.compute_capability
+    if capability is not None:
+        others = sorted(path.name for path in folder.parent.glob(f"{folder.name.rpartition('-sm')[0]}-sm*"))
+        return f"compute capability {capability} missing" + (f" (there is {', '.join(others)})" if others else "")
+    return "not there"

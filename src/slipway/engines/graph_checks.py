@@ -1,0 +1,199 @@
+"""What a quantised graph has to be: INT8 where it was meant to be, readable for TensorRT, and finite in FP16."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from slipway.contract import MissingDependencyError, QuantizeError
+from slipway.onnx_graph import INPUT
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+OPSETS = range(9, 25)
+"""What TensorRT's parser reads (10.15 to 11.2). FP16 scales, and so ModelOpt's graphs, need 19 at least."""
+FP16_MAX = 65504.0
+WIDER = "list fp16 in the spec's precisions, which keeps nodes of large numbers in FP32, or fp32"
+LEAST_SIDE = 16
+"""ModelOpt leaves matrix products out whose depth or width is under this, and most such convolutions."""
+Array = npt.NDArray[np.generic]
+
+
+def layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Every convolution and matrix product."""
+    return [node for node in model.graph.node if node.op_type in LAYERS]
+
+
+def int8_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the layers whose input and weight both come from Q/DQ nodes."""
+    dequantised = {output for node in model.graph.node if node.op_type == DEQUANTIZE for output in node.output}
+    return [node.name for node in layers(model) if dequantised.issuperset(node.input[:2])]
+
+
+def check_int8(source: onnx.ModelProto, int8: onnx.ModelProto, *, pixels_nchw: Array) -> dict[str, str]:
+    """Layers that are not INT8, each with the reason why it was not meant to be.
+
+    Args:
+        source: the graph that was quantised, its nodes named.
+        int8: what became of it.
+        pixels_nchw: one image, whose shapes tell what the reasons ask.
+
+    Raises:
+        QuantizeError: none is INT8, or one is not that no reason covers, by name.
+    """
+    quantised = set(int8_layers(int8))
+    left = [node for node in layers(source) if node.name not in quantised]
+    if not quantised:
+        raise QuantizeError(f"INT8 was asked for, and none of {len(left)} layers is quantised; take FP16 or FP32")
+    reasons = _reasons_to_leave(source, left, shapes=_shapes(source, pixels_nchw))
+    missed = [node.name for node in left if node.name not in reasons]
+    if missed:
+        raise QuantizeError(
+            f"{len(missed)} of {len(layers(source))} layers were meant to be INT8 and are not: {', '.join(missed)}; "
+            "this ModelOpt does not know their surroundings, so take FP16 or FP32 for this network"
+        )
+    return reasons
+
+
+def _reasons_to_leave(
+    source: onnx.ModelProto, left: Iterable[onnx.NodeProto], *, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, str]:
+    constant = _constants(source.graph)
+    reasons = {}
+    for node in left:
+        if node.input[0] in constant:
+            reasons[node.name] = "reads no image, constants alone"
+        elif node.input[1] not in constant:
+            reasons[node.name] = "multiplies two activations"
+        elif node.op_type in ("Gemm", "MatMul"):
+            depth, output = shapes[node.input[0]][-1], shapes[node.output[0]]
+            if len(output) < 2 or 1 in output[-2:]:
+                reasons[node.name] = "one row an image: INT8 would not be faster"
+            elif min(depth, output[-1]) < LEAST_SIDE:
+                reasons[node.name] = f"depth {depth}, width {output[-1]}: INT8 kernels start at {LEAST_SIDE}"
+        elif _is_small(node, shapes[node.input[1]]):
+            reasons[node.name] = (
+                f"weight {'x'.join(map(str, shapes[node.input[1]]))}: too few channels for INT8 kernels"
+            )
+    return reasons
+
+
+def _is_small(convolution: onnx.NodeProto, weight: tuple[int, ...]) -> bool:
+    """Whether ModelOpt 0.47 leaves a convolution out for its channels; its INT8 kernels work on multiples of 8."""
+    attributes = {attribute.name: attribute for attribute in convolution.attribute}
+    kernel = list(attributes["kernel_shape"].ints) if "kernel_shape" in attributes else [1]
+    outputs, inputs = weight[:2]
+    if min(outputs, inputs) >= LEAST_SIDE:
+        return False
+    if "group" in attributes and attributes["group"].i > 1:
+        return outputs % 8 != 0 or min(kernel) < 3
+    enough = max(outputs, inputs) >= LEAST_SIDE or INPUT in convolution.input
+    return not enough or len(set(kernel)) > 1 or (outputs % 8 != 0 and inputs % 8 != 0)
+
+
+def _constants(graph: onnx.GraphProto) -> set[str]:
+    """Tensors that no image changes: weights, and what is computed from them alone."""
+    constant = {"", *(tensor.name for tensor in graph.initializer)}
+    for node in graph.node:
+        if constant.issuperset(node.input):
+            constant.update(node.output)
+    return constant
+
+
+def check_numbers(model: onnx.ModelProto, *, largest: float = np.inf) -> None:
+    """Weights are finite and at most `largest`, and scales are positive.
+
+    Raises:
+        QuantizeError: those that are not, by name.
+    """
+    scales = {node.input[1] for node in model.graph.node if node.op_type in (QUANTIZE, DEQUANTIZE)}
+    wrong = []
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if not np.isfinite(array).all():
+            wrong.append(f"{tensor.name} is not finite; train or export it again")
+        elif array.dtype.kind == "f" and np.abs(array).max(initial=0) > largest:
+            wrong.append(f"{tensor.name} has a number over {largest:g}; {WIDER}")
+        elif tensor.name in scales and not (array > 0).all():
+            wrong.append(f"{tensor.name} is a scale of 0; {WIDER}")
+    if wrong:
+        raise QuantizeError(f"{len(wrong)} of the graph's constants cannot be taken: {wrong[0]}")
+
+
+def check_opset(model: onnx.ModelProto) -> int:
+    """The ONNX opset. Raises QuantizeError: one that TensorRT does not read, or operators of another domain."""
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    version: int = opsets.get("", opsets.get("ai.onnx", 0))
+    if version not in OPSETS:
+        raise QuantizeError(f"the graph has opset {version}, and TensorRT reads {OPSETS[0]} to {OPSETS[-1]}")
+    foreign = sorted(
+        {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    )
+    if foreign:
+        raise QuantizeError(f"operators that TensorRT does not have: {', '.join(foreign)}")
+    return version
+
+
+def kept_in_fp32(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that compute in FP32 in a graph whose input and outputs alone are meant to be FP32."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    values = (*inferred.value_info, *inferred.output)
+    fp32 = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type not in ("Cast", "Constant") and not fp32.isdisjoint(node.output)
+    ]
+
+
+def check_overflow(model: onnx.ModelProto, pixels: Iterable[Array]) -> None:
+    """Run every node with its own type on real images.
+
+    Raises:
+        QuantizeError: a tensor that is not finite, by the name of its node.
+    """
+    for tensors in run_nodes(model, pixels):
+        for node in model.graph.node:
+            for array in (tensors[name] for name in node.output if name in tensors):
+                if not np.isfinite(array).all():
+                    raise QuantizeError(
+                        f"node {node.name} ({node.op_type}) gives a {array.dtype} that is not finite on a calibration "
+                        f"image (FP16 ends at {FP16_MAX:g}); {WIDER}"
+                    )
+
+
+def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[str, Array]]:
+    """Every floating-point tensor that the graph computes for each `pixels_nchw`, by name.
+
+    Q/DQ nodes are left out: what they give is bounded. ONNX Runtime keeps each node's own type because every tensor is
+    an output; left alone it would compute FP16 nodes in FP32, and hide an overflow.
+    """
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingDependencyError("onnxruntime", extra="build") from None
+    open_model = onnx.ModelProto()
+    open_model.CopyFrom(model)
+    graph = open_model.graph
+    del graph.value_info[:]
+    outputs = {value.name for value in graph.output}
+    nodes = (node for node in graph.node if node.op_type not in (QUANTIZE, DEQUANTIZE))
+    inner = (name for node in nodes for name in node.output if name and name not in outputs)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(open_model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in graph.output]
+    for pixels_nchw in pixels:
+        arrays = zip(names, session.run(None, {INPUT: pixels_nchw}), strict=True)
+        yield {name: array for name, array in arrays if array.dtype.kind == "f"}
+
+
+def _shapes(source: onnx.ModelProto, pixels_nchw: Array) -> dict[str, tuple[int, ...]]:
+    """Shape of every floating-point tensor for this image, weights included."""
+    weights = {tensor.name: tuple(tensor.dims) for tensor in source.graph.initializer}
+    tensors = next(run_nodes(source, [pixels_nchw]))
+    return weights | {INPUT: pixels_nchw.shape} | {name: array.shape for name, array in tensors.items()}

@@ -1,0 +1,236 @@
+"""The search for layers that have to stay in FP16 when plain INT8 loses too much on the validation split."""
+
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from tqdm import tqdm
+
+from slipway.contract import Bundle, QuantizeError
+from slipway.contract.base import Contract
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
+from slipway.engines.calibration import BATCH, CalibrationSample
+from slipway.engines.gate import FAIL, compare
+from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, int8_layers
+from slipway.evaluation.predict import Float, predict
+from slipway.onnx_graph import producers, save
+from slipway.steps.engine_openvino import Engine
+
+FILE_NAME = "search.json"
+
+
+class Validation(Contract):
+    """What a graph loses against FP32 on the validation split."""
+
+    images: int
+    lost: int
+    gained: int
+    loss_points: float
+    verdict: str
+    """The accuracy gate's, on these images."""
+
+
+class Step(Contract):
+    """One graph that was tried."""
+
+    kept_fp16: tuple[str, ...]
+    """Nodes whose Q/DQ were taken away, the most sensitive first; none in plain INT8."""
+    int8_layers: int
+    """Convolutions and matrix products that are still INT8."""
+    validation: Validation
+    accepted: bool
+
+
+class Sensitivity(Contract):
+    """How far one node's quantisation alone moves the logits."""
+
+    layer: str
+    op: str
+    error: float
+    """Squared distance to the logits without any Q/DQ, relative to how far those vary over the images."""
+
+
+class Search(Contract):
+    """`search.json`: every step from plain INT8 to the graph that was accepted, and the ranking it went by."""
+
+    max_loss_points: float
+    max_steps: int
+    steps: tuple[Step, ...]
+    ranking: tuple[Sensitivity, ...] = ()
+    """The most sensitive first; empty where plain INT8 was accepted."""
+    ranking_images: int = 0
+
+
+def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> tuple[onnx.ModelProto, Search]:
+    """Plain INT8 if validation accepts it, else with the fewest of 1, 2, 4, … worst layers in FP16 that it accepts.
+
+    A graph is accepted when the loss measured on the validation split is within the limit, and the gate does not fail
+    it there. The test split is never looked at. Each layer's Q/DQ nodes are simply taken away: its weights are stored
+    unquantised, so nothing is calibrated again.
+    Source: partial quantisation as in Wu et al., "Integer Quantization for Deep Learning Inference: Principles and
+    Empirical Evaluation", 2020, section 6.1, with the error of the logits in place of accuracy.
+
+    Raises:
+        QuantizeError: the spec's steps are spent, or nothing would be left in INT8.
+        DataError: an image of the validation split is gone or changed.
+    """
+    limits, accuracy = bundle.spec.sensitive_layers, bundle.spec.accuracy
+    judge = _Judge(bundle)
+    steps, ranking = [judge.step(int8, kept=())], []
+    graph = int8
+    if not steps[-1].accepted and limits.max_steps:
+        ranking = rank(int8, sample, images=limits.images, threads=bundle.spec.serving.threads)
+    while not steps[-1].accepted:
+        kept = tuple(entry.layer for entry in ranking[: 2 ** (len(steps) - 1)])
+        graph = keep_in_fp16(int8, kept)
+        if len(steps) > limits.max_steps or not int8_layers(graph):
+            raise QuantizeError(_spent(steps, bundle))
+        steps.append(judge.step(graph, kept=kept))
+    found = Search(
+        max_loss_points=accuracy.max_loss_points,
+        max_steps=limits.max_steps,
+        steps=tuple(steps),
+        ranking=tuple(ranking),
+        ranking_images=min(limits.images, len(sample)) if ranking else 0,
+    )
+    return graph, found
+
+
+def rank(int8: onnx.ModelProto, sample: CalibrationSample, *, images: int, threads: int) -> list[Sensitivity]:
+    """Every quantised node by how far it alone moves the logits of calibration images, the worst first."""
+    pixels_nchw = sample.stacked(images=images, what="images of the ranking")
+    nodes = quantised_nodes(int8)
+    names = {node.name for node in nodes}
+    exact_nc = _logits(keep_in_fp16(int8, names), pixels_nchw, threads=threads)
+    spread = np.square(exact_nc - exact_nc.mean(axis=0)).sum() + np.finfo(np.float32).tiny
+    ranking = []
+    for node in tqdm(nodes, desc="ranking of layers", unit="layer", leave=False, disable=None):
+        moved_nc = _logits(keep_in_fp16(int8, names - {node.name}), pixels_nchw, threads=threads)
+        error = float(np.square(moved_nc - exact_nc).sum() / spread)
+        ranking.append(Sensitivity(layer=node.name, op=node.op_type, error=error))
+    return sorted(ranking, key=lambda entry: -entry.error)
+
+
+def quantised_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Every node that reads a dequantised tensor: layers, and the additions and poolings between them."""
+    dequantised = {output for node in model.graph.node if node.op_type == DEQUANTIZE for output in node.output}
+    return [node for node in model.graph.node if not dequantised.isdisjoint(node.input)]
+
+
+def keep_in_fp16(int8: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
+    """A copy in which the nodes named by `layers` read what the Q/DQ nodes before them read."""
+    model = onnx.ModelProto()
+    model.CopyFrom(int8)
+    graph = model.graph
+    makers = producers(graph)
+    for node in graph.node:
+        if node.name in layers:
+            node.input[:] = [_unquantised(name, makers) for name in node.input]
+    _remove_orphans(graph)
+    return model
+
+
+def _unquantised(tensor: str, makers: dict[str, onnx.NodeProto]) -> str:
+    dequantize = makers.get(tensor)
+    if dequantize is None or dequantize.op_type != DEQUANTIZE:
+        return tensor
+    source: str = makers[dequantize.input[0]].input[0]
+    return source
+
+
+def _remove_orphans(graph: onnx.GraphProto) -> None:
+    """Drop Q/DQ nodes that nobody reads, with their scales."""
+    for op_type in (DEQUANTIZE, QUANTIZE):
+        read = _read(graph)
+        for node in [node for node in graph.node if node.op_type == op_type and read.isdisjoint(node.output)]:
+            graph.node.remove(node)
+    read = _read(graph)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+        graph.initializer.remove(tensor)
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+
+
+def _logits(model: onnx.ModelProto, pixels_nchw: Float, *, threads: int) -> npt.NDArray[np.float64]:
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        engine = _engine(model, Path(folder), threads=threads)
+        batches = (pixels_nchw[start : start + BATCH] for start in range(0, len(pixels_nchw), BATCH))
+        return np.concatenate([engine.run(batch)[0] for batch in batches]).astype(np.float64)
+
+
+def _engine(model: onnx.ModelProto, folder: Path, *, threads: int) -> Engine:
+    save(model, folder / "model.onnx")
+    try:
+        return Engine(folder / "model.onnx", arithmetic="f32", threads=threads)
+    except RuntimeError as error:
+        raise QuantizeError(f"OpenVINO, which judges INT8 here, could not compile the graph: {error}") from error
+
+
+class _Judge:
+    """Compares graphs with FP32 on the validation split, image by image."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._dataset = Dataset.read(bundle.path / DATASET)
+        self._images = self._dataset.of("validation")
+        if not self._images:
+            raise QuantizeError(f"{bundle.path}: no validation images to judge INT8 with; make the bundle with some")
+        threads = bundle.spec.serving.threads
+        fp32 = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=threads)
+        self._reference_n = self._answers(fp32, what="validation split, FP32")
+
+    def step(self, graph: onnx.ModelProto, *, kept: Sequence[str]) -> Step:
+        spec, threads = self._bundle.spec, self._bundle.spec.serving.threads
+        with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+            engine = _engine(graph, Path(folder), threads=threads)
+            answers_n = self._answers(engine, what=f"validation split, INT8, {len(kept)} layers in FP16")
+        truth_n = np.array([image.class_id for image in self._images], np.int64)
+        result = compare(truth_n, self._reference_n, answers_n, self._bundle.labels, spec.accuracy)
+        overall = result.overall
+        return Step(
+            kept_fp16=tuple(kept),
+            int8_layers=len(int8_layers(graph)),
+            validation=Validation(
+                images=overall.images,
+                lost=overall.lost,
+                gained=overall.gained,
+                loss_points=overall.loss_points,
+                verdict=result.verdict,
+            ),
+            accepted=result.verdict != FAIL and overall.loss_points <= spec.accuracy.max_loss_points,
+        )
+
+    def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[np.int64]:
+        """The class with the greatest logit of each image, -1 where one is not finite."""
+        predictions = predict(
+            engine.run,
+            self._dataset,
+            self._images,
+            preprocess=self._bundle.preprocess,
+            batch_size=self._bundle.spec.serving.max_batch_size,
+            what=what,
+        )
+        logits_nc = predictions.logits_nc
+        return np.where(np.isfinite(logits_nc).all(axis=1), logits_nc.argmax(axis=1), -1)
+
+
+def _spent(steps: Sequence[Step], bundle: Bundle) -> str:
+    spec = bundle.spec
+    other = "max" if spec.calibration.method == "entropy" else "entropy"
+    tried = "; ".join(
+        f"{len(step.kept_fp16)} in FP16: {step.validation.loss_points:+.2f} points ({step.validation.lost} lost, "
+        f"{step.validation.gained} gained of {step.validation.images})"
+        for step in steps
+    )
+    worst = ", ".join(steps[-1].kept_fp16[:4])
+    return (
+        f"INT8 loses more than {spec.accuracy.max_loss_points:g} points on the validation split ({tried})"
+        f"{f'; the most sensitive layers are {worst}' if worst else ''}; calibrate with more images or by "
+        f"calibration.method: {other}, raise sensitive_layers.max_steps, or list fp16 in place of int8"
+    )

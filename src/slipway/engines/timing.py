@@ -1,0 +1,31 @@
+"""How long a network takes for a batch, alone in this process."""
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from slipway.contract import Bundle
+from slipway.evaluation.predict import Network
+
+WARM_UP, RUNS = 5, 40
+
+
+def time_batches(network: Network, bundle: Bundle, *, batch_sizes: Iterable[int]) -> dict[str, dict[str, float]]:
+    """Milliseconds of one call for each batch size, on random pixels: `{"1": {"p50_ms": …, "p90_ms": …}}`.
+
+    For orientation beside the accuracy; precisions are compared by `choose`, interleaved and end to end.
+    """
+    rng = np.random.default_rng(0)
+    shape = (3, bundle.preprocess.input_height, bundle.preprocess.input_width)
+    result = {}
+    for size in sorted(batch_sizes):
+        pixels_nchw = rng.standard_normal((size, *shape), np.float32)
+        times_ms = []
+        for _ in range(WARM_UP + RUNS):
+            started = time.perf_counter()
+            network(pixels_nchw)
+            times_ms.append(1000 * (time.perf_counter() - started))
+        p50_ms, p90_ms = np.percentile(times_ms[WARM_UP:], [50, 90])
+        result[str(size)] = {"p50_ms": float(p50_ms), "p90_ms": float(p90_ms)}
+    return result

@@ -1,0 +1,228 @@
+"""What this machine has of what a repository needs: server, interpreter, shared memory, processors, ports, GPUs."""
+
+import ast
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import Lane, ServingError
+from slipway.serving.binary import TritonBinary, find_tritonserver
+from slipway.serving.doctor.findings import Finding, State
+from slipway.serving.doctor.gpu import Gpu, find_gpus
+from slipway.serving.doctor.interpreter import Interpreter
+from slipway.serving.doctor.models import Model
+from slipway.serving.server import HOST, Ports
+
+DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
+"""Where a tritonserver that is on PATH looks."""
+SHARED_MEMORY = Path("/dev/shm")
+IN_CONTAINER = "serve it in NVIDIA's container (build/container.py serve)"
+IMPORT_TIMEOUT_S = 120.0
+NO_SERVER = TritonBinary(Path(), "none was found", backend_directory=None, library_path="")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the steps are tried with."""
+
+    tritonserver: TritonBinary | None
+    interpreter: Interpreter
+    packages: Mapping[str, Any]
+    """Importable module to version; of `openvino` also what the processor can."""
+    gpus: tuple[Gpu, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def backends(self) -> Path:
+        if self.tritonserver is None or self.tritonserver.backend_directory is None:
+            return DEFAULT_BACKENDS
+        return self.tritonserver.backend_directory
+
+
+def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine:
+    """Find out what is here; `workspace` is an empty folder for the server's backends."""
+    models = list(models)
+    tritonserver, found = _tritonserver(workspace)
+    environment = (tritonserver or NO_SERVER).environment()
+    python3 = shutil.which("python3", path=environment["PATH"])
+    interpreter = Interpreter(Path(python3 or sys.executable), environment)
+    packages, about_python = _python3(interpreter, models, from_wheel=bool(tritonserver and _from_wheel(tritonserver)))
+    gpus, about_gpus = _gpus(lane)
+    findings = (
+        found,
+        about_python,
+        *([_shared_memory(lane, models)] if lane is not None else []),
+        _processors(models),
+        _ports(),
+        about_gpus,
+    )
+    return Machine(tritonserver, interpreter, packages, gpus, findings)
+
+
+def backend_problem(machine: Machine, model: Model) -> str | None:
+    """Why the server on this machine has no backend for the model."""
+    if (machine.backends / model.backend).is_dir():
+        return None
+    if machine.tritonserver is not None and _from_wheel(machine.tritonserver):
+        release = metadata.version("nvidia-pytriton")
+        return f"the tritonserver of nvidia-pytriton {release} has no {model.backend} backend, only the Python backend"
+    return f"no {model.backend} backend in {machine.backends}"
+
+
+def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model]) -> Finding:
+    """What the steps took when they were tried, for as many instances as they have, against what is free."""
+    needed_mb = sum(peak * models[name].instances for name, peak in peak_mb.items())
+    free_mb = _free_mb()
+    what = f"the steps that started need about {needed_mb:.0f} MB in all their instances; {free_mb:.0f} MB are free"
+    if needed_mb > free_mb:
+        return _finding("memory", "untold", f"{what}: it may not fit", "lower serving.instances in the spec")
+    return _finding("memory", "ok" if peak_mb else "untold", what)
+
+
+def _from_wheel(tritonserver: TritonBinary) -> bool:
+    return tritonserver.backend_directory is not None
+
+
+def _tritonserver(workspace: Path) -> tuple[TritonBinary | None, Finding]:
+    try:
+        binary = find_tritonserver(workspace)
+    except ServingError as error:
+        return None, _finding("tritonserver", "fail", str(error))
+    try:
+        done = subprocess.run(
+            [binary.path, "--help"], env=binary.environment(), capture_output=True, text=True, timeout=30, check=False
+        )
+        said = done.stdout + done.stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said = str(error)
+    if "Usage" not in said:
+        first = said.strip().partition("\n")[0]
+        return binary, _finding("tritonserver", "fail", f"{binary.path} does not start: {first}", "install it again")
+    return binary, _finding("tritonserver", "ok", f"{binary.path}, {binary.reason}")
+
+
+def _python3(
+    interpreter: Interpreter, models: Iterable[Model], *, from_wheel: bool
+) -> tuple[Mapping[str, Any], Finding]:
+    needed = sorted({"numpy"}.union(*(imported_modules(model) for model in models)))
+    job = {"backend": "packages", "modules": needed}
+    tried = interpreter.run(job, timeout_s=IMPORT_TIMEOUT_S)
+    if tried.problem:
+        return {}, _finding("python3", "fail", tried.problem, "put a python3 that starts first on PATH")
+    python, packages = tried.outputs["python"], tried.outputs["packages"]
+    what = f"{interpreter.path}, Python {python}"
+    absent = {name: package["error"] for name, package in packages.items() if "error" in package}
+    if absent:
+        reasons = "; ".join(f"{name}: {error}" for name, error in absent.items())
+        return packages, _finding("python3", "fail", f"{what}, cannot import {reasons}", "pip install 'slipway[serve]'")
+    known = {name: package["version"].partition("-")[0] for name, package in packages.items() if package["version"]}
+    versions = ", ".join(f"{name} {version}" for name, version in known.items())
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if from_wheel and python != ours:
+        reason = f"{what}, and the server's stub is of Python {ours}"
+        return packages, _finding("python3", "fail", reason, f"put a python3 of version {ours} first on PATH")
+    if from_wheel and int(known["numpy"].partition(".")[0]) >= 2:
+        reason = f"{what}, {versions}: the wheel's Python backend misreads every BYTES tensor with numpy 2"
+        return packages, _finding("python3", "fail", reason, "pip install 'numpy<2'")
+    return packages, _finding("python3", "ok", f"{what}, {versions}")
+
+
+def imported_modules(model: Model) -> set[str]:
+    """What the Python files of a step import that is not Python's own, read without running them."""
+    if model.version is None or model.backend not in ("python", "dali"):
+        return set()
+    names: set[str] = set()
+    for path in model.files.glob("*.py"):
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError):  # named when the step is tried
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names.add(node.module)
+    beside = {path.stem for path in model.files.glob("*.py")} | {"triton_python_backend_utils"}
+    return {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names | beside}
+
+
+def _shared_memory(lane: Lane, models: Iterable[Model]) -> Finding:
+    instances = sum(model.instances for model in models if model.backend == "python")
+    needed_mb = instances * lane.shm_default_bytes / 1e6
+    try:
+        usage = shutil.disk_usage(SHARED_MEMORY)
+    except OSError as error:
+        return _finding(
+            "shared memory", "fail", f"{SHARED_MEMORY} cannot be read: {error.strerror}", "mount a tmpfs there"
+        )
+    what = (
+        f"{instances} instances of the Python backend start with {lane.shm_default_bytes / 1e6:.0f} MB each, together "
+        f"{needed_mb:.0f} MB; {SHARED_MEMORY} has {usage.free / 1e6:.0f} of {usage.total / 1e6:.0f} MB free"
+    )
+    if needed_mb * 1e6 > usage.free:
+        remedy = f"make it larger (in a container: --shm-size={2 * needed_mb:.0f}m), or remove what others left there"
+        return _finding("shared memory", "fail", what, remedy)
+    return _finding("shared memory", "ok", what)
+
+
+def _processors(models: Iterable[Model]) -> Finding:
+    here = len(os.sched_getaffinity(0))
+    threads = {model.name: model.instances * _threads(model) for model in models}
+    greedy = [f"{name} with {count}" for name, count in threads.items() if count > here]
+    if greedy:
+        reason = f"{here} here, and steps with more threads in all their instances: {', '.join(greedy)}"
+        return _finding("processors", "untold", reason, "latency suffers: lower serving.instances or serving.threads")
+    return _finding("processors", "ok", f"{here} here, and no step has more threads in all its instances")
+
+
+def _threads(model: Model) -> int:
+    written = model.parameter("threads")
+    return int(written) if written.isdecimal() else 1
+
+
+def _ports() -> Finding:
+    taken = [f"{port} ({name})" for name, port in vars(Ports()).items() if not _is_free(port)]
+    if taken:
+        reason = f"{', '.join(taken)} on {HOST} in use; the others can be chosen at start"
+        return _finding("ports", "untold", reason, "--http-port, --grpc-port, --metrics-port")
+    return _finding("ports", "ok", f"{', '.join(str(port) for port in vars(Ports()).values())} on {HOST} are free")
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _gpus(lane: Lane | None) -> tuple[tuple[Gpu, ...], Finding]:
+    gpus, reason = find_gpus()
+    if gpus:
+        return gpus, _finding("GPU", "ok", ", ".join(map(str, gpus)))
+    if lane is not None and lane.lane == "gpu":
+        what = f"this repository is of the gpu lane, and this machine has no GPU that can be used: {reason}"
+        return (), _finding("GPU", "fail", what, "serve it on a machine with an NVIDIA GPU, or assemble the cpu lane")
+    return (), _finding("GPU", "untold", f"none is needed ({reason})")
+
+
+def _free_mb() -> float:
+    """What the kernel calls available, or less where a control group allows less."""
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    free_mb = int(meminfo["MemAvailable"].split()[0]) / 1024
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return free_mb
+    return free_mb if limit == "max" else min(free_mb, int(limit) / 2**20)
+
+
+def _finding(subject: str, state: State, reason: str, remedy: str = "") -> Finding:
+    return Finding("machine", subject, state, reason, remedy)

@@ -1,0 +1,160 @@
+"""Load one step as the server will, in a process of its own, and ask it once. Needs no slipway, and no server.
+
+Run as a file, by the `python3` that serves: a JSON object on standard input says which step, one on standard output
+says how it went. For Triton's Python backend a small stand-in takes the place of the module that only its stub has.
+"""
+
+import base64
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+import types
+from typing import Any
+
+
+class Tensor:
+    def __init__(self, name: str, array: Any) -> None:
+        self._name, self._array = name, array
+
+    def name(self) -> str:
+        return self._name
+
+    def as_numpy(self) -> Any:
+        return self._array
+
+
+class TritonError:
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def message(self) -> str:
+        return self._message
+
+
+class TritonModelException(Exception):
+    pass
+
+
+class InferenceResponse:
+    def __init__(self, output_tensors: Any = (), error: Any = None) -> None:
+        self.tensors, self.error = output_tensors, error
+
+
+class Request:
+    def __init__(self, inputs: dict[str, Tensor], outputs: list[str]) -> None:
+        self.inputs, self.outputs = inputs, outputs
+
+    def requested_output_names(self) -> list[str]:
+        return self.outputs
+
+
+def get_input_tensor_by_name(request: Request, name: str) -> Any:
+    return request.inputs.get(name)
+
+
+def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
+    """`TritonPythonModel` of `<version>/model.py`: initialised with its configuration, then one image."""
+    import numpy as np
+
+    stand_in = types.ModuleType("triton_python_backend_utils")
+    names = (Tensor, TritonError, TritonModelException, InferenceResponse, get_input_tensor_by_name)
+    for part in names:
+        setattr(stand_in, part.__name__, part)
+    sys.modules[stand_in.__name__] = stand_in
+    sys.path.insert(0, job["folder"])
+    model = importlib.import_module(f"{job['version']}.model").TritonPythonModel()
+    if hasattr(model, "initialize"):
+        model.initialize(
+            {
+                "model_config": json.dumps(job["config"]),
+                "model_name": job["config"].get("name", ""),
+                "model_version": job["version"],
+                "model_repository": job["folder"],
+                "model_instance_name": "rehearsal",
+                "model_instance_kind": "CPU",
+                "model_instance_device_id": "0",
+            }
+        )
+    inputs = {}
+    for name, (dtype, dims) in job["inputs"].items():
+        array = np.zeros((1, *(max(dim, 1) for dim in dims)), np.dtype(dtype))
+        if array.dtype == np.object_:
+            array[:] = base64.b64decode(job["image"])
+        inputs[name] = Tensor(name, array)
+    (response,) = model.execute([Request(inputs, job["outputs"])])
+    if response.error is not None:
+        raise RuntimeError(f"one image: {response.error.message()}")
+    outputs = {}
+    for tensor in response.tensors:
+        array = tensor.as_numpy()
+        outputs[tensor.name()] = [array.dtype.name, list(array.shape[1:])]
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{tensor.name()} is not finite")
+        if tensor.name() in ("image_status", "STATUS") and array.any():
+            raise ValueError(f"{tensor.name()} {array.ravel().tolist()} for a good image")
+    return outputs
+
+
+def rehearse_dali(job: dict[str, Any]) -> dict[str, Any]:
+    """`dali.py` of NVIDIA's DALI backend: imported by its path, and serialised where a GPU is."""
+    path = os.path.join(job["folder"], job["version"], "dali.py")
+    spec = importlib.util.spec_from_file_location("dali_model", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if job["build"]:
+        from nvidia.dali._utils.autoserialize import invoke_autoserialize
+
+        with tempfile.TemporaryDirectory() as folder:
+            invoke_autoserialize(module, os.path.join(folder, "model.dali"))
+    return {}
+
+
+def import_packages(job: dict[str, Any]) -> dict[str, Any]:
+    """Version of every module of `job["modules"]`, or why it cannot be imported."""
+    packages: dict[str, Any] = {}
+    for name in job["modules"]:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # whatever a broken package raises
+            packages[name] = {"error": f"{type(error).__name__}: {error}"}
+            continue
+        packages[name] = {"version": getattr(module, "__version__", None)}
+        if name == "openvino":
+            packages[name]["capabilities"] = module.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "packages": packages}
+
+
+def peak_mb() -> float:
+    """The most memory of this process. (`ru_maxrss` would begin with that of the process that started this one.)"""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
+
+JOBS = {"python": rehearse_python, "dali": rehearse_dali, "packages": import_packages}
+
+
+def main() -> None:
+    job = json.load(sys.stdin)
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print does not get between
+    started = time.monotonic()
+    result: dict[str, Any] = {}
+    try:
+        result["outputs"] = JOBS[job["backend"]](job)
+    except BaseException as error:  # a step may also call sys.exit
+        result["error"] = f"{type(error).__name__}: {error}"
+    result["seconds"] = time.monotonic() - started
+    result["peak_mb"] = peak_mb()
+    answer.write(json.dumps(result))
+    answer.flush()
+    os._exit(0)  # whatever threads the step left
+
+
+if __name__ == "__main__":
+    main()

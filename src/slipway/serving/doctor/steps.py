@@ -1,0 +1,111 @@
+"""Would one step load, and answer? Each is tried by the interpreter that would serve it, in a process of its own."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf import json_format
+from tritonclient.utils import triton_to_np_dtype
+
+from slipway.contract import Lane
+from slipway.serving.doctor.findings import Finding
+from slipway.serving.doctor.gpu import tensorrt_version
+from slipway.serving.doctor.interpreter import Rehearsal
+from slipway.serving.doctor.machine import IN_CONTAINER, Machine, backend_problem
+from slipway.serving.doctor.models import Model, check_layout, type_name
+from slipway.serving.doctor.plans import check_plans
+from slipway.steps.guard import PLACEHOLDER
+
+ASSEMBLE = "assemble the repository again (build/assemble.py)"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What there is to say of one step."""
+
+    findings: tuple[Finding, ...]
+    peak_mb: float | None = None
+    """None: it was not started."""
+
+
+def check_step(
+    model: Model, machine: Machine, *, lane: Lane | None, damaged: Mapping[str, Finding] | None, timeout_s: float
+) -> Trial:
+    """Layout, backend, then a trial. Only what the manifest vouches for is run; `damaged` is None without one."""
+    layout = check_layout(model)
+    if layout is not None:
+        return _one(model, "fail", layout, ASSEMBLE)
+    if model.backend not in ("python", "dali", "tensorrt"):
+        return _one(model, "fail", f"backend {model.backend!r} is in no lane of ours", ASSEMBLE)
+    problem = backend_problem(machine, model)
+    found = () if problem is None else (Finding("step", model.name, "fail", problem, IN_CONTAINER),)
+    changed = [path for path in damaged or () if path.partition("/")[0] == model.name]
+    if damaged is None or changed:
+        files = ", ".join(changed) or "without a manifest its code"
+        more = _one(model, "untold", f"not started: {files} cannot be trusted")
+    elif model.backend == "python":
+        more = _try_python(model, machine, timeout_s=timeout_s)
+    elif model.backend == "dali":
+        more = _try_dali(model, machine, timeout_s=timeout_s)
+    else:
+        more = Trial(tuple(check_plans(model, machine.gpus, installed=tensorrt_version(), lane=lane)))
+    return Trial((*found, *more.findings), more.peak_mb)
+
+
+def _try_python(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
+    arithmetic = model.parameter("arithmetic")
+    capabilities = machine.packages.get("openvino", {}).get("capabilities", ["BF16"])
+    if arithmetic == "bf16" and "BF16" not in capabilities:
+        reason = f"computes in BF16, which this processor has not ({', '.join(capabilities)})"
+        return _one(model, "fail", reason, "assemble it with an FP32 or INT8 engine (build/choose.py on this machine)")
+    job = {
+        **_job(model),
+        "config": json_format.MessageToDict(model.config, preserving_proto_field_name=True),
+        "inputs": {tensor.name: (_dtype(tensor), list(tensor.dims)) for tensor in model.config.input},
+        "outputs": [tensor.name for tensor in model.config.output],
+        "image": base64.b64encode(PLACEHOLDER).decode(),
+    }
+    tried = machine.interpreter.run(job, timeout_s=timeout_s)
+    problem = tried.problem or _wrong_outputs(model, tried.outputs)
+    if problem:
+        return _one(model, "fail", problem, ASSEMBLE, tried)
+    took = f"{tried.seconds:.1f} s and {tried.peak_mb:.0f} MB"
+    return _one(model, "ok", f"loads, and answers an image, in {took}", "", tried)
+
+
+def _try_dali(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
+    tried = machine.interpreter.run({**_job(model), "build": bool(machine.gpus)}, timeout_s=timeout_s)
+    if tried.problem:
+        return _one(model, "fail", f"dali.py: {tried.problem}", ASSEMBLE, tried)
+    if not machine.gpus:
+        return _one(model, "untold", "dali.py can be imported; its pipeline is built on a GPU alone")
+    return _one(model, "ok", f"dali.py is serialised in {tried.seconds:.1f} s", "", tried)
+
+
+def _job(model: Model) -> dict[str, Any]:
+    return {"backend": model.backend, "folder": str(model.folder.resolve()), "version": model.version}
+
+
+def _dtype(tensor: Any) -> str:
+    """numpy's name of a tensor's type."""
+    name = type_name(tensor).removeprefix("TYPE_").replace("STRING", "BYTES")
+    return str(np.dtype(triton_to_np_dtype(name)).name)
+
+
+def _wrong_outputs(model: Model, outputs: Mapping[str, Any]) -> str:
+    """Where an answer is not what config.pbtxt says; empty when all are."""
+    for tensor in model.config.output:
+        if tensor.name not in outputs:
+            return f"gives no {tensor.name}, which config.pbtxt names"
+        dtype, dims = outputs[tensor.name]
+        expected = list(tensor.dims)
+        fits = len(dims) == len(expected) and all(want in (-1, got) for want, got in zip(expected, dims, strict=True))
+        if dtype != _dtype(tensor) or not fits:
+            return f"gives {tensor.name} as {dtype} {dims}, and config.pbtxt says {_dtype(tensor)} {expected}"
+    return ""
+
+
+def _one(model: Model, state: Any, reason: str, remedy: str = "", tried: Rehearsal | None = None) -> Trial:
+    return Trial((Finding("step", model.name, state, reason, remedy),), None if tried is None else tried.peak_mb)
