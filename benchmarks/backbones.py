@@ -35,10 +35,10 @@ COMPILED = {  # timm's name: input side in pixels
 }
 TRAINED = {  # timm's name: changes to training/configs/digits.yaml
     "resnet10t": {},
-    "mobilenetv3_small_050": {},
-    "efficientnet_b0": {"epochs": 10},
-    "convnext_atto": {"epochs": 15, "learning_rate": 0.001},
-    "vit_tiny_patch16_224": {"epochs": 15, "learning_rate": 0.0005},
+    "mobilenetv3_small_050": {"epochs": 12},
+    "efficientnet_lite0": {"epochs": 10},
+    "vit_tiny_patch16_224": {"epochs": 12, "learning_rate": 0.0005},
+    "convnext_atto": {"epochs": 5, "learning_rate": 0.001},
 }
 FAST = 3  # of each table, for tests
 EPILOG = """example:

@@ -204,7 +204,8 @@ def test_nan_pixels_are_an_overflow_of_the_first_node(source: onnx.ModelProto) -
 
 def test_every_node_is_run_with_its_own_type(int8: onnx.ModelProto, pixels_nchw: np.ndarray) -> None:
     (tensors,) = run_nodes(int8, [pixels_nchw])
-    assert {name: str(tensors[name].dtype) for name in ("a", "f", "logits_nc", "embedding_nd")} == {
+    assert {name: str(tensors[name].dtype) for name in ("pixels_nchw", "a", "f", "logits_nc", "embedding_nd")} == {
+        "pixels_nchw": "float32",
         "a": "float16",
         "f": "float16",
         "logits_nc": "float32",

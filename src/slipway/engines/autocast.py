@@ -13,22 +13,24 @@ from slipway.engines.modelopt import modelopt_file
 
 IMAGES = 32
 """Calibration images on which magnitudes are measured, and overflow is looked for."""
+LARGEST = 512.0
+"""AutoCast's default for the greatest magnitude of an FP16 node's input or output."""
 
 
 def to_fp16(source: onnx.ModelProto, sample: CalibrationSample) -> onnx.ModelProto:
     """Convert `source`, its nodes named, to FP16 with FP32 input and outputs.
 
-    AutoCast keeps a node in FP32 whose weights leave FP16's range, or whose input or output is over its limit (512) for
+    AutoCast keeps a node in FP32 whose weights leave FP16's range, or whose input or output is over its limit for
     reference data. Its own way is to hold every tensor of every reference image at once, and random data where none is
     given; here the magnitudes are measured image by image, and the nodes are named to it.
 
     Raises:
         QuantizeError: AutoCast failed, left no layer in FP16, or the graph overflows on calibration images.
     """
+    wide = nodes_over(source, sample.pixels(images=IMAGES, what="magnitudes"), limit=LARGEST)
     with modelopt_file(source) as path:
-        from modelopt.onnx.autocast import convert, convert_to_mixed_precision
+        from modelopt.onnx.autocast import convert_to_mixed_precision
 
-        wide = nodes_over(source, sample.pixels(images=IMAGES), limit=convert.DEFAULT_DATA_MAX)
         graph: onnx.ModelProto = convert_to_mixed_precision(
             onnx_path=str(path),
             low_precision_type="fp16",

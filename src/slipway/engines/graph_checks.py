@@ -165,7 +165,7 @@ def check_overflow(model: onnx.ModelProto, pixels: Iterable[Array]) -> None:
 
 
 def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[str, Array]]:
-    """Every floating-point tensor that the graph computes for each `pixels_nchw`, by name.
+    """Every floating-point tensor that the graph reads and computes for each `pixels_nchw`, by name.
 
     Q/DQ nodes are left out: what they give is bounded. ONNX Runtime keeps each node's own type because every tensor is
     an output; left alone it would compute FP16 nodes in FP32, and hide an overflow.
@@ -189,11 +189,11 @@ def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[
     names = [value.name for value in graph.output]
     for pixels_nchw in pixels:
         arrays = zip(names, session.run(None, {INPUT: pixels_nchw}), strict=True)
-        yield {name: array for name, array in arrays if array.dtype.kind == "f"}
+        yield {INPUT: pixels_nchw} | {name: array for name, array in arrays if array.dtype.kind == "f"}
 
 
 def _shapes(source: onnx.ModelProto, pixels_nchw: Array) -> dict[str, tuple[int, ...]]:
     """Shape of every floating-point tensor for this image, weights included."""
     weights = {tensor.name: tuple(tensor.dims) for tensor in source.graph.initializer}
     tensors = next(run_nodes(source, [pixels_nchw]))
-    return weights | {INPUT: pixels_nchw.shape} | {name: array.shape for name, array in tensors.items()}
+    return weights | {name: array.shape for name, array in tensors.items()}

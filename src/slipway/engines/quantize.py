@@ -37,8 +37,10 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
     sample = CalibrationSample(bundle)
     source = open_source(bundle.path / "model.onnx")
     with complete_folder(out) as staging:
-        convert = _int8 if precision == "int8" else _fp16
-        graph, measured = convert(bundle, source, sample, staging)
+        if precision == "int8":
+            graph, measured = _int8(bundle, source, sample, staging)
+        else:
+            graph, measured = to_fp16(source, sample), {"calibration_images": min(IMAGES, len(sample))}
         opset = graph_checks.check_opset(graph)
         save(graph, staging / "model.onnx")
         return Manifest.seal(
@@ -97,22 +99,16 @@ def _int8(
     graph_checks.check_numbers(plain)
     reasons = graph_checks.check_int8(source, plain, pixels_nchw=next(sample.pixels(images=1)))
     graph_checks.check_overflow(plain, sample.pixels(images=IMAGES, what="FP16 overflow"))
-    graph, path = search(bundle, plain, sample)
-    path.write(staging / SEARCH)
-    kept = path.steps[-1].kept_fp16
+    graph, found = search(bundle, plain, sample)
+    found.write(staging / SEARCH)
+    accepted = found.steps[-1]
     measured = {
         "calibration_images": len(sample),
         "calibration_method": method,
-        "not_quantised": reasons | dict.fromkeys(kept, "kept in FP16 by the search"),
-        "search": {"steps": len(path.steps), "kept_fp16": kept, **path.steps[-1].validation.model_dump()},
+        "not_quantised": reasons | dict.fromkeys(accepted.kept_fp16, "kept in FP16 by the search"),
+        "search": {"steps": len(found.steps), "kept_fp16": accepted.kept_fp16, **accepted.validation.model_dump()},
     }
     return graph, measured
-
-
-def _fp16(
-    _: Bundle, source: onnx.ModelProto, sample: CalibrationSample, __: Path
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    return to_fp16(source, sample), {"calibration_images": min(IMAGES, len(sample))}
 
 
 def _count(graph: onnx.ModelProto) -> dict[str, Any]:
