@@ -27,19 +27,22 @@ from slipway.training.network import Network
 from slipway.training.to_onnx import write_onnx
 
 CLASSES, SEED, MAX_BATCH = 1000, 0, 8
-CALIBRATION_IMAGES, COMPARED_IMAGES, TIMED_IMAGES = 32, 64, 8
+TIMED_IMAGES = 8
 ENGINES = {"fp32": ("fp32", "f32"), "bf16": ("fp32", "bf16"), "int8": ("int8", "f32")}
 """OpenVINO: precision to graph and arithmetic."""
 Float = npt.NDArray[np.float32]
 
 
-def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, rounds: int) -> None:
-    """Fill `cells` step by step, so that what was made stands even where a later step fails."""
+def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, rounds: int, images: int) -> None:
+    """Fill `cells` step by step, so that what was made stands even where a later step fails.
+
+    `images` calibrate INT8, and twice as many are compared.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = Preprocess(input_height=side, input_width=side)
-    encoded = crops(CALIBRATION_IMAGES + COMPARED_IMAGES)
+    encoded = crops(3 * images)
     pixels_nchw = preprocess_all(encoded, preprocess)
-    calibration, compared = pixels_nchw[:CALIBRATION_IMAGES], pixels_nchw[CALIBRATION_IMAGES:]
+    calibration, compared = pixels_nchw[:images], pixels_nchw[images:]
     network = random_network(name, side, calibration[:16])
     cells["input"] = side
     cells["parameters"] = sum(parameter.numel() for parameter in network.parameters())
@@ -47,7 +50,7 @@ def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, r
     graphs = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
     write_onnx(network, graphs["fp32"], input_shape=(3, side, side))
     del network
-    cells["calibration_images"] = CALIBRATION_IMAGES
+    cells["calibration_images"] = images
     cells["fp16"] = reasoned(lambda: fp16(graphs["fp32"], graphs["fp16"], Sample(calibration)))
     cells["int8"] = reasoned(lambda: int8(graphs["fp32"], graphs["int8"], Sample(calibration)))
     for precision, graph in graphs.items():

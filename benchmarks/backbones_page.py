@@ -148,7 +148,8 @@ def value_or_reason(make: Any, cells: Cells, key: str, name: str, reasons: list[
         pass
     value = cells.get(key)
     reason = value.get("reason") if isinstance(value, Mapping) else value
-    text = f"{name}: {reason or cells.get('ended') or 'this processor has no such arithmetic'}"
+    words = reason or cells.get("ended") or "this processor has no such arithmetic"
+    text = f"{name}: {words}".replace("|", "/")
     if text not in reasons:
         reasons.append(text)
     return f"[{reasons.index(text) + 1}]"

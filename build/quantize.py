@@ -55,8 +55,9 @@ def show_layers(out: Path, measured: dict[str, Any]) -> None:
 def show_search(search: dict[str, Any]) -> None:
     for step in search["steps"]:
         seen, kept = step["validation"], len(step["kept_fp16"])
+        graph = f"{kept} node{'s' * (kept > 1)} in FP16" if kept else "plain INT8"
         print(
-            f"  validation, {f'{kept} nodes in FP16' if kept else 'plain INT8'}: {seen['loss_points']:+.2f} points "
+            f"  validation, {graph}: {seen['loss_points']:+.2f} points "
             f"({seen['lost']} lost, {seen['gained']} gained of {seen['images']}): "
             f"{'accepted' if step['accepted'] else 'too much'}"
         )

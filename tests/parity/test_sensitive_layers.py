@@ -73,7 +73,7 @@ def test_the_ranking_names_exactly_the_layers_that_read_an_unequal_channel_first
     assert ranking[2].error < 0.01 * ranking[1].error
 
 
-def test_without_enough_steps_the_script_says_what_was_tried_and_leaves_nothing(
+def test_without_enough_steps_the_script_says_what_was_tried_and_leaves_its_steps_alone(
     digits: Path, suffering: tuple[Bundle, set[str]], tmp_path: Path
 ) -> None:
     one = copy_bundle(suffering[0].path, tmp_path / "bundle", spec={"sensitive_layers": {"max_steps": 1, "images": 16}})
@@ -82,7 +82,8 @@ def test_without_enough_steps_the_script_says_what_was_tried_and_leaves_nothing(
     assert "INT8 loses more than 1.5 points on the validation split (0 in FP16: +" in done.stderr
     assert "; 1 in FP16: +" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "int8-search.json"]
+    assert len(Search.read(tmp_path / "int8-search.json").steps) == 2
 
 
 def test_the_script_prints_every_step_and_its_last_line_is_json(digits: Path, before: Bundle, tmp_path: Path) -> None:

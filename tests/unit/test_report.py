@@ -1,5 +1,6 @@
 """The report of a build: equal to its files, clear about what is missing, safe with anybody's labels and names."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -165,6 +166,17 @@ def test_the_whole_path_of_the_search_is_shown(bundle: Bundle) -> None:
     assert "conv1 Conv 0.25 FP16 conv2 Conv 0.167 INT8" in text
     assert "openvino-int8 : compiled from another graph" in text.replace("openvino-int8:", "openvino-int8 :")
     assert "/head : small" in text
+
+
+def test_a_search_that_failed_is_shown_though_there_is_no_graph(bundle: Bundle) -> None:
+    steps = [{"kept_fp16": [], "int8_layers": 3, "validation": VALIDATION, "accepted": False}]
+    graphs = bundle.path.parent / "graphs"
+    graphs.mkdir(exist_ok=True)
+    left = {"max_loss_points": 1.5, "max_steps": 0, "steps": steps, "ranking": []}
+    (graphs / "int8-search.json").write_text(json.dumps(left))
+    text = Page(render(opened(bundle))).text
+    assert "No graph was accepted within 0 steps" in text
+    assert "graphs/int8-search.json" in text
 
 
 def test_an_engine_of_the_same_graph_is_not_stale(tmp_path: Path) -> None:

@@ -172,6 +172,10 @@ def test_without_steps_plain_int8_that_loses_too_much_is_an_error(bundle: Bundle
     with pytest.raises(QuantizeError, match=r"more than 10 points .*\(0 in FP16: \+.*max_steps, or list fp16"):
         quantize(none, tmp_path / "graph")
     assert not (tmp_path / "graph").exists()
+    left = Search.read(tmp_path / "graph-search.json")  # what the report shows of it
+    assert [step.accepted for step in left.steps] == [False]
+    quantize(with_spec(bundle, tmp_path / "d", sensitive_layers={"max_steps": 4}), tmp_path / "graph")
+    assert not (tmp_path / "graph-search.json").exists()
 
 
 def without_use(int8: onnx.ModelProto) -> onnx.ModelProto:

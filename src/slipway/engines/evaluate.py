@@ -64,8 +64,8 @@ def evaluate_engine(
     broken = int((~np.isfinite(validation.logits_nc).all(axis=1)).sum())
     if broken:
         raise CompileError(
-            f"{name}: logits of {broken} of {len(validation.images)} validation images are not finite; this network does "
-            "not hold in that precision, so take another"
+            f"{name}: logits of {broken} of {len(validation.images)} validation images are not finite; this network "
+            "does not hold in that precision, so take another"
         )
     temperature = fit_temperature(validation.logits_nc, validation.truth_n)
     decision = bundle.decision.model_copy(update={"temperature": temperature})

@@ -1,6 +1,8 @@
 """A bundle's graph to a typed one: INT8 by ModelOpt's Q/DQ nodes with an FP16 remainder, or FP16 by AutoCast."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,8 @@ from slipway.engines import graph_checks
 from slipway.engines.autocast import IMAGES, to_fp16
 from slipway.engines.calibration import CalibrationSample
 from slipway.engines.modelopt import modelopt_file
+from slipway.engines.sensitivity import FAILED_SUFFIX, SearchFailedError, search
 from slipway.engines.sensitivity import FILE_NAME as SEARCH
-from slipway.engines.sensitivity import search
 from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT, load, save
 
@@ -36,7 +38,9 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
     """
     sample = CalibrationSample(bundle)
     source = open_source(bundle.path / "model.onnx")
-    with complete_folder(out) as staging:
+    failed = out.with_name(f"{out.name}{FAILED_SUFFIX}")
+    failed.unlink(missing_ok=True)
+    with _kept_for_the_report(failed), complete_folder(out) as staging:
         if precision == "int8":
             graph, measured = _int8(bundle, source, sample, staging)
         else:
@@ -56,6 +60,16 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
             libraries=LIBRARIES,
             measured={"precision": precision, "opset": opset, **_count(graph), **measured},
         )
+
+
+@contextmanager
+def _kept_for_the_report(failed: Path) -> Iterator[None]:
+    """A search that ends without a graph leaves its steps in the file `failed`."""
+    try:
+        yield
+    except SearchFailedError as error:
+        error.path.write(failed)
+        raise QuantizeError(f"{error}; every step is in {failed}") from None
 
 
 def open_source(path: Path) -> onnx.ModelProto:
@@ -80,7 +94,7 @@ def open_source(path: Path) -> onnx.ModelProto:
 
 
 def _remove_identities(graph: onnx.GraphProto) -> None:
-    """ModelOpt does not look through them: in ghostnet_100 they cost 21 of 95 layers their INT8."""
+    """ModelOpt does not look through them: in ghostnet_100 they cost 21 of 96 layers their INT8."""
     outputs = {value.name for value in graph.output}
     same: dict[str, str] = {}
     for node in list(graph.node):

@@ -21,6 +21,8 @@ from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 
 FILE_NAME = "search.json"
+FAILED_SUFFIX = "-search.json"
+"""Of the file beside the graph folder that a failed search leaves: `graphs/int8-search.json`."""
 
 
 class Validation(Contract):
@@ -65,6 +67,14 @@ class Search(Contract):
     ranking_images: int = 0
 
 
+class SearchFailedError(QuantizeError):
+    """No graph was accepted; `path` has every step."""
+
+    def __init__(self, message: str, path: Search) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> tuple[onnx.ModelProto, Search]:
     """Plain INT8 if validation accepts it, else with the fewest of 1, 2, 4, … worst layers in FP16 that it accepts.
 
@@ -72,14 +82,24 @@ def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> 
     it there. The test split is never looked at. Each layer's Q/DQ nodes are simply taken away: its weights are stored
     unquantised, so nothing is calibrated again.
     Source: partial quantisation as in Wu et al., "Integer Quantization for Deep Learning Inference: Principles and
-    Empirical Evaluation", 2020, section 6.1, with the error of the logits in place of accuracy.
+    Empirical Evaluation", 2020, with the error of the logits in place of accuracy.
 
     Raises:
-        QuantizeError: the spec's steps are spent, or nothing would be left in INT8.
+        SearchFailedError: the spec's steps are spent, or nothing would be left in INT8.
         DataError: an image of the validation split is gone or changed.
     """
     limits, accuracy = bundle.spec.sensitive_layers, bundle.spec.accuracy
     judge = _Judge(bundle)
+
+    def found(steps: Sequence[Step], ranking: Sequence[Sensitivity]) -> Search:
+        return Search(
+            max_loss_points=accuracy.max_loss_points,
+            max_steps=limits.max_steps,
+            steps=tuple(steps),
+            ranking=tuple(ranking),
+            ranking_images=min(limits.images, len(sample)) if ranking else 0,
+        )
+
     steps, ranking = [judge.step(int8, kept=())], []
     graph = int8
     if not steps[-1].accepted and limits.max_steps:
@@ -88,16 +108,9 @@ def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> 
         kept = tuple(entry.layer for entry in ranking[: 2 ** (len(steps) - 1)])
         graph = keep_in_fp16(int8, kept)
         if len(steps) > limits.max_steps or not int8_layers(graph):
-            raise QuantizeError(_spent(steps, bundle))
+            raise SearchFailedError(_spent(steps, bundle), found(steps, ranking))
         steps.append(judge.step(graph, kept=kept))
-    found = Search(
-        max_loss_points=accuracy.max_loss_points,
-        max_steps=limits.max_steps,
-        steps=tuple(steps),
-        ranking=tuple(ranking),
-        ranking_images=min(limits.images, len(sample)) if ranking else 0,
-    )
-    return graph, found
+    return graph, found(steps, ranking)
 
 
 def rank(int8: onnx.ModelProto, sample: CalibrationSample, *, images: int, threads: int) -> list[Sensitivity]:

@@ -14,7 +14,7 @@ from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.report.evidence import Evaluation, Evidence, GraphFigures, Measured, Search
 
-EVALUATION, SEARCH = "evaluation.json", "search.json"
+EVALUATION, SEARCH, FAILED_SEARCH = "evaluation.json", "search.json", "int8-search.json"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 Read = TypeVar("Read", bound=Evidence)
 
@@ -100,6 +100,8 @@ class Build:
     graphs_path: Path
     graphs: Mapping[str, Graph]
     """By precision."""
+    failed_search: Search | None
+    """Of INT8, which left no graph: `int8-search.json`."""
     engines_path: Path
     engines: tuple[BuiltEngine, ...]
     """By target, compute capability and precision, FP32 first."""
@@ -128,6 +130,7 @@ class Build:
             dataset=Dataset.read(dataset) if dataset.is_file() else None,
             graphs_path=graphs,
             graphs={name: Graph.open(path, bundle=bundle) for name, path in folders.items() if path.is_dir()},
+            failed_search=_read(Search, graphs / FAILED_SEARCH),
             engines_path=engines,
             engines=tuple(sorted(built, key=_place)),
             choice=choice,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from slipway.contract.choice import Candidate
-from slipway.report.build import Build, BuiltEngine
+from slipway.report.build import FAILED_SEARCH, Build, BuiltEngine
 from slipway.report.charts import Scale, Tone
 from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Flip, Gate, Search
 from slipway.report.thumbnails import Thumbnail, Thumbnails
@@ -96,6 +96,7 @@ class SearchPath:
     error_scale: Scale
     kept: frozenset[str]
     left_out: int
+    source: str
     stale: tuple[str, ...]
     """INT8 engines that were compiled from another graph than this search made."""
 
@@ -229,9 +230,9 @@ def _by_bits(counts: dict[str, int]) -> tuple[tuple[str, int, int], ...]:
 
 def search(build: Build) -> SearchPath | None:
     graph = build.graphs.get("int8")
-    if graph is None or graph.search is None:
+    found = build.failed_search if graph is None else graph.search
+    if found is None:
         return None
-    found = graph.search
     points = [step.validation.loss_points for step in found.steps]
     return SearchPath(
         search=found,
@@ -239,10 +240,13 @@ def search(build: Build) -> SearchPath | None:
         error_scale=Scale.over(entry.error for entry in found.ranking),
         kept=frozenset(found.steps[-1].kept_fp16 if found.steps else ()),
         left_out=max(0, len(found.ranking) - LAYERS_SHOWN),
+        source=FAILED_SEARCH if graph is None else "int8/search.json",
         stale=tuple(
             engine.name
             for engine in build.engines
-            if engine.precision == "int8" and engine.engine.manifest.inputs.get("graph") != graph.manifest_sha256
+            if graph is not None
+            and engine.precision == "int8"
+            and engine.engine.manifest.inputs.get("graph") != graph.manifest_sha256
         ),
     )
 
