@@ -16,7 +16,7 @@ help: ## this list
 
 setup: $(INSTALLED) ## .venv with everything that requirements.lock names, by hash (about 6 GB, some minutes)
 
-demo: setup ## digits to INT8 answers from Triton and a P99 figure, on this machine (about 5 minutes)
+demo: setup ## digits to proved engines, a report, answers from Triton and a P99 figure, on this machine (about 6 minutes)
 	@$(BIN)/python build/demo.py
 
 test: setup ## unit, parity and serving tests, against the real tritonserver
