@@ -28,7 +28,7 @@ engines: setup ## every graph, engine and plan of RUNS that is not current: make
 doctor: setup ## what of REPOSITORY would load on this machine, and why not: make doctor REPOSITORY=model_repository/gpu
 	$(BIN)/python build/doctor.py $(REPOSITORY)
 
-matrix: setup ## every backbone through every compiler, written to docs/backbones.md (about half an hour)
+matrix: setup ## every backbone through every compiler, written to docs/backbones.md (about 40 minutes)
 	$(BIN)/python benchmarks/backbones.py --page docs/backbones.md
 
 check: setup ## ruff, mypy strict on src, and the direction of imports

@@ -36,13 +36,10 @@ COMPILED = {  # timm's name: input side in pixels
 TRAINED = {  # timm's name: changes to training/configs/digits.yaml
     "resnet10t": {},
     "mobilenetv3_small_050": {"epochs": 12},
-    "efficientnet_lite0": {"epochs": 10},
-    "vit_tiny_patch16_224": {"epochs": 12, "learning_rate": 0.0005},
-    "convnext_atto": {"epochs": 5, "learning_rate": 0.001},
 }
 FAST = 3  # of the compiled ones, for tests
 EPILOG = """example:
-  benchmarks/backbones.py               everything; about half an hour on two cores (make matrix)
+  benchmarks/backbones.py               everything; about 40 minutes on two cores (make matrix)
   benchmarks/backbones.py --fast        the first third, in a few minutes
   benchmarks/backbones.py --only resnet50 --out /tmp/one.json"""
 
