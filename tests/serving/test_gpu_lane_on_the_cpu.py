@@ -65,7 +65,10 @@ def play_on_the_cpu(repository: Path, engine: Path) -> None:
         elif name.startswith("engine_"):
             shutil.copyfile(PACKAGE / "repository/backends/engine/model.py", folder / "model.py")
             shutil.copyfile(PACKAGE / "steps/engine_openvino.py", folder / "engine_openvino.py")
-            shutil.copyfile(engine / "model.onnx", folder / "model.onnx")
+            for played in folder.glob("*_sm90.*"):  # the plan and its settings
+                played.unlink()
+            for played in ("model.onnx", "engine.json"):
+                shutil.copyfile(engine / played, folder / played)
             config.parameters["threads"].string_value = "1"
             config.parameters["arithmetic"].string_value = "f32"
             config.ClearField("platform")

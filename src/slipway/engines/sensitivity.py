@@ -14,9 +14,10 @@ from slipway.contract.base import Contract
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.engines.calibration import BATCH, CalibrationSample
+from slipway.engines.evaluate import run_split
 from slipway.engines.gate import FAIL, compare
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, int8_layers
-from slipway.evaluation.predict import Float, predict
+from slipway.evaluation.predict import Float
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 
@@ -190,8 +191,7 @@ class _Judge:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._dataset = Dataset.read(bundle.path / DATASET)
-        self._images = self._dataset.of("validation")
+        self._images = Dataset.read(bundle.path / DATASET).of("validation")
         if not self._images:
             raise QuantizeError(f"{bundle.path}: no validation images to judge INT8 with; make the bundle with some")
         threads = bundle.spec.serving.threads
@@ -221,15 +221,7 @@ class _Judge:
 
     def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[np.int64]:
         """The class with the greatest logit of each image, -1 where one is not finite."""
-        predictions = predict(
-            engine.run,
-            self._dataset,
-            self._images,
-            preprocess=self._bundle.preprocess,
-            batch_size=self._bundle.spec.serving.max_batch_size,
-            what=what,
-        )
-        logits_nc = predictions.logits_nc
+        logits_nc = run_split(self._bundle, engine.run, "validation", what=what).logits_nc
         return np.where(np.isfinite(logits_nc).all(axis=1), logits_nc.argmax(axis=1), -1)
 
 
