@@ -1,6 +1,5 @@
 """What serving costs on top of the work: the same three steps on the same images, in Triton and in this process."""
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -25,12 +24,12 @@ IMAGES_PER_ROUND = 25
 def in_process(digits: Path) -> Callable[[bytes], bytes]:
     """The three steps without Triton, each with one thread as in the repository."""
     bundle = Bundle.open(digits / "runs/digits/bundle")
-    engine_folder = EngineFolder.open(digits / "runs/digits/engines/openvino-int8", bundle_id=bundle.id)
+    engine_folder = EngineFolder.open(digits / "runs/digits/engines/openvino-int8", bundle=bundle)
     preprocessor = Preprocessor(
         bundle.preprocess.model_dump(mode="json"), max_batch_size=bundle.spec.serving.max_batch_size, threads=1
     )
     engine = Engine(engine_folder.path / "model.onnx", arithmetic=engine_folder.settings.arithmetic, threads=1)
-    postprocessor = Postprocessor(json.loads((bundle.path / "decision.json").read_text()), bundle.labels)
+    postprocessor = Postprocessor(engine_folder.decision.model_dump(mode="json"), bundle.labels)
 
     def classify(image: bytes) -> bytes:
         pixels_nchw, status_n = preprocessor.run([image])

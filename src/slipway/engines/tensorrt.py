@@ -1,6 +1,7 @@
 """A typed ONNX graph to a plan, by TensorRT or, as proof without a GPU, by TensorRT-RTX."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -162,9 +163,10 @@ def _attach_cache(config: Any, timing_cache: bytes | None) -> Any:
 
 @contextmanager
 def _progress(trt: Any, config: Any, *, what: str) -> Iterator[None]:
-    """A bar of the build's steps, whose number grows as they show. Ctrl-C stops the build at its next step.
+    """A bar of the build's steps, whose number grows as they show. Ctrl-C takes effect when this plan is built.
 
     TensorRT swallows an exception that a signal raises inside a callback, so the signal is kept until it is out.
+    Cancelling through the monitor is left alone: TensorRT-RTX 1.7 once ended the process with a segmentation fault.
     """
     stopped = threading.Event()
 
@@ -178,13 +180,14 @@ def _progress(trt: Any, config: Any, *, what: str) -> Iterator[None]:
 
         def step_complete(self, phase_name: str, step: int) -> bool:  # noqa: ARG002
             self.bar.update()
-            return not stopped.is_set()
+            return True
 
         def phase_finish(self, phase_name: str) -> None:
             pass
 
     def stop(*_: object) -> None:
         stopped.set()
+        print("\nstopping when this plan is built", file=sys.stderr)
 
     on_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, stop) if on_main_thread else None
