@@ -15,7 +15,7 @@ def render(result: Cells, *, source: str) -> str:
     parts = [
         "# Backbones",
         "",
-        f"Written by `make matrix` from `benchmarks/results/{source}`; not by hand. {machine['processor']}, "
+        f"Rendered from `benchmarks/results/{source}`, which `make matrix` writes. {machine['processor']}, "
         f"{machine['cores']} cores, no GPU. {versions}.",
         "",
         "## Compiled: full size, random weights",
