@@ -20,8 +20,7 @@ demo: setup ## digits to proved engines, a report, answers from Triton and a P99
 	@$(BIN)/python build/demo.py
 
 test: setup ## unit, parity and serving tests, against the real tritonserver
-	$(BIN)/python -m pytest tests/unit/test_tensorrt.py  # alone: in a process that ran the others, TensorRT-RTX crashed
-	$(BIN)/python -m pytest --ignore tests/unit/test_tensorrt.py
+	$(BIN)/python -m pytest
 
 engines: setup ## every graph, engine and plan of RUNS that is not current: make engines RUNS="runs/a runs/b" TARGETS=openvino
 	$(BIN)/python build/engines.py $(RUNS) --target $(TARGETS)

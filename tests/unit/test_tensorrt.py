@@ -1,8 +1,6 @@
 """Real plans by TensorRT-RTX, which compiles without a GPU, and what is said where nothing can be compiled."""
 
-import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -302,23 +300,6 @@ def test_a_quantisation_that_tensorrt_does_not_have_is_refused_by_its_node(
         compile_rtx(tmp_path / "model.onnx")
 
 
-def test_errors_are_heard_while_something_of_an_earlier_build_lives(tmp_path: Path) -> None:
-    """TensorRT has one log a process, and writes past every later one."""
-    trt = tensorrt_library.import_library("tensorrt_rtx")
-    earlier = trt.Builder(tensorrt_library.fresh_log(trt))
-    model = network("fp32")
-    unsupported_of_onnx(model)
-    save(model, tmp_path / "model.onnx")
-    for _ in range(2):
-        log = tensorrt_library.fresh_log(trt)
-        assert log.errors == []
-        with pytest.raises(CompileError, match="Bernoulli"):
-            compile_rtx(tmp_path / "model.onnx")
-        assert log.errors
-    assert log.warnings == 0, "of a log that is ignored"
-    del earlier
-
-
 @pytest.mark.parametrize(("capability", "shown"), [(None, ""), ("8.6", "\n  Cuda Runtime (cudaError 35)")])
 def test_every_error_is_told_once_and_a_missing_gpu_only_where_there_is_one(
     capability: str | None, shown: str, monkeypatch: pytest.MonkeyPatch
@@ -342,23 +323,6 @@ def test_a_file_that_is_no_onnx_graph_is_refused_by_name(content: bytes, tmp_pat
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"model\.onnx: cannot be read: No such file"):
         compile_rtx(tmp_path / "model.onnx")
-
-
-def test_ctrl_c_during_a_build_is_not_lost(graphs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Bar(building.tqdm):  # type: ignore[misc, name-defined]
-        steps = 0
-
-        def update(self, _: float | None = 1) -> None:
-            Bar.steps += 1
-            if Bar.steps == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(building, "tqdm", Bar)
-    with pytest.raises(KeyboardInterrupt):
-        compile_rtx(graphs["fp32"])
-    assert Bar.steps >= 3
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def compile_tensorrt(graph: Path) -> Plan:

@@ -1,8 +1,5 @@
 """A typed ONNX graph to a plan, by TensorRT or, as proof without a GPU, by TensorRT-RTX."""
 
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +11,7 @@ from tqdm import tqdm
 
 from slipway.contract import CompileError, PlanSettings
 from slipway.contract.spec import TensorRT
+from slipway.engines.child import run_in_child
 from slipway.engines.plan import inspect
 from slipway.engines.tensorrt_library import (
     PlanTarget,
@@ -53,6 +51,8 @@ def build_plan(
 ) -> Plan:
     """Compile `graph` for batches of 1 to `max_batch_size`, in exactly the types that its tensors have.
 
+    It is done in a process of its own: TensorRT-RTX 1.7 crashed in one that had run much else before.
+
     `tensorrt` compiles for the GPU of this machine. `tensorrt_rtx` needs none and compiles for RTX GPUs alone; it
     has no hardware or version compatibility, so these options are recorded as not applied. A timing cache of another
     TensorRT or GPU is left aside.
@@ -62,9 +62,20 @@ def build_plan(
             errors of its parser, each with its node, and those of its log.
         MissingDependencyError: TensorRT-RTX is not installed.
     """
-    trt = import_library(target)
-    settings = _settings(trt, target, max_batch_size=max_batch_size, options=options)
+    settings = _settings(import_library(target), target, max_batch_size=max_batch_size, options=options)
     _check(graph)
+    return run_in_child(
+        _build,
+        what=f"{graph}: {target} {settings.version}",
+        graph=graph,
+        target=target,
+        settings=settings,
+        timing_cache=timing_cache,
+    )
+
+
+def _build(graph: Path, *, target: PlanTarget, settings: PlanSettings, timing_cache: bytes | None) -> Plan:
+    trt = import_library(target)
     started, log = time.perf_counter(), fresh_log(trt)
     builder = start(trt.Builder, log)
     # Required by TensorRT 10; in TensorRT 11 every network is strongly typed.
@@ -163,12 +174,7 @@ def _attach_cache(config: Any, timing_cache: bytes | None) -> Any:
 
 @contextmanager
 def _progress(trt: Any, config: Any, *, what: str) -> Iterator[None]:
-    """A bar of the build's steps, whose number grows as they show. Ctrl-C takes effect when this plan is built.
-
-    TensorRT swallows an exception that a signal raises inside a callback, so the signal is kept until it is out.
-    Cancelling through the monitor is left alone: TensorRT-RTX 1.7 once ended the process with a segmentation fault.
-    """
-    stopped = threading.Event()
+    """A bar of the build's steps, whose number grows as they show."""
 
     class Progress(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self, bar: Any) -> None:
@@ -185,19 +191,7 @@ def _progress(trt: Any, config: Any, *, what: str) -> Iterator[None]:
         def phase_finish(self, phase_name: str) -> None:
             pass
 
-    def stop(*_: object) -> None:
-        stopped.set()
-        print("\nstopping when this plan is built", file=sys.stderr)
-
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, stop) if on_main_thread else None
-    try:
-        with tqdm(total=0, desc=what, unit="step", leave=False, disable=None) as bar:
-            monitor = Progress(bar)
-            config.progress_monitor = monitor
-            yield
-    finally:
-        if on_main_thread:
-            signal.signal(signal.SIGINT, before)
-    if stopped.is_set():
-        raise KeyboardInterrupt
+    with tqdm(total=0, desc=what, unit="step", leave=False, disable=None) as bar:
+        monitor = Progress(bar)  # TensorRT does not keep it alive
+        config.progress_monitor = monitor
+        yield

@@ -1,0 +1,53 @@
+"""A function in a process of its own: a compiler that crashes, or that is stopped, takes nothing else with it."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from slipway.contract import CompileError, SlipwayError
+
+Result = TypeVar("Result")
+
+
+def run_in_child(function: Callable[..., Result], *, what: str, **arguments: Any) -> Result:
+    """What `function(**arguments)` returns or raises; function, arguments and result can be pickled.
+
+    Ctrl-C ends the process at once, in the middle of whatever a library of C++ is doing.
+
+    Raises:
+        CompileError: the process ended without an answer; `what` begins the message.
+    """
+    context = multiprocessing.get_context("spawn")
+    answer, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        outcome: Result | SlipwayError = answer.recv()
+    except EOFError:
+        process.join()
+        raise CompileError(
+            f"{what}: the process that did it ended without an answer, {_how(process.exitcode)}"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+        answer.close()
+    if isinstance(outcome, SlipwayError):
+        raise outcome
+    return outcome
+
+
+def _answer(sender: Connection, function: Callable[..., object], arguments: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        sender.send(function(**arguments))
+    except SlipwayError as error:
+        sender.send(error)
+
+
+def _how(exit_code: int | None) -> str:
+    assert exit_code is not None
+    return f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"

@@ -1,0 +1,59 @@
+"""What a compiler does to its process stays there."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from slipway.contract import CompileError
+from slipway.engines.child import run_in_child
+
+
+def double(number: int) -> tuple[int, int]:
+    return os.getpid(), 2 * number
+
+
+def refuse(reason: str) -> None:
+    raise CompileError(reason)
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def wait(seconds: int) -> None:
+    time.sleep(seconds)
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def test_the_answer_comes_from_another_process() -> None:
+    child, answer = run_in_child(double, what="double", number=21)
+    assert answer == 42
+    assert child != os.getpid()
+
+
+def test_an_error_for_the_user_arrives_as_it_was() -> None:
+    with pytest.raises(CompileError, match=r"^no such layer$"):
+        run_in_child(refuse, what="refuse", reason="no such layer")
+
+
+def test_a_crash_is_an_error_that_names_the_work_and_the_signal() -> None:
+    with pytest.raises(CompileError, match=r"^model\.onnx: .* ended without an answer, by SIGSEGV"):
+        run_in_child(crash, what="model.onnx")
+    with pytest.raises(CompileError, match="with exit code 3"):
+        run_in_child(leave, what="model.onnx")
+
+
+def test_ctrl_c_ends_the_work_at_once() -> None:
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_in_child(wait, what="sleep", seconds=60)
+    assert time.monotonic() - started < 20
+    assert multiprocessing.active_children() == []
