@@ -11,14 +11,14 @@ from colours import COLOURS, open_colours
 
 from slipway.contract import Lane, Manifest
 from slipway.contract.manifest import hashes
+from slipway.lint.chain import broken_links
+from slipway.lint.ensembles import check_ensemble
+from slipway.lint.models import check_layout, read_models
 from slipway.repository import assemble
 from slipway.serving.doctor import machine
-from slipway.serving.doctor.chain import broken_links
-from slipway.serving.doctor.ensembles import check_ensemble
 from slipway.serving.doctor.files import read_manifest
 from slipway.serving.doctor.findings import Finding
 from slipway.serving.doctor.machine import imported_modules, look
-from slipway.serving.doctor.models import check_layout, read_models
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 

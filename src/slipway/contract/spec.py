@@ -140,6 +140,12 @@ class Serving(Contract):
     """Threads of each instance."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
     """How long the first step may hold a request back to fill a batch; 2 ms did not help where it was tried."""
+    max_queue_size: int = Field(default=0, ge=0, le=10_000)
+    """Requests that may wait at the first step; the next one is refused at once. 0: as many as come."""
+    queue_timeout_ms: int = Field(default=0, ge=0, le=60_000)
+    """A request that waited longer at the first step is refused instead of answered late. 0: it waits."""
+    warmup_batches: int = Field(default=2, ge=0, le=100)
+    """Batches of one image and of the largest size that each instance runs before it says that it is ready."""
 
 
 def _distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:

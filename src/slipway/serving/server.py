@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Self
 
 from slipway.contract import Lane, Manifest, ServingError
+from slipway.lint.chain import broken_links
+from slipway.lint.models import read_models
 from slipway.serving.binary import TritonBinary, find_tritonserver
-from slipway.serving.doctor.chain import broken_links
-from slipway.serving.doctor.models import read_models
 from slipway.serving.probe import probe
 
 HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001

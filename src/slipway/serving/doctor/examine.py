@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.contract import Lane
-from slipway.serving.doctor.chain import broken_links
-from slipway.serving.doctor.ensembles import check_ensemble
+from slipway.lint.chain import broken_links
+from slipway.lint.ensembles import check_ensemble
+from slipway.lint.models import Model, ensembles, read_models
 from slipway.serving.doctor.files import damaged_files, read_lane, read_manifest
 from slipway.serving.doctor.findings import Finding, Verdict, judge
 from slipway.serving.doctor.machine import Machine, check_memory, look
-from slipway.serving.doctor.models import Model, ensembles, read_models
 from slipway.serving.doctor.steps import ASSEMBLE, check_step
 
 TIMEOUT_S = 120.0

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Lane, ServingError
+from slipway.lint.models import Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.doctor.findings import Finding, State
 from slipway.serving.doctor.gpu import Gpu, find_gpus
 from slipway.serving.doctor.interpreter import Interpreter
-from slipway.serving.doctor.models import Model
 from slipway.serving.server import HOST, Ports
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")

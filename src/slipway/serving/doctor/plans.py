@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slipway.contract import EngineSettings, Lane, PlanSettings, SpecError
+from slipway.lint.models import Model
 from slipway.serving.doctor.findings import Finding
 from slipway.serving.doctor.gpu import Gpu
-from slipway.serving.doctor.models import Model
 
 ON_GPU = "compile it there (build/compile.py --target tensorrt), and assemble again"
 IN_RELEASE = "compile it in the release that serves it, or with tensorrt.version_compatible, and assemble again"

@@ -10,11 +10,11 @@ from google.protobuf import json_format
 from tritonclient.utils import triton_to_np_dtype
 
 from slipway.contract import Lane
+from slipway.lint.models import Model, check_layout, type_name
 from slipway.serving.doctor.findings import Finding
 from slipway.serving.doctor.gpu import tensorrt_version
 from slipway.serving.doctor.interpreter import Rehearsal
 from slipway.serving.doctor.machine import IN_CONTAINER, Machine, backend_problem
-from slipway.serving.doctor.models import Model, check_layout, type_name
 from slipway.serving.doctor.plans import check_plans
 from slipway.steps.guard import PLACEHOLDER
 

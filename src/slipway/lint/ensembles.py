@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from slipway.serving.doctor.models import Model, check_layout, type_name
+from slipway.lint.models import Model, check_layout, type_name
 
 Tensors = dict[str, tuple[str, list[int]]]
 """Name to type and dims without the batch."""

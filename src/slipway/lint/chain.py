@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.contract import Decision, EngineSettings, Lane, Preprocess, SpecError, read_labels
 from slipway.contract.engine import LANES
-from slipway.serving.doctor.models import ENSEMBLE, Model, ensembles
+from slipway.lint.models import ENSEMBLE, Model, ensembles
 
 Link = tuple[str, str]
 """The model, and what does not fit."""
