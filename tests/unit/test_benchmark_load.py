@@ -150,18 +150,21 @@ def test_a_stall_is_charged_to_every_request_that_it_delayed():
 
 
 def test_latencies_are_those_of_the_queue():
-    """First come, first served, 4 ms each: the waiting times follow from the schedule alone."""
-    schedule_s = schedule(150, rate_per_s=150)
-    with serving(Stub(service_s=0.004)) as url:
+    """First come, first served, 20 ms each: the waiting times follow from the schedule alone.
+
+    So long that what a busy machine adds to each is little beside it.
+    """
+    service_s, schedule_s = 0.02, schedule(150, rate_per_s=35)
+    with serving(Stub(service_s=service_s)) as url:
         block = run_async(open_loop(url, [b"fine"] * 150, schedule_s, warm_up=20))
     done_s = np.empty_like(schedule_s)
     free_s = 0.0
     for index, due_s in enumerate(schedule_s):
-        done_s[index] = free_s = max(free_s, due_s) + 0.004
+        done_s[index] = free_s = max(free_s, due_s) + service_s
     extra_ms = block.latencies_ms - (done_s - schedule_s)[20:] * 1000
     assert extra_ms.min() > -0.1
-    assert np.median(extra_ms) < 6
-    assert np.median(block.schedule_errors_ms) < 2
+    assert np.median(extra_ms) < 1000 * service_s
+    assert np.median(block.schedule_errors_ms) < 500 * service_s
     assert block.latencies_ms.size == 130
     assert block.warm_up_s >= schedule_s[19]
     assert rate_per_s([block.answered]) == pytest.approx(rate_per_s([block.due]), rel=0.05)
