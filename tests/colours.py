@@ -11,6 +11,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from slipway.contract import Bundle, Engine, EngineSettings, Manifest, Spec, bundle_id
 from slipway.contract.files import sha256_file
+from slipway.contract.manifest import hashes
 from slipway.repository import Classifier
 
 COLOURS = Path(__file__).parent / "assets" / "colours"
@@ -54,6 +55,12 @@ def copy_colours(
 def open_colours(folder: Path) -> Classifier:
     bundle = Bundle.open(folder / "bundle")
     return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
+
+
+def reseal(folder: Path, **changes: Any) -> None:
+    """Rewrite the manifest of `folder` so that it fits the files that lie there now."""
+    manifest = Manifest.read(folder / "manifest.json")
+    manifest.model_copy(update={"outputs": hashes(folder), **changes}).write(folder / "manifest.json")
 
 
 def configs(repository: Path) -> dict[str, pb.ModelConfig]:

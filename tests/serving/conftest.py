@@ -1,5 +1,6 @@
 """Real servers, one for each repository, for the whole session; and what the tests ask them with."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,10 +17,9 @@ import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-from colours import copy_colours
+from colours import copy_colours, reseal
 
-from slipway.contract import Decision, Manifest
-from slipway.contract.manifest import hashes
+from slipway.contract import Decision
 from slipway.repository import assemble
 from slipway.serving import Ports, Server, serve
 
@@ -113,12 +113,6 @@ def assemble_colours() -> Callable[..., Path]:
     return assemble_colours
 
 
-def reseal(folder: Path, **changes: Any) -> None:
-    """Rewrite the manifest of `folder` so that it fits the files that lie there now."""
-    manifest = Manifest.read(folder / "manifest.json")
-    manifest.model_copy(update={"outputs": hashes(folder), **changes}).write(folder / "manifest.json")
-
-
 @dataclass(frozen=True)
 class Launched:
     """`python -m slipway.serving` as its own process, with a temporary folder of its own."""
@@ -130,6 +124,11 @@ class Launched:
 
     def said(self) -> str:
         return self.messages.read_text()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What it has said by now under that name; it says nothing but JSON until it fails."""
+        lines = [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
 
     def wait_for(self, text: str, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -146,6 +145,9 @@ class Launched:
             if mentions and process.info["status"] != psutil.STATUS_ZOMBIE and process.pid != self.process.pid:
                 found.append(process)
         return found
+
+    def server(self) -> psutil.Process:
+        return next(process for process in self.below() if "tritonserver" in Path(process.info["cmdline"][0]).name)
 
     def leftovers(self) -> list[str]:
         """What is there of this launch: processes, shared memory, temporary files."""
@@ -165,12 +167,16 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         ports = ports or Ports.free()
         folder = tmp_path / f"launch{len(launched)}"
         (folder / "tmp").mkdir(parents=True)
-        numbers = {"--http-port": ports.http, "--grpc-port": ports.grpc, "--metrics-port": ports.metrics}
-        flags = [str(part) for pair in numbers.items() for part in pair]
+        flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
         with (folder / "messages").open("wb") as messages:
             process = subprocess.Popen(
                 [sys.executable, "-m", "slipway.serving", str(repository), *flags, *map(str, options)],
-                env={**os.environ, "TMPDIR": str(folder / "tmp"), **(environment or {})},
+                env={
+                    **os.environ,
+                    "TMPDIR": str(folder / "tmp"),
+                    "XDG_STATE_HOME": str(folder / "state"),
+                    **(environment or {}),
+                },
                 stdout=subprocess.DEVNULL,
                 stderr=messages,
             )

@@ -20,7 +20,7 @@ from slipway.contract import Bundle, Lane
 from slipway.repository import Classifier, assemble
 from slipway.serving import Ports
 from slipway.serving.binary import TritonBinary
-from slipway.serving.server import command as wheel_command
+from slipway.serving.command import command as wheel_command
 
 
 @pytest.fixture

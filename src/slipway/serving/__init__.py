@@ -1,5 +1,6 @@
-"""Find and start tritonserver, wait until it answers, stop it without a trace."""
+"""tritonserver on a repository: started, watched, changed while it runs, and stopped without a trace."""
 
-from slipway.serving.server import Ports, Server, serve
+from slipway.serving.command import Ports
+from slipway.serving.server import Server, serve
 
 __all__ = ["Ports", "Server", "serve"]

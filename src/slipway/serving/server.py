@@ -1,55 +1,52 @@
-"""Start a tritonserver on a repository, wait until every ensemble answers an image, and stop without a trace."""
+"""A tritonserver on a repository: started empty, then loaded, ready when every ensemble has answered."""
 
-import os
 import re
 import secrets
-import shutil
-import signal
-import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from subprocess import Popen
 
-from slipway.contract import Lane, Manifest, ServingError
-from slipway.lint.chain import broken_links
-from slipway.lint.models import read_models
-from slipway.serving.binary import TritonBinary, find_tritonserver
-from slipway.serving.probe import probe
+from slipway.contract import Lane, ServingError
+from slipway.serving import process as processes
+from slipway.serving.binary import find_tritonserver
+from slipway.serving.command import HOST, Ports, check_ports, command
+from slipway.serving.contents import Contents
+from slipway.serving.control import BusyError, Control
+from slipway.serving.workspace import Workspace, private_workspace
 
-HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
-EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use it up
-
-
-@dataclass(frozen=True)
-class Ports:
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
-
-    @classmethod
-    def free(cls) -> Self:
-        """Three ports that nobody listens on now."""
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(3)]
-            return cls(*(s.getsockname()[1] for s in sockets))
+DEFAULT_PORTS = Ports()
+LOADERS = 2
+"""Steps that are loaded at the same time: their time is the processor's, and more only delay each other."""
+ANSWER_S = 5.0
+"""For the first right answer of an ensemble that is loaded."""
+Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """A server that answers."""
+    """A server that runs, and what it serves."""
 
-    process: subprocess.Popen[bytes]
+    process: Popen[bytes]
     ports: Ports
-    lane: Lane
     log: Path
     admin_key: str
     """Opens the restricted APIs, as header `slipway-admin` (HTTP) or `triton-grpc-protocol-slipway-admin` (gRPC)."""
-    seconds_to_ready: float
+    control: Control
+    workspace: Workspace
+    contents: Contents
+    loaded: set[str] = field(default_factory=set)
+    """Models that the server has."""
+    seconds_to_ready: float = 0.0
+
+    @property
+    def lane(self) -> Lane:
+        return self.contents.lane
 
     @property
     def grpc_url(self) -> str:
@@ -59,17 +56,79 @@ class Server:
     def http_url(self) -> str:
         return f"{HOST}:{self.ports.http}"
 
+    def load_steps(self, names: Iterable[str], *, deadline: float, say: Say = lambda _: None) -> dict[str, str]:
+        """Load steps that lie in the workspace, until `deadline` (monotonic); returns why, for each that did not.
+
+        Those that were loading at the deadline are ended.
+        """
+
+        def load(name: str) -> tuple[str, str]:
+            try:
+                self.control.load(name, timeout_s=max(deadline - time.monotonic(), 0.1))
+            except ServingError as error:
+                if time.monotonic() < deadline:
+                    return name, str(error)
+                self.end_stubs(name)
+                return name, f"{name} did not answer within its time: still loading"
+            say(f"{name} is loaded")
+            return name, ""
+
+        with ThreadPoolExecutor(LOADERS) as pool:
+            results = dict(pool.map(load, names))
+        self.loaded |= {name for name, problem in results.items() if not problem}
+        return {name: problem for name, problem in results.items() if problem}
+
+    def load_ensemble(self, name: str, contents: Contents, *, deadline: float) -> None:
+        """Load an ensemble whose steps are there, and see it answer with the right bundle.
+
+        Raises:
+            ServingError: it does not load, or gave no right answer before `deadline` (monotonic).
+        """
+        self.control.load(name, timeout_s=max(deadline - time.monotonic(), 0.1))
+        self.loaded.add(name)
+        deadline = min(deadline, time.monotonic() + ANSWER_S)
+        while True:
+            try:
+                return self.control.probe(name, contents.bundles(name))
+            except BusyError:
+                return None  # somebody else keeps it busy
+            except ServingError as error:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise ServingError(f"{name} did not answer within its time: {error}") from None
+            time.sleep(0.1)
+
+    def unload(self, names: Iterable[str]) -> None:
+        """Whatever happens, they are not in the workspace afterwards."""
+        for name in names:
+            try:
+                self.control.unload(name, timeout_s=30)
+            except ServingError:  # the server is going, or never had it
+                self.end_stubs(name)
+            self.loaded.discard(name)
+            self.workspace.remove([name])
+
+    def lacking(self, steps: Iterable[str]) -> list[str]:
+        """Those of `steps` that are loaded and have fewer processes than instances: an unloaded one's end late."""
+        alive = Counter(processes.stubs(self.process.pid).values())
+        return [step for step in steps if step in self.loaded and alive[step] < self.contents.models[step].instances]
+
+    def end_stubs(self, step: str) -> None:
+        """Kill the processes of a step."""
+        for pid, name in processes.stubs(self.process.pid).items():
+            if name == step:
+                processes.kill_one(pid)
+
 
 @contextmanager
 def serve(
     repository: Path,
     *,
-    ports: Ports = Ports(),
+    ports: Ports = DEFAULT_PORTS,
     log: Path | None = None,
     timeout_s: float = 120.0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Say = lambda _: None,
 ) -> Iterator[Server]:
-    """Serve `repository` for the duration of the block.
+    """Serve all of `repository` for the duration of the block, unsupervised.
 
     Every file of the repository is checked against its manifest first. Afterwards no process, no shared memory
     and no temporary folder of the server is left. `log` keeps the server's own log.
@@ -79,124 +138,88 @@ def serve(
             answer within `timeout_s`.
         ManifestError: a file of the repository was changed.
     """
-    manifest = Manifest.open(repository, kind="repository")
-    lane = Lane.read(repository / "lane.json")
-    for model, problem in broken_links(lane, read_models(repository), manifest.outputs):
-        raise ServingError(f"{repository / model}: {problem}; assemble the repository again")
-    _check_ports(ports)
-    started = time.monotonic()
+    deadline = time.monotonic() + timeout_s
+    checked = Contents.open(repository)
+    with private_workspace() as workspace:
+        contents = workspace.take(checked)
+        with running(contents, workspace, ports=ports, log=log, deadline=deadline, say=progress) as server:
+            for problem in load_all(server, deadline=deadline, say=progress).values():
+                raise ServingError(problem)
+            server.seconds_to_ready = timeout_s - (deadline - time.monotonic())
+            yield server
+
+
+@contextmanager
+def running(
+    contents: Contents,
+    workspace: Workspace,
+    *,
+    ports: Ports,
+    log: Path | None,
+    deadline: float,
+    say: Say = lambda _: None,
+) -> Iterator[Server]:
+    """A server that listens, with nothing loaded; `workspace` has what `contents` needs of steps.
+
+    Raises:
+        ServingError: as `serve`.
+    """
+    check_ports(ports, supervised=False)
     with ExitStack() as undo:  # in reverse: the server, its shared memory, its folder
-        workspace = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="slipway-serving-")))
-        # Links to the checked files: the stubs write __pycache__ beside them, and a repository stays as it is.
-        linked = shutil.copytree(repository.resolve(), workspace / "repository", copy_function=os.symlink)
-        binary = find_tritonserver(workspace)
-        if lane.lane == "gpu" and binary.backend_directory is not None:
+        root = Path(undo.enter_context(tempfile.TemporaryDirectory(dir=workspace.root, ignore_cleanup_errors=True)))
+        binary = find_tritonserver(root)
+        if contents.lane.lane == "gpu" and binary.backend_directory is not None:
             raise ServingError(
-                f"{repository}: a gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT nor "
-                f"NVIDIA's DALI backend; serve it in NVIDIA's image: build/container.py serve {repository} --run"
+                f"{contents.origin}: a gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT nor "
+                f"NVIDIA's DALI backend; serve it in NVIDIA's image: build/container.py serve {contents.origin} --run"
             )
-        progress(f"tritonserver {binary.path} ({binary.reason})")
-        admin_key, shm_prefix = secrets.token_urlsafe(24), f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
-        log = log or workspace / "tritonserver.log"
-        undo.callback(_remove_shared_memory, shm_prefix)
-        process = _start(
-            command(binary, linked, lane=lane, ports=ports, admin_key=admin_key, shm_prefix=shm_prefix),
+        workspace.add(contents, contents.steps)
+        say(f"tritonserver {binary.path} ({binary.reason})")
+        admin_key, shm_prefix = secrets.token_urlsafe(24), processes.shared_memory_prefix()
+        log = log or root / "tritonserver.log"
+        undo.callback(processes.remove_shared_memory, shm_prefix)
+        process = processes.start(
+            command(
+                binary,
+                workspace.models,
+                lane=contents.lane,
+                ports=ports,
+                admin_key=admin_key,
+                shm_prefix=shm_prefix,
+            ),
             environment=binary.environment(),
             log=log,
         )
-        undo.callback(_stop, process)
-        _wait_until_it_answers(process, lane=lane, ports=ports, log=log, timeout_s=timeout_s, progress=progress)
-        yield Server(process, ports, lane, log, admin_key, seconds_to_ready=time.monotonic() - started)
+        undo.callback(processes.stop, process)
+        control = Control(f"{HOST}:{ports.grpc}", admin_key)
+        undo.callback(control.close)
+        while not control.is_live():
+            if process.poll() is not None:
+                raise ServingError(f"tritonserver ended before it answered: {first_failure(log)}")
+            if time.monotonic() > deadline:
+                raise ServingError(f"tritonserver did not answer in time: {first_failure(log)}")
+            time.sleep(0.02)
+        yield Server(process, ports, log, admin_key, control, workspace, contents)
 
 
-def command(
-    binary: TritonBinary, repository: Path, *, lane: Lane, ports: Ports, admin_key: str, shm_prefix: str
-) -> list[str]:
-    """The server's command line, hardened: loopback, no model control, administrative APIs behind a key."""
-    restricted = "shared-memory,model-repository,logging,trace"
-    flags = {
-        "model-repository": str(repository),
-        "model-control-mode": "none",
-        "exit-timeout-secs": str(EXIT_TIMEOUT_S),
-        "http-address": HOST,
-        "grpc-address": HOST,
-        "metrics-address": HOST,
-        "http-port": str(ports.http),
-        "grpc-port": str(ports.grpc),
-        "metrics-port": str(ports.metrics),
-        "http-restricted-api": f"{restricted}:slipway-admin={admin_key}",
-        "grpc-restricted-protocol": f"{restricted}:slipway-admin={admin_key}",
-    }
-    if binary.backend_directory is not None:
-        flags["backend-directory"] = str(binary.backend_directory)
-    backend_config = {
-        "shm-region-prefix-name": shm_prefix,
-        "shm-default-byte-size": str(lane.shm_default_bytes),
-    }
-    tensorrt = ["--backend-config=tensorrt,version-compatible=true"] if lane.tensorrt_version_compatible else []
-    return [
-        str(binary.path),
-        "--disable-auto-complete-config",  # what is served is what is written
-        *(f"--{flag}={value}" for flag, value in flags.items()),
-        *(f"--backend-config=python,{name}={value}" for name, value in backend_config.items()),
-        *tensorrt,
-    ]
-
-
-def _check_ports(ports: Ports) -> None:
-    given = {"http": ports.http, "grpc": ports.grpc, "metrics": ports.metrics}
-    if len(set(given.values())) < len(given):
-        raise ServingError(f"ports {given}: each must be another; see --http-port, --grpc-port and --metrics-port")
-    for name, port in given.items():
+def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> dict[str, str]:
+    """Load everything that the server's repository serves; returns why, for each ensemble that does not answer."""
+    contents = server.contents
+    broken = server.load_steps(contents.needed(), deadline=deadline, say=say)
+    problems = {}
+    for name, steps in contents.steps.items():
+        reasons = [broken[step] for step in steps if step in broken]
         try:
-            socket.create_server((HOST, port)).close()
-        except (OSError, OverflowError) as error:
-            raise ServingError(
-                f"port {port} ({name}) on {HOST} cannot be used: {getattr(error, 'strerror', error)}; end what listens "
-                f"there, or choose another with --{name}-port"
-            ) from None
+            if reasons:
+                raise ServingError("; ".join(reasons))
+            server.load_ensemble(name, contents, deadline=deadline)
+            say(f"{name} answers")
+        except ServingError as error:
+            problems[name] = str(error)
+    return problems
 
 
-def _start(arguments: list[str], *, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    try:
-        output = log.open("wb")
-    except OSError as error:
-        raise ServingError(f"--log {log}: cannot be written: {error.strerror}") from None
-    with output:
-        return subprocess.Popen(
-            arguments,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended whole
-        )
-
-
-def _wait_until_it_answers(
-    process: subprocess.Popen[bytes],
-    *,
-    lane: Lane,
-    ports: Ports,
-    log: Path,
-    timeout_s: float,
-    progress: Callable[[str], None],
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    waiting = [name + suffix for name in lane.classifiers for suffix in ("", "_full")]
-    while waiting:
-        problem = probe(f"{HOST}:{ports.grpc}", waiting[0])
-        if problem is None:
-            progress(f"{waiting.pop(0)} answers")
-        elif process.poll() is not None:
-            raise ServingError(f"tritonserver ended before it answered: {_first_failure(log)}")
-        elif time.monotonic() > deadline:
-            raise ServingError(f"{waiting[0]} did not answer within {timeout_s:g} s: {_still_loading(log) or problem}")
-        else:
-            time.sleep(0.1)
-
-
-def _first_failure(log: Path) -> str:
+def first_failure(log: Path) -> str:
     """The server's own words on what went wrong first, without their stack trace."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     if not lines:
@@ -206,28 +229,3 @@ def _first_failure(log: Path) -> str:
     failures = [line for line in lines if re.search(r"failed to load|Invalid argument|error: ", line)]
     first = [*failures, *errors, lines[-1]][0]
     return re.sub(r"^[EIW]\d{4} .*?\] ", "", first).strip('"').partition(r"\n")[0]
-
-
-def _still_loading(log: Path) -> str:
-    """The models that the log says are loading and does not say are loaded; empty if there are none."""
-    text = log.read_text(encoding="utf-8", errors="replace")
-    loaded = re.findall(r"successfully loaded '([^']+)'", text)
-    loading = sorted(set(re.findall(r"loading: (\S+?):\d", text)) - set(loaded))
-    return f"still loading {', '.join(loading)}" if loading else ""
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end; after its time-out, or a second Ctrl-C, end its process group, stubs included."""
-    try:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(EXIT_TIMEOUT_S + 2)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _remove_shared_memory(prefix: str) -> None:
-    for region in Path("/dev/shm").glob(f"{prefix}*"):
-        region.unlink(missing_ok=True)

@@ -15,10 +15,10 @@ from typing import Any
 from slipway.contract import Lane, ServingError
 from slipway.lint.models import Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
+from slipway.serving.command import HOST, Ports
 from slipway.serving.doctor.findings import Finding, State
 from slipway.serving.doctor.gpu import Gpu, find_gpus
 from slipway.serving.doctor.interpreter import Interpreter
-from slipway.serving.server import HOST, Ports
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
 """Where a tritonserver that is on PATH looks."""

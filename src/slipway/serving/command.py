@@ -1,0 +1,80 @@
+"""The command line of a hardened tritonserver, and the ports that it listens on."""
+
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from slipway.contract import Lane, ServingError
+from slipway.serving.binary import TritonBinary
+from slipway.serving.process import EXIT_TIMEOUT_S
+
+HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
+
+
+@dataclass(frozen=True)
+class Ports:
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+    status: int = 8003
+    """The supervisor's own."""
+
+    @classmethod
+    def free(cls) -> Self:
+        """Ports that nobody listens on now."""
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(4)]
+            return cls(*(s.getsockname()[1] for s in sockets))
+
+
+def command(
+    binary: TritonBinary, models: Path, *, lane: Lane, ports: Ports, admin_key: str, shm_prefix: str
+) -> list[str]:
+    """A server that starts without a model, on loopback, with its administrative APIs behind a key."""
+    restricted = "shared-memory,model-repository,logging,trace"
+    flags = {
+        "model-repository": str(models),
+        "model-control-mode": "explicit",
+        "exit-on-error": "false",
+        "exit-timeout-secs": str(EXIT_TIMEOUT_S),
+        "http-address": HOST,
+        "grpc-address": HOST,
+        "metrics-address": HOST,
+        "http-port": str(ports.http),
+        "grpc-port": str(ports.grpc),
+        "metrics-port": str(ports.metrics),
+        "http-restricted-api": f"{restricted}:slipway-admin={admin_key}",
+        "grpc-restricted-protocol": f"{restricted}:slipway-admin={admin_key}",
+    }
+    if binary.backend_directory is not None:
+        flags["backend-directory"] = str(binary.backend_directory)
+    backend_config = {
+        "shm-region-prefix-name": shm_prefix,
+        "shm-default-byte-size": str(lane.shm_default_bytes),
+    }
+    tensorrt = ["--backend-config=tensorrt,version-compatible=true"] if lane.tensorrt_version_compatible else []
+    return [
+        str(binary.path),
+        "--disable-auto-complete-config",  # what is served is what is written
+        *(f"--{flag}={value}" for flag, value in flags.items()),
+        *(f"--backend-config=python,{name}={value}" for name, value in backend_config.items()),
+        *tensorrt,
+    ]
+
+
+def check_ports(ports: Ports, *, supervised: bool) -> None:
+    """Raises ServingError: two are the same, or one cannot be listened on; `supervised` has one more port."""
+    given = {name: port for name, port in vars(ports).items() if supervised or name != "status"}
+    if len(set(given.values())) < len(given):
+        options = ", ".join(f"--{name}-port" for name in given)
+        raise ServingError(f"ports {given}: each must be another; see {options}")
+    for name, port in given.items():
+        try:
+            socket.create_server((HOST, port)).close()
+        except (OSError, OverflowError) as error:
+            raise ServingError(
+                f"port {port} ({name}) on {HOST} cannot be used: {getattr(error, 'strerror', error)}; end what listens "
+                f"there, or choose another with --{name}-port"
+            ) from None

@@ -1,0 +1,95 @@
+"""What a running tritonserver is asked: to load and unload models, and for an answer that proves that it is ready."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from slipway.contract import MissingDependencyError, ServingError
+from slipway.steps.guard import PLACEHOLDER
+
+try:
+    from tritonclient import grpc
+except ImportError:
+    raise MissingDependencyError("tritonclient", extra="serve") from None
+
+PROBE_TIMEOUT_S = 5.0
+_BUSY = ("exceeds maximum queue size", "request timeout expired")
+
+
+class BusyError(ServingError):
+    """The first step's queue was full: refused, and alive."""
+
+
+class Control:
+    """A gRPC connection to one server, with the key of its restricted APIs."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._client = grpc.InferenceServerClient(url)
+        self._headers = {"triton-grpc-protocol-slipway-admin": key}
+
+    def close(self) -> None:
+        self._client.close()
+
+    def is_live(self) -> bool:
+        """Does it listen?"""
+        try:
+            return bool(self._client.is_server_live(client_timeout=PROBE_TIMEOUT_S))
+        except grpc.InferenceServerException:
+            return False
+
+    def load(self, model: str, *, timeout_s: float) -> None:
+        """Load `model`, or load it again where its folder is newer.
+
+        Raises:
+            ServingError: with the server's own reason.
+        """
+        self._call(f"{model} did not load", self._client.load_model, model, timeout_s)
+
+    def unload(self, model: str, *, timeout_s: float) -> None:
+        """Returns when the model takes no more requests; those under way may still be answered."""
+        self._call(f"{model} did not unload", self._client.unload_model, model, timeout_s)
+
+    def answered(self, model: str) -> int:
+        """Requests that `model` has answered or failed since it was loaded."""
+        try:
+            statistics = self._client.get_inference_statistics(model, client_timeout=PROBE_TIMEOUT_S)
+        except grpc.InferenceServerException as error:
+            raise ServingError(_said(error)) from None
+        return sum(one.inference_stats.success.count + one.inference_stats.fail.count for one in statistics.model_stats)
+
+    def probe(self, ensemble: str, bundles: Mapping[str, str], *, timeout_s: float = PROBE_TIMEOUT_S) -> None:
+        """Send one good image; `bundles` is what outputs begin with, to the bundle id that has to answer.
+
+        `/v2/health/ready` says ready with a dead stub behind it; an answered image does not.
+
+        Raises:
+            BusyError: refused for a full queue.
+            ServingError: no answer, or not the right one.
+        """
+        image = grpc.InferInput("IMAGE", [1, 1], "BYTES")
+        image.set_data_from_numpy(np.array([[PLACEHOLDER]], np.object_))
+        try:
+            answer = self._client.infer(ensemble, [image], client_timeout=timeout_s)
+        except grpc.InferenceServerException as error:
+            said = _said(error)
+            kind = BusyError if any(words in said.lower() for words in _BUSY) else ServingError
+            raise kind(said) from None
+        for prefix, expected in bundles.items():
+            status = int(answer.as_numpy(f"{prefix}STATUS")[0, 0])
+            bundle = answer.as_numpy(f"{prefix}BUNDLE")[0, 0].decode()
+            if status != 0:
+                raise ServingError(f"{prefix}STATUS {status} for a good image")
+            if bundle != expected:
+                raise ServingError(f"{prefix}BUNDLE is {bundle:.12} where {expected:.12} is active")
+
+    def _call(self, failure: str, call: Any, model: str, timeout_s: float) -> None:
+        try:
+            call(model, headers=self._headers, client_timeout=timeout_s)
+        except grpc.InferenceServerException as error:
+            raise ServingError(f"{failure}: {_said(error)}") from None
+
+
+def _said(error: Any) -> str:
+    """The server's words, without the stack trace of a step that raised."""
+    return str(error.message()).partition("\n")[0]

@@ -1,0 +1,86 @@
+"""The supervisor's HTTP: /live, /ready, /ready/<classifier>, /metrics, and POST /reload with the key."""
+
+import hmac
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from slipway.serving.command import HOST
+from slipway.serving.status import Status
+
+KEY_HEADER = "slipway-admin"
+_REQUEST_TIMEOUT_S = 5.0
+_ROUTES = "GET /live, /ready, /ready/<classifier> and /metrics, and POST /reload"
+Reload = Callable[[], tuple[bool, str]]
+"""Whether another repository is served now, and what was done or why not."""
+
+
+@contextmanager
+def endpoint(port: int, *, status: Status, reload: Reload, key: str) -> Iterator[None]:
+    """Answer on the loopback address for the duration of the block."""
+
+    class Handler(_Handler):
+        pass
+
+    Handler.status, Handler.reload, Handler.key = status, staticmethod(reload), key
+    with ThreadingHTTPServer((HOST, port), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    status: Status
+    reload: Reload
+    key: str
+    timeout = _REQUEST_TIMEOUT_S
+    server_version, sys_version = "slipway", ""
+
+    def do_GET(self) -> None:
+        problems = self.status.problems()
+        part, _, classifier = self.path.removeprefix("/").partition("/")
+        if self.path == "/live":
+            self._answer(200, {"live": True})
+        elif self.path == "/metrics":
+            self._send(200, CONTENT_TYPE_LATEST, generate_latest(self.status.registry))
+        elif self.path == "/ready":
+            self._answer(200 if problems and not any(problems.values()) else 503, _ready(problems))
+        elif part == "ready" and classifier in problems:
+            problem = problems[classifier]
+            self._answer(503 if problem else 200, _ready({classifier: problem}))
+        else:
+            self._answer(404, {"error": f"there is {_ROUTES}", "classifiers": sorted(problems)})
+
+    def do_POST(self) -> None:
+        self.close_connection = True  # a body is not read
+        if self.path != "/reload":
+            return self._answer(404, {"error": f"there is {_ROUTES}"})
+        if not hmac.compare_digest(self.headers.get(KEY_HEADER, "").encode(), self.key.encode()):
+            return self._answer(403, {"error": f"the header {KEY_HEADER} does not hold the key"})
+        done, said = self.reload()
+        return self._answer(200 if done else 409, {"done": done, "message": said})
+
+    def _answer(self, code: int, content: dict[str, object]) -> None:
+        self._send(code, "application/json", json.dumps(content).encode() + b"\n")
+
+    def _send(self, code: int, content_type: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass  # health checks come every second
+
+
+def _ready(problems: dict[str, str]) -> dict[str, object]:
+    broken = {name: problem for name, problem in problems.items() if problem}
+    return {"ready": bool(problems) and not broken, "answering": sorted(problems.keys() - broken), "broken": broken}

@@ -1,0 +1,52 @@
+"""The key of the supervisor's POST /reload: from the environment, or in a file that only its owner reads."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slipway.contract import ServingError
+
+VARIABLE = "SLIPWAY_ADMIN_KEY"
+
+
+@contextmanager
+def offered_key(port: int) -> Iterator[str]:
+    """The key of a supervisor on `port`; where the environment has none, a new one is in its file for the block."""
+    given = os.environ.get(VARIABLE, "")
+    if given:
+        yield given
+        return
+    path, key = _path(port), secrets.token_urlsafe(24)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key)
+    try:
+        yield key
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def find_key(port: int) -> str:
+    """The key of the supervisor that runs on `port`.
+
+    Raises:
+        ServingError: there is none that this user may read.
+    """
+    given = os.environ.get(VARIABLE, "")
+    if given:
+        return given
+    try:
+        return _path(port).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ServingError(
+            f"{_path(port)}: {error.strerror}; is a server of yours running with --status-port {port}? Its key is "
+            f"there, or in {VARIABLE} where it was started with that"
+        ) from None
+
+
+def _path(port: int) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    return state / "slipway" / f"key-{port}"

@@ -1,0 +1,131 @@
+"""One tritonserver process with its stubs and shared memory: started, looked at, and ended without a trace."""
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from slipway.contract import MissingDependencyError, ServingError
+
+try:
+    import psutil
+except ImportError:
+    raise MissingDependencyError("psutil", extra="serve") from None
+
+EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use it up
+SHARED_MEMORY = Path("/dev/shm")
+_STUB = "triton_python_backend_stub"
+# The kernel kills the server when whoever started it is gone, even by SIGKILL; the stubs end when they miss it.
+_WITH_PARENT = (
+    "import ctypes, os, signal, sys; "
+    "ctypes.CDLL(None).prctl(1, signal.SIGKILL); "  # PR_SET_PDEATHSIG
+    "os.execve(sys.argv[1], sys.argv[1:], os.environ)"
+)
+
+
+def shared_memory_prefix() -> str:
+    """Of this process, and no other's: `slipway_<pid>_<random>_`."""
+    return f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
+
+
+def start(arguments: Sequence[str], *, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a server whose output is written to `log`; what an earlier one wrote there is moved to `<log>.previous`.
+
+    Raises:
+        ServingError: the log cannot be written.
+    """
+    try:
+        if log.exists():
+            log.replace(log.with_name(log.name + ".previous"))
+        output = log.open("wb")
+    except OSError as error:
+        raise ServingError(f"--log {log}: cannot be written: {error.strerror}") from None
+    with output:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WITH_PARENT, *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended whole
+        )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the server to end; after its time-out, or a second Ctrl-C, end its process group, stubs included."""
+    try:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(EXIT_TIMEOUT_S + 2)
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End the server and every stub of its process group, orphans too, at once."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def kill_one(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def stubs(server: int) -> dict[int, str]:
+    """Process id of each stub of the server `server` to the name of its step."""
+    found = {}
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(server).children():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                step = _step(child.cmdline())
+                if step is not None:
+                    found[child.pid] = step
+    return found
+
+
+def remove_shared_memory(prefix: str) -> None:
+    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def remove_stale() -> list[str]:
+    """Shared memory and stubs of launchers that were killed; returns what was found."""
+    removed = []
+    for region in SHARED_MEMORY.glob("slipway_*_*"):
+        if not _is_alive(region.name):
+            region.unlink(missing_ok=True)
+            removed.append(str(region))
+    for process in _all_stubs():
+        with suppress(psutil.NoSuchProcess):
+            region_name = next((part for part in process.cmdline() if part.startswith("slipway_")), "")
+            if region_name and not _is_alive(region_name):
+                process.kill()
+                removed.append(f"stub {process.pid}")
+    return removed
+
+
+def _all_stubs() -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if _step(process.cmdline()) is not None:
+                yield process
+
+
+def _step(arguments: Sequence[str]) -> str | None:
+    """`<workspace>/repository/<step>/1/model.py` is the first argument of a stub."""
+    if len(arguments) < 3 or Path(arguments[0]).name != _STUB:
+        return None
+    return Path(arguments[1]).parent.parent.name
+
+
+def _is_alive(region: str) -> bool:
+    """Is the launcher that named `region` still there? Names that are not ours are left alone."""
+    owner = re.match(r"slipway_(\d+)_[0-9a-f]{8}_", region)
+    return owner is None or psutil.pid_exists(int(owner[1]))

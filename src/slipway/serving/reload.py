@@ -1,0 +1,123 @@
+"""Another repository on a running server: new steps in, ensembles switched, old steps out, or nothing at all."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slipway.contract import ServingError
+from slipway.serving.contents import Contents
+from slipway.serving.server import Say, Server
+
+QUIET_S = 1.0
+"""Requests under way have ended when nothing was answered by the old steps for so long."""
+DRAIN_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a reload does."""
+
+    added: tuple[str, ...]
+    """Steps that are loaded."""
+    switched: tuple[str, ...]
+    """Ensembles that are new or different."""
+    withdrawn: tuple[str, ...]
+    """Ensembles that are no longer served."""
+    removed: tuple[str, ...]
+    """Steps that nothing needs any more."""
+
+    def __str__(self) -> str:
+        parts = {"switched": self.switched, "withdrawn": self.withdrawn, "steps in": self.added}
+        said = [f"{what} {', '.join(names)}" for what, names in parts.items() if names]
+        said += [f"steps out {', '.join(self.removed)}"] if self.removed else []
+        return "; ".join(said) or "nothing has changed"
+
+
+def plan(old: Contents, new: Contents, *, loaded: set[str]) -> Change:
+    """What has to be done for `new`, where `loaded` is what the server has of `old`.
+
+    Raises:
+        ServingError: a change that only a restart can make, or class ids that would change their meaning.
+    """
+    if new.lane.lane != old.lane.lane or new.lane.tensorrt_version_compatible > old.lane.tensorrt_version_compatible:
+        raise ServingError(f"{new.origin}: its lane.json needs a server that is started another way; start it again")
+    for name in new.lane.classifiers.keys() & old.lane.classifiers.keys():
+        _check_class_ids(name, old.labels(name), new.labels(name))
+    # One that did not load is not tried again before it is another.
+    unchanged = {name for name in new.steps if name in old.steps and _files(old, name) == _files(new, name)}
+    switched = tuple(name for name in new.steps if name not in unchanged)
+    needed = new.needed()
+    return Change(
+        added=tuple(step for step in new.needed(switched) if step not in loaded),
+        switched=switched,
+        withdrawn=tuple(name for name in old.steps if name not in new.steps and name in loaded),
+        removed=tuple(step for step in old.needed() if step not in needed and step in loaded),
+    )
+
+
+def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda _: None) -> Change:
+    """Serve `new` in place of what `server` serves. Requests are answered all the while, by the one or the other.
+
+    The workspace has taken what `new` needs.
+
+    Raises:
+        ServingError: why not; what was served before is served again.
+    """
+    old = server.contents
+    change = plan(old, new, loaded=server.loaded)
+    try:
+        for problem in server.load_steps(change.added, deadline=deadline, say=say).values():
+            raise ServingError(problem)
+        _switch(server, new, change, deadline=deadline, say=say)
+    except ServingError:
+        server.unload(change.added)
+        raise
+    server.contents = new
+    server.unload(change.withdrawn)
+    _drain(server, change.removed)
+    server.unload(change.removed)
+    return change
+
+
+def _switch(server: Server, new: Contents, change: Change, *, deadline: float, say: Say) -> None:
+    """Every ensemble of `change.switched`, or none."""
+    old, done = server.contents, []
+    try:
+        for name in change.switched:
+            done.append(name)
+            server.workspace.add(new, [name])
+            server.load_ensemble(name, new, deadline=deadline)
+            say(f"{name} answers")
+    except ServingError:
+        for name in reversed(done):
+            if name in old.steps:
+                server.workspace.add(old, [name])
+                server.load_ensemble(name, old, deadline=time.monotonic() + 30)
+            else:
+                server.unload([name])
+        raise
+
+
+def _drain(server: Server, steps: tuple[str, ...]) -> None:
+    """Wait until requests that entered an old ensemble have left its last step."""
+    deadline = time.monotonic() + DRAIN_TIMEOUT_S
+    answered: Mapping[str, int] = {}
+    while steps and time.monotonic() < deadline:
+        before, answered = answered, {step: server.control.answered(step) for step in steps}
+        if answered == before:
+            return
+        time.sleep(QUIET_S)
+
+
+def _check_class_ids(classifier: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
+    for class_id, (before, after) in enumerate(zip(old, new, strict=False)):
+        if before != after:
+            raise ServingError(
+                f"{classifier}: class id {class_id} is {before!r} and would become {after!r}; clients rely on them: "
+                "append new classes, or serve this bundle under another name"
+            )
+
+
+def _files(contents: Contents, ensemble: str) -> dict[str, bytes]:
+    folder = contents.models[ensemble].folder
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,242 @@
+"""One process that owns a server: it sees what died, starts it again, and changes what is served when it is told to."""
+
+import os
+import queue
+import select
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import ServingError, SlipwayError
+from slipway.serving import process as processes
+from slipway.serving.command import Ports, check_ports
+from slipway.serving.contents import Contents
+from slipway.serving.control import BusyError
+from slipway.serving.reload import reload
+from slipway.serving.server import Server, load_all, running
+from slipway.serving.status import Status
+from slipway.serving.workspace import private_workspace
+
+Event = Callable[..., None]
+"""`event(name, message, **fields)`."""
+
+CYCLE_S = 1.0
+"""Every classifier is asked for an answer so often, or less where there are many."""
+MIN_PROBE_INTERVAL_S = 0.1
+FAILURES = 3
+"""Answers in a row that a classifier owes before its own steps are loaded again, and all of them before the server is
+started again."""
+STEP_TIMEOUT_S = 30.0
+LONGEST_PAUSE_S = 60.0
+"""Between two starts; a server that ran for so long is well again."""
+
+
+class Supervisor:
+    """Runs one repository until `stop`. Everything happens in the thread that calls `run`, but for `ask_for_reload`."""
+
+    def __init__(
+        self, repository: Path, *, ports: Ports, log: Path | None, timeout_s: float, status: Status, event: Event
+    ) -> None:
+        self._repository, self._ports, self._log, self._timeout_s = repository, ports, log, timeout_s
+        self._status, self._event = status, event
+        self._reloads: queue.Queue[queue.Queue[tuple[bool, str]]] = queue.Queue()
+        self._failures: dict[str, int] = {}
+        self._broken: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Raises SlipwayError for a repository, or ports, with which `run` would not even start."""
+        check_ports(self._ports, supervised=True)
+        Contents.open(self._repository)
+
+    def ask_for_reload(self) -> tuple[bool, str]:
+        """From any thread: read the repository again. Whether it is served now, and what was done or why not."""
+        answer: queue.Queue[tuple[bool, str]] = queue.Queue()
+        self._reloads.put(answer)
+        try:
+            return answer.get(timeout=2 * self._timeout_s)
+        except queue.Empty:
+            return False, "the server is being started again; ask later"
+
+    def run(self) -> None:
+        """Serve, forever.
+
+        Raises:
+            SlipwayError: the repository cannot be served, or nothing of it answers at the first start.
+        """
+        for stale in processes.remove_stale():
+            self._event("cleaned", f"{stale} was left by a launcher that was killed")
+        with private_workspace() as self._workspace:
+            self._contents = self._workspace.take(Contents.open(self._repository))
+            first, in_a_row = True, 0
+            while True:
+                started = time.monotonic()
+                try:
+                    self._serve_once(first=first)
+                except ServingError as error:
+                    if first:
+                        raise
+                    self._event("start_failed", str(error))
+                first, lived_s = False, time.monotonic() - started
+                # At once, then after 1, 2, 4, … seconds, until one lives for long.
+                in_a_row = 0 if lived_s > LONGEST_PAUSE_S else in_a_row + 1
+                time.sleep(min(2.0 ** (in_a_row - 2), LONGEST_PAUSE_S) if in_a_row > 1 else 0)
+
+    def _serve_once(self, *, first: bool) -> None:
+        """From one start of the server to its end."""
+        deadline, started = time.monotonic() + self._timeout_s, time.monotonic()
+        self._event("starting", f"tritonserver on {self._contents.origin}")
+        with ExitStack() as undo:
+            server = undo.enter_context(
+                running(self._contents, self._workspace, ports=self._ports, log=self._log, deadline=deadline)
+            )
+            undo.callback(self._tell, None)
+            problems = load_all(server, deadline=deadline, say=lambda message: self._event("loading", message))
+            if first and len(problems) == len(self._contents.steps):
+                raise ServingError(next(iter(problems.values())))
+            server.seconds_to_ready = time.monotonic() - started
+            for name, problem in problems.items():
+                self._event("broken", f"{name} is not served: {problem}", ensemble=name)
+            self._broken = problems
+            self._status.starts.inc()
+            self._status.seconds_to_ready.set(server.seconds_to_ready)
+            self._tell(server)
+            self._event(
+                "ready",
+                f"ready after {server.seconds_to_ready:.1f} s: gRPC {server.grpc_url}, HTTP {server.http_url}",
+                seconds=round(server.seconds_to_ready, 3),
+                pid=server.process.pid,
+                classifiers=len(server.lane.classifiers),
+                broken=len(problems),
+            )
+            why = self._watch(server)
+            self._event("restarting", why, last_words=_last_line(server.log))
+            processes.kill(server.process)
+
+    def _tell(self, server: Server | None) -> None:
+        """Who answers now; without a server nobody does."""
+        problems = {}
+        for name in self._contents.lane.classifiers:
+            own = [self._broken[one] for one in (name, f"{name}_full") if one in self._broken]
+            problems[name] = next(iter(own), "") if server is not None else "tritonserver is being started again"
+        self._status.set_all(problems)
+
+    def _watch(self, server: Server) -> str:
+        """Until the server has to be started again; returns why."""
+        self._failures = {}
+        with _Watched(server) as watched:
+            while True:
+                names = [name for name in server.lane.classifiers if name in server.loaded]
+                for name in names:
+                    gone = watched.wait(max(CYCLE_S / len(names), MIN_PROBE_INTERVAL_S))
+                    if server.process.poll() is not None:
+                        return f"tritonserver ended by itself with exit code {server.process.returncode}"
+                    for step in server.lacking(gone):
+                        self._repair(server, step, why="a process of it is gone")
+                    if self._reload_if_asked(server) or gone:
+                        watched.look()
+                        break
+                    if not self._ask(server, name):
+                        return "no classifier answers"
+
+    def _ask(self, server: Server, name: str) -> bool:
+        """Probe a classifier, and load its steps again when it fails too often; False: nobody answers any more."""
+        started = time.perf_counter()
+        try:
+            server.control.probe(name, server.contents.bundles(name))
+            problem = ""
+        except BusyError:
+            problem = ""
+        except ServingError as error:
+            problem = str(error)
+        self._status.set_one(name, problem, seconds=time.perf_counter() - started)
+        self._failures[name] = self._failures.get(name, 0) + 1 if problem else 0
+        if self._failures[name] < FAILURES or server.process.poll() is not None:
+            return True
+        served = [one for one in server.lane.classifiers if one in server.loaded]
+        if all(self._failures.get(one, 0) >= FAILURES for one in served):
+            return False
+        others = [one for one, answers in server.lane.ensembles.items() if answers != (name,)]
+        shared = server.contents.needed(others)
+        for step in server.contents.steps[name]:
+            if step not in shared:
+                self._repair(server, step, why=f"{name} gave no answer {FAILURES} times: {problem}")
+        self._failures[name] = 0
+        return True
+
+    def _repair(self, server: Server, step: str, *, why: str) -> None:
+        """Unload a step and load it again; Triton brings its ensembles back by itself."""
+        started = time.monotonic()
+        self._event("step_lost", f"{step}: {why}", step=step)
+        self._status.repairs.inc()
+        server.end_stubs(step)
+        try:
+            server.control.unload(step, timeout_s=STEP_TIMEOUT_S)
+            server.control.load(step, timeout_s=STEP_TIMEOUT_S)
+        except ServingError as error:
+            return self._event("step_not_repaired", str(error), step=step)
+        seconds = time.monotonic() - started
+        return self._event("step_repaired", f"{step} is loaded again after {seconds:.1f} s", step=step)
+
+    def _reload_if_asked(self, server: Server) -> bool:
+        try:
+            answer = self._reloads.get_nowait()
+        except queue.Empty:
+            return False
+        started = time.monotonic()
+        try:
+            new = self._workspace.take(Contents.open(self._repository))
+            change = reload(server, new, deadline=started + self._timeout_s)
+        except (SlipwayError, OSError) as error:
+            self._status.reloads.labels("refused").inc()
+            self._event("reload_refused", str(error))
+            answer.put((False, str(error)))
+        else:
+            self._contents = new
+            self._status.reloads.labels("done").inc()
+            self._tell(server)
+            self._event("reloaded", str(change), seconds=round(time.monotonic() - started, 3))
+            answer.put((True, str(change)))
+        return True
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line), "")
+
+
+class _Watched:
+    """The processes of a server, by file descriptors that tell the moment at which one ends."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._stubs: dict[int, str] = {}
+        self._poll = select.poll()
+
+    def __enter__(self) -> "_Watched":
+        self.look()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._forget()
+
+    def look(self) -> None:
+        """Take the processes that are there now."""
+        self._forget()
+        self._poll = select.poll()
+        for pid, step in {**processes.stubs(self._server.process.pid), self._server.process.pid: ""}.items():
+            with suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(pid)
+                self._stubs[descriptor] = step
+                self._poll.register(descriptor, select.POLLIN)
+
+    def wait(self, timeout_s: float) -> list[str]:
+        """The steps of which a process ended, at once, or after the time-out none."""
+        ended = {descriptor for descriptor, _ in self._poll.poll(1000 * timeout_s)}
+        return sorted({self._stubs[descriptor] for descriptor in ended} - {""})
+
+    def _forget(self) -> None:
+        for descriptor in self._stubs:
+            os.close(descriptor)
+        self._stubs = {}
