@@ -38,6 +38,8 @@ class Block:
     """From the scheduled send to the answer; a request without a right answer counts as the client's deadline."""
     schedule_errors_ms: npt.NDArray[np.float64]
     """Actual minus scheduled send: the generator's own lateness. It is part of the latency."""
+    right: npt.NDArray[np.bool_]
+    """Which requests had a right answer."""
     failures: Mapping[str, int]
     """How many requests had no right answer, by reason."""
     due: Arrivals
@@ -88,6 +90,7 @@ def _counted(times_s: Seconds, outcomes: list[str | None], *, deadline_ms: float
         # A quick refusal must not look like a quick answer.
         latencies_ms=np.where(failed, np.maximum(latencies_ms, deadline_ms), latencies_ms),
         schedule_errors_ms=(sent_s - due_s) * 1000,
+        right=~failed,
         failures=Counter(outcome for outcome in outcomes if outcome is not None),
         due=Arrivals.at(due_s),
         answered=Arrivals.at(done_s[~failed]),

@@ -21,7 +21,17 @@ SETUP_DEADLINE_S = 10.0
 FIRST_ANSWER_DEADLINE_S = 60.0
 """A first request may load libraries and compile."""
 _REFUSALS = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
+_OUTPUTS = ("LABEL", "SCORE", "STATUS", "BUNDLE")
 _DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best of one image's answer, and who gave it."""
+
+    label: bytes
+    score: float
+    bundle: bytes
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Server:
         self.model = model
         self._client = InferenceServerClient(url)
         self._inputs = [_image_input(image) for image in images]
-        self._outputs = [InferRequestedOutput(name) for name in ("LABEL", "SCORE", "STATUS")]
+        self._outputs = [InferRequestedOutput(name) for name in _OUTPUTS]
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,7 +92,7 @@ class Server:
             self._client.infer(
                 self.model,
                 [self._inputs[0]],
-                outputs=[*self._outputs, InferRequestedOutput("BUNDLE")],
+                outputs=self._outputs,
                 client_timeout=FIRST_ANSWER_DEADLINE_S,
             )
         )
@@ -90,6 +100,11 @@ class Server:
 
     async def ask(self, image: int, *, deadline_s: float) -> str | None:
         """Send one image. Returns None for a right answer, else why it was none."""
+        answer = await self.answer(image, deadline_s=deadline_s)
+        return answer if isinstance(answer, str) else None
+
+    async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
+        """Send one image. Returns its answer where STATUS is 0, else why there is none."""
         try:
             answer = await self._client.infer(
                 self.model, [self._inputs[image]], outputs=self._outputs, client_timeout=deadline_s
@@ -99,8 +114,8 @@ class Server:
             if code == "DEADLINE_EXCEEDED":
                 return "timed out"
             return "rejected" if code in _REFUSALS else f"error {code}"
-        status = int(answer.as_numpy("STATUS").flat[0])
-        return f"STATUS {status}" if status else None
+        label, score, status, bundle = (answer.as_numpy(name).flat[0] for name in _OUTPUTS)
+        return f"STATUS {status}" if status else Answer(label, float(score), bundle)
 
     async def version(self) -> str:
         metadata = await self._reply(self._client.get_server_metadata(client_timeout=SETUP_DEADLINE_S))

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Measure what change, crashes, overload and company cost: reloads under load, killed processes, 3 and 10 times
+capacity, and fifty classifiers in one repository."""
+
+import argparse
+import json
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent))
+
+EPILOG = """example:
+  benchmarks/robustness.py runs/digits --images data/digits/test --output benchmarks/results/robustness.json
+  benchmarks/robustness.py runs/digits --images data/digits/test --only overload
+
+RUN has bundle/ and engines/ with a choice, as make demo leaves them. Every part starts its own launcher on 127.0.0.1 and
+ends it. About 15 minutes in all, on two cores that nobody else uses."""
+
+PARTS = ("reload", "kills", "overload", "fifty")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from robustness_parts import PART_FUNCTIONS
+
+    from slipway.benchmark.result import Machine
+    from slipway.contract.manifest import commit, versions
+
+    images = [path.read_bytes() for path in sorted(arguments.images.rglob("*")) if path.is_file()][:1024]
+    results: dict[str, Any] = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": Machine.this().model_dump(mode="json"),
+        "versions": versions(("tritonclient", "nvidia-pytriton", "openvino", "nvidia-dali-cuda130", "psutil")),
+        "seed": arguments.seed,
+        "distinct_images": len(set(images)),
+        "client_shares_the_cores": True,
+    }
+    with tempfile.TemporaryDirectory(prefix="slipway-robustness-") as folder:
+        for part in arguments.only or PARTS:
+            print(f"\n{part}", flush=True)
+            work = Path(folder) / part
+            work.mkdir()
+            results[part] = PART_FUNCTIONS[part](arguments.run, images, work, seed=arguments.seed)
+            print(json.dumps(results[part], indent=2), flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        print(f"written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(results))
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder with bundle/ and engines/")
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="of schedules and order of images (%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the results here")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    from slipway.contract.cli import run
+
+    run(main, parser())

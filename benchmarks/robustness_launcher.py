@@ -1,0 +1,66 @@
+"""`python -m slipway.serving` as a user starts it, for robustness.py."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway.serving import Ports
+
+
+@dataclass(frozen=True)
+class Launcher:
+    process: subprocess.Popen[bytes]
+    ports: Ports
+    messages: Path
+    environment: dict[str, str]
+
+    @property
+    def grpc_url(self) -> str:
+        return f"127.0.0.1:{self.ports.grpc}"
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.messages.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == name]
+
+    def wait_until_all_answer(self, *, after: int = 0, timeout_s: float = 300.0) -> None:
+        """Until it has said more than `after` times that it is ready."""
+        deadline = time.monotonic() + timeout_s
+        while len(self.events("ready")) <= after:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the launcher did not get ready:\n{self.messages.read_text()}")
+            time.sleep(0.05)
+
+    def server_pid(self) -> int:
+        return int(self.events("ready")[-1]["pid"])
+
+    def seconds_to_ready(self) -> float:
+        return float(self.events("ready")[-1]["seconds"])
+
+    def reload(self) -> None:
+        command = [sys.executable, "-m", "slipway.serving", "--reload", f"--status-port={self.ports.status}"]
+        subprocess.run(command, check=True, env=self.environment, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def launched(repository: Path, work: Path, *, timeout_s: float = 120.0) -> Iterator[Launcher]:
+    """A launcher on free ports, whose classifiers all answer; it is ended with the block."""
+    ports, messages = Ports.free(), work / "messages"
+    environment = {**os.environ, "XDG_STATE_HOME": str(work / "state")}
+    flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
+    with messages.open("wb") as file:
+        command = [sys.executable, "-m", "slipway.serving", str(repository), *flags, f"--timeout-s={timeout_s:g}"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment)
+    launcher = Launcher(process, ports, messages, environment)
+    try:
+        launcher.wait_until_all_answer(timeout_s=timeout_s + 10)
+        yield launcher
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
