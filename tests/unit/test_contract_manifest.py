@@ -351,6 +351,7 @@ def test_a_replacement_that_fails_puts_the_old_folder_back(tmp_path: Path, monke
             raise KeyboardInterrupt
         rename(source, destination)
 
+    monkeypatch.setattr("slipway.contract.files._exchange", lambda *_: False)
     monkeypatch.setattr(os, "rename", fail_on_the_new_one)
     with pytest.raises(KeyboardInterrupt), complete_folder(target, marker="ours") as staging:
         write(staging, "new")

@@ -78,7 +78,8 @@ def test_the_steps_say_what_they_take_and_give(repository: Path) -> None:
     pixels, logits = ("TYPE_FP32", (3, 32, 32)), ("TYPE_FP32", (3,))
     assert tensors(preprocess.input) == {"IMAGE": ("TYPE_STRING", (1,))}
     assert tensors(preprocess.output) == {"pixels_nchw": pixels, "image_status": ("TYPE_INT32", (1,))}
-    assert tensors(engine.input) == {"pixels_nchw": pixels}
+    assert tensors(engine.input) == {"pixels_nchw": pixels, "after": ("TYPE_FP32", (-1,))}
+    assert [value.name for value in engine.input if value.optional] == ["after"]
     assert tensors(engine.output) == {"logits_nc": logits, "embedding_nd": logits}
     assert tensors(post.input) == {
         "logits_nc": logits,
@@ -90,7 +91,7 @@ def test_the_steps_say_what_they_take_and_give(repository: Path) -> None:
 
 
 def test_the_steps_run_in_the_python_backend_batched_with_the_spec_s_instances_and_threads(tmp_path: Path) -> None:
-    serving = {"max_batch_size": 16, "instances": 3, "threads": 2, "max_queue_delay_us": 700}
+    serving = {"max_batch_size": 16, "instances": 3, "threads": 2, "max_queue_delay_us": 700, "warmup_batches": 5}
     assemble([copy_colours(tmp_path / "c", spec={"serving": serving})], tmp_path / "out")
     found = configs(tmp_path / "out")
     for kind, name in step_names(tmp_path / "out").items():
@@ -101,8 +102,8 @@ def test_the_steps_run_in_the_python_backend_batched_with_the_spec_s_instances_a
         (group,) = config.instance_group
         assert (group.kind, group.count) == (pb.ModelInstanceGroup.KIND_CPU, 1 if kind == "post" else 3)
         parameters = {key: value.string_value for key, value in config.parameters.items()}
-        expected = {"preprocess": {"threads": "2"}, "engine": {"threads": "2", "arithmetic": "f32"}, "post": {}}
-        assert parameters == expected[kind]
+        work = {"threads": "2", "warmup_batches": "5"}
+        assert parameters == {"preprocess": work, "engine": {**work, "arithmetic": "f32"}, "post": {}}[kind]
     assert {config.max_batch_size for config in found.values()} == {16}
 
 

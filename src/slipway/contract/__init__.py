@@ -17,6 +17,7 @@ from slipway.contract.errors import (
     SlipwayError,
     SpecError,
 )
+from slipway.contract.fleet import Fleet
 from slipway.contract.labels import check_labels, read_labels, write_labels
 from slipway.contract.lane import Lane
 from slipway.contract.manifest import Manifest
@@ -32,6 +33,7 @@ __all__ = [
     "Engine",
     "EngineSettings",
     "ExportError",
+    "Fleet",
     "GateError",
     "Lane",
     "Manifest",

@@ -1,6 +1,7 @@
 """The base of every typed file: frozen, unknown keys refused, errors that name the field and the valid ones."""
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slipway.contract.errors import SpecError
+
+_SHORT = reprlib.Repr()  # a few kilobytes of YAML can stand for gigabytes
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 class Contract(BaseModel):
@@ -59,7 +63,7 @@ def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> 
         elif issue["type"] == "missing":
             lines.append(f"{field}: required, and not given")
         else:
-            lines.append(f"{field}: {issue['msg']}; given {issue['input']!r:.80}")
+            lines.append(f"{field}: {issue['msg']}; given {_SHORT.repr(issue['input']):.80}")
     return f"{source}: " + "\n  ".join(lines)
 
 

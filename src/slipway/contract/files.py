@@ -1,14 +1,21 @@
 """Hashes, and folders that appear whole or not at all."""
 
+import ctypes
+import errno
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from slipway.contract.errors import ManifestError, SpecError
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+_OLD = ".old"
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -28,10 +35,15 @@ def files_below(folder: Path) -> list[Path]:
     """Every regular file below `folder`, sorted by relative path; a symbolic link is an error.
 
     Raises:
-        ManifestError: a link, which could leave the tree, or anything else that is no file or folder.
+        ManifestError: a link, which could leave the tree, anything else that is no file or folder, or a folder that
+            vanished meanwhile.
     """
     found = []
-    for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
+    try:
+        paths = sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix())
+    except FileNotFoundError as error:
+        raise ManifestError(f"{error.filename}: vanished while {folder} was read; read it again") from None
+    for path in paths:
         if path.is_symlink():
             raise ManifestError(f"{path}: a symbolic link; copy the file itself into the folder")
         if path.is_file():
@@ -43,10 +55,36 @@ def files_below(folder: Path) -> list[Path]:
 
 @contextmanager
 def complete_folder(target: Path, *, marker: str = "manifest.json") -> Iterator[Path]:
-    """Yield an empty temporary sibling of `target`, renamed to `target` on success and removed on any failure.
+    """Yield an empty temporary sibling of `target` that takes its place on success, and is removed on any failure.
 
-    A folder that stood at `target` is replaced only once the new one is complete, and only if it is empty or holds
-    `marker`, so that nobody's own files are ever removed.
+    A folder that stood at `target` is replaced only once the new one is complete, and only if `check_replaceable`. The
+    two exchange their names in one step: whoever opens `target` finds the old folder or the new one, whole. (A reader
+    that goes on by path meanwhile may meet files of both, or miss some.) Where the file system knows no exchange, there
+    is no `target` between two renames, and a RuntimeWarning says so.
+
+    One process at a time writes to `target`. What a killed one left is removed first.
+
+    Raises:
+        SpecError: something else stands at `target`, or another process is writing it.
+    """
+    check_replaceable(target, marker=marker)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as to_the_end:
+        with _locked(target.parent, wait=True):  # nobody takes a folder for abandoned before it is locked
+            _clear(target)
+            staging = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+            to_the_end.callback(shutil.rmtree, staging, ignore_errors=True)
+            to_the_end.enter_context(_locked(staging))
+        staging.chmod(0o755)
+        yield staging
+        if target.exists():
+            _replace(target, staging)
+        else:
+            os.rename(staging, target)
+
+
+def check_replaceable(target: Path, *, marker: str) -> None:
+    """A folder is replaced only if it is empty or holds `marker`, so that nobody's own files are ever removed.
 
     Raises:
         SpecError: something else stands at `target`.
@@ -55,20 +93,88 @@ def complete_folder(target: Path, *, marker: str = "manifest.json") -> Iterator[
         raise SpecError(f"{target}: a file or link, where a folder is to be written; remove it or give another path")
     if target.is_dir() and not (target / marker).is_file() and any(target.iterdir()):
         raise SpecError(f"{target}: not empty, and not written by this stage (no {marker}); give another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        staging.chmod(0o755)
-        yield staging
-        replaced = staging.with_name(staging.name + ".old")
-        if target.exists():
-            os.rename(target, replaced)
+
+
+def clear_leftovers(target: Path) -> None:
+    """Remove what a process that was killed while it wrote `target` left beside it.
+
+    Raises:
+        SpecError: another process is writing it now.
+    """
+    with _locked(target.parent, wait=True):
+        _clear(target)
+
+
+def _clear(target: Path) -> None:
+    for leftover in sorted(path for path in target.parent.iterdir() if path.name.startswith(_prefix(target))):
         try:
-            os.rename(staging, target)
-        except BaseException:
-            if replaced.exists():
-                os.rename(replaced, target)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
+            with _locked(leftover) as abandoned:
+                if leftover.name.endswith(_OLD) and not target.exists():  # killed between the renames of `_replace`
+                    os.rename(leftover, target)
+                elif abandoned:
+                    shutil.rmtree(leftover, ignore_errors=True)
+        except BlockingIOError:
+            raise SpecError(f"{target}: another process is writing it ({leftover.name}); wait for its end") from None
+        except FileNotFoundError:  # its process has just removed it
+            continue
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.unfinished-"
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock `folder` for the block, or until this process ends, however it does; False where there are no such locks.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and we do not wait.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield _lock(descriptor, wait=wait)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems lock no folders
+        return False
+    return True
+
+
+def _replace(target: Path, staging: Path) -> None:
+    """Put `staging` in the place of `target`, which afterwards stands at `staging` or is gone."""
+    if _exchange(target, staging):
+        return
+    warnings.warn(
+        f"{target}: this file system cannot exchange two folders in one step; for a moment there is none",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    aside = staging.with_name(staging.name + _OLD)
+    os.rename(target, aside)
+    try:
+        os.rename(staging, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders exchange their names in one step; False where system or file system has no such step."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(one))

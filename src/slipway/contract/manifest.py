@@ -48,6 +48,10 @@ class Manifest(Contract):
     def open(cls, folder: Path, *, kind: Kind) -> Self:
         """Read the manifest of `folder` and check every file against it.
 
+        A folder can be exchanged for a newer one meanwhile (`files.complete_folder`). What is returned is then either
+        of the two, and was whole; or files of both were met, and the error is gone when it is opened again. Who needs
+        the files themselves links or copies them first, and opens the copy.
+
         Raises:
             ManifestError: no such folder, another kind, or a file that is missing, added or changed, by name.
         """

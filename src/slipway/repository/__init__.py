@@ -1,7 +1,9 @@
 """From bundles and engines to the model repository that Triton loads."""
 
-from slipway.repository.assemble import assemble
+from slipway.repository.assemble import assemble, plan_repository
 from slipway.repository.classifier import Classifier
+from slipway.repository.fleet import open_fleet
 from slipway.repository.pick import open_engines, pick_engines
+from slipway.repository.plan import Plan
 
-__all__ = ["Classifier", "assemble", "open_engines", "pick_engines"]
+__all__ = ["Classifier", "Plan", "assemble", "open_engines", "open_fleet", "pick_engines", "plan_repository"]

@@ -5,11 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from slipway.contract import Bundle, Choice, Engine
+from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
-from slipway.repository.step import StepModel
+from slipway.repository.step import Content, StepModel
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 IMAGE_STATUS = Tensor("image_status", "TYPE_INT32", (1,))
+AFTER = Tensor("after", "TYPE_FP32", (-1,), optional=True)
+"""Of an engine step on the cpu lane, which reads nothing of it: the step waits until another has made it."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,25 @@ class Classifier:
     """On the gpu lane: the same graph, compiled for other GPUs."""
     choice: Choice | None = None
     """On the cpu lane: the measurement that chose the engine."""
+    served_as: str = ""
+    """Its name in the repository, where a fleet file gives it another than the bundle's own."""
+    settings: Serving | None = None
+    """How its steps run, where a fleet file says so; left out, as the bundle's spec says."""
+    kept: tuple["Classifier", ...] = ()
+    """Others of its versions: their steps are in the repository too, and no ensemble runs them."""
 
     @property
     def name(self) -> str:
-        return self.bundle.spec.name
+        return self.served_as or self.bundle.spec.name
+
+    @property
+    def serving(self) -> Serving:
+        return self.settings or self.bundle.spec.serving
+
+    @property
+    def versions(self) -> tuple["Classifier", ...]:
+        """The one that answers, then those that are kept."""
+        return (self, *self.kept)
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -73,20 +91,20 @@ class Classifier:
             config=step_config(
                 inputs=[self.logits, IMAGE_STATUS, self.embedding.as_optional()],
                 outputs=[replace(tensor, label_filename="") for tensor in self.full_answer],
-                max_batch_size=self.bundle.spec.serving.max_batch_size,
+                max_batch_size=self.serving.max_batch_size,
                 instances=1,
             ),
             code=("repository/backends/post/model.py", "steps/postprocess.py"),
             files={
-                "decision.json": (self.engine.path / "decision.json").read_bytes(),
-                "labels.txt": (self.bundle.path / "labels.txt").read_bytes(),
+                "decision.json": Content.file(self.engine, "decision.json"),
+                "labels.txt": Content.file(self.bundle, "labels.txt"),
                 "bundle.txt": self.bundle_file,
             },
         )
 
     @property
-    def bundle_file(self) -> bytes:
-        return f"{self.bundle.id}\n".encode()
+    def bundle_file(self) -> Content:
+        return Content.of(f"{self.bundle.id}\n".encode())
 
     def ensemble_configs(self, steps: Sequence[ModelConfig]) -> list[ModelConfig]:
         """`<name>` and `<name>_full` over the named steps, ready to be written."""
@@ -97,7 +115,7 @@ class Classifier:
                 inputs=[IMAGE],
                 outputs=public,
                 optional_inputs=public == self.full_answer,  # the embedding, which only this one returns
-                max_batch_size=self.bundle.spec.serving.max_batch_size,
+                max_batch_size=self.serving.max_batch_size,
             )
             for name, public in ((self.name, self.answer), (f"{self.name}_full", self.full_answer))
         ]

@@ -7,6 +7,7 @@ from typing import Any, Self, TypeAlias
 from google.protobuf import text_format
 
 from slipway.contract import MissingDependencyError
+from slipway.contract.spec import Serving
 
 try:
     from tritonclient.grpc import model_config_pb2 as pb
@@ -45,20 +46,41 @@ def step_config(
     instances: int,
     backend: str = "python",
     gpu: bool = False,
-    max_queue_delay_us: int = 0,
     parameters: Mapping[str, str] | None = None,
 ) -> ModelConfig:
-    """A step on the CPU or on every GPU (`instances` on each), dynamically batched."""
+    """A step on the CPU or on every GPU (`instances` on each), dynamically batched, that takes whatever comes."""
     config = pb.ModelConfig(backend=backend, max_batch_size=max_batch_size)
     kind = pb.ModelInstanceGroup.KIND_GPU if gpu else pb.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=instances)
     config.dynamic_batching.SetInParent()  # even when empty: without it requests are never merged
-    config.dynamic_batching.max_queue_delay_microseconds = max_queue_delay_us
     _add_inputs(config, inputs)
     _add_outputs(config, outputs)
     for name, value in sorted((parameters or {}).items()):
         config.parameters[name].string_value = value
     return config
+
+
+def set_queue(config: ModelConfig, serving: Serving) -> None:
+    """The queue of an ensemble's first step, which alone may hold requests back to fill a batch, or refuse them."""
+    batching = config.dynamic_batching
+    batching.max_queue_delay_microseconds = serving.max_queue_delay_us
+    if serving.max_queue_size or serving.queue_timeout_ms:
+        batching.default_queue_policy.timeout_action = pb.ModelQueuePolicy.REJECT
+        batching.default_queue_policy.default_timeout_microseconds = 1000 * serving.queue_timeout_ms
+        batching.default_queue_policy.allow_timeout_override = False
+        batching.default_queue_policy.max_queue_size = serving.max_queue_size
+
+
+def set_warmup(config: ModelConfig, serving: Serving) -> None:
+    """Batches of zeros that Triton itself runs in each instance before it calls the step ready."""
+    for batch_size in sorted({1, serving.max_batch_size}) if serving.warmup_batches else ():
+        sample = config.model_warmup.add(
+            name=f"batch_{batch_size}", batch_size=batch_size, count=serving.warmup_batches
+        )
+        for tensor in config.input:
+            sample.inputs[tensor.name].data_type = tensor.data_type
+            sample.inputs[tensor.name].dims.extend(tensor.dims)
+            sample.inputs[tensor.name].zero_data = True
 
 
 def ensemble_config(
@@ -72,24 +94,34 @@ def ensemble_config(
 ) -> ModelConfig:
     """A linear chain of `steps`, whose tensors pass under their own names, between the public `inputs` and `outputs`.
 
-    Triton computes every output that an ensemble maps, so only what somebody uses is mapped. `optional_inputs` of the
-    steps are given or left out, all together.
+    Triton computes every output that an ensemble maps, so only what somebody uses is mapped. Optional inputs of the
+    steps are left out, or, with `optional_inputs`, given wherever a step makes such a tensor.
     """
+    config = empty_ensemble(name, inputs=inputs, outputs=outputs, max_batch_size=max_batch_size)
+    made = {tensor.name for step in steps for tensor in step.output} if optional_inputs else set()
+    given = {step.name: {t.name: t.name for t in step.input if not t.optional or t.name in made} for step in steps}
+    used = {tensor.name for tensor in config.output}.union(*given.values())
+    for step in steps:
+        outputs_used = {tensor.name: tensor.name for tensor in step.output if tensor.name in used}
+        add_step(config, step, inputs=given[step.name], outputs=outputs_used)
+    return config
+
+
+def empty_ensemble(
+    name: str, *, inputs: Iterable[Tensor], outputs: Iterable[Tensor], max_batch_size: int
+) -> ModelConfig:
+    """An ensemble with its public tensors, and no step yet."""
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=max_batch_size)
     _add_inputs(config, inputs)
     _add_outputs(config, outputs)
-    given = {
-        step.name: [tensor.name for tensor in step.input if optional_inputs or not tensor.optional] for step in steps
-    }
-    used = {tensor.name for tensor in config.output}.union(*given.values())
-    for step in steps:
-        entry = config.ensemble_scheduling.step.add(model_name=step.name, model_version=-1)
-        for tensor in given[step.name]:
-            entry.input_map[tensor] = tensor
-        for tensor in step.output:
-            if tensor.name in used:
-                entry.output_map[tensor.name] = tensor.name
     return config
+
+
+def add_step(config: ModelConfig, step: ModelConfig, *, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    """Add `step` to an ensemble; the maps give those of its tensors that are used their names in the ensemble."""
+    entry = config.ensemble_scheduling.step.add(model_name=step.name, model_version=-1)
+    entry.input_map.update({tensor.name: inputs[tensor.name] for tensor in step.input if tensor.name in inputs})
+    entry.output_map.update({tensor.name: outputs[tensor.name] for tensor in step.output if tensor.name in outputs})
 
 
 def to_pbtxt(config: ModelConfig) -> str:

@@ -1,13 +1,13 @@
 """The cpu lane: guard and DALI in one step, OpenVINO in the next, both in Triton's Python backend.
 
-They are the work: as many instances of each as the spec says, each with its own threads. Only the first step may wait
-for a batch to fill.
+They are the work: as many instances of each as the spec says, each with its own threads, and each warm before Triton
+calls it ready. Only the first step may wait for a batch to fill, or refuse a request.
 """
 
 from slipway.contract import RepositoryError
-from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier
-from slipway.repository.config import step_config
-from slipway.repository.step import StepModel
+from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
+from slipway.repository.config import set_queue, step_config
+from slipway.repository.step import Content, StepModel
 
 DECODER = "cpu"
 """libjpeg-turbo."""
@@ -27,7 +27,8 @@ def check(classifier: Classifier) -> None:
 
 def steps(classifier: Classifier) -> tuple[StepModel, ...]:
     """The steps before the answer, in their order."""
-    bundle, engine, serving = classifier.bundle, classifier.engine, classifier.bundle.spec.serving
+    bundle, engine, serving = classifier.bundle, classifier.engine, classifier.serving
+    parameters = {"threads": str(serving.threads), "warmup_batches": str(serving.warmup_batches)}
     preprocess = StepModel(
         "preprocess",
         config=step_config(
@@ -35,8 +36,7 @@ def steps(classifier: Classifier) -> tuple[StepModel, ...]:
             outputs=[classifier.pixels, IMAGE_STATUS],
             max_batch_size=serving.max_batch_size,
             instances=serving.instances,
-            max_queue_delay_us=serving.max_queue_delay_us,
-            parameters={"threads": str(serving.threads)},
+            parameters=parameters,
         ),
         code=(
             "repository/backends/preprocess/model.py",
@@ -44,19 +44,20 @@ def steps(classifier: Classifier) -> tuple[StepModel, ...]:
             "steps/dali_graph.py",
             "steps/preprocess_dali.py",
         ),
-        files={"preprocess.json": (bundle.path / "preprocess.json").read_bytes()},
+        files={"preprocess.json": Content.file(bundle, "preprocess.json")},
     )
+    set_queue(preprocess.config, serving)
     network = StepModel(
         "engine",
         config=step_config(
-            inputs=[classifier.pixels],
+            inputs=[classifier.pixels, AFTER],
             outputs=[classifier.logits, classifier.embedding],
             max_batch_size=serving.max_batch_size,
             instances=serving.instances,
-            parameters={"threads": str(serving.threads), "arithmetic": engine.settings.arithmetic},
+            parameters={**parameters, "arithmetic": engine.settings.arithmetic},
         ),
         code=("repository/backends/engine/model.py", "steps/engine_openvino.py"),
-        files={name: (engine.path / name).read_bytes() for name in ("model.onnx", "engine.json")},
+        files={name: Content.file(engine, name) for name in ("model.onnx", "engine.json")},
     )
     return preprocess, network
 
@@ -68,5 +69,5 @@ def shm_bytes(classifier: Classifier) -> int:
     """
     _, height, width = classifier.pixels.dims
     image_bytes = 3 * height * width * 4 + (1 << 20)
-    megabytes = -(-2 * classifier.bundle.spec.serving.max_batch_size * image_bytes >> 20)
+    megabytes = -(-2 * classifier.serving.max_batch_size * image_bytes >> 20)
     return megabytes << 20

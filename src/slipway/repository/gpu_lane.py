@@ -4,6 +4,9 @@ The DALI backend fails every request of a batch for one image that its decoder r
 and hands it a placeholder for what it refuses itself. What only the decoder finds still fails its batch, and no step
 bounds the pixels that one batch decodes, as the cpu lane's preprocess does: with many large images at once, GPU memory
 for `max_batch_size` of the largest is needed.
+
+Triton warms the engine up with zeros. The decode step is not warmed up: its backend fails whatever is no image, so
+zeros would keep it from loading, and the guard's placeholder, a PNG, does not reach nvJPEG. The guard is never cold.
 """
 
 import json
@@ -12,8 +15,8 @@ from collections.abc import Sequence
 from slipway.contract import Engine, PlanSettings, RepositoryError
 from slipway.contract.engine import plan_name
 from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier
-from slipway.repository.config import Tensor, step_config
-from slipway.repository.step import StepModel
+from slipway.repository.config import Tensor, set_queue, set_warmup, step_config
+from slipway.repository.step import Content, StepModel
 
 DECODER = "mixed"
 """nvJPEG, and what it cannot decode on the CPU."""
@@ -22,7 +25,7 @@ ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
 
 def check(classifier: Classifier) -> None:
     """Raises RepositoryError: a plan that is missing or takes too small a batch, or plans that are not one network."""
-    largest = classifier.bundle.spec.serving.max_batch_size
+    largest = classifier.serving.max_batch_size
     by_capability: dict[str, Engine] = {}
     for engine in classifier.engines:
         capability, plan = _plan_of(engine)
@@ -79,23 +82,25 @@ def steps(classifier: Classifier) -> tuple[StepModel, ...]:
 
 
 def _guard_step(classifier: Classifier) -> StepModel:
-    serving = classifier.bundle.spec.serving
+    serving = classifier.serving
+    config = step_config(
+        inputs=[IMAGE],
+        outputs=[ENCODED, IMAGE_STATUS],
+        max_batch_size=serving.max_batch_size,
+        instances=serving.instances,
+    )
+    set_queue(config, serving)
     return StepModel(
         "guard",
-        config=step_config(
-            inputs=[IMAGE],
-            outputs=[ENCODED, IMAGE_STATUS],
-            max_batch_size=serving.max_batch_size,
-            instances=serving.instances,
-            max_queue_delay_us=serving.max_queue_delay_us,
-        ),
+        config=config,
         code=("repository/backends/guard/model.py", "steps/guard.py", "steps/guarded_batch.py"),
         files={},
     )
 
 
 def _decode_step(classifier: Classifier) -> StepModel:
-    serving = classifier.bundle.spec.serving
+    serving = classifier.serving
+    preprocess = classifier.bundle.preprocess.model_copy(update={"decoder": DECODER})
     sizes = {"batch_size": serving.max_batch_size, "num_threads": serving.threads}
     return StepModel(
         "decode",
@@ -111,14 +116,14 @@ def _decode_step(classifier: Classifier) -> StepModel:
         ),
         code=("repository/backends/decode/dali.py", "steps/dali_graph.py"),
         files={
-            "preprocess.json": classifier.bundle.preprocess.model_copy(update={"decoder": DECODER}).to_json().encode(),
-            "pipeline.json": (json.dumps(sizes, indent=2, sort_keys=True) + "\n").encode(),
+            "preprocess.json": Content.of(preprocess.to_json().encode()),
+            "pipeline.json": Content.of((json.dumps(sizes, indent=2, sort_keys=True) + "\n").encode()),
         },
     )
 
 
 def _engine_step(classifier: Classifier) -> StepModel:
-    serving = classifier.bundle.spec.serving
+    serving = classifier.serving
     config = step_config(
         inputs=[classifier.pixels],
         outputs=[classifier.logits, classifier.embedding],
@@ -128,6 +133,7 @@ def _engine_step(classifier: Classifier) -> StepModel:
         gpu=True,
     )
     config.platform = "tensorrt_plan"
+    set_warmup(config, serving)
     files = {}
     for engine in sorted(classifier.engines, key=lambda engine: _number(_plan_of(engine)[0])):
         capability, plan = _plan_of(engine)
@@ -137,8 +143,8 @@ def _engine_step(classifier: Classifier) -> StepModel:
             # For every other GPU. Where no plan is for others, Triton's own default names a file that is not there,
             # and such a GPU is refused when the model is loaded.
             config.default_model_filename = name
-        files[name] = (engine.path / name).read_bytes()
-        files[f"{engine_name(capability)}.json"] = (engine.path / "engine.json").read_bytes()
+        files[name] = Content.file(engine, name)
+        files[f"{engine_name(capability)}.json"] = Content.file(engine, "engine.json")
     return StepModel("engine", config=config, files=files)
 
 
@@ -161,4 +167,4 @@ def shm_bytes(classifier: Classifier) -> int:
 
     A megabyte stands for an ordinary photograph; larger ones make the region grow once, and stay.
     """
-    return 2 * classifier.bundle.spec.serving.max_batch_size * 2 << 20
+    return 2 * classifier.serving.max_batch_size * 2 << 20

@@ -1,0 +1,76 @@
+"""What may be assembled: engines that passed and belong to the lane, stable class ids, one decode for a multi."""
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+
+from slipway.contract import Engine, RepositoryError
+from slipway.contract.engine import LANES
+from slipway.contract.lane import LaneName
+from slipway.repository import gpu_lane
+from slipway.repository.classifier import Classifier
+from slipway.repository.lanes import LANE_MODULES
+
+
+def check(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Collection[str]) -> None:
+    """Raises RepositoryError: something that cannot be served together, or at all; names it and what to change."""
+    names = sorted(classifier.name for classifier in classifiers)
+    if not names:
+        raise RepositoryError("no classifier given; a repository serves at least one")
+    if len(set(names)) != len(names):
+        raise RepositoryError(f"classifiers {', '.join(names)}: each name may be there once; rename one in its spec")
+    for classifier in classifiers:
+        for version in classifier.versions:
+            for engine in version.engines:
+                _check_engine(engine, version, lane)
+            LANE_MODULES[lane].check(version)
+        _check_class_ids(classifier)
+    if lane == "gpu" and multi:
+        raise RepositoryError(
+            f"multi {', '.join(multi)}: the gpu lane has no ensembles of several classifiers, since TensorRT's engines "
+            "would run at the same time, which tritonserver 2.51 did not survive; leave multi out of the fleet"
+        )
+    if lane == "gpu":
+        gpu_lane.check_together([version for classifier in classifiers for version in classifier.versions])
+
+
+def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> None:
+    settings = engine.settings
+    if LANES[settings.target] is None:
+        raise RepositoryError(
+            f"{engine.path}: compiled by {settings.target}, which proves without a GPU that a graph compiles; its "
+            "plans run on RTX cards alone and Triton loads none of them: compile with --target tensorrt"
+        )
+    if LANES[settings.target] != lane:
+        raise RepositoryError(
+            f"{engine.path}: compiled by {settings.target} for the {LANES[settings.target]} lane, and this is the "
+            f"{lane} lane; assemble the {LANES[settings.target]} lane (--lane, or lane in the fleet file), or give an "
+            "engine of this one"
+        )
+    if not engine.may_be_served:
+        raise RepositoryError(
+            f"{engine.path}: the accuracy gate says {engine.verdict!r}, and only an engine that passed is assembled; "
+            "see its evaluation.json"
+        )
+    if settings.classes != len(classifier.bundle.labels):
+        raise RepositoryError(
+            f"{classifier.bundle.path}: {len(classifier.bundle.labels)} labels for {settings.classes} logits of "
+            f"{engine.path}"
+        )
+    if settings.decoder != LANE_MODULES[lane].DECODER:
+        raise RepositoryError(
+            f"{engine.path}: its numbers were made with decoder {settings.decoder}, and the {lane} lane decodes with "
+            f"{LANE_MODULES[lane].DECODER}; compile it again where that decoder is"
+        )
+
+
+def _check_class_ids(classifier: Classifier) -> None:
+    """Of all versions, the shorter list of labels begins the longer one."""
+    bundles = sorted((version.bundle for version in classifier.versions), key=lambda bundle: len(bundle.labels))
+    for shorter, longer in pairwise(bundles):
+        for class_id, (label, other) in enumerate(zip(shorter.labels, longer.labels, strict=False)):
+            if label != other:
+                raise RepositoryError(
+                    f"{classifier.name}: class {class_id} is {label!r} in {shorter.path} and {other!r} in "
+                    f"{longer.path}; class ids are stable over the versions of a classifier, and new classes come "
+                    "after the old: give the labels the same order, or take one of the two out of keep"
+                )

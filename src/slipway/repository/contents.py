@@ -1,0 +1,111 @@
+"""All files of a repository, before any of them is written: equal input gives equal bytes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from slipway.contract import Lane, Manifest
+from slipway.contract.files import sha256_bytes, sha256_file
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.contract.lane import LaneName
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.repository import gpu_lane
+from slipway.repository.classifier import Classifier
+from slipway.repository.config import ModelConfig, to_pbtxt
+from slipway.repository.lanes import LANE_MODULES
+from slipway.repository.multi import multi_config
+from slipway.repository.step import VERSION, Content, Files
+
+Multi = Mapping[str, Sequence[str]]
+"""Name of an ensemble to the classifiers that it answers for from one decode."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a repository is to be."""
+
+    lane: Lane
+    files: Files
+
+
+def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi) -> Contents:
+    """Steps of every version, both ensembles of each classifier, the multi ensembles, `lane.json` and the manifest.
+
+    Raises:
+        RepositoryError: a multi ensemble of classifiers that cannot share a decode.
+    """
+    files: Files = {}
+    chains = {classifier.name: _chain(classifier, lane, files) for classifier in classifiers}
+    for classifier in classifiers:
+        for kept in classifier.kept:
+            _chain(kept, lane, files)
+        labels = Content.file(classifier.bundle, "labels.txt")
+        for config in classifier.ensemble_configs(chains[classifier.name]):
+            _add_ensemble(config, files, bundles=classifier.bundle_file, labels=labels)
+    by_name = {classifier.name: classifier for classifier in classifiers}
+    for name, members in multi.items():
+        group = [by_name[member] for member in members]
+        config = multi_config(name, group, [chains[member] for member in members])
+        _add_ensemble(config, files, bundles=Content.of("".join(f"{c.name} {c.bundle.id}\n" for c in group).encode()))
+    described = _describe(classifiers, lane, multi)
+    files[LANE] = Content.of(described.to_json().encode())
+    files[MANIFEST] = _manifest(classifiers, lane, files)
+    return Contents(described, files)
+
+
+def _chain(classifier: Classifier, lane: LaneName, files: Files) -> list[ModelConfig]:
+    """The named configurations of its steps, whose files are added to `files`."""
+    named = [step.named() for step in (*LANE_MODULES[lane].steps(classifier), classifier.post_step())]
+    for _, step_files in named:
+        files.update(step_files)
+    return [config for config, _ in named]
+
+
+def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels: Content | None = None) -> None:
+    # Triton wants a version folder and git keeps no empty one: it says whose answers these are.
+    files[f"{config.name}/{VERSION}/bundle.txt"] = bundles
+    files[f"{config.name}/config.pbtxt"] = Content.of(to_pbtxt(config).encode())
+    if labels is not None and any(output.label_filename for output in config.output):
+        files[f"{config.name}/labels.txt"] = labels
+
+
+def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi) -> Lane:
+    versions = [version for classifier in classifiers for version in classifier.versions]
+    return Lane(
+        lane=lane,
+        classifiers={c.name: c.bundle.id for c in classifiers},
+        kept={c.name: tuple(dict.fromkeys(kept.bundle.id for kept in c.kept)) for c in classifiers if c.kept},
+        multi={name: tuple(members) for name, members in multi.items()},
+        shm_default_bytes=max(LANE_MODULES[lane].shm_bytes(version) for version in versions),
+        tensorrt_version_compatible=lane == "gpu" and gpu_lane.version_compatible(versions),
+    )
+
+
+def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -> Content:
+    """Without versions, times and commits: those are in the manifests of bundles and engines, named here by hash."""
+    manifest = Manifest(
+        kind="repository",
+        name=lane,
+        inputs={
+            name: sha256
+            for classifier in classifiers
+            for number, version in enumerate(classifier.versions)
+            for name, sha256 in _inputs(version, f"{classifier.name}/kept{number}" if number else classifier.name)
+        },
+        outputs={path: content.sha256 for path, content in files.items()},
+        measured={c.name: {"choice": c.choice.model_dump(mode="json")} for c in classifiers if c.choice},
+    )
+    own_sha256 = sha256_bytes(manifest.to_json().encode())
+    return Content.of(manifest.model_copy(update={"own_sha256": own_sha256}).to_json().encode())
+
+
+def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
+    """The manifests that a version was made from, and the choice among them, by hash."""
+    parts = {"bundle": version.bundle.path}
+    for engine in version.engines:
+        plan = engine.settings.plan
+        capability = None if plan is None else plan.compute_capability
+        parts["engine" if capability is None else gpu_lane.engine_name(capability)] = engine.path
+    hashed = [(f"{prefix}/{part}", sha256_file(path / MANIFEST)) for part, path in parts.items()]
+    if version.choice is not None:
+        hashed.append((f"{prefix}/choice", sha256_bytes(version.choice.to_json().encode())))
+    return hashed

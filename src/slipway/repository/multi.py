@@ -1,0 +1,58 @@
+"""One ensemble that answers for several classifiers: an image is decoded once, and they are asked in turn.
+
+In turn, since parallel branches ended tritonserver 2.51: it died of requests that their clients had given up
+(docs/adr/0023). So each engine but the first takes a tensor of the answer before its own, and reads nothing of it. A
+TensorRT engine has no such input: the gpu lane has no such ensembles.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from slipway.contract import RepositoryError
+from slipway.repository.classifier import AFTER, IMAGE, Classifier
+from slipway.repository.config import ModelConfig, add_step, empty_ensemble
+
+
+def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequence[ModelConfig]]) -> ModelConfig:
+    """The ensemble `name` over the steps of all of `group`. It answers `a.LABEL` and so on for the classifier `a`.
+
+    Raises:
+        RepositoryError: the first steps are not the same; says what differs.
+    """
+    *decode, _, _ = chains[0]
+    for classifier, (*other, _, _) in zip(group, chains, strict=True):
+        if [step.name for step in other] != [step.name for step in decode]:
+            raise RepositoryError(
+                f"{name}: {group[0].name} and {classifier.name} cannot share one decode: "
+                f"{_difference(group[0], classifier)}; make it equal, or leave one of them out"
+            )
+    config = empty_ensemble(
+        name,
+        inputs=[IMAGE],
+        outputs=[replace(tensor, name=f"{c.name}.{tensor.name}") for c in group for tensor in c.answer],
+        max_batch_size=group[0].serving.max_batch_size,
+    )
+    shared = {tensor.name: tensor.name for step in decode for tensor in (*step.input, *step.output)}
+    for step in decode:
+        add_step(config, step, inputs=shared, outputs=shared)
+    before: dict[str, str] = {}
+    for classifier, (*_, engine, post) in zip(group, chains, strict=True):
+        logits = {classifier.logits.name: f"{classifier.name}.{classifier.logits.name}"}
+        answer = {tensor.name: f"{classifier.name}.{tensor.name}" for tensor in classifier.answer}
+        if classifier is not group[-1]:
+            answer["PROBABILITY"] = f"{classifier.name}.probability"
+        add_step(config, engine, inputs=shared | before, outputs=logits)
+        add_step(config, post, inputs=shared | logits, outputs=answer)
+        before = {AFTER.name: f"{classifier.name}.probability"}
+    return config
+
+
+def _difference(one: Classifier, other: Classifier) -> str:
+    pairs = {"preprocess": (one.bundle.preprocess, other.bundle.preprocess), "serving": (one.serving, other.serving)}
+    different = [
+        f"{what}.{key} is {getattr(a, key)} for {one.name} and {getattr(b, key)} for {other.name}"
+        for what, (a, b) in pairs.items()
+        for key in type(a).model_fields
+        if getattr(a, key) != getattr(b, key)
+    ]
+    return ", ".join(different) or "their preprocess.json are not written alike"

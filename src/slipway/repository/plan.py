@@ -1,0 +1,152 @@
+"""What assembling changes, folder by folder, before anything is written; and the writing."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from slipway.contract import Lane, ManifestError, RepositoryError
+from slipway.contract.files import check_replaceable, clear_leftovers, complete_folder, sha256_file
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.repository.contents import Contents
+from slipway.repository.step import Files
+
+Change = Literal["added", "changed", "removed", "unchanged"]
+PROGRESS: dict[str, Any] = {"unit": "file", "leave": False, "disable": None, "delay": 1}
+Identity = tuple[int, int, int]
+"""Inode, size, and time of the last change: the file that was compared, and not another of its name."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One model of the repository."""
+
+    name: str
+    change: Change
+    """`changed`: an ensemble over other steps, or a folder that was damaged."""
+    size: int
+    """In bytes; of a removed one, what it had."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The difference between the repository that stands at `out` and the one that is to stand there."""
+
+    out: Path
+    lane: Lane
+    folders: tuple[Folder, ...]
+    files: Files
+    same: Mapping[str, Identity]
+    """The files that are there already, byte for byte."""
+    changes_nothing: bool
+
+    def write(self) -> None:
+        """Put the new repository in the place of the old one. Where nothing changes, nothing is touched.
+
+        Raises:
+            SpecError: `out` is something else than a repository of ours, or another process is writing it.
+            RepositoryError: the disk is full, cannot be written, or the like.
+        """
+        try:
+            if self.changes_nothing:
+                clear_leftovers(self.out)
+                return
+            with complete_folder(self.out, marker=LANE) as staging:
+                for name, content in tqdm(self.files.items(), "writing", **PROGRESS):
+                    path = staging / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    if not self._link(name, path):
+                        content.write(path)
+        except OSError as error:
+            raise RepositoryError(f"{self.out}: cannot be written: {error}") from None
+
+    def _link(self, name: str, path: Path) -> bool:
+        """Whether `path` is now a second name of the file that was found to be the same."""
+        if name not in self.same:
+            return False
+        try:
+            os.link(self.out / name, path, follow_symlinks=False)
+        except OSError:  # somebody else's file, too many links, or a file system without them
+            return False
+        if _identity(path) == self.same[name]:
+            return True
+        path.unlink()
+        return False
+
+
+def plan(contents: Contents, out: Path) -> Plan:
+    """Compare `contents` with what stands at `out`, by hash; nothing is written.
+
+    Raises:
+        SpecError: `out` is something else than a repository of ours.
+    """
+    check_replaceable(out, marker=LANE)
+    there = {
+        path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()
+    }
+    same = _same(contents.files, there)
+    folders = _folders(contents.files, there, same, out)
+    return Plan(
+        out=out,
+        lane=contents.lane,
+        folders=folders,
+        files=contents.files,
+        same=same,
+        changes_nothing=same.keys() == contents.files.keys() == there.keys()
+        and {folder.change for folder in folders} == {"unchanged"},
+    )
+
+
+def _same(files: Files, there: Mapping[str, Path]) -> dict[str, Identity]:
+    same = {}
+    for name, content in tqdm(files.items(), "comparing", **PROGRESS):
+        path = there.get(name)
+        if path is None or path.is_symlink() or not path.is_file():
+            continue
+        identity = _identity(path)
+        if path.stat().st_size == content.size and _sha256(path) == content.sha256:
+            same[name] = identity
+    return same
+
+
+def _folders(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity], out: Path) -> tuple[Folder, ...]:
+    exist = {path.name for path in out.iterdir() if path.is_dir()} if out.is_dir() else set()
+    new, old = _by_folder(files), _by_folder(there)
+    folders = []
+    for name in sorted(new.keys() | exist):
+        wanted, found = new.get(name, set()), old.get(name, set())
+        change: Change
+        if not wanted:
+            change = "removed"
+        elif name not in exist:
+            change = "added"
+        else:
+            change = "unchanged" if wanted == found and wanted <= same.keys() else "changed"
+        size = sum(files[path].size for path in wanted) or sum(there[path].lstat().st_size for path in found)
+        folders.append(Folder(name, change, size))
+    return tuple(folders)
+
+
+def _by_folder(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Those that are in a folder, which is a model."""
+    folders: dict[str, set[str]] = {}
+    for path in paths:
+        if "/" in path:
+            folders.setdefault(path.partition("/")[0], set()).add(path)
+    return folders
+
+
+def _sha256(path: Path) -> str | None:
+    """None: it cannot be read, which is as good as damaged."""
+    try:
+        return sha256_file(path)
+    except ManifestError:
+        return None
+
+
+def _identity(path: Path) -> Identity:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
