@@ -17,7 +17,7 @@ class Lane(Contract):
     classifiers: dict[str, str]
     """Name to the id of the bundle that answers."""
     kept: dict[str, tuple[str, ...]] = Field(default={})
-    """Name to the ids of bundles whose steps are here too: going back to one needs no file from elsewhere."""
+    """Name to the ids of bundles whose steps are here too, to go back to without building anything."""
     multi: dict[str, tuple[str, ...]] = Field(default={})
     """Ensembles that answer several classifiers from one decode: name to classifiers."""
     shm_default_bytes: int = Field(ge=1 << 20)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from slipway.contract import Lane, Manifest, ServingError, read_labels
+from slipway.contract import Lane, Manifest, ManifestError, ServingError, read_labels
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint.chain import broken_links
 from slipway.lint.models import Model, ensembles, read_models
+
+_AGAIN = "assembled again while it was being read; try again"
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,15 @@ class Contents:
 
         Raises:
             ManifestError: it is none, or a file of it was changed.
-            ServingError: a link that does not hold.
+            ServingError: a link that does not hold, or another repository took its place while it was read.
         """
-        written = (path / MANIFEST).read_bytes() if (path / MANIFEST).is_file() else b""
-        manifest = Manifest.open(path, kind="repository")
+        written = _manifest(path)
+        try:
+            manifest = Manifest.open(path, kind="repository")
+        except ManifestError:
+            if written and _manifest(path) != written:
+                raise ServingError(f"{path}: {_AGAIN}") from None
+            raise
         lane = Lane.read(path / "lane.json")
         models = read_models(path)
         for model, problem in broken_links(lane, models, manifest.outputs):
@@ -48,9 +55,8 @@ class Contents:
 
     def check_unchanged(self) -> None:
         """Raises ServingError when another repository took this one's place since it was opened."""
-        manifest = self.origin / MANIFEST
-        if not manifest.is_file() or manifest.read_bytes() != self.manifest:
-            raise ServingError(f"{self.origin}: assembled again while it was being read; try again")
+        if _manifest(self.origin) != self.manifest:
+            raise ServingError(f"{self.origin}: {_AGAIN}")
 
     @property
     def steps(self) -> dict[str, tuple[str, ...]]:
@@ -71,3 +77,11 @@ class Contents:
     def labels(self, classifier: str) -> tuple[str, ...]:
         """In class order."""
         return tuple(read_labels(self.models[f"{classifier}_full"].folder / "labels.txt"))
+
+
+def _manifest(path: Path) -> bytes:
+    """Empty where there is none."""
+    try:
+        return (path / MANIFEST).read_bytes()
+    except OSError:
+        return b""
