@@ -63,14 +63,14 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
     Raises:
         ServingError: why not; what was served before is served again.
     """
-    old = server.contents
-    change = plan(old, new, loaded=server.loaded)
+    old, loaded = server.contents, set(server.loaded)
     try:
+        change = plan(old, new, loaded=loaded)
         for problem in server.load_steps(change.added, deadline=deadline, say=say).values():
             raise ServingError(problem)
         _switch(server, new, change, deadline=deadline, say=say)
     except ServingError:
-        server.unload(change.added)
+        server.unload(step for step in new.needed() if step not in loaded)
         raise
     server.contents = new
     server.unload(change.withdrawn)
@@ -103,7 +103,10 @@ def _drain(server: Server, steps: tuple[str, ...]) -> None:
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
     answered: Mapping[str, int] = {}
     while steps and time.monotonic() < deadline:
-        before, answered = answered, {step: server.control.answered(step) for step in steps}
+        try:
+            before, answered = answered, {step: server.control.answered(step) for step in steps}
+        except ServingError:  # it died meanwhile, and starts again on what is served now
+            return
         if answered == before:
             return
         time.sleep(QUIET_S)

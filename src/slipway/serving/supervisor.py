@@ -128,8 +128,8 @@ class Supervisor:
         with _Watched(server) as watched:
             while True:
                 names = [name for name in server.lane.classifiers if name in server.loaded]
-                for name in names:
-                    gone = watched.wait(max(CYCLE_S / len(names), MIN_PROBE_INTERVAL_S))
+                for name in names or [""]:
+                    gone = watched.wait(max(CYCLE_S / max(len(names), 1), MIN_PROBE_INTERVAL_S))
                     if server.process.poll() is not None:
                         return f"tritonserver ended by itself with exit code {server.process.returncode}"
                     for step in server.lacking(gone):
@@ -137,11 +137,11 @@ class Supervisor:
                     if self._reload_if_asked(server) or gone:
                         watched.look()
                         break
-                    if not self._ask(server, name):
+                    if name and not self._ask(server, name):
                         return "no classifier answers"
 
     def _ask(self, server: Server, name: str) -> bool:
-        """Probe a classifier, and load its steps again when it fails too often; False: nobody answers any more."""
+        """Probe a classifier, and repair it when it fails too often; False: nobody answers any more."""
         started = time.perf_counter()
         try:
             server.control.probe(name, server.contents.bundles(name))
@@ -152,17 +152,17 @@ class Supervisor:
             problem = str(error)
         self._status.set_one(name, problem, seconds=time.perf_counter() - started)
         self._failures[name] = self._failures.get(name, 0) + 1 if problem else 0
-        if self._failures[name] < FAILURES or server.process.poll() is not None:
+        if self._failures[name] % FAILURES or not problem or server.process.poll() is not None:
             return True
         served = [one for one in server.lane.classifiers if one in server.loaded]
         if all(self._failures.get(one, 0) >= FAILURES for one in served):
             return False
         others = [one for one, answers in server.lane.ensembles.items() if answers != (name,)]
-        shared = server.contents.needed(others)
+        # At first the steps that it shares with nobody, and if that did not help, all.
+        spared = server.contents.needed(others) if self._failures[name] == FAILURES else []
         for step in server.contents.steps[name]:
-            if step not in shared:
-                self._repair(server, step, why=f"{name} gave no answer {FAILURES} times: {problem}")
-        self._failures[name] = 0
+            if step not in spared:
+                self._repair(server, step, why=f"{name} gave no answer {self._failures[name]} times: {problem}")
         return True
 
     def _repair(self, server: Server, step: str, *, why: str) -> None:
