@@ -17,7 +17,7 @@ EPILOG = """example:
   benchmarks/robustness.py runs/digits --images data/digits/test --output benchmarks/results/robustness.json
   benchmarks/robustness.py runs/digits --images data/digits/test --only overload
 
-RUN has bundle/ and engines/ with a choice, as make demo leaves them. Every part starts its own launcher on 127.0.0.1 and
+RUN has bundle/ and engines/ with a choice, as make demo leaves them. Every part starts a launcher of its own and
 ends it. About 15 minutes in all, on two cores that nobody else uses."""
 
 PARTS = ("reload", "kills", "overload", "fifty")
@@ -26,10 +26,11 @@ PARTS = ("reload", "kills", "overload", "fifty")
 def main(arguments: argparse.Namespace) -> None:
     from robustness_parts import PART_FUNCTIONS
 
+    from slipway.benchmark.gate import load_images
     from slipway.benchmark.result import Machine
     from slipway.contract.manifest import commit, versions
 
-    images = [path.read_bytes() for path in sorted(arguments.images.rglob("*")) if path.is_file()][:1024]
+    images = load_images(arguments.images, seed=arguments.seed)
     results: dict[str, Any] = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),

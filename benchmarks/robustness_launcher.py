@@ -50,12 +50,25 @@ class Launcher:
 
 @contextmanager
 def launched(repository: Path, work: Path, *, timeout_s: float = 120.0) -> Iterator[Launcher]:
-    """A launcher on free ports, whose classifiers all answer; it is ended with the block."""
+    """A launcher on free ports, whose classifiers all answer; it is ended with the block.
+
+    It runs at nice 5: the load generator shares its cores, and would be late where the server is busy.
+    """
     ports, messages = Ports.free(), work / "messages"
     environment = {**os.environ, "XDG_STATE_HOME": str(work / "state")}
     flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
     with messages.open("wb") as file:
-        command = [sys.executable, "-m", "slipway.serving", str(repository), *flags, f"--timeout-s={timeout_s:g}"]
+        command = [
+            "nice",
+            "-n",
+            "5",
+            sys.executable,
+            "-m",
+            "slipway.serving",
+            str(repository),
+            *flags,
+            f"--timeout-s={timeout_s:g}",
+        ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment)
     launcher = Launcher(process, ports, messages, environment)
     try:

@@ -7,7 +7,9 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from bad_images import encode, photo
 from PIL import Image
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonclient.utils import InferenceServerException
+
+from slipway.steps.guard import EMPTY, OK, TOO_LARGE, UNSUPPORTED
 
 RED = encode(Image.new("RGB", (60, 50), (220, 0, 0)), "PNG")
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
@@ -64,6 +68,47 @@ def send(server: Any) -> Iterator[Callable[[ModelInferRequest], Any]]:
     client.close()
 
 
+def post(server: Any, request: ModelInferRequest) -> tuple[int, bytes]:
+    """Send the same over HTTP: status and body of the response."""
+    tensors = [
+        {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": list(tensor.shape),
+            "parameters": {"binary_data_size": len(content)},
+        }
+        for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True)
+    ]
+    outputs = [{"name": output.name} for output in request.outputs]
+    described = (
+        {"inputs": tensors} | ({"id": request.id} if request.id else {}) | ({"outputs": outputs} if outputs else {})
+    )
+    description = json.dumps(described).encode()
+    version = f"/versions/{request.model_version}" if request.model_version else ""
+    connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=30)
+    connection.request(
+        "POST",
+        f"/v2/models/{request.model_name}{version}/infer",
+        description + b"".join(request.raw_input_contents),
+        {"Inference-Header-Content-Length": str(len(description))},
+    )
+    response = connection.getresponse()
+    answer = response.status, response.read()
+    connection.close()
+    return answer
+
+
+def error_of(server: Any, send: Any, protocol: str, request: ModelInferRequest) -> str:
+    """What is wrong with a request, in the server's words."""
+    if protocol == "grpc":
+        with pytest.raises(grpc.RpcError) as error:
+            send(request)
+        return str(error.value.details())
+    status, body = post(server, request)
+    assert status in {400, 404, 500}
+    return str(json.loads(body)["error"])
+
+
 WRONG_INPUTS = {
     "no input": ([], "expected 1 inputs but got 0"),
     "another name": ([("image", *IMAGE[1:])], "unexpected inference input 'image'"),
@@ -97,13 +142,23 @@ WRONG_INPUTS = {
 }
 
 
-@pytest.mark.parametrize(("inputs", "reason"), WRONG_INPUTS.values(), ids=WRONG_INPUTS.keys())
-def test_a_wrong_input_is_an_error_that_names_the_reason(send: Any, inputs: list[Input], reason: str) -> None:
+OVER_HTTP = {"a negative dimension": "'shape'", "a negative batch": "'shape'"}
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("name", WRONG_INPUTS)
+def test_a_wrong_input_is_an_error_that_names_the_reason(server: Any, send: Any, name: str, protocol: str) -> None:
+    inputs, reason = WRONG_INPUTS[name]
+    reason = OVER_HTTP.get(name, reason) if protocol == "http" else reason
     for model in ("colours", "colours_full"):
+        assert reason in error_of(server, send, protocol, message(*inputs, model=model))
+
+
+def test_a_wrong_input_is_the_clients_fault_by_its_code(send: Any) -> None:
+    for inputs, _ in WRONG_INPUTS.values():
         with pytest.raises(grpc.RpcError) as error:
-            send(message(*inputs, model=model))
+            send(message(*inputs))
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert reason in error.value.details()
 
 
 @pytest.mark.parametrize("batch", [0, 2**32, 2**40])
@@ -125,37 +180,70 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize(("changed", "reason"), UNKNOWN.values(), ids=UNKNOWN.keys())
-def test_something_unknown_is_an_error_that_names_it(send: Any, changed: dict[str, Any], reason: str) -> None:
-    with pytest.raises(grpc.RpcError) as error:
-        send(message(IMAGE, **changed))
-    assert reason in error.value.details()
+NOT_A_PATH = {"no model", "a path as model", "a word as version", "version -1"}
 
 
-@pytest.mark.parametrize("request_id", ["two\nlines\r\nX: y", "x" * 1_000_000, "\x00", "🖼" * 1000])
-@pytest.mark.parametrize("good", [True, False])
-def test_an_odd_request_id_changes_nothing(send: Any, request_id: str, good: bool) -> None:
-    request = message(IMAGE if good else WRONG_INPUTS["rank 1"][0][0], id=request_id)
-    if good:
-        assert b"red" in send(request).raw_output_contents[-1]
-    else:
-        with pytest.raises(grpc.RpcError):
-            send(request)
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_something_unknown_is_an_error_that_names_it(server: Any, send: Any, name: str, protocol: str) -> None:
+    changed, reason = UNKNOWN[name]
+    reason = "Not Found" if protocol == "http" and name in NOT_A_PATH else reason
+    assert reason in error_of(server, send, protocol, message(IMAGE, **changed))
+
+
+def test_an_output_that_is_asked_for_twice_is_given_once(server: Any, send: Any) -> None:
+    request = message(IMAGE, outputs=["LABEL", "LABEL"])
+    assert [output.name for output in send(request).outputs] == ["LABEL"]
+    status, body = post(server, request)
+    assert (status, body.count(b'"LABEL"')) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    "request_id", ["two\nlines\r\nX: y", "x" * 1_000_000, "\x00", "🖼" * 1000], ids=["lines", "1 MB", "NUL", "emoji"]
+)
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_odd_request_id_changes_nothing(server: Any, send: Any, request_id: str, protocol: str) -> None:
+    good = message(IMAGE, id=request_id, outputs=["LABEL"])
+    answer = send(good).raw_output_contents[-1] if protocol == "grpc" else post(server, good)[1]
+    assert b"red" in answer
+    wrong = message(*WRONG_INPUTS["rank 1"][0], id=request_id)
+    assert "unexpected shape" in error_of(server, send, protocol, wrong)
 
 
 def test_client_deadlines_of_one_to_four_milliseconds_are_survived(server: Any) -> None:
-    client = triton_grpc.InferenceServerClient(server.grpc_url)
-    tensor = triton_grpc.InferInput("IMAGE", [1, 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[encode(photo(400, 300), "PNG")]], np.object_))
-    failures = []
-    for index in range(40):
-        try:
-            client.infer("colours", [tensor], client_timeout=0.001 * (1 + index % 4))
-        except InferenceServerException as error:
-            failures.append(error.message())
-    client.close()
+    image = np.array([[encode(photo(400, 300, seed=seed), "PNG")] for seed in range(4)], np.object_)
+
+    def impatient(offset: int) -> list[str]:
+        client = triton_grpc.InferenceServerClient(server.grpc_url)
+        tensor = triton_grpc.InferInput("IMAGE", image.shape, "BYTES")
+        tensor.set_data_from_numpy(image)
+        failures = []
+        for index in range(40):
+            try:
+                client.infer("colours", [tensor], client_timeout=0.001 * (1 + (index + offset) % 4))
+            except InferenceServerException as error:
+                failures.append(error.message())
+        client.close()
+        return failures
+
+    with ThreadPoolExecutor(4) as pool:
+        failures = [failure for failures in pool.map(impatient, range(4)) for failure in failures]
     assert failures, "some deadlines were missed, or nothing is tested here"
     assert set(failures) == {"Deadline Exceeded"}
+
+
+def test_http_clients_that_wait_one_to_four_milliseconds_are_survived(server: Any) -> None:
+    head, body = _http_request(encode(photo(400, 300), "PNG"))
+    missed = 0
+    for index in range(40):
+        with socket.create_connection(("127.0.0.1", server.ports.http), timeout=5) as connection:
+            connection.sendall(head + body)
+            connection.settimeout(0.001 * (1 + index % 4))
+            try:
+                connection.recv(1)
+            except TimeoutError:
+                missed += 1
+    assert missed, "some gave up, or nothing is tested here"
 
 
 def test_clients_that_go_away_harm_nobody(server: Any) -> None:
@@ -215,6 +303,11 @@ WRONG_BODIES = {
     "a negative header length": (RED, {"Inference-Header-Content-Length": "-5"}, "inference header size"),
     "an unknown compression": (_described(), {"Content-Encoding": "br"}, "Unsupported compression"),
     "blanks, compressed a thousandfold": (gzip.compress(b" " * 10**7), {"Content-Encoding": "gzip"}, "failed to parse"),
+    "100 MB of zeros in 100 kB": (gzip.compress(bytes(10**8)), {"Content-Encoding": "gzip"}, "failed to parse"),
+    "the same, deflated": (zlib.compress(bytes(10**8)), {"Content-Encoding": "deflate"}, "failed to parse"),
+    "compressed twice": (gzip.compress(gzip.compress(_described())), {"Content-Encoding": "gzip"}, "failed to parse"),
+    "10,000 lists in each other": (b"[" * 10_000, {}, "failed to parse"),
+    "10,000 objects in each other": (b'{"inputs":' * 10_000, {}, "failed to parse"),
 }
 
 
@@ -228,6 +321,60 @@ def test_a_wrong_http_body_is_an_error_that_names_the_reason(
     assert response.status in {400, 500, 501}
     assert reason in json.loads(response.read())["error"]
     connection.close()
+
+
+@pytest.mark.parametrize("depth", [1, 100, 10_000])
+def test_data_in_lists_in_each_other_is_taken_as_the_image_that_it_holds(server: Any, depth: int) -> None:
+    nested = _described().replace(b'["a"]', b"[" * depth + b'"a"' + b"]" * depth)
+    assert _status(server, nested, {}) == UNSUPPORTED
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}], ids=["empty", "empty gzip"])
+def test_an_empty_http_body_is_an_empty_image(server: Any, headers: dict[str, str]) -> None:
+    """Triton 2.51 takes a body without JSON for the one input, and one that does not unpack for an empty one."""
+    assert _status(server, b"", headers) == EMPTY
+    assert _status(server, b"abc" * 100, {"Content-Encoding": "gzip"}) == EMPTY
+
+
+def _status(server: Any, body: bytes, headers: dict[str, str]) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=10)
+    connection.request("POST", "/v2/models/colours/infer", body, headers)
+    response = connection.getresponse()
+    content = response.read()
+    assert response.status == 200, content
+    described = json.JSONDecoder().raw_decode(content.decode("latin-1"))[0]
+    connection.close()
+    (status,) = (output for output in described["outputs"] if output["name"] == "STATUS")
+    if "data" in status:
+        return int(status["data"][0])
+    start = int(response.headers["Inference-Header-Content-Length"])
+    for output in described["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        if output is status:
+            return int.from_bytes(content[start : start + size], "little")
+        start += size
+    raise AssertionError("no STATUS")
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_body_far_over_the_limit_is_one_image_that_is_too_large(
+    server: Any, connect: Callable[..., Any], protocol: str
+) -> None:
+    answer = connect(server, protocol).ask("colours", [RED, b"\xff\xd8" + bytes(100 * 2**20), RED])
+    assert answer["STATUS"][:, 0].tolist() == [OK, TOO_LARGE, OK]
+    assert answer["LABEL"][:, 0].tolist() == [b"red", b"", b"red"]
+
+
+@pytest.mark.parametrize("length", [str(10**12), "-1", "abc", "1e3", "9" * 23])
+def test_a_length_that_is_enormous_or_no_number_holds_nobody_up(server: Any, length: str) -> None:
+    """The server closes the connection, or waits for what never comes until its client goes."""
+    head = f"POST /v2/models/colours/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.ports.http), timeout=0.5) as connection:
+        connection.sendall(head.encode() + b"x" * 1000)
+        try:
+            assert connection.recv(1000) == b"" or length == str(10**12)
+        except TimeoutError:
+            assert length == str(10**12)
 
 
 def step(kind: str) -> str:

@@ -57,10 +57,10 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "unknown field": (
         "post",
         in_config("max_batch_size", "largest_batch"),
-        'no field named "largest_batch"',
+        "largest_batch: line 2, column 1: ModelConfig has no such field",
         NOT_THERE,
     ),
-    "sizes": ("engine", in_config("dims: 32\n  dims: 32", "dims: 64\n  dims: 64"), "pixels_nchw as", "pixels_nchw"),
+    "sizes": ("engine", in_config("dims: 32\n  dims: 32", "dims: 64\n  dims: 64"), "takes FP32 [3, 64", "pixels_nchw"),
 }
 
 

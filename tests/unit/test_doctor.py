@@ -9,6 +9,7 @@ import openvino
 import pytest
 from colours import COLOURS, contents
 from conftest import run_script
+from lint_corpus import good, model
 from plans import stand_in_plan
 
 from slipway.contract import Bundle, Manifest
@@ -91,9 +92,9 @@ def test_every_file_that_is_not_what_was_assembled_is_named_and_what_is_whole_is
     diagnosis = examine(repository)
     against = failed(diagnosis)
     assert "changed since it was assembled" in against[str(labels.relative_to(repository))]
-    assert "missing, and the manifest names it" in against[str(graph.relative_to(repository))]
-    assert "added since" in against["colours/notes.txt"]
-    assert "a symbolic link" in against["outside"]
+    assert "not there, and the manifest names it" in against[str(graph.relative_to(repository))]
+    assert "not in the manifest" in against["colours/notes.txt"]
+    assert "a link, which could leave the repository" in against["outside"]
     assert "changed since" in against["lane.json"]
     assert f"{UNTOLD} {step(repository, 'post').name}: not started" in lines(diagnosis)
     assert f"✓ {step(repository, 'preprocess').name}: loads" in lines(diagnosis)
@@ -112,7 +113,8 @@ def test_nothing_is_run_without_a_manifest_that_vouches_for_it(repository: Path,
 
 
 @pytest.mark.parametrize(
-    ("what", "says"), [("empty", "no model repository"), ("file", "no folder"), ("bundle", "this folder is a bundle")]
+    ("what", "says"),
+    [("empty", "no model"), ("file", "cannot be listed: Not a directory"), ("bundle", "this folder is a bundle")],
 )
 def test_what_is_no_repository_is_called_so(tmp_path: Path, what: str, says: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -142,7 +144,7 @@ def test_a_step_that_loads_and_answers_wrongly_is_told_by_its_answer(repository:
     against = failed(examine(repository))
     assert "gives embedding_nd as float32 [3], and config.pbtxt says float32 [4]" in against[engine.name]
     assert "STATUS [3] for a good image" in against[post.name]
-    assert f"{post.name} takes embedding_nd as FP32 [3], and is given FP32 [4]" in against["colours_full"]
+    assert f"embedding_nd: {post.name} takes FP32 [3], and {engine.name} gives FP32 [4]" in against["colours_full"]
 
 
 def test_a_graph_that_was_cut_short_is_told_in_openvinos_words(repository: Path) -> None:
@@ -160,24 +162,31 @@ def test_a_missing_step_and_labels_that_do_not_fit_are_named(repository: Path) -
     against = failed(diagnosis)
     assert "is not in the repository" in against["colours"]
     assert (
-        "labels.txt has 2 labels, and config.pbtxt says that logits_nc is [3]" in against[step(repository, "post").name]
+        "1/labels.txt: 2 labels, and config.pbtxt says that logits_nc is [3]" in against[step(repository, "post").name]
     )
-    assert "labels.txt is not that of" in against["colours_full"]
+    assert "labels.txt: not the labels of post_" in against["colours_full"]
     _, of_one, of_full = str(diagnosis.verdict).splitlines()
-    assert of_one.startswith("would not serve: colours, because ")
-    assert "colours: its step preprocess_" in of_one
-    assert of_full.startswith("would not serve: colours_full, because ")
+    assert of_one.startswith("not to be served: colours, because ")
+    assert "preprocess_" in of_one.partition("colours: ")[2]
+    assert of_full.startswith("not to be served: colours_full, because ")
 
 
-def test_what_is_well_itself_is_not_served_beside_a_model_that_does_not_load(repository: Path) -> None:
-    post = step(repository, "post")
-    shutil.copytree(post, repository / "unused")
-    rewrite(repository / "unused/config.pbtxt", post.name, "unused")
-    (repository / "unused/1/model.py").write_text(MODEL.format(body="raise ValueError('broken')"))
-    reseal(repository)
-    verdict = examine(repository).verdict
-    assert verdict.would_serve == ()
-    assert "because nothing is wrong with it, but the server ends when one model does not load" in str(verdict)
+def test_what_is_well_itself_is_not_served_from_a_repository_with_a_fault(repository: Path) -> None:
+    (repository / "notes").mkdir()
+    diagnosis = examine(repository)
+    assert "Triton takes every folder for a model" in failed(diagnosis)["notes"]
+    assert diagnosis.verdict.would_serve == ()
+    assert "because nothing is wrong with it, but with what lies beside it" in str(diagnosis.verdict)
+
+
+def test_a_step_that_does_not_load_hinders_those_that_need_it(tmp_path: Path) -> None:
+    fleet = shutil.copytree(good("fleet"), tmp_path / "fleet")
+    (model(fleet, "shades post") / "1/model.py").write_text(MODEL.format(body="raise ValueError('broken')"))
+    reseal(fleet)
+    verdict = examine(fleet).verdict
+    assert verdict.would_serve == ("colours", "colours_full")
+    assert set(verdict.would_not) == {"shades", "shades_full", "page"}
+    assert not verdict.good
 
 
 def test_bf16_is_refused_where_the_processor_has_none(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,5 +293,5 @@ def test_the_script_prints_every_finding_and_ends_with_0_or_1(repository: Path) 
 def test_a_terminal_without_the_marks_still_gets_the_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     done = run_script("build/doctor.py", tmp_path, cwd=ROOT, check=False)
-    assert "manifest.json: missing" in done.stdout
+    assert "holds no folder, so no model" in done.stdout
     assert done.stderr == ""

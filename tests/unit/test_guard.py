@@ -47,7 +47,7 @@ def decode() -> Decoder:
     pipeline.build()
 
     def decode_one(data: bytes) -> np.ndarray:
-        pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8)])
+        pipeline.feed_input("encoded", [np.frombuffer(guard.for_decoder(data), np.uint8)])
         return np.array(pipeline.run()[0].at(0))
 
     return decode_one

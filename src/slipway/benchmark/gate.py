@@ -57,7 +57,7 @@ def run_gate(options: GateOptions) -> GateResult:
         DataError: no images.
         ServingError: no server, no such model, no first answer, or no such process.
     """
-    images = _load_images(options.images, seed=options.seed)
+    images = load_images(options.images, seed=options.seed)
     with asyncio.Runner(loop_factory=precise_loop) as runner:
         measurement = runner.run(_measure(options, images))
     return _judged(options, measurement, distinct_images=len(set(images)))
@@ -200,7 +200,12 @@ def _server_use(before: processes.Snapshot, after: processes.Snapshot) -> Server
     )
 
 
-def _load_images(folder: Path, *, seed: int) -> list[bytes]:
+def load_images(folder: Path, *, seed: int) -> list[bytes]:
+    """Image files below `folder`, at most `MAX_IMAGES`, in a seeded order.
+
+    Raises:
+        DataError: there is none.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give one with image files in it or below it")
     paths = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]

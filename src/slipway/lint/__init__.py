@@ -1,4 +1,96 @@
 """What can be told of a model repository from its files alone: no server, no GPU, nothing is run.
 
-`assemble` lints what it wrote, `serve` and the doctor what they are given.
+`assemble` lints what it wrote, `serve` and the doctor what they are given. `lint` is the whole of it; `RULES` says of
+each rule what goes wrong, and what tritonserver 2.51 does about it.
 """
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from slipway.lint.chain import check_chain
+from slipway.lint.dali import check_dali
+from slipway.lint.ensembles import check_ensemble
+from slipway.lint.fields import check_fields
+from slipway.lint.finding import Finding
+from slipway.lint.interface import check_interface
+from slipway.lint.labels import check_labels
+from slipway.lint.layout import check_layout
+from slipway.lint.manifest import read_hashes, read_lane
+from slipway.lint.models import ENSEMBLE, Model, Repository, read_models
+from slipway.lint.plans import check_plans
+from slipway.lint.python_steps import check_python_step
+from slipway.lint.queues import check_queues
+from slipway.lint.rules import RULES
+from slipway.lint.tensors import check_tensors
+
+__all__ = ["RULES", "Finding", "lint"]
+
+
+def lint(repository: Path) -> list[Finding]:
+    """Everything that is wrong with a repository, in the order of its files; empty for one that is good.
+
+    Where it has neither `lane.json` nor `manifest.json` it is of another make, and what those promise is not asked for.
+    """
+    try:
+        models = read_models(repository)
+    except OSError as error:
+        return [_no_repository(f"{repository} cannot be listed: {error.strerror}")]
+    if not models:
+        return [_no_repository(f"{repository} holds no folder, so no model")]
+    hashes, about_files = read_hashes(repository)
+    if any(finding.rule == "repository-empty" for finding in about_files):
+        return about_files
+    lane, about_lane = read_lane(repository)
+    found = [*about_lane, *about_files]
+    for part in _parts(Repository(models, lane), hashes):
+        try:
+            found += part
+        except OSError as error:  # it ends this part; the others go on
+            found.append(_unreadable(repository, error))
+    return sorted(dict.fromkeys(found), key=lambda finding: (finding.file, finding.field))
+
+
+def _no_repository(reason: str) -> Finding:
+    return Finding("", ".", "", reason, "give the folder that holds a folder for each model", "repository-empty")
+
+
+def _unreadable(repository: Path, error: OSError) -> Finding:
+    path = Path(str(error.filename))
+    file = path.relative_to(repository).as_posix() if path.is_relative_to(repository) else str(path)
+    model, inside, _ = file.partition("/")
+    reason = f"cannot be read: {error.strerror}"
+    return Finding(model if inside else "", file, "", reason, "let its user read it", "unreadable")
+
+
+def _parts(repository: Repository, hashes: Mapping[str, str]) -> Iterator[Iterator[Finding]]:
+    for model in repository.models.values():
+        yield _model(model, repository)
+    yield check_queues(repository)
+    if repository.lane is not None:
+        yield check_interface(repository)
+        yield check_chain(repository.lane, repository.models, hashes)
+
+
+def _model(model: Model, repository: Repository) -> Iterator[Finding]:
+    if model.problem is not None:
+        yield model.problem
+        return
+    yield from check_layout(model, repository)
+    if model.backend:
+        yield from check_fields(model, repository)
+        yield from check_tensors(model, repository)
+        yield from check_labels(model)
+        yield from _contents(model, repository)
+
+
+def _contents(model: Model, repository: Repository) -> Iterator[Finding]:
+    if model.backend == ENSEMBLE:
+        yield from check_ensemble(model, repository.models)
+    elif not model.versions:
+        return
+    elif model.backend == "python":
+        yield from check_python_step(model, repository)
+    elif model.backend == "dali":
+        yield from check_dali(model)
+    elif model.backend == "tensorrt":
+        yield from check_plans(model, repository)

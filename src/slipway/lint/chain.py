@@ -5,51 +5,58 @@ from pathlib import Path
 
 from slipway.contract import Decision, EngineSettings, Lane, Preprocess, SpecError, read_labels
 from slipway.contract.engine import LANES
-from slipway.lint.models import ENSEMBLE, Model, ensembles
+from slipway.lint.finding import Finding, Findings
+from slipway.lint.interface import check_interface
+from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, ensembles, type_name
 
-Link = tuple[str, str]
-"""The model, and what does not fit."""
+_Said = Iterator[tuple[str, str]]
+"""A field, and what does not fit."""
 
 
-def broken_links(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, str]) -> list[Link]:
+def check_chain(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, str]) -> Findings:
     """Every link that does not hold; `hashes` is the manifest's relative path to sha256."""
-    broken = [(name, problem) for name, model in models.items() for problem in _step(model, lane, hashes)]
-    expected = {base + suffix: bundle for base, bundle in lane.classifiers.items() for suffix in ("", "_full")}
+    for model in models.values():
+        if model.versions and model.backend != ENSEMBLE:
+            yield from _step(model, lane, hashes)
     for name, steps in ensembles(models).items():
-        if name not in expected:
-            broken.append((name, "an ensemble of no classifier that lane.json names"))
-            continue
-        for holder in (name, *steps):
-            problem = _other_bundle(models.get(holder), expected[name], of=name)
-            if problem:
-                broken.append((holder, problem))
-        broken += [(name, problem) for step in steps for problem in _other_labels(models[name], models.get(step))]
-    absent = [name for name in expected if name not in models]
-    broken += [(name, "lane.json names this classifier, and no such ensemble is here") for name in absent]
-    return list(dict.fromkeys(broken))
+        classifiers = lane.ensembles.get(name, ())
+        expected = {lane.classifiers[classifier] for classifier in classifiers if classifier in lane.classifiers}
+        for holder in (models[name], *(models[step] for step in steps if step in models)):
+            yield from _bundle(holder, expected, of=name)
+        yield from _labels_of(models[name], [models[step] for step in steps if step in models])
 
 
-def _other_bundle(model: Model | None, expected: str, *, of: str) -> str:
-    if model is None or model.version is None or not (model.files / "bundle.txt").is_file():
-        return ""
-    found = (model.files / "bundle.txt").read_text(encoding="utf-8", errors="replace").strip()
-    if found == expected:
-        return ""
-    return f"bundle.txt names bundle {found:.12}, and lane.json says {expected:.12} for {of}"
+def broken_links(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The same, and what `lane.json` promises, in words: the model, and what does not fit."""
+    found = [*check_interface(Repository(models, lane)), *check_chain(lane, models, hashes)]
+    return [(each.model, f"{each.file.removeprefix(f'{each.model}/')}: {each.reason}") for each in found]
 
 
-def _other_labels(ensemble: Model, step: Model | None) -> Iterator[str]:
+def _bundle(model: Model, expected: set[str], *, of: str) -> Findings:
+    """A step names one bundle, an ensemble those of all its classifiers, each on a line."""
+    path = model.files / "bundle.txt" if model.versions else model.folder
+    if not path.is_file() or not expected:
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    named = {line.split(" ")[-1].strip() for line in lines if line.strip()}
+    if not named or not named <= expected or (model.backend == ENSEMBLE and named != expected):
+        found, wanted = (", ".join(sorted(f"{bundle:.12}" for bundle in bundles)) for bundles in (named, expected))
+        reason = f"names bundle {found or 'none'}, and lane.json says {wanted} for {of}"
+        yield model.finding("bundle-differs", "", reason, AGAIN, file=f"{path.parent.name}/bundle.txt")
+
+
+def _labels_of(ensemble: Model, steps: list[Model]) -> Findings:
     """Triton reads the ensemble's labels for `class_count`, and the last step its own for LABEL."""
-    if step is None or step.version is None:
-        return
-    ours, theirs = ensemble.folder / "labels.txt", step.files / "labels.txt"
-    if ours.is_file() and theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
-        yield f"labels.txt is not that of {step.name}"
+    for tensor in ensemble.config.output:
+        ours = ensemble.folder / tensor.label_filename
+        for step in steps if tensor.label_filename and type_name(tensor) != "TYPE_STRING" and ours.is_file() else ():
+            theirs = step.files / "labels.txt" if step.versions else ours
+            if theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
+                reason = f"not the labels of {step.name}"
+                yield ensemble.finding("labels-differ", "", reason, AGAIN, file=tensor.label_filename)
 
 
-def _step(model: Model, lane: Lane, hashes: Mapping[str, str]) -> Iterator[str]:
-    if model.version is None or model.backend == ENSEMBLE:
-        return
+def _step(model: Model, lane: Lane, hashes: Mapping[str, str]) -> Findings:
     checks = {
         "preprocess.json": _preprocess,
         "engine*.json": _engine,
@@ -57,48 +64,55 @@ def _step(model: Model, lane: Lane, hashes: Mapping[str, str]) -> Iterator[str]:
         "decision.json": _decision,
     }
     for pattern, check in checks.items():
-        for path in sorted(model.files.glob(pattern)):
+        for path in sorted(path for path in model.files.glob(pattern) if path.is_file()):
+
+            def found(rule: str, field: str, reason: str, name: str = path.name) -> Finding:
+                return model.finding(rule, field, reason, AGAIN, file=f"{model.files.name}/{name}")
+
             try:
-                yield from check(path, model, lane, hashes)
+                for field, reason in check(path, model, lane, hashes):
+                    yield found("files-differ", field, reason)
             except SpecError as error:
-                yield str(error).removeprefix(f"{model.files}/")
+                rule = "labels-text" if check is _labels else "file-broken"
+                yield found(rule, "", str(error).removeprefix(f"{path}: "))
 
 
-def _preprocess(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> Iterator[str]:
+def _preprocess(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Said:
     preprocess = Preprocess.read(path)
     made, written = [3, preprocess.input_height, preprocess.input_width], _dims(model, "pixels_nchw")
     if written not in ([], made):
-        yield f"preprocess.json makes pixels_nchw {made}, and config.pbtxt says {written}"
+        yield "input_height", f"makes pixels_nchw {made}, and config.pbtxt says {written}"
 
 
-def _engine(path: Path, model: Model, lane: Lane, hashes: Mapping[str, str]) -> Iterator[str]:
+def _engine(path: Path, model: Model, lane: Lane, hashes: Mapping[str, str]) -> _Said:
     settings = EngineSettings.read(path)
     if LANES[settings.target] != lane.lane:
-        yield f"{path.name} is of target {settings.target}, and lane.json says the {lane.lane} lane"
-    graph = f"{model.name}/{model.version}/model.onnx"
+        yield "target", f"of target {settings.target}, and lane.json says the {lane.lane} lane"
+    graph = f"{model.name}/{model.files.name}/model.onnx"
     if hashes.get(graph, settings.graph_sha256) != settings.graph_sha256:
-        yield f"model.onnx is graph {hashes[graph]:.12}, and {path.name} is of graph {settings.graph_sha256:.12}"
+        yield "graph_sha256", f"of graph {settings.graph_sha256:.12}, and model.onnx is graph {hashes[graph]:.12}"
     if model.parameter("arithmetic") not in ("", settings.arithmetic):
-        yield f"config.pbtxt computes in {model.parameter('arithmetic')}, and {path.name} says {settings.arithmetic}"
+        reason = f"{settings.arithmetic}, and config.pbtxt computes in {model.parameter('arithmetic')}"
+        yield "arithmetic", reason
     for tensor, size in (("logits_nc", settings.classes), ("embedding_nd", settings.embedding_size)):
         if _dims(model, tensor) not in ([], [size]):
-            yield f"{path.name} says that {tensor} is [{size}], and config.pbtxt says {_dims(model, tensor)}"
+            yield "classes", f"says that {tensor} is [{size}], and config.pbtxt says {_dims(model, tensor)}"
 
 
-def _labels(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> Iterator[str]:
+def _labels(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Said:
     labels, written = read_labels(path), _dims(model, "logits_nc")
     if written not in ([], [len(labels)]):
-        yield f"labels.txt has {len(labels)} labels, and config.pbtxt says that logits_nc is {written}"
+        yield "", f"{len(labels)} labels, and config.pbtxt says that logits_nc is {written}"
 
 
-def _decision(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> Iterator[str]:
+def _decision(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Said:
     decision = Decision.read(path)
     label, classes = _dims(model, "LABEL"), _dims(model, "logits_nc")
     if label not in ([], [decision.top_k]):
-        yield f"decision.json answers the {decision.top_k} best, and config.pbtxt says that LABEL is {label}"
+        yield "top_k", f"answers the {decision.top_k} best, and config.pbtxt says that LABEL is {label}"
     thresholds = len(decision.thresholds or ())
     if thresholds and classes not in ([], [thresholds]):
-        yield f"decision.json has {thresholds} thresholds, and config.pbtxt says that logits_nc is {classes}"
+        yield "thresholds", f"{thresholds} thresholds, and config.pbtxt says that logits_nc is {classes}"
 
 
 def _dims(model: Model, tensor: str) -> list[int]:

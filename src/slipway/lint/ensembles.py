@@ -1,70 +1,163 @@
-"""Does an ensemble hold together? What Triton checks when it loads one: steps, tensors, types, sizes."""
+"""Does an ensemble hold together? Its steps, who makes each tensor, who takes it, and whether they agree."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from slipway.lint.models import Model, check_layout, type_name
-
-Tensors = dict[str, tuple[str, list[int]]]
-"""Name to type and dims without the batch."""
-
-
-def check_ensemble(model: Model, models: Mapping[str, Model]) -> list[str]:
-    """Everything that does not fit; empty for an ensemble that would load if its steps do."""
-    layout = check_layout(model)
-    if layout is not None:
-        return [layout]
-    absent = [step.model_name for step in model.config.ensemble_scheduling.step if step.model_name not in models]
-    if absent:
-        return [f"its step {', '.join(dict.fromkeys(absent))} is not in the repository"]
-    known = _tensors(model.config.input)
-    problems: list[str] = []
-    for step in model.config.ensemble_scheduling.step:
-        target = models[step.model_name]
-        if target.problem:  # said of that model itself; what it would give is not known
-            return problems
-        problems += _step_problems(step, target.config, known, ensemble=model.config)
-    for name, wanted in _tensors(model.config.output).items():
-        if name not in known:
-            problems.append(f"no step gives its output {name}")
-        elif not _fits(known[name], wanted):
-            problems.append(f"output {name} is {_say(wanted)}, and the step gives {_say(known[name])}")
-    return problems
+from slipway.lint.agreement import check_agreement
+from slipway.lint.finding import Findings
+from slipway.lint.models import Model, ensembles, listed
 
 
-def _step_problems(step: Any, config: Any, known: Tensors, *, ensemble: Any) -> Iterator[str]:
-    """What does not fit at one step; `known` gets what the step gives."""
-    inputs, outputs = _tensors(config.input), _tensors(config.output)
-    if config.max_batch_size < ensemble.max_batch_size:
-        yield f"takes batches of {ensemble.max_batch_size}, and {step.model_name} of {config.max_batch_size} at most"
-    for inner, outer in sorted(step.input_map.items()):
-        if inner not in inputs:
-            yield f"{step.model_name} has no input {inner}"
-        elif outer not in known:
-            yield f"{step.model_name} needs {outer}, and no step before it gives that"
-        elif not _fits(known[outer], inputs[inner]):
-            yield f"{step.model_name} takes {inner} as {_say(inputs[inner])}, and is given {_say(known[outer])}"
-    optional = {tensor.name for tensor in config.input if tensor.optional}
-    for name in sorted(inputs.keys() - optional - set(step.input_map)):
-        yield f"{step.model_name} needs input {name}, and nothing is mapped to it"
-    for inner, outer in sorted(step.output_map.items()):
-        if inner in outputs:
-            known[outer] = outputs[inner]
-        else:
-            yield f"{step.model_name} has no output {inner}"
+@dataclass(frozen=True)
+class Wiring:
+    """Which step makes what, and which steps each needs."""
+
+    steps: Sequence[Any]
+    made_by: Mapping[str, int]
+    """Tensor to the first step that makes it."""
+    needs: Sequence[frozenset[int]]
+    """Of each step, the steps that must have answered, directly or not."""
+
+    @classmethod
+    def of(cls, config: Any) -> "Wiring":
+        steps = list(config.ensemble_scheduling.step)
+        made_by: dict[str, int] = {}
+        for index, step in enumerate(steps):
+            for tensor in step.output_map.values():
+                made_by.setdefault(tensor, index)
+        direct = [{made_by[tensor] for tensor in step.input_map.values() if tensor in made_by} for step in steps]
+        return cls(steps, made_by, [_closure(index, direct) for index in range(len(steps))])
+
+    def in_parallel(self, step: int) -> list[int]:
+        """Steps that may run while `step` does."""
+        return [
+            other
+            for other in range(len(self.steps))
+            if other not in self.needs[step] | {step} and step not in self.needs[other]
+        ]
 
 
-def _tensors(entries: Any) -> Tensors:
-    return {entry.name: (type_name(entry), list(entry.dims)) for entry in entries}
+def check_ensemble(model: Model, models: Mapping[str, Model]) -> Findings:
+    """Everything that Triton checks of an ensemble when it loads it, and two things that it does not."""
+    wiring = Wiring.of(model.config)
+    if not model.config.HasField("ensemble_scheduling"):
+        return  # said of the layout
+    if not wiring.steps:
+        yield model.finding("ensemble-empty", "ensemble_scheduling.step", "no steps", "add them")
+        return
+    for index, step in enumerate(wiring.steps):
+        yield from _step(model, index, step, models)
+    yield from _loop(model, models)
+    yield from _made_twice(model, wiring)
+    yield from _data_flow(model, wiring)
+    yield from _public(model, wiring)
+    yield from check_agreement(model, models)
 
 
-def _fits(given: tuple[str, list[int]], wanted: tuple[str, list[int]]) -> bool:
-    return (
-        given[0] == wanted[0]
-        and len(given[1]) == len(wanted[1])
-        and all(-1 in pair or pair[0] == pair[1] for pair in zip(given[1], wanted[1], strict=True))
-    )
+def _step(model: Model, index: int, step: Any, models: Mapping[str, Model]) -> Findings:
+    field = f"ensemble_scheduling.step[{index}]"
+    lacking = [part for part in ("model_name", "input_map", "output_map") if not getattr(step, part)]
+    if lacking:
+        yield model.finding("step-incomplete", field, f"no {listed(lacking)}", "a step has all three")
+    if step.model_name and step.model_name not in models:
+        reason = f"{step.model_name} is not in the repository"
+        yield model.finding("step-missing", f"{field}.model_name", reason, "put it there, or name one that is")
+        return
+    target = models.get(step.model_name)
+    if target is None or target.problem:
+        return  # said of that model itself
+    if step.model_version != -1 and str(step.model_version) not in target.served and target.served:
+        reason = f"{step.model_version} (also what is not written), and {target.name} serves {listed(target.served)}"
+        yield model.finding("step-version", f"{field}.model_version", reason, "write -1, for the one that is served")
+    for side, mapping, tensors in (
+        ("input", step.input_map, target.config.input),
+        ("output", step.output_map, target.config.output),
+    ):
+        has = {tensor.name: tensor for tensor in tensors}
+        for inner in sorted(set(mapping) - set(has)):
+            reason = f"{target.name} has no {side} {inner}, only {listed(has) if has else 'none'}"
+            yield model.finding("map-unknown", f"{field}.{side}_map[{inner!r}]", reason, "map one that it has")
+        for inner in has.keys() - set(mapping) if side == "input" else ():
+            if not has[inner].optional:
+                reason = f"{target.name} needs input {inner}, and nothing is mapped to it"
+                yield model.finding("input-unmapped", f"{field}.input_map", reason, "map a tensor to it")
+    most, wanted = target.config.max_batch_size, model.config.max_batch_size
+    if 0 < most < wanted:
+        reason = f"batches of {wanted}, and step {target.name} takes {most} at most"
+        yield model.finding("batch-too-large", "max_batch_size", reason, f"write {most}, or let the step take more")
 
 
-def _say(tensor: tuple[str, list[int]]) -> str:
-    return f"{tensor[0].removeprefix('TYPE_')} {tensor[1]}"
+def _loop(model: Model, models: Mapping[str, Model]) -> Findings:
+    inside = ensembles(models)
+    direct = {name: {step for step in steps if step in inside} for name, steps in inside.items()}
+    reached, ahead = set[str](), list(direct.get(model.name, ()))
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached.add(name)
+            ahead += direct[name]
+    if model.name in reached:
+        reason = f"the ensemble is a step of itself, through {listed(sorted(direct[model.name]))}"
+        yield model.finding("step-loop", "ensemble_scheduling.step", reason, "take that step out")
+
+
+def _made_twice(model: Model, wiring: Wiring) -> Findings:
+    inputs = {tensor.name for tensor in model.config.input}
+    for index, step in enumerate(wiring.steps):
+        for inner, tensor in sorted(step.output_map.items()):
+            others = [wiring.made_by[tensor]] if wiring.made_by[tensor] != index else []
+            again = sum(other == tensor for other in step.output_map.values()) > 1
+            if others or again or tensor in inputs:
+                by = f"step[{others[0]}]" if others else "the request" if tensor in inputs else "the same step"
+                field = f"ensemble_scheduling.step[{index}].output_map[{inner!r}]"
+                yield model.finding(
+                    "tensor-made-twice", field, f"{tensor} also comes from {by}", "give it another name"
+                )
+
+
+def _data_flow(model: Model, wiring: Wiring) -> Findings:
+    inputs = {tensor.name for tensor in model.config.input}
+    public = {tensor.name for tensor in model.config.output}
+    taken = {tensor for step in wiring.steps for tensor in step.input_map.values()}
+    for index, step in enumerate(wiring.steps):
+        for inner, tensor in sorted(step.input_map.items()):
+            if tensor not in inputs | wiring.made_by.keys():
+                field = f"ensemble_scheduling.step[{index}].input_map[{inner!r}]"
+                reason = f"{tensor} is neither an input of the ensemble nor made by a step"
+                yield model.finding("tensor-missing", field, reason, "map a tensor that is there")
+        for inner, tensor in sorted(step.output_map.items()):
+            if tensor not in taken | public:
+                field = f"ensemble_scheduling.step[{index}].output_map[{inner!r}]"
+                reason = f"{tensor} is taken by no step and is no output"
+                yield model.finding("tensor-unused", field, reason, "do not map what nobody uses")
+    circle = [index for index in range(len(wiring.steps)) if index in wiring.needs[index]]
+    if circle:
+        reason = f"{listed(f'step[{index}]' for index in circle)} wait for each other"
+        yield model.finding("tensor-circle", "ensemble_scheduling.step", reason, "let tensors pass in one direction")
+    for index, tensor in enumerate(model.config.input):
+        if tensor.name not in taken:
+            yield model.finding("tensor-unused", f"input[{index}]", f"no step takes {tensor.name}", "remove it")
+
+
+def _public(model: Model, wiring: Wiring) -> Findings:
+    inputs = {tensor.name for tensor in model.config.input}
+    taken = {tensor for step in wiring.steps for tensor in step.input_map.values()}
+    for index, tensor in enumerate(model.config.output):
+        field = f"output[{index}]"
+        if tensor.name not in inputs | wiring.made_by.keys():
+            yield model.finding("output-missing", field, f"no step makes {tensor.name}", "map a step's output to it")
+        elif tensor.name in taken - inputs:
+            reason = f"{tensor.name} is public and also a step's input: a request for some outputs alone is a deadlock"
+            remedy = "let the last step hand it on under another name"
+            yield model.finding("public-and-taken", field, reason, remedy)
+
+
+def _closure(start: int, direct: Sequence[set[int]]) -> frozenset[int]:
+    reached, ahead = set[int](), list(direct[start])
+    while ahead:
+        step = ahead.pop()
+        if step not in reached:
+            reached.add(step)
+            ahead += direct[step]
+    return frozenset(reached)

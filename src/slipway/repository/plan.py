@@ -11,6 +11,7 @@ from tqdm import tqdm
 from slipway.contract import Lane, ManifestError, RepositoryError
 from slipway.contract.files import check_replaceable, clear_leftovers, complete_folder, sha256_file
 from slipway.contract.lane import FILE_NAME as LANE
+from slipway.lint import lint
 from slipway.repository.contents import Contents
 from slipway.repository.step import Files
 
@@ -48,7 +49,7 @@ class Plan:
 
         Raises:
             SpecError: `out` is something else than a repository of ours, or another process is writing it.
-            RepositoryError: the disk is full, cannot be written, or the like.
+            RepositoryError: the disk is full, cannot be written, or the like; or the lint finds fault with it.
         """
         try:
             if self.changes_nothing:
@@ -60,8 +61,15 @@ class Plan:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     if not self._link(name, path):
                         content.write(path)
+                self._require_nothing_found(staging)
         except OSError as error:
             raise RepositoryError(f"{self.out}: cannot be written: {error}") from None
+
+    def _require_nothing_found(self, staging: Path) -> None:
+        findings = lint(staging)
+        if findings:
+            lines = "".join(f"\n  {finding}" for finding in findings)
+            raise RepositoryError(f"{self.out}: not written, since the lint finds fault with it:{lines}")
 
     def _link(self, name: str, path: Path) -> bool:
         """Whether `path` is now a second name of the file that was found to be the same."""

@@ -16,7 +16,7 @@ def guarded_batch(images: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.N
 
     Returns:
         encoded_nl: UINT8 `[n, L]`, padded with zeros to the longest, which no decoder minds; a refused image is the
-            placeholder.
+            placeholder, and a few good ones are mended (`guard.for_decoder`).
         status_n: INT32 `[n]`, the codes of `guard`.
 
     Raises:
@@ -24,7 +24,7 @@ def guarded_batch(images: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.N
     """
     status_n = np.array([guard.inspect(image) for image in images], np.int32)
     passed = [
-        image if status == guard.OK else guard.PLACEHOLDER
+        guard.for_decoder(image) if status == guard.OK else guard.PLACEHOLDER
         for image, status in zip(images, status_n.tolist(), strict=True)
     ]
     longest = max(map(len, passed), default=0)

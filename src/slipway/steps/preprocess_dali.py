@@ -85,7 +85,8 @@ class Preprocessor:
             self._isolate(images, rows[middle:], pixels_nchw, status_n)
 
     def _decode(self, images: Sequence[bytes]) -> npt.NDArray[np.float32]:
-        self._pipeline.feed_input("encoded", [np.frombuffer(image, np.uint8) for image in images])
+        encoded = [np.frombuffer(guard.for_decoder(image), np.uint8) for image in images]
+        self._pipeline.feed_input("encoded", encoded)  # not copied, so kept for the run
         (pixels,) = self._pipeline.run()
         result: npt.NDArray[np.float32] = pixels.as_cpu().as_array()
         return result

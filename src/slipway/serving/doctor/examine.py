@@ -1,25 +1,28 @@
 """All findings on a repository and this machine, in the order in which serving would fail, and the verdict.
 
-First the files against their manifest, then the machine, each step (started in a process of its own by the interpreter
+First what the lint reads in the files, then the machine, each step (started in a process of its own by the interpreter
 that would serve it), and each ensemble. Nothing is written to the repository.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.contract import Lane
-from slipway.lint.chain import broken_links
-from slipway.lint.ensembles import check_ensemble
-from slipway.lint.models import Model, ensembles, read_models
-from slipway.serving.doctor.files import damaged_files, read_lane, read_manifest
-from slipway.serving.doctor.findings import Finding, Verdict, judge
+from slipway.contract import Lane, Manifest, SpecError
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.lint import Finding as Fault
+from slipway.lint import lint
+from slipway.lint.models import AGAIN, Model, ensembles, read_models
+from slipway.serving.doctor.findings import Finding, Part, Verdict, judge
 from slipway.serving.doctor.machine import Machine, check_memory, look
-from slipway.serving.doctor.steps import ASSEMBLE, check_step
+from slipway.serving.doctor.steps import check_step
 
 TIMEOUT_S = 120.0
 """For one step to load and answer; what the launcher gives the whole server."""
+UNTRUSTED = ("file-changed", "file-added", "file-missing", "symbolic-link", "unreadable")
+"""Faults of a file that is then not what was assembled, so that its step is not run."""
 
 
 @dataclass(frozen=True)
@@ -30,82 +33,105 @@ class Diagnosis:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class Files:
+    """What can be told without the machine."""
+
+    lane: Lane | None
+    models: Mapping[str, Model]
+    faults: tuple[Fault, ...]
+    needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The ensembles that are there, and those that the launcher would wait for, with their steps."""
+
+    @classmethod
+    def read(cls, repository: Path) -> "Files":
+        faults = tuple(lint(repository))
+        try:
+            lane = Lane.read(repository / LANE)
+        except SpecError:
+            lane = None
+        if any(fault.rule == "repository-empty" for fault in faults):
+            return cls(None, {}, faults)
+        models = read_models(repository)
+        return cls(lane, models, faults, {**dict.fromkeys(lane.ensembles if lane else (), ()), **ensembles(models)})
+
+    def of(self, model: str) -> list[Fault]:
+        return [fault for fault in self.faults if fault.model == model]
+
+
 def examine(
     repository: Path, *, report: Callable[[Finding], None] = lambda _: None, timeout_s: float = TIMEOUT_S
 ) -> Diagnosis:
     """Examine `repository` on this machine; `report` is called with each finding as it is made."""
     findings: list[Finding] = []
-    needs: dict[str, tuple[str, ...]] = {}
-    for finding in _look(repository, needs, timeout_s=timeout_s):
+    files = Files.read(repository)
+    for finding in _look(repository, files, timeout_s=timeout_s):
         findings.append(finding)
         report(finding)
-    return Diagnosis(tuple(findings), judge(findings, needs))
+    return Diagnosis(tuple(findings), judge(findings, files.needs, faulty=bool(files.faults)))
 
 
-def _look(repository: Path, needs: dict[str, tuple[str, ...]], *, timeout_s: float) -> Iterator[Finding]:
-    """Every finding in turn; `needs` gets each ensemble with its steps."""
-    manifest = read_manifest(repository)
-    if isinstance(manifest, Finding):
-        yield manifest
-        if not any(repository.glob("*/config.pbtxt")):
-            return
-        hashes: Mapping[str, str] = {}
-        damaged: Mapping[str, Finding] | None = None
-    else:
-        hashes, damaged = manifest.outputs, damaged_files(repository, manifest)
-        yield from damaged.values()
-        if not damaged:
-            yield Finding("repository", "manifest.json", "ok", f"{len(hashes)} files, each as it was assembled")
-    lane, about_lane = read_lane(repository)
-    yield about_lane
-    models = read_models(repository)
-    needs.update(_needs(lane, models))
-    links: dict[str, list[str]] = {}
-    for name, problem in [] if lane is None else broken_links(lane, models, hashes):
-        links.setdefault(name, []).append(problem)
+def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Finding]:
+    """Every finding in turn."""
+    yield from _repository(repository, files)
+    if not files.models:
+        return
     with tempfile.TemporaryDirectory(prefix="slipway-doctor-") as workspace:
-        machine = look(lane, models.values(), Path(workspace))
+        machine = look(files.lane, files.models.values(), Path(workspace))
         yield from machine.findings
-        yield from _steps(models, needs, machine, links, lane=lane, damaged=damaged, timeout_s=timeout_s)
-    for name in needs:
-        yield from _ensemble(name, models, links.get(name, []))
+        yield from _steps(repository, files, machine, timeout_s=timeout_s)
+    for name in files.needs:
+        faults = files.of(name)
+        yield from (_said("ensemble", fault) for fault in faults)
+        if not faults:
+            yield Finding("ensemble", name, "ok", " → ".join(files.needs[name]))
 
 
-def _needs(lane: Lane | None, models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
-    """The ensembles that are there, and those that the launcher would wait for."""
-    named = [] if lane is None else [name + suffix for name in lane.classifiers for suffix in ("", "_full")]
-    return {**dict.fromkeys(named, ()), **ensembles(models)}
+def _repository(repository: Path, files: Files) -> Iterator[Finding]:
+    """Faults of the repository's own files, and of files that are not those that were assembled."""
+    about = [fault for fault in files.faults if not fault.model or fault.rule in UNTRUSTED]
+    for fault in about:
+        yield Finding("repository", fault.file, "fail", fault.reason, fault.remedy)
+    wrong = {fault.file for fault in about}
+    if not files.models:
+        return
+    if not (repository / MANIFEST).is_file() and MANIFEST not in wrong:
+        yield Finding("repository", MANIFEST, "fail", "missing, so nobody can tell what the files are", AGAIN)
+    elif not any(fault.rule in UNTRUSTED or fault.file == MANIFEST for fault in about):
+        count = len(Manifest.read(repository / MANIFEST).outputs)
+        yield Finding("repository", MANIFEST, "ok", f"{count} files, each as it was assembled")
+    if files.lane is not None and LANE not in wrong:
+        named = ", ".join(f"{name} (bundle {bundle:.12})" for name, bundle in sorted(files.lane.classifiers.items()))
+        yield Finding("repository", LANE, "ok", f"{files.lane.lane} lane of {named}")
 
 
-def _steps(
-    models: Mapping[str, Model],
-    needs: Mapping[str, Iterable[str]],
-    machine: Machine,
-    links: Mapping[str, list[str]],
-    *,
-    lane: Lane | None,
-    damaged: Mapping[str, Finding] | None,
-    timeout_s: float,
-) -> Iterator[Finding]:
+def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float) -> Iterator[Finding]:
     """Every model that is no ensemble, in the order in which a request meets them; then the memory that they took."""
-    in_order = dict.fromkeys([*(step for steps in needs.values() for step in steps), *models])
+    sealed = (repository / MANIFEST).is_file() and not any(fault.file == MANIFEST for fault in files.faults)
+    in_order = dict.fromkeys([*(step for steps in files.needs.values() for step in steps), *files.models])
     peak_mb = {}
     for name in in_order:
-        if name not in models or name in needs:
+        if name not in files.models or name in files.needs:
             continue
-        for problem in links.get(name, []):
-            yield Finding("step", name, "fail", problem, ASSEMBLE)
-        trial = check_step(models[name], machine, lane=lane, damaged=damaged, timeout_s=timeout_s)
+        faults = [fault for fault in files.of(name) if fault.rule not in UNTRUSTED]
+        yield from (_said("step", fault) for fault in faults)
+        changed = [fault.file for fault in files.of(name) if fault.rule in UNTRUSTED]
+        doubt = ", ".join(changed) if changed else "" if sealed else "without a manifest its code"
+        refused = any(fault.about.server in ("refuses", "hangs", "dies") for fault in faults)
+        if doubt or refused:
+            reason = f"not started: {doubt} cannot be trusted" if doubt else "not started: it would not load"
+            yield Finding("step", name, "untold", reason)
+            continue
+        trial = check_step(files.models[name], machine, lane=files.lane, timeout_s=timeout_s)
         yield from trial.findings
         if trial.peak_mb is not None:
             peak_mb[name] = trial.peak_mb
-    yield check_memory(peak_mb, models)
+    yield check_memory(peak_mb, files.models)
 
 
-def _ensemble(name: str, models: Mapping[str, Model], links: list[str]) -> Iterator[Finding]:
-    problems = [*(check_ensemble(models[name], models) if name in models else []), *links]
-    for problem in problems:
-        yield Finding("ensemble", name, "fail", problem, ASSEMBLE)
-    if not problems:
-        steps = " → ".join(step.model_name for step in models[name].config.ensemble_scheduling.step)
-        yield Finding("ensemble", name, "ok", steps)
+def _said(part: Part, fault: Fault) -> Finding:
+    """What the lint says of a model, under its name."""
+    inside = fault.file.partition("/")[2]
+    return Finding(
+        part, fault.model, "fail", ": ".join(filter(None, (inside, fault.field, fault.reason))), fault.remedy
+    )

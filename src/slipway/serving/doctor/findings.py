@@ -26,13 +26,16 @@ class Finding:
         return f"{MARKS[self.state]} {self.subject}: {self.reason}{remedy}"
 
 
+OTHERS = "nothing is wrong with it, but with what lies beside it"
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """Which ensembles the server would answer for, and why not for the others."""
+    """Which ensembles may be served here, and why not the others."""
 
     would_serve: tuple[str, ...]
     would_not: Mapping[str, tuple[str, ...]]
-    """Ensemble to reasons. Empty reasons: nothing is wrong with it, but the server ends when another does not load."""
+    """Ensemble to reasons. Empty reasons: nothing is wrong with it, but the repository has a fault."""
 
     @property
     def good(self) -> bool:
@@ -45,28 +48,26 @@ class Verdict:
             together.setdefault(reasons, []).append(name)
         lines = [f"would serve: {', '.join(self.would_serve) or 'nothing'}"]
         lines += [
-            f"would not serve: {', '.join(names)}, because {'; '.join(reasons) or OTHERS}"
+            f"not to be served: {', '.join(names)}, because {'; '.join(reasons) or OTHERS}"
             for reasons, names in together.items()
         ]
         return "\n".join(lines)
 
 
-OTHERS = "nothing is wrong with it, but the server ends when one model does not load"
+def judge(findings: Sequence[Finding], ensembles: Mapping[str, Iterable[str]], *, faulty: bool) -> Verdict:
+    """`ensembles` is name to the steps that it needs; what fails on repository or machine hinders all of them.
 
-
-def judge(findings: Sequence[Finding], ensembles: Mapping[str, Iterable[str]]) -> Verdict:
-    """`ensembles` is name to the steps that it needs; what fails on repository or machine hinders all of them."""
+    A step that fails hinders those that need it. A repository that is `faulty`, by its files, is not to be served.
+    """
     failed = [finding for finding in findings if finding.state == "fail"]
     everybody = [_short(finding) for finding in failed if finding.part in ("repository", "machine")]
     reasons = {}
     for name, steps in sorted(ensembles.items()):
         needed = {name, *steps}
-        theirs = [finding for finding in failed if finding.part in ("step", "ensemble")]
-        own = [_short(finding) for finding in theirs if finding.subject in needed]
+        own = [_short(f) for f in failed if f.part in ("step", "ensemble") and f.subject in needed]
         reasons[name] = tuple(dict.fromkeys([*everybody, *own]))
-    if failed:
-        return Verdict((), reasons)
-    return Verdict(tuple(reasons), {})
+    would_not = {name: why for name, why in reasons.items() if why or faulty}
+    return Verdict(tuple(name for name in reasons if name not in would_not), would_not)
 
 
 def _short(finding: Finding) -> str:

@@ -1,6 +1,7 @@
 """What this machine has of what a repository needs: server, interpreter, shared memory, processors, ports, GPUs."""
 
 import ast
+import json
 import os
 import shutil
 import socket
@@ -18,14 +19,62 @@ from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports
 from slipway.serving.doctor.findings import Finding, State
 from slipway.serving.doctor.gpu import Gpu, find_gpus
-from slipway.serving.doctor.interpreter import Interpreter
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
 """Where a tritonserver that is on PATH looks."""
 SHARED_MEMORY = Path("/dev/shm")
+REHEARSAL = Path(__file__).with_name("rehearsal.py")
 IN_CONTAINER = "serve it in NVIDIA's container (build/container.py serve)"
 IMPORT_TIMEOUT_S = 120.0
 NO_SERVER = TritonBinary(Path(), "none was found", backend_directory=None, library_path="")
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """How one job went in a process of its own."""
+
+    outputs: Mapping[str, Any]
+    problem: str
+    """Empty when nothing went wrong."""
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    """The most memory that the process had."""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """Isolated, as the stub runs it: neither PYTHONPATH nor the user's own packages reach it."""
+
+    path: Path
+    environment: Mapping[str, str]
+
+    def run(self, job: Mapping[str, Any], *, timeout_s: float) -> Rehearsal:
+        """Do one job of `rehearsal.py`. Nothing is written beside the step."""
+        try:
+            done = subprocess.run(
+                [str(self.path), "-I", "-B", str(REHEARSAL)],
+                input=json.dumps(job).encode(),
+                capture_output=True,
+                env=dict(self.environment),
+                timeout=timeout_s,
+                check=False,
+            )
+        except OSError as error:
+            return Rehearsal({}, f"{self.path} does not start: {error.strerror}")
+        except subprocess.TimeoutExpired:
+            return Rehearsal({}, f"not done after {timeout_s:g} s")
+        if done.returncode != 0 or not done.stdout:
+            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            return Rehearsal({}, f"the process ended with exit code {done.returncode}{last and ': '}{last}")
+        result = json.loads(done.stdout)
+        problem = _first_line(result.get("error", ""))
+        return Rehearsal(result.get("outputs", {}), problem, result["seconds"], result["peak_mb"])
+
+
+def _first_line(text: str) -> str:
+    """Libraries' messages have stack traces of their own after the first lines."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:3])[:400]
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,11 @@ from google.protobuf import json_format
 from tritonclient.utils import triton_to_np_dtype
 
 from slipway.contract import Lane
-from slipway.lint.models import Model, check_layout, type_name
+from slipway.lint.models import AGAIN, Model, type_name
 from slipway.serving.doctor.findings import Finding
-from slipway.serving.doctor.gpu import tensorrt_version
-from slipway.serving.doctor.interpreter import Rehearsal
-from slipway.serving.doctor.machine import IN_CONTAINER, Machine, backend_problem
-from slipway.serving.doctor.plans import check_plans
+from slipway.serving.doctor.gpu import check_plans, tensorrt_version
+from slipway.serving.doctor.machine import IN_CONTAINER, Machine, Rehearsal, backend_problem
 from slipway.steps.guard import PLACEHOLDER
-
-ASSEMBLE = "assemble the repository again (build/assemble.py)"
 
 
 @dataclass(frozen=True)
@@ -30,22 +26,11 @@ class Trial:
     """None: it was not started."""
 
 
-def check_step(
-    model: Model, machine: Machine, *, lane: Lane | None, damaged: Mapping[str, Finding] | None, timeout_s: float
-) -> Trial:
-    """Layout, backend, then a trial. Only what the manifest vouches for is run; `damaged` is None without one."""
-    layout = check_layout(model)
-    if layout is not None:
-        return _one(model, "fail", layout, ASSEMBLE)
-    if model.backend not in ("python", "dali", "tensorrt"):
-        return _one(model, "fail", f"backend {model.backend!r} is in no lane of ours", ASSEMBLE)
+def check_step(model: Model, machine: Machine, *, lane: Lane | None, timeout_s: float) -> Trial:
+    """Backend, then a trial, of a step that the lint found fit to load. Its code is run: it must be vouched for."""
     problem = backend_problem(machine, model)
     found = () if problem is None else (Finding("step", model.name, "fail", problem, IN_CONTAINER),)
-    changed = [path for path in damaged or () if path.partition("/")[0] == model.name]
-    if damaged is None or changed:
-        files = ", ".join(changed) or "without a manifest its code"
-        more = _one(model, "untold", f"not started: {files} cannot be trusted")
-    elif model.backend == "python":
+    if model.backend == "python":
         more = _try_python(model, machine, timeout_s=timeout_s)
     elif model.backend == "dali":
         more = _try_dali(model, machine, timeout_s=timeout_s)
@@ -70,7 +55,7 @@ def _try_python(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
     tried = machine.interpreter.run(job, timeout_s=timeout_s)
     problem = tried.problem or _wrong_outputs(model, tried.outputs)
     if problem:
-        return _one(model, "fail", problem, ASSEMBLE, tried)
+        return _one(model, "fail", problem, AGAIN, tried)
     took = f"{tried.seconds:.1f} s and {tried.peak_mb:.0f} MB"
     return _one(model, "ok", f"loads, and answers an image, in {took}", "", tried)
 
@@ -78,7 +63,7 @@ def _try_python(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
 def _try_dali(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
     tried = machine.interpreter.run({**_job(model), "build": bool(machine.gpus)}, timeout_s=timeout_s)
     if tried.problem:
-        return _one(model, "fail", f"dali.py: {tried.problem}", ASSEMBLE, tried)
+        return _one(model, "fail", f"dali.py: {tried.problem}", AGAIN, tried)
     if not machine.gpus:
         return _one(model, "untold", "dali.py can be imported; its pipeline is built on a GPU alone")
     return _one(model, "ok", f"dali.py is serialised in {tried.seconds:.1f} s", "", tried)

@@ -7,18 +7,23 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from .guard import PLACEHOLDER
 from .preprocess_dali import Preprocessor
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
+        parameters = model["parameters"]
         here = Path(__file__).parent
         self.preprocessor = Preprocessor(
             json.loads((here / "preprocess.json").read_text(encoding="utf-8")),
             max_batch_size=model["max_batch_size"],
-            threads=int(model["parameters"]["threads"]["string_value"]),
+            threads=int(parameters["threads"]["string_value"]),
         )
+        warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
+        for batch_size in (1, model["max_batch_size"]) * warmup_batches:
+            self.preprocessor.run([PLACEHOLDER] * batch_size)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         # A request whose bytes cannot be read as strings fails alone, not with those batched beside it.

@@ -13,7 +13,8 @@ from .engine_openvino import Engine
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        parameters = json.loads(args["model_config"])["parameters"]
+        model = json.loads(args["model_config"])
+        parameters = model["parameters"]
         cache = os.environ.get("SLIPWAY_CACHE")
         self.engine = Engine(
             Path(__file__).parent / "model.onnx",
@@ -21,6 +22,10 @@ class TritonPythonModel:
             threads=int(parameters["threads"]["string_value"]),
             cache=Path(cache) if cache else None,
         )
+        warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
+        image_chw = [int(side) for side in model["input"][0]["dims"]]  # protobuf's own JSON has strings here
+        for batch_size in (1, model["max_batch_size"]) * warmup_batches:
+            self.engine.run(np.zeros((batch_size, *image_chw), np.float32))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches = [pb_utils.get_input_tensor_by_name(request, "pixels_nchw").as_numpy() for request in requests]

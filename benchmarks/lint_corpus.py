@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Ask the real tritonserver about every seeded defect, and write down what it did; then the table of rules in docs/."""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from slipway.contract.cli import run
+from slipway.contract.manifest import versions
+
+ROOT = Path(__file__).parents[1]
+RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.md"
+LIBRARIES = ("nvidia-pytriton", "nvidia-dali-cuda130", "openvino", "protobuf", "tritonclient")
+EPILOG = """example:
+  benchmarks/lint_corpus.py                          everything; about 20 minutes on two cores
+  benchmarks/lint_corpus.py --only version-01        one defect, and the others as they were recorded
+  benchmarks/lint_corpus.py --page-only              docs/lint.md anew, from what was recorded
+
+Each defect gets a copy of a good repository and a tritonserver of its own: does it load, and does it then answer as the
+good one does, for all outputs, each alone, and many requests at once? Where luck has a part, five servers, and clients
+that give up. Defects of the gpu lane are
+listed and not tried: the server of the cpu lane has neither backend."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    sys.path.insert(0, str(ROOT / "tests"))
+    from lint_corpus import good  # not at the top: --help needs no library
+    from lint_defects import RECORDED
+    from lint_server import version
+
+    known = {defect.name for defect in RECORDED}
+    unknown = sorted(set(arguments.only or ()) - known)
+    if unknown:
+        sys.exit(f"{', '.join(unknown)}: no such defect; there are {', '.join(sorted(known))}")
+    recorded = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"defects": {}}
+    if not arguments.page_only:
+        chosen = [defect for defect in RECORDED if not arguments.only or defect.name in arguments.only]
+        recorded = {name: entry for name, entry in recorded["defects"].items() if name in known and arguments.only}
+        recorded |= dict(observations(chosen))
+        recorded = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {"tritonserver": version(good("example")), **versions(LIBRARIES)},
+            "counts": dict(sorted(Counter(entry["server"] for entry in recorded.values()).items())),
+            "defects": dict(sorted(recorded.items())),
+        }
+        arguments.out.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
+    arguments.page.write_text(page(recorded))
+    if arguments.json:
+        print(json.dumps({"out": str(arguments.out), "page": str(arguments.page), "counts": recorded["counts"]}))
+
+
+def observations(chosen: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the server does with each defect, or that it was not asked."""
+    from lint_corpus import good
+    from lint_server import answers
+    from tqdm import tqdm
+
+    expected: dict[str, Any] = {}
+    for defect in tqdm(chosen, desc="defects", unit="server", disable=not sys.stderr.isatty()):
+        entry: dict[str, Any] = {"rule": defect.rule, "repository": defect.base}
+        if defect.served and defect.base not in expected:
+            expected[defect.base] = answers(good(defect.base))
+        seen = observed(defect, expected[defect.base]) if defect.served else {"server": "unseen"}
+        yield defect.name, entry | seen
+
+
+def observed(defect: Any, expected: Any) -> dict[str, Any]:
+    """What became of it; where luck has a part, the worst of each run and how often it was so."""
+    from lint_server import observe
+
+    with tempfile.TemporaryDirectory(prefix="lint-corpus-") as folder:
+        repository = defect.make(Path(folder) / "repository")
+        runs = [asdict(observe(repository, expected, give_up=defect.runs > 1)) for _ in range(defect.runs)]
+    first = {key: value for key, value in runs[0].items() if value}
+    if defect.runs == 1:
+        return first
+    worst = Counter(_worst(run["on_request"]) for run in runs)
+    return {
+        **first,
+        "runs": len(runs),
+        "on_request": [f"{n} of {len(runs)}: {what}" for what, n in worst.most_common()],
+    }
+
+
+def _worst(differences: tuple[str, ...]) -> str:
+    from lint_server import DIED, HANGS
+
+    said = " ".join(differences)
+    return next((word for word in (DIED, HANGS) if word in said), "refused" if said else "answered")
+
+
+WORDS = {
+    "refuses": "refuses it and says so",
+    "takes": "takes it in silence",
+    "hangs": "never becomes ready, in silence",
+    "dies": "ends while it loads",
+    "unseen": "not tried: only a GPU host could",
+}
+HEAD = """# What the lint knows
+
+`build/lint.py REPOSITORY` reads the files of a model repository, on any machine, and prints what is wrong with it; the
+exit code is 1 when there is anything. Each rule below is tried on seeded defects: a good repository, changed in one
+place. What tritonserver {tritonserver} did with each of them, without automatic completion of configurations, is in
+[lint-corpus.json](../benchmarks/results/lint-corpus.json): {refuses} were refused with a message, {takes} were taken in
+silence, {hangs} left a server that is never ready, {dies} ended it while it loaded, and {unseen} were not tried, since
+only a host with a GPU could. Written by `benchmarks/lint_corpus.py`.
+"""
+
+
+def page(recorded: dict[str, Any]) -> str:
+    """docs/lint.md: each rule, what goes wrong, and what the server did about it."""
+    from slipway.lint.rules import GROUPS
+
+    counts = Counter(recorded["counts"])
+    parts = [HEAD.format(**recorded["versions"], **{word: counts[word] for word in WORDS})]
+    for title, rules in GROUPS.items():
+        parts.append(f"## {title}\n\n| rule | what goes wrong | what the server does |\n| --- | --- | --- |")
+        for name, rule in rules.items():
+            entries = [entry for entry in recorded["defects"].values() if entry["rule"] == name]
+            parts[-1] += f"\n| `{name}` | {rule.goes_wrong} | {_server(rule.server, entries)} |"
+        parts[-1] += "\n"
+    return "\n".join(parts)
+
+
+def _server(word: str, entries: list[dict[str, Any]]) -> str:
+    seen = Counter(entry["server"] for entry in entries)
+    text = WORDS[word] if len(seen) == 1 else "; ".join(f"{WORDS[word]} ({seen[word]})" for word in WORDS if seen[word])
+    asked = [difference for entry in entries for difference in entry.get("on_request", ())]
+    asked = sorted((said for said in asked if not said.endswith("is not there")), key=_rank)
+    return f"{text or 'not tried'}{'; when asked: ' if asked else ''}{_short(asked[0]) if asked else ''}"
+
+
+def _rank(difference: str) -> int:
+    """The worst first."""
+    words = ("the server died", "never answered", "deadlock")
+    return next((n for n, word in enumerate(words) if word in difference), len(words) + (": answers " in difference))
+
+
+def _short(difference: str) -> str:
+    """One cell of the table; steps are called by their content, which is of no interest there."""
+    text = re.sub(r"_[0-9a-f]{12}|\[request id: <id_unknown>\] ", "", difference.replace("|", "/"))
+    return text if len(text) < 160 else f"{text[:160].rpartition(' ')[0]} …"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", metavar="DEFECT", help="these alone; the others stay as they were recorded"
+    )
+    parser.add_argument("--out", type=Path, default=RESULT, help="default: %(default)s")
+    parser.add_argument("--page", type=Path, default=PAGE, help="default: %(default)s")
+    parser.add_argument("--page-only", action="store_true", help="no server: the page anew from --out")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

@@ -1,0 +1,88 @@
+"""Do all who know a tensor of an ensemble agree on its type, its size, and whether it comes in batches?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slipway.lint.finding import Findings
+from slipway.lint.models import Model, type_name
+from slipway.lint.tensors import fits
+
+
+@dataclass(frozen=True)
+class End:
+    """A tensor, as one of those that know it describes it."""
+
+    field: str
+    """Of the ensemble, where it says that this one knows it."""
+    who: str
+    type: str
+    dims: tuple[int, ...]
+    batched: bool
+
+    @classmethod
+    def of(cls, field: str, who: str, config: Any, tensor: Any) -> "End":
+        return cls(field, who, type_name(tensor), tuple(tensor.dims), config.max_batch_size > 0)
+
+    def __str__(self) -> str:
+        return f"{self.type.removeprefix('TYPE_')} {list(self.dims)}"
+
+    @property
+    def full(self) -> tuple[int, ...]:
+        """With the batch."""
+        return (-1, *self.dims) if self.batched else self.dims
+
+
+def check_agreement(model: Model, models: Mapping[str, Model]) -> Findings:
+    """Each tensor as its maker gives it, against each who takes it."""
+    made, taken = _ends(model, models)
+    mixed = False
+    for name, taker in taken:
+        maker = made.get(name)
+        if maker is None:
+            continue
+        reason = f"{name}: {taker.who} takes {taker}, and {maker.who} gives {maker}"
+        if taker.type != maker.type:
+            yield model.finding("type-differs", taker.field, reason, "let both say the same type")
+        elif not fits(taker.full, maker.full) and not fits(taker.dims, maker.dims):
+            yield model.finding("dims-differ", taker.field, reason, "let both say the same size")
+        elif not fits(taker.full, maker.full) and not mixed:
+            mixed = True  # once is enough: it is so of all tensors of a step
+            one, other = (maker, taker) if maker.batched else (taker, maker)
+            reason = (
+                f"{name}: {one.who} works in batches, and {other.who} (max_batch_size 0) takes {other} and no batch"
+            )
+            yield model.finding("batches-mixed", taker.field, reason, "give both a max_batch_size, or neither")
+
+
+def _ends(model: Model, models: Mapping[str, Model]) -> tuple[dict[str, End], list[tuple[str, End]]]:
+    """Of each tensor its maker, and everybody who takes one."""
+    config = _as_the_steps_see_it(model.config)
+    made = {tensor.name: End.of("input", "the request", config, tensor) for tensor in config.input}
+    taken: list[tuple[str, End]] = []
+    for index, step in enumerate(config.ensemble_scheduling.step):
+        target = models.get(step.model_name)
+        if target is None or target.problem:
+            continue
+        field = f"ensemble_scheduling.step[{index}]"
+        inputs = {tensor.name: tensor for tensor in target.config.input}
+        outputs = {tensor.name: tensor for tensor in target.config.output}
+        for inner in sorted(inputs.keys() & set(step.input_map)):
+            end = End.of(f"{field}.input_map[{inner!r}]", target.name, target.config, inputs[inner])
+            taken.append((step.input_map[inner], end))
+        for inner in sorted(outputs.keys() & set(step.output_map)):
+            end = End.of(f"{field}.output_map[{inner!r}]", target.name, target.config, outputs[inner])
+            made.setdefault(step.output_map[inner], end)
+    for index, tensor in enumerate(config.output):
+        taken.append((tensor.name, End.of(f"output[{index}]", "the ensemble", config, tensor)))
+    return made, taken
+
+
+def _as_the_steps_see_it(config: Any) -> Any:
+    """An ensemble's own reshapes done."""
+    seen = type(config)()
+    seen.CopyFrom(config)
+    for tensor in (*seen.input, *seen.output):
+        if tensor.HasField("reshape"):
+            tensor.dims[:] = tensor.reshape.shape
+    return seen

@@ -1,0 +1,109 @@
+"""What `lane.json` promises: its ensembles are there, clients find the tensors they know, and nothing lies idle."""
+
+import math
+from typing import Any
+
+import numpy as np
+from tritonclient.utils import triton_to_np_dtype
+
+from slipway.lint.ensembles import Wiring
+from slipway.lint.finding import Finding, Findings
+from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, listed, type_name
+
+IMAGE = {"IMAGE": "STRING"}
+ANSWER = {"LABEL": "STRING", "SCORE": "FP32", "CLASS_ID": "INT32", "STATUS": "INT32", "BUNDLE": "STRING"}
+FULL = {"PROBABILITY": "FP32", "EMBEDDING": "FP32"}
+
+
+def check_interface(repository: Repository) -> Findings:
+    """Needs a lane."""
+    lane = repository.lane
+    assert lane is not None
+    if not lane.classifiers:
+        yield Finding("", "lane.json", "classifiers", "names no classifier", AGAIN, "lane-empty")
+    for name, classifiers in lane.ensembles.items():
+        if name not in repository.models:
+            reason = f"lane.json names {listed(classifiers)}, and no such ensemble is here"
+            yield Finding(name, name, "", reason, AGAIN, "ensemble-missing")
+            continue
+        model = repository.models[name]
+        if model.problem is None and model.backend == ENSEMBLE:
+            full = FULL if name.endswith("_full") and name not in lane.multi else {}
+            prefixes = [f"{classifier}." for classifier in classifiers] if name in lane.multi else [""]
+            yield from _tensors(
+                model, {f"{p}{tensor}": kind for p in prefixes for tensor, kind in (ANSWER | full).items()}
+            )
+            yield from _chain(model)
+    for name in repository.ensembles.keys() - lane.ensembles.keys():
+        reason = "an ensemble of no classifier that lane.json names"
+        yield repository.models[name].finding("ensemble-unnamed", "", reason, AGAIN, file="config.pbtxt")
+    used = {step for steps in repository.ensembles.values() for step in steps}
+    for name, model in repository.models.items():
+        if not lane.kept and name not in used and name not in repository.ensembles and model.backend:
+            reason = "no ensemble has this step, and lane.json keeps no older bundle: it takes memory for nothing"
+            yield model.finding("step-unused", "", reason, "remove the folder, or assemble again")
+        yield from _memory(model, lane.shm_default_bytes)
+
+
+def _tensors(model: Model, outputs: dict[str, str]) -> Findings:
+    for side, expected, tensors in (("input", IMAGE, model.config.input), ("output", outputs, model.config.output)):
+        found = {tensor.name: type_name(tensor).removeprefix("TYPE_") for tensor in tensors}
+        for name in expected.keys() - found.keys():
+            yield model.finding("public-tensors", side, f"no {name}, which clients ask for", AGAIN)
+        for name in found.keys() - expected.keys():
+            yield model.finding("public-tensors", side, f"{name}, which no client knows", AGAIN)
+        for name in sorted(found.keys() & expected.keys()):
+            if found[name] != expected[name]:
+                reason = f"{name} is {found[name]}, and clients expect {expected[name]}"
+                yield model.finding("public-tensors", side, reason, AGAIN)
+    sizes = {tensor.name: list(tensor.dims) for tensor in (*model.config.input, *model.config.output)}
+    for name, dims in sizes.items():
+        kind = name.rpartition(".")[2]
+        expected_dims = (
+            [1] if kind in ("IMAGE", "STATUS", "BUNDLE") else sizes.get(name.removesuffix(kind) + "LABEL", [])
+        )
+        if kind in {*IMAGE, *ANSWER} and expected_dims and dims != expected_dims:
+            yield model.finding("public-tensors", name, f"{dims}, and it is {expected_dims} by contract", AGAIN)
+
+
+def _chain(model: Model) -> Findings:
+    wiring = Wiring.of(model.config)
+    for index, tensor in enumerate(model.config.output):
+        maker = wiring.steps[wiring.made_by[tensor.name]].model_name if tensor.name in wiring.made_by else "post_"
+        if not maker.startswith("post_"):
+            reason = f"{tensor.name} comes from {maker}, which knows nothing of refused images"
+            yield model.finding("public-from-a-step", f"output[{index}]", reason, "let the post step hand it on")
+    for index, step in enumerate(wiring.steps):
+        field = f"ensemble_scheduling.step[{index}]"
+        beside = [wiring.steps[other].model_name for other in wiring.in_parallel(index) if other < index]
+        if beside:
+            reason = f"{step.model_name} runs beside {listed(beside)}: a client that gives up ends tritonserver 2.51"
+            yield model.finding("steps-in-parallel", field, reason, "let it take a tensor of the step before")
+        if (
+            step.model_name.startswith("post_")
+            and "EMBEDDING" in step.output_map
+            and "embedding_nd" not in step.input_map
+        ):
+            reason = "EMBEDDING is asked of a step that is given no embedding_nd"
+            yield model.finding("embedding-missing", f"{field}.input_map", reason, "map embedding_nd to it")
+
+
+def _memory(model: Model, shm_bytes: int) -> Findings:
+    """One largest batch, in and out, as far as its sizes are known."""
+    if model.backend != "python":
+        return
+    tensors = (*model.config.input, *model.config.output)
+    needed = max(model.config.max_batch_size, 1) * sum(_bytes(tensor) for tensor in tensors)
+    if needed > shm_bytes:
+        reason = (
+            f"shm_default_bytes is {shm_bytes:,}, and one batch of {model.name} takes {needed:,}: it grows under load"
+        )
+        yield Finding("", "lane.json", "shm_default_bytes", reason, AGAIN, "shared-memory")
+
+
+def _bytes(tensor: Any) -> int:
+    """Of one image; 0 where a size or a type leaves it open."""
+    dtype = triton_to_np_dtype(type_name(tensor).removeprefix("TYPE_").replace("STRING", "BYTES"))
+    if dtype is None or dtype is np.object_ or -1 in tensor.dims:
+        return 0
+    return int(math.prod(tensor.dims) * np.dtype(dtype).itemsize)

@@ -1,0 +1,74 @@
+"""Values that Python source spells out, told without running it."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+
+class _Unknown:
+    def __repr__(self) -> str:
+        return "something that only running it would tell"
+
+
+UNKNOWN: Any = _Unknown()
+_DEPTH = 20
+"""Of names that stand for names; more is a circle."""
+
+
+class Literals:
+    """Constants of one file: written out, at the top of the module, or in a JSON file beside it.
+
+    `types.FLOAT` is `"FLOAT"`: the last word of a dotted name.
+    """
+
+    def __init__(self, tree: ast.Module, folder: Path) -> None:
+        self.folder = folder
+        self.names = {
+            node.targets[0].id: node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+        }
+
+    def value(self, node: ast.AST, depth: int = 0) -> Any:
+        """What `node` is, or UNKNOWN."""
+
+        def inner(node: ast.AST) -> Any:
+            return UNKNOWN if depth > _DEPTH else self.value(node, depth + 1)
+
+        value: Any = UNKNOWN
+        match node:
+            case ast.Constant(value):
+                pass
+            case ast.List(elements) | ast.Tuple(elements):
+                value = [inner(element) for element in elements]
+            case ast.Attribute(attr=word):
+                value = word
+            case ast.Name(id=name) if name in self.names:
+                value = inner(self.names[name])
+            case ast.Subscript(value=whole, slice=key):
+                value = _part(inner(whole), inner(key))
+            case ast.IfExp(test=ast.Compare(left, [ast.Eq() | ast.Is()], [right]), body=then, orelse=otherwise):
+                sides = inner(left), inner(right)
+                value = UNKNOWN if UNKNOWN in sides else inner(then if sides[0] == sides[1] else otherwise)
+            case ast.Call(func=ast.Attribute(attr="loads"), args=[read]):
+                value = self._json(read)
+        return value
+
+    def _json(self, read: ast.AST) -> Any:
+        """`json.loads((HERE / "sizes.json").read_text())`."""
+        names = [
+            node.value for node in ast.walk(read) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        files = [name for name in names if name.endswith(".json") and Path(name).name == name]
+        try:
+            return json.loads((self.folder / files[0]).read_text(encoding="utf-8")) if files else UNKNOWN
+        except (OSError, ValueError, RecursionError):
+            return UNKNOWN
+
+
+def _part(whole: Any, key: Any) -> Any:
+    try:
+        return UNKNOWN if whole is UNKNOWN else whole[key]
+    except (TypeError, KeyError, IndexError):
+        return UNKNOWN

@@ -1,0 +1,143 @@
+"""The `model.py` of a Python step, read and never run: its class, its imports, the files and parameters it needs."""
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from slipway.lint.finding import Findings
+from slipway.lint.models import AGAIN, Model, Repository
+
+STEP = "TritonPythonModel"
+_FILE = re.compile(r"[\w.-]+\.(json|txt|onnx|py|plan|xml|bin)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one file of Python shows of itself."""
+
+    problem: str
+    """Why it is no Python; then nothing else is known."""
+    siblings: frozenset[str] = frozenset()
+    """Modules that it imports from its own folder."""
+    classes: frozenset[str] = frozenset()
+    has_step: bool = False
+    """Whether `TritonPythonModel` is one of them, or may come from elsewhere."""
+    executes: bool = True
+    """False: its step has no `execute`, and inherits none."""
+    files: frozenset[str] = frozenset()
+    """`"labels.txt"` of `here / "labels.txt"`."""
+    parameters: frozenset[tuple[str, bool]] = frozenset()
+    """`"threads"` of `parameters["threads"]["string_value"]`, and whether `int()` stands around it."""
+
+
+def check_python_step(model: Model, repository: Repository) -> Findings:
+    """What keeps a step from loading, as far as its code shows it."""
+    name = model.config.default_model_filename or "model.py"
+    if not (model.files / name).is_file():
+        return  # said of the layout
+    paths = sorted(path for path in model.files.glob("*.py") if path.is_file())
+    sources = {path.name: read_source(path.read_bytes()) for path in paths}
+    for file, source in sources.items():
+        where = f"{model.files.name}/{file}"
+        if source.problem:
+            yield model.finding("python-syntax", "", source.problem, "correct the file", file=where)
+        for sibling in sorted(source.siblings):
+            if not any(path.name.partition(".")[0] == sibling for path in model.files.iterdir()):
+                reason = f"imports .{sibling}, and {sibling}.py is not beside it"
+                yield model.finding("python-import", "", reason, AGAIN, file=where)
+    if name in sources and not sources[name].problem:
+        yield from _step(model, f"{model.files.name}/{name}", sources[name], ours=repository.lane is not None)
+
+
+def _step(model: Model, where: str, source: Source, *, ours: bool) -> Findings:
+    if not source.has_step:
+        reason = f"no class {STEP}, only {', '.join(sorted(source.classes)) or 'none'}"
+        yield model.finding("python-class", "", reason, "call it so", file=where)
+    elif not source.executes:
+        reason = f"{STEP} has no execute: the step loads, and fails every request"
+        yield model.finding("python-execute", "", reason, "write execute(self, requests)", file=where)
+    if ours:  # these write it in one way only
+        yield from _needs(model, where, source)
+
+
+def _needs(model: Model, where: str, source: Source) -> Findings:
+    for name in sorted(source.files):
+        if not (model.files / name).is_file():
+            file = f"{model.files.name}/{name}"
+            yield model.finding("step-file-missing", "", f"{where} reads it, and it is not there", AGAIN, file=file)
+    for name, counts in sorted(source.parameters):
+        field, given = f"parameters[{name!r}]", model.parameter(name)
+        if not given:
+            yield model.finding("parameter-missing", field, f"{where} reads it, and it is not there", AGAIN)
+        elif counts and not re.fullmatch(r"-?\d+", given):
+            yield model.finding("parameter-number", field, f"{given!r}, and {where} reads a whole number", "write one")
+        elif counts and name.endswith("threads") and int(given) < 1:
+            reason = f"{given} threads: DALI refuses that, and OpenVINO takes every processor for 0"
+            yield model.finding("parameter-threads", field, reason, "write 1 or more")
+
+
+def parse(data: bytes) -> ast.Module | str:
+    """The tree, or why there is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other people's escape sequences
+            return ast.parse(data)
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f"{type(error).__name__}: {error}"[:200]
+
+
+@lru_cache(maxsize=1024)
+def read_source(data: bytes) -> Source:
+    """A fleet holds the same few files many times."""
+    tree = parse(data)
+    if isinstance(tree, str):
+        return Source(tree)
+    nodes = list(ast.walk(tree))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    beside = [node for node in imports if node.level == 1]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    step = classes.get(STEP)
+    methods = {node.name for node in step.body if isinstance(node, ast.FunctionDef)} if step is not None else set()
+    return Source(
+        problem="",
+        siblings=frozenset(
+            [node.module.partition(".")[0] for node in beside if node.module]
+            + [alias.name for node in beside if not node.module for alias in node.names if alias.name != "*"]
+        ),
+        classes=frozenset(classes),
+        has_step=bool(
+            {STEP, "*"} & {*classes, *names, *(alias.asname or alias.name for i in imports for alias in i.names)}
+        ),
+        executes=step is None or "execute" in methods or bool(step.bases),
+        files=frozenset(_named_files(nodes)),
+        parameters=frozenset(_parameters(nodes)),
+    )
+
+
+def _named_files(nodes: list[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            name = node.right.value
+            if isinstance(name, str) and _FILE.fullmatch(name):
+                yield name
+
+
+def _parameters(nodes: list[ast.AST]) -> Iterator[tuple[str, bool]]:
+    calls = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "int"]
+    numbers = {id(argument) for call in calls for argument in call.args}
+    for node in nodes:
+        if isinstance(node, ast.Subscript) and _key(node) == "string_value" and isinstance(node.value, ast.Subscript):
+            name = _key(node.value)
+            if name is not None:
+                yield name, id(node) in numbers
+
+
+def _key(node: ast.Subscript) -> str | None:
+    value = node.slice.value if isinstance(node.slice, ast.Constant) else None
+    return value if isinstance(value, str) else None

@@ -1,0 +1,61 @@
+"""Where an ensemble may refuse a request: at its first step, and nowhere else.
+
+A step that refuses while another step of the same request runs leaves tritonserver 2.51 with a request that never
+ends (triton-inference-server/core#466). A later step that refuses throws away the work of those before it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from slipway.lint.ensembles import Wiring
+from slipway.lint.finding import Findings
+from slipway.lint.models import ENSEMBLE, Repository, listed, proto
+
+REMEDIES = {
+    "queue-in-a-branch": "remove it here, and bound the queue of the ensemble's first step",
+    "queue-not-first": "remove it here, and bound the queue of the ensemble's first step",
+    "queue-limit": "remove it, and let requests time out there (default_timeout_microseconds)",
+}
+FIRST_STEP_MAY_HAVE_A_LIMIT = True
+"""docs/adr/0026 wants one. False makes `max_queue_size` of a first step a finding too: with it, 48 gRPC clients at once
+that gave up after 3 to 50 ms ended the server in 21 of 27 runs (without it, or with a time-out in its place, in none of
+9 each; over HTTP in none of 9)."""
+
+
+def check_queues(repository: Repository) -> Findings:
+    """Of every ensemble, each step that may refuse, and whether it stands where it may."""
+    for name in repository.ensembles:
+        wiring = Wiring.of(repository.models[name].config)
+        for index, step in enumerate(wiring.steps):
+            target = repository.models.get(step.model_name)
+            if target is None or target.problem or target.backend == ENSEMBLE:
+                continue
+            beside = [wiring.steps[other].model_name for other in wiring.in_parallel(index)]
+            for field, what in _bounds(target.config):
+                if beside:
+                    rule, why = "queue-in-a-branch", f"{listed(beside)} runs beside it in {name}"
+                elif wiring.needs[index]:
+                    rule, why = "queue-not-first", f"in {name} it is not the first step: what was done before is lost"
+                elif field.endswith("max_queue_size") and not FIRST_STEP_MAY_HAVE_A_LIMIT:
+                    rule, why = "queue-limit", f"{name} ends the server when gRPC clients give up meanwhile"
+                else:
+                    continue
+                yield target.finding(rule, field, f"{what}, and {why}", REMEDIES[rule])
+
+
+def _bounds(config: Any) -> Iterator[tuple[str, str]]:
+    """Fields by which a step refuses a request, and in what words."""
+    batching = config.dynamic_batching
+    policies = {"default_queue_policy": batching.default_queue_policy}
+    policies |= {
+        f"priority_queue_policy[{key}]": value for key, value in sorted(batching.priority_queue_policy.items())
+    }
+    for name, policy in policies.items():
+        field = f"dynamic_batching.{name}"
+        if policy.max_queue_size:
+            yield f"{field}.max_queue_size", f"refuses a request when {policy.max_queue_size} wait"
+        if policy.default_timeout_microseconds and policy.timeout_action == proto.ModelQueuePolicy.REJECT:
+            limit_us = policy.default_timeout_microseconds
+            yield f"{field}.default_timeout_microseconds", f"refuses a request that waited {limit_us} µs"
+        if policy.allow_timeout_override and policy.timeout_action == proto.ModelQueuePolicy.REJECT:
+            yield f"{field}.allow_timeout_override", "refuses a request that waited as long as its client says"

@@ -1,0 +1,13 @@
+"""All seeded defects."""
+
+from lint_corpus import Defect
+from lint_defects_configurations import CONFIGURATIONS
+from lint_defects_ensembles import ENSEMBLES, SWITCHED_OFF, TENSORS
+from lint_defects_files import FILES
+from lint_defects_lanes import GPU, OURS
+
+CORPUS: tuple[Defect, ...] = (*CONFIGURATIONS, *TENSORS, *ENSEMBLES, *FILES, *OURS, *GPU)
+RECORDED: tuple[Defect, ...] = (*CORPUS, *SWITCHED_OFF)
+"""What the server was asked about."""
+
+__all__ = ["CORPUS", "RECORDED", "SWITCHED_OFF"]
