@@ -18,6 +18,10 @@ from slipway.contract.manifest import versions
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.md"
+SERVED = ("example", "fleet")
+"""Good repositories that the cpu lane's server loads."""
+CONTROLS = 10
+"""Times that each of them is asked as the defects are that need luck."""
 LIBRARIES = ("nvidia-pytriton", "nvidia-dali-cuda130", "openvino", "protobuf", "tritonclient")
 EPILOG = """example:
   benchmarks/lint_corpus.py                          everything; about 20 minutes on two cores
@@ -32,44 +36,45 @@ listed and not tried: the server of the cpu lane has neither backend."""
 
 def main(arguments: argparse.Namespace) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
-    from lint_corpus import good  # not at the top: --help needs no library
-    from lint_defects import RECORDED
-    from lint_server import version
+    before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"defects": {}}
+    result = before if arguments.page_only else record(arguments.only, before)
+    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    arguments.page.write_text(page(result))
+    if arguments.json:
+        print(json.dumps({"out": str(arguments.out), "page": str(arguments.page), "counts": result["counts"]}))
 
-    known = {defect.name for defect in RECORDED}
-    unknown = sorted(set(arguments.only or ()) - known)
+
+def record(only: list[str] | None, before: dict[str, Any]) -> dict[str, Any]:
+    """Everything anew, or the defects `only` and the rest as it was `before`."""
+    from lint_corpus import good
+    from lint_defects import RECORDED
+    from lint_server import answers, version
+
+    known = {defect.name: defect for defect in RECORDED}
+    unknown = sorted(set(only or ()) - known.keys())
     if unknown:
         sys.exit(f"{', '.join(unknown)}: no such defect; there are {', '.join(sorted(known))}")
-    recorded = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"defects": {}}
-    if not arguments.page_only:
-        chosen = [defect for defect in RECORDED if not arguments.only or defect.name in arguments.only]
-        recorded = {name: entry for name, entry in recorded["defects"].items() if name in known and arguments.only}
-        recorded |= dict(observations(chosen))
-        recorded = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": {"tritonserver": version(good("example")), **versions(LIBRARIES)},
-            "counts": dict(sorted(Counter(entry["server"] for entry in recorded.values()).items())),
-            "defects": dict(sorted(recorded.items())),
-        }
-        arguments.out.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
-    arguments.page.write_text(page(recorded))
-    if arguments.json:
-        print(json.dumps({"out": str(arguments.out), "page": str(arguments.page), "counts": recorded["counts"]}))
+    expected = {base: answers(good(base)) for base in SERVED}
+    chosen = [known[name] for name in only or known]
+    defects = {name: entry for name, entry in before["defects"].items() if name in known}
+    defects |= dict(observations(chosen, expected))
+    controls = before.get("good", {}) if only else {}
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"tritonserver": version(good("example")), **versions(LIBRARIES)},
+        "counts": dict(sorted(Counter(entry["server"] for entry in defects.values()).items())),
+        "good": controls or {base: several(good(base), expected[base], CONTROLS) for base in SERVED},
+        "defects": dict(sorted(defects.items())),
+    }
 
 
-def observations(chosen: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def observations(chosen: list[Any], expected: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """What the server does with each defect, or that it was not asked."""
-    from lint_corpus import good
-    from lint_server import answers
     from tqdm import tqdm
 
-    expected: dict[str, Any] = {}
     for defect in tqdm(chosen, desc="defects", unit="server", disable=not sys.stderr.isatty()):
-        entry: dict[str, Any] = {"rule": defect.rule, "repository": defect.base}
-        if defect.served and defect.base not in expected:
-            expected[defect.base] = answers(good(defect.base))
         seen = observed(defect, expected[defect.base]) if defect.served else {"server": "unseen"}
-        yield defect.name, entry | seen
+        yield defect.name, {"rule": defect.rule, "repository": defect.base, **seen}
 
 
 def observed(defect: Any, expected: Any) -> dict[str, Any]:
@@ -78,10 +83,16 @@ def observed(defect: Any, expected: Any) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(prefix="lint-corpus-") as folder:
         repository = defect.make(Path(folder) / "repository")
-        runs = [asdict(observe(repository, expected, give_up=defect.runs > 1)) for _ in range(defect.runs)]
+        if defect.runs > 1:
+            return several(repository, expected, defect.runs)
+        return {key: value for key, value in asdict(observe(repository, expected)).items() if value}
+
+
+def several(repository: Path, expected: Any, count: int) -> dict[str, Any]:
+    from lint_server import observe
+
+    runs = [asdict(observe(repository, expected, give_up=True)) for _ in range(count)]
     first = {key: value for key, value in runs[0].items() if value}
-    if defect.runs == 1:
-        return first
     worst = Counter(_worst(run["on_request"]) for run in runs)
     return {
         **first,

@@ -280,6 +280,8 @@ def _png_damage() -> _Cases:
     yield "PNG with a bad data checksum", flipped(png, after_data - 1), {CORRUPT}
     yield "PNG with flipped data", flipped(png, data_at + 100), {CORRUPT}
     yield "PNG with half of its data", png[:data_at] + png_chunk(b"IDAT", half) + png[after_data:], JUDGED_BY_DECODER
+    mended = png_chunk(b"IDAT", flipped(png[data_at + 8 : after_data - 4], 100, 200))
+    yield "PNG with flipped data and a right checksum", png[:data_at] + mended + png[after_data:], JUDGED_BY_DECODER
     # DALI 2.4 takes ten seconds and four gigabytes for this one.
     yield "PNG chunk of 4 GiB", png[:33] + b"\xff\xff\xff\xff" + png[37:], {CORRUPT}
     yield "PNG of 100,000 chunks", png[:33] + png_chunk(b"teSt", b"") * 100_000 + png[33:], {CORRUPT}
@@ -345,6 +347,8 @@ def _webp() -> _Cases:
     yield "WebP cut", lossy[: len(lossy) // 2], {CORRUPT}
     half = lossy[8 : len(lossy) // 2]
     yield "WebP cut, with its length mended", b"RIFF" + struct.pack("<I", len(half)) + half, {CORRUPT}
+    ((chunk, pixels),) = webp_chunks(lossy)
+    yield "WebP cut, with all its lengths mended", webp_file((chunk, pixels[: len(pixels) // 2])), JUDGED_BY_DECODER
     yield "lossless WebP of 16384x16384", lossless[:21] + b"\xff\xff\xff\x0f" + lossless[25:], {TOO_LARGE}
     yield "lossy WebP of 16383x16383", lossy[:26] + b"\xff\x3f\xff\x3f" + lossy[30:], {TOO_LARGE}
     yield "animated WebP of 16M x 16M", animated[:24] + b"\xff" * 6 + animated[30:], {TOO_LARGE}

@@ -1,10 +1,10 @@
 """All seeded defects."""
 
-from lint_corpus import Defect
 from lint_defects_configurations import CONFIGURATIONS
 from lint_defects_ensembles import ENSEMBLES, SWITCHED_OFF, TENSORS
 from lint_defects_files import FILES
 from lint_defects_lanes import GPU, OURS
+from seeded_defects import Defect
 
 CORPUS: tuple[Defect, ...] = (*CONFIGURATIONS, *TENSORS, *ENSEMBLES, *FILES, *OURS, *GPU)
 RECORDED: tuple[Defect, ...] = (*CORPUS, *SWITCHED_OFF)

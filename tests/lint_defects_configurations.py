@@ -16,7 +16,7 @@ from lint_changes import (
     transcode,
     warmup,
 )
-from lint_corpus import ENGINE, FIRST, ONE, POST, Defect, broken
+from seeded_defects import ENGINE, FIRST, ONE, POST, Defect, broken
 from tritonclient.grpc import model_config_pb2 as pb
 
 ENVIRONMENT = 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }'

@@ -17,7 +17,7 @@ from lint_changes import (
     step_of,
     tensor,
 )
-from lint_corpus import ENGINE, FIRST, FULL, ONE, POST, Defect, broken
+from seeded_defects import ENGINE, FIRST, FULL, ONE, POST, Defect, broken
 
 BESIDE_EACH_OTHER = all_of(
     remap("page", "shades engine", "input", "after", None), remap("page", "colours post", "output", "PROBABILITY", None)

@@ -16,7 +16,7 @@ from lint_changes import (
     set_on,
     version,
 )
-from lint_corpus import FULL, POST, Defect, broken
+from seeded_defects import FULL, POST, Defect, broken
 
 FILES: tuple[Defect, ...] = (
     *broken("config-missing", "logs/config.pbtxt", folder_beside_the_models=at_root("logs/a.log", "x")),

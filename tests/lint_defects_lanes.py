@@ -19,7 +19,7 @@ from lint_changes import (
     set_dims,
     set_on,
 )
-from lint_corpus import Defect, broken
+from seeded_defects import Defect, broken
 from tritonclient.grpc import model_config_pb2 as pb
 
 OTHER_BUNDLE = f"{'0' * 64}\n"

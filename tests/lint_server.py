@@ -28,9 +28,11 @@ from slipway.lint.rules import Server as Word
 from slipway.serving import Ports
 from slipway.serving.binary import find_tritonserver
 
-READY_S, ANSWER_S, GIVE_UP_S = 25.0, 4.0, 0.003
+READY_S, ANSWER_S = 25.0, 4.0
 AT_ONCE = 48
 """Requests of a burst: more than wait anywhere by design."""
+GIVE_UP_S, GIVE_UP_ROUNDS = (0.003, 0.02, ANSWER_S), 8
+"""Deadlines in turn, and bursts of them, of clients that do not all wait for an answer."""
 Answers = dict[str, dict[str, Any]]
 """Ensemble to output to rows; `LABELS` is what Triton's classification extension says of PROBABILITY."""
 
@@ -257,8 +259,11 @@ def _burst(server: Running, name: str, outputs: list[str], *, give_up: bool) -> 
         if failures:
             worst = next((word for word in (DIED, HANGS) if word in failures), failures[0])
             yield f"{name}, {AT_ONCE} at once: {len(failures)} not answered, {worst}"
-        if give_up and DIED in pool.map(one, [GIVE_UP_S] * AT_ONCE):
-            yield f"{name}, {AT_ONCE} clients that give up: {DIED}"
+        for _ in range(GIVE_UP_ROUNDS if give_up else 0):
+            outcomes = list(pool.map(one, (GIVE_UP_S * AT_ONCE)[:AT_ONCE]))
+            if DIED in outcomes or server.process.poll() is not None:
+                yield f"{name}, clients that give up: {DIED}"
+                return
 
 
 def _same(given: Any, good: Any) -> bool:

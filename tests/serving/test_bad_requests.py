@@ -79,10 +79,11 @@ def post(server: Any, request: ModelInferRequest) -> tuple[int, bytes]:
         }
         for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True)
     ]
-    outputs = [{"name": output.name} for output in request.outputs]
-    described = (
-        {"inputs": tensors} | ({"id": request.id} if request.id else {}) | ({"outputs": outputs} if outputs else {})
-    )
+    described: dict[str, Any] = {"inputs": tensors}
+    if request.id:
+        described["id"] = request.id
+    if request.outputs:
+        described["outputs"] = [{"name": output.name} for output in request.outputs]
     description = json.dumps(described).encode()
     version = f"/versions/{request.model_version}" if request.model_version else ""
     connection = http.client.HTTPConnection("127.0.0.1", server.ports.http, timeout=30)
@@ -198,16 +199,18 @@ def test_an_output_that_is_asked_for_twice_is_given_once(server: Any, send: Any)
     assert (status, body.count(b'"LABEL"')) == (200, 1)
 
 
-@pytest.mark.parametrize(
-    "request_id", ["two\nlines\r\nX: y", "x" * 1_000_000, "\x00", "🖼" * 1000], ids=["lines", "1 MB", "NUL", "emoji"]
-)
+ODD_IDS = {"lines": "two\nlines\r\nX: y", "1 MB": "x" * 1_000_000, "NUL": "\x00", "emoji": "🖼" * 1000}
+
+
+@pytest.mark.parametrize("request_id", ODD_IDS.values(), ids=ODD_IDS.keys())
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_an_odd_request_id_changes_nothing(server: Any, send: Any, request_id: str, protocol: str) -> None:
     good = message(IMAGE, id=request_id, outputs=["LABEL"])
     answer = send(good).raw_output_contents[-1] if protocol == "grpc" else post(server, good)[1]
     assert b"red" in answer
-    wrong = message(*WRONG_INPUTS["rank 1"][0], id=request_id)
-    assert "unexpected shape" in error_of(server, send, protocol, wrong)
+    error = error_of(server, send, protocol, message(*WRONG_INPUTS["rank 1"][0], id=request_id))
+    # The server repeats the id in its error, which then is more than gRPC takes.
+    assert "unexpected shape" in error or (protocol == "grpc" and "metadata size exceeds" in error)
 
 
 def test_client_deadlines_of_one_to_four_milliseconds_are_survived(server: Any) -> None:
@@ -229,7 +232,7 @@ def test_client_deadlines_of_one_to_four_milliseconds_are_survived(server: Any) 
     with ThreadPoolExecutor(4) as pool:
         failures = [failure for failures in pool.map(impatient, range(4)) for failure in failures]
     assert failures, "some deadlines were missed, or nothing is tested here"
-    assert set(failures) == {"Deadline Exceeded"}
+    assert {"Deadline Exceeded" in failure for failure in failures} == {True}, set(failures)
 
 
 def test_http_clients_that_wait_one_to_four_milliseconds_are_survived(server: Any) -> None:
@@ -329,11 +332,10 @@ def test_data_in_lists_in_each_other_is_taken_as_the_image_that_it_holds(server:
     assert _status(server, nested, {}) == UNSUPPORTED
 
 
-@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}], ids=["empty", "empty gzip"])
-def test_an_empty_http_body_is_an_empty_image(server: Any, headers: dict[str, str]) -> None:
-    """Triton 2.51 takes a body without JSON for the one input, and one that does not unpack for an empty one."""
-    assert _status(server, b"", headers) == EMPTY
-    assert _status(server, b"abc" * 100, {"Content-Encoding": "gzip"}) == EMPTY
+@pytest.mark.parametrize("body", [b"", b"abc" * 100], ids=["nothing", "no gzip"])
+def test_an_http_body_of_nothing_is_an_empty_image(server: Any, body: bytes) -> None:
+    """Triton 2.51 takes a body without JSON for the one input, and what it cannot unpack for nothing."""
+    assert _status(server, body, {"Content-Encoding": "gzip"} if body else {}) == EMPTY
 
 
 def _status(server: Any, body: bytes, headers: dict[str, str]) -> int:

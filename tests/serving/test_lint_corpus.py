@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from lint_corpus import good
 from lint_defects import RECORDED
 from lint_server import Answers, answers, observe
+from seeded_defects import good
 
 from slipway.lint import lint
 

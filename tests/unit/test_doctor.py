@@ -9,8 +9,8 @@ import openvino
 import pytest
 from colours import COLOURS, contents
 from conftest import run_script
-from lint_corpus import good, model
 from plans import stand_in_plan
+from seeded_defects import good, model
 
 from slipway.contract import Bundle, Manifest
 from slipway.contract.manifest import hashes

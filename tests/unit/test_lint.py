@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from colours import contents, copy_colours
 from conftest import run_script
-from lint_corpus import EXAMPLE, Base, Defect, good
 from lint_defects import CORPUS, RECORDED, SWITCHED_OFF
+from seeded_defects import EXAMPLE, Base, Defect, good
 
 from slipway.lint import RULES, lint, queues
 from slipway.lint.rules import GROUPS

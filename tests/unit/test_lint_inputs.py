@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lint_corpus import good
+from seeded_defects import good
 
 from slipway.lint import lint
 from slipway.lint.literals import UNKNOWN, Literals
