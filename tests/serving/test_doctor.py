@@ -49,18 +49,17 @@ def in_config(old: str, new: str) -> Callable[[Path], object]:
     return change
 
 
-NOT_THERE = "not available or ambiguous"
 BROKEN: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     "raises": ("post", lambda step: (step / "1/model.py").write_text(RAISES), "the dog ate", "the dog ate the labels"),
     "fails on an image": ("engine", lambda step: (step / "1/model.py").write_text(FAILS), "no answer", "no answer"),
-    "missing step": ("preprocess", shutil.rmtree, "is not in the repository", NOT_THERE),
+    "missing step": ("preprocess", shutil.rmtree, "is not in the repository", "is not in the repository"),
     "unknown field": (
         "post",
         in_config("max_batch_size", "largest_batch"),
         "largest_batch: line 2, column 1: ModelConfig has no such field",
-        NOT_THERE,
+        "failed to poll from model repository",
     ),
-    "sizes": ("engine", in_config("dims: 32\n  dims: 32", "dims: 64\n  dims: 64"), "takes FP32 [3, 64", "pixels_nchw"),
+    "sizes": ("engine", in_config("dims: 32\n  dims: 32", "dims: 64\n  dims: 64"), "takes FP32 [3, 64", "RuntimeError"),
 }
 
 
