@@ -5,6 +5,7 @@ from pathlib import Path
 
 from slipway.contract import Decision, EngineSettings, Lane, Preprocess, SpecError, read_labels
 from slipway.contract.engine import LANES
+from slipway.lint.ensembles import check_ensemble
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.interface import check_interface
 from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, ensembles, type_name
@@ -27,8 +28,11 @@ def check_chain(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, st
 
 
 def broken_links(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The same, and what `lane.json` promises, in words: the model, and what does not fit."""
-    found = [*check_interface(Repository(models, lane)), *check_chain(lane, models, hashes)]
+    """What keeps a repository of ours from being served, whatever else is wrong with it: the model, and why."""
+    found = [model.problem for model in models.values() if model.problem is not None]
+    for name in ensembles(models):
+        found += check_ensemble(models[name], models)
+    found += [*check_interface(Repository(models, lane)), *check_chain(lane, models, hashes)]
     return [(each.model, f"{each.file.removeprefix(f'{each.model}/')}: {each.reason}") for each in found]
 
 

@@ -30,8 +30,7 @@ class Contents:
 
         Raises:
             ManifestError: it is none, or a file of it was changed.
-            ServingError: a link that does not hold, a step that is not there, or another repository took its place
-                while it was read.
+            ServingError: its models do not fit together, or another repository took its place while it was read.
         """
         written = _manifest(path)
         try:
@@ -44,12 +43,7 @@ class Contents:
         models = read_models(path)
         for model, problem in broken_links(lane, models, manifest.outputs):
             raise ServingError(f"{path / model}: {problem}; assemble the repository again")
-        contents = cls(path, lane, models, written)
-        for name, steps in contents.steps.items():
-            for step in steps:
-                if step not in models:
-                    raise ServingError(f"{path / name}: its step {step} is not in the repository; assemble it again")
-        return contents
+        return cls(path, lane, models, written)
 
     def with_own_ensembles(self, folder: Path) -> Self:
         """The same, with the ensembles copied to a private `folder`: they are needed to go back to them."""
