@@ -170,7 +170,9 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
         with (folder / "messages").open("wb") as messages:
             process = subprocess.Popen(
-                [sys.executable, "-m", "slipway.serving", str(repository), *flags, *map(str, options)],
+                # As in a terminal: a job in the background is started with Ctrl-C ignored.
+                ["env", "--default-signal=INT", sys.executable, "-m", "slipway.serving", str(repository)]
+                + [*flags, *map(str, options)],
                 env={
                     **os.environ,
                     "TMPDIR": str(folder / "tmp"),
