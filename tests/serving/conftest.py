@@ -168,11 +168,11 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         folder = tmp_path / f"launch{len(launched)}"
         (folder / "tmp").mkdir(parents=True)
         flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
+        # As in a terminal: a job in the background is started with Ctrl-C ignored.
+        python = ["env", "--default-signal=INT", sys.executable]
         with (folder / "messages").open("wb") as messages:
             process = subprocess.Popen(
-                # As in a terminal: a job in the background is started with Ctrl-C ignored.
-                ["env", "--default-signal=INT", sys.executable, "-m", "slipway.serving", str(repository)]
-                + [*flags, *map(str, options)],
+                [*python, "-m", "slipway.serving", str(repository), *flags, *map(str, options)],
                 env={
                     **os.environ,
                     "TMPDIR": str(folder / "tmp"),
