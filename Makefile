@@ -9,7 +9,7 @@ TARGETS ?= openvino tensorrt_rtx
 REPOSITORY ?= model_repository/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check engines doctor matrix lock clean
+.PHONY: help setup demo test check engines doctor matrix guard soak lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,6 +30,12 @@ doctor: setup ## what of REPOSITORY would load on this machine, and why not: mak
 
 matrix: setup ## every backbone through every compiler, written to docs/backbones.md (about 40 minutes)
 	$(BIN)/python benchmarks/backbones.py --page docs/backbones.md
+
+guard: setup ## what the guard costs and what it lets through, with scikit-image's photographs or PHOTOGRAPHS=folder (2 minutes)
+	$(BIN)/python benchmarks/guard.py $(addprefix --photographs ,$(PHOTOGRAPHS))
+
+soak: setup ## 200,000 damaged images against the real server: nothing lost, nothing grown (about 15 minutes)
+	$(BIN)/python benchmarks/soak.py
 
 check: setup ## ruff, mypy strict on src, and the direction of imports
 	$(BIN)/ruff check .

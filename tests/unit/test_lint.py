@@ -62,7 +62,8 @@ def test_every_rule_has_a_defect() -> None:
 
 
 def test_what_the_server_did_was_recorded_of_every_defect_and_is_what_its_rule_says() -> None:
-    recorded = json.loads(RESULT.read_text())["defects"]
+    record = json.loads(RESULT.read_text())
+    recorded = record["defects"]
     assert recorded.keys() == {defect.name for defect in RECORDED}
     for defect in RECORDED:
         entry = recorded[defect.name]
@@ -72,6 +73,9 @@ def test_what_the_server_did_was_recorded_of_every_defect_and_is_what_its_rule_s
         seen = {entry["server"] for entry in recorded.values() if entry["rule"] == name}
         if seen:
             assert rule.server in seen, name
+    assert all(
+        good["on_request"] == [f"{good['runs']} of {good['runs']}: answered"] for good in record["good"].values()
+    )
     words = [entry["server"] for entry in recorded.values()]
     assert words.count("takes") >= 30
     assert words.count("refuses") >= 30

@@ -17,9 +17,8 @@ REMEDIES = {
     "queue-limit": "remove it, and let requests time out there (default_timeout_microseconds)",
 }
 FIRST_STEP_MAY_HAVE_A_LIMIT = True
-"""docs/adr/0026 wants one. False makes `max_queue_size` of a first step a finding too: with it, 48 gRPC clients at once
-that gave up after 3 to 50 ms ended the server in 21 of 27 runs (without it, or with a time-out in its place, in none of
-9 each; over HTTP in none of 9)."""
+"""Specs offer it. False makes `max_queue_size` of a first step a finding too: with it, servers whose gRPC clients gave
+up under load ended (docs/adr/0026)."""
 
 
 def check_queues(repository: Repository) -> Findings:

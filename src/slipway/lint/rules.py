@@ -133,7 +133,7 @@ _TENSORS = {
         ensemble_optional="a request without that input fails, or hangs",
         queue_in_a_branch="a refusal while another step runs: requests hang for good",
         queue_not_first="decoded images are thrown away under load",
-        queue_limit="under load, gRPC clients that give up end the server (switched off: docs/adr/0026 wants a limit)",
+        queue_limit="under load, gRPC clients that give up end the server (switched off, docs/adr/0024)",
     ),
 }
 _OURS = {

@@ -86,7 +86,8 @@ def for_decoder(encoded: bytes) -> bytes:
     """The bytes that DALI gets for an image that is `OK`: the image, but for a WebP that says it has EXIF.
 
     DALI 2.4 looks for the EXIF chunk without regard for the byte that pads a chunk of odd length, and refuses the image
-    when it finds none. So odd lengths are made even: the padding belongs to the chunk, and no chunk minds.
+    when it finds none. So odd lengths are made even: the padding belongs to the chunk, and no chunk minds. Where there
+    is no EXIF, the image no longer says so.
     """
     if not encoded.startswith(b"RIFF") or encoded[12:16] != b"VP8X" or not encoded[20] & _WEBP_EXIF:
         return encoded
@@ -292,7 +293,7 @@ _PNG_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: 
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG_ASIDE = frozenset({b"zTXt", b"iTXt", b"iCCP"})  # libpng inflates each of them, up to 8 MB, though nobody reads it
 _PNG_LARGEST_ASIDE = 8_000_000
-# What may inflate unseen: it takes as long as the largest image that is let through.
+# What may inflate unseen: one second and six, where the largest good PNG takes three and a half.
 _PNG_UNSEEN_ASIDE = 64 * _PNG_LARGEST_ASIDE
 _PNG_UNSEEN = 4 * 1024 * 1024 * _MAX_INFLATION
 
@@ -336,8 +337,8 @@ def _check_png_header(data: bytes, length: int, limits: Limits) -> tuple[int, in
 def _check_png_data(parts: list[memoryview], image_bytes: int) -> None:
     """The data can hold the image, and does not inflate to much more than it.
 
-    libpng inflates all there is: 50 seconds for the 32 MiB of a file that declares 8x8 pixels. To inflate here what
-    the decoder inflates again costs good images time, so the last 4 MiB, all of an ordinary file, pass unseen.
+    libpng inflates all there is: 46 seconds for 31 MiB in a file that declares 64x64 pixels. To inflate here what the
+    decoder inflates again costs good images time, so the last 4 MiB, all of an ordinary file, pass unseen.
     """
     left = sum(map(len, parts))
     _require(image_bytes <= left * _MAX_INFLATION)
