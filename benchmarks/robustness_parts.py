@@ -1,32 +1,33 @@
 """The parts of robustness.py: each starts a launcher, does something to it under load, and says what it saw."""
 
 import asyncio
-import json
 import os
-import shutil
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 from robustness_launcher import Launcher, launched
+from robustness_load import LIMIT_MS, run_load, saturation, seconds_to_normal
+from robustness_variants import variant
 from tqdm import tqdm
 
-from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop, rate_per_s
-from slipway.benchmark.server import Server
-from slipway.contract import Bundle, Engine, Manifest, bundle_id
-from slipway.repository import Classifier, assemble, pick_engines
+from slipway.benchmark.load import rate_per_s
+from slipway.contract import Bundle
+from slipway.repository import assemble, pick_engines
 from slipway.serving.process import stubs
 
-LIMIT_MS = 50.0
 RELOAD_RATE_PER_S, RELOADS, RELOAD_MINUTE_S = 40.0, 10, 60.0
 LADDER = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CAPACITY_S, OVERLOAD_S = 12.0, 30.0
+OVERLOAD = {"queue_timeout_ms": 20, "preferred_batch_size": 4}
 FIFTY = 50
 
 
@@ -49,10 +50,8 @@ def reload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) ->
                     took_s.append(time.monotonic() - started)
                     time.sleep(max(0.0, RELOAD_MINUTE_S / RELOADS - (time.monotonic() - started)))
 
-            thread = threading.Thread(target=switch)
-            thread.start()
-            busy.append(run_load(server, name, images, RELOAD_RATE_PER_S, RELOAD_MINUTE_S / 2, seed=seed + half))
-            thread.join()
+            with meanwhile(switch):
+                busy.append(run_load(server, name, images, RELOAD_RATE_PER_S, RELOAD_MINUTE_S / 2, seed=seed + half))
     plain_ms, reload_ms = (np.concatenate([load.block.latencies_ms for load in loads]) for loads in (quiet, busy))
     p99 = [float(np.percentile(latencies_ms, 99)) for latencies_ms in (plain_ms, reload_ms)]
     bundles = Counter(bundle for load in busy for bundle in load.bundles)
@@ -87,66 +86,83 @@ def kills_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> 
                 killed.append(time.monotonic())
                 os.kill(victims[0] if what != "server" else server.server_pid(), signal.SIGKILL)
 
-            thread = threading.Thread(target=kill)
-            thread.start()
-            load = run_load(server, classifier.name, images, RELOAD_RATE_PER_S, 20.0, seed=seed)
-            thread.join()
-        good_s = [done for sent, done in load.good if sent >= killed[0]]
+            with meanwhile(kill):
+                load = run_load(server, classifier.name, images, RELOAD_RATE_PER_S, 20.0, seed=seed)
+        good_s = [done - killed[0] for sent, done in load.good if sent >= killed[0]]
+        bad_s = [done - killed[0] for _, done in load.bad if done >= killed[0]]
         results[what] = {
-            "seconds_to_first_right_answer": min(good_s) - killed[0],
-            "seconds_until_the_last_error": max((done for done in load.bad if done >= killed[0]), default=killed[0])
-            - killed[0],
+            "seconds_to_first_right_answer": min(good_s, default=None),
+            "seconds_until_the_last_error": max(bad_s, default=0.0),
             "requests": int(load.block.latencies_ms.size),
             "lost": dict(load.block.failures),
-            "longest_wait_s": max(load.waits),
+            "longest_wait_s": load.longest_wait_s,
         }
     return results
 
 
 def overload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
-    """The highest rate with P99 under 50 ms, then 3 and 10 times that for 30 s each, then an easy load again."""
-    classifier = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
-    serving = classifier.bundle.spec.serving
-    assemble([classifier], work / "repository")
-    name, rungs = classifier.name, []
-    with launched(work / "repository", work) as server:
-        saturation_per_s = asyncio.run(saturation(server.grpc_url, name, images))
-        for share in LADDER:
-            rate = share * saturation_per_s
-            load = run_load(server, name, images, rate, CAPACITY_S, seed=seed)
-            p99_ms = float(np.percentile(load.block.latencies_ms, 99))
-            rungs.append({"rate_per_s": rate, "p99_ms": p99_ms, "failed": dict(load.block.failures)})
-        within = [rung["rate_per_s"] for rung in rungs if rung["p99_ms"] < LIMIT_MS]
-        capacity_per_s = max(within, default=rungs[0]["rate_per_s"])
-        results: dict[str, Any] = {
-            "serving": serving.model_dump(mode="json"),
-            "saturation_per_s": saturation_per_s,
-            "ladder": rungs,
-            "capacity_per_s": capacity_per_s,
-        }
-        for times in (3, 10):
-            load = run_load(server, name, images, times * capacity_per_s, OVERLOAD_S, seed=seed, deadline_ms=2000)
-            accepted_ms = load.block.latencies_ms[load.block.right]
-            over = time.monotonic()
-            after = run_load(server, name, images, 0.3 * capacity_per_s, 5.0, seed=seed + 1, warm_up_s=0)
-            late = [sent for sent, _ in load.good if sent > over]
-            results[f"{times}x"] = {
-                "offered_per_s": rate_per_s([load.block.due]),
-                "goodput_per_s": accepted_ms.size / OVERLOAD_S,
-                "goodput_share_of_capacity": accepted_ms.size / OVERLOAD_S / capacity_per_s,
-                "accepted_p50_ms": float(np.percentile(accepted_ms, 50)) if accepted_ms.size else None,
-                "accepted_p99_ms": float(np.percentile(accepted_ms, 99)) if accepted_ms.size else None,
-                "failures": dict(load.block.failures),
-                "generator_late_p99_ms": float(np.percentile(load.block.schedule_errors_ms, 99)),
-                "client_cpu_cores": load.client_cpu_cores,
-                "afterwards": {
-                    "failed": dict(after.block.failures),
-                    "p99_ms": float(np.percentile(after.block.latencies_ms, 99)),
-                    "seconds_to_normal": seconds_to_normal(after, since=over),
-                    "late_answers": len(late),
-                },
+    """Of each layout: the highest rate with P99 under 50 ms, then 3 and 10 times that for 30 s each, then an easy load.
+
+    A request that waited for `queue_timeout_ms` is refused, and is over every limit.
+    """
+    chosen = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
+    results = {}
+    for layout in ("steps", "fused"):
+        serving = chosen.serving.model_copy(update={"layout": layout, **OVERLOAD})
+        repository = work / layout
+        assemble([replace(chosen, settings=serving)], repository)
+        with launched(repository, work) as server:
+            server.give_way()
+            results[layout] = capacity(server, chosen.name, images, seed=seed) | {
+                "serving": serving.model_dump(mode="json")
             }
+            for times in (3, 10):
+                results[layout][f"{times}x"] = overloaded(
+                    server, chosen.name, images, times, results[layout]["capacity_per_s"], seed=seed
+                )
     return results
+
+
+def capacity(server: Launcher, name: str, images: Sequence[bytes], *, seed: int) -> dict[str, Any]:
+    """What a closed loop saturates at, and of shares of that, the highest that holds P99 under the limit."""
+    saturation_per_s = asyncio.run(saturation(server.grpc_url, name, images))
+    rungs = []
+    for share in LADDER:
+        load = run_load(server, name, images, share * saturation_per_s, CAPACITY_S, seed=seed)
+        p99_ms = float(np.percentile(load.block.latencies_ms, 99))
+        rungs.append({"rate_per_s": share * saturation_per_s, "p99_ms": p99_ms, "failed": dict(load.block.failures)})
+    within = [rung["rate_per_s"] for rung in rungs if rung["p99_ms"] < LIMIT_MS]
+    return {
+        "saturation_per_s": saturation_per_s,
+        "ladder": rungs,
+        "capacity_per_s": max(within, default=rungs[0]["rate_per_s"]),
+    }
+
+
+def overloaded(
+    server: Launcher, name: str, images: Sequence[bytes], times: int, capacity_per_s: float, *, seed: int
+) -> dict[str, Any]:
+    """So many times the capacity, and the easy load after its last answer."""
+    load = run_load(server, name, images, times * capacity_per_s, OVERLOAD_S, seed=seed, deadline_ms=2000)
+    accepted_ms = load.block.latencies_ms[load.block.right]
+    over_s = load.last_sent_s
+    after = run_load(server, name, images, 0.3 * capacity_per_s, 5.0, seed=seed + 1, warm_up_s=0)
+    return {
+        "offered_per_s": rate_per_s([load.block.due]),
+        "goodput_per_s": accepted_ms.size / OVERLOAD_S,
+        "goodput_share_of_capacity": accepted_ms.size / OVERLOAD_S / capacity_per_s,
+        "accepted_p50_ms": float(np.percentile(accepted_ms, 50)) if accepted_ms.size else None,
+        "accepted_p99_ms": float(np.percentile(accepted_ms, 99)) if accepted_ms.size else None,
+        "failures": dict(load.block.failures),
+        "generator_late_p99_ms": float(np.percentile(load.block.schedule_errors_ms, 99)),
+        "client_cpu_cores": load.client_cpu_cores,
+        "afterwards": {
+            "failed": dict(after.block.failures),
+            "p99_ms": float(np.percentile(after.block.latencies_ms, 99)),
+            "seconds_to_normal": seconds_to_normal(after, since_s=over_s),
+            "late_answers": sum(done > over_s for _, done in load.good),
+        },
+    }
 
 
 def fifty_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
@@ -191,134 +207,13 @@ PART_FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-class Load:
-    """What one load run saw."""
-
-    block: Block
-    client_cpu_cores: float
-
-    def __init__(self) -> None:
-        self.good: list[tuple[float, float]] = []
-        """Sent and answered, `time.monotonic()`."""
-        self.bad: list[float] = []
-        self.waits: list[float] = []
-        self.bundles: list[str] = []
-        self.mixed = 0
-
-
-def run_load(
-    launcher: Launcher,
-    model: str,
-    images: Sequence[bytes],
-    per_s: float,
-    seconds: float,
-    *,
-    seed: int,
-    deadline_ms: float = 5000.0,
-    warm_up_s: float = 1.0,
-) -> Load:
-    """Poisson arrivals of one image each; the first second is not counted."""
-    load = Load()
-    rng = np.random.default_rng(seed)
-    count, warm_up = int(per_s * (seconds + warm_up_s)), int(per_s * warm_up_s)
-    order = rng.integers(len(images), size=count)
-
-    async def offered() -> Block:
-        async with Server(launcher.grpc_url, model=model, images=images) as server:
-            scores: dict[tuple[int, str], tuple[bytes, float]] = {}
-
-            async def ask(index: int) -> str | None:
-                sent, image = time.monotonic(), int(order[index])
-                answer = await server.answer(image, deadline_s=deadline_ms / 1000)
-                load.waits.append(time.monotonic() - sent)
-                if isinstance(answer, str):
-                    load.bad.append(time.monotonic())
-                    return answer
-                load.good.append((sent, time.monotonic()))
-                bundle = answer.bundle.decode()
-                load.bundles.append(bundle)
-                # The same image from the same bundle has the same answer, whatever else was being loaded.
-                said = (answer.label, round(answer.score, 4))
-                load.mixed += scores.setdefault((image, bundle), said) != said
-                return None
-
-            return await offer(
-                poisson_schedule(count, rate_per_s=per_s, rng=rng), ask, warm_up=warm_up, deadline_ms=deadline_ms
-            )
-
-    started, cpu = time.perf_counter(), time.process_time()
-    with asyncio.Runner(loop_factory=precise_loop) as runner:
-        load.block = runner.run(offered())
-    load.client_cpu_cores = (time.process_time() - cpu) / (time.perf_counter() - started)
-    return load
-
-
-async def saturation(url: str, model: str, images: Sequence[bytes], *, clients: int = 16, seconds: float = 8) -> float:
-    """Right answers a second of a closed loop that keeps every queue filled."""
-    answered = 0
-    async with Server(url, model=model, images=images) as server:
-        over = time.monotonic() + seconds
-
-        async def client(offset: int) -> None:
-            nonlocal answered
-            index = offset
-            while time.monotonic() < over:
-                right = await server.ask(index % len(images), deadline_s=5) is None
-                answered += right
-                index += clients
-
-        await asyncio.gather(*(client(offset) for offset in range(clients)))
-    return answered / seconds
-
-
-def seconds_to_normal(load: Load, *, since: float) -> float:
-    """Until the last failure, or the last answer over the limit, of an easy load."""
-    slow = [done for sent, done in load.good if (done - sent) * 1000 > LIMIT_MS]
-    return max([done - since for done in [*slow, *load.bad]], default=0.0)
-
-
-def variant(
-    run: Path,
-    folder: Path,
-    *,
-    temperature: float,
-    name: str | None = None,
-    serving: dict[str, Any] | None = None,
-    engine_mark: str = "",
-) -> Classifier:
-    """A sealed copy of the run's bundle and chosen engine with another decision, and a graph whose hash is another."""
-    chosen = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
-    shutil.copytree(run / "bundle", folder / "bundle", ignore=shutil.ignore_patterns("manifest.json"))
-    shutil.copytree(chosen.engine.path, folder / "engine", ignore=shutil.ignore_patterns("manifest.json"))
-    for part in ("bundle", "engine"):
-        path = folder / part / "decision.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": temperature}), encoding="utf-8")
-    spec_path = folder / "bundle" / "spec.json"
-    spec = json.loads(spec_path.read_text())
-    spec |= {"name": name or spec["name"], "serving": spec["serving"] | (serving or {})}
-    spec_path.write_text(json.dumps(spec), encoding="utf-8")
-    if engine_mark:
-        mark_graph(folder / "engine", engine_mark)
-    identity = bundle_id(folder / "bundle")
-    Manifest.seal(folder / "bundle", kind="bundle", name=spec["name"], bundle=identity)
-    measured = chosen.engine.manifest.measured
-    Manifest.seal(folder / "engine", kind="engine", name=spec["name"], bundle=identity, measured=measured)
-    bundle = Bundle.open(folder / "bundle")
-    return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
-
-
-def mark_graph(engine: Path, mark: str) -> None:
-    """The same network as another file, as another training would have made it."""
-    import onnx
-
-    from slipway.contract.files import sha256_file
-
-    model = onnx.load(engine / "model.onnx")
-    model.doc_string = mark
-    onnx.save(model, engine / "model.onnx")
-    settings = json.loads((engine / "engine.json").read_text())
-    settings["graph_sha256"] = sha256_file(engine / "model.onnx")
-    (engine / "engine.json").write_text(json.dumps(settings), encoding="utf-8")
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Does `work` beside the block; what it raises is raised after the block."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        yield
+        done.result()
 
 
 def proportional_mib(server: int) -> float:

@@ -125,8 +125,9 @@ def check_model(client: Client, model: str, *, url: str, batch_size: int) -> int
 
 def ready(client: Client) -> str:
     """The classifiers that can be named: the ensembles' steps and the `_full` twins are left out."""
+    others = re.compile("(preprocess|guard|decode|engine|post|fused)_|.*_full$")
     try:
-        names = [name for name in client.models() if not re.match("(preprocess|engine|post)_|.*_full$", name)]
+        names = [name for name in client.models() if not others.match(name)]
     except ServerError as error:
         return f"the server does not list its models ({error})"
     return f"give --model one that is ready: {', '.join(sorted(names))}" if names else "no classifier is ready"

@@ -36,6 +36,20 @@ def filled(*colour: int, size: tuple[int, int] = (60, 50)) -> bytes:
 RED, GREEN, GREY = filled(220, 0, 0), filled(0, 160, 0, size=(200, 150)), filled(128, 128, 128)
 CUT = RED[: len(RED) // 2]
 
+
+@pytest.fixture(scope="module", params=["steps", "fused"])
+def either_server(
+    request: pytest.FixtureRequest,
+    start: Callable[[Path], Any],
+    assemble_colours: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    """Serves `colours` in three steps, or in one."""
+    if request.param == "steps":
+        return request.getfixturevalue("example_server")
+    return start(assemble_colours(tmp_path_factory.mktemp("fused"), serving={"layout": request.param}))
+
+
 protocols = pytest.mark.parametrize("protocol", ["grpc", "http"])
 ensembles = pytest.mark.parametrize("model", ["colours", "colours_full"])
 
@@ -43,9 +57,9 @@ ensembles = pytest.mark.parametrize("model", ["colours", "colours_full"])
 @protocols
 @ensembles
 def test_any_one_two_or_all_of_the_outputs_can_be_asked_for(
-    example_server: Any, connect: Callable[..., Any], model: str, protocol: str
+    either_server: Any, connect: Callable[..., Any], model: str, protocol: str
 ) -> None:
-    client = connect(example_server, protocol, timeout_s=5)  # a deadlock of the ensemble would be a time-out here
+    client = connect(either_server, protocol, timeout_s=5)  # a deadlock of the ensemble would be a time-out here
     names, images = OUTPUTS[model], [RED, CUT, GREEN]
     everything = client.ask(model, images)
     assert everything.keys() == names.keys(), "a client that names none gets all"
@@ -68,9 +82,9 @@ def test_any_one_two_or_all_of_the_outputs_can_be_asked_for(
     + [("colours_full", name) for name in ("embedding_nd", "logits_nc", "LABELS")],
 )
 def test_a_tensor_that_the_ensemble_does_not_have_is_refused_by_name(
-    example_server: Any, connect: Callable[..., Any], model: str, name: str, protocol: str
+    either_server: Any, connect: Callable[..., Any], model: str, name: str, protocol: str
 ) -> None:
-    client = connect(example_server, protocol, timeout_s=5)
+    client = connect(either_server, protocol, timeout_s=5)
     for outputs in ([name], ["LABEL", name]):
         with pytest.raises(InferenceServerException, match=f"unexpected inference output '{name}' for model '{model}'"):
             client.ask(model, [RED], outputs)
@@ -80,9 +94,9 @@ def test_a_tensor_that_the_ensemble_does_not_have_is_refused_by_name(
 @protocols
 @pytest.mark.parametrize("class_count", [1, 2, 3, 99])
 def test_tritons_classification_extension_names_the_labels_of_probability(
-    example_server: Any, connect: Callable[..., Any], class_count: int, protocol: str
+    either_server: Any, connect: Callable[..., Any], class_count: int, protocol: str
 ) -> None:
-    client = connect(example_server, protocol, timeout_s=5)
+    client = connect(either_server, protocol, timeout_s=5)
     classified = client.ask("colours_full", [RED, GREEN], ["PROBABILITY"], class_count=class_count)["PROBABILITY"]
     answer = client.ask("colours_full", [RED, GREEN])
     assert classified.shape == (2, min(class_count, 3))
@@ -97,9 +111,9 @@ def test_tritons_classification_extension_names_the_labels_of_probability(
 @protocols
 @ensembles
 def test_a_refused_image_has_its_status_and_nothing_else(
-    example_server: Any, connect: Callable[..., Any], model: str, protocol: str
+    either_server: Any, connect: Callable[..., Any], model: str, protocol: str
 ) -> None:
-    answer = connect(example_server, protocol).ask(model, [CUT, b"", RED, b"a cat"])
+    answer = connect(either_server, protocol).ask(model, [CUT, b"", RED, b"a cat"])
     assert answer["STATUS"][:, 0].tolist() == [CORRUPT, EMPTY, OK, UNSUPPORTED]
     bad = [0, 1, 3]
     assert (answer["LABEL"][bad] == b"").all()
@@ -113,9 +127,9 @@ def test_a_refused_image_has_its_status_and_nothing_else(
 @protocols
 @ensembles
 def test_an_answer_under_the_threshold_is_unknown_followed_by_the_candidates(
-    example_server: Any, connect: Callable[..., Any], model: str, protocol: str
+    either_server: Any, connect: Callable[..., Any], model: str, protocol: str
 ) -> None:
-    answer = connect(example_server, protocol).ask(model, [GREY, RED])
+    answer = connect(either_server, protocol).ask(model, [GREY, RED])
     assert answer["STATUS"][:, 0].tolist() == [OK, OK]
     assert answer["LABEL"][0].tolist() == [b"unknown", b"blue"]
     assert answer["CLASS_ID"][0].tolist() == [-1, 0]

@@ -59,13 +59,16 @@ def rows(answer: dict[str, Any]) -> list[tuple[Any, ...]]:
     ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["steps", "fused"])
 def merging_server(
-    start: Callable[[Path], Any], assemble_colours: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    start: Callable[[Path], Any],
+    assemble_colours: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
     """Holds requests back for 300 ms, so that eight of one image each become one dynamic batch."""
-    folder = tmp_path_factory.mktemp("merging")
-    return start(assemble_colours(folder, serving={"max_queue_delay_us": 300_000, "instances": 1}))
+    serving = {"layout": request.param, "max_queue_delay_us": 300_000, "instances": 1}
+    return start(assemble_colours(tmp_path_factory.mktemp("merging"), serving=serving))
 
 
 Merged = Callable[[list[bytes]], list[tuple[Any, ...]]]
@@ -78,7 +81,7 @@ def merged(merging_server: Any, connect: Callable[..., Any]) -> Merged:
 
     def statistics() -> tuple[int, Counter[int]]:
         models = clients[0].triton.get_inference_statistics().model_stats
-        (first,) = (model for model in models if model.name.startswith("preprocess_"))
+        (first,) = (model for model in models if model.name.startswith(("preprocess_", "fused_")))
         return first.execution_count, Counter(
             {batch.batch_size: batch.compute_infer.count for batch in first.batch_stats}
         )

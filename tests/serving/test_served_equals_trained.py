@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from slipway.contract import Bundle
+from slipway.repository import assemble, pick_engines
 
 TOLERANCE = 1e-4
 
@@ -33,9 +34,22 @@ def offline(digits: Path) -> Offline:
     return Offline(Bundle.open(run / "bundle"), rows, [(run / "data" / row["image"]).read_bytes() for row in rows])
 
 
-@pytest.fixture(params=["grpc", "http"])
-def client(request: pytest.FixtureRequest, digits_server: Any, connect: Callable[..., Any]) -> Any:
-    return connect(digits_server, request.param)
+@pytest.fixture(scope="module")
+def fused_server(digits: Path, start: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Serves the same bundle and engine with all three steps in one process."""
+    run = digits / "runs/digits"
+    classifier = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
+    settings = classifier.serving.model_copy(update={"layout": "fused"})
+    repository = tmp_path_factory.mktemp("fused") / "repository"
+    assemble([replace(classifier, settings=settings)], repository)
+    return start(repository)
+
+
+@pytest.fixture(params=["steps-grpc", "steps-http", "fused-grpc"])
+def client(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> Any:
+    layout, _, protocol = request.param.partition("-")
+    server = request.getfixturevalue("digits_server" if layout == "steps" else "fused_server")
+    return connect(server, protocol)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])

@@ -15,6 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from slipway.contract import Bundle, EngineSettings, Lane, Manifest, Preprocess
 from slipway.contract.files import sha256_file
 from slipway.repository import Classifier, assemble
+from slipway.repository.step import GUARD
 
 KINDS = ("guard", "decode", "engine", "post")
 PUBLIC = {"LABEL", "SCORE", "CLASS_ID", "STATUS", "BUNDLE"}
@@ -186,11 +187,11 @@ def test_both_lanes_offer_the_same_public_interface(repository: Path, tmp_path: 
         assert gpu.max_batch_size == cpu.max_batch_size
 
 
-@pytest.mark.parametrize("shared", ["guard.py", "dali_graph.py", "postprocess.py"])
+@pytest.mark.parametrize("shared", [*GUARD, "steps/dali_graph.py", "steps/postprocess.py"])
 def test_what_both_lanes_run_is_the_same_file(shared: str, repository: Path, tmp_path: Path) -> None:
     assemble([open_colours(COLOURS)], tmp_path / "cpu")
-    (cpu,) = (tmp_path / "cpu").rglob(shared)
-    (gpu,) = repository.rglob(shared)
+    (cpu,) = (tmp_path / "cpu").rglob(Path(shared).name)
+    (gpu,) = repository.rglob(Path(shared).name)
     assert gpu.read_bytes() == cpu.read_bytes()
 
 

@@ -79,8 +79,8 @@ def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     package = types.ModuleType("guard_step")
     package.__path__ = [str(folder)]
     monkeypatch.setitem(sys.modules, "guard_step", package)
-    for name in ("model", "guard", "guarded_batch"):
-        monkeypatch.delitem(sys.modules, f"guard_step.{name}", raising=False)
+    for path in folder.glob("*.py"):
+        monkeypatch.delitem(sys.modules, f"guard_step.{path.stem}", raising=False)
     from guard_step.model import TritonPythonModel  # type: ignore[import-not-found]
 
     return TritonPythonModel()

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from slipway.repository.step import GUARD
 from slipway.steps import guard
 from slipway.steps.guard import CORRUPT, EMPTY, OK, PLACEHOLDER, STATUS_NAMES, TOO_LARGE, UNSUPPORTED, Limits, inspect
 
@@ -128,8 +129,15 @@ def test_the_status_codes_are_those_of_the_documentation() -> None:
     assert {int(code): name.strip() for code, name in rows} == dict(enumerate(STATUS_NAMES))
 
 
-def test_the_guard_imports_the_standard_library_alone() -> None:
-    tree = ast.parse(Path(guard.__file__).read_text())
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+def test_the_guard_imports_the_standard_library_and_its_own_files_alone() -> None:
+    folder = Path(guard.__file__).parent
+    files = {path.stem: path for path in (folder / "guard.py", *folder.glob("guard_*.py"))}
+    assert {f"steps/{path.name}" for path in files.values()} == set(GUARD), "every file is copied into repositories"
+    for path in files.values():
+        for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 10))):
+            if isinstance(node, ast.Import):
+                assert {alias.name for alias in node.names} <= sys.stdlib_module_names
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                assert {node.module} <= set(files) or {alias.name for alias in node.names} <= set(files)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module in sys.stdlib_module_names

@@ -10,6 +10,8 @@ from slipway.lint.finding import Finding, Findings
 from slipway.lint.interface import check_interface
 from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, ensembles, type_name
 
+CLASSES = ("logits_nc", "PROBABILITY")
+"""Tensors with one number a class: a step has the first, and the fused one, which hands no logits on, the second."""
 _Said = Iterator[tuple[str, str]]
 """A field, and what does not fit."""
 
@@ -98,28 +100,28 @@ def _engine(path: Path, model: Model, lane: Lane, hashes: Mapping[str, str]) -> 
     if model.parameter("arithmetic") not in ("", settings.arithmetic):
         reason = f"{settings.arithmetic}, and config.pbtxt computes in {model.parameter('arithmetic')}"
         yield "arithmetic", reason
-    for tensor, size in (("logits_nc", settings.classes), ("embedding_nd", settings.embedding_size)):
-        if _dims(model, tensor) not in ([], [size]):
-            yield "classes", f"says that {tensor} is [{size}], and config.pbtxt says {_dims(model, tensor)}"
+    for tensors, size in ((CLASSES, settings.classes), (("embedding_nd", "EMBEDDING"), settings.embedding_size)):
+        if _dims(model, *tensors) not in ([], [size]):
+            yield "classes", f"says that {tensors[0]} is [{size}], and config.pbtxt says {_dims(model, *tensors)}"
 
 
 def _labels(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Said:
-    labels, written = read_labels(path), _dims(model, "logits_nc")
+    labels, written = read_labels(path), _dims(model, *CLASSES)
     if written not in ([], [len(labels)]):
-        yield "", f"{len(labels)} labels, and config.pbtxt says that logits_nc is {written}"
+        yield "", f"{len(labels)} labels, and config.pbtxt says that {CLASSES[0]} is {written}"
 
 
 def _decision(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Said:
     decision = Decision.read(path)
-    label, classes = _dims(model, "LABEL"), _dims(model, "logits_nc")
+    label, classes = _dims(model, "LABEL"), _dims(model, *CLASSES)
     if label not in ([], [decision.top_k]):
         yield "top_k", f"answers the {decision.top_k} best, and config.pbtxt says that LABEL is {label}"
     thresholds = len(decision.thresholds or ())
     if thresholds and classes not in ([], [thresholds]):
-        yield "thresholds", f"{thresholds} thresholds, and config.pbtxt says that logits_nc is {classes}"
+        yield "thresholds", f"{thresholds} thresholds, and config.pbtxt says that {CLASSES[0]} is {classes}"
 
 
-def _dims(model: Model, tensor: str) -> list[int]:
-    """Of an input or output of the configuration; empty where it has no such tensor."""
+def _dims(model: Model, *names: str) -> list[int]:
+    """Of the first of these that is an input or output of the configuration; empty where it has none."""
     tensors = {entry.name: list(entry.dims) for entry in (*model.config.input, *model.config.output)}
-    return tensors.get(tensor, [])
+    return next((tensors[name] for name in names if name in tensors), [])

@@ -90,17 +90,27 @@ class Classifier:
             "post",
             config=step_config(
                 inputs=[self.logits, IMAGE_STATUS, self.embedding.as_optional()],
-                outputs=[replace(tensor, label_filename="") for tensor in self.full_answer],
+                outputs=self.made_answer,
                 max_batch_size=self.serving.max_batch_size,
                 instances=1,
             ),
             code=("repository/backends/post/model.py", "steps/postprocess.py"),
-            files={
-                "decision.json": Content.file(self.engine, "decision.json"),
-                "labels.txt": Content.file(self.bundle, "labels.txt"),
-                "bundle.txt": self.bundle_file,
-            },
+            files=self.answer_files,
         )
+
+    @cached_property
+    def made_answer(self) -> tuple[Tensor, ...]:
+        """`full_answer` of the step that makes it: labels for `class_count` are the ensemble's business."""
+        return tuple(replace(tensor, label_filename="") for tensor in self.full_answer)
+
+    @cached_property
+    def answer_files(self) -> dict[str, Content]:
+        """What the answer is made by: who answers, how it is decided, and in what words."""
+        return {
+            "decision.json": Content.file(self.engine, "decision.json"),
+            "labels.txt": Content.file(self.bundle, "labels.txt"),
+            "bundle.txt": self.bundle_file,
+        }
 
     @property
     def bundle_file(self) -> Content:

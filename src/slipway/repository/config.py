@@ -64,6 +64,8 @@ def set_queue(config: ModelConfig, serving: Serving) -> None:
     """The queue of an ensemble's first step, which alone may hold requests back to fill a batch, or refuse them."""
     batching = config.dynamic_batching
     batching.max_queue_delay_microseconds = serving.max_queue_delay_us
+    if serving.preferred_batch_size:
+        batching.preferred_batch_size.append(serving.preferred_batch_size)
     if serving.max_queue_size or serving.queue_timeout_ms:
         batching.default_queue_policy.timeout_action = pb.ModelQueuePolicy.REJECT
         batching.default_queue_policy.default_timeout_microseconds = 1000 * serving.queue_timeout_ms

@@ -54,7 +54,7 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi)
 
 def _chain(classifier: Classifier, lane: LaneName, files: Files) -> list[ModelConfig]:
     """The named configurations of its steps, whose files are added to `files`."""
-    named = [step.named() for step in (*LANE_MODULES[lane].steps(classifier), classifier.post_step())]
+    named = [step.named() for step in LANE_MODULES[lane].chain(classifier)]
     for _, step_files in named:
         files.update(step_files)
     return [config for config, _ in named]

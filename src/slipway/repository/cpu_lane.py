@@ -1,16 +1,20 @@
-"""The cpu lane: guard and DALI in one step, OpenVINO in the next, both in Triton's Python backend.
+"""The cpu lane: guard and DALI in one step, OpenVINO in the next, both in Triton's Python backend; or all in one.
 
 They are the work: as many instances of each as the spec says, each with its own threads, and each warm before Triton
 calls it ready. Only the first step may wait for a batch to fill, or refuse a request.
 """
 
+from collections.abc import Iterable
+
 from slipway.contract import RepositoryError
 from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
-from slipway.repository.config import set_queue, step_config
-from slipway.repository.step import Content, StepModel
+from slipway.repository.config import ModelConfig, Tensor, set_queue, step_config
+from slipway.repository.step import GUARD, Content, StepModel
 
 DECODER = "cpu"
 """libjpeg-turbo."""
+PREPROCESS_CODE = (*GUARD, "steps/dali_graph.py", "steps/preprocess_dali.py")
+ENGINE_CODE = ("steps/engine_openvino.py",)
 
 
 def check(classifier: Classifier) -> None:
@@ -25,41 +29,80 @@ def check(classifier: Classifier) -> None:
         )
 
 
-def steps(classifier: Classifier) -> tuple[StepModel, ...]:
-    """The steps before the answer, in their order."""
-    bundle, engine, serving = classifier.bundle, classifier.engine, classifier.serving
-    parameters = {"threads": str(serving.threads), "warmup_batches": str(serving.warmup_batches)}
-    preprocess = StepModel(
+def chain(classifier: Classifier) -> tuple[StepModel, ...]:
+    """The steps, in the order in which an image meets them: one or three, as `serving.layout` says."""
+    if classifier.serving.layout == "fused":
+        return (_fused_step(classifier),)
+    return _preprocess_step(classifier), _engine_step(classifier), classifier.post_step()
+
+
+def _preprocess_step(classifier: Classifier) -> StepModel:
+    config = _config(classifier, inputs=[IMAGE], outputs=[classifier.pixels, IMAGE_STATUS])
+    set_queue(config, classifier.serving)
+    return StepModel(
         "preprocess",
-        config=step_config(
-            inputs=[IMAGE],
-            outputs=[classifier.pixels, IMAGE_STATUS],
-            max_batch_size=serving.max_batch_size,
-            instances=serving.instances,
-            parameters=parameters,
-        ),
-        code=(
-            "repository/backends/preprocess/model.py",
-            "steps/guard.py",
-            "steps/dali_graph.py",
-            "steps/preprocess_dali.py",
-        ),
-        files={"preprocess.json": Content.file(bundle, "preprocess.json")},
+        config=config,
+        code=("repository/backends/preprocess/model.py", "repository/backends/images.py", *PREPROCESS_CODE),
+        files=_preprocess_files(classifier),
     )
-    set_queue(preprocess.config, serving)
-    network = StepModel(
+
+
+def _engine_step(classifier: Classifier) -> StepModel:
+    config = _config(
+        classifier,
+        inputs=[classifier.pixels, AFTER],
+        outputs=[classifier.logits, classifier.embedding],
+        arithmetic=classifier.engine.settings.arithmetic,
+    )
+    return StepModel(
         "engine",
-        config=step_config(
-            inputs=[classifier.pixels, AFTER],
-            outputs=[classifier.logits, classifier.embedding],
-            max_batch_size=serving.max_batch_size,
-            instances=serving.instances,
-            parameters={**parameters, "arithmetic": engine.settings.arithmetic},
-        ),
-        code=("repository/backends/engine/model.py", "steps/engine_openvino.py"),
-        files={name: Content.file(engine, name) for name in ("model.onnx", "engine.json")},
+        config=config,
+        code=("repository/backends/engine/model.py", *ENGINE_CODE),
+        files=_engine_files(classifier),
     )
-    return preprocess, network
+
+
+def _fused_step(classifier: Classifier) -> StepModel:
+    config = _config(
+        classifier,
+        inputs=[IMAGE],
+        outputs=classifier.made_answer,
+        arithmetic=classifier.engine.settings.arithmetic,
+    )
+    set_queue(config, classifier.serving)
+    return StepModel(
+        "fused",
+        config=config,
+        code=(
+            "repository/backends/fused/model.py",
+            "repository/backends/images.py",
+            *PREPROCESS_CODE,
+            *ENGINE_CODE,
+            "steps/postprocess.py",
+        ),
+        files={**_preprocess_files(classifier), **_engine_files(classifier), **classifier.answer_files},
+    )
+
+
+def _config(
+    classifier: Classifier, *, inputs: Iterable[Tensor], outputs: Iterable[Tensor], **parameters: str
+) -> ModelConfig:
+    serving = classifier.serving
+    return step_config(
+        inputs=inputs,
+        outputs=outputs,
+        max_batch_size=serving.max_batch_size,
+        instances=serving.instances,
+        parameters={"threads": str(serving.threads), "warmup_batches": str(serving.warmup_batches), **parameters},
+    )
+
+
+def _preprocess_files(classifier: Classifier) -> dict[str, Content]:
+    return {"preprocess.json": Content.file(classifier.bundle, "preprocess.json")}
+
+
+def _engine_files(classifier: Classifier) -> dict[str, Content]:
+    return {name: Content.file(classifier.engine, name) for name in ("model.onnx", "engine.json")}
 
 
 def shm_bytes(classifier: Classifier) -> int:

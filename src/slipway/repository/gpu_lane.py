@@ -16,7 +16,7 @@ from slipway.contract import Engine, PlanSettings, RepositoryError
 from slipway.contract.engine import plan_name
 from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier
 from slipway.repository.config import Tensor, set_queue, set_warmup, step_config
-from slipway.repository.step import Content, StepModel
+from slipway.repository.step import GUARD, Content, StepModel
 
 DECODER = "mixed"
 """nvJPEG, and what it cannot decode on the CPU."""
@@ -76,9 +76,9 @@ def _plan_of(engine: Engine) -> tuple[str, PlanSettings]:
     return plan.compute_capability, plan
 
 
-def steps(classifier: Classifier) -> tuple[StepModel, ...]:
-    """The steps before the answer, in their order."""
-    return _guard_step(classifier), _decode_step(classifier), _engine_step(classifier)
+def chain(classifier: Classifier) -> tuple[StepModel, ...]:
+    """The steps, in the order in which an image meets them."""
+    return _guard_step(classifier), _decode_step(classifier), _engine_step(classifier), classifier.post_step()
 
 
 def _guard_step(classifier: Classifier) -> StepModel:
@@ -93,7 +93,7 @@ def _guard_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "guard",
         config=config,
-        code=("repository/backends/guard/model.py", "steps/guard.py", "steps/guarded_batch.py"),
+        code=("repository/backends/guard/model.py", *GUARD, "steps/guarded_batch.py"),
         files={},
     )
 

@@ -1,4 +1,4 @@
-"""The two lanes by name: each has `DECODER`, `check`, `steps` and `shm_bytes`."""
+"""The two lanes by name: each has `DECODER`, `check`, `chain` and `shm_bytes`."""
 
 from types import ModuleType
 

@@ -19,6 +19,11 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
     Raises:
         RepositoryError: the first steps are not the same; says what differs.
     """
+    for classifier in group:
+        if classifier.serving.layout == "fused":
+            raise RepositoryError(
+                f"{name}: {classifier.name} has serving.layout fused, whose decode nobody can share; make it steps"
+            )
     *decode, _, _ = chains[0]
     for classifier, (*other, _, _) in zip(group, chains, strict=True):
         if [step.name for step in other] != [step.name for step in decode]:

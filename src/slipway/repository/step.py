@@ -12,6 +12,11 @@ from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.repository.config import ModelConfig, to_pbtxt
 
 VERSION = "1"  # content is in the names of the steps, so Triton's version folders never change
+GUARD = (
+    "steps/guard.py",
+    *(f"steps/guard_{part}.py" for part in ("common", "jpeg", "png", "webp", "bmp", "tiff", "exif")),
+)
+"""Code of the step that meets the images first, on either lane."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .postprocess import Postprocessor
+from .postprocess import Postprocessor, public_tensors
 
 
 class TritonPythonModel:
@@ -30,20 +29,12 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         logits_nc = pb_utils.get_input_tensor_by_name(request, "logits_nc").as_numpy()
         image_status = pb_utils.get_input_tensor_by_name(request, "image_status").as_numpy()
-        answers = self.postprocessor.run(logits_nc, image_status[:, 0])
         asked = request.requested_output_names()
-        outputs = {
-            "LABEL": answers.label_nk,
-            "SCORE": answers.score_nk,
-            "CLASS_ID": answers.class_id_nk,
-            "STATUS": answers.status_n[:, np.newaxis],
-            "BUNDLE": np.full((len(logits_nc), 1), self.bundle, np.object_),
-            "PROBABILITY": answers.probability_nc,
-        }
+        embedding_nd = None
         if "EMBEDDING" in asked:
             embedding_nd = pb_utils.get_input_tensor_by_name(request, "embedding_nd").as_numpy()
-            # The placeholder's embedding is nobody's answer.
-            outputs["EMBEDDING"] = np.where(answers.status_n[:, np.newaxis] == 0, embedding_nd, np.float32(0))
+        answers = self.postprocessor.run(logits_nc, image_status[:, 0])
+        tensors = public_tensors(answers, bundle=self.bundle, embedding_nd=embedding_nd)
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, array) for name, array in outputs.items() if name in asked]
+            [pb_utils.Tensor(name, array) for name, array in tensors.items() if name in asked]
         )

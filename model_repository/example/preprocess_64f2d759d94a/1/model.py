@@ -8,6 +8,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .guard import PLACEHOLDER
+from .images import images_of, rows_of
 from .preprocess_dali import Preprocessor
 
 
@@ -26,20 +27,9 @@ class TritonPythonModel:
             self.preprocessor.run([PLACEHOLDER] * batch_size)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        # A request whose bytes cannot be read as strings fails alone, not with those batched beside it.
-        batches: dict[int, list[bytes]] = {}
-        responses: list[Any] = [None] * len(requests)
-        for index, request in enumerate(requests):
-            try:
-                batches[index] = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy().reshape(-1).tolist()
-            except Exception as error:
-                failure = pb_utils.TritonError(f"IMAGE is not a BYTES tensor of encoded images: {error}")
-                responses[index] = pb_utils.InferenceResponse(error=failure)
+        batches, responses = images_of(requests)
         pixels_nchw, status_n = self.preprocessor.run([image for batch in batches.values() for image in batch])
-        first = 0
-        for index, batch in batches.items():
-            rows = slice(first, first + len(batch))
-            first = rows.stop
+        for index, rows in rows_of(batches):
             responses[index] = pb_utils.InferenceResponse(
                 [
                     pb_utils.Tensor("pixels_nchw", pixels_nchw[rows]),

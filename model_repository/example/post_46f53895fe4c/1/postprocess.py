@@ -23,6 +23,23 @@ class Answers:
     probability_nc: npt.NDArray[np.float32]
 
 
+def public_tensors(
+    answers: Answers, *, bundle: bytes, embedding_nd: npt.NDArray[np.float32] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """What clients see, by the names that they know; EMBEDDING where one is given."""
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "LABEL": answers.label_nk,
+        "SCORE": answers.score_nk,
+        "CLASS_ID": answers.class_id_nk,
+        "STATUS": answers.status_n[:, np.newaxis],
+        "BUNDLE": np.full((len(answers.status_n), 1), bundle, np.object_),
+        "PROBABILITY": answers.probability_nc,
+    }
+    if embedding_nd is not None:  # the placeholder's embedding is nobody's answer
+        tensors["EMBEDDING"] = np.where(tensors["STATUS"] == 0, embedding_nd, np.float32(0))
+    return tensors
+
+
 class Postprocessor:
     """Carries out one decision.
 

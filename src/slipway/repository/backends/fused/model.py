@@ -1,0 +1,61 @@
+"""Triton's Python backend: encoded images to the public answer, all three steps in one process.
+
+The same files as those of the three steps; what is saved is handing pixels and logits from process to process.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from .engine_openvino import Engine
+from .guard import PLACEHOLDER
+from .images import images_of, rows_of
+from .postprocess import Postprocessor, public_tensors
+from .preprocess_dali import Preprocessor
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        model = json.loads(args["model_config"])
+        parameters = model["parameters"]
+        threads = int(parameters["threads"]["string_value"])
+        here = Path(__file__).parent
+        self.preprocessor = Preprocessor(
+            json.loads((here / "preprocess.json").read_text(encoding="utf-8")),
+            max_batch_size=model["max_batch_size"],
+            threads=threads,
+        )
+        cache = os.environ.get("SLIPWAY_CACHE")
+        self.engine = Engine(
+            here / "model.onnx",
+            arithmetic=parameters["arithmetic"]["string_value"],
+            threads=threads,
+            cache=Path(cache) if cache else None,
+        )
+        labels = (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        self.postprocessor = Postprocessor(json.loads((here / "decision.json").read_text(encoding="utf-8")), labels)
+        self.bundle = (here / "bundle.txt").read_bytes().strip()
+        warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
+        for batch_size in (1, model["max_batch_size"]) * warmup_batches:
+            self._answer([PLACEHOLDER] * batch_size)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        batches, responses = images_of(requests)
+        if not batches:
+            return responses
+        tensors = self._answer([image for batch in batches.values() for image in batch])
+        for index, rows in rows_of(batches):
+            asked = requests[index].requested_output_names()
+            responses[index] = pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, array[rows]) for name, array in tensors.items() if name in asked]
+            )
+        return responses
+
+    def _answer(self, images: list[bytes]) -> dict[str, Any]:
+        pixels_nchw, status_n = self.preprocessor.run(images)
+        logits_nc, embedding_nd = self.engine.run(pixels_nchw)
+        answers = self.postprocessor.run(logits_nc, status_n)
+        return public_tensors(answers, bundle=self.bundle, embedding_nd=embedding_nd)
