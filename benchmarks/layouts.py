@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Measure the two layouts of the cpu lane against each other: three steps, or one that does all."""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slipway.repository import Classifier
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+LAYOUTS = ("steps", "fused")
+Rounds = dict[str, list[dict[str, float]]]
+ONE_BY_ONE, CLIENTS, SATURATED_S = 200, 8, 4.0
+EPILOG = """example:
+  benchmarks/layouts.py runs/digits --images runs/digits/data --output benchmarks/results/layouts.json
+
+Both servers run all the while. In every round each is asked 200 images one by one, and then by 8 clients at once for
+4 s; the order changes from round to round, and what is reported is the ratio within a round. About 2 minutes."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.benchmark.gate import load_images
+    from slipway.benchmark.result import Machine
+    from slipway.contract import Bundle
+    from slipway.contract.manifest import commit, versions
+    from slipway.repository import pick_engines
+
+    images = load_images(arguments.images, seed=arguments.seed)
+    chosen = pick_engines(Bundle.open(arguments.run / "bundle"), arguments.run / "engines", lane="cpu")
+    rounds, memory_mib = measure(chosen, images, rounds=arguments.rounds)
+    result = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": Machine.this().model_dump(mode="json"),
+        "versions": versions(("tritonclient", "nvidia-pytriton", "openvino", "nvidia-dali-cuda130")),
+        "seed": arguments.seed,
+        "distinct_images": len(set(images)),
+        "serving": chosen.serving.model_dump(mode="json"),
+        "client_shares_the_cores": True,
+        "fused_to_steps": {key: ratio(rounds, key) for key in ("p50_ms", "saturation_per_s")},
+        "memory_mib": memory_mib,
+        "rounds": rounds,
+    }
+    for key, (low, middle, high) in result["fused_to_steps"].items():
+        print(f"fused / steps, {key}: {middle:.2f} ({low:.2f} to {high:.2f} in {arguments.rounds} rounds)")
+    print("memory: " + ", ".join(f"{layout} {mib:.0f} MiB" for layout, mib in memory_mib.items()))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def measure(chosen: "Classifier", images: Sequence[bytes], *, rounds: int) -> tuple[Rounds, dict[str, float]]:
+    """What each layout did in every round, and the memory of each server with its processes afterwards."""
+    from robustness_launcher import launched
+    from robustness_parts import proportional_mib
+    from tqdm import tqdm
+
+    from slipway.repository import assemble
+
+    seen: Rounds = {layout: [] for layout in LAYOUTS}
+    with tempfile.TemporaryDirectory(prefix="slipway-layouts-") as folder, ExitStack() as stack:
+        servers = {}
+        for layout in LAYOUTS:
+            work = Path(folder) / layout
+            work.mkdir()
+            settings = chosen.serving.model_copy(update={"layout": layout})
+            assemble([replace(chosen, settings=settings)], work / "repository")
+            servers[layout] = stack.enter_context(launched(work / "repository", work))
+        for number in tqdm(range(rounds), desc="rounds", disable=None):
+            for layout in LAYOUTS if number % 2 else reversed(LAYOUTS):
+                url = servers[layout].grpc_url
+                seen[layout].append(asyncio.run(one_round(url, chosen.name, images, first=number * ONE_BY_ONE)))
+        return seen, {layout: proportional_mib(server.server_pid()) for layout, server in servers.items()}
+
+
+async def one_round(url: str, model: str, images: Sequence[bytes], *, first: int) -> dict[str, float]:
+    """The median of one client that asks one by one, and what eight get a second."""
+    import numpy as np
+    from robustness_load import saturation
+
+    from slipway.benchmark.server import Server
+
+    times_ms = []
+    async with Server(url, model=model, images=images) as server:
+        for index in range(first, first + ONE_BY_ONE):
+            started = time.perf_counter()
+            problem = await server.ask(index % len(images), deadline_s=5)
+            if problem:
+                raise SystemExit(f"image {index % len(images)}: {problem}")
+            times_ms.append((time.perf_counter() - started) * 1000)
+    per_s = await saturation(url, model, images, clients=CLIENTS, seconds=SATURATED_S)
+    return {"p50_ms": float(np.median(times_ms)), "saturation_per_s": per_s}
+
+
+def ratio(rounds: Rounds, key: str) -> tuple[float, float, float]:
+    """Fused over steps, round by round: least, median, most."""
+    import numpy as np
+
+    ratios = [fused[key] / steps[key] for fused, steps in zip(rounds["fused"], rounds["steps"], strict=True)]
+    return min(ratios), float(np.median(ratios)), max(ratios)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder with bundle/ and engines/, and a choice")
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
+    parser.add_argument("--rounds", type=int, default=8, help="of both layouts (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the images (%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the results here")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    from slipway.contract.cli import run
+
+    run(main, parser())
