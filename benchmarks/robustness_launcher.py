@@ -49,9 +49,6 @@ class Launcher:
         if group.is_file():
             group.write_text("19")
 
-    def seconds_to_ready(self) -> float:
-        return float(self.events("ready")[-1]["seconds"])
-
     def reload(self) -> None:
         command = [sys.executable, "-m", "slipway.serving", "--reload", f"--status-port={self.ports.status}"]
         subprocess.run(command, check=True, env=self.environment, stdout=subprocess.DEVNULL)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from slipway.benchmark.load import rate_per_s
 from slipway.contract import Bundle
-from slipway.repository import assemble, pick_engines
+from slipway.repository import Classifier, assemble, pick_engines
 from slipway.serving.process import stubs
 
 RELOAD_RATE_PER_S, RELOADS, RELOAD_MINUTE_S = 40.0, 10, 60.0
@@ -166,37 +167,48 @@ def overloaded(
 
 
 def fifty_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
-    """Fifty classifiers with their own engines and decisions in one repository, one instance of each step."""
-    serving = {"instances": 1}
-    classifiers = []
-    for number in tqdm(range(FIFTY), desc="bundles", disable=None):
-        name = f"digits{number:02d}"
-        change = {"name": name, "temperature": 1 + number / 100, "serving": serving, "engine_mark": str(number)}
-        classifiers.append(variant(run, work / name, **change))
+    """Fifty classifiers with their own engines and decisions in one repository, one instance of each step.
+
+    In the two layouts in which they share their decode.
+    """
     results: dict[str, Any] = {"classifiers": FIFTY}
-    loads, memory = {}, {}
-    for count in (1, FIFTY):
-        repository = work / f"repository{count}"
-        assemble(classifiers[:count], repository)
-        with launched(repository, work, timeout_s=300) as server:
-            memory[count] = proportional_mib(server.server_pid())
-            loads[count] = run_load(server, "digits00", images, 20.0, 30.0, seed=seed)
-            results[f"{count}"] = {
-                "seconds_to_ready": server.seconds_to_ready(),
-                "memory_mib": memory[count],
-                "p50_ms": float(np.percentile(loads[count].block.latencies_ms, 50)),
-                "p99_ms": float(np.percentile(loads[count].block.latencies_ms, 99)),
-                "failed": dict(loads[count].block.failures),
-            }
-            if count == FIFTY:
-                results["by_step_mib"] = by_step_mib(server.server_pid())
-                started = time.monotonic()
-                os.kill(server.server_pid(), signal.SIGKILL)
-                server.wait_until_all_answer(after=1)
-                results["seconds_from_kill_to_all_answering"] = time.monotonic() - started
-    results["memory_mib_of_each_additional"] = (memory[FIFTY] - memory[1]) / (FIFTY - 1)
-    results["p99_ratio_to_alone"] = results[str(FIFTY)]["p99_ms"] / results["1"]["p99_ms"]
+    for layout in ("steps", "shared_decode"):
+        classifiers = []
+        for number in tqdm(range(FIFTY), desc=f"bundles, {layout}", disable=None):
+            change = {"name": f"digits{number:02d}", "temperature": 1 + number / 100, "engine_mark": str(number)}
+            serving = {"instances": 1, "layout": layout}
+            classifiers.append(variant(run, work / layout / change["name"], serving=serving, **change))
+        alone = together(classifiers[:1], images, work, seed=seed)
+        all_ = together(classifiers, images, work, seed=seed)
+        results[layout] = {
+            "1": alone,
+            f"{FIFTY}": all_,
+            "memory_mib_of_each_additional": (all_["memory_mib"] - alone["memory_mib"]) / (FIFTY - 1),
+            "p99_ratio_to_alone": all_["p99_ms"] / alone["p99_ms"],
+        }
+        shutil.rmtree(work / layout)
     return results
+
+
+def together(classifiers: Sequence[Classifier], images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
+    """What so many classifiers in one repository take, an easy load on the first, and a killed server."""
+    repository = work / "repository"
+    assemble(classifiers, repository)
+    with launched(repository, work, timeout_s=300) as server:
+        memory_mib, by_step = proportional_mib(server.server_pid()), by_step_mib(server.server_pid())
+        load = run_load(server, classifiers[0].name, images, 20.0, 30.0, seed=seed)
+        killed_s = time.monotonic()
+        os.kill(server.server_pid(), signal.SIGKILL)
+        server.wait_until_all_answer(after=1)
+        return {
+            "seconds_to_ready": server.events("ready")[0]["seconds"],
+            "seconds_from_kill_to_all_answering": time.monotonic() - killed_s,
+            "memory_mib": memory_mib,
+            "memory_mib_by_step": by_step,
+            "p50_ms": float(np.percentile(load.block.latencies_ms, 50)),
+            "p99_ms": float(np.percentile(load.block.latencies_ms, 99)),
+            "failed": dict(load.block.failures),
+        }
 
 
 PART_FUNCTIONS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -125,7 +125,7 @@ def check_model(client: Client, model: str, *, url: str, batch_size: int) -> int
 
 def ready(client: Client) -> str:
     """The classifiers that can be named: the ensembles' steps and the `_full` twins are left out."""
-    others = re.compile("(preprocess|guard|decode|engine|post|fused)_|.*_full$")
+    others = re.compile("(preprocess|guard|decode|engine|post|answer|fused)_|.*_full$")
     try:
         names = [name for name in client.models() if not others.match(name)]
     except ServerError as error:

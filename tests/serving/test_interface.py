@@ -37,17 +37,17 @@ RED, GREEN, GREY = filled(220, 0, 0), filled(0, 160, 0, size=(200, 150)), filled
 CUT = RED[: len(RED) // 2]
 
 
-@pytest.fixture(scope="module", params=["steps", "fused"])
+@pytest.fixture(scope="module", params=["steps", "shared_decode", "fused"])
 def either_server(
     request: pytest.FixtureRequest,
     start: Callable[[Path], Any],
     assemble_colours: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
-    """Serves `colours` in three steps, or in one."""
+    """Serves `colours` in three steps, in two, or in one."""
     if request.param == "steps":
         return request.getfixturevalue("example_server")
-    return start(assemble_colours(tmp_path_factory.mktemp("fused"), serving={"layout": request.param}))
+    return start(assemble_colours(tmp_path_factory.mktemp(request.param), serving={"layout": request.param}))
 
 
 protocols = pytest.mark.parametrize("protocol", ["grpc", "http"])

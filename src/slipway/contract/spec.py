@@ -12,7 +12,7 @@ from slipway.contract.preprocess import Preprocess
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_", "fused_")
+_STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_", "answer_", "fused_")
 
 
 def check_name(name: str) -> str:
@@ -133,17 +133,16 @@ class LatencyGate(Contract):
 class Serving(Contract):
     """How the steps run in Triton."""
 
-    layout: Literal["steps", "fused"] = "steps"
-    """Of the cpu lane. `steps`: preprocess, engine and answer are models of their own, which classifiers can share.
-    `fused`: one model does all three in one process; nothing is handed on, and nothing is shared. The gpu lane has
-    steps."""
+    layout: Literal["steps", "shared_decode", "fused"] = "steps"
+    """Of the cpu lane: what is a model, and so a process, of its own. `steps`: preprocess, engine and answer.
+    `shared_decode`: preprocess, which other classifiers share, and the rest. `fused`: all in one. The gpu lane has
+    steps whatever is said here."""
     max_batch_size: int = Field(default=8, ge=1, le=128)
     preferred_batch_size: int = Field(default=0, ge=0, le=128)
     """Waiting requests of different clients are merged up to so many images; a request of more is run by itself. Small
     batches keep the tail short on a CPU, where a larger one takes longer. 0: up to max_batch_size."""
     instances: int = Field(default=2, ge=1, le=64)
-    """Processes of the preprocess and the engine step, or of the fused one; two of one thread beat one of two on two
-    cores."""
+    """Processes of every step but `post`; two of one thread beat one of two on two cores."""
     threads: int = Field(default=1, ge=1, le=64)
     """Threads of each instance."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)

@@ -70,7 +70,7 @@ def _chain(model: Model) -> Findings:
     wiring = Wiring.of(model.config)
     for index, tensor in enumerate(model.config.output):
         maker = wiring.steps[wiring.made_by[tensor.name]].model_name if tensor.name in wiring.made_by else "post_"
-        if not maker.startswith(("post_", "fused_")):
+        if not maker.startswith(("post_", "answer_", "fused_")):
             reason = f"{tensor.name} comes from {maker}, which knows nothing of refused images"
             yield model.finding("public-from-a-step", f"output[{index}]", reason, "let the post step hand it on")
     for index, step in enumerate(wiring.steps):

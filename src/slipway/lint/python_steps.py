@@ -48,19 +48,19 @@ def check_python_step(model: Model, repository: Repository) -> Findings:
             if not any(path.name.partition(".")[0] == sibling for path in model.files.iterdir()):
                 reason = f"imports .{sibling}, and {sibling}.py is not beside it"
                 yield model.finding("python-import", "", reason, AGAIN, file=where)
+        if repository.lane is not None:  # these write it in one way only
+            yield from _needs(model, where, source)
     if name in sources and not sources[name].problem:
-        yield from _step(model, f"{model.files.name}/{name}", sources[name], ours=repository.lane is not None)
+        yield from _step(model, f"{model.files.name}/{name}", sources[name])
 
 
-def _step(model: Model, where: str, source: Source, *, ours: bool) -> Findings:
+def _step(model: Model, where: str, source: Source) -> Findings:
     if not source.has_step:
         reason = f"no class {STEP}, only {', '.join(sorted(source.classes)) or 'none'}"
         yield model.finding("python-class", "", reason, "call it so", file=where)
     elif not source.executes:
         reason = f"{STEP} has no execute: the step loads, and fails every request"
         yield model.finding("python-execute", "", reason, "write execute(self, requests)", file=where)
-    if ours:  # these write it in one way only
-        yield from _needs(model, where, source)
 
 
 def _needs(model: Model, where: str, source: Source) -> Findings:

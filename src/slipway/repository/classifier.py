@@ -7,7 +7,7 @@ from functools import cached_property
 from slipway.contract import Bundle, Choice, Engine
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
-from slipway.repository.step import Content, StepModel
+from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
 
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 IMAGE_STATUS = Tensor("image_status", "TYPE_INT32", (1,))
@@ -94,7 +94,7 @@ class Classifier:
                 max_batch_size=self.serving.max_batch_size,
                 instances=1,
             ),
-            code=("repository/backends/post/model.py", "steps/postprocess.py"),
+            code=("repository/backends/post/model.py", *BATCHES_CODE, *ANSWER_CODE),
             files=self.answer_files,
         )
 

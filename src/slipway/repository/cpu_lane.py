@@ -1,4 +1,4 @@
-"""The cpu lane: guard and DALI in one step, OpenVINO in the next, both in Triton's Python backend; or all in one.
+"""The cpu lane: guard and DALI in one step, OpenVINO in the next, both in Triton's Python backend; or more in one.
 
 They are the work: as many instances of each as the spec says, each with its own threads, and each warm before Triton
 calls it ready. Only the first step may wait for a batch to fill, or refuse a request.
@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from slipway.contract import RepositoryError
 from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
 from slipway.repository.config import ModelConfig, Tensor, set_queue, step_config
-from slipway.repository.step import GUARD, Content, StepModel
+from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, ENGINE_CODE, PREPROCESS_CODE, Content, StepModel
 
 DECODER = "cpu"
 """libjpeg-turbo."""
-PREPROCESS_CODE = (*GUARD, "steps/dali_graph.py", "steps/preprocess_dali.py")
-ENGINE_CODE = ("steps/engine_openvino.py",)
 
 
 def check(classifier: Classifier) -> None:
@@ -30,9 +28,11 @@ def check(classifier: Classifier) -> None:
 
 
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:
-    """The steps, in the order in which an image meets them: one or three, as `serving.layout` says."""
+    """The steps, in the order in which an image meets them: three, two or one, as `serving.layout` says."""
     if classifier.serving.layout == "fused":
         return (_fused_step(classifier),)
+    if classifier.serving.layout == "shared_decode":
+        return _preprocess_step(classifier), _answer_step(classifier)
     return _preprocess_step(classifier), _engine_step(classifier), classifier.post_step()
 
 
@@ -42,44 +42,38 @@ def _preprocess_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "preprocess",
         config=config,
-        code=("repository/backends/preprocess/model.py", "repository/backends/images.py", *PREPROCESS_CODE),
+        code=("repository/backends/preprocess/model.py", *BATCHES_CODE, *PREPROCESS_CODE),
         files=_preprocess_files(classifier),
     )
 
 
 def _engine_step(classifier: Classifier) -> StepModel:
-    config = _config(
-        classifier,
-        inputs=[classifier.pixels, AFTER],
-        outputs=[classifier.logits, classifier.embedding],
-        arithmetic=classifier.engine.settings.arithmetic,
-    )
+    outputs = [classifier.logits, classifier.embedding]
     return StepModel(
         "engine",
-        config=config,
-        code=("repository/backends/engine/model.py", *ENGINE_CODE),
+        config=_config(classifier, inputs=[classifier.pixels, AFTER], outputs=outputs, **_arithmetic(classifier)),
+        code=("repository/backends/engine/model.py", *BATCHES_CODE, *ENGINE_CODE),
         files=_engine_files(classifier),
     )
 
 
-def _fused_step(classifier: Classifier) -> StepModel:
-    config = _config(
-        classifier,
-        inputs=[IMAGE],
-        outputs=classifier.made_answer,
-        arithmetic=classifier.engine.settings.arithmetic,
+def _answer_step(classifier: Classifier) -> StepModel:
+    inputs, outputs = [classifier.pixels, IMAGE_STATUS], classifier.made_answer
+    return StepModel(
+        "answer",
+        config=_config(classifier, inputs=inputs, outputs=outputs, **_arithmetic(classifier)),
+        code=("repository/backends/answer/model.py", *BATCHES_CODE, *ENGINE_CODE, *ANSWER_CODE),
+        files={**_engine_files(classifier), **classifier.answer_files},
     )
+
+
+def _fused_step(classifier: Classifier) -> StepModel:
+    config = _config(classifier, inputs=[IMAGE], outputs=classifier.made_answer, **_arithmetic(classifier))
     set_queue(config, classifier.serving)
     return StepModel(
         "fused",
         config=config,
-        code=(
-            "repository/backends/fused/model.py",
-            "repository/backends/images.py",
-            *PREPROCESS_CODE,
-            *ENGINE_CODE,
-            "steps/postprocess.py",
-        ),
+        code=("repository/backends/fused/model.py", *BATCHES_CODE, *PREPROCESS_CODE, *ENGINE_CODE, *ANSWER_CODE),
         files={**_preprocess_files(classifier), **_engine_files(classifier), **classifier.answer_files},
     )
 
@@ -95,6 +89,10 @@ def _config(
         instances=serving.instances,
         parameters={"threads": str(serving.threads), "warmup_batches": str(serving.warmup_batches), **parameters},
     )
+
+
+def _arithmetic(classifier: Classifier) -> dict[str, str]:
+    return {"arithmetic": classifier.engine.settings.arithmetic}
 
 
 def _preprocess_files(classifier: Classifier) -> dict[str, Content]:

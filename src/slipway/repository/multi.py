@@ -20,9 +20,10 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
         RepositoryError: the first steps are not the same; says what differs.
     """
     for classifier in group:
-        if classifier.serving.layout == "fused":
+        if classifier.serving.layout != "steps":
             raise RepositoryError(
-                f"{name}: {classifier.name} has serving.layout fused, whose decode nobody can share; make it steps"
+                f"{name}: {classifier.name} has serving.layout {classifier.serving.layout}, and only classifiers with "
+                "layout steps can be asked in turn; make it steps, or leave it out"
             )
     *decode, _, _ = chains[0]
     for classifier, (*other, _, _) in zip(group, chains, strict=True):

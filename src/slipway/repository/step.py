@@ -17,6 +17,10 @@ GUARD = (
     *(f"steps/guard_{part}.py" for part in ("common", "jpeg", "png", "webp", "bmp", "tiff", "exif")),
 )
 """Code of the step that meets the images first, on either lane."""
+BATCHES_CODE = ("repository/backends/batches.py",)
+PREPROCESS_CODE = (*GUARD, "steps/dali_graph.py", "steps/preprocess_dali.py")
+ENGINE_CODE = ("repository/backends/loading.py", "steps/engine_openvino.py")
+ANSWER_CODE = ("steps/postprocess.py",)
 
 
 @dataclass(frozen=True)

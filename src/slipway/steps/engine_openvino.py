@@ -1,8 +1,10 @@
 """One graph in OpenVINO on the CPU, with its arithmetic pinned, and its compiled form kept for the next start."""
 
+import ctypes
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +49,18 @@ class Engine:
         if taken != arithmetic:
             raise ValueError(f"{graph}: arithmetic {arithmetic} was asked for and OpenVINO runs {taken}")
         self._request = compiled.create_infer_request()
+        _give_back_memory()
 
     def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
         """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`, copied out of OpenVINO's buffers."""
         results = self._request.infer({"pixels_nchw": pixels_nchw}, share_inputs=True)
         return results["logits_nc"], results["embedding_nd"]
+
+
+def _give_back_memory() -> None:
+    """What compiling has freed stays with the process otherwise: 20 MiB of a small network's 70."""
+    with suppress(OSError, AttributeError):  # another C library may have no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _compile(graph: Path, settings: dict[str, Any]) -> Any:

@@ -1,18 +1,15 @@
-"""Triton's Python backend: encoded images to the public answer, all three steps in one process.
+"""Triton's Python backend: encoded images to the public answer, all in one process.
 
 The same files as those of the three steps; what is saved is handing pixels and logits from process to process.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import triton_python_backend_utils as pb_utils
-
-from .engine_openvino import Engine
+from .batches import images_of, response, rows_of
 from .guard import PLACEHOLDER
-from .images import images_of, rows_of
+from .loading import load_engine
 from .postprocess import Postprocessor, public_tensors
 from .preprocess_dali import Preprocessor
 
@@ -21,22 +18,14 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
         parameters = model["parameters"]
-        threads = int(parameters["threads"]["string_value"])
         here = Path(__file__).parent
         self.preprocessor = Preprocessor(
             json.loads((here / "preprocess.json").read_text(encoding="utf-8")),
             max_batch_size=model["max_batch_size"],
-            threads=threads,
+            threads=int(parameters["threads"]["string_value"]),
         )
-        cache = os.environ.get("SLIPWAY_CACHE")
-        self.engine = Engine(
-            here / "model.onnx",
-            arithmetic=parameters["arithmetic"]["string_value"],
-            threads=threads,
-            cache=Path(cache) if cache else None,
-        )
-        labels = (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        self.postprocessor = Postprocessor(json.loads((here / "decision.json").read_text(encoding="utf-8")), labels)
+        self.engine = load_engine(model, here)
+        self.postprocessor = Postprocessor.read(here)
         self.bundle = (here / "bundle.txt").read_bytes().strip()
         warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
         for batch_size in (1, model["max_batch_size"]) * warmup_batches:
@@ -47,11 +36,8 @@ class TritonPythonModel:
         if not batches:
             return responses
         tensors = self._answer([image for batch in batches.values() for image in batch])
-        for index, rows in rows_of(batches):
-            asked = requests[index].requested_output_names()
-            responses[index] = pb_utils.InferenceResponse(
-                [pb_utils.Tensor(name, array[rows]) for name, array in tensors.items() if name in asked]
-            )
+        for index, rows in zip(batches, rows_of(batches.values())):
+            responses[index] = response(requests[index], tensors, rows)
         return responses
 
     def _answer(self, images: list[bytes]) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
 
+from .batches import images_of, response, rows_of
 from .guard import PLACEHOLDER
-from .images import images_of, rows_of
 from .preprocess_dali import Preprocessor
 
 
@@ -29,11 +28,7 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         batches, responses = images_of(requests)
         pixels_nchw, status_n = self.preprocessor.run([image for batch in batches.values() for image in batch])
-        for index, rows in rows_of(batches):
-            responses[index] = pb_utils.InferenceResponse(
-                [
-                    pb_utils.Tensor("pixels_nchw", pixels_nchw[rows]),
-                    pb_utils.Tensor("image_status", status_n[rows, np.newaxis]),
-                ]
-            )
+        tensors = {"pixels_nchw": pixels_nchw, "image_status": status_n[:, np.newaxis]}
+        for index, rows in zip(batches, rows_of(batches.values())):
+            responses[index] = response(requests[index], tensors, rows)
         return responses

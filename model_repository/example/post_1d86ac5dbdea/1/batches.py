@@ -1,6 +1,6 @@
-"""What the adapters that take IMAGE share: the images of many requests as one batch, and its rows back to each."""
+"""What the adapters share: the images of many requests as one batch, and the rows of its answer back to each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -22,9 +22,17 @@ def images_of(requests: Sequence[Any]) -> tuple[dict[int, list[bytes]], list[Any
     return batches, responses
 
 
-def rows_of(batches: Mapping[int, Sequence[bytes]]) -> Iterator[tuple[int, slice]]:
-    """Of each request, by its index: where its images are in the batch of all."""
+def rows_of(batches: Iterable[Sequence[Any]]) -> Iterator[slice]:
+    """Where each batch is in the batch of all."""
     first = 0
-    for index, batch in batches.items():
-        yield index, slice(first, first + len(batch))
+    for batch in batches:
+        yield slice(first, first + len(batch))
         first += len(batch)
+
+
+def response(request: Any, tensors: Mapping[str, Any], rows: slice) -> Any:
+    """What `request` asks for, of those rows that are its own."""
+    asked = request.requested_output_names()
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor(name, array[rows]) for name, array in tensors.items() if name in asked]
+    )

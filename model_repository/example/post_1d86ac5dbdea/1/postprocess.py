@@ -1,7 +1,9 @@
 """Logits to answers, as `decision.json` says: temperature, top-k, thresholds, `unknown`, labels. numpy alone."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,12 @@ class Postprocessor:
         # The last entry is what class id -1 reads: "".
         self._labels = np.array([*(label.encode() for label in labels), b""], np.object_)
         self._top_k: int = decision["top_k"]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Postprocessor":
+        """From `decision.json` and `labels.txt` of a folder."""
+        labels = (folder / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        return cls(json.loads((folder / "decision.json").read_text(encoding="utf-8")), labels)
 
     def run(self, logits_nc: npt.NDArray[np.float32], status_n: npt.NDArray[np.int32]) -> Answers:
         """Answer every row of `logits_nc` `[n, classes]` whose `status_n` is 0; the others stay empty."""

@@ -1,19 +1,18 @@
 """Triton's Python backend: logits and statuses to the public answer. Every public tensor is made here."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from .batches import response
 from .postprocess import Postprocessor, public_tensors
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         here = Path(__file__).parent
-        labels = (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        self.postprocessor = Postprocessor(json.loads((here / "decision.json").read_text(encoding="utf-8")), labels)
+        self.postprocessor = Postprocessor.read(here)
         self.bundle = (here / "bundle.txt").read_bytes().strip()
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -35,6 +34,4 @@ class TritonPythonModel:
             embedding_nd = pb_utils.get_input_tensor_by_name(request, "embedding_nd").as_numpy()
         answers = self.postprocessor.run(logits_nc, image_status[:, 0])
         tensors = public_tensors(answers, bundle=self.bundle, embedding_nd=embedding_nd)
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, array) for name, array in tensors.items() if name in asked]
-        )
+        return response(request, tensors, slice(None))
