@@ -1,0 +1,100 @@
+"""The client for code that has an event loop."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from types import TracebackType
+from typing import Self
+
+from slipway.client.core import Core
+from slipway.client.images import Source, batches, each
+from slipway.client.options import Options
+from slipway.client.result import Result
+
+
+class AsyncClient:
+    """Asks one classifier of one tritonserver. Use as `async with`, in one event loop.
+
+    Args:
+        url: `grpc://host:port` or `http://host:port`.
+        model: the classifier's name.
+        options: deadlines, batches, how many requests at once, whether to wait for a server that restarts.
+
+    Raises:
+        SpecError: the address or the name is not allowed.
+    """
+
+    def __init__(self, url: str, *, model: str, options: Options | None = None) -> None:
+        self._core = Core(url, model=model, options=options or Options())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End what is under way, and the connection."""
+        await self._core.close()
+
+    async def classifiers(self) -> list[str]:
+        """The classifiers that the server has ready.
+
+        Raises:
+            ClientError: it does not say.
+        """
+        return await self._core.classifiers()
+
+    async def classify(self, image: Source, *, full: bool = False, request_id: str | None = None) -> Result:
+        """Classify one image; cancelling this cancels the request.
+
+        Args:
+            image: see `Source`; not a folder.
+            full: ask for every class's probability and the embedding too.
+            request_id: what the request's own id begins with; by default something random.
+
+        Raises:
+            ImageError: the image cannot be read, or is none.
+            RequestError: the server did not answer this request.
+            ServerError: the server answers none.
+        """
+        return await self._core.classify(image, full=full, request_id=request_id)
+
+    async def classify_many(
+        self, images: Source | Iterable[Source], *, full: bool = False, request_id: str | None = None
+    ) -> AsyncIterator[Result]:
+        """Classify images in batches, several at once; the results are in the order of the images.
+
+        An image without an answer is a result with an `error`, and the others go on. Images are taken from the iterable
+        as answers are taken from here, and a few batches are in memory at a time. The iterable runs in the event loop:
+        it must not block. To stop early, close the iterator (`contextlib.aclosing`).
+
+        Args:
+            images: one or many, see `Source`, or folders, which stand for every image below them.
+            full: ask for every class's probability and the embedding too.
+            request_id: what the ids of the requests begin with; by default something random.
+
+        Raises:
+            ServerError: the server answers no request any more; every result before was given.
+        """
+        ids = self._core.request_ids(request_id)
+        size = await self._core.batch_size(full=full)
+        under_way: deque[asyncio.Task[list[Result]]] = deque()
+        try:
+            for batch in batches(each(images), size=size):
+                call = self._core.classify_batch(batch, full=full, request_id=next(ids))
+                under_way.append(asyncio.create_task(call))
+                if len(under_way) == self._core.window:
+                    for result in await under_way[0]:
+                        yield result
+                    under_way.popleft()
+            while under_way:
+                for result in await under_way[0]:
+                    yield result
+                under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)

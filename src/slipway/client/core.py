@@ -1,0 +1,159 @@
+"""What both clients do, once: the model's limits, batches, attempts, and what an answer says. For one event loop."""
+
+import asyncio
+import itertools
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from slipway.client.errors import ClientError, ModelError, RequestError
+from slipway.client.images import Source, load, parts
+from slipway.client.options import Address, Options, check_model, check_request_id
+from slipway.client.result import FULL_OUTPUTS, OUTPUTS, Result
+from slipway.client.retry import Attempts, RetryBudget
+from slipway.client.transport import Transport, connect
+
+T = TypeVar("T")
+Row = Mapping[str, NDArray[Any]]
+
+MAX_REQUEST_BYTES = 64 * 2**20
+"""Larger images go alone: the server holds a request several times over."""
+CLOSED = "this client is closed; make another one"
+_NO_CLASSIFIER = re.compile(r"[a-z]+_[0-9a-f]{12}|.*_full")
+
+
+class Core:
+    """One classifier of one server."""
+
+    def __init__(self, url: str, *, model: str, options: Options) -> None:
+        self._address = Address.parse(url)
+        self._model = check_model(model)
+        self._options = options
+        self._budget = RetryBudget()
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._limits: dict[str, int] = {}
+        self._transport: Transport | None = None
+        self._closed = False
+
+    @property
+    def window(self) -> int:
+        """Batches that may be prepared or under way at once: more than are sent, so that one slow answer stops none."""
+        return 2 * self._options.concurrency
+
+    def request_ids(self, given: str | None) -> Iterator[str]:
+        """A name for each request of a call; `given`, or a random one, is what they begin with."""
+        base = secrets.token_hex(8) if given is None else check_request_id(given)
+        return (f"{base}.{number}" for number in itertools.count())
+
+    async def classifiers(self) -> list[str]:
+        names = await self._ask(lambda deadline_s: self._connected().models(deadline_s=deadline_s), served=False)
+        return sorted(name for name in names if not _NO_CLASSIFIER.fullmatch(name))
+
+    async def batch_size(self, *, full: bool) -> int:
+        """Images that go into one request.
+
+        Raises:
+            ModelError: the server does not serve the model, or it is not a classifier; names those that it serves.
+        """
+        model, outputs = self._wanted(full)
+        if model not in self._limits:
+            try:
+                self._limits[model] = batch_limit(await self._config(model), outputs=outputs)
+            except ModelError as error:
+                served = ", ".join(await self.classifiers()) or "none"
+                raise ModelError(
+                    f"model {model!r}: {error}; the classifiers that {self._address} serves: {served}"
+                ) from None
+        limit = self._limits[model]
+        return min(self._options.batch_size or limit, limit)
+
+    async def classify(self, image: Source, *, full: bool, request_id: str | None) -> Result:
+        """Raises ClientError for no answer."""
+        ids = self.request_ids(request_id)
+        await self.batch_size(full=full)  # for its errors: is there such a classifier?
+        (result,) = await self.classify_batch([image], full=full, request_id=next(ids))
+        if result.error is not None:
+            raise result.error
+        return result
+
+    async def classify_batch(self, batch: Sequence[Source], *, full: bool, request_id: str) -> list[Result]:
+        """One result for each image, in order.
+
+        Raises:
+            ServerError: no image will be answered.
+        """
+        async with self._slots:
+            loaded = await asyncio.to_thread(load, batch)
+            images = [one for one in loaded if isinstance(one, bytes)]
+            outcomes: list[Row | ClientError] = []
+            for part in parts(images, limit_bytes=MAX_REQUEST_BYTES):
+                outcomes += await self._outcomes(part, full=full, request_id=request_id)
+        answers = iter(outcomes)
+        return [
+            Result.of(source, next(answers) if isinstance(one, bytes) else one, request_id=request_id)
+            for source, one in zip(batch, loaded, strict=True)
+        ]
+
+    async def close(self) -> None:
+        """What is under way ends without an answer."""
+        self._closed = True
+        if self._transport is not None:
+            transport, self._transport = self._transport, None
+            await transport.close()
+
+    async def _outcomes(self, images: Sequence[bytes], *, full: bool, request_id: str) -> Sequence[Row | ClientError]:
+        model, outputs = self._wanted(full)
+
+        def infer(deadline_s: float) -> Awaitable[dict[str, NDArray[Any]]]:
+            return self._connected().infer(model, images, outputs=outputs, request_id=request_id, deadline_s=deadline_s)
+
+        try:
+            tensors = await self._ask(infer, served=True)
+        except RequestError as error:
+            return [type(error)(f"{error} (request {request_id})")] * len(images)
+        return [{name: tensor[row] for name, tensor in tensors.items()} for row in range(len(images))]
+
+    async def _config(self, model: str) -> Mapping[str, Any]:
+        return await self._ask(lambda deadline_s: self._connected().config(model, deadline_s=deadline_s), served=False)
+
+    async def _ask(self, call: Callable[[float], Awaitable[T]], *, served: bool) -> T:
+        """`call(deadline_s)`, again where that is allowed."""
+        attempts = Attempts(self._options, budget=self._budget, served=served)
+        while True:
+            try:
+                return await call(attempts.time_left_s())
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task and task.cancelling():
+                    raise
+                raise ClientError(CLOSED) from None  # not the caller ended it, but `close`
+            except ClientError as error:
+                if self._closed:
+                    raise ClientError(CLOSED) from None
+                await asyncio.sleep(attempts.pause_s(error))
+
+    def _connected(self) -> Transport:
+        if self._closed:
+            raise ClientError(CLOSED)
+        if self._transport is None:
+            self._transport = connect(self._address)
+        return self._transport
+
+    def _wanted(self, full: bool) -> tuple[str, Sequence[str]]:
+        return (f"{self._model}_full", FULL_OUTPUTS) if full else (self._model, OUTPUTS)
+
+
+def batch_limit(config: Mapping[str, Any], *, outputs: Sequence[str]) -> int:
+    """The `max_batch_size` of a classifier.
+
+    Raises:
+        ModelError: the configuration is of another kind of model.
+    """
+    limit = int(config.get("max_batch_size", 0))
+    given = {tensor["name"] for tensor in config.get("output", [])}
+    if limit < 1 or not given >= set(outputs):
+        raise ModelError("it is not a classifier of Slipway")
+    return limit

@@ -1,0 +1,188 @@
+"""From what a caller has (paths, folders, bytes, arrays, PIL images) to encoded bytes."""
+
+import io
+import os
+import stat
+import struct
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeGuard, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slipway.client.errors import ImageError
+
+
+class PilImage(Protocol):
+    """What is used of a `PIL.Image.Image`: PIL need not be there."""
+
+    @property
+    def mode(self) -> str: ...
+    def getexif(self) -> Any: ...
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None: ...
+
+
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8] | PilImage
+"""One image: the path of its file, its encoded bytes, a PIL image, or its pixels as UINT8 [H, W] (grey) or [H, W, C],
+with C of 1 (grey), 3 (RGB) or 4 (RGBA)."""
+
+SUFFIXES = frozenset({".bmp", ".gif", ".heic", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+MAX_IMAGE_BYTES = 128 * 2**20
+"""More than any server of ours lets through; what is below is for the server to judge."""
+_PNG_COLOURS = {1: 0, 3: 2, 4: 6}
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+_ORIENTATION = 0x0112
+
+
+def each(images: Source | Iterable[Source]) -> Iterator[Source]:
+    """One image after the other; a folder gives every image below it, and is never read into memory at once."""
+    for image in [images] if _is_one(images) else cast("Iterable[Source]", images):
+        if isinstance(image, str | os.PathLike) and os.path.isdir(image):
+            yield from find_images(image)
+        else:
+            yield image
+
+
+def _is_one(images: Source | Iterable[Source]) -> TypeGuard[Source]:
+    if isinstance(images, np.ndarray):
+        return images.ndim < 4
+    return isinstance(images, str | os.PathLike | bytes | bytearray | memoryview) or _is_pil(images)
+
+
+def find_images(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """The files below `folder` with a common image suffix, in the same order every time.
+
+    A folder without any, and one below it that cannot be read, are in it as themselves: to be reported, not left out.
+    """
+    unread: list[OSError] = []
+    empty = True
+    for root, folders, files in os.walk(folder, onerror=unread.append):
+        folders.sort()
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                empty = False
+                yield Path(root, name)
+    yield from (Path(os.fsdecode(error.filename)) for error in unread)
+    if empty and not unread:
+        yield Path(folder)
+
+
+def batches(images: Iterable[Source], *, size: int) -> Iterator[list[Source]]:
+    iterator = iter(images)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def parts(images: Iterable[bytes], *, limit_bytes: int) -> Iterator[list[bytes]]:
+    """Consecutive groups, each of one image or of more that are within the limit together."""
+    part: list[bytes] = []
+    held = 0
+    for image in images:
+        if part and held + len(image) > limit_bytes:
+            yield part
+            part, held = [], 0
+        part.append(image)
+        held += len(image)
+    if part:
+        yield part
+
+
+def load(sources: Sequence[Source]) -> list[bytes | ImageError]:
+    """Each image encoded, or why it cannot be."""
+    return [_load(source) for source in sources]
+
+
+def _load(source: Source) -> bytes | ImageError:
+    try:
+        return encode(source)
+    except ImageError as error:
+        return error
+
+
+def encode(source: Source) -> bytes:
+    """The bytes to send: of a file as they are; pixels as a PNG, which loses nothing.
+
+    Raises:
+        ImageError: it cannot be read, is too large, or is nothing that can be sent.
+    """
+    if isinstance(source, str | os.PathLike):
+        return _read(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        encoded = bytes(source)
+    elif isinstance(source, np.ndarray):
+        encoded = png(source)
+    elif _is_pil(source):
+        encoded = _png_of_pil(source)
+    else:
+        raise ImageError(
+            f"{type(source).__name__} is no image; give a path, encoded bytes, uint8 pixels [H, W, 3] or a PIL image"
+        )
+    if len(encoded) > MAX_IMAGE_BYTES:
+        raise ImageError(f"an image of {len(encoded)} bytes; at most {MAX_IMAGE_BYTES} are sent")
+    return encoded
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        found = os.stat(path)
+        if stat.S_ISDIR(found.st_mode):
+            os.scandir(path).close()  # for the reason, if it cannot be read
+            raise ImageError(f"{path}: a folder without an image in it, or not for classify(): ask classify_many()")
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_IMAGE_BYTES:
+            raise ImageError(f"{path}: not a regular file of at most {MAX_IMAGE_BYTES} bytes")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a NUL in the path
+        raise ImageError(f"{path!r}: cannot be read: {error}") from None
+
+
+def png(pixels: NDArray[Any]) -> bytes:
+    """Pixels as a PNG.
+
+    Args:
+        pixels: UINT8 [H, W] (grey) or [H, W, C] with C of 1 (grey), 3 (RGB) or 4 (RGBA).
+
+    Raises:
+        ImageError: another dtype or shape.
+    """
+    channels = (*pixels.shape, 1)[2] if pixels.ndim in (2, 3) else 0
+    if pixels.dtype != np.uint8 or channels not in _PNG_COLOURS or not pixels.size:
+        raise ImageError(
+            f"an array of {pixels.dtype} {list(pixels.shape)}; give uint8 [H, W, 3] in RGB order, [H, W, 4] or [H, W]"
+        )
+    height, width = pixels.shape[:2]
+    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each row after the number of its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, _PNG_COLOURS[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), level=1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def _is_pil(source: object) -> TypeGuard[PilImage]:
+    pil = sys.modules.get("PIL.Image")  # who has a PIL image has imported it
+    return pil is not None and isinstance(source, pil.Image)
+
+
+def _png_of_pil(image: PilImage) -> bytes:
+    if image.mode not in _PNG_MODES:
+        raise ImageError(
+            f"a PIL image of mode {image.mode}, which no PNG holds without loss; "
+            'convert it with .convert("RGB"), or give its file'
+        )
+    buffer = io.BytesIO()
+    try:
+        # PIL does not turn what it opens; the server does, if the image says how.
+        seen = image.getexif()
+        exif = type(seen)()
+        exif[_ORIENTATION] = seen.get(_ORIENTATION, 1)
+        image.save(buffer, "PNG", compress_level=1, exif=exif if exif[_ORIENTATION] != 1 else None)
+    except Exception as error:  # each of PIL's decoders raises its own
+        raise ImageError(f"a PIL image that cannot be read: {error}") from None
+    return buffer.getvalue()

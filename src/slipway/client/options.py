@@ -1,0 +1,82 @@
+"""What a client can be told: where the server is, and how to ask it."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from slipway.contract import SpecError
+from slipway.contract.spec import check_name
+
+MIN_DEADLINE_S = 0.010
+"""tritonserver 2.51 can be ended by deadlines of 1 to 4 ms (triton-inference-server/server#7368)."""
+_LONGEST_S = 86_400.0
+_HOST = r"\[[0-9a-fA-F:.]+\]|[^\s:/\[\]@]+"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to ask. Every field has a default.
+
+    Raises:
+        SpecError: names the field, what was given and what is allowed.
+    """
+
+    deadline_s: float = 10.0
+    """For one request, from sending it to its answer, with the retries and the pauses between them."""
+    concurrency: int = 4
+    """Requests under way at once."""
+    batch_size: int | None = None
+    """Images in one request, if the model takes so many; None: as many as it takes (its `max_batch_size`)."""
+    reconnect_s: float = 0.0
+    """How long a request that lost its server is asked again, counted from the first loss. 0: not at all."""
+
+    def __post_init__(self) -> None:
+        _check("deadline_s", self.deadline_s, MIN_DEADLINE_S, _LONGEST_S)
+        _check("concurrency", self.concurrency, 1, 256)
+        if self.batch_size is not None:
+            _check("batch_size", self.batch_size, 1, 4096)
+        _check("reconnect_s", self.reconnect_s, 0.0, _LONGEST_S)
+
+
+def _check(name: str, given: float, least: float, most: float) -> None:
+    """An integer `least` allows integers alone."""
+    kind = int if isinstance(least, int) else int | float
+    if not isinstance(given, kind) or isinstance(given, bool) or not least <= given <= most:
+        allowed = f"a whole number from {least} to {most}" if kind is int else f"{least:g} to {most:g} seconds"
+        raise SpecError(f"{name} is {given!r}; use {allowed}")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A tritonserver's port for one protocol."""
+
+    protocol: str
+    """`grpc` or `http`."""
+    host_port: str
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Raises SpecError unless `url` is `grpc://host:port` or `http://host:port`."""
+        found = re.fullmatch(rf"(grpc|http)://((?:{_HOST}):(\d{{1,5}}))/?", url)
+        if not found or not 1 <= int(found[3]) <= 65535:
+            raise SpecError(f"{url!r} is no address of a tritonserver; use grpc://host:8001 or http://host:8000")
+        return cls(found[1], found[2])
+
+    def __str__(self) -> str:
+        return f"{self.protocol}://{self.host_port}"
+
+
+def check_model(name: str) -> str:
+    """Raises SpecError unless `name` can be a classifier's."""
+    try:
+        return check_name(name)
+    except ValueError as error:
+        hint = "; give the classifier's name, and full=True where you ask" if name.endswith("_full") else ""
+        raise SpecError(f"model {name!r} is no classifier's name: {error}{hint}") from None
+
+
+def check_request_id(name: str) -> str:
+    """Raises SpecError unless `name` can go into logs and headers as it is."""
+    if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", name):
+        raise SpecError(f"request_id is {name!r:.100}; use 1 to 64 of letters, digits and . _ : -")
+    return name

@@ -1,0 +1,68 @@
+"""The client with and without an event loop, behind one interface: what one can, the other must."""
+
+import asyncio
+import io
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import tritonclient.grpc as triton_grpc
+from PIL import Image
+
+from slipway.client import AsyncClient, Client, Options, Result
+
+COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+
+
+def encode(colour: str, size: tuple[int, int] = (60, 50), kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, COLOURS[colour]).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def address(server: Any, protocol: str) -> str:
+    return f"{protocol}://{getattr(server, f'{protocol}_url')}"
+
+
+def answered_and_refused(server: Any, model: str) -> tuple[int, int]:
+    """Requests for the model since the server started, when they stand still: 2.51 counts a moment after it answers."""
+    seen = None
+    with triton_grpc.InferenceServerClient(server.grpc_url) as client:
+        while True:
+            (statistics,) = client.get_inference_statistics(model).model_stats
+            counts = statistics.inference_stats.success.count, statistics.inference_stats.fail.count
+            if counts == seen:
+                return counts
+            seen = counts
+            time.sleep(0.3)
+
+
+class Asker:
+    """Makes a client for every call: `side` is "sync" or "async"."""
+
+    def __init__(self, side: str, url: str) -> None:
+        self.side, self.url = side, url
+
+    def classify(self, image: Any, *, model: str = "colours", full: bool = False, **options: Any) -> Result:
+        if self.side == "sync":
+            with Client(self.url, model=model, options=Options(**options)) as client:
+                return client.classify(image, full=full)
+
+        async def ask() -> Result:
+            async with AsyncClient(self.url, model=model, options=Options(**options)) as client:
+                return await client.classify(image, full=full)
+
+        return asyncio.run(ask())
+
+    def classify_many(
+        self, images: Iterable[Any], *, model: str = "colours", full: bool = False, **options: Any
+    ) -> list[Result]:
+        if self.side == "sync":
+            with Client(self.url, model=model, options=Options(**options)) as client:
+                return list(client.classify_many(images, full=full))
+
+        async def ask() -> list[Result]:
+            async with AsyncClient(self.url, model=model, options=Options(**options)) as client:
+                return [result async for result in client.classify_many(images, full=full)]
+
+        return asyncio.run(ask())
