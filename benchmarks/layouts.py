@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the two layouts of the cpu lane against each other: three steps, or one that does all."""
+"""Measure the layouts of the cpu lane against each other: three steps, two, or one that does all."""
 
 import argparse
 import asyncio
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-LAYOUTS = ("steps", "fused")
+LAYOUTS = ("steps", "shared_decode", "fused")
+FIGURES = ("p50_ms", "saturation_per_s")
 Rounds = dict[str, list[dict[str, float]]]
 ONE_BY_ONE, CLIENTS, SATURATED_S = 200, 8, 4.0
 EPILOG = """example:
   benchmarks/layouts.py runs/digits --images runs/digits/data --output benchmarks/results/layouts.json
 
-Both servers run all the while. In every round each is asked 200 images one by one, and then by 8 clients at once for
-4 s; the order changes from round to round, and what is reported is the ratio within a round. About 2 minutes."""
+All servers run all the while. In every round each is asked 200 images one by one, and then by 8 clients at once for
+4 s; the order changes from round to round, and what is reported is the ratio within a round. About 3 minutes."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -48,12 +49,13 @@ def main(arguments: argparse.Namespace) -> None:
         "distinct_images": len(set(images)),
         "serving": chosen.serving.model_dump(mode="json"),
         "client_shares_the_cores": True,
-        "fused_to_steps": {key: ratio(rounds, key) for key in ("p50_ms", "saturation_per_s")},
+        **{f"{layout}_to_steps": {key: ratio(rounds, layout, key) for key in FIGURES} for layout in LAYOUTS[1:]},
         "memory_mib": memory_mib,
         "rounds": rounds,
     }
-    for key, (low, middle, high) in result["fused_to_steps"].items():
-        print(f"fused / steps, {key}: {middle:.2f} ({low:.2f} to {high:.2f} in {arguments.rounds} rounds)")
+    for layout in LAYOUTS[1:]:
+        for key, (low, middle, high) in result[f"{layout}_to_steps"].items():
+            print(f"{layout} / steps, {key}: {middle:.2f} ({low:.2f} to {high:.2f} in {arguments.rounds} rounds)")
     print("memory: " + ", ".join(f"{layout} {mib:.0f} MiB" for layout, mib in memory_mib.items()))
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -80,7 +82,8 @@ def measure(chosen: "Classifier", images: Sequence[bytes], *, rounds: int) -> tu
             assemble([replace(chosen, settings=settings)], work / "repository")
             servers[layout] = stack.enter_context(launched(work / "repository", work))
         for number in tqdm(range(rounds), desc="rounds", disable=None):
-            for layout in LAYOUTS if number % 2 else reversed(LAYOUTS):
+            turn = number % len(LAYOUTS)
+            for layout in LAYOUTS[turn:] + LAYOUTS[:turn]:
                 url = servers[layout].grpc_url
                 seen[layout].append(asyncio.run(one_round(url, chosen.name, images, first=number * ONE_BY_ONE)))
         return seen, {layout: proportional_mib(server.server_pid()) for layout, server in servers.items()}
@@ -105,11 +108,11 @@ async def one_round(url: str, model: str, images: Sequence[bytes], *, first: int
     return {"p50_ms": float(np.median(times_ms)), "saturation_per_s": per_s}
 
 
-def ratio(rounds: Rounds, key: str) -> tuple[float, float, float]:
-    """Fused over steps, round by round: least, median, most."""
+def ratio(rounds: Rounds, layout: str, key: str) -> tuple[float, float, float]:
+    """A layout over steps, round by round: least, median, most."""
     import numpy as np
 
-    ratios = [fused[key] / steps[key] for fused, steps in zip(rounds["fused"], rounds["steps"], strict=True)]
+    ratios = [one[key] / steps[key] for one, steps in zip(rounds[layout], rounds["steps"], strict=True)]
     return min(ratios), float(np.median(ratios)), max(ratios)
 
 
@@ -117,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder with bundle/ and engines/, and a choice")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
-    parser.add_argument("--rounds", type=int, default=8, help="of both layouts (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="of all layouts (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the images (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the results here")
     parser.add_argument("--json", action="store_true", help="one JSON line last")

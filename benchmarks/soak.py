@@ -143,7 +143,7 @@ def memory(server: Any) -> dict[str, Any]:
 
 def name_of(process: Any) -> str:
     """The instance of a step that a stub runs, else the program; with the pid, so that a new process is seen."""
-    step = re.search(r"(guard|preprocess|fused|engine|post)_[0-9a-f]{12}\w*", " ".join(process.cmdline()[2:]))
+    step = re.search(r"(guard|preprocess|engine|post|answer|fused)_[0-9a-f]{12}\w*", " ".join(process.cmdline()[2:]))
     return f"{step[0] if step else process.name()} {process.pid}"
 
 

@@ -139,7 +139,7 @@ def test_steps_that_raise_end_or_hang_are_each_told_by_what_they_do(repository: 
 def test_a_step_that_loads_and_answers_wrongly_is_told_by_its_answer(repository: Path) -> None:
     engine, post = step(repository, "engine"), step(repository, "post")
     rewrite(engine / "config.pbtxt", EMBEDDING, EMBEDDING[:-1] + "4")
-    rewrite(post / "1/model.py", "answers.status_n[:, np.newaxis],", "answers.status_n[:, np.newaxis] + 3,")
+    rewrite(post / "1/postprocess.py", "answers.status_n[:, np.newaxis],", "answers.status_n[:, np.newaxis] + 3,")
     reseal(repository)
     against = failed(examine(repository))
     assert "gives embedding_nd as float32 [3], and config.pbtxt says float32 [4]" in against[engine.name]

@@ -68,7 +68,10 @@ def test_a_setting_that_is_given_its_default_value_is_still_given() -> None:
             {"classifiers": {"digits": {"active": {"bundle": "b", "engines": "e", "name": "x"}}}},
             "classifiers.digits.active.name: unknown key; the valid keys here are",
         ),
-        ({"serving": {"instance": 1}}, "serving.instance: unknown key; the valid keys here are instances, max_batch"),
+        (
+            {"serving": {"instance": 1}},
+            "serving.instance: unknown key; the valid keys here are instances, layout, max_b",
+        ),
         ({"serving": {"instances": 0}}, "serving.instances: Input should be greater than or equal to 1; given 0"),
         (
             {"classifiers": {"digits": {"active": "d", "serving": {"max_queue_size": -1}}}},
