@@ -9,10 +9,10 @@ TARGETS ?= openvino tensorrt_rtx
 REPOSITORY ?= model_repository/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check engines doctor matrix guard soak lock clean
+.PHONY: help setup demo test check engines doctor matrix guard soak verdict perf_analyzer lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
 
 setup: $(INSTALLED) ## .venv with everything that requirements.lock names, by hash (about 6 GB, some minutes)
 
@@ -36,6 +36,15 @@ guard: setup ## what the guard costs and what it lets through, with scikit-image
 
 soak: setup ## 200,000 damaged images against the real server: nothing lost, nothing grown (about 15 minutes)
 	$(BIN)/python benchmarks/soak.py
+
+verdict: setup ## how often the latency verdict errs, by simulation (a minute)
+	$(BIN)/python benchmarks/verdict.py
+
+perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libraries that its wheel lacks and nvidia-pytriton's has
+	@mkdir -p $(VENV)/lib/perf_analyzer
+	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libb64-*.so.0d libb64.so.0d
+	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
+	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
 
 check: setup ## ruff, mypy strict on src, and the direction of imports
 	$(BIN)/ruff check .

@@ -17,7 +17,8 @@ from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import serialize_byte_tensor
 
 from slipway.benchmark import GateOptions, GateResult, Verdict, run_gate, summary
-from slipway.benchmark.load import offer, poisson_schedule, precise_loop, rate_per_s
+from slipway.benchmark.figures import rates_per_s
+from slipway.benchmark.load import Sent, counted, offer, poisson_schedule, precise_loop, rate_per_s
 from slipway.benchmark.server import Server
 from slipway.contract import DataError, ServingError, SpecError
 
@@ -154,7 +155,7 @@ def test_latencies_are_those_of_the_queue():
 
     So long that what a busy machine adds to each is little beside it.
     """
-    service_s, schedule_s = 0.02, schedule(150, rate_per_s=35)
+    service_s, schedule_s = 0.02, schedule(150, rate_per_s=25)
     with serving(Stub(service_s=service_s)) as url:
         block = run_async(open_loop(url, [b"fine"] * 150, schedule_s, warm_up=20))
     done_s = np.empty_like(schedule_s)
@@ -163,7 +164,7 @@ def test_latencies_are_those_of_the_queue():
         done_s[index] = free_s = max(free_s, due_s) + service_s
     extra_ms = block.latencies_ms - (done_s - schedule_s)[20:] * 1000
     assert extra_ms.min() > -0.1
-    assert np.median(extra_ms) < 1000 * service_s
+    assert np.quantile(extra_ms, 0.25) < 1000 * service_s
     assert np.median(block.schedule_errors_ms) < 500 * service_s
     assert block.latencies_ms.size == 130
     assert block.warm_up_s >= schedule_s[19]
@@ -178,6 +179,28 @@ def test_whatever_is_not_a_right_answer_counts_as_the_deadline():
     assert (block.latencies_ms[[1, 2, 3, 4, 6]] >= 300).all()
     assert (block.latencies_ms[[0, 5]] < 300).all()
     assert block.answered.count + 1 == 2
+
+
+def block_of(due_s, done_s, *, right):
+    """As `counted` makes it, with a deadline of 1 s."""
+    outcomes = [None if ok else "rejected" for ok in right]
+    return counted(due_s, Sent(due_s, done_s, outcomes), warm_up=0, deadline_ms=1000)
+
+
+def test_the_achieved_rate_is_that_of_right_answers_and_of_backlogs_beyond_the_limit():
+    due_s = np.arange(100) / 100
+    all_right = np.ones(100, bool)
+
+    def share(done_s, right=all_right):
+        offered_per_s, achieved_per_s = rates_per_s([block_of(due_s, done_s, right=right)], limit_ms=50)
+        return achieved_per_s / offered_per_s
+
+    assert share(due_s + 0.01) == 1
+    assert share(due_s + np.linspace(0.01, 0.05, 100)) == 1  # the last a little later than the first: no backlog
+    assert share(due_s + np.linspace(0.01, 1.01, 100)) == pytest.approx(0.99 / (1.99 - 0.05))
+    # Quick refusals are no answers, nor is silence from the middle on.
+    assert share(due_s + 0.01, right=np.arange(100) % 2 == 0) == pytest.approx(0.5, abs=0.02)
+    assert share(due_s + 0.01, right=np.arange(100) < 50) == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_server_that_cannot_keep_up_is_seen_in_the_achieved_rate():
@@ -198,7 +221,14 @@ def images(tmp_path):
 
 def test_the_gate_measures_judges_and_writes_it_all_down(images, tmp_path):
     options = GateOptions(
-        model="stub", images=images, rate_per_s=400, limit_ms=900, blocks=2, requests_per_block=480, warm_up_requests=20
+        model="stub",
+        images=images,
+        rate_per_s=400,
+        limit_ms=20_000,  # so that no machine is too busy for it
+        deadline_ms=30_000,
+        blocks=2,
+        requests_per_block=480,
+        warm_up_requests=20,
     )
     with serving(Stub()) as url:
         result = run_gate(options.model_copy(update={"url": url, "server_pid": os.getpid()}))
@@ -206,6 +236,8 @@ def test_the_gate_measures_judges_and_writes_it_all_down(images, tmp_path):
     assert (result.bundle, result.server, result.distinct_images) == ("0123456789abcdef", "stub 1.0", 3)
     assert "3 distinct images" in result.caveats[0]
     assert result.generator.shares_cores_with_server
+    assert result.generator.schedule_error_limit_ms == 2000
+    assert result.generator.schedule_error_p50_ms <= result.generator.schedule_error_p99_ms
     assert result.server_use.processes >= 1
     assert result.server_use.peak_rss_mib > 20
     assert result.achieved_per_s > 0.99 * result.offered_per_s
@@ -222,8 +254,12 @@ def test_the_gate_measures_judges_and_writes_it_all_down(images, tmp_path):
     assert again.get_value_at_percentile(99) / 1000 == result.blocks[0].latency.p99_ms
 
     text = summary(result)
-    for part in ("P99.9", "block 2", "step_1", "achieved", "late by", "first answer after", "PASS: P99"):
+    for part in ("P99.9", "block 2", "step_1", "achieved", "generators  1", "sent late", "first answer", "PASS: P99"):
         assert part in text
+
+
+PATIENT = "--limit-ms 20000 --deadline-ms 30000"
+"""No machine is so busy that its own delays, up to a tenth of the limit, decide a verdict."""
 
 
 def script():
@@ -233,20 +269,34 @@ def script():
     return module
 
 
-@pytest.mark.parametrize(("limit_ms", "requests", "code"), [(0.01, 460, 1), (900, 20, 3)])
-def test_the_script_exits_by_the_verdict(images, capsys, limit_ms, requests, code):
-    gate = script()
-    line = f"stub --images {images} --rate 600 --blocks 2 --limit-ms {limit_ms} --requests-per-block {requests} --json"
-    with serving(Stub()) as url:
-        arguments = gate.parser().parse_args([*line.split(), "--url", url, "--warm-up-requests", "10"])
-        assert gate.main(arguments) == code
+@pytest.mark.parametrize(("image", "requests", "code"), [(b"fine", 480, 0), (b"bad", 460, 1), (b"fine", 20, 3)])
+def test_the_script_exits_by_the_verdict(tmp_path, capsys, image, requests, code):
+    (tmp_path / "image.jpg").write_bytes(image)
+    line = f"stub --images {tmp_path} --rate 400 --blocks 2 {PATIENT} --requests-per-block {requests} --json"
+    assert run_script(line, Stub()) == code
     last_line = capsys.readouterr().out.splitlines()[-1]
-    assert GateResult.model_validate_json(last_line).options.limit_ms == limit_ms
+    assert GateResult.model_validate_json(last_line).options.limit_ms == 20_000
+
+
+def test_a_generator_that_cannot_be_on_time_is_told_from_a_slow_server(images, capsys):
+    """No process wakes up within a microsecond, a tenth of this limit: whatever the server does, it is not judged."""
+    line = f"stub --images {images} --rate 400 --blocks 2 --limit-ms 0.01 --requests-per-block 460"
+    assert run_script(line, Stub()) == 4
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line.startswith("GENERATOR LATE: P99")
+    assert "are not the server's alone" in last_line
+
+
+def run_script(line, stub):
+    gate = script()
+    with serving(stub) as url:
+        return gate.main(gate.parser().parse_args([*line.split(), "--url", url, "--warm-up-requests", "10"]))
 
 
 def test_the_script_has_the_defaults_of_the_library(images):
     arguments = vars(script().parser().parse_args(["stub", "--images", str(images)]))
-    del arguments["output"], arguments["json"]
+    for name in script().NOT_OPTIONS:
+        del arguments[name]
     assert GateOptions(**arguments) == GateOptions(model="stub", images=images)
 
 

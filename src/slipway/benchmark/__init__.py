@@ -1,8 +1,19 @@
 """How a number is made: open-loop load, a statistical verdict, and a result file with everything in it."""
 
+from slipway.benchmark.capacity import find_capacity
 from slipway.benchmark.gate import run_gate
-from slipway.benchmark.result import GateOptions, GateResult
+from slipway.benchmark.result import CapacityResult, GateOptions, GateResult
 from slipway.benchmark.statistics import Verdict
-from slipway.benchmark.summary import summary
+from slipway.benchmark.summary import capacity_summary, rung_line, summary
 
-__all__ = ["GateOptions", "GateResult", "Verdict", "run_gate", "summary"]
+__all__ = [
+    "CapacityResult",
+    "GateOptions",
+    "GateResult",
+    "Verdict",
+    "capacity_summary",
+    "find_capacity",
+    "run_gate",
+    "rung_line",
+    "summary",
+]

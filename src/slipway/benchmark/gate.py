@@ -1,32 +1,23 @@
 """The latency gate: offer a load, time every request, judge P99."""
 
 import asyncio
+import os
 import time
-from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from slipway.benchmark import processes
-from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop, rate_per_s
-from slipway.benchmark.result import (
-    MIN_DISTINCT_IMAGES,
-    BlockResult,
-    GateOptions,
-    GateResult,
-    Generator,
-    Latency,
-    Machine,
-    ServerUse,
-    StepTime,
-    WarmUp,
-)
+from slipway.benchmark.figures import Client, Seen, measured, server_use, step_time
+from slipway.benchmark.generators import Generators, Target, choose_generators
+from slipway.benchmark.load import Block, counted, poisson_schedule
+from slipway.benchmark.result import MIN_DISTINCT_IMAGES, GateOptions, GateResult, Machine, Measured
 from slipway.benchmark.server import Server, StepCounters, on_this_host
-from slipway.benchmark.statistics import HdrHistogram, histogram_of, judge_block, judge_run, merged
 from slipway.contract.errors import DataError
 from slipway.contract.files import files_below
 from slipway.contract.manifest import commit, versions
@@ -38,16 +29,15 @@ _LIBRARIES = ("grpcio", "hdrhistogram", "psutil", "tritonclient")
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What was seen from the first request to the last, before it is judged."""
+class Subject:
+    """An ensemble of a running server that has answered once, and the images to ask it with."""
 
+    images: Sequence[bytes]
     bundle: str
     server: str
+    models: tuple[str, ...]
+    """The ensemble, then its steps in order."""
     first_answer_ms: float
-    blocks: tuple[Block, ...]
-    steps: tuple[StepTime, ...]
-    server_use: ServerUse | None
-    client_cpu_cores: float
 
 
 def run_gate(options: GateOptions) -> GateResult:
@@ -56,148 +46,95 @@ def run_gate(options: GateOptions) -> GateResult:
     Raises:
         DataError: no images.
         ServingError: no server, no such model, no first answer, or no such process.
+        GateError: a load generator ended.
     """
+    subject = asyncio.run(meet(options))
+    found = measure(options, subject, rate_per_s=options.rate_per_s, blocks=options.blocks)
+    return GateResult(**dict(found), **provenance(options, subject))
+
+
+async def meet(options: GateOptions) -> Subject:
+    """Load the images, find the ensemble and get its first answer. Raises as `run_gate` does."""
     images = load_images(options.images, seed=options.seed)
-    with asyncio.Runner(loop_factory=precise_loop) as runner:
-        measurement = runner.run(_measure(options, images))
-    return _judged(options, measurement, distinct_images=len(set(images)))
-
-
-async def _measure(options: GateOptions, images: Sequence[bytes]) -> Measurement:
-    pid = options.server_pid
-    async with Server(options.url, model=options.model, images=images) as server:
+    async with Server(options.url, model=options.model, images=images[:1]) as server:
         await server.check_ready()
         started_s = time.perf_counter()
         bundle = await server.first_answer()
         first_answer_ms = (time.perf_counter() - started_s) * 1000
-        models = [options.model, *await server.steps()]
-        before, watched = await server.counters(), processes.snapshot(pid) if pid else None
-        started_s, client_cpu_s = time.perf_counter(), time.process_time()
-        blocks = await _offer_blocks(options, server, distinct=len(images))
-        client_cpu_cores = (time.process_time() - client_cpu_s) / (time.perf_counter() - started_s)
-        after = await server.counters()
-        return Measurement(
-            bundle=bundle,
-            server=await server.version(),
-            first_answer_ms=first_answer_ms,
-            blocks=blocks,
-            steps=tuple(_step_time(name, before[name], after[name]) for name in models),
-            server_use=_server_use(watched, processes.snapshot(pid)) if pid and watched else None,
-            client_cpu_cores=client_cpu_cores,
-        )
+        models = (options.model, *await server.steps())
+        return Subject(images, bundle, await server.version(), models, first_answer_ms)
 
 
-async def _offer_blocks(options: GateOptions, server: Server, *, distinct: int) -> tuple[Block, ...]:
-    """One after the other; each starts with an empty queue and its own warm-up, so that they are independent."""
+def measure(
+    options: GateOptions, subject: Subject, *, rate_per_s: float, blocks: int, first_block: int = 0
+) -> Measured:
+    """Offer `blocks` blocks of Poisson arrivals at a rate, and judge them. Block `i` is drawn from [seed, i]."""
+    pid = options.server_pid
+    shares_cores = on_this_host(options.url)
+    count, reason = choose_generators(rate_per_s, cores=len(os.sched_getaffinity(0)), shares_cores=shares_cores)
+    if options.generators:
+        count, reason = options.generators, "as asked for"
+    with Generators(count, Target(options.url, options.model, subject.images)) as generators:
+        before = asyncio.run(_counters(options, subject, settle=True))
+        watched = processes.snapshot(pid) if pid else None
+        numbers = range(first_block, first_block + blocks)
+        offered, cpu_cores = _offer_blocks(options, generators, subject, rate_per_s=rate_per_s, numbers=numbers)
+        use = server_use(watched, processes.snapshot(pid)) if pid and watched else None
+        after = asyncio.run(_counters(options, subject, settle=False))
+    seen = Seen(
+        blocks=offered,
+        first_answer_ms=subject.first_answer_ms,
+        client=Client(count, reason, cpu_cores=cpu_cores, shares_cores=shares_cores),
+        steps=tuple(step_time(name, before[name], after[name]) for name in subject.models),
+        server_use=use,
+    )
+    return measured(seen, options)
+
+
+def _offer_blocks(
+    options: GateOptions, generators: Generators, subject: Subject, *, rate_per_s: float, numbers: range
+) -> tuple[tuple[Block, ...], float]:
+    """One after the other; each has its own warm-up, so that they are independent. Also the cores that sending took."""
     requests = options.warm_up_requests + options.requests_per_block
-    blocks = []
-    with tqdm(total=options.blocks * requests, desc="gate", unit=" requests", mininterval=0.5, disable=None) as bar:
-        for number in range(options.blocks):
+    blocks, cpu_s, started_s = [], 0.0, time.monotonic()
+    with tqdm(
+        total=len(numbers) * requests, desc=f"{rate_per_s:.1f}/s", unit=" requests", leave=False, disable=None
+    ) as bar:
+        for number in numbers:
             rng = np.random.default_rng([options.seed, number])
-            schedule_s = poisson_schedule(requests, rate_per_s=options.rate_per_s, rng=rng)
-            order = rng.integers(distinct, size=requests).tolist()
-
-            def ask(index: int, order: list[int] = order) -> Awaitable[str | None]:
-                return server.ask(order[index], deadline_s=options.deadline_ms / 1000)
-
+            schedule_s = poisson_schedule(requests, rate_per_s=rate_per_s, rng=rng)
+            order = rng.integers(len(subject.images), size=requests).tolist()
+            load = generators.offer(schedule_s, order, deadline_s=options.deadline_ms / 1000, on_answers=bar.update)
             blocks.append(
-                await offer(
-                    schedule_s,
-                    ask,
-                    warm_up=options.warm_up_requests,
-                    deadline_ms=options.deadline_ms,
-                    on_answer=bar.update,
-                )
+                counted(schedule_s, load.sent, warm_up=options.warm_up_requests, deadline_ms=options.deadline_ms)
             )
-    return tuple(blocks)
+            cpu_s += load.cpu_s
+    return tuple(blocks), cpu_s / (time.monotonic() - started_s)
 
 
-def _judged(options: GateOptions, seen: Measurement, *, distinct_images: int) -> GateResult:
-    offered_per_s = rate_per_s(block.due for block in seen.blocks)
-    achieved_per_s = rate_per_s(block.answered for block in seen.blocks)
-    judgement = judge_run(
-        [block.latencies_ms for block in seen.blocks],
-        limit_ms=options.limit_ms,
-        offered_per_s=offered_per_s,
-        achieved_per_s=achieved_per_s,
-    )
-    histograms = [histogram_of(block.latencies_ms) for block in seen.blocks]
-    schedule_errors_ms = np.concatenate([block.schedule_errors_ms for block in seen.blocks])
-    return GateResult(
-        verdict=judgement.verdict,
-        reason=judgement.reason,
-        caveats=_caveats(distinct_images),
-        options=options,
-        bundle=seen.bundle,
-        distinct_images=distinct_images,
-        offered_per_s=offered_per_s,
-        achieved_per_s=achieved_per_s,
-        latency=Latency.of(merged(histograms)),
-        failures=dict(sum((Counter(block.failures) for block in seen.blocks), Counter())),
-        blocks=tuple(_block_result(b, h, options=options) for b, h in zip(seen.blocks, histograms, strict=True)),
-        warm_up=WarmUp(
-            first_answer_ms=seen.first_answer_ms,
-            requests=options.warm_up_requests,
-            duration_s=seen.blocks[0].warm_up_s,
-        ),
-        generator=Generator(
-            schedule_error_p99_ms=float(np.quantile(schedule_errors_ms, 0.99)),
-            schedule_error_max_ms=float(schedule_errors_ms.max()),
-            cpu_cores=seen.client_cpu_cores,
-            shares_cores_with_server=on_this_host(options.url),
-        ),
-        steps=seen.steps,
-        server=seen.server,
-        server_use=seen.server_use,
-        machine=Machine.this(),
-        versions=versions(_LIBRARIES),
-        commit=commit(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
+async def _counters(options: GateOptions, subject: Subject, *, settle: bool) -> dict[str, StepCounters]:
+    """The server's counters, at once or when nothing is queued any more."""
+    async with Server(options.url, model=options.model, images=subject.images[:1]) as server:
+        if settle:
+            await server.settle()
+        return await server.counters()
 
 
-def _block_result(block: Block, histogram: HdrHistogram, *, options: GateOptions) -> BlockResult:
-    over_limit = int((block.latencies_ms > options.limit_ms).sum())
-    judgement = judge_block(over_limit, requests=block.latencies_ms.size)
-    return BlockResult(
-        verdict=judgement.verdict,
-        reason=judgement.reason,
-        requests=block.latencies_ms.size,
-        over_limit=over_limit,
-        failures=dict(block.failures),
-        latency=Latency.of(histogram),
-        histogram=histogram.encode().decode(),
-    )
-
-
-def _caveats(distinct_images: int) -> tuple[str, ...]:
-    if distinct_images >= MIN_DISTINCT_IMAGES:
-        return ()
-    return (f"{distinct_images} distinct images; a figure is published from {MIN_DISTINCT_IMAGES} on",)
-
-
-def _step_time(model: str, before: StepCounters, after: StepCounters) -> StepTime:
-    requests = after.requests - before.requests
-    executions = after.executions - before.executions
-
-    def per_request_us(earlier_ns: int, later_ns: int) -> float:
-        return (later_ns - earlier_ns) / 1000 / requests if requests else 0.0
-
-    return StepTime(
-        model=model,
-        requests=requests,
-        images_per_execution=(after.images - before.images) / executions if executions else 0.0,
-        total_us=per_request_us(before.total_ns, after.total_ns),
-        **{f"{k}_us": per_request_us(ns, after.duration_ns[k]) for k, ns in before.duration_ns.items()},
-    )
-
-
-def _server_use(before: processes.Snapshot, after: processes.Snapshot) -> ServerUse:
-    return ServerUse(
-        processes=len(after.cpu_s),
-        cpu_cores=processes.cores_used(before, after),
-        peak_rss_mib=after.peak_rss_mib,
-    )
+def provenance(options: GateOptions, subject: Subject) -> dict[str, Any]:
+    """The fields of `Provenance`."""
+    distinct_images = len(set(subject.images))
+    few = f"{distinct_images} distinct images; a figure is published from {MIN_DISTINCT_IMAGES} on"
+    return {
+        "caveats": (few,) if distinct_images < MIN_DISTINCT_IMAGES else (),
+        "options": options,
+        "bundle": subject.bundle,
+        "distinct_images": distinct_images,
+        "server": subject.server,
+        "machine": Machine.this(),
+        "versions": versions(_LIBRARIES),
+        "commit": commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def load_images(folder: Path, *, seed: int) -> list[bytes]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Seconds = npt.NDArray[np.float64]
+Milliseconds = npt.NDArray[np.float64]
 Ask = Callable[[int], Awaitable[str | None]]
 """Sends request `i` and waits for the answer; returns why it was no right answer, or None."""
 
@@ -31,12 +32,26 @@ class Arrivals:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """What became of every request of a schedule, in its order; seconds from the schedule's start."""
+
+    sent_s: Seconds
+    done_s: Seconds
+    outcomes: list[str | None]
+    """Why there was no right answer, or None."""
+
+    @classmethod
+    def nothing(cls, requests: int) -> "Sent":
+        return cls(np.empty(requests), np.empty(requests), [None] * requests)
+
+
+@dataclass(frozen=True)
 class Block:
     """What became of the counted requests of one schedule, in the order in which they were due."""
 
-    latencies_ms: npt.NDArray[np.float64]
+    latencies_ms: Milliseconds
     """From the scheduled send to the answer; a request without a right answer counts as the client's deadline."""
-    schedule_errors_ms: npt.NDArray[np.float64]
+    schedule_errors_ms: Milliseconds
     """Actual minus scheduled send: the generator's own lateness. It is part of the latency."""
     right: npt.NDArray[np.bool_]
     """Which requests had a right answer."""
@@ -61,40 +76,45 @@ async def offer(
 
     `ask` must end by itself a deadline after it was called, which bounds the time that this takes.
     """
+    start_s = asyncio.get_running_loop().time()
+    sent = await send(schedule_s, ask, start_s=start_s, on_answer=on_answer)
+    return counted(schedule_s, sent, warm_up=warm_up, deadline_ms=deadline_ms)
+
+
+async def send(schedule_s: Seconds, ask: Ask, *, start_s: float, on_answer: Callable[[], object]) -> Sent:
+    """Send one request at each time of the schedule, its zero at `start_s` of CLOCK_MONOTONIC; wait for all answers."""
     loop = asyncio.get_running_loop()
-    sent_s, done_s = np.empty_like(schedule_s), np.empty_like(schedule_s)
-    outcomes: list[str | None] = [None] * schedule_s.size
+    sent = Sent.nothing(schedule_s.size)
 
     async def request(index: int) -> None:
-        sent_s[index] = loop.time() - start_s
-        outcomes[index] = await ask(index)
-        done_s[index] = loop.time() - start_s
+        sent.sent_s[index] = loop.time() - start_s
+        sent.outcomes[index] = await ask(index)
+        sent.done_s[index] = loop.time() - start_s
         on_answer()
 
-    start_s = loop.time()
     async with asyncio.TaskGroup() as requests:
         for index, due_s in enumerate(schedule_s.tolist()):
             # Sleeping even when late lets the requests that are already due leave.
             await asyncio.sleep(max(0.0, start_s + due_s - loop.time()))
             requests.create_task(request(index))
-    times_s = np.stack([schedule_s, sent_s, done_s])
-    warm_up_s = float(done_s[:warm_up].max(initial=0.0))
-    return _counted(times_s[:, warm_up:], outcomes[warm_up:], deadline_ms=deadline_ms, warm_up_s=warm_up_s)
+    return sent
 
 
-def _counted(times_s: Seconds, outcomes: list[str | None], *, deadline_ms: float, warm_up_s: float) -> Block:
-    due_s, sent_s, done_s = times_s
+def counted(schedule_s: Seconds, sent: Sent, *, warm_up: int, deadline_ms: float) -> Block:
+    """The block without its first `warm_up` requests."""
+    due_s, sent_s, done_s = schedule_s[warm_up:], sent.sent_s[warm_up:], sent.done_s[warm_up:]
+    outcomes = sent.outcomes[warm_up:]
     failed = np.array([outcome is not None for outcome in outcomes], dtype=bool)
-    latencies_ms = (done_s - due_s) * 1000
+    latencies_ms = (done_s - due_s) * 1000.0
     return Block(
         # A quick refusal must not look like a quick answer.
         latencies_ms=np.where(failed, np.maximum(latencies_ms, deadline_ms), latencies_ms),
-        schedule_errors_ms=(sent_s - due_s) * 1000,
+        schedule_errors_ms=(sent_s - due_s) * 1000.0,
         right=~failed,
         failures=Counter(outcome for outcome in outcomes if outcome is not None),
         due=Arrivals.at(due_s),
         answered=Arrivals.at(done_s[~failed]),
-        warm_up_s=warm_up_s,
+        warm_up_s=float(sent.done_s[:warm_up].max(initial=0.0)),
     )
 
 

@@ -35,6 +35,8 @@ class GateOptions(Contract):
     """Sent at the start of every block, at the same rate, and not counted."""
     deadline_ms: Positive = 1000.0
     """After which the client gives a request up."""
+    generators: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Processes that send; None: chosen by the rate and the cores."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the schedules and of the order of the images."""
     server_pid: int | None = None
@@ -87,10 +89,15 @@ class WarmUp(Contract):
 
 
 class Generator(Contract):
-    """The client itself. Its lateness (actual minus scheduled send) is part of every latency."""
+    """The client itself. Its schedule error (actual minus scheduled send) is part of every latency."""
 
+    processes: int
+    processes_reason: str
+    schedule_error_p50_ms: float
     schedule_error_p99_ms: float
     schedule_error_max_ms: float
+    schedule_error_limit_ms: float
+    """What its P99 may be; over that the verdict is not on the server."""
     cpu_cores: float
     shares_cores_with_server: bool
 
@@ -136,20 +143,14 @@ class Machine(Contract):
         )
 
 
-class GateResult(Contract):
-    """Everything that one run of the latency gate found."""
+class Measured(Contract):
+    """What one rate showed."""
 
     verdict: Verdict
     reason: str
-    caveats: tuple[str, ...]
-    """Why the figures must not be published as they are; empty when they may."""
-    options: GateOptions
-    bundle: str
-    """The id of the bundle that answered: its evaluation holds the accuracy that belongs to this speed."""
-    distinct_images: int
     offered_per_s: float
     achieved_per_s: float
-    """Right answers per second."""
+    """Right answers per second of the schedule's time, or of more if the last came more than the limit after it."""
     latency: Latency
     """Of all blocks: their histograms are merged."""
     failures: dict[str, int]
@@ -158,12 +159,48 @@ class GateResult(Contract):
     generator: Generator
     steps: tuple[StepTime, ...]
     """The ensemble, then its steps in order."""
-    server: str
     server_use: ServerUse | None
+
+
+class Provenance(Contract):
+    """What was measured, by what, where and when."""
+
+    caveats: tuple[str, ...]
+    """Why the figures must not be published as they are; empty when they may."""
+    options: GateOptions
+    bundle: str
+    """The id of the bundle that answered: its evaluation holds the accuracy that belongs to this speed."""
+    distinct_images: int
+    server: str
     machine: Machine
     versions: dict[str, str]
     commit: str | None
     created: str
+
+
+class GateResult(Measured, Provenance):
+    """Everything that one run of the latency gate found."""
+
+
+class Rung(Measured):
+    """One rate of a search for the capacity."""
+
+    rate_per_s: float
+    confirms: bool
+    """With all blocks: a verdict that counts. Else one block, to know where to look."""
+
+
+class CapacityResult(Provenance):
+    """The interval that holds the capacity, and every rate that was tried, in that order."""
+
+    verdict: Verdict
+    """Of the last rung: pass where the capacity is confirmed."""
+    reason: str
+    passed_per_s: float | None
+    """The highest rate that was shown to pass."""
+    not_passed_per_s: float | None
+    """The lowest rate above it that was not."""
+    rungs: tuple[Rung, ...]
 
 
 def _lines(path: Path) -> list[str]:

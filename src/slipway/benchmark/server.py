@@ -1,6 +1,8 @@
 """The server under test: one request, and what the server says of its own time, over gRPC."""
 
+import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -97,6 +99,22 @@ class Server:
             )
         )
         return bytes(answer.as_numpy("BUNDLE").flat[0]).decode()
+
+    async def settle(self) -> None:
+        """Wait until a request that is asked alone is answered: what was queued before it is done.
+
+        Raises:
+            ServingError: none was within a minute; the server's reason.
+        """
+        over_s = time.monotonic() + FIRST_ANSWER_DEADLINE_S
+        while True:
+            try:
+                await self.first_answer()
+                return
+            except ServingError:
+                if time.monotonic() > over_s:
+                    raise
+                await asyncio.sleep(1)
 
     async def ask(self, image: int, *, deadline_s: float) -> str | None:
         """Send one image. Returns None for a right answer, else why it was none."""

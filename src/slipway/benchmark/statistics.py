@@ -3,8 +3,9 @@
 Two facts make this harder than comparing a percentile with a number. A percentile of few requests says little, so the
 rule of the MLPerf Inference rules ("early stopping") asks for 459 requests at the very least. And that rule takes
 requests as independent, while a queue makes neighbours alike: of simulated M/D/1 queues at 80 % utilisation whose true
-P99 sits on the limit, a quarter pass it in each of three blocks of 700 requests. So the run as a whole has to pass once
-more, its requests counted as the number of independent ones that they are worth.
+P99 sits on the limit, a quarter pass it in each of three blocks of 700 requests. So the requests of all blocks are
+counted as the number of independent ones that they are worth. How often that passes what it should not, and how often
+it passes what it should, is simulated by benchmarks/verdict.py.
 """
 
 import bisect
@@ -32,7 +33,9 @@ __all__ = [
     "histogram_of",
     "independent_requests",
     "judge_block",
+    "judge_generator",
     "judge_run",
+    "lateness_limit_ms",
     "merged",
     "requests_to_pass",
 ]
@@ -43,6 +46,9 @@ PERCENTILE = 0.99
 CONFIDENCE = 0.99
 MIN_ACHIEVED_SHARE = 0.99
 """Of the offered rate; a server that answers slower than it is asked builds up a backlog."""
+MAX_LATENESS_SHARE = 0.1
+"""Of the limit: what the P99 of the generator's own lateness may be. Lateness is part of every latency, so that it can
+only harm the server; up to here all but one request in a hundred are wrong by at most a tenth of what they may take."""
 _LONGEST_US = 3_600_000_000
 _SIGNIFICANT_FIGURES = 3
 
@@ -51,6 +57,8 @@ class Verdict(StrEnum):
     PASS = "pass"
     FAIL = "fail"
     TOO_FEW = "too few requests to tell"
+    LATE = "generator late"
+    """The client could not keep to its schedule: nothing is said of the server."""
 
 
 @dataclass(frozen=True)
@@ -110,27 +118,42 @@ def judge_block(over_limit: int, *, requests: int) -> Judgement:
     return Judgement(Verdict.PASS, counted)
 
 
+def lateness_limit_ms(limit_ms: float) -> float:
+    """What the P99 of the schedule errors may be where `limit_ms` is the limit on P99."""
+    return MAX_LATENESS_SHARE * limit_ms
+
+
+def judge_generator(schedule_errors_ms: Latencies, *, limit_ms: float) -> Judgement | None:
+    """LATE where the generator's lateness would be taken for the server's latency; None where it is small."""
+    late_ms = float(np.quantile(schedule_errors_ms, PERCENTILE))
+    if late_ms <= lateness_limit_ms(limit_ms):
+        return None
+    return Judgement(
+        Verdict.LATE,
+        f"requests left {late_ms:.1f} ms late at their P99, over {MAX_LATENESS_SHARE:.0%} of the limit: the latencies "
+        "are not the server's alone; give the client cores of its own, more generators, or a lower rate",
+    )
+
+
 def judge_run(
     blocks_ms: Sequence[Latencies], *, limit_ms: float, offered_per_s: float, achieved_per_s: float
 ) -> Judgement:
     """The verdict on P99 ≤ `limit_ms` from the latencies of independent blocks, in the order of their requests.
 
-    Passes when every block passes, the achieved rate is at least 99 % of the offered one, and the blocks together pass
-    the same rule with their requests counted as `independent_requests` says.
+    Fails when the measured P99 of a block is over the limit or the achieved rate is below 99 % of the offered one.
+    Passes when all blocks together pass the rule with their requests counted as `independent_requests` says. Else, or
+    with a block of fewer than 459 requests: too few to tell.
     """
     judgements = [judge_block(int((block > limit_ms).sum()), requests=block.size) for block in blocks_ms]
-    short = [j for j, block in zip(judgements, blocks_ms, strict=True) if block.size < MIN_REQUESTS]
-    if short:
-        return short[0]
+    for judgement, block in zip(judgements, blocks_ms, strict=True):
+        if block.size < MIN_REQUESTS:
+            return judgement
     for number, judgement in enumerate(judgements, start=1):
         if judgement.verdict is Verdict.FAIL:
             return Judgement(Verdict.FAIL, f"block {number}: {judgement.reason}")
     if achieved_per_s < MIN_ACHIEVED_SHARE * offered_per_s:
         share = f"{achieved_per_s:.1f} of {offered_per_s:.1f} requests/s achieved"
         return Judgement(Verdict.FAIL, f"{share}: under {MIN_ACHIEVED_SHARE:.0%} of the offered rate")
-    for number, judgement in enumerate(judgements, start=1):
-        if judgement.verdict is Verdict.TOO_FEW:
-            return Judgement(Verdict.TOO_FEW, f"block {number}: {judgement.reason}")
     return _judge_together(blocks_ms, limit_ms=limit_ms)
 
 

@@ -1,8 +1,8 @@
-"""A gate's result as a table for people."""
+"""The results of a gate and of a search for the capacity, as tables for people."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from slipway.benchmark.result import GateResult, Latency
+from slipway.benchmark.result import CapacityResult, GateResult, Generator, Latency, Rung
 
 Row = Sequence[str]
 
@@ -29,14 +29,10 @@ def _figures(latency: Latency) -> tuple[str, ...]:
 
 
 def _facts(result: GateResult) -> Iterator[str]:
-    generator, use, options = result.generator, result.server_use, result.options
-    sharing = "shares the server's cores" if generator.shares_cores_with_server else "on another machine"
+    use, options = result.server_use, result.options
     yield f"rate        {result.offered_per_s:.1f} requests/s offered, {result.achieved_per_s:.1f} achieved"
     yield f"failures    {_failures(result.failures)}"
-    yield (
-        f"generator   late by {generator.schedule_error_p99_ms:.2f} ms at its P99, "
-        f"{generator.schedule_error_max_ms:.2f} ms at most; {generator.cpu_cores:.2f} cores; {sharing}"
-    )
+    yield from _generator(result.generator)
     yield (
         f"warm-up     first answer after {result.warm_up.first_answer_ms:.0f} ms, then {result.warm_up.requests} "
         f"requests in {result.warm_up.duration_s:.1f} s; not counted"
@@ -46,6 +42,16 @@ def _facts(result: GateResult) -> Iterator[str]:
     yield f"images      {result.distinct_images} distinct; seed {options.seed}"
     yield f"server      {result.server}, bundle {result.bundle[:12]}"
     yield f"machine     {result.machine.cpu}, {result.machine.cores} cores, {result.machine.memory_gib:g} GiB"
+
+
+def _generator(generator: Generator) -> Iterator[str]:
+    where = "on the server's cores" if generator.shares_cores_with_server else "on another machine"
+    used = f"{generator.cpu_cores:.2f} cores used"
+    yield f"generators  {generator.processes} {where} ({generator.processes_reason}); {used}"
+    yield (
+        f"sent late   P50 {generator.schedule_error_p50_ms:.2f} ms, P99 {generator.schedule_error_p99_ms:.2f} ms of "
+        f"{generator.schedule_error_limit_ms:g} allowed, max {generator.schedule_error_max_ms:.2f} ms"
+    )
 
 
 def _failures(failures: Mapping[str, int]) -> str:
@@ -69,6 +75,33 @@ def _verdict(result: GateResult) -> Iterator[str]:
     yield from (f"not for publication: {caveat}" for caveat in result.caveats)
     limit = f"P99 {result.latency.p99_ms:.1f} ms against {result.options.limit_ms:g} ms"
     yield f"{result.verdict.upper()}: {limit} at {result.options.rate_per_s:g}/s; {result.reason}"
+
+
+def rung_line(rung: Rung) -> str:
+    """One rate of a search, as it is printed when it is known."""
+    return (
+        f"{'confirm' if rung.confirms else 'search':7}  {rung.rate_per_s:7.1f}/s  P50 {rung.latency.p50_ms:7.1f} ms  "
+        f"P99 {rung.latency.p99_ms:7.1f} ms  achieved {rung.achieved_per_s:7.1f}/s  "
+        f"late {rung.generator.schedule_error_p99_ms:5.1f} ms at P99  {rung.verdict}"
+    )
+
+
+def capacity_summary(result: CapacityResult) -> str:
+    """The interval, and why it ends where it does."""
+    options, generator = result.options, result.rungs[-1].generator
+    limit = f"P99 within {options.limit_ms:g} ms"
+    above = f", under {result.not_passed_per_s:.1f}" if result.not_passed_per_s else ""
+    found = f"{result.passed_per_s:.1f} requests/s{above}" if result.passed_per_s else f"not shown{above}"
+    lines = [
+        *_generator(generator),
+        f"images      {result.distinct_images} distinct; seed {options.seed}",
+        f"server      {result.server}, bundle {result.bundle[:12]}",
+        f"machine     {result.machine.cpu}, {result.machine.cores} cores, {result.machine.memory_gib:g} GiB",
+        "",
+        *(f"not for publication: {caveat}" for caveat in result.caveats),
+        f"CAPACITY: {found} with {limit}; {result.reason}",
+    ]
+    return "\n".join(lines)
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[str]:

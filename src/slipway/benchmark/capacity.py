@@ -1,0 +1,116 @@
+"""The highest Poisson rate at which P99 stays within the limit, as an interval between two rates that were tried.
+
+1. Search, one block a rate: the rate is doubled or halved until one is within the limit and one is not, and then their
+   geometric mean is tried until they are at most 10 % apart. A rate counts as within unless its block fails: one block
+   can seldom show more, so "too few requests to tell" goes on upwards.
+2. Confirmation, all blocks, newly drawn: the highest rate within gets a full verdict. If that is no pass, 10 % less
+   gets one, three times at most.
+
+The interval is from the highest rate that was shown to pass to the lowest above it that was not. So a capacity is a
+rate that passed as any run of the gate does; the search only says where to look. With at most three verdicts, a false
+pass is at most three times as likely as with one. A full verdict of "too few requests to tell" moves the interval down
+though the server might do that rate: more requests a block find out. Where the upper end is a late generator, the
+client was the limit and not the server.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from slipway.benchmark.gate import measure, meet, provenance
+from slipway.benchmark.result import CapacityResult, GateOptions, Rung
+from slipway.benchmark.statistics import MIN_REQUESTS, Verdict
+from slipway.contract.errors import SpecError
+
+STEP = 2.0
+RESOLUTION = 1.1
+"""The ratio of the interval's ends, when nothing is in the way."""
+MAX_SEARCHES = 12
+SEARCH_BUDGET_S = 600.0
+"""A rate whose schedule would take the search over this is not tried, but the first always is."""
+MAX_CONFIRMATIONS = 3
+_OVER = (Verdict.FAIL, Verdict.LATE)
+
+
+def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = lambda _: None) -> CapacityResult:
+    """Search from `options.rate_per_s` on, and confirm. `on_rung` is told of every rate that was tried.
+
+    Raises:
+        SpecError: blocks in which nothing can be shown.
+        DataError, ServingError, GateError: as `run_gate` does.
+    """
+    if options.requests_per_block < MIN_REQUESTS:
+        raise SpecError(f"requests_per_block {options.requests_per_block} shows nothing; give {MIN_REQUESTS} or more")
+    subject = asyncio.run(meet(options))
+    rungs: list[Rung] = []
+
+    def verdict_at(rate_per_s: float, *, blocks: int) -> Verdict:
+        drawn = sum(len(rung.blocks) for rung in rungs)
+        found = measure(options, subject, rate_per_s=rate_per_s, blocks=blocks, first_block=drawn)
+        rungs.append(Rung(**dict(found), rate_per_s=rate_per_s, confirms=blocks > 1))
+        on_rung(rungs[-1])
+        return found.verdict
+
+    within_per_s = search(
+        lambda rate_per_s: verdict_at(rate_per_s, blocks=1),
+        start_per_s=options.rate_per_s,
+        requests=options.warm_up_requests + options.requests_per_block,
+    )
+    if within_per_s:
+        confirm(lambda rate_per_s: verdict_at(rate_per_s, blocks=options.blocks), rate_per_s=within_per_s)
+    return CapacityResult(**_interval(rungs), rungs=tuple(rungs), **provenance(options, subject))
+
+
+def search(verdict_at: Callable[[float], Verdict], *, start_per_s: float, requests: int) -> float | None:
+    """The highest rate that was within the limit, `requests` being sent at each; None where none was."""
+    within = over = None
+    rate_per_s, spent_s = start_per_s, 0.0
+    for number in range(MAX_SEARCHES):
+        spent_s += requests / rate_per_s
+        if number and spent_s > SEARCH_BUDGET_S:
+            break
+        if verdict_at(rate_per_s) in _OVER:
+            over = rate_per_s
+        else:
+            within = rate_per_s
+        if within is None:
+            rate_per_s /= STEP
+        elif over is None:
+            rate_per_s *= STEP
+        elif over <= RESOLUTION * within:
+            break
+        else:
+            rate_per_s = math.sqrt(within * over)
+    return within
+
+
+def confirm(verdict_at: Callable[[float], Verdict], *, rate_per_s: float) -> None:
+    """Ask for the full verdict on a rate, and on lower ones while it is not a pass."""
+    for _ in range(MAX_CONFIRMATIONS):
+        if verdict_at(rate_per_s) is Verdict.PASS:
+            return
+        rate_per_s /= RESOLUTION
+
+
+def _interval(rungs: Sequence[Rung]) -> dict[str, Any]:
+    """The verdict and the ends. A single block that cannot tell is neither end."""
+    last = rungs[-1]
+    passed = last if last.confirms and last.verdict is Verdict.PASS else None
+    without = [
+        rung
+        for rung in rungs
+        if (rung.verdict in _OVER or (rung.confirms and rung is not passed))
+        and not (passed and rung.rate_per_s <= passed.rate_per_s)
+    ]
+    lowest = min(without, key=lambda rung: rung.rate_per_s, default=None)
+    return {
+        "verdict": last.verdict,
+        "reason": (
+            f"{lowest.rate_per_s:.1f} requests/s did not pass ({lowest.verdict}): {lowest.reason}"
+            if lowest
+            else "no higher rate was tried"
+        ),
+        "passed_per_s": passed.rate_per_s if passed else None,
+        "not_passed_per_s": lowest.rate_per_s if lowest else None,
+    }

@@ -1,0 +1,144 @@
+"""From what was seen to what is reported: verdicts, histograms, and the server's own time per step."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slipway.benchmark import processes
+from slipway.benchmark.load import Arrivals, Block, Milliseconds, rate_per_s
+from slipway.benchmark.result import (
+    BlockResult,
+    GateOptions,
+    Generator,
+    Latency,
+    Measured,
+    ServerUse,
+    StepTime,
+    WarmUp,
+)
+from slipway.benchmark.server import StepCounters
+from slipway.benchmark.statistics import (
+    HdrHistogram,
+    histogram_of,
+    judge_block,
+    judge_generator,
+    judge_run,
+    lateness_limit_ms,
+    merged,
+)
+
+
+@dataclass(frozen=True)
+class Client:
+    """The generators that a measurement used."""
+
+    processes: int
+    reason: str
+    cpu_cores: float
+    shares_cores: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of one rate, before it is judged."""
+
+    blocks: tuple[Block, ...]
+    first_answer_ms: float
+    client: Client
+    steps: tuple[StepTime, ...]
+    server_use: ServerUse | None
+
+
+def measured(seen: Seen, options: GateOptions) -> Measured:
+    """The figures and the verdict."""
+    histograms = [histogram_of(block.latencies_ms) for block in seen.blocks]
+    schedule_errors_ms = np.concatenate([block.schedule_errors_ms for block in seen.blocks])
+    offered_per_s, achieved_per_s = rates_per_s(seen.blocks, limit_ms=options.limit_ms)
+    judgement = judge_generator(schedule_errors_ms, limit_ms=options.limit_ms) or judge_run(
+        [block.latencies_ms for block in seen.blocks],
+        limit_ms=options.limit_ms,
+        offered_per_s=offered_per_s,
+        achieved_per_s=achieved_per_s,
+    )
+    return Measured(
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        offered_per_s=offered_per_s,
+        achieved_per_s=achieved_per_s,
+        latency=Latency.of(merged(histograms)),
+        failures=dict(sum((Counter(block.failures) for block in seen.blocks), Counter())),
+        blocks=tuple(_block_result(b, h, options=options) for b, h in zip(seen.blocks, histograms, strict=True)),
+        warm_up=WarmUp(
+            first_answer_ms=seen.first_answer_ms,
+            requests=options.warm_up_requests,
+            duration_s=seen.blocks[0].warm_up_s,
+        ),
+        generator=_generator(seen.client, schedule_errors_ms, limit_ms=options.limit_ms),
+        steps=seen.steps,
+        server_use=seen.server_use,
+    )
+
+
+def rates_per_s(blocks: Sequence[Block], *, limit_ms: float) -> tuple[float, float]:
+    """Offered and achieved. A last answer within the limit is no backlog, however short the block."""
+    in_time = [
+        Arrivals(block.answered.count, max(block.due.span_s, block.answered.span_s - limit_ms / 1000))
+        for block in blocks
+    ]
+    return rate_per_s(block.due for block in blocks), rate_per_s(in_time)
+
+
+def _generator(client: Client, schedule_errors_ms: Milliseconds, *, limit_ms: float) -> Generator:
+    p50_ms, p99_ms = np.quantile(schedule_errors_ms, [0.5, 0.99]).tolist()
+    return Generator(
+        processes=client.processes,
+        processes_reason=client.reason,
+        schedule_error_p50_ms=p50_ms,
+        schedule_error_p99_ms=p99_ms,
+        schedule_error_max_ms=float(schedule_errors_ms.max()),
+        schedule_error_limit_ms=lateness_limit_ms(limit_ms),
+        cpu_cores=client.cpu_cores,
+        shares_cores_with_server=client.shares_cores,
+    )
+
+
+def _block_result(block: Block, histogram: HdrHistogram, *, options: GateOptions) -> BlockResult:
+    over_limit = int((block.latencies_ms > options.limit_ms).sum())
+    judgement = judge_block(over_limit, requests=block.latencies_ms.size)
+    return BlockResult(
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        requests=block.latencies_ms.size,
+        over_limit=over_limit,
+        failures=dict(block.failures),
+        latency=Latency.of(histogram),
+        histogram=histogram.encode().decode(),
+    )
+
+
+def step_time(model: str, before: StepCounters, after: StepCounters) -> StepTime:
+    """What one model spent per request between two readings of its counters."""
+    requests = after.requests - before.requests
+    executions = after.executions - before.executions
+
+    def per_request_us(earlier_ns: int, later_ns: int) -> float:
+        return (later_ns - earlier_ns) / 1000 / requests if requests else 0.0
+
+    return StepTime(
+        model=model,
+        requests=requests,
+        images_per_execution=(after.images - before.images) / executions if executions else 0.0,
+        total_us=per_request_us(before.total_ns, after.total_ns),
+        **{f"{k}_us": per_request_us(ns, after.duration_ns[k]) for k, ns in before.duration_ns.items()},
+    )
+
+
+def server_use(before: processes.Snapshot, after: processes.Snapshot) -> ServerUse:
+    """CPU of the server's processes between two looks, and their peak memory."""
+    return ServerUse(
+        processes=len(after.cpu_s),
+        cpu_cores=processes.cores_used(before, after),
+        peak_rss_mib=after.peak_rss_mib,
+    )

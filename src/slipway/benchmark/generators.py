@@ -1,0 +1,212 @@
+"""The load generators: processes that share one schedule, each with an event loop and a connection of its own.
+
+One Python process sends a few hundred requests a second on time and no more. Several are dealt the schedule in turn and
+count its times from one moment of the clock that they share, so that together they are the one Poisson process.
+"""
+
+import asyncio
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from types import TracebackType
+from typing import Any, Self
+
+from slipway.benchmark.load import Seconds, Sent, precise_loop, send
+from slipway.benchmark.server import Server
+from slipway.contract.errors import GateError, SlipwayError
+
+RATE_PER_GENERATOR = 200.0
+"""Requests a second that keep one generator a quarter busy at most: one costs it 0.4 to 1.3 ms of a core."""
+LEAD_S = 0.1
+"""From dealing a schedule to its start: every generator has its share by then."""
+_REPORT_EVERY_S = 0.5
+_PATIENCE_S = 60.0
+"""Longer than any request may take, a generator that says nothing is taken for hung."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom the generators ask, and with what."""
+
+    url: str
+    model: str
+    images: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One generator's part of a schedule: when each of its requests is due after `start_s`, and with which image."""
+
+    schedule_s: Seconds
+    order: Sequence[int]
+    start_s: float
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class Load:
+    """What became of a schedule, and the CPU time that sending it took."""
+
+    sent: Sent
+    cpu_s: float
+
+
+def choose_generators(rate_per_s: float, *, cores: int, shares_cores: bool) -> tuple[int, str]:
+    """How many generators a rate needs on a client of so many cores, and the reason.
+
+    Where the server runs on the same cores, three quarters of them are left to it.
+    """
+    needed = math.ceil(rate_per_s / RATE_PER_GENERATOR)
+    most = max(1, cores // 4) if shares_cores else cores
+    bound = f"a quarter of the {cores} cores" if shares_cores else f"one on each of {cores} cores"
+    return min(needed, most), f"one for each {RATE_PER_GENERATOR:g} requests/s, at most {most}: {bound}"
+
+
+class Generators:
+    """`count` generator processes, connected to the server. Use as `with`: they end with it, however it ends.
+
+    Raises:
+        ServingError: no server, or it does not serve the model.
+        GateError: a generator ended or hung.
+    """
+
+    def __init__(self, count: int, target: Target) -> None:
+        self.count = count
+        self._target = target
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._pipes: list[Connection] = []
+
+    def __enter__(self) -> Self:
+        try:
+            for _ in range(self.count):
+                self._start()
+            for pipe in self._pipes:
+                with suppress(OSError):  # one that is gone is found where its reply is missing
+                    pipe.send(self._target)
+            self._replies(lambda _: None, patience_s=_PATIENCE_S)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def offer(
+        self, schedule_s: Seconds, order: Sequence[int], *, deadline_s: float, on_answers: Callable[[int], object]
+    ) -> Load:
+        """Send image `order[i]` when request `i` is due, wait for every answer, and return all in the schedule's order.
+
+        `on_answers` is told now and then how many more were answered.
+        """
+        start_s = time.monotonic() + LEAD_S
+        for number, pipe in enumerate(self._pipes):
+            mine = slice(number, None, self.count)
+            with suppress(OSError):
+                pipe.send(Share(schedule_s[mine], order[mine], start_s=start_s, deadline_s=deadline_s))
+        longest_s = float(schedule_s[-1]) + deadline_s + _PATIENCE_S
+        shares: list[Load] = self._replies(on_answers, patience_s=longest_s)
+        together = Sent.nothing(schedule_s.size)
+        for number, share in enumerate(shares):
+            mine = slice(number, None, self.count)
+            together.sent_s[mine], together.done_s[mine] = share.sent.sent_s, share.sent.done_s
+            together.outcomes[mine] = share.sent.outcomes
+        return Load(together, cpu_s=sum(share.cpu_s for share in shares))
+
+    def _start(self) -> None:
+        ours, theirs = Pipe()
+        self._pipes.append(ours)
+        life = f"from slipway.benchmark.generators import work; work({theirs.fileno()})"
+        # In a session of its own Ctrl-C does not reach it: who started it ends it.
+        command = [sys.executable, "-P", "-c", life]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+        self._processes.append(process)
+        theirs.close()
+
+    def _replies(self, on_answers: Callable[[int], object], *, patience_s: float) -> list[Any]:
+        """One reply of every generator. What is an int is only how many more answers there are."""
+        replies: dict[Any, Any] = {}
+        while waiting := [pipe for pipe in self._pipes if pipe not in replies]:
+            ready = wait(waiting, timeout=patience_s)
+            if not ready:
+                raise GateError(f"{self._name(waiting[0])} said nothing for {patience_s:.0f} s; nothing was measured")
+            for pipe in ready:
+                message = self._received(pipe)
+                if isinstance(message, int):
+                    on_answers(message)
+                else:
+                    replies[pipe] = message
+        return [replies[pipe] for pipe in self._pipes]
+
+    def _received(self, pipe: Any) -> Any:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            code = self._processes[self._pipes.index(pipe)].wait()
+            raise GateError(f"{self._name(pipe)} ended with exit code {code}; nothing was measured") from None
+        if isinstance(message, SlipwayError):
+            raise message
+        return message
+
+    def _name(self, pipe: Connection) -> str:
+        number = self._pipes.index(pipe)
+        return f"load generator {number + 1} of {self.count} (pid {self._processes[number].pid})"
+
+    def _end(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait()
+        for pipe in self._pipes:
+            pipe.close()
+
+
+def work(pipe_fd: int) -> None:
+    """The life of a generator: a target, then one share after the other, until who started it is gone."""
+    gone = suppress(EOFError, OSError)
+    with Connection(pipe_fd) as pipe, gone, asyncio.Runner(loop_factory=precise_loop) as runner:
+        runner.run(_work(pipe))
+
+
+async def _work(pipe: Connection) -> None:
+    target: Target = pipe.recv()
+    try:
+        async with Server(target.url, model=target.model, images=target.images) as server:
+            await server.check_ready()  # connects, so that the first request does not have to
+            pipe.send("ready")
+            while True:
+                share: Share = pipe.recv()
+                cpu_s = time.process_time()
+                sent = await _send(share, server, pipe)
+                pipe.send(Load(sent, cpu_s=time.process_time() - cpu_s))
+    except SlipwayError as error:
+        pipe.send(error)
+
+
+async def _send(share: Share, server: Server, pipe: Connection) -> Sent:
+    answers, reported_s = 0, time.monotonic()
+
+    def on_answer() -> None:
+        nonlocal answers, reported_s
+        answers += 1
+        if time.monotonic() - reported_s > _REPORT_EVERY_S:
+            try:
+                pipe.send(answers)
+            except OSError:
+                os._exit(1)  # who started this is gone, and nobody waits for the rest
+            answers, reported_s = 0, time.monotonic()
+
+    def ask(index: int) -> Any:
+        return server.ask(share.order[index], deadline_s=share.deadline_s)
+
+    sent = await send(share.schedule_s, ask, start_s=share.start_s, on_answer=on_answer)
+    pipe.send(answers)
+    return sent

@@ -1,0 +1,21 @@
+"""One HTML page of measurements, and what a million images cost at the speeds that they showed."""
+
+from slipway.benchmark.page.accuracy import Accuracy
+from slipway.benchmark.page.cost import Cost, Priced, Prices, cost_lines, costs
+from slipway.benchmark.page.files import ResultFile, read_files
+from slipway.benchmark.page.render import render
+from slipway.benchmark.page.verdicts import Card, cards
+
+__all__ = [
+    "Accuracy",
+    "Card",
+    "Cost",
+    "Priced",
+    "Prices",
+    "ResultFile",
+    "cards",
+    "cost_lines",
+    "costs",
+    "read_files",
+    "render",
+]

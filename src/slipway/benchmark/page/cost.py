@@ -1,0 +1,162 @@
+"""What a million images cost at a speed that was shown: the price of an hour over the images of an hour.
+
+    cost per million = price per hour / (images per second * 3600) * 1,000,000
+
+Prices are examples in a file that its reader edits. A cost has two significant figures: a price has no more.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated
+
+from pydantic import Field
+
+from slipway.benchmark.page.accuracy import Accuracy
+from slipway.benchmark.page.files import ResultFile, ends_with
+from slipway.benchmark.page.wording import figures, percent
+from slipway.benchmark.result import CapacityResult, GateResult, Positive
+from slipway.benchmark.statistics import Verdict
+from slipway.contract.base import Contract
+from slipway.contract.errors import SpecError
+
+NOTHING_SHOWN = "no rate was shown to hold the limit: no cost"
+
+
+class Price(Contract):
+    """One kind of machine."""
+
+    per_hour: Positive
+    as_of: date
+    cores: Annotated[int, Field(ge=1)]
+    """What its provider counts as vCPUs."""
+    gpu: str | None = None
+    note: str = ""
+
+
+class Prices(Contract):
+    """`prices.yaml`."""
+
+    currency: str
+    note: str
+    """Said wherever a cost is shown."""
+    machines: dict[str, Price]
+
+    def row(self, name: str) -> "Priced":
+        """Raises SpecError: no such machine; the names that there are."""
+        if name not in self.machines:
+            raise SpecError(f"no price is called {name!r}; there are {', '.join(self.machines)}; or add one")
+        price = self.machines[name]
+        about = f"{name}, as of {price.as_of}{f', with {price.gpu}' if price.gpu else ''}. {self.note} {price.note}"
+        return Priced(about.strip(), price.per_hour, self.currency, price.cores)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """The price that was chosen."""
+
+    about: str
+    per_hour: float
+    currency: str
+    cores: int | None
+    """None where it was given as a number."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One speed, what it costs, and the accuracy that belongs to it."""
+
+    name: str
+    basis: str
+    """What the speed is, or why there is none."""
+    images_per_s: float | None
+    per_million: float | None
+    """With the machine busy all the time at that speed."""
+    per_million_in_use: float | None
+    """With the machine busy for the stated share of the time."""
+    top1: float | None
+    accuracy: str
+    """The same with what it is of, or how to have it here."""
+    caveats: tuple[str, ...]
+
+
+def cost_per_million(per_hour: float, *, images_per_s: float) -> float:
+    return per_hour / (images_per_s * 3600) * 1e6
+
+
+def costs(
+    files: Iterable[ResultFile], accuracies: Sequence[Accuracy], price: Priced, *, utilisation: float
+) -> list[Cost]:
+    """Of every gate and every search for the capacity, in the order of the files."""
+    found = []
+    for file in files:
+        result = file.result
+        if not isinstance(result, GateResult | CapacityResult):
+            continue
+        images_per_s, basis = _shown(result)
+        full = cost_per_million(price.per_hour, images_per_s=images_per_s) if images_per_s else None
+        found.append(
+            Cost(
+                name=file.name,
+                basis=basis,
+                images_per_s=images_per_s,
+                per_million=full,
+                per_million_in_use=full / utilisation if full else None,
+                top1=next((a.evaluation.top1 for a in accuracies if a.bundle == result.bundle), None),
+                accuracy=accuracy_of(result.bundle, accuracies),
+                caveats=tuple(_caveats(result, price)),
+            )
+        )
+    return found
+
+
+def _shown(result: GateResult | CapacityResult) -> tuple[float | None, str]:
+    """The rate at which P99 was shown to be within the limit."""
+    limit = f"P99 within {result.options.limit_ms:g} ms"
+    if isinstance(result, CapacityResult):
+        above = f", under {result.not_passed_per_s:.1f}/s" if result.not_passed_per_s else ""
+        return result.passed_per_s, f"capacity with {limit}{above}" if result.passed_per_s else NOTHING_SHOWN
+    if result.verdict is Verdict.PASS:
+        return result.options.rate_per_s, f"{limit} at this rate; the capacity may be higher, and the cost lower"
+    return None, NOTHING_SHOWN
+
+
+def _caveats(result: GateResult | CapacityResult, price: Priced) -> Iterator[str]:
+    yield from result.caveats
+    seen = result.machine.cores
+    if price.cores is not None and price.cores != seen:
+        yield f"the price is of {price.cores} cores, and {seen} were measured: measure where you serve"
+    generator = ends_with(result).generator
+    if generator.shares_cores_with_server:
+        yield f"the client took {generator.cpu_cores:.2f} of the cores: a server alone does more"
+
+
+def accuracy_of(bundle: str, accuracies: Sequence[Accuracy]) -> str:
+    """Of the engine whose bundle answered; what to do where none was given."""
+    for accuracy in accuracies:
+        if accuracy.bundle == bundle:
+            shown = accuracy.evaluation
+            loss = f", {_loss(shown.gate.overall.loss_points)} FP32" if shown.gate else ""
+            made = f"{accuracy.engine}, arithmetic {accuracy.arithmetic}"
+            return f"{percent(shown.top1)} top-1 of {shown.images:,} {shown.split} images{loss} ({made})"
+    return "accuracy not given: name the engine with --engine"
+
+
+def _loss(points: float) -> str:
+    return f"{abs(points):.2f} points {'more' if points < 0 else 'less'} than"
+
+
+def cost_lines(found: Sequence[Cost], price: Priced, *, utilisation: float) -> Iterator[str]:
+    """The same as text."""
+    yield f"cost of a million images at {price.per_hour:g} {price.currency} an hour: {price.about}"
+    for cost in found:
+        if cost.images_per_s is None or cost.per_million is None or cost.per_million_in_use is None:
+            yield f"  {cost.name}: {cost.basis}"
+            continue
+        full, in_use = (figures(value, 2) for value in (cost.per_million, cost.per_million_in_use))
+        yield (
+            f"  {cost.name}: {full} {price.currency} at {cost.images_per_s:.1f} images/s, {in_use} if busy for "
+            f"{utilisation:.0%} of the time; {cost.accuracy}"
+        )
+        yield f"    {cost.basis}"
+        yield from (f"    {caveat}" for caveat in cost.caveats)

@@ -1,0 +1,73 @@
+"""Result files by kind. A file says by one of its keys which kind it is."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.benchmark.page.shapes import LayoutsResult, RobustnessResult, VerdictResult
+from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
+from slipway.benchmark.result import CapacityResult, GateResult, Measured
+from slipway.contract.errors import SpecError
+from slipway.contract.files import sha256_bytes
+
+Result = GateResult | CapacityResult | PerfAnalyzerResult | LayoutsResult | RobustnessResult | VerdictResult
+KINDS: dict[str, tuple[set[str], type[Result]]] = {
+    "gate.py": ({"generator"}, GateResult),
+    "gate.py --find-capacity": ({"rungs"}, CapacityResult),
+    "perf_analyzer.py": ({"histogram"}, PerfAnalyzerResult),
+    "layouts.py": ({"fused_to_steps"}, LayoutsResult),
+    "robustness.py": ({"reload", "kills", "overload", "fifty"}, RobustnessResult),
+    "verdict.py": ({"servers"}, VerdictResult),
+}
+"""By script: keys of which the file has one and no other kind has any, and what it holds."""
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """One file of measurements."""
+
+    name: str
+    """Of the file, with as much of its path as tells it from the others."""
+    kind: str
+    """The script that wrote it."""
+    sha256: str
+    result: Result
+
+
+def read_files(paths: Sequence[Path]) -> tuple[ResultFile, ...]:
+    """Read and check every file.
+
+    Raises:
+        SpecError: a file that cannot be read, is given twice, is of no known kind or lacks a figure of its kind.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise SpecError("a result file is given twice: give each once")
+    return tuple(_read(path, name) for path, name in zip(paths, _names(paths), strict=True))
+
+
+def ends_with(result: GateResult | CapacityResult) -> Measured:
+    """The gate itself, or the last rate of a search, which its verdict is on."""
+    return result.rungs[-1] if isinstance(result, CapacityResult) else result
+
+
+def _read(path: Path, name: str) -> ResultFile:
+    try:
+        text = path.read_bytes()
+        data = json.loads(text)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # ValueError: bad UTF-8 or JSON
+        raise SpecError(f"{path}: not valid JSON: {error}") from None
+    for kind, (marks, model) in KINDS.items():
+        if isinstance(data, dict) and marks & data.keys():
+            return ResultFile(name, kind, sha256_bytes(text), model.parse(data, source=str(path)))
+    raise SpecError(f"{path}: not a result file of a known kind; allowed are those of {', '.join(KINDS)}")
+
+
+def _names(paths: Iterable[Path]) -> list[str]:
+    """`digits.json`, or `before/digits.json` and `after/digits.json` where two are called that."""
+    absolute = [path.resolve().parts for path in paths]
+    longest = max(map(len, absolute), default=1)
+    candidates = (["/".join(parts[-count:]) for parts in absolute] for count in range(1, longest + 1))
+    return next(names for names in candidates if len(set(names)) == len(names))

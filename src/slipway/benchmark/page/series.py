@@ -1,0 +1,150 @@
+"""The latencies of one measurement, read back from its raw histograms: percentiles of percentiles are none."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.benchmark.page.files import ResultFile
+from slipway.benchmark.perf_analyzer_result import ModelRun, PerfAnalyzerResult
+from slipway.benchmark.result import BlockResult, CapacityResult, GateResult, Latency, Measured, StepTime
+from slipway.benchmark.statistics import HdrHistogram, Verdict, merged
+
+COLOURS = 6
+PARTS = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a gate says of its latencies, and perf_analyzer does not."""
+
+    verdict: Verdict
+    limit_ms: float
+    over_limit: int
+    failures: dict[str, int]
+    blocks: tuple[BlockResult, ...]
+
+    @property
+    def block_p99s_ms(self) -> tuple[float, float]:
+        """The least and the greatest: how far P99 moves from block to block."""
+        p99s_ms = [block.latency.p99_ms for block in self.blocks]
+        return min(p99s_ms), max(p99s_ms)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A gate, a rate that was confirmed, or a run of perf_analyzer."""
+
+    name: str
+    load: str
+    latency: Latency
+    values_ms: npt.NDArray[np.float64]
+    """Every latency that was recorded, ascending."""
+    counts: npt.NDArray[np.int64]
+    judged: Judged | None
+    colour: int
+
+    @property
+    def requests(self) -> int:
+        return int(self.counts.sum())
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The server's own account, per request: of the ensemble and its steps."""
+
+    name: str
+    load: str
+    times: tuple[StepTime, ...]
+
+
+def all_series(files: Iterable[ResultFile]) -> list[Series]:
+    """Of every file that has raw histograms, in the order of the files."""
+    found: list[Series] = []
+    for file in files:
+        for name, measured, limit_ms in _judged(file):
+            found.append(_of_blocks(name, measured, limit_ms=limit_ms, colour=len(found) % COLOURS))
+        if isinstance(file.result, PerfAnalyzerResult):
+            found.append(_of_perf_analyzer(file.name, file.result, colour=len(found) % COLOURS))
+    return found
+
+
+def all_steps(files: Iterable[ResultFile]) -> list[Steps]:
+    """Of every file that has the time per step; of a search, at the rate that it ends with."""
+    found = []
+    for file in files:
+        if judged := list(_judged(file)):
+            name, measured, _ = judged[-1]
+            found.append(
+                Steps(name, f"{measured.offered_per_s:.1f} requests/s, open loop", _with_all_queues(measured.steps))
+            )
+        if isinstance(file.result, PerfAnalyzerResult):
+            times = tuple(_step_time(run) for run in file.result.runs)
+            found.append(Steps(file.name, f"{_load(file.result)}; each model alone", times))
+    return found
+
+
+def _judged(file: ResultFile) -> Iterator[tuple[str, Measured, float]]:
+    """A gate, or every rate that a search for the capacity confirmed, with the limit."""
+    result = file.result
+    if isinstance(result, GateResult):
+        yield file.name, result, result.options.limit_ms
+    if isinstance(result, CapacityResult):
+        for rung in result.rungs:
+            if rung.confirms:
+                yield f"{file.name} at {rung.rate_per_s:.1f}/s", rung, result.options.limit_ms
+
+
+def _of_blocks(name: str, measured: Measured, *, limit_ms: float, colour: int) -> Series:
+    values_ms, counts = _recorded(merged([HdrHistogram.decode(block.histogram) for block in measured.blocks]))
+    return Series(
+        name=name,
+        load=f"{measured.offered_per_s:.1f}/s offered, {measured.achieved_per_s:.1f}/s achieved",
+        latency=measured.latency,
+        values_ms=values_ms,
+        counts=counts,
+        judged=Judged(
+            verdict=measured.verdict,
+            limit_ms=limit_ms,
+            over_limit=sum(block.over_limit for block in measured.blocks),
+            failures=measured.failures,
+            blocks=measured.blocks,
+        ),
+        colour=colour,
+    )
+
+
+def _of_perf_analyzer(name: str, result: PerfAnalyzerResult, *, colour: int) -> Series:
+    values_ms, counts = _recorded(HdrHistogram.decode(result.histogram))
+    return Series(name, _load(result), result.latency, values_ms, counts, judged=None, colour=colour)
+
+
+def _load(result: PerfAnalyzerResult) -> str:
+    options = result.options
+    if options.rate_per_s:
+        return f"{options.rate_per_s:g} requests/s, timed from the actual send"
+    return f"{options.concurrency} at a time, closed loop"
+
+
+def _with_all_queues(times: tuple[StepTime, ...]) -> tuple[StepTime, ...]:
+    """The ensemble's computing is that of its steps, but its queue is its own alone, where nobody waits."""
+    queue_us = sum(time.queue_us for time in times)
+    return tuple(time.model_copy(update={"queue_us": queue_us}) if time is times[0] else time for time in times)
+
+
+def _step_time(run: ModelRun) -> StepTime:
+    parts_us = {name: getattr(run, name) for name in PARTS}
+    return StepTime(
+        model=run.model, requests=run.requests, images_per_execution=0.0, total_us=sum(parts_us.values()), **parts_us
+    )
+
+
+def _recorded(histogram: HdrHistogram) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Latencies in ms that occurred, and how often."""
+    recorded = [
+        (step.value_iterated_to / 1000, step.count_added_in_this_iter_step)
+        for step in histogram.get_recorded_iterator()
+    ]
+    values_ms, counts = zip(*recorded, strict=True)
+    return np.array(values_ms), np.array(counts, np.int64)

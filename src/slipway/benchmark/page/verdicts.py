@@ -1,0 +1,119 @@
+"""What stands on top: a card for each file with its verdict, and what a reader of several files must know."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slipway.benchmark.page.accuracy import Accuracy
+from slipway.benchmark.page.cost import accuracy_of
+from slipway.benchmark.page.files import ResultFile
+from slipway.benchmark.page.shapes import LayoutsResult, RobustnessResult, VerdictResult
+from slipway.benchmark.page.tones import TONES, Tone
+from slipway.benchmark.page.wording import counted, figures, percent
+from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
+from slipway.benchmark.result import CapacityResult, GateResult
+
+
+@dataclass(frozen=True)
+class Card:
+    """One file in three sentences."""
+
+    file: ResultFile
+    tone: Tone
+    verdict: str
+    """Empty where the script gives none."""
+    headline: str
+    reason: str
+    caveats: tuple[str, ...] = ()
+    accuracy: str = ""
+
+
+def cards(files: Sequence[ResultFile], accuracies: Sequence[Accuracy]) -> list[Card]:
+    """In the order of the files."""
+    return [_card(file, accuracies) for file in files]
+
+
+def _card(file: ResultFile, accuracies: Sequence[Accuracy]) -> Card:
+    result = file.result
+    match result:
+        case GateResult():
+            limit = f"P99 {figures(result.latency.p99_ms)} ms of {result.options.limit_ms:g} ms"
+            words = (f"{limit} at {result.options.rate_per_s:g} requests/s", result.reason)
+        case CapacityResult():
+            above = f", under {result.not_passed_per_s:.1f}" if result.not_passed_per_s else ""
+            found = f"{result.passed_per_s:.1f} requests/s{above}" if result.passed_per_s else "no rate was shown"
+            words = (f"{found} with P99 within {result.options.limit_ms:g} ms", result.reason)
+        case PerfAnalyzerResult():
+            return _perf_analyzer(file, result, accuracy_of(result.bundle, accuracies))
+        case LayoutsResult():
+            return _layouts(file, result)
+        case RobustnessResult():
+            return _robustness(file, result)
+        case VerdictResult():
+            return _verdict(file, result)
+    accuracy = accuracy_of(result.bundle, accuracies)
+    return Card(file, TONES[result.verdict], result.verdict, *words, result.caveats, accuracy)
+
+
+def _perf_analyzer(file: ResultFile, result: PerfAnalyzerResult, accuracy: str) -> Card:
+    whole = result.runs[0]
+    load = (
+        f"{result.options.rate_per_s:g}/s" if result.options.rate_per_s else f"{result.options.concurrency} at a time"
+    )
+    headline = f"{figures(whole.throughput_per_s)} requests/s with {load}"
+    reason = f"{whole.model}: P99 {figures(result.latency.p99_ms)} ms of {whole.requests:,} requests"
+    return Card(file, "plain", "", headline, reason, result.caveats, accuracy)
+
+
+def _layouts(file: ResultFile, result: LayoutsResult) -> Card:
+    medians = {name: f"{middle:.2f}" for name, (_, middle, _) in result.fused_to_steps.items()}
+    headline = (
+        f"Fused: {medians['p50_ms']} times the P50 of three steps, {medians['saturation_per_s']} times their rate"
+    )
+    reason = f"Medians of {len(result.rounds['fused'])} interleaved rounds; memory " + ", ".join(
+        f"{layout} {mib:,.0f} MiB" for layout, mib in result.memory_mib.items()
+    )
+    return Card(file, "plain", "", headline, reason)
+
+
+def _robustness(file: ResultFile, result: RobustnessResult) -> Card:
+    found = []
+    if seen := result.reload:
+        found.append(f"{seen.reloads} reloads: {seen.requests:,} requests, failed {counted(seen.failed)}")
+    if result.kills:
+        slowest = max(result.kills.values(), key=lambda kill: kill.seconds_until_the_last_error)
+        found.append(f"killed processes: the last error {slowest.seconds_until_the_last_error:.1f} s after the kill")
+    for layout, overload in (result.overload or {}).items():
+        share = f"{overload.ten.goodput_share_of_capacity:.0%}"
+        found.append(f"10 times the capacity, {layout}: {share} of it answered right")
+    for layout, companies in result.fifty.layouts.items() if result.fifty else ():
+        found.append(f"each further classifier, {layout}: {companies.memory_mib_of_each_additional:.0f} MiB")
+    parts = [name for name in ("reload", "kills", "overload", "fifty") if getattr(result, name)]
+    return Card(file, "plain", "", ", ".join(parts) or "nothing was run", "; ".join(found))
+
+
+def _verdict(file: ResultFile, result: VerdictResult) -> Card:
+    judged = [server for server in result.servers if server.allowed is not None]
+    broken = [s for s in judged if s.passes["at the limit"].rule > (s.allowed or 0)]
+    worst = max(judged, key=lambda server: server.passes["at the limit"].rule)
+    load = f" with a load of {worst.utilisation:g}" if worst.utilisation else ""
+    return Card(
+        file,
+        tone="bad" if broken else "good",
+        verdict="fail" if broken else "pass",
+        headline=f"At most {percent(worst.passes['at the limit'].rule)} of runs pass that should not",
+        reason=f"{result.runs:,} runs of each server, its true P99 on the limit; most: {worst.server}{load}",
+    )
+
+
+def notices(files: Sequence[ResultFile]) -> list[str]:
+    """What is true of the files together."""
+    found = []
+    machines = {(file.result.machine.cpu, file.result.machine.cores) for file in files}
+    if len(machines) > 1:
+        words = "; ".join(sorted(f"{cpu}, {cores} cores" for cpu, cores in machines))
+        found.append(f"These files come from {len(machines)} kinds of machine ({words}): their speeds do not compare.")
+    if sum(isinstance(file.result, GateResult | CapacityResult) for file in files) > 1:
+        found.append("Gates in files of their own ran one after the other, not interleaved: no ratio is taken of them.")
+    if dirty := [file.name for file in files if (file.result.commit or "").endswith("-dirty")]:
+        found.append(f"Measured with changes that were not committed: {', '.join(dirty)}.")
+    return found

@@ -1,0 +1,185 @@
+"""Percentiles, rates, the client and the server, and where each file comes from."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from slipway.benchmark.page.axes import Linear
+from slipway.benchmark.page.files import ResultFile, ends_with
+from slipway.benchmark.page.series import PARTS, Series, Steps
+from slipway.benchmark.page.shapes import LayoutsResult, RobustnessResult, VerdictResult
+from slipway.benchmark.page.tables import Badge, Cell, Column, Strip, Table
+from slipway.benchmark.page.tones import TONES
+from slipway.benchmark.page.wording import NONE, counted, figures
+from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
+from slipway.benchmark.result import CapacityResult, GateResult, StepTime
+
+NAMES_OF_PARTS = ("queue", "input", "infer", "output", "other")
+HIDDEN_OPTIONS = {"images", "url", "server_pid"}
+"""Of the machine that measured, and of no use elsewhere."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One model's time per request, in parts."""
+
+    time: StepTime
+    parts: tuple[tuple[str, float, float], ...]
+    """Name, µs, and percent of the longest bar of its load."""
+
+
+def percentiles(series: Sequence[Series]) -> Table:
+    p99s_ms = [value for one in series for value in (*(one.judged.block_p99s_ms if one.judged else ()), _p99(one))]
+    axis = Linear.over([*p99s_ms, *(one.judged.limit_ms for one in series if one.judged)])
+    return Table(
+        title="Milliseconds by percentile",
+        note="of all blocks, merged. The line on P99 is from the least of the blocks to the greatest, the dashed one "
+        "the limit. Failures count as over the limit, at the client's deadline.",
+        source="",
+        columns=(
+            Column(""),
+            Column("P50"),
+            Column("P90"),
+            Column("P99", axis=axis),
+            Column("P99.9"),
+            Column("max"),
+            Column("over the limit", wide=True),
+            Column("failures", wide=True, words=True),
+            Column("verdict", words=True),
+        ),
+        rows=tuple(_percentile_row(one) for one in series),
+    )
+
+
+def _percentile_row(one: Series) -> tuple[Cell, ...]:
+    latency, judged = one.latency, one.judged
+    p50, p90, p99, p999, most = (
+        figures(ms) for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
+    )
+    if judged is None:
+        return one.name, p50, p90, Strip(p99, latency.p99_ms), p999, most, NONE, NONE, Badge("not judged", "plain")
+    low, high = judged.block_p99s_ms
+    text = f"{p99} ({figures(low)} to {figures(high)})"
+    strip = Strip(text, latency.p99_ms, low, high, judged.limit_ms, TONES[judged.verdict])
+    over = f"{judged.over_limit:,} of {one.requests:,}"
+    verdict = Badge(judged.verdict, TONES[judged.verdict])
+    return one.name, p50, p90, strip, p999, most, over, counted(judged.failures), verdict
+
+
+def _p99(one: Series) -> float:
+    return one.latency.p99_ms
+
+
+def block_tables(series: Iterable[Series]) -> list[Table]:
+    """Every block of every gate."""
+    titles = ("block", "P50", "P90", "P99", "P99.9", "max", "over the limit", "failures", "alone")
+    found = []
+    for one in series:
+        if one.judged is None:
+            continue
+        rows: list[tuple[Cell, ...]] = []
+        for number, block in enumerate(one.judged.blocks, start=1):
+            seen = block.latency
+            times = (seen.p50_ms, seen.p90_ms, seen.p99_ms, seen.p999_ms, seen.max_ms)
+            over = f"{block.over_limit:,} of {block.requests:,}"
+            badge = Badge(block.verdict, TONES[block.verdict])
+            rows.append((str(number), *(figures(ms) for ms in times), over, counted(block.failures), badge))
+        words = {"failures", "alone"}
+        columns = tuple(Column(title, words=title in words, wide=title == "failures") for title in titles)
+        found.append(Table(one.name, f"block by block, {one.load}, ms.", "", columns, tuple(rows)))
+    return found
+
+
+def rungs(files: Iterable[ResultFile]) -> list[Table]:
+    """Every rate of every search, in the order in which they were tried."""
+    titles = ("requests/s", "achieved", "P50", "P99", "P99.9", "sent late at P99", "blocks", "verdict")
+    columns = tuple(Column(t, wide=t in ("P99.9", "achieved"), words=t == "verdict") for t in titles)
+    found = []
+    for file in files:
+        if not isinstance(file.result, CapacityResult):
+            continue
+        rows: list[tuple[Cell, ...]] = []
+        for rung in file.result.rungs:
+            times = (rung.latency.p50_ms, rung.latency.p99_ms, rung.latency.p999_ms)
+            late = f"{rung.generator.schedule_error_p99_ms:.2f}"
+            rates = (f"{rung.rate_per_s:.1f}", f"{rung.achieved_per_s:.1f}")
+            badge = Badge(rung.verdict, TONES[rung.verdict])
+            rows.append((*rates, *(figures(ms) for ms in times), late, str(len(rung.blocks)), badge))
+        note = "in the order tried, ms. One block only says where to look; the verdict that counts has them all."
+        found.append(Table("Every rate", note, file.name, columns, tuple(rows)))
+    return found
+
+
+def bars(steps: Steps) -> list[Bar]:
+    """The ensemble and its steps; what is in no part is the way between the steps."""
+    longest_us = max(time.total_us for time in steps.times) or 1.0
+    found = []
+    for time in steps.times:
+        parts_us = [getattr(time, name) for name in PARTS]
+        parts_us.append(max(0.0, time.total_us - sum(parts_us)))
+        named = zip(NAMES_OF_PARTS, parts_us, strict=True)
+        found.append(Bar(time, tuple((name, us, round(100 * us / longest_us, 2)) for name, us in named)))
+    return found
+
+
+def resources(files: Iterable[ResultFile]) -> Table | None:
+    """What client and server took, and the start that is not counted."""
+    rows = [row for file in files for row in _resource_rows(file)]
+    if not rows:
+        return None
+    titles = ("", "server: cores", "peak MiB", "client: cores", "late at P99, ms", "first answer, ms", "warm-up")
+    columns = tuple(Column(title, wide=title in ("warm-up", "first answer, ms")) for title in titles)
+    note = "during the load. How late the client sent is part of every latency."
+    return Table("Server and client", note, "", columns, tuple(rows))
+
+
+def _resource_rows(file: ResultFile) -> Iterator[tuple[Cell, ...]]:
+    if not isinstance(file.result, GateResult | CapacityResult):
+        return
+    seen = ends_with(file.result)
+    use, client = seen.server_use, seen.generator
+    shared = " of the server's" if client.shares_cores_with_server else ""
+    yield (
+        file.name,
+        f"{use.cpu_cores:.2f}" if use else NONE,
+        f"{use.peak_rss_mib:,.0f}" if use else NONE,
+        f"{client.cpu_cores:.2f}{shared}",
+        f"{client.schedule_error_p99_ms:.2f} of {client.schedule_error_limit_ms:g}",
+        f"{seen.warm_up.first_answer_ms:.0f}",
+        f"{seen.warm_up.requests} in {seen.warm_up.duration_s:.1f} s",
+    )
+
+
+def facts(file: ResultFile) -> list[tuple[str, str]]:
+    """Term and text."""
+    result, machine = file.result, file.result.machine
+    found = [
+        ("written by", f"benchmarks/{file.kind}"),
+        ("sha256", file.sha256[:16]),
+        ("measured", result.created),
+        ("machine", f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib:g} GiB"),
+        ("system", f"{machine.system}, Python {machine.python}"),
+        ("commit", result.commit or "not known"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))),
+    ]
+    if isinstance(result, LayoutsResult | RobustnessResult | VerdictResult):
+        found.append(("seed", str(result.seed)))
+    else:
+        options = result.options.model_dump(mode="json", exclude=HIDDEN_OPTIONS, exclude_none=True)
+        found.append(("server", f"{result.server}, bundle {result.bundle[:16]}"))
+        found.append(("options", ", ".join(f"{name} {value}" for name, value in options.items())))
+    if not isinstance(result, VerdictResult):
+        found += [("distinct images", str(result.distinct_images)), ("client", _client(result))]
+    return found
+
+
+def _client(result: GateResult | CapacityResult | PerfAnalyzerResult | LayoutsResult | RobustnessResult) -> str:
+    """Whether it took the server's cores, and how many processes it was."""
+    if isinstance(result, LayoutsResult | RobustnessResult):
+        shares, processes = result.client_shares_the_cores, ""
+    elif isinstance(result, PerfAnalyzerResult):
+        shares, processes = result.shares_cores_with_server, ""
+    else:
+        generator = ends_with(result).generator
+        shares = generator.shares_cores_with_server
+        processes = f"; processes: {generator.processes}, {generator.processes_reason}"
+    return f"{'on the cores of the server' if shares else 'not on the cores of the server'}{processes}"

@@ -1,0 +1,159 @@
+"""NVIDIA's perf_analyzer 2.51: found, driven with what each model really gets, and read into a report of ours."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tqdm import tqdm
+
+from slipway.benchmark.gate import load_images
+from slipway.benchmark.perf_analyzer_inputs import Driven, driven_models
+from slipway.benchmark.perf_analyzer_result import (
+    ModelRun,
+    PerfAnalyzerOptions,
+    PerfAnalyzerResult,
+    read_latencies_ms,
+    read_run,
+)
+from slipway.benchmark.result import MIN_DISTINCT_IMAGES, Latency, Machine
+from slipway.benchmark.server import on_this_host
+from slipway.benchmark.statistics import histogram_of
+from slipway.contract.errors import ServingError
+from slipway.contract.manifest import commit, versions
+
+SHARED_LIBRARIES = ("libb64.so.0d", "libcudart.so.12")
+"""What the binary needs and a plain system lacks. nvidia-pytriton has both; `make perf_analyzer` links them."""
+START_S = 60.0
+"""To read its inputs, connect, and write its exports, beside the time that it measures."""
+CLOSED_LOOP = (
+    "a closed loop: each client waits for its answer, and a stall costs it one slow request; for saturation, not for "
+    "the verdict on P99, which is the gate's (benchmarks/gate.py)"
+)
+ACTUAL_SEND = (
+    "timed from the actual send: a request that left late is not charged for it; the verdict on P99 is the gate's "
+    "(benchmarks/gate.py)"
+)
+_LIBRARIES = ("grpcio", "hdrhistogram", "tritonclient")
+
+
+@dataclass(frozen=True)
+class PerfAnalyzer:
+    """The binary of the tritonclient wheel and the folder of the libraries that the wheel lacks."""
+
+    binary: Path
+    libraries: Path
+
+    @classmethod
+    def find(cls) -> "PerfAnalyzer":
+        """The one of the running Python's environment.
+
+        Raises:
+            ServingError: it or one of its libraries is not there; the command that brings them.
+        """
+        found = cls(Path(sys.executable).parent / "perf_analyzer", Path(sys.prefix) / "lib" / "perf_analyzer")
+        for path in (found.binary, *(found.libraries / name for name in SHARED_LIBRARIES)):
+            if not path.exists():  # a link into a package that is gone does not exist either
+                raise ServingError(f"perf_analyzer cannot start, {path} is not there; in a clone: make perf_analyzer")
+        return found
+
+    def run(self, *arguments: str | Path, timeout_s: float) -> str:
+        """What it says on its standard output.
+
+        Raises:
+            ServingError: it failed, with its last words; or it did not end in time, and was killed.
+        """
+        inherited = os.environ.get("LD_LIBRARY_PATH", "")
+        path = os.pathsep.join(part for part in (str(self.libraries), inherited) if part)
+        try:
+            done = subprocess.run(
+                [self.binary, *map(str, arguments)],
+                env={**os.environ, "LD_LIBRARY_PATH": path},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ServingError(
+                f"perf_analyzer was ended after {timeout_s:g} s: the server answers too slowly for the load, or nothing"
+            ) from None
+        if done.returncode != 0:
+            raise ServingError(f"perf_analyzer ended with {done.returncode}: {_last_words(done.stderr or done.stdout)}")
+        return done.stdout
+
+
+def run_perf_analyzer(options: PerfAnalyzerOptions) -> PerfAnalyzerResult:
+    """Load the ensemble, then each of its steps alone.
+
+    Raises:
+        DataError: no images, or some that the classifier refuses.
+        ServingError: no perf_analyzer, no server, no such model, or a run that failed or took too long.
+    """
+    tool = PerfAnalyzer.find()
+    images = load_images(options.images, seed=options.seed)[: options.distinct_images]
+    asked = driven_models(options.url, model=options.model, images=images)
+    with tempfile.TemporaryDirectory(prefix="slipway_perf_analyzer_") as folder:
+        export = Path(folder) / "export.json"
+        with tqdm(asked.models, desc="perf_analyzer", unit=" models", disable=None) as models:
+            runs = tuple(_run(tool, options, driven, Path(folder), export=export) for driven in models)
+        latencies = histogram_of(read_latencies_ms(export))
+    distinct = len(set(images))
+    return PerfAnalyzerResult(
+        options=options,
+        caveats=_caveats(options, distinct),
+        bundle=asked.bundle,
+        distinct_images=distinct,
+        runs=runs,
+        latency=Latency.of(latencies),
+        histogram=latencies.encode().decode(),
+        shares_cores_with_server=on_this_host(options.url),
+        server=asked.server,
+        machine=Machine.this(),
+        versions=versions(_LIBRARIES),
+        commit=commit(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _run(tool: PerfAnalyzer, options: PerfAnalyzerOptions, driven: Driven, folder: Path, *, export: Path) -> ModelRun:
+    inputs, table = folder / "inputs.json", folder / "table.csv"
+    driven.write(inputs)
+    command = ("-m", driven.model, "-i", "grpc", "-u", options.url, f"--input-data={inputs}", *_load(options))
+    if options.warm_up_s:
+        tool.run(*command, *_windows(options.warm_up_s), timeout_s=START_S + options.warm_up_s)
+    # Its export holds every tensor in words: 3 MB and 0.1 s a request for the pixels of a step.
+    exports = [f"--profile-export-file={export}"] if driven.model == options.model else []
+    measured = (*_windows(options.duration_s), "-f", table, *exports)
+    report = tool.run(*command, *measured, timeout_s=START_S + options.duration_s)
+    return read_run(driven.model, table=table, report=report)
+
+
+def _load(options: PerfAnalyzerOptions) -> tuple[str, ...]:
+    if options.rate_per_s is None:
+        return (f"--concurrency-range={options.concurrency}:{options.concurrency}",)
+    # Without --async a late answer would keep its thread from sending the next request.
+    return (f"--request-rate-range={options.rate_per_s:g}", "--request-distribution=poisson", "--async")
+
+
+def _windows(together_s: float) -> tuple[str, ...]:
+    """Three, the fewest that it takes, each a fifth longer than asked; 999 % lets it report whatever they are like.
+
+    With --request-count it would count the time after the last answer into the throughput, and lose early answers.
+    """
+    return (f"--measurement-interval={together_s * 1000 / 3 / 1.2:.0f}", "-s", "999", "-r", "3")
+
+
+def _caveats(options: PerfAnalyzerOptions, distinct_images: int) -> tuple[str, ...]:
+    load = CLOSED_LOOP if options.rate_per_s is None else ACTUAL_SEND
+    if distinct_images >= MIN_DISTINCT_IMAGES:
+        return (load,)
+    return (load, f"{distinct_images} distinct images; a figure is published from {MIN_DISTINCT_IMAGES} on")
+
+
+def _last_words(output: str) -> str:
+    return "; ".join([line.strip() for line in output.splitlines() if line.strip()][-3:]) or "it said nothing"
