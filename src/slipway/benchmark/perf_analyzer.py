@@ -128,8 +128,8 @@ def _run(tool: PerfAnalyzer, options: PerfAnalyzerOptions, driven: Driven, folde
         tool.run(*command, *_windows(options.warm_up_s), timeout_s=START_S + options.warm_up_s)
     # Its export holds every tensor in words: 3 MB and 0.1 s a request for the pixels of a step.
     exports = [f"--profile-export-file={export}"] if driven.model == options.model else []
-    measured = (*_windows(options.duration_s), "-f", table, *exports)
-    report = tool.run(*command, *measured, timeout_s=START_S + options.duration_s)
+    windows, timeout_s = _windows(options.duration_s), START_S + options.duration_s
+    report = tool.run(*command, *windows, "-f", table, *exports, timeout_s=timeout_s)
     return read_run(driven.model, table=table, report=report)
 
 

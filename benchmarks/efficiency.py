@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Measure what serving costs: the rate that Triton holds with P99 < 50 ms, as a share of what the work alone allows."""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slipway.repository import Classifier
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+BACKBONES = ("mobilenetv3_large_100", "efficientnet_b0")
+IMAGES = 256
+TARGETS = {"steps": 0.80, "fused": 0.95}
+LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+EPILOG = """examples:
+  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       about 14 minutes on two quiet cores
+  benchmarks/efficiency.py --quick                                           about 5: fewer, shorter rounds
+  benchmarks/efficiency.py --run runs/digits --images runs/digits/data       a classifier of your own
+
+Three sides do the same work on the same cores: Triton with layout steps, Triton with layout fused, and a pool of as
+many worker processes, which run the same step files with the same threads and batches on images that they have already.
+The pool is what the work alone allows; what Triton does not reach of it is the cost of serving.
+
+In every round each side climbs the same grid of rates (10 % from one to the next), in turns, on the same seeded Poisson
+arrivals. It holds a rate where at most one request in a hundred takes over 50 ms and 99 % of the rate is achieved. Its
+capacity is the highest rate that it holds. The client shares the cores, and goes before all three; speaking gRPC it
+costs more than a pipe does, which is a part of what serving costs.
+
+Then an image's time is taken apart, asked one by one. Without --run: networks with random weights in INT8, 224 pixels,
+of 512-pixel JPEGs. They cost what trained ones cost, and say nothing."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from efficiency_load import CHUNK_IMAGES, Effort
+
+    chunks = 4 if arguments.quick else 15
+    effort = Effort(
+        rounds=arguments.rounds or (2 if arguments.quick else 5),
+        requests=arguments.requests or (250 if arguments.quick else 500),
+        chunks=chunks,
+        start_per_s=arguments.start,
+        limit_ms=arguments.limit_ms,
+        seed=arguments.seed,
+    )
+    classifiers = {}
+    with tempfile.TemporaryDirectory(prefix="slipway-efficiency-") as folder:
+        for classifier, images in subjects(arguments, Path(folder)):
+            work = Path(folder) / f"{classifier.name}-served"
+            work.mkdir()
+            classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
+    result = {
+        **provenance(),
+        **vars(effort),
+        "chunk_images": CHUNK_IMAGES,
+        "targets": TARGETS,
+        "classifiers": classifiers,
+    }
+    for name, found in classifiers.items():
+        print("\n".join(summary(name, found, limit_ms=effort.limit_ms)))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Classifier, Sequence[bytes]]]":
+    """The classifiers to measure, each with its images."""
+    from efficiency_classifier import open_classifier, random_classifier
+
+    from slipway.benchmark.gate import load_images
+    from slipway.contract import Bundle, SpecError
+    from slipway.engines.child import run_in_child
+    from slipway.repository import pick_engines
+
+    if arguments.run:
+        if not arguments.images:
+            raise SpecError("--run asks for --images too: a folder of images for this classifier")
+        chosen = pick_engines(Bundle.open(arguments.run / "bundle"), arguments.run / "engines", lane="cpu")
+        yield chosen, load_images(arguments.images, seed=arguments.seed)
+        return
+    for backbone in arguments.backbones:
+        print(f"{backbone}: network, INT8 and images; about a minute", flush=True)
+        # In a process of its own: torch in the client's would make its garbage collections long.
+        made = run_in_child(
+            random_classifier, what=backbone, backbone=backbone, folder=folder / backbone, images=IMAGES
+        )
+        yield open_classifier(made), load_images(made / "images", seed=arguments.seed)
+
+
+def efficiency(
+    classifier: "Classifier", images: "Sequence[bytes]", arguments: argparse.Namespace, effort: Any, work: Path
+) -> dict[str, Any]:
+    """What the sides hold, the layouts' shares of the pool's, and where an image's time goes."""
+    from efficiency_load import capacities, one_by_one, shares
+    from efficiency_sides import all_sides
+
+    from slipway.benchmark.tuning_climb import rate_at
+
+    settings = {"instances": arguments.workers, "threads": arguments.threads, "preferred_batch_size": arguments.batch}
+    serving = classifier.serving.model_copy(update=settings)
+    with all_sides(classifier, images, serving, work) as sides:
+        parts = one_by_one(sides, images=len(images), chunks=effort.chunks)
+        rungs, blocks = capacities(sides, images=len(images), effort=effort)
+    return {
+        "precision": classifier.engine.settings.precision,
+        "graph_sha256": classifier.engine.settings.graph_sha256,
+        "serving": serving.model_dump(mode="json", exclude={"layout"}),
+        "distinct_images": len(set(images)),
+        "share_of_pool": shares(rungs),
+        "capacity_per_s": {side: [rate_at(rung) for rung in of_side] for side, of_side in rungs.items()},
+        "one_by_one_ms": parts,
+        "blocks": blocks,
+    }
+
+
+def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[str]:
+    yield f"\n{name}, {found['precision']}: P99 within {limit_ms:g} ms is held up to"
+    for side, rates in found["capacity_per_s"].items():
+        line = f"  {side:6} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
+        if share := found["share_of_pool"].get(side):
+            spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
+            line += f": {share['mean']:.2f} of the pool {spread}"
+        yield line
+    yield "one image at a time, ms"
+    for side, parts in found["one_by_one_ms"].items():
+        yield f"  {side:6} {parts['client']:.2f} for the client, of which {parts['rest']:.2f} in no step"
+        steps = dict.fromkeys(part.split()[0] for part in parts if " " in part)
+        for step in steps:
+            inner = (f"{part.split()[1]} {ms:.2f}" for part, ms in parts.items() if part.split()[0] == step)
+            yield f"         {step:10} " + "  ".join(inner)
+
+
+def provenance() -> dict[str, Any]:
+    from slipway.benchmark.result import Machine
+    from slipway.contract.manifest import commit, versions
+
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": Machine.this().model_dump(mode="json"),
+        "versions": versions(LIBRARIES),
+        "client_shares_the_cores": True,
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--backbones",
+        nargs="+",
+        default=BACKBONES,
+        metavar="NAME",
+        help=f"timm models (default: {' '.join(BACKBONES)})",
+    )
+    add("--run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice, in their place")
+    add("--images", type=Path, metavar="FOLDER", help="with --run: image files below it are sent")
+    add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
+    add("--workers", type=int, default=2, metavar="N", help="of the pool, and instances of the steps (%(default)s)")
+    add("--threads", type=int, default=1, metavar="N", help="of each of them (%(default)s)")
+    add("--batch", type=int, default=2, metavar="N", help="waiting images that one takes at most (%(default)s)")
+    add("--quick", action="store_true", help="2 rounds of 250 requests, to see whether something changed much")
+    add("--rounds", type=int, metavar="N", help="after a pilot that is not counted (default: 5)")
+    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 500)")
+    add("--start", type=float, default=80.0, metavar="PER_S", help="where the pilot begins (%(default)g)")
+    add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
+    add("--output", type=Path, metavar="JSON", help="write the results here")
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    from slipway.contract.cli import run
+
+    run(main, parser())

@@ -1,0 +1,117 @@
+"""The three sides of efficiency.py: a pool of workers, and Triton with each layout. All asked alike, on equal terms."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from slipway.benchmark.figures import step_time
+from slipway.benchmark.pool import Answer, Connection, Pool, Work
+from slipway.benchmark.server import Server
+from slipway.contract import GateError
+from slipway.contract.spec import Serving
+from slipway.repository import Classifier
+from slipway.repository.contents import contents
+from slipway.repository.plan import plan
+from slipway.serving import Ports, serve
+
+POOL, LAYOUTS = "pool", ("steps", "fused")
+DEADLINE_S = 1.0
+SETTLE_S = 60.0
+"""For the answer to a request that waits for all that was asked before it."""
+Parts = dict[str, float]
+"""Milliseconds of one image: `client` is all of it as the client sees it, the others are parts of that."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Somebody who classifies images, and lets the client go first."""
+
+    connect: Callable[[], Connection | Server]
+
+    async def parts(self, images: Sequence[int]) -> Parts:
+        """Means over `images`, asked one by one."""
+        async with self.connect() as connection:
+            await connection.ask(0, deadline_s=SETTLE_S)
+            if isinstance(connection, Connection):
+                return await pool_parts(connection, images)
+            return await served_parts(connection, images)
+
+
+@contextmanager
+def all_sides(
+    classifier: Classifier, images: Sequence[bytes], serving: Serving, work: Path
+) -> Iterator[dict[str, Side]]:
+    """Running and warm. `serving` holds for both layouts; the pool has its instances as workers, and its batches.
+
+    The servers are not supervised: a supervisor's probe, an image a second, would be in every side's way.
+    """
+    with ExitStack() as stack:
+        pool = stack.enter_context(Pool(work_of(classifier, images, serving), workers=serving.instances))
+        give_way(pool.pid)
+        sides = {POOL: Side(pool.connect)}
+        for layout in LAYOUTS:
+            served = replace(classifier, settings=serving.model_copy(update={"layout": layout}))
+            # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
+            plan(contents([served], lane="cpu", multi={}), work / layout).write()
+            server = stack.enter_context(serve(work / layout, ports=Ports.free(), log=work / f"{layout}.log"))
+            give_way(server.process.pid)
+            sides[layout] = Side(partial(Server, server.grpc_url, model=classifier.name, images=images))
+        yield sides
+
+
+def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -> Work:
+    return Work(
+        images=images,
+        preprocess=classifier.bundle.preprocess.model_dump(),
+        graph=classifier.engine.path / "model.onnx",
+        arithmetic=classifier.engine.settings.arithmetic,
+        decision=classifier.engine.decision.model_dump(),
+        labels=classifier.bundle.labels,
+        threads=serving.threads,
+        max_batch=serving.preferred_batch_size or serving.max_batch_size,
+    )
+
+
+def give_way(pid: int) -> None:
+    """Let the client, which shares the cores, go before the session of `pid`: the load is to be on time.
+
+    Linux shares the processor out between sessions first, where it has autogroups; `nice` counts within one.
+    """
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.is_file():
+        group.write_text("10")
+
+
+async def pool_parts(connection: Connection, images: Sequence[int]) -> Parts:
+    answers, client_ms = [], []
+    for image in images:
+        started_s = time.perf_counter()
+        answer = await connection.answer(image, deadline_s=SETTLE_S)
+        client_ms.append((time.perf_counter() - started_s) * 1000)
+        if not isinstance(answer, Answer):
+            raise GateError(f"the pool, image {image}: {answer}")
+        answers.append((answer.preprocess_ms, answer.engine_ms, answer.post_ms))
+    steps = zip(("preprocess", "engine", "post"), np.mean(answers, axis=0).tolist(), strict=True)
+    return {"client": float(np.mean(client_ms)), **{f"{step} infer": step_ms for step, step_ms in steps}}
+
+
+async def served_parts(server: Server, images: Sequence[int]) -> Parts:
+    models, before = await server.steps(), await server.counters()
+    started_s = time.perf_counter()
+    for image in images:
+        problem = await server.ask(image, deadline_s=SETTLE_S)
+        if problem:
+            raise GateError(f"{server.model} at {server.url}, image {image}: {problem}")
+    parts = {"client": (time.perf_counter() - started_s) * 1000 / len(images)}
+    after = await server.counters()
+    for model in models:
+        step, kind = step_time(model, before[model], after[model]), model.split("_")[0]
+        times_us = (step.queue_us, step.compute_input_us, step.compute_infer_us, step.compute_output_us)
+        names = ("queue", "input", "infer", "output")
+        parts |= {f"{kind} {name}": time_us / 1000 for name, time_us in zip(names, times_us, strict=True)}
+    return parts

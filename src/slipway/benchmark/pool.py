@@ -1,0 +1,225 @@
+"""A classifier's work without a server: worker processes that take what waits. What serving costs is measured by it.
+
+The workers run the step files that Triton runs, and have the images already, so that only numbers travel: a pipe is the
+queue, since who reads a pipe takes what waits there up to a limit, and a second pipe brings the answers back.
+"""
+
+import asyncio
+import itertools
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from slipway.contract.errors import GateError
+
+# Of both pipes: a message is far under PIPE_BUF, so that it is written, and read, whole.
+_REQUEST = struct.Struct("=II")
+"""Number of the request, and of the image."""
+_ANSWER = struct.Struct("=Iiif3f")
+"""Number of the request, then the fields of an `Answer`."""
+MAX_BATCH = 128
+_READY = 2**32 - 1
+"""In the place of a request's number: a worker is warm."""
+_READ_BYTES = _ANSWER.size * 1024
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker does; as in a step of Triton, but for the first line."""
+
+    images: Sequence[bytes]
+    preprocess: Mapping[str, Any]
+    """The content of `preprocess.json`."""
+    graph: Path
+    arithmetic: str
+    decision: Mapping[str, Any]
+    """The content of `decision.json`."""
+    labels: Sequence[str]
+    threads: int
+    """Of each worker."""
+    max_batch: int
+    """The most images that a worker takes at once, of those that wait."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best class of an image, and how long the batch that it was in took in each of the three steps."""
+
+    status: int
+    class_id: int
+    score: float
+    preprocess_ms: float
+    engine_ms: float
+    post_ms: float
+
+
+class Pool:
+    """`workers` processes, warm, in a session of their own. Use as `with`: they end with it.
+
+    Raises:
+        GateError: a worker did not get ready, or ended; its own words are on standard error.
+    """
+
+    def __init__(self, work: Work, *, workers: int) -> None:
+        assert 1 <= work.max_batch <= MAX_BATCH
+        self.workers = workers
+        self._work = work
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> Self:
+        queue_out, self._queue = os.pipe()
+        self._answers, answers_in = os.pipe()
+        life = f"from slipway.benchmark.pool import live; live({queue_out}, {answers_in}, workers={self.workers})"
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", life],
+            stdin=subprocess.PIPE,
+            pass_fds=[queue_out, answers_in],
+            start_new_session=True,
+        )
+        os.close(queue_out)
+        os.close(answers_in)
+        assert self._process.stdin
+        try:
+            with self._process.stdin as stdin:
+                pickle.dump(self._work, stdin)
+            self._wait_until_ready()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        code = self._end()
+        if code and error is None:
+            raise GateError(f"a worker of the pool ended with exit code {code}; what it was asked was not answered")
+
+    @property
+    def pid(self) -> int:
+        """Of the first worker, whose session all are in."""
+        return self._process.pid
+
+    def connect(self) -> "Connection":
+        """To ask from an event loop; one at a time."""
+        return Connection(self._queue, self._answers, self._numbers)
+
+    def _wait_until_ready(self) -> None:
+        for _ in range(self.workers):
+            if len(os.read(self._answers, _ANSWER.size)) < _ANSWER.size:
+                raise GateError(f"a worker of the pool ended with exit code {self._process.wait()} before it was ready")
+
+    def _end(self) -> int:
+        os.close(self._queue)  # a worker that finds nothing there, and nobody who could write, ends
+        os.close(self._answers)
+        return self._process.wait()
+
+
+class Connection:
+    """The client's end of a pool. Use as `async with`; asks as `slipway.benchmark.server.Server` does."""
+
+    def __init__(self, queue: int, answers: int, numbers: Iterator[int]) -> None:
+        self._queue, self._answers, self._numbers = queue, answers, numbers
+        self._waiting: dict[int, asyncio.Future[Answer | str]] = {}
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._answers, self._receive)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.remove_reader(self._answers)
+
+    async def ask(self, image: int, *, deadline_s: float) -> str | None:
+        """Have one image answered. Returns None for a right answer, else why it was none."""
+        answer = await self.answer(image, deadline_s=deadline_s)
+        return answer if isinstance(answer, str) else None
+
+    async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
+        """Its answer where the status is 0, else why there is none."""
+        number = next(self._numbers)
+        future = self._waiting[number] = self._loop.create_future()
+        try:
+            os.write(self._queue, _REQUEST.pack(number, image))
+            answer = await asyncio.wait_for(future, deadline_s)
+        except TimeoutError:
+            return "timed out"
+        except BrokenPipeError:
+            return "no worker"
+        finally:
+            del self._waiting[number]
+        return f"STATUS {answer.status}" if isinstance(answer, Answer) and answer.status else answer
+
+    def _receive(self) -> None:
+        data = os.read(self._answers, _READ_BYTES)
+        for number, *fields in _ANSWER.iter_unpack(data):
+            future = self._waiting.get(number)
+            if future is not None and not future.done():  # else it was given up
+                future.set_result(Answer(*fields))
+        if not data:  # all have ended
+            self._loop.remove_reader(self._answers)
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_result("no worker")
+
+
+def live(queue: int, answers: int, *, workers: int) -> None:
+    """The life of a pool's processes: the work from standard input, then batches until nobody can ask any more."""
+    work: Work = pickle.load(sys.stdin.buffer)
+    children: list[int] = []
+    while len(children) < workers - 1:
+        child = os.fork()  # before any library has started threads
+        if child == 0:
+            children = []
+            break
+        children.append(child)
+    try:
+        _work(work, queue, answers)
+    except BrokenPipeError:
+        pass  # who asked is gone
+    finally:
+        os.close(queue)
+        os.close(answers)
+    sys.exit(max([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], default=0))
+
+
+def _work(work: Work, queue: int, answers: int) -> None:
+    from slipway.steps.engine_openvino import Engine  # not at the top: the client does without
+    from slipway.steps.guard import PLACEHOLDER
+    from slipway.steps.postprocess import Postprocessor, public_tensors
+    from slipway.steps.preprocess_dali import Preprocessor
+
+    preprocessor = Preprocessor(work.preprocess, max_batch_size=work.max_batch, threads=work.threads)
+    engine = Engine(work.graph, arithmetic=work.arithmetic, threads=work.threads)
+    postprocessor = Postprocessor(work.decision, work.labels)
+
+    def answer(images: Sequence[bytes]) -> tuple[Mapping[str, Any], list[float]]:
+        times_s = [time.perf_counter()]
+        pixels_nchw, status_n = preprocessor.run(images)
+        times_s.append(time.perf_counter())
+        logits_nc, embedding_nd = engine.run(pixels_nchw)
+        times_s.append(time.perf_counter())
+        found = postprocessor.run(logits_nc, status_n)
+        tensors = public_tensors(found, bundle=b"", embedding_nd=embedding_nd)
+        times_s.append(time.perf_counter())
+        return tensors, [1000 * (later - earlier) for earlier, later in itertools.pairwise(times_s)]
+
+    for size in (1, work.max_batch) * 2:
+        answer([PLACEHOLDER] * size)
+    os.write(answers, _ANSWER.pack(_READY, 0, 0, 0.0, 0.0, 0.0, 0.0))
+    while data := os.read(queue, work.max_batch * _REQUEST.size):
+        asked = list(_REQUEST.iter_unpack(data))
+        tensors, steps_ms = answer([work.images[image] for _, image in asked])
+        rows = zip(asked, tensors["STATUS"], tensors["CLASS_ID"], tensors["SCORE"], strict=True)
+        packed = (_ANSWER.pack(n, status[0], ids[0], scores[0], *steps_ms) for (n, _), status, ids, scores in rows)
+        os.write(answers, b"".join(packed))

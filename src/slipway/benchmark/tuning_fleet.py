@@ -1,0 +1,88 @@
+"""The chosen settings into a fleet file: the keys of one classifier's `serving` change, every other character stays."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slipway.contract.errors import SpecError
+
+Edit = tuple[int, int, str]
+"""Replace the characters from, up to, by."""
+
+
+def with_serving(text: str, name: str, changes: Mapping[str, Any]) -> str:
+    """The text of a fleet file with `changes` in the `serving` of classifier `name`, comments kept.
+
+    Raises:
+        SpecError: an anchor or a merge key stands where the change would be; says what to write by hand.
+    """
+    classifier = _value(_value(yaml.compose(text, Loader=yaml.SafeLoader), "classifiers"), name)
+    serving = _value(classifier, "serving")
+    edits = _edits(serving, changes) if serving else _edits(classifier, {"serving": _flow(changes)})
+    edited = text
+    for start, end, new in sorted(edits, reverse=True):
+        edited = edited[:start] + new + edited[end:]
+    before = yaml.safe_load(text)
+    entry = before["classifiers"][name]
+    entry = {**entry, "serving": {**entry.get("serving", {}), **changes}}
+    expected = {**before, "classifiers": {**before["classifiers"], name: entry}}
+    if not _reads_as(edited, expected):
+        raise SpecError(
+            f"classifiers.{name}: written with an anchor or a merge key, which others would change with; write it "
+            f"yourself: serving: {_flow(changes)}"
+        )
+    return edited
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all; a link stays one, and the file keeps its permissions."""
+    target = path.resolve()
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=target.parent, delete=False) as part:
+        try:
+            part.write(text)
+            part.flush()
+            if target.exists():
+                shutil.copymode(target, part.name)
+            else:
+                os.chmod(part.name, 0o644)
+            os.replace(part.name, target)
+        except BaseException:
+            os.unlink(part.name)
+            raise
+
+
+def _value(mapping: Any, key: str) -> Any:
+    """The node of a key; None where there is none, or no mapping."""
+    pairs = mapping.value if isinstance(mapping, yaml.MappingNode) else []
+    return next((value for name, value in pairs if name.value == key), None)
+
+
+def _edits(mapping: Any, changes: Mapping[str, Any]) -> list[Edit]:
+    if not isinstance(mapping, yaml.MappingNode) or not mapping.value:  # an alias of something else, or `{}`
+        return [(mapping.start_mark.index, mapping.end_mark.index, _flow(changes))]
+    edits = []
+    first = mapping.value[0][0].start_mark
+    separator = ", " if mapping.flow_style else "\n" + " " * first.column
+    for key, value in changes.items():
+        node = _value(mapping, key)
+        if node is None:
+            edits.append((first.index, first.index, f"{key}: {value}{separator}"))
+        else:
+            edits.append((node.start_mark.index, node.end_mark.index, str(value)))
+    return edits
+
+
+def _flow(changes: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{key}: {value}" for key, value in changes.items()) + "}"
+
+
+def _reads_as(text: str, expected: Any) -> bool:
+    try:
+        return bool(yaml.safe_load(text) == expected)
+    except yaml.YAMLError:
+        return False

@@ -1,0 +1,153 @@
+"""What serving is measured by gives the answers that are served; both scripts on the real server, in small."""
+
+import asyncio
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from colours import COLOURS, copy_colours
+from conftest import ROOT, run_script
+from load_tools import colour_images
+
+from slipway.benchmark.pool import Answer, Pool, Work
+from slipway.contract import Choice, GateError
+from slipway.contract.choice import Candidate
+from slipway.contract.files import sha256_file
+from slipway.repository import Classifier
+
+sys.path.insert(0, str(ROOT / "benchmarks"))  # the script's own neighbours
+from efficiency_sides import LAYOUTS, POOL, all_sides, work_of
+
+IMAGES = 20
+ENGINE = "openvino-fp32"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_images(tmp_path_factory.mktemp("efficiency") / "images")
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Classifier:
+    return copy_colours(tmp_path / "colours")
+
+
+@pytest.fixture
+def work(colours: Classifier, images: Path) -> Work:
+    encoded = [path.read_bytes() for path in sorted(images.iterdir())]
+    return work_of(colours, encoded, colours.serving.model_copy(update={"preferred_batch_size": 4}))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of colours, with the engine that was chosen."""
+    folder = tmp_path / "run"
+    shutil.copytree(COLOURS / "bundle", folder / "bundle")
+    shutil.copytree(COLOURS / "engine", folder / "engines" / ENGINE)
+    manifest = folder / "engines" / ENGINE / "manifest.json"
+    candidate = Candidate(
+        engine=ENGINE, manifest_sha256=sha256_file(manifest), precision="fp32", verdict="reference", median_ms=1.0
+    )
+    Choice(
+        bundle=json.loads(manifest.read_text())["bundle"],
+        chosen=ENGINE,
+        reason="the only one",
+        candidates=(candidate,),
+        rounds=1,
+        images_per_round=1,
+        threads=1,
+        machine="test",
+        versions={},
+    ).write(folder / "engines/choice.json")
+    return folder
+
+
+def test_the_pool_and_both_layouts_give_the_same_answers(colours: Classifier, work: Work, tmp_path: Path) -> None:
+    encoded = (work.images * IMAGES)[:IMAGES]
+    found: dict[str, list[tuple[int, float]]] = {}
+
+    async def ask(side: str) -> None:
+        async with sides[side].connect() as connection:
+            for answer in [await connection.answer(image, deadline_s=20) for image in range(IMAGES)]:
+                assert not isinstance(answer, str), (side, answer)
+                best = (
+                    answer.class_id
+                    if isinstance(answer, Answer)
+                    else colours.bundle.labels.index(answer.label.decode())
+                )
+                found.setdefault(side, []).append((best, round(answer.score, 5)))
+
+    with all_sides(colours, encoded, colours.serving, tmp_path) as sides:
+        for side in sides:
+            asyncio.run(ask(side))
+    assert set(found) == {POOL, *LAYOUTS}
+    assert found[POOL] == found["steps"] == found["fused"]
+    assert len({best for best, _ in found[POOL]}) == 3
+
+
+def test_a_pool_answers_all_that_wait_each_with_its_own(work: Work) -> None:
+    async def ask() -> list[Answer | str]:
+        async with pool.connect() as connection:
+            order = [number % len(work.images) for number in range(300)]
+            return await asyncio.gather(*(connection.answer(image, deadline_s=60) for image in order))
+
+    with Pool(work, workers=2) as pool:
+        answers = asyncio.run(ask())
+    classes = [answer.class_id for answer in answers if isinstance(answer, Answer)]
+    assert classes == [number % len(work.images) // 3 for number in range(300)]  # blue, green, red; three of each
+
+
+def test_a_pool_that_is_asked_for_too_much_times_out_and_goes_on(work: Work) -> None:
+    async def ask() -> tuple[Answer | str, Answer | str]:
+        async with pool.connect() as connection:
+            return await connection.answer(0, deadline_s=0.0001), await connection.answer(1, deadline_s=20)
+
+    with Pool(work, workers=1) as pool:
+        late, answer = asyncio.run(ask())
+    assert late == "timed out"
+    assert isinstance(answer, Answer)
+
+
+def test_a_worker_that_ends_is_no_silent_loss(work: Work) -> None:
+    async def ask() -> Answer | str:
+        async with pool.connect() as connection:
+            return await connection.answer(len(work.images), deadline_s=20)  # there is no such image
+
+    with pytest.raises(GateError, match="ended with exit code 1"), Pool(work, workers=1) as pool:
+        assert asyncio.run(ask()) == "no worker"
+
+
+def test_a_pool_that_cannot_start_says_so(work: Work, tmp_path: Path) -> None:
+    broken = Work(**{**vars(work), "graph": tmp_path / "missing.onnx"})
+    with pytest.raises(GateError, match="before it was ready"), Pool(broken, workers=2):
+        pass
+
+
+def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, images: Path, tmp_path: Path) -> None:
+    sizes = ("--quick", "--rounds", "1", "--requests", "20", "--start", "40", "--limit-ms", "900")
+    done = run_script("benchmarks/efficiency.py", "--run", run, "--images", images, *sizes, "--json", cwd=tmp_path)
+    result = json.loads(done.stdout.splitlines()[-1])
+    found = result["classifiers"]["colours"]
+    assert set(found["capacity_per_s"]) == {"pool", "steps", "fused"}
+    assert all(found["share_of_pool"][layout]["mean"] > 0 for layout in LAYOUTS)
+    for side, steps in {"pool": 3, "steps": 3, "fused": 1}.items():
+        parts = found["one_by_one_ms"][side]
+        assert sum(part.endswith(" infer") for part in parts) == steps
+        assert parts["client"] > sum(ms for part, ms in parts.items() if part.endswith(" infer")) / 2
+    met = [(block["round"], block["rate_per_s"], block["offered_per_s"]) for block in found["blocks"]]
+    for number, rate_per_s, offered_per_s in met:  # the same arrivals for all
+        assert {offered for *at, offered in met if at == [number, rate_per_s]} == {offered_per_s}
+
+
+def test_tune_measures_with_the_gate_and_leaves_a_run_alone_when_dry(run: Path, images: Path, tmp_path: Path) -> None:
+    evidence = tmp_path / "evidence.json"
+    options = ("--start", "400", "--limit-ms", "900", "--minutes", "0", "--requests", "459", "--dry-run")
+    done = run_script("benchmarks/tune.py", run, "--images", images, *options, "--output", evidence, cwd=tmp_path)
+    result = json.loads(evidence.read_text())
+    assert "KEPT: nothing better was found" in done.stdout
+    assert not result["search"]["complete"]
+    assert result["measurements"][0]["blocks"][0]["requests"] == 459
+    assert result["measurements"][0]["steps"][0]["model"] == "colours"
+    assert not (run / "fleet.yaml").exists()
