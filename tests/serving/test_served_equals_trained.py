@@ -3,15 +3,15 @@
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from slipway.contract import Bundle
-from slipway.repository import assemble, pick_engines
+from slipway.contract import Bundle, Engine
+from slipway.repository import Classifier, assemble
 
 TOLERANCE = 1e-4
 
@@ -38,10 +38,11 @@ def offline(digits: Path) -> Offline:
 def fused_server(digits: Path, start: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Serves the same bundle and engine with all three steps in one process."""
     run = digits / "runs/digits"
-    classifier = pick_engines(Bundle.open(run / "bundle"), run / "engines", lane="cpu")
-    settings = classifier.serving.model_copy(update={"layout": "fused"})
+    bundle = Bundle.open(run / "bundle")
+    engine = Engine.open(run / "engines/openvino-int8", bundle=bundle)
+    settings = bundle.spec.serving.model_copy(update={"layout": "fused"})
     repository = tmp_path_factory.mktemp("fused") / "repository"
-    assemble([replace(classifier, settings=settings)], repository)
+    assemble([Classifier(bundle, engine, settings=settings)], repository)
     return start(repository)
 
 

@@ -31,15 +31,16 @@ def batches_of_initialize(
     monkeypatch.setitem(sys.modules, name, package)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", types.ModuleType("stand-in"))
     model = importlib.import_module(f"{name}.model")
-    worker = {"preprocess": "Preprocessor", "engine": "Engine"}[kind]
+    part, worker = {"preprocess": ("model", "Preprocessor"), "engine": ("loading", "Engine")}[kind]
+    maker = importlib.import_module(f"{name}.{part}")
     sizes = []
 
-    class Recorded(getattr(model, worker)):  # type: ignore[misc]
+    class Recorded(getattr(maker, worker)):  # type: ignore[misc]
         def run(self, batch: Any) -> Any:
             sizes.append(len(batch))
             return super().run(batch)
 
-    monkeypatch.setattr(model, worker, Recorded)
+    monkeypatch.setattr(maker, worker, Recorded)
     config = json_format.MessageToDict(configs(repository)[name], preserving_proto_field_name=True)
     given = {key: value for key, value in config["parameters"].items() if key != "warmup_batches"}
     config["parameters"] = given | {key: {"string_value": value} for key, value in parameters.items()}
