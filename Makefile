@@ -7,9 +7,11 @@ INSTALLED := $(VENV)/.installed
 RUNS ?= $(dir $(wildcard runs/*/bundle))
 TARGETS ?= openvino tensorrt_rtx
 REPOSITORY ?= model_repository/cpu
+RUN ?= runs/digits
+IMAGES ?= $(RUN)/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check engines doctor matrix guard soak verdict perf_analyzer lock clean
+.PHONY: help setup demo test check engines doctor matrix guard soak verdict perf_analyzer bench efficiency peers lock peers_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -40,6 +42,15 @@ soak: setup ## 200,000 damaged images against the real server: nothing lost, not
 verdict: setup ## how often the latency verdict errs, by simulation (a minute)
 	$(BIN)/python benchmarks/verdict.py
 
+bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps, layouts and a report, in RUN/bench (15 minutes)
+	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
+
+efficiency: setup ## what Triton holds of a pool of workers without a server (about 20 minutes)
+	$(BIN)/python benchmarks/efficiency.py --output benchmarks/results/efficiency.json
+
+peers: setup ## FastAPI, LitServe, MLServer, Ray Serve and BentoML beside Triton, each in its environment (about 50 minutes)
+	$(BIN)/python benchmarks/peers/compare.py --output benchmarks/results/peers.json
+
 perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libraries that its wheel lacks and nvidia-pytriton's has
 	@mkdir -p $(VENV)/lib/perf_analyzer
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libb64-*.so.0d libb64.so.0d
@@ -57,9 +68,18 @@ lock: setup ## requirements.lock anew from pyproject.toml
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make lock" \
 	  -o requirements.lock
 
+peers_lock: setup ## the peers' lock files anew from requirements/*.in
+	@for name in $(basename $(notdir $(wildcard benchmarks/peers/requirements/*.in))); do \
+	  $(BIN)/uv pip compile --no-config benchmarks/peers/requirements/$$name.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make peers_lock" \
+	    -o benchmarks/peers/requirements/$$name.lock --quiet || exit 1; done
+
 clean: ## remove what demo, test and check wrote; .venv stays
 	rm -rf runs model_repository/cpu model_repository/gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+runs/digits/engines/choice.json:
+	@echo "there is no runs/digits yet: make demo makes it; or make bench RUN=runs/yours IMAGES=folder"; exit 1
 
 $(INSTALLED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +17,19 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).parent))
 
 BACKBONES = ("mobilenetv3_large_100", "efficientnet_b0")
+BATCHES = (1, 2, 4)
 IMAGES = 256
 TARGETS = {"steps": 0.80, "fused": 0.95}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       about 14 minutes on two quiet cores
-  benchmarks/efficiency.py --quick                                           about 5: fewer, shorter rounds
+  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       about 18 minutes on two quiet cores
+  benchmarks/efficiency.py --quick                                           about 8: fewer, shorter rounds
   benchmarks/efficiency.py --run runs/digits --images runs/digits/data       a classifier of your own
 
 Three sides do the same work on the same cores: Triton with layout steps, Triton with layout fused, and a pool of as
-many worker processes, which run the same step files with the same threads and batches on images that they have already.
-The pool is what the work alone allows; what Triton does not reach of it is the cost of serving.
+many worker processes, which run the same step files with the same threads on images that they have already. The pool
+is what the work alone allows; what Triton does not reach of it is the cost of serving. Each side first searches the
+size of batch that suits it best.
 
 In every round each side climbs the same grid of rates (10 % from one to the next), in turns, on the same seeded Poisson
 arrivals. It holds a rate where at most one request in a hundred takes over 50 ms and 99 % of the rate is achieved. Its
@@ -38,13 +41,11 @@ of 512-pixel JPEGs. They cost what trained ones cost, and say nothing."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from efficiency_load import CHUNK_IMAGES, Effort
+    from climbing import Effort
 
-    chunks = 4 if arguments.quick else 15
     effort = Effort(
         rounds=arguments.rounds or (2 if arguments.quick else 5),
         requests=arguments.requests or (250 if arguments.quick else 500),
-        chunks=chunks,
         start_per_s=arguments.start,
         limit_ms=arguments.limit_ms,
         seed=arguments.seed,
@@ -55,13 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
             work = Path(folder) / f"{classifier.name}-served"
             work.mkdir()
             classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
-    result = {
-        **provenance(),
-        **vars(effort),
-        "chunk_images": CHUNK_IMAGES,
-        "targets": TARGETS,
-        "classifiers": classifiers,
-    }
+    result = {**provenance(), **vars(effort), "targets": TARGETS, "classifiers": classifiers}
     for name, found in classifiers.items():
         print("\n".join(summary(name, found, limit_ms=effort.limit_ms)))
     if arguments.output:
@@ -98,26 +93,41 @@ def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Cla
 def efficiency(
     classifier: "Classifier", images: "Sequence[bytes]", arguments: argparse.Namespace, effort: Any, work: Path
 ) -> dict[str, Any]:
-    """What the sides hold, the layouts' shares of the pool's, and where an image's time goes."""
-    from efficiency_load import capacities, one_by_one, shares
-    from efficiency_sides import all_sides
+    """What the sides hold with the batches that suit them best, the layouts' shares, and where an image's time goes."""
+    from climbing import Bench
+    from efficiency_load import one_by_one
+    from efficiency_sides import POOL, all_sides
 
-    from slipway.benchmark.tuning_climb import rate_at
+    from slipway.benchmark.tuning_climb import NONE, rate_at, ratio
+    from slipway.contract import GateError
 
-    settings = {"instances": arguments.workers, "threads": arguments.threads, "preferred_batch_size": arguments.batch}
+    settings = {"instances": arguments.workers, "threads": arguments.threads}
     serving = classifier.serving.model_copy(update=settings)
-    with all_sides(classifier, images, serving, work) as sides:
-        parts = one_by_one(sides, images=len(images), chunks=effort.chunks)
-        rungs, blocks = capacities(sides, images=len(images), effort=effort)
+    bench = Bench(len(images), effort)
+    with all_sides(classifier, images, serving, work, batches=arguments.batches) as candidates:
+        connects = {
+            kind: {name: side.connect for name, side in of_kind.items()} for kind, of_kind in candidates.items()
+        }
+        best = {kind: bench.best(of_kind) for kind, of_kind in connects.items()}
+        print(f"{classifier.name}: " + "; ".join(f"{kind} with {name}" for kind, (name, _) in best.items()), flush=True)
+        chosen = {kind: candidates[kind][name] for kind, (name, _) in best.items()}
+        parts = one_by_one(chosen, images=len(images), chunks=4 if arguments.quick else 15)
+        rungs = bench.rounds(
+            {kind: side.connect for kind, side in chosen.items()}, {kind: rung for kind, (_, rung) in best.items()}
+        )
+    if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
+        lowest = f"{rate_at(0):g} requests/s"
+        raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
     return {
         "precision": classifier.engine.settings.precision,
         "graph_sha256": classifier.engine.settings.graph_sha256,
-        "serving": serving.model_dump(mode="json", exclude={"layout"}),
+        "serving": serving.model_dump(mode="json", exclude={"layout", "preferred_batch_size"}),
+        "batches": {kind: name for kind, (name, _) in best.items()},
         "distinct_images": len(set(images)),
-        "share_of_pool": shares(rungs),
-        "capacity_per_s": {side: [rate_at(rung) for rung in of_side] for side, of_side in rungs.items()},
+        "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
+        "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
         "one_by_one_ms": parts,
-        "blocks": blocks,
+        "blocks": bench.blocks,
     }
 
 
@@ -125,6 +135,7 @@ def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[st
     yield f"\n{name}, {found['precision']}: P99 within {limit_ms:g} ms is held up to"
     for side, rates in found["capacity_per_s"].items():
         line = f"  {side:6} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
+        line += f", {found['batches'][side]}"
         if share := found["share_of_pool"].get(side):
             spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
             line += f": {share['mean']:.2f} of the pool {spread}"
@@ -166,7 +177,14 @@ def parser() -> argparse.ArgumentParser:
     add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
     add("--workers", type=int, default=2, metavar="N", help="of the pool, and instances of the steps (%(default)s)")
     add("--threads", type=int, default=1, metavar="N", help="of each of them (%(default)s)")
-    add("--batch", type=int, default=2, metavar="N", help="waiting images that one takes at most (%(default)s)")
+    add(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=BATCHES,
+        metavar="N",
+        help="waiting images that one takes at most; of several, each side gets its best (default: 1 2 4)",
+    )
     add("--quick", action="store_true", help="2 rounds of 250 requests, to see whether something changed much")
     add("--rounds", type=int, metavar="N", help="after a pilot that is not counted (default: 5)")
     add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 500)")

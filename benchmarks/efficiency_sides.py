@@ -1,4 +1,4 @@
-"""The three sides of efficiency.py: a pool of workers, and Triton with each layout. All asked alike, on equal terms."""
+"""The sides of efficiency.py: a pool of workers, and Triton with each layout. All asked alike, on equal terms."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from climbing import SETTLE_S
 
 from slipway.benchmark.figures import step_time
 from slipway.benchmark.pool import Answer, Connection, Pool, Work
+from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import Server
 from slipway.contract import GateError
 from slipway.contract.spec import Serving
@@ -20,9 +22,6 @@ from slipway.repository.plan import plan
 from slipway.serving import Ports, serve
 
 POOL, LAYOUTS = "pool", ("steps", "fused")
-DEADLINE_S = 1.0
-SETTLE_S = 60.0
-"""For the answer to a request that waits for all that was asked before it."""
 Parts = dict[str, float]
 """Milliseconds of one image: `client` is all of it as the client sees it, the others are parts of that."""
 
@@ -44,23 +43,29 @@ class Side:
 
 @contextmanager
 def all_sides(
-    classifier: Classifier, images: Sequence[bytes], serving: Serving, work: Path
-) -> Iterator[dict[str, Side]]:
-    """Running and warm. `serving` holds for both layouts; the pool has its instances as workers, and its batches.
+    classifier: Classifier, images: Sequence[bytes], serving: Serving, work: Path, *, batches: Sequence[int]
+) -> Iterator[dict[str, dict[str, Side]]]:
+    """Running and warm: by pool or layout, one side for each size of batch. The pool has `instances` as workers.
 
     The servers are not supervised: a supervisor's probe, an image a second, would be in every side's way.
     """
     with ExitStack() as stack:
-        pool = stack.enter_context(Pool(work_of(classifier, images, serving), workers=serving.instances))
-        give_way(pool.pid)
-        sides = {POOL: Side(pool.connect)}
-        for layout in LAYOUTS:
-            served = replace(classifier, settings=serving.model_copy(update={"layout": layout}))
-            # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
-            plan(contents([served], lane="cpu", multi={}), work / layout).write()
-            server = stack.enter_context(serve(work / layout, ports=Ports.free(), log=work / f"{layout}.log"))
-            give_way(server.process.pid)
-            sides[layout] = Side(partial(Server, server.grpc_url, model=classifier.name, images=images))
+        sides: dict[str, dict[str, Side]] = {kind: {} for kind in (POOL, *LAYOUTS)}
+        for size in batches:
+            name = f"batches up to {size}"
+            batched = serving.model_copy(update={"preferred_batch_size": size})
+            pool = stack.enter_context(Pool(work_of(classifier, images, batched), workers=serving.instances))
+            give_way(pool.pid)
+            sides[POOL][name] = Side(pool.connect)
+            for layout in LAYOUTS:
+                served = replace(classifier, settings=batched.model_copy(update={"layout": layout}))
+                folder = work / f"{layout}-{size}"
+                # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
+                plan(contents([served], lane="cpu", multi={}), folder).write()
+                log = folder.with_suffix(".log")
+                server = stack.enter_context(serve(folder, ports=Ports.free(), log=log))
+                give_way(server.process.pid)
+                sides[layout][name] = Side(partial(Server, server.grpc_url, model=classifier.name, images=images))
         yield sides
 
 
@@ -75,16 +80,6 @@ def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -
         threads=serving.threads,
         max_batch=serving.preferred_batch_size or serving.max_batch_size,
     )
-
-
-def give_way(pid: int) -> None:
-    """Let the client, which shares the cores, go before the session of `pid`: the load is to be on time.
-
-    Linux shares the processor out between sessions first, where it has autogroups; `nice` counts within one.
-    """
-    group = Path(f"/proc/{pid}/autogroup")
-    if group.is_file():
-        group.write_text("10")
 
 
 async def pool_parts(connection: Connection, images: Sequence[int]) -> Parts:

@@ -40,15 +40,6 @@ class Launcher:
     def server_pid(self) -> int:
         return int(self.events("ready")[-1]["pid"])
 
-    def give_way(self) -> None:
-        """Let the load generator, which shares the server's cores, go before it, as if it had its own.
-
-        Linux shares the processor out between sessions first, if it has autogroups; `nice` counts within one.
-        """
-        group = Path(f"/proc/{self.server_pid()}/autogroup")
-        if group.is_file():
-            group.write_text("19")
-
     def reload(self) -> None:
         command = [sys.executable, "-m", "slipway.serving", "--reload", f"--status-port={self.ports.status}"]
         subprocess.run(command, check=True, env=self.environment, stdout=subprocess.DEVNULL)

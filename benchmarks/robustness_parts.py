@@ -21,7 +21,8 @@ from robustness_variants import variant
 from tqdm import tqdm
 
 from slipway.benchmark.load import rate_per_s
-from slipway.contract import Bundle
+from slipway.benchmark.processes import give_way
+from slipway.contract import Bundle, GateError
 from slipway.repository import Classifier, assemble, pick_engines
 from slipway.serving.process import stubs
 
@@ -113,7 +114,7 @@ def overload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) 
         repository = work / layout
         assemble([replace(chosen, settings=serving)], repository)
         with launched(repository, work) as server:
-            server.give_way()
+            give_way(server.server_pid(), nice=19)  # as if the load generator had its own cores
             results[layout] = capacity(server, chosen.name, images, seed=seed) | {
                 "serving": serving.model_dump(mode="json")
             }
@@ -133,11 +134,13 @@ def capacity(server: Launcher, name: str, images: Sequence[bytes], *, seed: int)
         p99_ms = float(np.percentile(load.block.latencies_ms, 99))
         rungs.append({"rate_per_s": share * saturation_per_s, "p99_ms": p99_ms, "failed": dict(load.block.failures)})
     within = [rung["rate_per_s"] for rung in rungs if rung["p99_ms"] < LIMIT_MS]
-    return {
-        "saturation_per_s": saturation_per_s,
-        "ladder": rungs,
-        "capacity_per_s": max(within, default=rungs[0]["rate_per_s"]),
-    }
+    if not within:
+        lowest = rungs[0]
+        raise GateError(
+            f"{name}: P99 {lowest['p99_ms']:.0f} ms at {lowest['rate_per_s']:.0f} requests/s, over {LIMIT_MS:g} ms: "
+            "there is no capacity to overload; end what else runs on this machine"
+        )
+    return {"saturation_per_s": saturation_per_s, "ladder": rungs, "capacity_per_s": max(within)}
 
 
 def overloaded(

@@ -8,10 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from efficiency_sides import give_way
-
 from slipway.benchmark import GateOptions, Verdict
 from slipway.benchmark.gate import Subject, measure, meet
+from slipway.benchmark.processes import give_way
 from slipway.benchmark.tuning_climb import climb_rounds, rate_at
 from slipway.contract.spec import Serving
 from slipway.repository import Classifier, assemble

@@ -97,6 +97,37 @@ LAYOUTS = SCRIPT | {
         "fused": [{"p50_ms": 6.0, "saturation_per_s": 200.0}, {"p50_ms": 7.0, "saturation_per_s": 220.0}],
     },
 }
+SHARE = {"mean": 0.81, "least": 0.75, "most": 0.9, "standard_error": 0.5}
+PARTS = {"client": 12.0, "a queue": 0.3, "a input": 0.2, "a infer": 10.0, "a output": 0.5, "rest": 1.0}
+EFFICIENCY = SCRIPT | {
+    "limit_ms": 50.0,
+    "targets": {"steps": 0.8, "fused": 0.95},
+    "classifiers": {
+        "a_backbone": {
+            "batches": {"pool": "batches up to 2", "steps": "batches up to 2", "fused": "batches up to 1"},
+            "share_of_pool": {"steps": SHARE, "fused": SHARE | {"mean": 0.93}},
+            "capacity_per_s": {"pool": [120.0, 130.0], "steps": [95.0, 105.0], "fused": [110.0, 120.0]},
+            "one_by_one_ms": {"pool": {"client": 9.0, "engine infer": 8.0, "rest": 1.0}, "steps": PARTS, "fused": PARTS},
+            "distinct_images": 300,
+        }
+    },
+}
+TIMES = {"mean": 1.42, "low": 1.3, "high": 1.55, "least": 1.21, "most": 1.61, "standard_error": 0.4}
+PEERS = SCRIPT | {
+    "limit_ms": 50.0,
+    "backbone": "a_backbone",
+    "batches": {"slipway_fused": 1, "fastapi": 2},
+    "left_out": {"ray": "GateError: it did not start\nits log"},
+    "capacity_per_s": {"slipway_fused": [120.0, 130.0], "fastapi": [85.0, 90.0]},
+    "times_the_capacity": {"fastapi": TIMES},
+    "light_load": {
+        "rate_per_s": 20.0,
+        "over_slipway_fused": {
+            "slipway_fused": {"p50_ms": SHARE | {"mean": 1.0}, "p99_ms": SHARE | {"mean": 1.0}},
+            "fastapi": {"p50_ms": SHARE, "p99_ms": SHARE},
+        },
+    },
+}
 PASSES = {"at the limit": {"rule": 0.01}, "20 % under": {"rule": 0.5}, "half of it": {"rule": 1.0}}
 VERDICT = SCRIPT | {
     "runs": 2000,
@@ -134,7 +165,7 @@ def served(asked: GateOptions, *, rate_per_s: float, blocks: int, first_block: i
     seen = Seen(
         blocks=tuple(drawn),
         first_answer_ms=12.0,
-        client=Client(1, "as asked for", cpu_cores=0.1, shares_cores=True),
+        client=Client(1, "as asked for", cpu_cores=0.1, shares_cores=True, go_first=True),
         steps=(whole, *steps),
         server_use=ServerUse(processes=6, cpu_cores=0.4, peak_rss_mib=600.0),
     )
@@ -208,6 +239,7 @@ def write_all(folder: Path) -> dict[str, Path]:
     gate(rate_per_s=150.0, images=3).write(folder / "busy.json")
     capacity(requests_per_block=3000).write(folder / "capacity.json")
     perf_analyzer().write(folder / "perf_analyzer.json")
-    for name, data in (("layouts", LAYOUTS), ("robustness", ROBUSTNESS), ("verdict", VERDICT)):
+    scripts = {"layouts": LAYOUTS, "efficiency": EFFICIENCY, "peers": PEERS, "robustness": ROBUSTNESS}
+    for name, data in (scripts | {"verdict": VERDICT}).items():
         (folder / f"{name}.json").write_text(json.dumps(data))
     return {path.stem: path for path in sorted(folder.glob("*.json"))}

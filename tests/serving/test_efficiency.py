@@ -79,7 +79,8 @@ def test_the_pool_and_both_layouts_give_the_same_answers(colours: Classifier, wo
                 )
                 found.setdefault(side, []).append((best, round(answer.score, 5)))
 
-    with all_sides(colours, encoded, colours.serving, tmp_path) as sides:
+    with all_sides(colours, encoded, colours.serving, tmp_path, batches=[2]) as candidates:
+        sides = {kind: of_kind["batches up to 2"] for kind, of_kind in candidates.items()}
         for side in sides:
             asyncio.run(ask(side))
     assert set(found) == {POOL, *LAYOUTS}
@@ -126,7 +127,20 @@ def test_a_pool_that_cannot_start_says_so(work: Work, tmp_path: Path) -> None:
 
 
 def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, images: Path, tmp_path: Path) -> None:
-    sizes = ("--quick", "--rounds", "1", "--requests", "20", "--start", "40", "--limit-ms", "900")
+    sizes = (
+        "--quick",
+        "--rounds",
+        "1",
+        "--requests",
+        "20",
+        "--start",
+        "40",
+        "--limit-ms",
+        "900",
+        "--batches",
+        "1",
+        "2",
+    )
     done = run_script("benchmarks/efficiency.py", "--run", run, "--images", images, *sizes, "--json", cwd=tmp_path)
     result = json.loads(done.stdout.splitlines()[-1])
     found = result["classifiers"]["colours"]
@@ -136,7 +150,9 @@ def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, i
         parts = found["one_by_one_ms"][side]
         assert sum(part.endswith(" infer") for part in parts) == steps
         assert parts["client"] > sum(ms for part, ms in parts.items() if part.endswith(" infer")) / 2
-    met = [(block["round"], block["rate_per_s"], block["offered_per_s"]) for block in found["blocks"]]
+    assert set(found["batches"].values()) <= {"batches up to 1", "batches up to 2"}
+    rounds = [block for block in found["blocks"] if block["stage"] == "round"]
+    met = [(block["round"], block["rate_per_s"], block["offered_per_s"]) for block in rounds]
     for number, rate_per_s, offered_per_s in met:  # the same arrivals for all
         assert {offered for *at, offered in met if at == [number, rate_per_s]} == {offered_per_s}
 

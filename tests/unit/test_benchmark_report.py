@@ -31,6 +31,8 @@ SECTIONS = {
     "capacity": {"latency", "rates", "steps"},
     "perf_analyzer": {"latency", "steps"},
     "layouts": {"comparisons"},
+    "efficiency": {"comparisons"},
+    "peers": {"comparisons"},
     "robustness": {"rates", "comparisons"},
     "verdict": {"comparisons"},
 }
@@ -54,6 +56,10 @@ def test_the_page_shows_the_figures_of_every_file_and_names_it(paths: dict[str, 
     assert gate.reason in page.text
     assert f"{capacity['passed_per_s']:.1f} requests/s, under {capacity['not_passed_per_s']:.1f}" in page.text
     assert "0.75 (0.70 to 0.85)" in page.text  # layouts
+    assert "0.81 (0.75 to 0.90)" in page.text  # efficiency
+    assert "target missed" in page.text
+    assert "1.42 (1.30 to 1.55)" in page.text  # peers
+    assert "ray was left out: GateError: it did not start" in page.text
     assert "640 of 800" in page.text  # robustness
     assert "1.00% (0.65% to 1.54%)" in page.text  # verdict
     assert "a <processor>, 2 cores" in page.text

@@ -38,6 +38,7 @@ class Client:
     reason: str
     cpu_cores: float
     shares_cores: bool
+    go_first: bool
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def _generator(client: Client, schedule_errors_ms: Milliseconds, *, limit_ms: fl
         schedule_error_limit_ms=lateness_limit_ms(limit_ms),
         cpu_cores=client.cpu_cores,
         shares_cores_with_server=client.shares_cores,
+        go_first=client.go_first,
     )
 
 

@@ -84,7 +84,7 @@ def measure(
     seen = Seen(
         blocks=offered,
         first_answer_ms=subject.first_answer_ms,
-        client=Client(count, reason, cpu_cores=cpu_cores, shares_cores=shares_cores),
+        client=Client(count, reason, cpu_cores=cpu_cores, shares_cores=shares_cores, go_first=generators.go_first),
         steps=tuple(step_time(name, before[name], after[name]) for name in subject.models),
         server_use=use,
     )

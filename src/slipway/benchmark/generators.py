@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from slipway.benchmark.load import Seconds, Sent, precise_loop, send
+from slipway.benchmark.processes import go_first
 from slipway.benchmark.server import Server
 from slipway.contract.errors import GateError, SlipwayError
 
@@ -37,6 +38,14 @@ class Target:
     url: str
     model: str
     images: Sequence[bytes]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A generator is connected."""
+
+    goes_first: bool
+    """It goes before what else runs on its cores."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ class Generators:
 
     def __init__(self, count: int, target: Target) -> None:
         self.count = count
+        self.go_first = False
+        """Whether all of them go before what else runs on their cores, such as the server; known once they run."""
         self._target = target
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
@@ -89,7 +100,8 @@ class Generators:
             for pipe in self._pipes:
                 with suppress(OSError):  # one that is gone is found where its reply is missing
                     pipe.send(self._target)
-            self._replies(lambda _: None, patience_s=_PATIENCE_S)
+            ready: list[Ready] = self._replies(lambda _: None, patience_s=_PATIENCE_S)
+            self.go_first = all(generator.goes_first for generator in ready)
         except BaseException:
             self._end()
             raise
@@ -181,7 +193,7 @@ async def _work(pipe: Connection) -> None:
     try:
         async with Server(target.url, model=target.model, images=target.images) as server:
             await server.check_ready()  # connects, so that the first request does not have to
-            pipe.send("ready")
+            pipe.send(Ready(go_first()))
             while True:
                 share: Share = pipe.recv()
                 cpu_s = time.process_time()

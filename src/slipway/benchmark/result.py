@@ -100,6 +100,8 @@ class Generator(Contract):
     """What its P99 may be; over that the verdict is not on the server."""
     cpu_cores: float
     shares_cores_with_server: bool
+    go_first: bool = False
+    """They go before the server where they share its cores, as if they had some of their own."""
 
 
 class StepTime(Contract):

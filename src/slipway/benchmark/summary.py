@@ -45,7 +45,8 @@ def _facts(result: GateResult) -> Iterator[str]:
 
 
 def _generator(generator: Generator) -> Iterator[str]:
-    where = "on the server's cores" if generator.shares_cores_with_server else "on another machine"
+    order = "and go before it" if generator.go_first else "and wait for their turn as it does"
+    where = f"on the server's cores, {order}" if generator.shares_cores_with_server else "on another machine"
     used = f"{generator.cpu_cores:.2f} cores used"
     yield f"generators  {generator.processes} {where} ({generator.processes_reason}); {used}"
     yield (

@@ -1,16 +1,19 @@
-"""Sides that were measured in one run: layouts, robustness, and the verdict against simulated servers."""
+"""Sides that were measured in one run, and the verdict against simulated servers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from slipway.benchmark.page.axes import Linear
+from slipway.benchmark.page.capacities import efficiency, peers
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.shapes import (
     Company,
+    EfficiencyResult,
     Fifty,
     Kill,
     LayoutsResult,
     Overload,
     Overloaded,
+    PeersResult,
     Reload,
     RobustnessResult,
     VerdictResult,
@@ -34,6 +37,10 @@ def _tables(file: ResultFile) -> Iterator[Table]:
         yield _layouts(file.name, result)
     if isinstance(result, VerdictResult):
         yield _verdict(file.name, result)
+    if isinstance(result, EfficiencyResult):
+        yield from efficiency(file.name, result)
+    if isinstance(result, PeersResult):
+        yield peers(file.name, result)
     if isinstance(result, RobustnessResult):
         if result.reload:
             yield _reload(file.name, result.reload)

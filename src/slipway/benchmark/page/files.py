@@ -5,18 +5,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.benchmark.page.shapes import LayoutsResult, RobustnessResult, VerdictResult
+from slipway.benchmark.page.shapes import (
+    EfficiencyResult,
+    LayoutsResult,
+    PeersResult,
+    RobustnessResult,
+    VerdictResult,
+)
 from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
 from slipway.benchmark.result import CapacityResult, GateResult, Measured
 from slipway.contract.errors import SpecError
 from slipway.contract.files import sha256_bytes
 
-Result = GateResult | CapacityResult | PerfAnalyzerResult | LayoutsResult | RobustnessResult | VerdictResult
+Sides = LayoutsResult | EfficiencyResult | PeersResult | RobustnessResult
+"""Stacks or layouts that were measured in one run."""
+Result = GateResult | CapacityResult | PerfAnalyzerResult | Sides | VerdictResult
 KINDS: dict[str, tuple[set[str], type[Result]]] = {
     "gate.py": ({"generator"}, GateResult),
     "gate.py --find-capacity": ({"rungs"}, CapacityResult),
     "perf_analyzer.py": ({"histogram"}, PerfAnalyzerResult),
     "layouts.py": ({"fused_to_steps"}, LayoutsResult),
+    "efficiency.py": ({"classifiers"}, EfficiencyResult),
+    "peers/compare.py": ({"times_the_capacity"}, PeersResult),
     "robustness.py": ({"reload", "kills", "overload", "fifty"}, RobustnessResult),
     "verdict.py": ({"servers"}, VerdictResult),
 }

@@ -1,4 +1,4 @@
-"""What the page reads of the result files of layouts.py, robustness.py and verdict.py: typed, and blind to the rest."""
+"""What the page reads of the result files that compare sides: typed, and blind to the rest."""
 
 from typing import Any
 
@@ -35,6 +35,75 @@ class LayoutsResult(Shown):
     """By figure: least, median and most of the rounds' ratios."""
     memory_mib: dict[str, float]
     rounds: dict[str, tuple[LayoutRound, ...]]
+
+
+class Share(Shown):
+    """A ratio of capacities, round by round."""
+
+    mean: float
+    least: float
+    most: float
+
+
+class Efficient(Shown):
+    """One classifier: what each side holds, and where an image's time goes."""
+
+    batches: dict[str, str]
+    share_of_pool: dict[str, Share]
+    capacity_per_s: dict[str, tuple[float, ...]]
+    one_by_one_ms: dict[str, dict[str, float]]
+    distinct_images: int
+
+
+class EfficiencyResult(Shown):
+    """`efficiency.py`: Triton's layouts against a pool of workers without a server."""
+
+    created: str
+    commit: str | None
+    machine: Machine
+    versions: dict[str, str]
+    seed: int
+    limit_ms: float
+    client_shares_the_cores: bool
+    targets: dict[str, float]
+    classifiers: dict[str, Efficient] = Field(min_length=1)
+
+    @property
+    def distinct_images(self) -> int:
+        return min(found.distinct_images for found in self.classifiers.values())
+
+
+class Times(Shown):
+    """How many times the capacity of another stack ours is, with two standard errors of the mean to each side."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class LightLoad(Shown):
+    rate_per_s: float
+    over_slipway_fused: dict[str, dict[str, Share]]
+    """By stack and percentile: its latency over ours, round by round."""
+
+
+class PeersResult(Shown):
+    """`peers/compare.py`: the same classifier behind other servers."""
+
+    created: str
+    commit: str | None
+    machine: Machine
+    versions: dict[str, str]
+    seed: int
+    limit_ms: float
+    distinct_images: int
+    client_shares_the_cores: bool
+    backbone: str
+    batches: dict[str, int]
+    left_out: dict[str, str]
+    capacity_per_s: dict[str, tuple[float, ...]]
+    times_the_capacity: dict[str, Times] = Field(min_length=1)
+    light_load: LightLoad
 
 
 class Reload(Shown):

@@ -5,8 +5,14 @@ from dataclasses import dataclass
 
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.cost import accuracy_of
-from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.page.shapes import LayoutsResult, RobustnessResult, VerdictResult
+from slipway.benchmark.page.files import ResultFile, Sides
+from slipway.benchmark.page.shapes import (
+    EfficiencyResult,
+    LayoutsResult,
+    PeersResult,
+    RobustnessResult,
+    VerdictResult,
+)
 from slipway.benchmark.page.tones import TONES, Tone
 from slipway.benchmark.page.wording import counted, figures, percent
 from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
@@ -44,14 +50,24 @@ def _card(file: ResultFile, accuracies: Sequence[Accuracy]) -> Card:
             words = (f"{found} with P99 within {result.options.limit_ms:g} ms", result.reason)
         case PerfAnalyzerResult():
             return _perf_analyzer(file, result, accuracy_of(result.bundle, accuracies))
-        case LayoutsResult():
-            return _layouts(file, result)
-        case RobustnessResult():
-            return _robustness(file, result)
         case VerdictResult():
             return _verdict(file, result)
+        case _:
+            return _sides(file, result)
     accuracy = accuracy_of(result.bundle, accuracies)
     return Card(file, TONES[result.verdict], result.verdict, *words, result.caveats, accuracy)
+
+
+def _sides(file: ResultFile, result: Sides) -> Card:
+    match result:
+        case LayoutsResult():
+            return _layouts(file, result)
+        case EfficiencyResult():
+            return _efficiency(file, result)
+        case PeersResult():
+            return _peers(file, result)
+        case RobustnessResult():
+            return _robustness(file, result)
 
 
 def _perf_analyzer(file: ResultFile, result: PerfAnalyzerResult, accuracy: str) -> Card:
@@ -73,6 +89,39 @@ def _layouts(file: ResultFile, result: LayoutsResult) -> Card:
         f"{layout} {mib:,.0f} MiB" for layout, mib in result.memory_mib.items()
     )
     return Card(file, "plain", "", headline, reason)
+
+
+def _efficiency(file: ResultFile, result: EfficiencyResult) -> Card:
+    shares = [
+        (side, found.share_of_pool[side].mean, target)
+        for found in result.classifiers.values()
+        for side, target in result.targets.items()
+    ]
+    missed = any(share < target for _, share, target in shares)
+    reached = "; ".join(
+        f"{name}: " + ", ".join(f"{side} {share.mean:.2f}" for side, share in found.share_of_pool.items())
+        for name, found in result.classifiers.items()
+    )
+    targets = ", ".join(f"{side} {target:.2f}" for side, target in result.targets.items())
+    headline = f"Of what the work alone allows, Triton serves {min(s for _, s, _ in shares):.0%} or more"
+    return Card(
+        file,
+        tone="bad" if missed else "good",
+        verdict="target missed" if missed else "targets met",
+        headline=headline,
+        reason=f"{reached}; targets: {targets}",
+    )
+
+
+def _peers(file: ResultFile, result: PeersResult) -> Card:
+    others = {name: times for name, times in result.times_the_capacity.items() if not name.startswith("slipway")}
+    nearest = min(others, key=lambda name: others[name].mean)
+    headline = f"{others[nearest].mean:.2f} times the capacity of the best other stack, {nearest}"
+    reason = ", ".join(
+        f"{name} {times.mean:.2f} ({times.low:.2f} to {times.high:.2f})" for name, times in others.items()
+    )
+    missing = tuple(f"{name} was left out: {why.splitlines()[0]}" for name, why in result.left_out.items())
+    return Card(file, "plain", "", headline, f"times theirs: {reason}", missing)
 
 
 def _robustness(file: ResultFile, result: RobustnessResult) -> Card:

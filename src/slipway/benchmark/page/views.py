@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from slipway.benchmark.page.axes import Linear
-from slipway.benchmark.page.files import ResultFile, ends_with
+from slipway.benchmark.page.files import ResultFile, Sides, ends_with
 from slipway.benchmark.page.series import PARTS, Series, Steps
-from slipway.benchmark.page.shapes import LayoutsResult, RobustnessResult, VerdictResult
+from slipway.benchmark.page.shapes import VerdictResult
 from slipway.benchmark.page.tables import Badge, Cell, Column, Strip, Table
 from slipway.benchmark.page.tones import TONES
 from slipway.benchmark.page.wording import NONE, counted, figures
@@ -161,7 +161,7 @@ def facts(file: ResultFile) -> list[tuple[str, str]]:
         ("commit", result.commit or "not known"),
         ("versions", ", ".join(f"{name} {version}" for name, version in sorted(result.versions.items()))),
     ]
-    if isinstance(result, LayoutsResult | RobustnessResult | VerdictResult):
+    if isinstance(result, Sides | VerdictResult):
         found.append(("seed", str(result.seed)))
     else:
         options = result.options.model_dump(mode="json", exclude=HIDDEN_OPTIONS, exclude_none=True)
@@ -172,9 +172,9 @@ def facts(file: ResultFile) -> list[tuple[str, str]]:
     return found
 
 
-def _client(result: GateResult | CapacityResult | PerfAnalyzerResult | LayoutsResult | RobustnessResult) -> str:
+def _client(result: GateResult | CapacityResult | PerfAnalyzerResult | Sides) -> str:
     """Whether it took the server's cores, and how many processes it was."""
-    if isinstance(result, LayoutsResult | RobustnessResult):
+    if isinstance(result, Sides):
         shares, processes = result.client_shares_the_cores, ""
     elif isinstance(result, PerfAnalyzerResult):
         shares, processes = result.shares_cores_with_server, ""

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Every figure of a classifier's speed on one machine, and the report of them: the published ones come from here."""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from slipway.contract import SlipwayError
+from slipway.contract.cli import run
+from slipway.serving import Ports, serve
+
+ROOT = Path(__file__).parents[1]
+VERDICTS = (0, 1, 3, 4)
+"""Of the gate: a machine on which something fails its gate is measured all the same, and the report says so."""
+EPILOG = """examples:
+  make bench                                                      digits of `make demo`, into runs/digits/bench
+  benchmarks/bench.py runs/pets --images data/pets/test           a classifier of your own
+
+Served as its fleet says (one with three steps, as `assemble` has it by default), nothing else running: about 15
+minutes on two cores. Longer, and by themselves: make efficiency, make peers, benchmarks/robustness.py."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.contract import Bundle
+    from slipway.repository import pick_engines
+
+    os.chdir(ROOT)
+    started = time.monotonic()
+    bundle, engines = arguments.run / "bundle", arguments.run / "engines"
+    chosen = pick_engines(Bundle.open(bundle), engines, lane="cpu")
+    out = arguments.out or arguments.run / "bench"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder:
+        repository = Path(folder) / "repository"
+        step("repository", "build/assemble.py", bundle, "--engines", engines, "--out", repository)
+        with serve(repository, ports=Ports.free()) as server:
+            served(chosen.name, arguments, out, url=server.grpc_url, pid=server.process.pid)
+    images = ("--images", arguments.images)
+    step("layouts", "benchmarks/layouts.py", arguments.run, *images, "--output", out / "layouts.json")
+    step("how often the verdict errs", "benchmarks/verdict.py", "--out", out / "verdict.json")
+    files = [out / f"{name}.json" for name in ("gate", "capacity", "perf_analyzer", "layouts", "verdict")]
+    price = ("--engine", chosen.engine.path, "--price", arguments.price)
+    step("report", "benchmarks/report.py", *files, *price, "--out", out / "report.html")
+    print(f"\n{time.monotonic() - started:.0f} s; look at {out}/report.html")
+
+
+def served(name: str, arguments: argparse.Namespace, out: Path, *, url: str, pid: int) -> None:
+    """What is asked of a running server."""
+    asked = (name, "--url", url, "--images", arguments.images)
+    gate = ("benchmarks/gate.py", *asked, "--pid", pid, "--rate", arguments.rate)
+    step("latency", *gate, "--requests-per-block", 1200, "--output", out / "gate.json", allowed=VERDICTS)
+    step("capacity", *gate, "--find-capacity", "--output", out / "capacity.json", allowed=VERDICTS)
+    load = ("--concurrency", 4, "--distinct-images", 256)
+    step("every step at its most", "benchmarks/perf_analyzer.py", *asked, *load, "--output", out / "perf_analyzer.json")
+
+
+def step(title: str, *command: object, allowed: tuple[int, ...] = (0,)) -> None:
+    """Run one of our scripts, its output on this screen.
+
+    Raises:
+        SlipwayError: it ended with an exit code that is not `allowed`.
+    """
+    words = list(map(str, command))
+    print(f"\n── {title}: {shlex.join(words)}", flush=True)
+    started = time.monotonic()
+    code = subprocess.run([sys.executable, *words], check=False).returncode
+    if code not in allowed:
+        raise SlipwayError(f"{title} ended with exit code {code}; its own message is above")
+    print(f"  took {time.monotonic() - started:.0f} s", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice")
+    add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
+    add("--rate", type=float, default=50.0, metavar="PER_S", help="at which P99 is judged (%(default)g)")
+    add("--price", default="cpu-2", help="a row of benchmarks/prices.yaml (%(default)s)")
+    add("--out", type=Path, metavar="FOLDER", help="for the result files and the report (default: RUN/bench)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

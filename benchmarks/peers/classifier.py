@@ -1,0 +1,78 @@
+"""What every peer runs: the step files that Triton runs, on the files of one classifier. And how a peer is started.
+
+    ENVIRONMENT/bin/python benchmarks/peers/<peer>.py --folder FOLDER --port 8100 --workers 2 --max-batch 2
+
+numpy, DALI and OpenVINO are all that this file needs of an environment.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "src"))  # slipway.steps needs nothing of slipway's other parts
+
+HOST = "127.0.0.1"
+SETTINGS = "SLIPWAY_PEER"
+"""The settings as JSON, for processes that a framework starts by itself."""
+
+
+class Settings(argparse.Namespace):
+    """The command line of a peer."""
+
+    folder: Path
+    port: int
+    workers: int
+    max_batch: int
+
+
+class Classifier:
+    """Encoded images to answers: guard and DALI, OpenVINO, post-processing. Of one thread; asked by one at a time.
+
+    Args:
+        folder: with model.onnx, preprocess.json, decision.json, labels.txt and arithmetic.txt.
+        max_batch: the most images of one call.
+    """
+
+    def __init__(self, folder: Path, *, max_batch: int) -> None:
+        from slipway.steps.engine_openvino import Engine
+        from slipway.steps.guard import PLACEHOLDER
+        from slipway.steps.postprocess import Postprocessor
+        from slipway.steps.preprocess_dali import Preprocessor
+
+        preprocess = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
+        self._preprocessor = Preprocessor(preprocess, max_batch_size=max_batch, threads=1)
+        self._engine = Engine(folder / "model.onnx", arithmetic=(folder / "arithmetic.txt").read_text(), threads=1)
+        self._postprocessor = Postprocessor.read(folder)
+        for size in (1, max_batch) * 2:
+            self.classify([PLACEHOLDER] * size)
+
+    def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
+        """An answer for each image: the best label, its score, and the status, 0 where there is an answer."""
+        pixels_nchw, status_n = self._preprocessor.run(images)
+        logits_nc, _ = self._engine.run(pixels_nchw)
+        answers = self._postprocessor.run(logits_nc, status_n)
+        rows = zip(answers.label_nk, answers.score_nk, answers.status_n, strict=True)
+        return [{"label": k[0].decode(), "score": float(s[0]), "status": int(status)} for k, s, status in rows]
+
+
+def settings_given() -> Settings:
+    """From the command line; left in the environment for the processes to come."""
+    parser = argparse.ArgumentParser(description="one peer of benchmarks/peers/compare.py, until it is ended")
+    parser.add_argument("--folder", type=Path, required=True, help="the classifier's files")
+    parser.add_argument("--port", type=int, required=True, help=f"to listen on, at {HOST}")
+    parser.add_argument("--workers", type=int, required=True, help="that classify, with one thread each")
+    parser.add_argument("--max-batch", type=int, required=True, help="the most images that a worker takes at once")
+    settings = parser.parse_args(namespace=Settings())
+    os.environ[SETTINGS] = json.dumps({**vars(settings), "folder": str(settings.folder.resolve())})
+    return settings
+
+
+def settings_left() -> Settings:
+    """What `settings_given` left, in a process that a framework started."""
+    settings = Settings(**json.loads(os.environ[SETTINGS]))
+    settings.folder = Path(settings.folder)
+    return settings

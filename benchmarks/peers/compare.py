@@ -1,0 +1,273 @@
+#!/usr/bin/env python3
+"""Measure Slipway against the ways in which others serve the same classifier: capacity within P99, and latency."""
+
+import argparse
+import asyncio
+import json
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from climbing import Bench
+    from stacks import Side
+
+    from slipway.repository import Classifier
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+BACKBONE, IMAGES, BATCHES = "mobilenetv3_large_100", 256, (1, 2, 4)
+US = "slipway_fused"
+CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
+LIGHT_PER_S = 20.0
+LIBRARIES = ("aiohttp", "hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+EPILOG = """examples:
+  benchmarks/peers/compare.py --output benchmarks/results/peers.json      about 40 minutes on two quiet cores
+  benchmarks/peers/compare.py --peers fastapi litserve --quick            two of them, fewer and shorter rounds
+
+Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, DALI, OpenVINO
+on the INT8 graph; 32 answers must be those that Triton gives. `tutorial` has PIL and ONNX Runtime on the FP32 network.
+
+1. Each stack searches its best batch (1, 2 or 4 waiting images): the same budget for each, ours too.
+2. In every round each climbs the same grid of rates in turns on the same arrivals, as benchmarks/efficiency.py has it:
+   its capacity is the highest rate with P99 within the limit. Reported is the ratio, round by round.
+3. In every round each is asked 20 images/s on the same arrivals: P50 and P99 of a light load.
+
+A stack that is not measured is frozen (SIGSTOP). The client shares the cores and goes first. Each peer has an
+environment of its own below .venv/peers, from requirements/<peer>.lock: the first run installs them, some minutes."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from climbing import Bench, Effort
+    from efficiency_classifier import open_classifier, random_classifier
+
+    from slipway.benchmark.gate import load_images
+    from slipway.engines.child import run_in_child
+
+    effort = Effort(
+        rounds=arguments.rounds or (2 if arguments.quick else 5),
+        requests=arguments.requests or (250 if arguments.quick else 500),
+        start_per_s=50.0,
+        limit_ms=arguments.limit_ms,
+        seed=arguments.seed,
+    )
+    bench = Bench(IMAGES, effort)
+    with tempfile.TemporaryDirectory(prefix="slipway-peers-") as temporary:
+        folder = Path(temporary)
+        print(f"{BACKBONE}: network, INT8 and images; about a minute", flush=True)
+        made = run_in_child(
+            random_classifier, what=BACKBONE, backbone=BACKBONE, folder=folder / BACKBONE, images=IMAGES
+        )
+        stacks = Stacks(open_classifier(made), load_images(made / "images", seed=effort.seed), folder)
+        found = compared(stacks, bench, arguments.peers)
+    result = {**provenance(arguments.peers), **vars(effort), "backbone": BACKBONE, **found, "blocks": bench.blocks}
+    print("\n".join(summary(result)))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(result))
+
+
+class Stacks:
+    """Starts each stack with the classifier, in a folder of its own."""
+
+    def __init__(self, classifier: "Classifier", images: Sequence[bytes], folder: Path) -> None:
+        self.images = images
+        self._classifier, self._folder, self._started = classifier, folder, 0
+        files = self._files = folder / "files"
+        files.mkdir()
+        bundle, engine = classifier.bundle.path, classifier.engine.path
+        for source in (engine / "model.onnx", engine / "decision.json", bundle / "preprocess.json"):
+            shutil.copy(source, files)
+        shutil.copy(bundle / "labels.txt", files)
+        shutil.copy(bundle / "model.onnx", files / "fp32.onnx")
+        (files / "arithmetic.txt").write_text(classifier.engine.settings.arithmetic)
+
+    def start(self, name: str, *, max_batch: int) -> "AbstractContextManager[Side]":
+        from stacks import OURS, ours, peer
+
+        self._started += 1
+        work = self._folder / f"{name}-{self._started}"
+        if name in OURS:
+            return ours(name, self._classifier, self.images, workers=2, max_batch=max_batch, work=work)
+        log = work.with_suffix(".log")
+        return peer(name, self.images, self._files, workers=2, max_batch=max_batch, log=log)
+
+
+def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str]) -> dict[str, Any]:
+    """What each stack holds and how long it takes, and what ours is of that; why a stack is missing."""
+    from stacks import OURS
+
+    from slipway.benchmark.tuning_climb import rate_at
+
+    best: dict[str, int] = {}
+    starts: dict[str, int] = {}
+    failed: dict[str, str] = {}
+    for name in (*OURS, *peers):
+        try:
+            best[name], starts[name] = best_batch(stacks, bench, name)
+        except Exception as error:  # a peer that cannot be made to run says why, and the others are measured
+            if name in OURS:
+                raise
+            failed[name] = f"{type(error).__name__}: {error}"
+            print(f"{name} is left out: {failed[name]}", flush=True)
+    with ExitStack() as stack:
+        sides = {name: stack.enter_context(stacks.start(name, max_batch=size)) for name, size in best.items()}
+        for side in sides.values():
+            side.freeze()
+        agreement = asyncio.run(same_answers(sides))
+        connects = {name: side.connect for name, side in sides.items()}
+        light = light_load(bench, sides)
+        rungs = bench.rounds(connects, starts)
+    return {
+        "batches": best,
+        "left_out": failed,
+        "same_answers": agreement,
+        "capacity_per_s": {name: [rate_at(rung) for rung in rows] for name, rows in rungs.items()},
+        "times_the_capacity": {name: times(rungs[US], rungs[name]) for name in rungs if name != US},
+        "light_load": light,
+    }
+
+
+def best_batch(stacks: Stacks, bench: "Bench", name: str) -> tuple[int, int]:
+    """The batch with which the stack holds the highest rate, and the rung to begin with."""
+    from slipway.benchmark.tuning_climb import rate_at
+
+    sizes = BATCHES if name != "tutorial" else BATCHES[:1]  # it takes one image at a time
+    with ExitStack() as stack:
+        sides = {f"{name}, {size}": stack.enter_context(stacks.start(name, max_batch=size)) for size in sizes}
+        for side in sides.values():
+            side.freeze()
+        chosen, rung = bench.best({key: side.connect for key, side in sides.items()})
+    print(f"{name}: batches up to {chosen.split(', ')[1]}, about {rate_at(rung):.0f}/s", flush=True)
+    return int(chosen.split(", ")[1]), rung
+
+
+async def same_answers(sides: "dict[str, Side]") -> dict[str, float]:
+    """The share of 32 images that each stack answers as Triton does.
+
+    Raises:
+        GateError: a stack that is said to do the same work answers otherwise.
+    """
+    from climbing import SETTLE_S
+    from stacks import PEERS
+
+    from slipway.benchmark.server import Answer
+    from slipway.contract import GateError
+
+    found: dict[str, list[Answer | str]] = {}
+    for name, side in sides.items():
+        async with side.connect() as connection:
+            found[name] = [await connection.answer(image, deadline_s=SETTLE_S) for image in range(CHECKED_IMAGES)]
+    shares = {}
+    for name, answers in found.items():
+        pairs = list(zip(answers, found[US], strict=True))
+        if wrong := next((answer for pair in pairs for answer in pair if isinstance(answer, str)), None):
+            raise GateError(f"{name}: {wrong}")
+        same = [one.label == other.label and abs(one.score - other.score) < SAME_SCORE for one, other in pairs]
+        shares[name] = sum(same) / len(same)
+        if shares[name] < 1 and (name not in PEERS or PEERS[name].same_work):
+            raise GateError(f"{name} answers {len(same) - sum(same)} of {len(same)} images unlike Triton")
+    return shares
+
+
+def light_load(bench: "Bench", sides: "dict[str, Side]") -> dict[str, Any]:
+    """P50 and P99 of each stack at 20 images/s, and ours over its, round by round."""
+    import numpy as np
+    from climbing import offered
+    from tqdm import tqdm
+
+    from slipway.benchmark.load import poisson_schedule
+
+    requests, seen = bench.effort.requests // 2, {name: {"p50_ms": [], "p99_ms": []} for name in sides}
+    for number in tqdm(range(bench.effort.rounds), desc="light load", leave=False, disable=None):
+        for name, side in sides.items():
+            rng = np.random.default_rng([bench.effort.seed, number])
+            schedule_s = poisson_schedule(requests + 20, rate_per_s=LIGHT_PER_S, rng=rng)
+            order = rng.integers(bench.images, size=schedule_s.size).tolist()
+            block, _ = offered(side.connect, schedule_s, order, warm_up=20)
+            for key, share in (("p50_ms", 0.5), ("p99_ms", 0.99)):
+                seen[name][key].append(float(np.quantile(block.latencies_ms, share)))
+    ratios = {
+        name: {key: spread(np.divide(rows[key], seen[US][key]).tolist()) for key in rows} for name, rows in seen.items()
+    }
+    return {"rate_per_s": LIGHT_PER_S, "requests": requests, "rounds": seen, "over_slipway_fused": ratios}
+
+
+def spread(ratios: Sequence[float]) -> dict[str, float]:
+    """Geometric mean, least and most."""
+    return {
+        "mean": math.exp(math.fsum(map(math.log, ratios)) / len(ratios)),
+        "least": min(ratios),
+        "most": max(ratios),
+    }
+
+
+def times(ours: Sequence[int], theirs: Sequence[int]) -> dict[str, float]:
+    """Our capacity over theirs, in the same rounds; `low` and `high` are two standard errors of the mean away."""
+    from slipway.benchmark.tuning_climb import STEP, ratio
+
+    found = ratio(ours, to=theirs)
+    error = STEP ** (2 * found.standard_error) if math.isfinite(found.standard_error) else math.inf
+    return {**asdict(found), "low": found.mean / error, "high": found.mean * error}
+
+
+def summary(result: dict[str, Any]) -> Iterator[str]:
+    yield f"\ncapacity, P99 within {result['limit_ms']:g} ms; and at {LIGHT_PER_S:g}/s, times the latency of {US}"
+    for name, rates in sorted(result["capacity_per_s"].items(), key=lambda item: -sum(item[1])):
+        light = result["light_load"]["over_slipway_fused"][name]
+        line = f"  {name:16} {min(rates):4.0f} to {max(rates):3.0f}/s, batches up to {result['batches'][name]}; "
+        line += f"P50 {light['p50_ms']['mean']:.2f}, P99 {light['p99_ms']['mean']:.2f}"
+        if share := result["times_the_capacity"].get(name):
+            line += f"; {US} holds {share['mean']:.2f} times its rate ({share['low']:.2f} to {share['high']:.2f})"
+        yield line
+    yield from (f"  {name:16} was left out: {reason}" for name, reason in result["left_out"].items())
+
+
+def provenance(peers: Sequence[str]) -> dict[str, Any]:
+    from environments import versions_of
+    from stacks import PEERS
+
+    from slipway.benchmark.result import Machine
+    from slipway.contract.manifest import commit, versions
+
+    environments = sorted({PEERS[name].environment for name in peers})
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": Machine.this().model_dump(mode="json"),
+        "versions": versions(LIBRARIES),
+        "environments": {name: versions_of(name) for name in environments},
+        "client_shares_the_cores": True,
+        "distinct_images": IMAGES,
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    from stacks import PEERS
+
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
+    add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
+    add("--quick", action="store_true", help="2 rounds of 250 requests, to see whether something changed much")
+    add("--rounds", type=int, metavar="N", help="(default: 5)")
+    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 500)")
+    add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
+    add("--output", type=Path, metavar="JSON", help="write the results here")
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    from slipway.contract.cli import run
+
+    run(main, parser())

@@ -1,0 +1,226 @@
+"""The stacks that compare.py measures: how each is started, asked, frozen while others are measured, and ended."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+import psutil
+from climbing import SETTLE_S
+from environments import python_of
+
+from slipway.benchmark.processes import give_way
+from slipway.benchmark.server import Answer, Server
+from slipway.contract import GateError
+from slipway.repository import Classifier
+from slipway.repository.contents import contents
+from slipway.repository.plan import plan
+from slipway.serving import Ports, serve
+
+HERE = Path(__file__).parent
+HOST = "127.0.0.1"
+START_S = 120.0
+END_S = 20.0
+BOUNDARY = "slipway"
+Body = tuple[bytes, dict[str, str]]
+"""What is posted, and its headers."""
+
+
+def raw(image: bytes) -> Body:
+    return image, {"Content-Type": "image/jpeg"}
+
+
+def form(image: bytes, *, field: str) -> Body:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="image.jpg"\r\n'
+    body = head.encode() + b"Content-Type: image/jpeg\r\n\r\n" + image + f"\r\n--{BOUNDARY}--\r\n".encode()
+    return body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A stack that is not ours."""
+
+    script: str
+    environment: str
+    path: str | None = "/classify"
+    """Of the POST; None: it speaks Triton's own protocol over gRPC."""
+    body: Callable[[bytes], Body] = raw
+    same_work: bool = True
+    """It runs our steps; else the answers may differ."""
+
+
+PEERS = {
+    "fastapi": Peer("fastapi_server.py", "fastapi"),
+    "fastapi_workers": Peer("fastapi_workers.py", "fastapi"),
+    "litserve": Peer("litserve_server.py", "litserve", path="/predict"),
+    "mlserver": Peer("mlserver_server.py", "mlserver", path=None),
+    "ray": Peer("ray_server.py", "ray", path="/"),
+    "bentoml": Peer("bentoml_server.py", "bentoml"),
+    "tutorial": Peer("tutorial_server.py", "fastapi", body=partial(form, field="file"), same_work=False),
+}
+OURS = {"slipway_fused": "fused", "slipway_steps": "steps"}
+"""By name: the layout."""
+
+
+class Http:
+    """Connections to a peer, as many as are needed. Use as `async with`; asks as `slipway.benchmark.server.Server`."""
+
+    def __init__(self, url: str, bodies: Sequence[Body]) -> None:
+        self._url, self._bodies = url, bodies
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def ask(self, image: int, *, deadline_s: float) -> str | None:
+        """Have one image answered. Returns None for a right answer, else why it was none."""
+        answer = await self.answer(image, deadline_s=deadline_s)
+        return answer if isinstance(answer, str) else None
+
+    async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
+        body, headers = self._bodies[image]
+        try:
+            async with asyncio.timeout(deadline_s), self._session.post(self._url, data=body, headers=headers) as reply:
+                text = await reply.read()
+        except TimeoutError:
+            return "timed out"
+        except aiohttp.ClientError as error:
+            return f"error {type(error).__name__}"
+        if reply.status != 200:
+            return f"error {reply.status}"
+        answer = json.loads(text)
+        if answer["status"]:
+            return f"STATUS {answer['status']}"
+        return Answer(answer["label"].encode(), answer["score"], b"")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A stack that runs, frozen while it is not asked: another's idle processes take no time from who is measured."""
+
+    pid: int
+    client: Callable[[], Http | Server]
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Http | Server]:
+        self.thaw()
+        try:
+            async with self.client() as client:
+                yield client
+        finally:
+            self.freeze()
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in family(self.pid):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+                if number == signal.SIGCONT:
+                    give_way(process.pid)  # a framework may have started a session of its own
+
+
+def family(pid: int) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@contextmanager
+def peer(
+    name: str, images: Sequence[bytes], folder: Path, *, workers: int, max_batch: int, log: Path
+) -> Iterator[Side]:
+    """Running, and answering.
+
+    Raises:
+        GateError: it does not start or answer; the end of its log says why.
+    """
+    kind = PEERS[name]
+    port = _free_port()
+    options = ("--folder", folder, "--port", port, "--workers", workers, "--max-batch", max_batch)
+    command = [python_of(kind.environment), HERE / kind.script, *options]
+    with log.open("wb") as file:
+        process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, start_new_session=True)
+    client: Callable[[], Http | Server] = partial(Server, f"{HOST}:{port}", model="peer", images=images)
+    if kind.path is not None:
+        client = partial(Http, f"http://{HOST}:{port}{kind.path}", [kind.body(image) for image in images])
+    side = Side(process.pid, client)
+    try:
+        asyncio.run(_answers(side, name, process, log))
+        yield side
+    finally:
+        side.thaw()
+        _end(process)
+
+
+@contextmanager
+def ours(
+    name: str, classifier: Classifier, images: Sequence[bytes], *, workers: int, max_batch: int, work: Path
+) -> Iterator[Side]:
+    """Triton with one layout; not supervised, as the peers are not."""
+    settings = {"layout": OURS[name], "instances": workers, "threads": 1, "preferred_batch_size": max_batch}
+    served = replace(classifier, settings=classifier.serving.model_copy(update=settings))
+    # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
+    plan(contents([served], lane="cpu", multi={}), work).write()
+    with serve(work, ports=Ports.free(), log=work.with_suffix(".log")) as server:
+        side = Side(server.process.pid, partial(Server, server.grpc_url, model=classifier.name, images=images))
+        try:
+            yield side
+        finally:
+            side.thaw()
+
+
+async def _answers(side: Side, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for the first right answer."""
+    over_s, problem = time.monotonic() + START_S, "it did not answer"
+    async with side.client() as client:
+        while time.monotonic() < over_s and process.poll() is None:
+            answer = await client.answer(0, deadline_s=SETTLE_S)
+            if not isinstance(answer, str):
+                return
+            problem = answer
+            await asyncio.sleep(0.2)
+    end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    raise GateError(f"{name} did not get ready in {START_S:.0f} s ({problem}); its log ends with:\n{end}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and what is left of its processes after some time is killed."""
+    processes = family(process.pid)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=END_S)
+    for left in psutil.wait_procs(processes, timeout=5)[1]:
+        print(f"{left.pid} had to be killed", file=sys.stderr)
+        with suppress(psutil.NoSuchProcess):
+            left.kill()
+    process.wait(timeout=END_S)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
