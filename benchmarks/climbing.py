@@ -22,8 +22,8 @@ SETTLE_S = 60.0
 """For the answer to a request that waits for all that was asked before it."""
 STRIDE = 4
 """Of a pilot, which only says where the rounds begin."""
-SEARCH_ROUNDS = 2
-"""Of the search for the best of some candidates, with half the requests."""
+SEARCH_ROUNDS = 1
+"""After the pilot, to tell which of some candidates is best; with half the requests."""
 Rungs = dict[str, list[int]]
 """What each side held, round by round."""
 

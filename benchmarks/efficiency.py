@@ -188,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="2 rounds of 250 requests, to see whether something changed much")
     add("--rounds", type=int, metavar="N", help="after a pilot that is not counted (default: 5)")
     add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 500)")
-    add("--start", type=float, default=80.0, metavar="PER_S", help="where the pilot begins (%(default)g)")
+    add("--start", type=float, default=60.0, metavar="PER_S", help="where the pilots begin (%(default)g)")
     add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
     add("--output", type=Path, metavar="JSON", help="write the results here")
     add("--json", action="store_true", help="one JSON line last")

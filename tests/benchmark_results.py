@@ -107,7 +107,11 @@ EFFICIENCY = SCRIPT | {
             "batches": {"pool": "batches up to 2", "steps": "batches up to 2", "fused": "batches up to 1"},
             "share_of_pool": {"steps": SHARE, "fused": SHARE | {"mean": 0.93}},
             "capacity_per_s": {"pool": [120.0, 130.0], "steps": [95.0, 105.0], "fused": [110.0, 120.0]},
-            "one_by_one_ms": {"pool": {"client": 9.0, "engine infer": 8.0, "rest": 1.0}, "steps": PARTS, "fused": PARTS},
+            "one_by_one_ms": {
+                "pool": {"client": 9.0, "engine infer": 8.0, "rest": 1.0},
+                "steps": PARTS,
+                "fused": PARTS,
+            },
             "distinct_images": 300,
         }
     },

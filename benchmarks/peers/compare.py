@@ -53,8 +53,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     effort = Effort(
         rounds=arguments.rounds or (2 if arguments.quick else 5),
-        requests=arguments.requests or (250 if arguments.quick else 500),
-        start_per_s=50.0,
+        requests=arguments.requests or (200 if arguments.quick else 400),
+        start_per_s=60.0,
         limit_ms=arguments.limit_ms,
         seed=arguments.seed,
     )
@@ -258,9 +258,9 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
     add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
-    add("--quick", action="store_true", help="2 rounds of 250 requests, to see whether something changed much")
+    add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
     add("--rounds", type=int, metavar="N", help="(default: 5)")
-    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 500)")
+    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 400)")
     add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
     add("--output", type=Path, metavar="JSON", help="write the results here")
     add("--json", action="store_true", help="one JSON line last")

@@ -14,8 +14,8 @@ from mlserver.logging import configure_logger
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 from mlserver.utils import install_uvloop_event_loop
 
-BATCH_WAIT_S = 0.001
-"""For a batch to fill. Event loops round up to this, and at 0 MLServer does not batch."""
+BATCH_WAIT_S = 0.003
+"""For a batch to fill: each request waits for this, whether workers are free or not. At 1 ms hardly a batch has two."""
 
 
 class Peer(MLModel):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 HOST = "127.0.0.1"
 START_S = 120.0
 END_S = 20.0
+PORTS = 4
 BOUNDARY = "slipway"
 Body = tuple[bytes, dict[str, str]]
 """What is posted, and its headers."""
@@ -221,6 +222,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """The first of four: some peers take the next ones for themselves."""
+    while True:
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind((HOST, 0))
+            port = int(first.getsockname()[1])
+            with suppress(OSError, OverflowError):
+                for following in range(port + 1, port + PORTS):
+                    stack.enter_context(socket.socket()).bind((HOST, following))
+                return port

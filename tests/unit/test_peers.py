@@ -1,0 +1,105 @@
+"""The comparison with peers: what it asks of them, without their environments."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from conftest import ROOT, run_script
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks/peers"))  # the script's own neighbours
+from compare import spread, times
+from environments import LOCKS, versions_of
+from stacks import PEERS, Http, form, raw
+
+from slipway.benchmark.server import Answer
+from slipway.contract.manifest import versions
+
+
+@asynccontextmanager
+async def peer(answer: web.StreamResponse | None) -> AsyncIterator[str]:
+    """An HTTP server that gives this answer to everything, or none."""
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        if answer is None:
+            await asyncio.sleep(5)
+        return answer or web.Response()
+
+    app = web.Application()
+    app.router.add_post("/classify", reply)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/classify"
+    await runner.cleanup()
+
+
+def asked(reply: web.StreamResponse | None) -> Answer | str:
+    async def ask() -> Answer | str:
+        async with peer(reply) as url, Http(url, [raw(b"image")]) as connection:
+            return await connection.answer(0, deadline_s=0.5)
+
+    return asyncio.run(ask())
+
+
+def test_a_right_answer_is_one_with_status_0() -> None:
+    right = {"label": "cat", "score": 0.75, "status": 0}
+    assert asked(web.json_response(right)) == Answer(b"cat", 0.75, b"")
+    assert asked(web.json_response(right | {"status": 2})) == "STATUS 2"
+
+
+def test_what_is_no_answer_is_not_taken_for_a_quick_one() -> None:
+    assert asked(web.Response(status=503)) == "error 503"
+    assert asked(None) == "timed out"
+
+    async def nobody() -> Answer | str:
+        async with Http("http://127.0.0.1:9/classify", [raw(b"image")]) as connection:
+            return await connection.answer(0, deadline_s=1)
+
+    assert asyncio.run(nobody()).startswith("error Client")
+
+
+def test_a_form_holds_the_image_as_it_is() -> None:
+    image = bytes(range(256)) * 3
+    body, headers = form(image, field="file")
+    message = message_from_bytes(f"Content-Type: {headers['Content-Type']}\r\n\r\n".encode() + body)
+    (part,) = message.get_payload()
+    assert part.get_param("name", header="content-disposition") == "file"
+    assert part.get_payload(decode=True) == image
+
+
+def test_the_ratio_has_an_interval_of_two_standard_errors() -> None:
+    found = times([10, 12, 11], [8, 9, 9])
+    assert found["low"] < found["mean"] < found["high"]
+    assert found["mean"] == pytest.approx(1.1 ** (7 / 3))
+    assert times([10], [8])["low"] == 0  # one round shows nothing
+    assert spread([0.5, 2.0])["mean"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", sorted({peer.environment for peer in PEERS.values()}))
+def test_every_environment_is_pinned_to_the_libraries_that_do_our_work(name: str) -> None:
+    pinned = versions_of(name)
+    ours = ("numpy", "nvidia-dali-cuda130", "openvino")
+    here = versions(ours)
+    assert {library: pinned[library] for library in ours} == {library: here[library] for library in ours}
+    lock = (LOCKS / f"{name}.lock").read_text(encoding="utf-8")
+    assert lock.count("--hash=sha256:") >= len(pinned) > 10
+    assert not re.search("://|--(extra-)?index-url|--find-links", lock)
+
+
+def test_every_peer_has_its_script_and_nothing_else_lies_there() -> None:
+    scripts = {path.name for path in (ROOT / "benchmarks/peers").glob("*_*.py")}
+    assert scripts == {peer.script for peer in PEERS.values()}
+
+
+def test_help_teaches_without_any_environment(tmp_path: Path) -> None:
+    done = run_script("benchmarks/peers/compare.py", "--help", cwd=tmp_path)
+    assert all(name in done.stdout for name in PEERS)
