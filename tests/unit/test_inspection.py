@@ -159,6 +159,18 @@ def test_what_keeps_images_from_being_split_is_an_error_and_the_page_is_written(
     assert "They could not be split" in (tmp_path / "out" / PAGE).read_text()
 
 
+def test_a_duplicate_hides_no_other_error(folders: Path, tmp_path: Path) -> None:
+    (folders / "zero/other.png").write_bytes((folders / "one/20.png").read_bytes())
+    (folders / "two").mkdir()
+    (folders / "two/bad.png").write_bytes(b"")
+    found = inspect(spec(folders), tmp_path / "out")
+    assert what(found, "error") == [
+        "1 of 42 files cannot be read",
+        "1 images are there twice, with different labels",
+        "Training would refuse these images",
+    ]
+
+
 def test_imbalance_and_too_few_held_out_images_are_warnings(folders: Path, tmp_path: Path) -> None:
     for number in range(200):
         (folders / "one" / f"more {number}.png").write_bytes(unique(number))

@@ -47,13 +47,19 @@ def inspect(spec: Spec, out: Path) -> Inspection:
 
 
 def _split(source: Source, facts: Facts, spec: Spec) -> tuple[list[Split | None], str | None]:
-    """The split of each entry, None where there is none, and what training would say."""
-    # A file that cannot be opened is like no other.
-    digests = [digest or f"unread {index}" for index, digest in enumerate(facts.digests)]
+    """The split of each entry, None where there is none, and what else than duplicates would stop training."""
+    entries, digests = source.entries, list(facts.digests)
+    for same in facts.exact():
+        listed = [entries[index] for index in same]
+        if len({(entry.labels, entry.split) for entry in listed}) > 1:  # told as a problem of its own
+            for index in same:
+                digests[index] = ""
+    # What could not be opened, too, is like no other file.
+    digests = [digest or f"unlike others {index}" for index, digest in enumerate(digests)]
     try:
-        return list(assign(source.entries, digests, labels=source.labels, data=spec.data)), None
+        return list(assign(entries, digests, labels=source.labels, data=spec.data)), None
     except DataError as error:
-        return [entry.split for entry in source.entries], str(error)
+        return [entry.split for entry in entries], str(error)
 
 
 def _describe(source: Source, facts: Facts, splits: Sequence[Split | None], spec: Spec) -> Inspection:

@@ -23,7 +23,7 @@ SMALL_SHARE, LONG_SHARE, LONG = 0.25, 0.05, 2.0
 
 
 def problems(found: Inspection, facts: Facts, spec: Spec, *, fault: str | None) -> tuple[Problem, ...]:
-    """Errors first. `fault` is why the images could not be split, or must not be trained on as they are."""
+    """Errors first. `fault` is what training would say of classes, groups and splits."""
     return (
         *_errors(found, fault),
         *_duplicate_warnings(found),
@@ -57,7 +57,7 @@ def _errors(found: Inspection, fault: str | None) -> Iterator[Problem]:
             "Look at them below, and keep the copy with the right label.",
             _names(conflicting),
         )
-    if fault is not None and not across and not conflicting:
+    if fault is not None:
         head, *details = fault.split("\n  ")
         yield _problem("error", "Training would refuse these images", f"{head.removesuffix(':')}.", details)
 
