@@ -4,31 +4,25 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from bad_images import corpus, encode, flipped
+from bad_images import corpus, flipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_files import data, unique
 from PIL import Image
 
 from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import sha256_bytes
-from slipway.contract.spec import Calibration, Data
+from slipway.contract.spec import Calibration
 from slipway.steps import guard
 from slipway.training.bundle import sample
 from slipway.training.dataset import scan
 from slipway.training.demo_data import SIDES_PX, write_digits
 
 SPLITS = ("train", "validation", "test")
-PNG = encode(Image.new("RGB", (2, 2)), "PNG")
 CORPUS = {case.name: case for case in corpus()}
-
-
-def unique(number: int) -> bytes:
-    """A small image like no other: what follows a PNG's end is passed over."""
-    return PNG + number.to_bytes(4, "big")
 
 
 def write(root: Path, counts: dict[str, int]) -> Path:
@@ -40,10 +34,6 @@ def write(root: Path, counts: dict[str, int]) -> Path:
             (root / label / f"{number:04d}.png").write_bytes(unique(number))
             number += 1
     return root
-
-
-def data(root: Path, **options: Any) -> Data:
-    return Data.parse({"root": str(root), **options}, source="test")
 
 
 @pytest.fixture

@@ -49,10 +49,10 @@ def test_timm_weights_become_a_bundle_and_labels_give_the_order(images: Path, we
     assert manifest.measured["origin"] == "import timm"
     assert manifest.measured["max_logit_difference"] < 1e-3
     dataset = json.loads((bundle.path / "dataset.json").read_text())
-    assert {image["path"].split("/")[0]: image["class_id"] for image in dataset["images"]} == {
-        "red": 0,
-        "green": 1,
-        "blue": 2,
+    assert {image["path"].split("/")[0]: image["class_ids"] for image in dataset["images"]} == {
+        "red": [0],
+        "green": [1],
+        "blue": [2],
     }
 
 

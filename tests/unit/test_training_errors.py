@@ -29,6 +29,7 @@ from slipway.training.bundle import _compare, _write_calibration
 ROOT = Path(__file__).parents[2]
 SCRIPTS = (
     "training/make_digits.py",
+    "training/inspect_data.py",
     "training/train.py",
     "training/export.py",
     "build/import_bundle.py",
@@ -102,6 +103,14 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     "no such images": (
         lambda folder: yaml.safe_dump(spec(folder, data={"root": "nowhere"})),
         ["nowhere: no such folder; data.root is one folder with a sub-folder of images per class"],
+    ),
+    "no such table": (
+        lambda folder: yaml.safe_dump(spec(folder, data={"root": str(folder / "images"), "csv": "none.csv"})),
+        ["none.csv: cannot be read: No such file or directory; data.csv is a CSV file"],
+    ),
+    "groups without a table": (
+        lambda folder: yaml.safe_dump(spec(folder, data={"root": str(folder / "images"), "group_column": "camera"})),
+        ["data: Value error, group_column is a column of a CSV file; give data.csv too"],
     ),
     "an unknown backbone": (
         lambda folder: yaml.safe_dump(spec(folder, backbone={"name": "resnet999", "pretrained": False})),

@@ -1,7 +1,9 @@
 """`Dataset`: every image with its class, hash and split; `dataset.json` travels with checkpoint and bundle."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from slipway.contract.base import Contract
 from slipway.contract.errors import DataError
@@ -9,15 +11,33 @@ from slipway.contract.files import sha256_bytes
 
 FILE_NAME = "dataset.json"
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class LabelledImage(Contract):
     """One file; `path` is relative to the data set's root, with forward slashes."""
 
     path: str
-    class_id: int
+    class_ids: tuple[int, ...]
+    """Ascending; exactly one for multi-class, any number for multi-label. `class_id=3` may be given for `(3,)`."""
     sha256: str
     split: Split
+    group: str | None = None
+    """What it must share a split with, where the data set has groups."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_class_is_a_tuple_of_one(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "class_id" in data and "class_ids" not in data:
+            data = {**data, "class_ids": (data["class_id"],)}
+            del data["class_id"]
+        return data
+
+    @property
+    def class_id(self) -> int:
+        """Of a multi-class image."""
+        (class_id,) = self.class_ids
+        return class_id
 
 
 class Dataset(Contract):

@@ -10,6 +10,7 @@ from slipway.contract.decision import Probability, Task
 from slipway.contract.preprocess import Preprocess
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
+PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_", "answer_", "fused_")
@@ -27,11 +28,26 @@ def check_name(name: str) -> str:
 class Data(Contract):
     """Where the images are, and how they are split."""
 
-    root: str = Field(pattern=r"^[^\x00]+$")
-    """A folder with one sub-folder of images per class; relative to where the command is run."""
+    root: PathText
+    """A folder with one sub-folder of images per class, or with `train`, `validation` and `test`, each of which has
+    these; with `csv`, the folder that its paths start from. Relative to where the command is run."""
+    csv: PathText | None = None
+    """A table with the columns `path` and `label`, or `labels` for multi-label, and `split` where splits are given.
+    UTF-8, commas, one row an image; relative to where the command is run."""
+    label_separator: str = Field(default="|", min_length=1)
+    """Between the labels of one cell of the column `labels`; an empty cell is an image with none of them."""
+    group_column: str | None = None
+    """The column of `csv` that says what must stay in one split: a patient, a camera, a product."""
     validation_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
+    """Of the images; not used where splits are given, and so are `test_fraction` and `seed`."""
     test_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _groups_are_a_column_of_a_table(self) -> Self:
+        if self.group_column is not None and self.csv is None:
+            raise ValueError("group_column is a column of a CSV file; give data.csv too, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:

@@ -173,7 +173,8 @@ def sample(train: list[LabelledImage], calibration: Calibration) -> list[Labelle
         )
     rng = np.random.default_rng(calibration.seed)
     drawn: list[LabelledImage] = []
-    by_class = groupby(sorted(train, key=lambda image: (image.class_id, image.path)), key=lambda image: image.class_id)
+    ordered = sorted(train, key=lambda image: (image.class_ids, image.path))
+    by_class = groupby(ordered, key=lambda image: image.class_ids)
     seen = 0
     for _, group in by_class:
         images = list(group)

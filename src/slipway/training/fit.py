@@ -33,10 +33,10 @@ def train(spec: Spec, out: Path) -> Manifest:
         SpecError: the spec asks for what is not there.
     """
     if spec.task != "multiclass":
-        raise SpecError(f"task: {spec.task} cannot be trained from class folders; the valid task here is multiclass")
+        raise SpecError(f"task: {spec.task} cannot be trained yet; the valid task here is multiclass")
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
-    dataset = scan(spec.data)
+    dataset = scan(spec.data, task=spec.task)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     network = Network(

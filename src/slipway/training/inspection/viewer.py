@@ -1,0 +1,75 @@
+"""Encoded images to small pictures, through the guard and the decoder of serving."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nvidia.dali import fn, pipeline_def
+
+from slipway.contract import Preprocess
+from slipway.steps import guard
+from slipway.steps.preprocess_dali import Preprocessor
+
+SIDE = 112
+"""Pixels of a picture's longer side."""
+BATCH = 16
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class View:
+    """One readable image."""
+
+    width_px: int
+    height_px: int
+    """Of the image itself, after EXIF orientation where the spec applies it."""
+    pixels_hwc: npt.NDArray[np.uint8]
+    """RGB, the longer side SIDE."""
+
+
+class Viewer:
+    """Decodes what serving decodes, and refuses what it refuses."""
+
+    def __init__(self, *, exif_orientation: bool) -> None:
+        # The serving pipeline of a network whose input is one whole picture, not normalised.
+        values = {"input_height": SIDE, "input_width": SIDE, "resize": "pad", "mean": (0, 0, 0), "std": (1, 1, 1)}
+        config = Preprocess.parse({**values, "exif_orientation": exif_orientation}, source="viewer").model_dump()
+        self._preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=THREADS)
+
+        @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
+            batch_size=BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1
+        )
+        def shapes() -> Any:
+            return fn.peek_image_shape(
+                fn.external_source(name="encoded", batch=True), adjust_orientation=exif_orientation
+            )
+
+        self._shapes = shapes()
+        self._shapes.build()
+
+    def view(self, encoded: Sequence[bytes]) -> list[View | str]:
+        """Of up to BATCH images each: the picture, or why serving would refuse it."""
+        pixels_nchw, status_n = self._preprocessor.run(encoded)
+        sizes = iter(self._sizes([data for data, status in zip(encoded, status_n, strict=True) if status == guard.OK]))
+        return [
+            _cut(pixels_chw, *next(sizes)) if status == guard.OK else guard.STATUS_NAMES[status]
+            for pixels_chw, status in zip(pixels_nchw, status_n.tolist(), strict=True)
+        ]
+
+    def _sizes(self, encoded: Sequence[bytes]) -> list[tuple[int, int]]:
+        """Width and height of images that were decoded."""
+        if not encoded:
+            return []
+        self._shapes.feed_input("encoded", [np.frombuffer(guard.for_decoder(data), np.uint8) for data in encoded])
+        (shapes_n3,) = self._shapes.run()
+        return [(int(width), int(height)) for height, width, _ in shapes_n3.as_array()]
+
+
+def _cut(pixels_chw: npt.NDArray[np.float32], width: int, height: int) -> View:
+    """The picture without the padding that centres it: its sides are those of `dali_graph.fit`."""
+    inner_w, inner_h = max(min(SIDE * width // height, SIDE), 1), max(min(SIDE * height // width, SIDE), 1)
+    left, top = (SIDE - inner_w + 1) // 2, (SIDE - inner_h + 1) // 2  # DALI rounds a negative half down
+    inner = pixels_chw[:, top : top + inner_h, left : left + inner_w]
+    return View(width, height, np.ascontiguousarray((inner * 255).round().astype(np.uint8).transpose(1, 2, 0)))
