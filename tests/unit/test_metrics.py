@@ -16,8 +16,9 @@ from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import sha256_bytes
 from slipway.evaluation.confidence import fit_temperature
-from slipway.evaluation.metrics import evaluate, expected_calibration_error
+from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import pixel_batches, predict
+from slipway.evaluation.reliability import expected_calibration_error
 from slipway.steps.preprocess_dali import Preprocessor
 
 Float = npt.NDArray[np.float32]
