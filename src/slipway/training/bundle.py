@@ -81,8 +81,18 @@ def write_bundle(
                 **difference,
                 "temperature": decision.temperature,
                 **{name: evaluation[name] for name in ("images", "top1", "macro_f1", "ece", "ece_uncalibrated")},
+                **_of_confidence(evaluation),
             },
         )
+
+
+def _of_confidence(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest records of it."""
+    found = {"ece_interval": evaluation["reliability"]["after"]["ece_interval"]}
+    if "unknown" in evaluation:
+        unknown = evaluation["unknown"]
+        found["unknown"] = {"score": unknown["score"], "unknown_rate": unknown["test"]["unknown_rate"]}
+    return found
 
 
 def _run(spec: Spec, dataset: Dataset, network: Network, images: Sequence[LabelledImage], what: str) -> Predictions:
