@@ -47,7 +47,7 @@ def _context(bundle: Bundle, worth: Worth) -> dict[str, Any]:
         "policy": POLICY,
         "bundle": bundle,
         "worth": worth,
-        "scale": Scale(0.0, 1.0, 0.25),
+        "scale": Scale(0.0, 1.0, 0.5),
         "classes": classes[:CLASSES_SHOWN],
         "before": before,
         "after": after,
