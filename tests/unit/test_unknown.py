@@ -132,6 +132,7 @@ def test_the_auroc_is_how_often_a_known_image_scores_higher(known: list[int], ot
     higher = [(a > b) + (a == b) / 2 for a in known for b in other]
     assert auroc(np.array(known, float), np.array(other, float)) == pytest.approx(np.mean(higher))
     assert auroc(np.array(known, float), np.array([])) is None
+    assert auroc(np.array(known, float), np.array([np.nan, -np.inf])) == 1.0
 
 
 def compared(seed: int = 0) -> dict[Any, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from slipway.contract import DataError, Decision
 from slipway.contract.decision import ClassMeans, Score
@@ -158,11 +158,16 @@ def refit(
 
 
 def auroc(known_n: Floats, other_n: Floats) -> float | None:
-    """How often a known image scores higher than another; None where there are none of either."""
+    """How often a known image scores higher than another, equal scores half; None where there are none of either.
+
+    A score that is NaN, as a network may give to noise, is lower than every other.
+    """
     if not len(known_n) or not len(other_n):
         return None
-    known = np.concatenate([np.ones(len(known_n)), np.zeros(len(other_n))])
-    return float(roc_auc_score(known, np.concatenate([known_n, other_n])))
+    scores_n = np.concatenate([known_n, other_n])
+    ranks_n = rankdata(np.where(np.isnan(scores_n), -np.inf, scores_n))[: len(known_n)]
+    above = ranks_n.sum() - len(known_n) * (len(known_n) + 1) / 2  # Mann and Whitney's U
+    return float(above / (len(known_n) * len(other_n)))
 
 
 def _accuracy_by_coverage(score_n: Floats, right_n: Right) -> Floats:
