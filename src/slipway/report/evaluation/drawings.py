@@ -90,9 +90,10 @@ def diagrams(before: Reliability, after: Reliability) -> tuple[Diagram, Diagram]
     first, second = (
         tuple(
             Point(
-                axis.at(item.confidence),
-                axis.at(item.accuracy),
-                *(axis.at(bound) for bound in item.accuracy_interval),
+                x=axis.at(item.confidence),
+                y=axis.at(item.accuracy),
+                low=axis.at(item.accuracy_interval[0]),
+                high=axis.at(item.accuracy_interval[1]),
                 radius=round(1.2 + 1.8 * math.sqrt(item.images / most), 2),
             )
             for item in reliability.bins
