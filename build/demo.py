@@ -24,6 +24,7 @@ STAGES = (
     ("demo data", f"training/make_digits.py --out {RUN}/data"),
     ("training", f"training/train.py training/configs/digits.yaml --out {RUN}/checkpoint"),
     ("export", f"training/export.py {RUN}/checkpoint --out {RUN}/bundle"),
+    ("evaluation", f"training/evaluate.py {RUN}/bundle"),
     ("INT8", f"build/quantize.py {RUN}/bundle --out {RUN}/graphs/int8"),
     ("FP16", f"build/quantize.py {RUN}/bundle --precision fp16 --out {RUN}/graphs/fp16"),
     ("engines and accuracy gate", f"build/compile.py {RUN}/bundle --graphs {RUN}/graphs --out {RUN}/engines"),
@@ -113,7 +114,7 @@ def print_summary(*, seconds: float) -> None:
         f"  latency     P50 {latency['p50_ms']:.1f} ms, P99 {latency['p99_ms']:.1f} ms at "
         f"{gate['achieved_per_s']:.0f} requests/s; limit {gate['options']['limit_ms']:g} ms: {gate['verdict'].upper()}"
     )
-    print(f"  artefacts   {RUN}/report.html, {RUN}/bundle, {RUN}/engines, {REPOSITORY}, {GATE}")
+    print(f"  artefacts   {RUN}/evaluation.html, {RUN}/report.html, {RUN}/bundle, {RUN}/engines, {REPOSITORY}, {GATE}")
     print(f"\n  serve it:   .venv/bin/python -m slipway.serving {REPOSITORY}")
 
 

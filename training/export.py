@@ -19,6 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     manifest = export(arguments.checkpoint, arguments.out)
     measured = manifest.measured
+    low, high = measured["ece_interval"]
     print(f"{arguments.out}: bundle {str(manifest.bundle)[:12]}")
     print(
         f"  ONNX against torch, {measured['images']} test images: same labels, "
@@ -26,9 +27,13 @@ def main(arguments: argparse.Namespace) -> None:
     )
     print(
         f"  test split, FP32: top-1 {measured['top1']:.2%}, macro-F1 {measured['macro_f1']:.4f}, "
-        f"ECE {measured['ece']:.4f} (before calibration {measured['ece_uncalibrated']:.4f}, "
+        f"ECE {measured['ece']:.4f} ({low:.4f} to {high:.4f}; before calibration {measured['ece_uncalibrated']:.4f}, "
         f"temperature {measured['temperature']})"
     )
+    if "unknown" in measured:
+        unknown = measured["unknown"]
+        print(f"  unknown by {unknown['score']}: {unknown['unknown_rate']:.2%} of the test split")
+    print(f"  next: training/evaluate.py {arguments.out}, a page of all this")
     print(f"  next: build/quantize.py {arguments.out} --out {arguments.out.parent / 'graphs' / 'int8'}")
     if arguments.json:
         print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **measured}))

@@ -21,7 +21,11 @@ SPEC: dict[str, Any] = {
     "preprocess": {"input_height": 64, "input_width": 96},
     "backbone": {"name": "resnet10t"},
 }
-DECISION: dict[str, Any] = {"task": "multiclass", "top_k": 3, "unknown": {"threshold": 0.5}}
+MEANS: dict[str, Any] = {"int8": "AAAA", "step": 0.5}
+DECISION: dict[str, Any] = {
+    **{"task": "multiclass", "top_k": 3},
+    "unknown": {"score": "embedding", "threshold": 0.5, "class_means": MEANS},
+}
 PREPROCESS: dict[str, Any] = SPEC["preprocess"]
 
 probabilities = st.floats(0.0, 1.0)
@@ -49,7 +53,14 @@ preprocesses = st.fixed_dictionaries(
 decisions = st.one_of(
     st.fixed_dictionaries(
         {"task": st.just("multiclass"), "top_k": st.integers(1, 1000), "temperature": st.floats(1e-3, 1000.0)},
-        optional={"unknown": st.none() | st.fixed_dictionaries({"threshold": probabilities})},
+        optional={
+            "unknown": st.none()
+            | st.fixed_dictionaries({"threshold": probabilities})
+            | st.fixed_dictionaries({"score": st.just("energy"), "threshold": st.floats(-1e6, 1e6)})
+            | st.fixed_dictionaries(
+                {"score": st.just("embedding"), "threshold": st.floats(-1e6, 0), "class_means": st.just(MEANS)}
+            )
+        },
     ),
     st.fixed_dictionaries(
         {
@@ -186,8 +197,9 @@ def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
         (),
         *((part,) for part in ("data", "preprocess", "backbone", "recipe", "decision", "calibration")),
         *((part,) for part in ("sensitive_layers", "accuracy", "tensorrt", "latency", "serving")),
+        ("decision", "unknown"),
     }
-    assert {path for model, _, path, _ in LEVELS if model is Decision} == {(), ("unknown",)}
+    assert {path for model, _, path, _ in LEVELS if model is Decision} == {(), ("unknown",), ("unknown", "class_means")}
 
 
 @pytest.mark.parametrize(
@@ -225,6 +237,8 @@ def test_an_unknown_key_is_named_with_the_valid_ones(
         ("recipe.learning_rate", float("inf"), "finite number"),
         ("decision.top_k", 0, "greater than or equal to 1"),
         ("decision.unknown_threshold", 1.5, "less than or equal to 1"),
+        ("decision.unknown", {"coverage": 1.0}, "less than 1"),
+        ("decision.unknown", {"coverage": 0.9, "score": "distance"}, "'max_probability', 'energy' or 'embedding'"),
         ("calibration.images", 0, "greater than or equal to 1"),
         ("calibration.method", "random", "'entropy' or 'max'"),
         ("precisions", [], "at least 1 item"),
@@ -268,6 +282,16 @@ def test_all_wrong_fields_are_named_at_once() -> None:
             "unknown belongs to multiclass",
         ),
         (Decision, {"task": "multiclass", "top_k": 1, "thresholds": [0.5]}, "thresholds belong to multilabel"),
+        (Decision, {"task": "multiclass", "top_k": 1, "platt": [[1.0, 0.0]]}, "platt belongs to multilabel"),
+        (
+            Decision,
+            {"task": "multilabel", "top_k": 1, "thresholds": [0.5, 0.5], "platt": [[1.0, 0.0]]},
+            "1 pairs in platt, and 2 thresholds",
+        ),
+        (Spec, {**SPEC, "decision": {"unknown": {}}}, "give one of coverage"),
+        (Spec, {**SPEC, "decision": {"unknown": {"coverage": 0.9, "precision": 0.9}}}, "give one of coverage"),
+        (Spec, {**SPEC, "decision": {"unknown": {"coverage": 0.9}, "unknown_threshold": 0.5}}, "contradict each other"),
+        (Spec, {**SPEC, "task": "multilabel", "decision": {"unknown": {"coverage": 0.9}}}, "belongs to multiclass"),
         (Spec, with_value(SPEC, ("data",), {"root": "x", "validation_fraction": 0.5, "test_fraction": 0.5}), "0.2"),
         (Spec, with_value(SPEC, ("recipe", "crop_scale"), [0.9, 0.5]), "0 < least <= most <= 1"),
         (Spec, with_value(SPEC, ("recipe", "crop_scale"), [0.0, 0.5]), "0 < least <= most <= 1"),

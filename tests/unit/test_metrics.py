@@ -16,8 +16,9 @@ from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import sha256_bytes
 from slipway.evaluation.confidence import fit_temperature
-from slipway.evaluation.metrics import evaluate, expected_calibration_error
+from slipway.evaluation.metrics import evaluate, mean_average_precision, top_k_accuracy
 from slipway.evaluation.predict import pixel_batches, predict
+from slipway.evaluation.reliability import expected_calibration_error
 from slipway.steps.preprocess_dali import Preprocessor
 
 Float = npt.NDArray[np.float32]
@@ -61,6 +62,47 @@ def test_every_number_of_an_evaluation_is_scikit_learn_s(images: int, classes: i
         expected = score(truth_n, predicted_n, average=None, **options)
         assert [row[name] for row in found["per_class"].values()] == pytest.approx(expected.tolist())
     assert sum(row["images"] for row in found["per_class"].values()) == images
+    for average in ("macro", "weighted"):
+        expected = metrics.precision_recall_fscore_support(truth_n, predicted_n, average=average, **options)[:3]
+        assert list(found[average].values()) == pytest.approx(expected)
+    for row in found["per_class"].values():
+        for name in ("precision", "recall", "f1"):
+            low, high = row[f"{name}_interval"]
+            assert 0 <= low <= row[name] <= high <= 1
+    assert list(found["top_k"]) == [str(k) for k in (3, 5) if k < classes]
+
+
+@given(st.integers(1, 40), st.integers(2, 6), st.integers(1, 9), st.integers(0, 10**6))
+def test_top_k_is_scikit_learn_s_and_all_classes_are_enough(images: int, classes: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probability_nc = softmax(rng.normal(size=(images, classes))).astype(np.float32)
+    truth_n = rng.integers(0, classes, images)
+    found = top_k_accuracy(probability_nc, truth_n, k=k)
+    if k >= classes:
+        assert found == 1.0
+    else:
+        expected = (np.argsort(-probability_nc, axis=1, kind="stable")[:, :k] == truth_n[:, None]).any(axis=1).mean()
+        assert found == pytest.approx(expected)
+    assert top_k_accuracy(0 * probability_nc, truth_n, k=k) == 0.0, "no answer is right about nothing"
+    assert top_k_accuracy(np.full_like(probability_nc, 0.5), truth_n, k=1) == pytest.approx((truth_n == 0).mean())
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 10**6))
+def test_mean_average_precision_is_scikit_learn_s_over_the_classes_that_an_image_has(
+    images: int, classes: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    probability_nc = rng.random((images, classes)).astype(np.float32)
+    truth_nc = rng.random((images, classes)) < 0.3
+    labels = [f"class {class_id}" for class_id in range(classes)]
+    found = mean_average_precision(probability_nc, truth_nc, labels)
+    present = truth_nc.any(axis=0)
+    assert [value is not None for value in found["per_class"].values()] == present.tolist()
+    if present.any():
+        expected = metrics.average_precision_score(truth_nc[:, present], probability_nc[:, present], average="macro")
+        assert found["map"] == pytest.approx(expected)
+    else:
+        assert found["map"] is None
 
 
 def test_the_rows_of_the_confusion_matrix_are_the_truth() -> None:
@@ -70,7 +112,9 @@ def test_the_rows_of_the_confusion_matrix_are_the_truth() -> None:
     assert found["top1"] == pytest.approx(1 / 3)
     assert found["per_class"]["b"] == {
         **{"images": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0},
+        "precision_interval": pytest.approx((0.0, 0.975)),
         "recall_interval": pytest.approx((0.0, 0.975)),
+        "f1_interval": pytest.approx((0.0, 2 * 0.8419 / 1.8419), abs=1e-4),  # of no hit among two images
     }
 
 

@@ -240,3 +240,26 @@ def test_every_temperature_that_the_contract_allows_gives_finite_probabilities(t
     except SpecError:
         return
     assert np.isfinite(answers.probability_nc).all()
+
+
+@given(logits(classes=(2, 5)), st.data())
+def test_platt_s_slopes_and_offsets_stand_in_the_place_of_the_temperature(
+    logits_nc: Logits, data: st.DataObject
+) -> None:
+    classes = logits_nc.shape[1]
+    pair = st.tuples(st.floats(0.01, 20), st.floats(-20, 20))
+    platt = data.draw(st.lists(pair, min_size=classes, max_size=classes), label="platt")
+    answers = decide(logits_nc, task="multilabel", top_k=1, platt=platt, thresholds=[0.5] * classes)
+    scaled = [
+        [slope * logit + offset for logit, (slope, offset) in zip(row, platt, strict=True)]
+        for row in logits_nc.tolist()
+    ]
+    np.testing.assert_allclose(answers.probability_nc, [sigmoid(row, 1.0) for row in scaled], rtol=2e-6, atol=1e-30)
+
+
+def test_a_decision_json_of_an_earlier_release_answers_as_before() -> None:
+    logits_nc = np.log(np.array([[0.3, 0.4, 0.3], [0.8, 0.1, 0.1]], np.float32))
+    unknown = {"score": "max_probability", "threshold": 0.5}
+    old = {"task": "multiclass", "temperature": 1.0, "thresholds": None, "top_k": 2, "unknown": unknown}
+    answers = Postprocessor(old, labels(3)).run(logits_nc, np.zeros(2, np.int32))
+    assert answers.class_id_nk.tolist() == [[-1, 1], [0, 1]]

@@ -209,7 +209,7 @@ def _work(work: Work, queue: int, answers: int) -> None:
         times_s.append(time.perf_counter())
         logits_nc, embedding_nd = engine.run(pixels_nchw)
         times_s.append(time.perf_counter())
-        found = postprocessor.run(logits_nc, status_n)
+        found = postprocessor.run(logits_nc, status_n, embedding_nd)
         tensors = public_tensors(found, bundle=b"", embedding_nd=embedding_nd)
         times_s.append(time.perf_counter())
         return tensors, [1000 * (later - earlier) for earlier, later in itertools.pairwise(times_s)]

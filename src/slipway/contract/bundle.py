@@ -71,6 +71,12 @@ class Bundle:
         thresholds, labels = bundle.decision.thresholds, bundle.labels
         if thresholds is not None and len(thresholds) != len(labels):
             raise ManifestError(f"{path}: decision.json has {len(thresholds)} thresholds for {len(labels)} labels")
+        unknown = bundle.decision.unknown
+        if unknown is not None and unknown.class_means is not None and unknown.class_means.size % len(labels):
+            raise ManifestError(
+                f"{path}: decision.json has class means of {unknown.class_means.size} numbers, which is no multiple of "
+                f"{len(labels)} labels"
+            )
         return bundle
 
     def load_calibration(self) -> list[tuple[str, bytes]]:

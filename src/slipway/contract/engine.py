@@ -94,6 +94,12 @@ class Engine:
                 f"({engine.settings.calibration_sha256:.12}) than {bundle.path / 'calibration.json'} "
                 f"({calibration:.12}); quantise and compile again"
             )
+        unknown, expected = engine.decision.unknown, len(bundle.labels) * engine.settings.embedding_size
+        if unknown is not None and unknown.class_means is not None and unknown.class_means.size != expected:
+            raise ManifestError(
+                f"{path}: decision.json has class means of {unknown.class_means.size} numbers, and its labels and "
+                f"embedding make {expected}; compile again"
+            )
         graph = path / "model.onnx"
         if engine.settings.target == "openvino" and sha256_file(graph) != engine.settings.graph_sha256:
             raise ManifestError(f"{graph}: not the graph that engine.json names; compile again")

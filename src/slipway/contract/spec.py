@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.decision import Probability, Task
+from slipway.contract.decision import Probability, Score, Task
 from slipway.contract.preprocess import Preprocess
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
@@ -88,12 +88,39 @@ class Recipe(Contract):
         return self
 
 
+class UnknownPolicy(Contract):
+    """What `unknown` is to keep: coverage or precision. Training finds the threshold on the validation split."""
+
+    score: Literal["auto"] | Score = "auto"
+    """What is compared with the threshold; `auto` takes what tells known from unknown best on the validation split."""
+    coverage: float | None = Field(default=None, ge=0.5, lt=1.0)
+    """The share of images of the known classes that are to be answered."""
+    precision: float | None = Field(default=None, ge=0.5, lt=1.0)
+    """The share of the answers that are to be right."""
+
+    @model_validator(mode="after")
+    def _one_promise(self) -> Self:
+        if (self.coverage is None) == (self.precision is None):
+            raise ValueError(
+                "give one of coverage (the share that is answered) and precision (the share that is right)"
+            )
+        return self
+
+
 class DecisionPolicy(Contract):
-    """What the user decides about answers; training fits the rest (temperature) and writes a `Decision`."""
+    """What the user decides about answers; training fits the rest (temperature, threshold) and writes a `Decision`."""
 
     top_k: int = Field(default=5, ge=1, le=1000)
+    unknown: UnknownPolicy | None = None
+    """Multi-class only."""
     unknown_threshold: Probability | None = None
-    """A multi-class answer whose best probability lies under this is `unknown`."""
+    """In the place of `unknown`: an answer whose best probability lies under this is `unknown`, whatever that costs."""
+
+    @model_validator(mode="after")
+    def _one_unknown(self) -> Self:
+        if self.unknown is not None and self.unknown_threshold is not None:
+            raise ValueError("unknown and unknown_threshold contradict each other; give one of them")
+        return self
 
 
 class Calibration(Contract):
@@ -197,6 +224,12 @@ class Spec(Contract):
     tensorrt: TensorRT = TensorRT()
     latency: LatencyGate = LatencyGate()
     serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _unknown_belongs_to_multiclass(self) -> Self:
+        if self.task == "multilabel" and self.decision.unknown is not None:
+            raise ValueError("decision.unknown belongs to multiclass; a multilabel answer without labels is empty")
+        return self
 
     @model_validator(mode="after")
     def _the_optimal_batch_is_served(self) -> Self:

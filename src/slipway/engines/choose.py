@@ -83,8 +83,8 @@ def _pipeline(bundle: Bundle, engine: Engine) -> Callable[[bytes], None]:
 
     def run(encoded: bytes) -> None:
         pixels_nchw, status_n = preprocessor.run([encoded])
-        logits_nc, _ = network.run(pixels_nchw)
-        postprocessor.run(logits_nc, status_n)
+        logits_nc, embedding_nd = network.run(pixels_nchw)
+        postprocessor.run(logits_nc, status_n, embedding_nd)
 
     return run
 

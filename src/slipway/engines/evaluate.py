@@ -15,6 +15,7 @@ from slipway.engines.gate import ClassIds, GateResult, compare
 from slipway.evaluation.confidence import fit_temperature
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Network, Predictions, predict
+from slipway.evaluation.unknown import refit
 from slipway.steps.postprocess import UNKNOWN, Answers, Postprocessor
 
 PREDICTIONS = "predictions.csv"
@@ -26,7 +27,7 @@ class Evaluation:
     """The numbers of one engine on the whole test split."""
 
     decision: Decision
-    """The bundle's, with the temperature fitted to this engine's logits on the validation split."""
+    """The bundle's, with temperature and `unknown` fitted to this engine's outputs on the validation split."""
     metrics: dict[str, Any]
     rows: list[Row]
     gate: GateResult | None
@@ -58,7 +59,7 @@ def evaluate_engine(
 
     Raises:
         CompileError: logits that are not finite.
-        DataError: an image of the data set is gone or changed.
+        DataError: an image of the data set is gone or changed, or no threshold keeps what `decision.unknown` promises.
     """
     validation = run_split(bundle, network, "validation", decoder=decoder, what=f"validation split, {name}")
     broken = int((~np.isfinite(validation.logits_nc).all(axis=1)).sum())
@@ -68,7 +69,13 @@ def evaluate_engine(
             "does not hold in that precision, so take another"
         )
     temperature = fit_temperature(validation.logits_nc, validation.truth_n)
-    decision = bundle.decision.model_copy(update={"temperature": temperature})
+    decision = refit(
+        bundle.decision.model_copy(update={"temperature": temperature}),
+        bundle.spec.decision.unknown,
+        logits_nc=validation.logits_nc,
+        embedding_nd=validation.embedding_nd,
+        truth_n=validation.truth_n,
+    )
     test = run_split(bundle, network, "test", decoder=decoder, what=f"test split, {name}")
     answers = _answer(test, decision, bundle.labels)
     rows = _rows(test, answers, bundle.labels)
@@ -113,7 +120,8 @@ def read_rows(engine: Path) -> list[Row]:
 
 
 def _answer(test: Predictions, decision: Decision, labels: tuple[str, ...]) -> Answers:
-    return Postprocessor(decision.model_dump(), labels).run(test.logits_nc, np.zeros(len(test.images), np.int32))
+    status_n = np.zeros(len(test.images), np.int32)
+    return Postprocessor(decision.model_dump(), labels).run(test.logits_nc, status_n, test.embedding_nd)
 
 
 def _rows(test: Predictions, answers: Answers, labels: tuple[str, ...]) -> list[Row]:

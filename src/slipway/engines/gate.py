@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.contract.spec import AccuracyGate
-from slipway.evaluation.metrics import share_interval
+from slipway.evaluation.intervals import share_interval
 
 PASS, FAIL, TOO_FEW = "pass", "fail", "too few images to tell"
 ClassIds = npt.NDArray[np.int64]

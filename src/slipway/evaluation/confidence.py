@@ -1,10 +1,15 @@
-"""Temperature scaling: one number, fitted on the validation split, that makes probabilities mean what they say."""
+"""Calibration of confidence, fitted on the validation split: numbers that make probabilities mean what they say.
+
+Both fits take finite logits, and give the same numbers on every machine: see DECIMALS.
+"""
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 
-DECIMALS = 3  # the fit differs in later digits between machines, and the temperature is part of the bundle's id
+DECIMALS = 3  # the fit differs in later digits between machines, and its numbers are part of the bundle's id
+SLOPES, OFFSETS = (0.01, 100.0), (-50.0, 50.0)
 
 
 def fit_temperature(logits_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64]) -> float:
@@ -22,3 +27,34 @@ def fit_temperature(logits_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.
 
     best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return round(float(np.exp(best.x)), DECIMALS)
+
+
+def fit_platt(logits_nc: npt.NDArray[np.float32], truth_nc: npt.NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+    """Multi-label: slope and offset of each class's logit, so that sigmoid(slope * logit + offset) is its probability.
+
+    A class that every image has, or none, teaches nothing and keeps (1, 0).
+
+    Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999, with his targets, which stay away from
+    0 and 1: classes that are told apart without an error do not get infinite slopes.
+    """
+    return tuple(
+        _fit_class(logits_n.astype(np.float64), truth_n)
+        for logits_n, truth_n in zip(logits_nc.T, truth_nc.T, strict=True)
+    )
+
+
+def _fit_class(logits_n: npt.NDArray[np.float64], truth_n: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    positives, negatives = int(truth_n.sum()), int((~truth_n).sum())
+    if not positives or not negatives:
+        return 1.0, 0.0
+    target_n = np.where(truth_n, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+    def loss_and_slopes(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        scaled_n = parameters[0] * logits_n + parameters[1]
+        off_n = expit(scaled_n) - target_n
+        loss = (np.logaddexp(0, scaled_n) - target_n * scaled_n).mean()
+        return float(loss), np.array([(off_n * logits_n).mean(), off_n.mean()])
+
+    start = np.array([1.0, 0.0])
+    best = minimize(loss_and_slopes, start, jac=True, bounds=(SLOPES, OFFSETS), method="L-BFGS-B", tol=1e-12)
+    return round(float(best.x[0]), DECIMALS), round(float(best.x[1]), DECIMALS)

@@ -5,68 +5,91 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
 from sklearn import metrics
 
-ECE_BINS = 15
+from slipway.evaluation.intervals import f1_interval, share_interval
+from slipway.evaluation.reliability import expected_calibration_error, predicted
+
+TOP_K = (3, 5, 10)
+ERROR = 0.025  # of each bound: the intervals are of 95 %
 
 
 def evaluate(
     probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64], labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Top-1, macro-F1, ECE, per-class precision, recall (with its 95 % interval) and F1, and the confusion matrix.
+    """Top-1 and top-k, ECE, precision, recall and F1 per class with their 95 % intervals and their means, confusion.
 
-    Rows of the matrix are the truth.
+    `macro` weighs every class alike, `weighted` by its images. Rows of the confusion matrix are the truth.
     """
     predicted_n = predicted(probability_nc)
     class_ids = np.arange(len(labels))
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        truth_n, predicted_n, labels=class_ids, zero_division=0
-    )
+    per_class = metrics.precision_recall_fscore_support(truth_n, predicted_n, labels=class_ids, zero_division=0)
+    support = per_class[3]
+    confusion_cc = metrics.confusion_matrix(truth_n, predicted_n, labels=class_ids)
+    right = int((predicted_n == truth_n).sum())
+    names = ("precision", "recall", "f1")
     return {
         "images": len(truth_n),
-        "top1": float((predicted_n == truth_n).mean()),
-        "macro_f1": float(f1.mean()),
+        "top1": right / len(truth_n),
+        "top1_interval": share_interval(right, len(truth_n), error=ERROR),
+        "top_k": {str(k): top_k_accuracy(probability_nc, truth_n, k=k) for k in TOP_K if k < len(labels)},
+        "macro_f1": float(per_class[2].mean()),
+        "macro": {name: float(values.mean()) for name, values in zip(names, per_class, strict=False)},
+        "weighted": {
+            name: float(np.average(values, weights=support)) for name, values in zip(names, per_class, strict=False)
+        },
         "ece": expected_calibration_error(probability_nc, truth_n),
         "per_class": {
-            label: {
-                "images": int(support[i]),
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "recall_interval": share_interval(round(recall[i] * support[i]), int(support[i]), error=0.025),
-                "f1": float(f1[i]),
-            }
+            label: _class_figures(
+                *(float(values[i]) for values in per_class[:3]),
+                images=int(support[i]),
+                predictions=int((predicted_n == i).sum()),
+                right=int(confusion_cc[i, i]),
+            )
             for i, label in enumerate(labels)
         },
-        "confusion": metrics.confusion_matrix(truth_n, predicted_n, labels=class_ids).tolist(),
+        "confusion": confusion_cc.tolist(),
     }
 
 
-def share_interval(count: int, total: int, *, error: float) -> tuple[float, float]:
-    """Exact bounds of a share, each wrong with probability `error` at most.
+def _class_figures(
+    precision: float, recall: float, f1: float, *, images: int, predictions: int, right: int
+) -> dict[str, Any]:
+    return {
+        "images": images,
+        "precision": precision,
+        "precision_interval": share_interval(right, predictions, error=ERROR),
+        "recall": recall,
+        "recall_interval": share_interval(right, images, error=ERROR),
+        "f1": f1,
+        "f1_interval": f1_interval(right, images + predictions - right, error=ERROR),
+    }
 
-    Source: Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
+
+def top_k_accuracy(probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64], *, k: int) -> float:
+    """The share of images whose class is among their `k` most probable; ties are served, and counted, in class order.
+
+    With `k` of all classes and more it is the share that has an answer.
     """
-    low = 0.0 if count == 0 else float(beta.ppf(error, count, total - count + 1))
-    high = 1.0 if count == total else float(beta.ppf(1 - error, count + 1, total - count))
-    return low, high
+    of_truth_n1 = np.take_along_axis(probability_nc, truth_n[:, None], axis=1)
+    before_nc = np.arange(probability_nc.shape[1]) < truth_n[:, None]
+    ahead_nc = (probability_nc > of_truth_n1) | ((probability_nc == of_truth_n1) & before_nc)
+    return float(((ahead_nc.sum(axis=1) < k) & probability_nc.any(axis=1)).mean())
 
 
-def predicted(probability_nc: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """The class of each row, or -1 where there is no answer (all zero): that is right about nothing."""
-    return np.where(probability_nc.any(axis=1), probability_nc.argmax(axis=1), -1)
+def mean_average_precision(
+    probability_nc: npt.NDArray[np.float32], truth_nc: npt.NDArray[np.bool_], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Multi-label: average precision per class, and its mean over the classes that an image has; others are None.
 
-
-def expected_calibration_error(probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64]) -> float:
-    """ECE over 15 bins of equal mass: the mean of |accuracy - confidence| over bins, weighted by their images.
-
-    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015; equal-mass bins
-    as in Nixon et al., "Measuring Calibration in Deep Learning", 2019.
+    Args:
+        truth_nc: whether an image has a label.
     """
-    confidence_n = probability_nc.max(axis=1)
-    correct_n = predicted(probability_nc) == truth_n
-    # The bin by rank; equal confidences share one, so that the order of the images does not matter.
-    bin_n = np.searchsorted(np.sort(confidence_n), confidence_n) * ECE_BINS // len(truth_n)
-    bins = [bin_n == index for index in np.unique(bin_n)]
-    gaps = [abs(correct_n[rows].mean() - confidence_n[rows].mean()) * rows.sum() for rows in bins]
-    return float(sum(gaps) / len(truth_n))
+    per_class = {
+        label: float(metrics.average_precision_score(truth_nc[:, i], probability_nc[:, i]))
+        if truth_nc[:, i].any()
+        else None
+        for i, label in enumerate(labels)
+    }
+    found = [value for value in per_class.values() if value is not None]
+    return {"map": float(np.mean(found)) if found else None, "per_class": per_class}

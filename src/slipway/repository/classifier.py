@@ -124,7 +124,8 @@ class Classifier:
                 steps=steps,
                 inputs=[IMAGE],
                 outputs=public,
-                optional_inputs=public == self.full_answer,  # the embedding, which only this one returns
+                # The embedding, which only one of them returns; the decision may look at it in both.
+                optional_inputs=public == self.full_answer or self.engine.decision.needs_embedding,
                 max_batch_size=self.serving.max_batch_size,
             )
             for name, public in ((self.name, self.answer), (f"{self.name}_full", self.full_answer))

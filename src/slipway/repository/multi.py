@@ -43,12 +43,13 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
         add_step(config, step, inputs=shared, outputs=shared)
     before: dict[str, str] = {}
     for classifier, (*_, engine, post) in zip(group, chains, strict=True):
-        logits = {classifier.logits.name: f"{classifier.name}.{classifier.logits.name}"}
+        looked_at = [classifier.logits, *([classifier.embedding] if classifier.engine.decision.needs_embedding else [])]
+        outputs = {tensor.name: f"{classifier.name}.{tensor.name}" for tensor in looked_at}
         answer = {tensor.name: f"{classifier.name}.{tensor.name}" for tensor in classifier.answer}
         if classifier is not group[-1]:
             answer["PROBABILITY"] = f"{classifier.name}.probability"
-        add_step(config, engine, inputs=shared | before, outputs=logits)
-        add_step(config, post, inputs=shared | logits, outputs=answer)
+        add_step(config, engine, inputs=shared | before, outputs=outputs)
+        add_step(config, post, inputs=shared | outputs, outputs=answer)
         before = {AFTER.name: f"{classifier.name}.probability"}
     return config
 

@@ -3,24 +3,25 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slipway.contract import DataError, Decision, ExportError, Manifest, Spec, bundle_id, write_labels
+from slipway.contract import DataError, ExportError, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.bundle import CalibrationImage, CalibrationList
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import complete_folder
 from slipway.contract.spec import Calibration
-from slipway.evaluation.confidence import fit_temperature
-from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.plots import plot_confusion
 from slipway.evaluation.predict import Network, Predictions, predict
+from slipway.evaluation.unknown import check_coverage
+from slipway.evaluation.worth import worth
 from slipway.steps.engine_openvino import Engine
-from slipway.steps.postprocess import Postprocessor
+from slipway.training.decide import Predict, decide
 
 MAX_LOGIT_DIFFERENCE = 1e-2  # FP32 in another order of summation; a wrong graph is off by far more
 LIBRARIES = ("onnx", "openvino", "nvidia-dali-cuda130", "scikit-learn")
@@ -48,8 +49,10 @@ def write_bundle(
 
     Raises:
         ExportError: the graph and `reference` disagree on the test split, or the graph's answers are not finite.
-        DataError: too few images for the calibration sample that the spec asks for, or one that is refused.
+        DataError: too few images for the calibration sample or the `unknown` that the spec asks for, or one that is
+            refused.
     """
+    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     with complete_folder(out) as staging:
         spec.write(staging / "spec.json")
         dataset.write(staging / DATASET)
@@ -57,10 +60,12 @@ def write_bundle(
         write_labels(dataset.labels, staging / "labels.txt")
         _write_calibration(staging, dataset, spec.calibration)
         write_graph(staging / "model.onnx")
-        validation, test, difference = _predict(spec, dataset, staging / "model.onnx", reference)
-        decision = _decide(spec, validation)
+        engine = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
+        run = partial(_run, spec, dataset)
+        validation, test, difference = _predict(dataset, engine.run, reference, run)
+        decision, unknown = decide(spec, dataset, engine.run, validation, run)
         decision.write(staging / "decision.json")
-        evaluation = _evaluate(test, decision, dataset.labels)
+        evaluation = worth(decision, validation, test, dataset.labels, unknown=unknown)
         (staging / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
         plot_confusion(np.array(evaluation["confusion"]), dataset.labels, staging / "confusion_matrix.png")
         return Manifest.seal(
@@ -76,22 +81,34 @@ def write_bundle(
                 **difference,
                 "temperature": decision.temperature,
                 **{name: evaluation[name] for name in ("images", "top1", "macro_f1", "ece", "ece_uncalibrated")},
+                **_of_confidence(evaluation),
             },
         )
 
 
+def _of_confidence(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest records of it."""
+    found = {"ece_interval": evaluation["reliability"]["after"]["ece_interval"]}
+    if "unknown" in evaluation:
+        unknown = evaluation["unknown"]
+        found["unknown"] = {"score": unknown["score"], "unknown_rate": unknown["test"]["unknown_rate"]}
+    return found
+
+
+def _run(spec: Spec, dataset: Dataset, network: Network, images: Sequence[LabelledImage], what: str) -> Predictions:
+    options: dict[str, Any] = {"preprocess": spec.preprocess, "batch_size": spec.serving.max_batch_size}
+    return predict(network, dataset, images, what=what, **options)
+
+
 def _predict(
-    spec: Spec, dataset: Dataset, graph: Path, reference: Network | None
+    dataset: Dataset, network: Network, reference: Network | None, run: Predict
 ) -> tuple[Predictions, Predictions, dict[str, float]]:
     """The graph on the validation and the test split, and how far it is from `reference`."""
-    engine = Engine(graph, arithmetic="f32", threads=spec.serving.threads)
-    options: dict[str, Any] = {"preprocess": spec.preprocess, "batch_size": spec.serving.max_batch_size}
-    test = predict(engine.run, dataset, dataset.of("test"), what="test split, ONNX", **options)
+    test = run(network, dataset.of("test"), "test split, ONNX")
     difference = {}
     if reference is not None:
-        expected = predict(reference, dataset, dataset.of("test"), what="test split, torch", **options)
-        difference["max_logit_difference"] = _compare(test, expected)
-    validation = predict(engine.run, dataset, dataset.of("validation"), what="validation split", **options)
+        difference["max_logit_difference"] = _compare(test, run(reference, dataset.of("test"), "test split, torch"))
+    validation = run(network, dataset.of("validation"), "validation split")
     for predictions in (test, validation):
         _check_finite(predictions)
     return validation, test, difference
@@ -119,33 +136,6 @@ def _check_finite(predictions: Predictions) -> None:
             f"the network answers NaN or infinity for {len(rows)} of {len(finite_n)} images ({names}); look at its "
             "weights, and at preprocess.mean and preprocess.std"
         )
-
-
-def _decide(spec: Spec, validation: Predictions) -> Decision:
-    policy = spec.decision
-    return Decision.parse(
-        {
-            "task": spec.task,
-            "top_k": policy.top_k,
-            "temperature": fit_temperature(validation.logits_nc, validation.truth_n),
-            "unknown": None if policy.unknown_threshold is None else {"threshold": policy.unknown_threshold},
-        },
-        source="decision.json",
-    )
-
-
-def _evaluate(test: Predictions, decision: Decision, labels: tuple[str, ...]) -> dict[str, Any]:
-    """The test split as served, in FP32 by OpenVINO; `ece_uncalibrated` is the same at temperature 1."""
-    status_n = np.zeros(len(test.images), np.int32)
-    raw = Postprocessor({**decision.model_dump(), "temperature": 1.0}, labels).run(test.logits_nc, status_n)
-    answers = Postprocessor(decision.model_dump(), labels).run(test.logits_nc, status_n)
-    uncalibrated = evaluate(raw.probability_nc, test.truth_n, labels)["ece"]
-    return {
-        "split": "test",
-        "arithmetic": "f32",
-        "ece_uncalibrated": uncalibrated,
-        **evaluate(answers.probability_nc, test.truth_n, labels),
-    }
 
 
 def _write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration) -> None:

@@ -18,6 +18,7 @@ from slipway.contract import DataError, Manifest, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.files import complete_folder
+from slipway.evaluation.unknown import check_coverage
 from slipway.training.dataset import scan
 from slipway.training.loader import eval_loader, train_loader
 from slipway.training.network import Network, Training
@@ -37,6 +38,7 @@ def train(spec: Spec, out: Path) -> Manifest:
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
     dataset = scan(spec.data, task=spec.task)
+    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     network = Network(

@@ -27,6 +27,6 @@ class TritonPythonModel:
             for name in ("pixels_nchw", "image_status")
         )
         logits_nc, embedding_nd = self.engine.run(np.concatenate(pixels))
-        answers = self.postprocessor.run(logits_nc, np.concatenate(statuses)[:, 0])
+        answers = self.postprocessor.run(logits_nc, np.concatenate(statuses)[:, 0], embedding_nd)
         tensors = public_tensors(answers, bundle=self.bundle, embedding_nd=embedding_nd)
         return [response(request, tensors, rows) for request, rows in zip(requests, rows_of(pixels))]

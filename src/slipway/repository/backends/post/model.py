@@ -28,10 +28,10 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         logits_nc = pb_utils.get_input_tensor_by_name(request, "logits_nc").as_numpy()
         image_status = pb_utils.get_input_tensor_by_name(request, "image_status").as_numpy()
-        asked = request.requested_output_names()
+        handed_on = "EMBEDDING" in request.requested_output_names()
         embedding_nd = None
-        if "EMBEDDING" in asked:
+        if handed_on or self.postprocessor.needs_embedding:
             embedding_nd = pb_utils.get_input_tensor_by_name(request, "embedding_nd").as_numpy()
-        answers = self.postprocessor.run(logits_nc, image_status[:, 0])
-        tensors = public_tensors(answers, bundle=self.bundle, embedding_nd=embedding_nd)
+        answers = self.postprocessor.run(logits_nc, image_status[:, 0], embedding_nd)
+        tensors = public_tensors(answers, bundle=self.bundle, embedding_nd=embedding_nd if handed_on else None)
         return response(request, tensors, slice(None))

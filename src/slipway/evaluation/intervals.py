@@ -1,0 +1,24 @@
+"""Bounds of a share that was counted on a sample."""
+
+from scipy.stats import beta
+
+Interval = tuple[float, float]
+
+
+def share_interval(count: int, total: int, *, error: float) -> Interval:
+    """Exact bounds of a share, each wrong with probability `error` at most.
+
+    Source: Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
+    """
+    low = 0.0 if count == 0 else float(beta.ppf(error, count, total - count + 1))
+    high = 1.0 if count == total else float(beta.ppf(1 - error, count + 1, total - count))
+    return low, high
+
+
+def f1_interval(true_positives: int, positives_or_predicted: int, *, error: float) -> Interval:
+    """Exact bounds of F1, given how many images are of the class, are said to be, or both.
+
+    F1 = 2 J / (1 + J) grows with J, the share of true positives among those images, and J is a share like any other.
+    """
+    low, high = share_interval(true_positives, positives_or_predicted, error=error)
+    return 2 * low / (1 + low), 2 * high / (1 + high)

@@ -1,0 +1,83 @@
+"""Whether probabilities mean what they say: the calibration error with its interval, and the diagram behind it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.evaluation.intervals import share_interval
+
+ECE_BINS, RESAMPLES = 15, 1000
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+def predicted(probability_nc: npt.NDArray[np.float32]) -> Counts:
+    """The class of each row, or -1 where there is no answer (all zero): that is right about nothing."""
+    return np.where(probability_nc.any(axis=1), probability_nc.argmax(axis=1), -1)
+
+
+def expected_calibration_error(probability_nc: npt.NDArray[np.float32], truth_n: Counts) -> float:
+    """ECE over 15 bins of equal mass: the mean of |accuracy - confidence| over bins, weighted by their images.
+
+    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015; equal-mass bins
+    as in Nixon et al., "Measuring Calibration in Deep Learning", 2019.
+    """
+    confidence_n, correct_n, bins_of = _binning(probability_nc, truth_n)
+    once_n = np.ones(len(truth_n), np.int64)
+    return _error(correct_n - confidence_n, once_n, bins_of(once_n))
+
+
+def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts, *, seed: int = 0) -> dict[str, Any]:
+    """The ECE, its 95 % bootstrap interval (1,000 resamples of the images, percentiles), and every bin that is filled.
+
+    A resample has its own bins. Repeated images make bins noisier, so the interval errs upwards: it accuses a good
+    calibration sooner than it excuses a bad one. Source: Efron, "Bootstrap Methods", 1979.
+    """
+    confidence_n, correct_n, bins_of = _binning(probability_nc, truth_n)
+    images, gap_n = len(truth_n), correct_n - confidence_n
+    rng = np.random.default_rng(seed)
+    draws = (np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(RESAMPLES))
+    low, high = np.percentile([_error(gap_n, times_n, bins_of(times_n)) for times_n in draws], [2.5, 97.5])
+    once_n = np.ones(images, np.int64)
+    bin_n = bins_of(once_n)
+    return {
+        "ece": _error(gap_n, once_n, bin_n),
+        "ece_interval": (float(low), float(high)),
+        "bins": [_bin(confidence_n[bin_n == index], correct_n[bin_n == index]) for index in np.unique(bin_n)],
+    }
+
+
+def _binning(
+    probability_nc: npt.NDArray[np.float32], truth_n: Counts
+) -> tuple[Floats, Floats, Callable[[Counts], Counts]]:
+    """Confidence and 0 or 1, both by confidence, and the bin of each image when it counts so many times.
+
+    A bin is found by rank. Equal confidences share one, so that the order of the images does not matter.
+    """
+    confidence_n = probability_nc.max(axis=1).astype(np.float64)
+    order = np.argsort(confidence_n, kind="stable")
+    confidence_n, correct_n = confidence_n[order], (predicted(probability_nc) == truth_n)[order].astype(np.float64)
+    first_n = np.searchsorted(confidence_n, confidence_n)  # of those that are equal
+
+    def bins_of(times_n: Counts) -> Counts:
+        before_n: Counts = np.concatenate([[0], np.cumsum(times_n)])[first_n]
+        bin_n: Counts = np.minimum(before_n * ECE_BINS // times_n.sum(), ECE_BINS - 1)
+        return bin_n
+
+    return confidence_n, correct_n, bins_of
+
+
+def _error(gap_n: Floats, times_n: Counts, bin_n: Counts) -> float:
+    return float(np.abs(np.bincount(bin_n, gap_n * times_n)).sum() / times_n.sum())
+
+
+def _bin(confidence_n: Floats, correct_n: Floats) -> dict[str, Any]:
+    images, right = len(confidence_n), int(correct_n.sum())
+    return {
+        "images": images,
+        "confidence": float(confidence_n.mean()),
+        "accuracy": right / images,
+        "accuracy_interval": share_interval(right, images, error=0.025),
+    }

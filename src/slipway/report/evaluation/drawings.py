@@ -1,0 +1,140 @@
+"""Coordinates of the page's drawings. Every number in them stands beside them as text."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from slipway.report.evaluation.evidence import Answered, Coverage, Reliability
+
+SIDE = 100.0
+SHADES = 5
+MATRIX_CLASSES = 150
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From `low` to 1, in `SIDE` units of a drawing."""
+
+    low: float
+
+    @classmethod
+    def down_to(cls, values: Iterable[float]) -> "Axis":
+        """The shortest axis to 1 that holds the values and is 1, 2, 5, 10, 20, 50 or 100 % long."""
+        least = min([1.0, *values])
+        return cls(next(low for low in (0.99, 0.98, 0.95, 0.9, 0.8, 0.5, 0.0) if low <= least + 1e-12))
+
+    def at(self, value: float) -> float:
+        share = (value - self.low) / (1 - self.low)
+        return round(SIDE * min(max(share, 0.0), 1.0), 2)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        values = [self.low + (1 - self.low) * step / 4 for step in range(5)]
+        return [(self.at(value), f"{100 * value:g} %") for value in values]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Of a reliability diagram: a dot with a whisker, from the bottom left."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """Accuracy over confidence; on the diagonal they are equal."""
+
+    axis: Axis
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy over coverage, and where the threshold of `unknown` puts the classifier on it."""
+
+    axis: Axis
+    path: str
+    served: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Cells of a large confusion matrix, by shade from the lightest on, in class units."""
+
+    classes: int
+    left_out: int
+    paths: tuple[tuple[float, str], ...]
+    """Opacity, and one path of unit squares."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A class that is taken for another one."""
+
+    truth: str
+    label: str
+    images: int
+    share: float
+    """Of the images of the true class."""
+
+
+def diagrams(before: Reliability, after: Reliability) -> tuple[Diagram, Diagram]:
+    """Both on one axis."""
+    bins = (*before.bins, *after.bins)
+    axis = Axis.down_to([value for item in bins for value in (item.confidence, item.accuracy)])
+    most = max(item.images for item in bins)
+    first, second = (
+        tuple(
+            Point(
+                x=axis.at(item.confidence),
+                y=axis.at(item.accuracy),
+                low=axis.at(item.accuracy_interval[0]),
+                high=axis.at(item.accuracy_interval[1]),
+                radius=round(1.2 + 1.8 * math.sqrt(item.images / most), 2),
+            )
+            for item in reliability.bins
+        )
+        for reliability in (before, after)
+    )
+    return Diagram(axis, first), Diagram(axis, second)
+
+
+def curve(coverage: Coverage, served: Answered | None) -> Curve:
+    """Coverage on a whole axis, accuracy on one that shows something."""
+    axis = Axis.down_to(accuracy for _, accuracy in coverage.curve)
+    points = [f"{SIDE * share:.2f} {SIDE - axis.at(accuracy):.2f}" for share, accuracy in coverage.curve]
+    at = None
+    if served is not None and served.accuracy is not None:
+        at = round(SIDE * (1 - served.unknown_rate), 2), round(SIDE - axis.at(served.accuracy), 2)
+    return Curve(axis, "M" + "L".join(points), at)
+
+
+def matrix(confusion: Sequence[Sequence[int]]) -> Matrix:
+    """Each cell's share of its row; of more than `MATRIX_CLASSES` classes those with the most mistakes."""
+    mistakes = [sum(row) - row[number] for number, row in enumerate(confusion)]
+    worst = sorted(range(len(confusion)), key=lambda number: (-mistakes[number], number))[:MATRIX_CLASSES]
+    kept = sorted(worst)
+    squares: list[list[str]] = [[] for _ in range(SHADES)]
+    for y, row in enumerate(kept):
+        total = max(sum(confusion[row]), 1)
+        for x, column in enumerate(kept):
+            count = confusion[row][column]
+            if count:  # a lone mistake in a thousand is still seen
+                squares[min(int(SHADES * count / total), SHADES - 1)].append(f"M{x} {y}h1v1h-1z")
+    paths = tuple(((shade + 1) / SHADES, "".join(cells)) for shade, cells in enumerate(squares) if cells)
+    return Matrix(len(kept), len(confusion) - len(kept), paths)
+
+
+def confused_pairs(confusion: Sequence[Sequence[int]], labels: Sequence[str], *, most: int) -> list[Pair]:
+    """The most frequent mistakes, by images and then by their share of the true class."""
+    pairs = [
+        Pair(labels[truth], labels[label], count, count / sum(row))
+        for truth, row in enumerate(confusion)
+        for label, count in enumerate(row)
+        if count and truth != label
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.images, -pair.share, pair.truth, pair.label))[:most]

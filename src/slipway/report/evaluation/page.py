@@ -1,0 +1,66 @@
+"""A bundle and its evaluation to one self-contained HTML page."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from slipway.contract import Bundle
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
+from slipway.report.charts import Scale
+from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix
+from slipway.report.evaluation.evidence import Worth
+from slipway.report.page import POLICY
+from slipway.report.thumbnails import Thumbnails
+from slipway.report.wording import percent, points
+
+CLASSES_SHOWN, MISTAKES_SHOWN, PAIRS_SHOWN, TABLE_CLASSES = 100, 24, 20, 30
+SCORES = {
+    "max_probability": "best probability",
+    "energy": "energy of the logits",
+    "embedding": "distance to the class means",
+}
+KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "noise"}
+
+
+def render(bundle: Bundle, worth: Worth) -> str:
+    """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
+    environment = Environment(
+        loader=PackageLoader("slipway.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "interval": _interval}
+    return environment.get_template("evaluation.html").render(_context(bundle, worth))
+
+
+def _context(bundle: Bundle, worth: Worth) -> dict[str, Any]:
+    dataset = bundle.path / DATASET
+    thumbnails = Thumbnails(
+        Dataset.read(dataset) if dataset.is_file() else None, exif_orientation=bundle.preprocess.exif_orientation
+    )
+    classes = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0]))
+    before, after = diagrams(worth.reliability.before, worth.reliability.after)
+    return {
+        "policy": POLICY,
+        "bundle": bundle,
+        "worth": worth,
+        "scale": Scale(0.0, 1.0, 0.5),
+        "classes": classes[:CLASSES_SHOWN],
+        "before": before,
+        "after": after,
+        "curve": curve(worth.coverage, None if worth.unknown is None else worth.unknown.test),
+        "as_table": len(bundle.labels) <= TABLE_CLASSES,
+        "matrix": matrix(worth.confusion),
+        "pairs": confused_pairs(worth.confusion, bundle.labels, most=PAIRS_SHOWN),
+        "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in worth.mistakes[:MISTAKES_SHOWN]],
+        "scores": SCORES,
+        "kinds": KINDS,
+    }
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    """Of a share, in percent."""
+    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"

@@ -1,0 +1,82 @@
+"""The decision of a bundle: temperature, and what is `unknown`, fitted on the validation split."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from slipway.contract import Decision, Spec, SpecError, Unknown
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.decision import ClassMeans, Score
+from slipway.evaluation.confidence import fit_temperature
+from slipway.evaluation.foreign import KINDS, foreign_network
+from slipway.evaluation.predict import Network, Predictions
+from slipway.evaluation.unknown import MEANS_SIZE, best_score, compare_scores, evidence, fit_class_means, refit
+
+IMAGES_A_CLASS = 50
+"""Training images whose embeddings make a class's mean, at most."""
+Predict = Callable[[Network, Sequence[LabelledImage], str], Predictions]
+"""A network over images, with the name of the progress bar."""
+
+
+def decide(
+    spec: Spec, dataset: Dataset, network: Network, validation: Predictions, predict: Predict
+) -> tuple[Decision, dict[str, Any]]:
+    """The decision, and for `unknown` the evidence that its score was chosen by (empty without a policy).
+
+    Raises:
+        DataError: `decision.unknown` promises what the validation split cannot show.
+        SpecError: it asks for `embedding`, and the class means cannot be had.
+    """
+    policy = spec.decision
+    values = {
+        "task": spec.task,
+        "top_k": policy.top_k,
+        "temperature": fit_temperature(validation.logits_nc, validation.truth_n),
+        "unknown": None if policy.unknown_threshold is None else {"threshold": policy.unknown_threshold},
+    }
+    decision = Decision.parse(values, source="decision.json")
+    if policy.unknown is None:
+        return decision, {}
+    sample = predict(network, _some_of_each_class(dataset), "train split, class means")
+    means = fit_class_means(sample.embedding_nd, sample.truth_n, classes=len(dataset.labels))
+    foreign = {
+        kind: predict(foreign_network(network, kind), validation.images, f"validation split, {kind}") for kind in KINDS
+    }
+    options: dict[str, Any] = {"temperature": decision.temperature, "means": means}
+    compared = compare_scores(
+        evidence(validation.logits_nc, validation.embedding_nd, **options),
+        validation.truth_n,
+        {kind: evidence(seen.logits_nc, seen.embedding_nd, **options) for kind, seen in foreign.items()},
+    )
+    score = best_score(compared) if policy.unknown.score == "auto" else policy.unknown.score
+    decision = refit(
+        _with_score(decision, score, means),
+        policy.unknown,
+        logits_nc=validation.logits_nc,
+        embedding_nd=validation.embedding_nd,
+        truth_n=validation.truth_n,
+    )
+    return decision, {"policy": policy.unknown.model_dump(exclude_none=True), "scores": compared}
+
+
+def _with_score(decision: Decision, score: Score, means: ClassMeans | None) -> Decision:
+    if score == "embedding" and means is None:
+        raise SpecError(
+            "decision.unknown.score: embedding needs a mean of every class, and they are too many numbers for "
+            f"decision.json (over {MEANS_SIZE:,}), or all zero; write auto, energy or max_probability"
+        )
+    unknown = Unknown(score=score, threshold=0.0, class_means=means if score == "embedding" else None)
+    return decision.model_copy(update={"unknown": unknown})
+
+
+def _some_of_each_class(dataset: Dataset) -> list[LabelledImage]:
+    """Up to `IMAGES_A_CLASS` training images of each class, by a seeded draw."""
+    images, taken, chosen = dataset.of("train"), Counter[int](), []
+    for row in np.random.default_rng(0).permutation(len(images)):
+        image = images[row]
+        if taken[image.class_id] < IMAGES_A_CLASS:
+            taken[image.class_id] += 1
+            chosen.append(image)
+    return chosen
