@@ -13,6 +13,7 @@ import pytest
 from stub_process import stub_process
 
 from slipway.benchmark.generators import Generators, Target, choose_generators
+from slipway.benchmark.processes import give_way
 from slipway.contract import GateError, ServingError
 
 GATE = Path(__file__).parents[2] / "benchmarks" / "gate.py"
@@ -117,3 +118,19 @@ def test_so_many_generators_as_the_rate_needs_and_the_cores_allow(rate_per_s, co
     assert chosen == count
     assert f"{cores} cores" in reason
     assert ("a quarter" in reason) == shares
+
+
+def test_who_goes_first_does_and_what_gives_way_does() -> None:
+    """In a session of its own, whose turn is weighed against other sessions; else there is nothing to see."""
+    code = "from slipway.benchmark.processes import go_first; print(go_first(), flush=True); input()"
+    command = [sys.executable, "-P", "-c", code]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, start_new_session=True) as process:
+        group = Path(f"/proc/{process.pid}/autogroup")
+        goes_first = process.stdout.readline().strip() == "True"
+        if goes_first:
+            assert group.read_text().split()[-1] == "-10"
+        else:
+            assert not group.is_file() or os.geteuid() != 0
+        give_way(process.pid, nice=5)
+        assert not group.is_file() or group.read_text().split()[-1] == "5"
+        process.communicate("\n")
