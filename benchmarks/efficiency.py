@@ -55,13 +55,12 @@ def main(arguments: argparse.Namespace) -> None:
         for classifier, images in subjects(arguments, Path(folder)):
             work = Path(folder) / f"{classifier.name}-served"
             work.mkdir()
-            classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
-    result = {**provenance(), **vars(effort), "targets": TARGETS, "classifiers": classifiers}
-    for name, found in classifiers.items():
-        print("\n".join(summary(name, found, limit_ms=effort.limit_ms)))
-    if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"written to {arguments.output}")
+            found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
+            print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
+            result = {**provenance(), **vars(effort), "targets": TARGETS, "classifiers": classifiers}
+            if arguments.output:  # after each of them: what was measured stays
+                arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                print(f"written to {arguments.output}", flush=True)
     if arguments.json:
         print(json.dumps(result))
 

@@ -35,6 +35,8 @@ EPILOG = """examples:
 Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, DALI, OpenVINO
 on the INT8 graph; 32 answers must be those that Triton gives. `tutorial` has PIL and ONNX Runtime on the FP32 network.
 
+`pool` is no server: two worker processes that have the images already, which is what the work alone allows.
+
 1. Each stack searches its best batch (1, 2 or 4 waiting images): the same budget for each, ours too.
 2. In every round each climbs the same grid of rates in turns on the same arrivals, as benchmarks/efficiency.py has it:
    its capacity is the highest rate with P99 within the limit. Reported is the ratio, round by round.
@@ -80,7 +82,7 @@ class Stacks:
     """Starts each stack with the classifier, in a folder of its own."""
 
     def __init__(self, classifier: "Classifier", images: Sequence[bytes], folder: Path) -> None:
-        self.images = images
+        self.images, self.labels = images, classifier.bundle.labels
         self._classifier, self._folder, self._started = classifier, folder, 0
         files = self._files = folder / "files"
         files.mkdir()
@@ -92,10 +94,12 @@ class Stacks:
         (files / "arithmetic.txt").write_text(classifier.engine.settings.arithmetic)
 
     def start(self, name: str, *, max_batch: int) -> "AbstractContextManager[Side]":
-        from stacks import OURS, ours, peer
+        from stacks import OURS, POOL, ours, peer, pool
 
         self._started += 1
         work = self._folder / f"{name}-{self._started}"
+        if name == POOL:
+            return pool(self._classifier, self.images, workers=2, max_batch=max_batch)
         if name in OURS:
             return ours(name, self._classifier, self.images, workers=2, max_batch=max_batch, work=work)
         log = work.with_suffix(".log")
@@ -104,14 +108,14 @@ class Stacks:
 
 def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str]) -> dict[str, Any]:
     """What each stack holds and how long it takes, and what ours is of that; why a stack is missing."""
-    from stacks import OURS
+    from stacks import OURS, POOL
 
     from slipway.benchmark.tuning_climb import rate_at
 
     best: dict[str, int] = {}
     starts: dict[str, int] = {}
     failed: dict[str, str] = {}
-    for name in (*OURS, *peers):
+    for name in (*OURS, POOL, *peers):
         try:
             best[name], starts[name] = best_batch(stacks, bench, name)
         except Exception as error:  # a peer that cannot be made to run says why, and the others are measured
@@ -123,7 +127,7 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str]) -> dict[str, 
         sides = {name: stack.enter_context(stacks.start(name, max_batch=size)) for name, size in best.items()}
         for side in sides.values():
             side.freeze()
-        agreement = asyncio.run(same_answers(sides))
+        agreement = asyncio.run(same_answers(sides, stacks.labels))
         connects = {name: side.connect for name, side in sides.items()}
         light = light_load(bench, sides)
         rungs = bench.rounds(connects, starts)
@@ -151,7 +155,7 @@ def best_batch(stacks: Stacks, bench: "Bench", name: str) -> tuple[int, int]:
     return int(chosen.split(", ")[1]), rung
 
 
-async def same_answers(sides: "dict[str, Side]") -> dict[str, float]:
+async def same_answers(sides: "dict[str, Side]", labels: Sequence[str]) -> dict[str, float]:
     """The share of 32 images that each stack answers as Triton does.
 
     Raises:
@@ -160,19 +164,22 @@ async def same_answers(sides: "dict[str, Side]") -> dict[str, float]:
     from climbing import SETTLE_S
     from stacks import PEERS
 
-    from slipway.benchmark.server import Answer
+    from slipway.benchmark import pool
     from slipway.contract import GateError
 
-    found: dict[str, list[Answer | str]] = {}
+    found: dict[str, list[tuple[str, float]]] = {name: [] for name in sides}
     for name, side in sides.items():
         async with side.connect() as connection:
-            found[name] = [await connection.answer(image, deadline_s=SETTLE_S) for image in range(CHECKED_IMAGES)]
+            for image in range(CHECKED_IMAGES):
+                answer = await connection.answer(image, deadline_s=SETTLE_S)
+                if isinstance(answer, str):
+                    raise GateError(f"{name}, image {image}: {answer}")
+                label = labels[answer.class_id] if isinstance(answer, pool.Answer) else answer.label.decode()
+                found[name].append((label, answer.score))
     shares = {}
     for name, answers in found.items():
-        pairs = list(zip(answers, found[US], strict=True))
-        if wrong := next((answer for pair in pairs for answer in pair if isinstance(answer, str)), None):
-            raise GateError(f"{name}: {wrong}")
-        same = [one.label == other.label and abs(one.score - other.score) < SAME_SCORE for one, other in pairs]
+        pairs = zip(answers, found[US], strict=True)
+        same = [one[0] == other[0] and abs(one[1] - other[1]) < SAME_SCORE for one, other in pairs]
         shares[name] = sum(same) / len(same)
         if shares[name] < 1 and (name not in PEERS or PEERS[name].same_work):
             raise GateError(f"{name} answers {len(same) - sum(same)} of {len(same)} images unlike Triton")

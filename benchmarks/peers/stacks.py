@@ -18,8 +18,10 @@ from typing import Self
 import aiohttp
 import psutil
 from climbing import SETTLE_S
+from efficiency_sides import work_of
 from environments import python_of
 
+from slipway.benchmark.pool import Connection, Pool
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import Answer, Server
 from slipway.contract import GateError
@@ -72,6 +74,8 @@ PEERS = {
 }
 OURS = {"slipway_fused": "fused", "slipway_steps": "steps"}
 """By name: the layout."""
+POOL = "pool"
+"""No server: the workers of efficiency.py, which are what the work alone allows."""
 
 
 class Http:
@@ -112,15 +116,18 @@ class Http:
         return Answer(answer["label"].encode(), answer["score"], b"")
 
 
+Client = Http | Server | Connection
+
+
 @dataclass(frozen=True)
 class Side:
     """A stack that runs, frozen while it is not asked: another's idle processes take no time from who is measured."""
 
     pid: int
-    client: Callable[[], Http | Server]
+    client: Callable[[], Client]
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Http | Server]:
+    async def connect(self) -> AsyncIterator[Client]:
         self.thaw()
         try:
             async with self.client() as client:
@@ -165,7 +172,7 @@ def peer(
     command = [python_of(kind.environment), HERE / kind.script, *options]
     with log.open("wb") as file:
         process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, start_new_session=True)
-    client: Callable[[], Http | Server] = partial(Server, f"{HOST}:{port}", model="peer", images=images)
+    client: Callable[[], Client] = partial(Server, f"{HOST}:{port}", model="peer", images=images)
     if kind.path is not None:
         client = partial(Http, f"http://{HOST}:{port}{kind.path}", [kind.body(image) for image in images])
     side = Side(process.pid, client)
@@ -188,6 +195,19 @@ def ours(
     plan(contents([served], lane="cpu", multi={}), work).write()
     with serve(work, ports=Ports.free(), log=work.with_suffix(".log")) as server:
         side = Side(server.process.pid, partial(Server, server.grpc_url, model=classifier.name, images=images))
+        try:
+            yield side
+        finally:
+            side.thaw()
+
+
+@contextmanager
+def pool(classifier: Classifier, images: Sequence[bytes], *, workers: int, max_batch: int) -> Iterator[Side]:
+    """As many processes without a server."""
+    settings = {"instances": workers, "threads": 1, "preferred_batch_size": max_batch}
+    work = work_of(classifier, images, classifier.serving.model_copy(update=settings))
+    with Pool(work, workers=workers) as running:
+        side = Side(running.pid, running.connect)
         try:
             yield side
         finally:

@@ -114,7 +114,11 @@ def _efficiency(file: ResultFile, result: EfficiencyResult) -> Card:
 
 
 def _peers(file: ResultFile, result: PeersResult) -> Card:
-    others = {name: times for name, times in result.times_the_capacity.items() if not name.startswith("slipway")}
+    others = {
+        name: times
+        for name, times in result.times_the_capacity.items()
+        if name != "pool" and not name.startswith("slipway")
+    }
     nearest = min(others, key=lambda name: others[name].mean)
     headline = f"{others[nearest].mean:.2f} times the capacity of the best other stack, {nearest}"
     reason = ", ".join(
