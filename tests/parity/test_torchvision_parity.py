@@ -177,7 +177,7 @@ def test_the_training_loader_evaluation_and_serving_give_the_same_pixels_bit_for
 
 def eval_epochs(folder: Dataset) -> list[list[int]]:
     """Three epochs of one loader: the images' numbers, in the order they came."""
-    numbered = [image.model_copy(update={"class_id": number}) for number, image in enumerate(folder.images)]
+    numbered = [image.model_copy(update={"class_ids": (number,)}) for number, image in enumerate(folder.images)]
     loader = eval_loader(folder, numbered, preprocess=preprocess(), recipe=Recipe(batch_size=4), threads=2)
     return [[number for batch in loader for number in batch[0]["class_id"].tolist()] for _ in range(3)]
 

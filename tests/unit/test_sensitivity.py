@@ -69,7 +69,7 @@ def with_truth_of_fp32(bundle: Bundle) -> Bundle:
     answers_n = logits_nc.argmax(axis=1)
     assert len(set(answers_n[sure].tolist())) == 3
     dataset = Dataset.read(bundle.path / "dataset.json")
-    images = [dataset.images[index].model_copy(update={"class_id": int(answers_n[index])}) for index in sure]
+    images = [dataset.images[index].model_copy(update={"class_ids": (int(answers_n[index]),)}) for index in sure]
     assert len(images) == SURE
     dataset.model_copy(update={"images": tuple(images)}).write(bundle.path / "dataset.json")
     return reseal(bundle)
