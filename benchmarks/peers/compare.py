@@ -37,7 +37,7 @@ on the INT8 graph; 32 answers must be those that Triton gives. `tutorial` has PI
 
 `pool` is no server: two worker processes that have the images already, which is what the work alone allows.
 
-1. Each stack searches its best batch (1, 2 or 4 waiting images): the same budget for each, ours too.
+1. Each stack searches its best batch (--batches, of waiting images): the same budget for each, ours too.
 2. In every round each climbs the same grid of rates in turns on the same arrivals, as benchmarks/efficiency.py has it:
    its capacity is the highest rate with P99 within the limit. Reported is the ratio, round by round.
 3. In every round each is asked 20 images/s on the same arrivals: P50 and P99 of a light load.
@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
             random_classifier, what=BACKBONE, backbone=BACKBONE, folder=folder / BACKBONE, images=IMAGES
         )
         stacks = Stacks(open_classifier(made), load_images(made / "images", seed=effort.seed), folder)
-        found = compared(stacks, bench, arguments.peers)
+        found = compared(stacks, bench, arguments.peers, batches=arguments.batches)
     result = {**provenance(arguments.peers), **vars(effort), "backbone": BACKBONE, **found, "blocks": bench.blocks}
     print("\n".join(summary(result)))
     if arguments.output:
@@ -106,7 +106,7 @@ class Stacks:
         return peer(name, self.images, self._files, workers=2, max_batch=max_batch, log=log)
 
 
-def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str]) -> dict[str, Any]:
+def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: Sequence[int]) -> dict[str, Any]:
     """What each stack holds and how long it takes, and what ours is of that; why a stack is missing."""
     from stacks import OURS, POOL
 
@@ -117,7 +117,7 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str]) -> dict[str, 
     failed: dict[str, str] = {}
     for name in (*OURS, POOL, *peers):
         try:
-            best[name], starts[name] = best_batch(stacks, bench, name)
+            best[name], starts[name] = best_batch(stacks, bench, name, batches)
         except Exception as error:  # a peer that cannot be made to run says why, and the others are measured
             if name in OURS:
                 raise
@@ -132,6 +132,7 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str]) -> dict[str, 
         light = light_load(bench, sides)
         rungs = bench.rounds(connects, starts)
     return {
+        "batches_tried": list(batches),
         "batches": best,
         "left_out": failed,
         "same_answers": agreement,
@@ -141,11 +142,11 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str]) -> dict[str, 
     }
 
 
-def best_batch(stacks: Stacks, bench: "Bench", name: str) -> tuple[int, int]:
+def best_batch(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[int]) -> tuple[int, int]:
     """The batch with which the stack holds the highest rate, and the rung to begin with."""
     from slipway.benchmark.tuning_climb import rate_at
 
-    sizes = BATCHES if name != "tutorial" else BATCHES[:1]  # it takes one image at a time
+    sizes = batches if name != "tutorial" else (1,)  # it takes one image at a time
     with ExitStack() as stack:
         sides = {f"{name}, {size}": stack.enter_context(stacks.start(name, max_batch=size)) for size in sizes}
         for side in sides.values():
@@ -265,6 +266,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
     add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
+    add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched for each stack (1 2 4)")
     add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
     add("--rounds", type=int, metavar="N", help="(default: 5)")
     add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 400)")

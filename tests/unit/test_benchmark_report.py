@@ -77,7 +77,7 @@ def test_any_subset_of_files_makes_a_page_of_its_parts(paths: dict[str, Path], k
     assert links == sections
 
 
-@pytest.mark.parametrize("name", ["layouts", "robustness", "verdict"])
+@pytest.mark.parametrize("name", ["layouts", "peers", "perf_analyzer", "robustness", "verdict"])
 def test_the_published_results_can_be_shown(name: str) -> None:
     path = RESULTS / f"{name}.json"
     if not path.is_file():
