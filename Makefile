@@ -42,7 +42,7 @@ soak: setup ## 200,000 damaged images against the real server: nothing lost, not
 verdict: setup ## how often the latency verdict errs, by simulation (a minute)
 	$(BIN)/python benchmarks/verdict.py
 
-bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps, layouts and a report, in RUN/bench (15 minutes)
+bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps, layouts and a report, in RUN/bench (8 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
 
 efficiency: setup ## what Triton holds of a pool of workers without a server (about 20 minutes)
