@@ -21,8 +21,8 @@ EPILOG = """examples:
   make bench                                                      digits of `make demo`, into runs/digits/bench
   benchmarks/bench.py runs/pets --images data/pets/test           a classifier of your own
 
-Served as its fleet says (one with three steps, as `assemble` has it by default), nothing else running: about 8
-minutes on two cores. Longer, and by themselves: make efficiency, make peers, benchmarks/robustness.py."""
+Served as its spec says (three steps, where it says nothing), with nothing else running: about 8 minutes on two
+cores. Longer, and by themselves: make efficiency, make peers, benchmarks/robustness.py."""
 
 
 def main(arguments: argparse.Namespace) -> None:
