@@ -188,7 +188,7 @@ async def same_answers(sides: "dict[str, Side]", labels: Sequence[str]) -> dict[
 
 
 def light_load(bench: "Bench", sides: "dict[str, Side]") -> dict[str, Any]:
-    """P50 and P99 of each stack at 20 images/s, and ours over its, round by round."""
+    """P50 and P99 of each stack at 20 images/s, and as a multiple of ours, round by round."""
     import numpy as np
     from climbing import offered
     from tqdm import tqdm
