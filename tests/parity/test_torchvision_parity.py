@@ -20,7 +20,7 @@ from torchvision import transforms
 from slipway.contract import Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import sha256_bytes
-from slipway.contract.spec import Recipe
+from slipway.contract.recipe import Recipe
 from slipway.evaluation.predict import predict
 from slipway.steps.preprocess_dali import Preprocessor
 from slipway.training.loader import eval_loader, train_loader

@@ -10,7 +10,7 @@ from PIL import Image
 from slipway.contract import Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import sha256_bytes
-from slipway.contract.spec import Recipe
+from slipway.contract.recipe import Recipe
 from slipway.steps import guard
 from slipway.steps.preprocess_dali import Preprocessor
 from slipway.training.loader import eval_loader

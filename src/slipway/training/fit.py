@@ -21,7 +21,8 @@ from slipway.contract.files import complete_folder
 from slipway.evaluation.unknown import check_coverage
 from slipway.training.dataset import scan
 from slipway.training.loader import eval_loader, train_loader
-from slipway.training.network import Network, Training
+from slipway.training.module import Training
+from slipway.training.network import Network
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 

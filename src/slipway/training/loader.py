@@ -8,7 +8,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 
 from slipway.contract import Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.spec import Recipe
+from slipway.contract.recipe import Recipe
 from slipway.steps.dali_graph import INTERPOLATION, decode, fit, normalize
 
 
