@@ -72,7 +72,12 @@ class Bench:
         return chosen, total[chosen] // SEARCH_ROUNDS
 
     def rounds(self, sides: Mapping[str, Connect], starts: Mapping[str, int]) -> Rungs:
-        """The highest rung that each side holds in every round, NONE where it holds not even the lowest rate."""
+        """The highest rung that each side holds in every round, NONE where it holds not even the lowest rate.
+
+        A round that is not counted comes first: `starts` may be some minutes old, and a side that begins far below what
+        it holds now would climb alone.
+        """
+        (starts,) = climb_rounds(starts, partial(self._held, sides, "pilot"), rounds=1)
         rungs: Rungs = {side: [] for side in sides}
         held = partial(self._held, sides, "round")
         for number, ends in enumerate(climb_rounds(starts, held, rounds=self.effort.rounds), start=1):

@@ -33,7 +33,7 @@ size of batch that suits it best.
 
 In every round each side climbs the same grid of rates (10 % from one to the next), in turns, on the same seeded Poisson
 arrivals. It holds a rate where at most one request in a hundred takes over 50 ms and 99 % of the rate is achieved. Its
-capacity is the highest rate that it holds. The client shares the cores, and goes before all three; speaking gRPC it
+capacity is the highest rate that it holds. The client shares the cores, and goes before all three; speaking HTTP it
 costs more than a pipe does, which is a part of what serving costs.
 
 Then an image's time is taken apart, asked one by one. Without --run: networks with random weights in INT8, 224 pixels,

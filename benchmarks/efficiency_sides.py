@@ -13,7 +13,7 @@ from climbing import SETTLE_S
 from slipway.benchmark.figures import step_time
 from slipway.benchmark.pool import Answer, Connection, Pool, Work
 from slipway.benchmark.processes import give_way
-from slipway.benchmark.server import Server
+from slipway.benchmark.server import HttpServer, Server
 from slipway.contract import GateError
 from slipway.contract.spec import Serving
 from slipway.repository import Classifier
@@ -65,7 +65,8 @@ def all_sides(
                 log = folder.with_suffix(".log")
                 server = stack.enter_context(serve(folder, ports=Ports.free(), log=log))
                 give_way(server.process.pid)
-                sides[layout][name] = Side(partial(Server, server.grpc_url, model=classifier.name, images=images))
+                connect = partial(HttpServer, server.grpc_url, http_url=server.http_url, model=classifier.name)
+                sides[layout][name] = Side(partial(connect, images=images))
         yield sides
 
 

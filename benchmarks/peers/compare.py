@@ -27,7 +27,7 @@ BACKBONE, IMAGES, BATCHES = "mobilenetv3_large_100", 256, (1, 2, 4)
 US = "slipway_fused"
 CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
 LIGHT_PER_S = 20.0
-LIBRARIES = ("aiohttp", "hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
   benchmarks/peers/compare.py --output benchmarks/results/peers.json      under an hour on two quiet cores, by estimate
   benchmarks/peers/compare.py --peers fastapi litserve --quick            two of them, fewer and shorter rounds

@@ -14,16 +14,17 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
-import aiohttp
 import psutil
 from climbing import SETTLE_S
 from efficiency_sides import work_of
 from environments import python_of
 
+from slipway.benchmark.http_client import HttpClient, message
 from slipway.benchmark.pool import Connection, Pool
 from slipway.benchmark.processes import give_way
-from slipway.benchmark.server import Answer, Server
+from slipway.benchmark.server import Answer, HttpServer, Server
 from slipway.contract import GateError
 from slipway.repository import Classifier
 from slipway.repository.contents import contents
@@ -72,27 +73,26 @@ PEERS = {
     "bentoml": Peer("bentoml_server.py", "bentoml"),
     "tutorial": Peer("tutorial_server.py", "fastapi", body=partial(form, field="file"), same_work=False),
 }
-OURS = {"slipway_fused": "fused", "slipway_steps": "steps"}
-"""By name: the layout."""
+OURS = {"slipway_fused": "fused", "slipway_steps": "steps", "slipway_fused_grpc": "fused"}
+"""By name: the layout. Asked over HTTP as most peers are, or over gRPC as MLServer is: in Python the clients differ."""
 POOL = "pool"
 """No server: the workers of efficiency.py, which are what the work alone allows."""
 
 
 class Http:
-    """Connections to a peer, as many as are needed. Use as `async with`; asks as `slipway.benchmark.server.Server`."""
+    """A peer over HTTP. Use as `async with`; asks as `slipway.benchmark.server.Server`."""
 
     def __init__(self, url: str, bodies: Sequence[Body]) -> None:
-        self._url, self._bodies = url, bodies
+        self._messages = [message(url, body, headers) for body, headers in bodies]
+        self._client = HttpClient(urlsplit(url).netloc)
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.close()
+        await self._client.__aexit__(kind, error, trace)
 
     async def ask(self, image: int, *, deadline_s: float) -> str | None:
         """Have one image answered. Returns None for a right answer, else why it was none."""
@@ -100,16 +100,14 @@ class Http:
         return answer if isinstance(answer, str) else None
 
     async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
-        body, headers = self._bodies[image]
         try:
-            async with asyncio.timeout(deadline_s), self._session.post(self._url, data=body, headers=headers) as reply:
-                text = await reply.read()
+            status, _, text = await self._client.post(self._messages[image], deadline_s=deadline_s)
         except TimeoutError:
             return "timed out"
-        except aiohttp.ClientError as error:
+        except OSError as error:
             return f"error {type(error).__name__}"
-        if reply.status != 200:
-            return f"error {reply.status}"
+        if status != 200:
+            return f"error {status}"
         answer = json.loads(text)
         if answer["status"]:
             return f"STATUS {answer['status']}"
@@ -194,7 +192,10 @@ def ours(
     # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
     plan(contents([served], lane="cpu", multi={}), work).write()
     with serve(work, ports=Ports.free(), log=work.with_suffix(".log")) as server:
-        side = Side(server.process.pid, partial(Server, server.grpc_url, model=classifier.name, images=images))
+        connect: Callable[..., Client] = partial(HttpServer, http_url=server.http_url)
+        if name.endswith("_grpc"):
+            connect = Server
+        side = Side(server.process.pid, partial(connect, server.grpc_url, model=classifier.name, images=images))
         try:
             yield side
         finally:

@@ -64,7 +64,7 @@ def test_what_is_no_answer_is_not_taken_for_a_quick_one() -> None:
         async with Http("http://127.0.0.1:9/classify", [raw(b"image")]) as connection:
             return await connection.answer(0, deadline_s=1)
 
-    assert asyncio.run(nobody()).startswith("error Client")
+    assert asyncio.run(nobody()).startswith("error Connection")
 
 
 def test_a_form_holds_the_image_as_it_is() -> None:

@@ -1,15 +1,18 @@
 """The server under test: one request, and what the server says of its own time, over gRPC."""
 
 import asyncio
+import json
 import socket
+import struct
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from slipway.benchmark.http_client import HttpClient, message
 from slipway.contract.errors import MissingDependencyError, ServingError
 
 try:
@@ -24,6 +27,7 @@ FIRST_ANSWER_DEADLINE_S = 60.0
 """A first request may load libraries and compile."""
 _REFUSALS = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 _OUTPUTS = ("LABEL", "SCORE", "STATUS", "BUNDLE")
+_HEADER_LENGTH = "Inference-Header-Content-Length"
 _DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
@@ -157,6 +161,68 @@ class Server:
             return await call
         except InferenceServerException as error:
             raise ServingError(f"{self.url}, model {self.model!r}: {error.message()}") from None
+
+
+class HttpServer(Server):
+    """The same, but images go over HTTP with the binary extension of the V2 protocol; the counters stay with gRPC.
+
+    Args:
+        http_url: `host:port` of HTTP.
+    """
+
+    def __init__(self, url: str, *, http_url: str, model: str, images: Sequence[bytes]) -> None:
+        super().__init__(url, model=model, images=images[:1])
+        address = f"http://{http_url}/v2/models/{model}/infer"
+        self._messages = [_http_message(address, image) for image in images]
+        self._http = HttpClient(http_url)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+        await super().__aexit__(kind, error, trace)
+
+    async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
+        try:
+            status, headers, body = await self._http.post(self._messages[image], deadline_s=deadline_s)
+        except TimeoutError:
+            return "timed out"
+        except OSError as error:
+            return f"error {type(error).__name__}"
+        if status != 200:
+            return "rejected" if status == 503 else f"error {status}"
+        tensors = _http_tensors(headers, body)
+        (refused,) = struct.unpack("<i", tensors["STATUS"])
+        if refused:
+            return f"STATUS {refused}"
+        (score,) = struct.unpack_from("<f", tensors["SCORE"])
+        return Answer(_first_text(tensors["LABEL"]), score, _first_text(tensors["BUNDLE"]))
+
+
+def _http_message(address: str, image: bytes) -> bytes:
+    tensor = struct.pack("<I", len(image)) + image
+    size = {"binary_data_size": len(tensor)}
+    asked = {
+        "inputs": [{"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "parameters": size}],
+        "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in _OUTPUTS],
+    }
+    head = json.dumps(asked).encode()
+    return message(address, head + tensor, {_HEADER_LENGTH: str(len(head))})
+
+
+def _http_tensors(headers: Mapping[str, str], body: bytes) -> dict[str, bytes]:
+    begin = int(headers[_HEADER_LENGTH.lower()])
+    tensors = {}
+    for output in json.loads(body[:begin])["outputs"]:
+        end = begin + int(output["parameters"]["binary_data_size"])
+        tensors[output["name"]] = body[begin:end]
+        begin = end
+    return tensors
+
+
+def _first_text(tensor: bytes) -> bytes:
+    (length,) = struct.unpack_from("<I", tensor)
+    return tensor[4 : 4 + length]
 
 
 def _counters(versions: Sequence[Any]) -> StepCounters:
