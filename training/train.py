@@ -32,8 +32,8 @@ when it is interrupted:
   same weights as a run that was never stopped; it may be given from the start. Another spec or other images are an
   error that says what differs. When training ends the folder is removed.
 
-what is written: model.safetensors (of the best epoch), spec.json, dataset.json (the split), history.json (a row an epoch:
-phase, learning rates, losses, top-1, macro-F1) and manifest.json."""
+what is written: model.safetensors (of the best epoch), spec.json, dataset.json (the split), history.json (a row an
+epoch: phase, learning rates, losses, top-1, macro-F1) and manifest.json."""
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -14,8 +14,8 @@ from slipway.training.resume import Unfinished
 MODES = {"val_loss": "min", "val_macro_f1": "max"}
 
 
-def make(recipe: Recipe, unfinished: Unfinished) -> tuple[list[Any], ModelCheckpoint]:
-    """Lightning's callbacks for a recipe, and the one of them that knows the best epoch."""
+def make(recipe: Recipe, unfinished: Unfinished) -> list[Any]:
+    """Lightning's callbacks for a recipe; the checkpoints are written to `unfinished`."""
     monitor = {"monitor": f"best_{recipe.monitor}", "mode": MODES[recipe.monitor]}
     # In place, and not under a new name each time: a run that was killed between the two files writes the same again.
     files: dict[str, Any] = {"dirpath": unfinished.folder, "enable_version_counter": False}
@@ -23,7 +23,7 @@ def make(recipe: Recipe, unfinished: Unfinished) -> tuple[list[Any], ModelCheckp
     last = ModelCheckpoint(filename=unfinished.last.stem, save_on_train_epoch_end=True, **files)
     stop = _StopAfterLastPhase(recipe, patience=recipe.patience_epochs, **monitor)
     average = [] if recipe.ema_decay is None else [WeightAveraging(multi_avg_fn=moving_average(recipe.ema_decay))]
-    return [stop, *average, best, last], best
+    return [stop, *average, best, last]
 
 
 class _StopAfterLastPhase(EarlyStopping):  # type: ignore[misc]

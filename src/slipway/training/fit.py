@@ -30,14 +30,15 @@ from slipway.training.resume import Unfinished
 from slipway.training.weights import start
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
+WEIGHTS = "model.safetensors"
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours to Lightning's
 
 
 def train(spec: Spec, out: Path, *, resume: bool = False) -> Manifest:
     """Train `spec` and write the checkpoint folder `out`, whole or not at all.
 
-    A run that ends before its last epoch leaves `<out>.resume`; `resume` goes on with it, or begins where there is none,
-    and ends in the same weights and history as a run that was never stopped.
+    A run that ends before its last epoch leaves `<out>.resume`. `resume` goes on with it, or begins where there is
+    none, and ends in the same weights and history as a run that was never stopped.
 
     Raises:
         DataError: the images cannot be used.
@@ -61,30 +62,41 @@ def train(spec: Spec, out: Path, *, resume: bool = False) -> Manifest:
         unfinished = Unfinished(out)
         checkpoint = unfinished.begin(spec, dataset, start=origin, resume=resume)
         history, best = _fit(network, dataset, spec, unfinished, checkpoint)
-        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, staging / "model.safetensors")
-        spec.write(staging / "spec.json")
-        dataset.write(staging / DATASET)
-        (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
-        manifest = Manifest.seal(
-            staging,
-            kind="checkpoint",
-            name=spec.name,
-            inputs={} if spec.backbone.weights is None else {"weights": sha256_file(Path(spec.backbone.weights))},
-            libraries=LIBRARIES,
-            seed=spec.recipe.seed,
-            measured={
-                "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
-                "epochs": len(history),
-                **best,
-                "weights": origin,
-                "chosen": reasons,
-                "resumed": checkpoint is not None,
-                "train_s": round(time.monotonic() - started, 1),
-            },
-        )
+        measured = {
+            "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
+            "epochs": len(history),
+            **best,
+            "weights": origin,
+            "chosen": reasons,
+            "resumed": checkpoint is not None,
+            "train_s": round(time.monotonic() - started, 1),
+        }
+        manifest = _write(staging, network, spec, dataset, history, measured)
     unfinished.remove()
     return manifest
+
+
+def _write(
+    staging: Path,
+    network: Network,
+    spec: Spec,
+    dataset: Dataset,
+    history: list[dict[str, Any]],
+    measured: dict[str, Any],
+) -> Manifest:
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
+    spec.write(staging / "spec.json")
+    dataset.write(staging / DATASET)
+    (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    return Manifest.seal(
+        staging,
+        kind="checkpoint",
+        name=spec.name,
+        inputs={} if spec.backbone.weights is None else {"weights": sha256_file(Path(spec.backbone.weights))},
+        libraries=LIBRARIES,
+        seed=spec.recipe.seed,
+        measured=measured,
+    )
 
 
 def _check_precision(recipe: Recipe) -> None:
@@ -126,7 +138,7 @@ def _fit(
     options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2}
     state = None if checkpoint is None else bytes(unfinished.read(checkpoint)["slipway"]["loader"][0].numpy())
     module = Training(network, recipe=recipe, classes=len(dataset.labels), steps_per_epoch=steps)
-    callbacks, best = make(recipe, unfinished)
+    callbacks = make(recipe, unfinished)
     with warnings.catch_warnings():
         # Lightning advises DataLoader workers; the loader here is DALI. It finds the folder to resume in not empty.
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
@@ -151,9 +163,10 @@ def _fit(
             if unfinished.last.is_file():
                 print(f"\n{unfinished.folder}: {len(module.history)} epochs; go on with --resume", file=sys.stderr)
             raise KeyboardInterrupt
-    module.load_state_dict(unfinished.read(unfinished.best)["state_dict"])
+    best = unfinished.read(unfinished.best)
+    module.load_state_dict(best["state_dict"])
     network.eval()
-    return module.history, _best_row(module.history, unfinished.read(unfinished.best)["epoch"])
+    return module.history, _best_row(module.history, best["epoch"])
 
 
 def _trainer(recipe: Recipe, callbacks: list[Callback], folder: Path) -> lightning.Trainer:

@@ -46,7 +46,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
     def on_train_epoch_start(self) -> None:
         phase = self.phases.enter(self.current_epoch)
         if phase != self.phase:
-            print(f"epoch {self.current_epoch}: {phase} learns", flush=True)
+            print(f"epoch {self.current_epoch} on: {phase} learning", flush=True)
         self.phase = phase
 
     def training_step(self, batch: list[dict[str, torch.Tensor]], _: int) -> torch.Tensor:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from slipway.contract import Spec, SpecError
-from slipway.contract.dataset import Dataset
 from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
 from slipway.contract.manifest import versions
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130")

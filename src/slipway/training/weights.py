@@ -127,7 +127,7 @@ def _faults(expected: Weights, given: Weights) -> str:
 
 
 def _shapes(weights: Weights) -> str:
-    shapes = ["×".join(map(str, tensor.shape)) for tensor in weights.values() if tensor.ndim > 1]
+    shapes = ["x".join(map(str, tensor.shape)) for tensor in weights.values() if tensor.ndim > 1]
     return " and ".join(shapes) or "none"
 
 
