@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A new task from few images: fine-tuning in phases from the digits' backbone, beside other ways to train.
 
-The task is odd or even, from 60 images, six of each digit. The backbone comes from the demo's digits, which had ten classes
-and 1,078 images; the test split is the one that it has never seen either. All ways have the same images, epochs and
-augmentation; three seeds draw the images, the head and the order. About five minutes on two cores.
+The task is odd or even, from 60 images, six of each digit. The backbone comes from the demo's digits, which had ten
+classes and 1,078 images; the test split is the one that it has never seen either. All ways have the same images, epochs
+and augmentation; three seeds draw the images, the head and the order. About five minutes on two cores.
 """
 
 import json

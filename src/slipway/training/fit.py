@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import signal
 import sys
 import time
 import warnings
@@ -61,7 +62,10 @@ def train(spec: Spec, out: Path, *, resume: bool = False) -> Manifest:
     with complete_folder(out) as staging:
         unfinished = Unfinished(out)
         checkpoint = unfinished.begin(spec, dataset, start=origin, resume=resume)
-        history, best = _fit(network, dataset, spec, unfinished, checkpoint)
+        try:
+            history, best = _fit(network, dataset, spec, unfinished, checkpoint)
+        finally:
+            unfinished.remove_if_empty()
         measured = {
             "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
             "epochs": len(history),
@@ -71,7 +75,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False) -> Manifest:
             "resumed": checkpoint is not None,
             "train_s": round(time.monotonic() - started, 1),
         }
-        manifest = _write(staging, network, spec, dataset, history, measured)
+        manifest = _write(staging, network, spec=spec, dataset=dataset, history=history, measured=measured)
     unfinished.remove()
     return manifest
 
@@ -79,6 +83,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False) -> Manifest:
 def _write(
     staging: Path,
     network: Network,
+    *,
     spec: Spec,
     dataset: Dataset,
     history: list[dict[str, Any]],
@@ -144,6 +149,7 @@ def _fit(
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = _trainer(recipe, callbacks, unfinished.folder)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(
                 module,
@@ -157,12 +163,11 @@ def _fit(
             if refused is None:
                 raise
             raise DataError(f"{refused[1]}: the decoder refuses this image; repair or remove it") from error
-        finally:
-            unfinished.remove_if_empty()
-        if trainer.interrupted:  # Lightning swallows Ctrl-C; a half-trained checkpoint is not a result
+        except SystemExit:  # Lightning's answer to Ctrl-C, which it ignores from there on
+            signal.signal(signal.SIGINT, on_ctrl_c)
             if unfinished.last.is_file():
                 print(f"\n{unfinished.folder}: {len(module.history)} epochs; go on with --resume", file=sys.stderr)
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt from None
     best = unfinished.read(unfinished.best)
     module.load_state_dict(best["state_dict"])
     network.eval()
