@@ -57,8 +57,9 @@ def test_what_was_given_stays_and_is_said() -> None:
     )
     assert spec.backbone.name == "resnet10t"
     assert spec.recipe.epochs == 7
+    assert resolve(make({"preset": "auto", "epochs": 90}), images(300))[0].recipe.freeze_epochs == 90
     assert spec.recipe.head.kind == "mlp"
-    assert spec.recipe.freeze_epochs == 5
+    assert (spec.recipe.freeze_epochs, spec.recipe.unfreeze_epochs) == (1, 2), "in the proportions of 30 epochs"
     assert reasons[-1] == "recipe: epochs, head as the spec says"
     assert not any("backbone:" in reason for reason in reasons)
 
@@ -118,7 +119,7 @@ def test_the_checkpoint_has_the_resolved_recipe_and_its_spec_trains_the_same(tmp
         chosen = train(make_spec(data, weights=weights, preset="auto", epochs=1), tmp_path / "first")
         spec = Spec.read(tmp_path / "first/spec.json")
         assert spec.recipe.preset is None
-        assert spec.recipe.freeze_epochs == 30, "72 images: the backbone stays as it is"
+        assert spec.recipe.freeze_epochs == spec.recipe.epochs == 1, "72 images: the backbone stays as it is"
         assert "the head alone learns, for 72 images are under 1,000" in chosen.measured["chosen"][0]
         again = train(spec, tmp_path / "again")
     assert again.measured["chosen"] == []

@@ -11,7 +11,7 @@ from slipway.contract.recipe import AUTO, Recipe
 
 LARGEST_BATCH, STEPS_AN_EPOCH = 64, 16
 EPOCHS, LONGER = 30, 60
-FREEZE_EPOCHS, UNFREEZE_EPOCHS = 5, 10
+WARMUP, FREEZE, UNFREEZE = 10, 6, 3  # the epochs divided by it: 3, 5 and 10 of 30
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ def resolve(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
     if spec.recipe.preset is not None:
         given = values.pop("recipe")
         given.pop("preset")
-        chosen, why = _recipe(images, train_images=len(dataset.of("train")), learned=spec.backbone.pretrained)
+        epochs = given.get("epochs", LONGER if images >= FULL_FROM else EPOCHS)
+        train_images = len(dataset.of("train"))
+        chosen, why = _recipe(images, train_images, epochs=epochs, learned=spec.backbone.pretrained)
         kept = [name for name in given if name in chosen]
         values["recipe"] = {**Recipe().model_dump(), **chosen, **given}
         reasons.append(f"recipe: {why}")
@@ -63,16 +65,15 @@ def resolve(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
     return Spec.parse(values, source="the spec with what auto chose"), reasons
 
 
-def _recipe(images: int, *, train_images: int, learned: bool) -> tuple[dict[str, Any], str]:
-    """The fields that auto sets, and why these."""
-    epochs = LONGER if images >= FULL_FROM else EPOCHS
+def _recipe(images: int, train_images: int, *, epochs: int, learned: bool) -> tuple[dict[str, Any], str]:
+    """The fields that auto sets, and why these; `learned` says that the backbone does not start at random."""
     chosen: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": _batch_size(train_images),
         "optimizer": "adamw",
         "learning_rate": 1e-3,
         "weight_decay": 0.01,
-        "warmup_epochs": epochs // 10,
+        "warmup_epochs": epochs // WARMUP,
         "gradient_clip": 1.0,
         "label_smoothing": 0.1,
         "head": {"kind": "linear", "dropout": 0.3},
@@ -90,7 +91,7 @@ def _recipe(images: int, *, train_images: int, learned: bool) -> tuple[dict[str,
         chosen["freeze_epochs"] = epochs
         return chosen, f"the head alone learns, for {images:,} images are under {FROZEN_BELOW:,}"
     if images < FULL_FROM:
-        chosen |= {"freeze_epochs": FREEZE_EPOCHS, "unfreeze_epochs": UNFREEZE_EPOCHS}
+        chosen |= {"freeze_epochs": epochs // FREEZE, "unfreeze_epochs": epochs // UNFREEZE}
         return chosen, (
             f"the head learns first and the backbone joins from the top, for {images:,} images are "
             f"{FROZEN_BELOW:,} or more and under {FULL_FROM:,}"
