@@ -1,6 +1,6 @@
 """What stands around the epochs: early stopping, the best and the last checkpoint, averaged weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,8 +44,10 @@ def moving_average(decay: float) -> Any:
     As TensorFlow's `ExponentialMovingAverage` does it. Without, a run of some hundred steps is averaged with its start.
     """
 
+    average: Callable[[float], Any] = get_ema_multi_avg_fn
+
     def update(averaged: Sequence[torch.Tensor], current: Sequence[torch.Tensor], updates: Any) -> None:
         done = float(updates)
-        get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(list(averaged), list(current), updates)
+        average(min(decay, (1 + done) / (10 + done)))(list(averaged), list(current), updates)
 
     return update
