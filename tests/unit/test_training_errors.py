@@ -29,6 +29,7 @@ from slipway.training.bundle import _compare, _write_calibration
 ROOT = Path(__file__).parents[2]
 SCRIPTS = (
     "training/make_digits.py",
+    "training/make_parity.py",
     "training/inspect_data.py",
     "training/train.py",
     "training/export.py",
@@ -157,7 +158,8 @@ def test_pretrained_weights_that_cannot_be_had_say_what_to_do(
     (tmp_path / "spec.yaml").write_text(text)
     message = call("training/train.py", "spec.yaml", "--out", "checkpoint")
     assert "backbone.pretrained: the weights of resnet10t could not be loaded" in message
-    assert message.endswith("connect to the model hub, or write pretrained: false to start from random weights")
+    assert "connect to the model hub, or fetch the weights where it can be reached and name the safetensors" in message
+    assert message.endswith("or write pretrained: false to start from random weights")
 
 
 def test_a_file_in_the_place_of_the_result_is_left_as_it_is(call: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 """`Spec`: the one YAML that a user writes per classifier."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
 from slipway.contract.decision import Probability, Score, Task
 from slipway.contract.preprocess import Preprocess
-from slipway.contract.recipe import Recipe, Seed
+from slipway.contract.recipe import AUTO, Recipe, Seed
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -57,11 +57,28 @@ class Data(Contract):
 
 
 class Backbone(Contract):
-    """A timm model; for an imported ONNX file, a name for it."""
+    """A timm model; for an imported ONNX file, a name for it. `backbone: auto` is short for `{name: auto}`."""
 
     name: str = Field(min_length=1)
+    """`auto`: chosen by the number of images (docs/recipe.md); the checkpoint's spec has the name."""
     pretrained: bool = True
     """True loads timm's weights, and fails where they cannot be had; False starts from a seeded random state."""
+    weights: PathText | None = None
+    """A safetensors file of this backbone in the place of timm's weights, `model.safetensors` of a checkpoint too.
+    Relative to where the command is run."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_a_name(cls, data: Any) -> Any:
+        return {"name": AUTO} if data == AUTO else data
+
+    @model_validator(mode="after")
+    def _weights_are_pretrained(self) -> Self:
+        if self.weights is not None and not self.pretrained:
+            raise ValueError("pretrained: false starts from a random state, and weights are given; leave out one")
+        if self.weights is not None and self.name == AUTO:
+            raise ValueError("weights are those of one timm model; write its name in the place of auto")
+        return self
 
 
 class UnknownPolicy(Contract):
@@ -205,6 +222,15 @@ class Spec(Contract):
     def _unknown_belongs_to_multiclass(self) -> Self:
         if self.task == "multilabel" and self.decision.unknown is not None:
             raise ValueError("decision.unknown belongs to multiclass; a multilabel answer without labels is empty")
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_was_learned_is_frozen(self) -> Self:
+        if not self.backbone.pretrained and (self.recipe.freeze_epochs or self.recipe.unfreeze_epochs):
+            raise ValueError(
+                "recipe.freeze_epochs and unfreeze_epochs keep what a backbone has learned, and backbone.pretrained: "
+                "false has learned nothing; give weights, or leave them 0"
+            )
         return self
 
     @model_validator(mode="after")

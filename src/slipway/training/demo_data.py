@@ -1,5 +1,6 @@
 """The demo's images: scikit-learn's 1,797 scanned digits as JPEG and PNG files of mixed sizes in class folders."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
+from slipway.contract import DataError, Manifest
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
 from slipway.contract.files import complete_folder
 
 SIDES_PX = (48, 512)
@@ -34,6 +38,37 @@ def write_digits(out: Path, *, seed: int) -> int:
             else:
                 image.save(folder / f"{index:04d}.png")
     return len(scans.images)
+
+
+def write_parity(checkpoint: Path, out: Path, *, images_per_digit: int, seed: int) -> dict[str, int]:
+    """Write a CSV file of the digits of `checkpoint` with the labels `even` and `odd`; returns the rows of each split.
+
+    The splits are the checkpoint's, so that its backbone has seen no image of the new test split; of the train split
+    so many images of each digit are drawn.
+
+    Raises:
+        ManifestError: no complete checkpoint.
+        DataError: its labels are not digits, or a digit has too few train images.
+    """
+    Manifest.open(checkpoint, kind="checkpoint")
+    dataset = Dataset.read(checkpoint / DATASET)
+    if not all(label.isdecimal() for label in dataset.labels):
+        raise DataError(f"{checkpoint}: the labels are {', '.join(dataset.labels[:5])} …; give the digits' checkpoint")
+    rng, train, few = np.random.default_rng(seed), dataset.of("train"), set()
+    for class_id, label in enumerate(dataset.labels):
+        paths = sorted(image.path for image in train if image.class_id == class_id)
+        if len(paths) < images_per_digit:
+            raise DataError(f"{checkpoint}: {len(paths)} train images of {label}, and {images_per_digit} asked for")
+        few.update(rng.choice(paths, images_per_digit, replace=False).tolist())
+    rows = [
+        (image.path, ("even", "odd")[int(dataset.labels[image.class_id]) % 2], image.split)
+        for image in dataset.images
+        if image.split != "train" or image.path in few
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "label", "split"), *rows])
+    return {split: sum(row[2] == split for row in rows) for split in ("train", "validation", "test")}
 
 
 def _render(ink_hw: npt.NDArray[np.float64], rng: np.random.Generator) -> Image.Image:

@@ -31,7 +31,9 @@ def export(checkpoint: Path, out: Path) -> Manifest:
     Manifest.open(checkpoint, kind="checkpoint")
     spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
-    network = Network(spec.backbone, classes=len(dataset.labels), pretrained=False, input_size=input_size)
+    network = Network(
+        spec.backbone, classes=len(dataset.labels), pretrained=False, input_size=input_size, head=spec.recipe.head
+    )
     network.load_state_dict(_load_weights(checkpoint / "model.safetensors"))
     inputs = {"checkpoint": sha256_file(checkpoint / MANIFEST)}
     return export_network(network, out, spec=spec, dataset=dataset, inputs=inputs, origin="checkpoint")

@@ -3,7 +3,8 @@
 import json
 import logging
 import re
-import tempfile
+import signal
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -11,28 +12,38 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
 
 from slipway.contract import DataError, Manifest, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.files import complete_folder
+from slipway.contract.files import complete_folder, sha256_file
+from slipway.contract.recipe import Recipe
 from slipway.evaluation.unknown import check_coverage
+from slipway.training.auto import resolve
+from slipway.training.callbacks import make
 from slipway.training.dataset import scan
 from slipway.training.loader import eval_loader, train_loader
 from slipway.training.module import Training
 from slipway.training.network import Network
+from slipway.training.resume import Unfinished
+from slipway.training.weights import start
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
+WEIGHTS = "model.safetensors"
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours to Lightning's
 
 
-def train(spec: Spec, out: Path) -> Manifest:
+def train(spec: Spec, out: Path, *, resume: bool = False) -> Manifest:
     """Train `spec` and write the checkpoint folder `out`, whole or not at all.
+
+    A run that ends before its last epoch leaves `<out>.resume`. `resume` goes on with it, or begins where there is
+    none, and ends in the same weights and history as a run that was never stopped.
 
     Raises:
         DataError: the images cannot be used.
-        SpecError: the spec asks for what is not there.
+        SpecError: the spec asks for what is not there, or not for what the unfinished run is of.
     """
     if spec.task != "multiclass":
         raise SpecError(f"task: {spec.task} cannot be trained yet; the valid task here is multiclass")
@@ -40,33 +51,70 @@ def train(spec: Spec, out: Path) -> Manifest:
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
     dataset = scan(spec.data, task=spec.task)
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
+    spec, reasons = resolve(spec, dataset)
+    _check_precision(spec.recipe)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
-    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
-    network = Network(
-        spec.backbone, classes=len(dataset.labels), pretrained=spec.backbone.pretrained, input_size=input_size
-    )
+    network, origin = start(spec, classes=len(dataset.labels))
+    for line in (*reasons, f"weights: {origin}"):
+        print(line, flush=True)
     _check_input_size(network, spec)
     started = time.monotonic()
     with complete_folder(out) as staging:
-        history, best = _fit(network, dataset, spec)
-        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, staging / "model.safetensors")
-        spec.write(staging / "spec.json")
-        dataset.write(staging / DATASET)
-        (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
-        return Manifest.seal(
-            staging,
-            kind="checkpoint",
-            name=spec.name,
-            libraries=LIBRARIES,
-            seed=spec.recipe.seed,
-            measured={
-                "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
-                "epochs": len(history),
-                "best_validation_loss": best,
-                "train_s": round(time.monotonic() - started, 1),
-            },
-        )
+        unfinished = Unfinished(out)
+        checkpoint = unfinished.begin(spec, dataset, start=origin, resume=resume)
+        try:
+            history, best = _fit(network, dataset, spec, unfinished, checkpoint)
+        finally:
+            unfinished.remove_if_empty()
+        measured = {
+            "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
+            "epochs": len(history),
+            **best,
+            "weights": origin,
+            "chosen": reasons,
+            "resumed": checkpoint is not None,
+            "train_s": round(time.monotonic() - started, 1),
+        }
+        manifest = _write(staging, network, spec=spec, dataset=dataset, history=history, measured=measured)
+    unfinished.remove()
+    return manifest
+
+
+def _write(
+    staging: Path,
+    network: Network,
+    *,
+    spec: Spec,
+    dataset: Dataset,
+    history: list[dict[str, Any]],
+    measured: dict[str, Any],
+) -> Manifest:
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
+    spec.write(staging / "spec.json")
+    dataset.write(staging / DATASET)
+    (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    return Manifest.seal(
+        staging,
+        kind="checkpoint",
+        name=spec.name,
+        inputs={} if spec.backbone.weights is None else {"weights": sha256_file(Path(spec.backbone.weights))},
+        libraries=LIBRARIES,
+        seed=spec.recipe.seed,
+        measured=measured,
+    )
+
+
+def _check_precision(recipe: Recipe) -> None:
+    """Raises SpecError where the device has no such arithmetic; training would be slow or wrong, and say nothing."""
+    if recipe.precision == "fp32":
+        return
+    if torch.cuda.is_available():
+        if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise SpecError("recipe.precision: bf16 given, and this GPU has none; write fp16 or fp32")
+    elif recipe.precision == "fp16":
+        raise SpecError("recipe.precision: fp16 given, and there is no GPU; write fp32, or bf16 where the CPU has it")
+    elif not torch.cpu.get_capabilities().get("avx512_bf16", False):
+        raise SpecError("recipe.precision: bf16 given, and neither a GPU nor this CPU has it; write fp32")
 
 
 def _check_input_size(network: Network, spec: Spec) -> None:
@@ -83,44 +131,71 @@ def _check_input_size(network: Network, spec: Spec) -> None:
     network.train()
 
 
-def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str, float]], float]:
-    """Fit in place; the network ends with the weights of the best validation loss."""
+def _fit(
+    network: Network, dataset: Dataset, spec: Spec, unfinished: Unfinished, checkpoint: Path | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Fit in place; the network ends with the weights of the best epoch. Returns the history and that epoch's row."""
     recipe, train_images = spec.recipe, dataset.of("train")
     network.to(memory_format=torch.channels_last)
     steps = len(train_images) // recipe.batch_size
     if steps == 0:
         raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(train_images)} train images")
     options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2}
+    state = None if checkpoint is None else bytes(unfinished.read(checkpoint)["slipway"]["loader"][0].numpy())
     module = Training(network, recipe=recipe, classes=len(dataset.labels), steps_per_epoch=steps)
-    with tempfile.TemporaryDirectory(prefix="slipway-train-") as scratch, warnings.catch_warnings():
-        # Lightning advises DataLoader workers; the loader here is DALI.
-        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
-        keep_best = ModelCheckpoint(scratch, monitor="val_loss", save_weights_only=True)
+    callbacks = make(recipe, unfinished)
+    with warnings.catch_warnings():
+        # Lightning advises DataLoader workers; the loader here is DALI. It finds the folder to resume in not empty.
+        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        trainer = lightning.Trainer(
-            max_epochs=recipe.epochs,
-            devices=1,  # the loader is not sharded
-            num_sanity_val_steps=0,
-            callbacks=[keep_best, EarlyStopping("val_loss", patience=recipe.patience_epochs)],
-            default_root_dir=scratch,
-            logger=False,
-            deterministic=True,
-            enable_model_summary=False,
-        )
+        trainer = _trainer(recipe, callbacks, unfinished.folder)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(
                 module,
-                train_loader(dataset, train_images, **options),
+                train_loader(dataset, train_images, state=state, **options),
                 eval_loader(dataset, dataset.of("validation"), **options),
+                ckpt_path=checkpoint,
+                weights_only=True,
             )
         except RuntimeError as error:
             refused = re.search(r"Failed to decode sample #\d+ : (.+)", str(error))
             if refused is None:
                 raise
             raise DataError(f"{refused[1]}: the decoder refuses this image; repair or remove it") from error
-        if trainer.interrupted:  # Lightning swallows Ctrl-C; a half-trained checkpoint is not a result
-            raise KeyboardInterrupt
-        state = torch.load(keep_best.best_model_path, weights_only=True)["state_dict"]
-    module.load_state_dict(state)
+        except SystemExit:  # Lightning's answer to Ctrl-C, which it ignores from there on
+            signal.signal(signal.SIGINT, on_ctrl_c)
+            if unfinished.last.is_file():
+                print(f"\n{unfinished.folder}: {len(module.history)} epochs; go on with --resume", file=sys.stderr)
+            raise KeyboardInterrupt from None
+    best = unfinished.read(unfinished.best)
+    module.load_state_dict(best["state_dict"])
     network.eval()
-    return module.history, float(keep_best.best_model_score)
+    return module.history, _best_row(module.history, best["epoch"])
+
+
+def _trainer(recipe: Recipe, callbacks: list[Callback], folder: Path) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_epochs=recipe.epochs,
+        devices=1,  # the loader is not sharded
+        precision=PRECISIONS[recipe.precision],
+        accumulate_grad_batches=recipe.accumulate_batches,
+        gradient_clip_val=recipe.gradient_clip,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        logger=False,
+        deterministic=True,
+        enable_model_summary=False,
+    )
+
+
+def _best_row(history: list[dict[str, Any]], epoch: int) -> dict[str, Any]:
+    """What the manifest records of the epoch whose weights are kept."""
+    row = next(row for row in history if row["epoch"] == epoch)
+    return {
+        "best_epoch": epoch,
+        "best_validation_loss": row["val_loss"],
+        "best_validation_macro_f1": row["val_macro_f1"],
+        "phase": row["phase"],
+    }

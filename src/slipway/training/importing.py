@@ -1,14 +1,11 @@
 """A team's own network to a bundle: an ONNX file or timm weights, with a spec, labels and labelled images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from pydantic import ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.data import resolve_data_config
 
 from slipway.contract import Manifest, Preprocess, Spec, SpecError
@@ -20,13 +17,9 @@ from slipway.training.dataset import scan
 from slipway.training.export import export_network
 from slipway.training.from_onnx import adopt
 from slipway.training.network import Network, check_backbone
+from slipway.training.weights import fill, load_weights
 
 INTERPOLATION = {"bilinear": "linear", "bicubic": "cubic"}  # timm's name to ours
-SHOWN = 5  # keys in one error
-TO_SAFETENSORS = (
-    "write it once as safetensors: safetensors.torch.save_file(torch.load(FILE, map_location='cpu', "
-    "weights_only=True), 'weights.safetensors'), or its 'state_dict' where it holds more than the weights"
-)
 
 
 class Draft(Contract):
@@ -173,52 +166,10 @@ def import_timm(spec: Spec, path: Path, out: Path, *, labels: Sequence[str] | No
         ExportError: torch could not export the model, or ONNX and torch disagree.
         DataError: the images cannot be used, or their folders are not the labels.
     """
-    weights = _load_weights(path)
+    weights = load_weights(path)
     dataset = scan(spec.data, labels=labels)
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     network = Network(spec.backbone, classes=len(dataset.labels), pretrained=False, input_size=input_size)
-    _fill(network, weights, what=f"{path}: not the weights of {spec.backbone.name} for {len(dataset.labels)} labels")
+    fill(network, weights, what=f"{path}: not the weights of {spec.backbone.name} for {len(dataset.labels)} labels")
     inputs = {path.name: sha256_file(path)}
     return export_network(network, out, spec=spec, dataset=dataset, inputs=inputs, origin="import timm")
-
-
-def _load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Raises SpecError: no such file, no safetensors (a pickle is never opened), or NaN in it, by name."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        weights: dict[str, torch.Tensor] = load_file(path)
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    except SafetensorError as error:
-        if start == b"PK\x03\x04" or start[:1] == b"\x80":
-            raise SpecError(f"{path}: a pickle, which can run code when opened; {TO_SAFETENSORS}") from None
-        raise SpecError(f"{path}: no safetensors file, or one that was cut short ({error})") from None
-    broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.isnan().any()]
-    if broken:
-        raise SpecError(f"{path}: NaN in {_listed(broken)}; take a checkpoint that is sound")
-    return weights
-
-
-def _fill(network: Network, weights: Mapping[str, torch.Tensor], *, what: str) -> None:
-    expected = network.backbone.state_dict()
-    faults = {
-        "missing": [name for name in expected if name not in weights],
-        "unexpected": [name for name in weights if name not in expected],
-        "of another shape": [
-            f"{name} {list(weights[name].shape)} instead of {list(expected[name].shape)}"
-            for name in expected.keys() & weights.keys()
-            if weights[name].shape != expected[name].shape
-        ],
-    }
-    if any(faults.values()):
-        listing = "\n  ".join(f"{fault}: {_listed(names)}" for fault, names in faults.items() if names)
-        raise SpecError(
-            f"{what}:\n  {listing}\ngive the state dict of the timm model alone, without a prefix, of this "
-            "backbone.name and preprocess.input_height and input_width, with one output a label"
-        )
-    network.backbone.load_state_dict(weights)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(sorted(names)[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

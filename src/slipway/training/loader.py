@@ -13,9 +13,18 @@ from slipway.steps.dali_graph import INTERPOLATION, decode, fit, normalize
 
 
 def train_loader(
-    dataset: Dataset, images: Sequence[LabelledImage], *, preprocess: Preprocess, recipe: Recipe, threads: int
+    dataset: Dataset,
+    images: Sequence[LabelledImage],
+    *,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    threads: int,
+    state: bytes | None = None,
 ) -> DALIGenericIterator:
-    """Shuffled, augmented batches of `pixels_nchw` and `class_id`; an incomplete last batch is dropped."""
+    """Shuffled, augmented batches of `pixels_nchw` and `class_id`; an incomplete last batch is dropped.
+
+    `state` is what `checkpoints()` of such a loader gave between two epochs: the rest comes as it would have come.
+    """
 
     def augment(pixels: Any) -> Any:
         config = preprocess.model_dump()
@@ -32,7 +41,7 @@ def train_loader(
         mirror = fn.random.coin_flip(probability=0.5) if recipe.horizontal_flip else 0
         return normalize(pixels, config, mirror=mirror)
 
-    return _loader(dataset, images, preprocess, augment, recipe=recipe, threads=threads, train=True)
+    return _loader(dataset, images, preprocess, augment, recipe=recipe, threads=threads, train=True, state=state)
 
 
 def eval_loader(
@@ -55,9 +64,15 @@ def _loader(
     recipe: Recipe,
     threads: int,
     train: bool,
+    state: bytes | None = None,
 ) -> DALIGenericIterator:
     @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
-        batch_size=recipe.batch_size, num_threads=threads, device_id=None, seed=recipe.seed
+        batch_size=recipe.batch_size,
+        num_threads=threads,
+        device_id=None,
+        seed=recipe.seed,
+        enable_checkpointing=train,
+        checkpoint=state,
     )
     def pipeline() -> Any:
         encoded, class_id = fn.readers.file(
