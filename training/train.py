@@ -13,7 +13,10 @@ EPILOG = """example:
   training/train.py training/configs/digits.yaml --out runs/digits/checkpoint
 
 The spec is one YAML file: name, data, preprocess, backbone, recipe, decision, precisions, latency. Every key is
-explained in src/slipway/contract/spec.py; a wrong key is named together with the valid ones."""
+explained in src/slipway/contract/spec.py; a wrong key is named together with the valid ones.
+
+Several devices of one machine are `compute.devices` of the spec. Or, and for several machines:
+  torchrun --nproc-per-node 2 training/train.py spec.yaml --out checkpoint"""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -21,6 +24,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     spec = Spec.read(arguments.spec)
     manifest = train(spec, arguments.out)
+    if manifest is None:  # one of several processes, and not the first
+        return
     measured = manifest.measured
     print(f"{arguments.out}: {spec.backbone.name} trained in {measured['train_s']} s, {measured['epochs']} epochs")
     print(f"  images: {measured['images']}, best validation loss {measured['best_validation_loss']:.4f}")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import tempfile
 import time
 import warnings
@@ -14,21 +13,26 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from safetensors.torch import save_file
 
-from slipway.contract import DataError, Manifest, Spec, SpecError
+from slipway.contract import Manifest, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.files import complete_folder
 from slipway.evaluation.unknown import check_coverage
+from slipway.training.augment import check_policies
 from slipway.training.dataset import scan
+from slipway.training.devices import is_first, share_of, trainer_options
 from slipway.training.loader import eval_loader, train_loader
 from slipway.training.module import Training
 from slipway.training.network import Network
+from slipway.training.order import rare_classes, steps_per_epoch
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 
 
-def train(spec: Spec, out: Path) -> Manifest:
+def train(spec: Spec, out: Path) -> Manifest | None:
     """Train `spec` and write the checkpoint folder `out`, whole or not at all.
+
+    Returns None on every process but the first, which alone writes.
 
     Raises:
         DataError: the images cannot be used.
@@ -38,6 +42,7 @@ def train(spec: Spec, out: Path) -> Manifest:
         raise SpecError(f"task: {spec.task} cannot be trained yet; the valid task here is multiclass")
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
+    check_policies(spec.recipe.augment)
     dataset = scan(spec.data, task=spec.task)
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
@@ -47,6 +52,9 @@ def train(spec: Spec, out: Path) -> Manifest:
     )
     _check_input_size(network, spec)
     started = time.monotonic()
+    if not is_first():
+        _fit(network, dataset, spec)
+        return None
     with complete_folder(out) as staging:
         history, best = _fit(network, dataset, spec)
         weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -63,10 +71,19 @@ def train(spec: Spec, out: Path) -> Manifest:
             measured={
                 "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
                 "epochs": len(history),
+                **_rare_labels(spec, dataset),
                 "best_validation_loss": best,
                 "train_s": round(time.monotonic() - started, 1),
             },
         )
+
+
+def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, list[str]]:
+    """Whose images `recipe.augment.minority` changed."""
+    minority = spec.recipe.augment.minority
+    if minority is None:
+        return {}
+    return {"minority": [dataset.labels[c] for c in sorted(rare_classes(dataset.of("train"), below=minority.below))]}
 
 
 def _check_input_size(network: Network, spec: Spec) -> None:
@@ -84,13 +101,15 @@ def _check_input_size(network: Network, spec: Spec) -> None:
 
 
 def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str, float]], float]:
-    """Fit in place; the network ends with the weights of the best validation loss."""
+    """Fit in place; on the first process the network ends with the weights of the best validation loss."""
     recipe, train_images = spec.recipe, dataset.of("train")
-    network.to(memory_format=torch.channels_last)
-    steps = len(train_images) // recipe.batch_size
-    if steps == 0:
+    if len(train_images) < recipe.batch_size:
         raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(train_images)} train images")
-    options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2}
+    compute = trainer_options(spec.compute)
+    world_size = compute["devices"] * compute["num_nodes"]
+    for split in ("validation", "train"):
+        steps = steps_per_epoch(len(dataset.of(split)), batch_size=recipe.batch_size, world_size=world_size)
+    network.to(memory_format=torch.channels_last)
     module = Training(network, recipe=recipe, classes=len(dataset.labels), steps_per_epoch=steps)
     with tempfile.TemporaryDirectory(prefix="slipway-train-") as scratch, warnings.catch_warnings():
         # Lightning advises DataLoader workers; the loader here is DALI.
@@ -98,8 +117,8 @@ def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str,
         keep_best = ModelCheckpoint(scratch, monitor="val_loss", save_weights_only=True)
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = lightning.Trainer(
+            **compute,
             max_epochs=recipe.epochs,
-            devices=1,  # the loader is not sharded
             num_sanity_val_steps=0,
             callbacks=[keep_best, EarlyStopping("val_loss", patience=recipe.patience_epochs)],
             default_root_dir=scratch,
@@ -107,20 +126,16 @@ def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str,
             deterministic=True,
             enable_model_summary=False,
         )
-        try:
-            trainer.fit(
-                module,
-                train_loader(dataset, train_images, **options),
-                eval_loader(dataset, dataset.of("validation"), **options),
-            )
-        except RuntimeError as error:
-            refused = re.search(r"Failed to decode sample #\d+ : (.+)", str(error))
-            if refused is None:
-                raise
-            raise DataError(f"{refused[1]}: the decoder refuses this image; repair or remove it") from error
+        options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2}
+        options["share"] = share_of(trainer)
+        trainer.fit(
+            module,
+            train_loader(dataset, train_images, **options),
+            eval_loader(dataset, dataset.of("validation"), **options),
+        )
         if trainer.interrupted:  # Lightning swallows Ctrl-C; a half-trained checkpoint is not a result
             raise KeyboardInterrupt
-        state = torch.load(keep_best.best_model_path, weights_only=True)["state_dict"]
-    module.load_state_dict(state)
+        if trainer.is_global_zero:  # whose scratch folder it is
+            module.load_state_dict(torch.load(keep_best.best_model_path, weights_only=True)["state_dict"])
     network.eval()
     return module.history, float(keep_best.best_model_score)
