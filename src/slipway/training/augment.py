@@ -69,7 +69,7 @@ def changed(pixels: Any, config: Mapping[str, Any], changes: Changes) -> Any:
     if changes.policy is not None:
         pixels = _by_policy(pixels, config, changes.policy)
     if changes.rotate_degrees:
-        angle = fn.random.uniform(range=(-changes.rotate_degrees, changes.rotate_degrees))
+        angle = _drawn(-changes.rotate_degrees, changes.rotate_degrees)
         pixels = fn.rotate(pixels, angle=angle, keep_size=True, fill_value=config["pad_value"])
     if changes.erase is not None:
         if fn.random.coin_flip(probability=changes.erase.probability, dtype=types.BOOL):  # noqa: SIM102
@@ -79,10 +79,15 @@ def changed(pixels: Any, config: Mapping[str, Any], changes: Changes) -> Any:
 
 def _coloured(pixels: Any, colour: Colour) -> Any:
     strengths = {"brightness": colour.brightness, "contrast": colour.contrast, "saturation": colour.saturation}
-    factors = {name: fn.random.uniform(range=(1 - strength, 1 + strength)) for name, strength in strengths.items()}
+    factors = {name: _drawn(1 - strength, 1 + strength) for name, strength in strengths.items()}
     if colour.hue_degrees:
-        factors["hue"] = fn.random.uniform(range=(-colour.hue_degrees, colour.hue_degrees))
+        factors["hue"] = _drawn(-colour.hue_degrees, colour.hue_degrees)
     return fn.color_twist(pixels, **factors)
+
+
+def _drawn(least: float, most: float) -> Any:
+    """A number of each image; DALI refuses to draw from a range that is a point."""
+    return fn.random.uniform(range=(least, max(most, float(np.nextafter(np.float32(least), np.float32(np.inf))))))
 
 
 def _by_policy(pixels: Any, config: Mapping[str, Any], policy: Policy) -> Any:
@@ -95,11 +100,9 @@ def _by_policy(pixels: Any, config: Mapping[str, Any], policy: Policy) -> Any:
 
 
 def _erased(pixels: Any, config: Mapping[str, Any], erase: Erase) -> Any:
-    area = fn.random.uniform(range=erase.area)
-    ratio = math.exp(fn.random.uniform(range=np.log(erase.ratio).tolist()))
+    area, ratio = _drawn(*erase.area), math.exp(_drawn(*np.log(erase.ratio).tolist()))
     height, width = math.min(math.sqrt(area * ratio), 1.0), math.min(math.sqrt(area / ratio), 1.0)
-    top = fn.random.uniform(range=(0.0, 1.0)) * (1.0 - height)
-    left = fn.random.uniform(range=(0.0, 1.0)) * (1.0 - width)
+    top, left = _drawn(0.0, 1.0) * (1.0 - height), _drawn(0.0, 1.0) * (1.0 - width)
     return fn.erase(
         pixels,
         anchor=fn.stack(top, left),

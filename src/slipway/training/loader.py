@@ -137,24 +137,26 @@ class Loader:
     def __iter__(self) -> Iterator[list[dict[str, torch.Tensor]]]:
         """Raises DataError: a file is gone, or the decoder refuses it."""
         members_b = self._batches()
+        ahead = min(AHEAD, len(members_b))
         seed = np.random.SeedSequence([self._recipe.seed, self.epoch, self._share.rank]).generate_state(1)[0]
         pipeline = Pipeline.deserialize(
             self._graph,
             batch_size=max(map(len, members_b)),
             num_threads=self._threads,
             seed=int(seed) >> 1,  # DALI takes 31 bits and a sign
-            prefetch_queue_depth=AHEAD,
+            prefetch_queue_depth=ahead,
+            exec_dynamic=True,  # which keeps pixels that are still in use; the older executor writes over them
         )
         pipeline.build()
         self.epoch += 1
         waiting: deque[Ids] = deque()
-        for members, encoded in zip(members_b, self._encoded(members_b), strict=True):
+        for number, (members, encoded) in enumerate(zip(members_b, self._encoded(members_b), strict=True), start=1):
             pipeline.feed_input("encoded", encoded)
             if self._rare_n is not None:
                 pipeline.feed_input("rare", self._rare_n[members])
-            pipeline.schedule_run()
             waiting.append(members)
-            if len(waiting) == AHEAD:
+            if number >= ahead:
+                pipeline.schedule_run()  # the first time, of as many batches as are to be ahead
                 yield self._next(pipeline, waiting.popleft())
         while waiting:
             yield self._next(pipeline, waiting.popleft())
@@ -186,6 +188,6 @@ class Loader:
                 raise
             path = self._root / self._images[members[int(refused[1])]].path
             raise DataError(f"{path}: the decoder refuses this image; repair or remove it") from error
-        pixels_nchw = torch.from_dlpack(pixels.as_tensor())  # DALI's dynamic executor keeps what is still in use
+        pixels_nchw = torch.from_dlpack(pixels.as_tensor())
         pipeline.release_outputs()
         return [{"pixels_nchw": pixels_nchw, "class_id": torch.from_numpy(self._class_id_n[members])}]
