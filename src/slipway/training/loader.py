@@ -118,7 +118,7 @@ class Loader:
         share: Share,
         rare_n: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        self.sampler = self
+        self.sampler, self.batch_sampler = self, None  # what Lightning looks for
         self.epoch = 0
         self._graph, self._root, self._images = graph, Path(dataset.root), images
         self._order, self._rare_n = order, rare_n
