@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = (
     "training/make_digits.py",
     "training/inspect_data.py",
+    "training/inspect_augmentation.py",
     "training/train.py",
     "training/export.py",
     "build/import_bundle.py",

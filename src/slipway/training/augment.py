@@ -17,6 +17,9 @@ from slipway.contract import SpecError
 from slipway.contract.augmentation import RAND_MAGNITUDE, RAND_OPERATIONS, Augmentation, Changes, Colour, Erase, Policy
 from slipway.steps.dali_graph import INTERPOLATION, decode, fit, normalize
 
+TRIVIAL_SHIFT = 32 / 224
+"""Of the input: the paper's 32 of 224 pixels. DALI's own default shifts an image out of sight."""
+
 
 def augmented(encoded: Any, rare: Any, *, config: Mapping[str, Any], augment: Augmentation) -> Any:
     """Encoded bytes to the network's input `FP32 [3, H, W]`.
@@ -93,7 +96,7 @@ def _drawn(least: float, most: float) -> Any:
 def _by_policy(pixels: Any, config: Mapping[str, Any], policy: Policy) -> Any:
     options = {"shape": _size(config), "fill_value": config["pad_value"], "excluded": list(policy.without)}
     if policy.kind == "trivial":
-        return trivial_augment.trivial_augment_wide(pixels, **options)
+        return trivial_augment.trivial_augment_wide(pixels, max_translate_rel=TRIVIAL_SHIFT, **options)
     operations = RAND_OPERATIONS if policy.operations is None else policy.operations
     magnitude = RAND_MAGNITUDE if policy.magnitude is None else policy.magnitude
     return rand_augment.rand_augment(pixels, n=operations, m=magnitude, **options)

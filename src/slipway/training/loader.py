@@ -37,8 +37,12 @@ def train_loader(
     recipe: Recipe,
     threads: int,
     share: Share = ALL,
+    order: Callable[[int], Ids] | None = None,
 ) -> "Loader":
-    """Shuffled, augmented batches of `pixels_nchw` and `class_id`; each image once an epoch."""
+    """Augmented batches of `pixels_nchw` and `class_id`: of each image once an epoch, shuffled.
+
+    `order` gives other rows of `images` for an epoch's number; rare classes are those of all `images` in any case.
+    """
     augment = recipe.augment
     rare = rare_classes(images, below=augment.minority.below) if augment.minority else frozenset()
     with quiet():
@@ -47,7 +51,7 @@ def train_loader(
         graph,
         dataset,
         images,
-        order=lambda epoch: shuffled(len(images), seed=recipe.seed, epoch=epoch),
+        order=order or (lambda epoch: shuffled(len(images), seed=recipe.seed, epoch=epoch)),
         rare_n=np.array([not rare.isdisjoint(image.class_ids) for image in images]) if augment.minority else None,
         recipe=recipe,
         threads=threads,
