@@ -63,8 +63,8 @@ def history(checkpoint: Path) -> list[dict[str, float]]:
 def test_two_processes_end_with_the_loss_and_the_weights_of_one(folder: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, str(ROOT / "training/train.py"), "spec.yaml", "--out", "two"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    options = {"cwd": folder, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+    done = subprocess.run(command, **options, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("test_convnext trained in") == 1, "the first process alone reports"
 

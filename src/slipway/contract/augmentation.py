@@ -113,7 +113,7 @@ class Augmentation(Changes):
     """Validation, calibration, test and serving see nothing of this."""
 
     resize: Literal["random_crop", "serving"] = "random_crop"
-    """`random_crop`: a random part, stretched to the input. `serving`: as `preprocess` resizes: padded, or its centre."""
+    """`random_crop`: a random part, stretched to the input. `serving`: as `preprocess` resizes, padded or cut."""
     crop_scale: Shares = (0.7, 1.0)
     """Of random_crop: the share of the image's area that is kept, least and most."""
     crop_ratio: Ratios = (3 / 4, 4 / 3)

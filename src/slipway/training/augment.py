@@ -31,11 +31,10 @@ def augmented(encoded: Any, rare: Any, *, config: Mapping[str, Any], augment: Au
         pixels = fn.flip(pixels, horizontal=0, vertical=fn.random.coin_flip(probability=0.5))
     if augment.minority is None:
         pixels = changed(pixels, config, augment)
+    elif rare:  # of each image
+        pixels = changed(pixels, config, augment.minority)
     else:
-        if rare:  # noqa: PLR5501 - a choice for each image, and no Python one
-            pixels = changed(pixels, config, augment.minority)
-        else:
-            pixels = changed(pixels, config, augment)
+        pixels = changed(pixels, config, augment)
     mirror = fn.random.coin_flip(probability=0.5) if augment.horizontal_flip else 0
     return normalize(pixels, config, mirror=mirror)
 
@@ -75,7 +74,8 @@ def changed(pixels: Any, config: Mapping[str, Any], changes: Changes) -> Any:
         angle = _drawn(-changes.rotate_degrees, changes.rotate_degrees)
         pixels = fn.rotate(pixels, angle=angle, keep_size=True, fill_value=config["pad_value"])
     if changes.erase is not None:
-        if fn.random.coin_flip(probability=changes.erase.probability, dtype=types.BOOL):  # noqa: SIM102
+        chosen = fn.random.coin_flip(probability=changes.erase.probability, dtype=types.BOOL)
+        if chosen:
             pixels = _erased(pixels, config, changes.erase)
     return pixels
 
