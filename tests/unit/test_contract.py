@@ -75,8 +75,11 @@ def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
     assert {path for model, _, path, _ in LEVELS if model is Spec} == {
         (),
         *((part,) for part in ("data", "preprocess", "backbone", "recipe", "decision", "calibration")),
-        *((part,) for part in ("sensitive_layers", "accuracy", "tensorrt", "latency", "serving")),
+        *((part,) for part in ("sensitive_layers", "accuracy", "tensorrt", "latency", "serving", "compute")),
         ("decision", "unknown"),
+        ("recipe", "augment"),
+        *(("recipe", "augment", part) for part in ("colour", "policy", "erase", "mix", "minority")),
+        *(("recipe", "augment", "minority", part) for part in ("colour", "policy", "erase")),
     }
     assert {path for model, _, path, _ in LEVELS if model is Decision} == {(), ("unknown",), ("unknown", "class_means")}
 
