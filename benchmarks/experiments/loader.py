@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The DALI loader against torchvision's ImageFolder and DataLoader, with the same augmentation, on 512-pixel JPEGs.
 
-torchvision has two sides: ImageFolder as it comes, which reads with Pillow, and with torchvision.io's decoder, after which
-the transforms are faster too. Each has the best number of workers (0 to 2); DALI has the threads of training.
+torchvision has two sides: ImageFolder as it comes, which reads with Pillow, and with torchvision.io's decoder, where
+transforms are faster too. Each has the best number of workers (0 to 2); DALI has the threads of training.
 Rounds alternate, an epoch of each. The photographs are scikit-image's, or scikit-learn's two where it is not installed;
 the result says which.
 """
