@@ -64,7 +64,7 @@ def test_two_processes_end_with_the_loss_and_the_weights_of_one(folder: Path) ->
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, str(ROOT / "training/train.py"), "spec.yaml", "--out", "two"]
     options = {"cwd": folder, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    done = subprocess.run(command, **options, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, **options, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("test_convnext trained in") == 1, "the first process alone reports"
 

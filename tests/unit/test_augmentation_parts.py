@@ -28,7 +28,7 @@ PIXELS, CLASS_ID = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_see
 def test_all_processes_together_see_every_image_once_an_epoch_in_as_many_batches(
     world_size: int, each: int, more: int, epoch: int
 ) -> None:
-    count, batch_size = 2 * world_size + more, each * world_size
+    count, batch_size = world_size + more, each * world_size
     order = shuffled(count, seed=1, epoch=epoch)
     parts = [batches(order, batch_size=batch_size, share=Share(rank, world_size)) for rank in range(world_size)]
     assert sorted(np.concatenate([np.concatenate(part) for part in parts])) == list(range(count))
@@ -54,7 +54,7 @@ def test_epochs_and_seeds_are_shuffled_differently_and_always_the_same() -> None
 
 @pytest.mark.parametrize(
     ("count", "batch_size", "says"),
-    [(100, 30, "recipe.batch_size: 30 given, for 4 processes"), (100, 4, "from 8 on"), (7, 8, "only 7 images; use at")],
+    [(100, 30, "recipe.batch_size: 30 given, for 4 processes"), (100, 4, "from 8 on"), (3, 8, "only 3 images; use at")],
 )
 def test_batches_that_cannot_be_shared_are_an_error(count: int, batch_size: int, says: str) -> None:
     with pytest.raises(SpecError, match=says):

@@ -42,10 +42,8 @@ def steps_per_epoch(count: int, *, batch_size: int, world_size: int = 1) -> int:
             f"recipe.batch_size: {batch_size} given, for {world_size} processes together; write a multiple of "
             f"{world_size} from {2 * world_size} on"
         )
-    if count < 2 * world_size:
-        raise SpecError(
-            f"compute: {world_size} processes, and only {count} images; use at most {max(count // 2, 1)} of them"
-        )
+    if count < world_size:
+        raise SpecError(f"compute: {world_size} processes, and only {count} images; use at most {count} of them")
     return -(-count // batch_size)
 
 
