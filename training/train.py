@@ -27,6 +27,9 @@ how it is trained (docs/recipe.md):
 
 What was chosen is written into the checkpoint's spec.json, which trains the same network again.
 
+on several devices: several devices of one machine are `compute.devices` of the spec. Or, and for several machines:
+  torchrun --nproc-per-node 2 training/train.py spec.yaml --out checkpoint
+
 when it is interrupted:
   The folder OUT.resume has the last whole epoch. The same command with --resume goes on from there and ends in the
   same weights as a run that was never stopped; it may be given from the start. Another spec or other images are an
@@ -41,6 +44,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     spec = Spec.read(arguments.spec)
     manifest = train(spec, arguments.out, resume=arguments.resume)
+    if manifest is None:  # one of several processes, and not the first
+        return
     measured = manifest.measured
     resumed = ", resumed" if measured["resumed"] else ""
     print(f"{arguments.out}: {spec.name} trained in {measured['train_s']} s, {measured['epochs']} epochs{resumed}")

@@ -75,8 +75,11 @@ def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
     assert {path for model, _, path, _ in LEVELS if model is Spec} == {
         (),
         *((part,) for part in ("data", "preprocess", "backbone", "recipe", "decision", "calibration")),
-        *((part,) for part in ("sensitive_layers", "accuracy", "tensorrt", "latency", "serving")),
+        *((part,) for part in ("sensitive_layers", "accuracy", "tensorrt", "latency", "serving", "compute")),
         ("decision", "unknown"),
+        ("recipe", "augment"),
+        *(("recipe", "augment", part) for part in ("colour", "policy", "erase", "mix", "minority")),
+        *(("recipe", "augment", "minority", part) for part in ("colour", "policy", "erase")),
     }
     assert {path for model, _, path, _ in LEVELS if model is Decision} == {(), ("unknown",), ("unknown", "class_means")}
 
@@ -172,8 +175,12 @@ def test_all_wrong_fields_are_named_at_once() -> None:
         (Spec, {**SPEC, "decision": {"unknown": {"coverage": 0.9}, "unknown_threshold": 0.5}}, "contradict each other"),
         (Spec, {**SPEC, "task": "multilabel", "decision": {"unknown": {"coverage": 0.9}}}, "belongs to multiclass"),
         (Spec, with_value(SPEC, ("data",), {"root": "x", "validation_fraction": 0.5, "test_fraction": 0.5}), "0.2"),
-        (Spec, with_value(SPEC, ("recipe", "crop_scale"), [0.9, 0.5]), "0 < least <= most <= 1"),
-        (Spec, with_value(SPEC, ("recipe", "crop_scale"), [0.0, 0.5]), "0 < least <= most <= 1"),
+        (Spec, with_value(SPEC, ("recipe", "augment", "crop_scale"), [0.9, 0.5]), "0 < least <= most <= 1"),
+        (Spec, with_value(SPEC, ("recipe", "augment", "crop_scale"), [0.0, 0.5]), "0 < least <= most <= 1"),
+        (Spec, with_value(SPEC, ("recipe", "augment", "crop_ratio"), [2.0, 0.5]), "0 < least <= most"),
+        (Spec, with_value(SPEC, ("recipe", "augment", "policy"), {"magnitude": 9}), "belong to kind: rand"),
+        (Spec, with_value(SPEC, ("recipe", "augment", "mix"), {}), "mixup_alpha or cutmix_alpha must be over 0"),
+        (Spec, with_value(SPEC, ("recipe",), {"augment": {}, "rotate_degrees": 5}), "belong into augment, which is"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(model: type[Contract], data: dict[str, Any], says: str) -> None:
@@ -283,3 +290,10 @@ def test_every_error_has_one_root() -> None:
 
 def test_a_missing_dependency_says_what_to_install() -> None:
     assert "pip install 'slipway[train]'" in str(MissingDependencyError("torch", extra="train"))
+
+
+def test_a_spec_of_before_augment_reads_as_it_was_meant() -> None:
+    old = Spec.parse({**SPEC, "recipe": {"crop_scale": [0.5, 1.0], "rotate_degrees": 5, "epochs": 3}}, source="here")
+    augment = {"crop_scale": [0.5, 1.0], "rotate_degrees": 5}
+    assert old == Spec.parse({**SPEC, "recipe": {"epochs": 3, "augment": augment}}, source="here")
+    assert "crop_scale" not in json.loads(old.to_json())["recipe"]

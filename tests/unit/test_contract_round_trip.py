@@ -71,8 +71,16 @@ specs = st.fixed_dictionaries(
                 "epochs": st.integers(1, 10**6),
                 "learning_rate": positive,
                 "weight_decay": st.floats(0.0, 1e3),
-                "crop_scale": st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1.0)),
-                "rotate_degrees": st.floats(0.0, 180.0),
+                "augment": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "crop_scale": st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1.0)),
+                        "rotate_degrees": st.floats(0.0, 180.0),
+                        "policy": st.just({"kind": "rand", "magnitude": 3}) | st.none(),
+                        "minority": st.fixed_dictionaries({}, optional={"below": st.floats(0.01, 1.0)}),
+                        "mix": st.fixed_dictionaries({"cutmix_alpha": st.floats(0.1, 10.0)}),
+                    },
+                ),
                 "seed": seeds,
             },
         ),

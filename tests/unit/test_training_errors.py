@@ -31,6 +31,7 @@ SCRIPTS = (
     "training/make_digits.py",
     "training/make_parity.py",
     "training/inspect_data.py",
+    "training/inspect_augmentation.py",
     "training/train.py",
     "training/export.py",
     "build/import_bundle.py",

@@ -1,11 +1,11 @@
 """`Recipe`: how a network is trained."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from slipway.contract.augmentation import Augmentation
 from slipway.contract.base import Contract
-from slipway.contract.decision import Probability
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
 AUTO = "auto"
@@ -55,10 +55,7 @@ class Recipe(Contract):
     """Validate and keep an exponential moving average of the weights, which each step keeps so much of."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the arithmetic in training (mixed); weights stay FP32. Serving's precisions are `precisions`."""
-    crop_scale: tuple[Probability, Probability] = (0.7, 1.0)
-    """Random resized crop: the share of the image's area that is kept, least and most."""
-    horizontal_flip: bool = True
-    rotate_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
+    augment: Augmentation = Augmentation()
     monitor: Literal["val_loss", "val_macro_f1"] = "val_loss"
     """What chooses the epoch whose weights are kept, and stops early. The loss settles equal macro-F1."""
     patience_epochs: int = Field(default=8, ge=1)
@@ -70,11 +67,17 @@ class Recipe(Contract):
     def _auto_is_a_preset(cls, data: Any) -> Any:
         return {"preset": AUTO} if data == AUTO else data
 
-    @model_validator(mode="after")
-    def _crop_scale_is_a_range(self) -> Self:
-        if not 0.0 < self.crop_scale[0] <= self.crop_scale[1]:
-            raise ValueError("crop_scale is [least, most] with 0 < least <= most <= 1")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _augmentation_once_stood_beside_the_rest(cls, data: Any) -> Any:
+        """Checkpoints and bundles of before have these three in their `spec.json`."""
+        moved = {"crop_scale", "horizontal_flip", "rotate_degrees"}
+        if not isinstance(data, dict) or not moved & data.keys():
+            return data
+        if "augment" in data:
+            raise ValueError(f"{', '.join(sorted(moved & data.keys()))} belong into augment, which is given too")
+        rest = {key: value for key, value in data.items() if key not in moved}
+        return rest | {"augment": {key: data[key] for key in sorted(moved & data.keys())}}
 
     @model_serializer(mode="wrap")
     def _leave_to_the_preset_what_is_its_own(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

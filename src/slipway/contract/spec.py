@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
+from slipway.contract.compute import Compute
 from slipway.contract.decision import Probability, Score, Task
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.recipe import AUTO, Recipe, Seed
@@ -206,6 +207,7 @@ class Spec(Contract):
     preprocess: Preprocess
     backbone: Backbone
     recipe: Recipe = Recipe()
+    compute: Compute = Compute()
     decision: DecisionPolicy = DecisionPolicy()
     calibration: Calibration = Calibration()
     sensitive_layers: SensitiveLayers = SensitiveLayers()

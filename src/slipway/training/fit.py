@@ -2,72 +2,90 @@
 
 import json
 import logging
-import re
 import signal
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from safetensors.torch import save_file
 
-from slipway.contract import DataError, Manifest, Spec, SpecError
+from slipway.contract import Manifest, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
-from slipway.contract.dataset import Dataset
+from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.recipe import Recipe
 from slipway.evaluation.unknown import check_coverage
+from slipway.training.augment import check_policies
 from slipway.training.auto import resolve
 from slipway.training.callbacks import make
 from slipway.training.dataset import scan
+from slipway.training.devices import is_first, share_of, trainer_options
 from slipway.training.loader import eval_loader, train_loader
 from slipway.training.module import Training
 from slipway.training.network import Network
+from slipway.training.order import rare_classes, steps_per_epoch
 from slipway.training.resume import Unfinished
 from slipway.training.weights import start
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 WEIGHTS = "model.safetensors"
 PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours to Lightning's
+History = list[dict[str, Any]]
 
 
-def train(spec: Spec, out: Path, *, resume: bool = False) -> Manifest:
-    """Train `spec` and write the checkpoint folder `out`, whole or not at all.
+def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Manifest | None:
+    """Train `spec` and write the checkpoint folder `out`, whole or not at all; metrics go where `tracking` says.
 
     A run that ends before its last epoch leaves `<out>.resume`. `resume` goes on with it, or begins where there is
     none, and ends in the same weights and history as a run that was never stopped.
+
+    Args:
+        callbacks: of Lightning, beside our own.
+
+    Returns:
+        None on every process but the first, which alone writes.
 
     Raises:
         DataError: the images cannot be used.
         SpecError: the spec asks for what is not there, or not for what the unfinished run is of.
     """
-    if spec.task != "multiclass":
-        raise SpecError(f"task: {spec.task} cannot be trained yet; the valid task here is multiclass")
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
+    check_policies(spec.recipe.augment)
+    logger = logger_for(spec.tracking, out)
     dataset = scan(spec.data, task=spec.task)
+    check_top_k(spec, dataset)
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
+    if is_first():
+        check_decodable(dataset, spec.preprocess)
     spec, reasons = resolve(spec, dataset)
     _check_precision(spec.recipe)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     network, origin = start(spec, classes=len(dataset.labels))
-    for line in (*reasons, f"weights: {origin}"):
-        print(line, flush=True)
     _check_input_size(network, spec)
     started = time.monotonic()
+    unfinished = Unfinished(out)
+    run: dict[str, Any] = {"logger": logger, "callbacks": callbacks}
+    if not is_first():
+        _fit(network, dataset, spec, unfinished, unfinished.last if resume and unfinished.last.is_file() else None, **run)
+        return None
+    for line in (*reasons, f"weights: {origin}"):
+        print(line, flush=True)
     with complete_folder(out) as staging:
-        unfinished = Unfinished(out)
         checkpoint = unfinished.begin(spec, dataset, start=origin, resume=resume)
         try:
-            history, best = _fit(network, dataset, spec, unfinished, checkpoint)
+            history, best = _fit(network, dataset, spec, unfinished, checkpoint, **run)
         finally:
             unfinished.remove_if_empty()
         measured = {
             "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
+            **_rare_labels(spec, dataset),
             "epochs": len(history),
             **best,
             "weights": origin,
@@ -86,7 +104,7 @@ def _write(
     *,
     spec: Spec,
     dataset: Dataset,
-    history: list[dict[str, Any]],
+    history: History,
     measured: dict[str, Any],
 ) -> Manifest:
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
@@ -102,6 +120,14 @@ def _write(
         seed=spec.recipe.seed,
         measured=measured,
     )
+
+
+def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, list[str]]:
+    """Whose images `recipe.augment.minority` changed."""
+    minority = spec.recipe.augment.minority
+    if minority is None:
+        return {}
+    return {"minority": [dataset.labels[c] for c in sorted(rare_classes(dataset.of("train"), below=minority.below))]}
 
 
 def _check_precision(recipe: Recipe) -> None:
@@ -132,65 +158,80 @@ def _check_input_size(network: Network, spec: Spec) -> None:
 
 
 def _fit(
-    network: Network, dataset: Dataset, spec: Spec, unfinished: Unfinished, checkpoint: Path | None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Fit in place; the network ends with the weights of the best epoch. Returns the history and that epoch's row."""
-    recipe, train_images = spec.recipe, dataset.of("train")
+    network: Network,
+    dataset: Dataset,
+    spec: Spec,
+    unfinished: Unfinished,
+    checkpoint: Path | None,
+    *,
+    logger: Any,
+    callbacks: Sequence[Callback],
+) -> tuple[History, dict[str, Any]]:
+    """Fit in place. On the first process the network ends with the weights of the best epoch, whose row is returned."""
+    recipe, train_images = spec.recipe, _epoch(dataset, spec.recipe)
+    compute = trainer_options(spec.compute)
+    world_size = compute["devices"] * compute["num_nodes"]
+    for images in (dataset.of("validation"), train_images):
+        steps = steps_per_epoch(len(images), batch_size=recipe.batch_size, world_size=world_size)
     network.to(memory_format=torch.channels_last)
-    steps = len(train_images) // recipe.batch_size
-    if steps == 0:
-        raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(train_images)} train images")
-    options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2}
-    state = None if checkpoint is None else bytes(unfinished.read(checkpoint)["slipway"]["loader"][0].numpy())
-    module = Training(network, recipe=recipe, classes=len(dataset.labels), steps_per_epoch=steps)
-    callbacks = make(recipe, unfinished)
+    module = Training(network, spec=spec, dataset=dataset, steps_per_epoch=steps)
     with warnings.catch_warnings():
         # Lightning advises DataLoader workers; the loader here is DALI. It finds the folder to resume in not empty.
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        trainer = _trainer(recipe, callbacks, unfinished.folder)
+        trainer = lightning.Trainer(
+            **compute,
+            max_epochs=recipe.epochs,
+            precision=PRECISIONS[recipe.precision],
+            accumulate_grad_batches=recipe.accumulate_batches,
+            gradient_clip_val=recipe.gradient_clip,
+            num_sanity_val_steps=0,
+            callbacks=[*make(recipe, unfinished), *([LearningRateMonitor("epoch")] if logger else []), *callbacks],
+            default_root_dir=unfinished.folder,
+            logger=logger,
+            log_every_n_steps=steps,
+            deterministic=True,
+            enable_model_summary=False,
+        )
+        if logger:
+            logger.log_hyperparams(hyper_parameters(spec))
+        options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2, "task": spec.task}
+        options["share"] = share_of(trainer)
         on_ctrl_c = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(
                 module,
-                train_loader(dataset, train_images, state=state, **options),
+                train_loader(dataset, train_images, **options),
                 eval_loader(dataset, dataset.of("validation"), **options),
                 ckpt_path=checkpoint,
                 weights_only=True,
             )
-        except RuntimeError as error:
-            refused = re.search(r"Failed to decode sample #\d+ : (.+)", str(error))
-            if refused is None:
-                raise
-            raise DataError(f"{refused[1]}: the decoder refuses this image; repair or remove it") from error
         except SystemExit:  # Lightning's answer to Ctrl-C, which it ignores from there on
             signal.signal(signal.SIGINT, on_ctrl_c)
             if unfinished.last.is_file():
                 print(f"\n{unfinished.folder}: {len(module.history)} epochs; go on with --resume", file=sys.stderr)
             raise KeyboardInterrupt from None
+    if not trainer.is_global_zero:  # another's checkpoints may lie on another machine
+        return module.history, {}
     best = unfinished.read(unfinished.best)
     module.load_state_dict(best["state_dict"])
     network.eval()
     return module.history, _best_row(module.history, best["epoch"])
 
 
-def _trainer(recipe: Recipe, callbacks: list[Callback], folder: Path) -> lightning.Trainer:
-    return lightning.Trainer(
-        max_epochs=recipe.epochs,
-        devices=1,  # the loader is not sharded
-        precision=PRECISIONS[recipe.precision],
-        accumulate_grad_batches=recipe.accumulate_batches,
-        gradient_clip_val=recipe.gradient_clip,
-        num_sanity_val_steps=0,
-        callbacks=callbacks,
-        default_root_dir=folder,
-        logger=False,
-        deterministic=True,
-        enable_model_summary=False,
-    )
+def _epoch(dataset: Dataset, recipe: Recipe) -> list[LabelledImage]:
+    """The train split, or as `recipe.balance` has it.
+
+    Raises:
+        SpecError: it does not fill a batch.
+    """
+    images = dataset.of("train")
+    if len(images) < recipe.batch_size:
+        raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(images)} train images")
+    return repeated(images, balance=recipe.balance, classes=len(dataset.labels), seed=recipe.seed)
 
 
-def _best_row(history: list[dict[str, Any]], epoch: int) -> dict[str, Any]:
+def _best_row(history: History, epoch: int) -> dict[str, Any]:
     """What the manifest records of the epoch whose weights are kept."""
     row = next(row for row in history if row["epoch"] == epoch)
     return {

@@ -9,6 +9,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from slipway.contract.recipe import Recipe
+from slipway.training.mixing import Mixing
 from slipway.training.network import Network
 from slipway.training.optimizers import configure, rates
 from slipway.training.phases import Phases
@@ -28,15 +29,16 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.phases = Phases(network, recipe)
         self.phase = ""
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        mix = recipe.augment.mix
+        self.mixing = None if mix is None else Mixing(mix, classes=classes)
         self.accuracy = MulticlassAccuracy(classes, average="micro")
         self.macro_f1 = MulticlassF1Score(classes, average="macro")
         self.history: list[dict[str, Any]] = []
         self._restored: dict[str, Any] | None = None
 
-    def _logits(self, batch: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    def _logits(self, pixels_nchw: torch.Tensor) -> torch.Tensor:
         # Measured on 2 cores, resnet10t at 64 px: 4.1 ms an image against 7.7 in NCHW memory.
-        pixels_nchw = batch[0]["pixels_nchw"].contiguous(memory_format=torch.channels_last)
-        logits_nc: torch.Tensor = self.network(pixels_nchw)[0]
+        logits_nc: torch.Tensor = self.network(pixels_nchw.contiguous(memory_format=torch.channels_last))[0]
         return logits_nc
 
     def on_train_start(self) -> None:
@@ -49,18 +51,22 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
             print(f"epoch {self.current_epoch} on: {phase} learning", flush=True)
         self.phase = phase
 
-    def training_step(self, batch: list[dict[str, torch.Tensor]], _: int) -> torch.Tensor:
-        logits_nc = self._logits(batch)
-        loss: torch.Tensor = self.loss(logits_nc, batch[0]["class_id"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits_nc))
+    def training_step(self, batch: list[dict[str, torch.Tensor]], number: int) -> torch.Tensor:
+        pixels_nchw, target = batch[0]["pixels_nchw"], batch[0]["class_id"]
+        if self.mixing is not None:
+            draw = (self.recipe.seed, self.current_epoch, number, self.global_rank)
+            pixels_nchw, target = self.mixing(pixels_nchw, target, draw=draw)
+        loss: torch.Tensor = self.loss(self._logits(pixels_nchw), target)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(target), sync_dist=True)
         return loss
 
     def validation_step(self, batch: list[dict[str, torch.Tensor]], _: int) -> None:
-        logits_nc, class_id = self._logits(batch).float(), batch[0]["class_id"]
+        logits_nc, class_id = self._logits(batch[0]["pixels_nchw"]).float(), batch[0]["class_id"]
         size = len(class_id)
         self.accuracy(logits_nc, class_id)
         self.macro_f1(logits_nc, class_id)
-        self.log("val_loss", nn.functional.cross_entropy(logits_nc, class_id), prog_bar=True, batch_size=size)
+        loss = nn.functional.cross_entropy(logits_nc, class_id)
+        self.log("val_loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
         self.log("val_top1", self.accuracy, prog_bar=True, batch_size=size)
         self.log("val_macro_f1", self.macro_f1, batch_size=size)
 
@@ -77,11 +83,9 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.history.append({"epoch": self.current_epoch, "phase": self.phase, **rates(optimizer), **row})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        loader = self.trainer.train_dataloader.checkpoints()  # of DALI: the order to come, and the augmentation's
         checkpoint["slipway"] = {
             "history": self.history,
             "random_states": random_states(),
-            "loader": [torch.frombuffer(bytearray(state), dtype=torch.uint8) for state in loader],
             "stopped": bool(self.trainer.should_stop),
         }
 

@@ -1,6 +1,7 @@
 """What an unfinished run leaves beside its checkpoint folder, so that it can go on exactly where it was."""
 
 import json
+import os
 import pickle
 import random
 import shutil
@@ -18,15 +19,15 @@ from slipway.contract.manifest import versions
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130")
 SHOWN = 5  # differences in one error
-TRAINED_BY = ("task", "preprocess", "backbone", "recipe")
+TRAINED_BY = ("task", "preprocess", "backbone", "recipe", "compute")
 """The keys of a spec that a run depends on; its data are compared image by image."""
 
 
 class Unfinished:
     """The folder `<out>.resume`: what the run is of, its last epoch and its best one.
 
-    `last.ckpt` has everything: weights, averaged ones too, optimiser, schedule, random states, the place in the
-    loader's order, history. It is written anew after each epoch, in one step.
+    `last.ckpt` has everything: weights, averaged ones too, optimiser, schedule, random states, history. An epoch's
+    images are a function of the seed and its number. It is written anew after each epoch, in one step.
     """
 
     def __init__(self, out: Path) -> None:
@@ -96,6 +97,7 @@ def _identity(spec: Spec, start: str) -> dict[str, Any]:
         **{key: plain[key] for key in TRAINED_BY},
         "start": start,
         "device": device,
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # of torchrun
         "threads": torch.get_num_threads(),  # sums in another order are other sums
         "versions": versions(LIBRARIES),
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from slipway.training.entries import Entry
@@ -37,10 +38,11 @@ def thumbnails(paths: Iterable[str], *, root: Path, viewer: Viewer) -> dict[str,
     """Path to data URI, of the images that can be read; each picture is encoded anew, so no metadata comes along."""
     wanted = [Entry(path, ()) for path in sorted(set(paths))]
     seen = zip(wanted, views(root, wanted, viewer, what="making the page"), strict=True)
-    return {entry.path: _encode(view) for entry, (_, view) in seen if isinstance(view, View)}
+    return {entry.path: encode(view.pixels_hwc) for entry, (_, view) in seen if isinstance(view, View)}
 
 
-def _encode(view: View) -> str:
+def encode(pixels_hwc: npt.NDArray[np.uint8]) -> str:
+    """RGB to a data URI, encoded anew: no metadata comes along."""
     buffer = io.BytesIO()
-    Image.fromarray(view.pixels_hwc).save(buffer, "JPEG", quality=QUALITY)
+    Image.fromarray(pixels_hwc).save(buffer, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
