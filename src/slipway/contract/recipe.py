@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from slipway.contract.base import Contract
 from slipway.contract.decision import Probability
+from slipway.contract.imbalance import Balance, Loss
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
 
@@ -19,6 +20,9 @@ class Recipe(Contract):
     weight_decay: float = Field(default=0.01, ge=0.0)
     warmup_epochs: int = Field(default=2, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
+    loss: Loss = Loss()
+    balance: Balance = "none"
+    """Images of rare classes are seen more often in an epoch."""
     crop_scale: tuple[Probability, Probability] = (0.7, 1.0)
     """Random resized crop: the share of the image's area that is kept, least and most."""
     horizontal_flip: bool = True

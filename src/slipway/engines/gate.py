@@ -12,6 +12,8 @@ from slipway.evaluation.intervals import share_interval
 
 PASS, FAIL, TOO_FEW = "pass", "fail", "too few images to tell"
 ClassIds = npt.NDArray[np.int64]
+Right = npt.NDArray[np.bool_]
+Table = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,37 @@ def compare(
     """
     before_n, after_n = reference_n == truth_n, candidate_n == truth_n
     present = [class_id for class_id in range(len(labels)) if (truth_n == class_id).any()]
+    of_class = {class_id: truth_n == class_id for class_id in present}
+    classes = {labels[c]: (before_n[own_n], after_n[own_n]) for c, own_n in of_class.items()}
+    return _judge(before_n, after_n, classes, gate)
+
+
+def compare_labels(
+    truth_nc: Table, reference_nc: Table, candidate_nc: Table, labels: Sequence[str], gate: AccuracyGate
+) -> GateResult:
+    """The same for multi-label, `[n, classes]` each: an image is right when it has all of its labels and no other, a
+    class on the images that have it when it is given."""
+    before_n, after_n = ((answered_nc == truth_nc).all(axis=1) for answered_nc in (reference_nc, candidate_nc))
+    classes = {
+        label: (reference_nc[own_n, class_id], candidate_nc[own_n, class_id])
+        for class_id, (label, own_n) in enumerate(zip(labels, truth_nc.T, strict=True))
+        if own_n.any()
+    }
+    return _judge(before_n, after_n, classes, gate)
+
+
+def _judge(
+    before_n: Right, after_n: Right, of_class: Mapping[str, tuple[Right, Right]], gate: AccuracyGate
+) -> GateResult:
     overall = compare_pairs(before_n, after_n, max_loss_points=gate.max_loss_points, confidence=gate.confidence)
     classes = {
-        labels[class_id]: compare_pairs(
-            before_n[truth_n == class_id],
-            after_n[truth_n == class_id],
+        label: compare_pairs(
+            before_of_class,
+            after_of_class,
             max_loss_points=gate.max_class_loss_points,
-            confidence=1 - (1 - gate.confidence) / len(present),
+            confidence=1 - (1 - gate.confidence) / len(of_class),
         )
-        for class_id in present
+        for label, (before_of_class, after_of_class) in of_class.items()
     }
     hindering = [result.verdict for result in classes.values() if not _tolerated(result, gate.prove_classes)]
     verdicts = {overall.verdict, *hindering}
@@ -110,9 +134,7 @@ def compare(
     )
 
 
-def compare_pairs(
-    before_n: npt.NDArray[np.bool_], after_n: npt.NDArray[np.bool_], *, max_loss_points: float, confidence: float
-) -> Comparison:
+def compare_pairs(before_n: Right, after_n: Right, *, max_loss_points: float, confidence: float) -> Comparison:
     """The exact paired comparison of right and wrong answers on one set of images."""
     images, error = len(after_n), (1 - confidence) / 2
     lost, gained = int((before_n & ~after_n).sum()), int((~before_n & after_n).sum())

@@ -23,6 +23,8 @@ from slipway.training.dataset import scan
 from slipway.training.loader import eval_loader, train_loader
 from slipway.training.module import Training
 from slipway.training.network import Network
+from slipway.training.sampling import repeated
+from slipway.training.targets import check_top_k
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 
@@ -34,12 +36,11 @@ def train(spec: Spec, out: Path) -> Manifest:
         DataError: the images cannot be used.
         SpecError: the spec asks for what is not there.
     """
-    if spec.task != "multiclass":
-        raise SpecError(f"task: {spec.task} cannot be trained yet; the valid task here is multiclass")
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
     dataset = scan(spec.data, task=spec.task)
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
+    check_top_k(spec, dataset)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     network = Network(
@@ -85,13 +86,14 @@ def _check_input_size(network: Network, spec: Spec) -> None:
 
 def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str, float]], float]:
     """Fit in place; the network ends with the weights of the best validation loss."""
-    recipe, train_images = spec.recipe, dataset.of("train")
+    recipe, classes = spec.recipe, len(dataset.labels)
+    train_images = repeated(dataset.of("train"), balance=recipe.balance, classes=classes, seed=recipe.seed)
     network.to(memory_format=torch.channels_last)
     steps = len(train_images) // recipe.batch_size
     if steps == 0:
         raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(train_images)} train images")
-    options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2}
-    module = Training(network, recipe=recipe, classes=len(dataset.labels), steps_per_epoch=steps)
+    options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2, "task": spec.task}
+    module = Training(network, spec=spec, dataset=dataset, steps_per_epoch=steps)
     with tempfile.TemporaryDirectory(prefix="slipway-train-") as scratch, warnings.catch_warnings():
         # Lightning advises DataLoader workers; the loader here is DALI.
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")

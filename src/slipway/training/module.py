@@ -4,24 +4,33 @@ from typing import Any
 
 import lightning
 import torch
-from torch import nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from slipway.contract.recipe import Recipe
+from slipway.contract import Spec
+from slipway.contract.dataset import Dataset
+from slipway.training.losses import loss_for
+from slipway.training.metrics import metrics_for, update, validation_loss
 from slipway.training.network import Network
+from slipway.training.targets import targets_for
 
 
 class Training(lightning.LightningModule):  # type: ignore[misc]
     """AdamW, linear warm-up, cosine decay, label smoothing; `val_loss` is what early stopping watches."""
 
-    def __init__(self, network: Network, *, recipe: Recipe, classes: int, steps_per_epoch: int) -> None:
+    def __init__(self, network: Network, *, spec: Spec, dataset: Dataset, steps_per_epoch: int) -> None:
         super().__init__()
         self.network = network
-        self.recipe = recipe
+        self.recipe = spec.recipe
         self.steps_per_epoch = steps_per_epoch
-        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self.accuracy = MulticlassAccuracy(classes, average="micro")
-        self.macro_f1 = MulticlassF1Score(classes, average="macro")
+        classes = len(dataset.labels)
+        self.targets = targets_for(dataset, task=spec.task)
+        self.loss = loss_for(
+            spec.recipe.loss,
+            task=spec.task,
+            images=dataset.of("train"),
+            classes=classes,
+            label_smoothing=spec.recipe.label_smoothing,
+        )
+        self.metrics = metrics_for(spec.task, classes=classes)
         self.history: list[dict[str, float]] = []
 
     def _logits(self, batch: list[dict[str, torch.Tensor]]) -> torch.Tensor:
@@ -32,18 +41,16 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
     def training_step(self, batch: list[dict[str, torch.Tensor]], _: int) -> torch.Tensor:
         logits_nc = self._logits(batch)
-        loss: torch.Tensor = self.loss(logits_nc, batch[0]["class_id"])
+        loss: torch.Tensor = self.loss(logits_nc, self.targets(batch[0]))
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits_nc))
         return loss
 
     def validation_step(self, batch: list[dict[str, torch.Tensor]], _: int) -> None:
-        logits_nc, class_id = self._logits(batch), batch[0]["class_id"]
-        size = len(class_id)
-        self.accuracy(logits_nc, class_id)
-        self.macro_f1(logits_nc, class_id)
-        self.log("val_loss", nn.functional.cross_entropy(logits_nc, class_id), prog_bar=True, batch_size=size)
-        self.log("val_top1", self.accuracy, prog_bar=True, batch_size=size)
-        self.log("val_macro_f1", self.macro_f1, batch_size=size)
+        logits_nc, target = self._logits(batch), self.targets(batch[0])
+        size = len(logits_nc)
+        update(self.metrics, logits_nc, target)
+        self.log("val_loss", validation_loss(logits_nc, target), prog_bar=True, batch_size=size)
+        self.log_dict(self.metrics, prog_bar=True, batch_size=size)
 
     def on_train_epoch_end(self) -> None:
         self.history.append({name: float(value) for name, value in self.trainer.callback_metrics.items()})
