@@ -48,6 +48,8 @@ class GateResult:
     classes: dict[str, Comparison]
     confidence: float
     prove_classes: bool
+    unit: str = "top-1"
+    """What is right of an image: its answer, or `all labels`."""
 
     @classmethod
     def of(cls, evidence: Mapping[str, Any]) -> Self:
@@ -58,14 +60,14 @@ class GateResult:
     @property
     def reasons(self) -> list[str]:
         """Every comparison that stands in the way of `pass`; empty for a pass."""
-        reasons = [f"top-1: {self.overall}"] if self.overall.verdict != PASS else []
+        reasons = [f"{self.unit}: {self.overall}"] if self.overall.verdict != PASS else []
         hindering = (label for label, result in self.classes.items() if not _tolerated(result, self.prove_classes))
         return reasons + [f"class {label}: {self.classes[label]}" for label in hindering]
 
     def __str__(self) -> str:
         unproven = sum(result.verdict == TOO_FEW for result in self.classes.values())
         worst = max(self.classes.items(), key=lambda item: item[1].loss_points, default=None)
-        text = f"{self.verdict} at {self.confidence:.0%}; top-1 {self.overall}"
+        text = f"{self.verdict} at {self.confidence:.0%}; {self.unit} {self.overall}"
         if worst is not None:
             text += f"; worst class {worst[0]}: {worst[1].loss_points:+.2f} points of {worst[1].images} images"
         if unproven and not self.prove_classes:
@@ -107,11 +109,16 @@ def compare_labels(
         for class_id, (label, own_n) in enumerate(zip(labels, truth_nc.T, strict=True))
         if own_n.any()
     }
-    return _judge(before_n, after_n, classes, gate)
+    return _judge(before_n, after_n, classes, gate, unit="all labels")
 
 
 def _judge(
-    before_n: Right, after_n: Right, of_class: Mapping[str, tuple[Right, Right]], gate: AccuracyGate
+    before_n: Right,
+    after_n: Right,
+    of_class: Mapping[str, tuple[Right, Right]],
+    gate: AccuracyGate,
+    *,
+    unit: str = "top-1",
 ) -> GateResult:
     overall = compare_pairs(before_n, after_n, max_loss_points=gate.max_loss_points, confidence=gate.confidence)
     classes = {
@@ -131,6 +138,7 @@ def _judge(
         classes=classes,
         confidence=gate.confidence,
         prove_classes=gate.prove_classes,
+        unit=unit,
     )
 
 

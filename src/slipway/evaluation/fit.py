@@ -1,10 +1,12 @@
 """What a decision takes from the validation split: the same for a bundle and, from its own outputs, for each engine."""
 
+from dataclasses import fields
+
 import numpy as np
 
 from slipway.contract import Decision
 from slipway.contract.spec import DecisionPolicy
-from slipway.evaluation.confidence import fit_platt, fit_temperature
+from slipway.evaluation.confidence import BLOCK, fit_platt, fit_temperature
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.thresholds import fit_thresholds
 from slipway.evaluation.unknown import refit
@@ -46,6 +48,11 @@ def refit_decision(
 
 
 def answer(decision: Decision, split: Predictions, labels: tuple[str, ...]) -> Answers:
-    """As it is served."""
-    status_n = np.zeros(len(split.images), np.int32)
-    return Postprocessor(decision.model_dump(), labels).run(split.logits_nc, status_n, split.embedding_nd)
+    """As it is served, in blocks of images: what the step needs beside its answers is many times their size."""
+    step, images = Postprocessor(decision.model_dump(), labels), len(split.images)
+    rows = max(BLOCK // len(labels), 1)
+    blocks = [slice(start, start + rows) for start in range(0, images, rows)]
+    status_n = np.zeros(images, np.int32)
+    found = [step.run(split.logits_nc[at], status_n[at], split.embedding_nd[at]) for at in blocks]
+    names = [field.name for field in fields(Answers)]
+    return Answers(**{name: np.concatenate([getattr(part, name) for part in found]) for name in names})

@@ -74,7 +74,7 @@ def write_bundle(
             plot_labels(evaluation["per_class"], staging / "labels.png")
         else:
             evaluation = worth(decision, validation, test, dataset.labels, unknown=unknown)
-            plot_confusion(np.array(evaluation["confusion"]), dataset.labels, staging / "confusion_matrix.png")
+            plot_confusion(evaluation["confusion"], dataset.labels, staging / "confusion_matrix.png")
         (staging / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
         return Manifest.seal(
             staging,
