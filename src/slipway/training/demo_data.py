@@ -40,6 +40,11 @@ def write_imbalanced_digits(out: Path, *, imbalance: int, seed: int) -> int:
     Test has 30 % and validation 20 % of every digit, as they come: what is judged by is balanced. Of a digit of
     `MINORITY` train keeps the first of a seeded order, at least one; its other images are left out.
     """
+    return _write(out, imbalanced_rows(imbalance=imbalance, seed=seed), load_digits().images, seed=seed)
+
+
+def imbalanced_rows(*, imbalance: int, seed: int) -> list[tuple[int, str]]:
+    """The number of each scan that is kept, and its folder: `<split>/<digit>`."""
     digits = load_digits()
     rows = np.arange(len(digits.target))
     held: dict[str, npt.NDArray[np.int64]] = {}
@@ -56,10 +61,9 @@ def write_imbalanced_digits(out: Path, *, imbalance: int, seed: int) -> int:
         if digit not in MINORITY or seen[digit] <= few:
             kept.append(row)
     held["train"] = np.array(kept)
-    listed = [
+    return [
         (row, f"{split}/{digits.target[row]}") for split, members in held.items() for row in sorted(members.tolist())
     ]
-    return _write(out, listed, digits.images, seed=seed)
 
 
 def _write(out: Path, rows: list[tuple[int, str]], scans: Ink, *, seed: int) -> int:
