@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from tqdm import tqdm
 
-from slipway.contract import Bundle, QuantizeError
+from slipway.contract import Bundle, DataError, QuantizeError
 from slipway.contract.base import Contract
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
@@ -231,15 +231,18 @@ class _Judge:
 
     def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[Any]:
         """The class with the greatest logit of each image, -1 where one is not finite; of multi-label `[n, classes]`
-        what the decision gives that is fitted to these outputs, nothing where one is not finite."""
+        what the decision gives that is fitted to these outputs, nothing at all where none can be fitted."""
         validation = run_split(self._bundle, engine.run, "validation", what=what)
         finite_n = np.isfinite(validation.logits_nc).all(axis=1)
         if self._bundle.decision.task == "multiclass":
             return np.where(finite_n, validation.logits_nc.argmax(axis=1), -1)
         bundle = self._bundle
-        decision = bundle.decision
-        if finite_n.all():
-            decision = refit_decision(decision, bundle.spec.decision, validation, bundle.labels)
+        if not finite_n.all():
+            return np.zeros(validation.logits_nc.shape, np.bool_)
+        try:
+            decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
+        except DataError:  # no threshold reaches the precision that is asked for: this graph is no use
+            return np.zeros(validation.logits_nc.shape, np.bool_)
         return given(answer(decision, validation, bundle.labels), classes=len(bundle.labels))
 
 

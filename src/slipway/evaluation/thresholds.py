@@ -32,12 +32,14 @@ def fit_thresholds(
     if policy.fixed is not None:
         return (policy.fixed,) * len(labels)
     return tuple(
-        _fit_class(probability_n.astype(np.float64), truth_n, policy, label=label)
+        _fit_class(probability_n, truth_n, policy, label=label)
         for probability_n, truth_n, label in zip(probability_nc.T, truth_nc.T, labels, strict=True)
     )
 
 
-def _fit_class(probability_n: Floats, truth_n: npt.NDArray[np.bool_], policy: ThresholdPolicy, *, label: str) -> float:
+def _fit_class(
+    probability_n: npt.NDArray[np.float32], truth_n: npt.NDArray[np.bool_], policy: ThresholdPolicy, *, label: str
+) -> float:
     positives = int(truth_n.sum())
     if not positives:
         return NEVER_SEEN
@@ -58,13 +60,15 @@ def _fit_class(probability_n: Floats, truth_n: npt.NDArray[np.bool_], policy: Th
     return float(threshold_t[best][np.abs(threshold_t[best] - 0.5).argmin()])
 
 
-def _candidates(probability_n: Floats, truth_n: npt.NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+def _candidates(
+    probability_n: npt.NDArray[np.float32], truth_n: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats, Floats]:
     """Every threshold that parts the images otherwise, as it will be written, and how many labels are then right and
-    given."""
-    distinct = np.unique(probability_n)
+    given, compared in FP32 as the step does."""
+    distinct = np.unique(probability_n).astype(np.float64)
     threshold_t = np.unique(np.concatenate([[0.0], (distinct[1:] + distinct[:-1]) / 2]).round(DECIMALS))
     order = np.argsort(probability_n)
-    below_t = np.searchsorted(probability_n[order], threshold_t, side="left")
+    below_t = np.searchsorted(probability_n[order], threshold_t.astype(np.float32), side="left")
     right_before_n = np.concatenate([[0], np.cumsum(truth_n[order])])
     right_t = right_before_n[-1] - right_before_n[below_t]
     return threshold_t, right_t.astype(np.float64), (len(probability_n) - below_t).astype(np.float64)
