@@ -37,12 +37,11 @@ class Pages:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
-    """Smaller pages, a shorter training and weaker gates than training/configs/pages.yaml; the rest is that."""
+    """Fewer pages, a shorter training and weaker gates than training/configs/pages.yaml; the rest is that."""
     folder = tmp_path_factory.mktemp("pages")
     write_pages(folder / "data", pages=600, seed=0)
     values = yaml.safe_load((ROOT / "training/configs/pages.yaml").read_text())
     values["data"] = {"root": str(folder / "data"), "csv": str(folder / "data/pages.csv")}
-    values["preprocess"] |= {"input_height": 64, "input_width": 64}
     values["recipe"] |= {"epochs": 6, "loss": {"kind": "focal", "gamma": 1.0}, "balance": "square_root"}
     values["calibration"]["images"] = 64
     values["accuracy"] = {"max_loss_points": 30.0, "max_class_loss_points": 60.0, "prove_classes": False}
