@@ -243,7 +243,8 @@ class _Judge:
             decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
         except DataError:  # no threshold reaches the precision that is asked for: this graph is no use
             return np.zeros(validation.logits_nc.shape, np.bool_)
-        return given(answer(decision, validation, bundle.labels), classes=len(bundle.labels))
+        given_nc: npt.NDArray[np.bool_] = given(answer(decision, validation, bundle.labels), classes=len(bundle.labels))
+        return given_nc
 
 
 def _spent(steps: Sequence[Step], bundle: Bundle) -> str:

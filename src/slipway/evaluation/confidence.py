@@ -25,7 +25,8 @@ def fit_temperature(logits_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.
         scaled = logits_nc[start : start + rows].astype(np.float64) / np.exp(log_temperature)
         peak = scaled.max(axis=1)
         log_sum: npt.NDArray[np.float64] = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
-        return log_sum - scaled[np.arange(len(scaled)), truth_n[start : start + rows]]
+        of_truth: npt.NDArray[np.float64] = scaled[np.arange(len(scaled)), truth_n[start : start + rows]]
+        return log_sum - of_truth
 
     def loss(log_temperature: float) -> float:
         return float(np.concatenate([losses(at, log_temperature) for at in range(0, len(truth_n), rows)]).mean())

@@ -82,7 +82,8 @@ def label_reliability(probability_nc: npt.NDArray[np.float32], truth_nc: Table) 
     flat = (row_nc * ECE_BINS + pair_bin_nc).ravel()
 
     def by_image(weight_nc: Floats) -> Floats:
-        return np.bincount(flat, weight_nc.ravel(), images * ECE_BINS).reshape(images, ECE_BINS)
+        summed: Floats = np.bincount(flat, weight_nc.ravel(), images * ECE_BINS).astype(np.float64)
+        return summed.reshape(images, ECE_BINS)
 
     probability = probability_nc.astype(np.float64)
     gap_nb = by_image(truth_nc - probability)

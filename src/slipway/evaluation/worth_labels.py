@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from slipway.contract import Decision
 from slipway.evaluation.fit import answer
@@ -37,7 +38,7 @@ def worth_labels(decision: Decision, test: Predictions, labels: Labels) -> dict[
     }
 
 
-def given(answers: Answers, *, classes: int) -> Any:
+def given(answers: Answers, *, classes: int) -> npt.NDArray[np.bool_]:
     """The labels that were answered, `BOOL [n, classes]`: those over their thresholds, `top_k` at most."""
     return table([row[row >= 0].tolist() for row in answers.class_id_nk], classes=classes)
 
