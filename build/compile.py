@@ -78,15 +78,18 @@ def reference_engine(bundle: Bundle, arguments: argparse.Namespace) -> Engine:
 
 
 def show(engine: Engine) -> None:
+    from slipway.evaluation.headline import headline
+
     measured = engine.manifest.measured
     if engine.verdict == "proof only":
         size_mb = measured["plan_bytes"] / 1e6
         print(f"{engine.path}: compiles in {measured['build_s']:.1f} s, {size_mb:.1f} MB (proof only, never served)")
         return
     evaluation = json.loads((engine.path / "evaluation.json").read_text())
+    one_label = "top1" in measured
     print(
-        f"{engine.path}: top-1 {measured['top1']:.2%}, macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f}, "
-        f"unknown {measured['unknown_rate']:.2%}, temperature {measured['temperature']}"
+        f"{engine.path}: {headline(measured)}, macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f}"
+        + (f", unknown {measured['unknown_rate']:.2%}, temperature {measured['temperature']}" if one_label else "")
     )
     print(f"  gate: {describe(measured['gate'])}")
     flips = evaluation.get("flips", [])

@@ -17,21 +17,27 @@ data set."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.report import write  # not at the top: --help needs no library
-    from slipway.report.evaluation import read_worth, render
+    from slipway.evaluation.headline import headline  # not at the top: --help needs no library
+    from slipway.report import write
+    from slipway.report.evaluation import LabelsWorth, Worth, read_worth, render
 
     bundle = Bundle.open(arguments.bundle)
     worth = read_worth(bundle)
     out = arguments.out or arguments.bundle.parent / "evaluation.html"
     write(render(bundle, worth), out)
     ece = worth.reliability.after
+    if isinstance(worth, LabelsWorth):
+        first = {"map": worth.map, "exact_match": worth.exact_match}
+        wrong = f"{len(worth.mistakes)} wrong labels listed"
+    else:
+        first, wrong = {"top1": worth.top1}, f"{worth.wrong} wrong"
     print(f"{out}: {worth.images} test images, {out.stat().st_size / 1e6:.2f} MB")
-    print(f"  top-1 {worth.top1:.2%}, macro-F1 {worth.macro.f1:.4f}, {worth.wrong} wrong")
+    print(f"  {headline(first)}, macro-F1 {worth.macro.f1:.4f}, {wrong}")
     print(f"  ECE {ece.ece:.4f} ({ece.ece_interval[0]:.4f} to {ece.ece_interval[1]:.4f})")
-    if worth.unknown is not None:
+    if isinstance(worth, Worth) and worth.unknown is not None:
         print(f"  unknown: {worth.unknown.test.unknown_rate:.2%} of the test split, by {worth.unknown.score}")
     if arguments.json:
-        print(json.dumps({"page": str(out), "top1": worth.top1, "ece": ece.ece, "ece_interval": ece.ece_interval}))
+        print(json.dumps({"page": str(out), **first, "ece": ece.ece, "ece_interval": ece.ece_interval}))
 
 
 def parser() -> argparse.ArgumentParser:

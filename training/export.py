@@ -15,7 +15,8 @@ gives the same bundle id."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.training import export  # not at the top: --help needs no library
+    from slipway.evaluation.headline import headline  # not at the top: --help needs no library
+    from slipway.training import export
 
     manifest = export(arguments.checkpoint, arguments.out)
     measured = manifest.measured
@@ -26,9 +27,9 @@ def main(arguments: argparse.Namespace) -> None:
         f"max |Δlogit| {measured['max_logit_difference']:.2g}"
     )
     print(
-        f"  test split, FP32: top-1 {measured['top1']:.2%}, macro-F1 {measured['macro_f1']:.4f}, "
-        f"ECE {measured['ece']:.4f} ({low:.4f} to {high:.4f}; before calibration {measured['ece_uncalibrated']:.4f}, "
-        f"temperature {measured['temperature']})"
+        f"  test split, FP32: {headline(measured)}, macro-F1 {measured['macro_f1']:.4f}, "
+        f"ECE {measured['ece']:.4f} ({low:.4f} to {high:.4f}; before calibration {measured['ece_uncalibrated']:.4f}"
+        + (f", temperature {measured['temperature']})" if "top1" in measured else ")")
     )
     if "unknown" in measured:
         unknown = measured["unknown"]

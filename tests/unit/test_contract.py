@@ -80,6 +80,8 @@ def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
         ("recipe", "augment"),
         *(("recipe", "augment", part) for part in ("colour", "policy", "erase", "mix", "minority")),
         *(("recipe", "augment", "minority", part) for part in ("colour", "policy", "erase")),
+        ("decision", "thresholds"),
+        ("recipe", "loss"),
     }
     assert {path for model, _, path, _ in LEVELS if model is Decision} == {(), ("unknown",), ("unknown", "class_means")}
 

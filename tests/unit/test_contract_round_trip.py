@@ -81,6 +81,8 @@ specs = st.fixed_dictionaries(
                         "mix": st.fixed_dictionaries({"cutmix_alpha": st.floats(0.1, 10.0)}),
                     },
                 ),
+                "loss": st.fixed_dictionaries({"kind": st.just("focal")}, optional={"gamma": st.floats(0.0, 10.0)})
+                | st.fixed_dictionaries({"class_weights": st.just("effective_number"), "beta": st.floats(0.0, 0.9999)}),
                 "seed": seeds,
             },
         ),
@@ -103,7 +105,7 @@ specs = st.fixed_dictionaries(
         "latency": st.fixed_dictionaries({}, optional={"p99_ms": positive, "rate_per_s": positive}),
         "serving": st.fixed_dictionaries({}, optional={"max_batch_size": st.integers(1, 128)}),
     },
-)
+).filter(lambda data: data.get("task") != "multilabel" or data.get("decision", {}).get("unknown_threshold") is None)
 
 
 def check_round_trip(model: type[Contract], data: dict[str, Any]) -> None:

@@ -15,11 +15,11 @@ from PIL import Image
 from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import sha256_bytes
-from slipway.contract.spec import Calibration
+from slipway.contract.spec import Calibration, Data
 from slipway.steps import guard
 from slipway.training.bundle import sample
 from slipway.training.dataset import scan
-from slipway.training.demo_data import SIDES_PX, write_digits
+from slipway.training.demo_data import MINORITY, SIDES_PX, imbalanced_rows, write_digits, write_pages
 
 SPLITS = ("train", "validation", "test")
 CORPUS = {case.name: case for case in corpus()}
@@ -293,3 +293,31 @@ def test_the_demo_s_digits_are_the_same_bytes_again(digits: Path, tmp_path: Path
     assert {
         path.relative_to(tmp_path / "again"): path.read_bytes() for path in (tmp_path / "again").rglob("*.*")
     } == files
+
+
+def test_few_of_some_digits_are_in_train_alone_and_no_scan_is_in_two_splits() -> None:
+    rows = imbalanced_rows(imbalance=50, seed=3)
+    assert len({scan for scan, _ in rows}) == len(rows)
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for _, name in rows:
+        split, digit = name.split("/")
+        found[split][digit] += 1
+    assert {found["train"][str(digit)] for digit in MINORITY} == {2}
+    assert min(found["train"][str(digit)] for digit in (0, 2, 4, 6, 8)) > 80
+    assert min(found["test"].values()) > 50
+    assert min(found["validation"].values()) > 30
+    assert rows == imbalanced_rows(imbalance=50, seed=3)
+    assert rows != imbalanced_rows(imbalance=50, seed=4)
+
+
+def test_pages_have_one_to_three_labels_in_given_splits_and_are_the_same_bytes_again(tmp_path: Path) -> None:
+    for name in ("pages", "again"):
+        assert write_pages(tmp_path / name, pages=200, seed=1) == 200
+    files = {path.relative_to(tmp_path / "pages"): path.read_bytes() for path in (tmp_path / "pages").rglob("*.*")}
+    assert len(files) == 202
+    assert all((tmp_path / "again" / path).read_bytes() == content for path, content in files.items())
+    table = Data.parse({"root": str(tmp_path / "pages"), "csv": str(tmp_path / "pages/pages.csv")}, source="test")
+    dataset = scan(table, task="multilabel")
+    assert dataset.labels == tuple("0123456789")
+    assert Counter(image.split for image in dataset.images) == {"train": 120, "validation": 30, "test": 50}
+    assert {len(image.class_ids) for image in dataset.images} == {1, 2, 3}

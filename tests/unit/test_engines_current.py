@@ -21,7 +21,7 @@ from slipway.contract.files import sha256_file
 from slipway.engines import compare
 from slipway.engines.compile import Graph
 from slipway.engines.current import Compiler, installed, stale, stale_graph
-from slipway.engines.evaluate import PREDICTIONS
+from slipway.engines.rows import PREDICTIONS
 from slipway.engines.tensorrt_library import compute_capability
 from slipway.training.bundle import write_bundle
 from slipway.training.dataset import scan

@@ -126,8 +126,8 @@ def test_an_axis_holds_its_values_and_ends_at_one(values: list[float]) -> None:
 
 
 def test_a_lone_mistake_is_drawn_and_listed() -> None:
-    confusion = [[999, 1, 0], [0, 0, 0], [0, 0, 5]]
-    drawn = matrix(confusion)
+    confusion = [(0, 0, 999), (0, 1, 1), (2, 2, 5)]
+    drawn = matrix(confusion, classes=3)
     assert [path for _, path in drawn.paths] == ["M1 0h1v1h-1z", "M0 0h1v1h-1zM2 2h1v1h-1z"]
     (pair,) = confused_pairs(confusion, "abc", most=9)
     assert (pair.truth, pair.label, pair.images, pair.share) == ("a", "b", 1, 0.001)

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = (
     "training/make_digits.py",
     "training/make_parity.py",
+    "training/make_pages.py",
     "training/inspect_data.py",
     "training/inspect_augmentation.py",
     "training/train.py",
@@ -122,9 +123,15 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
         lambda folder: yaml.safe_dump(spec(folder, backbone={"name": "zzz", "pretrained": False})),
         ["backbone.name: timm has no 'zzz'; near it are: none"],
     ),
-    "more than one label an image": (
+    "more than one label an image, and class folders": (
         lambda folder: yaml.safe_dump(spec(folder, task="multilabel")),
-        ["task: multilabel cannot be trained", "the valid task here is multiclass"],
+        ["data: class folders give one label an image; task multilabel needs data.csv with `labels`"],
+    ),
+    "weights and balance": (
+        lambda folder: yaml.safe_dump(
+            spec(folder, recipe={"balance": "equal", "loss": {"class_weights": "inverse_frequency"}})
+        ),
+        ["recipe.loss.class_weights and recipe.balance make up for the same lack twice"],
     ),
     "a batch larger than the train split": (
         lambda folder: yaml.safe_dump(spec(folder, recipe={"batch_size": 64})),

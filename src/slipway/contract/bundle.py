@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Spec
 
+ClassId = Annotated[int, Field(ge=0)]
 IDENTITY = ("model.onnx", "preprocess.json", "labels.txt", "decision.json", "calibration.json")
 """The files that make a bundle what it is. `model.onnx` is written without `metadata_props`."""
 
@@ -30,7 +31,8 @@ class CalibrationImage(Contract):
     """One file of `calibration/`."""
 
     file: str = Field(pattern=r"^[0-9A-Za-z_-]+[.][0-9a-z]+$")
-    class_id: int = Field(ge=0)
+    class_id: ClassId | tuple[ClassId, ...]
+    """Of a multi-label image a list, of none of the labels an empty one."""
     sha256: Sha256
 
 

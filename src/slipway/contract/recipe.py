@@ -6,6 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from slipway.contract.augmentation import Augmentation
 from slipway.contract.base import Contract
+from slipway.contract.imbalance import Balance, Loss
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
 AUTO = "auto"
@@ -46,6 +47,9 @@ class Recipe(Contract):
     gradient_clip: float | None = Field(default=None, gt=0.0)
     """The largest norm of the gradient of all weights."""
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
+    loss: Loss = Loss()
+    balance: Balance = "none"
+    """Images of rare classes are seen more often in an epoch."""
     head: Head = Head()
     freeze_epochs: int = Field(default=0, ge=0)
     """The head alone learns for so many epochs; `epochs` or more freezes the backbone for good."""

@@ -101,6 +101,23 @@ class UnknownPolicy(Contract):
         return self
 
 
+class ThresholdPolicy(Contract):
+    """What each label's threshold is to reach on the validation split. The default is the highest F1."""
+
+    precision: float | None = Field(default=None, gt=0.0, le=1.0)
+    """The lowest threshold from which at least this share of the given labels is right."""
+    recall: float | None = Field(default=None, gt=0.0, le=1.0)
+    """The highest threshold that gives the label to at least this share of the images that have it."""
+    fixed: Probability | None = None
+    """The same number for every label, whatever that gives."""
+
+    @model_validator(mode="after")
+    def _one_aim(self) -> Self:
+        if len([aim for aim in (self.precision, self.recall, self.fixed) if aim is not None]) > 1:
+            raise ValueError("give one of precision, recall and fixed, or none of them for the highest F1")
+        return self
+
+
 class DecisionPolicy(Contract):
     """What the user decides about answers; training fits the rest (temperature, threshold) and writes a `Decision`."""
 
@@ -109,6 +126,8 @@ class DecisionPolicy(Contract):
     """Multi-class only."""
     unknown_threshold: Probability | None = None
     """In the place of `unknown`: an answer whose best probability lies under this is `unknown`, whatever that costs."""
+    thresholds: ThresholdPolicy | None = None
+    """Multi-label only; left out: the highest F1 of each label."""
 
     @model_validator(mode="after")
     def _one_unknown(self) -> Self:
@@ -233,6 +252,19 @@ class Spec(Contract):
                 "recipe.freeze_epochs and unfreeze_epochs keep what a backbone has learned, and backbone.pretrained: "
                 "false has learned nothing; give weights, or leave them 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_belong_to_multilabel(self) -> Self:
+        if self.task == "multiclass" and self.decision.thresholds is not None:
+            raise ValueError("decision.thresholds belongs to multilabel; for multiclass use decision.unknown")
+        if self.task == "multilabel" and self.decision.unknown_threshold is not None:
+            raise ValueError("decision.unknown_threshold belongs to multiclass; for multilabel use decision.thresholds")
+        return self
+
+    @model_validator(mode="after")
+    def _the_loss_fits_the_task(self) -> Self:
+        self.recipe.loss.check(task=self.task, balance=self.recipe.balance)
         return self
 
     @model_validator(mode="after")

@@ -29,9 +29,10 @@ class CalibrationSample:
             )
         listing = CalibrationList.read(bundle.path / "calibration.json")
         if len({image.class_id for image in listing.images}) == 1:
-            label = bundle.labels[listing.images[0].class_id]
+            found = listing.images[0].class_id
+            named = ", ".join(repr(bundle.labels[i]) for i in ((found,) if isinstance(found, int) else found)) or "none"
             raise QuantizeError(
-                f"{bundle.path}: all {len(self)} calibration images are of class {label!r}; they say nothing of "
+                f"{bundle.path}: all {len(self)} calibration images are of class {named}; they say nothing of "
                 "the others, so make the bundle again from images of every class"
             )
 

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 from slipway.contract import Bundle, Engine, Manifest, MissingDependencyError, PlanSettings, SlipwayError
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
 from slipway.engines.compile import PROOF, Graph
-from slipway.engines.evaluate import Row, read_rows
-from slipway.engines.gate import ClassIds, Comparison, GateResult, compare
+from slipway.engines.gate import Comparison, GateResult
+from slipway.engines.rows import Row, gate_rows, read_rows
 from slipway.engines.tensorrt_library import import_library, library_version, require_gpu
 
 NAMES: dict[Target, str] = {"openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -149,9 +147,7 @@ def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> I
     if _asked(before) != _asked(after):
         yield f"{reference.path.name} was evaluated on other images"
         return
-    truth_n = _class_ids(after, "truth", bundle.labels)
-    before_n, after_n = (_class_ids(rows, "label", bundle.labels) for rows in (before, after))
-    now = compare(truth_n, before_n, after_n, bundle.labels, bundle.spec.accuracy)
+    now = gate_rows(before, after, bundle)
     yield from _changed_limits(recorded, now)
     if _counts(recorded) != _counts(now):
         yield f"{reference.path.name} answers otherwise than when the gate compared with it"
@@ -159,11 +155,6 @@ def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> I
 
 def _asked(rows: list[Row]) -> list[tuple[str, str]]:
     return [(row["image"], row["truth"]) for row in rows]
-
-
-def _class_ids(rows: list[Row], column: str, labels: tuple[str, ...]) -> ClassIds:
-    class_ids = {label: class_id for class_id, label in enumerate(labels)}
-    return np.array([class_ids.get(row[column], -1) for row in rows], np.int64)
 
 
 def _changed_limits(recorded: GateResult, now: GateResult) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """What an engine is worth: both splits through the steps that serve it, its own decision, and the gate against FP32."""
 
-import csv
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +10,17 @@ import numpy as np
 from slipway.contract import Bundle, CompileError, Decision, Engine
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, Split
-from slipway.engines.gate import ClassIds, GateResult, compare
-from slipway.evaluation.confidence import fit_temperature
+from slipway.engines.gate import GateResult
+from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
+from slipway.evaluation.fit import answer, refit_decision
+from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Network, Predictions, predict
-from slipway.evaluation.unknown import refit
-from slipway.steps.postprocess import UNKNOWN, Answers, Postprocessor
+from slipway.evaluation.worth_labels import given
+from slipway.steps.postprocess import UNKNOWN, Answers
 
-PREDICTIONS = "predictions.csv"
-Row = dict[str, str]
+MEASURED = ("images", "top1", "map", "exact_match", "macro_f1", "ece", "unknown_rate")
+"""Of the evaluation, in the manifest too: top-1 and unknown of one label an image, mAP and exact match of many."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Evaluation:
     """The numbers of one engine on the whole test split."""
 
     decision: Decision
-    """The bundle's, with temperature and `unknown` fitted to this engine's outputs on the validation split."""
+    """The bundle's, with what is fitted on the validation split fitted to this engine's outputs."""
     metrics: dict[str, Any]
     rows: list[Row]
     gate: GateResult | None
@@ -37,16 +38,13 @@ class Evaluation:
         """`decision.json`, `evaluation.json`, and `predictions.csv` with the label and score that a client gets."""
         self.decision.write(folder / "decision.json")
         (folder / "evaluation.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
-        with (folder / PREDICTIONS).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_rows(self.rows, folder)
 
     def measured(self) -> dict[str, Any]:
         """What the engine's manifest records."""
-        names = ("images", "top1", "macro_f1", "ece", "unknown_rate")
         gate = {"verdict": "reference"} if self.gate is None else asdict(self.gate)
-        return {**{name: self.metrics[name] for name in names}, "temperature": self.decision.temperature, "gate": gate}
+        found = {name: self.metrics[name] for name in MEASURED if name in self.metrics}
+        return {**found, "temperature": self.decision.temperature, "gate": gate}
 
 
 def evaluate_engine(
@@ -59,7 +57,7 @@ def evaluate_engine(
 
     Raises:
         CompileError: logits that are not finite.
-        DataError: an image of the data set is gone or changed, or no threshold keeps what `decision.unknown` promises.
+        DataError: an image of the data set is gone or changed, or no threshold keeps what `decision` promises.
     """
     validation = run_split(bundle, network, "validation", decoder=decoder, what=f"validation split, {name}")
     broken = int((~np.isfinite(validation.logits_nc).all(axis=1)).sum())
@@ -68,36 +66,30 @@ def evaluate_engine(
             f"{name}: logits of {broken} of {len(validation.images)} validation images are not finite; this network "
             "does not hold in that precision, so take another"
         )
-    temperature = fit_temperature(validation.logits_nc, validation.truth_n)
-    decision = refit(
-        bundle.decision.model_copy(update={"temperature": temperature}),
-        bundle.spec.decision.unknown,
-        logits_nc=validation.logits_nc,
-        embedding_nd=validation.embedding_nd,
-        truth_n=validation.truth_n,
-    )
+    decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
     test = run_split(bundle, network, "test", decoder=decoder, what=f"test split, {name}")
-    answers = _answer(test, decision, bundle.labels)
-    rows = _rows(test, answers, bundle.labels)
+    answers = answer(decision, test, bundle.labels)
+    rows = make_rows(test, answers, bundle.labels, task=decision.task)
     metrics = {
         "split": "test",
         "arithmetic": arithmetic,
         "decoder": decoder,
-        **evaluate(answers.probability_nc, test.truth_n, bundle.labels),
-        "unknown_rate": float((answers.label_nk[:, 0] == UNKNOWN).mean()),
+        **_metrics(decision, test, answers, bundle.labels),
     }
     gate = None
     if reference is not None:
         before = read_rows(reference.path)
-        gate = compare(
-            test.truth_n,
-            _class_ids(before, bundle.labels),
-            _class_ids(rows, bundle.labels),
-            bundle.labels,
-            bundle.spec.accuracy,
-        )
-        metrics |= {"gate": asdict(gate), "flips": _flips(before, rows)}
+        gate = gate_rows(before, rows, bundle)
+        metrics |= {"gate": asdict(gate), "flips": flips(before, rows)}
     return Evaluation(decision, metrics, rows, gate)
+
+
+def _metrics(decision: Decision, test: Predictions, answers: Answers, labels: tuple[str, ...]) -> dict[str, Any]:
+    if decision.task == "multilabel":
+        given_nc = given(answers, classes=len(labels))
+        return {"task": "multilabel", **evaluate_labels(answers.probability_nc, given_nc, test.truth_nc, labels)}
+    unknown_rate = float((answers.label_nk[:, 0] == UNKNOWN).mean())
+    return {**evaluate(answers.probability_nc, test.truth_n, labels), "unknown_rate": unknown_rate}
 
 
 def run_split(bundle: Bundle, network: Network, split: Split, *, what: str, decoder: str = "cpu") -> Predictions:
@@ -111,42 +103,3 @@ def run_split(bundle: Bundle, network: Network, split: Split, *, what: str, deco
         batch_size=bundle.spec.serving.max_batch_size,
         what=what,
     )
-
-
-def read_rows(engine: Path) -> list[Row]:
-    """`predictions.csv` of an engine folder."""
-    with (engine / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _answer(test: Predictions, decision: Decision, labels: tuple[str, ...]) -> Answers:
-    status_n = np.zeros(len(test.images), np.int32)
-    return Postprocessor(decision.model_dump(), labels).run(test.logits_nc, status_n, test.embedding_nd)
-
-
-def _rows(test: Predictions, answers: Answers, labels: tuple[str, ...]) -> list[Row]:
-    best = zip(test.images, answers.label_nk[:, 0], answers.score_nk[:, 0].tolist(), strict=True)
-    return [
-        {"image": image.path, "truth": labels[image.class_id], "label": label.decode(), "score": repr(score)}
-        for image, label, score in best
-    ]
-
-
-def _class_ids(rows: list[Row], labels: tuple[str, ...]) -> ClassIds:
-    class_ids = {label: class_id for class_id, label in enumerate(labels)}
-    return np.array([class_ids.get(row["label"], -1) for row in rows], np.int64)
-
-
-def _flips(before: list[Row], after: list[Row]) -> list[Row]:
-    return [
-        {
-            "image": new["image"],
-            "truth": new["truth"],
-            "fp32": old["label"],
-            "fp32_score": old["score"],
-            "label": new["label"],
-            "score": new["score"],
-        }
-        for old, new in zip(before, after, strict=True)
-        if old["label"] != new["label"]
-    ]

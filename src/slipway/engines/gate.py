@@ -12,6 +12,8 @@ from slipway.evaluation.intervals import share_interval
 
 PASS, FAIL, TOO_FEW = "pass", "fail", "too few images to tell"
 ClassIds = npt.NDArray[np.int64]
+Right = npt.NDArray[np.bool_]
+Table = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class GateResult:
     classes: dict[str, Comparison]
     confidence: float
     prove_classes: bool
+    unit: str = "top-1"
+    """What is right of an image: its answer, or `all labels`."""
 
     @classmethod
     def of(cls, evidence: Mapping[str, Any]) -> Self:
@@ -56,14 +60,14 @@ class GateResult:
     @property
     def reasons(self) -> list[str]:
         """Every comparison that stands in the way of `pass`; empty for a pass."""
-        reasons = [f"top-1: {self.overall}"] if self.overall.verdict != PASS else []
+        reasons = [f"{self.unit}: {self.overall}"] if self.overall.verdict != PASS else []
         hindering = (label for label, result in self.classes.items() if not _tolerated(result, self.prove_classes))
         return reasons + [f"class {label}: {self.classes[label]}" for label in hindering]
 
     def __str__(self) -> str:
         unproven = sum(result.verdict == TOO_FEW for result in self.classes.values())
         worst = max(self.classes.items(), key=lambda item: item[1].loss_points, default=None)
-        text = f"{self.verdict} at {self.confidence:.0%}; top-1 {self.overall}"
+        text = f"{self.verdict} at {self.confidence:.0%}; {self.unit} {self.overall}"
         if worst is not None:
             text += f"; worst class {worst[0]}: {worst[1].loss_points:+.2f} points of {worst[1].images} images"
         if unproven and not self.prove_classes:
@@ -89,15 +93,42 @@ def compare(
     """
     before_n, after_n = reference_n == truth_n, candidate_n == truth_n
     present = [class_id for class_id in range(len(labels)) if (truth_n == class_id).any()]
+    of_class = {class_id: truth_n == class_id for class_id in present}
+    classes = {labels[c]: (before_n[own_n], after_n[own_n]) for c, own_n in of_class.items()}
+    return _judge(before_n, after_n, classes, gate)
+
+
+def compare_labels(
+    truth_nc: Table, reference_nc: Table, candidate_nc: Table, labels: Sequence[str], gate: AccuracyGate
+) -> GateResult:
+    """The same for multi-label, `[n, classes]` each: an image is right when it has all of its labels and no other, a
+    class on the images that have it when it is given."""
+    before_n, after_n = ((answered_nc == truth_nc).all(axis=1) for answered_nc in (reference_nc, candidate_nc))
+    classes = {
+        label: (reference_nc[own_n, class_id], candidate_nc[own_n, class_id])
+        for class_id, (label, own_n) in enumerate(zip(labels, truth_nc.T, strict=True))
+        if own_n.any()
+    }
+    return _judge(before_n, after_n, classes, gate, unit="all labels")
+
+
+def _judge(
+    before_n: Right,
+    after_n: Right,
+    of_class: Mapping[str, tuple[Right, Right]],
+    gate: AccuracyGate,
+    *,
+    unit: str = "top-1",
+) -> GateResult:
     overall = compare_pairs(before_n, after_n, max_loss_points=gate.max_loss_points, confidence=gate.confidence)
     classes = {
-        labels[class_id]: compare_pairs(
-            before_n[truth_n == class_id],
-            after_n[truth_n == class_id],
+        label: compare_pairs(
+            before_of_class,
+            after_of_class,
             max_loss_points=gate.max_class_loss_points,
-            confidence=1 - (1 - gate.confidence) / len(present),
+            confidence=1 - (1 - gate.confidence) / len(of_class),
         )
-        for class_id in present
+        for label, (before_of_class, after_of_class) in of_class.items()
     }
     hindering = [result.verdict for result in classes.values() if not _tolerated(result, gate.prove_classes)]
     verdicts = {overall.verdict, *hindering}
@@ -107,12 +138,11 @@ def compare(
         classes=classes,
         confidence=gate.confidence,
         prove_classes=gate.prove_classes,
+        unit=unit,
     )
 
 
-def compare_pairs(
-    before_n: npt.NDArray[np.bool_], after_n: npt.NDArray[np.bool_], *, max_loss_points: float, confidence: float
-) -> Comparison:
+def compare_pairs(before_n: Right, after_n: Right, *, max_loss_points: float, confidence: float) -> Comparison:
     """The exact paired comparison of right and wrong answers on one set of images."""
     images, error = len(after_n), (1 - confidence) / 2
     lost, gained = int((before_n & ~after_n).sum()), int((~before_n & after_n).sum())

@@ -3,21 +3,24 @@
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from tqdm import tqdm
 
-from slipway.contract import Bundle, QuantizeError
+from slipway.contract import Bundle, DataError, QuantizeError
 from slipway.contract.base import Contract
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.engines.calibration import BATCH, CalibrationSample
 from slipway.engines.evaluate import run_split
-from slipway.engines.gate import FAIL, compare
+from slipway.engines.gate import FAIL, GateResult, compare, compare_labels
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, int8_layers
-from slipway.evaluation.predict import Float
+from slipway.evaluation.fit import answer, refit_decision
+from slipway.evaluation.predict import Float, table
+from slipway.evaluation.worth_labels import given
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 
@@ -196,15 +199,14 @@ class _Judge:
             raise QuantizeError(f"{bundle.path}: no validation images to judge INT8 with; make the bundle with some")
         threads = bundle.spec.serving.threads
         fp32 = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=threads)
-        self._reference_n = self._answers(fp32, what="validation split, FP32")
+        self._reference = self._answers(fp32, what="validation split, FP32")
 
     def step(self, graph: onnx.ModelProto, *, kept: Sequence[str]) -> Step:
         spec, threads = self._bundle.spec, self._bundle.spec.serving.threads
         with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
             engine = _engine(graph, Path(folder), threads=threads)
-            answers_n = self._answers(engine, what=f"validation split, INT8, {len(kept)} layers in FP16")
-        truth_n = np.array([image.class_id for image in self._images], np.int64)
-        result = compare(truth_n, self._reference_n, answers_n, self._bundle.labels, spec.accuracy)
+            answers = self._answers(engine, what=f"validation split, INT8, {len(kept)} layers in FP16")
+        result = self._compare(answers)
         overall = result.overall
         return Step(
             kept_fp16=tuple(kept),
@@ -219,10 +221,30 @@ class _Judge:
             accepted=result.verdict != FAIL and overall.loss_points <= spec.accuracy.max_loss_points,
         )
 
-    def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[np.int64]:
-        """The class with the greatest logit of each image, -1 where one is not finite."""
-        logits_nc = run_split(self._bundle, engine.run, "validation", what=what).logits_nc
-        return np.where(np.isfinite(logits_nc).all(axis=1), logits_nc.argmax(axis=1), -1)
+    def _compare(self, answers: npt.NDArray[Any]) -> GateResult:
+        labels, limits = self._bundle.labels, self._bundle.spec.accuracy
+        if self._bundle.decision.task == "multilabel":
+            truth_nc = table([image.class_ids for image in self._images], classes=len(labels))
+            return compare_labels(truth_nc, self._reference, answers, labels, limits)
+        truth_n = np.array([image.class_id for image in self._images], np.int64)
+        return compare(truth_n, self._reference, answers, labels, limits)
+
+    def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[Any]:
+        """The class with the greatest logit of each image, -1 where one is not finite; of multi-label `[n, classes]`
+        what the decision gives that is fitted to these outputs, nothing at all where none can be fitted."""
+        validation = run_split(self._bundle, engine.run, "validation", what=what)
+        finite_n = np.isfinite(validation.logits_nc).all(axis=1)
+        if self._bundle.decision.task == "multiclass":
+            return np.where(finite_n, validation.logits_nc.argmax(axis=1), -1)
+        bundle = self._bundle
+        if not finite_n.all():
+            return np.zeros(validation.logits_nc.shape, np.bool_)
+        try:
+            decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
+        except DataError:  # no threshold reaches the precision that is asked for: this graph is no use
+            return np.zeros(validation.logits_nc.shape, np.bool_)
+        given_nc: npt.NDArray[np.bool_] = given(answer(decision, validation, bundle.labels), classes=len(bundle.labels))
+        return given_nc
 
 
 def _spent(steps: Sequence[Step], bundle: Bundle) -> str:

@@ -9,6 +9,8 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
 DECIMALS = 3  # the fit differs in later digits between machines, and its numbers are part of the bundle's id
+BLOCK = 1 << 22
+"""Numbers that are worked on at once."""
 SLOPES, OFFSETS = (0.01, 100.0), (-50.0, 50.0)
 
 
@@ -17,13 +19,17 @@ def fit_temperature(logits_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
     """
-    logits = logits_nc.astype(np.float64)
+    rows = max(BLOCK // logits_nc.shape[1], 1)  # 10,000 images of 10,000 classes at once would be gigabytes
+
+    def losses(start: int, log_temperature: float) -> npt.NDArray[np.float64]:
+        scaled = logits_nc[start : start + rows].astype(np.float64) / np.exp(log_temperature)
+        peak = scaled.max(axis=1)
+        log_sum: npt.NDArray[np.float64] = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
+        of_truth: npt.NDArray[np.float64] = scaled[np.arange(len(scaled)), truth_n[start : start + rows]]
+        return log_sum - of_truth
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        peak = scaled.max(axis=1)
-        log_sum = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
-        return float((log_sum - scaled[np.arange(len(truth_n)), truth_n]).mean())
+        return float(np.concatenate([losses(at, log_temperature) for at in range(0, len(truth_n), rows)]).mean())
 
     best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return round(float(np.exp(best.x)), DECIMALS)

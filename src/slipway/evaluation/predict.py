@@ -30,6 +30,19 @@ class Predictions:
     def truth_n(self) -> npt.NDArray[np.int64]:
         return np.array([image.class_id for image in self.images], np.int64)
 
+    @property
+    def truth_nc(self) -> npt.NDArray[np.bool_]:
+        """Which labels each image has."""
+        return table([image.class_ids for image in self.images], classes=self.logits_nc.shape[1])
+
+
+def table(class_ids: Sequence[Sequence[int]], *, classes: int) -> npt.NDArray[np.bool_]:
+    """Lists of class ids as `[n, classes]`."""
+    found_nc = np.zeros((len(class_ids), classes), np.bool_)
+    for row, listed in enumerate(class_ids):
+        found_nc[row, list(listed)] = True
+    return found_nc
+
 
 def predict(
     network: Network,

@@ -69,6 +69,12 @@ def _binning(
     return confidence_n, correct_n, bins_of
 
 
+def bin_of(confidence_n: npt.NDArray[np.float32]) -> Counts:
+    """The bin of each, of 15 of equal mass; equal confidences share one."""
+    rank_n: Counts = np.searchsorted(np.sort(confidence_n), confidence_n)
+    return rank_n * ECE_BINS // len(confidence_n)
+
+
 def _error(gap_n: Floats, times_n: Counts, bin_n: Counts) -> float:
     return float(np.abs(np.bincount(bin_n, gap_n * times_n)).sum() / times_n.sum())
 

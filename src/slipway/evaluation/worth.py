@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.contract import Decision
+from slipway.evaluation.fit import answer
 from slipway.evaluation.intervals import share_interval
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.reliability import predicted, reliability
 from slipway.evaluation.unknown import coverage_curve, score_of
-from slipway.steps.postprocess import UNKNOWN, Answers, Postprocessor
+from slipway.steps.postprocess import UNKNOWN, Answers
 
 MISTAKES_KEPT = 60
 Labels = tuple[str, ...]
@@ -27,9 +28,9 @@ def worth(
         unknown: how its score was chosen, from `decide`; empty without a policy.
     """
     uncalibrated = decision.model_copy(update={"temperature": 1.0, "unknown": None})
-    before, answers = _answer(uncalibrated, test, labels), _answer(decision, test, labels)
+    before_reliability = reliability(answer(uncalibrated, test, labels).probability_nc, test.truth_n)
+    answers = answer(decision, test, labels)
     right_n = predicted(answers.probability_nc) == test.truth_n
-    before_reliability = reliability(before.probability_nc, test.truth_n)
     return {
         "split": "test",
         "arithmetic": "f32",
@@ -55,7 +56,7 @@ def _unknown(
         **chosen,
         "score": decision.unknown.score,
         "threshold": decision.unknown.threshold,
-        **{name: _answered(_answer(decision, split, labels), split) for name, split in splits.items()},
+        **{name: _answered(answer(decision, split, labels), split) for name, split in splits.items()},
     }
 
 
@@ -71,11 +72,6 @@ def _answered(answers: Answers, split: Predictions) -> dict[str, Any]:
         "accuracy": right / answered if answered else None,
         "accuracy_interval": share_interval(right, answered, error=0.025),
     }
-
-
-def _answer(decision: Decision, split: Predictions, labels: Labels) -> Answers:
-    status_n = np.zeros(len(split.images), np.int32)
-    return Postprocessor(decision.model_dump(), labels).run(split.logits_nc, status_n, split.embedding_nd)
 
 
 def _mistakes(test: Predictions, probability_nc: npt.NDArray[np.float32], labels: Labels) -> list[dict[str, Any]]:

@@ -1,8 +1,12 @@
 """What the report reads of other stages' JSON: typed, and blind to the keys that it does not show."""
 
-from pydantic import ConfigDict, Field
+import json
+from typing import Any, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from slipway.contract.base import Contract
+from slipway.evaluation.headline import headline
 
 PASS, FAIL, TOO_FEW = "pass", "fail", "too few images to tell"
 
@@ -37,7 +41,8 @@ class Gate(Evidence):
 
 
 class Flip(Evidence):
-    """A test image whose label is another one than FP32's."""
+    """A test image whose label is another one than FP32's. Of many labels all are named, and the least sure one's score
+    stands for them."""
 
     image: str
     truth: str
@@ -46,10 +51,31 @@ class Flip(Evidence):
     label: str
     score: float
 
+    @field_validator("truth", "fp32", "label", mode="before")
+    @classmethod
+    def _labels_are_named(cls, cell: str) -> str:
+        labels = _listed(cell)
+        return cell if labels is None else ", ".join(labels) or "none"
+
+    @field_validator("fp32_score", "score", mode="before")
+    @classmethod
+    def _least_score(cls, cell: str) -> Any:
+        scores = _listed(cell)
+        return cell if scores is None else min(scores, default=0.0)
+
     @property
     def effect(self) -> str:
         """`lost`, `gained`, or `wrong` both times."""
         return "lost" if self.fp32 == self.truth else "gained" if self.label == self.truth else "wrong"
+
+
+def _listed(cell: Any) -> list[Any] | None:
+    """What a multi-label cell of `predictions.csv` holds; None for any other."""
+    try:
+        found = json.loads(cell) if isinstance(cell, str) and cell.startswith("[") else None
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
 
 
 class ClassFigures(Evidence):
@@ -64,13 +90,26 @@ class Evaluation(Evidence):
     """`evaluation.json` of an engine or a bundle."""
 
     images: int
-    top1: float
+    top1: float | None = None
+    """Of one label an image; of many, `map` and `exact_match`."""
+    map: float | None = None
+    exact_match: float | None = None
     macro_f1: float
     ece: float
     unknown_rate: float | None = None
     per_class: dict[str, ClassFigures]
     gate: Gate | None = None
     flips: tuple[Flip, ...] = ()
+
+    @model_validator(mode="after")
+    def _something_is_right(self) -> Self:
+        if self.top1 is None and (self.map is None or self.exact_match is None):
+            raise ValueError("neither top1 nor map and exact_match")
+        return self
+
+    @property
+    def headline(self) -> str:
+        return headline(self.model_dump(exclude_none=True))
 
 
 class BatchLatency(Evidence):

@@ -1,4 +1,4 @@
-"""The decision of a bundle: temperature, and what is `unknown`, fitted on the validation split."""
+"""The decision of a bundle: temperature and `unknown`, or the labels' thresholds, fitted on the validation split."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from slipway.contract import Decision, Spec, SpecError, Unknown
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import ClassMeans, Score
 from slipway.evaluation.confidence import fit_temperature
+from slipway.evaluation.fit import fit_labels
 from slipway.evaluation.foreign import KINDS, foreign_network
 from slipway.evaluation.predict import Network, Predictions
 from slipway.evaluation.unknown import MEANS_SIZE, best_score, compare_scores, evidence, fit_class_means, refit
@@ -26,10 +27,12 @@ def decide(
     """The decision, and for `unknown` the evidence that its score was chosen by (empty without a policy).
 
     Raises:
-        DataError: `decision.unknown` promises what the validation split cannot show.
+        DataError: `decision.unknown` or `decision.thresholds` promises what the validation split cannot show.
         SpecError: it asks for `embedding`, and the class means cannot be had.
     """
     policy = spec.decision
+    if spec.task == "multilabel":
+        return fit_labels(policy, validation, dataset.labels), {}
     values = {
         "task": spec.task,
         "top_k": policy.top_k,

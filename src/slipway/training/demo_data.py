@@ -1,12 +1,14 @@
-"""The demo's images: scikit-learn's 1,797 scanned digits as JPEG and PNG files of mixed sizes in class folders."""
+"""The demo's images: scikit-learn's 1,797 scanned digits as JPEG and PNG files of mixed sizes, alone or on pages."""
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 from slipway.contract import DataError, Manifest
@@ -15,7 +17,13 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.files import complete_folder
 
 SIDES_PX = (48, 512)
-MARKER = ".slipway-digits"  # says that this folder is ours to replace
+MARKER, PAGES_MARKER = ".slipway-digits", ".slipway-pages"  # say that this folder is ours to replace
+MINORITY = (1, 3, 5, 7, 9)
+"""Digits of which few are kept where an imbalance is asked for."""
+PAGE_SIDES_PX = (96, 256)
+MOST_DIGITS = 3
+Rng = np.random.Generator
+Ink = npt.NDArray[np.float64]
 
 
 def write_digits(out: Path, *, seed: int) -> int:
@@ -24,20 +32,53 @@ def write_digits(out: Path, *, seed: int) -> int:
     Sides are 48 to 512 px, a third of the images are not square (the scan is then padded, not stretched), paper and
     ink vary a little in tone, and two thirds are JPEG.
     """
-    scans = load_digits()
+    digits = load_digits()
+    rows = [(index, str(digit)) for index, digit in enumerate(digits.target)]
+    return _write(out, rows, digits.images, seed=seed)
+
+
+def write_imbalanced_digits(out: Path, *, imbalance: int, seed: int) -> int:
+    """Write `out/<split>/<digit>/` so that in train the digits of `MINORITY` have 1/`imbalance` of the others' images.
+
+    Test has 30 % and validation 20 % of every digit, as they come: what is judged by is balanced. Of a digit of
+    `MINORITY` train keeps the first of a seeded order, at least one; its other images are left out.
+    """
+    return _write(out, imbalanced_rows(imbalance=imbalance, seed=seed), load_digits().images, seed=seed)
+
+
+def imbalanced_rows(*, imbalance: int, seed: int) -> list[tuple[int, str]]:
+    """The number of each scan that is kept, and its folder: `<split>/<digit>`."""
+    digits = load_digits()
+    rows = np.arange(len(digits.target))
+    held: dict[str, npt.NDArray[np.int64]] = {}
+    rest, held["test"] = train_test_split(rows, test_size=0.3, stratify=digits.target, random_state=seed)
+    train, held["validation"] = train_test_split(
+        rest, test_size=0.2 / 0.7, stratify=digits.target[rest], random_state=seed
+    )
+    few = max(round(float(np.bincount(digits.target[train]).max()) / imbalance), 1)
+    seen = Counter[int]()
+    kept = []
+    for row in train.tolist():
+        digit = int(digits.target[row])
+        seen[digit] += 1
+        if digit not in MINORITY or seen[digit] <= few:
+            kept.append(row)
+    held["train"] = np.array(kept)
+    return [
+        (row, f"{split}/{digits.target[row]}") for split, members in held.items() for row in sorted(members.tolist())
+    ]
+
+
+def _write(out: Path, rows: list[tuple[int, str]], scans: Ink, *, seed: int) -> int:
+    """Each pair of a scan's number and its folder below `out` as a file."""
     rng = np.random.default_rng(seed)
     with complete_folder(out, marker=MARKER) as staging:
         (staging / MARKER).touch()
-        progress = tqdm(scans.images, desc="writing digits", unit="image", leave=False, disable=None)
-        for index, (scan, digit) in enumerate(zip(progress, scans.target, strict=True)):
-            folder = staging / str(digit)
-            folder.mkdir(exist_ok=True)
-            image = _render(scan / 16.0, rng)
-            if index % 3:
-                image.save(folder / f"{index:04d}.jpg", quality=int(rng.integers(75, 96)))
-            else:
-                image.save(folder / f"{index:04d}.png")
-    return len(scans.images)
+        for index, name in tqdm(rows, desc="writing digits", unit="image", leave=False, disable=None):
+            folder = staging / name
+            folder.mkdir(parents=True, exist_ok=True)
+            _save(_render(scans[index] / 16.0, rng), folder / f"{index:04d}", index, rng)
+    return len(rows)
 
 
 def write_parity(checkpoint: Path, out: Path, *, images_per_digit: int, seed: int) -> dict[str, int]:
@@ -71,14 +112,74 @@ def write_parity(checkpoint: Path, out: Path, *, images_per_digit: int, seed: in
     return {split: sum(row[2] == split for row in rows) for split in ("train", "validation", "test")}
 
 
-def _render(ink_hw: npt.NDArray[np.float64], rng: np.random.Generator) -> Image.Image:
+def _save(image: Image.Image, path: Path, index: int, rng: Rng) -> Path:
+    """Two thirds are JPEG."""
+    if index % 3:
+        image.save(path.with_suffix(".jpg"), quality=int(rng.integers(75, 96)))
+        return path.with_suffix(".jpg")
+    image.save(path.with_suffix(".png"))
+    return path.with_suffix(".png")
+
+
+def _render(ink_hw: Ink, rng: Rng) -> Image.Image:
     side = int(np.exp(rng.uniform(*np.log(SIDES_PX))))
-    paper, pen = rng.integers(200, 256, 3), rng.integers(0, 80, 3)
-    mask = Image.fromarray((ink_hw * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    paper, pen = _tones(rng)
+    mask = _mask(ink_hw, side)
     width, height = side, side
     if rng.random() < 1 / 3:
         width, height = (min(int(s * rng.uniform(1.0, 1.6)), SIDES_PX[1]) for s in (side, side))
-    canvas = Image.new("RGB", (width, height), tuple(int(v) for v in paper))
-    ink = Image.new("RGB", (side, side), tuple(int(v) for v in pen))
+    canvas = Image.new("RGB", (width, height), paper)
+    ink = Image.new("RGB", (side, side), pen)
     canvas.paste(ink, ((width - side) // 2, (height - side) // 2), mask)
+    return canvas
+
+
+def _tones(rng: Rng) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of paper and pen."""
+    paper, pen = rng.integers(200, 256, 3), rng.integers(0, 80, 3)
+    return tuple(int(v) for v in paper), tuple(int(v) for v in pen)
+
+
+def _mask(ink_hw: Ink, side: int) -> Image.Image:
+    return Image.fromarray((ink_hw * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def write_pages(out: Path, *, pages: int, seed: int) -> int:
+    """Write square pages of one to three digits to `out/images/`, and `out/pages.csv` with the labels; returns `pages`.
+
+    A digit takes one of the four quarters of its page, each at most once, with some play in size and place. Splits are
+    in the table, and no scan is on pages of two of them: 60 % of the scans make the train pages, 15 % validation's and
+    25 % test's.
+    """
+    digits = load_digits()
+    rng = np.random.default_rng(seed)
+    scans = rng.permutation(len(digits.target))
+    cuts = np.array([0.6, 0.75, 1.0])
+    splits = ("train", "validation", "test")
+    pools = dict(zip(splits, np.split(scans, (cuts[:-1] * len(scans)).astype(int)), strict=True))
+    with complete_folder(out, marker=PAGES_MARKER) as staging:
+        (staging / PAGES_MARKER).touch()
+        (staging / "images").mkdir()
+        table = [("path", "labels", "split")]
+        for index in tqdm(range(pages), desc="writing pages", unit="image", leave=False, disable=None):
+            split = splits[int(np.searchsorted(cuts, (index + 0.5) / pages))]
+            chosen = rng.choice(pools[split], int(rng.integers(1, MOST_DIGITS + 1)), replace=False)
+            page = _page([digits.images[row] / 16.0 for row in chosen], rng)
+            path = _save(page, staging / "images" / f"{index:04d}", index, rng)
+            labels = sorted({str(digits.target[row]) for row in chosen})
+            table.append((f"images/{path.name}", "|".join(labels), split))
+        with (staging / "pages.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(table)
+    return pages
+
+
+def _page(inks: list[Ink], rng: Rng) -> Image.Image:
+    side = int(rng.integers(*PAGE_SIDES_PX))
+    paper, pen = _tones(rng)
+    canvas = Image.new("RGB", (side, side), paper)
+    for quarter, ink_hw in zip(rng.permutation(4), inks, strict=False):
+        height = int(side * rng.uniform(0.36, 0.48))
+        x, y = (int(rng.integers(0, side // 2 - height + 1)) for _ in range(2))
+        corner = (x + side // 2 * (int(quarter) % 2), y + side // 2 * (int(quarter) // 2))
+        canvas.paste(Image.new("RGB", (height, height), pen), corner, _mask(ink_hw, height))
     return canvas

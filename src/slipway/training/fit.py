@@ -31,6 +31,8 @@ from slipway.training.module import Training
 from slipway.training.network import Network
 from slipway.training.order import rare_classes, steps_per_epoch
 from slipway.training.resume import Unfinished
+from slipway.training.sampling import repeated
+from slipway.training.targets import check_top_k
 from slipway.training.weights import start
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")

@@ -18,10 +18,12 @@ from nvidia.dali.pipeline import Pipeline
 
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.decision import Task
 from slipway.contract.recipe import Recipe
 from slipway.steps.dali_graph import decode, fit
 from slipway.training.augment import augmented, quiet
 from slipway.training.order import ALL, Ids, Share, batches, rare_classes, shuffled
+from slipway.training.targets import TENSOR, reader_numbers
 
 AHEAD = 2
 """Batches that are read, and as many that are decoded, before they are asked for."""
@@ -36,10 +38,11 @@ def train_loader(
     preprocess: Preprocess,
     recipe: Recipe,
     threads: int,
+    task: Task = "multiclass",
     share: Share = ALL,
     order: Callable[[int], Ids] | None = None,
 ) -> "Loader":
-    """Augmented batches of `pixels_nchw` and `class_id`: of each image once an epoch, shuffled.
+    """Augmented batches of `pixels_nchw` and `targets.TENSOR`: of each image once an epoch, shuffled.
 
     `order` gives other rows of `images` for an epoch's number; rare classes are those of all `images` in any case.
     """
@@ -55,6 +58,7 @@ def train_loader(
         rare_n=np.array([not rare.isdisjoint(image.class_ids) for image in images]) if augment.minority else None,
         recipe=recipe,
         threads=threads,
+        task=task,
         share=share,
     )
 
@@ -66,6 +70,7 @@ def eval_loader(
     preprocess: Preprocess,
     recipe: Recipe,
     threads: int,
+    task: Task = "multiclass",
     share: Share = ALL,
 ) -> "Loader":
     """The serving preprocess, every image once, in order (of every `share.world_size`-th image)."""
@@ -76,6 +81,7 @@ def eval_loader(
         order=lambda _: np.arange(len(images)),
         recipe=recipe,
         threads=threads,
+        task=task,
         share=share,
     )
 
@@ -105,7 +111,7 @@ def _eval_graph(preprocess: Preprocess) -> Pipeline:
 
 
 class Loader:
-    """Batches for Lightning, `[{"pixels_nchw": FP32 [n, 3, H, W], "class_id": INT64 [n]}]`.
+    """Batches for Lightning, `[{"pixels_nchw": FP32 [n, 3, H, W], targets.TENSOR: INT64 [n]}]`.
 
     `sampler.set_epoch` is what Lightning calls before each epoch; without it epochs follow each other.
     """
@@ -119,6 +125,7 @@ class Loader:
         order: Callable[[int], Ids],
         recipe: Recipe,
         threads: int,
+        task: Task,
         share: Share,
         rare_n: npt.NDArray[np.bool_] | None = None,
     ) -> None:
@@ -126,7 +133,8 @@ class Loader:
         self.epoch = 0
         self._graph, self._root, self._images = graph, Path(dataset.root), images
         self._order, self._rare_n = order, rare_n
-        self._class_id_n = np.array([image.class_id for image in images], np.int64)
+        self._tensor = TENSOR[task]
+        self._number_n = np.array(reader_numbers(dataset, images, task=task), np.int64)
         self._recipe, self._threads, self._share = recipe, threads, share
 
     def set_epoch(self, epoch: int) -> None:
@@ -194,4 +202,4 @@ class Loader:
             raise DataError(f"{path}: the decoder refuses this image; repair or remove it") from error
         pixels_nchw = torch.from_dlpack(pixels.as_tensor())
         pipeline.release_outputs()
-        return [{"pixels_nchw": pixels_nchw, "class_id": torch.from_numpy(self._class_id_n[members])}]
+        return [{"pixels_nchw": pixels_nchw, self._tensor: torch.from_numpy(self._number_n[members])}]

@@ -5,15 +5,17 @@ from typing import Any
 
 import lightning
 import torch
-from torch import nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from slipway.contract.recipe import Recipe
+from slipway.contract import Spec
+from slipway.contract.dataset import Dataset
+from slipway.training.losses import loss_for
+from slipway.training.metrics import metrics_for, update, validation_loss
 from slipway.training.mixing import Mixing
 from slipway.training.network import Network
 from slipway.training.optimizers import configure, rates
 from slipway.training.phases import Phases
 from slipway.training.resume import random_states, set_random_states
+from slipway.training.targets import targets_for
 
 TIE = 1e-4  # of macro-F1: far less than one image of a class is worth
 
@@ -21,18 +23,25 @@ TIE = 1e-4  # of macro-F1: far less than one image of a class is worth
 class Training(lightning.LightningModule):  # type: ignore[misc]
     """The recipe's phases, optimiser and schedule. `best_…` is what early stopping and the best checkpoint watch."""
 
-    def __init__(self, network: Network, *, recipe: Recipe, classes: int, steps_per_epoch: int) -> None:
+    def __init__(self, network: Network, *, spec: Spec, dataset: Dataset, steps_per_epoch: int) -> None:
         super().__init__()
         self.network = network
-        self.recipe = recipe
+        self.recipe = spec.recipe
         self.steps_per_epoch = steps_per_epoch
-        self.phases = Phases(network, recipe)
+        self.phases = Phases(network, spec.recipe)
         self.phase = ""
-        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        mix = recipe.augment.mix
-        self.mixing = None if mix is None else Mixing(mix, classes=classes)
-        self.accuracy = MulticlassAccuracy(classes, average="micro")
-        self.macro_f1 = MulticlassF1Score(classes, average="macro")
+        classes = len(dataset.labels)
+        self.targets = targets_for(dataset, task=spec.task)
+        self.loss = loss_for(
+            spec.recipe.loss,
+            task=spec.task,
+            images=dataset.of("train"),
+            classes=classes,
+            label_smoothing=spec.recipe.label_smoothing,
+        )
+        mix = spec.recipe.augment.mix
+        self.mixing = None if mix is None else Mixing(mix, classes=classes, multilabel=spec.task == "multilabel")
+        self.metrics = metrics_for(spec.task, classes=classes)
         self.history: list[dict[str, Any]] = []
         self._restored: dict[str, Any] | None = None
 
@@ -52,7 +61,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.phase = phase
 
     def training_step(self, batch: list[dict[str, torch.Tensor]], number: int) -> torch.Tensor:
-        pixels_nchw, target = batch[0]["pixels_nchw"], batch[0]["class_id"]
+        pixels_nchw, target = batch[0]["pixels_nchw"], self.targets(batch[0])
         if self.mixing is not None:
             draw = (self.recipe.seed, self.current_epoch, number, self.global_rank)
             pixels_nchw, target = self.mixing(pixels_nchw, target, draw=draw)
@@ -61,14 +70,12 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         return loss
 
     def validation_step(self, batch: list[dict[str, torch.Tensor]], _: int) -> None:
-        logits_nc, class_id = self._logits(batch[0]["pixels_nchw"]).float(), batch[0]["class_id"]
-        size = len(class_id)
-        self.accuracy(logits_nc, class_id)
-        self.macro_f1(logits_nc, class_id)
-        loss = nn.functional.cross_entropy(logits_nc, class_id)
+        logits_nc, target = self._logits(batch[0]["pixels_nchw"]).float(), self.targets(batch[0])
+        size = len(logits_nc)
+        update(self.metrics, logits_nc, target)
+        loss = validation_loss(logits_nc, target)
         self.log("val_loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
-        self.log("val_top1", self.accuracy, prog_bar=True, batch_size=size)
-        self.log("val_macro_f1", self.macro_f1, batch_size=size)
+        self.log_dict(self.metrics, prog_bar=True, batch_size=size)
 
     def on_validation_epoch_end(self) -> None:
         """Small validation splits are full of equal macro-F1: there the loss tells which epoch is better."""

@@ -29,7 +29,10 @@ class Evaluation(Shown):
 
     split: str
     images: int
-    top1: float
+    top1: float | None = None
+    """Of one label an image."""
+    exact_match: float | None = None
+    """Of many: the share of images with all of their labels and no other."""
     gate: Gated | None = None
     """None for FP32, which is what the others are compared with."""
 

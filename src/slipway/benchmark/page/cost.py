@@ -138,7 +138,12 @@ def accuracy_of(bundle: str, accuracies: Sequence[Accuracy]) -> str:
             shown = accuracy.evaluation
             loss = f", {_loss(shown.gate.overall.loss_points)} FP32" if shown.gate else ""
             made = f"{accuracy.engine}, arithmetic {accuracy.arithmetic}"
-            return f"{percent(shown.top1)} top-1 of {shown.images:,} {shown.split} images{loss} ({made})"
+            right = "accuracy not in the file"
+            if shown.top1 is not None:
+                right = f"{percent(shown.top1)} top-1"
+            elif shown.exact_match is not None:
+                right = f"{percent(shown.exact_match)} with all labels right"
+            return f"{right} of {shown.images:,} {shown.split} images{loss} ({made})"
     return "accuracy not given: name the engine with --engine"
 
 

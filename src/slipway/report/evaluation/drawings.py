@@ -1,6 +1,7 @@
 """Coordinates of the page's drawings. Every number in them stands beside them as text."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from slipway.report.evaluation.evidence import Answered, Coverage, Reliability
 SIDE = 100.0
 SHADES = 5
 MATRIX_CLASSES = 150
+Cells = Sequence[tuple[int, int, int]]
+"""Of a confusion matrix: class, answer, images; those without an image are left out."""
 
 
 @dataclass(frozen=True)
@@ -113,28 +116,39 @@ def curve(coverage: Coverage, served: Answered | None) -> Curve:
     return Curve(axis, "M" + "L".join(points), at)
 
 
-def matrix(confusion: Sequence[Sequence[int]]) -> Matrix:
+def matrix(cells: Cells, *, classes: int) -> Matrix:
     """Each cell's share of its row; of more than `MATRIX_CLASSES` classes those with the most mistakes."""
-    mistakes = [sum(row) - row[number] for number, row in enumerate(confusion)]
-    worst = sorted(range(len(confusion)), key=lambda number: (-mistakes[number], number))[:MATRIX_CLASSES]
-    kept = sorted(worst)
+    totals, mistakes = Counter[int](), Counter[int]()
+    for truth, label, count in cells:
+        totals[truth] += count
+        mistakes[truth] += count * (truth != label)
+    kept = sorted(sorted(range(classes), key=lambda number: (-mistakes[number], number))[:MATRIX_CLASSES])
+    place = {number: index for index, number in enumerate(kept)}
     squares: list[list[str]] = [[] for _ in range(SHADES)]
-    for y, row in enumerate(kept):
-        total = max(sum(confusion[row]), 1)
-        for x, column in enumerate(kept):
-            count = confusion[row][column]
-            if count:  # a lone mistake in a thousand is still seen
-                squares[min(int(SHADES * count / total), SHADES - 1)].append(f"M{x} {y}h1v1h-1z")
-    paths = tuple(((shade + 1) / SHADES, "".join(cells)) for shade, cells in enumerate(squares) if cells)
-    return Matrix(len(kept), len(confusion) - len(kept), paths)
+    for truth, label, count in sorted(cells):
+        if truth in place and label in place:  # a lone mistake in a thousand is still seen
+            shade = min(int(SHADES * count / totals[truth]), SHADES - 1)
+            squares[shade].append(f"M{place[label]} {place[truth]}h1v1h-1z")
+    paths = tuple(((shade + 1) / SHADES, "".join(drawn)) for shade, drawn in enumerate(squares) if drawn)
+    return Matrix(len(kept), classes - len(kept), paths)
 
 
-def confused_pairs(confusion: Sequence[Sequence[int]], labels: Sequence[str], *, most: int) -> list[Pair]:
+def rows_of(cells: Cells, *, classes: int) -> list[list[int]]:
+    """The whole matrix, for a table of few classes."""
+    found = [[0] * classes for _ in range(classes)]
+    for truth, label, count in cells:
+        found[truth][label] = count
+    return found
+
+
+def confused_pairs(cells: Cells, labels: Sequence[str], *, most: int) -> list[Pair]:
     """The most frequent mistakes, by images and then by their share of the true class."""
+    totals = Counter[int]()
+    for truth, _, count in cells:
+        totals[truth] += count
     pairs = [
-        Pair(labels[truth], labels[label], count, count / sum(row))
-        for truth, row in enumerate(confusion)
-        for label, count in enumerate(row)
-        if count and truth != label
+        Pair(labels[truth], labels[label], count, count / totals[truth])
+        for truth, label, count in cells
+        if truth != label
     ]
     return sorted(pairs, key=lambda pair: (-pair.images, -pair.share, pair.truth, pair.label))[:most]

@@ -2,7 +2,6 @@
 
 from pydantic import Field
 
-from slipway.contract import Bundle, SpecError
 from slipway.report.evidence import Evidence
 
 Interval = tuple[float, float]
@@ -108,7 +107,8 @@ class Worth(Evidence):
     macro: Means
     weighted: Means
     per_class: dict[str, ClassWorth]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[int, int, int], ...]
+    """Class, answer and how many images, where there are any."""
     temperature: float
     reliability: BeforeAndAfter
     coverage: Coverage
@@ -118,14 +118,3 @@ class Worth(Evidence):
     @property
     def wrong(self) -> int:
         return round(self.images * (1 - self.top1))
-
-
-def read_worth(bundle: Bundle) -> Worth:
-    """Raises SpecError: the bundle has no evaluation, or one that an older release wrote."""
-    path = bundle.path / "evaluation.json"
-    try:
-        return Worth.read(path)
-    except SpecError as error:
-        raise SpecError(
-            f"{error}\nan older release wrote this bundle, or it was never evaluated: export it again"
-        ) from None

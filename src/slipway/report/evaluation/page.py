@@ -8,8 +8,10 @@ from slipway.contract import Bundle
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.report.charts import Scale
-from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix
+from slipway.report.evaluation import labels
+from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix, rows_of
 from slipway.report.evaluation.evidence import Worth
+from slipway.report.evaluation.labels import LabelsWorth
 from slipway.report.page import POLICY
 from slipway.report.thumbnails import Thumbnails
 from slipway.report.wording import percent, points
@@ -23,7 +25,7 @@ SCORES = {
 KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "noise"}
 
 
-def render(bundle: Bundle, worth: Worth) -> str:
+def render(bundle: Bundle, worth: Worth | LabelsWorth) -> str:
     """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
     environment = Environment(
         loader=PackageLoader("slipway.report"),
@@ -33,27 +35,29 @@ def render(bundle: Bundle, worth: Worth) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "points": points, "interval": _interval}
-    return environment.get_template("evaluation.html").render(_context(bundle, worth))
-
-
-def _context(bundle: Bundle, worth: Worth) -> dict[str, Any]:
+    environment.globals["policy"] = POLICY
     dataset = bundle.path / DATASET
     thumbnails = Thumbnails(
         Dataset.read(dataset) if dataset.is_file() else None, exif_orientation=bundle.preprocess.exif_orientation
     )
-    classes = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0]))
+    if isinstance(worth, LabelsWorth):
+        return environment.get_template("evaluation_labels.html").render(labels.context(bundle, worth, thumbnails))
+    return environment.get_template("evaluation.html").render(_context(bundle, worth, thumbnails))
+
+
+def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails) -> dict[str, Any]:
+    rows, classes = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0])), len(bundle.labels)
     before, after = diagrams(worth.reliability.before, worth.reliability.after)
     return {
-        "policy": POLICY,
         "bundle": bundle,
         "worth": worth,
         "scale": Scale(0.0, 1.0, 0.5),
-        "classes": classes[:CLASSES_SHOWN],
+        "classes": rows[:CLASSES_SHOWN],
         "before": before,
         "after": after,
         "curve": curve(worth.coverage, None if worth.unknown is None else worth.unknown.test),
-        "as_table": len(bundle.labels) <= TABLE_CLASSES,
-        "matrix": matrix(worth.confusion),
+        "table": rows_of(worth.confusion, classes=classes) if classes <= TABLE_CLASSES else None,
+        "matrix": matrix(worth.confusion, classes=classes),
         "pairs": confused_pairs(worth.confusion, bundle.labels, most=PAIRS_SHOWN),
         "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in worth.mistakes[:MISTAKES_SHOWN]],
         "scores": SCORES,

@@ -1,0 +1,98 @@
+"""`predictions.csv`: what each test image was answered. Multi-label cells are JSON lists in class order."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slipway.contract import Bundle
+from slipway.contract.decision import Task
+from slipway.engines.gate import ClassIds, GateResult, Table, compare, compare_labels
+from slipway.evaluation.predict import Predictions, table
+from slipway.steps.postprocess import Answers
+
+PREDICTIONS = "predictions.csv"
+Row = dict[str, str]
+
+
+def make_rows(test: Predictions, answers: Answers, labels: tuple[str, ...], *, task: Task) -> list[Row]:
+    """`image`, `truth`, `label` and `score` of each image, as a client gets them."""
+    if task == "multilabel":
+        return _label_rows(test, answers, labels)
+    best = zip(test.images, answers.label_nk[:, 0], answers.score_nk[:, 0].tolist(), strict=True)
+    return [
+        {"image": image.path, "truth": labels[image.class_id], "label": label.decode(), "score": repr(score)}
+        for image, label, score in best
+    ]
+
+
+def _label_rows(test: Predictions, answers: Answers, labels: tuple[str, ...]) -> list[Row]:
+    rows = []
+    for image, class_id_k, score_k in zip(test.images, answers.class_id_nk, answers.score_nk, strict=True):
+        pairs = zip(class_id_k.tolist(), score_k.tolist(), strict=True)
+        given = sorted((class_id, score) for class_id, score in pairs if class_id >= 0)
+        rows.append(
+            {
+                "image": image.path,
+                "truth": _listed([labels[class_id] for class_id in image.class_ids]),
+                "label": _listed([labels[class_id] for class_id, _ in given]),
+                "score": _listed([score for _, score in given]),
+            }
+        )
+    return rows
+
+
+def _listed(items: Sequence[str | float]) -> str:
+    return json.dumps(items, ensure_ascii=False)
+
+
+def write_rows(rows: list[Row], folder: Path) -> None:
+    with (folder / PREDICTIONS).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(engine: Path) -> list[Row]:
+    """`predictions.csv` of an engine folder."""
+    with (engine / PREDICTIONS).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def gate_rows(before: list[Row], after: list[Row], bundle: Bundle) -> GateResult:
+    """The accuracy gate on the answers of FP32 and of an engine to the same images."""
+    labels, limits = bundle.labels, bundle.spec.accuracy
+    if bundle.decision.task == "multilabel":
+        truth_nc = _table(after, "truth", labels)
+        return compare_labels(truth_nc, _table(before, "label", labels), _table(after, "label", labels), labels, limits)
+    truth_n = _class_ids(after, "truth", labels)
+    return compare(truth_n, _class_ids(before, "label", labels), _class_ids(after, "label", labels), labels, limits)
+
+
+def _class_ids(rows: list[Row], column: str, labels: tuple[str, ...]) -> ClassIds:
+    """-1 for what is no class: `unknown`."""
+    class_ids = {label: class_id for class_id, label in enumerate(labels)}
+    return np.array([class_ids.get(row[column], -1) for row in rows], np.int64)
+
+
+def _table(rows: list[Row], column: str, labels: tuple[str, ...]) -> Table:
+    class_ids = {label: class_id for class_id, label in enumerate(labels)}
+    return table([[class_ids[label] for label in json.loads(row[column])] for row in rows], classes=len(labels))
+
+
+def flips(before: list[Row], after: list[Row]) -> list[Row]:
+    """The images that got other labels than in FP32."""
+    return [
+        {
+            "image": new["image"],
+            "truth": new["truth"],
+            "fp32": old["label"],
+            "fp32_score": old["score"],
+            "label": new["label"],
+            "score": new["score"],
+        }
+        for old, new in zip(before, after, strict=True)
+        if old["label"] != new["label"]
+    ]

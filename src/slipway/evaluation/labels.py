@@ -1,0 +1,151 @@
+"""What multi-label answers are worth: mAP, precision, recall and F1 of each label, reliability over all of them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.evaluation.intervals import Interval, f1_interval, share_interval
+from slipway.evaluation.metrics import mean_average_precision
+from slipway.evaluation.reliability import ECE_BINS, RESAMPLES, bin_of
+
+ERROR = 0.025  # of each bound: the intervals are of 95 %
+FEW_RESAMPLES, MANY_PAIRS = 200, 2_000_000
+Floats = npt.NDArray[np.float64]
+Table = npt.NDArray[np.bool_]
+
+
+def evaluate_labels(
+    probability_nc: npt.NDArray[np.float32], given_nc: Table, truth_nc: Table, labels: Sequence[str]
+) -> dict[str, Any]:
+    """mAP, exact match, precision, recall and F1 of each label and their means, with 95 % intervals.
+
+    `exact_match` is the share of images that got all of their labels and no other. `macro` weighs every label alike;
+    `micro` counts all of them together. Intervals of AP and mAP are from a bootstrap over the images, since the labels
+    of an image are not independent.
+
+    Args:
+        given_nc: the labels that were answered.
+    """
+    exact = int((given_nc == truth_nc).all(axis=1).sum())
+    precision = mean_average_precision(probability_nc, truth_nc, labels)
+    map_interval, interval_c = _average_precision_intervals(probability_nc, truth_nc)
+    right_c, given_c, images_c = (table.sum(axis=0) for table in (given_nc & truth_nc, given_nc, truth_nc))
+    per_class = {
+        label: {
+            "ap": precision["per_class"][label],
+            "ap_interval": interval_c[i],
+            **_label_figures(images=int(images_c[i]), given=int(given_c[i]), right=int(right_c[i])),
+        }
+        for i, label in enumerate(labels)
+    }
+    names = ("precision", "recall", "f1")
+    macro = {name: float(np.mean([row[name] for row in per_class.values()])) for name in names}
+    every = _label_figures(images=int(images_c.sum()), given=int(given_c.sum()), right=int(right_c.sum()))
+    return {
+        "images": len(truth_nc),
+        "map": precision["map"],
+        "map_interval": map_interval,
+        "exact_match": exact / len(truth_nc),
+        "exact_match_interval": share_interval(exact, len(truth_nc), error=ERROR),
+        "macro_f1": macro["f1"],
+        "macro": macro,
+        "micro": {name: every[name] for name in names},
+        "ece": label_reliability(probability_nc, truth_nc)["ece"],
+        "per_class": per_class,
+    }
+
+
+def _label_figures(*, images: int, given: int, right: int) -> dict[str, Any]:
+    return {
+        "images": images,
+        "given": given,
+        "precision": right / given if given else 0.0,
+        "precision_interval": share_interval(right, given, error=ERROR),
+        "recall": right / images if images else 0.0,
+        "recall_interval": share_interval(right, images, error=ERROR),
+        "f1": 2 * right / (images + given) if images + given else 0.0,
+        "f1_interval": f1_interval(right, images + given - right, error=ERROR),
+    }
+
+
+def label_reliability(probability_nc: npt.NDArray[np.float32], truth_nc: Table) -> dict[str, Any]:
+    """The ECE over all pairs of an image and a label: how far a label's probability is from how often it is there.
+
+    As `reliability.reliability`, but a pair is what is counted: 15 bins of equal mass, which stay as they are while the
+    images are resampled for the interval. The interval of a bin takes its pairs for independent.
+    """
+    pair_bin_nc = bin_of(probability_nc.ravel()).reshape(probability_nc.shape)
+    images, pairs = len(truth_nc), truth_nc.size
+    row_nc = np.broadcast_to(np.arange(images)[:, None], pair_bin_nc.shape)
+    flat = (row_nc * ECE_BINS + pair_bin_nc).ravel()
+
+    def by_image(weight_nc: Floats) -> Floats:
+        summed: Floats = np.bincount(flat, weight_nc.ravel(), images * ECE_BINS).astype(np.float64)
+        return summed.reshape(images, ECE_BINS)
+
+    probability = probability_nc.astype(np.float64)
+    gap_nb = by_image(truth_nc - probability)
+    eces = [float(np.abs(times_n @ gap_nb).sum() / pairs) for times_n in _draws(images, RESAMPLES)]
+    low, high = np.percentile(eces, [2.5, 97.5])
+    count_b, sum_b, right_b = (by_image(w).sum(axis=0) for w in (np.ones(truth_nc.shape), probability, truth_nc * 1.0))
+    return {
+        "ece": float(np.abs(gap_nb.sum(axis=0)).sum() / pairs),
+        "ece_interval": (float(low), float(high)),
+        "bins": [
+            {
+                "images": int(count),
+                "confidence": float(sum_b[index] / count),
+                "accuracy": float(right_b[index] / count),
+                "accuracy_interval": share_interval(int(right_b[index]), int(count), error=ERROR),
+            }
+            for index, count in enumerate(count_b)
+            if count
+        ],
+    }
+
+
+def _average_precision_intervals(
+    probability_nc: npt.NDArray[np.float32], truth_nc: Table
+) -> tuple[Interval | None, list[Interval | None]]:
+    """Of mAP and of each label's AP, by 1,000 resamples of the images (200 where the table is large); None where no
+    image has the label. Source: Efron, "Bootstrap Methods", 1979."""
+    resamples = FEW_RESAMPLES if truth_nc.size > MANY_PAIRS else RESAMPLES
+    times_rn = np.stack(list(_draws(len(truth_nc), resamples)))
+    sums_r, seen = np.zeros(resamples), 0
+    intervals: list[Interval | None] = []
+    for probability_n, truth_n in zip(probability_nc.T, truth_nc.T, strict=True):
+        if not truth_n.any():
+            intervals.append(None)
+            continue
+        ap_r = weighted_average_precision(probability_n, truth_n, times_rn)
+        intervals.append(_bounds(ap_r))
+        sums_r, seen = sums_r + ap_r, seen + 1
+    return (_bounds(sums_r / seen) if seen else None), intervals
+
+
+def weighted_average_precision(
+    probability_n: npt.NDArray[np.float32], truth_n: Table, times_rn: npt.NDArray[np.int64]
+) -> Floats:
+    """scikit-learn's average precision when each image counts so many times, for each row of `times_rn`; 0 where none
+    of the images that count has the label."""
+    order = np.argsort(-probability_n, kind="stable")
+    last_n = np.append(probability_n[order][1:] != probability_n[order][:-1], True)  # of equal probabilities
+    times_rn = times_rn[:, order]
+    given_rt = times_rn.cumsum(axis=1)[:, last_n]
+    right_rt = (times_rn * truth_n[order]).cumsum(axis=1)[:, last_n]
+    gained_rt = np.diff(right_rt, axis=1, prepend=0)
+    precision_rt = right_rt / np.maximum(given_rt, 1)
+    found: Floats = (gained_rt * precision_rt).sum(axis=1) / np.maximum(right_rt[:, -1], 1)
+    return found
+
+
+def _draws(images: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(0)
+    return (np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(resamples))
+
+
+def _bounds(value_r: Floats) -> Interval:
+    low, high = np.percentile(value_r, [2.5, 97.5])
+    return float(low), float(high)

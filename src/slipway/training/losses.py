@@ -1,0 +1,125 @@
+"""The loss of a recipe: cross-entropy or focal, of one label an image or of many, with weights for rare classes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torchvision.ops import sigmoid_focal_loss
+
+from slipway.contract.dataset import LabelledImage
+from slipway.contract.decision import Task
+from slipway.contract.imbalance import Loss
+
+BETA, GAMMA = 0.999, 2.0
+Floats = npt.NDArray[np.float64]
+
+
+def loss_for(
+    loss: Loss, *, task: Task, images: Sequence[LabelledImage], classes: int, label_smoothing: float
+) -> nn.Module:
+    """A module of `logits_nc` and targets to the mean over the batch (multi-label: over the batch and the labels).
+
+    Targets are class ids `INT64 [n]` or shares `FLOAT [n, classes]`, as Mixup makes them; for multi-label `FLOAT [n,
+    classes]` alone, 1 where a label is there.
+
+    Args:
+        images: the train split, which class weights are counted on.
+    """
+    weights_c = None
+    if loss.class_weights != "none":
+        weights_c = torch.from_numpy(class_weights(loss, task=task, images=images, classes=classes)).float()
+    if task == "multilabel":
+        return LabelLoss(loss, weights_c, label_smoothing=label_smoothing)
+    if loss.kind == "cross_entropy":
+        return nn.CrossEntropyLoss(weight=weights_c, label_smoothing=label_smoothing)
+    return SoftmaxFocalLoss(_gamma(loss), weights_c, label_smoothing=label_smoothing)
+
+
+def class_weights(loss: Loss, *, task: Task, images: Sequence[LabelledImage], classes: int) -> Floats:
+    """`[classes]`: what an image of a class weighs; for multi-label, what a label that is there weighs against absence.
+
+    With w(n) = 1/n (inverse_frequency), or w(n) = (1 - beta) / (1 - beta^n), one over the effective number of n images
+    (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", 2019): for multi-class w(n_c), scaled so
+    that the mean over the images is 1; for multi-label w(n_c) / w(images - n_c). A class without an image weighs as one
+    with one.
+    """
+    counts_c = np.maximum(count(images, classes=classes), 1).astype(np.float64)
+
+    def weight(n: Floats) -> Floats:
+        if loss.class_weights == "inverse_frequency":
+            return 1 / n
+        beta = BETA if loss.beta is None else loss.beta
+        return (1 - beta) / (1 - beta**n)
+
+    if task == "multilabel":
+        return weight(counts_c) / weight(np.maximum(len(images) - counts_c, 1))
+    weights_c = weight(counts_c)
+    scaled_c: Floats = weights_c * counts_c.sum() / (weights_c * counts_c).sum()
+    return scaled_c
+
+
+def count(images: Sequence[LabelledImage], *, classes: int) -> npt.NDArray[np.int64]:
+    """Images of each class, `[classes]`."""
+    found = Counter(class_id for image in images for class_id in image.class_ids)
+    return np.array([found[class_id] for class_id in range(classes)], np.int64)
+
+
+def _gamma(loss: Loss) -> float:
+    return GAMMA if loss.gamma is None else loss.gamma
+
+
+class SoftmaxFocalLoss(nn.Module):
+    """-sum over classes of w_c t_c (1 - p_c)^gamma log p_c, the mean over the batch.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", 2017, with the softmax's p and shares t (one-hot,
+    smoothed or mixed) in the place of one class. With gamma 0 it is cross-entropy.
+    """
+
+    weights_c: torch.Tensor | None
+
+    def __init__(self, gamma: float, weights_c: torch.Tensor | None, *, label_smoothing: float) -> None:
+        super().__init__()
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+        self.register_buffer("weights_c", weights_c, persistent=False)
+
+    def forward(self, logits_nc: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        classes = logits_nc.shape[1]
+        share_nc = target if target.ndim == 2 else nn.functional.one_hot(target, classes).to(logits_nc.dtype)
+        share_nc = share_nc * (1 - self.label_smoothing) + self.label_smoothing / classes
+        if self.weights_c is not None:
+            share_nc = share_nc * self.weights_c
+        log_nc = logits_nc.log_softmax(dim=1)
+        rest_nc = (1 - log_nc.exp()).clamp(min=1e-6)  # a power's slope at 0 is infinite for gamma under 1
+        return -(share_nc * rest_nc**self.gamma * log_nc).sum(dim=1).mean()
+
+
+class LabelLoss(nn.Module):
+    """Binary cross-entropy or `torchvision.ops.sigmoid_focal_loss`, the mean over images and labels.
+
+    Smoothing by s moves both targets s/2 towards each other. A label that is there weighs `weights_c`, or alpha against
+    1 - alpha of one that is not.
+    """
+
+    weights_c: torch.Tensor | None
+
+    def __init__(self, loss: Loss, weights_c: torch.Tensor | None, *, label_smoothing: float) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.focal: dict[str, Any] | None = None
+        if loss.kind == "focal":
+            self.focal = {"gamma": _gamma(loss), "alpha": -1 if loss.alpha is None else loss.alpha}  # -1: none
+        self.register_buffer("weights_c", weights_c, persistent=False)
+
+    def forward(self, logits_nc: torch.Tensor, target_nc: torch.Tensor) -> torch.Tensor:
+        smooth_nc = target_nc * (1 - self.label_smoothing) + self.label_smoothing / 2
+        if self.focal is None:
+            loss_nc = nn.functional.binary_cross_entropy_with_logits(logits_nc, smooth_nc, reduction="none")
+        else:
+            loss_nc = sigmoid_focal_loss(logits_nc, smooth_nc, **self.focal)
+        if self.weights_c is not None:
+            loss_nc = loss_nc * (1 + (self.weights_c - 1) * target_nc)
+        return loss_nc.mean()

@@ -1,0 +1,124 @@
+"""Pages of digits, small: trained for many labels, quantised, gated and served; Triton answers what was evaluated."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from slipway.contract import Bundle, Engine, Spec
+from slipway.contract.dataset import Dataset
+from slipway.contract.files import sha256_file
+from slipway.engines import build_engine, quantize
+from slipway.engines.compile import Graph
+from slipway.engines.current import installed, stale
+from slipway.engines.rows import read_rows
+from slipway.report.evaluation import LabelsWorth, read_worth
+from slipway.repository import Classifier, assemble
+from slipway.training import export, train
+from slipway.training.demo_data import write_pages
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Every stage's result."""
+
+    folder: Path
+    bundle: Bundle
+    reference: Engine
+    int8: Engine
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
+    """Fewer pages, a shorter training and weaker gates than training/configs/pages.yaml; the rest is that."""
+    folder = tmp_path_factory.mktemp("pages")
+    write_pages(folder / "data", pages=600, seed=0)
+    values = yaml.safe_load((ROOT / "training/configs/pages.yaml").read_text())
+    values["data"] = {"root": str(folder / "data"), "csv": str(folder / "data/pages.csv")}
+    values["recipe"] |= {"epochs": 6, "loss": {"kind": "focal", "gamma": 1.0}, "balance": "square_root"}
+    values["calibration"]["images"] = 64
+    values["accuracy"] = {"max_loss_points": 30.0, "max_class_loss_points": 60.0, "prove_classes": False}
+    train(Spec.parse(values, source="test"), folder / "checkpoint")
+    export(folder / "checkpoint", folder / "bundle")
+    bundle = Bundle.open(folder / "bundle")
+    quantize(bundle, folder / "graphs/int8")
+    parts = (bundle, folder / "graphs", folder / "engines")
+    reference = build_engine(*parts, target="openvino", precision="fp32", reference=None)
+    int8 = build_engine(*parts, target="openvino", precision="int8", reference=reference)
+    return Pages(folder, bundle, reference, int8)
+
+
+@pytest.fixture(scope="module")
+def server(pages: Pages, start: Callable[[Path], Any]) -> Any:
+    assemble([Classifier(pages.bundle, pages.int8)], pages.folder / "repository")
+    return start(pages.folder / "repository")
+
+
+@pytest.mark.parametrize("model", ["pages", "pages_full"])
+def test_every_page_gets_the_labels_and_the_scores_of_the_offline_evaluation(
+    pages: Pages, server: Any, connect: Callable[..., Any], model: str
+) -> None:
+    rows, client = read_rows(pages.int8.path), connect(server, "grpc")
+    images = [(pages.folder / "data" / row["image"]).read_bytes() for row in rows]
+    batches = [client.ask(model, images[at : at + 8]) for at in range(0, len(images), 8)]
+    served = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    assert (served["STATUS"] == 0).all()
+    labels = pages.bundle.labels
+    for row, label_k, score_k, class_id_k in zip(
+        rows, served["LABEL"], served["SCORE"], served["CLASS_ID"], strict=True
+    ):
+        answered = {label.decode(): score for label, score in zip(label_k, score_k, strict=True) if label}
+        offline = dict(zip(json.loads(row["label"]), json.loads(row["score"]), strict=True))
+        assert answered.keys() == offline.keys(), row["image"]
+        assert all(abs(answered[label] - score) <= 1e-4 for label, score in offline.items())
+        assert [labels[class_id] for class_id in class_id_k if class_id >= 0] == list(answered)
+        assert (np.diff(score_k) <= 0).all(), "labels are best first"
+    if model == "pages_full":
+        given_nc = served["PROBABILITY"] >= np.array(pages.int8.decision.thresholds, np.float32)
+        assert given_nc.sum(axis=1).max() > 1, "some page has several labels"
+        assert (np.minimum(given_nc.sum(axis=1), 3) == (served["CLASS_ID"] >= 0).sum(axis=1)).all()
+
+
+def test_it_has_learnt_and_the_bundle_is_complete(pages: Pages) -> None:
+    decision, dataset = pages.bundle.decision, Dataset.read(pages.bundle.path / "dataset.json")
+    assert decision.task == "multilabel"
+    assert decision.thresholds is not None
+    assert decision.platt is not None
+    assert len(decision.thresholds) == len(decision.platt) == 10
+    worth = read_worth(pages.bundle)
+    assert isinstance(worth, LabelsWorth)
+    assert worth.map > 0.5, "by chance it would be about 0.19"
+    assert worth.images == len(dataset.of("test")) == 150
+    assert worth.map_interval[0] <= worth.map <= worth.map_interval[1]
+    assert (pages.bundle.path / "labels.png").is_file()
+    assert not (pages.bundle.path / "confusion_matrix.png").exists()
+    history = json.loads((pages.folder / "checkpoint/history.json").read_text())
+    assert {"val_map", "val_macro_f1", "val_loss", "train_loss"} <= set(history[-1])
+
+
+def test_an_engine_has_its_own_platt_and_thresholds_and_its_evidence_stands(pages: Pages) -> None:
+    assert pages.reference.decision == pages.bundle.decision, "the same graph in the same arithmetic"
+    assert pages.int8.decision.platt != pages.bundle.decision.platt
+    assert pages.int8.verdict == "pass"
+    measured = pages.int8.manifest.measured
+    assert measured["gate"]["unit"] == "all labels"
+    assert measured["map"] > 0.5
+    graph = Graph.open(pages.bundle, pages.folder / "graphs", "int8")
+    options: dict[str, Any] = {"precision": "int8", "compiler": installed("openvino"), "reference": pages.reference}
+    assert stale(pages.int8.path, pages.bundle, graph, **options) is None
+
+
+def test_exporting_again_gives_the_same_bundle(pages: Pages) -> None:
+    again = export(pages.folder / "checkpoint", pages.folder / "again")
+    assert again.bundle == pages.bundle.id
+    names = ("evaluation.json", "labels.png", "decision.json")
+    assert [sha256_file(pages.folder / "again" / name) for name in names] == [
+        sha256_file(pages.bundle.path / name) for name in names
+    ]
