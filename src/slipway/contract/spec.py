@@ -9,6 +9,7 @@ from slipway.contract.base import Contract
 from slipway.contract.decision import Probability, Score, Task
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.recipe import Recipe, Seed
+from slipway.contract.tracking import Tracking
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -189,6 +190,7 @@ class Spec(Contract):
     preprocess: Preprocess
     backbone: Backbone
     recipe: Recipe = Recipe()
+    tracking: Tracking = Tracking()
     decision: DecisionPolicy = DecisionPolicy()
     calibration: Calibration = Calibration()
     sensitive_layers: SensitiveLayers = SensitiveLayers()

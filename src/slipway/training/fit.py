@@ -6,12 +6,13 @@ import re
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from safetensors.torch import save_file
 
 from slipway.contract import DataError, Manifest, Spec, SpecError
@@ -20,15 +21,20 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.files import complete_folder
 from slipway.evaluation.unknown import check_coverage
 from slipway.training.dataset import scan
+from slipway.training.decodable import check_decodable
 from slipway.training.loader import eval_loader, train_loader
 from slipway.training.module import Training
 from slipway.training.network import Network
+from slipway.training.tracking import hyper_parameters, logger_for
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 
 
-def train(spec: Spec, out: Path) -> Manifest:
-    """Train `spec` and write the checkpoint folder `out`, whole or not at all.
+def train(spec: Spec, out: Path, *, callbacks: Sequence[lightning.Callback] = ()) -> Manifest:
+    """Train `spec` and write the checkpoint folder `out`, whole or not at all; metrics go where `tracking` says.
+
+    Args:
+        callbacks: of Lightning, beside our own.
 
     Raises:
         DataError: the images cannot be used.
@@ -38,7 +44,9 @@ def train(spec: Spec, out: Path) -> Manifest:
         raise SpecError(f"task: {spec.task} cannot be trained yet; the valid task here is multiclass")
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
+    logger = logger_for(spec.tracking, out)
     dataset = scan(spec.data, task=spec.task)
+    check_decodable(dataset, spec.preprocess)
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
@@ -48,7 +56,7 @@ def train(spec: Spec, out: Path) -> Manifest:
     _check_input_size(network, spec)
     started = time.monotonic()
     with complete_folder(out) as staging:
-        history, best = _fit(network, dataset, spec)
+        history, best = _fit(network, dataset, spec, logger=logger, callbacks=callbacks)
         weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         save_file(weights, staging / "model.safetensors")
         spec.write(staging / "spec.json")
@@ -83,7 +91,9 @@ def _check_input_size(network: Network, spec: Spec) -> None:
     network.train()
 
 
-def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str, float]], float]:
+def _fit(
+    network: Network, dataset: Dataset, spec: Spec, *, logger: Any, callbacks: Sequence[lightning.Callback]
+) -> tuple[list[dict[str, float]], float]:
     """Fit in place; the network ends with the weights of the best validation loss."""
     recipe, train_images = spec.recipe, dataset.of("train")
     network.to(memory_format=torch.channels_last)
@@ -101,12 +111,20 @@ def _fit(network: Network, dataset: Dataset, spec: Spec) -> tuple[list[dict[str,
             max_epochs=recipe.epochs,
             devices=1,  # the loader is not sharded
             num_sanity_val_steps=0,
-            callbacks=[keep_best, EarlyStopping("val_loss", patience=recipe.patience_epochs)],
+            callbacks=[
+                keep_best,
+                EarlyStopping("val_loss", patience=recipe.patience_epochs),
+                *([LearningRateMonitor("epoch")] if logger else []),
+                *callbacks,
+            ],
             default_root_dir=scratch,
-            logger=False,
+            logger=logger,
+            log_every_n_steps=steps,
             deterministic=True,
             enable_model_summary=False,
         )
+        if logger:
+            logger.log_hyperparams(hyper_parameters(spec))
         try:
             trainer.fit(
                 module,

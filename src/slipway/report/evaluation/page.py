@@ -10,6 +10,7 @@ from slipway.contract.dataset import Dataset
 from slipway.report.charts import Scale
 from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix
 from slipway.report.evaluation.evidence import Worth
+from slipway.report.evaluation.heatmaps import WITHOUT, Heatmaps
 from slipway.report.page import POLICY
 from slipway.report.thumbnails import Thumbnails
 from slipway.report.wording import percent, points
@@ -23,7 +24,7 @@ SCORES = {
 KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "noise"}
 
 
-def render(bundle: Bundle, worth: Worth) -> str:
+def render(bundle: Bundle, worth: Worth, heatmaps: Heatmaps = WITHOUT) -> str:
     """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
     environment = Environment(
         loader=PackageLoader("slipway.report"),
@@ -33,10 +34,10 @@ def render(bundle: Bundle, worth: Worth) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "points": points, "interval": _interval}
-    return environment.get_template("evaluation.html").render(_context(bundle, worth))
+    return environment.get_template("evaluation.html").render(_context(bundle, worth, heatmaps))
 
 
-def _context(bundle: Bundle, worth: Worth) -> dict[str, Any]:
+def _context(bundle: Bundle, worth: Worth, heatmaps: Heatmaps) -> dict[str, Any]:
     dataset = bundle.path / DATASET
     thumbnails = Thumbnails(
         Dataset.read(dataset) if dataset.is_file() else None, exif_orientation=bundle.preprocess.exif_orientation
@@ -56,6 +57,7 @@ def _context(bundle: Bundle, worth: Worth) -> dict[str, Any]:
         "matrix": matrix(worth.confusion),
         "pairs": confused_pairs(worth.confusion, bundle.labels, most=PAIRS_SHOWN),
         "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in worth.mistakes[:MISTAKES_SHOWN]],
+        "heatmaps": heatmaps,
         "scores": SCORES,
         "kinds": KINDS,
     }
