@@ -6,11 +6,13 @@ written as soon as they are there, so that a killed run goes on with the next fo
 """
 
 import csv
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +56,8 @@ def cross_validate(spec: Spec, kept: Path, *, folds: int, seed: int) -> OutOfFol
     """Train `spec` once for each fold, and predict the fold.
 
     Args:
-        kept: a folder for each fold's predictions; those of the same spec, images, folds and seed are taken from it.
+        kept: a folder for each fold's predictions, in which one process at a time writes. Those of the same spec, images,
+            folds and seed are taken from it.
 
     Raises:
         DataError: the images cannot be used, or a class is in fewer images or groups than there are folds.
@@ -65,6 +68,8 @@ def cross_validate(spec: Spec, kept: Path, *, folds: int, seed: int) -> OutOfFol
     dataset = scan(spec.data, task=spec.task)
     fold_n = np.array(_deal(dataset, dataset.images, [1 / folds] * folds, seed=seed), np.int64)
     unit = sha256_bytes((spec.to_json() + dataset.to_json() + f"{folds} {seed}").encode())
+    for leftover in kept.glob(".fold-*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     probability_nc = np.zeros((len(dataset.images), len(dataset.labels)), np.float32)
     for fold in range(folds):
         file = kept / f"fold_{fold}.npz"
@@ -74,7 +79,7 @@ def cross_validate(spec: Spec, kept: Path, *, folds: int, seed: int) -> OutOfFol
                 f"fold {fold + 1} of {folds}: training without its {int((fold_n == fold).sum()):,} images", flush=True
             )
             found = _predict_fold(spec, dataset, fold_n, fold, seed=seed, work=kept)
-            np.savez(file, probability_nc=found, unit=unit)
+            _keep(found, file, unit)
         probability_nc[fold_n == fold] = found
     return OutOfFold(dataset, fold_n, probability_nc)
 
@@ -95,8 +100,15 @@ def _read(file: Path, unit: str) -> Float | None:
     try:
         with np.load(file) as kept:
             return kept["probability_nc"] if str(kept["unit"]) == unit else None
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
+
+
+def _keep(probability_nc: Float, file: Path, unit: str) -> None:
+    """Whole or not at all."""
+    half = file.with_name(f".{file.name}")
+    np.savez(half, probability_nc=probability_nc, unit=unit)
+    half.replace(file)
 
 
 def _predict_fold(
