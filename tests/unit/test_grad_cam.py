@@ -1,17 +1,20 @@
 """Grad-CAM beside the worst mistakes: the layer, the formula, and what the page says where there is none."""
 
+import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import ROOT, run_script
 from report_builds import Page
 from small_training import small_spec, write_colours
 
 from slipway.contract import Bundle, ManifestError
 from slipway.contract.spec import Backbone
+from slipway.report.evaluation import read_worth
 from slipway.training import export, train
 from slipway.training.grad_cam import Layer, attribute, find_layer, grad_cams
 from slipway.training.network import Network
@@ -41,15 +44,20 @@ def test_the_last_stage_with_enough_places_is_looked_at(name: str, side: int, la
 def test_the_heat_is_that_of_the_paper() -> None:
     net, layer = network("resnet10t", 64), Layer("layer3", 4, 4)
     pixels_nchw = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
-    heat_hw = attribute(net, layer, pixels_nchw, target=1)
+    heats = [attribute(net, layer, pixels_nchw, target=target) for target in range(3)]
     kept: list[torch.Tensor] = []
     net.backbone.layer3.register_forward_hook(lambda _, __, output: kept.append(output) or output.retain_grad())
-    net(torch.from_numpy(pixels_nchw).requires_grad_())[0][0, 1].backward()
-    (maps,) = kept
-    assert maps.grad is not None
-    weighted = (maps.grad.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True).relu()
-    expected = torch.nn.functional.interpolate(weighted, (64, 64), mode="bilinear")[0, 0].detach().numpy()
-    np.testing.assert_allclose(heat_hw, expected / expected.max(), atol=1e-4)
+    bright = 0
+    for target, heat_hw in enumerate(heats):
+        net(torch.from_numpy(pixels_nchw).requires_grad_())[0][0, target].backward()
+        maps = kept.pop()
+        assert maps.grad is not None
+        weighted = (maps.grad.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1, keepdim=True).relu()
+        expected = torch.nn.functional.interpolate(weighted, (64, 64), mode="bilinear")[0, 0].detach().numpy()
+        most = expected.max()
+        np.testing.assert_allclose(heat_hw, expected / most if most > 0 else 0 * expected, atol=1e-4)
+        bright += bool(most > 0)
+    assert bright
 
 
 @pytest.fixture(scope="module")
@@ -78,22 +86,35 @@ def test_the_page_shows_where_the_network_looked_for_the_answer_and_for_the_trut
     assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.all("img"))
 
 
-def test_another_checkpoint_is_refused_and_a_missing_one_is_said_on_the_page(exported: Path, tmp_path: Path) -> None:
+def test_another_checkpoint_is_refused_and_a_missing_one_is_said(exported: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(exported / "bundle")
+    worth, looked = read_worth(bundle), script("training/evaluate.py").looked
     spec = small_spec(exported / "data", recipe={"epochs": 1, "seed": 5}, tracking={"logger": "none"})
     train(spec, tmp_path / "other")
-    with pytest.raises(ManifestError, match=r"not the checkpoint that .* was exported from"):
-        grad_cams(bundle, tmp_path / "other", [])
-    script = ("training/evaluate.py", exported / "bundle", "--out", tmp_path / "page.html")
-    done = run_script(*script, "--checkpoint", tmp_path / "other", cwd=tmp_path, check=False)
-    assert done.returncode == 1
+    with pytest.raises(ManifestError, match=r"not the checkpoint that .* was exported from; give that one"):
+        looked(bundle, worth, tmp_path / "other")
+    with pytest.raises(ManifestError, match=r"none: no manifest.json here"):
+        looked(bundle, worth, tmp_path / "none")
     (exported / "checkpoint").rename(exported / "elsewhere")
-    done = run_script(*script, cwd=tmp_path)
-    assert "give the bundle's checkpoint with --checkpoint" in done.stdout
-    assert "No Grad-CAM: there is no" in Page((tmp_path / "page.html").read_text()).text
-    done = run_script(*script, "--checkpoint", exported / "elsewhere", cwd=tmp_path)
-    assert "by Grad-CAM at the stage layer2" in done.stdout
-    (exported / "elsewhere").rename(exported / "checkpoint")
+    try:
+        assert "give the bundle's checkpoint with --checkpoint" in looked(bundle, worth, None).explained
+        found = looked(bundle, worth, exported / "elsewhere")
+        assert "by Grad-CAM at the stage layer2" in found.explained
+        assert found.pictures
+        (tmp_path / "other").rename(exported / "checkpoint")
+        assert "not the checkpoint that" in looked(bundle, worth, None).explained
+        (exported / "checkpoint").rename(tmp_path / "other")
+    finally:
+        (exported / "elsewhere").rename(exported / "checkpoint")
+
+
+def script(path: str) -> ModuleType:
+    location = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert location is not None
+    assert location.loader is not None
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    return module
 
 
 def test_images_that_are_gone_are_left_out(exported: Path) -> None:

@@ -56,8 +56,8 @@ def cross_validate(spec: Spec, kept: Path, *, folds: int, seed: int) -> OutOfFol
     """Train `spec` once for each fold, and predict the fold.
 
     Args:
-        kept: a folder for each fold's predictions, in which one process at a time writes. Those of the same spec, images,
-            folds and seed are taken from it.
+        kept: a folder for each fold's predictions, in which one process at a time writes. Those of the same spec,
+            images, folds and seed are taken from it.
 
     Raises:
         DataError: the images cannot be used, or a class is in fewer images or groups than there are folds.

@@ -75,7 +75,7 @@ def search(spec: Spec, space: SearchSpace, out: Path, *, trials: int, seed: int)
             print(f"trial {finished + 1} of {trials}: {told(values)}", flush=True)
             _try(study, trial, changed(spec, values, source="search space"), space, checkpoint_of(out, finished))
             _write(study, spec, out)
-        _write(study, spec, out)
+        _plot(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), out / PLOT)
     return study
 
 
@@ -159,10 +159,9 @@ def _try(study: optuna.Study, trial: optuna.Trial, spec: Spec, space: SearchSpac
 
 
 def _write(study: optuna.Study, spec: Spec, out: Path) -> None:
-    """The best spec so far, a row a trial, and how the search went."""
+    """The best spec so far, and a row a trial."""
     finished = study.get_trials(deepcopy=False, states=FINISHED)
-    complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
-    if not complete:
+    if all(trial.state is TrialState.PRUNED for trial in finished):
         return
     best = changed(spec, study.best_trial.user_attrs["values"], source=BEST)
     text = yaml.safe_dump(best.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
@@ -170,7 +169,6 @@ def _write(study: optuna.Study, spec: Spec, out: Path) -> None:
     head = f"# {spec.name}: trial {number} of a search, {study.best_value:.6f} on the validation split.\n"
     (out / BEST).write_text(head + text, encoding="utf-8")
     _write_table(finished, out / TRIALS)
-    _plot(complete, out / PLOT)
 
 
 def best_number(study: optuna.Study) -> int:
