@@ -24,7 +24,7 @@ def digits(scratch: Path, *, config: str = "digits", **changes: Any) -> Spec:
     values = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text(encoding="utf-8"))
     values["data"]["root"] = str(root)
     for part, keys in changes.items():
-        values[part] = {**values[part], **keys}
+        values[part] = {**values.get(part, {}), **keys}
     return Spec.parse(values, source=config)
 
 

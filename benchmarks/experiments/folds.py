@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Five-fold cross-validation of the demo's digits.
 
-Each of the 1,797 scans is judged once, by a network that was trained on four fifths without it.
+Each of the 1,797 scans is judged once, by a network that was trained on four fifths without it: digits.yaml, with half
+of its epochs, to save time.
 """
 
 import json
@@ -9,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-FOLDS, LEAST_TOP1 = 5, 0.985
+FOLDS, LEAST_TOP1, EPOCHS = 5, 0.985, 10
 
 
 def measure(scratch: Path) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def measure(scratch: Path) -> dict[str, Any]:
     from slipway.evaluation.intervals import share_interval
     from slipway.training.cross_validation import cross_validate
 
-    spec = digits(scratch)
+    spec = digits(scratch, recipe={"epochs": EPOCHS})
     found = cross_validate(spec, scratch / "folds", folds=FOLDS, seed=0)
     by_fold = found.top1_by_fold()
     mean, images = sum(by_fold) / FOLDS, len(found.dataset.images)
