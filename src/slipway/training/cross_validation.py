@@ -144,9 +144,10 @@ def _predict_fold(
     if not np.isfinite(logits_nc).all():
         raise DataError(f"fold {fold + 1}: the network answers NaN or infinity; lower recipe.learning_rate")
     if spec.task == "multilabel":
-        return expit(logits_nc)
+        return np.asarray(expit(logits_nc), np.float32)
     validation = predictions(listed.of("validation"), f"fold {fold + 1}, validation split")
-    return softmax(logits_nc / fit_temperature(validation.logits_nc, validation.truth_n), axis=1)
+    temperature = fit_temperature(validation.logits_nc, validation.truth_n)
+    return np.asarray(softmax(logits_nc / temperature, axis=1), np.float32)
 
 
 @contextmanager

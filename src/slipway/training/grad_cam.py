@@ -99,7 +99,8 @@ def find_layer(network: Network, *, input_size: tuple[int, int]) -> Layer | None
         if len(shape := shapes.get(name, ())) == 4 and shape[1] == channels and min(shape[2:]) > 1
     ]
     fine = [layer for layer in maps if min(layer.height, layer.width) >= LEAST_SIDE]
-    return (fine or maps or [None])[-1]
+    usable = fine or maps
+    return usable[-1] if usable else None
 
 
 def _shapes(network: Network, names: Sequence[str], *, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -136,7 +137,8 @@ def attribute(network: Network, layer: Layer, pixels_nchw: Float, *, target: int
 
 def _picture(pixels_chw: Float, mean: Sequence[float], std: Sequence[float]) -> npt.NDArray[np.float64]:
     """RGB, 0 to 1: normalisation undone."""
-    return np.clip(pixels_chw.transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean), 0, 1)
+    picture_hwc: npt.NDArray[np.float64] = pixels_chw.transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean)
+    return picture_hwc.clip(0, 1)
 
 
 def _blend(seen_hwc: npt.NDArray[np.float64], heat_hw: npt.NDArray[np.float64]) -> Picture:
