@@ -111,6 +111,8 @@ def test_the_page_in_the_docs_is_that_of_the_result_file() -> None:
     assert location.loader is not None
     module = importlib.util.module_from_spec(location)
     location.loader.exec_module(module)
+    if not module.RESULT.is_file():
+        pytest.skip("no result file yet: make experiments writes it")
     result = json.loads(module.RESULT.read_text(encoding="utf-8"))
     assert module.PAGE.read_text(encoding="utf-8") == module.render(result)
     for name in module.names():
