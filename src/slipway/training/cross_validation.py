@@ -24,11 +24,11 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage, Split
 from slipway.contract.files import sha256_bytes
 from slipway.contract.tracking import Tracking
-from slipway.evaluation.confidence import fit_temperature
 from slipway.evaluation.predict import Float, Predictions, predict
 from slipway.training.dataset import scan
 from slipway.training.export import load_network
 from slipway.training.fit import train
+from slipway.training.noisy_calibration import fit_noisy_temperature
 from slipway.training.splits import draw_parts
 from slipway.training.table import LABEL_COLUMNS
 
@@ -43,7 +43,7 @@ class OutOfFold:
     """With the splits of the spec."""
     fold_n: npt.NDArray[np.int64]
     probability_nc: Float
-    """Softmax at the temperature of the fold's validation split; for multi-label the sigmoid."""
+    """Softmax at the temperature of the fold's validation split, wrong labels allowed for; for multi-label the sigmoid."""
 
     def top1_by_fold(self) -> list[float]:
         """Of a multi-class data set."""
@@ -146,7 +146,7 @@ def _predict_fold(
     if spec.task == "multilabel":
         return np.asarray(expit(logits_nc), np.float32)
     validation = predictions(listed.of("validation"), f"fold {fold + 1}, validation split")
-    temperature = fit_temperature(validation.logits_nc, validation.truth_n)
+    temperature, _ = fit_noisy_temperature(validation.logits_nc, validation.truth_n)
     return np.asarray(softmax(logits_nc / temperature, axis=1), np.float32)
 
 
