@@ -11,7 +11,7 @@ RUN ?= runs/digits
 IMAGES ?= $(RUN)/data
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check engines doctor matrix guard soak verdict perf_analyzer bench efficiency peers lock peers_lock clean
+.PHONY: help setup demo test check engines doctor matrix experiments guard soak verdict perf_analyzer bench efficiency peers lock peers_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -32,6 +32,9 @@ doctor: setup ## what of REPOSITORY would load on this machine, and why not: mak
 
 matrix: setup ## every backbone through every compiler, written to docs/backbones.md (about 40 minutes)
 	$(BIN)/python benchmarks/backbones.py --page docs/backbones.md
+
+experiments: setup ## what training is worth: folds, imbalance, label noise, confidence and more, written to docs/experiments.md (half an hour)
+	$(BIN)/python benchmarks/experiments.py
 
 guard: setup ## what the guard costs and what it lets through, with scikit-image's photographs or PHOTOGRAPHS=folder (2 minutes)
 	$(BIN)/python benchmarks/guard.py $(addprefix --photographs ,$(PHOTOGRAPHS))

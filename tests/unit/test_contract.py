@@ -74,7 +74,7 @@ LEVELS = [
 def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
     assert {path for model, _, path, _ in LEVELS if model is Spec} == {
         (),
-        *((part,) for part in ("data", "preprocess", "backbone", "recipe", "decision", "calibration")),
+        *((part,) for part in ("data", "preprocess", "backbone", "recipe", "tracking", "decision", "calibration")),
         *((part,) for part in ("sensitive_layers", "accuracy", "tensorrt", "latency", "serving", "compute")),
         ("decision", "unknown"),
         ("recipe", "augment"),

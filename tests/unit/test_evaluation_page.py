@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from colours import reseal
+from conftest import run_script
 from hypothesis import given
 from hypothesis import strategies as st
 from report_builds import LABELS, Page, make_bundle
@@ -106,6 +107,14 @@ def test_two_hundred_classes_are_a_drawing_of_the_worst_and_a_list_of_pairs(tmp_
     assert "The 150 classes with the most mistakes; 50 others are left out." in page.text
     assert "The 100 lowest of 200 classes." in page.text
     assert len(render(bundle, read_worth(bundle))) < 600_000
+
+
+def test_an_imported_bundle_has_no_grad_cam_and_takes_no_checkpoint(bundle: Bundle, tmp_path: Path) -> None:
+    script = ("training/evaluate.py", bundle.path, "--out", tmp_path / "page.html")
+    assert "No Grad-CAM: this bundle was imported" in run_script(*script, cwd=tmp_path).stdout
+    assert "No Grad-CAM: this bundle was imported" in Page((tmp_path / "page.html").read_text()).text
+    done = run_script(*script, "--checkpoint", "x", cwd=tmp_path, check=False)
+    assert "was imported, and not exported from a checkpoint; leave it out" in done.stderr
 
 
 def test_a_bundle_of_an_older_release_is_to_be_exported_again(tmp_path: Path) -> None:

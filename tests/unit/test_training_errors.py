@@ -35,6 +35,8 @@ SCRIPTS = (
     "training/inspect_augmentation.py",
     "training/train.py",
     "training/export.py",
+    "training/find_label_errors.py",
+    "training/search.py",
     "build/import_bundle.py",
     "build/quantize.py",
     "build/compile.py",
@@ -181,7 +183,7 @@ def test_a_file_in_the_place_of_the_result_is_left_as_it_is(call: Callable[..., 
 def test_ctrl_c_while_training_leaves_nothing_and_ends_with_130(
     call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fit, "_fit", interrupted)
@@ -202,8 +204,9 @@ def test_an_image_that_only_the_decoder_refuses_is_an_error_that_names_it(tmp_pa
     good = Spec.parse(spec(tmp_path), source="test")
     for number in range(20):
         (tmp_path / f"images/cat/half {number}.png").write_bytes(HALF_A_PNG + bytes([number]))
-    with pytest.raises(DataError, match=r"cat/half \d+\.png"):
+    with pytest.raises(DataError, match=r"20 images are refused by the decoder; (?s:.)*cat/half \d+\.png"):
         train(good, tmp_path / "checkpoint")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images"], "not even the logs of an epoch"
 
 
 def test_the_gpu_decoder_is_refused_where_nothing_decodes_with_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from slipway.contract.compute import Compute
 from slipway.contract.decision import Probability, Score, Task
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.recipe import AUTO, Recipe, Seed
+from slipway.contract.tracking import Tracking
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -227,6 +228,7 @@ class Spec(Contract):
     backbone: Backbone
     recipe: Recipe = Recipe()
     compute: Compute = Compute()
+    tracking: Tracking = Tracking()
     decision: DecisionPolicy = DecisionPolicy()
     calibration: Calibration = Calibration()
     sensitive_layers: SensitiveLayers = SensitiveLayers()

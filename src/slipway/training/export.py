@@ -30,13 +30,17 @@ def export(checkpoint: Path, out: Path) -> Manifest:
     """
     Manifest.open(checkpoint, kind="checkpoint")
     spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
-    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
-    network = Network(
-        spec.backbone, classes=len(dataset.labels), pretrained=False, input_size=input_size, head=spec.recipe.head
-    )
-    network.load_state_dict(_load_weights(checkpoint / "model.safetensors"))
+    network = load_network(checkpoint, spec, classes=len(dataset.labels))
     inputs = {"checkpoint": sha256_file(checkpoint / MANIFEST)}
     return export_network(network, out, spec=spec, dataset=dataset, inputs=inputs, origin="checkpoint")
+
+
+def load_network(checkpoint: Path, spec: Spec, *, classes: int) -> Network:
+    """The network of `spec` with the weights of `checkpoint`, ready to predict."""
+    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
+    network = Network(spec.backbone, classes=classes, pretrained=False, input_size=input_size, head=spec.recipe.head)
+    network.load_state_dict(_load_weights(checkpoint / "model.safetensors"))
+    return network.eval()
 
 
 def export_network(

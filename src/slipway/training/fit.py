@@ -25,6 +25,7 @@ from slipway.training.augment import check_policies
 from slipway.training.auto import resolve
 from slipway.training.callbacks import make
 from slipway.training.dataset import scan
+from slipway.training.decodable import check_decodable
 from slipway.training.devices import is_first, share_of, trainer_options
 from slipway.training.loader import eval_loader, train_loader
 from slipway.training.module import Training
@@ -33,6 +34,7 @@ from slipway.training.order import rare_classes, steps_per_epoch
 from slipway.training.resume import Unfinished
 from slipway.training.sampling import repeated
 from slipway.training.targets import check_top_k
+from slipway.training.tracking import hyper_parameters, logger_for
 from slipway.training.weights import start
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
@@ -75,7 +77,9 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
     unfinished = Unfinished(out)
     run: dict[str, Any] = {"logger": logger, "callbacks": callbacks}
     if not is_first():
-        _fit(network, dataset, spec, unfinished, unfinished.last if resume and unfinished.last.is_file() else None, **run)
+        _fit(
+            network, dataset, spec, unfinished, unfinished.last if resume and unfinished.last.is_file() else None, **run
+        )
         return None
     for line in (*reasons, f"weights: {origin}"):
         print(line, flush=True)

@@ -1,7 +1,7 @@
 """Every image to one split: as given, or drawn with a seed so that each split has each class in its share."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -111,22 +111,48 @@ def _draw_images(entries: Sequence[Entry], digests: Sequence[str], labels: Seque
 
 def _draw_units(entries: Sequence[Entry], digests: Sequence[str], labels: Sequence[str], data: Data) -> list[Split]:
     """Draw units of images that cannot be parted: those of a group, and equal files wherever they are."""
-    groups = [("group", e.group) if e.group is not None else ("file", d) for e, d in zip(entries, digests, strict=True)]
-    unit_n = _units(digests, groups)
     numbers = {label: number for number, label in enumerate(labels)}
-    # Nothing depends on file names or on the order of rows: a unit is known by the smallest hash in it.
-    names: list[str] = ["~"] * (int(unit_n.max()) + 1)
+    held_out = data.validation_fraction + data.test_fraction
+    parts = draw_parts(
+        [[numbers[label] for label in entry.labels] for entry in entries],
+        digests,
+        [entry.group for entry in entries],
+        labels=labels,
+        shares=(1 - held_out, data.validation_fraction, data.test_fraction),
+        seed=data.seed,
+    )
+    return [SPLITS[part] for part in parts]
+
+
+def draw_parts(
+    class_ids: Sequence[Iterable[int]],
+    digests: Sequence[str],
+    groups: Sequence[str | None],
+    *,
+    labels: Sequence[str],
+    shares: Sequence[float],
+    seed: int,
+) -> list[int]:
+    """The part of each image, numbered as `shares`, which are positive with sum 1; see `stratify.place`.
+
+    Equal files, by their sha256 in `digests`, and files of one group are never parted. Nothing depends on file names or
+    on the order of the images.
+
+    Raises:
+        DataError: a class in fewer units than there are parts.
+    """
+    keys = [("file", d) if group is None else ("group", group) for group, d in zip(groups, digests, strict=True)]
+    unit_n = _units(digests, keys)
+    names: list[str] = ["~"] * (int(unit_n.max()) + 1)  # a unit is known by the smallest hash in it
     counts: list[Counter[int]] = [Counter() for _ in names]
-    for unit, entry, digest in zip(unit_n.tolist(), entries, digests, strict=True):
+    for unit, ids, digest in zip(unit_n.tolist(), class_ids, digests, strict=True):
         names[unit] = min(names[unit], digest)
-        counts[unit].update(numbers[label] for label in entry.labels)
+        counts[unit].update(ids)
     order = sorted(range(len(names)), key=names.__getitem__)
     sizes_n = np.bincount(unit_n)[order]
-    held_out = data.validation_fraction + data.test_fraction
-    shares_s = np.array([1 - held_out, data.validation_fraction, data.test_fraction])
-    placed_n = place(sizes_n, [counts[unit] for unit in order], labels, shares_s=shares_s, seed=data.seed)
-    split_of = dict(zip(order, placed_n.tolist(), strict=True))
-    return [SPLITS[split_of[unit]] for unit in unit_n.tolist()]
+    placed_n = place(sizes_n, [counts[unit] for unit in order], labels, shares_s=np.array(shares), seed=seed)
+    part_of = dict(zip(order, placed_n.tolist(), strict=True))
+    return [part_of[unit] for unit in unit_n.tolist()]
 
 
 def _units(digests: Sequence[str], groups: Sequence[Hashable]) -> Ids:

@@ -11,6 +11,7 @@ from slipway.report.charts import Scale
 from slipway.report.evaluation import labels
 from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix, rows_of
 from slipway.report.evaluation.evidence import Worth
+from slipway.report.evaluation.heatmaps import WITHOUT, Heatmaps
 from slipway.report.evaluation.labels import LabelsWorth
 from slipway.report.page import POLICY
 from slipway.report.thumbnails import Thumbnails
@@ -25,7 +26,7 @@ SCORES = {
 KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "noise"}
 
 
-def render(bundle: Bundle, worth: Worth | LabelsWorth) -> str:
+def render(bundle: Bundle, worth: Worth | LabelsWorth, heatmaps: Heatmaps = WITHOUT) -> str:
     """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
     environment = Environment(
         loader=PackageLoader("slipway.report"),
@@ -42,10 +43,10 @@ def render(bundle: Bundle, worth: Worth | LabelsWorth) -> str:
     )
     if isinstance(worth, LabelsWorth):
         return environment.get_template("evaluation_labels.html").render(labels.context(bundle, worth, thumbnails))
-    return environment.get_template("evaluation.html").render(_context(bundle, worth, thumbnails))
+    return environment.get_template("evaluation.html").render(_context(bundle, worth, thumbnails, heatmaps))
 
 
-def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails) -> dict[str, Any]:
+def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails, heatmaps: Heatmaps) -> dict[str, Any]:
     rows, classes = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0])), len(bundle.labels)
     before, after = diagrams(worth.reliability.before, worth.reliability.after)
     return {
@@ -60,6 +61,7 @@ def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails) -> dict[str, 
         "matrix": matrix(worth.confusion, classes=classes),
         "pairs": confused_pairs(worth.confusion, bundle.labels, most=PAIRS_SHOWN),
         "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in worth.mistakes[:MISTAKES_SHOWN]],
+        "heatmaps": heatmaps,
         "scores": SCORES,
         "kinds": KINDS,
     }

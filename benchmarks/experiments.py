@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Run the experiments of benchmarks/experiments/, one after the other; a result file, and a table in the docs."""
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from slipway.contract import SpecError
+from slipway.contract.cli import run
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "benchmarks/experiments"
+RESULT = ROOT / "benchmarks/results/experiments.json"
+PAGE = ROOT / "docs/experiments.md"
+ORDER = ("folds", "imbalance", "multilabel", "noise", "confidence", "loader", "fine_tune")
+LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "cleanlab", "openvino", "scikit-learn")
+EPILOG = """example:
+  benchmarks/experiments.py                  all of them, at most half an hour on two cores
+  benchmarks/experiments.py folds noise      these; the others keep their place in the result file
+  benchmarks/experiments.py --list
+
+Each experiment is a module of benchmarks/experiments/ with `measure(scratch) -> result`, and runs as a script too. The
+result file is written after each, so what was measured before Ctrl-C is kept.
+
+exit status: 0; 1 where a target was missed or an experiment ended with an error"""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    there = names()
+    if arguments.list:
+        print("\n".join(f"{name:12} {purpose(load(name))}" for name in there))
+        return 0
+    if unknown := [name for name in arguments.names if name not in there]:
+        raise SpecError(f"{', '.join(unknown)}: no such experiment; there are {', '.join(there)}")
+    chosen = arguments.names or there
+    result = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.is_file() else {}
+    for number, name in enumerate(chosen, start=1):
+        print(f"[{number}/{len(chosen)}] {name}: {purpose(load(name))}", flush=True)
+        result[name] = measured(name)
+        write(result, arguments.out, arguments.page)
+        print("\n".join(f"  {line}" for line in lines(result[name])), flush=True)
+    missed = [name for name in chosen if not all(t["met"] for t in result[name]["targets"]) or "error" in result[name]]
+    if arguments.json:
+        print(json.dumps({"out": str(arguments.out), "experiments": chosen, "missed": missed}))
+    return 1 if missed else 0
+
+
+def names() -> list[str]:
+    """Every experiment that is there, in the order of `ORDER`; others after them."""
+    there = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+    return sorted(there, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+
+def load(name: str) -> ModuleType:
+    """The module, as if it were run as a script: what lies beside it can be imported."""
+    if str(FOLDER) not in sys.path:
+        sys.path.insert(0, str(FOLDER))
+    spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def purpose(module: ModuleType) -> str:
+    return (module.__doc__ or "").strip().splitlines()[0]
+
+
+def measured(name: str) -> dict[str, Any]:
+    """The result of one experiment with its time and its provenance; an error is a result without targets."""
+    module, started = load(name), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f"slipway-{name}-") as scratch:
+        try:
+            found: dict[str, Any] = module.measure(Path(scratch))
+        except Exception as error:  # the others are worth running all the same
+            traceback.print_exc()
+            found = {"targets": [], "error": f"{type(error).__name__}: {error}"}
+    return {"purpose": purpose(module), **found, "duration_s": round(time.monotonic() - started, 1), **provenance()}
+
+
+def provenance() -> dict[str, Any]:
+    from slipway.benchmark.result import Machine
+    from slipway.contract.manifest import commit, versions
+
+    return {
+        "machine": Machine.this().model_dump(),
+        "versions": versions(LIBRARIES),
+        "commit": commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def lines(entry: Mapping[str, Any]) -> list[str]:
+    told = [
+        f"{'met   ' if t['met'] else 'MISSED'}  {t['what']}: {t['measured']} ({t['asked']})" for t in entry["targets"]
+    ]
+    return [*told, *([f"ERROR   {entry['error']}"] if "error" in entry else []), f"{entry['duration_s']:.0f} s"]
+
+
+def write(result: Mapping[str, Any], out: Path, page: Path) -> None:
+    ordered = {name: result[name] for name in (*names(), *sorted(result)) if name in result}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page.write_text(render(ordered), encoding="utf-8")
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """The page in Markdown: a row a target, and where each was measured."""
+    rows = [
+        f"| {name} | {' | '.join(cell(t[key]) for key in ('what', 'asked', 'measured'))} | {MET[t['met']]} |"
+        for name, entry in result.items()
+        for t in entry["targets"]
+    ]
+    rows += [
+        f"| {name} | {cell(entry['error'])} | | | **error** |" for name, entry in result.items() if "error" in entry
+    ]
+    where = [
+        f"| [{name}](../benchmarks/experiments/{name}.py) | {cell(entry['purpose'])} | {entry['duration_s'] / 60:.1f} "
+        f"| {entry['machine']['cpu']}, {entry['machine']['cores']} cores | {(entry['commit'] or 'none')[:12]} "
+        f"| {entry['created'][:10]} |"
+        for name, entry in result.items()
+    ]
+    return "\n".join([*HEAD, *rows, *BETWEEN, *where, ""])
+
+
+MET = {True: "yes", False: "**no**"}
+HEAD = (
+    "# Experiments",
+    "",
+    "Written by `make experiments` from [experiments.json](../benchmarks/results/experiments.json), which has every "
+    "number behind these, seeds and versions. All data are made on the spot; nothing is fetched.",
+    "",
+    "| experiment | what | asked | measured | met |",
+    "| --- | --- | --- | --- | --- |",
+)
+BETWEEN = ("", "| experiment | purpose | minutes | machine | commit | date |", "| --- | --- | --- | --- | --- | --- |")
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; default: all")
+    parser.add_argument("--list", action="store_true", help="say which there are, and run none")
+    parser.add_argument("--out", type=Path, default=RESULT, help="default: benchmarks/results/experiments.json")
+    parser.add_argument("--page", type=Path, default=PAGE, help="default: docs/experiments.md")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

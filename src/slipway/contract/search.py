@@ -1,0 +1,92 @@
+"""`SearchSpace`: what `training/search.py` may change in a spec."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from slipway.contract.base import Contract
+from slipway.contract.errors import SpecError
+from slipway.contract.spec import Spec
+
+DottedPath = Annotated[str, Field(pattern=r"^[a-z_0-9]+([.][a-z_0-9]+)*$")]
+
+
+class Range(Contract):
+    """Values of one field: from `low` to `high`, both included, or one of `choices`."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    """Equal factors are equally likely, as suits learning rates."""
+    step: int | float | None = None
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _a_range_or_choices(self) -> Self:
+        ends = (self.low, self.high)
+        if self.choices is not None:
+            if ends != (None, None) or self.log or self.step is not None:
+                raise ValueError("choices stand alone; give them, or low and high with log or step")
+            if not self.choices:
+                raise ValueError("choices is empty; give at least one")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give low and high, or choices")
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs low above 0, and no step")
+        if self.step is not None and self.step <= 0:
+            raise ValueError("step must be above 0")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whole numbers alone: so they are written, without a point."""
+        return isinstance(self.low, int) and isinstance(self.high, int) and not isinstance(self.step, float)
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that the spec must take."""
+        return self.choices if self.choices is not None else (self.low, self.high)
+
+
+class SearchSpace(Contract):
+    """The fields that are searched, and the figure that is looked at."""
+
+    metric: str = "val_macro_f1"
+    """A validation metric of training; one that ends in `loss` is to be low, any other high."""
+    parameters: Annotated[dict[DottedPath, Range], Field(min_length=1)]
+    """By the place in the spec, for example `recipe.learning_rate`."""
+    pruning_trials: int = Field(default=5, ge=1)
+    """Trials that are never cut short: pruning compares with the median of those before, at the same epoch."""
+    pruning_epochs: int = Field(default=3, ge=0)
+    """Epochs of each trial before it may be cut short."""
+
+    @property
+    def minimize(self) -> bool:
+        return self.metric.endswith("loss")
+
+    def check(self, spec: Spec, *, source: str) -> None:
+        """Raises SpecError: a field that the spec has not, or values that it does not take."""
+        for path, values in self.parameters.items():
+            for value in values.ends:
+                changed(spec, {path: value}, source=source)
+
+
+def changed(spec: Spec, values: dict[str, Any], *, source: str) -> Spec:
+    """`spec` with the fields at these dotted paths set.
+
+    Raises:
+        SpecError: there is no such field, or it does not take the value.
+    """
+    plain = spec.model_dump(mode="json")
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        at: Any = plain
+        for parent in parents:
+            at = at.get(parent) if isinstance(at, dict) else None
+        if not isinstance(at, dict):
+            raise SpecError(f"{source}: {path}: the spec has no such field to search in")
+        at[last] = value
+    return Spec.parse(plain, source=source)

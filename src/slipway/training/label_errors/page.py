@@ -1,0 +1,38 @@
+"""`LabelErrors` to one self-contained HTML page: a contact sheet of the suspects, the worst first."""
+
+from pathlib import Path
+from statistics import fmean
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from slipway.training.inspection.page import POLICY
+from slipway.training.inspection.thumbnails import thumbnails
+from slipway.training.inspection.viewer import Viewer
+from slipway.training.label_errors.result import LabelErrors
+
+SHOWN = 400
+LABELS = 200
+
+
+def render(found: LabelErrors, *, root: Path, exif_orientation: bool) -> str:
+    """The page. Labels and file names are untrusted: Jinja escapes every one of them."""
+    environment = Environment(
+        loader=ChoiceLoader(
+            [PackageLoader("slipway.training.label_errors"), PackageLoader("slipway.training.inspection")]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = found.suspects[:SHOWN]
+    return environment.get_template("label_errors.html").render(
+        policy=POLICY,
+        found=found,
+        agreement=fmean(found.top1_by_fold) if found.top1_by_fold else None,
+        by_label=list(found.suspects_by_label.items())[:LABELS],
+        shown=shown,
+        pictures=thumbnails(
+            [suspect.path for suspect in shown], root=root, viewer=Viewer(exif_orientation=exif_orientation)
+        ),
+    )

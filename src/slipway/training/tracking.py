@@ -1,0 +1,64 @@
+"""The spec's logger, made before anything is read, so that a missing package or a wrong option costs nothing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import loggers
+
+from slipway.contract import Spec, SpecError
+from slipway.contract.tracking import Tracking
+
+CLASSES = {
+    "tensorboard": loggers.TensorBoardLogger,
+    "csv": loggers.CSVLogger,
+    "mlflow": loggers.MLFlowLogger,
+    "wandb": loggers.WandbLogger,
+    "comet": loggers.CometLogger,
+    "lit": loggers.LitLogger,
+}
+PACKAGES = {"mlflow": "mlflow", "wandb": "wandb", "comet": "comet-ml", "lit": "litlogger"}
+
+
+def logger_for(tracking: Tracking, out: Path) -> Any:
+    """The logger of a run that writes the checkpoint `out`; False, as Lightning has it, for `none`.
+
+    Logs lie beside the checkpoint, in `<out>.logs/version_<n>`: the checkpoint itself is sealed, and runs that failed
+    are worth looking at too. Nothing is written yet.
+
+    Raises:
+        SpecError: the logger's package is not installed, or it does not take these options.
+    """
+    name = tracking.logger
+    if name == "none":
+        return False
+    options = dict(tracking.options)
+    if name in ("tensorboard", "csv"):
+        options = {"save_dir": out.parent, "name": f"{out.name}.logs"} | options
+    elif name in ("mlflow", "wandb"):  # what they write when they are given no server
+        options = {"save_dir": str(out.with_name(f"{out.name}.logs"))} | options
+    try:
+        return CLASSES[name](**options)
+    except ModuleNotFoundError:
+        raise SpecError(
+            f"tracking.logger: {name} is not installed: pip install {PACKAGES.get(name, name)}; or write tensorboard, "
+            "csv or none"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"tracking.options: {name} does not take them: {error}") from None
+
+
+def hyper_parameters(spec: Spec) -> dict[str, Any]:
+    """What makes the run, by dotted name, for the logger's table of runs."""
+    chosen = spec.model_dump(mode="json", include={"name", "task", "data", "preprocess", "backbone", "recipe"})
+    return _flat(chosen, prefix="")
+
+
+def _flat(values: Mapping[str, Any], *, prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, prefix=f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value if isinstance(value, (int, float, str, bool)) else str(value)
+    return found

@@ -1,0 +1,121 @@
+"""The frame of the experiments: results are kept, misses and errors are told, and the page is that of the file."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from slipway.contract.cli import run
+
+ROOT = Path(__file__).parents[2]
+MODULE = '''"""{purpose}
+
+More of it.
+"""
+import _beside
+def measure(scratch):
+    assert scratch.is_dir() and _beside.HERE
+    {body}
+'''
+TARGET = {"what": "a | b", "asked": "at least 1", "measured": "2", "met": True}
+
+
+@pytest.fixture
+def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, with three experiments of its own: one good, one that misses, one that fails."""
+    location = importlib.util.spec_from_file_location("experiments_script", ROOT / "benchmarks/experiments.py")
+    assert location is not None
+    assert location.loader is not None
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "_beside.py").write_text("HERE = True\n")
+    for name, body in (
+        ("folds", f"return {{'top1': 0.99, 'targets': [{TARGET}]}}"),
+        ("noise", f"return {{'targets': [{TARGET | {'met': False}}]}}"),
+        ("broken", "raise ValueError('no such thing')"),
+    ):
+        (folder / f"{name}.py").write_text(MODULE.format(purpose=f"The purpose of {name}.", body=body))
+    monkeypatch.setattr(module, "FOLDER", folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "_beside", raising=False)
+    return module
+
+
+@pytest.fixture
+def call(experiments: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def call(*arguments: str) -> Any:
+        files = ("--out", str(tmp_path / "result.json"), "--page", str(tmp_path / "page.md"))
+        monkeypatch.setattr(sys, "argv", ["experiments.py", *arguments, *files])
+        with pytest.raises(SystemExit) as ended:
+            run(experiments.main, experiments.parser())
+        return ended.value.code
+
+    return call
+
+
+def test_what_is_there_is_found_in_the_issue_s_order(
+    call: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["folds", "noise", "broken"]
+    assert "The purpose of folds." in lines[0]
+
+
+def test_each_result_is_kept_with_where_it_was_measured_and_errors_hide_no_other(
+    call: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert call() == 1
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert list(result) == ["folds", "noise", "broken"]
+    assert result["folds"]["top1"] == 0.99
+    assert result["broken"]["error"] == "ValueError: no such thing"
+    for entry in result.values():
+        assert entry["machine"]["cores"] >= 1
+        assert "torch" in entry["versions"]
+        assert {"commit", "created", "duration_s", "purpose"} <= entry.keys()
+    page = (tmp_path / "page.md").read_text()
+    assert "| folds | a \\| b | at least 1 | 2 | yes |" in page
+    assert "| noise | a \\| b | at least 1 | 2 | **no** |" in page
+    assert "| broken | ValueError: no such thing | | | **error** |" in page
+
+
+def test_one_experiment_alone_leaves_the_others_as_they_were(call: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({"noise": before(tmp_path, call)}))
+    assert call("folds") == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert list(result) == ["folds", "noise"]
+    assert result["noise"]["created"] == "long ago"
+
+
+def before(tmp_path: Path, call: Callable[..., Any]) -> dict[str, Any]:
+    call("noise")
+    entry: dict[str, Any] = json.loads((tmp_path / "result.json").read_text())["noise"]
+    return entry | {"created": "long ago"}
+
+
+def test_an_unknown_experiment_is_an_error_that_names_the_known_ones(call: Callable[..., Any]) -> None:
+    assert "nothing: no such experiment; there are folds, noise, broken" in call("nothing")
+
+
+def test_the_page_in_the_docs_is_that_of_the_result_file() -> None:
+    location = importlib.util.spec_from_file_location("experiments_script", ROOT / "benchmarks/experiments.py")
+    assert location is not None
+    assert location.loader is not None
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    if not module.RESULT.is_file():
+        pytest.skip("no result file yet: make experiments writes it")
+    result = json.loads(module.RESULT.read_text(encoding="utf-8"))
+    assert module.PAGE.read_text(encoding="utf-8") == module.render(result)
+    for name in module.names():
+        found = module.load(name)
+        assert module.purpose(found)
+        assert callable(found.measure)
