@@ -43,7 +43,7 @@ class OutOfFold:
     """With the splits of the spec."""
     fold_n: npt.NDArray[np.int64]
     probability_nc: Float
-    """Softmax at the temperature of the fold's validation split, wrong labels allowed for; for multi-label the sigmoid."""
+    """Softmax, calibrated on the fold's validation split with wrong labels allowed for; for multi-label the sigmoid."""
 
     def top1_by_fold(self) -> list[float]:
         """Of a multi-class data set."""
