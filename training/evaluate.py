@@ -25,12 +25,14 @@ read from the data set."""
 def main(arguments: argparse.Namespace) -> None:
     from slipway.evaluation.headline import headline  # not at the top: --help needs no library
     from slipway.report import write
-    from slipway.report.evaluation import LabelsWorth, Worth, read_worth, render
+    from slipway.report.evaluation import Heatmaps, LabelsWorth, Worth, read_worth, render
 
     bundle = Bundle.open(arguments.bundle)
     worth = read_worth(bundle)
     out = arguments.out or arguments.bundle.parent / "evaluation.html"
-    heatmaps = looked(bundle, worth, arguments.checkpoint)
+    heatmaps = Heatmaps("No Grad-CAM: it is shown for one label an image, and this classifier gives many.")
+    if isinstance(worth, Worth):
+        heatmaps = looked(bundle, worth, arguments.checkpoint)
     write(render(bundle, worth, heatmaps), out)
     ece = worth.reliability.after
     if isinstance(worth, LabelsWorth):
