@@ -200,6 +200,6 @@ class Loader:
                 raise
             path = self._root / self._images[members[int(refused[1])]].path
             raise DataError(f"{path}: the decoder refuses this image; repair or remove it") from error
-        pixels_nchw = torch.from_dlpack(pixels.as_tensor())
+        pixels_nchw = torch.utils.dlpack.from_dlpack(pixels.as_tensor())
         pipeline.release_outputs()
         return [{"pixels_nchw": pixels_nchw, self._tensor: torch.from_numpy(self._number_n[members])}]
