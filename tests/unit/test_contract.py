@@ -77,6 +77,7 @@ def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
         *((part,) for part in ("data", "preprocess", "backbone", "recipe", "decision", "calibration")),
         *((part,) for part in ("sensitive_layers", "accuracy", "tensorrt", "latency", "serving")),
         ("decision", "unknown"),
+        ("recipe", "head"),
     }
     assert {path for model, _, path, _ in LEVELS if model is Decision} == {(), ("unknown",), ("unknown", "class_means")}
 
