@@ -22,7 +22,7 @@ REPOSITORY = Path("model_repository/cpu")
 GATE = RUN / "gate.json"
 STAGES = (
     ("demo data", f"training/make_digits.py --out {RUN}/data"),
-    ("training", f"training/train.py training/configs/digits.yaml --out {RUN}/checkpoint"),
+    ("training", f"training/train.py training/configs/digits.yaml --out {RUN}/checkpoint --resume"),
     ("export", f"training/export.py {RUN}/checkpoint --out {RUN}/bundle"),
     ("evaluation", f"training/evaluate.py {RUN}/bundle"),
     ("INT8", f"build/quantize.py {RUN}/bundle --out {RUN}/graphs/int8"),

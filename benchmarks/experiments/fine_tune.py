@@ -3,7 +3,7 @@
 
 The task is odd or even, from 60 images, six of each digit. The backbone comes from the demo's digits, which had ten
 classes and 1,078 images; the test split is the one that it has never seen either. All ways have the same images, epochs
-and augmentation; three seeds draw the images, the head and the order. About five minutes on two cores.
+and augmentation; three seeds draw the images, the head and the order. Some ten minutes on two busy cores.
 """
 
 import json

@@ -82,6 +82,7 @@ def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
         *(("recipe", "augment", "minority", part) for part in ("colour", "policy", "erase")),
         ("decision", "thresholds"),
         ("recipe", "loss"),
+        ("recipe", "head"),
     }
     assert {path for model, _, path, _ in LEVELS if model is Decision} == {(), ("unknown",), ("unknown", "class_means")}
 
