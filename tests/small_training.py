@@ -47,6 +47,7 @@ def make_spec(data: Path, *, weights: Path | None = None, **recipe: Any) -> Spec
             "data": {"root": str(data)},
             "preprocess": {"input_height": 32, "input_width": 32, "pad_value": 255},
             "backbone": {"name": "resnet10t", **backbone},
+            "tracking": {"logger": "none"},
             "recipe": {"epochs": 3, "batch_size": 8, "warmup_epochs": 1, "learning_rate": 0.003, **recipe},
         },
         source="test",

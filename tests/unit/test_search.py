@@ -24,7 +24,7 @@ SPACE = {
     "metric": "val_loss",
     "parameters": {
         "recipe.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
-        "recipe.crop_scale": {"choices": [[0.5, 1.0], [0.9, 1.0]]},
+        "recipe.augment.crop_scale": {"choices": [[0.5, 1.0], [0.9, 1.0]]},
         "recipe.warmup_epochs": {"low": 0, "high": 1},
     },
 }
@@ -135,9 +135,11 @@ def test_a_space_that_cannot_be_searched_is_an_error_before_any_trial(fault: str
 
 def test_a_changed_spec_has_the_values_and_all_else_as_it_was(tmp_path: Path) -> None:
     spec = small_spec(tmp_path)
-    other = changed(spec, {"recipe.crop_scale": [0.5, 0.9], "backbone.name": "resnet18"}, source="test")
-    assert (other.recipe.crop_scale, other.backbone.name) == ((0.5, 0.9), "resnet18")
-    assert changed(other, {"recipe.crop_scale": [0.7, 1.0], "backbone.name": "resnet10t"}, source="test") == spec
+    other = changed(spec, {"recipe.augment.crop_scale": [0.5, 0.9], "backbone.name": "resnet18"}, source="test")
+    assert (other.recipe.augment.crop_scale, other.backbone.name) == ((0.5, 0.9), "resnet18")
+    assert (
+        changed(other, {"recipe.augment.crop_scale": [0.7, 1.0], "backbone.name": "resnet10t"}, source="test") == spec
+    )
 
 
 def test_the_script_goes_on_after_it_was_killed(tmp_path: Path) -> None:

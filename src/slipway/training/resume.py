@@ -38,7 +38,7 @@ class Unfinished:
         """The checkpoint to go on from; None begins anew, and says here what the run is of.
 
         Raises:
-            SpecError: there is an unfinished run and no word of resuming it, or it is of another spec, data or version.
+            SpecError: there is an unfinished run and no word of resuming it, it is of another spec, data or version, or damaged.
         """
         if self.last.is_file():
             if not resume:
@@ -46,6 +46,7 @@ class Unfinished:
                     f"{self.folder}: an unfinished run; go on with it (--resume), or remove this folder to begin anew"
                 )
             self._check(_identity(spec, start), dataset)
+            self.read(self.last)  # Lightning's own error for a damaged file says nothing of what to do
             return self.last
         self.remove()
         self.folder.mkdir(parents=True)
