@@ -38,7 +38,8 @@ class Unfinished:
         """The checkpoint to go on from; None begins anew, and says here what the run is of.
 
         Raises:
-            SpecError: there is an unfinished run and no word of resuming it, it is of another spec, data or version, or damaged.
+            SpecError: there is an unfinished run and no word of resuming it; or it is damaged, or of another spec, data
+                or version.
         """
         if self.last.is_file():
             if not resume:
