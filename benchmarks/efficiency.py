@@ -36,7 +36,7 @@ arrivals. It holds a rate where at most one request in a hundred takes over 50 m
 capacity is the highest rate that it holds. The client shares the cores, and goes before all three; speaking HTTP it
 costs more than a pipe does, which is a part of what serving costs.
 
-Then an image's time is taken apart, asked one by one. Without --run: networks with random weights in INT8, 224 pixels,
+Then an image's time is taken apart, asked one by one, and the processor time that it took is counted. Without --run: networks with random weights in INT8, 224 pixels,
 of 512-pixel JPEGs. They cost what trained ones cost, and say nothing."""
 
 
@@ -110,7 +110,7 @@ def efficiency(
         best = {kind: bench.best(of_kind) for kind, of_kind in connects.items()}
         print(f"{classifier.name}: " + "; ".join(f"{kind} with {name}" for kind, (name, _) in best.items()), flush=True)
         chosen = {kind: candidates[kind][name] for kind, (name, _) in best.items()}
-        parts = one_by_one(chosen, images=len(images), chunks=4 if arguments.quick else 15)
+        parts, processor = one_by_one(chosen, images=len(images), chunks=4 if arguments.quick else 15)
         rungs = bench.rounds(
             {kind: side.connect for kind, side in chosen.items()}, {kind: rung for kind, (_, rung) in best.items()}
         )
@@ -126,6 +126,7 @@ def efficiency(
         "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
         "one_by_one_ms": parts,
+        "processor_ms": processor,
         "blocks": bench.blocks,
     }
 
@@ -139,6 +140,11 @@ def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[st
             spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
             line += f": {share['mean']:.2f} of the pool {spread}"
         yield line
+    processor_ms = {side: spent["server"] + spent["client"] for side, spent in found["processor_ms"].items()}
+    yield "processor time of an image, ms, and the pool's share of it: what the rates could be at best"
+    for side, spent in found["processor_ms"].items():
+        share = processor_ms["pool"] / processor_ms[side]
+        yield f"  {side:6} {processor_ms[side]:.2f}, of which {spent['client']:.2f} the client's: {share:.2f}"
     yield "one image at a time, ms"
     for side, parts in found["one_by_one_ms"].items():
         yield f"  {side:6} {parts['client']:.2f} for the client, of which {parts['rest']:.2f} in no step"

@@ -31,6 +31,8 @@ class Side:
     """Somebody who classifies images, and lets the client go first."""
 
     connect: Callable[[], Connection | Server]
+    pid: int
+    """Of its first process; the others are below that."""
 
     async def parts(self, images: Sequence[int]) -> Parts:
         """Means over `images`, asked one by one."""
@@ -56,7 +58,7 @@ def all_sides(
             batched = serving.model_copy(update={"preferred_batch_size": size})
             pool = stack.enter_context(Pool(work_of(classifier, images, batched), workers=serving.instances))
             give_way(pool.pid)
-            sides[POOL][name] = Side(pool.connect)
+            sides[POOL][name] = Side(pool.connect, pool.pid)
             for layout in LAYOUTS:
                 served = replace(classifier, settings=batched.model_copy(update={"layout": layout}))
                 folder = work / f"{layout}-{size}"
@@ -66,7 +68,7 @@ def all_sides(
                 server = stack.enter_context(serve(folder, ports=Ports.free(), log=log))
                 give_way(server.process.pid)
                 connect = partial(HttpServer, server.grpc_url, http_url=server.http_url, model=classifier.name)
-                sides[layout][name] = Side(partial(connect, images=images))
+                sides[layout][name] = Side(partial(connect, images=images), server.process.pid)
         yield sides
 
 

@@ -31,7 +31,6 @@ JPEG_BYTES = 68_000
 GOOD_FILES, SIDES = 2250, (64, 384)
 INPUT = {"input_height": 64, "input_width": 64, "mean": (0, 0, 0), "std": (1, 1, 1)}
 EPILOG = """example:
-  pip install --no-deps scikit-image==0.26.0      # for its photographs
   benchmarks/guard.py                             (make guard; two minutes)
   benchmarks/guard.py --photographs my/photos --files 1000 --out /tmp/guard.json
   benchmarks/guard.py --good files/of/other/encoders"""
@@ -64,8 +63,8 @@ def scikit_image() -> Path:
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:
         raise DataError(
-            "scikit-image is not installed, and its photographs are damaged here: pip install --no-deps "
-            "scikit-image==0.26.0, or give a folder with --photographs"
+            "scikit-image is not installed, and its photographs are damaged here: make setup installs it; or give a "
+            "folder with --photographs"
         )
     return Path(found.origin).parent / "data"
 

@@ -112,6 +112,7 @@ EFFICIENCY = SCRIPT | {
                 "steps": PARTS,
                 "fused": PARTS,
             },
+            "processor_ms": {side: {"server": 8.0, "client": 0.4} for side in ("pool", "steps", "fused")},
             "distinct_images": 300,
         }
     },

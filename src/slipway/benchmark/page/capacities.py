@@ -48,11 +48,13 @@ def _times(source: str, name: str, found: Efficient) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for side, parts in found.one_by_one_ms.items():
         sums = (sum(ms for part, ms in parts.items() if part.endswith(f" {kind}")) for kind in KINDS_OF_TIME)
-        rows.append((side, f"{parts['client']:.2f}", *(f"{ms:.2f}" for ms in sums), f"{parts['rest']:.2f}"))
-    titles = ("", "client", *KINDS_OF_TIME.values(), "the rest")
+        spent = (f"{found.processor_ms[side][who]:.2f}" for who in ("server", "client"))
+        rows.append((side, f"{parts['client']:.2f}", *(f"{ms:.2f}" for ms in sums), f"{parts['rest']:.2f}", *spent))
+    titles = ("", "client", *KINDS_OF_TIME.values(), "the rest", "processor, server", "client's")
     return Table(
         title=f"{name}: where an image's time goes",
-        note="asked one by one, ms: what the client sees, and of it all steps together; the rest is in no step.",
+        note="asked one by one, ms: what the client sees, and of it all steps together; the rest is in no step. "
+        "Last, the processor time of an image.",
         source=source,
         columns=tuple(Column(title) for title in titles),
         rows=tuple(rows),

@@ -52,6 +52,7 @@ class Efficient(Shown):
     share_of_pool: dict[str, Share]
     capacity_per_s: dict[str, tuple[float, ...]]
     one_by_one_ms: dict[str, dict[str, float]]
+    processor_ms: dict[str, dict[str, float]]
     distinct_images: int
 
 
