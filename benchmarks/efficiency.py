@@ -36,8 +36,9 @@ arrivals. It holds a rate where at most one request in a hundred takes over 50 m
 capacity is the highest rate that it holds. The client shares the cores, and goes before all three; speaking HTTP it
 costs more than a pipe does, which is a part of what serving costs.
 
-Then an image's time is taken apart, asked one by one, and the processor time that it took is counted. Without --run: networks with random weights in INT8, 224 pixels,
-of 512-pixel JPEGs. They cost what trained ones cost, and say nothing."""
+Then an image's time is taken apart, asked one by one, and the processor time that it took is counted. Without --run:
+networks with random weights in INT8, 224 pixels, of 512-pixel JPEGs. They cost what trained ones cost, and say
+nothing."""
 
 
 def main(arguments: argparse.Namespace) -> None:
