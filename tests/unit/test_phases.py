@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from small_training import make_spec, one_thread, write_digits, write_weights
 from torch import nn
 
+from slipway.contract import SpecError
+from slipway.contract.compute import Compute
 from slipway.contract.recipe import Head, Recipe
 from slipway.contract.spec import Backbone
 from slipway.steps.engine_openvino import Engine
@@ -175,3 +177,11 @@ def test_an_mlp_head_survives_onnx_and_the_embedding_is_what_it_sees(tmp_path: P
     assert torch.allclose(torch.from_numpy(logits_nc), expected_nc, atol=1e-4)
     assert torch.allclose(torch.from_numpy(embedding_nd), expected_nd, atol=1e-4)
     assert embedding_nd.shape == (3, 512)
+
+
+def test_phases_are_refused_for_several_processes_before_any_starts(folder: Path, tmp_path: Path) -> None:
+    spec = make_spec(folder / "data", weights=folder / "weights.safetensors", freeze_epochs=1)
+    several = spec.model_copy(update={"compute": Compute(devices=2, accelerator="cpu")})
+    with pytest.raises(SpecError, match=r"compute: 2 processes, and recipe\.freeze_epochs.* are for one"):
+        train(several, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -177,10 +177,10 @@ def _fit(
     recipe, train_images = spec.recipe, _epoch(dataset, spec.recipe)
     compute = trainer_options(spec.compute)
     world_size = compute["devices"] * compute["num_nodes"]
-    if world_size > 1 and (recipe.freeze_epochs or recipe.unfreeze_epochs):
+    if world_size > 1 and (checkpoint or recipe.freeze_epochs or recipe.unfreeze_epochs):
         raise SpecError(
-            f"recipe.freeze_epochs {recipe.freeze_epochs} and unfreeze_epochs {recipe.unfreeze_epochs} given, and "
-            f"{world_size} processes: phases are for one; write 0 for both, or train in one process"
+            f"compute: {world_size} processes, and recipe.freeze_epochs, unfreeze_epochs and --resume are for one; "
+            "leave them out, or train in one process"
         )
     for images in (dataset.of("validation"), train_images):
         steps = steps_per_epoch(len(images), batch_size=recipe.batch_size, world_size=world_size)
