@@ -56,7 +56,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
     def on_train_epoch_start(self) -> None:
         phase = self.phases.enter(self.current_epoch)
-        if phase != self.phase:
+        if phase != self.phase and self.trainer.is_global_zero:
             print(f"epoch {self.current_epoch} on: {phase} learning", flush=True)
         self.phase = phase
 
@@ -80,8 +80,9 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
     def on_validation_epoch_end(self) -> None:
         """Small validation splits are full of equal macro-F1: there the loss tells which epoch is better."""
         values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-        self.log("best_val_loss", values["val_loss"])
-        self.log("best_val_macro_f1", values["val_macro_f1"] + TIE * math.exp(-values["val_loss"]))
+        self.log("best_val_loss", values["val_loss"], sync_dist=True)
+        best = values["val_macro_f1"] + TIE * math.exp(-values["val_loss"])
+        self.log("best_val_macro_f1", best, sync_dist=True)
 
     def on_train_epoch_end(self) -> None:
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
