@@ -32,17 +32,9 @@ def predict_checkpoint(
     checkpoint: Path, spec: Spec, dataset: Dataset, images: Sequence[LabelledImage]
 ) -> npt.NDArray[np.int64]:
     """The class of each image, by the network of `checkpoint` in torch and the serving preprocess."""
-    import torch
-
     from slipway.evaluation.predict import predict
     from slipway.training.export import load_network
 
     network = load_network(checkpoint, spec, classes=len(dataset.labels))
-
-    def run(pixels_nchw: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        with torch.inference_mode():
-            logits_nc, embedding_nd = network(torch.from_numpy(pixels_nchw))
-        return logits_nc.numpy(), embedding_nd.numpy()
-
-    found = predict(run, dataset, images, preprocess=spec.preprocess, batch_size=32, what="test split")
+    found = predict(network.run, dataset, images, preprocess=spec.preprocess, batch_size=32, what="test split")
     return found.logits_nc.argmax(axis=1)

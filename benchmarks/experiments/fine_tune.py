@@ -10,16 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
 from slipway.contract import Spec
 from slipway.contract.dataset import Dataset
-from slipway.evaluation.predict import Float, predict
+from slipway.evaluation.predict import predict
 from slipway.training import train
 from slipway.training.demo_data import write_digits, write_parity
-from slipway.training.network import Network
+from slipway.training.export import load_network
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2)
@@ -85,16 +83,9 @@ def _spec(name: str, **changes: dict[str, Any]) -> Spec:
 def _test(checkpoint: Path) -> float:
     """Macro-F1 on the test split, by the serving preprocess."""
     spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / "dataset.json")
-    size = (spec.preprocess.input_height, spec.preprocess.input_width)
-    network = Network(spec.backbone, classes=2, pretrained=False, input_size=size, head=spec.recipe.head).eval()
-    network.load_state_dict(load_file(checkpoint / "model.safetensors"))
-
-    def run(pixels_nchw: Float) -> tuple[Float, Float]:
-        with torch.inference_mode():
-            logits_nc, embedding_nd = network(torch.from_numpy(pixels_nchw))
-        return logits_nc.numpy(), embedding_nd.numpy()
-
-    found = predict(run, dataset, dataset.of("test"), preprocess=spec.preprocess, batch_size=16, what="test split")
+    network = load_network(checkpoint, spec, classes=len(dataset.labels))
+    options = {"preprocess": spec.preprocess, "batch_size": 16, "what": "test split"}
+    found = predict(network.run, dataset, dataset.of("test"), **options)
     return float(f1_score(found.truth_n, found.logits_nc.argmax(axis=1), average="macro"))
 
 

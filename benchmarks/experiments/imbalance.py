@@ -66,27 +66,17 @@ def train_and_judge(root: Path, checkpoint: Path, *, seed: int, **changes: Any) 
 def judge(checkpoint: Path) -> dict[str, float]:
     """Macro-F1, the recall of the worst class, and top-1 of the network in torch, on the test split."""
     import numpy as np
-    import torch
-    from safetensors.torch import load_file
 
     from slipway.contract import Spec
     from slipway.contract.dataset import Dataset
     from slipway.evaluation.metrics import evaluate
     from slipway.evaluation.predict import predict
-    from slipway.training.network import Network
+    from slipway.training.export import load_network
 
     spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / "dataset.json")
-    size = (spec.preprocess.input_height, spec.preprocess.input_width)
-    network = Network(spec.backbone, classes=len(dataset.labels), pretrained=False, input_size=size)
-    network.load_state_dict(load_file(checkpoint / "model.safetensors"))
-    network.eval()
-
-    def run(pixels_nchw: Any) -> Any:
-        with torch.inference_mode():
-            return tuple(tensor.numpy() for tensor in network(torch.from_numpy(pixels_nchw)))
-
+    network = load_network(checkpoint, spec, classes=len(dataset.labels))
     options: dict[str, Any] = {"preprocess": spec.preprocess, "batch_size": 32, "what": "test split"}
-    found = predict(run, dataset, dataset.of("test"), **options)
+    found = predict(network.run, dataset, dataset.of("test"), **options)
     peak_nc = np.exp(found.logits_nc - found.logits_nc.max(axis=1, keepdims=True))
     figures = evaluate(peak_nc / peak_nc.sum(axis=1, keepdims=True), found.truth_n, dataset.labels)
     return {

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slipway.evaluation.intervals import Interval, f1_interval, share_interval
-from slipway.evaluation.metrics import mean_average_precision
+from slipway.evaluation.intervals import Interval, share_interval
+from slipway.evaluation.metrics import class_figures, mean_average_precision
 from slipway.evaluation.reliability import ECE_BINS, RESAMPLES, bin_of
 
 ERROR = 0.025  # of each bound: the intervals are of 95 %
@@ -36,13 +36,14 @@ def evaluate_labels(
         label: {
             "ap": precision["per_class"][label],
             "ap_interval": interval_c[i],
-            **_label_figures(images=int(images_c[i]), given=int(given_c[i]), right=int(right_c[i])),
+            "given": int(given_c[i]),
+            **class_figures(images=int(images_c[i]), given=int(given_c[i]), right=int(right_c[i])),
         }
         for i, label in enumerate(labels)
     }
     names = ("precision", "recall", "f1")
     macro = {name: float(np.mean([row[name] for row in per_class.values()])) for name in names}
-    every = _label_figures(images=int(images_c.sum()), given=int(given_c.sum()), right=int(right_c.sum()))
+    every = class_figures(images=int(images_c.sum()), given=int(given_c.sum()), right=int(right_c.sum()))
     return {
         "images": len(truth_nc),
         "map": precision["map"],
@@ -54,19 +55,6 @@ def evaluate_labels(
         "micro": {name: every[name] for name in names},
         "ece": label_reliability(probability_nc, truth_nc)["ece"],
         "per_class": per_class,
-    }
-
-
-def _label_figures(*, images: int, given: int, right: int) -> dict[str, Any]:
-    return {
-        "images": images,
-        "given": given,
-        "precision": right / given if given else 0.0,
-        "precision_interval": share_interval(right, given, error=ERROR),
-        "recall": right / images if images else 0.0,
-        "recall_interval": share_interval(right, images, error=ERROR),
-        "f1": 2 * right / (images + given) if images + given else 0.0,
-        "f1_interval": f1_interval(right, images + given - right, error=ERROR),
     }
 
 

@@ -28,7 +28,7 @@ def evaluate(
     given_c = np.bincount(predicted_n[given], minlength=classes)
     right_c = np.bincount(truth_n[predicted_n == truth_n], minlength=classes)
     figures = [
-        _class_figures(images=i, predictions=p, right=r)
+        class_figures(images=i, given=p, right=r)
         for i, p, r in zip(images_c.tolist(), given_c.tolist(), right_c.tolist(), strict=True)
     ]
     values = {name: np.array([row[name] for row in figures]) for name in ("precision", "recall", "f1")}
@@ -53,16 +53,16 @@ def confusion(truth_n: npt.NDArray[np.int64], predicted_n: npt.NDArray[np.int64]
     return [(int(truth), int(label), int(count)) for (truth, label), count in zip(pairs.T, counts, strict=True)]
 
 
-def _class_figures(*, images: int, predictions: int, right: int) -> dict[str, Any]:
-    """A share of nothing is 0."""
+def class_figures(*, images: int, given: int, right: int) -> dict[str, Any]:
+    """Of a class, or a label: `images` have it, `given` got it, `right` both. A share of nothing is 0."""
     return {
         "images": images,
-        "precision": right / predictions if predictions else 0.0,
-        "precision_interval": share_interval(right, predictions, error=ERROR),
+        "precision": right / given if given else 0.0,
+        "precision_interval": share_interval(right, given, error=ERROR),
         "recall": right / images if images else 0.0,
         "recall_interval": share_interval(right, images, error=ERROR),
-        "f1": 2 * right / (images + predictions) if images + predictions else 0.0,
-        "f1_interval": f1_interval(right, images + predictions - right, error=ERROR),
+        "f1": 2 * right / (images + given) if images + given else 0.0,
+        "f1_interval": f1_interval(right, images + given - right, error=ERROR),
     }
 
 

@@ -16,7 +16,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import expit, softmax
 
 from slipway.contract import DataError, Spec, SpecError
@@ -131,13 +130,8 @@ def _predict_fold(
         network = load_network(table.parent / "checkpoint", spec, classes=len(dataset.labels))
         listed = Dataset.read(table.parent / "checkpoint" / DATASET)
 
-    def run(pixels_nchw: Float) -> tuple[Float, Float]:
-        with torch.inference_mode():
-            logits_nc, embedding_nd = network(torch.from_numpy(pixels_nchw))
-        return logits_nc.numpy(), embedding_nd.numpy()
-
     def predictions(images: Sequence[LabelledImage], what: str) -> Predictions:
-        return predict(run, listed, images, preprocess=spec.preprocess, batch_size=BATCH, what=what)
+        return predict(network.run, listed, images, preprocess=spec.preprocess, batch_size=BATCH, what=what)
 
     held_out = [image for image, its_fold in zip(dataset.images, fold_n.tolist(), strict=True) if its_fold == fold]
     logits_nc = predictions(held_out, f"fold {fold + 1}").logits_nc

@@ -12,7 +12,6 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.evaluation.predict import Float
 from slipway.training.bundle import write_bundle
 from slipway.training.network import Network
 from slipway.training.to_onnx import write_onnx
@@ -50,17 +49,12 @@ def export_network(
     network.eval()
     input_shape = (3, spec.preprocess.input_height, spec.preprocess.input_width)
 
-    def run(pixels_nchw: Float) -> tuple[Float, Float]:
-        with torch.inference_mode():
-            logits_nc, embedding_nd = network(torch.from_numpy(pixels_nchw))
-        return logits_nc.numpy(), embedding_nd.numpy()
-
     return write_bundle(
         out,
         spec=spec,
         dataset=dataset,
         write_graph=lambda path: write_onnx(network, path, input_shape=input_shape),
-        reference=run,
+        reference=network.run,
         inputs=inputs,
         libraries=LIBRARIES,
         measured={"origin": origin},

@@ -10,6 +10,7 @@ from torch import nn
 from slipway.contract import SpecError
 from slipway.contract.recipe import Head
 from slipway.contract.spec import Backbone
+from slipway.evaluation.predict import Float
 
 WEIGHTS_REMEDY = (
     "connect to the model hub, or fetch the weights where it can be reached and name the safetensors file as "
@@ -79,6 +80,12 @@ class Network(nn.Module):
         features = self.backbone.forward_features(pixels_nchw)
         embedding_nd = self.backbone.forward_head(features, pre_logits=True)
         return self.backbone.get_classifier()(self.head(embedding_nd)), embedding_nd
+
+    def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
+        """The same from array to arrays, without gradients: what `slipway.evaluation.predict` asks for."""
+        with torch.inference_mode():
+            logits_nc, embedding_nd = self(torch.from_numpy(pixels_nchw))
+        return logits_nc.numpy(), embedding_nd.numpy()
 
     def head_parameters(self) -> list[nn.Parameter]:
         """The weights between embedding and logits."""
