@@ -127,7 +127,7 @@ def timed(images: Sequence[bytes]) -> dict[str, float]:
 def jpeg_of_size(picture: Any, *, seed: int) -> bytes:
     """512x512 pixels at the quality that comes nearest to 68 kB; noise makes up for what a smooth picture lacks."""
     import numpy as np
-    from bad_images import encode
+    from image_files import encode
     from PIL import Image
 
     rng = np.random.default_rng(seed)

@@ -73,7 +73,7 @@ class Asker:
 def corpus(seed: int) -> tuple[list[bytes], list[Any], bytes]:
     """Good images to be answered, whole files to be damaged, and the largest image that is answered at all."""
     sys.path.insert(0, str(ROOT / "tests"))  # tests and benchmarks damage images in the same ways
-    from bad_images import encode, photo
+    from image_files import encode, photo
     from mutations import good_files
     from PIL import Image
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bad_images import encode
+from image_files import encode
 from PIL import Image
 
 from slipway.contract import Spec

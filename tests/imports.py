@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from bad_images import encode
+from image_files import encode
 from PIL import Image
 
 from slipway.contract.cli import run

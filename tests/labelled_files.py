@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bad_images import encode
+from image_files import encode
 from PIL import Image
 
 from slipway.contract.spec import Data

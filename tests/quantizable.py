@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from bad_images import encode, photo
 from colours import copy_colours
+from image_files import encode, photo
 from onnx import TensorProto, helper, numpy_helper
 
 from slipway.contract import Bundle

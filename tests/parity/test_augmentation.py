@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from bad_images import encode, good_images
+from image_files import encode, good_images
 from PIL import Image
 
 from slipway.contract import DataError, Preprocess

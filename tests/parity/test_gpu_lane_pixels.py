@@ -16,8 +16,9 @@ import dali_backend
 import numpy as np
 import numpy.typing as npt
 import pytest
-from bad_images import corpus, encode, good_images
+from bad_images import corpus
 from colours import copy_colours
+from image_files import encode, good_images
 from PIL import Image
 from plans import stand_in_plan
 from sklearn.datasets import load_sample_images

@@ -10,8 +10,8 @@ import onnx
 import pytest
 import timm
 import yaml
-from bad_images import encode
 from conftest import run_script
+from image_files import encode
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_data_config

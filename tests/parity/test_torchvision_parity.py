@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from bad_images import encode, good_images
+from image_files import encode, good_images
 from PIL import Image
 from torchvision import transforms
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bad_images import encode
+from image_files import encode
 from PIL import Image
 from safetensors.numpy import load_file
 

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
-from bad_images import encode, photo
+from image_files import encode, photo
 from PIL import Image
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 from tritonclient.utils import InferenceServerException

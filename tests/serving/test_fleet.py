@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import encode
 from colours import configs, copy_colours, replaced
 from conftest import run_script
+from image_files import encode
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import encode, good_images
 from colours import configs, copy_colours
 from google.protobuf import text_format
+from image_files import encode, good_images
 from PIL import Image
 from plans import stand_in_plan
 from tritonclient.grpc import model_config_pb2 as pb

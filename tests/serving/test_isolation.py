@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from bad_images import JUDGED_BY_DECODER, Case, corpus, encode, good_images
+from bad_images import Case, corpus
+from image_files import JUDGED_BY_DECODER, encode, good_images
 from PIL import Image
 
 from slipway.steps.engine_openvino import Engine

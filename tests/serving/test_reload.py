@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from asking import Asked, asking
-from bad_images import encode
 from colours import copy_colours, replaced, reseal
+from image_files import encode
 from PIL import Image
 
 from slipway.contract import Lane

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from asking import asking, seconds_without
-from bad_images import encode
 from colours import copy_colours, reseal
+from image_files import encode
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 

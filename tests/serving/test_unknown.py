@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import encode
 from colours import copy_colours
+from image_files import encode
 from PIL import Image
 
 from slipway.contract import Decision

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import encode
+from image_files import encode
 from PIL import Image
 
 from slipway.contract import Spec, SpecError

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bad_images import corpus, flipped
+from bad_images import corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import flipped
 from labelled_files import data, unique
 from PIL import Image
 

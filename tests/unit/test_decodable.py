@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import corpus, encode
+from bad_images import corpus
 from colour_training import small_spec, write_colours
+from image_files import encode
 from PIL import Image
 
 from slipway.contract import DataError, Preprocess

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import encode
 from colours import COLOURS, copy_colours
 from conftest import run_script
+from image_files import encode
 from PIL import Image
 
 from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, Spec

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import corpus, encode, good_images, photo
+from bad_images import corpus
+from image_files import encode, good_images, photo
 from nvidia.dali import Pipeline, fn, pipeline_def, types
 from PIL import Image
 

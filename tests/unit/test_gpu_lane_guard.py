@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import corpus, good_images
+from bad_images import corpus
 from colours import COLOURS
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import good_images
 from plans import stand_in_plan
 
 from slipway.contract import Bundle

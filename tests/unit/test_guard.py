@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_images import JUDGED_BY_DECODER, Case, corpus, encode, good_images, photo
+from bad_images import Case, corpus
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import JUDGED_BY_DECODER, encode, good_images, photo
 from PIL import Image
 
 from slipway.repository.step import GUARD

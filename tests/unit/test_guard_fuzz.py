@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from bad_images import encode, exif_of, photo, png_chunk, webp_chunks, webp_file
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import encode, exif_of, photo, png_chunk, webp_chunks, webp_file
 from mutations import EDITS, ENCODINGS, FORMATS, KINDS, damaged, good_files, segments
 from PIL import Image
 

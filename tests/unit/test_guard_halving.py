@@ -4,7 +4,8 @@ from math import ceil, log2
 
 import numpy as np
 import pytest
-from bad_images import corpus, photo
+from bad_images import corpus
+from image_files import photo
 from mutations import good_files
 
 from slipway.contract import Preprocess

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_images import corpus, encode, photo
+from bad_images import corpus
+from image_files import encode, photo
 from PIL import Image
 
 from slipway.contract import Preprocess

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bad_images import corpus, encode
+from bad_images import corpus
 from conftest import run_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import encode
 from labelled_files import unique, write_images, write_table
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images

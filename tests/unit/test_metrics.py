@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from bad_images import encode, photo
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import encode, photo
 from sklearn import metrics
 
 from slipway.contract import DataError, Preprocess

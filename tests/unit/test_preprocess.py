@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from bad_images import JUDGED_BY_DECODER, Case, corpus, encode, good_images, photo
+from bad_images import Case, corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import JUDGED_BY_DECODER, encode, good_images, photo
 from PIL import Image, ImageOps
 
 from slipway.contract import Preprocess

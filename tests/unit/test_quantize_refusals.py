@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from bad_images import encode, photo
 from colours import copy_colours
+from image_files import encode, photo
 from onnx import numpy_helper
 from quantizable import IMAGES, bundle_of, network, network_without_weights, set_weight, weights_of, write_dataset
 from quantizable import node as make_node

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from bad_images import corpus, encode
+from bad_images import corpus
 from colours import COLOURS, contents, copy_colours
 from huggingface_hub import constants as hub
+from image_files import encode
 from PIL import Image
 
 from slipway.contract import Bundle, CompileError, DataError, ExportError, SlipwayError, Spec, SpecError
