@@ -18,6 +18,8 @@ import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from colours import copy_colours, reseal
+from tritonclient.grpc.service_pb2 import ModelInferRequest
+from v2_requests import RED
 
 from slipway.contract import Decision
 from slipway.repository import assemble
@@ -207,3 +209,22 @@ def changed_example(tmp_path: Path) -> Callable[[str, str], Path]:
         return repository
 
     return changed_example
+
+
+@pytest.fixture
+def unharmed(own_server: Any, connect: Callable[..., Any]) -> Iterator[Any]:
+    """After every test the same processes are there, and the next good request is right on both protocols."""
+    tree = psutil.Process(own_server.process.pid).children(recursive=True)
+    yield own_server
+    for protocol in ("grpc", "http"):
+        answer = connect(own_server, protocol).ask("colours_full", [RED])
+        assert answer["LABEL"][0, 0] == b"red"
+    assert psutil.Process(own_server.process.pid).children(recursive=True) == tree
+
+
+@pytest.fixture
+def send(unharmed: Any) -> Iterator[Callable[[ModelInferRequest], Any]]:
+    """Send a request as it is: no client library mends it."""
+    client = triton_grpc.InferenceServerClient(unharmed.grpc_url)
+    yield lambda request, timeout_s=10.0: client._client_stub.ModelInfer(request, timeout=timeout_s)
+    client.close()
