@@ -4,16 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from slipway.contract import SpecError
+from slipway.pages import environment
 from slipway.report import views
 from slipway.report.build import Build
 from slipway.report.verdict import lane_verdicts, todos
 from slipway.report.wording import megabytes, percent, points
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""What a browser may load for this page: nothing that is not in it, and no script at all."""
 
 
 def render(build: Build) -> str:
@@ -21,16 +17,9 @@ def render(build: Build) -> str:
 
     Labels, file names and the words of specs and tools are untrusted: Jinja escapes every one of them.
     """
-    environment = Environment(
-        loader=PackageLoader("slipway.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"points": points, "percent": percent, "megabytes": megabytes}
+    templates = environment("slipway.report")
+    templates.filters |= {"points": points, "percent": percent, "megabytes": megabytes}
     context: dict[str, Any] = {
-        "policy": POLICY,
         "tones": views.TONES,
         "build": build,
         "bundle": build.bundle,
@@ -46,7 +35,7 @@ def render(build: Build) -> str:
         "layers": views.layers(build),
         "search": views.search(build),
     }
-    return environment.get_template("report.html").render(context)
+    return templates.get_template("report.html").render(context)
 
 
 def write(page: str, out: Path) -> None:

@@ -12,15 +12,7 @@ from slipway.benchmark.page.rates import rates
 from slipway.benchmark.page.series import all_series, all_steps
 from slipway.benchmark.page.verdicts import cards, notices
 from slipway.benchmark.page.wording import figures, percent
-from slipway.contract.errors import MissingDependencyError
-
-try:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-except ImportError:
-    raise MissingDependencyError("jinja2", extra="bench") from None
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""What a browser may load for this page: nothing at all, and no script."""
+from slipway.pages import environment
 
 
 def render(
@@ -36,7 +28,6 @@ def render(
     """
     series = all_series(files)
     context: dict[str, Any] = {
-        "policy": POLICY,
         "files": files,
         "cards": cards(files, accuracies),
         "notices": notices(files),
@@ -54,16 +45,6 @@ def render(
         "costs": costs(files, accuracies, price, utilisation=utilisation) if price else [],
         "facts": [(file, views.facts(file)) for file in files],
     }
-    return _environment().get_template("page.html").render(context)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("slipway.benchmark.page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figures": figures, "percent": percent}
-    return environment
+    templates = environment("slipway.benchmark.page")
+    templates.filters |= {"figures": figures, "percent": percent}
+    return templates.get_template("page.html").render(context)

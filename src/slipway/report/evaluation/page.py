@@ -2,18 +2,16 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from slipway.contract import Bundle
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
+from slipway.pages import environment
 from slipway.report.charts import Scale
 from slipway.report.evaluation import labels
 from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix, rows_of
 from slipway.report.evaluation.evidence import Worth
 from slipway.report.evaluation.heatmaps import WITHOUT, Heatmaps
 from slipway.report.evaluation.labels import LabelsWorth
-from slipway.report.page import POLICY
 from slipway.report.thumbnails import Thumbnails
 from slipway.report.wording import percent, points
 
@@ -28,22 +26,15 @@ KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "n
 
 def render(bundle: Bundle, worth: Worth | LabelsWorth, heatmaps: Heatmaps = WITHOUT) -> str:
     """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
-    environment = Environment(
-        loader=PackageLoader("slipway.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "points": points, "interval": _interval}
-    environment.globals["policy"] = POLICY
+    templates = environment("slipway.report")
+    templates.filters |= {"percent": percent, "points": points, "interval": _interval}
     dataset = bundle.path / DATASET
     thumbnails = Thumbnails(
         Dataset.read(dataset) if dataset.is_file() else None, exif_orientation=bundle.preprocess.exif_orientation
     )
     if isinstance(worth, LabelsWorth):
-        return environment.get_template("evaluation_labels.html").render(labels.context(bundle, worth, thumbnails))
-    return environment.get_template("evaluation.html").render(_context(bundle, worth, thumbnails, heatmaps))
+        return templates.get_template("evaluation_labels.html").render(labels.context(bundle, worth, thumbnails))
+    return templates.get_template("evaluation.html").render(_context(bundle, worth, thumbnails, heatmaps))
 
 
 def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails, heatmaps: Heatmaps) -> dict[str, Any]:

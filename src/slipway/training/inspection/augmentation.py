@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from slipway.contract import Preprocess, Spec
 from slipway.contract.dataset import Dataset
+from slipway.pages import environment
 from slipway.training.augment import check_policies
 from slipway.training.dataset import scan
 from slipway.training.entries import Entry
 from slipway.training.inspection.facts import views
-from slipway.training.inspection.page import POLICY
 from slipway.training.inspection.thumbnails import encode
 from slipway.training.inspection.viewer import View, Viewer
 from slipway.training.loader import Loader, eval_loader, train_loader
@@ -53,15 +52,8 @@ def render(spec: Spec) -> tuple[str, dict[str, Any]]:
     chosen = _choose(dataset, seed=spec.recipe.seed)
     rows = _rows(spec, dataset, chosen, rare)
     mixed = _mixed(spec, dataset)
-    environment = Environment(
-        loader=PackageLoader("slipway.training.inspection"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("augmentation.html").render(
-        policy=POLICY,
+    templates = environment("slipway.training.inspection")
+    page = templates.get_template("augmentation.html").render(
         name=spec.name,
         augment=yaml.safe_dump(spec.recipe.augment.model_dump(mode="json", exclude_none=True), sort_keys=False),
         rows=rows,

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from slipway.pages import environment
 from slipway.training.inspection.facts import Facts
 from slipway.training.inspection.result import Duplicates, Inspection
 from slipway.training.inspection.thumbnails import contact_sheets, thumbnails
 from slipway.training.inspection.viewer import Viewer
 from slipway.training.sources import Source
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""What a browser may load for this page: nothing that is not in it, and no script at all."""
 ROWS, GROUPS, MEMBERS, FILES = 200, 30, 6, 50
 SIDES_PX = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 RATIOS = (0.0, 0.25, 0.33, 0.5, 0.67, 0.75, 0.9, 1.1, 1.33, 1.5, 2.0, 3.0, 4.0)
@@ -46,16 +44,9 @@ def render(found: Inspection, source: Source, facts: Facts, *, root: Path, viewe
     sheets = contact_sheets(source.entries, facts, source.labels, seed=seed)
     paths = [path for sheet in sheets.values() for path in sheet]
     paths += [image.path for gallery in galleries for group in gallery.groups for image in group.images[:MEMBERS]]
-    environment = Environment(
-        loader=PackageLoader("slipway.training.inspection"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment("slipway.training.inspection")
     size_n2 = facts.size_n2[facts.readable_n]
-    return environment.get_template("inspection.html").render(
-        policy=POLICY,
+    return templates.get_template("inspection.html").render(
         found=found,
         classes=sorted(found.classes, key=lambda c: c.images)[:ROWS] if len(found.classes) > ROWS else found.classes,
         most=max((count.images for count in found.classes), default=0) or 1,

@@ -3,9 +3,7 @@
 from pathlib import Path
 from statistics import fmean
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-from slipway.training.inspection.page import POLICY
+from slipway.pages import environment
 from slipway.training.inspection.thumbnails import thumbnails
 from slipway.training.inspection.viewer import Viewer
 from slipway.training.label_errors.result import LabelErrors
@@ -16,18 +14,9 @@ LABELS = 200
 
 def render(found: LabelErrors, *, root: Path, exif_orientation: bool) -> str:
     """The page. Labels and file names are untrusted: Jinja escapes every one of them."""
-    environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("slipway.training.label_errors"), PackageLoader("slipway.training.inspection")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    templates = environment("slipway.training.label_errors", "slipway.training.inspection")
     shown = found.suspects[:SHOWN]
-    return environment.get_template("label_errors.html").render(
-        policy=POLICY,
+    return templates.get_template("label_errors.html").render(
         found=found,
         agreement=fmean(found.top1_by_fold) if found.top1_by_fold else None,
         by_label=list(found.suspects_by_label.items())[:LABELS],
