@@ -70,6 +70,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
         check_decodable(dataset, spec.preprocess)
     spec, reasons = resolve(spec, dataset)
     _check_precision(spec.recipe)
+    _check_processes(spec, resume=resume)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     network, origin = start(spec, classes=len(dataset.labels))
     _check_input_size(network, spec)
@@ -77,9 +78,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
     unfinished = Unfinished(out)
     run: dict[str, Any] = {"logger": logger, "callbacks": callbacks}
     if not is_first():
-        _fit(
-            network, dataset, spec, unfinished, unfinished.last if resume and unfinished.last.is_file() else None, **run
-        )
+        _fit(network, dataset, spec, unfinished, None, **run)
         return None
     for line in (*reasons, f"weights: {origin}"):
         print(line, flush=True)
@@ -149,6 +148,17 @@ def _check_precision(recipe: Recipe) -> None:
         raise SpecError("recipe.precision: bf16 given, and neither a GPU nor this CPU has it; write fp32")
 
 
+def _check_processes(spec: Spec, *, resume: bool) -> None:
+    """Raises SpecError where several processes are asked for what only one was tried with."""
+    compute = trainer_options(spec.compute)
+    processes = compute["devices"] * compute["num_nodes"]
+    if processes > 1 and (resume or spec.recipe.freeze_epochs or spec.recipe.unfreeze_epochs):
+        raise SpecError(
+            f"compute: {processes} processes, and recipe.freeze_epochs, unfreeze_epochs and --resume are for one; "
+            "leave them out, or train in one process"
+        )
+
+
 def _check_input_size(network: Network, spec: Spec) -> None:
     """Raises SpecError where the backbone does not take the input size, before any epoch."""
     preprocess = spec.preprocess
@@ -177,11 +187,6 @@ def _fit(
     recipe, train_images = spec.recipe, _epoch(dataset, spec.recipe)
     compute = trainer_options(spec.compute)
     world_size = compute["devices"] * compute["num_nodes"]
-    if world_size > 1 and (checkpoint or recipe.freeze_epochs or recipe.unfreeze_epochs):
-        raise SpecError(
-            f"compute: {world_size} processes, and recipe.freeze_epochs, unfreeze_epochs and --resume are for one; "
-            "leave them out, or train in one process"
-        )
     for images in (dataset.of("validation"), train_images):
         steps = steps_per_epoch(len(images), batch_size=recipe.batch_size, world_size=world_size)
     network.to(memory_format=torch.channels_last)
