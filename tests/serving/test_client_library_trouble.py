@@ -125,7 +125,9 @@ def test_ctrl_c_ends_a_program_at_once(url: str, tmp_path: Path) -> None:
         _, said = process.communicate(timeout=20)
     assert time.monotonic() - started_s < 3
     assert process.returncode == -2
-    assert said.rstrip().endswith("KeyboardInterrupt")
+    # A line of its own, not always the last: caught before its call was handed over, Python adds that it never ran.
+    assert "KeyboardInterrupt" in said.splitlines()
+    assert "Task was destroyed" not in said
 
 
 @pytest.fixture(scope="module")
