@@ -1,7 +1,8 @@
 """Scripts as a user runs them, with the time and memory of each; and a server that answers a test split."""
 
+import contextlib
 import json
-import os
+import re
 import subprocess
 import sys
 import time
@@ -26,11 +27,25 @@ def run_step(script: str, *arguments: Path | str, cwd: Path) -> dict[str, float]
     with log.open("wb") as file:
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
         process = subprocess.Popen(command, cwd=cwd, stdout=file, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        peak_mib = 0.0
+        while process.poll() is None:
+            peak_mib = max(peak_mib, _largest_mib(process.pid))
+            time.sleep(0.1)
     if process.returncode:
         raise RuntimeError(f"{script} ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
-    return {"seconds": round(time.monotonic() - started, 1), "peak_mib": round(usage.ru_maxrss / 1024)}
+    return {"seconds": round(time.monotonic() - started, 1), "peak_mib": round(peak_mib)}
+
+
+def _largest_mib(pid: int) -> float:
+    """The most that the process or one below it has had resident. A child's `ru_maxrss` begins with its parent's."""
+    import psutil
+
+    largest_kib = 0
+    with contextlib.suppress(psutil.NoSuchProcess, OSError):  # they end as we look
+        for one in (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))):
+            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{one}/status").read_text(encoding="utf-8"))
+            largest_kib = max(largest_kib, int(found[1]) if found else 0)  # none once it has ended
+    return largest_kib / 1024
 
 
 def measured(folder: Path) -> dict[str, Any]:

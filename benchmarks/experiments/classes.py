@@ -22,7 +22,7 @@ SPEC: dict[str, Any] = {
     "preprocess": {"input_height": SIDE_PX, "input_width": SIDE_PX},
     "backbone": {"name": "resnet10t", "pretrained": False},
     "recipe": {
-        **{"epochs": 2, "batch_size": 128, "learning_rate": 0.003, "warmup_epochs": 0, "label_smoothing": 0.0},
+        **{"epochs": 1, "batch_size": 128, "learning_rate": 0.003, "warmup_epochs": 0, "label_smoothing": 0.0},
         "augment": {"horizontal_flip": False, "crop_scale": [1.0, 1.0]},
     },
     "calibration": {"images": 500},

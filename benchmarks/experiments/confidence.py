@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
-HELD_OUT = "9"
+HELD_OUT, EPOCHS = "9", 10
 BENCHMARKS = Path(__file__).parents[1]
 
 
@@ -23,7 +23,7 @@ def measure(scratch: Path) -> dict[str, Any]:
     from slipway.training import export, train
 
     guard, confidence = script("guard"), script("confidence")
-    spec = digits(scratch, config="digits_unknown")
+    spec = digits(scratch, config="digits_unknown", recipe={"epochs": EPOCHS})
     train(spec, scratch / "checkpoint")
     export(scratch / "checkpoint", scratch / "bundle")
     bundle = Bundle.open(scratch / "bundle")
