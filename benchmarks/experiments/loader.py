@@ -52,12 +52,13 @@ def measure(scratch: Path) -> dict[str, Any]:
         "recipes": found,
         "targets": [
             {
-                "what": f"images/s of the DALI loader over {side}, {SIDE_PX}-pixel JPEGs, crop and flip",
-                "asked": f">= {ASKED}",
-                "measured": "{ratio:.2f} ({low:.2f} to {high:.2f})".format(**first[decoder]),
-                "met": first[decoder]["ratio"] >= ASKED,
+                "what": f"images/s of the DALI loader over torchvision's, {SIDE_PX}-pixel JPEGs, crop and flip",
+                "asked": f">= {ASKED}, {SIDES['pillow']}",
+                "measured": "; ".join(
+                    f"{r['ratio']:.2f} ({r['low']:.2f} to {r['high']:.2f}), {SIDES[d]}" for d, r in first.items()
+                ),
+                "met": first["pillow"]["ratio"] >= ASKED,
             }
-            for decoder, side in SIDES.items()
         ],
     }
 
