@@ -57,6 +57,9 @@ def test_a_rate_that_is_not_confirmed_gives_way_to_lower_ones_a_few_times():
     server = Known(83.0)
     confirm(server, rate_per_s=90.0)
     assert server.rates == pytest.approx([90, 90 / 1.1])
+    far_below = Known(60.0)  # half of what the search said
+    confirm(far_below, rate_per_s=90.0)
+    assert far_below.rates == pytest.approx([90, 90 / 1.1, 90 / 1.1**3, 90 / 1.1**7])
     never = Known(0, over=Verdict.TOO_FEW)
     confirm(never, rate_per_s=90.0)
     assert len(never.rates) == MAX_CONFIRMATIONS

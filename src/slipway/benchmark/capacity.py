@@ -3,12 +3,12 @@
 1. Search, one block a rate: the rate is doubled or halved until one is within the limit and one is not, and then their
    geometric mean is tried until they are at most 10 % apart. A rate counts as within unless its block fails: one block
    can seldom show more, so "too few requests to tell" goes on upwards.
-2. Confirmation, all blocks, newly drawn: the highest rate within gets a full verdict. If that is no pass, 10 % less
-   gets one, three times at most.
+2. Confirmation, all blocks, newly drawn: the highest rate within gets a full verdict. If that is no pass,
+   lower ones get one, first 10 % lower and then in growing steps: 1/1.1, 1/1.3 and half of it at the least.
 
 The interval is from the highest rate that was shown to pass to the lowest above it that was not. So a capacity is a
-rate that passed as any run of the gate does; the search only says where to look. With at most three verdicts, a false
-pass is at most three times as likely as with one. A full verdict of "too few requests to tell" moves the interval down
+rate that passed as any run of the gate does; the search only says where to look. With at most four verdicts, a false
+pass is at most four times as likely as with one. A full verdict of "too few requests to tell" moves the interval down
 though the server might do that rate: more requests a block find out. Where the upper end is a late generator, the
 client was the limit and not the server.
 """
@@ -29,7 +29,7 @@ RESOLUTION = 1.1
 MAX_SEARCHES = 12
 SEARCH_BUDGET_S = 600.0
 """A rate whose schedule would take the search over this is not tried, but the first always is."""
-MAX_CONFIRMATIONS = 3
+MAX_CONFIRMATIONS = 4
 _OVER = (Verdict.FAIL, Verdict.LATE)
 
 
@@ -87,10 +87,10 @@ def search(verdict_at: Callable[[float], Verdict], *, start_per_s: float, reques
 
 def confirm(verdict_at: Callable[[float], Verdict], *, rate_per_s: float) -> None:
     """Ask for the full verdict on a rate, and on lower ones while it is not a pass."""
-    for _ in range(MAX_CONFIRMATIONS):
+    for number in range(MAX_CONFIRMATIONS):
         if verdict_at(rate_per_s) is Verdict.PASS:
             return
-        rate_per_s /= RESOLUTION
+        rate_per_s /= RESOLUTION ** (2**number)  # the search can be far too high, where the machine slowed down since
 
 
 def _interval(rungs: Sequence[Rung]) -> dict[str, Any]:
