@@ -12,7 +12,7 @@ from climbing import SETTLE_S
 
 from slipway.benchmark.figures import step_time
 from slipway.benchmark.pool import Answer, Connection, Pool, Work
-from slipway.benchmark.processes import give_way
+from slipway.benchmark.processes import give_way, snapshot
 from slipway.benchmark.server import HttpServer, Server
 from slipway.contract import GateError
 from slipway.contract.spec import Serving
@@ -24,6 +24,8 @@ from slipway.serving import Ports, serve
 POOL, LAYOUTS = "pool", ("steps", "fused")
 Parts = dict[str, float]
 """Milliseconds of one image: `client` is all of it as the client sees it, the others are parts of that."""
+Spent = dict[str, float]
+"""Milliseconds of processor time of one image: of the `server`, with all its processes, and of the `client`."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class Side:
     pid: int
     """Of its first process; the others are below that."""
 
-    async def parts(self, images: Sequence[int]) -> Parts:
+    async def parts(self, images: Sequence[int]) -> tuple[Parts, Spent]:
         """Means over `images`, asked one by one."""
         async with self.connect() as connection:
             await connection.ask(0, deadline_s=SETTLE_S)
             if isinstance(connection, Connection):
-                return await pool_parts(connection, images)
-            return await served_parts(connection, images)
+                return await pool_parts(connection, images, self.pid)
+            return await served_parts(connection, images, self.pid)
 
 
 @contextmanager
@@ -85,31 +87,43 @@ def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -
     )
 
 
-async def pool_parts(connection: Connection, images: Sequence[int]) -> Parts:
+@contextmanager
+def processor_time(pid: int, *, images: int) -> Iterator[Spent]:
+    """What the processes from `pid` down and this one spend in the block, of each of `images`."""
+    spent: Spent = {}
+    before, client_s = snapshot(pid), time.process_time()
+    yield spent
+    spent["client"] = 1000 * (time.process_time() - client_s) / images  # before a snapshot, which takes time too
+    spent["server"] = 1000 * (sum(snapshot(pid).cpu_s.values()) - sum(before.cpu_s.values())) / images
+
+
+async def pool_parts(connection: Connection, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
     answers, client_ms = [], []
-    for image in images:
-        started_s = time.perf_counter()
-        answer = await connection.answer(image, deadline_s=SETTLE_S)
-        client_ms.append((time.perf_counter() - started_s) * 1000)
-        if not isinstance(answer, Answer):
-            raise GateError(f"the pool, image {image}: {answer}")
-        answers.append((answer.preprocess_ms, answer.engine_ms, answer.post_ms))
+    with processor_time(pid, images=len(images)) as spent:
+        for image in images:
+            started_s = time.perf_counter()
+            answer = await connection.answer(image, deadline_s=SETTLE_S)
+            client_ms.append((time.perf_counter() - started_s) * 1000)
+            if not isinstance(answer, Answer):
+                raise GateError(f"the pool, image {image}: {answer}")
+            answers.append((answer.preprocess_ms, answer.engine_ms, answer.post_ms))
     steps = zip(("preprocess", "engine", "post"), np.mean(answers, axis=0).tolist(), strict=True)
-    return {"client": float(np.mean(client_ms)), **{f"{step} infer": step_ms for step, step_ms in steps}}
+    return {"client": float(np.mean(client_ms)), **{f"{step} infer": step_ms for step, step_ms in steps}}, spent
 
 
-async def served_parts(server: Server, images: Sequence[int]) -> Parts:
+async def served_parts(server: Server, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
     models, before = await server.steps(), await server.counters()
-    started_s = time.perf_counter()
-    for image in images:
-        problem = await server.ask(image, deadline_s=SETTLE_S)
-        if problem:
-            raise GateError(f"{server.model} at {server.url}, image {image}: {problem}")
-    parts = {"client": (time.perf_counter() - started_s) * 1000 / len(images)}
+    with processor_time(pid, images=len(images)) as spent:
+        started_s = time.perf_counter()
+        for image in images:
+            problem = await server.ask(image, deadline_s=SETTLE_S)
+            if problem:
+                raise GateError(f"{server.model} at {server.url}, image {image}: {problem}")
+        parts = {"client": (time.perf_counter() - started_s) * 1000 / len(images)}
     after = await server.counters()
     for model in models:
         step, kind = step_time(model, before[model], after[model]), model.split("_")[0]
         times_us = (step.queue_us, step.compute_input_us, step.compute_infer_us, step.compute_output_us)
         names = ("queue", "input", "infer", "output")
         parts |= {f"{kind} {name}": time_us / 1000 for name, time_us in zip(names, times_us, strict=True)}
-    return parts
+    return parts, spent
