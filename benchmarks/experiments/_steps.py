@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import subprocess
 import sys
 import time
@@ -37,15 +36,17 @@ def run_step(script: str, *arguments: Path | str, cwd: Path) -> dict[str, float]
 
 
 def _largest_mib(pid: int) -> float:
-    """The most that the process or one below it has had resident. A child's `ru_maxrss` begins with its parent's."""
+    """The most that the process or one below it has had resident."""
     import psutil
 
-    largest_kib = 0
-    with contextlib.suppress(psutil.NoSuchProcess, OSError):  # they end as we look
-        for one in (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))):
-            found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{one}/status").read_text(encoding="utf-8"))
-            largest_kib = max(largest_kib, int(found[1]) if found else 0)  # none once it has ended
-    return largest_kib / 1024
+    from slipway.benchmark.processes import peak_mib_of
+
+    largest_mib = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):  # they end as we look
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            largest_mib = max(largest_mib, peak_mib_of(process.pid))
+    return largest_mib
 
 
 def measured(folder: Path) -> dict[str, Any]:

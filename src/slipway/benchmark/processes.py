@@ -34,7 +34,7 @@ def snapshot(pid: int) -> Snapshot:
     for process in family:
         with suppress(psutil.NoSuchProcess):  # a child may end meanwhile
             cpu_s[process.pid] = sum(process.cpu_times()[:2])
-            peak_rss_mib += _peak_rss_mib(process.pid)
+            peak_rss_mib += peak_mib_of(process.pid)
     return Snapshot(time.monotonic(), cpu_s, peak_rss_mib)
 
 
@@ -67,8 +67,11 @@ def go_first() -> bool:
     return True
 
 
-def _peak_rss_mib(pid: int) -> float:
-    """The kernel's own record; sampling would miss peaks and take time from the requests."""
+def peak_mib_of(pid: int) -> float:
+    """The most that one process has had resident, by the kernel's own record: sampling would miss peaks.
+
+    Raises psutil.NoSuchProcess. (A child's `ru_maxrss` would begin with that of the process that started it.)
+    """
     try:
         fields = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
