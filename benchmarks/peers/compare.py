@@ -54,8 +54,8 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.engines.child import run_in_child
 
     effort = Effort(
-        rounds=arguments.rounds or (2 if arguments.quick else 5),
-        requests=arguments.requests or (200 if arguments.quick else 400),
+        rounds=arguments.rounds or (2 if arguments.quick else 4),
+        requests=arguments.requests or (200 if arguments.quick else 300),
         start_per_s=60.0,
         limit_ms=arguments.limit_ms,
         seed=arguments.seed,
@@ -268,8 +268,8 @@ def parser() -> argparse.ArgumentParser:
     add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
     add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched for each stack (1 2 4)")
     add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
-    add("--rounds", type=int, metavar="N", help="(default: 5)")
-    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 400)")
+    add("--rounds", type=int, metavar="N", help="(default: 4)")
+    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 300)")
     add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
     add("--output", type=Path, metavar="JSON", help="write the results here")
     add("--json", action="store_true", help="one JSON line last")

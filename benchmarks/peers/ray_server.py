@@ -36,6 +36,7 @@ from ray import serve
 from ray._common.tls_utils import add_port_to_grpc_server
 from ray.serve._private import replica
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 WAITING = 1000
 """Requests that a replica takes at once: all that come, since only those can be batched."""
@@ -49,8 +50,8 @@ class Peer:
         self._classifier = Classifier(folder, max_batch=max_batch)
         self.classify.set_max_batch_size(max_batch)
 
-    async def __call__(self, request: Request) -> dict[str, Any]:
-        return await self.classify(await request.body())
+    async def __call__(self, request: Request) -> JSONResponse:
+        return JSONResponse(await self.classify(await request.body()))  # a dict would go in chunks, of no stated length
 
     @serve.batch(batch_wait_timeout_s=0)
     async def classify(self, images: list[bytes]) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ class Http:
         except TimeoutError:
             return "timed out"
         except OSError as error:
-            return f"error {type(error).__name__}"
+            return f"error {type(error).__name__}: {error}"
         if status != 200:
             return f"error {status}"
         answer = json.loads(text)
