@@ -51,7 +51,7 @@ bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed
 efficiency: setup ## what Triton holds of a pool of workers without a server (three quarters of an hour, by estimate)
 	$(BIN)/python benchmarks/efficiency.py --output benchmarks/results/efficiency.json
 
-peers: setup ## FastAPI, LitServe, MLServer, Ray Serve and BentoML beside Triton, each in its environment (under an hour, by estimate)
+peers: setup ## FastAPI, LitServe, MLServer, Ray Serve and BentoML beside Triton, each in its environment (40 minutes)
 	$(BIN)/python benchmarks/peers/compare.py --output benchmarks/results/peers.json
 
 perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libraries that its wheel lacks and nvidia-pytriton's has
