@@ -67,13 +67,14 @@ class Bench:
         found = measure(options, subject, rate_per_s=rate_at(rung), blocks=blocks, first_block=number)
         values = serving.model_dump(mode="json")
         self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), **found.model_dump(mode="json")})
+        # One block or two can seldom show that it is within; what they can show is that it is not.
+        held = found.verdict in (Verdict.PASS, Verdict.TOO_FEW)
         print(
             f"{len(self.evidence):3}  {described(serving):50} {rate_at(rung):6.1f}/s  "
-            f"P99 {found.latency.p99_ms:6.1f} ms  {found.verdict}",
+            f"P99 {found.latency.p99_ms:6.1f} ms  {'held' if held else found.verdict}",
             flush=True,
         )
-        # One block or two can seldom show that it is within; what they can show is that it is not.
-        return found.verdict in (Verdict.PASS, Verdict.TOO_FEW)
+        return held
 
     def _serve(self, serving: Serving, *, servers: int) -> tuple[GateOptions, Subject]:
         if serving not in self._running:
