@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 sys.path.insert(0, str(Path(__file__).parent))
 
 BACKBONES = ("mobilenetv3_large_100", "efficientnet_b0")
-BATCHES = (1, 2, 4)
+BATCHES = (1, 2)
 IMAGES = 256
 TARGETS = {"steps": 0.80, "fused": 0.95}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
@@ -28,12 +28,12 @@ EPILOG = """examples:
 
 Three sides do the same work on the same cores: Triton with layout steps, Triton with layout fused, and a pool of as
 many worker processes, which run the same step files with the same threads on images that they have already. The pool
-is what the work alone allows; what Triton does not reach of it is the cost of serving. Each side first searches the
-size of batch that suits it best.
+is what the work alone allows; what Triton does not reach of it is the cost of serving. All are pinned, each instance to
+cores of its own; a fourth side, unpinned, is fused without that. Each side first searches the batch that suits it best.
 
 In every round each side climbs the same grid of rates (10 % from one to the next), in turns, on the same seeded Poisson
 arrivals. It holds a rate where at most one request in a hundred takes over 50 ms and 99 % of the rate is achieved. Its
-capacity is the highest rate that it holds. The client shares the cores, and goes before all three; speaking HTTP it
+capacity is the highest rate that it holds. The client shares the cores, and goes before them all; speaking HTTP it
 costs more than a pipe does, which is a part of what serving costs.
 
 Then an image's time is taken apart, asked one by one, and the processor time that it took is counted. Without --run:
@@ -101,7 +101,7 @@ def efficiency(
     from slipway.benchmark.tuning_climb import NONE, rate_at, ratio
     from slipway.contract import GateError
 
-    settings = {"instances": arguments.workers, "threads": arguments.threads}
+    settings = {"instances": arguments.workers, "threads": arguments.threads, "pinned": True}
     serving = classifier.serving.model_copy(update=settings)
     bench = Bench(len(images), effort)
     with all_sides(classifier, images, serving, work, batches=arguments.batches) as candidates:
@@ -124,6 +124,7 @@ def efficiency(
         "serving": serving.model_dump(mode="json", exclude={"layout", "preferred_batch_size"}),
         "batches": {kind: name for kind, (name, _) in best.items()},
         "distinct_images": len(set(images)),
+        "pinned_to_unpinned": asdict(ratio(rungs["fused"], to=rungs["unpinned"])),
         "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
         "one_by_one_ms": parts,
@@ -135,20 +136,23 @@ def efficiency(
 def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[str]:
     yield f"\n{name}, {found['precision']}: P99 within {limit_ms:g} ms is held up to"
     for side, rates in found["capacity_per_s"].items():
-        line = f"  {side:6} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
+        line = f"  {side:8} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
         line += f", {found['batches'][side]}"
         if share := found["share_of_pool"].get(side):
             spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
             line += f": {share['mean']:.2f} of the pool {spread}"
         yield line
+    gain = found["pinned_to_unpinned"]
+    spread = f"({gain['least']:.2f} to {gain['most']:.2f})"
+    yield f"pinned, fused holds {gain['mean']:.2f} times as much as unpinned {spread}"
     processor_ms = {side: spent["server"] + spent["client"] for side, spent in found["processor_ms"].items()}
     yield "processor time of an image, ms, and the pool's share of it: what the rates could be at best"
     for side, spent in found["processor_ms"].items():
         share = processor_ms["pool"] / processor_ms[side]
-        yield f"  {side:6} {processor_ms[side]:.2f}, of which {spent['client']:.2f} the client's: {share:.2f}"
+        yield f"  {side:8} {processor_ms[side]:.2f}, of which {spent['client']:.2f} the client's: {share:.2f}"
     yield "one image at a time, ms"
     for side, parts in found["one_by_one_ms"].items():
-        yield f"  {side:6} {parts['client']:.2f} for the client, of which {parts['rest']:.2f} in no step"
+        yield f"  {side:8} {parts['client']:.2f} for the client, of which {parts['rest']:.2f} in no step"
         steps = dict.fromkeys(part.split()[0] for part in parts if " " in part)
         for step in steps:
             inner = (f"{part.split()[1]} {ms:.2f}" for part, ms in parts.items() if part.split()[0] == step)
@@ -189,7 +193,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=BATCHES,
         metavar="N",
-        help="waiting images that one takes at most; of several, each side gets its best (default: 1 2 4)",
+        help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
     )
     add("--quick", action="store_true", help="2 rounds of 250 requests, to see whether something changed much")
     add("--rounds", type=int, metavar="N", help="after a pilot that is not counted (default: 5)")

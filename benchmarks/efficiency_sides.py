@@ -1,4 +1,4 @@
-"""The sides of efficiency.py: a pool of workers, and Triton with each layout. All asked alike, on equal terms."""
+"""The sides of efficiency.py: a pool of workers, and Triton in several ways. All asked alike, on equal terms."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from climbing import SETTLE_S
@@ -21,7 +22,13 @@ from slipway.repository.contents import contents
 from slipway.repository.plan import plan
 from slipway.serving import Ports, serve
 
-POOL, LAYOUTS = "pool", ("steps", "fused")
+POOL = "pool"
+SERVED: dict[str, dict[str, Any]] = {
+    "steps": {"layout": "steps"},
+    "fused": {"layout": "fused"},
+    "unpinned": {"layout": "fused", "pinned": False},
+}
+"""By side of Triton, what differs from the others' serving."""
 Parts = dict[str, float]
 """Milliseconds of one image: `client` is all of it as the client sees it, the others are parts of that."""
 Spent = dict[str, float]
@@ -49,28 +56,28 @@ class Side:
 def all_sides(
     classifier: Classifier, images: Sequence[bytes], serving: Serving, work: Path, *, batches: Sequence[int]
 ) -> Iterator[dict[str, dict[str, Side]]]:
-    """Running and warm: by pool or layout, one side for each size of batch. The pool has `instances` as workers.
+    """Running and warm: by pool or side of Triton, one for each size of batch. The pool has `instances` as workers.
 
     The servers are not supervised: a supervisor's probe, an image a second, would be in every side's way.
     """
     with ExitStack() as stack:
-        sides: dict[str, dict[str, Side]] = {kind: {} for kind in (POOL, *LAYOUTS)}
+        sides: dict[str, dict[str, Side]] = {kind: {} for kind in (POOL, *SERVED)}
         for size in batches:
             name = f"batches up to {size}"
             batched = serving.model_copy(update={"preferred_batch_size": size})
             pool = stack.enter_context(Pool(work_of(classifier, images, batched), workers=serving.instances))
             give_way(pool.pid)
             sides[POOL][name] = Side(pool.connect, pool.pid)
-            for layout in LAYOUTS:
-                served = replace(classifier, settings=batched.model_copy(update={"layout": layout}))
-                folder = work / f"{layout}-{size}"
+            for kind, changes in SERVED.items():
+                served = replace(classifier, settings=batched.model_copy(update=changes))
+                folder = work / f"{kind}-{size}"
                 # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
                 plan(contents([served], lane="cpu", multi={}), folder).write()
                 log = folder.with_suffix(".log")
                 server = stack.enter_context(serve(folder, ports=Ports.free(), log=log))
                 give_way(server.process.pid)
                 connect = partial(HttpServer, server.grpc_url, http_url=server.http_url, model=classifier.name)
-                sides[layout][name] = Side(partial(connect, images=images), server.process.pid)
+                sides[kind][name] = Side(partial(connect, images=images), server.process.pid)
         yield sides
 
 
@@ -83,6 +90,7 @@ def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -
         decision=classifier.engine.decision.model_dump(),
         labels=classifier.bundle.labels,
         threads=serving.threads,
+        pinned=serving.pinned,
         max_batch=serving.preferred_batch_size or serving.max_batch_size,
     )
 

@@ -26,10 +26,10 @@ EPILOG = """examples:
   benchmarks/tune.py fleet.yaml --images data/pets/test --limit-ms 50
   benchmarks/tune.py runs/digits --images runs/digits/data --dry-run
 
-Searched: layout, preferred_batch_size, instances with threads, max_queue_delay_us, in this order, which is that of
-what they were seen to be worth. It begins with how the classifier is served now. Whatever differs from the best so far
-in one setting is asked about one rate, 10 % above what the best one holds; if the gate finds its P99 within the limit
-there, in two blocks, it is the best from there on, and climbs. So most of what is no better costs 15 seconds.
+Searched: layout, pinned, preferred_batch_size, instances with threads, max_queue_delay_us, in this order, which is
+that of what they were seen to be worth. It begins with how the classifier is served now. Whatever differs from the best
+so far in one setting is asked about one rate, 10 % above what the best one holds; if the gate finds its P99 within the
+limit there, in two blocks, it is the best from there on, and climbs. So most of what is no better costs 15 seconds.
 
 The best of many noisy measurements flatters itself. So start and best are compared once more, in rounds in which they
 take turns on the same arrivals. If the best one is not better beyond the spread of these, the start stays.

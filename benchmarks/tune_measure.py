@@ -104,4 +104,5 @@ def described(serving: Serving) -> str:
     """What the search may change, in one line."""
     batch = serving.preferred_batch_size or serving.max_batch_size
     delay = f", delay {serving.max_queue_delay_us} µs" if serving.max_queue_delay_us else ""
-    return f"{serving.layout}, {serving.instances} of {serving.threads} threads, batches to {batch}{delay}"
+    pinned = ", pinned" if serving.pinned else ""
+    return f"{serving.layout}, {serving.instances} of {serving.threads} threads{pinned}, batches to {batch}{delay}"

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from colours import COLOURS, copy_colours
 from conftest import ROOT, run_script
@@ -18,7 +20,7 @@ from slipway.contract.files import sha256_file
 from slipway.repository import Classifier
 
 sys.path.insert(0, str(ROOT / "benchmarks"))  # the script's own neighbours
-from efficiency_sides import LAYOUTS, POOL, all_sides, work_of
+from efficiency_sides import POOL, SERVED, Side, all_sides, work_of
 
 IMAGES = 20
 ENGINE = "openvino-fp32"
@@ -79,12 +81,13 @@ def test_the_pool_and_both_layouts_give_the_same_answers(colours: Classifier, wo
                 )
                 found.setdefault(side, []).append((best, round(answer.score, 5)))
 
-    with all_sides(colours, encoded, colours.serving, tmp_path, batches=[2]) as candidates:
+    serving = colours.serving.model_copy(update={"pinned": True})
+    with all_sides(colours, encoded, serving, tmp_path, batches=[2]) as candidates:
         sides = {kind: of_kind["batches up to 2"] for kind, of_kind in candidates.items()}
         for side in sides:
             asyncio.run(ask(side))
-    assert set(found) == {POOL, *LAYOUTS}
-    assert found[POOL] == found["steps"] == found["fused"]
+    assert set(found) == {POOL, *SERVED}
+    assert found[POOL] == found["steps"] == found["fused"] == found["unpinned"]
     assert len({best for best, _ in found[POOL]}) == 3
 
 
@@ -126,6 +129,26 @@ def test_a_pool_that_cannot_start_says_so(work: Work, tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_pinned_instance_keeps_to_a_core_of_its_own(
+    colours: Classifier, work: Work, tmp_path: Path, instances: int
+) -> None:
+    cores = os.sched_getaffinity(0)
+    serving = colours.serving.model_copy(update={"instances": instances, "pinned": True})
+
+    def kept(side: Side) -> list[list[int]]:
+        family = [psutil.Process(side.pid), *psutil.Process(side.pid).children(recursive=True)]
+        return [process.cpu_affinity() for process in family if process.name() != "tritonserver"]
+
+    with all_sides(colours, work.images, serving, tmp_path, batches=[1]) as candidates:
+        sides = {kind: of_kind["batches up to 1"] for kind, of_kind in candidates.items()}
+        for kind in (POOL, "fused"):
+            found = kept(sides[kind])
+            assert [len(of_instance) for of_instance in found] == [1] * instances, kind
+            assert len({core for (core,) in found}) == min(instances, len(cores)), kind
+        assert all(set(of_instance) == cores for of_instance in kept(sides["unpinned"]))
+
+
 def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, images: Path, tmp_path: Path) -> None:
     sizes = (
         "--quick",
@@ -144,9 +167,10 @@ def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, i
     done = run_script("benchmarks/efficiency.py", "--run", run, "--images", images, *sizes, "--json", cwd=tmp_path)
     result = json.loads(done.stdout.splitlines()[-1])
     found = result["classifiers"]["colours"]
-    assert set(found["capacity_per_s"]) == {"pool", "steps", "fused"}
-    assert all(found["share_of_pool"][layout]["mean"] > 0 for layout in LAYOUTS)
-    for side, steps in {"pool": 3, "steps": 3, "fused": 1}.items():
+    assert set(found["capacity_per_s"]) == {"pool", "steps", "fused", "unpinned"}
+    assert all(found["share_of_pool"][layout]["mean"] > 0 for layout in ("steps", "fused"))
+    assert found["pinned_to_unpinned"]["mean"] > 0
+    for side, steps in {"pool": 3, "steps": 3, "fused": 1, "unpinned": 1}.items():
         parts = found["one_by_one_ms"][side]
         assert sum(part.endswith(" infer") for part in parts) == steps
         assert parts["client"] > sum(ms for part, ms in parts.items() if part.endswith(" infer")) / 2

@@ -38,7 +38,7 @@ classifiers:
 def known(serving: Serving) -> int:
     """The highest rung that a server like this holds."""
     batch = {0: 0, 1: 1, 2: 3, 4: 2}[serving.preferred_batch_size]
-    processes = 2 if (serving.instances, serving.threads) == (2, 1) else 0
+    processes = 2 * serving.pinned + (2 if (serving.instances, serving.threads) == (2, 1) else 0)
     return 10 + batch + processes + (4 if serving.layout == "fused" else 0) - serving.max_queue_delay_us // 500
 
 
@@ -115,14 +115,14 @@ def test_the_search_finds_the_best_in_few_runs_from_anywhere(start: Serving) -> 
         0,
     )
     assert (found.serving.instances, found.serving.threads) == (2, 1)
-    assert found.rung == known(found.serving) == 19
+    assert found.rung == known(found.serving) == 21
     assert len(asked) <= 30  # a grid of the same values has 72 points with a climb each
 
 
 def test_what_is_no_better_costs_one_measurement() -> None:
-    best = Serving(layout="fused", preferred_batch_size=2)
+    best = Serving(layout="fused", pinned=True, preferred_batch_size=2)
     asked = Asked()
-    assert tuned(best, asked, rung=19).serving == best
+    assert tuned(best, asked, rung=21).serving == best
     others = [serving for serving, _ in asked if serving != best]
     assert len(others) == len(set(others))
 
@@ -135,7 +135,7 @@ def test_the_search_ends_with_its_budget_and_says_so() -> None:
 
 
 def test_no_batch_is_preferred_that_is_over_the_largest() -> None:
-    _, batches, *_ = settings(cores=2, max_batch_size=2)
+    _, _, batches, *_ = settings(cores=2, max_batch_size=2)
     assert [change["preferred_batch_size"] for change in batches] == [2, 1, 0]
 
 
@@ -227,11 +227,11 @@ def test_the_winner_is_written_with_its_evidence(fleet: Path, monkeypatch: pytes
     assert "# one is enough" in fleet.read_text()
     evidence = json.loads((fleet.parent / "fleet.digits.tuning.json").read_text())
     assert evidence["better"]
-    assert evidence["changes"] == {"layout": "fused", "preferred_batch_size": 2, "instances": 2}
+    assert evidence["changes"] == {"layout": "fused", "pinned": True, "preferred_batch_size": 2, "instances": 2}
     assert len(evidence["measurements"]) == evidence["search"]["runs"]
     *lines, last = capsys.readouterr().out.splitlines()
     assert json.loads(last) == evidence
-    assert any(line.startswith("BETTER: fused, 2 of 1 threads, batches to 2 holds") for line in lines)
+    assert any(line.startswith("BETTER: fused, 2 of 1 threads, pinned, batches to 2 holds") for line in lines)
 
 
 def test_a_dry_run_writes_nothing(fleet: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

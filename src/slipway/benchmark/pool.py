@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from slipway.contract.errors import GateError
+from slipway.steps.cores import keep_to_cores
 
 # Of both pipes: a message is far under PIPE_BUF, so that it is written, and read, whole.
 _REQUEST = struct.Struct("=II")
@@ -45,6 +46,8 @@ class Work:
     labels: Sequence[str]
     threads: int
     """Of each worker."""
+    pinned: bool
+    """Whether each worker keeps to cores of its own."""
     max_batch: int
     """The most images that a worker takes at once, of those that wait."""
 
@@ -177,12 +180,16 @@ def live(queue: int, answers: int, *, workers: int) -> None:
     """The life of a pool's processes: the work from standard input, then batches until nobody can ask any more."""
     work: Work = pickle.load(sys.stdin.buffer)
     children: list[int] = []
-    while len(children) < workers - 1:
+    number = 0
+    while number < workers - 1:
         child = os.fork()  # before any library has started threads
         if child == 0:
             children = []
             break
         children.append(child)
+        number += 1
+    if work.pinned:
+        keep_to_cores(number, threads=work.threads)
     try:
         _work(work, queue, answers)
     except BrokenPipeError:

@@ -35,6 +35,7 @@ class Tuned:
 def settings(*, cores: int, max_batch_size: int) -> Iterator[tuple[Changes, ...]]:
     """Each setting's values to try, those first that were seen to be worth most on two cores (docs/benchmarks.md)."""
     yield {"layout": "fused"}, {"layout": "shared_decode"}, {"layout": "steps"}
+    yield {"pinned": True}, {"pinned": False}
     yield tuple({"preferred_batch_size": size} for size in (2, 4, 1, 0) if size <= max_batch_size)
     layouts = dict.fromkeys([(cores, 1), (max(1, cores // 2), 1), (1, cores)])
     yield tuple({"instances": instances, "threads": threads} for instances, threads in layouts)

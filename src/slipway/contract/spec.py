@@ -202,6 +202,9 @@ class Serving(Contract):
     """Processes of every step but `post`; two of one thread beat one of two on two cores."""
     threads: int = Field(default=1, ge=1, le=64)
     """Threads of each instance."""
+    pinned: bool = False
+    """Of the cpu lane: each instance keeps to as many cores as it has threads, the next instance to the next ones.
+    For a classifier that has the machine to itself; where many share it, one core may get too many of them."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
     """How long the first step may hold a request back to fill a batch; 2 ms did not help where it was tried."""
     max_queue_size: int = Field(default=0, ge=0, le=10_000)

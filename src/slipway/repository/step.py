@@ -18,6 +18,7 @@ GUARD = (
 )
 """Code of the step that meets the images first, on either lane."""
 BATCHES_CODE = ("repository/backends/batches.py",)
+CORES_CODE = ("steps/cores.py",)
 PREPROCESS_CODE = (*GUARD, "steps/dali_graph.py", "steps/preprocess_dali.py")
 ENGINE_CODE = ("repository/backends/loading.py", "steps/engine_openvino.py")
 ANSWER_CODE = ("steps/postprocess.py",)

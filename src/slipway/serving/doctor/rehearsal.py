@@ -74,7 +74,7 @@ def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
                 "model_name": job["config"].get("name", ""),
                 "model_version": job["version"],
                 "model_repository": job["folder"],
-                "model_instance_name": "rehearsal",
+                "model_instance_name": "rehearsal_0",
                 "model_instance_kind": "CPU",
                 "model_instance_device_id": "0",
             }

@@ -8,6 +8,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .batches import response, rows_of
+from .cores import keep_as_configured
 from .loading import load_engine, warm_up
 from .postprocess import Postprocessor, public_tensors
 
@@ -15,6 +16,7 @@ from .postprocess import Postprocessor, public_tensors
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
+        keep_as_configured(model, args)
         here = Path(__file__).parent
         self.engine = load_engine(model, here)
         self.postprocessor = Postprocessor.read(here)

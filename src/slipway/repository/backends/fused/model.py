@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .batches import images_of, response, rows_of
+from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .loading import load_engine
 from .postprocess import Postprocessor, public_tensors
@@ -17,6 +18,7 @@ from .preprocess_dali import Preprocessor
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
+        keep_as_configured(model, args)
         parameters = model["parameters"]
         here = Path(__file__).parent
         self.preprocessor = Preprocessor(

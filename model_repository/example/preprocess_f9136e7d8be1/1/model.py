@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .batches import images_of, response, rows_of
+from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .preprocess_dali import Preprocessor
 
@@ -14,6 +15,7 @@ from .preprocess_dali import Preprocessor
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
+        keep_as_configured(model, args)
         parameters = model["parameters"]
         here = Path(__file__).parent
         self.preprocessor = Preprocessor(

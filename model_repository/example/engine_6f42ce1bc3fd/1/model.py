@@ -8,12 +8,14 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .batches import response, rows_of
+from .cores import keep_as_configured
 from .loading import load_engine, warm_up
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
+        keep_as_configured(model, args)
         self.engine = load_engine(model, Path(__file__).parent)
         warm_up(self.engine, model)
 
