@@ -22,7 +22,7 @@ IMAGES = 256
 TARGETS = {"steps": 0.80, "fused": 0.95}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       three quarters of an hour, by estimate
+  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       about 40 minutes, by estimate
   benchmarks/efficiency.py --quick                                           about 8: fewer, shorter rounds
   benchmarks/efficiency.py --run runs/digits --images runs/digits/data       a classifier of your own
 
@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     effort = Effort(
         rounds=arguments.rounds or (2 if arguments.quick else 5),
-        requests=arguments.requests or (250 if arguments.quick else 500),
+        requests=arguments.requests or (200 if arguments.quick else 300),
         start_per_s=arguments.start,
         limit_ms=arguments.limit_ms,
         seed=arguments.seed,
@@ -195,9 +195,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
     )
-    add("--quick", action="store_true", help="2 rounds of 250 requests, to see whether something changed much")
+    add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
     add("--rounds", type=int, metavar="N", help="after a pilot that is not counted (default: 5)")
-    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 500)")
+    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 300)")
     add("--start", type=float, default=60.0, metavar="PER_S", help="where the pilots begin (%(default)g)")
     add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
     add("--output", type=Path, metavar="JSON", help="write the results here")
