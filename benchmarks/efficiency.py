@@ -23,7 +23,7 @@ TARGETS = {"steps": 0.80, "fused": 0.95}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
   benchmarks/efficiency.py --output benchmarks/results/efficiency.json       about 40 minutes, by estimate
-  benchmarks/efficiency.py --quick                                           about 8: fewer, shorter rounds
+  benchmarks/efficiency.py --quick                                           fewer, shorter rounds
   benchmarks/efficiency.py --run runs/digits --images runs/digits/data       a classifier of your own
 
 Three sides do the same work on the same cores: Triton with layout steps, Triton with layout fused, and a pool of as

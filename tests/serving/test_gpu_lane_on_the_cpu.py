@@ -24,7 +24,7 @@ import slipway
 from slipway.contract import Lane, Manifest
 from slipway.contract.manifest import hashes
 from slipway.repository import Classifier, assemble
-from slipway.repository.step import BATCHES_CODE, CORES_CODE, ENGINE_CODE
+from slipway.repository.step import ENGINE_CODE, WORKER_CODE
 from slipway.serving import Ports, Server, serve
 from slipway.steps.guard import CORRUPT, EMPTY, OK, UNSUPPORTED
 
@@ -64,7 +64,7 @@ def play_on_the_cpu(repository: Path, engine: Path) -> None:
             (folder / "preprocess.json").write_text(text.replace('"mixed"', '"cpu"'))
             config.dynamic_batching.max_queue_delay_microseconds = 100_000
         elif name.startswith("engine_"):
-            for code in ("repository/backends/engine/model.py", *BATCHES_CODE, *CORES_CODE, *ENGINE_CODE):
+            for code in ("repository/backends/engine/model.py", *WORKER_CODE, *ENGINE_CODE):
                 shutil.copyfile(PACKAGE / code, folder / Path(code).name)
             for played in folder.glob("*_sm90.*"):  # the plan and its settings
                 played.unlink()

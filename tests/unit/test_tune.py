@@ -116,7 +116,7 @@ def test_the_search_finds_the_best_in_few_runs_from_anywhere(start: Serving) -> 
     )
     assert (found.serving.instances, found.serving.threads) == (2, 1)
     assert found.rung == known(found.serving) == 21
-    assert len(asked) <= 30  # a grid of the same values has 72 points with a climb each
+    assert len(asked) <= 30  # a grid of the same values has 144 points with a climb each
 
 
 def test_what_is_no_better_costs_one_measurement() -> None:

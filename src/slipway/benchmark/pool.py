@@ -181,13 +181,12 @@ def live(queue: int, answers: int, *, workers: int) -> None:
     work: Work = pickle.load(sys.stdin.buffer)
     children: list[int] = []
     number = 0
-    while number < workers - 1:
+    for follower in range(1, workers):
         child = os.fork()  # before any library has started threads
         if child == 0:
-            children = []
+            children, number = [], follower
             break
         children.append(child)
-        number += 1
     if work.pinned:
         keep_to_cores(number, threads=work.threads)
     try:

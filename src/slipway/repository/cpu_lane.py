@@ -9,15 +9,7 @@ from collections.abc import Iterable
 from slipway.contract import RepositoryError
 from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
 from slipway.repository.config import ModelConfig, Tensor, set_queue, step_config
-from slipway.repository.step import (
-    ANSWER_CODE,
-    BATCHES_CODE,
-    CORES_CODE,
-    ENGINE_CODE,
-    PREPROCESS_CODE,
-    Content,
-    StepModel,
-)
+from slipway.repository.step import ANSWER_CODE, ENGINE_CODE, PREPROCESS_CODE, WORKER_CODE, Content, StepModel
 
 DECODER = "cpu"
 """libjpeg-turbo."""
@@ -50,7 +42,7 @@ def _preprocess_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "preprocess",
         config=config,
-        code=("repository/backends/preprocess/model.py", *BATCHES_CODE, *CORES_CODE, *PREPROCESS_CODE),
+        code=("repository/backends/preprocess/model.py", *WORKER_CODE, *PREPROCESS_CODE),
         files=_preprocess_files(classifier),
     )
 
@@ -60,7 +52,7 @@ def _engine_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "engine",
         config=_config(classifier, inputs=[classifier.pixels, AFTER], outputs=outputs, **_arithmetic(classifier)),
-        code=("repository/backends/engine/model.py", *BATCHES_CODE, *CORES_CODE, *ENGINE_CODE),
+        code=("repository/backends/engine/model.py", *WORKER_CODE, *ENGINE_CODE),
         files=_engine_files(classifier),
     )
 
@@ -70,7 +62,7 @@ def _answer_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "answer",
         config=_config(classifier, inputs=inputs, outputs=outputs, **_arithmetic(classifier)),
-        code=("repository/backends/answer/model.py", *BATCHES_CODE, *CORES_CODE, *ENGINE_CODE, *ANSWER_CODE),
+        code=("repository/backends/answer/model.py", *WORKER_CODE, *ENGINE_CODE, *ANSWER_CODE),
         files={**_engine_files(classifier), **classifier.answer_files},
     )
 
@@ -81,14 +73,7 @@ def _fused_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "fused",
         config=config,
-        code=(
-            "repository/backends/fused/model.py",
-            *BATCHES_CODE,
-            *CORES_CODE,
-            *PREPROCESS_CODE,
-            *ENGINE_CODE,
-            *ANSWER_CODE,
-        ),
+        code=("repository/backends/fused/model.py", *WORKER_CODE, *PREPROCESS_CODE, *ENGINE_CODE, *ANSWER_CODE),
         files={**_preprocess_files(classifier), **_engine_files(classifier), **classifier.answer_files},
     )
 

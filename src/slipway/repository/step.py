@@ -18,7 +18,8 @@ GUARD = (
 )
 """Code of the step that meets the images first, on either lane."""
 BATCHES_CODE = ("repository/backends/batches.py",)
-CORES_CODE = ("steps/cores.py",)
+WORKER_CODE = (*BATCHES_CODE, "steps/cores.py")
+"""Of the cpu lane's steps that may be pinned."""
 PREPROCESS_CODE = (*GUARD, "steps/dali_graph.py", "steps/preprocess_dali.py")
 ENGINE_CODE = ("repository/backends/loading.py", "steps/engine_openvino.py")
 ANSWER_CODE = ("steps/postprocess.py",)
