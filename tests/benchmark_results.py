@@ -121,7 +121,7 @@ TIMES = {"mean": 1.42, "low": 1.3, "high": 1.55, "least": 1.21, "most": 1.61, "s
 PEERS = SCRIPT | {
     "limit_ms": 50.0,
     "backbone": "a_backbone",
-    "batches": {"slipway_fused": 1, "fastapi": 2},
+    "settings": {"slipway_fused": "batches up to 1, pinned", "fastapi": "batches up to 2"},
     "left_out": {"ray": "GateError: it did not start\nits log"},
     "capacity_per_s": {"slipway_fused": [120.0, 130.0], "fastapi": [85.0, 90.0]},
     "times_the_capacity": {"fastapi": TIMES},

@@ -44,7 +44,7 @@ class Answers(bentoml.IODescriptor):
 )
 class Peer:
     def __init__(self) -> None:
-        self._classifier = Classifier(settings.folder, max_batch=settings.max_batch)
+        self._classifier = Classifier(settings)
 
     @bentoml.api(
         input_spec=Images,

@@ -12,18 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from climbing import Bench
-    from stacks import Side
+    from stacks import Setting, Side
 
     from slipway.repository import Classifier
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-BACKBONE, IMAGES, BATCHES = "mobilenetv3_large_100", 256, (1, 2, 4)
+BACKBONE, IMAGES, BATCHES = "mobilenetv3_large_100", 256, (1, 2)
 US = "slipway_fused"
 CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
 LIGHT_PER_S = 20.0
@@ -37,7 +38,8 @@ on the INT8 graph; 32 answers must be those that Triton gives. `tutorial` has PI
 
 `pool` is no server: two worker processes that have the images already, which is what the work alone allows.
 
-1. Each stack searches its best batch (--batches, of waiting images): the same budget for each, ours too.
+1. Each stack searches its best batch (--batches, of waiting images), with each worker kept to a core of its own and
+   without: the same budget for each, ours too.
 2. In every round each climbs the same grid of rates in turns on the same arrivals, as benchmarks/efficiency.py has it:
    its capacity is the highest rate with P99 within the limit. Reported is the ratio, round by round.
 3. In every round each is asked 20 images/s on the same arrivals: P50 and P99 of a light load.
@@ -93,17 +95,16 @@ class Stacks:
         shutil.copy(bundle / "model.onnx", files / "fp32.onnx")
         (files / "arithmetic.txt").write_text(classifier.engine.settings.arithmetic)
 
-    def start(self, name: str, *, max_batch: int) -> "AbstractContextManager[Side]":
+    def start(self, name: str, setting: "Setting") -> "AbstractContextManager[Side]":
         from stacks import OURS, POOL, ours, peer, pool
 
         self._started += 1
         work = self._folder / f"{name}-{self._started}"
         if name == POOL:
-            return pool(self._classifier, self.images, workers=2, max_batch=max_batch)
+            return pool(self._classifier, self.images, setting, workers=2)
         if name in OURS:
-            return ours(name, self._classifier, self.images, workers=2, max_batch=max_batch, work=work)
-        log = work.with_suffix(".log")
-        return peer(name, self.images, self._files, workers=2, max_batch=max_batch, log=log)
+            return ours(name, self._classifier, self.images, setting, workers=2, work=work)
+        return peer(name, self.images, self._files, setting, workers=2, log=work.with_suffix(".log"))
 
 
 def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: Sequence[int]) -> dict[str, Any]:
@@ -112,19 +113,19 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: S
 
     from slipway.benchmark.tuning_climb import rate_at
 
-    best: dict[str, int] = {}
+    best: dict[str, Setting] = {}
     starts: dict[str, int] = {}
     failed: dict[str, str] = {}
     for name in (*OURS, POOL, *peers):
         try:
-            best[name], starts[name] = best_batch(stacks, bench, name, batches)
+            best[name], starts[name] = best_setting(stacks, bench, name, batches)
         except Exception as error:  # a peer that cannot be made to run says why, and the others are measured
             if name in OURS:
                 raise
             failed[name] = f"{type(error).__name__}: {error}"
             print(f"{name} is left out: {failed[name]}", flush=True)
     with ExitStack() as stack:
-        sides = {name: stack.enter_context(stacks.start(name, max_batch=size)) for name, size in best.items()}
+        sides = {name: stack.enter_context(stacks.start(name, setting)) for name, setting in best.items()}
         for side in sides.values():
             side.freeze()
         agreement = asyncio.run(same_answers(sides, stacks.labels))
@@ -133,7 +134,7 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: S
         rungs = bench.rounds(connects, starts)
     return {
         "batches_tried": list(batches),
-        "batches": best,
+        "settings": {name: str(setting) for name, setting in best.items()},
         "left_out": failed,
         "same_answers": agreement,
         "capacity_per_s": {name: [rate_at(rung) for rung in rows] for name, rows in rungs.items()},
@@ -142,18 +143,22 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: S
     }
 
 
-def best_batch(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[int]) -> tuple[int, int]:
-    """The batch with which the stack holds the highest rate, and the rung to begin with."""
+def best_setting(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[int]) -> "tuple[Setting, int]":
+    """The batch, and pinned or not, with which the stack holds the highest rate, and the rung to begin with."""
+    from stacks import Setting
+
     from slipway.benchmark.tuning_climb import rate_at
 
-    sizes = batches if name != "tutorial" else (1,)  # it takes one image at a time
+    # A tutorial's form takes one image at a time, and is as the tutorials show it.
+    tried = product(batches, (False, True)) if name != "tutorial" else [(1, False)]
+    settings = {f"{name}, {Setting(*each)}": Setting(*each) for each in tried}
     with ExitStack() as stack:
-        sides = {f"{name}, {size}": stack.enter_context(stacks.start(name, max_batch=size)) for size in sizes}
+        sides = {key: stack.enter_context(stacks.start(name, setting)) for key, setting in settings.items()}
         for side in sides.values():
             side.freeze()
         chosen, rung = bench.best({key: side.connect for key, side in sides.items()})
-    print(f"{name}: batches up to {chosen.split(', ')[1]}, about {rate_at(rung):.0f}/s", flush=True)
-    return int(chosen.split(", ")[1]), rung
+    print(f"{chosen}: about {rate_at(rung):.0f}/s", flush=True)
+    return settings[chosen], rung
 
 
 async def same_answers(sides: "dict[str, Side]", labels: Sequence[str]) -> dict[str, float]:
@@ -232,7 +237,7 @@ def summary(result: dict[str, Any]) -> Iterator[str]:
     yield f"\ncapacity, P99 within {result['limit_ms']:g} ms; and at {LIGHT_PER_S:g}/s, times the latency of {US}"
     for name, rates in sorted(result["capacity_per_s"].items(), key=lambda item: -sum(item[1])):
         light = result["light_load"]["over_slipway_fused"][name]
-        line = f"  {name:16} {min(rates):4.0f} to {max(rates):3.0f}/s, batches up to {result['batches'][name]}; "
+        line = f"  {name:16} {min(rates):4.0f} to {max(rates):3.0f}/s, {result['settings'][name]}; "
         line += f"P50 {light['p50_ms']['mean']:.2f}, P99 {light['p99_ms']['mean']:.2f}"
         if share := result["times_the_capacity"].get(name):
             line += f"; {US} holds {share['mean']:.2f} times its rate ({share['low']:.2f} to {share['high']:.2f})"
@@ -266,7 +271,14 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
     add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
-    add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched for each stack (1 2 4)")
+    add(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=BATCHES,
+        metavar="N",
+        help="searched for each stack, pinned and not (1 2)",
+    )
     add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
     add("--rounds", type=int, metavar="N", help="(default: 4)")
     add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 300)")

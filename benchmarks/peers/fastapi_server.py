@@ -34,7 +34,7 @@ class Batcher:
         return await future
 
     def _work(self, ready: threading.Barrier) -> None:
-        classifier = Classifier(self._settings.folder, max_batch=self._settings.max_batch)
+        classifier = Classifier(self._settings)
         ready.wait()
         while True:
             batch = [self._queue.get()]

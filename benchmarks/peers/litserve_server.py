@@ -20,8 +20,7 @@ class Peer(LitAPI):
     """One image in each request, as a list of one: so `predict` is the same with batches and, at 1, without."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002
-        settings = settings_left()
-        self._classifier = Classifier(settings.folder, max_batch=settings.max_batch)
+        self._classifier = Classifier(settings_left())
 
     def decode_request(self, request: Annotated[bytes, Body()]) -> list[bytes]:  # the body as it is, not JSON
         return [request]

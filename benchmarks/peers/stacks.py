@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 import psutil
@@ -26,6 +27,7 @@ from slipway.benchmark.pool import Connection, Pool
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import Answer, HttpServer, Server
 from slipway.contract import GateError
+from slipway.contract.spec import Serving
 from slipway.repository import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.plan import plan
@@ -62,6 +64,16 @@ class Peer:
     body: Callable[[bytes], Body] = raw
     same_work: bool = True
     """It runs our steps; else the answers may differ."""
+
+
+class Setting(NamedTuple):
+    """What is searched for each stack."""
+
+    max_batch: int
+    pinned: bool
+
+    def __str__(self) -> str:
+        return f"batches up to {self.max_batch}" + (", pinned" if self.pinned else "")
 
 
 PEERS = {
@@ -155,19 +167,31 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
+def kept_cores(pid: int) -> set[int]:
+    """Cores to which some thread, of the processes from `pid` down, keeps."""
+    kept: set[int] = set()
+    for process in family(pid):
+        with suppress(psutil.NoSuchProcess):
+            for thread in process.threads():
+                with suppress(ProcessLookupError):
+                    cores = os.sched_getaffinity(thread.id)
+                    kept |= cores if len(cores) == 1 else set()
+    return kept
+
+
 @contextmanager
 def peer(
-    name: str, images: Sequence[bytes], folder: Path, *, workers: int, max_batch: int, log: Path
+    name: str, images: Sequence[bytes], folder: Path, setting: Setting, *, workers: int, log: Path
 ) -> Iterator[Side]:
     """Running, and answering.
 
     Raises:
-        GateError: it does not start or answer; the end of its log says why.
+        GateError: it does not start or answer, or its workers do not keep to cores; the end of its log says why.
     """
     kind = PEERS[name]
     port = _free_port()
-    options = ("--folder", folder, "--port", port, "--workers", workers, "--max-batch", max_batch)
-    command = [python_of(kind.environment), HERE / kind.script, *options]
+    options = ("--folder", folder, "--port", port, "--workers", workers, "--max-batch", setting.max_batch)
+    command = [python_of(kind.environment), HERE / kind.script, *options, *(["--pinned"] if setting.pinned else [])]
     with log.open("wb") as file:
         process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, start_new_session=True)
     client: Callable[[], Client] = partial(Server, f"{HOST}:{port}", model="peer", images=images)
@@ -175,7 +199,7 @@ def peer(
         client = partial(Http, f"http://{HOST}:{port}{kind.path}", [kind.body(image) for image in images])
     side = Side(process.pid, client)
     try:
-        asyncio.run(_answers(side, name, process, log))
+        asyncio.run(_ready(side, name, process, log, pinned=workers if setting.pinned else 0))
         yield side
     finally:
         side.thaw()
@@ -184,11 +208,10 @@ def peer(
 
 @contextmanager
 def ours(
-    name: str, classifier: Classifier, images: Sequence[bytes], *, workers: int, max_batch: int, work: Path
+    name: str, classifier: Classifier, images: Sequence[bytes], setting: Setting, *, workers: int, work: Path
 ) -> Iterator[Side]:
     """Triton with one layout; not supervised, as the peers are not."""
-    settings = {"layout": OURS[name], "instances": workers, "threads": 1, "preferred_batch_size": max_batch}
-    served = replace(classifier, settings=classifier.serving.model_copy(update=settings))
+    served = replace(classifier, settings=_serving(classifier, setting, workers=workers, layout=OURS[name]))
     # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
     plan(contents([served], lane="cpu", multi={}), work).write()
     with serve(work, ports=Ports.free(), log=work.with_suffix(".log")) as server:
@@ -203,11 +226,10 @@ def ours(
 
 
 @contextmanager
-def pool(classifier: Classifier, images: Sequence[bytes], *, workers: int, max_batch: int) -> Iterator[Side]:
+def pool(classifier: Classifier, images: Sequence[bytes], setting: Setting, *, workers: int) -> Iterator[Side]:
     """As many processes without a server."""
-    settings = {"instances": workers, "threads": 1, "preferred_batch_size": max_batch}
-    work = work_of(classifier, images, classifier.serving.model_copy(update=settings))
-    with Pool(work, workers=workers) as running:
+    serving = _serving(classifier, setting, workers=workers)
+    with Pool(work_of(classifier, images, serving), workers=workers) as running:
         side = Side(running.pid, running.connect)
         try:
             yield side
@@ -215,15 +237,21 @@ def pool(classifier: Classifier, images: Sequence[bytes], *, workers: int, max_b
             side.thaw()
 
 
-async def _answers(side: Side, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the first right answer."""
+def _serving(classifier: Classifier, setting: Setting, *, workers: int, **changes: str) -> Serving:
+    asked = {"preferred_batch_size": setting.max_batch, "pinned": setting.pinned, "instances": workers, "threads": 1}
+    return classifier.serving.model_copy(update=asked | changes)
+
+
+async def _ready(side: Side, name: str, process: subprocess.Popen[bytes], log: Path, *, pinned: int) -> None:
+    """Wait for the first right answer, and until so many workers keep to a core."""
     over_s, problem = time.monotonic() + START_S, "it did not answer"
     async with side.client() as client:
         while time.monotonic() < over_s and process.poll() is None:
             answer = await client.answer(0, deadline_s=SETTLE_S)
-            if not isinstance(answer, str):
+            kept = len(kept_cores(process.pid)) if pinned else 0
+            if not isinstance(answer, str) and kept == pinned:
                 return
-            problem = answer
+            problem = answer if isinstance(answer, str) else f"{kept} of {pinned} workers keep to a core"
             await asyncio.sleep(0.2)
     end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
     raise GateError(f"{name} did not get ready in {START_S:.0f} s ({problem}); its log ends with:\n{end}")

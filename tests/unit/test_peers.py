@@ -1,7 +1,9 @@
 """The comparison with peers: what it asks of them, without their environments."""
 
 import asyncio
+import os
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,9 +16,10 @@ from conftest import ROOT, run_script
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 sys.path.insert(0, str(ROOT / "benchmarks/peers"))  # the script's own neighbours
+from classifier import Settings, worker_number
 from compare import spread, times
 from environments import LOCKS, versions_of
-from stacks import PEERS, Http, form, raw
+from stacks import PEERS, Http, form, kept_cores, raw
 
 from slipway.benchmark.server import Answer
 from slipway.contract.manifest import versions
@@ -74,6 +77,33 @@ def test_a_form_holds_the_image_as_it_is() -> None:
     (part,) = message.get_payload()
     assert part.get_param("name", header="content-disposition") == "file"
     assert part.get_payload(decode=True) == image
+
+
+def test_each_worker_of_a_peer_has_a_number_of_its_own_while_it_lives() -> None:
+    settings = Settings(workers=2, port=os.getpid())
+    (first, holder), (second, other) = worker_number(settings), worker_number(settings)
+    assert (first, second) == (0, 1)
+    with pytest.raises(RuntimeError, match="2 workers were asked for"):
+        worker_number(settings)
+    holder.close()
+    again, holder = worker_number(settings)
+    assert again == 0
+    holder.close()
+    other.close()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="on one core every thread keeps to it")
+def test_a_thread_below_a_process_that_keeps_to_a_core_is_seen() -> None:
+    ready = "print(flush=True); input()"
+    core = max(os.sched_getaffinity(0))
+    for pin, kept in (("", set()), (f"os.sched_setaffinity(0, [{core}])", {core})):
+        code = f"import os\nif os.fork():\n os.wait()\nelse:\n {pin or 'pass'}; {ready}"
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdin
+            process.stdout.readline()
+            assert kept_cores(process.pid) == kept
+            process.stdin.write(b"\n")
 
 
 def test_the_ratio_has_an_interval_of_two_standard_errors() -> None:

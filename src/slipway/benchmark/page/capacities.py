@@ -73,7 +73,7 @@ def peers(source: str, result: PeersResult) -> Table:
             text = f"{times.mean:.2f} ({times.low:.2f} to {times.high:.2f})"
             cell = Strip(text, times.mean, times.low, times.high, tone=tone)
         latencies = (figures(light[key].mean) for key in ("p50_ms", "p99_ms"))
-        rows.append((name, _range(rates), str(result.batches[name]), cell, *latencies))
+        rows.append((name, _range(rates), result.settings[name], cell, *latencies))
     return Table(
         title=f"{result.backbone} behind other servers",
         note=f"Requests/s with P99 within {result.limit_ms:g} ms, the least and the most of {len(ordered[0][1])} "
@@ -83,7 +83,7 @@ def peers(source: str, result: PeersResult) -> Table:
         columns=(
             Column(""),
             Column("requests/s"),
-            Column("batch", wide=True),
+            Column("setting", wide=True),
             Column("slipway_fused holds, times", axis=axis, origin=1.0),
             Column("P50, times"),
             Column("P99, times"),

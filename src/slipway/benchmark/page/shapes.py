@@ -100,7 +100,7 @@ class PeersResult(Shown):
     distinct_images: int
     client_shares_the_cores: bool
     backbone: str
-    batches: dict[str, int]
+    settings: dict[str, str]
     left_out: dict[str, str]
     capacity_per_s: dict[str, tuple[float, ...]]
     times_the_capacity: dict[str, Times] = Field(min_length=1)
