@@ -22,8 +22,6 @@ SETTLE_S = 60.0
 """For the answer to a request that waits for all that was asked before it."""
 STRIDE = 4
 """Of a pilot, which only says where the rounds begin."""
-SEARCH_ROUNDS = 1
-"""After the pilot, to tell which of some candidates is best; with half the requests."""
 Rungs = dict[str, list[int]]
 """What each side held, round by round."""
 
@@ -44,6 +42,8 @@ class Effort:
     rounds: int
     requests: int
     """Of a block, and a tenth more to warm up."""
+    search_rounds: int
+    """After a pilot, to tell which of some candidates is best; with half the requests."""
     start_per_s: float
     """Where the pilots begin."""
     limit_ms: float
@@ -66,10 +66,10 @@ class Bench:
             {name: climb(rung_at(self.effort.start_per_s), stride=STRIDE) for name in candidates},
             partial(self._held, candidates, "pilot", 0),
         )
-        ends = list(climb_rounds(pilot, partial(self._held, candidates, "search"), rounds=SEARCH_ROUNDS))
+        ends = list(climb_rounds(pilot, partial(self._held, candidates, "search"), rounds=self.effort.search_rounds))
         total = {name: sum(end[name] for end in ends) for name in candidates}
         chosen = max(total, key=lambda name: total[name])
-        return chosen, total[chosen] // SEARCH_ROUNDS
+        return chosen, total[chosen] // self.effort.search_rounds
 
     def rounds(self, sides: Mapping[str, Connect], starts: Mapping[str, int]) -> Rungs:
         """The highest rung that each side holds in every round, NONE where it holds not even the lowest rate.

@@ -22,7 +22,7 @@ IMAGES = 256
 TARGETS = {"steps": 0.80, "fused": 0.95}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       about 40 minutes, by estimate
+  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       about half an hour on two cores
   benchmarks/efficiency.py --quick                                           fewer, shorter rounds
   benchmarks/efficiency.py --run runs/digits --images runs/digits/data       a classifier of your own
 
@@ -45,8 +45,9 @@ def main(arguments: argparse.Namespace) -> None:
     from climbing import Effort
 
     effort = Effort(
-        rounds=arguments.rounds or (2 if arguments.quick else 5),
+        rounds=arguments.rounds or (2 if arguments.quick else 6),
         requests=arguments.requests or (200 if arguments.quick else 300),
+        search_rounds=1 if arguments.quick else 2,
         start_per_s=arguments.start,
         limit_ms=arguments.limit_ms,
         seed=arguments.seed,
@@ -196,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
         help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
     )
     add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
-    add("--rounds", type=int, metavar="N", help="after a pilot that is not counted (default: 5)")
+    add("--rounds", type=int, metavar="N", help="after a pilot that is not counted (default: 6)")
     add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 300)")
     add("--start", type=float, default=60.0, metavar="PER_S", help="where the pilots begin (%(default)g)")
     add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")

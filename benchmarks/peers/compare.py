@@ -58,6 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
     effort = Effort(
         rounds=arguments.rounds or (2 if arguments.quick else 4),
         requests=arguments.requests or (200 if arguments.quick else 300),
+        search_rounds=1,
         start_per_s=60.0,
         limit_ms=arguments.limit_ms,
         seed=arguments.seed,
