@@ -48,10 +48,10 @@ verdict: setup ## how often the latency verdict errs, by simulation (a minute)
 bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps, layouts and a report, in RUN/bench (8 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
 
-efficiency: setup ## what Triton holds of a pool of workers without a server (about half an hour)
+efficiency: setup ## what Triton holds of a pool of workers without a server (28 minutes)
 	$(BIN)/python benchmarks/efficiency.py --output benchmarks/results/efficiency.json
 
-peers: setup ## FastAPI, LitServe, MLServer, Ray Serve and BentoML beside Triton, each in its environment (40 minutes)
+peers: setup ## FastAPI, LitServe, MLServer, Ray Serve and BentoML beside Triton, each in its environment (36 minutes)
 	$(BIN)/python benchmarks/peers/compare.py --output benchmarks/results/peers.json
 
 perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libraries that its wheel lacks and nvidia-pytriton's has

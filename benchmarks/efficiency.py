@@ -22,7 +22,7 @@ IMAGES = 256
 TARGETS = {"steps": 0.80, "fused": 0.95}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       about half an hour on two cores
+  benchmarks/efficiency.py --output benchmarks/results/efficiency.json       28 minutes on two cores
   benchmarks/efficiency.py --quick                                           fewer, shorter rounds
   benchmarks/efficiency.py --run runs/digits --images runs/digits/data       a classifier of your own
 

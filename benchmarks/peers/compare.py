@@ -30,7 +30,7 @@ CHECKED_IMAGES, SAME_SCORE = 32, 1e-5
 LIGHT_PER_S = 20.0
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  benchmarks/peers/compare.py --output benchmarks/results/peers.json      40 minutes on two cores
+  benchmarks/peers/compare.py --output benchmarks/results/peers.json      36 minutes on two cores
   benchmarks/peers/compare.py --peers fastapi litserve --quick            two of them, fewer and shorter rounds
 
 Every stack has the same cores, workers, images and, but for `tutorial`, the same work: our step files, DALI, OpenVINO
