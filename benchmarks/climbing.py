@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+from effort import Effort
 from tqdm import tqdm
 
 from slipway.benchmark.figures import rates_per_s
@@ -33,22 +34,6 @@ class Asking(Protocol):
 
 
 Connect = Callable[[], AbstractAsyncContextManager[Asking]]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is asked."""
-
-    rounds: int
-    requests: int
-    """Of a block, and a tenth more to warm up."""
-    search_rounds: int
-    """After a pilot, to tell which of some candidates is best; with half the requests."""
-    start_per_s: float
-    """Where the pilots begin."""
-    limit_ms: float
-    """On P99."""
-    seed: int
 
 
 @dataclass

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from effort import Effort
+
     from slipway.repository import Classifier
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -42,24 +44,18 @@ nothing."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from climbing import Effort
+    from effort import effort_of
 
-    effort = Effort(
-        rounds=arguments.rounds or (2 if arguments.quick else 6),
-        requests=arguments.requests or (200 if arguments.quick else 300),
-        search_rounds=1 if arguments.quick else 2,
-        start_per_s=arguments.start,
-        limit_ms=arguments.limit_ms,
-        seed=arguments.seed,
-    )
-    classifiers = {}
+    effort = effort_of(arguments)
+    classifiers: dict[str, Any] = {}
+    # Before anything is written: a result among the files of the repository would make its commit a dirty one.
+    result = {**provenance(), **vars(effort), "targets": TARGETS, "classifiers": classifiers}
     with tempfile.TemporaryDirectory(prefix="slipway-efficiency-") as folder:
         for classifier, images in subjects(arguments, Path(folder)):
             work = Path(folder) / f"{classifier.name}-served"
             work.mkdir()
             found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
             print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
-            result = {**provenance(), **vars(effort), "targets": TARGETS, "classifiers": classifiers}
             if arguments.output:  # after each of them: what was measured stays
                 arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
                 print(f"written to {arguments.output}", flush=True)
@@ -92,7 +88,7 @@ def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Cla
 
 
 def efficiency(
-    classifier: "Classifier", images: "Sequence[bytes]", arguments: argparse.Namespace, effort: Any, work: Path
+    classifier: "Classifier", images: "Sequence[bytes]", arguments: argparse.Namespace, effort: "Effort", work: Path
 ) -> dict[str, Any]:
     """What the sides hold with the batches that suit them best, the layouts' shares, and where an image's time goes."""
     from climbing import Bench
@@ -174,6 +170,8 @@ def provenance() -> dict[str, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
+    from effort import add_effort
+
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add(
@@ -185,7 +183,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice, in their place")
     add("--images", type=Path, metavar="FOLDER", help="with --run: image files below it are sent")
-    add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
     add("--workers", type=int, default=2, metavar="N", help="of the pool, and instances of the steps (%(default)s)")
     add("--threads", type=int, default=1, metavar="N", help="of each of them (%(default)s)")
     add(
@@ -196,11 +193,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
     )
-    add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
-    add("--rounds", type=int, metavar="N", help="after a pilot that is not counted (default: 6)")
-    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 300)")
-    add("--start", type=float, default=60.0, metavar="PER_S", help="where the pilots begin (%(default)g)")
-    add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
+    add_effort(parser, rounds=6, search_rounds=2)
     add("--output", type=Path, metavar="JSON", help="write the results here")
     add("--json", action="store_true", help="one JSON line last")
     return parser

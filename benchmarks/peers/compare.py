@@ -49,20 +49,14 @@ environment of its own below .venv/peers, from requirements/<peer>.lock: the fir
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from climbing import Bench, Effort
+    from climbing import Bench
     from efficiency_classifier import open_classifier, random_classifier
+    from effort import effort_of
 
     from slipway.benchmark.gate import load_images
     from slipway.engines.child import run_in_child
 
-    effort = Effort(
-        rounds=arguments.rounds or (2 if arguments.quick else 4),
-        requests=arguments.requests or (200 if arguments.quick else 300),
-        search_rounds=1,
-        start_per_s=60.0,
-        limit_ms=arguments.limit_ms,
-        seed=arguments.seed,
-    )
+    effort = effort_of(arguments)
     bench = Bench(IMAGES, effort)
     with tempfile.TemporaryDirectory(prefix="slipway-peers-") as temporary:
         folder = Path(temporary)
@@ -151,8 +145,8 @@ def best_setting(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[in
     from slipway.benchmark.tuning_climb import rate_at
 
     # A tutorial's form takes one image at a time, and is as the tutorials show it.
-    tried = product(batches, (False, True)) if name != "tutorial" else [(1, False)]
-    settings = {f"{name}, {Setting(*each)}": Setting(*each) for each in tried}
+    tried = [Setting(1, False)] if name == "tutorial" else [Setting(*each) for each in product(batches, (False, True))]
+    settings = {f"{name}, {setting}": setting for setting in tried}
     with ExitStack() as stack:
         sides = {key: stack.enter_context(stacks.start(name, setting)) for key, setting in settings.items()}
         for side in sides.values():
@@ -266,24 +260,14 @@ def provenance(peers: Sequence[str]) -> dict[str, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
+    from effort import add_effort
     from stacks import PEERS
 
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
-    add("--limit-ms", type=float, default=50.0, help="on P99 (%(default)g); under 1000, the deadline")
-    add(
-        "--batches",
-        type=int,
-        nargs="+",
-        default=BATCHES,
-        metavar="N",
-        help="searched for each stack, pinned and not (1 2)",
-    )
-    add("--quick", action="store_true", help="2 rounds of 200 requests, to see whether something changed much")
-    add("--rounds", type=int, metavar="N", help="(default: 4)")
-    add("--requests", type=int, metavar="N", help="of a block, and a tenth more to warm up (default: 300)")
-    add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
+    add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not (default: 1 2)")
+    add_effort(parser, rounds=4, search_rounds=1)
     add("--output", type=Path, metavar="JSON", help="write the results here")
     add("--json", action="store_true", help="one JSON line last")
     return parser
