@@ -56,6 +56,7 @@ def main(_: argparse.Namespace) -> None:
             f"--requests-per-block 1200 --pid {server.process.pid} --output {GATE}",
             allowed=(0, FAILED, TOO_FEW, LATE),
         )
+    step("page of the latencies", f"benchmarks/report.py {GATE} --out {RUN}/latency.html")
     print_summary(seconds=time.monotonic() - started)
 
 
@@ -114,7 +115,8 @@ def print_summary(*, seconds: float) -> None:
         f"  latency     P50 {latency['p50_ms']:.1f} ms, P99 {latency['p99_ms']:.1f} ms at "
         f"{gate['achieved_per_s']:.0f} requests/s; limit {gate['options']['limit_ms']:g} ms: {gate['verdict'].upper()}"
     )
-    print(f"  artefacts   {RUN}/evaluation.html, {RUN}/report.html, {RUN}/bundle, {RUN}/engines, {REPOSITORY}, {GATE}")
+    pages = ", ".join(f"{RUN}/{page}.html" for page in ("evaluation", "report", "latency"))
+    print(f"  artefacts   {pages}, {RUN}/bundle, {RUN}/engines, {REPOSITORY}, {GATE}")
     print(f"\n  serve it:   .venv/bin/python -m slipway.serving {REPOSITORY}")
 
 

@@ -1,0 +1,43 @@
+"""The documents: every link and every script that they name is there, and the README is one screen."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/studies/**/README.md")])
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SCRIPT = re.compile(r"(?<![\w/])((?:training|build|clients|benchmarks)/[\w/]+\.(?:py|yaml))")
+STUDY = re.compile(r"python -m benchmarks\.studies\.(\w+)")
+
+
+def anchors(document: Path) -> set[str]:
+    """As the common renderers of Markdown name headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for link in LINK.findall(document.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if "://" in path:
+            continue
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_script_that_is_named_is_there(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    missing = {name for name in SCRIPT.findall(text) if not (ROOT / name).exists()}
+    missing |= {name for name in STUDY.findall(text) if not (ROOT / "benchmarks/studies" / name).is_dir()}
+    # A decision and the changelog speak of their time.
+    assert not missing or document.parent.name == "adr" or document.name == "CHANGELOG.md", missing
+
+
+def test_the_readme_is_one_screen_and_not_the_manual() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1000
