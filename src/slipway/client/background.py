@@ -28,7 +28,7 @@ class _Loop(asyncio.SelectorEventLoop):
         def resolve() -> None:
             try:
                 found.set_result(socket.getaddrinfo(host, port, **hints))
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
                 found.set_exception(error)
 
         threading.Thread(target=resolve, name="slipway-resolve", daemon=True).start()

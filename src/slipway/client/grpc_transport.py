@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,18 +32,17 @@ _FORKED = (
     "this process was forked from one with an open gRPC client, and gRPC would end it or hang; use an http:// address, "
     "close the client before the fork, or start workers by spawn"
 )
-_open: Counter[int] = Counter()
-"""Connections that are open, by the process that opened them: a forked child sees its parent's."""
+_open: dict[int, int] = {}
+"""The process that opened each transport that is open, by the transport's id: a forked child sees its parent's."""
 
 
 class GrpcTransport:
     """See `Transport`."""
 
     def __init__(self, address: Address) -> None:
-        self._pid = os.getpid()
-        if any(count for pid, count in _open.items() if pid != self._pid):
+        if any(pid != os.getpid() for pid in list(_open.values())):
             raise ClientError(_FORKED)
-        _open[self._pid] += 1
+        _open[id(self)] = os.getpid()
         self._address = address
         options = [*channel_options(address.host_port), *_CHANNEL]
         self._client = InferenceServerClient(address.host_port, channel_args=options)
@@ -71,8 +69,10 @@ class GrpcTransport:
         return {name: reply.as_numpy(name) for name in outputs}
 
     async def close(self) -> None:
-        await self._client.close()
-        _open[self._pid] -= 1
+        try:
+            await self._client.close()
+        finally:
+            del _open[id(self)]
 
     async def _call(self, call: Callable[..., Awaitable[Any]], *arguments: Any, deadline_s: float, **named: Any) -> Any:
         try:
