@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gevent
 import numpy as np
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
@@ -32,6 +33,7 @@ from tritonclient.utils import InferenceServerException
 
 from slipway.benchmark.gate import load_images
 from slipway.contract import SlipwayError
+from slipway.contract.channel import channel_options
 from slipway.steps.guard import STATUS_NAMES
 
 OUTPUTS = ("LABEL", "SCORE", "STATUS", "BUNDLE")
@@ -134,7 +136,8 @@ class Grpc(Classify):
     protocol, triton = "gRPC", triton_grpc
 
     def connect(self) -> None:
-        self.client = triton_grpc.InferenceServerClient(self.options.grpc_url)
+        url = self.options.grpc_url
+        self.client = triton_grpc.InferenceServerClient(url, channel_args=channel_options(url))
 
     def ask(self, inputs: Sequence[Any]) -> Any:
         return self.client.infer(
@@ -149,4 +152,5 @@ class Http(Classify):
         self.client = triton_http.InferenceServerClient(self.options.http_url, network_timeout=self.options.deadline_s)
 
     def ask(self, inputs: Sequence[Any]) -> Any:
-        return self.client.infer(self.options.model, inputs, outputs=self.outputs)
+        with gevent.Timeout(self.options.deadline_s, TimeoutError()):  # network_timeout is for each read alone
+            return self.client.infer(self.options.model, inputs, outputs=self.outputs)

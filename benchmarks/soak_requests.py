@@ -51,10 +51,13 @@ class Asker:
         import tritonclient.grpc
         import tritonclient.http
 
+        from slipway.contract.channel import channel_options
+
         self.protocol = protocol
         self.module = {"grpc": tritonclient.grpc, "http": tritonclient.http}[protocol]
         if protocol == "grpc":
-            self.client = self.module.InferenceServerClient(server.grpc_url)
+            options = channel_options(server.grpc_url)
+            self.client = self.module.InferenceServerClient(server.grpc_url, channel_args=options)
             self.options = {"client_timeout": timeout_s}
         else:
             self.client = self.module.InferenceServerClient(server.http_url, network_timeout=timeout_s)

@@ -21,6 +21,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from slipway.client import AsyncClient, Client, ClientError, ForbiddenError, GoneError, ImageError, ModelError, Options
+from slipway.client.images import png
 from slipway.client.options import Address
 from slipway.client.replies import refusal
 
@@ -144,6 +145,17 @@ def test_images_are_taken_from_the_source_as_answers_are_taken_from_the_client(u
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("mebibytes", [5, 9, 31, 40])
+def test_an_image_of_many_mebibytes_is_answered(asker: Asker, mebibytes: int) -> None:
+    """gRPC's own limit is 4 MiB, aiohttp's 1 and HTTP's windows are smaller; the classifier's is 32."""
+    side = int((mebibytes * 2**20 / 3) ** 0.5)
+    noise = png(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8))
+    assert len(noise) > (mebibytes - 1) * 2**20
+    results = asker.classify_many([noise, encode("red")] * 2, deadline_s=60.0)
+    assert [r.status_name for r in results] == (["ok", "ok"] if mebibytes < 32 else ["too large", "ok"]) * 2
+    assert results[1].label == "red"
 
 
 def test_an_unknown_model_is_refused_with_those_that_are_ready(asker: Asker) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tritonclient.http as triton_http
 from PIL import Image
@@ -83,7 +84,8 @@ def parse(stdout: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["classify_common.py", "classify_grpc.py", "classify_http.py"])
 def test_scripts_import_tritonclient_numpy_and_the_standard_library_alone(name: str) -> None:
-    allowed = sys.stdlib_module_names | {"numpy", "tritonclient", "classify_common"}
+    # tritonclient[http] stands on gevent and brings it.
+    allowed = sys.stdlib_module_names | {"numpy", "tritonclient", "gevent", "classify_common"}
     for node in ast.walk(ast.parse((CLIENTS / name).read_text(encoding="utf-8"))):
         modules = [node.module or "."] if isinstance(node, ast.ImportFrom) else []
         modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -282,3 +284,20 @@ def test_help_says_what_the_exit_status_and_the_json_lines_mean(run: Run) -> Non
     assert result.returncode == 0
     assert "exit status: 0 all images answered" in result.stdout
     assert "summary on the last line" in result.stdout
+
+
+def test_images_over_four_mebibytes_are_answered_past_a_proxy_of_the_environment(
+    run: Run, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), np.uint8)
+    for name in ("one", "two", "three"):
+        Image.fromarray(noise).save(tmp_path / f"{name}.png")
+    assert (tmp_path / "one.png").stat().st_size > 4 * 2**20
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: a proxy that nobody can reach
+        for variable in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(variable, f"http://127.0.0.1:{taken.getsockname()[1]}")
+        result = run(tmp_path, "--model", "colours", "--url", url, "--json")
+    *rows, summary = map(json.loads, result.stdout.splitlines())
+    assert [row["status_name"] for row in rows] == ["ok"] * 3
+    assert (summary["summary"]["answered"], result.returncode) == (3, 0)

@@ -68,10 +68,12 @@ class PerfAnalyzer:
         """
         inherited = os.environ.get("LD_LIBRARY_PATH", "")
         path = os.pathsep.join(part for part in (str(self.libraries), inherited) if part)
+        no_proxy = next(filter(None, map(os.environ.get, ("no_grpc_proxy", "no_proxy"))), "")
+        here = f"{no_proxy},localhost,127.0.0.1".lstrip(",")  # http_proxy must not come between a machine and itself
         try:
             done = subprocess.run(
                 [self.binary, *map(str, arguments)],
-                env={**os.environ, "LD_LIBRARY_PATH": path},
+                env={**os.environ, "LD_LIBRARY_PATH": path, "no_grpc_proxy": here},
                 capture_output=True,
                 text=True,
                 errors="replace",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from slipway.contract.channel import channel_options
 from slipway.contract.errors import DataError, MissingDependencyError, ServingError
 
 try:
@@ -59,7 +60,7 @@ def driven_models(url: str, *, model: str, images: Sequence[bytes]) -> Asked:
         DataError: an image that the classifier refuses: a refusal is quick, and would be taken for a quick answer.
         ServingError: no server at `url`, no such ensemble, or a step that failed.
     """
-    with InferenceServerClient(url) as client:
+    with InferenceServerClient(url, channel_args=channel_options(url)) as client:
         try:
             server = client.get_server_metadata(client_timeout=DEADLINE_S)
             return _ask(client, model, images, server=f"{server.name} {server.version}")

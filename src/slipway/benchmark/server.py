@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from slipway.benchmark.http_client import HttpClient, message
+from slipway.contract.channel import channel_options, proxy_hint
 from slipway.contract.errors import MissingDependencyError, ServingError
 
 try:
@@ -63,7 +64,7 @@ class Server:
     def __init__(self, url: str, *, model: str, images: Sequence[bytes]) -> None:
         self.url = url
         self.model = model
-        self._client = InferenceServerClient(url)
+        self._client = InferenceServerClient(url, channel_args=channel_options(url))
         self._inputs = [_image_input(image) for image in images]
         self._outputs = [InferRequestedOutput(name) for name in _OUTPUTS]
 
@@ -82,7 +83,7 @@ class Server:
         except InferenceServerException as error:
             raise ServingError(
                 f"no tritonserver answers at {self.url} ({error.message()}); "
-                "start one with: python -m slipway.serving REPOSITORY"
+                f"start one with: python -m slipway.serving REPOSITORY{proxy_hint(self.url)}"
             ) from None
         if not await self._reply(self._client.is_model_ready(self.model, client_timeout=SETUP_DEADLINE_S)):
             served = sorted((await self.counters()).keys())
@@ -128,9 +129,13 @@ class Server:
     async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
         """Send one image. Returns its answer where STATUS is 0, else why there is none."""
         try:
-            answer = await self._client.infer(
-                self.model, [self._inputs[image]], outputs=self._outputs, client_timeout=deadline_s
-            )
+            # gRPC's own deadline waits for a body that it has begun to send, and a stopped server reads none.
+            async with asyncio.timeout(deadline_s):
+                answer = await self._client.infer(
+                    self.model, [self._inputs[image]], outputs=self._outputs, client_timeout=deadline_s
+                )
+        except TimeoutError:
+            return "timed out"
         except InferenceServerException as error:
             code = str(error.status()).removeprefix("StatusCode.")
             if code == "DEADLINE_EXCEEDED":

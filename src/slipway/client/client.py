@@ -16,7 +16,8 @@ from slipway.client.result import Result
 class Client:
     """Asks one classifier of one tritonserver. Use as `with`; any thread may call it.
 
-    It has an event loop of its own in a thread of its own, which live until `close`.
+    It has an event loop of its own in a thread of its own, which live from the first call until `close`. A forked child
+    cannot use a client that its parent has used: it makes its own.
 
     Args:
         url: `grpc://host:port` or `http://host:port`.
@@ -97,5 +98,4 @@ class Client:
                 yield from self._loop.wait(under_way[0])
                 under_way.popleft()
         finally:
-            for future in under_way:
-                future.cancel()
+            self._loop.cancel(under_way)

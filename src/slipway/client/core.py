@@ -2,14 +2,16 @@
 
 import asyncio
 import itertools
+import os
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from slipway.client.errors import ClientError, ModelError, RequestError
+from slipway.client.errors import ClientError, DeadlineError, ModelError, RequestError
 from slipway.client.images import Source, load, parts
 from slipway.client.options import Address, Options, check_model, check_request_id
 from slipway.client.result import FULL_OUTPUTS, OUTPUTS, Result
@@ -22,6 +24,10 @@ Row = Mapping[str, NDArray[Any]]
 MAX_REQUEST_BYTES = 64 * 2**20
 """Larger images go alone: the server holds a request several times over."""
 CLOSED = "this client is closed; make another one"
+FORKED = (
+    "this client was used before this process was forked; make another one here, "
+    "with an http:// address, or start workers by spawn"
+)
 _NO_CLASSIFIER = re.compile(r"[a-z]+_[0-9a-f]{12}|.*_full")
 
 
@@ -36,6 +42,7 @@ class Core:
         self._slots = asyncio.Semaphore(options.concurrency)
         self._limits: dict[str, int] = {}
         self._transport: Transport | None = None
+        self._pid: int | None = None
         self._closed = False
 
     @property
@@ -49,10 +56,12 @@ class Core:
         return (f"{base}.{number}" for number in itertools.count())
 
     async def classifiers(self) -> list[str]:
-        names = await self._ask(lambda deadline_s: self._connected().models(deadline_s=deadline_s), served=False)
+        names = await self._ask(
+            lambda deadline_s: self._connected().models(deadline_s=deadline_s), self._attempts(served=False)
+        )
         return sorted(name for name in names if not _NO_CLASSIFIER.fullmatch(name))
 
-    async def batch_size(self, *, full: bool) -> int:
+    async def batch_size(self, *, full: bool, attempts: Attempts | None = None) -> int:
         """Images that go into one request.
 
         Raises:
@@ -61,7 +70,7 @@ class Core:
         model, outputs = self._wanted(full)
         if model not in self._limits:
             try:
-                self._limits[model] = batch_limit(await self._config(model), outputs=outputs)
+                self._limits[model] = batch_limit(await self._config(model, attempts), outputs=outputs)
             except ModelError as error:
                 served = ", ".join(await self.classifiers()) or "none"
                 raise ModelError(
@@ -73,24 +82,29 @@ class Core:
     async def classify(self, image: Source, *, full: bool, request_id: str | None) -> Result:
         """Raises ClientError for no answer."""
         ids = self.request_ids(request_id)
-        await self.batch_size(full=full)  # for its errors: is there such a classifier?
-        (result,) = await self.classify_batch([image], full=full, request_id=next(ids))
+        attempts = self._attempts(served=False)
+        await self.batch_size(full=full, attempts=attempts)  # for its errors: is there such a classifier?
+        attempts.served = True
+        (result,) = await self.classify_batch([image], full=full, request_id=next(ids), attempts=attempts)
         if result.error is not None:
             raise result.error
         return result
 
-    async def classify_batch(self, batch: Sequence[Source], *, full: bool, request_id: str) -> list[Result]:
-        """One result for each image, in order.
+    async def classify_batch(
+        self, batch: Sequence[Source], *, full: bool, request_id: str, attempts: Attempts | None = None
+    ) -> list[Result]:
+        """One result for each image, in order. The deadline is that of `attempts`, or begins when it is its turn.
 
         Raises:
+            DeadlineError: it never was its turn.
             ServerError: no image will be answered.
         """
-        async with self._slots:
+        async with self._turn(attempts):
             loaded = await asyncio.to_thread(load, batch)
             images = [one for one in loaded if isinstance(one, bytes)]
             outcomes: list[Row | ClientError] = []
             for part in parts(images, limit_bytes=MAX_REQUEST_BYTES):
-                outcomes += await self._outcomes(part, full=full, request_id=request_id)
+                outcomes += await self._outcomes(part, full=full, request_id=request_id, attempts=attempts)
         answers = iter(outcomes)
         return [
             Result.of(source, next(answers) if isinstance(one, bytes) else one, request_id=request_id)
@@ -100,28 +114,51 @@ class Core:
     async def close(self) -> None:
         """What is under way ends without an answer."""
         self._closed = True
-        if self._transport is not None:
+        if self._transport is not None and self._pid == os.getpid():
             transport, self._transport = self._transport, None
             await transport.close()
 
-    async def _outcomes(self, images: Sequence[bytes], *, full: bool, request_id: str) -> Sequence[Row | ClientError]:
+    @asynccontextmanager
+    async def _turn(self, attempts: Attempts | None) -> AsyncIterator[None]:
+        """One of `concurrency` slots."""
+        try:
+            async with asyncio.timeout(attempts.time_left_s() if attempts else None):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise DeadlineError(
+                f"not sent within deadline_s {self._options.deadline_s:g}: this client has {self._options.concurrency} "
+                "requests under way; give concurrency or deadline_s more, or ask less at once"
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _outcomes(
+        self, images: Sequence[bytes], *, full: bool, request_id: str, attempts: Attempts | None
+    ) -> Sequence[Row | ClientError]:
         model, outputs = self._wanted(full)
 
         def infer(deadline_s: float) -> Awaitable[dict[str, NDArray[Any]]]:
             return self._connected().infer(model, images, outputs=outputs, request_id=request_id, deadline_s=deadline_s)
 
         try:
-            tensors = await self._ask(infer, served=True)
+            tensors = await self._ask(infer, attempts or self._attempts(served=True))
         except RequestError as error:
             return [type(error)(f"{error} (request {request_id})")] * len(images)
         return [{name: tensor[row] for name, tensor in tensors.items()} for row in range(len(images))]
 
-    async def _config(self, model: str) -> Mapping[str, Any]:
-        return await self._ask(lambda deadline_s: self._connected().config(model, deadline_s=deadline_s), served=False)
+    async def _config(self, model: str, attempts: Attempts | None) -> Mapping[str, Any]:
+        return await self._ask(
+            lambda deadline_s: self._connected().config(model, deadline_s=deadline_s),
+            attempts or self._attempts(served=False),
+        )
 
-    async def _ask(self, call: Callable[[float], Awaitable[T]], *, served: bool) -> T:
+    def _attempts(self, *, served: bool) -> Attempts:
+        return Attempts(self._options, budget=self._budget, served=served)
+
+    async def _ask(self, call: Callable[[float], Awaitable[T]], attempts: Attempts) -> T:
         """`call(deadline_s)`, again where that is allowed."""
-        attempts = Attempts(self._options, budget=self._budget, served=served)
         while True:
             try:
                 return await call(attempts.time_left_s())
@@ -139,7 +176,9 @@ class Core:
         if self._closed:
             raise ClientError(CLOSED)
         if self._transport is None:
-            self._transport = connect(self._address)
+            self._transport, self._pid = connect(self._address), os.getpid()
+        if self._pid != os.getpid():
+            raise ClientError(FORKED)
         return self._transport
 
     def _wanted(self, full: bool) -> tuple[str, Sequence[str]]:

@@ -1,13 +1,17 @@
 """Triton over gRPC."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
+from slipway.client.errors import ClientError
 from slipway.client.options import Address
-from slipway.client.replies import refusal
+from slipway.client.replies import late, refusal
 from slipway.client.transport import image_tensor
+from slipway.contract.channel import channel_options
 from slipway.contract.errors import MissingDependencyError
 
 try:
@@ -18,30 +22,39 @@ except (ImportError, RuntimeError):  # RuntimeError: tritonclient is there, and 
     raise MissingDependencyError("tritonclient[grpc]", extra="client") from None
 
 _CHANNEL = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
     # gRPC's own pauses grow to two minutes: a server that is back would go unseen.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # In spite of its name, how long one attempt to connect may take: a server that is slow to accept is not gone.
+    ("grpc.min_reconnect_backoff_ms", 5000),
 ]
+_FORKED = (
+    "this process was forked from one with an open gRPC client, and gRPC would end it or hang; use an http:// address, "
+    "close the client before the fork, or start workers by spawn"
+)
+_open: dict[int, int] = {}
+"""The process that opened each transport that is open, by the transport's id: a forked child sees its parent's."""
 
 
 class GrpcTransport:
     """See `Transport`."""
 
     def __init__(self, address: Address) -> None:
+        if any(pid != os.getpid() for pid in list(_open.values())):
+            raise ClientError(_FORKED)
+        _open[id(self)] = os.getpid()
         self._address = address
-        self._client = InferenceServerClient(address.host_port, channel_args=_CHANNEL)
+        options = [*channel_options(address.host_port), *_CHANNEL]
+        self._client = InferenceServerClient(address.host_port, channel_args=options)
 
     async def config(self, model: str, *, deadline_s: float) -> Mapping[str, Any]:
-        reply = await self._call(self._client.get_model_config(model, as_json=True, client_timeout=deadline_s))
+        reply = await self._call(self._client.get_model_config, model, as_json=True, deadline_s=deadline_s)
         config: Mapping[str, Any] = reply["config"]
         return config
 
     async def models(self, *, deadline_s: float) -> list[str]:
         # Not the repository index: a hardened server restricts it.
-        reply = await self._call(self._client.get_inference_statistics(client_timeout=deadline_s))
+        reply = await self._call(self._client.get_inference_statistics, deadline_s=deadline_s)
         return [model.name for model in reply.model_stats]
 
     async def infer(
@@ -51,16 +64,23 @@ class GrpcTransport:
         image.set_data_from_numpy(image_tensor(images))
         wanted = [InferRequestedOutput(name) for name in outputs]
         reply = await self._call(
-            self._client.infer(model, [image], outputs=wanted, request_id=request_id, client_timeout=deadline_s)
+            self._client.infer, model, [image], outputs=wanted, request_id=request_id, deadline_s=deadline_s
         )
         return {name: reply.as_numpy(name) for name in outputs}
 
     async def close(self) -> None:
-        await self._client.close()
-
-    async def _call(self, call: Awaitable[Any]) -> Any:
         try:
-            return await call
+            await self._client.close()
+        finally:
+            del _open[id(self)]
+
+    async def _call(self, call: Callable[..., Awaitable[Any]], *arguments: Any, deadline_s: float, **named: Any) -> Any:
+        try:
+            # gRPC's own deadline waits for a body that it has begun to send, and a stopped server reads none.
+            async with asyncio.timeout(deadline_s):
+                return await call(*arguments, client_timeout=deadline_s, **named)
+        except TimeoutError:
+            raise late(address=self._address) from None
         except InferenceServerException as error:
             code = str(error.status()).removeprefix("StatusCode.")
             raise refusal(code, error.message() or code, address=self._address) from None

@@ -22,7 +22,8 @@ class Options:
     """
 
     deadline_s: float = 10.0
-    """For one request, from sending it to its answer, with the retries and the pauses between them."""
+    """For one request, with its retries and the pauses between them: of `classify`, from the call on, of a batch of
+    `classify_many`, from its sending on."""
     concurrency: int = 4
     """Requests under way at once."""
     batch_size: int | None = None

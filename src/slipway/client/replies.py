@@ -18,9 +18,11 @@ from slipway.client.errors import (
     RequestError,
 )
 from slipway.client.options import Address
+from slipway.contract.channel import proxy_hint
 
 _BUSY = ("exceeds maximum queue size", "request timeout expired")
 _RESTRICTED = ("is restricted, expecting header",)
+_NO_JSON = "in the client while decoding the response"
 _NOT_READY = ("is not at ready state", "has no available versions", "stopped accepting", "server is stopping")
 
 
@@ -32,6 +34,8 @@ def refusal(code: str, said: str, *, address: Address) -> ClientError:
         said: the server's words, or the gRPC library's where no server answered.
     """
     said = said.partition("\n")[0].strip()  # without the stack trace of a step that raised
+    if _NO_JSON in said:
+        said = "no words of a tritonserver: a proxy or a gateway answers"
     unavailable = code in ("UNAVAILABLE", "503")
     if unavailable and _one_of(_BUSY, said):
         return OverloadedError(f"{address} has too much to do ({said}); ask less at once, or give it more time")
@@ -53,8 +57,15 @@ def _one_of(marks: tuple[str, ...], said: str) -> bool:
 def gone(said: str, *, address: Address) -> GoneError:
     return GoneError(
         f"no tritonserver answers at {address} ({said}); start one, or give reconnect_s to wait for one that restarts"
+        f"{_proxy(address)}"
     )
 
 
 def late(*, address: Address) -> DeadlineError:
-    return DeadlineError(f"{address} did not answer in time; give deadline_s more, or ask less at once")
+    return DeadlineError(
+        f"{address} did not answer in time; give deadline_s more, or ask less at once{_proxy(address)}"
+    )
+
+
+def _proxy(address: Address) -> str:
+    return proxy_hint(address.host_port) if address.protocol == "grpc" else ""  # HTTP goes through none

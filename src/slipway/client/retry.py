@@ -46,7 +46,7 @@ class RetryBudget:
 
 
 class Attempts:
-    """One request, from its first sending to the end of it.
+    """One call, from its beginning to the end of it: a request and what it waits for, all within one deadline.
 
     Args:
         options: `deadline_s` and `reconnect_s`.
@@ -63,7 +63,7 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self._options, self._budget, self._served, self._clock = options, budget, served, clock
+        self._options, self._budget, self.served, self._clock = options, budget, served, clock
         self._rng = rng or random.Random()
         self._ends_s = clock() + options.deadline_s
         self._refusals, self._losses = 0, 0
@@ -82,7 +82,7 @@ class Attempts:
         """
         if isinstance(error, OverloadedError):
             return self._after_refusal(error)
-        starting = isinstance(error, ModelError) and (self._served or self._lost_s is not None)
+        starting = isinstance(error, ModelError) and (self.served or self._lost_s is not None)
         if isinstance(error, GoneError) or starting:
             return self._after_loss(error)
         raise error
