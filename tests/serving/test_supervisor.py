@@ -4,14 +4,13 @@ import json
 import os
 import signal
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import asking, seconds_without
+from asking import asking, get, seconds_without, wait_until
 from colours import copy_colours, reseal
 from image_files import encode
 from PIL import Image
@@ -24,24 +23,6 @@ EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 RED = encode(Image.new("RGB", (60, 50), (220, 0, 0)), "PNG")
 STUB_LIMIT_S, SERVER_LIMIT_S = 5, 10
 Launch = Callable[..., Any]
-
-
-def get(launched: Any, path: str) -> tuple[int, Any]:
-    """Status code and content of the supervisor's own HTTP."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{launched.ports.status}{path}", timeout=5) as response:
-            code, body = response.status, response.read()
-    except urllib.error.HTTPError as error:
-        code, body = error.code, error.read()
-    return code, body.decode() if path == "/metrics" else json.loads(body)
-
-
-def wait_until(condition: Callable[[], Any], *, timeout_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import argparse
 import http.client
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -47,8 +48,14 @@ def main(arguments: argparse.Namespace) -> None:
 def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
     for ending in ENDINGS:  # first, since what follows takes time
         signal.signal(ending, _stop)
+    from slipway.serving.binary import ignored_variables
+
+    ignored = ignored_variables()
+    for name in ignored:
+        del os.environ[name]  # before gRPC is imported: it reads them once
     from slipway.serving.endpoint import endpoint  # not at the top: --help needs no library
     from slipway.serving.key import offered_key
+    from slipway.serving.limits import raise_open_files
     from slipway.serving.status import Status
     from slipway.serving.supervisor import Supervisor
 
@@ -67,7 +74,10 @@ def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
         status=status,
         event=event,
     )
+    if ignored:
+        event("ignored", f"not passed on to the server, nor followed here: {', '.join(ignored)}")
     supervisor.check()
+    raise_open_files()
     with (
         offered_key(ports.status) as key,
         endpoint(ports.status, status=status, reload=supervisor.ask_for_reload, key=key),
