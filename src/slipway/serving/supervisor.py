@@ -226,7 +226,7 @@ def pause_s(*, short: int, failed: int, start_s: float) -> float:
         start_s: how long the last one took to start. As long a rest keeps the starts to half of the time.
     """
     if failed:
-        return float(min(2.0 ** (failed - 1), LONGEST_PAUSE_S))
+        return min(2.0 ** min(failed - 1, 10), LONGEST_PAUSE_S)
     return min(start_s, LONGEST_REST_S) if short > 1 else 0.0
 
 
