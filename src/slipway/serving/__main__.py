@@ -13,6 +13,7 @@ from typing import Any
 
 from slipway.contract import ServingError
 from slipway.contract.cli import run
+from slipway.serving.binary import ignored_variables
 from slipway.serving.command import HOST, Ports
 
 EPILOG = """example:
@@ -48,11 +49,6 @@ def main(arguments: argparse.Namespace) -> None:
 def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
     for ending in ENDINGS:  # first, since what follows takes time
         signal.signal(ending, _stop)
-    from slipway.serving.binary import ignored_variables
-
-    ignored = ignored_variables()
-    for name in ignored:
-        del os.environ[name]  # before gRPC is imported: it reads them once
     from slipway.serving.endpoint import endpoint  # not at the top: --help needs no library
     from slipway.serving.key import offered_key
     from slipway.serving.limits import raise_open_files
@@ -74,8 +70,6 @@ def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
         status=status,
         event=event,
     )
-    if ignored:
-        event("ignored", f"not passed on to the server, nor followed here: {', '.join(ignored)}")
     supervisor.check()
     raise_open_files()
     with (
@@ -151,5 +145,15 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _leave_out_ignored_variables() -> None:
+    """Start anew without them, in this same process: gRPC has read them by now."""
+    ignored = ignored_variables()
+    if ignored:
+        _say("ignored", f"not passed on to the server, nor followed here: {', '.join(ignored)}")
+        kept = {name: value for name, value in os.environ.items() if name not in ignored}
+        os.execve(sys.executable, sys.orig_argv, kept)
+
+
 if __name__ == "__main__":
+    _leave_out_ignored_variables()
     run(main, parser())

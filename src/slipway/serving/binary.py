@@ -46,8 +46,11 @@ def ignored_variables() -> list[str]:
     opens one more port, on every address; `AIP_HTTP_PORT=x` ends tritonserver. `PROMETHEUS_MULTIPROC_DIR` mixes the
     launcher's counters with those of a web server.
     """
-    ignored = ("GRPC_", "AIP_", "PROMETHEUS_MULTIPROC_DIR")
-    return sorted(name for name in os.environ if name.upper().startswith(ignored) and name != "grpc_proxy")
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(("GRPC_", "AIP_")) or name.lower() == "prometheus_multiproc_dir"  # it has either spelling
+    )
 
 
 def find_tritonserver(workspace: Path) -> TritonBinary:
