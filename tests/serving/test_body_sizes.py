@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
+from documented_curl import documented_commands, needs_curl
 from image_files import encode
 from PIL import Image
 from v2_requests import IMAGE, RED, http_request, message
 
 from slipway.steps.guard import EMPTY, OK, TOO_LARGE, UNSUPPORTED
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MIB = 2**20
 FORM, BYTES = "application/x-www-form-urlencoded", "application/octet-stream"
 AT_ONCE = 4096
@@ -132,17 +131,6 @@ def test_thousands_of_grpc_calls_at_once_are_each_answered_or_refused(unharmed: 
     assert set(codes) <= {"OK", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
 
 
-def documented_commands() -> dict[str, str]:
-    """Every block of the documents that calls curl, by where it stands."""
-    found = {}
-    for document in DOCUMENTS:
-        for block in re.findall(r"^```(?:bash|sh)\n(.*?)^```", document.read_text(encoding="utf-8"), re.M | re.S):
-            commands = block.replace("\\\n", " ")
-            if re.search(r"\bcurl\b", commands):
-                found[f"{document.name} {len(found)}"] = commands
-    return found
-
-
 POSTING = {where: command for where, command in documented_commands().items() if "--data" in command}
 
 
@@ -152,6 +140,7 @@ def test_every_documented_curl_that_sends_an_image_says_what_it_sends() -> None:
         assert command.count(f"Content-Type: {BYTES}") == command.count("--data"), where
 
 
+@needs_curl
 @pytest.mark.parametrize("image", [OVER_4_MIB, OVER_16_MIB], ids=["4 MiB", "16 MiB"])
 @pytest.mark.parametrize("command", POSTING.values(), ids=POSTING.keys())
 def test_every_documented_curl_sends_a_large_image(unharmed: Any, tmp_path: Path, command: str, image: bytes) -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from asking import asking, get, seconds_without, wait_until
 from colours import copy_colours, reseal
+from documented_curl import documented_commands, needs_curl
 from image_files import encode
 from PIL import Image
 from tritonclient.utils import InferenceServerException
@@ -243,6 +245,19 @@ def test_a_path_that_is_none_of_the_supervisors_is_answered_with_those_that_are(
     code, said = get(launched, path)
     assert code == 404
     assert "/ready/<classifier>" in said["error"]
+
+
+@needs_curl
+def test_every_documented_curl_to_the_supervisor_is_answered(launch: Launch) -> None:
+    lines = [line for command in documented_commands().values() for line in command.splitlines()]
+    questions = [line.partition("#")[0] for line in lines if line.startswith("curl ") and ":8003/" in line]
+    assert len(questions) >= 2
+    launched = launch(EXAMPLE)
+    launched.wait_for("ready after")
+    for question in questions:
+        command = question.replace("127.0.0.1:8003", f"127.0.0.1:{launched.ports.status}").split()
+        done = subprocess.run([*command, "--noproxy", "127.0.0.1"], capture_output=True, timeout=10, check=True)
+        assert json.loads(done.stdout)["ready"] is True
 
 
 def test_another_address_than_loopback_is_refused_with_the_proper_way(launch: Launch) -> None:

@@ -27,7 +27,8 @@ lane in NVIDIA's current image (build/container.py serve), or put a proxy in fro
 
 The supervisor's own port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The
 key is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. What happens is said on stderr: to a
-terminal in words, elsewhere as one JSON line each."""
+terminal in words, elsewhere as one JSON line each. The server may open as many files, one for each connection, as the
+hard limit allows (ulimit -Hn); when it has none left, it is not ready, says why, and still answers those connected."""
 
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
