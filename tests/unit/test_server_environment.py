@@ -17,6 +17,7 @@ BINARY = TritonBinary(Path("tritonserver"), "test", backend_directory=None, libr
         ("AIP_MODE", True),
         ("PROMETHEUS_MULTIPROC_DIR", True),
         ("prometheus_multiproc_dir", True),
+        ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", False),
         ("CUDA_VISIBLE_DEVICES", False),
         ("HOME_OF_MINE", False),
         ("OMP_NUM_THREADS", False),

@@ -44,6 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
             "serve others from NVIDIA's current image (build/container.py serve), or put a proxy in front of the "
             "inference ports"
         )
+    _leave_out_ignored_variables()
     return _serve(arguments, ports)
 
 
@@ -156,5 +157,4 @@ def _leave_out_ignored_variables() -> None:
 
 
 if __name__ == "__main__":
-    _leave_out_ignored_variables()
     run(main, parser())

@@ -44,12 +44,13 @@ def ignored_variables() -> list[str]:
 
     `GRPC_POLL_STRATEGY=none` ends each process that makes a gRPC call. `AIP_MODE=PREDICTION`, which Vertex AI sets,
     opens one more port, on every address; `AIP_HTTP_PORT=x` ends tritonserver. `PROMETHEUS_MULTIPROC_DIR` mixes the
-    launcher's counters with those of a web server.
+    launcher's counters with those of a web server. What gRPC reads for TLS is left alone: loopback has none.
     """
     return sorted(
         name
         for name in os.environ
-        if name.startswith(("GRPC_", "AIP_")) or name.lower() == "prometheus_multiproc_dir"  # it has either spelling
+        if (name.startswith(("GRPC_", "AIP_")) and "_SSL_" not in name)
+        or name.lower() == "prometheus_multiproc_dir"  # it has either spelling
     )
 
 
