@@ -222,7 +222,7 @@ def pause_s(*, short: int, failed: int, start_s: float) -> float:
 
     Args:
         short: how many servers in a row lived for under `LONGEST_PAUSE_S`.
-        failed: how many of them, at the end of the row, never answered. Only these are given up on by and by.
+        failed: how many of them, at the end of the row, never answered. Only these are tried less and less often.
         start_s: how long the last one took to start. As long a rest keeps the starts to half of the time.
     """
     if failed:
