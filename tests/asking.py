@@ -1,10 +1,13 @@
 """Clients that ask a server all the while something happens to it, and remember every answer."""
 
+import http.client
+import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton_grpc
@@ -68,3 +71,23 @@ def seconds_without(asked: Sequence[Asked], label: str, *, since: float) -> floa
     """From `since` to the end of the first right answer to a request that was sent afterwards."""
     ends = [one.sent + one.seconds for one in asked if one.sent >= since and one.label == label]
     return min(ends, default=float("inf")) - since
+
+
+def get(launched: Any, path: str) -> tuple[int, Any]:
+    """Status code and content of the supervisor's own HTTP."""
+    connection = http.client.HTTPConnection("127.0.0.1", launched.ports.status, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read().decode()
+    finally:
+        connection.close()
+    return response.status, body if path == "/metrics" else json.loads(body)
+
+
+def wait_until(condition: Callable[[], Any], *, timeout_s: float = 30.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return value

@@ -1,18 +1,21 @@
 """The launcher brings back what dies, says so, and one broken classifier never stops another."""
 
+import itertools
 import json
 import os
 import signal
+import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import asking, seconds_without
+from asking import asking, get, seconds_without, wait_until
 from colours import copy_colours, reseal
+from documented_curl import documented_commands, needs_curl
 from image_files import encode
 from PIL import Image
 from tritonclient.utils import InferenceServerException
@@ -24,24 +27,6 @@ EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 RED = encode(Image.new("RGB", (60, 50), (220, 0, 0)), "PNG")
 STUB_LIMIT_S, SERVER_LIMIT_S = 5, 10
 Launch = Callable[..., Any]
-
-
-def get(launched: Any, path: str) -> tuple[int, Any]:
-    """Status code and content of the supervisor's own HTTP."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{launched.ports.status}{path}", timeout=5) as response:
-            code, body = response.status, response.read()
-    except urllib.error.HTTPError as error:
-        code, body = error.code, error.read()
-    return code, body.decode() if path == "/metrics" else json.loads(body)
-
-
-def wait_until(condition: Callable[[], Any], *, timeout_s: float = 30.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture
@@ -116,8 +101,18 @@ def class_count_on_strings(launched: Any, connect: Callable[..., Any], protocol:
 
 
 def nested_json(launched: Any, connect: Callable[..., Any], protocol: str) -> None:  # noqa: ARG001
-    body = b'{"inputs":' + b"[" * 200_000
-    urllib.request.urlopen(f"http://127.0.0.1:{launched.ports.http}/v2/models/colours/infer", body, timeout=5)
+    send(launched, b'{"inputs":' + b"[" * 10_000_000, "application/json")
+
+
+def form_over_the_limit(launched: Any, connect: Callable[..., Any], protocol: str) -> None:  # noqa: ARG001
+    """Known, and documented: nothing in front of tritonserver 2.51 refuses it."""
+    (ready,) = launched.events("ready")
+    send(launched, bytes(ready["largest_form_bytes"]), "application/x-www-form-urlencoded")
+
+
+def send(launched: Any, body: bytes, content_type: str) -> None:
+    url = f"http://127.0.0.1:{launched.ports.http}/v2/models/colours/infer"
+    urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": content_type}), timeout=30)
 
 
 def launched_server(launched: Any) -> Any:
@@ -129,8 +124,13 @@ def launched_server(launched: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("fatal", "protocol"),
-    [(class_count_on_strings, "grpc"), (class_count_on_strings, "http"), (nested_json, "http")],
-    ids=["class_count over gRPC", "class_count over HTTP", "nested JSON"],
+    [
+        (class_count_on_strings, "grpc"),
+        (class_count_on_strings, "http"),
+        (nested_json, "http"),
+        (form_over_the_limit, "http"),
+    ],
+    ids=["class_count over gRPC", "class_count over HTTP", "nested JSON", "a form over the limit"],
 )
 def test_a_request_that_kills_the_server_is_survived_and_every_other_client_gets_an_answer_or_an_error(
     launch: Launch, connect: Callable[..., Any], fatal: Callable[..., None], protocol: str
@@ -147,6 +147,24 @@ def test_a_request_that_kills_the_server_is_survived_and_every_other_client_gets
     assert seconds_without(asked, "red", since=sent + 1) <= SERVER_LIMIT_S
     assert all(one.label == "red" or one.error for one in asked)
     assert max(one.seconds for one in asked) <= SERVER_LIMIT_S
+
+
+@pytest.mark.nightly
+def test_a_client_that_ends_the_server_again_and_again_keeps_it_away_for_seconds_each_time(
+    launch: Launch, connect: Callable[..., Any]
+) -> None:
+    launched = launch(EXAMPLE)
+    client = connect(launched_server(launched), "grpc")
+    for starts in range(1, 9):
+        wait_until(lambda: len(launched.events("ready")) == starts)  # noqa: B023
+        with pytest.raises(InferenceServerException):
+            client.ask("colours", [RED], ["LABEL"], class_count=1)
+    wait_until(lambda: len(launched.events("ready")) == 9)
+    times = [datetime.fromisoformat(event["time"]) for event in launched.events("ready")]
+    took = [event["seconds"] for event in launched.events("ready")]
+    away_s = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
+    assert max(away - start for away, start in zip(away_s, took[1:], strict=True)) < 8
+    assert min(away_s[1:]) >= min(took) + 1, "it rests between two starts"
 
 
 def test_a_launcher_that_is_killed_takes_its_server_along_and_the_next_one_cleans_up(launch: Launch) -> None:
@@ -227,6 +245,19 @@ def test_a_path_that_is_none_of_the_supervisors_is_answered_with_those_that_are(
     code, said = get(launched, path)
     assert code == 404
     assert "/ready/<classifier>" in said["error"]
+
+
+@needs_curl
+def test_every_documented_curl_to_the_supervisor_is_answered(launch: Launch) -> None:
+    lines = [line for command in documented_commands().values() for line in command.splitlines()]
+    questions = [line.partition("#")[0] for line in lines if line.startswith("curl ") and ":8003/" in line]
+    assert len(questions) >= 2
+    launched = launch(EXAMPLE)
+    launched.wait_for("ready after")
+    for question in questions:
+        command = question.replace("127.0.0.1:8003", f"127.0.0.1:{launched.ports.status}").split()
+        done = subprocess.run([*command, "--noproxy", "127.0.0.1"], capture_output=True, timeout=10, check=True)
+        assert json.loads(done.stdout)["ready"] is True
 
 
 def test_another_address_than_loopback_is_refused_with_the_proper_way(launch: Launch) -> None:

@@ -4,6 +4,7 @@ import argparse
 import http.client
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from slipway.contract import ServingError
 from slipway.contract.cli import run
+from slipway.serving.binary import ignored_variables
 from slipway.serving.command import HOST, Ports
 
 EPILOG = """example:
@@ -25,7 +27,8 @@ lane in NVIDIA's current image (build/container.py serve), or put a proxy in fro
 
 The supervisor's own port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The
 key is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. What happens is said on stderr: to a
-terminal in words, elsewhere as one JSON line each."""
+terminal in words, elsewhere as one JSON line each. The server may open as many files, one for each connection, as the
+hard limit allows (ulimit -Hn); when it has none left, it is not ready, says why, and still answers those connected."""
 
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,6 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
             "serve others from NVIDIA's current image (build/container.py serve), or put a proxy in front of the "
             "inference ports"
         )
+    _leave_out_ignored_variables()
     return _serve(arguments, ports)
 
 
@@ -49,6 +53,7 @@ def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
         signal.signal(ending, _stop)
     from slipway.serving.endpoint import endpoint  # not at the top: --help needs no library
     from slipway.serving.key import offered_key
+    from slipway.serving.limits import raise_open_files
     from slipway.serving.status import Status
     from slipway.serving.supervisor import Supervisor
 
@@ -68,6 +73,7 @@ def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
         event=event,
     )
     supervisor.check()
+    raise_open_files()
     with (
         offered_key(ports.status) as key,
         endpoint(ports.status, status=status, reload=supervisor.ask_for_reload, key=key),
@@ -139,6 +145,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--log", type=Path, help="keep the server's log in this file, and the one before in .previous")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout when ready")
     return parser
+
+
+def _leave_out_ignored_variables() -> None:
+    """Start anew without them, in this same process: gRPC has read them by now."""
+    ignored = ignored_variables()
+    if ignored:
+        _say("ignored", f"not passed on to the server, nor followed here: {', '.join(ignored)}")
+        kept = {name: value for name, value in os.environ.items() if name not in ignored}
+        os.execve(sys.executable, sys.orig_argv, kept)
 
 
 if __name__ == "__main__":

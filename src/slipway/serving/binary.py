@@ -30,12 +30,28 @@ class TritonBinary:
         every file there may be deleted at any time, and an empty value keeps nothing.
         """
         inherited = os.environ.get("LD_LIBRARY_PATH", "")
+        left_out = ignored_variables()
         return {
             "SLIPWAY_CACHE": str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slipway"),
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in left_out},
             "LD_LIBRARY_PATH": os.pathsep.join(part for part in (self.library_path, inherited) if part),
-            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH") or os.defpath)),
         }
+
+
+def ignored_variables() -> list[str]:
+    """Variables of this environment that change how the launcher and the server meet each other and their users.
+
+    `GRPC_POLL_STRATEGY=none` ends each process that makes a gRPC call. `AIP_MODE=PREDICTION`, which Vertex AI sets,
+    opens one more port, on every address; `AIP_HTTP_PORT=x` ends tritonserver. `PROMETHEUS_MULTIPROC_DIR` mixes the
+    launcher's counters with those of a web server. What gRPC reads for TLS is left alone: loopback has none.
+    """
+    return sorted(
+        name
+        for name in os.environ
+        if (name.startswith(("GRPC_", "AIP_")) and "_SSL_" not in name)
+        or name.lower() == "prometheus_multiproc_dir"  # it has either spelling
+    )
 
 
 def find_tritonserver(workspace: Path) -> TritonBinary:

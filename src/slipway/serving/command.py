@@ -11,6 +11,7 @@ from slipway.serving.binary import TritonBinary
 from slipway.serving.process import EXIT_TIMEOUT_S
 
 HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
+CONNECTION_AGE_MS = 300_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ def command(
         "http-address": HOST,
         "grpc-address": HOST,
         "metrics-address": HOST,
+        # An idle connection holds a file that a new one needs. Calls under way are finished, and clients connect again
+        # by themselves. For HTTP, tritonserver has nothing like it.
+        "grpc-max-connection-age": str(CONNECTION_AGE_MS),
         "http-port": str(ports.http),
         "grpc-port": str(ports.grpc),
         "metrics-port": str(ports.metrics),

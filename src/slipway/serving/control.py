@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from slipway.contract import MissingDependencyError, ServingError
-from slipway.steps.guard import PLACEHOLDER
+from slipway.serving.probe import CHANNEL, over_grpc, over_http, said
 
 try:
     from tritonclient import grpc
@@ -14,18 +12,14 @@ except ImportError:
     raise MissingDependencyError("tritonclient", extra="serve") from None
 
 PROBE_TIMEOUT_S = 5.0
-_BUSY = ("exceeds maximum queue size", "request timeout expired")
-
-
-class BusyError(ServingError):
-    """The first step's queue was full: refused, and alive."""
 
 
 class Control:
-    """A gRPC connection to one server, with the key of its restricted APIs."""
+    """A gRPC connection to one server, with the key of its restricted APIs; `probe` makes connections of its own."""
 
-    def __init__(self, url: str, key: str) -> None:
-        self._client = grpc.InferenceServerClient(url)
+    def __init__(self, grpc_url: str, http_url: str, key: str) -> None:
+        self._grpc_url, self._http_url = grpc_url, http_url
+        self._client = grpc.InferenceServerClient(grpc_url, channel_args=CHANNEL)
         self._headers = {"triton-grpc-protocol-slipway-admin": key}
 
     def close(self) -> None:
@@ -55,41 +49,32 @@ class Control:
         try:
             statistics = self._client.get_inference_statistics(model, client_timeout=PROBE_TIMEOUT_S)
         except grpc.InferenceServerException as error:
-            raise ServingError(_said(error)) from None
+            raise ServingError(said(error)) from None
         return sum(one.inference_stats.success.count + one.inference_stats.fail.count for one in statistics.model_stats)
 
     def probe(self, ensemble: str, bundles: Mapping[str, str], *, timeout_s: float = PROBE_TIMEOUT_S) -> None:
-        """Send one good image; `bundles` is what outputs begin with, to the bundle id that has to answer.
+        """Send one good image over each protocol, as a user who comes now; `bundles` is what outputs begin with, to the
+        bundle id that has to answer.
 
-        `/v2/health/ready` says ready with a dead stub behind it; an answered image does not.
+        `/v2/health/ready` says ready with a dead stub behind it, and a connection that is old says nothing of new ones.
 
         Raises:
             BusyError: refused for a full queue.
             ServingError: no answer, or not the right one.
         """
-        image = grpc.InferInput("IMAGE", [1, 1], "BYTES")
-        image.set_data_from_numpy(np.array([[PLACEHOLDER]], np.object_))
-        try:
-            answer = self._client.infer(ensemble, [image], client_timeout=timeout_s)
-        except grpc.InferenceServerException as error:
-            said = _said(error)
-            kind = BusyError if any(words in said.lower() for words in _BUSY) else ServingError
-            raise kind(said) from None
-        for prefix, expected in bundles.items():
-            status = int(answer.as_numpy(f"{prefix}STATUS")[0, 0])
-            bundle = answer.as_numpy(f"{prefix}BUNDLE")[0, 0].decode()
-            if status != 0:
-                raise ServingError(f"{prefix}STATUS {status} for a good image")
-            if bundle != expected:
-                raise ServingError(f"{prefix}BUNDLE is {bundle:.12} where {expected:.12} is active")
+        for answer in (
+            over_grpc(self._grpc_url, ensemble, timeout_s=timeout_s),
+            over_http(self._http_url, ensemble, timeout_s=timeout_s),
+        ):
+            for prefix, expected in bundles.items():
+                status, bundle = answer[f"{prefix}STATUS"], answer[f"{prefix}BUNDLE"]
+                if status != 0:
+                    raise ServingError(f"{prefix}STATUS {status} for a good image")
+                if bundle != expected:
+                    raise ServingError(f"{prefix}BUNDLE is {bundle:.12} where {expected:.12} is active")
 
     def _call(self, failure: str, call: Any, model: str, timeout_s: float) -> None:
         try:
             call(model, headers=self._headers, client_timeout=timeout_s)
         except grpc.InferenceServerException as error:
-            raise ServingError(f"{failure}: {_said(error)}") from None
-
-
-def _said(error: Any) -> str:
-    """The server's words, without the stack trace of a step that raised."""
-    return str(error.message()).partition("\n")[0]
+            raise ServingError(f"{failure}: {said(error)}") from None

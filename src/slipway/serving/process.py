@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from slipway.contract import MissingDependencyError, ServingError
+from slipway.serving.limits import Limits
 
 try:
     import psutil
@@ -22,9 +23,11 @@ SHARED_MEMORY = Path("/dev/shm")
 _STUB = "triton_python_backend_stub"
 # The kernel kills the server when whoever started it is gone, even by SIGKILL; the stubs end when they miss it.
 _WITH_PARENT = (
-    "import ctypes, os, signal, sys; "
+    "import ctypes, os, resource, signal, sys; "
     "ctypes.CDLL(None).prctl(1, signal.SIGKILL); "  # PR_SET_PDEATHSIG
-    "os.execve(sys.argv[1], sys.argv[1:], os.environ)"
+    "soft = lambda which, limit: resource.setrlimit(which, (int(limit), resource.getrlimit(which)[1])); "
+    "soft(resource.RLIMIT_NOFILE, sys.argv[1]); soft(resource.RLIMIT_STACK, sys.argv[2]); "
+    "os.execve(sys.argv[3], sys.argv[3:], os.environ)"
 )
 
 
@@ -33,7 +36,9 @@ def shared_memory_prefix() -> str:
     return f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
 
 
-def start(arguments: Sequence[str], *, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def start(
+    arguments: Sequence[str], *, environment: dict[str, str], log: Path, limits: Limits
+) -> subprocess.Popen[bytes]:
     """Start a server whose output is written to `log`; what an earlier one wrote there is moved to `<log>.previous`.
 
     Raises:
@@ -47,7 +52,11 @@ def start(arguments: Sequence[str], *, environment: dict[str, str], log: Path) -
         raise ServingError(f"--log {log}: cannot be written: {error.strerror}") from None
     with output:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WITH_PARENT, *arguments],
+            [
+                *(sys.executable, "-I", "-S", "-c", _WITH_PARENT),
+                *(str(limits.open_files), str(limits.stack_bytes)),
+                *arguments,
+            ],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -88,6 +97,12 @@ def stubs(server: int) -> dict[int, str]:
                 if step is not None:
                     found[child.pid] = step
     return found
+
+
+def open_files(process: int) -> int:
+    with suppress(psutil.NoSuchProcess):
+        return int(psutil.Process(process).num_fds())
+    return 0
 
 
 def remove_shared_memory(prefix: str) -> None:

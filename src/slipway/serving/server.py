@@ -17,12 +17,15 @@ from slipway.serving import process as processes
 from slipway.serving.binary import find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command
 from slipway.serving.contents import Contents
-from slipway.serving.control import BusyError, Control
+from slipway.serving.control import Control
+from slipway.serving.limits import Limits, server_limits
+from slipway.serving.probe import BusyError
 from slipway.serving.workspace import Workspace, private_workspace
 
 DEFAULT_PORTS = Ports()
 LOADERS = 2
 """Steps that are loaded at the same time: their time is the processor's, and more only delay each other."""
+SPARE_FILES = 4
 ANSWER_S = 5.0
 """For the first right answer of an ensemble that is loaded."""
 Say = Callable[[str], None]
@@ -40,6 +43,7 @@ class Server:
     control: Control
     workspace: Workspace
     contents: Contents
+    limits: Limits
     loaded: set[str] = field(default_factory=set)
     """Models that the server has."""
     seconds_to_ready: float = 0.0
@@ -112,6 +116,16 @@ class Server:
         alive = Counter(processes.stubs(self.process.pid).values())
         return [step for step in steps if step in self.loaded and alive[step] < self.contents.models[step].instances]
 
+    def full(self) -> str:
+        """Why nobody new can connect, where the server has no file left for another connection; else an empty text."""
+        used = processes.open_files(self.process.pid)
+        if used < self.limits.open_files - SPARE_FILES:
+            return ""
+        return (
+            f"nobody new can connect: tritonserver has {used} of {self.limits.open_files} files open, one for each "
+            "connection; close connections that idle, or raise the hard limit of open files"
+        )
+
     def end_stubs(self, step: str) -> None:
         """Kill the processes of a step."""
         for pid, name in processes.stubs(self.process.pid).items():
@@ -173,6 +187,7 @@ def running(
                 f"{contents.origin}: a gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT nor "
                 f"NVIDIA's DALI backend; serve it in NVIDIA's image: build/container.py serve {contents.origin} --run"
             )
+        limits = server_limits(instances=sum(contents.models[step].instances for step in contents.needed()))
         workspace.add(contents, contents.steps)
         say(f"tritonserver {binary.path} ({binary.reason})")
         admin_key, shm_prefix = secrets.token_urlsafe(24), processes.shared_memory_prefix()
@@ -189,9 +204,10 @@ def running(
             ),
             environment=binary.environment(),
             log=log,
+            limits=limits,
         )
         undo.callback(processes.stop, process)
-        control = Control(f"{HOST}:{ports.grpc}", admin_key)
+        control = Control(f"{HOST}:{ports.grpc}", f"{HOST}:{ports.http}", admin_key)
         undo.callback(control.close)
         while not control.is_live():
             if process.poll() is not None:
@@ -199,7 +215,7 @@ def running(
             if time.monotonic() > deadline:
                 raise ServingError(f"tritonserver did not answer in time: {first_failure(log)}")
             time.sleep(0.02)
-        yield Server(process, ports, log, admin_key, control, workspace, contents)
+        yield Server(process, ports, log, admin_key, control, workspace, contents, limits)
 
 
 def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> dict[str, str]:

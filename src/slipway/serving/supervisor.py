@@ -13,7 +13,7 @@ from slipway.contract import ServingError, SlipwayError
 from slipway.serving import process as processes
 from slipway.serving.command import Ports, check_ports
 from slipway.serving.contents import Contents
-from slipway.serving.control import BusyError
+from slipway.serving.probe import BusyError
 from slipway.serving.reload import reload
 from slipway.serving.server import Server, load_all, running
 from slipway.serving.status import Status
@@ -31,6 +31,8 @@ started again."""
 STEP_TIMEOUT_S = 30.0
 LONGEST_PAUSE_S = 60.0
 """Between two starts; a server that ran for so long is well again."""
+LONGEST_REST_S = 5.0
+"""Before a server that had answered is started again: a client may have ended it, and others wait for it."""
 
 
 class Supervisor:
@@ -69,22 +71,27 @@ class Supervisor:
             self._event("cleaned", f"{stale} was left by a launcher that was killed")
         with private_workspace() as self._workspace:
             self._contents = self._workspace.take(Contents.open(self._repository))
-            first, in_a_row = True, 0
+            first, short, failed = True, 0, 0
             while True:
                 started = time.monotonic()
                 try:
-                    self._serve_once(first=first)
+                    start_s = self._serve_once()
+                    failed = 0
                 except ServingError as error:
                     if first:
                         raise
                     self._event("start_failed", str(error))
-                first, lived_s = False, time.monotonic() - started
-                # At once, then after 1, 2, 4, … seconds, until one lives for long.
-                in_a_row = 0 if lived_s > LONGEST_PAUSE_S else in_a_row + 1
-                time.sleep(min(2.0 ** (in_a_row - 2), LONGEST_PAUSE_S) if in_a_row > 1 else 0)
+                    start_s, failed = time.monotonic() - started, failed + 1
+                first = False
+                short = 0 if time.monotonic() - started > LONGEST_PAUSE_S else short + 1
+                time.sleep(pause_s(short=short, failed=failed, start_s=start_s))
 
-    def _serve_once(self, *, first: bool) -> None:
-        """From one start of the server to its end."""
+    def _serve_once(self) -> float:
+        """From one start of the server to its end; returns how many seconds it took to be ready.
+
+        Raises:
+            ServingError: it never was.
+        """
         deadline, started = time.monotonic() + self._timeout_s, time.monotonic()
         self._event("starting", f"tritonserver on {self._contents.origin}")
         with ExitStack() as undo:
@@ -93,7 +100,7 @@ class Supervisor:
             )
             undo.callback(self._tell, None)
             problems = load_all(server, deadline=deadline, say=lambda message: self._event("loading", message))
-            if first and len(problems) == len(self._contents.steps):
+            if len(problems) == len(self._contents.steps):
                 raise ServingError(next(iter(problems.values())))
             server.seconds_to_ready = time.monotonic() - started
             for name, problem in problems.items():
@@ -109,10 +116,13 @@ class Supervisor:
                 pid=server.process.pid,
                 classifiers=len(server.lane.classifiers),
                 broken=len(problems),
+                open_files=server.limits.open_files,
+                largest_form_bytes=server.limits.largest_form_bytes,
             )
             why = self._watch(server)
             self._event("restarting", why, last_words=_last_line(server.log))
             processes.kill(server.process)
+            return server.seconds_to_ready
 
     def _tell(self, server: Server | None) -> None:
         """Who answers now; without a server nobody does."""
@@ -145,14 +155,20 @@ class Supervisor:
         started = time.perf_counter()
         try:
             server.control.probe(name, server.contents.bundles(name))
-            problem = ""
+            problem = full = ""
         except BusyError:
-            problem = ""
+            problem = full = ""
         except ServingError as error:
-            problem = str(error)
+            full = server.full()
+            problem = full or str(error)
+        if bool(problem) != bool(self._status.problems().get(name)):
+            said = f"{name} is not ready: {problem}" if problem else f"{name} is ready again"
+            self._event("not_ready" if problem else "ready_again", said, classifier=name)
         self._status.set_one(name, problem, seconds=time.perf_counter() - started)
-        self._failures[name] = self._failures.get(name, 0) + 1 if problem else 0
-        if self._failures[name] % FAILURES or not problem or server.process.poll() is not None:
+        # A full server answers those who are connected: to load a step again would only harm them.
+        owes = bool(problem) and not full
+        self._failures[name] = self._failures.get(name, 0) + 1 if owes else 0
+        if self._failures[name] % FAILURES or not owes or server.process.poll() is not None:
             return True
         served = [one for one in server.lane.classifiers if one in server.loaded]
         if all(self._failures.get(one, 0) >= FAILURES for one in served):
@@ -199,6 +215,19 @@ class Supervisor:
             self._event("reloaded", str(change), seconds=round(time.monotonic() - started, 3))
             answer.put((True, str(change)))
         return True
+
+
+def pause_s(*, short: int, failed: int, start_s: float) -> float:
+    """Seconds until the next start.
+
+    Args:
+        short: how many servers in a row lived for under `LONGEST_PAUSE_S`.
+        failed: how many of them, at the end of the row, never answered. Only these are tried less and less often.
+        start_s: how long the last one took to start. As long a rest keeps the starts to half of the time.
+    """
+    if failed:
+        return min(2.0 ** min(failed - 1, 10), LONGEST_PAUSE_S)
+    return min(start_s, LONGEST_REST_S) if short > 1 else 0.0
 
 
 def _last_line(log: Path) -> str:

@@ -1,0 +1,79 @@
+"""One image through a server as users send it: over a new connection of each protocol."""
+
+import http.client
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from slipway.contract import MissingDependencyError, ServingError
+from slipway.steps.guard import PLACEHOLDER
+
+try:
+    from tritonclient import grpc
+except ImportError:
+    raise MissingDependencyError("tritonclient", extra="serve") from None
+
+CHANNEL = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),  # the server is on this machine, and a proxy elsewhere
+]
+_NEW_CONNECTION = [*CHANNEL, ("grpc.use_local_subchannel_pool", 1)]
+_BUSY = ("exceeds maximum queue size", "request timeout expired")
+Answer = Mapping[str, Any]
+"""The first element of each output, by name."""
+
+
+class BusyError(ServingError):
+    """The first step's queue was full: refused, and alive."""
+
+
+def over_grpc(url: str, ensemble: str, *, timeout_s: float) -> Answer:
+    """Raises BusyError, ServingError."""
+    image = grpc.InferInput("IMAGE", [1, 1], "BYTES")
+    image.set_data_from_numpy(np.array([[PLACEHOLDER]], np.object_))
+    with grpc.InferenceServerClient(url, channel_args=_NEW_CONNECTION) as client:
+        try:
+            answer = client.infer(ensemble, [image], client_timeout=timeout_s)
+        except grpc.InferenceServerException as error:
+            raise _refusal(said(error), "gRPC") from None
+        names = [output.name for output in answer.get_response().outputs]
+        values = {name: answer.as_numpy(name)[0, 0] for name in names}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def over_http(url: str, ensemble: str, *, timeout_s: float) -> Answer:
+    """Raises BusyError, ServingError."""
+    element = struct.pack("<I", len(PLACEHOLDER)) + PLACEHOLDER
+    image = {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(element)}}
+    described = json.dumps({"inputs": [image]}).encode()
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Inference-Header-Content-Length": str(len(described)),
+        "Connection": "close",
+    }
+    connection = http.client.HTTPConnection(url, timeout=timeout_s)
+    try:
+        connection.request("POST", f"/v2/models/{ensemble}/infer", described + element, headers)
+        response = connection.getresponse()
+        content = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ServingError(f"HTTP: no answer over a new connection: {error or type(error).__name__}") from None
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise _refusal(str(content.get("error")), "HTTP")
+    return {output["name"]: output["data"][0] for output in content["outputs"]}
+
+
+def said(error: Any) -> str:
+    """The server's words, without the stack trace of a step that raised."""
+    return str(error.message()).partition("\n")[0]
+
+
+def _refusal(words: str, protocol: str) -> ServingError:
+    kind = BusyError if any(busy in words.lower() for busy in _BUSY) else ServingError
+    return kind(f"{protocol}: {words}")
