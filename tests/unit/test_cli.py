@@ -67,7 +67,7 @@ def test_what_ends_a_script_lets_it_remove_its_temporary_folders(
     assert not list((tmp_path / "tmp").iterdir())
 
 
-def test_a_second_signal_does_not_cut_the_cleaning_up_short(start: Start, tmp_path: Path) -> None:
+def test_a_second_signal_does_not_cut_the_cleaning_up_short(start: Start) -> None:
     process = start("""
         try:
             print("ready", flush=True)
@@ -162,7 +162,7 @@ def test_a_file_that_is_opened_is_never_standard_output(start: Start, tmp_path: 
 def test_a_pipe_that_somebody_made_non_blocking_loses_nothing(start: Start) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    process = start("print('x' * 300_000)", stdout=writer)
+    start("print('x' * 300_000)", stdout=writer)
     os.close(writer)
     time.sleep(0.3)  # by now it is full
     with os.fdopen(reader) as file:
@@ -175,9 +175,7 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(start: Start) -> None:
 
 
 @pytest.mark.parametrize("home", [None, "/nonexistent", "relative", "/dev/null"])
-def test_without_a_home_there_is_one_in_the_temporary_folder_and_it_is_said(
-    start: Start, tmp_path: Path, home: str | None
-) -> None:
+def test_without_a_home_there_is_one_in_the_temporary_folder_and_it_is_said(tmp_path: Path, home: str | None) -> None:
     """`env -u HOME`: a user id without an entry in the password database has none then."""
     body = f"""
         import getpass, os
@@ -191,7 +189,7 @@ def test_without_a_home_there_is_one_in_the_temporary_folder_and_it_is_said(
     without += "" if home is None else f"os.environ['HOME'] = {home!r}\n"
     code = without + SCRIPT.format(body=textwrap.indent(textwrap.dedent(body), "    "))
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    (tmp_path / "tmp").mkdir(exist_ok=True)
+    (tmp_path / "tmp").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=20, check=False
     )

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from slipway.contract import ServingError
+from slipway.contract.home import user_folder
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TritonBinary:
         """
         inherited = os.environ.get("LD_LIBRARY_PATH", "")
         return {
-            "SLIPWAY_CACHE": str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slipway"),
+            "SLIPWAY_CACHE": str(user_folder("XDG_CACHE_HOME", ".cache") / "slipway"),
             **os.environ,
             "LD_LIBRARY_PATH": os.pathsep.join(part for part in (self.library_path, inherited) if part),
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),

@@ -28,6 +28,10 @@ _WITH_PARENT = (
 )
 
 
+class LogError(ServingError):
+    """The server's log cannot be written."""
+
+
 def shared_memory_prefix() -> str:
     """Of this process, and no other's: `slipway_<pid>_<random>_`."""
     return f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
@@ -37,14 +41,17 @@ def start(arguments: Sequence[str], *, environment: dict[str, str], log: Path) -
     """Start a server whose output is written to `log`; what an earlier one wrote there is moved to `<log>.previous`.
 
     Raises:
-        ServingError: the log cannot be written.
+        LogError: the log cannot be written.
+        ServingError: the log is not a file.
     """
+    if log.exists() and not (log.is_file() or log.samefile(os.devnull)):
+        raise ServingError(f"--log {log}: not a file; who reads a pipe or a terminal and stops would stop the server")
     try:
-        if log.exists():
+        if log.is_file() and not log.is_symlink():
             log.replace(log.with_name(log.name + ".previous"))
-        output = log.open("wb")
+        output = log.open("ab")
     except OSError as error:
-        raise ServingError(f"--log {log}: cannot be written: {error.strerror}") from None
+        raise LogError(f"--log {log}: cannot be written: {error.strerror}") from None
     with output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _WITH_PARENT, *arguments],

@@ -14,8 +14,9 @@ from slipway.serving import process as processes
 from slipway.serving.command import Ports, check_ports
 from slipway.serving.contents import Contents
 from slipway.serving.control import BusyError
+from slipway.serving.process import LogError
 from slipway.serving.reload import reload
-from slipway.serving.server import Server, load_all, running
+from slipway.serving.server import Server, load_all, log_lines, running
 from slipway.serving.status import Status
 from slipway.serving.workspace import private_workspace
 
@@ -68,13 +69,15 @@ class Supervisor:
         for stale in processes.remove_stale():
             self._event("cleaned", f"{stale} was left by a launcher that was killed")
         with private_workspace() as self._workspace:
+            if self._workspace.note:
+                self._event("environment", self._workspace.note)
             self._contents = self._workspace.take(Contents.open(self._repository))
             first, in_a_row = True, 0
             while True:
                 started = time.monotonic()
                 try:
                     self._serve_once(first=first)
-                except ServingError as error:
+                except (ServingError, OSError) as error:  # such as a full disk
                     if first:
                         raise
                     self._event("start_failed", str(error))
@@ -88,9 +91,14 @@ class Supervisor:
         deadline, started = time.monotonic() + self._timeout_s, time.monotonic()
         self._event("starting", f"tritonserver on {self._contents.origin}")
         with ExitStack() as undo:
-            server = undo.enter_context(
-                running(self._contents, self._workspace, ports=self._ports, log=self._log, deadline=deadline)
-            )
+            options: dict[str, Any] = {"ports": self._ports, "deadline": deadline}
+            try:
+                server = undo.enter_context(running(self._contents, self._workspace, log=self._log, **options))
+            except LogError as error:
+                if first:
+                    raise
+                self._event("log_lost", f"{error}; the server is started without it")
+                server = undo.enter_context(running(self._contents, self._workspace, log=None, **options))
             undo.callback(self._tell, None)
             problems = load_all(server, deadline=deadline, say=lambda message: self._event("loading", message))
             if first and len(problems) == len(self._contents.steps):
@@ -111,7 +119,7 @@ class Supervisor:
                 broken=len(problems),
             )
             why = self._watch(server)
-            self._event("restarting", why, last_words=_last_line(server.log))
+            self._event("restarting", why, last_words="".join(log_lines(server.log)[-1:]))
             processes.kill(server.process)
 
     def _tell(self, server: Server | None) -> None:
@@ -199,11 +207,6 @@ class Supervisor:
             self._event("reloaded", str(change), seconds=round(time.monotonic() - started, 3))
             answer.put((True, str(change)))
         return True
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line), "")
 
 
 class _Watched:

@@ -3,6 +3,7 @@
 import compileall
 import os
 import py_compile
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -10,13 +11,20 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from slipway.contract import ServingError
 from slipway.serving.contents import Contents
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./+,@=-]+")
+"""The server starts a step by a line of shell in which nothing is quoted."""
+_OTHERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class Workspace:
     """Copies of models below `root`, added and taken away whole."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, note: str = "") -> None:
+        self.note = note
+        """Why it lies elsewhere than it should; empty where it does not."""
         self.root, self.models, self._staging = root, root / "repository", root / "staging"
         self._versions = (root / f"ensembles{number}" for number in count())
         self.models.mkdir()
@@ -61,6 +69,24 @@ class Workspace:
 
 @contextmanager
 def private_workspace() -> Iterator[Workspace]:
-    """In a temporary folder, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="slipway-serving-", ignore_cleanup_errors=True) as root:
-        yield Workspace(Path(root))
+    """In a temporary folder, which is removed at the end.
+
+    Raises:
+        ServingError: there is no such folder that the server could load steps from.
+    """
+    wanted = os.environ.get("TMPDIR") or tempfile.gettempdir()
+    parent = next((folder for folder in (wanted, *_OTHERS) if not _problem(folder)), None)
+    if parent is None:
+        raise ServingError(f"TMPDIR={wanted} {_problem(wanted)}, nor can {', '.join(_OTHERS)} be used; set TMPDIR")
+    note = "" if parent == wanted else f"TMPDIR={wanted} {_problem(wanted)}: {parent} is used"
+    with tempfile.TemporaryDirectory(prefix="slipway-serving-", dir=parent, ignore_cleanup_errors=True) as root:
+        yield Workspace(Path(root), note=note)
+
+
+def _problem(folder: str) -> str:
+    """Why the server could not load its steps from a folder below `folder`; empty where it could."""
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
+        return "is not a folder that can be written"
+    if not _PLAIN.fullmatch(folder):
+        return "has other characters than letters, digits and _./+,@=-, so that the server would load no step from it"
+    return ""

@@ -1,0 +1,55 @@
+"""Lines to a descriptor whose reader may stop or go away: nobody who says something waits for it."""
+
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+_WAITING = 1000
+"""Lines that may wait for a reader; more are lost."""
+_LAST_WORDS_S = 1.0
+
+
+class Messages:
+    """A thread that writes lines in order. Those that nobody takes are lost and counted.
+
+    Args:
+        lost: told how many, before the next line that is written; returns a line that says so.
+    """
+
+    def __init__(self, descriptor: int, *, lost: Callable[[int], str] = lambda _: "") -> None:
+        self._descriptor, self._report = descriptor, lost
+        self.lost = 0
+        """Lines that could not be written."""
+        self._reported = 0
+        self._lines: SimpleQueue[str | None] = SimpleQueue()  # a signal's handler may put into this kind at any moment
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def say(self, line: str) -> None:
+        """Returns at once."""
+        if self._lines.qsize() < _WAITING:
+            self._lines.put(line)
+        else:
+            self.lost += 1
+
+    def close(self) -> None:
+        """Write what waits, if somebody takes it soon."""
+        self._lines.put(None)
+        self._thread.join(_LAST_WORDS_S)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            missing = self.lost - self._reported
+            said = "".join(f"{one}\n" for one in (self._report(missing) if missing else "", line) if one)
+            try:
+                _write_all(self._descriptor, said.encode(errors="backslashreplace"))
+                self._reported += missing
+            except OSError:
+                self.lost += 1
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """To the descriptor itself: a thread that hangs in a stream of Python's could not be left behind at the end."""
+    while data:
+        data = data[os.write(descriptor, data) :]

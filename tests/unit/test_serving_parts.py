@@ -1,0 +1,85 @@
+"""Small parts of the launcher, without a server: its messages, and the folder that the server runs on."""
+
+import os
+import select
+import time
+from pathlib import Path
+
+import pytest
+
+from slipway.contract import ServingError
+from slipway.serving import workspace
+from slipway.serving.messages import Messages
+from slipway.serving.workspace import private_workspace
+
+
+def test_messages_for_a_reader_that_stopped_are_counted_and_that_is_said_when_it_reads_again() -> None:
+    reader, writer = os.pipe()
+    messages = Messages(writer, lost=lambda lines: f"{lines} were lost")
+    started = time.monotonic()
+    for number in range(5000):
+        messages.say(f"{number} {'x' * 1000}")
+    assert time.monotonic() - started < 5
+    lost = messages.lost
+    assert lost > 3000
+    messages.close()  # gives up after a second
+    read = b""
+    while select.select([reader], [], [], 0.5)[0]:
+        read += os.read(reader, 2**16)
+    lines = [line.split(b" x")[0].decode() for line in read.splitlines()]
+    assert f"{lost} were lost" in lines
+    assert lines[0] == "0"
+    assert len(lines) == 5000 - lost + 1
+    os.close(reader)
+    os.close(writer)
+
+
+def test_messages_go_on_where_writing_failed() -> None:
+    reader, writer = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    place = os.dup(full)
+    messages = Messages(place, lost=lambda lines: f"{lines} were lost")
+    for _ in range(3):
+        messages.say("nobody hears")
+    deadline = time.monotonic() + 10
+    while messages.lost < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.dup2(writer, place)
+    messages.say("again")
+    messages.close()
+    for descriptor in (writer, place, full):
+        os.close(descriptor)
+    with os.fdopen(reader) as file:
+        assert file.read() == "3 were lost\nagain\n"
+
+
+@pytest.mark.parametrize("name", ["with space", "quote'", 'quote"', "$HOME", "é", "line\nbreak", "a;b", "a:b", "~"])
+def test_the_server_runs_on_no_folder_that_its_shell_would_misread(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+    monkeypatch.setattr(workspace, "_OTHERS", ("/nowhere", str(tmp_path / "other")))
+    with private_workspace() as folder:
+        assert folder.root.parent == tmp_path / "other"
+        assert folder.note.startswith(f"TMPDIR={tmp_path / name} has other characters than letters")
+    assert not list((tmp_path / "other").iterdir())
+    monkeypatch.setattr(workspace, "_OTHERS", ("/nowhere",))
+    with (
+        pytest.raises(ServingError, match=r"has other characters .* nor can /nowhere be used; set TMPDIR"),
+        private_workspace(),
+    ):
+        pass
+
+
+def test_a_temporary_folder_that_is_missing_is_replaced_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workspace, "_OTHERS", (str(tmp_path),))
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with private_workspace() as folder:
+        assert folder.note == f"TMPDIR=/nowhere is not a folder that can be written: {tmp_path} is used"
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with private_workspace() as folder:
+        assert folder.note == ""
