@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_a_reader_that_stops_holds_nothing_up(reader: Callable[..., Any]) -> Non
     process, pipe, ports = reader()
     wait_until(lambda: get(ports, "/ready"))
     filler = os.open(f"/proc/{os.getpid()}/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK)
-    with pytest.raises(BlockingIOError):
+    with suppress(BlockingIOError):
         while True:
             os.write(filler, b"\n" * 4096)
     os.close(filler)

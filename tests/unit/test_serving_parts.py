@@ -2,13 +2,14 @@
 
 import os
 import select
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from slipway.contract import ServingError
-from slipway.serving import workspace
+from slipway.serving import binary, workspace
 from slipway.serving.messages import Messages
 from slipway.serving.workspace import private_workspace
 
@@ -19,6 +20,7 @@ def test_messages_for_a_reader_that_stopped_are_counted_and_that_is_said_when_it
     started = time.monotonic()
     for number in range(5000):
         messages.say(f"{number} {'x' * 1000}")
+        time.sleep(0.01 if number == 0 else 0)
     assert time.monotonic() - started < 5
     lost = messages.lost
     assert lost > 3000
@@ -83,3 +85,29 @@ def test_a_temporary_folder_that_is_missing_is_replaced_and_that_is_said(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with private_workspace() as folder:
         assert folder.note == ""
+
+
+def test_a_stub_that_another_user_installed_is_copied_and_can_be_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wheel has it without permission to run; Triton would try to change that, and only its owner can."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = tmp_path / "wheel/python_backend_stubs" / version / "triton_python_backend_stub"
+    (tmp_path / "wheel/backends/python").mkdir(parents=True)
+    stub.parent.mkdir(parents=True)
+    stub.write_bytes(b"stub")
+    stub.chmod(0o644)
+    linked = binary._prepare_backends(tmp_path / "wheel", tmp_path / "own") / "python" / stub.name
+    assert linked.is_symlink()
+    assert stub.stat().st_mode & 0o777 == 0o755
+
+    def refuse(path: Path, _: int) -> None:
+        if path == stub:
+            raise PermissionError
+
+    stub.chmod(0o100)
+    monkeypatch.setattr(os, "access", lambda path, _: path != stub)
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: refuse(path, mode) or os.chmod(path, mode))
+    copied = binary._prepare_backends(tmp_path / "wheel", tmp_path / "other") / "python" / stub.name
+    assert not copied.is_symlink()
+    assert (copied.read_bytes(), copied.stat().st_mode & 0o777) == (b"stub", 0o755)

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -82,4 +83,22 @@ def _prepare_backends(wheel: Path, workspace: Path) -> Path:
     for source in (*(wheel / "backends" / "python").iterdir(), stub):
         if source.is_file():
             (backend / source.name).symlink_to(source)
+    _make_executable(stub, backend / stub.name)
     return backend.parent
+
+
+def _make_executable(stub: Path, link: Path) -> None:
+    """The wheel's stub is not, and Triton would make it so for its owner alone; a user who is another gets a copy."""
+    if stub.stat().st_mode & 0o555 != 0o555:
+        with suppress(OSError):
+            stub.chmod(0o755)
+    if os.access(stub, os.X_OK):
+        return
+    link.unlink()
+    try:
+        shutil.copyfile(stub, link)
+    except OSError as error:
+        raise ServingError(
+            f"{stub}: cannot be run or copied by this user: {error.strerror}; its owner mends it: chmod a+rx {stub}"
+        ) from None
+    link.chmod(0o755)

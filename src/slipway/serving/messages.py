@@ -41,15 +41,16 @@ class Messages:
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
             missing = self.lost - self._reported
-            said = "".join(f"{one}\n" for one in (self._report(missing) if missing else "", line) if one)
             try:
-                _write_all(self._descriptor, said.encode(errors="backslashreplace"))
+                if missing and (said := self._report(missing)):
+                    self._write_line(said)
                 self._reported += missing
+                self._write_line(line)
             except OSError:
                 self.lost += 1
 
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """To the descriptor itself: a thread that hangs in a stream of Python's could not be left behind at the end."""
-    while data:
-        data = data[os.write(descriptor, data) :]
+    def _write_line(self, line: str) -> None:
+        """To the descriptor itself: a thread that hangs in a stream of Python's could not be left behind at the end."""
+        data = f"{line}\n".encode(errors="backslashreplace")
+        while data:
+            data = data[os.write(self._descriptor, data) :]
