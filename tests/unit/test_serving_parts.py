@@ -2,6 +2,7 @@
 
 import os
 import select
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import ServingError
-from slipway.serving import binary, workspace
+from slipway.serving import binary, hidden, workspace
+from slipway.serving import process as processes
 from slipway.serving.messages import Messages
 from slipway.serving.workspace import private_workspace
 
@@ -111,3 +113,54 @@ def test_a_stub_that_another_user_installed_is_copied_and_can_be_run(
     copied = binary._prepare_backends(tmp_path / "wheel", tmp_path / "other") / "python" / stub.name
     assert not copied.is_symlink()
     assert (copied.read_bytes(), copied.stat().st_mode & 0o777) == (b"stub", 0o755)
+
+
+SAYS = "import sys, time; print(sys.argv[1:], flush=True); time.sleep(60)"
+
+
+def told(process: subprocess.Popen[bytes], log: Path) -> tuple[str, list[str]]:
+    """What a program that says its arguments was given, and what the process list shows."""
+    deadline = time.monotonic() + 30
+    while not log.read_text().endswith("]\n") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    shown = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
+    processes.kill(process)
+    return log.read_text(), shown[-4:-1]
+
+
+def test_an_argument_with_a_secret_reaches_the_program_and_not_the_process_list(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", SAYS, "--first=s3cret:x", "plain", "--second=é s3cret"]
+    log = tmp_path / "log"
+    process = processes.start(arguments, environment=dict(os.environ), log=log, secret="s3cret")
+    assert not hidden.is_shown(process.pid, "s3cret")
+    given, shown = told(process, log)
+    assert given == "['--first=s3cret:x', 'plain', '--second=é s3cret']\n"
+    assert shown == ["--first=hidden:x", "plain", "--second=é hidden"]
+    assert not hidden.is_shown(process.pid, "s3cret"), "it has ended"
+
+
+@pytest.mark.parametrize("refused", ["tracing", "memory"])
+def test_where_nothing_may_be_traced_the_program_is_started_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    if refused == "tracing":
+        monkeypatch.setattr(hidden, "_PROGRAM", hidden._PROGRAM.replace("libc.ptrace(0, 0, 0, 0)", "-1"))
+    else:
+        monkeypatch.setattr(hidden, "_read_word", refuse)
+    arguments, log = [sys.executable, "-c", SAYS, "--first=s3cret"], tmp_path / "log"
+    process = processes.start(arguments, environment=dict(os.environ), log=log, secret="s3cret")
+    while "[" not in log.read_text():
+        time.sleep(0.01)
+    assert hidden.is_shown(process.pid, "s3cret")
+    assert told(process, log)[0] == "['--first=s3cret']\n"
+
+
+def test_a_program_that_is_not_there_ends_and_holds_nothing_up(tmp_path: Path) -> None:
+    process = processes.start(
+        ["/nowhere/tritonserver", "--key=s3cret"], environment={}, log=tmp_path / "log", secret="s3cret"
+    )
+    assert process.wait(timeout=30) != 0
+    assert "/nowhere/tritonserver" in (tmp_path / "log").read_text()

@@ -5,12 +5,13 @@ import re
 import secrets
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from slipway.contract import MissingDependencyError, ServingError
+from slipway.serving import hidden
 
 try:
     import psutil
@@ -20,12 +21,6 @@ except ImportError:
 EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use it up
 SHARED_MEMORY = Path("/dev/shm")
 _STUB = "triton_python_backend_stub"
-# The kernel kills the server when whoever started it is gone, even by SIGKILL; the stubs end when they miss it.
-_WITH_PARENT = (
-    "import ctypes, os, signal, sys; "
-    "ctypes.CDLL(None).prctl(1, signal.SIGKILL); "  # PR_SET_PDEATHSIG
-    "os.execve(sys.argv[1], sys.argv[1:], os.environ)"
-)
 
 
 class LogError(ServingError):
@@ -37,8 +32,10 @@ def shared_memory_prefix() -> str:
     return f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
 
 
-def start(arguments: Sequence[str], *, environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def start(arguments: Sequence[str], *, environment: dict[str, str], log: Path, secret: str) -> subprocess.Popen[bytes]:
     """Start a server whose output is written to `log`; what an earlier one wrote there is moved to `<log>.previous`.
+
+    Arguments with `secret` in them are not shown in the process list, where the system allows that.
 
     Raises:
         LogError: the log cannot be written.
@@ -53,14 +50,37 @@ def start(arguments: Sequence[str], *, environment: dict[str, str], log: Path) -
     except OSError as error:
         raise LogError(f"--log {log}: cannot be written: {error.strerror}") from None
     with output:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _WITH_PARENT, *arguments],
-            env=environment,
+        try:
+            return _run(arguments, environment, output, secret=secret)
+        except OSError:  # a sandbox that allows to be traced and no more
+            return _run(arguments, environment, output, secret=None)
+
+
+def _run(
+    arguments: Sequence[str], environment: dict[str, str], output: BinaryIO, *, secret: str | None
+) -> subprocess.Popen[bytes]:
+    ours, theirs = os.pipe()
+    command, variables = hidden.command(arguments, theirs, secret=secret)
+    try:
+        process = subprocess.Popen(
+            command,
+            env={**environment, **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            pass_fds=[theirs],
             start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended whole
         )
+    finally:
+        os.close(theirs)
+    try:
+        hidden.hand_over(process.pid, ours, variables)
+    except BaseException:
+        kill(process)
+        raise
+    finally:
+        os.close(ours)
+    return process
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

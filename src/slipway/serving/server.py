@@ -193,6 +193,7 @@ def running(
             ),
             environment=binary.environment(),
             log=log,
+            secret=admin_key,
         )
         undo.callback(processes.stop, process)
         control = Control(f"{HOST}:{ports.grpc}", admin_key)

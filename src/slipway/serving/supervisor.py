@@ -14,6 +14,7 @@ from slipway.serving import process as processes
 from slipway.serving.command import Ports, check_ports
 from slipway.serving.contents import Contents
 from slipway.serving.control import BusyError
+from slipway.serving.hidden import is_shown
 from slipway.serving.process import LogError
 from slipway.serving.reload import reload
 from slipway.serving.server import Server, load_all, log_lines, running
@@ -100,6 +101,8 @@ class Supervisor:
                 self._event("log_lost", f"{error}; the server is started without it")
                 server = undo.enter_context(running(self._contents, self._workspace, log=None, **options))
             undo.callback(self._tell, None)
+            if is_shown(server.process.pid, server.admin_key):
+                self._event("key_shown", "ptrace is not allowed here: tritonserver's admin key is in the process list")
             problems = load_all(server, deadline=deadline, say=lambda message: self._event("loading", message))
             if first and len(problems) == len(self._contents.steps):
                 raise ServingError(next(iter(problems.values())))
