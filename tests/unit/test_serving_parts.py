@@ -1,7 +1,9 @@
 """Small parts of the launcher, without a server: its messages, and the folder that the server runs on."""
 
+import errno
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +14,11 @@ import pytest
 from slipway.contract import ServingError
 from slipway.serving import binary, hidden, workspace
 from slipway.serving import process as processes
+from slipway.serving.contents import Contents
 from slipway.serving.messages import Messages
 from slipway.serving.workspace import private_workspace
+
+EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 
 
 def test_messages_for_a_reader_that_stopped_are_counted_and_that_is_said_when_it_reads_again() -> None:
@@ -164,3 +169,20 @@ def test_a_program_that_is_not_there_ends_and_holds_nothing_up(tmp_path: Path) -
     )
     assert process.wait(timeout=30) != 0
     assert "/nowhere/tritonserver" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_below_the_servers_folder_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    contents = Contents.open(EXAMPLE)
+    with private_workspace() as folder:
+        monkeypatch.setattr(shutil, "copyfile", fail)
+        full = f"{folder.root}: No space left on device; make room"
+        with pytest.raises(ServingError if number == errno.ENOSPC else OSError) as caught:
+            folder.add(contents, contents.needed())
+    assert str(caught.value).startswith(full) == (number == errno.ENOSPC)

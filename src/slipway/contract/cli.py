@@ -40,7 +40,7 @@ def run(
     """
     output = keep_going()
     arguments = parser.parse_args()
-    with _as_ctrl_c() as received:
+    with as_ctrl_c() as received:
         try:
             if said := ensure_home():
                 notice(said)
@@ -61,7 +61,7 @@ def run(
 
 
 @contextmanager
-def _as_ctrl_c() -> Iterator[list[int]]:
+def as_ctrl_c() -> Iterator[list[int]]:
     """Raise KeyboardInterrupt for the first SIGTERM or SIGHUP, and yield where its number will be.
 
     One that is ignored (nohup) stays so. Forked children get the default back: whoever ends them means them alone.

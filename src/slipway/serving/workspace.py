@@ -1,6 +1,7 @@
 """The folder that a server runs on: what happens to the repository afterwards does not reach a running server."""
 
 import compileall
+import errno
 import os
 import py_compile
 import re
@@ -34,9 +35,10 @@ class Workspace:
         """What is needed of `checked`, whatever becomes of the repository: its ensembles, and steps that are not here.
 
         Raises:
-            ServingError: another repository took its place meanwhile; of its steps none is left here.
+            ServingError: the disk is full, or another repository took its place meanwhile; of its steps none is left.
         """
-        contents = checked.with_own_ensembles(next(self._versions))
+        with _room(self.root):
+            contents = checked.with_own_ensembles(next(self._versions))
         new = [step for step in contents.needed() if not (self.models / step).exists()]
         self.add(contents, new)
         try:
@@ -56,7 +58,8 @@ class Workspace:
         """
         for name in names:
             new = self._staging / name
-            shutil.copytree(contents.models[name].folder, new, copy_function=shutil.copyfile)
+            with _room(self.root):
+                shutil.copytree(contents.models[name].folder, new, copy_function=shutil.copyfile)
             compileall.compile_dir(new, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
             os.utime(new)
             self.remove([name])
@@ -65,6 +68,18 @@ class Workspace:
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
             shutil.rmtree(self.models / name, ignore_errors=True)
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Raises ServingError where the disk of `folder` is full."""
+    try:
+        yield
+    except OSError as error:  # copytree's own has one for each file in its text
+        full = os.strerror(errno.ENOSPC)
+        if full not in str(error):
+            raise
+        raise ServingError(f"{folder}: {full}; make room for the steps, or set TMPDIR to a folder with more") from None
 
 
 @contextmanager
