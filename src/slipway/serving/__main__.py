@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
     messages = Messages(
-        sys.stderr.fileno(), lost=lambda lines: _line("lost", f"{lines} messages were lost", lines=lines)
+        sys.stderr.fileno(), lost=lambda lines: _line("messages_lost", f"{lines} messages were lost", lines=lines)
     )
 
     def stop(*_: object) -> None:
