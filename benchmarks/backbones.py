@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import SlipwayError
-from slipway.contract.cli import run
+from slipway.contract.cli import child, run
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/backbones.json", ROOT / "docs/backbones.md"
@@ -132,10 +132,11 @@ def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
 def script(name: str, *arguments: str | Path) -> None:
     """Raises SlipwayError with the script's last words where it ends with another code than 0."""
     command = [sys.executable, str(ROOT / name), *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        words = done.stderr.strip().splitlines()
-        raise SlipwayError(words[-1] if words else f"{name} ended with {done.returncode}")
+    with child(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        _, said = process.communicate()
+    if process.returncode != 0:
+        words = said.strip().splitlines()
+        raise SlipwayError(words[-1] if words else f"{name} ended with {process.returncode}")
 
 
 def machine() -> dict[str, Any]:

@@ -4,14 +4,13 @@
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from slipway.contract import SlipwayError
-from slipway.contract.cli import run
+from slipway.contract.cli import child, run
 from slipway.serving import Ports, serve
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +67,8 @@ def step(title: str, *command: object, allowed: tuple[int, ...] = (0,)) -> None:
     words = list(map(str, command))
     print(f"\n── {title}: {shlex.join(words)}", flush=True)
     started = time.monotonic()
-    code = subprocess.run([sys.executable, *words], check=False).returncode
+    with child([sys.executable, *words]) as process:
+        code = process.wait()
     if code not in allowed:
         raise SlipwayError(f"{title} ended with exit code {code}; its own message is above")
     print(f"  took {time.monotonic() - started:.0f} s", flush=True)

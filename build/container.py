@@ -21,7 +21,7 @@ from slipway.contract import (
     SlipwayError,
     SpecError,
 )
-from slipway.contract.cli import run
+from slipway.contract.cli import child, run
 
 EPILOG = """example:
   build/container.py compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines --run
@@ -146,7 +146,8 @@ def execute(command: list[str], *, failure: type[SlipwayError]) -> None:
             f"docker is installed and its daemon cannot be reached: {problem}; start it (systemctl start "
             "docker), or run the command above on a machine where it runs"
         )
-    code = subprocess.run(command, check=False).returncode
+    with child(command) as container:
+        code = container.wait()
     if code != 0:
         raise failure(f"the container ended with exit code {code}; its own message is above")
 

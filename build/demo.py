@@ -6,14 +6,13 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from slipway.contract import SlipwayError
-from slipway.contract.cli import run
+from slipway.contract.cli import child, run
 from slipway.serving import Ports, serve
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +67,8 @@ def step(title: str, command: str, *, allowed: tuple[int, ...] = (0,)) -> None:
     """
     headline(f"{title}: {command}")
     started = time.monotonic()
-    code = subprocess.run([sys.executable, *command.split()], check=False).returncode
+    with child([sys.executable, *command.split()]) as process:
+        code = process.wait()
     if code not in allowed:
         raise SlipwayError(f"{title} ended with exit code {code}; its own message is above")
     print(f"  took {time.monotonic() - started:.0f} s")

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from tqdm import tqdm
 
 from slipway.client import Client, ClientError, Options, Result, find_images
 from slipway.contract import SlipwayError, SpecError
+from slipway.contract.cli import as_ctrl_c
+from slipway.contract.streams import keep_going
 
 FIELDS = ("file", "status", "status_name", "label", "score", "class_id", "candidates", "bundle", "model", "error")
 HEADER = ",".join(FIELDS).encode()
@@ -39,8 +42,8 @@ With --json the last line is {"summary": {"images", "answered", "not_answered", 
 "model", "csv"}}: "kept" were answered by an earlier run, "images_per_s" counts this run alone.
 
 exit status: 0 all images answered; 1 some were not; 2 wrong usage; 3 the server cannot be reached or used;
-130 interrupted.
-After 3 and 130 the same command goes on from there.
+130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+After 3 and an interruption the same command goes on from there.
 """
 
 Kept = Mapping[str, bool]
@@ -48,7 +51,13 @@ Kept = Mapping[str, bool]
 
 
 def main() -> int:
+    keep_going()
     args = parse_arguments()
+    with as_ctrl_c() as received:
+        return answer(args, received)
+
+
+def answer(args: argparse.Namespace, received: list[int]) -> int:
     try:
         return run(args)
     except ClientError as error:
@@ -62,7 +71,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return 128 + next(iter(received), signal.SIGINT)
 
 
 def parse_arguments() -> argparse.Namespace:

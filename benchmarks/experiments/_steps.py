@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle
+from slipway.contract.cli import child
 from slipway.contract.dataset import Dataset
 
 ROOT = Path(__file__).parents[2]
@@ -25,11 +26,11 @@ def run_step(script: str, *arguments: Path | str, cwd: Path) -> dict[str, float]
     started = time.monotonic()
     with log.open("wb") as file:
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        process = subprocess.Popen(command, cwd=cwd, stdout=file, stderr=subprocess.STDOUT)
         peak_mib = 0.0
-        while process.poll() is None:
-            peak_mib = max(peak_mib, _largest_mib(process.pid))
-            time.sleep(0.1)
+        with child(command, cwd=cwd, stdout=file, stderr=subprocess.STDOUT) as process:
+            while process.poll() is None:
+                peak_mib = max(peak_mib, _largest_mib(process.pid))
+                time.sleep(0.1)
     if process.returncode:
         raise RuntimeError(f"{script} ended with {process.returncode}:\n{log.read_text(errors='replace')[-3000:]}")
     return {"seconds": round(time.monotonic() - started, 1), "peak_mib": round(peak_mib)}

@@ -95,7 +95,8 @@ def test_a_run_that_is_killed_or_interrupted_is_continued_without_a_loss_or_a_re
 ) -> None:
     images(tmp_path / "images", IMAGES)
     answers = tmp_path / "answers.csv"
-    for ending, least_bytes, code in ((signal.SIGKILL, 20_000, -9), (signal.SIGINT, 150_000, 130)):
+    endings = ((signal.SIGKILL, 20_000, -9), (signal.SIGTERM, 80_000, 143), (signal.SIGINT, 150_000, 130))
+    for ending, least_bytes, code in endings:
         with subprocess.Popen(command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             while not answers.exists() or answers.stat().st_size < least_bytes:
                 assert process.poll() is None

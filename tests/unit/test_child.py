@@ -61,3 +61,15 @@ def test_ctrl_c_ends_the_work_at_once() -> None:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 20
     assert multiprocessing.active_children() == []
+
+
+def handler() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_ctrl_c_that_is_ignored_stays_so_in_the_process() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_in_child(handler, what="signal")
+    finally:
+        signal.signal(signal.SIGINT, before)

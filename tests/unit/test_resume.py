@@ -80,6 +80,36 @@ def unfinished(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     return tmp_path / "run"
 
 
+@pytest.mark.parametrize(
+    ("ending", "ignored", "code"),
+    [("SIGTERM", "", 143), pytest.param("SIGHUP", "SIGTERM", 129, marks=pytest.mark.nightly)],
+)
+def test_sigterm_and_sighup_end_a_run_as_ctrl_c_does_and_an_ignored_one_does_not(
+    spec: Spec, tmp_path: Path, ending: str, ignored: str, code: int
+) -> None:
+    spec.write(tmp_path / "spec.json")
+    command = ["env", *([f"--ignore-signal={ignored}"] if ignored else []), sys.executable]
+    process = subprocess.Popen(
+        [*command, str(ROOT / "training/train.py"), "spec.json", "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 120
+    while not (tmp_path / "run.resume/last.ckpt").is_file() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    for name in filter(None, (ignored, ending)):
+        process.send_signal(signal.Signals[name])
+        time.sleep(0.2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said[-2000:]
+    assert "go on with --resume" in said
+    assert "Traceback" not in said
+    assert sorted(os.listdir(tmp_path)) == ["run.resume", "spec.json"]
+
+
 def test_a_killed_and_resumed_run_ends_as_an_unbroken_one(spec: Spec, tmp_path: Path) -> None:
     spec.write(tmp_path / "spec.json")
     command = [sys.executable, str(ROOT / "training/train.py"), "spec.json", "--out", "killed"]

@@ -1,11 +1,13 @@
 """Where a run's metrics go: TensorBoard's files, a CSV, nothing, or an error that says what to install."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from colour_training import small_spec, write_colours
+from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slipway.contract import Manifest, SpecError
@@ -63,3 +65,38 @@ def test_hyper_parameters_are_plain_values_by_dotted_name(tmp_path: Path) -> Non
     assert found["recipe.learning_rate"] == 0.003
     assert found["backbone.name"] == "resnet10t"
     assert all(isinstance(value, (int, float, str, bool)) for value in found.values())
+
+
+class Break(Callback):
+    """After the first epoch a file stands in the place of the logs: from there on no metric can be written."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        if self.logs.is_dir():
+            shutil.rmtree(self.logs)
+            self.logs.touch()
+
+
+def test_a_logger_that_fails_in_the_middle_does_not_end_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = small_spec(write_colours(tmp_path / "data"), tracking={"logger": "csv"})
+    logs = tmp_path / "run/checkpoint.logs"
+    manifest = train(spec, tmp_path / "run/checkpoint", callbacks=[Break(logs)])
+    assert logs.is_file(), "it was in the way"
+    assert manifest is not None
+    assert manifest.measured["epochs"] == spec.recipe.epochs
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tracking.logger")]
+    assert len(said) == 1
+    assert "csv failed, and training goes on without it: " in said[0]
+
+
+def test_a_logger_that_cannot_even_begin_is_an_error_before_any_epoch(tmp_path: Path) -> None:
+    spec = small_spec(
+        write_colours(tmp_path / "data"), tracking={"logger": "tensorboard", "options": {"save_dir": "/dev/null"}}
+    )
+    with pytest.raises(SpecError, match=r"tracking\.logger: tensorboard cannot write: .*; mend that, or write none"):
+        train(spec, tmp_path / "run/checkpoint")
+    assert not list((tmp_path / "run").iterdir())

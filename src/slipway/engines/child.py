@@ -41,7 +41,8 @@ def run_in_child(function: Callable[..., Result], *, what: str, **arguments: Any
 
 
 def _answer(sender: Connection, function: Callable[..., object], arguments: dict[str, Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         sender.send(function(**arguments))
     except SlipwayError as error:

@@ -15,6 +15,7 @@ from slipway.contract import ServingError
 from slipway.contract.cli import run
 from slipway.serving.binary import ignored_variables
 from slipway.serving.command import HOST, Ports
+from slipway.serving.messages import Messages
 
 EPILOG = """example:
   python -m slipway.serving model_repository/example
@@ -49,21 +50,42 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
+    messages = Messages(
+        sys.stderr.fileno(), lost=lambda lines: _line("messages_lost", f"{lines} messages were lost", lines=lines)
+    )
+
+    def stop(*_: object) -> None:
+        """Leave the block that serves, so that it cleans up; a second, impatient signal does not cut that short."""
+        for ending in ENDINGS:
+            signal.signal(ending, signal.SIG_IGN)
+        messages.say(_line("stopping", "stopping"))
+        sys.exit(0)
+
     for ending in ENDINGS:  # first, since what follows takes time
-        signal.signal(ending, _stop)
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
+            signal.signal(ending, stop)
+    try:
+        _supervise(arguments, ports, messages)
+    finally:
+        messages.close()
+
+
+def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages) -> None:
     from slipway.serving.endpoint import endpoint  # not at the top: --help needs no library
     from slipway.serving.key import offered_key
     from slipway.serving.limits import raise_open_files
     from slipway.serving.status import Status
     from slipway.serving.supervisor import Supervisor
 
+    status, results = Status(), Messages(sys.stdout.fileno())
+    status.messages_lost.set_function(lambda: messages.lost)
+
     def event(name: str, message: str, **fields: Any) -> None:
-        _say(name, message, **fields)
+        messages.say(_line(name, message, **fields))
         if name == "ready" and arguments.json:
             here = {"pid": fields["pid"], "grpc": f"{HOST}:{ports.grpc}", "http": f"{HOST}:{ports.http}"}
-            print(json.dumps({**here, "status": f"{HOST}:{ports.status}"}), flush=True)
+            results.say(json.dumps({**here, "status": f"{HOST}:{ports.status}"}))
 
-    status = Status()
     supervisor = Supervisor(
         arguments.repository,
         ports=ports,
@@ -97,14 +119,6 @@ def _ask_for_reload(port: int, *, timeout_s: float) -> None:
     print(answer["message"])
 
 
-def _stop(*_: object) -> None:
-    """Leave the block that serves, so that it cleans up; a second, impatient signal does not cut that short."""
-    for ending in ENDINGS:
-        signal.signal(ending, signal.SIG_IGN)
-    _say("stopping", "stopping")
-    sys.exit(0)
-
-
 def _port(text: str) -> int:
     if not (text.isdecimal() and 1 <= int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"{text!r} is no port; use 1 to 65535")
@@ -121,11 +135,10 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _say(event: str, message: str, **fields: Any) -> None:
-    """To people in words, to a log collector as a line of JSON."""
+def _line(event: str, message: str, **fields: Any) -> str:
+    """To people in words, to a log collector as JSON."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    line = message if sys.stderr.isatty() else json.dumps({"time": now, "event": event, "message": message, **fields})
-    print(line, file=sys.stderr, flush=True)
+    return message if sys.stderr.isatty() else json.dumps({"time": now, "event": event, "message": message, **fields})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -151,10 +164,11 @@ def _leave_out_ignored_variables() -> None:
     """Start anew without them, in this same process: gRPC has read them by now."""
     ignored = ignored_variables()
     if ignored:
-        _say("ignored", f"not passed on to the server, nor followed here: {', '.join(ignored)}")
+        said = f"not passed on to the server, nor followed here: {', '.join(ignored)}"
+        print(_line("ignored", said), file=sys.stderr, flush=True)
         kept = {name: value for name, value in os.environ.items() if name not in ignored}
         os.execve(sys.executable, sys.orig_argv, kept)
 
 
 if __name__ == "__main__":
-    run(main, parser())
+    run(main, parser(), notice=lambda said: print(_line("environment", said), file=sys.stderr, flush=True))

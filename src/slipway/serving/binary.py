@@ -4,11 +4,13 @@ import importlib.util
 import os
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from slipway.contract import ServingError
+from slipway.contract.home import user_folder
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class TritonBinary:
         inherited = os.environ.get("LD_LIBRARY_PATH", "")
         left_out = ignored_variables()
         return {
-            "SLIPWAY_CACHE": str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "slipway"),
+            "SLIPWAY_CACHE": str(user_folder("XDG_CACHE_HOME", ".cache") / "slipway"),
             **{name: value for name, value in os.environ.items() if name not in left_out},
             "LD_LIBRARY_PATH": os.pathsep.join(part for part in (self.library_path, inherited) if part),
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH") or os.defpath)),
@@ -97,4 +99,22 @@ def _prepare_backends(wheel: Path, workspace: Path) -> Path:
     for source in (*(wheel / "backends" / "python").iterdir(), stub):
         if source.is_file():
             (backend / source.name).symlink_to(source)
+    _make_executable(stub, backend / stub.name)
     return backend.parent
+
+
+def _make_executable(stub: Path, link: Path) -> None:
+    """The wheel's stub is not, and Triton would make it so for its owner alone; a user who is another gets a copy."""
+    if stub.stat().st_mode & 0o555 != 0o555:
+        with suppress(OSError):
+            stub.chmod(0o755)
+    if os.access(stub, os.X_OK):
+        return
+    link.unlink()
+    try:
+        shutil.copyfile(stub, link)
+    except OSError as error:
+        raise ServingError(
+            f"{stub}: cannot be run or copied by this user: {error.strerror}; its owner mends it: chmod a+rx {stub}"
+        ) from None
+    link.chmod(0o755)

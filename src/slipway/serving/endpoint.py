@@ -27,13 +27,18 @@ def endpoint(port: int, *, status: Status, reload: Reload, key: str) -> Iterator
         pass
 
     Handler.status, Handler.reload, Handler.key = status, staticmethod(reload), key
-    with ThreadingHTTPServer((HOST, port), Handler) as server:
+    with _Server((HOST, port), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield
         finally:
             server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        pass  # who asked is gone; a traceback on a closed stderr would end the endpoint
 
 
 class _Handler(BaseHTTPRequestHandler):

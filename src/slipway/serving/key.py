@@ -7,22 +7,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slipway.contract import ServingError
+from slipway.contract.home import user_folder
 
 VARIABLE = "SLIPWAY_ADMIN_KEY"
 
 
 @contextmanager
 def offered_key(port: int) -> Iterator[str]:
-    """The key of a supervisor on `port`; where the environment has none, a new one is in its file for the block."""
+    """The key of a supervisor on `port`; where the environment has none, a new one is in its file for the block.
+
+    Raises:
+        ServingError: the file cannot be written.
+    """
     given = os.environ.get(VARIABLE, "")
     if given:
         yield given
         return
     path, key = _path(port), secrets.token_urlsafe(24)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(key)
+    except OSError as error:
+        raise ServingError(
+            f"{path}: the key of POST /reload cannot be kept there: {error.strerror}; set XDG_STATE_HOME to a folder "
+            f"that can be written, or {VARIABLE} to a key of your own"
+        ) from None
     try:
         yield key
     finally:
@@ -48,5 +59,4 @@ def find_key(port: int) -> str:
 
 
 def _path(port: int) -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    return state / "slipway" / f"key-{port}"
+    return user_folder("XDG_STATE_HOME", ".local/state") / "slipway" / f"key-{port}"

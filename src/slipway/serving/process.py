@@ -5,12 +5,13 @@ import re
 import secrets
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from slipway.contract import MissingDependencyError, ServingError
+from slipway.serving import hidden
 from slipway.serving.limits import Limits
 
 try:
@@ -21,14 +22,10 @@ except ImportError:
 EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use it up
 SHARED_MEMORY = Path("/dev/shm")
 _STUB = "triton_python_backend_stub"
-# The kernel kills the server when whoever started it is gone, even by SIGKILL; the stubs end when they miss it.
-_WITH_PARENT = (
-    "import ctypes, os, resource, signal, sys; "
-    "ctypes.CDLL(None).prctl(1, signal.SIGKILL); "  # PR_SET_PDEATHSIG
-    "soft = lambda which, limit: resource.setrlimit(which, (int(limit), resource.getrlimit(which)[1])); "
-    "soft(resource.RLIMIT_NOFILE, sys.argv[1]); soft(resource.RLIMIT_STACK, sys.argv[2]); "
-    "os.execve(sys.argv[3], sys.argv[3:], os.environ)"
-)
+
+
+class LogError(ServingError):
+    """The server's log cannot be written."""
 
 
 def shared_memory_prefix() -> str:
@@ -37,32 +34,56 @@ def shared_memory_prefix() -> str:
 
 
 def start(
-    arguments: Sequence[str], *, environment: dict[str, str], log: Path, limits: Limits
+    arguments: Sequence[str], *, environment: dict[str, str], log: Path, limits: Limits, secret: str
 ) -> subprocess.Popen[bytes]:
     """Start a server whose output is written to `log`; what an earlier one wrote there is moved to `<log>.previous`.
 
+    Arguments with `secret` in them are not shown in the process list, where the system allows that.
+
     Raises:
-        ServingError: the log cannot be written.
+        LogError: the log cannot be written.
+        ServingError: the log is not a file.
     """
+    if log.exists() and not (log.is_file() or log.samefile(os.devnull)):
+        raise ServingError(f"--log {log}: not a file; who reads a pipe or a terminal and stops would stop the server")
     try:
-        if log.exists():
+        if log.is_file() and not log.is_symlink():
             log.replace(log.with_name(log.name + ".previous"))
-        output = log.open("wb")
+        output = log.open("ab")
     except OSError as error:
-        raise ServingError(f"--log {log}: cannot be written: {error.strerror}") from None
+        raise LogError(f"--log {log}: cannot be written: {error.strerror}") from None
     with output:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-I", "-S", "-c", _WITH_PARENT),
-                *(str(limits.open_files), str(limits.stack_bytes)),
-                *arguments,
-            ],
-            env=environment,
+        try:
+            return _run(arguments, environment, output, limits, secret=secret)
+        except OSError:  # a sandbox that allows to be traced and no more
+            return _run(arguments, environment, output, limits, secret=None)
+
+
+def _run(
+    arguments: Sequence[str], environment: dict[str, str], output: BinaryIO, limits: Limits, *, secret: str | None
+) -> subprocess.Popen[bytes]:
+    ours, theirs = os.pipe()
+    command, variables = hidden.command(arguments, theirs, limits=limits, secret=secret)
+    try:
+        process = subprocess.Popen(
+            command,
+            env={**environment, **variables},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            pass_fds=[theirs],
             start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended whole
         )
+    finally:
+        os.close(theirs)
+    try:
+        hidden.hand_over(process.pid, ours, variables)
+    except BaseException:
+        kill(process)
+        raise
+    finally:
+        os.close(ours)
+    return process
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

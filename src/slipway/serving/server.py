@@ -1,5 +1,6 @@
 """A tritonserver on a repository: started empty, then loaded, ready when every ensemble has answered."""
 
+import os
 import re
 import secrets
 import tempfile
@@ -28,6 +29,7 @@ LOADERS = 2
 SPARE_FILES = 4
 ANSWER_S = 5.0
 """For the first right answer of an ensemble that is loaded."""
+_LOG_BYTES = 2**20
 Say = Callable[[str], None]
 
 
@@ -155,6 +157,8 @@ def serve(
     deadline = time.monotonic() + timeout_s
     checked = Contents.open(repository)
     with private_workspace() as workspace:
+        if workspace.note:
+            progress(workspace.note)
         contents = workspace.take(checked)
         with running(contents, workspace, ports=ports, log=log, deadline=deadline, say=progress) as server:
             for problem in load_all(server, deadline=deadline, say=progress).values():
@@ -205,6 +209,7 @@ def running(
             environment=binary.environment(),
             log=log,
             limits=limits,
+            secret=admin_key,
         )
         undo.callback(processes.stop, process)
         control = Control(f"{HOST}:{ports.grpc}", f"{HOST}:{ports.http}", admin_key)
@@ -235,9 +240,20 @@ def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> d
     return problems
 
 
+def log_lines(log: Path) -> list[str]:
+    """The end of a server's log, without empty lines; nothing where somebody took the file away."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
+            data = file.read()
+    except OSError:
+        return []
+    return [line for line in data.decode(errors="replace").splitlines() if line.strip()]
+
+
 def first_failure(log: Path) -> str:
     """The server's own words on what went wrong first, without their stack trace."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = log_lines(log)
     if not lines:
         return "its log is empty"
     # Errors of CUDA and NVML are harmless without a GPU.

@@ -18,6 +18,7 @@ class Status:
         self.starts = Counter("slipway_server_starts", "Times that tritonserver was started", registry=self.registry)
         self.repairs = Counter("slipway_step_repairs", "Times that a step was loaded again", registry=self.registry)
         self.reloads = Counter("slipway_reloads", "Asked for, by result", ["result"], registry=self.registry)
+        self.messages_lost = Gauge("slipway_messages_lost", "Events that nobody read in time", registry=self.registry)
         self.seconds_to_ready = Gauge("slipway_seconds_to_ready", "Of the last start", registry=self.registry)
         self._ready = Gauge(
             "slipway_ready", "1 where the last image was answered", ["classifier"], registry=self.registry

@@ -13,9 +13,11 @@ from slipway.contract import ServingError, SlipwayError
 from slipway.serving import process as processes
 from slipway.serving.command import Ports, check_ports
 from slipway.serving.contents import Contents
+from slipway.serving.hidden import is_shown
 from slipway.serving.probe import BusyError
+from slipway.serving.process import LogError
 from slipway.serving.reload import reload
-from slipway.serving.server import Server, load_all, running
+from slipway.serving.server import Server, load_all, log_lines, running
 from slipway.serving.status import Status
 from slipway.serving.workspace import private_workspace
 
@@ -70,14 +72,16 @@ class Supervisor:
         for stale in processes.remove_stale():
             self._event("cleaned", f"{stale} was left by a launcher that was killed")
         with private_workspace() as self._workspace:
+            if self._workspace.note:
+                self._event("environment", self._workspace.note)
             self._contents = self._workspace.take(Contents.open(self._repository))
             first, short, failed = True, 0, 0
             while True:
                 started = time.monotonic()
                 try:
-                    start_s = self._serve_once()
+                    start_s = self._serve_once(first=first)
                     failed = 0
-                except ServingError as error:
+                except (ServingError, OSError) as error:  # such as a full disk
                     if first:
                         raise
                     self._event("start_failed", str(error))
@@ -86,7 +90,7 @@ class Supervisor:
                 short = 0 if time.monotonic() - started > LONGEST_PAUSE_S else short + 1
                 time.sleep(pause_s(short=short, failed=failed, start_s=start_s))
 
-    def _serve_once(self) -> float:
+    def _serve_once(self, *, first: bool) -> float:
         """From one start of the server to its end; returns how many seconds it took to be ready.
 
         Raises:
@@ -95,10 +99,17 @@ class Supervisor:
         deadline, started = time.monotonic() + self._timeout_s, time.monotonic()
         self._event("starting", f"tritonserver on {self._contents.origin}")
         with ExitStack() as undo:
-            server = undo.enter_context(
-                running(self._contents, self._workspace, ports=self._ports, log=self._log, deadline=deadline)
-            )
+            options: dict[str, Any] = {"ports": self._ports, "deadline": deadline}
+            try:
+                server = undo.enter_context(running(self._contents, self._workspace, log=self._log, **options))
+            except LogError as error:
+                if first:
+                    raise
+                self._event("log_lost", f"{error}; the server is started without it")
+                server = undo.enter_context(running(self._contents, self._workspace, log=None, **options))
             undo.callback(self._tell, None)
+            if is_shown(server.process.pid, server.admin_key):
+                self._event("key_shown", "ptrace is not allowed here: tritonserver's admin key is in the process list")
             problems = load_all(server, deadline=deadline, say=lambda message: self._event("loading", message))
             if len(problems) == len(self._contents.steps):
                 raise ServingError(next(iter(problems.values())))
@@ -120,7 +131,7 @@ class Supervisor:
                 largest_form_bytes=server.limits.largest_form_bytes,
             )
             why = self._watch(server)
-            self._event("restarting", why, last_words=_last_line(server.log))
+            self._event("restarting", why, last_words="".join(log_lines(server.log)[-1:]))
             processes.kill(server.process)
             return server.seconds_to_ready
 
@@ -228,11 +239,6 @@ def pause_s(*, short: int, failed: int, start_s: float) -> float:
     if failed:
         return min(2.0 ** min(failed - 1, 10), LONGEST_PAUSE_S)
     return min(start_s, LONGEST_REST_S) if short > 1 else 0.0
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line), "")
 
 
 class _Watched:

@@ -1,10 +1,11 @@
 """What stands around the epochs: early stopping, the best and the last checkpoint, averaged weights."""
 
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from slipway.contract.recipe import Recipe
@@ -23,7 +24,15 @@ def make(recipe: Recipe, unfinished: Unfinished) -> list[Any]:
     last = ModelCheckpoint(filename=unfinished.last.stem, save_on_train_epoch_end=True, **files)
     stop = _StopAfterLastPhase(recipe, patience=recipe.patience_epochs, **monitor)
     average = [] if recipe.ema_decay is None else [WeightAveraging(multi_avg_fn=moving_average(recipe.ema_decay))]
-    return [stop, *average, best, last]
+    ignored = [_KeepIgnored()] if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN else []
+    return [stop, *average, best, last, *ignored]
+
+
+class _KeepIgnored(Callback):  # type: ignore[misc]
+    """Lightning puts a handler of its own in the place of a SIGTERM that is ignored."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _StopAfterLastPhase(EarlyStopping):  # type: ignore[misc]

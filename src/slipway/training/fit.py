@@ -34,7 +34,7 @@ from slipway.training.order import rare_classes, steps_per_epoch
 from slipway.training.resume import Unfinished
 from slipway.training.sampling import repeated
 from slipway.training.targets import check_top_k
-from slipway.training.tracking import hyper_parameters, logger_for
+from slipway.training.tracking import begin, logger_for
 from slipway.training.weights import start
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
@@ -210,7 +210,7 @@ def _fit(
             enable_model_summary=False,
         )
         if logger:
-            logger.log_hyperparams(hyper_parameters(spec))
+            begin(logger, spec)
         options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2, "task": spec.task}
         options["share"] = share_of(trainer)
         on_ctrl_c = signal.getsignal(signal.SIGINT)

@@ -1,6 +1,8 @@
 """The spec's logger, made before anything is read, so that a missing package or a wrong option costs nothing."""
 
-from collections.abc import Mapping
+import functools
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def logger_for(tracking: Tracking, out: Path) -> Any:
     elif name in ("mlflow", "wandb"):  # what they write when they are given no server
         options = {"save_dir": str(out.with_name(f"{out.name}.logs"))} | options
     try:
-        return CLASSES[name](**options)
+        return _forgiving(CLASSES[name](**options), name)
     except ModuleNotFoundError:
         raise SpecError(
             f"tracking.logger: {name} is not installed: pip install {PACKAGES.get(name, name)}; or write tensorboard, "
@@ -46,6 +48,47 @@ def logger_for(tracking: Tracking, out: Path) -> Any:
         ) from None
     except (TypeError, ValueError) as error:
         raise SpecError(f"tracking.options: {name} does not take them: {error}") from None
+
+
+def begin(logger: Any, spec: Spec) -> None:
+    """Write what makes the run: the first that is written, before any epoch.
+
+    Raises:
+        SpecError: it could not be written.
+    """
+    try:
+        logger.log_hyperparams(hyper_parameters(spec))
+    except Exception as error:  # each logger has its own
+        raise SpecError(
+            f"tracking.logger: {spec.tracking.logger} cannot write: {error}; mend that, or write none"
+        ) from error
+
+
+def _forgiving(logger: Any, name: str) -> Any:
+    """The same logger; after its first failure in an epoch it logs no more, and the run goes on."""
+    failed = False
+
+    def until_it_fails(write: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(write)
+        def written(*arguments: Any, **options: Any) -> Any:
+            nonlocal failed
+            if failed:
+                return None
+            try:
+                return write(*arguments, **options)
+            except Exception as error:  # each logger has its own
+                failed = True
+                print(
+                    f"\ntracking.logger: {name} failed, and training goes on without it: {error}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        return written
+
+    for method in ("log_metrics", "log_graph", "save", "finalize", "after_save_checkpoint"):
+        setattr(logger, method, until_it_fails(getattr(logger, method)))
+    return logger
 
 
 def hyper_parameters(spec: Spec) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""A folder of this user for keys and caches, in a container without a home too."""
+
+import getpass
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from slipway.contract.errors import SpecError
+
+
+def user_folder(variable: str, below_home: str) -> Path:
+    """`variable` (XDG_CACHE_HOME, …) or its usual place below the home folder; where that cannot be, a substitute.
+
+    The substitute is the same for every process of this user with the same TMPDIR.
+
+    Raises:
+        SpecError: there is no substitute either.
+    """
+    if os.environ.get(variable):
+        return Path(os.environ[variable])
+    usual = Path(os.path.expanduser("~")) / below_home
+    return usual if _can_be_written(usual) else substitute_home() / below_home
+
+
+def ensure_home() -> str:
+    """Set HOME, and USER, where this user has none: libraries of every stage want to keep files there.
+
+    Returns:
+        What was done, for the user; empty when nothing was.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # the user id has no entry in the password database
+        os.environ["USER"] = str(os.getuid())
+    home = Path(os.path.expanduser("~"))
+    if home.is_absolute() and os.path.isdir(home) and (_can_be_written(home) or os.path.exists(home / ".cache")):
+        return ""
+    try:
+        substitute = str(substitute_home())
+    except FileNotFoundError:  # nothing can be written here at all; some stages only read
+        return ""
+    given, os.environ["HOME"] = os.environ.get("HOME"), substitute
+    said = "no HOME" if given is None else f"HOME={given} is not a folder that can be written"
+    return f"{said}: caches and keys go to {substitute}; set HOME to keep them elsewhere"
+
+
+def substitute_home() -> Path:
+    """`slipway-<user id>` in the temporary folder, made where it is missing.
+
+    Raises:
+        SpecError: it cannot be made, or others could write to it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"slipway-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise SpecError(f"{folder}: {error.strerror}; set HOME to a folder that can be written") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise SpecError(f"{folder}: others can write to it; set HOME to a folder of your own, or TMPDIR")
+    return folder
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Is `folder` one that can be written, or could it be made?"""
+    if not folder.is_absolute():
+        return False
+    there = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
+    return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
