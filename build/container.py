@@ -82,6 +82,7 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
         "model-repository": MODELS,
         "model-control-mode": "none",
         "exit-timeout-secs": "3",
+        "grpc-max-connection-age": "300000",
         "http-restricted-api": restricted,
         "grpc-restricted-protocol": restricted,
         "allow-client-shm": "false",
