@@ -145,6 +145,19 @@ def _reasons(gate: Gate) -> Iterator[str]:
     overall, classes = gate.overall, hindering(gate)
     if overall.verdict != PASS:
         yield f"Top-1: {_explain(gate, overall)}"
+    flips, reference = gate.flips, gate.reference
+    if flips is not None and flips.verdict != PASS:
+        yield (
+            f"Flips: {flips.verdict}: {flips.flips} of {flips.images} images are answered otherwise than by FP32, "
+            f"{flips.flip_points:.2f} points, between {flips.flip_low_points:.2f} and {flips.flip_high_points:.2f}, "
+            f"limit {flips.max_flip_points:g} (accuracy.max_flip_points)."
+        )
+    if reference is not None and reference.verdict != PASS:
+        yield (
+            f"FP32 itself is not proven to be better than chance, so it has nothing to lose: its mean recall is "
+            f"{reference.recall_points:.2f} points over {reference.kinds} kinds of images, chance is "
+            f"{reference.chance_points:.2f}, and proof on these images takes {reference.proof_points:.2f}."
+        )
     worst = sorted(classes, key=lambda label: (classes[label].verdict != FAIL, -classes[label].loss_points))
     for label in worst[:CLASSES_NAMED]:
         yield f"Class {label}: {_explain(gate, classes[label], comparisons=len(gate.classes))}"
