@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from slipway.contract.errors import SlipwayError
+from slipway.contract.text import shown
 
 
 def run(main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> None:
@@ -13,7 +14,7 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: argparse.Argum
     try:
         sys.exit(main(arguments))
     except SlipwayError as error:
-        sys.exit(f"{parser.prog}: {error}")
+        sys.exit("\n".join(map(shown, f"{parser.prog}: {error}".split("\n"))))
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted; nothing half-written is left", file=sys.stderr)
         sys.exit(130)

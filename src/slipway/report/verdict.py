@@ -1,13 +1,13 @@
 """What each lane serves and why, and what is wrong or missing, each with what to do about it."""
 
 import math
-import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from slipway.contract.lane import LaneName
+from slipway.contract.text import command
 from slipway.report.build import Build, BuiltEngine
 from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Gate
 from slipway.report.wording import points
@@ -73,11 +73,6 @@ def images_to_prove(gate: Gate, limit_points: float, *, comparisons: int = 1) ->
     error = (1 - gate.confidence) / comparisons / 2
     share = limit_points / 100
     return 1 if share >= 1 else math.ceil(math.log(error) / math.log1p(-share))
-
-
-def command(script: str, *arguments: str | Path) -> str:
-    """A line for the shell, whatever the paths are called."""
-    return shlex.join([script, *map(str, arguments)])
 
 
 def _cpu(build: Build) -> LaneVerdict:
