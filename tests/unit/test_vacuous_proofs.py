@@ -12,7 +12,7 @@ from slipway.benchmark.statistics import Verdict, judge_block
 from slipway.contract import DataError, ExportError, QuantizeError
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.spec import AccuracyGate, Data, UnknownPolicy
-from slipway.engines.gate import FAIL, PASS, TOO_FEW, ClassIds, GateResult, better_than_chance, compare, compare_labels
+from slipway.engines.gate import FAIL, PASS, TOO_FEW, ClassIds, GateResult, compare, compare_labels
 from slipway.engines.sensitivity import _Judge
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Predictions
@@ -63,6 +63,26 @@ def test_the_gate_of_many_labels_says_the_same(situation: str) -> None:
     assert result.verdict == verdict, result
 
 
+def test_labels_at_chance_are_called_better_no_more_often_than_the_confidence_says() -> None:
+    """Labels of an image hang together, and FP32 gives each to a share of the images whatever they show."""
+    rng = np.random.default_rng(3)
+    limits, shares = AccuracyGate(prove_classes=False, confidence=0.8), np.array([0.1, 0.5, 0.5, 0.9, 1.0])
+    better = []
+    for _ in range(100):
+        truth_nc = (rng.random((60, 1)) + 0.2 * rng.random((60, 5))) < 0.4
+        given_nc = rng.random((60, 1)) < shares
+        better.append(compare_labels(truth_nc, given_nc, given_nc, LABELS[:5], limits).reference.verdict == PASS)
+    assert np.mean(better) <= 0.2 + 0.08
+
+
+def test_labels_that_are_seldom_all_right_are_no_chance() -> None:
+    rng = np.random.default_rng(4)
+    truth_nc = rng.random((300, 30)) < 0.2
+    given_nc = truth_nc ^ (rng.random((300, 30)) < 0.1)
+    assert (given_nc == truth_nc).all(axis=1).mean() < 0.1
+    assert compare_labels(truth_nc, given_nc, given_nc, LABELS * 3, LIMITS).reference.verdict == PASS
+
+
 def halved(share: float, *, images: tuple[int, int]) -> GateResult:
     """Two classes of so many images; FP32 is right on `share` of each, and INT8 answers the same."""
     truth_n = np.repeat([0, 1], images)
@@ -82,12 +102,13 @@ def test_a_rare_class_does_not_hide_that_a_network_is_better_than_chance() -> No
 
 def test_a_network_at_chance_is_called_better_no_more_often_than_the_confidence_says() -> None:
     rng = np.random.default_rng(1)
+    limits = AccuracyGate(prove_classes=False, confidence=0.8)
     for images in ((20, 20), (50, 5), (9, 9, 200)):
         truth_n = np.repeat(np.arange(len(images)), images)
         for shares in ([0.5, 0.5, 0.0], [0.9, 0.1, 0.0]):
-            answers = (rng.choice(3, size=len(truth_n), p=shares) for _ in range(300))
-            better = [better_than_chance(a == truth_n, truth_n, error=0.2).verdict == PASS for a in answers]
-            assert np.mean(better) <= 0.2 + 0.05
+            answers = (rng.choice(3, size=len(truth_n), p=shares) for _ in range(100))
+            better = [compare(truth_n, a, a, LABELS[:3], limits).reference.verdict == PASS for a in answers]
+            assert np.mean(better) <= 0.2 + 0.08
 
 
 def test_flips_are_limited_by_the_spec_and_by_five_points_where_it_says_nothing() -> None:

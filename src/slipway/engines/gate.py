@@ -64,7 +64,7 @@ class Reference:
     """Whether FP32 itself is proven to be better than chance: what knows nothing has nothing to lose."""
 
     kinds: int
-    """Classes that the images have; of multi-label, their sets of labels."""
+    """Classes that the images have; of multi-label, two for each label: the images that have it, and that do not."""
     recall_points: float
     """Mean over the kinds of the share of their images that FP32 answers right, in percentage points."""
     chance_points: float
@@ -144,7 +144,10 @@ def compare(
     present = [class_id for class_id in range(len(labels)) if (truth_n == class_id).any()]
     of_class = {class_id: truth_n == class_id for class_id in present}
     classes = {labels[c]: (before_n[own_n], after_n[own_n]) for c, own_n in of_class.items()}
-    return _judge(before_n, after_n, classes, gate, kind_n=truth_n, flipped_n=reference_n != candidate_n)
+    images_c, right_c = (np.bincount(ids, minlength=len(labels)) for ids in (truth_n, truth_n[before_n]))
+    limits = {"chance": 1 / max(len(present), 1), "error": 1 - gate.confidence}
+    reference = better_than_chance(right_c[present], images_c[present], 1 / images_c[truth_n], **limits)
+    return _judge(before_n, after_n, classes, gate, reference, flipped_n=reference_n != candidate_n)
 
 
 def compare_labels(
@@ -158,9 +161,14 @@ def compare_labels(
         for class_id, (label, own_n) in enumerate(zip(labels, truth_nc.T, strict=True))
         if own_n.any()
     }
-    _, set_n = np.unique(truth_nc, axis=0, return_inverse=True)
+    told_c = truth_nc.any(axis=0) & ~truth_nc.all(axis=0)
+    has_nc, right_nc = truth_nc[:, told_c], (reference_nc == truth_nc)[:, told_c]
+    images_k = np.concatenate([has_nc.sum(axis=0), (~has_nc).sum(axis=0)])
+    right_k = np.concatenate([(right_nc & has_nc).sum(axis=0), (right_nc & ~has_nc).sum(axis=0)])
+    weight_n = has_nc @ (1 / images_k[: told_c.sum()]) + ~has_nc @ (1 / images_k[told_c.sum() :])
+    reference = better_than_chance(right_k, images_k, weight_n, chance=1 / 2, error=1 - gate.confidence)
     flipped_n = (reference_nc != candidate_nc).any(axis=1)
-    return _judge(before_n, after_n, classes, gate, kind_n=set_n, flipped_n=flipped_n, unit="all labels")
+    return _judge(before_n, after_n, classes, gate, reference, flipped_n=flipped_n, unit="all labels")
 
 
 def _judge(
@@ -168,8 +176,8 @@ def _judge(
     after_n: Right,
     of_class: Mapping[str, tuple[Right, Right]],
     gate: AccuracyGate,
+    reference: Reference,
     *,
-    kind_n: ClassIds,
     flipped_n: npt.NDArray[np.bool_],
     unit: str = "top-1",
 ) -> GateResult:
@@ -185,7 +193,6 @@ def _judge(
         for label, (before_of_class, after_of_class) in of_class.items()
     }
     flips = count_flips(flipped_n, max_flip_points=gate.flip_limit_points, error=error)
-    reference = better_than_chance(before_n, kind_n, error=error)
     hindering = [result.verdict for result in classes.values() if not _tolerated(result, gate.prove_classes)]
     verdicts = {overall.verdict, flips.verdict, reference.verdict, *hindering}
     return GateResult(
@@ -234,31 +241,35 @@ def count_flips(flipped_n: npt.NDArray[np.bool_], *, max_flip_points: float, err
     )
 
 
-def better_than_chance(right_n: Right, kind_n: ClassIds, *, error: float) -> Reference:
-    """Whether answers depend on the images: their mean recall over the kinds is proven to be over 1 / kinds.
+def better_than_chance(
+    right_k: ClassIds, images_k: ClassIds, weight_n: npt.NDArray[np.float64], *, chance: float, error: float
+) -> Reference:
+    """Whether answers depend on the images: their mean recall over the kinds is proven to be over that of chance.
 
-    Answers that do not depend on the image, the best constant one among them, reach a mean recall of 1 / kinds at most,
-    however unequal the kinds are: their chances to be right on each kind add up to 1. The mean recall is a sum over
-    independent images, each of which moves it by 1 / (kinds * images of its kind) at most, so by Hoeffding's inequality
-    a network at chance is called better with probability `error` at most, on any number of images.
+    Kinds are the classes, or, of multi-label, having and not having each label. Answers that do not depend on the
+    image, the best constant one among them, have a mean recall of `1 / classes` at most, or of a half, however unequal
+    the kinds are: their chances to be right on each class, or on both kinds of a label, add up to 1. The mean recall is
+    a sum over independent images, each of which moves it by `1 / (kinds * images of its kind)` for each kind it is of,
+    so by Hoeffding's inequality a network at chance is called better with probability `error` at most.
 
     Sources: Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, theorem 2; the mean
     recall as in Brodersen et al., "The Balanced Accuracy and Its Posterior Distribution", 2010.
 
     Args:
-        right_n: whether each image is answered right.
-        kind_n: the class of each image; of multi-label, the number of its set of labels.
+        right_k: images of each kind that are answered right, as one of that kind.
+        images_k: images of each kind, at least one.
+        weight_n: of each image, the sum of 1 / images over the kinds that it is of.
+        chance: the most that answers can reach which do not depend on the image.
     """
-    _, kind_n, images_k = np.unique(kind_n, return_inverse=True, return_counts=True)
     kinds = max(len(images_k), 1)
-    recall = float((np.bincount(kind_n[right_n], minlength=len(images_k)) / images_k).sum()) / kinds
-    margin = math.sqrt(-math.log(error) / 2 * float((1 / images_k).sum())) / kinds
+    recall = float((right_k / images_k).sum()) / kinds
+    proof = chance + math.sqrt(-math.log(error) / 2 * float(np.square(weight_n / kinds).sum()))
     return Reference(
         kinds=len(images_k),
         recall_points=100 * recall,
-        chance_points=100 / kinds,
-        proof_points=100 * (1 / kinds + margin),
-        verdict=PASS if recall >= 1 / kinds + margin and len(images_k) > 1 else TOO_FEW,
+        chance_points=100 * chance,
+        proof_points=100 * proof,
+        verdict=PASS if len(images_k) > 1 and recall >= proof else TOO_FEW,
     )
 
 
