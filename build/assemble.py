@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Fleet
 from slipway.contract.cli import run
+from slipway.contract.text import command
 
 if TYPE_CHECKING:
     from slipway.repository import Classifier, Plan
@@ -47,8 +48,8 @@ def main(arguments: argparse.Namespace) -> None:
         plan.write()
         print(f"  written to {out}")
     if not arguments.dry_run:
-        serve = "python -m slipway.serving" if lane_name == "cpu" else "build/container.py serve"
-        print(f"  next: {serve} {out}")
+        serve = ("python", "-m", "slipway.serving") if lane_name == "cpu" else ("build/container.py", "serve")
+        print(f"  next: {command(*serve, out)}")
     if arguments.json:
         folders = [asdict(folder) for folder in plan.folders]
         written = not arguments.dry_run and not plan.changes_nothing

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway.contract import Bundle
 from slipway.contract.cli import run
+from slipway.contract.text import command
 
 EPILOG = """example:
   build/choose.py runs/digits/bundle --engines runs/digits/engines
@@ -31,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
             )
         print(f"  {candidate.engine:<16}{speed}; gate: {candidate.verdict}")
     print(f"  chosen: {choice.chosen}")
-    print(f"  next: build/assemble.py {arguments.bundle} --engines {arguments.engines}")
+    print(f"  next: {command('build/assemble.py', arguments.bundle, '--engines', arguments.engines)}")
     if arguments.json:
         print(json.dumps(choice.model_dump(mode="json")))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway.contract import Bundle, CompileError, Engine, GateError
 from slipway.contract.cli import run
+from slipway.contract.text import command, shown
 
 EPILOG = """example:
   build/compile.py runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines
@@ -94,7 +95,7 @@ def show(engine: Engine) -> None:
     print(f"  gate: {describe(measured['gate'])}")
     flips = evaluation.get("flips", [])
     for flip in flips[:FLIPS_SHOWN]:
-        print(f"  flipped: {flip['image']} (truth {flip['truth']}): {flip['fp32']} → {flip['label']}")
+        print(f"  flipped: {shown(flip['image'])} (truth {flip['truth']}): {flip['fp32']} → {flip['label']}")
     if len(flips) > FLIPS_SHOWN:
         print(f"  … and {len(flips) - FLIPS_SHOWN} more in {engine.path / 'evaluation.json'}")
 
@@ -108,10 +109,10 @@ def describe(gate: dict[str, object]) -> str:
 
 def next_command(arguments: argparse.Namespace) -> str:
     if arguments.target == "openvino":
-        return f"build/choose.py {arguments.bundle} --engines {arguments.out}"
+        return command("build/choose.py", arguments.bundle, "--engines", arguments.out)
     if arguments.target == "tensorrt":
-        return f"build/assemble.py {arguments.bundle} --engines {arguments.out} --lane gpu"
-    return f"build/report.py {arguments.bundle} --engines {arguments.out}"
+        return command("build/assemble.py", arguments.bundle, "--engines", arguments.out, "--lane", "gpu")
+    return command("build/report.py", arguments.bundle, "--engines", arguments.out)
 
 
 def parser() -> argparse.ArgumentParser:

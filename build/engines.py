@@ -17,6 +17,7 @@ from slipway.contract import Bundle, CompileError, Engine, ManifestError, Slipwa
 from slipway.contract.cli import run
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.spec import Precision
+from slipway.contract.text import command
 
 EPILOG = """example:
   build/engines.py runs/digits
@@ -255,11 +256,11 @@ def _not_served(fleet: Fleet, parts: list[Part]) -> Iterator[str]:
 
 
 def _say_next(folder: Path, made: set[Target | None]) -> None:
-    given = f"{folder / 'bundle'} --engines {folder / 'engines'}"
+    given = (folder / "bundle", "--engines", folder / "engines")
     if "openvino" in made:
-        print(f"  next: build/choose.py {given}, then build/assemble.py {given}")
+        print(f"  next: {command('build/choose.py', *given)}, then {command('build/assemble.py', *given)}")
     if "tensorrt" in made:
-        print(f"  next: build/assemble.py {given} --lane gpu")
+        print(f"  next: {command('build/assemble.py', *given, '--lane', 'gpu')}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from typing import Any
 
 from slipway.contract import SpecError, read_labels
 from slipway.contract.cli import run
+from slipway.contract.text import command, shown
 
 EPILOG = """examples:
   build/import_bundle.py pets.yaml --onnx pets.onnx --labels labels.txt --out runs/pets/bundle
@@ -45,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
 def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None:
     print(f"{out}: bundle {str(identity)[:12]}")
     for ours, given in measured.get("tensors", {}).items():
-        print(f"  {ours} is the file's {given}")
+        print(f"  {ours} is the file's {shown(given)}")
     if "max_logit_difference" in measured:
         print(f"  ONNX against torch: same labels, max |Δlogit| {measured['max_logit_difference']:.2g}")
     print(
@@ -54,7 +55,7 @@ def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None
         f"{measured['ece_uncalibrated']:.4f}, temperature {measured['temperature']})"
     )
     print("  less than it should be? labels are not in the order of the logits, or preprocess is not training's")
-    print(f"  next: build/quantize.py {out} --out {out.parent / 'graphs' / 'int8'}")
+    print(f"  next: {command('build/quantize.py', out, '--out', out.parent / 'graphs' / 'int8')}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from typing import Any
 
 from slipway.contract import Bundle
 from slipway.contract.cli import run
+from slipway.contract.text import command
 
 EPILOG = """example:
   build/quantize.py runs/digits/bundle --out runs/digits/graphs/int8
@@ -30,7 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.precision == "int8":
         show_search(json.loads((arguments.out / "search.json").read_text(encoding="utf-8")))
     engines = arguments.bundle.parent / "engines"
-    print(f"  next: build/compile.py {arguments.bundle} --graphs {arguments.out.parent} --out {engines}")
+    line = command("build/compile.py", arguments.bundle, "--graphs", arguments.out.parent, "--out", engines)
+    print(f"  next: {line}")
     if arguments.json:
         print(json.dumps({"graph": str(arguments.out), **measured}))
 

@@ -19,6 +19,7 @@ from slipway.client import Client, ClientError, Options, Result, find_images
 from slipway.contract import SlipwayError, SpecError
 from slipway.contract.cli import as_ctrl_c
 from slipway.contract.streams import keep_going
+from slipway.contract.text import from_cell, shown, to_cell
 
 FIELDS = ("file", "status", "status_name", "label", "score", "class_id", "candidates", "bundle", "model", "error")
 HEADER = ",".join(FIELDS).encode()
@@ -29,7 +30,8 @@ example:
   classify_folder.py photographs --model flowers --out flowers.csv --url http://127.0.0.1:8000 --concurrency 8 --json
 
 The folder is searched recursively for files with a common image suffix. The CSV has one row for each, with its
-name relative to the folder; "candidates" is a JSON list of the labels after the first. A file that cannot be read or
+name relative to the folder; "candidates" is a JSON list of the labels after the first. A cell that a spreadsheet would
+run as a formula (=1+1, @x, -x; no numbers) has an apostrophe before it. A file that cannot be read or
 that the server refuses is a row that says why, and the others go on.
 
 The same command again asks for what has no answer yet: files that are new, rows with an "error", and a row that was
@@ -61,13 +63,13 @@ def answer(args: argparse.Namespace, received: list[int]) -> int:
     try:
         return run(args)
     except ClientError as error:
-        print(error, file=sys.stderr)
+        print(shown(error), file=sys.stderr)
         return 3
     except SlipwayError as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{error.filename or args.out}: {error.strerror}", file=sys.stderr)
+        print(f"{shown(error.filename or args.out)}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
@@ -128,8 +130,8 @@ def keep_answers(path: Path, *, model: str) -> Kept:
             writer = csv.DictWriter(file, FIELDS)
             writer.writeheader()
             for old in read_rows(path, model=model) if path.exists() else ():
-                if old["status"] and old["file"] not in kept:
-                    kept[old["file"]] = old["status"] == "0"
+                if old["status"] and from_cell(old["file"]) not in kept:
+                    kept[from_cell(old["file"])] = old["status"] == "0"
                     writer.writerow(old)
         beside.replace(path)
     finally:
@@ -165,7 +167,8 @@ def whole_records(lines: Iterable[bytes]) -> Iterator[list[str]]:
 def row(name: str, result: Result, *, model: str) -> dict[str, Any]:
     candidates = [{"label": c.label, "score": c.score, "class_id": c.class_id} for c in result.candidates]
     fields = {field: getattr(result, field, None) for field in FIELDS}
-    return fields | {"file": name, "model": model, "candidates": json.dumps(candidates)}
+    fields |= {"file": name, "model": model, "candidates": json.dumps(candidates)}
+    return {field: to_cell(value) if isinstance(value, str) else value for field, value in fields.items()}
 
 
 def report(args: argparse.Namespace, *, images: int, answered: int, asked: int, seconds: float) -> None:

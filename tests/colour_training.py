@@ -13,9 +13,9 @@ EACH = 20
 COLOURS = {"blue": (30, 60, 200), "red": (200, 40, 30)}
 
 
-def write_colours(root: Path, *, each: int = EACH) -> Path:
+def write_colours(root: Path, *, each: int = EACH, seed: int = 0) -> Path:
     """`root/blue` and `root/red`, with noise, so that no two files are equal."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for label, colour in COLOURS.items():
         (root / label).mkdir(parents=True)
         for number in range(each):

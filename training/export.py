@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from slipway.contract.cli import run
+from slipway.contract.text import command
 
 EPILOG = """example:
   training/export.py runs/digits/checkpoint --out runs/digits/bundle
@@ -34,8 +35,9 @@ def main(arguments: argparse.Namespace) -> None:
     if "unknown" in measured:
         unknown = measured["unknown"]
         print(f"  unknown by {unknown['score']}: {unknown['unknown_rate']:.2%} of the test split")
-    print(f"  next: training/evaluate.py {arguments.out}, a page of all this")
-    print(f"  next: build/quantize.py {arguments.out} --out {arguments.out.parent / 'graphs' / 'int8'}")
+    print(f"  next: {command('training/evaluate.py', arguments.out)}, a page of all this")
+    graph = arguments.out.parent / "graphs" / "int8"
+    print(f"  next: {command('build/quantize.py', arguments.out, '--out', graph)}")
     if arguments.json:
         print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **measured}))
 

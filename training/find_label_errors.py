@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway.contract import Spec, SpecError
 from slipway.contract.cli import run
+from slipway.contract.text import shown
 
 SHOWN = 10
 EPILOG = """example:
@@ -50,7 +51,8 @@ def find(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
         print(f"  top-1 by fold: {', '.join(f'{top1:.2%}' for top1 in found.top1_by_fold)}")
     for suspect in found.suspects[:SHOWN]:
         given, suggested = (", ".join(labels) or "none" for labels in (suspect.given, suspect.suggested))
-        print(f"  {suspect.path}: given {given}, probably {suggested} (quality {suspect.quality:.3f}, {suspect.split})")
+        told = f"{suspect.path}: given {given}, probably {suggested} (quality {suspect.quality:.3f}, {suspect.split})"
+        print(f"  {shown(told)}")
     if len(found.suspects) > SHOWN:
         print(f"  … and {len(found.suspects) - SHOWN} more")
     print(f"  next: look at the page, edit the column action of {arguments.out / 'suspects.csv'}, and give --reviewed")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.cli import run
+from slipway.contract.text import command
 
 EPILOG = """example:
   training/make_digits.py --out runs/digits/data
@@ -27,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {found['images']} images, {found['draws']} draws each; look at it")
     if spec.recipe.augment.minority is not None:
         print(f"  changed by minority: {', '.join(found['minority']) or 'no class'}")
-    print(f"  next: training/train.py {arguments.spec} --out {arguments.out.parent / 'checkpoint'}")
+    print(f"  next: {command('training/train.py', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
     if arguments.json:
         print(json.dumps({"page": str(arguments.out), **found}))
 

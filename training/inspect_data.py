@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.cli import run
+from slipway.contract.text import command, shown
 
 EPILOG = """example:
   training/make_digits.py --out runs/digits/data
@@ -36,13 +37,13 @@ def main(arguments: argparse.Namespace) -> int:
         counts = ", ".join(f"{split} {count:,}" for split, count in found.images_by_split.items())
         print(f"  splits {found.splits}: {counts}")
     for problem in found.problems:
-        print(f"  {problem.severity}: {problem.what}")
+        print(f"  {problem.severity}: {shown(problem.what)}")
         for example in problem.examples:
-            print(f"    {example}")
-        print(f"    {problem.remedy}")
+            print(f"    {shown(example)}")
+        print(f"    {shown(problem.remedy)}")
     print(f"  {len(found.errors)} errors, {len(found.warnings)} warnings; all of it in {arguments.out / RESULT}")
     if not found.errors:
-        print(f"  next: training/train.py {arguments.spec} --out {arguments.out.parent / 'checkpoint'}")
+        print(f"  next: {command('training/train.py', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
     if arguments.json:
         left_out = {"unreadable", "exact_duplicates", "near_duplicates"}  # as long as the data set is bad
         short = {**found.model_dump(mode="json", exclude=left_out)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from slipway.contract import Spec
 from slipway.contract.cli import run
 from slipway.contract.search import SearchSpace
+from slipway.contract.text import command
 
 EPILOG = """example:
   training/search.py training/configs/digits.yaml --space training/configs/digits_search.yaml \\
@@ -45,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out / BEST}: {space.metric} {study.best_value:.4f} on the validation split")
     print(f"  all trials: {arguments.out / TRIALS} and {arguments.out / PLOT}")
     best = checkpoint_of(arguments.out, best_number(study))
-    print(f"  next: training/export.py {best} --out {arguments.out.parent / 'bundle'}")
+    print(f"  next: {command('training/export.py', best, '--out', arguments.out.parent / 'bundle')}")
     if arguments.json:
         values = {
             "metric": space.metric,

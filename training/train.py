@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.cli import run
+from slipway.contract.text import command
 
 EPILOG = """examples:
   training/make_digits.py --out runs/digits/data
@@ -53,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
         f"  images: {measured['images']}, best epoch {measured['best_epoch']}: validation loss "
         f"{measured['best_validation_loss']:.4f}, macro-F1 {measured['best_validation_macro_f1']:.4f}"
     )
-    print(f"  next: training/export.py {arguments.out} --out {arguments.out.parent / 'bundle'}")
+    print(f"  next: {command('training/export.py', arguments.out, '--out', arguments.out.parent / 'bundle')}")
     if arguments.json:
         print(json.dumps({"checkpoint": str(arguments.out), **measured}))
 

@@ -44,7 +44,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
     values["data"] = {"root": str(folder / "data"), "csv": str(folder / "data/pages.csv")}
     values["recipe"] |= {"epochs": 6, "loss": {"kind": "focal", "gamma": 1.0}, "balance": "square_root"}
     values["calibration"]["images"] = 64
-    values["accuracy"] = {"max_loss_points": 30.0, "max_class_loss_points": 60.0, "prove_classes": False}
+    limits = {"max_loss_points": 30.0, "max_class_loss_points": 60.0, "max_flip_points": 90.0}
+    values["accuracy"] = {**limits, "prove_classes": False}
     train(Spec.parse(values, source="test"), folder / "checkpoint")
     export(folder / "checkpoint", folder / "bundle")
     bundle = Bundle.open(folder / "bundle")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_builds import LABELS, Page, add_engine, add_int8_graph, evidence, make_bundle, make_served, opened
+from report_builds import LABELS, LENIENT, Page, add_engine, add_int8_graph, evidence, make_bundle, make_served, opened
 
 from slipway.contract import Bundle
-from slipway.engines.gate import compare
+from slipway.engines.gate import TOO_FEW, compare
 from slipway.report import lane_verdicts, render, todos
 from slipway.repository.pick import pick_engines
 
@@ -114,6 +114,23 @@ def test_a_failed_engine_is_explained_class_by_class(tmp_path: Path) -> None:
     assert "proof takes 736 images where none is lost" in few.reasons[0]
     assert "proof takes 237 images where none is lost" in few.reasons[1]
     assert lane_verdicts(build)[0].tone == "bad"
+
+
+def test_the_page_shows_flips_and_a_reference_at_chance_and_reads_older_evidence(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, accuracy=LENIENT | {"max_flip_points": 2.0})
+    metrics = evidence(bundle, wrong=range(40, 50))
+    add_engine(bundle, "openvino-int8", metrics)
+    at_chance = {"kinds": 3, "recall_points": 33.0, "chance_points": 33.33, "proof_points": 44.5, "verdict": TOO_FEW}
+    gate = evidence(bundle)["gate"] | {"verdict": TOO_FEW, "reference": at_chance}
+    add_engine(bundle, "openvino-bf16", evidence(bundle) | {"gate": gate})
+    older = {name: value for name, value in gate.items() if name not in ("flips", "reference")} | {"verdict": "pass"}
+    add_engine(bundle, "openvino-fp16", evidence(bundle) | {"gate": older})
+    reasons = {todo.what: " ".join(todo.reasons) for todo in todos(opened(bundle))}
+    assert "10 of 120 images are answered otherwise than by FP32, 8.33 points" in reasons["openvino-int8: fail"]
+    assert "FP32 itself is not proven to be better than chance" in reasons[f"openvino-bf16: {TOO_FEW}"]
+    page = Page(render(opened(bundle)))
+    assert "limit 2)" in page.text
+    assert "openvino-bf16: FP32 itself is not proven to be better than chance (mean recall 33.00 points" in page.text
 
 
 def test_the_images_that_a_proof_takes_are_what_the_gate_asks(tmp_path: Path) -> None:

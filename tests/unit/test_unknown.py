@@ -92,7 +92,7 @@ def test_a_coverage_holds_for_new_images_on_average() -> None:
     assert np.mean(answered) == pytest.approx(1 - 4 / 41, abs=0.007)  # the 4th of 40 parts 41 places of a new one
 
 
-@given(st.integers(1, 120), st.integers(0, 10**6), st.floats(0.5, 0.99), st.booleans())
+@given(st.integers(1, 400), st.integers(0, 10**6), st.floats(0.5, 0.99), st.booleans())
 def test_a_precision_is_reached_by_what_is_answered_and_by_no_lower_threshold(
     images: int, seed: int, precision: float, ties: bool
 ) -> None:
@@ -101,8 +101,8 @@ def test_a_precision_is_reached_by_what_is_answered_and_by_no_lower_threshold(
     right_n = rng.random(images) < 1 / (1 + np.exp(-2 * score_n))
     policy = UnknownPolicy(precision=precision)
     reached = {value for value in score_n if right_n[score_n >= value].mean() >= precision}
-    if not reached:
-        with pytest.raises(DataError, match="no part is answered that well"):
+    if not reached or precision ** (score_n >= min(reached)).sum() > 0.05:
+        with pytest.raises(DataError, match="no part is answered that well" if not reached else "cannot show it"):
             fit_threshold(score_n, right_n, policy)
         return
     threshold = fit_threshold(score_n, right_n, policy)
@@ -112,7 +112,7 @@ def test_a_precision_is_reached_by_what_is_answered_and_by_no_lower_threshold(
 
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_answers_everything_and_all_wrong_is_an_error_that_says_what_to_change(right: bool) -> None:
-    score_n, right_n = np.arange(20.0), np.full(20, right)
+    score_n, right_n = np.arange(29.0), np.full(29, right)
     if right:
         assert fit_threshold(score_n, right_n, PRECISION) == 0.0
     else:

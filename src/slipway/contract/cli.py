@@ -16,6 +16,7 @@ from typing import Any
 from slipway.contract.errors import SlipwayError
 from slipway.contract.home import ensure_home
 from slipway.contract.streams import keep_going
+from slipway.contract.text import shown
 
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"
@@ -47,7 +48,7 @@ def run(
             code = main(arguments)
             sys.stdout.flush()
         except SlipwayError as error:
-            sys.exit(f"{parser.prog}: {error}")
+            sys.exit("\n".join(map(shown, f"{parser.prog}: {error}".split("\n"))))
         except FileNotFoundError as error:
             if not str(error.strerror).startswith(_NO_TEMPORARY_FOLDER):
                 raise

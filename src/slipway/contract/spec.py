@@ -14,6 +14,7 @@ from slipway.contract.tracking import Tracking
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+FLIP_POINTS = 5.0
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_", "answer_", "fused_")
 
@@ -164,7 +165,15 @@ class AccuracyGate(Contract):
     prove_classes: bool = True
     """True: a class with too few test images to prove its limit stops the build. False: it passes while what was
     measured is within the limit. Proving 2 points takes about 300 images a class."""
+    max_flip_points: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Of images that may be answered otherwise than by FP32, right or wrong. Left out: 5, or max_loss_points where that
+    is more, since every image that is lost has flipped."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1.0)
+
+    @property
+    def flip_limit_points(self) -> float:
+        """The limit on flips that holds, in percentage points."""
+        return max(FLIP_POINTS, self.max_loss_points) if self.max_flip_points is None else self.max_flip_points
 
 
 class TensorRT(Contract):

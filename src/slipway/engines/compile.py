@@ -20,6 +20,7 @@ from slipway.contract.engine import Target, engine_name, plan_name
 from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
+from slipway.contract.text import command
 from slipway.engines.evaluate import evaluate_engine
 from slipway.engines.plan import PlanRunner, layer_precisions
 from slipway.engines.tensorrt import build_plan
@@ -62,8 +63,8 @@ class Graph:
         folder = graphs / precision
         if not folder.is_dir():
             raise ManifestError(
-                f"{folder}: no graph for {precision}; make it: build/quantize.py {bundle.path} --precision {precision} "
-                f"--out {folder}"
+                f"{folder}: no graph for {precision}; make it: "
+                + command("build/quantize.py", bundle.path, "--precision", precision, "--out", folder)
             )
         manifest = Manifest.open(folder, kind="graph")
         if manifest.bundle != bundle.id:

@@ -163,6 +163,7 @@ def _changed_limits(recorded: GateResult, now: GateResult) -> Iterator[str]:
         "max_class_loss_points": tuple(
             {comparison.max_loss_points for comparison in result.classes.values()} for result in (recorded, now)
         ),
+        "max_flip_points": (recorded.flips.max_flip_points, now.flips.max_flip_points),
         "confidence": (recorded.confidence, now.confidence),
         "prove_classes": (recorded.prove_classes, now.prove_classes),
     }
@@ -175,7 +176,9 @@ def _counts(result: GateResult) -> list[tuple[str, int, int, int, str]]:
     def of(name: str, comparison: Comparison) -> tuple[str, int, int, int, str]:
         return name, comparison.images, comparison.lost, comparison.gained, comparison.verdict
 
-    return [of("", result.overall), *(of(label, found) for label, found in sorted(result.classes.items()))]
+    flips = ("flips", result.flips.images, result.flips.flips, 0, result.flips.verdict)
+    classes = (of(label, found) for label, found in sorted(result.classes.items()))
+    return [flips, of("", result.overall), *classes]
 
 
 def _changed_versions(manifest: Manifest, libraries: tuple[str, ...]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The accuracy gate: what a precision loses against FP32 on the same images, and whether that is proven."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -40,12 +41,54 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Flips:
+    """Images with another answer than FP32's, whether either is right, in percentage points, and the verdict."""
+
+    images: int
+    flips: int
+    flip_points: float
+    flip_low_points: float
+    flip_high_points: float
+    max_flip_points: float
+    verdict: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}: {self.flip_points:.2f} points flipped ({self.flips} of {self.images}), between "
+            f"{self.flip_low_points:.2f} and {self.flip_high_points:.2f}, limit {self.max_flip_points:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Whether FP32 itself is proven to be better than chance: what knows nothing has nothing to lose."""
+
+    kinds: int
+    """Classes that the images have; of multi-label, two for each label: the images that have it, and that do not."""
+    recall_points: float
+    """Mean over the kinds of the share of their images that FP32 answers right, in percentage points."""
+    chance_points: float
+    """The most that answers can reach which do not depend on the image."""
+    proof_points: float
+    """The least that these images let pass for proof."""
+    verdict: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}: mean recall {self.recall_points:.2f} points over {self.kinds} kinds of images, chance "
+            f"{self.chance_points:.2f}, proof takes {self.proof_points:.2f}"
+        )
+
+
+@dataclass(frozen=True)
 class GateResult:
-    """The verdict on one engine: on all images together, and on each class's recall."""
+    """The verdict on one engine: on all images together, on each class's recall, on flips, and on the reference."""
 
     verdict: str
     overall: Comparison
     classes: dict[str, Comparison]
+    flips: Flips
+    reference: Reference
     confidence: float
     prove_classes: bool
     unit: str = "top-1"
@@ -55,19 +98,24 @@ class GateResult:
     def of(cls, evidence: Mapping[str, Any]) -> Self:
         """From `asdict`, as an engine's manifest keeps it."""
         classes = {label: Comparison(**result) for label, result in evidence["classes"].items()}
-        return cls(**{**evidence, "overall": Comparison(**evidence["overall"]), "classes": classes})
+        parts = {"overall": Comparison, "flips": Flips, "reference": Reference}
+        read = {name: part(**evidence[name]) for name, part in parts.items()}
+        return cls(**{**evidence, **read, "classes": classes})
 
     @property
     def reasons(self) -> list[str]:
         """Every comparison that stands in the way of `pass`; empty for a pass."""
-        reasons = [f"{self.unit}: {self.overall}"] if self.overall.verdict != PASS else []
+        parts = ((self.unit, self.overall), ("flips", self.flips), ("FP32 itself", self.reference))
+        reasons = [f"{name}: {part}" for name, part in parts if part.verdict != PASS]
         hindering = (label for label, result in self.classes.items() if not _tolerated(result, self.prove_classes))
         return reasons + [f"class {label}: {self.classes[label]}" for label in hindering]
 
     def __str__(self) -> str:
         unproven = sum(result.verdict == TOO_FEW for result in self.classes.values())
         worst = max(self.classes.items(), key=lambda item: item[1].loss_points, default=None)
-        text = f"{self.verdict} at {self.confidence:.0%}; {self.unit} {self.overall}"
+        text = f"{self.verdict} at {self.confidence:.0%}; {self.unit} {self.overall}; flips {self.flips}"
+        if self.reference.verdict != PASS:
+            text += f"; FP32 itself {self.reference}"
         if worst is not None:
             text += f"; worst class {worst[0]}: {worst[1].loss_points:+.2f} points of {worst[1].images} images"
         if unproven and not self.prove_classes:
@@ -83,8 +131,9 @@ def compare(
     The loss is P(lost) - P(gained), over all images and over each class's own (that is its loss of recall). Each share
     has an exact one-sided Clopper-Pearson bound at half the error probability, so their difference bounds the loss at
     `confidence` (Bonferroni); over the classes the error probability is divided by their number once more, so that all
-    classes together pass or fail by chance as seldom as one would. `pass`: the upper bound is within the limit;
-    `fail`: the lower bound is over it; otherwise these images cannot tell.
+    classes together pass or fail by chance as seldom as one would. Flips are one share, so each of its bounds has the
+    whole error probability. `pass`: the upper bound is within the limit; `fail`: the lower bound is over it; otherwise
+    these images cannot tell. Nor can they where FP32 itself is not proven to be better than chance.
 
     Args:
         truth_n: class ids of the images.
@@ -95,7 +144,10 @@ def compare(
     present = [class_id for class_id in range(len(labels)) if (truth_n == class_id).any()]
     of_class = {class_id: truth_n == class_id for class_id in present}
     classes = {labels[c]: (before_n[own_n], after_n[own_n]) for c, own_n in of_class.items()}
-    return _judge(before_n, after_n, classes, gate)
+    images_c, right_c = (np.bincount(ids, minlength=len(labels)) for ids in (truth_n, truth_n[before_n]))
+    limits = {"chance": 1 / max(len(present), 1), "error": 1 - gate.confidence}
+    reference = better_than_chance(right_c[present], images_c[present], 1 / images_c[truth_n], **limits)
+    return _judge(before_n, after_n, classes, gate, reference, flipped_n=reference_n != candidate_n)
 
 
 def compare_labels(
@@ -109,7 +161,14 @@ def compare_labels(
         for class_id, (label, own_n) in enumerate(zip(labels, truth_nc.T, strict=True))
         if own_n.any()
     }
-    return _judge(before_n, after_n, classes, gate, unit="all labels")
+    told_c = truth_nc.any(axis=0) & ~truth_nc.all(axis=0)
+    has_nc, right_nc = truth_nc[:, told_c], (reference_nc == truth_nc)[:, told_c]
+    images_k = np.concatenate([has_nc.sum(axis=0), (~has_nc).sum(axis=0)])
+    right_k = np.concatenate([(right_nc & has_nc).sum(axis=0), (right_nc & ~has_nc).sum(axis=0)])
+    weight_n = has_nc @ (1 / images_k[: told_c.sum()]) + ~has_nc @ (1 / images_k[told_c.sum() :])
+    reference = better_than_chance(right_k, images_k, weight_n, chance=1 / 2, error=1 - gate.confidence)
+    flipped_n = (reference_nc != candidate_nc).any(axis=1)
+    return _judge(before_n, after_n, classes, gate, reference, flipped_n=flipped_n, unit="all labels")
 
 
 def _judge(
@@ -117,25 +176,31 @@ def _judge(
     after_n: Right,
     of_class: Mapping[str, tuple[Right, Right]],
     gate: AccuracyGate,
+    reference: Reference,
     *,
+    flipped_n: npt.NDArray[np.bool_],
     unit: str = "top-1",
 ) -> GateResult:
+    error = 1 - gate.confidence
     overall = compare_pairs(before_n, after_n, max_loss_points=gate.max_loss_points, confidence=gate.confidence)
     classes = {
         label: compare_pairs(
             before_of_class,
             after_of_class,
             max_loss_points=gate.max_class_loss_points,
-            confidence=1 - (1 - gate.confidence) / len(of_class),
+            confidence=1 - error / len(of_class),
         )
         for label, (before_of_class, after_of_class) in of_class.items()
     }
+    flips = count_flips(flipped_n, max_flip_points=gate.flip_limit_points, error=error)
     hindering = [result.verdict for result in classes.values() if not _tolerated(result, gate.prove_classes)]
-    verdicts = {overall.verdict, *hindering}
+    verdicts = {overall.verdict, flips.verdict, reference.verdict, *hindering}
     return GateResult(
         verdict=FAIL if FAIL in verdicts else TOO_FEW if TOO_FEW in verdicts else PASS,
         overall=overall,
         classes=classes,
+        flips=flips,
+        reference=reference,
         confidence=gate.confidence,
         prove_classes=gate.prove_classes,
         unit=unit,
@@ -157,8 +222,59 @@ def compare_pairs(before_n: Right, after_n: Right, *, max_loss_points: float, co
         loss_low_points=low,
         loss_high_points=high,
         max_loss_points=max_loss_points,
-        verdict=PASS if high <= max_loss_points else FAIL if low > max_loss_points else TOO_FEW,
+        verdict=_verdict(low, high, limit=max_loss_points),
     )
+
+
+def count_flips(flipped_n: npt.NDArray[np.bool_], *, max_flip_points: float, error: float) -> Flips:
+    """The share of images that flipped, with exact bounds that are each wrong with probability `error` at most."""
+    images, flips = len(flipped_n), int(flipped_n.sum())
+    low, high = (100 * bound for bound in share_interval(flips, images, error=error))
+    return Flips(
+        images=images,
+        flips=flips,
+        flip_points=100 * flips / max(images, 1),
+        flip_low_points=low,
+        flip_high_points=high,
+        max_flip_points=max_flip_points,
+        verdict=_verdict(low, high, limit=max_flip_points),
+    )
+
+
+def better_than_chance(
+    right_k: ClassIds, images_k: ClassIds, weight_n: npt.NDArray[np.float64], *, chance: float, error: float
+) -> Reference:
+    """Whether answers depend on the images: their mean recall over the kinds is proven to be over that of chance.
+
+    Kinds are the classes, or, of multi-label, having and not having each label. Answers that do not depend on the
+    image, the best constant one among them, have a mean recall of `1 / classes` at most, or of a half, however unequal
+    the kinds are: their chances to be right on each class, or on both kinds of a label, add up to 1. The mean recall is
+    a sum over independent images, each of which moves it by `1 / (kinds * images of its kind)` for each kind it is of,
+    so by Hoeffding's inequality a network at chance is called better with probability `error` at most.
+
+    Sources: Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, theorem 2; the mean
+    recall as in Brodersen et al., "The Balanced Accuracy and Its Posterior Distribution", 2010.
+
+    Args:
+        right_k: images of each kind that are answered right, as one of that kind.
+        images_k: images of each kind, at least one.
+        weight_n: of each image, the sum of 1 / images over the kinds that it is of.
+        chance: the most that answers can reach which do not depend on the image.
+    """
+    kinds = max(len(images_k), 1)
+    recall = float((right_k / images_k).sum()) / kinds
+    proof = chance + math.sqrt(-math.log(error) / 2 * float(np.square(weight_n / kinds).sum()))
+    return Reference(
+        kinds=len(images_k),
+        recall_points=100 * recall,
+        chance_points=100 * chance,
+        proof_points=100 * proof,
+        verdict=PASS if len(images_k) > 1 and recall >= proof else TOO_FEW,
+    )
+
+
+def _verdict(low: float, high: float, *, limit: float) -> str:
+    return PASS if high <= limit else FAIL if low > limit else TOO_FEW
 
 
 def _tolerated(result: Comparison, prove_classes: bool) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from slipway.contract import Bundle
 from slipway.contract.decision import Task
+from slipway.contract.text import from_cell, to_cell
 from slipway.engines.gate import ClassIds, GateResult, Table, compare, compare_labels
 from slipway.evaluation.predict import Predictions, table
 from slipway.steps.postprocess import Answers
@@ -52,13 +53,13 @@ def write_rows(rows: list[Row], folder: Path) -> None:
     with (folder / PREDICTIONS).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({column: to_cell(cell) for column, cell in row.items()} for row in rows)
 
 
 def read_rows(engine: Path) -> list[Row]:
     """`predictions.csv` of an engine folder."""
     with (engine / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [{column: from_cell(cell) for column, cell in row.items()} for row in csv.DictReader(file)]
 
 
 def gate_rows(before: list[Row], after: list[Row], bundle: Bundle) -> GateResult:

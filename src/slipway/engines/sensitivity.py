@@ -36,6 +36,8 @@ class Validation(Contract):
     lost: int
     gained: int
     loss_points: float
+    flips: int
+    """Answered otherwise than by FP32, right or wrong."""
     verdict: str
     """The accuracy gate's, on these images."""
 
@@ -82,9 +84,9 @@ class SearchFailedError(QuantizeError):
 def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> tuple[onnx.ModelProto, Search]:
     """Plain INT8 if validation accepts it, else with the fewest of 1, 2, 4, … worst layers in FP16 that it accepts.
 
-    A graph is accepted when the loss measured on the validation split is within the limit, and the gate does not fail
-    it there. The test split is never looked at. Each layer's Q/DQ nodes are simply taken away: its weights are stored
-    unquantised, so nothing is calibrated again.
+    A graph is accepted when the loss and the flips measured on the validation split are within their limits, and the
+    gate does not fail it there. The test split is never looked at. Each layer's Q/DQ nodes are simply taken away: its
+    weights are stored unquantised, so nothing is calibrated again.
     Source: partial quantisation as in Wu et al., "Integer Quantization for Deep Learning Inference: Principles and
     Empirical Evaluation", 2020, with the error of the logits in place of accuracy.
 
@@ -200,6 +202,11 @@ class _Judge:
         threads = bundle.spec.serving.threads
         fp32 = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=threads)
         self._reference = self._answers(fp32, what="validation split, FP32")
+        if not (self._reference > (-1 if bundle.decision.task == "multiclass" else 0)).any():
+            raise QuantizeError(
+                f"{bundle.path}: FP32 answers none of {len(self._images)} validation images (its logits are not finite,"
+                " or no threshold fits them), so nothing can show what INT8 loses; train or import the network again"
+            )
 
     def step(self, graph: onnx.ModelProto, *, kept: Sequence[str]) -> Step:
         spec, threads = self._bundle.spec, self._bundle.spec.serving.threads
@@ -207,7 +214,7 @@ class _Judge:
             engine = _engine(graph, Path(folder), threads=threads)
             answers = self._answers(engine, what=f"validation split, INT8, {len(kept)} layers in FP16")
         result = self._compare(answers)
-        overall = result.overall
+        overall, flips = result.overall, result.flips
         return Step(
             kept_fp16=tuple(kept),
             int8_layers=len(int8_layers(graph)),
@@ -216,9 +223,12 @@ class _Judge:
                 lost=overall.lost,
                 gained=overall.gained,
                 loss_points=overall.loss_points,
+                flips=flips.flips,
                 verdict=result.verdict,
             ),
-            accepted=result.verdict != FAIL and overall.loss_points <= spec.accuracy.max_loss_points,
+            accepted=result.verdict != FAIL
+            and overall.loss_points <= spec.accuracy.max_loss_points
+            and flips.flip_points <= flips.max_flip_points,
         )
 
     def _compare(self, answers: npt.NDArray[Any]) -> GateResult:
@@ -252,12 +262,13 @@ def _spent(steps: Sequence[Step], bundle: Bundle) -> str:
     other = "max" if spec.calibration.method == "entropy" else "entropy"
     tried = "; ".join(
         f"{len(step.kept_fp16)} in FP16: {step.validation.loss_points:+.2f} points ({step.validation.lost} lost, "
-        f"{step.validation.gained} gained of {step.validation.images})"
+        f"{step.validation.gained} gained, {step.validation.flips} flipped of {step.validation.images})"
         for step in steps
     )
     worst = ", ".join(steps[-1].kept_fp16[:4])
     return (
-        f"INT8 loses more than {spec.accuracy.max_loss_points:g} points on the validation split ({tried})"
+        f"INT8 loses more than {spec.accuracy.max_loss_points:g} points on the validation split, or flips more than "
+        f"{spec.accuracy.flip_limit_points:g} ({tried})"
         f"{f'; the most sensitive layers are {worst}' if worst else ''}; calibrate with more images or by "
         f"calibration.method: {other}, raise sensitive_layers.max_steps, or list fp16 in place of int8"
     )

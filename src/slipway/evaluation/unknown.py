@@ -6,6 +6,7 @@ validation images as they are wins.
 """
 
 import base64
+import math
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any, get_args
@@ -25,6 +26,7 @@ DECIMALS = 4  # a threshold is part of the bundle's id, and later digits differ 
 MEANS_SIZE = 1 << 20
 """Class means of more numbers are not tried: they would travel in decision.json."""
 CURVE_POINTS = 50
+ERROR = 0.05  # with which so many right answers in a row come from a precision that is lower than asked for
 Float = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Right = npt.NDArray[np.bool_]
@@ -95,10 +97,10 @@ def fit_threshold(score_n: Floats, right_n: Right, policy: UnknownPolicy) -> flo
     `coverage`: new images of the known classes are answered with at least this probability (split conformal
     prediction, Vovk et al., "Algorithmic Learning in a Random World", 2005: the k-th lowest of n scores, with
     k = floor((1 - coverage) * (n + 1))). `precision`: the lowest score from which at least this share of the answers is
-    right.
+    right, of as many answers as could show that much if all of them were right: one lucky image is no precision.
 
     Raises:
-        DataError: too few images for that coverage, or a precision that no threshold reaches.
+        DataError: too few images for that coverage, or a precision that no threshold reaches on enough answers.
     """
     if policy.coverage is not None:
         check_coverage(policy, images=len(score_n))
@@ -114,6 +116,13 @@ def fit_threshold(score_n: Floats, right_n: Right, policy: UnknownPolicy) -> flo
         raise DataError(
             f"decision.unknown.precision: {policy.precision} asked for, and of {len(score_n)} validation images no "
             f"part is answered that well; ask for less, or for a coverage"
+        )
+    answered, needed = int(reached[-1]) + 1, math.ceil(math.log(ERROR) / math.log(policy.precision))
+    if answered < needed:
+        raise DataError(
+            f"decision.unknown.precision: {policy.precision} is reached on {answered} of {len(score_n)} validation "
+            f"images alone, and fewer than {needed} answers cannot show it; ask for less, for a coverage, or give more "
+            "images to validation"
         )
     return _round_down(float(score_n[order][reached[-1]]))
 

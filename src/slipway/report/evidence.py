@@ -30,12 +30,37 @@ class Comparison(Evidence):
     verdict: str
 
 
+class FlipShare(Evidence):
+    """Images with another answer than FP32's, in percentage points, with the exact interval."""
+
+    images: int
+    flips: int
+    flip_points: float
+    flip_low_points: float
+    flip_high_points: float
+    max_flip_points: float
+    verdict: str
+
+
+class Reference(Evidence):
+    """Whether FP32 itself is proven to be better than chance."""
+
+    kinds: int
+    recall_points: float
+    chance_points: float
+    proof_points: float
+    verdict: str
+
+
 class Gate(Evidence):
     """The accuracy gate's result, as `evaluation.json` of an engine keeps it."""
 
     verdict: str
     overall: Comparison
     classes: dict[str, Comparison]
+    flips: FlipShare | None = None
+    """None in older builds, and so is `reference`."""
+    reference: Reference | None = None
     confidence: float
     prove_classes: bool
 
@@ -156,6 +181,8 @@ class Validation(Evidence):
     lost: int
     gained: int
     loss_points: float
+    flips: int | None = None
+    """None in older builds."""
     verdict: str
 
 

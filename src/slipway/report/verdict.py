@@ -1,13 +1,13 @@
 """What each lane serves and why, and what is wrong or missing, each with what to do about it."""
 
 import math
-import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from slipway.contract.lane import LaneName
+from slipway.contract.text import command
 from slipway.report.build import Build, BuiltEngine
 from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Gate
 from slipway.report.wording import points
@@ -75,11 +75,6 @@ def images_to_prove(gate: Gate, limit_points: float, *, comparisons: int = 1) ->
     return 1 if share >= 1 else math.ceil(math.log(error) / math.log1p(-share))
 
 
-def command(script: str, *arguments: str | Path) -> str:
-    """A line for the shell, whatever the paths are called."""
-    return shlex.join([script, *map(str, arguments)])
-
-
 def _cpu(build: Build) -> LaneVerdict:
     choose = command("build/choose.py", build.bundle.path, "--engines", build.engines_path)
     if build.choice is not None:
@@ -145,6 +140,19 @@ def _reasons(gate: Gate) -> Iterator[str]:
     overall, classes = gate.overall, hindering(gate)
     if overall.verdict != PASS:
         yield f"Top-1: {_explain(gate, overall)}"
+    flips, reference = gate.flips, gate.reference
+    if flips is not None and flips.verdict != PASS:
+        yield (
+            f"Flips: {flips.verdict}: {flips.flips} of {flips.images} images are answered otherwise than by FP32, "
+            f"{flips.flip_points:.2f} points, between {flips.flip_low_points:.2f} and {flips.flip_high_points:.2f}, "
+            f"limit {flips.max_flip_points:g} (accuracy.max_flip_points)."
+        )
+    if reference is not None and reference.verdict != PASS:
+        yield (
+            f"FP32 itself is not proven to be better than chance, so it has nothing to lose: its mean recall is "
+            f"{reference.recall_points:.2f} points over {reference.kinds} kinds of images, chance is "
+            f"{reference.chance_points:.2f}, and proof on these images takes {reference.proof_points:.2f}."
+        )
     worst = sorted(classes, key=lambda label: (classes[label].verdict != FAIL, -classes[label].loss_points))
     for label in worst[:CLASSES_NAMED]:
         yield f"Class {label}: {_explain(gate, classes[label], comparisons=len(gate.classes))}"

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from slipway.contract.choice import Candidate
 from slipway.report.build import FAILED_SEARCH, Build, BuiltEngine
 from slipway.report.charts import Scale, Tone
-from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Flip, Gate, Search
+from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Flip, FlipShare, Gate, Reference, Search
 from slipway.report.thumbnails import Thumbnail, Thumbnails
 from slipway.report.verdict import hindering, lane_verdicts
 
@@ -29,6 +29,9 @@ class Loss:
     verdict: str
     recall_fp32: float | None = None
     recall: float | None = None
+    flips: FlipShare | None = None
+    """Of all images together, and so is `reference`; None for a class and in older builds."""
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,14 @@ def accuracy(build: Build) -> list[BuiltEngine]:
 def losses(build: Build) -> tuple[list[Loss], Scale]:
     """Top-1 of every engine that was compared with FP32."""
     rows = [
-        Loss(engine.name, gate.overall, TONES.get(gate.overall.verdict, "warn"), gate.overall.verdict)
+        Loss(
+            name=engine.name,
+            comparison=gate.overall,
+            tone=TONES.get(gate.overall.verdict, "warn"),
+            verdict=gate.overall.verdict,
+            flips=gate.flips,
+            reference=gate.reference,
+        )
         for engine, gate in _gated(build)
     ]
     return rows, _loss_scale(rows)

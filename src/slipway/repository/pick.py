@@ -9,6 +9,7 @@ from slipway.contract.files import sha256_file
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
+from slipway.contract.text import command
 from slipway.repository.classifier import Classifier
 
 GPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
@@ -43,7 +44,7 @@ def pick_engines(bundle: Bundle, engines: Path, *, lane: LaneName) -> Classifier
 
 
 def _chosen(bundle: Bundle, engines: Path) -> Classifier:
-    again = f"build/choose.py {bundle.path} --engines {engines}"
+    again = command("build/choose.py", bundle.path, "--engines", engines)
     if not (engines / CHOICE).is_file():
         if not any(engines.glob(f"openvino-*/{MANIFEST}")):
             raise RepositoryError(f"{engines}: no engine of the cpu lane; {_how_to_make(bundle, engines, 'cpu')}")
@@ -86,10 +87,11 @@ def _plans(bundle: Bundle, engines: Path) -> Classifier:
 
 
 def _how_to_make(bundle: Bundle, engines: Path, lane: LaneName) -> str:
-    arguments = f"{bundle.path} --graphs {engines.parent / 'graphs'} --out {engines}"
+    arguments = (bundle.path, "--graphs", engines.parent / "graphs", "--out", engines)
     if lane == "cpu":
-        return f"make it with build/compile.py {arguments}"
+        return f"make it with {command('build/compile.py', *arguments)}"
     return (
-        f"make it on the GPU that serves, with build/container.py compile {arguments} --run (in NVIDIA's image), or, "
-        f"where TensorRT is installed, build/compile.py {arguments} --target tensorrt"
+        f"make it on the GPU that serves, with {command('build/container.py', 'compile', *arguments, '--run')} (in "
+        f"NVIDIA's image), or, where TensorRT is installed, "
+        f"{command('build/compile.py', *arguments, '--target', 'tensorrt')}"
     )

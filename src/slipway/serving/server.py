@@ -14,6 +14,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from slipway.contract import Lane, ServingError
+from slipway.contract.text import command as shell_line
 from slipway.serving import process as processes
 from slipway.serving.binary import find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command
@@ -189,7 +190,8 @@ def running(
         if contents.lane.lane == "gpu" and binary.backend_directory is not None:
             raise ServingError(
                 f"{contents.origin}: a gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT nor "
-                f"NVIDIA's DALI backend; serve it in NVIDIA's image: build/container.py serve {contents.origin} --run"
+                "NVIDIA's DALI backend; serve it in NVIDIA's image: "
+                + shell_line("build/container.py", "serve", contents.origin, "--run")
             )
         limits = server_limits(instances=sum(contents.models[step].instances for step in contents.needed()))
         workspace.add(contents, contents.steps)

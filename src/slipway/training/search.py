@@ -15,12 +15,15 @@ from typing import Any
 import lightning
 import optuna
 import yaml
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from slipway.contract import Spec, SpecError
 from slipway.contract.files import sha256_bytes
 from slipway.contract.search import Range, SearchSpace, changed
+from slipway.contract.text import to_cell
+from slipway.evaluation.plots import PLAIN_TEXT
 from slipway.training.fit import train
 
 BEST, TRIALS, PLOT, STUDY = "best.yaml", "trials.csv", "search.png", "study.db"
@@ -184,10 +187,12 @@ def _write_table(finished: list[FrozenTrial], path: Path) -> None:
         writer.writerow(["trial", "state", "value", "epochs", *names])
         for number, trial in enumerate(finished):
             value = trial.value if trial.value is not None else trial.intermediate_values.get(trial.last_step or 0)
-            row = [trial.user_attrs["values"][name] for name in names]
+            values = [trial.user_attrs["values"][name] for name in names]
+            row = [to_cell(value) if isinstance(value, str) else value for value in values]
             writer.writerow([number, trial.state.name.lower(), value, len(trial.intermediate_values), *row])
 
 
+@rc_context(PLAIN_TEXT)
 def _plot(complete: list[FrozenTrial], path: Path) -> None:
     """The value of each complete trial, by trial and by each parameter."""
     names = list(complete[0].params)

@@ -7,6 +7,8 @@ import numpy as np
 
 from slipway.contract import Spec
 from slipway.contract.dataset import Split
+from slipway.contract.text import to_cell
+from slipway.evaluation.plots import LONGEST_DRAWN, is_drawable
 from slipway.training.inspection.facts import Facts
 from slipway.training.inspection.result import ClassCount, Duplicates, Inspection, Problem
 from slipway.training.splits import equal
@@ -173,6 +175,31 @@ def _label_warnings(labels: Sequence[str]) -> Iterator[Problem]:
             "labels differ only by case or by how a letter is encoded",
             "They are classes of their own; rename them if they are meant to be one.",
             [", ".join(repr(labels[index]) for index in same) for same in alike],
+        )
+    undrawable = [repr(label) for label in labels if not is_drawable(label)]
+    if undrawable:
+        yield _problem(
+            "warning",
+            f"{len(undrawable):,} labels have letters that the font of the pictures does not have",
+            "confusion_matrix.png and labels.png show their class ids; every page and every answer has the labels.",
+            undrawable,
+        )
+    long = [repr(label) for label in labels if len(label) > LONGEST_DRAWN]
+    if long:
+        yield _problem(
+            "warning",
+            f"{len(long):,} labels are longer than {LONGEST_DRAWN} letters",
+            "The pictures cut them, and answers carry every letter with each image: a short label is enough.",
+            long,
+        )
+    formulas = [repr(label) for label in labels if to_cell(label) != label]
+    if formulas:
+        yield _problem(
+            "warning",
+            f"{len(formulas):,} labels are formulas to a spreadsheet",
+            "They have an apostrophe before them in CSV files that are made to be opened there; rename them if others "
+            "read these files.",
+            formulas,
         )
 
 

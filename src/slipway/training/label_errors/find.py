@@ -10,6 +10,7 @@ import numpy as np
 from slipway.contract import Spec
 from slipway.contract.files import complete_folder
 from slipway.contract.manifest import versions
+from slipway.contract.text import to_cell
 from slipway.training.cross_validation import OutOfFold, cross_validate
 from slipway.training.label_errors.page import render
 from slipway.training.label_errors.result import LabelErrors, Suspect
@@ -105,5 +106,10 @@ def _write_suspects(found: LabelErrors, path: Path, *, separator: str) -> None:
         writer.writerow(["path", "given", "suggested", "quality", "split", "action"])
         for s in found.suspects:
             writer.writerow(
-                [s.path, separator.join(s.given), separator.join(s.suggested), s.quality, s.split, s.action]
+                [
+                    *map(to_cell, (s.path, separator.join(s.given), separator.join(s.suggested))),
+                    s.quality,
+                    s.split,
+                    s.action,
+                ]
             )

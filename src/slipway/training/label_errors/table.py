@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.text import from_cell
 from slipway.training.cross_validation import write_table
 from slipway.training.dataset import scan
 from slipway.training.entries import raise_faults
@@ -54,17 +55,17 @@ def _read(path: Path, dataset: Dataset, *, separator: str, multilabel: bool) -> 
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
     faults = []
     for line, row in enumerate(rows, start=2):
-        cell = row["suggested"] or ""
+        image, cell = from_cell(row["path"] or ""), from_cell(row["suggested"] or "")
         labels = (cell.split(separator) if cell else []) if multilabel else [cell]
         unknown = [label for label in labels if label not in numbers]
-        if row["path"] not in paths:
-            faults.append(f"line {line}: {row['path']!r} is not in the data set")
+        if image not in paths:
+            faults.append(f"line {line}: {image!r} is not in the data set")
         elif row["action"] not in ACTIONS:
             faults.append(f"line {line}: action {row['action']!r}; the valid ones are {', '.join(ACTIONS)}")
         elif row["action"] == "relabel" and unknown:
             faults.append(f"line {line}: no class of the data set is called {unknown[0]!r}")
         else:
             class_ids = tuple(sorted(numbers[label] for label in labels if label in numbers))
-            found[row["path"]] = row["action"], class_ids
+            found[image] = row["action"], class_ids
     raise_faults(faults, what=f"rows of {path} cannot be used; correct or remove them")
     return found
