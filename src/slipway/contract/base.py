@@ -5,10 +5,10 @@ import reprlib
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slipway.contract.errors import SpecError
+from slipway.contract.reading import read_plain
 
 _SHORT = reprlib.Repr()  # a few kilobytes of YAML can stand for gigabytes
 _SHORT.maxstring = _SHORT.maxother = 100
@@ -33,15 +33,12 @@ class Contract(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a `.json`, `.yaml` or `.yml` file."""
-        try:
-            text = path.read_text(encoding="utf-8")
-            data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except OSError as error:
-            raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: bad UTF-8, JSON, number or date
-            raise SpecError(f"{path}: not valid {path.suffix.lstrip('.').upper()}: {error}") from None
-        return cls.parse(data, source=str(path))
+        """Read a `.json`, `.yaml` or `.yml` file.
+
+        Raises:
+            SpecError: as `read_plain` and `parse`.
+        """
+        return cls.parse(read_plain(path), source=str(path))
 
     def to_json(self) -> str:
         """Canonical text: sorted keys, two spaces, one trailing newline. Equal objects give equal bytes."""
