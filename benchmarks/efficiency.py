@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.contract.targets import file_option
+
 if TYPE_CHECKING:
     from effort import Effort
 
@@ -194,7 +196,12 @@ def parser() -> argparse.ArgumentParser:
         help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
     )
     add_effort(parser, rounds=6, search_rounds=2)
-    add("--output", type=Path, metavar="JSON", help="write the results here")
+    add(
+        "--output",
+        type=file_option(("classifiers",), what="a result of efficiency.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
     add("--json", action="store_true", help="one JSON line last")
     return parser
 

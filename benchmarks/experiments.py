@@ -16,6 +16,7 @@ from typing import Any
 
 from slipway.contract import SpecError
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks/experiments"
@@ -154,8 +155,18 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; default: all")
     parser.add_argument("--list", action="store_true", help="say which there are, and run none")
-    parser.add_argument("--out", type=Path, default=RESULT, help="default: benchmarks/results/experiments.json")
-    parser.add_argument("--page", type=Path, default=PAGE, help="default: docs/experiments.md")
+    parser.add_argument(
+        "--out",
+        type=file_option(ORDER, what="a result of experiments.py"),
+        default=RESULT,
+        help="default: benchmarks/results/experiments.json",
+    )
+    parser.add_argument(
+        "--page",
+        type=file_option("# Experiments", what="a page of experiments.py"),
+        default=PAGE,
+        help="default: docs/experiments.md",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from slipway.contract import DataError
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/guard.json"
@@ -222,7 +223,12 @@ def parser() -> argparse.ArgumentParser:
     add("--good", type=Path, metavar="FOLDER", help="files of other encoders, which should all be let through")
     add("--files", type=int, default=36_000, metavar="N", help="damaged ones (%(default)s)")
     add("--seed", type=int, default=0, help="of the files and of the damage (%(default)s)")
-    add("--out", type=Path, default=RESULT, help="result file; default: benchmarks/results/guard.json")
+    add(
+        "--out",
+        type=file_option(("good_of_other_encoders",), what="a result of guard.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/guard.json",
+    )
     add("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from slipway.contract.targets import file_option
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -60,7 +62,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of schedules and order of images (%(default)s)")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the results here")
+    parser.add_argument(
+        "--output",
+        type=file_option(("reload", "kills", "overload", "fifty"), what="a result of robustness.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

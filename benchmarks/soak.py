@@ -23,6 +23,7 @@ from typing import Any
 from soak_requests import Answer, Asker, Request, corpus, make_requests, taken
 
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option
 
 ROOT = Path(__file__).parents[1]
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
@@ -204,7 +205,12 @@ def parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=4, metavar="N", help="requests at a time (%(default)s)")
     add("--timeout-s", type=float, default=60.0, help="after which a request counts as lost (%(default)g)")
     add("--seed", type=int, default=0, help="of the images, the damage and the requests (%(default)s)")
-    add("--out", type=Path, default=RESULT, help="result file; default: benchmarks/results/soak.json")
+    add(
+        "--out",
+        type=file_option(("damaged_by_status",), what="a result of soak.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/soak.json",
+    )
     add("--log", type=Path, metavar="FILE", help="keep the server's own log")
     add("--json", action="store_true", help="one JSON line last")
     return parser

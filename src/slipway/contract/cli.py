@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from slipway.contract.errors import SlipwayError
+from slipway.contract.targets import storage_error
 
 
 def run(main: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> None:
@@ -14,6 +15,11 @@ def run(main: Callable[[argparse.Namespace], int | None], parser: argparse.Argum
         sys.exit(main(arguments))
     except SlipwayError as error:
         sys.exit(f"{parser.prog}: {error}")
+    except OSError as error:  # a full disk, a folder that may not be written, and the like
+        told = storage_error(error)
+        if told is None:
+            raise
+        sys.exit(f"{parser.prog}: {told}")
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted; nothing half-written is left", file=sys.stderr)
         sys.exit(130)
