@@ -19,7 +19,7 @@ from typing import Any
 
 from slipway.contract import SlipwayError
 from slipway.contract.cli import run
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/backbones.json", ROOT / "docs/backbones.md"
@@ -73,7 +73,7 @@ def main(arguments: argparse.Namespace) -> None:
     result |= machine()
     write(arguments.out, result)
     if arguments.page:
-        arguments.page.write_text(render(result, source=arguments.out.name), encoding="utf-8")
+        write_file(arguments.page, render(result, source=arguments.out.name))
         print(f"{arguments.page} from {arguments.out}")
     if arguments.json:
         print(json.dumps(result))
@@ -163,7 +163,7 @@ def machine() -> dict[str, Any]:
 
 def write(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(result, indent=1) + "\n")
 
 
 def say(text: str) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from effort import Effort
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
             found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
             print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
             if arguments.output:  # after each of them: what was measured stays
-                arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                write_file(arguments.output, json.dumps(result, indent=1) + "\n")
                 print(f"written to {arguments.output}", flush=True)
     if arguments.json:
         print(json.dumps(result))

@@ -16,7 +16,7 @@ from typing import Any
 
 from slipway.contract import SpecError
 from slipway.contract.cli import run
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks/experiments"
@@ -111,8 +111,8 @@ def lines(entry: Mapping[str, Any]) -> list[str]:
 def write(result: Mapping[str, Any], out: Path, page: Path) -> None:
     ordered = {name: result[name] for name in (*names(), *sorted(result)) if name in result}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page.write_text(render(ordered), encoding="utf-8")
+    write_file(out, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
+    write_file(page, render(ordered))
 
 
 def render(result: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from slipway.contract import DataError
 from slipway.contract.cli import run
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/guard.json"
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
         "damaged": damage(files, decoder, count=arguments.files, seed=seed),
         **provenance(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_file(arguments.out, json.dumps(result, indent=1) + "\n")
     print(f"{summary(result)}\nwritten to {arguments.out}")
     if arguments.json:
         print(json.dumps(result))

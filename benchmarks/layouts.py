@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from slipway.repository import Classifier
@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"{layout} / steps, {key}: {middle:.2f} ({low:.2f} to {high:.2f} in {arguments.rounds} rounds)")
     print("memory: " + ", ".join(f"{layout} {mib:.0f} MiB" for layout, mib in memory_mib.items()))
     if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_file(arguments.output, json.dumps(result, indent=1) + "\n")
         print(f"written to {arguments.output}")
     if arguments.json:
         print(json.dumps(result))

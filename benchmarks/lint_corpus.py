@@ -15,7 +15,7 @@ from typing import Any
 
 from slipway.contract.cli import run
 from slipway.contract.manifest import versions
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.md"
@@ -39,8 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"defects": {}}
     result = before if arguments.page_only else record(arguments.only, before)
-    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    arguments.page.write_text(page(result))
+    write_file(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_file(arguments.page, page(result))
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "page": str(arguments.page), "counts": result["counts"]}))
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
             results[part] = PART_FUNCTIONS[part](arguments.run, images, work, seed=arguments.seed)
             print(json.dumps(results[part], indent=2), flush=True)
     if arguments.output:
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_file(arguments.output, json.dumps(results, indent=2) + "\n")
         print(f"written to {arguments.output}")
     if arguments.json:
         print(json.dumps(results))

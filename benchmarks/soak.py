@@ -23,7 +23,7 @@ from typing import Any
 from soak_requests import Answer, Asker, Request, corpus, make_requests, taken
 
 from slipway.contract.cli import run
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
         "series": found.series,
         **provenance(arguments.repository),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_file(arguments.out, json.dumps(result, indent=1) + "\n")
     print(f"{summary(result)}\nwritten to {arguments.out}")
     if arguments.json:
         print(json.dumps(result))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions
@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
     evidence = {**provenance(), **found, "start": start.model_dump(mode="json"), "chosen": values, "changes": changes}
     output = arguments.output or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
     if arguments.output or not arguments.dry_run:
-        output.write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
+        write_file(output, json.dumps(evidence, indent=1) + "\n")
         print(f"evidence: {output}")
     if changes:
         print(

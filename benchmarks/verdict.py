@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.contract.cli import run
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/verdict.json"
@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
         "servers": results,
         **provenance(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_file(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print("\n".join(table(results)))
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "verdict": "fail" if broken else "pass"}))

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract.targets import file_option
+from slipway.contract.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from climbing import Bench
@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
     result = {**provenance(arguments.peers), **vars(effort), "backbone": BACKBONE, **found, "blocks": bench.blocks}
     print("\n".join(summary(result)))
     if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_file(arguments.output, json.dumps(result, indent=1) + "\n")
         print(f"written to {arguments.output}")
     if arguments.json:
         print(json.dumps(result))

@@ -1,18 +1,21 @@
 """Where stages may write: over what the same kind of stage wrote, and nothing else, least of all their own input."""
 
 import argparse
+import errno
 import itertools
 import os
 import runpy
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from colour_training import small_spec
+import torch
+from colour_training import small_spec, write_colours
 from colours import COLOURS
 
 from slipway.contract import Bundle, Manifest, SpecError, StorageError
@@ -24,12 +27,14 @@ from slipway.contract.targets import (
     Sealed,
     check_file,
     check_folder,
+    storage_error,
     write_file,
 )
 from slipway.engines import build_engine, choose, quantize
 from slipway.report import check_page, write
 from slipway.repository import open_engines, plan_repository
 from slipway.training import export, import_onnx, import_timm, train
+from slipway.training.callbacks import WholeCheckpoints
 from slipway.training.demo_data import write_digits, write_pages, write_parity
 from slipway.training.inspection import inspect
 from slipway.training.label_errors import find_label_errors, write_clean
@@ -400,3 +405,52 @@ def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path) -> None:
         check_folder(tmp_path / ("x" * 300), kind="bundle")
     with pytest.raises(StorageError, match="File name too long; give a shorter name"):
         check_file(tmp_path / ("x" * 300), mark="x", what="a page")
+
+
+def test_a_copy_that_fails_names_where_it_was_copied_to() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "/tmp/part", None, "/disk/last.ckpt")
+    assert str(storage_error(error)).startswith("/disk/last.ckpt: No space left on device; free some space")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ECONNRESET, "reset"), PermissionError(errno.EACCES, "of a socket")])
+def test_an_error_that_is_not_of_files_keeps_its_traceback(error: OSError) -> None:
+    assert storage_error(error) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_script_of_somebody_who_may_not_write_there_ends_in_one_sentence() -> None:
+    code = (
+        "import argparse, os; from pathlib import Path; from slipway.contract.cli import run; "
+        "from slipway.contract.files import complete_folder; parser = argparse.ArgumentParser(prog='stage'); "
+        "os.setuid(65534); "
+        "run(lambda _: complete_folder(Path('/usr/ours'), kind='bundle').__enter__(), parser)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    sentence = "stage: /usr/ours: cannot be written: Permission denied; change its permissions, or give another path\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
+
+
+def test_a_contract_that_finds_the_disk_full_says_where(full: Path) -> None:
+    with pytest.raises(StorageError, match=r"full/space\.json: cannot be written: No space left on device; free some"):
+        SPACE.model_copy(update={"metric": "x" * 200_000}).write(full / "space.json")
+
+
+def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(full: Path) -> None:
+    files = WholeCheckpoints()
+    files.save_checkpoint({"epoch": 1}, full / "last.ckpt")
+    with pytest.raises(OSError, match="No space left on device"):
+        files.save_checkpoint({"epoch": 2, "weights": torch.zeros(100_000)}, full / "last.ckpt")
+    assert torch.load(full / "last.ckpt", weights_only=True) == {"epoch": 1}
+    assert os.listdir(full) == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.resume", "errors.folds"])
+def test_what_stands_where_a_stage_keeps_its_unfinished_work_is_not_touched(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious").write_text("precious")
+    data = write_colours(tmp_path / "data")
+    stage = train if name.endswith("resume") else find_label_errors
+    options: dict[str, Any] = {} if stage is train else {"folds": 2, "seed": 0}
+    with pytest.raises(SpecError, match=f"{name}: (.*); rename it"):
+        stage(small_spec(data), (tmp_path / name).with_suffix(""), **options)
+    assert os.listdir(tmp_path / name) == ["precious"]

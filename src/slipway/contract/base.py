@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slipway.contract.errors import SpecError
 from slipway.contract.reading import read_plain
+from slipway.contract.targets import told
 
 _SHORT = reprlib.Repr()  # a few kilobytes of YAML can stand for gigabytes
 _SHORT.maxstring = _SHORT.maxother = 100
@@ -46,7 +47,9 @@ class Contract(BaseModel):
         return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:
-        path.write_text(self.to_json(), encoding="utf-8")
+        """Raises StorageError: a full disk, or a path that may not be written."""
+        with told(path):
+            path.write_text(self.to_json(), encoding="utf-8")
 
 
 def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> str:

@@ -157,7 +157,8 @@ def told(target: Path) -> Iterator[None]:
 
 def storage_error(error: OSError, *, target: Path | None = None) -> StorageError | None:
     """One sentence with path, reason and remedy; None where the error is not of files, or not the user's to mend."""
-    at = error.filename if isinstance(error.filename, str | Path) else None
+    names = (error.filename2, error.filename)  # of a copy or rename, what is written
+    at = next((name for name in names if isinstance(name, str | Path)), None)
     if target is not None and (at is None or f".{target.name}." in str(at)):  # in the temporary sibling of `target`
         at = target
     if error.errno not in REMEDIES or (at is None and error.errno in (errno.EACCES, errno.EPERM)):

@@ -1,9 +1,11 @@
 """What stands around the epochs: early stopping, the best and the last checkpoint, averaged weights."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -24,6 +26,22 @@ def make(recipe: Recipe, unfinished: Unfinished) -> list[Any]:
     stop = _StopAfterLastPhase(recipe, patience=recipe.patience_epochs, **monitor)
     average = [] if recipe.ema_decay is None else [WeightAveraging(multi_avg_fn=moving_average(recipe.ema_decay))]
     return [stop, *average, best, last]
+
+
+class WholeCheckpoints(TorchCheckpointIO):  # type: ignore[misc]
+    """Writes a checkpoint beside the old one, which it replaces in one step.
+
+    Lightning's own is written to the folder for temporary files; moved to another disk from there, that is a copy over
+    the old one, of which a full disk or a kill leaves a half.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        part = Path(path).with_name(f".{Path(path).name}.part")
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 class _StopAfterLastPhase(EarlyStopping):  # type: ignore[misc]

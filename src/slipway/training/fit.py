@@ -25,7 +25,7 @@ from slipway.contract.targets import check_folder
 from slipway.evaluation.unknown import check_coverage
 from slipway.training.augment import check_policies
 from slipway.training.auto import resolve
-from slipway.training.callbacks import make
+from slipway.training.callbacks import WholeCheckpoints, make
 from slipway.training.dataset import scan
 from slipway.training.decodable import check_decodable
 from slipway.training.devices import is_first, share_of, trainer_options
@@ -212,6 +212,7 @@ def _fit(
             num_sanity_val_steps=0,
             callbacks=[*make(recipe, unfinished), *([LearningRateMonitor("epoch")] if logger else []), *callbacks],
             default_root_dir=unfinished.folder,
+            plugins=WholeCheckpoints(),
             logger=logger,
             log_every_n_steps=steps,
             deterministic=True,
