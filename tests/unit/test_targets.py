@@ -353,7 +353,7 @@ def mounted(disk: Path, options: str) -> Iterator[Path]:
     try:
         yield disk
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)  # SQLite may still have its file open
 
 
 @pytest.fixture
@@ -433,6 +433,11 @@ def test_a_script_of_somebody_who_may_not_write_there_ends_in_one_sentence() -> 
 def test_a_contract_that_finds_the_disk_full_says_where(full: Path) -> None:
     with pytest.raises(StorageError, match=r"full/space\.json: cannot be written: No space left on device; free some"):
         SPACE.model_copy(update={"metric": "x" * 200_000}).write(full / "space.json")
+
+
+def test_a_search_that_finds_the_disk_full_says_so(full: Path) -> None:
+    with pytest.raises(StorageError, match=r"study\.db: cannot be written: database or disk is full; mend that"):
+        search(spec(), SPACE, full / "search", trials=1, seed=0)
 
 
 def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(full: Path) -> None:

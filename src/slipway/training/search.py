@@ -16,8 +16,9 @@ import lightning
 import optuna
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from slipway.contract import Spec, SpecError
+from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.files import sha256_bytes
 from slipway.contract.reading import dump_yaml
 from slipway.contract.search import Range, SearchSpace, changed
@@ -65,7 +66,7 @@ def search(spec: Spec, space: SearchSpace, out: Path, *, trials: int, seed: int)
     check_folder(out, kind="search", inputs=read_from(spec.data, out=out))
     out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _alone(out):
+    with _alone(out), _told(out):
         study = _open(spec, space, out, seed=seed)
         while (finished := len(study.get_trials(deepcopy=False, states=FINISHED))) < trials:
             study.sampler = optuna.samplers.TPESampler(
@@ -104,6 +105,20 @@ def _alone(out: Path) -> Iterator[None]:
         ) from None
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """Turn what SQLite could not write into one sentence."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise StorageError(
+            f"{out / STUDY}: cannot be written: {cause}; mend that, and the same command goes on where it stopped"
+        ) from None
 
 
 def _open(spec: Spec, space: SearchSpace, out: Path, *, seed: int) -> optuna.Study:
