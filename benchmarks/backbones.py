@@ -19,6 +19,7 @@ from typing import Any
 
 from slipway.contract import SlipwayError
 from slipway.contract.cli import child, run
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/backbones.json", ROOT / "docs/backbones.md"
@@ -72,7 +73,7 @@ def main(arguments: argparse.Namespace) -> None:
     result |= machine()
     write(arguments.out, result)
     if arguments.page:
-        arguments.page.write_text(render(result, source=arguments.out.name), encoding="utf-8")
+        write_file(arguments.page, render(result, source=arguments.out.name))
         print(f"{arguments.page} from {arguments.out}")
     if arguments.json:
         print(json.dumps(result))
@@ -95,17 +96,17 @@ def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 
 def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
     """Train, export, quantise, compile, choose: the ordinary scripts, on the digits."""
-    import yaml
+    from slipway.contract.reading import dump_yaml, read_plain
 
     data = folder.parent / "data"
     if not data.is_dir():
         script("training/make_digits.py", "--out", data)
-    spec = yaml.safe_load((ROOT / "training/configs/digits.yaml").read_text(encoding="utf-8"))
+    spec = read_plain(ROOT / "training/configs/digits.yaml")
     spec["data"]["root"], spec["backbone"]["name"] = str(data), name.partition("-")[0]
     for section, changes in TRAINED[name].items():
         spec[section] = spec.get(section, {}) | changes
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    (folder / "spec.yaml").write_text(dump_yaml(spec), encoding="utf-8")
     if not (folder / "checkpoint").is_dir():
         script("training/train.py", folder / "spec.yaml", "--out", folder / "checkpoint")
     script("training/export.py", folder / "checkpoint", "--out", folder / "bundle")
@@ -163,7 +164,7 @@ def machine() -> dict[str, Any]:
 
 def write(path: Path, result: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_file(path, json.dumps(result, indent=1) + "\n")
 
 
 def say(text: str) -> None:
@@ -177,8 +178,17 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join({**COMPILED, **TRAINED})}")
     parser.add_argument("--work", type=Path, default=Path("runs/backbones"), help="for graphs; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=RESULT, help="result file; default: benchmarks/results/")
-    parser.add_argument("--page", type=Path, help="write the tables there; make matrix writes docs/backbones.md")
+    parser.add_argument(
+        "--out",
+        type=file_option(("compiled", "trained"), what="a result of backbones.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/",
+    )
+    parser.add_argument(
+        "--page",
+        type=file_option("# Backbones", what="a page of backbones.py"),
+        help="write the tables there; make matrix writes docs/backbones.md",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.contract.targets import file_option, write_file
+
 if TYPE_CHECKING:
     from effort import Effort
 
@@ -57,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
             found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
             print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
             if arguments.output:  # after each of them: what was measured stays
-                arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                write_file(arguments.output, json.dumps(result, indent=1) + "\n")
                 print(f"written to {arguments.output}", flush=True)
     if arguments.json:
         print(json.dumps(result))
@@ -194,7 +196,12 @@ def parser() -> argparse.ArgumentParser:
         help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
     )
     add_effort(parser, rounds=6, search_rounds=2)
-    add("--output", type=Path, metavar="JSON", help="write the results here")
+    add(
+        "--output",
+        type=file_option(("classifiers",), what="a result of efficiency.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
     add("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from slipway.contract import SpecError
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks/experiments"
@@ -110,8 +111,8 @@ def lines(entry: Mapping[str, Any]) -> list[str]:
 def write(result: Mapping[str, Any], out: Path, page: Path) -> None:
     ordered = {name: result[name] for name in (*names(), *sorted(result)) if name in result}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page.write_text(render(ordered), encoding="utf-8")
+    write_file(out, json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
+    write_file(page, render(ordered))
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -154,8 +155,18 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; default: all")
     parser.add_argument("--list", action="store_true", help="say which there are, and run none")
-    parser.add_argument("--out", type=Path, default=RESULT, help="default: benchmarks/results/experiments.json")
-    parser.add_argument("--page", type=Path, default=PAGE, help="default: docs/experiments.md")
+    parser.add_argument(
+        "--out",
+        type=file_option(ORDER, what="a result of experiments.py"),
+        default=RESULT,
+        help="default: benchmarks/results/experiments.json",
+    )
+    parser.add_argument(
+        "--page",
+        type=file_option("# Experiments", what="a page of experiments.py"),
+        default=PAGE,
+        help="default: docs/experiments.md",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

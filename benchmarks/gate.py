@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option
 
 if TYPE_CHECKING:
     from slipway.benchmark import CapacityResult, GateOptions, GateResult
@@ -95,17 +96,14 @@ def parser() -> argparse.ArgumentParser:
     add("--generators", type=int, metavar="N", help="processes that send (default: by rate and cores, printed)")
     add("--seed", type=int, default=0, help="of the schedules and the order of the images (%(default)s)")
     add("--pid", type=int, dest="server_pid", help="of tritonserver on this machine: reports its CPU and memory")
-    add("--output", type=result_path, metavar="FILE.json", help="the whole result, raw histograms included")
+    add(
+        "--output",
+        type=file_option(("generator", "passed_per_s"), what="a result of gate.py"),
+        metavar="FILE.json",
+        help="the whole result, raw histograms included",
+    )
     add("--json", action="store_true", help="the same as one JSON line last")
     return parser
-
-
-def result_path(text: str) -> Path:
-    """Checked before the measurement rather than after it."""
-    path = Path(text)
-    if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} cannot be written: give a file in a folder that exists")
-    return path
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 from slipway.contract import DataError
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/guard.json"
@@ -52,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
         "damaged": damage(files, decoder, count=arguments.files, seed=seed),
         **provenance(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_file(arguments.out, json.dumps(result, indent=1) + "\n")
     print(f"{summary(result)}\nwritten to {arguments.out}")
     if arguments.json:
         print(json.dumps(result))
@@ -222,7 +223,12 @@ def parser() -> argparse.ArgumentParser:
     add("--good", type=Path, metavar="FOLDER", help="files of other encoders, which should all be let through")
     add("--files", type=int, default=36_000, metavar="N", help="damaged ones (%(default)s)")
     add("--seed", type=int, default=0, help="of the files and of the damage (%(default)s)")
-    add("--out", type=Path, default=RESULT, help="result file; default: benchmarks/results/guard.json")
+    add(
+        "--out",
+        type=file_option(("good_of_other_encoders",), what="a result of guard.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/guard.json",
+    )
     add("--json", action="store_true", help="one JSON line last")
     return parser
 

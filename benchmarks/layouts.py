@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slipway.contract.targets import file_option, write_file
+
 if TYPE_CHECKING:
     from slipway.repository import Classifier
 
@@ -58,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"{layout} / steps, {key}: {middle:.2f} ({low:.2f} to {high:.2f} in {arguments.rounds} rounds)")
     print("memory: " + ", ".join(f"{layout} {mib:.0f} MiB" for layout, mib in memory_mib.items()))
     if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_file(arguments.output, json.dumps(result, indent=1) + "\n")
         print(f"written to {arguments.output}")
     if arguments.json:
         print(json.dumps(result))
@@ -122,7 +124,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
     parser.add_argument("--rounds", type=int, default=9, help="of all layouts (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the images (%(default)s)")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the results here")
+    parser.add_argument(
+        "--output",
+        type=file_option(("fused_to_steps",), what="a result of layouts.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from slipway.contract.cli import run
 from slipway.contract.manifest import versions
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.md"
@@ -38,8 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"defects": {}}
     result = before if arguments.page_only else record(arguments.only, before)
-    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    arguments.page.write_text(page(result))
+    write_file(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_file(arguments.page, page(result))
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "page": str(arguments.page), "counts": result["counts"]}))
 
@@ -171,8 +172,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", nargs="+", metavar="DEFECT", help="these alone; the others stay as they were recorded"
     )
-    parser.add_argument("--out", type=Path, default=RESULT, help="default: %(default)s")
-    parser.add_argument("--page", type=Path, default=PAGE, help="default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=file_option(("defects",), what="a result of lint_corpus.py"),
+        default=RESULT,
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--page",
+        type=file_option("# What the lint knows", what="a page of lint_corpus.py"),
+        default=PAGE,
+        help="default: %(default)s",
+    )
     parser.add_argument("--page-only", action="store_true", help="no server: the page anew from --out")
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway.contract import SpecError
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option
 
 EPILOG = """example:
   make perf_analyzer                                        # once: links the libraries that its wheel lacks
@@ -58,17 +59,14 @@ def parser() -> argparse.ArgumentParser:
     add("--warm-up-s", type=float, default=1.0, metavar="S", help="before that, and not counted (%(default)g)")
     add("--distinct-images", type=int, default=64, metavar="N", help="at most so many of the folder (%(default)s)")
     add("--seed", type=int, default=0, help="of the draw of the images (%(default)s)")
-    add("--output", type=result_path, metavar="FILE.json", help="the whole result, raw histograms included")
+    add(
+        "--output",
+        type=file_option(("histogram",), what="a result of perf_analyzer.py"),
+        metavar="FILE.json",
+        help="the whole result, raw histograms included",
+    )
     add("--json", action="store_true", help="the same as one JSON line last")
     return parser
-
-
-def result_path(text: str) -> Path:
-    """Checked before the measurement rather than after it."""
-    path = Path(text)
-    if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} cannot be written: give a file in a folder that exists")
-    return path
 
 
 if __name__ == "__main__":

@@ -31,14 +31,15 @@ answered."""
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.page import Accuracy, cards, cost_lines, costs, read_files, render
-    from slipway.report import write  # not at the top: --help needs no library
+    from slipway.report import check_page, write  # not at the top: --help needs no library
 
+    check_page(arguments.out, kind="benchmark report")
     files = read_files(arguments.results)
     accuracies = [Accuracy.open(path) for path in arguments.engine]
     check_bundles(files, accuracies)
     price, utilisation = chosen_price(arguments), arguments.utilisation
     page = render(files, accuracies=accuracies, price=price, utilisation=utilisation)
-    write(page, arguments.out)
+    write(page, arguments.out, kind="benchmark report")
     print(f"{arguments.out}: {len(files)} result file(s), {arguments.out.stat().st_size / 1e6:.2f} MB")
     shown = cards(files, accuracies)
     for card in shown:

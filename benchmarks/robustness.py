@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from slipway.contract.targets import file_option, write_file
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -48,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
             results[part] = PART_FUNCTIONS[part](arguments.run, images, work, seed=arguments.seed)
             print(json.dumps(results[part], indent=2), flush=True)
     if arguments.output:
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        write_file(arguments.output, json.dumps(results, indent=2) + "\n")
         print(f"written to {arguments.output}")
     if arguments.json:
         print(json.dumps(results))
@@ -60,7 +62,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of schedules and order of images (%(default)s)")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the results here")
+    parser.add_argument(
+        "--output",
+        type=file_option(("reload", "kills", "overload", "fifty"), what="a result of robustness.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 

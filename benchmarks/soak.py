@@ -23,6 +23,7 @@ from typing import Any
 from soak_requests import Answer, Asker, Request, corpus, make_requests, taken
 
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
@@ -70,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
         "series": found.series,
         **provenance(arguments.repository),
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_file(arguments.out, json.dumps(result, indent=1) + "\n")
     print(f"{summary(result)}\nwritten to {arguments.out}")
     if arguments.json:
         print(json.dumps(result))
@@ -204,7 +205,12 @@ def parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=4, metavar="N", help="requests at a time (%(default)s)")
     add("--timeout-s", type=float, default=60.0, help="after which a request counts as lost (%(default)g)")
     add("--seed", type=int, default=0, help="of the images, the damage and the requests (%(default)s)")
-    add("--out", type=Path, default=RESULT, help="result file; default: benchmarks/results/soak.json")
+    add(
+        "--out",
+        type=file_option(("damaged_by_status",), what="a result of soak.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/soak.json",
+    )
     add("--log", type=Path, metavar="FILE", help="keep the server's own log")
     add("--json", action="store_true", help="one JSON line last")
     return parser

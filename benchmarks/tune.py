@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.contract.targets import file_option, write_file
+
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions
     from slipway.contract.spec import Serving
@@ -69,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
     evidence = {**provenance(), **found, "start": start.model_dump(mode="json"), "chosen": values, "changes": changes}
     output = arguments.output or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
     if arguments.output or not arguments.dry_run:
-        output.write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
+        write_file(output, json.dumps(evidence, indent=1) + "\n")
         print(f"evidence: {output}")
     if changes:
         print(
@@ -90,16 +92,15 @@ def open_target(path: Path, name: str | None) -> Target:
     Raises:
         SpecError: no such classifier, or one that cannot be tuned by itself.
     """
-    import yaml
-
     from slipway.benchmark.tuning_fleet import with_serving
     from slipway.contract import Bundle, Fleet, SpecError
+    from slipway.contract.reading import dump_yaml, parse_yaml
     from slipway.repository.fleet import open_fleet
 
     fleet_path = path / "fleet.yaml" if path.is_dir() else path
     if path.is_dir() and not fleet_path.is_file():
-        text = f"classifiers:\n  {Bundle.open(path / 'bundle').spec.name}:\n    active: .\n"
-        fleet = Fleet.parse(yaml.safe_load(text), source=str(fleet_path))
+        text = dump_yaml({"classifiers": {Bundle.open(path / "bundle").spec.name: {"active": "."}}})
+        fleet = Fleet.parse(parse_yaml(text, source=str(fleet_path)), source=str(fleet_path))
     else:
         fleet, text = Fleet.read(fleet_path), fleet_path.read_bytes().decode()
     name = name or (next(iter(fleet.classifiers)) if len(fleet.classifiers) == 1 else None)
@@ -217,7 +218,12 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=5, help="of the comparison at the end (%(default)s)")
     add("--requests", type=int, default=500, metavar="N", help="of a block; 459 or more (%(default)s)")
     add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
-    add("--output", type=Path, metavar="JSON", help="the evidence (default: FLEET.NAME.tuning.json beside the fleet)")
+    add(
+        "--output",
+        type=file_option(("better",), what="the evidence of tune.py"),
+        metavar="JSON",
+        help="the evidence (default: FLEET.NAME.tuning.json beside the fleet)",
+    )
     add("--json", action="store_true", help="one JSON line last")
     return parser
 

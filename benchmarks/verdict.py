@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.contract.cli import run
+from slipway.contract.targets import file_option, write_file
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/verdict.json"
@@ -59,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
         "servers": results,
         **provenance(),
     }
-    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_file(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print("\n".join(table(results)))
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "verdict": "fail" if broken else "pass"}))
@@ -150,7 +151,12 @@ def parser() -> argparse.ArgumentParser:
     add("--runs", type=int, default=2000, metavar="N", help="of each server and utilisation (%(default)s)")
     add("--requests", type=int, default=REQUESTS, metavar="N", help=f"a block, of {BLOCKS} (%(default)s)")
     add("--seed", type=int, default=0, help="of the simulations (%(default)s)")
-    add("--out", type=Path, default=RESULT, help="result file; default: benchmarks/results/verdict.json")
+    add(
+        "--out",
+        type=file_option(("servers",), what="a result of verdict.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/verdict.json",
+    )
     add("--json", action="store_true", help="one JSON line last")
     return parser
 

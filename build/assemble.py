@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     classifiers, lane_name, multi = open_classifiers(arguments)
     out = arguments.out or Path("model_repository") / lane_name
-    plan = plan_repository(classifiers, out, lane=lane_name, multi=multi)
+    plan = plan_repository(classifiers, out, lane=lane_name, multi=multi, inputs=[arguments.source])
     say(plan, classifiers)
     if arguments.dry_run:
         print("  a dry run: nothing was written")

@@ -4,7 +4,6 @@
 import argparse
 import json
 import os
-import shutil
 import sys
 import time
 import traceback
@@ -221,8 +220,6 @@ def _make(fleet: Fleet, part: Part) -> Part:
         if reason is None:
             return fleet.current(part)
         result = fleet.make(part)
-        for leftover in part.folder.parent.glob(f".{part.folder.name}.*"):  # of a killed process
-            shutil.rmtree(leftover, ignore_errors=True)
         return replace(part, outcome="made", reason=f"{_one_line(reason, part)}; {result}")
     except CompileError as error:
         if part.precision == "bf16":  # the processor's to have or not

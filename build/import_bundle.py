@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import SpecError, read_labels
+from slipway.contract import SpecError
 from slipway.contract.cli import run
+from slipway.contract.labels import read_label_list
 from slipway.contract.text import command, shown
 
 EPILOG = """examples:
@@ -22,7 +23,7 @@ worth, the rest gives the calibration sample. Nothing is trained. For a timm mod
 def main(arguments: argparse.Namespace) -> None:
     from slipway.training import complete_spec, import_onnx, import_timm  # not at the top: --help needs no library
 
-    labels = read_labels(arguments.labels) if arguments.labels else None
+    labels = read_label_list(arguments.labels) if arguments.labels else None
     spec, origin = complete_spec(
         arguments.spec,
         onnx=arguments.onnx,

@@ -16,12 +16,20 @@ this where training was run, since the flipped images are read from the data set
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.report import Build, lane_verdicts, render, todos, write  # not at the top: --help needs no library
+    from slipway.report import (
+        Build,
+        check_page,
+        lane_verdicts,
+        render,
+        todos,
+        write,
+    )  # not at the top: --help needs no library
 
     beside = arguments.bundle.parent
     out = arguments.out or beside / "report.html"
+    check_page(out, kind="build report")
     build = Build.open(arguments.bundle, engines=arguments.engines, graphs=arguments.graphs or beside / "graphs")
-    write(render(build), out)
+    write(render(build), out, kind="build report")
     print(f"{out}: {len(build.engines)} engines, {out.stat().st_size / 1e6:.2f} MB")
     served = {}
     for verdict in lane_verdicts(build):

@@ -24,16 +24,17 @@ read from the data set."""
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.evaluation.headline import headline  # not at the top: --help needs no library
-    from slipway.report import write
+    from slipway.report import check_page, write
     from slipway.report.evaluation import Heatmaps, LabelsWorth, Worth, read_worth, render
 
+    out = arguments.out or arguments.bundle.parent / "evaluation.html"
+    check_page(out, kind="evaluation")
     bundle = Bundle.open(arguments.bundle)
     worth = read_worth(bundle)
-    out = arguments.out or arguments.bundle.parent / "evaluation.html"
     heatmaps = Heatmaps("No Grad-CAM: it is shown for one label an image, and this classifier gives many.")
     if isinstance(worth, Worth):
         heatmaps = looked(bundle, worth, arguments.checkpoint)
-    write(render(bundle, worth, heatmaps), out)
+    write(render(bundle, worth, heatmaps), out, kind="evaluation")
     ece = worth.reliability.after
     if isinstance(worth, LabelsWorth):
         first = {"map": worth.map, "exact_match": worth.exact_match}

@@ -19,12 +19,13 @@ docs/augmentation.md explains `recipe.augment`."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.report import write  # not at the top: --help needs no library
+    from slipway.report import check_page, write  # not at the top: --help needs no library
     from slipway.training.inspection.augmentation import render
 
+    check_page(arguments.out, kind="augmentation")
     spec = Spec.read(arguments.spec)
     page, found = render(spec)
-    write(page, arguments.out)
+    write(page, arguments.out, kind="augmentation")
     print(f"{arguments.out}: {found['images']} images, {found['draws']} draws each; look at it")
     if spec.recipe.augment.minority is not None:
         print(f"  changed by minority: {', '.join(found['minority']) or 'no class'}")

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from slipway.contract import Spec
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.reading import read_plain
 
 CONFIGS = Path(__file__).parents[2] / "training/configs"
 
@@ -21,7 +21,7 @@ def digits(scratch: Path, *, config: str = "digits", **changes: Any) -> Spec:
     root = scratch / "data"
     if not root.is_dir():
         write_digits(root, seed=0)
-    values = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text(encoding="utf-8"))
+    values = read_plain(CONFIGS / f"{config}.yaml")
     values["data"]["root"] = str(root)
     for part, keys in changes.items():
         values[part] = {**values.get(part, {}), **keys}

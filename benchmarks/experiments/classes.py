@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import yaml
+
+from slipway.contract.reading import dump_yaml
 
 CLASSES, SIDE_PX, TILES = 10_000, 32, 4
 MOST_MIB = 8192
@@ -52,7 +53,7 @@ def measure(scratch: Path, *, classes: int = CLASSES) -> dict[str, Any]:
     from _steps import measured, run_step, served_equals_offline
 
     write_images(scratch / "data", classes=classes)
-    (scratch / "spec.yaml").write_text(yaml.safe_dump(SPEC), encoding="utf-8")
+    (scratch / "spec.yaml").write_text(dump_yaml(SPEC), encoding="utf-8")
     steps = {
         "train": run_step("training/train.py", "spec.yaml", "--out", "checkpoint", cwd=scratch),
         "export": run_step("training/export.py", "checkpoint", "--out", "bundle", cwd=scratch),

@@ -10,7 +10,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
+from slipway.contract.reading import read_plain
 
 SEEDS, IMBALANCE = (0, 1, 2), 50
 REMEDIES: dict[str, dict[str, Any]] = {"none": {"balance": "none", "epochs": 14}, "remedy": {"epochs": 7}}
@@ -57,7 +57,7 @@ def train_and_judge(root: Path, checkpoint: Path, *, seed: int, **changes: Any) 
     from slipway.contract import Spec
     from slipway.training import train
 
-    values = yaml.safe_load((ROOT / "training/configs/digits_imbalanced.yaml").read_text(encoding="utf-8"))
+    values = read_plain(ROOT / "training/configs/digits_imbalanced.yaml")
     values["data"]["root"] = str(root)
     values["recipe"] |= {"seed": seed, **changes}
     train(Spec.parse(values, source="digits_imbalanced.yaml"), checkpoint)

@@ -16,6 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.contract.targets import file_option, write_file
+
 if TYPE_CHECKING:
     from climbing import Bench
     from stacks import Setting, Side
@@ -69,7 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
     result = {**provenance(arguments.peers), **vars(effort), "backbone": BACKBONE, **found, "blocks": bench.blocks}
     print("\n".join(summary(result)))
     if arguments.output:
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_file(arguments.output, json.dumps(result, indent=1) + "\n")
         print(f"written to {arguments.output}")
     if arguments.json:
         print(json.dumps(result))
@@ -268,7 +270,12 @@ def parser() -> argparse.ArgumentParser:
     add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
     add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not (default: 1 2)")
     add_effort(parser, rounds=4, search_rounds=1)
-    add("--output", type=Path, metavar="JSON", help="write the results here")
+    add(
+        "--output",
+        type=file_option(("times_the_capacity",), what="a result of compare.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
     add("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -32,7 +32,7 @@ def main() -> None:
     here = Path(__file__).parent / "colours"
     spec = Spec.parse(SPEC, source=__file__)
     decision = Decision.parse({"task": "multiclass", "top_k": 2, "unknown": {"threshold": 0.5}}, source=__file__)
-    with complete_folder(here / "bundle") as bundle:
+    with complete_folder(here / "bundle", kind="bundle") as bundle:
         onnx.save(graph(), bundle / "model.onnx")
         spec.write(bundle / "spec.json")
         spec.preprocess.write(bundle / "preprocess.json")
@@ -50,7 +50,7 @@ def main() -> None:
         CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
         Manifest.seal(bundle, kind="bundle", name=spec.name, bundle=bundle_id(bundle))
     identity = bundle_id(here / "bundle")
-    with complete_folder(here / "engine") as engine:
+    with complete_folder(here / "engine", kind="engine") as engine:
         onnx.save(graph(), engine / "model.onnx")
         decision.write(engine / "decision.json")
         settings = {

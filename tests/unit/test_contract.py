@@ -279,7 +279,7 @@ def test_the_public_api_is_frozen() -> None:
             "Preprocess",
         ),
         *("QuantizeError", "RepositoryError"),
-        *("ServingError", "SlipwayError", "Spec", "SpecError", "Unknown", "bundle_id", "check_labels"),
+        *("ServingError", "SlipwayError", "Spec", "SpecError", "StorageError", "Unknown", "bundle_id", "check_labels"),
         *("read_labels", "write_labels"),
     ]
     assert all(hasattr(slipway.contract, name) for name in slipway.contract.__all__)
@@ -287,7 +287,7 @@ def test_the_public_api_is_frozen() -> None:
 
 def test_every_error_has_one_root() -> None:
     errors = {name: getattr(slipway.contract, name) for name in slipway.contract.__all__ if name.endswith("Error")}
-    assert len(errors) == 11
+    assert len(errors) == 12
     assert all(issubclass(error, SlipwayError) for error in errors.values())
 
 

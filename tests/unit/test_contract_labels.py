@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.contract import SlipwayError, SpecError, check_labels, read_labels, write_labels
+from slipway.contract.labels import read_label_list
 
 printable = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")) | st.just(" "), min_size=1).filter(
     lambda label: label == label.strip() and label != "unknown"
@@ -76,3 +77,31 @@ def test_a_wrong_file_is_refused(content: bytes, says: str, tmp_path: Path) -> N
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SlipwayError, match=r"labels\.txt"):
         read_labels(tmp_path / "labels.txt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"cat\ndog", b"cat\r\ndog\r\n", b"\xef\xbb\xbfcat\ndog\n", b"cat\ndog\n\n", b"\xef\xbb\xbfcat\r\ndog\r\n\r\n"],
+)
+def test_a_list_of_labels_is_read_as_any_editor_saves_it(content: bytes, tmp_path: Path) -> None:
+    (path := tmp_path / "labels.txt").write_bytes(content)
+    assert read_label_list(path) == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"cat\n\ndog\n", "line 2 is blank; remove it"),
+        (b"\ncat\ndog\n", "line 1 is blank; remove it"),
+        (b"cat\n dog\n", "line 2: ' dog' has outer spaces; remove them"),
+        (b"cat\rdog\r", "line 1: a carriage return alone; save it with the line ends of Unix"),
+        ("cat\ndog\n".encode("utf-16"), "not UTF-8 text .*; save it in UTF-8"),
+        (b"cat\ndog\ncat\n", "classes 0 and 2; rename one"),
+        (b"", "line 1 is blank"),
+        (b"cat\n", r"1 label\(s\) given"),
+    ],
+)
+def test_a_list_of_labels_that_cannot_be_used_says_what_to_change(content: bytes, says: str, tmp_path: Path) -> None:
+    (path := tmp_path / "labels.txt").write_bytes(content)
+    with pytest.raises(SpecError, match=f"labels.txt: (.*)?{says}"):
+        read_label_list(path)

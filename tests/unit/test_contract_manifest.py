@@ -293,14 +293,14 @@ def test_an_engine_that_names_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def write(folder: Path, text: str) -> None:
-    (folder / "ours").touch()
+    (folder / "inspection.json").touch()
     (folder / "below").mkdir()
     (folder / "below/file").write_text(text)
 
 
 def test_a_complete_folder_appears_with_its_contents(tmp_path: Path) -> None:
     target = tmp_path / "new/parents/target"
-    with complete_folder(target, marker="ours") as staging:
+    with complete_folder(target, kind="inspection") as staging:
         assert staging.parent == target.parent
         write(staging, "whole")
         assert not target.exists()
@@ -322,7 +322,7 @@ def test_an_interrupted_folder_leaves_nothing_and_the_old_one_whole(
     if existing:
         target.mkdir()
         write(target, "old")
-    with pytest.raises(error), complete_folder(target, marker="ours") as staging:
+    with pytest.raises(error), complete_folder(target, kind="inspection") as staging:
         write_and_raise(staging, error)
     assert [path.name for path in tmp_path.iterdir()] == (["target"] if existing else [])
     assert not existing or (target / "below/file").read_text() == "old"
@@ -331,12 +331,12 @@ def test_an_interrupted_folder_leaves_nothing_and_the_old_one_whole(
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
-    (target / "ours").touch()
+    (target / "inspection.json").touch()
     (target / "only in the old one").touch()
-    with complete_folder(target, marker="ours") as staging:
+    with complete_folder(target, kind="inspection") as staging:
         write(staging, "new")
         assert (target / "only in the old one").exists()
-    assert sorted(path.name for path in target.iterdir()) == ["below", "ours"]
+    assert sorted(path.name for path in target.iterdir()) == ["below", "inspection.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
@@ -353,7 +353,7 @@ def test_a_replacement_that_fails_puts_the_old_folder_back(tmp_path: Path, monke
 
     monkeypatch.setattr("slipway.contract.files._exchange", lambda *_: False)
     monkeypatch.setattr(os, "rename", fail_on_the_new_one)
-    with pytest.raises(KeyboardInterrupt), complete_folder(target, marker="ours") as staging:
+    with pytest.raises(KeyboardInterrupt), complete_folder(target, kind="inspection") as staging:
         write(staging, "new")
     assert (target / "below/file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
@@ -361,6 +361,6 @@ def test_a_replacement_that_fails_puts_the_old_folder_back(tmp_path: Path, monke
 
 def test_a_file_in_the_place_of_the_folder_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "target").write_text("a file")
-    with contextlib.suppress(SlipwayError), complete_folder(tmp_path / "target") as staging:
+    with contextlib.suppress(SlipwayError), complete_folder(tmp_path / "target", kind="bundle") as staging:
         write(staging, "new")
     assert [path.name for path in tmp_path.iterdir()] == ["target"]

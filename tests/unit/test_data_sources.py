@@ -130,6 +130,17 @@ def test_names_that_are_not_ascii_a_byte_order_mark_and_line_ends_of_windows_are
     assert dataset.images[0].path.startswith("größe 日本/é,")
 
 
+def test_a_backslash_that_is_part_of_a_name_is_read(tmp_path: Path, images: list[str]) -> None:
+    (tmp_path / "data/a\\b.png").write_bytes(unique(1000))
+    dataset = read(tmp_path, [*rows(images), ["a\\b.png", "cat"]])
+    assert "a\\b.png" in {image.path for image in dataset.images}
+
+
+def test_line_ends_of_an_old_mac_and_quoted_cells_are_read(tmp_path: Path, images: list[str]) -> None:
+    lines = [",".join(f'"{value}"' for value in row) for row in rows(images)]
+    assert read(tmp_path, "\r".join(lines).encode()) == read(tmp_path, rows(images))
+
+
 def test_a_path_has_one_spelling(tmp_path: Path, images: list[str]) -> None:
     table = rows(images)
     table[1][0] = f".//{images[0]}"
@@ -158,6 +169,13 @@ TABLES: dict[str, tuple[Callable[[Rows], Rows | bytes], str]] = {
     "an absolute path": (cell(3, 0, "/etc/passwd"), "line 3: '/etc/passwd' leaves data.root; write paths relative"),
     "a path upwards": (cell(3, 0, "a/../../x.png"), r"line 3: 'a/\.\./\.\./x\.png' leaves data\.root"),
     "a path that is too long": (cell(3, 0, "x" * 300), "line 3: .*: cannot be read: File name too long"),
+    "backslashes": (cell(3, 0, "folder\\a.png"), r"line 3: .*no such file; write the paths with / instead of \\"),
+    "a path of Windows": (cell(3, 0, "C:\\a.png"), r"line 3: .*no such file; write the paths relative to data\.root"),
+    "outer spaces": (cell(3, 0, " 0007.png"), "line 3: .*no such file; remove the outer spaces of the paths"),
+    "escaped quotes": (
+        lambda _: b'path,label\n"a\\"b.png",cat\n',
+        "line 2: not CSV: .*; write a quote in a value twice",
+    ),
     "an empty path": (cell(3, 0, ""), "line 3: an empty path"),
     "the root as a path": (cell(3, 0, "./"), "line 3: an empty path"),
     "the same path twice": (cell(3, 0, "0000.png"), "line 3: '0000.png' stands in line 2 already"),
@@ -192,6 +210,7 @@ def test_a_table_that_cannot_be_used_is_an_error_that_says_where_and_why(
 ) -> None:
     break_it, message = TABLES[fault]
     (tmp_path / "data/folder").mkdir()
+    (tmp_path / "data/folder/a.png").write_bytes(unique(1000))
     with pytest.raises(SlipwayError, match=message):
         read(tmp_path, break_it(rows(images)))
 

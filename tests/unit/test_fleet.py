@@ -117,10 +117,13 @@ def write(folder: Path, text: str) -> Path:
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
         ("!!python/object/apply:os.system [id]", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
-        ("classifiers:\n  digits: {active: a}\n  digits: {active: b}\n", "'digits' is there 2 times, near line 2"),
-        ("lane: cpu\nlane: gpu\nclassifiers: {digits: {active: a}}\n", "'lane' is there 2 times, near line 1"),
+        (
+            "classifiers:\n  digits: {active: a}\n  digits: {active: b}\n",
+            "'digits' is there twice, in line 2 and line 3",
+        ),
+        ("lane: cpu\nlane: gpu\nclassifiers: {digits: {active: a}}\n", "'lane' is there twice, in line 1 and line 2"),
         ("classifiers: &a [*a]\n", "more than 100000 keys and values"),
-        ("# " + "x" * (1 << 20) + "\n", "a fleet file has 1048576 at most"),
+        ("# " + "x" * (1 << 20) + "\n", "1048576 at most"),
     ],
 )
 def test_a_file_that_is_no_fleet_is_refused_in_words(text: str, message: str, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_who_is_killed_between_two_renames_has_its_old_repository_back_with_the_
 
 def test_two_who_write_the_same_folder_do_not_meet(tmp_path: Path, other: Classifier) -> None:
     out = tmp_path / "out"
-    with complete_folder(out, marker="lane.json") as staging:
+    with complete_folder(out, kind="repository") as staging:
         (staging / "lane.json").touch()
         with pytest.raises(SpecError, match=r"out: another process is writing it .*; wait for its end"):
             assemble([other], out)

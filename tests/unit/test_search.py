@@ -53,7 +53,8 @@ class Figure:
 
 def run(folder: Path, trainer: Figure, monkeypatch: pytest.MonkeyPatch, **options: Any) -> optuna.Study:
     monkeypatch.setattr(module, "train", trainer)
-    return search(small_spec(folder), space(pruning_trials=3), folder / "search", **{"trials": 8, "seed": 1, **options})
+    spec = small_spec(folder / "data")
+    return search(spec, space(pruning_trials=3), folder / "search", **{"trials": 8, "seed": 1, **options})
 
 
 def test_a_search_that_was_killed_tries_what_an_unbroken_one_tries(
@@ -63,7 +64,7 @@ def test_a_search_that_was_killed_tries_what_an_unbroken_one_tries(
     (tmp_path / "b").mkdir()
     spec_of = small_spec  # the data are not read here, so both searches may name the same folder
     unbroken, killed = Figure(), Figure(fail_at=5)
-    monkeypatch.setattr(sys.modules[__name__], "small_spec", lambda _: spec_of(tmp_path))
+    monkeypatch.setattr(sys.modules[__name__], "small_spec", lambda _: spec_of(tmp_path / "data"))
     run(tmp_path / "a", unbroken, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b", killed, monkeypatch)
@@ -105,7 +106,7 @@ def test_another_search_in_the_folder_and_somebody_s_files_are_left_alone(
         run(tmp_path, Figure(), monkeypatch)
     (tmp_path / "mine/search").mkdir(parents=True)
     (tmp_path / "mine/search/mine.txt").write_text("mine")
-    with pytest.raises(SpecError, match=r"not empty, and not written by a search"):
+    with pytest.raises(SpecError, match=r"not empty, and not written by this stage"):
         run(tmp_path / "mine", Figure(), monkeypatch)
     with pytest.raises(SpecError, match="trials: 0 given"):
         run(tmp_path, Figure(), monkeypatch, trials=0)

@@ -253,7 +253,7 @@ def test_any_file_name_can_be_in_the_calibration_sample(tmp_path: Path) -> None:
 def test_a_folder_that_slipway_did_not_write_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/cat.jpg").write_bytes(b"cat")
-    with suppress(SlipwayError), complete_folder(tmp_path / "photos"):
+    with suppress(SlipwayError), complete_folder(tmp_path / "photos", kind="checkpoint"):
         pass
     assert contents(tmp_path) == {"photos/cat.jpg": b"cat"}
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from slipway.contract.errors import SpecError
+from slipway.contract.reading import parse_yaml
 
 Edit = tuple[int, int, str]
 """Replace the characters from, up to, by."""
@@ -27,7 +28,7 @@ def with_serving(text: str, name: str, changes: Mapping[str, Any]) -> str:
     edited = text
     for start, end, new in sorted(edits, reverse=True):
         edited = edited[:start] + new + edited[end:]
-    before = yaml.safe_load(text)
+    before = parse_yaml(text, source="the fleet file")
     entry = before["classifiers"][name]
     entry = {**entry, "serving": {**entry.get("serving", {}), **changes}}
     expected = {**before, "classifiers": {**before["classifiers"], name: entry}}
@@ -83,6 +84,6 @@ def _flow(changes: Mapping[str, Any]) -> str:
 
 def _reads_as(text: str, expected: Any) -> bool:
     try:
-        return bool(yaml.safe_load(text) == expected)
-    except yaml.YAMLError:
+        return bool(parse_yaml(text, source="the fleet file") == expected)
+    except SpecError:
         return False

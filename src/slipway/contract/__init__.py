@@ -16,6 +16,7 @@ from slipway.contract.errors import (
     ServingError,
     SlipwayError,
     SpecError,
+    StorageError,
 )
 from slipway.contract.fleet import Fleet
 from slipway.contract.labels import check_labels, read_labels, write_labels
@@ -47,6 +48,7 @@ __all__ = [
     "SlipwayError",
     "Spec",
     "SpecError",
+    "StorageError",
     "Unknown",
     "bundle_id",
     "check_labels",

@@ -5,10 +5,11 @@ import reprlib
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slipway.contract.errors import SpecError
+from slipway.contract.reading import read_plain
+from slipway.contract.targets import told
 
 _SHORT = reprlib.Repr()  # a few kilobytes of YAML can stand for gigabytes
 _SHORT.maxstring = _SHORT.maxother = 100
@@ -33,15 +34,12 @@ class Contract(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a `.json`, `.yaml` or `.yml` file."""
-        try:
-            text = path.read_text(encoding="utf-8")
-            data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except OSError as error:
-            raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-        except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: bad UTF-8, JSON, number or date
-            raise SpecError(f"{path}: not valid {path.suffix.lstrip('.').upper()}: {error}") from None
-        return cls.parse(data, source=str(path))
+        """Read a `.json`, `.yaml` or `.yml` file.
+
+        Raises:
+            SpecError: as `read_plain` and `parse`.
+        """
+        return cls.parse(read_plain(path), source=str(path))
 
     def to_json(self) -> str:
         """Canonical text: sorted keys, two spaces, one trailing newline. Equal objects give equal bytes."""
@@ -49,7 +47,9 @@ class Contract(BaseModel):
         return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:
-        path.write_text(self.to_json(), encoding="utf-8")
+        """Raises StorageError: a full disk, or a path that may not be written."""
+        with told(path):
+            path.write_text(self.to_json(), encoding="utf-8")
 
 
 def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> str:

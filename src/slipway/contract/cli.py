@@ -16,6 +16,7 @@ from typing import Any
 from slipway.contract.errors import SlipwayError
 from slipway.contract.home import ensure_home
 from slipway.contract.streams import keep_going
+from slipway.contract.targets import storage_error
 from slipway.contract.text import shown
 
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
@@ -49,10 +50,13 @@ def run(
             sys.stdout.flush()
         except SlipwayError as error:
             sys.exit("\n".join(map(shown, f"{parser.prog}: {error}".split("\n"))))
-        except FileNotFoundError as error:
-            if not str(error.strerror).startswith(_NO_TEMPORARY_FOLDER):
+        except OSError as error:
+            if str(error.strerror).startswith(_NO_TEMPORARY_FOLDER):
+                sys.exit(f"{parser.prog}: no temporary folder can be written; set TMPDIR to one that can")
+            told = storage_error(error)  # a full disk, a folder that may not be written, and the like
+            if told is None:
                 raise
-            sys.exit(f"{parser.prog}: no temporary folder can be written; set TMPDIR to one that can")
+            sys.exit(f"{parser.prog}: {told}")
         except KeyboardInterrupt:
             _to_stderr(f"\n{parser.prog}: interrupted; nothing half-written is left")
             sys.exit(128 + next(iter(received), signal.SIGINT))

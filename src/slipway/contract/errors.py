@@ -3,6 +3,7 @@
 SlipwayError
 ├── SpecError               something that a user wrote (spec, option, name) is not allowed
 ├── DataError               the images are missing, unreadable or too few
+├── StorageError            a file or folder cannot be written: full disk, no permission, a name that is too long
 ├── ManifestError           a file is missing or is not the one its manifest names
 ├── ExportError             a graph that cannot be served, or does not do what the trained network does
 ├── QuantizeError           the graph could not be quantised as asked
@@ -26,6 +27,10 @@ class SpecError(SlipwayError):
 
 class DataError(SlipwayError):
     """Images that are missing, unreadable or too few."""
+
+
+class StorageError(SlipwayError):
+    """A file or folder that cannot be written or read where it was asked for."""
 
 
 class ManifestError(SlipwayError):

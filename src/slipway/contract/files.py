@@ -8,11 +8,12 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from slipway.contract.errors import ManifestError, SpecError
+from slipway.contract.targets import FolderKind, check_folder, told
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 _OLD = ".old"
@@ -54,22 +55,23 @@ def files_below(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def complete_folder(target: Path, *, marker: str = "manifest.json") -> Iterator[Path]:
+def complete_folder(target: Path, *, kind: FolderKind, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """Yield an empty temporary sibling of `target` that takes its place on success, and is removed on any failure.
 
-    A folder that stood at `target` is replaced only once the new one is complete, and only if `check_replaceable`. The
-    two exchange their names in one step: whoever opens `target` finds the old folder or the new one, whole. (A reader
-    that goes on by path meanwhile may meet files of both, or miss some.) Where the file system knows no exchange, there
-    is no `target` between two renames, and a RuntimeWarning says so.
+    A folder that stood at `target` is replaced only once the new one is complete, and only if `check_folder`. The two
+    exchange their names in one step: whoever opens `target` finds the old folder or the new one, whole. (A reader that
+    goes on by path meanwhile may meet files of both, or miss some.) Where the file system knows no exchange, there is
+    no `target` between two renames, and a RuntimeWarning says so.
 
     One process at a time writes to `target`. What a killed one left is removed first.
 
     Raises:
         SpecError: something else stands at `target`, or another process is writing it.
+        StorageError: the disk is full, cannot be written, or the like, here or in the block.
     """
-    check_replaceable(target, marker=marker)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as to_the_end:
+    check_folder(target, kind=kind, inputs=inputs)
+    with told(target), ExitStack() as to_the_end:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.parent, wait=True):  # nobody takes a folder for abandoned before it is locked
             _clear(target)
             staging = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
@@ -81,18 +83,6 @@ def complete_folder(target: Path, *, marker: str = "manifest.json") -> Iterator[
             _replace(target, staging)
         else:
             os.rename(staging, target)
-
-
-def check_replaceable(target: Path, *, marker: str) -> None:
-    """A folder is replaced only if it is empty or holds `marker`, so that nobody's own files are ever removed.
-
-    Raises:
-        SpecError: something else stands at `target`.
-    """
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise SpecError(f"{target}: a file or link, where a folder is to be written; remove it or give another path")
-    if target.is_dir() and not (target / marker).is_file() and any(target.iterdir()):
-        raise SpecError(f"{target}: not empty, and not written by this stage (no {marker}); give another folder")
 
 
 def clear_leftovers(target: Path) -> None:

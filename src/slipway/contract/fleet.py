@@ -1,20 +1,14 @@
 """`Fleet`: the one YAML that says which classifiers a model repository serves, and which bundle of each answers."""
 
-from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.errors import SpecError
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving, check_name
 
-MAX_FILE_BYTES = 1 << 20
-MAX_VALUES = 100_000
-"""Keys and values of a fleet file, those that an alias repeats counted again."""
 Name = Annotated[str, AfterValidator(check_name)]
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 """Relative to the fleet file, or absolute."""
@@ -82,42 +76,7 @@ class Fleet(Contract):
                 raise ValueError(f"{name} is the name of a classifier; give the ensemble another")
         return multi
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read a fleet file.
-
-        Raises:
-            SpecError: names every wrong key, what was given and what is allowed; also a key that is there twice (YAML
-                takes the last without a word), and a file that is far too large for a fleet.
-        """
-        _check_yaml(path)
-        return super().read(path)
-
     def serving_of(self, name: str, spec: Serving) -> Serving:
         """How classifier `name` runs: its bundle's `spec`, changed by the fleet, changed by its own entry."""
         changes = (self.serving, self.classifiers[name].serving)
         return spec.model_copy(update={key: getattr(c, key) for c in changes for key in c.model_fields_set})
-
-
-def _check_yaml(path: Path) -> None:
-    """Refuse what YAML would take in silence, or for minutes; whatever else is wrong is for `Contract.read` to say."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise SpecError(f"{path}: {size} bytes; a fleet file has {MAX_FILE_BYTES} at most")
-        unseen = [yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)]
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return
-    values = 0
-    while unseen:
-        node = unseen.pop()
-        values += 1
-        if values > MAX_VALUES:
-            raise SpecError(f"{path}: more than {MAX_VALUES} keys and values, with what its aliases repeat")
-        if isinstance(node, yaml.MappingNode):
-            for key, times in Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)).items():
-                if times > 1:
-                    raise SpecError(f"{path}: {key!r} is there {times} times, near line {node.start_mark.line + 1}")
-            unseen += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            unseen += node.value

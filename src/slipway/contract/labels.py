@@ -33,11 +33,36 @@ def write_labels(labels: Sequence[str], path: Path) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Raises SpecError: the file cannot be read, is not UTF-8, or holds a label that is not allowed."""
+    """The `labels.txt` of a bundle, byte for byte as `write_labels` writes it.
+
+    Raises:
+        SpecError: the file cannot be read, is not UTF-8, or holds a label that is not allowed.
+    """
+    text = _decode(path, "utf-8")
+    return check_labels(text.removesuffix("\n").split("\n"), source=str(path))
+
+
+def read_label_list(path: Path) -> tuple[str, ...]:
+    """Labels as a user's editor saves them: a byte order mark, Windows line ends and blank last lines are read.
+
+    Raises:
+        SpecError: the file cannot be read, is not UTF-8, or holds a label that is not allowed; names its line.
+    """
+    lines = _decode(path, "utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if "\r" in line:
+            raise SpecError(f"{path}: line {number}: a carriage return alone; save it with the line ends of Unix")
+        if not line.strip():
+            raise SpecError(f"{path}: line {number} is blank; remove it: one label a line, in the order of the classes")
+        if line != line.strip():
+            raise SpecError(f"{path}: line {number}: {line!r} has outer spaces; remove them")
+    return check_labels(lines, source=str(path))
+
+
+def _decode(path: Path, encoding: str) -> str:
     try:
-        text = path.read_bytes().decode("utf-8")  # read_text would take a stray carriage return for a line end
+        return path.read_bytes().decode(encoding)  # read_text would take a stray carriage return for a line end
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: not UTF-8 text: {error}") from None
-    return check_labels(text.removesuffix("\n").split("\n"), source=str(path))
+        raise SpecError(f"{path}: not UTF-8 text ({error}); save it in UTF-8") from None

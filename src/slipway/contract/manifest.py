@@ -5,16 +5,17 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
 from slipway.contract.base import Contract
 from slipway.contract.errors import ManifestError, SpecError
 from slipway.contract.files import files_below, sha256_bytes, sha256_file
+from slipway.contract.targets import MANIFEST, Sealed
 
-FILE_NAME = "manifest.json"
-Kind = Literal["checkpoint", "bundle", "graph", "engine", "repository"]
+FILE_NAME = MANIFEST
+Kind = Sealed
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -14,6 +14,7 @@ from slipway.contract.choice import FILE_NAME, Candidate
 from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.manifest import versions
+from slipway.contract.targets import check_file, write_file
 from slipway.steps import engine_openvino
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess_dali import Preprocessor
@@ -33,6 +34,7 @@ def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int)
         ManifestError: an engine is missing, changed, or of another bundle.
         GateError: none that the spec lists passed its gate.
     """
+    check_file(engines / FILE_NAME, mark=("chosen",), what="a choice between engines")
     listed = [f"openvino-{precision}" for precision in bundle.spec.precisions if precision in SERVED]
     built = [REFERENCE, *(name for name in listed if name != REFERENCE and (engines / name).is_dir())]
     opened = {name: Engine.open(engines / name, bundle=bundle) for name in built}
@@ -60,7 +62,7 @@ def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int)
         machine=processor(),
         versions=versions(("openvino", "nvidia-dali-cuda130")),
     )
-    choice.write(engines / FILE_NAME)
+    write_file(engines / FILE_NAME, choice.to_json())
     return choice
 
 

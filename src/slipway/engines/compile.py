@@ -20,6 +20,7 @@ from slipway.contract.engine import Target, engine_name, plan_name
 from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
+from slipway.contract.targets import check_folder
 from slipway.contract.text import command
 from slipway.engines.evaluate import evaluate_engine
 from slipway.engines.plan import PlanRunner, layer_precisions
@@ -97,6 +98,7 @@ def build_engine(
         DataError: an image of the data set is gone or changed.
     """
     graph = Graph.open(bundle, graphs, precision)
+    check_folder(out / engine_name(target, precision), kind="engine", inputs=[bundle.path, graph.path.parent])
     build = _build_openvino if target == "openvino" else _build_plan
     return build(bundle, graph, out, target=target, precision=precision, reference=reference, cache=timing_cache)
 
@@ -117,7 +119,7 @@ def _build_openvino(
         runner = engine_openvino.Engine(graph.path, arithmetic=arithmetic, threads=bundle.spec.serving.threads)
     except ValueError as error:
         raise CompileError(f"{folder.name}: {error}") from None
-    with complete_folder(folder) as staging:
+    with complete_folder(folder, kind="engine") as staging:
         shutil.copyfile(graph.path, staging / "model.onnx")
         settings = _settings(bundle, graph, target=target, precision=precision, arithmetic=arithmetic)
         _finish(staging, bundle, graph, settings, runner.run, reference=reference, libraries=("openvino",))
@@ -147,7 +149,7 @@ def _build_plan(
         cache.write_bytes(plan.timing_cache)
     capability = plan.settings.compute_capability
     folder = out / engine_name(target, precision, capability)
-    with complete_folder(folder) as staging:
+    with complete_folder(folder, kind="engine") as staging:
         (staging / plan_name(capability)).write_bytes(plan.data)
         settings = _settings(bundle, graph, target=target, precision=precision, arithmetic="typed", plan=plan.settings)
         measured: dict[str, Any] = {"build_s": plan.seconds, "plan_bytes": len(plan.data), "warnings": plan.warnings}

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.targets import check_file, check_folder
 from slipway.engines import graph_checks
 from slipway.engines.autocast import IMAGES, to_fp16
 from slipway.engines.calibration import CalibrationSample
@@ -36,11 +37,13 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
             that loses too much whatever was kept in FP16.
         DataError: an image of the validation split is gone or changed.
     """
+    check_folder(out, kind="graph", inputs=[bundle.path])
+    failed = out.with_name(f"{out.name}{FAILED_SUFFIX}")
+    check_file(failed, mark=("steps",), what="the steps of a search")
     sample = CalibrationSample(bundle)
     source = open_source(bundle.path / "model.onnx")
-    failed = out.with_name(f"{out.name}{FAILED_SUFFIX}")
     failed.unlink(missing_ok=True)
-    with _kept_for_the_report(failed), complete_folder(out) as staging:
+    with _kept_for_the_report(failed), complete_folder(out, kind="graph") as staging:
         if precision == "int8":
             graph, measured = _int8(bundle, source, sample, staging)
         else:

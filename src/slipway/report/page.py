@@ -1,15 +1,23 @@
 """`Build` to one self-contained HTML page."""
 
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from slipway.contract import SpecError
+from slipway.contract.targets import check_file, write_file
 from slipway.pages import environment
 from slipway.report import views
 from slipway.report.build import Build
 from slipway.report.verdict import lane_verdicts, todos
 from slipway.report.wording import megabytes, percent, points
+
+PageKind = Literal["build report", "evaluation", "augmentation", "benchmark report"]
+TITLES: dict[PageKind, str] = {
+    "build report": ": build report</title>",
+    "evaluation": ": evaluation</title>",
+    "augmentation": ": what training sees</title>",
+    "benchmark report": "<title>Benchmark report: ",
+}
+"""What a page has in its head, and no page of another kind."""
 
 
 def render(build: Build) -> str:
@@ -38,19 +46,17 @@ def render(build: Build) -> str:
     return templates.get_template("report.html").render(context)
 
 
-def write(page: str, out: Path) -> None:
-    """Write `page` to `out`, whole or not at all.
+def write(page: str, out: Path, *, kind: PageKind) -> None:
+    """Write `page` to `out`, whole or not at all; only a page of the same kind is replaced.
 
     Raises:
-        SpecError: it cannot be written there.
+        SpecError: something else stands there.
+        StorageError: it cannot be written there.
     """
-    staging = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            staging.write_text(page, encoding="utf-8")
-            staging.replace(out)
-        finally:
-            staging.unlink(missing_ok=True)
-    except OSError as error:
-        raise SpecError(f"{out}: cannot be written: {error.strerror}; give another file with --out") from None
+    check_page(out, kind=kind)
+    write_file(out, page)
+
+
+def check_page(out: Path, *, kind: PageKind) -> None:
+    """What `write` would refuse, before the work that comes first."""
+    check_file(out, mark=TITLES[kind], what=f"a page of kind {kind}")

@@ -1,11 +1,12 @@
 """Bundles and engines to a model repository that Triton loads, whole or not at all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from slipway.contract import Lane, RepositoryError
 from slipway.contract.lane import LaneName
+from slipway.contract.targets import check_folder
 from slipway.repository.checks import check
 from slipway.repository.classifier import Classifier
 from slipway.repository.contents import contents
@@ -15,16 +16,27 @@ NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def plan_repository(
-    classifiers: Sequence[Classifier], out: Path, *, lane: LaneName = "cpu", multi: Mapping[str, Sequence[str]] = NONE
+    classifiers: Sequence[Classifier],
+    out: Path,
+    *,
+    lane: LaneName = "cpu",
+    multi: Mapping[str, Sequence[str]] = NONE,
+    inputs: Iterable[Path] = (),
 ) -> Plan:
     """What `assemble` would do; `.write()` does it. `multi` names ensembles that answer for several classifiers.
+
+    Args:
+        inputs: files that were read, beside bundles and engines, and that `out` may not hold.
 
     Raises:
         RepositoryError: no classifier or two of one name, an engine that is not of this lane, did not pass its gate,
             or has other labels or another decoder; class ids that changed; a multi ensemble of classifiers that
             cannot share a decode; and what the lane's own `check` refuses.
-        SpecError: `out` is something else than a repository of ours.
+        SpecError: `out` is something else than a repository of ours, or holds what it is made of.
     """
+    versions = [version for classifier in classifiers for version in classifier.versions]
+    read = [folder for version in versions for folder in (version.bundle.path, *(e.path for e in version.engines))]
+    check_folder(out, kind="repository", inputs=[*read, *inputs])
     check(classifiers, lane=lane, multi=multi)
     try:
         return plan(contents(classifiers, lane=lane, multi=multi), out)

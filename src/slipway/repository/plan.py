@@ -9,8 +9,8 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from slipway.contract import Lane, ManifestError, RepositoryError
-from slipway.contract.files import check_replaceable, clear_leftovers, complete_folder, sha256_file
-from slipway.contract.lane import FILE_NAME as LANE
+from slipway.contract.files import clear_leftovers, complete_folder, sha256_file
+from slipway.contract.targets import check_folder
 from slipway.lint import lint
 from slipway.repository.contents import Contents
 from slipway.repository.step import Files
@@ -55,7 +55,7 @@ class Plan:
             if self.changes_nothing:
                 clear_leftovers(self.out)
                 return
-            with complete_folder(self.out, marker=LANE) as staging:
+            with complete_folder(self.out, kind="repository") as staging:
                 for name, content in tqdm(self.files.items(), "writing", **PROGRESS):
                     path = staging / name
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def plan(contents: Contents, out: Path) -> Plan:
     Raises:
         SpecError: `out` is something else than a repository of ours.
     """
-    check_replaceable(out, marker=LANE)
+    check_folder(out, kind="repository")
     there = {
         path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()
     }

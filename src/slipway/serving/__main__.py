@@ -135,6 +135,15 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _log(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not (path.is_file() and (not path.stat().st_size or "log" in path.name.lower())):
+        raise argparse.ArgumentTypeError(
+            f"{text} is there already, and is not a file with log in its name; give another, for example {text}.log"
+        )
+    return path
+
+
 def _line(event: str, message: str, **fields: Any) -> str:
     """To people in words, to a log collector as JSON."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -155,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}-port", type=_port, default=port, help="default: %(default)s")
     parser.add_argument("--host", default=HOST, help="%(default)s, and no other: see below")
     parser.add_argument("--timeout-s", type=_seconds, default=120.0, help="to be ready within; default: %(default)s")
-    parser.add_argument("--log", type=Path, help="keep the server's log in this file, and the one before in .previous")
+    parser.add_argument("--log", type=_log, help="keep the server's log in this file, and the one before in .previous")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout when ready")
     return parser
 

@@ -24,6 +24,7 @@ from slipway.evaluation.worth import worth
 from slipway.evaluation.worth_labels import worth_labels
 from slipway.steps.engine_openvino import Engine
 from slipway.training.decide import Predict, decide
+from slipway.training.sources import read_from
 
 MAX_LOGIT_DIFFERENCE = 1e-2  # FP32 in another order of summation; a wrong graph is off by far more
 MAX_SHARE_OF_SPREAD, ROUNDING = 0.1, 1e-4
@@ -60,7 +61,7 @@ def write_bundle(
             refused.
     """
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
-    with complete_folder(out) as staging:
+    with complete_folder(out, kind="bundle", inputs=read_from(spec.data, out=out)) as staging:
         spec.write(staging / "spec.json")
         dataset.write(staging / DATASET)
         spec.preprocess.write(staging / "preprocess.json")

@@ -2,9 +2,11 @@
 
 import signal
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -33,6 +35,22 @@ class _KeepIgnored(Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class WholeCheckpoints(TorchCheckpointIO):  # type: ignore[misc]
+    """Writes a checkpoint beside the old one, which it replaces in one step.
+
+    Lightning's own is written to the folder for temporary files; moved to another disk from there, that is a copy over
+    the old one, of which a full disk or a kill leaves a half.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        part = Path(path).with_name(f".{Path(path).name}.part")
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 class _StopAfterLastPhase(EarlyStopping):  # type: ignore[misc]

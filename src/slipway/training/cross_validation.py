@@ -64,6 +64,8 @@ def cross_validate(spec: Spec, kept: Path, *, folds: int, seed: int) -> OutOfFol
     """
     if folds < 2:
         raise SpecError(f"folds: {folds} given; at least 2 are needed, and 5 is usual")
+    if kept.exists() and not (kept.is_dir() and all("fold" in path.name for path in kept.iterdir())):
+        raise SpecError(f"{kept}: where the folds are kept, and something else is there; rename it, or change --out")
     dataset = scan(spec.data, task=spec.task)
     fold_n = np.array(_deal(dataset, dataset.images, [1 / folds] * folds, seed=seed), np.int64)
     unit = sha256_bytes((spec.to_json() + dataset.to_json() + f"{folds} {seed}").encode())

@@ -1,6 +1,7 @@
 """The demo's images: scikit-learn's 1,797 scanned digits as JPEG and PNG files of mixed sizes, alone or on pages."""
 
 import csv
+import io
 from collections import Counter
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from slipway.contract import DataError, Manifest
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.files import complete_folder
+from slipway.contract.targets import MARKERS, check_file, write_file
 
 SIDES_PX = (48, 512)
-MARKER, PAGES_MARKER = ".slipway-digits", ".slipway-pages"  # say that this folder is ours to replace
+HEADER = ("path", "label", "split")
 MINORITY = (1, 3, 5, 7, 9)
 """Digits of which few are kept where an imbalance is asked for."""
 PAGE_SIDES_PX = (96, 256)
@@ -72,8 +74,8 @@ def imbalanced_rows(*, imbalance: int, seed: int) -> list[tuple[int, str]]:
 def _write(out: Path, rows: list[tuple[int, str]], scans: Ink, *, seed: int) -> int:
     """Each pair of a scan's number and its folder below `out` as a file."""
     rng = np.random.default_rng(seed)
-    with complete_folder(out, marker=MARKER) as staging:
-        (staging / MARKER).touch()
+    with complete_folder(out, kind="digits") as staging:
+        (staging / MARKERS["digits"]).touch()
         for index, name in tqdm(rows, desc="writing digits", unit="image", leave=False, disable=None):
             folder = staging / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +93,7 @@ def write_parity(checkpoint: Path, out: Path, *, images_per_digit: int, seed: in
         ManifestError: no complete checkpoint.
         DataError: its labels are not digits, or a digit has too few train images.
     """
+    check_file(out, mark=",".join(HEADER), what="a table with these columns")
     Manifest.open(checkpoint, kind="checkpoint")
     dataset = Dataset.read(checkpoint / DATASET)
     if not all(label.isdecimal() for label in dataset.labels):
@@ -106,9 +109,9 @@ def write_parity(checkpoint: Path, out: Path, *, images_per_digit: int, seed: in
         for image in dataset.images
         if image.split != "train" or image.path in few
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("path", "label", "split"), *rows])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([HEADER, *rows])
+    write_file(out, table.getvalue())
     return {split: sum(row[2] == split for row in rows) for split in ("train", "validation", "test")}
 
 
@@ -157,8 +160,8 @@ def write_pages(out: Path, *, pages: int, seed: int) -> int:
     cuts = np.array([0.6, 0.75, 1.0])
     splits = ("train", "validation", "test")
     pools = dict(zip(splits, np.split(scans, (cuts[:-1] * len(scans)).astype(int)), strict=True))
-    with complete_folder(out, marker=PAGES_MARKER) as staging:
-        (staging / PAGES_MARKER).touch()
+    with complete_folder(out, kind="pages") as staging:
+        (staging / MARKERS["pages"]).touch()
         (staging / "images").mkdir()
         table = [("path", "labels", "split")]
         for index in tqdm(range(pages), desc="writing pages", unit="image", leave=False, disable=None):

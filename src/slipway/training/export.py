@@ -12,6 +12,7 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.targets import check_folder
 from slipway.training.bundle import write_bundle
 from slipway.training.network import Network
 from slipway.training.to_onnx import write_onnx
@@ -27,6 +28,7 @@ def export(checkpoint: Path, out: Path) -> Manifest:
         ExportError: ONNX and torch disagree on the test split.
         DataError: too few images for the calibration sample that the spec asks for.
     """
+    check_folder(out, kind="bundle", inputs=[checkpoint])
     Manifest.open(checkpoint, kind="checkpoint")
     spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
     network = load_network(checkpoint, spec, classes=len(dataset.labels))

@@ -13,17 +13,19 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from slipway.contract import Manifest, Spec, SpecError
+from slipway.contract import Manifest, Spec, SpecError, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.recipe import Recipe
+from slipway.contract.targets import check_folder
 from slipway.evaluation.unknown import check_coverage
 from slipway.training.augment import check_policies
 from slipway.training.auto import resolve
-from slipway.training.callbacks import make
+from slipway.training.callbacks import WholeCheckpoints, make
 from slipway.training.dataset import scan
 from slipway.training.decodable import check_decodable
 from slipway.training.devices import is_first, share_of, trainer_options
@@ -33,6 +35,7 @@ from slipway.training.network import Network
 from slipway.training.order import rare_classes, steps_per_epoch
 from slipway.training.resume import Unfinished
 from slipway.training.sampling import repeated
+from slipway.training.sources import read_from
 from slipway.training.targets import check_top_k
 from slipway.training.tracking import begin, logger_for
 from slipway.training.weights import start
@@ -59,6 +62,8 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
         DataError: the images cannot be used.
         SpecError: the spec asks for what is not there, or not for what the unfinished run is of.
     """
+    weights = [] if spec.backbone.weights is None else [Path(spec.backbone.weights)]
+    check_folder(out, kind="checkpoint", inputs=[*read_from(spec.data, out=out), *weights])
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
     check_policies(spec.recipe.augment)
@@ -82,7 +87,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
         return None
     for line in (*reasons, f"weights: {origin}"):
         print(line, flush=True)
-    with complete_folder(out) as staging:
+    with unfinished.told(), complete_folder(out, kind="checkpoint") as staging:
         checkpoint = unfinished.begin(spec, dataset, start=origin, resume=resume)
         try:
             history, best = _fit(network, dataset, spec, unfinished, checkpoint, **run)
@@ -112,7 +117,10 @@ def _write(
     history: History,
     measured: dict[str, Any],
 ) -> Manifest:
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
+    except SafetensorError as error:  # of the disk: it has no errno
+        raise StorageError(f"{staging.parent}: the weights cannot be written: {error}; free some space") from None
     spec.write(staging / "spec.json")
     dataset.write(staging / DATASET)
     (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
@@ -204,6 +212,7 @@ def _fit(
             num_sanity_val_steps=0,
             callbacks=[*make(recipe, unfinished), *([LearningRateMonitor("epoch")] if logger else []), *callbacks],
             default_root_dir=unfinished.folder,
+            plugins=WholeCheckpoints(),
             logger=logger,
             log_every_n_steps=steps,
             deterministic=True,

@@ -11,12 +11,14 @@ from timm.data import resolve_data_config
 from slipway.contract import Manifest, Preprocess, Spec, SpecError
 from slipway.contract.base import Contract
 from slipway.contract.files import sha256_file
+from slipway.contract.targets import check_folder
 from slipway.onnx_graph import save
 from slipway.training.bundle import write_bundle
 from slipway.training.dataset import scan
 from slipway.training.export import export_network
 from slipway.training.from_onnx import adopt
 from slipway.training.network import Network, check_backbone
+from slipway.training.sources import read_from
 from slipway.training.weights import fill, load_weights
 
 INTERPOLATION = {"bilinear": "linear", "bicubic": "cubic"}  # timm's name to ours
@@ -136,6 +138,7 @@ def import_onnx(
         ExportError: the graph cannot be served as it is; see `adopt`.
         DataError: the images cannot be used, or their folders are not the labels.
     """
+    check_folder(out, kind="bundle", inputs=[path, *read_from(spec.data, out=out)])
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     adopted = adopt(path, input_size=input_size, logits=logits, embedding=embedding)
     dataset = scan(spec.data, labels=labels)
@@ -166,6 +169,7 @@ def import_timm(spec: Spec, path: Path, out: Path, *, labels: Sequence[str] | No
         ExportError: torch could not export the model, or ONNX and torch disagree.
         DataError: the images cannot be used, or their folders are not the labels.
     """
+    check_folder(out, kind="bundle", inputs=[path, *read_from(spec.data, out=out)])
     weights = load_weights(path)
     dataset = scan(spec.data, labels=labels)
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)

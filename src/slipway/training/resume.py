@@ -6,13 +6,14 @@ import pickle
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from slipway.contract import Spec, SpecError
+from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.manifest import versions
@@ -39,7 +40,7 @@ class Unfinished:
 
         Raises:
             SpecError: there is an unfinished run and no word of resuming it; or it is damaged, or of another spec, data
-                or version.
+                or version; or something else stands in its place.
         """
         if self.last.is_file():
             if not resume:
@@ -49,6 +50,8 @@ class Unfinished:
             self._check(_identity(spec, start), dataset)
             self.read(self.last)  # Lightning's own error for a damaged file says nothing of what to do
             return self.last
+        if self.folder.exists() and not (self.folder / "run.json").is_file() and any(self.folder.iterdir()):
+            raise SpecError(f"{self.folder}: not an unfinished run, which would stand here; rename it")
         self.remove()
         self.folder.mkdir(parents=True)
         (self.folder / "run.json").write_text(json.dumps(_identity(spec, start), indent=2) + "\n", encoding="utf-8")
@@ -82,6 +85,16 @@ class Unfinished:
             reason = str(error).splitlines()[0]
             raise SpecError(f"{path}: cannot be resumed from: {reason}; remove {self.folder} to begin anew") from None
         return content
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Say of a full disk what it has left of the run."""
+        try:
+            yield
+        except StorageError as error:
+            if not self.last.is_file():
+                raise
+            raise StorageError(f"{error}\nthe finished epochs are in {self.folder}; go on with --resume") from None
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

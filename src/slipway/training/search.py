@@ -14,19 +14,22 @@ from typing import Any
 
 import lightning
 import optuna
-import yaml
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from slipway.contract import Spec, SpecError
+from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.files import sha256_bytes
+from slipway.contract.reading import dump_yaml
 from slipway.contract.search import Range, SearchSpace, changed
+from slipway.contract.targets import MARKERS, check_folder
 from slipway.contract.text import to_cell
 from slipway.evaluation.plots import PLAIN_TEXT
 from slipway.training.fit import train
+from slipway.training.sources import read_from
 
-BEST, TRIALS, PLOT, STUDY = "best.yaml", "trials.csv", "search.png", "study.db"
+BEST, TRIALS, PLOT, STUDY = "best.yaml", "trials.csv", "search.png", MARKERS["search"]
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -63,10 +66,10 @@ def search(spec: Spec, space: SearchSpace, out: Path, *, trials: int, seed: int)
     if trials < 1:
         raise SpecError(f"trials: {trials} given; at least one is needed")
     space.check(spec, source="search space")
-    _check_folder(out)
+    check_folder(out, kind="search", inputs=read_from(spec.data, out=out))
     out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _alone(out):
+    with _alone(out), _told(out):
         study = _open(spec, space, out, seed=seed)
         while (finished := len(study.get_trials(deepcopy=False, states=FINISHED))) < trials:
             study.sampler = optuna.samplers.TPESampler(
@@ -92,11 +95,6 @@ def told(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{path} {v:.4g}" if isinstance(v, float) else f"{path} {v}" for path, v in values.items())
 
 
-def _check_folder(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / STUDY).is_file())):
-        raise SpecError(f"{out}: not empty, and not written by a search (no {STUDY}); give another folder")
-
-
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """A lock for the block, which ends with the process, however it does."""
@@ -110,6 +108,20 @@ def _alone(out: Path) -> Iterator[None]:
         ) from None
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """Turn what SQLite could not write into one sentence."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise StorageError(
+            f"{out / STUDY}: cannot be written: {cause}; mend that, and the same command goes on where it stopped"
+        ) from None
 
 
 def _open(spec: Spec, space: SearchSpace, out: Path, *, seed: int) -> optuna.Study:
@@ -167,7 +179,7 @@ def _write(study: optuna.Study, spec: Spec, out: Path) -> None:
     if all(trial.state is TrialState.PRUNED for trial in finished):
         return
     best = changed(spec, study.best_trial.user_attrs["values"], source=BEST)
-    text = yaml.safe_dump(best.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+    text = dump_yaml(best.model_dump(mode="json", exclude_defaults=True))
     number = best_number(study)
     head = f"# {spec.name}: trial {number} of a search, {study.best_value:.6f} on the validation split.\n"
     (out / BEST).write_text(head + text, encoding="utf-8")

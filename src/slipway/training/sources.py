@@ -10,6 +10,7 @@ from slipway.contract import DataError, SpecError, check_labels
 from slipway.contract.dataset import SPLITS, Split
 from slipway.contract.decision import Task
 from slipway.contract.spec import Data
+from slipway.contract.targets import contains
 from slipway.training.entries import Entry, fault_of, raise_faults
 from slipway.training.table import read_table
 
@@ -50,6 +51,17 @@ def find(data: Data, *, task: Task) -> Source:
         return _from_folders(root)
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def read_from(data: Data, *, out: Path) -> list[Path]:
+    """What a stage that writes the folder `out` reads of `data`, for `check_folder`.
+
+    A root of class folders holds nothing else. One whose images a CSV file lists may hold `out`, and not lie in it.
+    """
+    root = Path(data.root)
+    if data.csv is None:
+        return [root]
+    return [Path(data.csv)] if contains(root, out) else [Path(data.csv), root]
 
 
 def _from_folders(root: Path) -> Source:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import SPLITS
@@ -53,7 +53,7 @@ def read_table(path: Path, *, root: Path, task: Task, data: Data) -> list[Entry]
                 raise _RowError(f"{entry.path!r} stands in line {first} already; one row an image")
             first_lines[entry.path] = line
             if fault := fault_of(root / entry.path, root=resolved):
-                raise _RowError(f"{root / entry.path}: {fault}")
+                raise _RowError(f"{root / entry.path}: {fault}{_hint(entry.path, root)}")
             entries.append(entry)
         except _RowError as error:
             faults.append(f"line {line}: {error}")
@@ -77,7 +77,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if row:
                 yield reader.line_num, row
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}") from None
+        raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}; write a quote in a value twice") from None
 
 
 def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Columns:
@@ -133,6 +133,17 @@ def _entry(row: Sequence[str], columns: _Columns, *, task: Task, separator: str)
     if group == "":
         raise _RowError("an empty group; every row needs one where data.group_column is given")
     return Entry(str(path), _labels(row[columns.label], task=task, separator=separator), split, group)
+
+
+def _hint(path: str, root: Path) -> str:
+    """What is probably wrong with a path that leads to no image."""
+    if "\\" in path and (root / path.replace("\\", "/")).is_file():
+        return "; write the paths with / instead of \\"
+    if PureWindowsPath(path).is_absolute():
+        return "; write the paths relative to data.root"
+    if path != path.strip() and (root / path.strip()).is_file():
+        return "; remove the outer spaces of the paths"
+    return ""
 
 
 def _labels(cell: str, *, task: Task, separator: str) -> tuple[str, ...]:

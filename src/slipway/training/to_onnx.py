@@ -31,5 +31,7 @@ def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int
         )
         assert program is not None
         save(program.model_proto, path)
+    except OSError:  # of the file system, and not of the network
+        raise
     except Exception as error:
         raise ExportError(f"torch could not export this backbone to ONNX opset {OPSET}: {error}") from error

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from slipway.contract import Preprocess, Spec
 from slipway.contract.dataset import Dataset
+from slipway.contract.reading import dump_yaml
 from slipway.pages import environment
 from slipway.training.augment import check_policies
 from slipway.training.dataset import scan
@@ -55,7 +55,7 @@ def render(spec: Spec) -> tuple[str, dict[str, Any]]:
     templates = environment("slipway.training.inspection")
     page = templates.get_template("augmentation.html").render(
         name=spec.name,
-        augment=yaml.safe_dump(spec.recipe.augment.model_dump(mode="json", exclude_none=True), sort_keys=False),
+        augment=dump_yaml(spec.recipe.augment.model_dump(mode="json", exclude_none=True)),
         rows=rows,
         draws=DRAWS,
         classes=len(dataset.labels),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from slipway.contract import DataError, Spec
 from slipway.contract.dataset import SPLITS, Split
 from slipway.contract.files import complete_folder
+from slipway.contract.targets import MARKERS
 from slipway.training.entries import Entry
 from slipway.training.inspection.facts import Facts, look
 from slipway.training.inspection.near import NEAR_BITS
@@ -18,10 +19,10 @@ from slipway.training.inspection.page import render
 from slipway.training.inspection.problems import problems
 from slipway.training.inspection.result import ClassCount, Duplicates, Inspection, Listed, Spread, Unreadable
 from slipway.training.inspection.viewer import Viewer
-from slipway.training.sources import Source, find
+from slipway.training.sources import Source, find, read_from
 from slipway.training.splits import assign
 
-RESULT, PAGE = "inspection.json", "inspection.html"
+RESULT, PAGE = MARKERS["inspection"], "inspection.html"
 
 
 def inspect(spec: Spec, out: Path) -> Inspection:
@@ -34,7 +35,7 @@ def inspect(spec: Spec, out: Path) -> Inspection:
         SpecError: labels that are not allowed, data that do not fit the task, or `out` is something else's.
     """
     source, root = find(spec.data, task=spec.task), Path(spec.data.root)
-    with complete_folder(out, marker=RESULT) as staging:
+    with complete_folder(out, kind="inspection", inputs=read_from(spec.data, out=out)) as staging:
         viewer = Viewer(exif_orientation=spec.preprocess.exif_orientation)
         facts = look(root, source.entries, viewer)
         splits, fault = _split(source, facts, spec)

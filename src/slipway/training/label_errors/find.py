@@ -10,12 +10,14 @@ import numpy as np
 from slipway.contract import Spec
 from slipway.contract.files import complete_folder
 from slipway.contract.manifest import versions
+from slipway.contract.targets import MARKERS
 from slipway.contract.text import to_cell
 from slipway.training.cross_validation import OutOfFold, cross_validate
 from slipway.training.label_errors.page import render
 from slipway.training.label_errors.result import LabelErrors, Suspect
+from slipway.training.sources import read_from
 
-RESULT, PAGE, SUSPECTS = "label_errors.json", "label_errors.html", "suspects.csv"
+RESULT, PAGE, SUSPECTS = MARKERS["label errors"], "label_errors.html", "suspects.csv"
 LIBRARIES = ("cleanlab", "torch", "timm")
 
 
@@ -28,7 +30,7 @@ def find_label_errors(spec: Spec, out: Path, *, folds: int, seed: int) -> LabelE
         DataError: the images cannot be used; see `cross_validate`.
         SpecError: the spec asks for what is not there, or `out` is something else's.
     """
-    with complete_folder(out, marker=RESULT) as staging:
+    with complete_folder(out, kind="label errors", inputs=read_from(spec.data, out=out)) as staging:
         predicted = cross_validate(spec, out.with_name(out.name + ".folds"), folds=folds, seed=seed)
         multiclass = spec.task == "multiclass"
         found = LabelErrors(

@@ -5,12 +5,14 @@ import io
 from collections import Counter
 from pathlib import Path
 
-from slipway.contract import DataError, Spec, SpecError
+from slipway.contract import DataError, Spec
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.targets import check_file, told
 from slipway.contract.text import from_cell
 from slipway.training.cross_validation import write_table
 from slipway.training.dataset import scan
 from slipway.training.entries import raise_faults
+from slipway.training.table import LABEL_COLUMNS
 
 ACTIONS = ("drop", "relabel", "keep")
 
@@ -22,8 +24,11 @@ def write_clean(spec: Spec, reviewed: Path, out: Path) -> Counter[str]:
 
     Raises:
         DataError: `reviewed` has rows that cannot be used, by line.
-        SpecError: `out` is there already, and is no such table, or cannot be written.
+        SpecError: `out` is there already, and is not such a table, or is read for this one.
+        StorageError: `out` cannot be written.
     """
+    read = [reviewed, *([Path(spec.data.csv)] if spec.data.csv else [])]
+    check_file(out, mark=f"path,{LABEL_COLUMNS[spec.task]},split", what="a table for data.csv", inputs=read)
     dataset = scan(spec.data, task=spec.task)
     actions = _read(reviewed, dataset, separator=spec.data.label_separator, multilabel=spec.task == "multilabel")
     images: list[LabelledImage] = []
@@ -32,11 +37,9 @@ def write_clean(spec: Spec, reviewed: Path, out: Path) -> Counter[str]:
         if action != "drop":
             changed = {"class_ids": class_ids} if action == "relabel" else {}
             images.append(image.model_copy(update=changed))
-    try:
+    with told(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_table(out, dataset, images, spec, splits={image.path: image.split for image in images})
-    except OSError as error:
-        raise SpecError(f"{out}: cannot be written: {error.strerror}; give another file with --clean") from None
     return Counter(action for action, _ in actions.values())
 
 
@@ -47,9 +50,9 @@ def _read(path: Path, dataset: Dataset, *, separator: str, multilabel: bool) -> 
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read: {error}; give the suspects.csv of this data set, reviewed") from None
     if rows and not {"path", "suggested", "action"} <= {*rows[0]}:
-        raise DataError(
-            f"{path}: the columns path, suggested and action are needed; it has {', '.join(map(str, rows[0]))}"
-        )
+        there = ", ".join(map(str, rows[0]))
+        remedy = "; save it with commas between the columns" if len(rows[0]) == 1 else ""
+        raise DataError(f"{path}: the columns path, suggested and action are needed; it has {there}{remedy}")
     paths = {image.path for image in dataset.images}
     numbers = {label: class_id for class_id, label in enumerate(dataset.labels)}
     found: dict[str, tuple[str, tuple[int, ...]]] = {}

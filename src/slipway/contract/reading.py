@@ -1,0 +1,164 @@
+"""The one reader of every YAML and JSON file that users write: nothing is dropped, and nothing read as something else.
+
+YAML is read as YAML 1.2's core schema has it. What YAML 1.1, and with it PyYAML, reads as something else without a word
+(`yes`, `010`, `1:30`) is an error that says how to write what is meant.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slipway.contract.errors import SpecError
+
+MAX_YAML_BYTES = 1 << 20
+MAX_VALUES = 100_000
+"""Keys and values of a YAML file, those that an alias repeats counted again."""
+_CORE = {
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    "null": r"~|null|Null|NULL|",
+    "merge": "<<",
+}
+_AS_TEXT = "put it in quotes if it is text"
+_AMBIGUOUS = {
+    r"[-+]?0[0-9]+": f"octal in YAML 1.1 and decimal in YAML 1.2; leave out the leading zero, or {_AS_TEXT}",
+    r"[-+]?0(?:o[0-7]+|b[01_]+)|[-+]0x[0-9a-fA-F]+": (
+        f"a number in one version of YAML and text in another; write it in decimal, or {_AS_TEXT}"
+    ),
+    r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?": (
+        f"in base 60 in YAML 1.1 and text in YAML 1.2; write the number in decimal, or {_AS_TEXT}"
+    ),
+    r"(?=.*_)[-+]?(?:0x[0-9a-fA-F_]+|\.?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+][0-9]+)?)": (
+        f"a number in YAML 1.1 and text in YAML 1.2; leave out the _, or {_AS_TEXT}"
+    ),
+    r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF": (
+        f"true or false in YAML 1.1 and text in YAML 1.2; write true or false, or {_AS_TEXT}"
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the core schema, and merge keys."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012  SafeLoader's are those of YAML 1.1
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes what YAML 1.1 or 1.2 would read as something else than text."""
+
+
+for _name, _pattern in _CORE.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"(?:{_pattern})\\Z"), None)
+for _pattern in (_CORE["float"], *_AMBIGUOUS):
+    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_pattern})\\Z"), None)
+
+
+def read_plain(path: Path) -> Any:
+    """The content of a `.json` file, or of a YAML file, as plain data.
+
+    Raises:
+        SpecError: it cannot be read, is not valid, or says something twice or in two ways.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows write a byte order mark
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 text ({error}); save it in UTF-8") from None
+    return parse_json(text, source=str(path)) if path.suffix == ".json" else parse_yaml(text, source=str(path))
+
+
+def parse_json(text: str, *, source: str) -> Any:
+    """Raises SpecError: not JSON, or a key that stands twice in one object."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except _TwiceError as error:
+        with suppress(yaml.YAMLError):  # JSON is YAML, whose nodes know their lines
+            _check_nodes(yaml.compose(text, Loader=_Loader), source, most=len(text))
+        raise SpecError(f"{source}: {error.args[0]!r} is there twice; remove one") from None
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{source}: not valid JSON: {error}") from None
+
+
+def parse_yaml(text: str, *, source: str) -> Any:
+    """Raises SpecError: not YAML, more than one document, a key that stands twice, or a value of two readings."""
+    if (size := len(text.encode(errors="surrogatepass"))) > MAX_YAML_BYTES:
+        raise SpecError(f"{source}: {size} bytes; a YAML file of ours has {MAX_YAML_BYTES} at most")
+    try:
+        _check_nodes(yaml.compose(text, Loader=_Loader), source, most=MAX_VALUES)
+        return yaml.load(text, Loader=_Loader)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a number or date
+        raise SpecError(f"{source}: not valid YAML: {error}{_remedy(str(error))}") from None
+
+
+def dump_yaml(data: Any) -> str:
+    """`data` as YAML that `parse_yaml` reads as the same, keys in their order."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _TwiceError(Exception):
+    """A key of a JSON object that stands in it twice."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
+    return found
+
+
+def _check_nodes(root: yaml.Node | None, source: str, *, most: int) -> None:
+    """Refuse keys that stand twice, plain values of two readings, and aliases that stand for far too much."""
+    unseen, values = [root] if root else [], 0
+    while unseen:
+        node = unseen.pop()
+        values += 1
+        if values > most:
+            raise SpecError(f"{source}: more than {most} keys and values, with what its aliases repeat")
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node, source)
+            unseen += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            unseen += node.value
+        elif isinstance(node, yaml.ScalarNode) and node.style is None and (reason := _ambiguous(node.value)):
+            raise SpecError(f"{source}: line {_line(node)}: {node.value} is {reason}")
+
+
+def _check_keys(mapping: yaml.MappingNode, source: str) -> None:
+    lines: dict[str, int] = {}
+    for key, _ in mapping.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        if key.value in lines:
+            raise SpecError(
+                f"{source}: {key.value!r} is there twice, in line {lines[key.value]} and line {_line(key)}; remove one"
+            )
+        lines[key.value] = _line(key)
+
+
+def _ambiguous(value: str) -> str | None:
+    return next((reason for pattern, reason in _AMBIGUOUS.items() if re.fullmatch(pattern, value)), None)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _remedy(message: str) -> str:
+    """What to change, where PyYAML does not say it."""
+    remedies: Iterator[str] = (
+        remedy
+        for sign, remedy in (
+            ("'\\t'", "\nindent with spaces, not with tabs"),
+            ("another document", "\nwrite one document; remove the second line of three dashes"),
+        )
+        if sign in message
+    )
+    return next(remedies, "")
