@@ -127,6 +127,9 @@ def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multicl
     """The largest logit difference between ONNX and torch, when the best label of each image is the same.
 
     Labels of many an image are decided by thresholds that are not there yet: for them the logits alone are compared.
+
+    Raises:
+        ExportError: labels, logits or embeddings differ.
     """
     difference = float(np.abs(onnx.logits_nc - reference.logits_nc).max())
     best_n, other_n = onnx.logits_nc.argmax(axis=1), reference.logits_nc.argmax(axis=1)
@@ -136,6 +139,13 @@ def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multicl
         raise ExportError(
             f"ONNX and torch disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
             f"{difference:.2g} (allowed: 0 labels, {MAX_LOGIT_DIFFERENCE:g}); this backbone does not export faithfully"
+        )
+    apart = float(np.abs(onnx.embedding_nd - reference.embedding_nd).max())
+    allowed = MAX_LOGIT_DIFFERENCE * max(1.0, float(np.abs(reference.embedding_nd).max()))
+    if not apart <= allowed:
+        raise ExportError(
+            f"ONNX and torch disagree on the test split: embeddings by up to {apart:.2g} (allowed: {allowed:.2g}); "
+            "this backbone does not export faithfully"
         )
     return difference
 

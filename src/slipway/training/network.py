@@ -68,6 +68,9 @@ class Network(nn.Module):
     so that its weights are those of any timm model; an MLP is `head`, on the features of a model without one.
     """
 
+    linear: bool
+    """Whether the classifier is timm's own."""
+
     def __init__(
         self,
         backbone: Backbone,
@@ -85,14 +88,14 @@ class Network(nn.Module):
             SpecError: no such timm model, not in this size, not with this head, or its weights cannot be had.
         """
         super().__init__()
-        self._linear = head.kind == "linear"
-        outputs = classes if self._linear else 0
+        self.linear = head.kind == "linear"
+        outputs = classes if self.linear else 0
         self.backbone: Any = timm_model(backbone, outputs=outputs, pretrained=pretrained, input_size=input_size)
         self.head = _before_logits(head, self.backbone, classes)
         self._try(backbone.name, classes=classes, input_size=input_size)
 
     def forward(self, pixels_nchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self._linear:
+        if not self.linear:
             embedding_nd = _embedding([self.backbone(pixels_nchw)])
             return self.head(embedding_nd), embedding_nd
         with self._inputs_of_classifiers() as inputs:
