@@ -122,6 +122,15 @@ def test_export_refuses_a_graph_with_another_embedding() -> None:
         _compare(other, Predictions(images, logits_nc, embedding_nd))
 
 
+def test_small_logits_are_compared_by_their_size() -> None:
+    images = [LabelledImage(path="0.png", class_id=0, sha256="", split="test")]
+    logits_nc, embedding_nd = np.array([[1e-3, 0]], np.float32), np.ones((1, 4), np.float32)
+    reference = Predictions(images, logits_nc, embedding_nd)
+    assert _compare(Predictions(images, logits_nc * 1.001, embedding_nd), reference) < 1e-5
+    with pytest.raises(ExportError, match=r"logits by up to 0\.001 \(allowed: 0 labels, 1e-05\)"):
+        _compare(Predictions(images, logits_nc * 2, embedding_nd), reference)
+
+
 def test_a_size_that_a_model_refuses_is_an_error_whose_remedy_works() -> None:
     with pytest.raises(SpecError, match=r"backbone crossvit_9_240 cannot .* 96x96 .*timm's own are 240 and 240"):
         make_network("crossvit_9_240", 96)
