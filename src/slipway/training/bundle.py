@@ -26,7 +26,7 @@ from slipway.steps.engine_openvino import Engine
 from slipway.training.decide import Predict, decide
 
 MAX_LOGIT_DIFFERENCE = 1e-2  # FP32 in another order of summation; a wrong graph is off by far more
-"""Of logits up to 1; of the largest where all are smaller, and for embeddings."""
+"""Where all logits are under 1, and for embeddings, it is a share of the largest."""
 MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
 """Of the evaluation, in the manifest too; top-1 is of one label an image, mAP and exact match are of many."""
 LIBRARIES = ("onnx", "openvino", "nvidia-dali-cuda130", "scikit-learn")

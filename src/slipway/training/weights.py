@@ -83,10 +83,8 @@ def fill_backbone(network: Network, path: Path) -> str:
     """
     weights = _as_network(load_weights(path))
     config = network.backbone.pretrained_cfg
-    expected, head = (
-        network.state_dict(),
-        ("head.", *(f"backbone.{name}." for name in classifier_names(network.backbone))),
-    )
+    expected = network.state_dict()
+    head = ("head.", *(f"backbone.{name}." for name in classifier_names(network.backbone)))
     body = {name: tensor for name, tensor in weights.items() if not name.startswith(head)}
     faults = _faults({name: tensor for name, tensor in expected.items() if not name.startswith(head)}, body)
     if faults:
