@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
@@ -23,7 +24,6 @@ from slipway.contract.manifest import FILE_NAME, Manifest
 from slipway.evaluation.predict import Predictions, predict
 from slipway.steps.engine_openvino import Engine
 from slipway.training import export
-from slipway.training.network import Network
 
 ROOT = Path(__file__).parents[2]
 RUN = Path("runs/digits")
@@ -110,14 +110,15 @@ def test_every_test_image_gets_the_label_from_onnx_that_torch_gives_it(
     digits: Path, bundle: Bundle, dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = Spec.read(digits / RUN / "checkpoint/spec.json")
-    network = Network(spec.backbone, classes=10, pretrained=False, input_size=(64, 64))
-    network.load_state_dict(load_file(digits / RUN / "checkpoint/model.safetensors"))
-    network.eval()
+    model = timm.create_model(spec.backbone.name, num_classes=10).eval()  # not ours, which is what was exported
+    weights = load_file(digits / RUN / "checkpoint/model.safetensors")
+    model.load_state_dict({name.removeprefix("backbone."): tensor for name, tensor in weights.items()})
 
     def run_torch(pixels_nchw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode():
-            logits_nc, embedding_nd = network(torch.from_numpy(pixels_nchw))
-        return logits_nc.numpy(), embedding_nd.numpy()
+            given_nchw = torch.from_numpy(pixels_nchw)
+            embedding_nd = model.forward_head(model.forward_features(given_nchw), pre_logits=True)
+            return model(given_nchw).numpy(), embedding_nd.numpy()
 
     run_onnx = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=2).run
     test = dataset.of("test")

@@ -28,7 +28,7 @@ from slipway.training.sources import read_from
 
 MAX_LOGIT_DIFFERENCE = 1e-2  # FP32 in another order of summation; a wrong graph is off by far more
 MAX_SHARE_OF_SPREAD, ROUNDING = 0.1, 1e-4
-"""Logits that differ little between images are compared more closely: a graph that gives every image the mean of them
+"""For embeddings a share of the largest. Logits that differ little between images are compared more closely: a graph that gives every image the mean of them
 would be within an absolute limit. FP32 cannot do better than rounding, relative to the largest logit."""
 MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
 """Of the evaluation, in the manifest too; top-1 is of one label an image, mAP and exact match are of many."""
@@ -131,6 +131,9 @@ def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multicl
     """The largest logit difference between ONNX and torch, when the best label of each image is the same.
 
     Labels of many an image are decided by thresholds that are not there yet: for them the logits alone are compared.
+
+    Raises:
+        ExportError: labels, logits or embeddings differ.
     """
     difference = float(np.abs(onnx.logits_nc - reference.logits_nc).max())
     spread, largest = float(reference.logits_nc.std(axis=0).max()), float(np.abs(reference.logits_nc).max())
@@ -142,6 +145,13 @@ def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multicl
         raise ExportError(
             f"ONNX and torch disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
             f"{difference:.2g} (allowed: 0 labels, {allowed:.2g}); this backbone does not export faithfully"
+        )
+    apart = float(np.abs(onnx.embedding_nd - reference.embedding_nd).max())
+    allowed = MAX_LOGIT_DIFFERENCE * float(np.abs(reference.embedding_nd).max())
+    if not apart <= allowed:
+        raise ExportError(
+            f"ONNX and torch disagree on the test split: embeddings by up to {apart:.2g} (allowed: {allowed:.2g}); "
+            "this backbone does not export faithfully"
         )
     return difference
 

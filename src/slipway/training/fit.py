@@ -78,7 +78,6 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
     _check_processes(spec, resume=resume)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
     network, origin = start(spec, classes=len(dataset.labels))
-    _check_input_size(network, spec)
     started = time.monotonic()
     unfinished = Unfinished(out)
     run: dict[str, Any] = {"logger": logger, "callbacks": callbacks}
@@ -165,20 +164,6 @@ def _check_processes(spec: Spec, *, resume: bool) -> None:
             f"compute: {processes} processes, and recipe.freeze_epochs, unfreeze_epochs and --resume are for one; "
             "leave them out, or train in one process"
         )
-
-
-def _check_input_size(network: Network, spec: Spec) -> None:
-    """Raises SpecError where the backbone does not take the input size, before any epoch."""
-    preprocess = spec.preprocess
-    try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(1, 3, preprocess.input_height, preprocess.input_width))
-    except (AssertionError, RuntimeError) as error:
-        raise SpecError(
-            f"preprocess: backbone {spec.backbone.name} does not take {preprocess.input_height}x"
-            f"{preprocess.input_width} pixels: {error}; change input_height and input_width"
-        ) from error
-    network.train()
 
 
 def _fit(

@@ -18,6 +18,7 @@ def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int
         ExportError: the exporter refused the network, or lost the dynamic batch or an output.
     """
     example = torch.zeros(2, *input_shape)  # a batch of 1 would be taken for a constant
+    network.train()  # forget what some backbones (levit, tiny_vit) keep in eval mode: it would become constants
     try:
         program = torch.onnx.export(
             network.eval(),

@@ -1,6 +1,6 @@
 """Weights of a safetensors file into a network; a pickle is never opened."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from slipway.contract import Spec, SpecError
 from slipway.contract.files import sha256_file
-from slipway.training.network import Network
+from slipway.training.network import Network, classifier_names
 
 SHOWN = 5  # keys in one error
 TO_SAFETENSORS = (
@@ -83,7 +83,8 @@ def fill_backbone(network: Network, path: Path) -> str:
     """
     weights = _as_network(load_weights(path))
     config = network.backbone.pretrained_cfg
-    expected, head = network.state_dict(), _head_prefixes(config.get("classifier"))
+    expected = network.state_dict()
+    head = ("head.", *(f"backbone.{name}." for name in classifier_names(network.backbone)))
     body = {name: tensor for name, tensor in weights.items() if not name.startswith(head)}
     faults = _faults({name: tensor for name, tensor in expected.items() if not name.startswith(head)}, body)
     if faults:
@@ -105,11 +106,6 @@ def _as_network(weights: Weights) -> Weights:
     if any(name.startswith("backbone.") for name in weights):
         return weights
     return {f"backbone.{name}": tensor for name, tensor in weights.items()}
-
-
-def _head_prefixes(classifier: str | Sequence[str] | None) -> tuple[str, ...]:
-    names = [classifier] if isinstance(classifier, str) else classifier or ()
-    return ("head.", *(f"backbone.{name}." for name in names))
 
 
 def _faults(expected: Weights, given: Weights) -> str:
