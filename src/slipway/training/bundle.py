@@ -88,6 +88,8 @@ def write_bundle(
                 **measured,
                 **difference,
                 "temperature": decision.temperature,
+                "embedding_size": test.embedding_nd.shape[1],
+                "classes_without_images": len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
                 **{name: evaluation[name] for name in MEASURED if name in evaluation},
                 **_of_confidence(evaluation),
             },
