@@ -3,6 +3,7 @@
 A message that says "export it otherwise" is followed with the file as that export would write it.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,19 @@ def with_more_logits(count: int) -> onnx.ModelProto:
 
 def five_logits() -> onnx.ModelProto:
     return with_more_logits(2)
+
+
+def one_probability() -> onnx.ModelProto:
+    """Of blue, as a sigmoid."""
+    return team(
+        nodes=[*POOL, *LINEAR, node("Sigmoid", ["scores"], ["probability"])],
+        weights={"weight": HEAD[:, 2:] - HEAD[:, :1], "bias": BIAS[:1]},
+        outputs=[value("probability", "batch", 1)],
+    )
+
+
+def without_green(folder: Path) -> None:
+    shutil.rmtree(folder / "images/green", ignore_errors=True)
 
 
 def external(folder: Path, model: onnx.ModelProto) -> None:
@@ -138,6 +152,36 @@ REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
         Attempt(lambda: team(weights={"weight16": HEAD.astype(np.float16)})),
         "give the FP32 graph, FP16 is made from it",
         Attempt(),
+    ),
+    "channels last": (
+        Attempt(
+            lambda: team(
+                nodes=[node("Transpose", ["nhwc"], ["images"], perm=[0, 3, 1, 2]), *POOL, *LINEAR],
+                inputs=[value("nhwc", "batch", *SIZE, 3)],
+            )
+        ),
+        "export it with [n, 3, H, W] (tf2onnx: --inputs-as-nchw)",
+        Attempt(),
+    ),
+    "NaN in the weights": (
+        Attempt(lambda: team(weights={"bias": BIAS * np.float32("nan")})),
+        "export from a checkpoint that is sound",
+        Attempt(),
+    ),
+    "operators of somebody": (
+        Attempt(
+            lambda: team(
+                nodes=[*POOL, LINEAR[0], node("Plus", ["product", "bias"], ["scores"], domain="my.ops")],
+                domains=("my.ops",),
+            )
+        ),
+        "export with ONNX's own operators alone",
+        Attempt(),
+    ),
+    "a sigmoid with two labels: the tensor before it": (
+        Attempt(one_probability, labels="red\nblue\n", prepare=without_green),
+        "take what goes into it: --logits scores",
+        Attempt(one_probability, ("--logits", "scores"), labels="red\nblue\n", prepare=without_green),
     ),
     "a fixed batch": (
         Attempt(lambda: team(shape=(4, 3, *SIZE), outputs=[value("scores", 4, 3)])),
