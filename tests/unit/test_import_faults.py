@@ -167,3 +167,37 @@ def test_one_logit_becomes_two_classes_whose_probability_is_its_calibrated_sigmo
     decision = {"task": "multiclass", "top_k": 2, "temperature": temperature, "unknown": None}
     served = Postprocessor(decision, ["no", "yes"]).run(logits_nc, np.zeros(len(logits_nc), np.int32))
     np.testing.assert_allclose(served.probability_nc[:, 1], 1 / (1 + np.exp(-logit_n / temperature)), atol=1e-5)
+
+
+def test_a_conversion_that_fails_or_changes_an_answer_is_refused_with_the_opsets_that_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> onnx.ModelProto:
+        raise RuntimeError("no adapter")
+
+    def spoil(model: onnx.ModelProto, _: int) -> onnx.ModelProto:
+        spoilt = onnx.ModelProto.FromString(model.SerializeToString())
+        spoilt.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(BIAS + 1, "bias"))
+        return spoilt
+
+    for convert, message in ((fail, "cannot be converted: no adapter"), (spoil, "gives other answers")):
+        monkeypatch.setattr(onnx.version_converter, "convert_version", convert)
+        with pytest.raises(ExportError, match=f"opset 11.* {message}; export it with opset 18; 13 to 24 are taken"):
+            adopted(team(opset=11), tmp_path)
+
+
+def test_float64_that_onnx_s_reference_cannot_run_is_not_taken_on_trust(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(onnx.reference.ReferenceEvaluator, "run", fail)
+    with pytest.raises(ExportError, match=r"cannot run it to prove .*: no such operator; export it in FP32"):
+        adopted(OTHER_FORMS["a float64 head"][0](), tmp_path)
+
+
+def test_logits_that_no_pixel_reaches_are_refused(tmp_path: Path) -> None:
+    model = team(nodes=[*POOL, node("Identity", ["weight"], ["scores"])])
+    with pytest.raises(ExportError, match=r"logits that do not depend on the input; .* --logits NAME"):
+        adopted(model, tmp_path, with_embedding=False)

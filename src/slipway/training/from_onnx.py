@@ -77,14 +77,7 @@ def adopt(
         opset = _check(model)
         given = _copy(model)
         changes = ["FP64 computed in FP32"] if to_fp32(model) else []
-        graph = model.graph
-        tensors = {INPUT: find_input(graph, input_size), OUTPUTS[0]: find_logits(graph, logits)}
-        if with_embedding:
-            tensors[OUTPUTS[1]] = find_embedding(graph, tensors[OUTPUTS[0]], embedding)
-        rename(graph, tensors)
-        outputs = [name for name in OUTPUTS if name in tensors]
-        declare(graph, input_size, dict.fromkeys(outputs))
-        prune(graph)
+        tensors = _cut_out(model.graph, input_size, logits, embedding, with_embedding=with_embedding)
         pixels_nchw = np.random.default_rng(0).standard_normal((BATCH, 3, *input_size), np.float32)
         answers = _run(model, pixels_nchw)
         if changes:
@@ -101,6 +94,24 @@ def adopt(
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from None
     return Adopted(model, tensors, files, classes=sizes[OUTPUTS[0]], opset=opset, changes=(*changes, *reshaped))
+
+
+def _cut_out(
+    graph: onnx.GraphProto,
+    input_size: tuple[int, int],
+    logits: str | None,
+    embedding: str | None,
+    *,
+    with_embedding: bool,
+) -> dict[str, str]:
+    """Leave our tensors and what they need, under our names; returns the names that they had."""
+    tensors = {INPUT: find_input(graph, input_size), OUTPUTS[0]: find_logits(graph, logits)}
+    if with_embedding:
+        tensors[OUTPUTS[1]] = find_embedding(graph, tensors[OUTPUTS[0]], embedding)
+    rename(graph, tensors)
+    declare(graph, input_size, dict.fromkeys(name for name in OUTPUTS if name in tensors))
+    prune(graph)
+    return tensors
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
