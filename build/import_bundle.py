@@ -32,13 +32,17 @@ def main(arguments: argparse.Namespace) -> None:
     )
     if origin:
         print(f"preprocess as timm's {origin}: {spec.preprocess.model_dump_json(exclude={'colour', 'decoder'})}")
+    classes: dict[str, Any] = {"labels": labels, "empty_classes": arguments.allow_empty_classes}
     if arguments.onnx:
         tensors = {"logits": arguments.logits, "embedding": arguments.embedding}
-        manifest = import_onnx(spec, arguments.onnx, arguments.out, labels=labels, **tensors)
-    elif arguments.logits or arguments.embedding:
-        raise SpecError("--logits and --embedding name tensors of an ONNX file; leave them out with --weights")
+        with_embedding = not arguments.no_embedding
+        manifest = import_onnx(spec, arguments.onnx, arguments.out, with_embedding=with_embedding, **tensors, **classes)
+    elif arguments.logits or arguments.embedding or arguments.no_embedding:
+        raise SpecError(
+            "--logits, --embedding and --no-embedding are about an ONNX file; leave them out with --weights"
+        )
     else:
-        manifest = import_timm(spec, arguments.weights, arguments.out, labels=labels)
+        manifest = import_timm(spec, arguments.weights, arguments.out, **classes)
     summarise(arguments.out, manifest.bundle, manifest.measured)
     if arguments.json:
         print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **manifest.measured}))
@@ -48,6 +52,12 @@ def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None
     print(f"{out}: bundle {str(identity)[:12]}")
     for ours, given in measured.get("tensors", {}).items():
         print(f"  {ours} is the file's {shown(given)}")
+    for change in measured.get("changes", ()):
+        print(f"  {shown(change)}")
+    if not measured["embedding_size"]:
+        print("  no embedding: `unknown` goes by the logits, and <name>_full answers no EMBEDDING")
+    if measured["classes_without_images"]:
+        print(f"  {measured['classes_without_images']} classes have no image: nothing is known of their accuracy")
     if "max_logit_difference" in measured:
         print(f"  ONNX against torch: same labels, max |Δlogit| {measured['max_logit_difference']:.2g}")
     print(
@@ -71,11 +81,20 @@ def parser() -> argparse.ArgumentParser:
         "--labels-from-folders", action="store_true", help="the logits are in the order of the sorted class folders"
     )
     parser.add_argument(
+        "--allow-empty-classes",
+        action="store_true",
+        help="labels may have no image; the numbers are then about the others alone",
+    )
+    parser.add_argument(
         "--preprocess-from-timm", metavar="MODEL", help="prepare images as timm does for this model's weights"
     )
     parser.add_argument("--logits", metavar="TENSOR", help="of the ONNX file, where it has several outputs")
-    parser.add_argument(
+    embedding = parser.add_mutually_exclusive_group()
+    embedding.add_argument(
         "--embedding", metavar="TENSOR", help="of the ONNX file; default: what its last matrix product sees"
+    )
+    embedding.add_argument(
+        "--no-embedding", action="store_true", help="leave it out; `unknown` can then not go by the distance in it"
     )
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/pets/bundle")
     parser.add_argument("--json", action="store_true", help="one JSON line last")

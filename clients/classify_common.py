@@ -68,7 +68,7 @@ def parse_arguments(about: str, *, port: int) -> argparse.Namespace:
     add("--batch-size", type=int, default=8, help="images per request, capped at the model's limit (%(default)s)")
     add("--timeout-s", type=float, default=10.0, help="deadline of each request, 0.01 s or more (%(default)s)")
     add("--json", action="store_true", help="JSON lines in place of the table")
-    add("--full", action="store_true", help='with --json: also "probability" of each class and "embedding"')
+    add("--full", action="store_true", help='with --json: also "probability" of each class and "embedding", if any')
     args = parser.parse_args()
     if args.batch_size < 1:
         parser.error(f"--batch-size is {args.batch_size}; use 1 or more")
@@ -84,7 +84,8 @@ def parse_arguments(about: str, *, port: int) -> argparse.Namespace:
 def run(client: Client, args: argparse.Namespace) -> int:
     """Classify every path, report each as it is answered, and return the exit status."""
     model, outputs = (f"{args.model}_full", OUTPUTS + FULL_OUTPUTS) if args.full else (args.model, OUTPUTS)
-    batch_size = check_model(client, model, url=args.url, batch_size=args.batch_size)
+    batch_size, served = check_model(client, model, url=args.url, batch_size=args.batch_size)
+    outputs = tuple(name for name in outputs if name in served)  # a network may have no EMBEDDING
     files = list(find_files(args.paths))
     rows: list[Row] = []
     exit_status = None
@@ -105,8 +106,8 @@ def run(client: Client, args: argparse.Namespace) -> int:
     return exit_status or (0 if answered == len(files) else 1)
 
 
-def check_model(client: Client, model: str, *, url: str, batch_size: int) -> int:
-    """Return the batch size to use, once it is sure that `model` is a classifier that is ready."""
+def check_model(client: Client, model: str, *, url: str, batch_size: int) -> tuple[int, set[str]]:
+    """The batch size to use, and what `model` answers, once it is sure that it is a classifier that is ready."""
     try:
         client.check_live()
     except ServerError as error:
@@ -116,11 +117,12 @@ def check_model(client: Client, model: str, *, url: str, batch_size: int) -> int
     except ServerError as error:
         raise ServerError(f"model {model!r} cannot be used ({error}); {ready(client)}") from None
     limit = int(config.get("max_batch_size", 0))
-    if limit < 1 or not {tensor["name"] for tensor in config.get("output", [])} >= set(OUTPUTS):
+    served = {tensor["name"] for tensor in config.get("output", [])}
+    if limit < 1 or not served >= set(OUTPUTS):
         raise ServerError(f"model {model!r} is not a classifier of Slipway; {ready(client)}")
     if batch_size > limit:
         print(f"{model} takes at most {limit} images a request: sending {limit}, not {batch_size}", file=sys.stderr)
-    return min(batch_size, limit)
+    return min(batch_size, limit), served
 
 
 def ready(client: Client) -> str:

@@ -6,6 +6,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 INPUT, OUTPUTS = "pixels_nchw", ("logits_nc", "embedding_nd")
+"""The embedding is missing from a network that has none: see `output_sizes`."""
 
 
 def load(path: Path) -> onnx.ModelProto:
@@ -42,7 +43,7 @@ def check(model: onnx.ModelProto) -> None:
     """Raises ValueError: no valid ONNX, an input or output that is not FP32 and named as above, or a fixed batch."""
     for expected, values in (((INPUT,), model.graph.input), (OUTPUTS, model.graph.output)):
         names = tuple(value.name for value in values)
-        if names != expected:
+        if names not in (expected, expected[:1]):
             raise ValueError(f"the graph has tensors {names} where {expected} are needed")
         for value in values:
             if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
@@ -72,6 +73,8 @@ def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 
 def output_sizes(path: Path) -> dict[str, int]:
-    """Size of each output without the batch: `{"logits_nc": classes, "embedding_nd": d}`."""
+    """Size of each output without the batch: `{"logits_nc": classes, "embedding_nd": d}`; d is 0 without embedding."""
     graph = onnx.load(path, load_external_data=False).graph
-    return {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in graph.output}
+    return dict.fromkeys(OUTPUTS, 0) | {
+        value.name: value.type.tensor_type.shape.dim[1].dim_value for value in graph.output
+    }

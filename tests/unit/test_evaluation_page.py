@@ -18,6 +18,7 @@ from slipway.contract.dataset import Dataset
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import compare_scores, evidence
 from slipway.evaluation.worth import worth
+from slipway.report.evaluation import page as drawn
 from slipway.report.evaluation import read_worth, render
 from slipway.report.evaluation.drawings import SIDE, Axis, confused_pairs, matrix
 
@@ -101,11 +102,15 @@ def test_without_mistakes_and_without_unknown_the_page_says_so(tmp_path: Path) -
     assert "the spec asks for no unknown" in page.text
 
 
-def test_two_hundred_classes_are_a_drawing_of_the_worst_and_a_list_of_pairs(tmp_path: Path) -> None:
+def test_two_hundred_classes_are_a_drawing_of_the_worst_and_a_list_of_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = evaluated(tmp_path, labels=[f"class {number}" for number in range(200)], sure=1.0)
     page = page_of(bundle)
     assert "The 150 classes with the most mistakes; 50 others are left out." in page.text
-    assert "The 100 lowest of 200 classes." in page.text
+    assert "197 classes have no test image: nothing is known of them" in page.text
+    monkeypatch.setattr(drawn, "CLASSES_SHOWN", 2)
+    assert "The 2 lowest of 3 classes." in page_of(bundle).text
     assert len(render(bundle, read_worth(bundle))) < 600_000
 
 

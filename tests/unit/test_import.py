@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a tensor's name with weights": (
         {},
         ["--weights", "x.safetensors", "--logits", "y"],
-        "--logits and --embedding name tensors of an ONNX file",
+        "--logits, --embedding and --no-embedding are about an ONNX file; leave them out with --weights",
     ),
     "no such images": (
         {"data": {"root": "nowhere"}},

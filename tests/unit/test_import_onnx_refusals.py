@@ -91,9 +91,9 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
         "what the last matrix product before scores sees was not found, .* --embedding NAME",
     ),
     "an embedding that is no vector": (
-        team,
-        {"embedding": "pooled"},
-        r"embedding_nd is \[1, 3, 1, 1\] for one image .* --embedding",
+        lambda: team(nodes=[node("Identity", ["images"], ["same"]), *POOL, *LINEAR]),
+        {"embedding": "same"},
+        r"embedding_nd is \[1, 3, 8, 8\] for one image .* --embedding NAME, or import it without one: --no-embedding",
     ),
     "two inputs": (
         lambda: team(inputs=[value("images", "batch", 3, *SIZE), value("mask", "batch", 1)]),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slipway.client.errors import ClientError, DeadlineError, ModelError, RequestError
 from slipway.client.images import Source, load, parts
 from slipway.client.options import Address, Options, check_model, check_request_id
-from slipway.client.result import FULL_OUTPUTS, OUTPUTS, Result
+from slipway.client.result import EMBEDDING, FULL_OUTPUTS, OUTPUTS, Result
 from slipway.client.retry import Attempts, RetryBudget
 from slipway.client.transport import Transport, connect
 
@@ -41,6 +41,7 @@ class Core:
         self._budget = RetryBudget()
         self._slots = asyncio.Semaphore(options.concurrency)
         self._limits: dict[str, int] = {}
+        self._without_embedding: set[str] = set()
         self._transport: Transport | None = None
         self._pid: int | None = None
         self._closed = False
@@ -70,7 +71,10 @@ class Core:
         model, outputs = self._wanted(full)
         if model not in self._limits:
             try:
-                self._limits[model] = batch_limit(await self._config(model, attempts), outputs=outputs)
+                config = await self._config(model, attempts)
+                self._limits[model] = batch_limit(config, outputs=outputs)
+                if EMBEDDING not in names_of(config):
+                    self._without_embedding.add(model)
             except ModelError as error:
                 served = ", ".join(await self.classifiers()) or "none"
                 raise ModelError(
@@ -138,6 +142,8 @@ class Core:
         self, images: Sequence[bytes], *, full: bool, request_id: str, attempts: Attempts | None
     ) -> Sequence[Row | ClientError]:
         model, outputs = self._wanted(full)
+        if model in self._without_embedding:
+            outputs = [name for name in outputs if name != EMBEDDING]
 
         def infer(deadline_s: float) -> Awaitable[dict[str, NDArray[Any]]]:
             return self._connected().infer(model, images, outputs=outputs, request_id=request_id, deadline_s=deadline_s)
@@ -186,13 +192,17 @@ class Core:
 
 
 def batch_limit(config: Mapping[str, Any], *, outputs: Sequence[str]) -> int:
-    """The `max_batch_size` of a classifier.
+    """The `max_batch_size` of a classifier, which may lack EMBEDDING.
 
     Raises:
         ModelError: the configuration is of another kind of model.
     """
     limit = int(config.get("max_batch_size", 0))
-    given = {tensor["name"] for tensor in config.get("output", [])}
-    if limit < 1 or not given >= set(outputs):
+    if limit < 1 or not names_of(config) >= set(outputs) - {EMBEDDING}:
         raise ModelError("it is not a classifier of Slipway")
     return limit
+
+
+def names_of(config: Mapping[str, Any]) -> set[str]:
+    """What the model answers."""
+    return {tensor["name"] for tensor in config.get("output", [])}

@@ -12,7 +12,9 @@ from slipway.client.images import Source
 from slipway.steps.guard import STATUS_NAMES
 
 OUTPUTS = ("LABEL", "SCORE", "CLASS_ID", "STATUS", "BUNDLE")
-FULL_OUTPUTS = (*OUTPUTS, "PROBABILITY", "EMBEDDING")
+EMBEDDING = "EMBEDDING"
+"""Of `<name>_full`, but for a network without an embedding."""
+FULL_OUTPUTS = (*OUTPUTS, "PROBABILITY", EMBEDDING)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Result:
     probability: NDArray[np.float32] | None = None
     """FP32 [classes], calibrated, where `full=True` asked for it."""
     embedding: NDArray[np.float32] | None = None
-    """FP32 [d], where `full=True` asked for it."""
+    """FP32 [d], where `full=True` asked for it and the network has one."""
 
     @property
     def ok(self) -> bool:

@@ -44,6 +44,7 @@ class EngineSettings(Contract):
     """DALI's implementation that the numbers were made with."""
     classes: int
     embedding_size: int
+    """0 where the network has no embedding."""
     graph_sha256: Sha256
     """Of the ONNX file that was compiled."""
     calibration_sha256: Sha256

@@ -116,13 +116,15 @@ class PlanRunner:
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise CompileError(f"the plan cannot be run on this GPU:{explain(self._log.errors)}")
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        self._outputs = [name for name in OUTPUTS if name in names]
         self.max_batch_size = int(self._engine.get_tensor_profile_shape(INPUT, 0)[2][0])
         self._torch = torch
         # On CUDA's default stream TensorRT waits more than it has to.
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
-        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`.
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the plan has no embedding.
 
         Raises:
             ValueError: more images than the profile has, none, or of another size.
@@ -134,7 +136,7 @@ class PlanRunner:
             tensors = {INPUT: torch.from_numpy(np.ascontiguousarray(pixels_nchw, np.float32)).cuda()}
             if not context.set_input_shape(INPUT, tuple(tensors[INPUT].shape)):
                 raise ValueError(f"{INPUT} of shape {pixels_nchw.shape} does not fit this plan")
-            for name in OUTPUTS:
+            for name in self._outputs:
                 shape = tuple(context.get_tensor_shape(name))
                 tensors[name] = torch.empty(shape, dtype=torch.float32, device="cuda")
             for name, tensor in tensors.items():
@@ -142,8 +144,9 @@ class PlanRunner:
             if not context.execute_async_v3(self._stream.cuda_stream):
                 raise CompileError(f"the plan could not be run:{explain(self._log.errors)}")
             self._stream.synchronize()
-            logits_nc, embedding_nd = (tensors[name].cpu().numpy() for name in OUTPUTS)
-        return logits_nc, embedding_nd
+            found = {name: tensors[name].cpu().numpy() for name in self._outputs}
+        none = np.zeros((len(pixels_nchw), 0), np.float32)
+        return found["logits_nc"], found.get("embedding_nd", none)
 
 
 def _load(trt: Any, plan: bytes, *, target: PlanTarget, settings: PlanSettings, log: Any) -> Any:
@@ -167,6 +170,6 @@ def _load(trt: Any, plan: bytes, *, target: PlanTarget, settings: PlanSettings, 
         )
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     types = {engine.get_tensor_dtype(name) for name in names}
-    if set(names) != {INPUT, *OUTPUTS} or types != {trt.DataType.FLOAT}:
+    if set(names) not in ({INPUT, *OUTPUTS}, {INPUT, OUTPUTS[0]}) or types != {trt.DataType.FLOAT}:
         raise CompileError(f"the plan has tensors {names} of {types}; {INPUT}, {', '.join(OUTPUTS)} of FP32 are needed")
     return engine

@@ -19,7 +19,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Top-1 and top-k, ECE, precision, recall and F1 per class with their 95 % intervals and their means, confusion.
 
-    `macro` weighs every class alike, `weighted` by its images. Rows of the confusion matrix are the truth.
+    `macro` weighs every class that has an image alike, `weighted` by its images. Rows of the confusion matrix are the
+    truth.
     """
     predicted_n = predicted(probability_nc)
     classes = len(labels)
@@ -38,8 +39,8 @@ def evaluate(
         "top1": right / len(truth_n),
         "top1_interval": share_interval(right, len(truth_n), error=ERROR),
         "top_k": {str(k): top_k_accuracy(probability_nc, truth_n, k=k) for k in TOP_K if k < classes},
-        "macro_f1": float(values["f1"].mean()),
-        "macro": {name: float(value_c.mean()) for name, value_c in values.items()},
+        "macro_f1": float(values["f1"][images_c > 0].mean()),
+        "macro": {name: float(value_c[images_c > 0].mean()) for name, value_c in values.items()},
         "weighted": {name: float(np.average(value_c, weights=images_c)) for name, value_c in values.items()},
         "ece": expected_calibration_error(probability_nc, truth_n),
         "per_class": dict(zip(labels, figures, strict=True)),

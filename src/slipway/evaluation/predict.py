@@ -15,7 +15,7 @@ from slipway.steps.preprocess_dali import Preprocessor
 
 Float = npt.NDArray[np.float32]
 Network = Callable[[Float], tuple[Float, Float]]
-"""`pixels_nchw` to (`logits_nc`, `embedding_nd`)."""
+"""`pixels_nchw` to (`logits_nc`, `embedding_nd`); `[n, 0]` of a network without an embedding."""
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,10 @@ Evidence = Mapping[Score, Floats]
 
 
 def fit_class_means(embedding_nd: Float, truth_n: ClassIds, *, classes: int) -> ClassMeans | None:
-    """The mean embedding of each class; None where a class has no image, all are zero, or they would be too large."""
+    """The mean embedding of each class; None where a class has no image, or they are all zero or too many numbers."""
     counts_c = np.bincount(truth_n, minlength=classes)
     sums_cd = np.zeros((classes, embedding_nd.shape[1]))
-    if sums_cd.size > MEANS_SIZE or not counts_c.all():
+    if not 0 < sums_cd.size <= MEANS_SIZE or not counts_c.all():
         return None
     np.add.at(sums_cd, truth_n, embedding_nd)
     means_cd = sums_cd / counts_c[:, None]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from tritonclient.utils import triton_to_np_dtype
 
+from slipway.contract import EngineSettings, SpecError
 from slipway.lint.ensembles import Wiring
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, listed, type_name
@@ -28,7 +29,7 @@ def check_interface(repository: Repository) -> Findings:
             continue
         model = repository.models[name]
         if model.problem is None and model.backend == ENSEMBLE:
-            full = FULL if name.endswith("_full") and name not in lane.multi else {}
+            full = _full(repository, name) if name.endswith("_full") and name not in lane.multi else {}
             prefixes = [f"{classifier}." for classifier in classifiers] if name in lane.multi else [""]
             yield from _tensors(
                 model, {f"{p}{tensor}": kind for p in prefixes for tensor, kind in (ANSWER | full).items()}
@@ -43,6 +44,18 @@ def check_interface(repository: Repository) -> Findings:
             reason = "no ensemble has this step, and lane.json keeps no older bundle: it takes memory for nothing"
             yield model.finding("step-unused", "", reason, "remove the folder, or assemble again")
         yield from _memory(model, lane.shm_default_bytes)
+
+
+def _full(repository: Repository, ensemble: str) -> dict[str, str]:
+    """EMBEDDING is missing where the engine's network has none."""
+    steps = [repository.models[step] for step in repository.ensembles[ensemble] if step in repository.models]
+    for path in (path for step in steps if step.versions for path in sorted(step.files.glob("engine*.json"))):
+        try:
+            if EngineSettings.read(path).embedding_size == 0:
+                return {name: kind for name, kind in FULL.items() if name != "EMBEDDING"}
+        except SpecError:  # `check_chain` tells
+            continue
+    return FULL
 
 
 def _tensors(model: Model, outputs: dict[str, str]) -> Findings:

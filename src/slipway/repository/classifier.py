@@ -60,8 +60,10 @@ class Classifier:
         return Tensor("logits_nc", "TYPE_FP32", (len(self.bundle.labels),))
 
     @cached_property
-    def embedding(self) -> Tensor:
-        return Tensor("embedding_nd", "TYPE_FP32", (self.engine.settings.embedding_size,))
+    def embedding(self) -> tuple[Tensor, ...]:
+        """One tensor; none where the network has no embedding."""
+        size = self.engine.settings.embedding_size
+        return (Tensor("embedding_nd", "TYPE_FP32", (size,)),) if size else ()
 
     @cached_property
     def answer(self) -> tuple[Tensor, ...]:
@@ -81,7 +83,7 @@ class Classifier:
         return (
             *self.answer,
             Tensor("PROBABILITY", "TYPE_FP32", self.logits.dims, label_filename="labels.txt"),
-            Tensor("EMBEDDING", "TYPE_FP32", self.embedding.dims),
+            *(replace(tensor, name="EMBEDDING") for tensor in self.embedding),
         )
 
     def post_step(self) -> StepModel:
@@ -89,7 +91,7 @@ class Classifier:
         return StepModel(
             "post",
             config=step_config(
-                inputs=[self.logits, IMAGE_STATUS, self.embedding.as_optional()],
+                inputs=[self.logits, IMAGE_STATUS, *(tensor.as_optional() for tensor in self.embedding)],
                 outputs=self.made_answer,
                 max_batch_size=self.serving.max_batch_size,
                 instances=1,

@@ -48,7 +48,7 @@ def _preprocess_step(classifier: Classifier) -> StepModel:
 
 
 def _engine_step(classifier: Classifier) -> StepModel:
-    outputs = [classifier.logits, classifier.embedding]
+    outputs = [classifier.logits, *classifier.embedding]
     return StepModel(
         "engine",
         config=_config(classifier, inputs=[classifier.pixels, AFTER], outputs=outputs, **_arithmetic(classifier)),

@@ -126,7 +126,7 @@ def _engine_step(classifier: Classifier) -> StepModel:
     serving = classifier.serving
     config = step_config(
         inputs=[classifier.pixels],
-        outputs=[classifier.logits, classifier.embedding],
+        outputs=[classifier.logits, *classifier.embedding],
         max_batch_size=serving.max_batch_size,
         instances=serving.instances,
         backend="tensorrt",

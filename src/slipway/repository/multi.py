@@ -43,7 +43,7 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
         add_step(config, step, inputs=shared, outputs=shared)
     before: dict[str, str] = {}
     for classifier, (*_, engine, post) in zip(group, chains, strict=True):
-        looked_at = [classifier.logits, *([classifier.embedding] if classifier.engine.decision.needs_embedding else [])]
+        looked_at = [classifier.logits, *(classifier.embedding if classifier.engine.decision.needs_embedding else ())]
         outputs = {tensor.name: f"{classifier.name}.{tensor.name}" for tensor in looked_at}
         answer = {tensor.name: f"{classifier.name}.{tensor.name}" for tensor in classifier.answer}
         if classifier is not group[-1]:

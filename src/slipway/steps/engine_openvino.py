@@ -20,7 +20,7 @@ class Engine:
     """`FP32 [n, 3, H, W]` in, logits and embedding out.
 
     Args:
-        graph: an ONNX file with input `pixels_nchw` and outputs `logits_nc` and `embedding_nd`.
+        graph: an ONNX file with input `pixels_nchw` and outputs `logits_nc` and, where it has one, `embedding_nd`.
         arithmetic: `f32` or `bf16`; what layers without Q/DQ nodes compute in. OpenVINO would choose by itself
             (BF16 where the processor has it), so it is always set, and read back.
         threads: of this one engine.
@@ -52,9 +52,13 @@ class Engine:
         _give_back_memory()
 
     def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
-        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`, copied out of OpenVINO's buffers."""
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`, copied out of OpenVINO's buffers.
+
+        d is 0 where the graph has no embedding.
+        """
         results = self._request.infer({"pixels_nchw": pixels_nchw}, share_inputs=True)
-        return results["logits_nc"], results["embedding_nd"]
+        none = np.zeros((len(pixels_nchw), 0), np.float32)
+        return results["logits_nc"], results.get("embedding_nd", none)
 
 
 def _give_back_memory() -> None:

@@ -26,9 +26,11 @@ from slipway.steps.engine_openvino import Engine
 from slipway.training.decide import Predict, decide
 from slipway.training.sources import read_from
 
-MAX_LOGIT_DIFFERENCE = 1e-2  # FP32 in another order of summation; a wrong graph is off by far more
+MAX_LOGIT_DIFFERENCE = 1e-2
+"""FP32 in another order of summation stays below it, and a wrong graph is off by far more. For embeddings it is a share
+of the largest."""
 MAX_SHARE_OF_SPREAD, ROUNDING = 0.1, 1e-4
-"""For embeddings a share of the largest. Logits that differ little between images are compared more closely: a graph that gives every image the mean of them
+"""Logits that differ little between images are compared more closely: a graph that gives every image the mean of them
 would be within an absolute limit. FP32 cannot do better than rounding, relative to the largest logit."""
 MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
 """Of the evaluation, in the manifest too; top-1 is of one label an image, mAP and exact match are of many."""
@@ -92,6 +94,8 @@ def write_bundle(
                 **measured,
                 **difference,
                 "temperature": decision.temperature,
+                "embedding_size": test.embedding_nd.shape[1],
+                "classes_without_images": len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
                 **{name: evaluation[name] for name in MEASURED if name in evaluation},
                 **_of_confidence(evaluation),
             },

@@ -16,8 +16,10 @@ from slipway.training.sources import Source, find
 from slipway.training.splits import assign
 
 
-def scan(data: Data, *, task: Task = "multiclass", labels: Sequence[str] | None = None) -> Dataset:
-    """Read what `data` lists; classes are numbered as in `labels`, else sorted.
+def scan(
+    data: Data, *, task: Task = "multiclass", labels: Sequence[str] | None = None, empty_classes: bool = False
+) -> Dataset:
+    """Read what `data` lists; classes are numbered as in `labels`, else sorted. `empty_classes` have no image at all.
 
     Equal files, and files of one group, get one split, so no image is in two. Hidden files are passed over.
 
@@ -29,13 +31,15 @@ def scan(data: Data, *, task: Task = "multiclass", labels: Sequence[str] | None 
     source = find(data, task=task)
     if labels is None:
         labels = source.labels
-    elif set(labels) != set(source.labels):
+    elif not (set(labels) >= set(source.labels) if empty_classes else set(labels) == set(source.labels)):
         raise DataError(_explain_labels(Path(data.root), labels, source))
     numbers = {label: class_id for class_id, label in enumerate(labels)}
     class_ids = {entry: tuple(sorted(numbers[label] for label in entry.labels)) for entry in source.entries}
     entries = sorted(source.entries, key=class_ids.__getitem__)
     digests = _read(Path(data.root), entries)
-    splits = assign(entries, digests, labels=labels, data=data)
+    seen = {label for entry in entries for label in entry.labels}
+    needed = [label for label in labels if label in seen or not empty_classes]
+    splits = assign(entries, digests, labels=needed, data=data)
     return Dataset(
         root=data.root,
         labels=tuple(labels),
@@ -57,7 +61,10 @@ def _explain_labels(root: Path, labels: Sequence[str], source: Source) -> str:
         if found
     ]
     kinds = "labels of the CSV file" if source.origin == "CSV" else "class folders"
-    return f"{root}: the {kinds} are not the labels; rename, add or remove some:\n  " + "\n  ".join(lines)
+    remedy = "rename, add or remove some"
+    if set(labels) >= set(source.labels):
+        remedy += ", or import without images of the others: --allow-empty-classes"
+    return f"{root}: the {kinds} are not the labels; {remedy}:\n  " + "\n  ".join(lines)
 
 
 def _read(root: Path, entries: Iterable[Entry]) -> list[str]:

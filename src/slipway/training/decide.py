@@ -42,8 +42,10 @@ def decide(
     decision = Decision.parse(values, source="decision.json")
     if policy.unknown is None:
         return decision, {}
-    sample = predict(network, _some_of_each_class(dataset), "train split, class means")
-    means = fit_class_means(sample.embedding_nd, sample.truth_n, classes=len(dataset.labels))
+    means = None
+    if validation.embedding_nd.shape[1]:
+        sample = predict(network, _some_of_each_class(dataset), "train split, class means")
+        means = fit_class_means(sample.embedding_nd, sample.truth_n, classes=len(dataset.labels))
     foreign = {
         kind: predict(foreign_network(network, kind), validation.images, f"validation split, {kind}") for kind in KINDS
     }
@@ -67,8 +69,9 @@ def decide(
 def _with_score(decision: Decision, score: Score, means: ClassMeans | None) -> Decision:
     if score == "embedding" and means is None:
         raise SpecError(
-            "decision.unknown.score: embedding needs a mean of every class, and they are too many numbers for "
-            f"decision.json (over {MEANS_SIZE:,}), or all zero; write auto, energy or max_probability"
+            "decision.unknown.score: embedding needs a mean of every class, and the network has no embedding, a class "
+            f"has no training image, or the means are all zero or more numbers than decision.json takes "
+            f"({MEANS_SIZE:,}); write auto, energy or max_probability"
         )
     unknown = Unknown(score=score, threshold=0.0, class_means=means if score == "embedding" else None)
     return decision.model_copy(update={"unknown": unknown})

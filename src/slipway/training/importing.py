@@ -130,8 +130,14 @@ def import_onnx(
     labels: Sequence[str] | None,
     logits: str | None = None,
     embedding: str | None = None,
+    with_embedding: bool = True,
+    empty_classes: bool = False,
 ) -> Manifest:
     """Write the bundle `out` of an ONNX file; `labels` None takes the sorted class folders.
+
+    Args:
+        logits: see `adopt`, and so `embedding` and `with_embedding`.
+        empty_classes: whether labels may have no image; nothing is said of what the network is worth on these.
 
     Raises:
         SpecError: the file cannot be read, or the labels are not as many as the logits.
@@ -139,9 +145,15 @@ def import_onnx(
         DataError: the images cannot be used, or their folders are not the labels.
     """
     check_folder(out, kind="bundle", inputs=[path, *read_from(spec.data, out=out)])
+    unknown = spec.decision.unknown
+    if not with_embedding and unknown is not None and unknown.score == "embedding":
+        raise SpecError(
+            "decision.unknown.score: embedding, and the network is imported without one; write auto, energy or "
+            "max_probability, or leave out --no-embedding"
+        )
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
-    adopted = adopt(path, input_size=input_size, logits=logits, embedding=embedding)
-    dataset = scan(spec.data, labels=labels)
+    adopted = adopt(path, input_size=input_size, logits=logits, embedding=embedding, with_embedding=with_embedding)
+    dataset = scan(spec.data, labels=labels, empty_classes=empty_classes)
     if adopted.classes != len(dataset.labels):
         raise SpecError(
             f"{path}: {adopted.classes} logits an image, and {len(dataset.labels)} labels; give one label for each, in "
@@ -155,14 +167,21 @@ def import_onnx(
         reference=None,
         inputs=adopted.files,
         libraries=(),
-        measured={"origin": "import onnx", "opset": adopted.opset, "tensors": adopted.tensors},
+        measured={
+            "origin": "import onnx",
+            "opset": adopted.opset,
+            "tensors": adopted.tensors,
+            "changes": adopted.changes,
+        },
     )
 
 
-def import_timm(spec: Spec, path: Path, out: Path, *, labels: Sequence[str] | None) -> Manifest:
+def import_timm(
+    spec: Spec, path: Path, out: Path, *, labels: Sequence[str] | None, empty_classes: bool = False
+) -> Manifest:
     """Write the bundle `out` of a safetensors file with the state dict of timm's `spec.backbone.name`.
 
-    `labels` None takes the sorted class folders. The ONNX graph is compared with torch on the whole test split.
+    `labels` and `empty_classes` are those of `import_onnx`. The ONNX graph is compared with torch on the test split.
 
     Raises:
         SpecError: no safetensors file, or not the weights of this model, with these labels and this input size.
@@ -171,7 +190,7 @@ def import_timm(spec: Spec, path: Path, out: Path, *, labels: Sequence[str] | No
     """
     check_folder(out, kind="bundle", inputs=[path, *read_from(spec.data, out=out)])
     weights = load_weights(path)
-    dataset = scan(spec.data, labels=labels)
+    dataset = scan(spec.data, labels=labels, empty_classes=empty_classes)
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     network = Network(spec.backbone, classes=len(dataset.labels), pretrained=False, input_size=input_size)
     fill(network, weights, what=f"{path}: not the weights of {spec.backbone.name} for {len(dataset.labels)} labels")

@@ -10,6 +10,9 @@ from slipway.onnx_graph import INPUT, OUTPUTS, producers
 PROBABILITIES = ("Softmax", "Sigmoid", "HardSigmoid")
 BETWEEN = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Dropout", "LogSoftmax")
 """What may stand between the head's matrix product and the logits. Softmax of LogSoftmax is Softmax."""
+HEADS = ("Gemm", "MatMul", "Conv")
+"""A convolution's input is an embedding where it is one vector an image; `from_onnx` runs the graph and sees."""
+WITHOUT = "import it without one: --no-embedding (then `unknown` goes by the logits, and nobody is answered EMBEDDING)"
 
 
 def find_input(graph: onnx.GraphProto, input_size: tuple[int, int]) -> str:
@@ -42,14 +45,12 @@ def find_input(graph: onnx.GraphProto, input_size: tuple[int, int]) -> str:
     return str(value.name)
 
 
-def find_outputs(graph: onnx.GraphProto, logits: str | None, embedding: str | None) -> tuple[str, str]:
-    """The names of logits and embedding: those given, or found. Raises ExportError where one has to be given."""
+def find_logits(graph: onnx.GraphProto, logits: str | None) -> str:
+    """The tensor of the logits: the one given, or the only output. Raises ExportError where it has to be given."""
     made_by = producers(graph)
     outputs = [value.name for value in graph.output]
-    described = ", ".join(map(_describe, graph.output))
-    for option, name in (("--logits", logits), ("--embedding", embedding)):
-        if name is not None and name not in made_by:
-            raise ExportError(f"{option} {name}: the graph computes no such tensor; its outputs are {described}")
+    described = _outputs(graph)
+    _check_made(graph, logits, option="--logits")
     if logits is None and OUTPUTS[0] not in outputs and len(outputs) != 1:
         raise ExportError(f"{len(outputs)} outputs ({described}); say which are the logits: --logits NAME")
     logits = logits or (OUTPUTS[0] if OUTPUTS[0] in outputs else outputs[0])
@@ -61,18 +62,35 @@ def find_outputs(graph: onnx.GraphProto, logits: str | None, embedding: str | No
             f"{logits} ends in {last.op_type}: probabilities, where the decision's temperature needs logits; take what "
             f"goes into it: --logits {last.input[0]}, or export the network without it"
         )
-    if embedding is None:
-        embedding = OUTPUTS[1] if OUTPUTS[1] in outputs else _head_input(graph, made_by, logits)
+    return logits
+
+
+def find_embedding(graph: onnx.GraphProto, logits: str, embedding: str | None) -> str:
+    """The tensor of the embedding: the one given, or found. Raises ExportError where it has to be given."""
+    _check_made(graph, embedding, option="--embedding")
+    if embedding is None and OUTPUTS[1] in [value.name for value in graph.output]:
+        embedding = OUTPUTS[1]
+    embedding = embedding or _head_input(graph, producers(graph), logits)
     if embedding is None or embedding == logits:
         raise ExportError(
             f"what the last matrix product before {logits} sees was not found, so say which tensor [n, d] is the "
-            f"embedding: --embedding NAME (the outputs are {described}; any other tensor of the graph may be named)"
+            f"embedding: --embedding NAME (the outputs are {_outputs(graph)}; any other tensor of the graph may be "
+            f"named), or {WITHOUT}"
         )
-    return logits, embedding
+    return embedding
+
+
+def _check_made(graph: onnx.GraphProto, name: str | None, *, option: str) -> None:
+    if name is not None and name not in producers(graph):
+        raise ExportError(f"{option} {name}: the graph computes no such tensor; its outputs are {_outputs(graph)}")
+
+
+def _outputs(graph: onnx.GraphProto) -> str:
+    return ", ".join(map(_describe, graph.output))
 
 
 def _head_input(graph: onnx.GraphProto, made_by: Mapping[str, onnx.NodeProto], logits: str) -> str | None:
-    """What the last Gemm or MatMul with constant weights before `logits` multiplies; None where there is none."""
+    """What the last of `HEADS` with constant weights before `logits` multiplies; None where there is none."""
     constant = {tensor.name for tensor in graph.initializer} | {""}
     for node in graph.node:  # in an order in which each comes after what it reads
         if all(name in constant for name in node.input) and not list(subgraphs(node)):
@@ -80,7 +98,7 @@ def _head_input(graph: onnx.GraphProto, made_by: Mapping[str, onnx.NodeProto], l
     name = logits
     while (node := made_by.get(name)) is not None:
         variable = [given for given in node.input if given not in constant]
-        if node.op_type in ("Gemm", "MatMul"):
+        if node.op_type in HEADS:
             return str(node.input[0]) if variable == [node.input[0]] else None
         if node.op_type not in BETWEEN or len(variable) != 1:
             return None
@@ -105,27 +123,27 @@ def rename(graph: onnx.GraphProto, tensors: Mapping[str, str]) -> None:
     rename(graph)
 
 
-def declare(graph: onnx.GraphProto, input_size: tuple[int, int], sizes: tuple[int | None, int | None]) -> None:
-    """Make our three tensors the graph's input and outputs; `sizes` are classes and embedding, where known."""
+def declare(graph: onnx.GraphProto, input_size: tuple[int, int], sizes: Mapping[str, int | None]) -> None:
+    """Make our tensors the graph's input and outputs; `sizes` are those of the outputs, where known."""
 
     def value(name: str, *shape: int | None) -> onnx.ValueInfoProto:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", *shape])
 
     del graph.input[:], graph.output[:]
     graph.input.append(value(INPUT, 3, *input_size))
-    graph.output.extend(value(name, size) for name, size in zip(OUTPUTS, sizes, strict=True))
+    graph.output.extend(value(name, size) for name, size in sizes.items())
 
 
 def prune(graph: onnx.GraphProto) -> None:
-    """Remove nodes and weights that neither output needs, in place."""
-    needed, kept = set(OUTPUTS), []
+    """Remove nodes and weights that no output needs, in place."""
+    needed, kept = {value.name for value in graph.output}, []
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
             needed.update(_reads(node))
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     if INPUT not in needed:
-        raise ExportError("neither logits nor embedding depend on the input; name other tensors")
+        raise ExportError("logits that do not depend on the input; name another tensor: --logits NAME")
     nodes = kept[::-1]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
@@ -137,11 +155,17 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs
 
 
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """`graph`, and every branch and body inside of it."""
+    yield graph
     for node in graph.node:
-        yield node
         for inner in subgraphs(node):
-            yield from all_nodes(inner)
+            yield from all_graphs(inner)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for part in all_graphs(graph):
+        yield from part.node
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

@@ -38,13 +38,16 @@ def render(bundle: Bundle, worth: Worth | LabelsWorth, heatmaps: Heatmaps = WITH
 
 
 def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails, heatmaps: Heatmaps) -> dict[str, Any]:
-    rows, classes = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0])), len(bundle.labels)
+    rows = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0]))
+    seen, classes = [(label, row) for label, row in rows if row.images], len(bundle.labels)
     before, after = diagrams(worth.reliability.before, worth.reliability.after)
     return {
         "bundle": bundle,
         "worth": worth,
         "scale": Scale(0.0, 1.0, 0.5),
-        "classes": rows[:CLASSES_SHOWN],
+        "classes": seen[:CLASSES_SHOWN],
+        "classes_seen": len(seen),
+        "without_embedding": bundle.manifest.measured.get("embedding_size") == 0,
         "before": before,
         "after": after,
         "curve": curve(worth.coverage, None if worth.unknown is None else worth.unknown.test),
