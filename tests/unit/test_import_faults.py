@@ -201,3 +201,12 @@ def test_logits_that_no_pixel_reaches_are_refused(tmp_path: Path) -> None:
     model = team(nodes=[*POOL, node("Identity", ["weight"], ["scores"])])
     with pytest.raises(ExportError, match=r"logits that do not depend on the input; .* --logits NAME"):
         adopted(model, tmp_path, with_embedding=False)
+
+
+def test_a_graph_of_ours_is_taken_by_its_names(tmp_path: Path) -> None:
+    path = FAULTS.parent / "colours/bundle/model.onnx"
+    found = adopt(path, input_size=(32, 32), logits=None, embedding=None)
+    assert found.tensors == {name: name for name in ("pixels_nchw", "logits_nc", "embedding_nd")}
+    expected = Engine(path, arithmetic="f32", threads=1).run(LARGE)
+    for ours, theirs in zip(answers(found, tmp_path, LARGE), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -90,6 +90,11 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
         {},
         "what the last matrix product before scores sees was not found, .* --embedding NAME",
     ),
+    "pixels alone": (
+        lambda: team(nodes=[node("Flatten", ["images"], ["scores"])], outputs=[value("scores", "batch", 192)]),
+        {},
+        "what the last matrix product before scores sees was not found, .* --no-embedding",
+    ),
     "an embedding that is no vector": (
         lambda: team(nodes=[node("Identity", ["images"], ["same"]), *POOL, *LINEAR]),
         {"embedding": "same"},

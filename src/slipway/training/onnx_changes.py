@@ -86,7 +86,4 @@ def _append(graph: onnx.GraphProto, name: str, op_type: str, *inputs: str, **att
     for node in all_nodes(graph):
         for names in (node.input, node.output):
             names[:] = [before if given == name else given for given in names]
-    for inner in all_graphs(graph):
-        for value in inner.output if inner is not graph else ():
-            value.name = before if value.name == name else value.name
     graph.node.append(onnx.helper.make_node(op_type, [before, *inputs], [name], **attributes))
