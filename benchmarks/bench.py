@@ -21,8 +21,9 @@ EPILOG = """examples:
   make bench                                                      digits of `make demo`, into runs/digits/bench
   benchmarks/bench.py runs/pets --images data/pets/test           a classifier of your own
 
-Served as its spec says (three steps, where it says nothing), with nothing else running: about 8 minutes on two
-cores. Longer, and by themselves: make efficiency, make peers, benchmarks/robustness.py."""
+Served as its spec says (three steps, where it says nothing), with nothing else running: about 15 minutes on two
+cores, of which the simulation of the verdict takes a third, and up to 10 more where a latency is near its limit.
+Longer, and by themselves: make efficiency, make peers, benchmarks/robustness.py."""
 
 
 def main(arguments: argparse.Namespace) -> None:
