@@ -20,8 +20,9 @@ EPILOG = """examples:
   make bench                                                      digits of `make demo`, into runs/digits/bench
   benchmarks/bench.py runs/pets --images data/pets/test           a classifier of your own
 
-Served as its spec says (three steps, where it says nothing), with nothing else running: about 8 minutes on two
-cores. Longer, and by themselves: make efficiency, make peers, benchmarks/robustness.py."""
+Served as its spec says (three steps, where it says nothing), with nothing else running: about 15 minutes on two
+cores, of which the simulation of the verdict takes a third, and up to 10 more where a latency is near its limit.
+Longer, and by themselves: make efficiency, make peers, benchmarks/robustness.py."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -41,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
             served(chosen.name, arguments, out, url=server.grpc_url, pid=server.process.pid)
     images = ("--images", arguments.images)
     step("layouts", "benchmarks/layouts.py", arguments.run, *images, "--output", out / "layouts.json")
-    step("how often the verdict errs", "benchmarks/verdict.py", "--out", out / "verdict.json")
+    step("how often the verdict errs", "benchmarks/verdict.py", "--out", out / "verdict.json", allowed=(0, 1))
     files = [out / f"{name}.json" for name in ("gate", "capacity", "perf_analyzer", "layouts", "verdict")]
     price = ("--engine", chosen.engine.path, "--price", arguments.price)
     step("report", "benchmarks/report.py", *files, *price, "--out", out / "report.html")

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from slipway.benchmark import GateOptions, Verdict
 from slipway.benchmark.gate import Subject, measure, meet
+from slipway.benchmark.looks import single
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.tuning_climb import climb_rounds, rate_at
 from slipway.contract.spec import Serving
@@ -64,7 +65,8 @@ class Bench:
 
     def _held(self, serving: Serving, rung: int, *, blocks: int, number: int, servers: int) -> bool:
         options, subject = self._serve(serving, servers=servers)
-        found = measure(options, subject, rate_per_s=rate_at(rung), blocks=blocks, first_block=number)
+        looks = single(blocks=blocks, requests=options.requests_per_block)
+        found = measure(options, subject, rate_per_s=rate_at(rung), looks=looks, first_block=number)
         values = serving.model_dump(mode="json")
         self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), **found.model_dump(mode="json")})
         # One block or two can seldom show that it is within; what they can show is that it is not.

@@ -52,7 +52,7 @@ def main(_: argparse.Namespace) -> None:
         step(
             "latency gate",
             f"benchmarks/gate.py digits --url {server.grpc_url} --images {RUN}/data --rate 50 "
-            f"--requests-per-block 1200 --pid {server.process.pid} --output {GATE}",
+            f"--requests-per-block 1200 --minutes 2 --pid {server.process.pid} --output {GATE}",
             allowed=(0, FAILED, TOO_FEW, LATE),
         )
     step("page of the latencies", f"benchmarks/report.py {GATE} --out {RUN}/latency.html")

@@ -1,6 +1,7 @@
 """Result files for the benchmark report: of a simulated server, judged by the gate's own code, and of the scripts."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 
 import slipway.benchmark.capacity as capacity_module
 from slipway.benchmark import CapacityResult, GateOptions, GateResult, find_capacity
-from slipway.benchmark.figures import Client, Seen, measured
+from slipway.benchmark.figures import Client, Seen, looked, measured
 from slipway.benchmark.gate import Subject, provenance
 from slipway.benchmark.load import Block, Sent, counted, poisson_schedule
+from slipway.benchmark.looks import Look, planned
 from slipway.benchmark.perf_analyzer_result import ModelRun, PerfAnalyzerOptions, PerfAnalyzerResult
 from slipway.benchmark.result import Latency, Machine, Measured, ServerUse, StepTime
-from slipway.benchmark.statistics import histogram_of
+from slipway.benchmark.statistics import Verdict, histogram_of
 
 BUNDLE = "0123456789abcdef" * 4
 SERVICE_S = 0.005
@@ -133,14 +135,19 @@ PEERS = SCRIPT | {
         },
     },
 }
-PASSES = {"at the limit": {"rule": 0.01}, "20 % under": {"rule": 0.5}, "half of it": {"rule": 1.0}}
+PASSES = {
+    "at the limit": {"rule": 0.01, "fails": 0.5, "seconds": 290.0},
+    "20 % under": {"rule": 0.5, "fails": 0.0, "seconds": 210.0},
+    "half of it": {"rule": 1.0, "fails": 0.0, "seconds": 66.0},
+}
 VERDICT = SCRIPT | {
     "runs": 2000,
     "blocks": 3,
     "requests_per_block": 1000,
+    "minutes": 5.0,
     "servers": [
-        {"server": "independent", "utilisation": None, "true_p99": 3.2, "passes": PASSES, "allowed": 0.01},
-        {"server": "M/D/1", "utilisation": 0.98, "true_p99": 99.0, "passes": PASSES, "allowed": None},
+        {"server": "independent", "utilisation": None, "rate_per_s": 50, "passes": PASSES, "allowed": 0.01},
+        {"server": "M/D/1", "utilisation": 0.98, "rate_per_s": 50, "passes": PASSES, "allowed": None},
     ],
 }
 
@@ -150,11 +157,20 @@ def options(**changed: Any) -> GateOptions:
     return GateOptions.parse(given, source="test")
 
 
-def served(asked: GateOptions, *, rate_per_s: float, blocks: int, first_block: int = 0) -> Measured:
+def served(asked: GateOptions, *, rate_per_s: float, looks: Sequence[Look], first_block: int = 0) -> Measured:
     """What a server shows that takes one request at a time, 5 ms for most and at random."""
-    drawn = [queue(asked, rate_per_s=rate_per_s, number=first_block + number) for number in range(blocks)]
+    drawn: list[Block] = []
+    seen_by_look = []
+    for look in looks:
+        for requests in look.blocks:
+            drawn.append(queue(asked, rate_per_s=rate_per_s, number=first_block + len(drawn), requests=requests))
+        after_s = sum(block.due.span_s for block in drawn)
+        judgement, seen = looked(drawn, look, limit_ms=asked.limit_ms, after_s=after_s)
+        seen_by_look.append(seen)
+        if judgement.verdict is not Verdict.TOO_FEW:
+            break
     parts_us = {"compute_input_us": 100.0, "compute_infer_us": 1400.0, "compute_output_us": 150.0}
-    requests = blocks * asked.requests_per_block
+    requests = sum(block.latencies_ms.size for block in drawn)
     steps = tuple(
         StepTime(model=name, requests=requests, images_per_execution=1.0, queue_us=90.0, total_us=1750.0, **parts_us)
         for name in STEPS
@@ -167,19 +183,21 @@ def served(asked: GateOptions, *, rate_per_s: float, blocks: int, first_block: i
         total_us=5600.0,
         **{name: 3 * us for name, us in parts_us.items()},
     )
-    seen = Seen(
+    seen_at_all = Seen(
         blocks=tuple(drawn),
+        judgement=judgement,
+        looks=tuple(seen_by_look),
         first_answer_ms=12.0,
         client=Client(1, "as asked for", cpu_cores=0.1, shares_cores=True, go_first=True),
         steps=(whole, *steps),
         server_use=ServerUse(processes=6, cpu_cores=0.4, peak_rss_mib=600.0),
     )
-    return measured(seen, asked)
+    return measured(seen_at_all, asked)
 
 
-def queue(asked: GateOptions, *, rate_per_s: float, number: int) -> Block:
+def queue(asked: GateOptions, *, rate_per_s: float, number: int, requests: int) -> Block:
     rng = np.random.default_rng([asked.seed, number])
-    count = asked.warm_up_requests + asked.requests_per_block
+    count = asked.warm_up_requests + requests
     due_s = poisson_schedule(count, rate_per_s=rate_per_s, rng=rng)
     done_s, free_s = np.empty(count), 0.0
     for index, service_s in enumerate(SERVICE_S * rng.lognormal(sigma=0.25, size=count)):
@@ -197,7 +215,7 @@ def subject(*, bundle: str = BUNDLE, images: int = 300) -> Subject:
 
 def gate(*, rate_per_s: float = 50.0, bundle: str = BUNDLE, images: int = 300, **changed: Any) -> GateResult:
     asked = options(rate_per_s=rate_per_s, **changed)
-    found = served(asked, rate_per_s=rate_per_s, blocks=asked.blocks)
+    found = served(asked, rate_per_s=rate_per_s, looks=planned(asked, rate_per_s=rate_per_s, minutes=asked.minutes))
     return GateResult(**dict(found), **provenance(asked, subject(bundle=bundle, images=images)))
 
 
@@ -242,7 +260,7 @@ def write_all(folder: Path) -> dict[str, Path]:
     """A file of every kind, by its name without the suffix."""
     gate().write(folder / "gate.json")
     gate(rate_per_s=150.0, images=3).write(folder / "busy.json")
-    capacity(requests_per_block=3000).write(folder / "capacity.json")
+    capacity().write(folder / "capacity.json")
     perf_analyzer().write(folder / "perf_analyzer.json")
     scripts = {"layouts": LAYOUTS, "efficiency": EFFICIENCY, "peers": PEERS, "robustness": ROBUSTNESS}
     for name, data in (scripts | {"verdict": VERDICT}).items():

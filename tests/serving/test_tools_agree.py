@@ -85,7 +85,18 @@ def script_json(*arguments: str | Path, cwd: Path) -> Any:
 
 
 def gate_p50_ms(url: str, images: Path, cwd: Path) -> float:
-    load = ("--blocks", "2", "--requests-per-block", "70", "--warm-up-requests", "10", "--rate", "40")
+    load = (
+        "--blocks",
+        "2",
+        "--requests-per-block",
+        "70",
+        "--warm-up-requests",
+        "10",
+        "--rate",
+        "40",
+        "--minutes",
+        "0.1",
+    )
     result = script_json("benchmarks/gate.py", "stub", "--url", url, "--images", images, *load, cwd=cwd)
     return float(result["latency"]["p50_ms"])
 

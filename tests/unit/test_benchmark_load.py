@@ -229,6 +229,7 @@ def test_the_gate_measures_judges_and_writes_it_all_down(images, tmp_path):
         blocks=2,
         requests_per_block=480,
         warm_up_requests=20,
+        minutes=0.01,
     )
     with serving(Stub()) as url:
         result = run_gate(options.model_copy(update={"url": url, "server_pid": os.getpid()}))
@@ -254,8 +255,44 @@ def test_the_gate_measures_judges_and_writes_it_all_down(images, tmp_path):
     assert again.get_value_at_percentile(99) / 1000 == result.blocks[0].latency.p99_ms
 
     text = summary(result)
-    for part in ("P99.9", "block 2", "step_1", "achieved", "generators  1", "sent late", "first answer", "PASS: P99"):
+    (look,) = result.looks
+    assert (look.verdict, look.requests, look.over_limit) == (Verdict.PASS, 960, 0)
+    assert look.needed <= look.independent <= 960
+    assert look.after_s > 2 * 500 / 400 * 0.8
+    for part in (
+        "P99.9",
+        "block 2",
+        "look  after s",
+        "step_1",
+        "achieved",
+        "generators  1",
+        "sent late",
+        "first answer",
+        "PASS: P99",
+    ):
         assert part in text
+
+
+def test_the_gate_goes_on_until_it_can_tell(images):
+    """Two blocks of 300 cannot show enough at the first look; a third makes 930."""
+    options = GateOptions(
+        model="stub",
+        images=images,
+        rate_per_s=400,
+        limit_ms=20_000,
+        deadline_ms=30_000,
+        blocks=2,
+        requests_per_block=300,
+        warm_up_requests=10,
+        minutes=0.04,
+    )
+    with serving(Stub()) as url:
+        result = run_gate(options.model_copy(update={"url": url}))
+    assert [look.verdict for look in result.looks] == [Verdict.TOO_FEW, Verdict.PASS], result.reason
+    assert [look.requests for look in result.looks] == [600, 930]
+    assert [block.requests for block in result.blocks] == [300, 300, 330]
+    assert result.looks[0].after_s < result.looks[1].after_s
+    assert result.verdict is Verdict.PASS
 
 
 PATIENT = "--limit-ms 20000 --deadline-ms 30000"
@@ -272,7 +309,8 @@ def script():
 @pytest.mark.parametrize(("image", "requests", "code"), [(b"fine", 480, 0), (b"bad", 460, 1), (b"fine", 20, 3)])
 def test_the_script_exits_by_the_verdict(tmp_path, capsys, image, requests, code):
     (tmp_path / "image.jpg").write_bytes(image)
-    line = f"stub --images {tmp_path} --rate 400 --blocks 2 {PATIENT} --requests-per-block {requests} --json"
+    size = f"--blocks 2 --requests-per-block {requests} --minutes 0.01"
+    line = f"stub --images {tmp_path} --rate 400 {PATIENT} {size} --json"
     assert run_script(line, Stub()) == code
     last_line = capsys.readouterr().out.splitlines()[-1]
     assert GateResult.model_validate_json(last_line).options.limit_ms == 20_000

@@ -141,7 +141,7 @@ def test_the_line_of_the_tail_goes_through_the_percentiles(paths: dict[str, Path
 
 def test_the_rates_are_those_that_were_tried_and_the_band_holds_the_capacity(paths: dict[str, Path]) -> None:
     files = read_files([paths["gate"], paths["busy"], paths["capacity"]])
-    found, capacity = rates(files), made.capacity(requests_per_block=3000)
+    found, capacity = rates(files), made.capacity()
     assert found is not None
     gates, search = found.ladders
     assert [rate.rate_per_s for rate in gates.rates] == [50.0, 150.0]

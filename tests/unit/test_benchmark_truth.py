@@ -38,6 +38,7 @@ def test_the_percentiles_are_those_of_the_servers_own_log_and_the_schedule(image
                 blocks=BLOCKS,
                 requests_per_block=REQUESTS,
                 warm_up_requests=WARM_UP,
+                minutes=0.1,
                 limit_ms=1000,
                 deadline_ms=10_000,
                 generators=2,

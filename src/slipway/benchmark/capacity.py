@@ -3,13 +3,14 @@
 1. Search, one block a rate: the rate is doubled or halved until one is within the limit and one is not, and then their
    geometric mean is tried until they are at most 10 % apart. A rate counts as within unless its block fails: one block
    can seldom show more, so "too few requests to tell" goes on upwards.
-2. Confirmation, all blocks, newly drawn: the highest rate within gets a full verdict. If that is no pass,
-   lower ones get one, first 10 % lower and then in growing steps: 1/1.1, 1/1.3 and half of it at the least.
+2. Confirmation, newly drawn: the highest rate within gets a verdict as of any run of the gate. If that is no pass,
+   lower ones get one, first 10 % lower and then in growing steps: 1/1.1, 1/1.3 and half of it at the least. Each of
+   these four may go on for a quarter of the gate's time, so that together they take no longer than one gate.
 
 The interval is from the highest rate that was shown to pass to the lowest above it that was not. So a capacity is a
 rate that passed as any run of the gate does; the search only says where to look. With at most four verdicts, a false
 pass is at most four times as likely as with one. A full verdict of "too few requests to tell" moves the interval down
-though the server might do that rate: more requests a block find out. Where the upper end is a late generator, the
+though the server might do that rate: more time finds out. Where the upper end is a late generator, the
 client was the limit and not the server.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from slipway.benchmark.gate import measure, meet, provenance
+from slipway.benchmark.looks import Look, planned, single
 from slipway.benchmark.result import CapacityResult, GateOptions, Rung
 from slipway.benchmark.statistics import MIN_REQUESTS, Verdict
 from slipway.contract.errors import SpecError
@@ -45,20 +47,25 @@ def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = l
     subject = asyncio.run(meet(options))
     rungs: list[Rung] = []
 
-    def verdict_at(rate_per_s: float, *, blocks: int) -> Verdict:
+    def verdict_at(rate_per_s: float, looks: Sequence[Look], *, confirms: bool) -> Verdict:
         drawn = sum(len(rung.blocks) for rung in rungs)
-        found = measure(options, subject, rate_per_s=rate_per_s, blocks=blocks, first_block=drawn)
-        rungs.append(Rung(**dict(found), rate_per_s=rate_per_s, confirms=blocks > 1))
+        found = measure(options, subject, rate_per_s=rate_per_s, looks=looks, first_block=drawn)
+        rungs.append(Rung(**dict(found), rate_per_s=rate_per_s, confirms=confirms))
         on_rung(rungs[-1])
         return found.verdict
 
+    def confirmed(rate_per_s: float) -> Verdict:
+        looks = planned(options, rate_per_s=rate_per_s, minutes=options.minutes / MAX_CONFIRMATIONS)
+        return verdict_at(rate_per_s, looks, confirms=True)
+
+    one_block = single(blocks=1, requests=options.requests_per_block)
     within_per_s = search(
-        lambda rate_per_s: verdict_at(rate_per_s, blocks=1),
+        lambda rate_per_s: verdict_at(rate_per_s, one_block, confirms=False),
         start_per_s=options.rate_per_s,
         requests=options.warm_up_requests + options.requests_per_block,
     )
     if within_per_s:
-        confirm(lambda rate_per_s: verdict_at(rate_per_s, blocks=options.blocks), rate_per_s=within_per_s)
+        confirm(confirmed, rate_per_s=within_per_s)
     return CapacityResult(**_interval(rungs), rungs=tuple(rungs), **provenance(options, subject))
 
 

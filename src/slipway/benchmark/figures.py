@@ -8,11 +8,13 @@ import numpy as np
 
 from slipway.benchmark import processes
 from slipway.benchmark.load import Arrivals, Block, Milliseconds, rate_per_s
+from slipway.benchmark.looks import Look
 from slipway.benchmark.result import (
     BlockResult,
     GateOptions,
     Generator,
     Latency,
+    LookResult,
     Measured,
     ServerUse,
     StepTime,
@@ -21,12 +23,14 @@ from slipway.benchmark.result import (
 from slipway.benchmark.server import StepCounters
 from slipway.benchmark.statistics import (
     HdrHistogram,
+    Judgement,
     histogram_of,
     judge_block,
     judge_generator,
     judge_run,
     lateness_limit_ms,
     merged,
+    weigh,
 )
 
 
@@ -43,9 +47,11 @@ class Client:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one rate, before it is judged."""
+    """What was seen of one rate."""
 
     blocks: tuple[Block, ...]
+    judgement: Judgement
+    looks: tuple[LookResult, ...]
     first_answer_ms: float
     client: Client
     steps: tuple[StepTime, ...]
@@ -53,24 +59,19 @@ class Seen:
 
 
 def measured(seen: Seen, options: GateOptions) -> Measured:
-    """The figures and the verdict."""
+    """The figures."""
     histograms = [histogram_of(block.latencies_ms) for block in seen.blocks]
     schedule_errors_ms = np.concatenate([block.schedule_errors_ms for block in seen.blocks])
     offered_per_s, achieved_per_s = rates_per_s(seen.blocks, limit_ms=options.limit_ms)
-    judgement = judge_generator(schedule_errors_ms, limit_ms=options.limit_ms) or judge_run(
-        [block.latencies_ms for block in seen.blocks],
-        limit_ms=options.limit_ms,
-        offered_per_s=offered_per_s,
-        achieved_per_s=achieved_per_s,
-    )
     return Measured(
-        verdict=judgement.verdict,
-        reason=judgement.reason,
+        verdict=seen.judgement.verdict,
+        reason=seen.judgement.reason,
         offered_per_s=offered_per_s,
         achieved_per_s=achieved_per_s,
         latency=Latency.of(merged(histograms)),
         failures=dict(sum((Counter(block.failures) for block in seen.blocks), Counter())),
         blocks=tuple(_block_result(b, h, options=options) for b, h in zip(seen.blocks, histograms, strict=True)),
+        looks=seen.looks,
         warm_up=WarmUp(
             first_answer_ms=seen.first_answer_ms,
             requests=options.warm_up_requests,
@@ -80,6 +81,17 @@ def measured(seen: Seen, options: GateOptions) -> Measured:
         steps=seen.steps,
         server_use=seen.server_use,
     )
+
+
+def looked(blocks: Sequence[Block], look: Look, *, limit_ms: float, after_s: float) -> tuple[Judgement, LookResult]:
+    """The verdict on all blocks so far."""
+    evidence = weigh([block.latencies_ms for block in blocks], limit_ms=limit_ms, error=look.error)
+    offered_per_s, achieved_per_s = rates_per_s(blocks, limit_ms=limit_ms)
+    schedule_errors_ms = np.concatenate([block.schedule_errors_ms for block in blocks])
+    judgement = judge_generator(schedule_errors_ms, limit_ms=limit_ms) or judge_run(
+        evidence, last=look.last, offered_per_s=offered_per_s, achieved_per_s=achieved_per_s
+    )
+    return judgement, LookResult(verdict=judgement.verdict, after_s=after_s, **vars(evidence))
 
 
 def rates_per_s(blocks: Sequence[Block], *, limit_ms: float) -> tuple[float, float]:

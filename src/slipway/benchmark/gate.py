@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,13 @@ import numpy as np
 from tqdm import tqdm
 
 from slipway.benchmark import processes
-from slipway.benchmark.figures import Client, Seen, measured, server_use, step_time
+from slipway.benchmark.figures import Client, Seen, looked, measured, server_use, step_time
 from slipway.benchmark.generators import Generators, Target, choose_generators
 from slipway.benchmark.load import Block, counted, poisson_schedule
-from slipway.benchmark.result import MIN_DISTINCT_IMAGES, GateOptions, GateResult, Machine, Measured
+from slipway.benchmark.looks import Look, planned
+from slipway.benchmark.result import MIN_DISTINCT_IMAGES, GateOptions, GateResult, LookResult, Machine, Measured
 from slipway.benchmark.server import Server, StepCounters, on_this_host
+from slipway.benchmark.statistics import Judgement, Verdict
 from slipway.contract.errors import DataError
 from slipway.contract.files import files_below
 from slipway.contract.manifest import commit, versions
@@ -49,7 +51,8 @@ def run_gate(options: GateOptions) -> GateResult:
         GateError: a load generator ended.
     """
     subject = asyncio.run(meet(options))
-    found = measure(options, subject, rate_per_s=options.rate_per_s, blocks=options.blocks)
+    looks = planned(options, rate_per_s=options.rate_per_s, minutes=options.minutes)
+    found = measure(options, subject, rate_per_s=options.rate_per_s, looks=looks)
     return GateResult(**dict(found), **provenance(options, subject))
 
 
@@ -62,13 +65,17 @@ async def meet(options: GateOptions) -> Subject:
         bundle = await server.first_answer()
         first_answer_ms = (time.perf_counter() - started_s) * 1000
         models = (options.model, *await server.steps())
+        await server.check_statistics(models)
         return Subject(images, bundle, await server.version(), models, first_answer_ms)
 
 
 def measure(
-    options: GateOptions, subject: Subject, *, rate_per_s: float, blocks: int, first_block: int = 0
+    options: GateOptions, subject: Subject, *, rate_per_s: float, looks: Sequence[Look], first_block: int = 0
 ) -> Measured:
-    """Offer `blocks` blocks of Poisson arrivals at a rate, and judge them. Block `i` is drawn from [seed, i]."""
+    """Offer blocks of Poisson arrivals at a rate, until a look at them can tell or is the last.
+
+    Block `i` is drawn from [seed, i].
+    """
     pid = options.server_pid
     shares_cores = on_this_host(options.url)
     count, reason = choose_generators(rate_per_s, cores=len(os.sched_getaffinity(0)), shares_cores=shares_cores)
@@ -77,39 +84,72 @@ def measure(
     with Generators(count, Target(options.url, options.model, subject.images)) as generators:
         before = asyncio.run(_counters(options, subject, settle=True))
         watched = processes.snapshot(pid) if pid else None
-        numbers = range(first_block, first_block + blocks)
-        offered, cpu_cores = _offer_blocks(options, generators, subject, rate_per_s=rate_per_s, numbers=numbers)
+        offering = _Offering(options, generators, subject, rate_per_s=rate_per_s, first_block=first_block)
+        judgement = offering.until_it_can_tell(looks)
         use = server_use(watched, processes.snapshot(pid)) if pid and watched else None
         after = asyncio.run(_counters(options, subject, settle=False))
     seen = Seen(
-        blocks=offered,
+        blocks=tuple(offering.blocks),
+        judgement=judgement,
+        looks=tuple(offering.looks),
         first_answer_ms=subject.first_answer_ms,
-        client=Client(count, reason, cpu_cores=cpu_cores, shares_cores=shares_cores, go_first=generators.go_first),
+        client=Client(
+            count, reason, cpu_cores=offering.cpu_cores, shares_cores=shares_cores, go_first=generators.go_first
+        ),
         steps=tuple(step_time(name, before[name], after[name]) for name in subject.models),
         server_use=use,
     )
     return measured(seen, options)
 
 
-def _offer_blocks(
-    options: GateOptions, generators: Generators, subject: Subject, *, rate_per_s: float, numbers: range
-) -> tuple[tuple[Block, ...], float]:
-    """One after the other; each has its own warm-up, so that they are independent. Also the cores that sending took."""
-    requests = options.warm_up_requests + options.requests_per_block
-    blocks, cpu_s, started_s = [], 0.0, time.monotonic()
-    with tqdm(
-        total=len(numbers) * requests, desc=f"{rate_per_s:.1f}/s", unit=" requests", leave=False, disable=None
-    ) as bar:
-        for number in numbers:
-            rng = np.random.default_rng([options.seed, number])
-            schedule_s = poisson_schedule(requests, rate_per_s=rate_per_s, rng=rng)
-            order = rng.integers(len(subject.images), size=requests).tolist()
-            load = generators.offer(schedule_s, order, deadline_s=options.deadline_ms / 1000, on_answers=bar.update)
-            blocks.append(
-                counted(schedule_s, load.sent, warm_up=options.warm_up_requests, deadline_ms=options.deadline_ms)
-            )
-            cpu_s += load.cpu_s
-    return tuple(blocks), cpu_s / (time.monotonic() - started_s)
+class _Offering:
+    """Blocks, one after the other. Each has its own warm-up, so that they are independent."""
+
+    def __init__(
+        self, options: GateOptions, generators: Generators, subject: Subject, *, rate_per_s: float, first_block: int
+    ) -> None:
+        self.blocks: list[Block] = []
+        self.looks: list[LookResult] = []
+        self._options, self._generators, self._images = options, generators, len(subject.images)
+        self._rate_per_s, self._first_block = rate_per_s, first_block
+        self._cpu_s, self._started_s = 0.0, time.monotonic()
+
+    @property
+    def cpu_cores(self) -> float:
+        """What sending took."""
+        return self._cpu_s / (time.monotonic() - self._started_s)
+
+    def until_it_can_tell(self, looks: Sequence[Look]) -> Judgement:
+        most = sum(self._options.warm_up_requests + counted for look in looks for counted in look.blocks)
+        rate = f"{self._rate_per_s:.1f}/s"
+        with tqdm(total=most, desc=rate, unit=" requests", leave=False, disable=None) as bar:
+            for look in looks:
+                for requests in look.blocks:
+                    self._offer(requests, on_answers=bar.update)
+                judgement, seen = looked(
+                    self.blocks,
+                    look,
+                    limit_ms=self._options.limit_ms,
+                    after_s=time.monotonic() - self._started_s,
+                )
+                self.looks.append(seen)
+                if judgement.verdict is not Verdict.TOO_FEW:
+                    break
+                bar.set_description(
+                    f"{rate}, {seen.over_limit} over the limit, worth {seen.independent:,} independent requests of "
+                    f"{seen.needed:,} needed"
+                )
+        return judgement
+
+    def _offer(self, requests: int, *, on_answers: Callable[[int], object]) -> None:
+        options = self._options
+        warm_up = options.warm_up_requests
+        rng = np.random.default_rng([options.seed, self._first_block + len(self.blocks)])
+        schedule_s = poisson_schedule(warm_up + requests, rate_per_s=self._rate_per_s, rng=rng)
+        order = rng.integers(self._images, size=schedule_s.size).tolist()
+        load = self._generators.offer(schedule_s, order, deadline_s=options.deadline_ms / 1000, on_answers=on_answers)
+        self.blocks.append(counted(schedule_s, load.sent, warm_up=warm_up, deadline_ms=options.deadline_ms))
+        self._cpu_s += load.cpu_s
 
 
 async def _counters(options: GateOptions, subject: Subject, *, settle: bool) -> dict[str, StepCounters]:

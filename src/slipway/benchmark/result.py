@@ -16,7 +16,7 @@ MIN_DISTINCT_IMAGES = 256
 
 
 class GateOptions(Contract):
-    """One measurement. Its duration is known before it starts: requests by rate."""
+    """One measurement. It ends when it can tell, or after a time that is known before it starts."""
 
     model: Annotated[str, Field(min_length=1)]
     """The ensemble to ask."""
@@ -29,8 +29,11 @@ class GateOptions(Contract):
     limit_ms: Positive = 50.0
     """The limit on P99."""
     blocks: Annotated[int, Field(ge=2)] = 3
+    """Before the first verdict; while they cannot tell, more follow, each half as long as all before it."""
     requests_per_block: Annotated[int, Field(ge=1)] = 1000
-    """Counted ones. Fewer than 459 can prove nothing, and a busy server needs more than an idle one."""
+    """Counted ones, at the least."""
+    minutes: Positive = 5.0
+    """Of schedule, after which no block is added."""
     warm_up_requests: Annotated[int, Field(ge=0)] = 100
     """Sent at the start of every block, at the same rate, and not counted."""
     deadline_ms: Positive = 1000.0
@@ -49,7 +52,8 @@ class GateOptions(Contract):
         return self
 
     @property
-    def duration_s(self) -> float:
+    def least_s(self) -> float:
+        """Until the first verdict."""
         return self.blocks * (self.warm_up_requests + self.requests_per_block) / self.rate_per_s
 
 
@@ -78,6 +82,20 @@ class BlockResult(Contract):
     failures: dict[str, int]
     latency: Latency
     histogram: str
+
+
+class LookResult(Contract):
+    """What all blocks so far said when the gate looked at them."""
+
+    verdict: Verdict
+    after_s: float
+    """Since the first block began."""
+    requests: int
+    over_limit: int
+    independent: int
+    """How many independent requests they are worth."""
+    needed: int
+    """How many independent requests would have passed, as many of them over the limit."""
 
 
 class WarmUp(Contract):
@@ -157,6 +175,8 @@ class Measured(Contract):
     """Of all blocks: their histograms are merged."""
     failures: dict[str, int]
     blocks: tuple[BlockResult, ...]
+    looks: tuple[LookResult, ...] = ()
+    """In their order; the verdict is that of the last. Results from before there were looks have none."""
     warm_up: WarmUp
     generator: Generator
     steps: tuple[StepTime, ...]
@@ -189,7 +209,7 @@ class Rung(Measured):
 
     rate_per_s: float
     confirms: bool
-    """With all blocks: a verdict that counts. Else one block, to know where to look."""
+    """As the gate does: a verdict that counts. Else one block, to know where to look."""
 
 
 class CapacityResult(Provenance):

@@ -17,7 +17,7 @@ from slipway.contract.channel import channel_options, proxy_hint
 from slipway.contract.errors import MissingDependencyError, ServingError
 
 try:
-    from tritonclient.grpc import InferInput, InferRequestedOutput
+    from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
     from tritonclient.grpc.aio import InferenceServerClient
     from tritonclient.utils import InferenceServerException
 except ImportError:
@@ -28,6 +28,9 @@ FIRST_ANSWER_DEADLINE_S = 60.0
 """A first request may load libraries and compile."""
 _REFUSALS = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 _OUTPUTS = ("LABEL", "SCORE", "STATUS", "BUNDLE")
+_OTHER_TENSORS = "other tensors"
+_OURS = "the gate asks an ensemble that Slipway assembled: IMAGE in; LABEL, SCORE, STATUS and BUNDLE out"
+_TRITON = "the gate reads Triton's model configuration and statistics: ask a tritonserver that offers both"
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
 
@@ -82,18 +85,26 @@ class Server:
             await self._client.is_server_live(client_timeout=SETUP_DEADLINE_S)
         except InferenceServerException as error:
             raise ServingError(
-                f"no tritonserver answers at {self.url} ({error.message()}); "
+                f"no tritonserver answers gRPC at {self.url} ({error.message()}); "
                 f"start one with: python -m slipway.serving REPOSITORY{proxy_hint(self.url)}"
             ) from None
-        if not await self._reply(self._client.is_model_ready(self.model, client_timeout=SETUP_DEADLINE_S)):
-            served = sorted((await self.counters()).keys())
+        if not await self._is_model_ready():
+            served = sorted(await self.counters())
             raise ServingError(f"{self.url} does not serve {self.model!r}; it serves {', '.join(served) or 'nothing'}")
+
+    async def _is_model_ready(self) -> bool:
+        try:
+            return bool(await self._client.is_model_ready(self.model, client_timeout=SETUP_DEADLINE_S))
+        except InferenceServerException as error:
+            if _code(error) == "NOT_FOUND":  # of an unknown model Triton says that it is not ready, others say this
+                return False
+            raise self._error(error) from None
 
     async def first_answer(self) -> str:
         """Ask once, with patience. Returns the id of the bundle that answered.
 
         Raises:
-            ServingError: there was no answer; the server's reason.
+            ServingError: there was no answer, or not that of an ensemble of ours; the server's reason.
         """
         answer = await self._reply(
             self._client.infer(
@@ -103,7 +114,10 @@ class Server:
                 client_timeout=FIRST_ANSWER_DEADLINE_S,
             )
         )
-        return bytes(answer.as_numpy("BUNDLE").flat[0]).decode()
+        values = _values(answer)
+        if values is None:
+            raise ServingError(f"{self.url}, model {self.model!r}: it answers with {_OTHER_TENSORS}; {_OURS}")
+        return values[0].bundle.decode(errors="replace")
 
     async def settle(self) -> None:
         """Wait until a request that is asked alone is answered: what was queued before it is done.
@@ -137,12 +151,15 @@ class Server:
         except TimeoutError:
             return "timed out"
         except InferenceServerException as error:
-            code = str(error.status()).removeprefix("StatusCode.")
+            code = _code(error)
             if code == "DEADLINE_EXCEEDED":
                 return "timed out"
             return "rejected" if code in _REFUSALS else f"error {code}"
-        label, score, status, bundle = (answer.as_numpy(name).flat[0] for name in _OUTPUTS)
-        return f"STATUS {status}" if status else Answer(label, float(score), bundle)
+        values = _values(answer)
+        if values is None:
+            return _OTHER_TENSORS
+        right, status = values
+        return f"STATUS {status}" if status else right
 
     async def version(self) -> str:
         metadata = await self._reply(self._client.get_server_metadata(client_timeout=SETUP_DEADLINE_S))
@@ -152,6 +169,12 @@ class Server:
         """The models that the ensemble runs, in its order."""
         reply = await self._reply(self._client.get_model_config(self.model, client_timeout=SETUP_DEADLINE_S))
         return [step.model_name for step in reply.config.ensemble_scheduling.step]
+
+    async def check_statistics(self, models: Sequence[str]) -> None:
+        """Raises ServingError where the server counts nothing of one of the models."""
+        counters = await self.counters()
+        if missing := [model for model in models if model not in counters]:
+            raise ServingError(f"{self.url}: no statistics of {', '.join(missing)}; {_TRITON}")
 
     async def counters(self) -> dict[str, StepCounters]:
         """The counters of every model, its versions together."""
@@ -165,7 +188,11 @@ class Server:
         try:
             return await call
         except InferenceServerException as error:
-            raise ServingError(f"{self.url}, model {self.model!r}: {error.message()}") from None
+            raise self._error(error) from None
+
+    def _error(self, error: InferenceServerException) -> ServingError:
+        remedy = {"INVALID_ARGUMENT": f"; {_OURS}", "UNIMPLEMENTED": f"; {_TRITON}"}.get(_code(error), "")
+        return ServingError(f"{self.url}, model {self.model!r}: {error.message()}{remedy}")
 
 
 class HttpServer(Server):
@@ -196,12 +223,28 @@ class HttpServer(Server):
             return f"error {type(error).__name__}"
         if status != 200:
             return "rejected" if status == 503 else f"error {status}"
-        tensors = _http_tensors(headers, body)
-        (refused,) = struct.unpack("<i", tensors["STATUS"])
-        if refused:
-            return f"STATUS {refused}"
-        (score,) = struct.unpack_from("<f", tensors["SCORE"])
-        return Answer(_first_text(tensors["LABEL"]), score, _first_text(tensors["BUNDLE"]))
+        try:
+            tensors = _http_tensors(headers, body)
+            (refused,) = struct.unpack("<i", tensors["STATUS"])
+            (score,) = struct.unpack_from("<f", tensors["SCORE"])
+            right = Answer(_first_text(tensors["LABEL"]), score, _first_text(tensors["BUNDLE"]))
+        except (KeyError, TypeError, ValueError, struct.error):
+            return _OTHER_TENSORS
+        return f"STATUS {refused}" if refused else right
+
+
+def _code(error: InferenceServerException) -> str:
+    return str(error.status()).removeprefix("StatusCode.")
+
+
+def _values(answer: InferResult) -> tuple[Answer, int] | None:
+    """The best answer and STATUS; None where the tensors are not those of the served interface."""
+    try:
+        label, score, status, bundle = (answer.as_numpy(name).flat[0] for name in _OUTPUTS)
+        values = Answer(label, float(score), bundle), int(status)
+    except (AttributeError, IndexError, TypeError, ValueError, struct.error):  # a tensor is missing, empty or another
+        return None
+    return values if isinstance(label, bytes) and isinstance(bundle, bytes) else None
 
 
 def _http_message(address: str, image: bytes) -> bytes:

@@ -1,11 +1,12 @@
 """When measured latencies show that P99 is within a limit, when they show that it is not, and when they show neither.
 
-Two facts make this harder than comparing a percentile with a number. A percentile of few requests says little, so the
-rule of the MLPerf Inference rules ("early stopping") asks for 459 requests at the very least. And that rule takes
-requests as independent, while a queue makes neighbours alike: of simulated M/D/1 queues at 80 % utilisation whose true
-P99 sits on the limit, a quarter pass it in each of three blocks of 700 requests. So the requests of all blocks are
-counted as the number of independent ones that they are worth. How often that passes what it should not, and how often
-it passes what it should, is simulated by benchmarks/verdict.py.
+Three facts make this harder than comparing a percentile with a number. A percentile of few requests says little, so the
+rule of the MLPerf Inference rules ("early stopping") asks for 459 requests at the very least. That rule takes requests
+as independent, while a queue makes neighbours alike: of simulated M/D/1 queues at 80 % utilisation whose true P99 sits
+on the limit, a quarter pass it in each of three blocks of 700 requests. So the requests of all blocks are counted as
+the number of independent ones that they are worth. And a rule that is tried again and again passes in the end, so that
+all looks of a run share what one look alone might err (slipway.benchmark.looks). How often the verdict passes what it
+should not, and what it should, is simulated by benchmarks/verdict.py.
 """
 
 import bisect
@@ -26,6 +27,7 @@ except ImportError:
     raise MissingDependencyError("hdrhistogram", extra="bench") from None
 
 __all__ = [
+    "Evidence",
     "HdrHistogram",
     "Judgement",
     "Latencies",
@@ -38,12 +40,19 @@ __all__ = [
     "lateness_limit_ms",
     "merged",
     "requests_to_pass",
+    "weigh",
 ]
 
 Latencies = npt.NDArray[np.float64]
 
 PERCENTILE = 0.99
 CONFIDENCE = 0.99
+PASS_ERROR = 0.003
+"""The share of false passes that all looks of a run may cause together. How many independent requests there are is
+itself estimated, which causes up to twice as many again (benchmarks/results/verdict.json): 99 % confidence is left."""
+SLOW_QUANTILES = (0.95, 0.99)
+SLOW_SHARE_OF_LIMIT = 0.25
+"""From which latency on a request is slow, when neighbours are compared: see `independent_requests`."""
 MIN_ACHIEVED_SHARE = 0.99
 """Of the offered rate; a server that answers slower than it is asked builds up a backlog."""
 MAX_LATENESS_SHARE = 0.1
@@ -59,6 +68,18 @@ class Verdict(StrEnum):
     TOO_FEW = "too few requests to tell"
     LATE = "generator late"
     """The client could not keep to its schedule: nothing is said of the server."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the requests of all blocks so far say about the limit."""
+
+    requests: int
+    over_limit: int
+    independent: int
+    """How many independent requests they are worth."""
+    needed: int
+    """How many independent requests would pass, as many of them over the limit as now."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +103,19 @@ def probability_at_most(over_limit: int, *, requests: int) -> float:
 
 
 @lru_cache(maxsize=4096)
-def requests_to_pass(over_limit: int) -> int:
+def requests_to_pass(over_limit: int, *, error: float = 1 - CONFIDENCE) -> int:
     """The smallest number of independent requests that shows P99 within the limit, `over_limit` of them over it.
 
     Source: MLPerf Inference rules, early stopping, with p = 0.99 and 99 % confidence: the smallest n for which
-    so few over-limit requests would happen at most 1 % of the time if the true P99 were on the limit.
+    so few over-limit requests would happen in at most `error` of all cases if the true P99 were on the limit.
     """
 
     def shown(requests: int) -> bool:
-        return probability_at_most(over_limit, requests=requests) <= 1 - CONFIDENCE
+        return probability_at_most(over_limit, requests=requests) <= error
 
-    # Each further one over the limit costs fewer requests than the first, which costs 459.
-    candidates = range(over_limit + 1, 460 * (over_limit + 1))
+    # Each further one over the limit costs fewer requests than the first, which costs 459 at 1 %.
+    first = math.ceil(math.log(error) / math.log(PERCENTILE))
+    candidates = range(over_limit + 1, (first + 1) * (over_limit + 1))
     return candidates[bisect.bisect_left(candidates, True, key=shown)]
 
 
@@ -135,42 +157,44 @@ def judge_generator(schedule_errors_ms: Latencies, *, limit_ms: float) -> Judgem
     )
 
 
-def judge_run(
-    blocks_ms: Sequence[Latencies], *, limit_ms: float, offered_per_s: float, achieved_per_s: float
-) -> Judgement:
-    """The verdict on P99 ≤ `limit_ms` from the latencies of independent blocks, in the order of their requests.
+def judge_run(evidence: Evidence, *, last: bool, offered_per_s: float, achieved_per_s: float) -> Judgement:
+    """The verdict on P99 at one look at the blocks so far.
 
-    Fails when the measured P99 of a block is over the limit or the achieved rate is below 99 % of the offered one.
-    Passes when all blocks together pass the rule with their requests counted as `independent_requests` says. Else, or
-    with a block of fewer than 459 requests: too few to tell.
+    Fails when the achieved rate is below 99 % of the offered one, when P99 is shown to be over the limit (99 %
+    confidence), or at the last look when the measured P99 is over it. Passes when P99 is shown to be within the limit.
+    Else: too few requests to tell.
     """
-    judgements = [judge_block(int((block > limit_ms).sum()), requests=block.size) for block in blocks_ms]
-    for judgement, block in zip(judgements, blocks_ms, strict=True):
-        if block.size < MIN_REQUESTS:
-            return judgement
-    for number, judgement in enumerate(judgements, start=1):
-        if judgement.verdict is Verdict.FAIL:
-            return Judgement(Verdict.FAIL, f"block {number}: {judgement.reason}")
     if achieved_per_s < MIN_ACHIEVED_SHARE * offered_per_s:
         share = f"{achieved_per_s:.1f} of {offered_per_s:.1f} requests/s achieved"
         return Judgement(Verdict.FAIL, f"{share}: under {MIN_ACHIEVED_SHARE:.0%} of the offered rate")
-    return _judge_together(blocks_ms, limit_ms=limit_ms)
+    counted = f"{evidence.over_limit:,} of {evidence.requests:,} requests over the limit"
+    worth = f"worth {evidence.independent:,} independent ones"
+    if evidence.over_limit > (1 - PERCENTILE) * evidence.requests:
+        if last or _shown_over(evidence):
+            return Judgement(Verdict.FAIL, f"{counted}: more than 1 %")
+        return Judgement(Verdict.TOO_FEW, f"{counted}, {worth}: more than 1 %, which may be chance")
+    if evidence.independent >= evidence.needed:
+        return Judgement(Verdict.PASS, f"{counted}, {worth}; {evidence.needed:,} are enough")
+    would_do = math.ceil(evidence.needed * evidence.requests / evidence.independent / 100) * 100
+    return Judgement(
+        Verdict.TOO_FEW,
+        f"{counted}, {worth} (a queue makes neighbours alike) where {evidence.needed:,} are needed; about "
+        f"{would_do:,} requests would do",
+    )
 
 
-def _judge_together(blocks_ms: Sequence[Latencies], *, limit_ms: float) -> Judgement:
+def _shown_over(evidence: Evidence) -> bool:
+    over_limit = evidence.over_limit * evidence.independent // evidence.requests
+    return 1 - probability_at_most(over_limit - 1, requests=evidence.independent) <= 1 - CONFIDENCE
+
+
+def weigh(blocks_ms: Sequence[Latencies], *, limit_ms: float, error: float) -> Evidence:
+    """The evidence of independent blocks, each in the order of its requests, for a look that may err in `error`."""
     requests = sum(block.size for block in blocks_ms)
     over_limit = sum(int((block > limit_ms).sum()) for block in blocks_ms)
     independent = independent_requests(blocks_ms, limit_ms=limit_ms)
-    needed = requests_to_pass(math.ceil(over_limit * independent / requests))
-    counted = f"{over_limit:,} of {requests:,} requests over the limit in {len(blocks_ms)} blocks"
-    if independent < needed:
-        per_block = math.ceil(needed * requests / independent / len(blocks_ms) / 100) * 100
-        return Judgement(
-            Verdict.TOO_FEW,
-            f"{counted}, worth {independent:,} independent ones (a queue makes neighbours alike) where {needed:,} are "
-            f"needed; about {per_block:,} requests a block would do",
-        )
-    return Judgement(Verdict.PASS, f"{counted}, worth {independent:,} independent ones; {needed:,} are enough")
+    needed = requests_to_pass(math.ceil(over_limit * independent / requests), error=error)
+    return Evidence(requests, over_limit, independent, needed)
 
 
 def independent_requests(blocks_ms: Sequence[Latencies], *, limit_ms: float) -> int:
@@ -179,24 +203,33 @@ def independent_requests(blocks_ms: Sequence[Latencies], *, limit_ms: float) -> 
     Their number divided by the integrated autocorrelation time of "slow", cut off at five times itself.
     Source: A. Sokal, Monte Carlo Methods in Statistical Mechanics (1997), section 3.
 
-    Slow is above the run's own P90, since there may be nothing over the limit to learn from, and above a quarter of the
-    limit, since what a noisy machine does far below the limit tells nothing about it. A queue whose P99 is on the limit
-    does reach up to there: its tail is near to exponential, so a third of its requests are over the quarter.
+    Slow is above the run's own P95, since there may be nothing over the limit to learn from, or its P99, since stalls
+    may be too few to be seen at P95: the longer time counts. And it is above a quarter of the limit, since what a noisy
+    machine does far below the limit tells nothing about it. A queue whose P99 is on the limit does reach up to there:
+    its tail is near to exponential, so a third of its requests are over the quarter. (Half of the limit would be too
+    high: one in five runs of an M/D/1 queue at 95 % never comes there in its first blocks.)
     """
     together = np.concatenate(blocks_ms)
-    slow_ms = max(float(np.quantile(together, 0.9)), limit_ms / 4)
-    share_slow = float((together > slow_ms).mean())
+    quantiles_ms = np.quantile(together, SLOW_QUANTILES)
+    slow_ms = set(np.maximum(quantiles_ms, SLOW_SHARE_OF_LIMIT * limit_ms).tolist())
+    time = max(_autocorrelation_time(blocks_ms, slow_ms=level_ms) for level_ms in slow_ms)
+    return max(1, int(together.size / time))
+
+
+def _autocorrelation_time(blocks_ms: Sequence[Latencies], *, slow_ms: float) -> float:
+    """Of "slower than `slow_ms`", in requests; at least 1."""
+    share_slow = sum(int((block > slow_ms).sum()) for block in blocks_ms) / sum(block.size for block in blocks_ms)
     if share_slow == 0:
-        return together.size
+        return 1.0
     longest = max(block.size for block in blocks_ms)
     covariance = np.zeros(longest)
     for block in blocks_ms:
-        spectrum = np.fft.rfft((block > slow_ms) - share_slow, 2 * longest)  # padded, so that it does not wrap
-        covariance += np.fft.irfft(np.abs(spectrum) ** 2)[:longest]
+        padded = 1 << (2 * block.size - 1).bit_length()  # so that it does not wrap
+        spectrum = np.fft.rfft((block > slow_ms) - share_slow, padded)
+        covariance[: block.size] += np.fft.irfft(np.abs(spectrum) ** 2)[: block.size]
     times = 2 * np.cumsum(covariance / covariance[0]) - 1
     windows = np.flatnonzero(np.arange(longest) >= 5 * times)
-    time = times[windows[0]] if windows.size else times[-1]
-    return int(together.size / max(1.0, time))
+    return max(1.0, float(times[windows[0]] if windows.size else times[-1]))
 
 
 def histogram_of(latencies_ms: Latencies) -> HdrHistogram:

@@ -8,8 +8,10 @@ Row = Sequence[str]
 
 
 def summary(result: GateResult) -> str:
-    """Latency per block and of all, rates, failures, the server's time per step, and the verdict last."""
-    return "\n".join([*_latency(result), "", *_facts(result), "", *_steps(result), "", *_verdict(result)])
+    """Latency per block and of all, looks, rates, failures, the server's time per step, and the verdict last."""
+    return "\n".join(
+        [*_latency(result), *_looks(result), "", *_facts(result), "", *_steps(result), "", *_verdict(result)]
+    )
 
 
 def _latency(result: GateResult) -> Iterator[str]:
@@ -21,6 +23,25 @@ def _latency(result: GateResult) -> Iterator[str]:
     over_limit, requests = sum(b.over_limit for b in result.blocks), sum(b.requests for b in result.blocks)
     together = ("all", *_figures(result.latency), f"{over_limit} of {requests:,}", result.verdict.value)
     return _columns([heading, *rows, together])
+
+
+def _looks(result: GateResult) -> Iterator[str]:
+    if not result.looks:
+        return
+    heading = ("look", "after s", "over limit", "worth", "needed", "verdict")
+    rows = [
+        (
+            str(number),
+            f"{look.after_s:.0f}",
+            f"{look.over_limit} of {look.requests:,}",
+            f"{look.independent:,}",
+            f"{look.needed:,}",
+            look.verdict.value,
+        )
+        for number, look in enumerate(result.looks, start=1)
+    ]
+    yield ""
+    yield from _columns([heading, *rows])
 
 
 def _figures(latency: Latency) -> tuple[str, ...]:

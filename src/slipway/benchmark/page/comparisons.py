@@ -91,19 +91,25 @@ def _verdict(source: str, result: VerdictResult) -> Table:
         strip = Strip(
             f"{percent(share)} ({percent(low)} to {percent(high)})", 100 * share, 100 * low, 100 * high, limit, tone
         )
-        power = [f"{passes.rule:.1%}" for place, passes in server.passes.items() if place != "at the limit"]
+        power = [
+            f"{passes.rule:.1%} ({passes.seconds:.0f} s)"
+            for place, passes in server.passes.items()
+            if place != "at the limit"
+        ]
         load = NONE if server.utilisation is None else f"{server.utilisation:g}"
-        rows.append((server.server, load, strip, *power))
+        rows.append((server.server, load, f"{server.rate_per_s:g}", strip, *power))
     places = [place for place in result.servers[0].passes if place != "at the limit"]
     return Table(
         title="How often the verdict errs",
         note=f"{result.runs:,} simulated runs of each server: the share that passes with the true P99 on the limit, in "
-        "per cent, with its 95 % interval and what is allowed; and with P99 lower, where passing is right. Without a "
-        "dashed line: not judged. An arrow: beyond the axis.",
+        "per cent, with its 95 % interval and what is allowed; and with P99 lower, where passing is right, with the "
+        f"mean length of a run, at most {result.minutes:g} minutes. Without a dashed line: not judged. An arrow: "
+        "beyond the axis.",
         source=source,
         columns=(
             Column("server"),
             Column("load"),
+            Column("requests/s"),
             Column("passes falsely", axis=axis),
             *(Column(p, wide=True) for p in places),
         ),

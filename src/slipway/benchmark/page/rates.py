@@ -21,7 +21,7 @@ class Rate:
     tone: Tone
     says: str
     whole: bool
-    """With all blocks, so that the verdict counts."""
+    """Judged as the gate does, so that the verdict counts."""
 
 
 @dataclass(frozen=True)

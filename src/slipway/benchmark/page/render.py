@@ -34,6 +34,7 @@ def render(
         "tails": plots.tails(series) if series else None,
         "distributions": plots.distributions(series) if series else None,
         "percentiles": views.percentiles(series) if series else None,
+        "looks": views.look_tables(series),
         "blocks": views.block_tables(series),
         "rates": rates(files),
         "rungs": views.rungs(files),

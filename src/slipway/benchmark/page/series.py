@@ -8,7 +8,15 @@ import numpy.typing as npt
 
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.perf_analyzer_result import ModelRun, PerfAnalyzerResult
-from slipway.benchmark.result import BlockResult, CapacityResult, GateResult, Latency, Measured, StepTime
+from slipway.benchmark.result import (
+    BlockResult,
+    CapacityResult,
+    GateResult,
+    Latency,
+    LookResult,
+    Measured,
+    StepTime,
+)
 from slipway.benchmark.statistics import HdrHistogram, Verdict, merged
 
 COLOURS = 6
@@ -24,6 +32,7 @@ class Judged:
     over_limit: int
     failures: dict[str, int]
     blocks: tuple[BlockResult, ...]
+    looks: tuple[LookResult, ...]
 
     @property
     def block_p99s_ms(self) -> tuple[float, float]:
@@ -110,6 +119,7 @@ def _of_blocks(name: str, measured: Measured, *, limit_ms: float, colour: int) -
             over_limit=sum(block.over_limit for block in measured.blocks),
             failures=measured.failures,
             blocks=measured.blocks,
+            looks=measured.looks,
         ),
         colour=colour,
     )

@@ -208,11 +208,14 @@ class RobustnessResult(Shown):
 class RulePasses(Shown):
     rule: float
     """Share of the runs that pass."""
+    seconds: float
+    """Until a run ended, on average."""
 
 
 class JudgedServer(Shown):
     server: str
     utilisation: float | None
+    rate_per_s: float
     passes: dict[str, RulePasses]
     """By where the true P99 is."""
     allowed: float | None
@@ -225,6 +228,7 @@ class VerdictResult(Shown):
     runs: int
     blocks: int
     requests_per_block: int
+    minutes: float
     seed: int
     servers: tuple[JudgedServer, ...]
     machine: Machine

@@ -89,6 +89,24 @@ def block_tables(series: Iterable[Series]) -> list[Table]:
     return found
 
 
+def look_tables(series: Iterable[Series]) -> list[Table]:
+    """How every gate came to its verdict; a file from before there were looks has none."""
+    titles = ("after s", "over the limit", "worth independent", "needed", "verdict")
+    columns = tuple(Column(title, words=title == "verdict") for title in titles)
+    found = []
+    for one in series:
+        if one.judged is None or not one.judged.looks:
+            continue
+        rows: list[tuple[Cell, ...]] = []
+        for look in one.judged.looks:
+            over = f"{look.over_limit:,} of {look.requests:,}"
+            badge = Badge(look.verdict, TONES[look.verdict])
+            rows.append((f"{look.after_s:.0f}", over, f"{look.independent:,}", f"{look.needed:,}", badge))
+        note = "look by look: all requests so far, how many independent ones they are worth, and how many would pass."
+        found.append(Table(one.name, note, "", columns, tuple(rows)))
+    return found
+
+
 def rungs(files: Iterable[ResultFile]) -> list[Table]:
     """Every rate of every search, in the order in which they were tried."""
     titles = ("requests/s", "achieved", "P50", "P99", "P99.9", "sent late at P99", "blocks", "verdict")
@@ -104,7 +122,7 @@ def rungs(files: Iterable[ResultFile]) -> list[Table]:
             rates = (f"{rung.rate_per_s:.1f}", f"{rung.achieved_per_s:.1f}")
             badge = Badge(rung.verdict, TONES[rung.verdict])
             rows.append((*rates, *(figures(ms) for ms in times), late, str(len(rung.blocks)), badge))
-        note = "in the order tried, ms. One block only says where to look; the verdict that counts has them all."
+        note = "in the order tried, ms. One block only says where to look; the verdict that counts has more."
         found.append(Table("Every rate", note, file.name, columns, tuple(rows)))
     return found
 
@@ -164,7 +182,12 @@ def facts(file: ResultFile) -> list[tuple[str, str]]:
     if isinstance(result, Sides | VerdictResult):
         found.append(("seed", str(result.seed)))
     else:
-        options = result.options.model_dump(mode="json", exclude=HIDDEN_OPTIONS, exclude_none=True)
+        options = result.options.model_dump(
+            mode="json",
+            exclude=HIDDEN_OPTIONS,
+            exclude_none=True,
+            exclude_unset=True,  # a file from before there was an option says nothing of it
+        )
         found.append(("server", f"{result.server}, bundle {result.bundle[:16]}"))
         found.append(("options", ", ".join(f"{name} {value}" for name, value in options.items())))
     if not isinstance(result, VerdictResult):
