@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.11: `make demo` and `make test`.
+# On a fresh machine with Python 3.11: `make demo`, `make fast`, `make test`.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -9,20 +9,33 @@ TARGETS ?= openvino tensorrt_rtx
 REPOSITORY ?= model_repository/cpu
 RUN ?= runs/digits
 IMAGES ?= $(RUN)/data
+NOT_SLOW := -m "not nightly"
+PARALLEL := --numprocesses 2 --dist loadfile $(NOT_SLOW)
+# Two processes with a thread each: threads that share a core wait for each other.
+fast test: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check engines doctor matrix experiments guard soak verdict perf_analyzer bench efficiency peers lock peers_lock clean
+.PHONY: help setup demo fast test nightly check engines doctor bench pictures perf_analyzer lock peers_lock clean
 
 help: ## this list
-	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
+	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
 
 setup: $(INSTALLED) ## .venv with everything that requirements.lock names, by hash (about 6 GB, some minutes)
 
 demo: setup ## digits to proved engines, a report, answers from Triton and a P99 figure, on this machine (about 6 minutes)
 	@$(BIN)/python build/demo.py
 
-test: setup ## unit, parity and serving tests, against the real tritonserver
-	$(BIN)/python -m pytest
+fast: setup ## the unit tests: light imports, no server (about 2 minutes)
+	$(BIN)/python -m pytest tests/unit $(PARALLEL)
+
+test: setup ## every test but the slow proofs: units, stages in process, the real tritonserver (about 15 minutes)
+	$(BIN)/python -m pytest tests/unit tests/stages $(PARALLEL)
+	$(BIN)/python -m pytest tests/serving tests/gpu $(NOT_SLOW)
+
+nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (about 90 minutes)
+	$(BIN)/python -m pytest -m nightly
+	@mkdir -p runs/nightly
+	for study in verdict guard soak; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || exit 1; done
 
 engines: setup ## every graph, engine and plan of RUNS that is not current: make engines RUNS="runs/a runs/b" TARGETS=openvino
 	$(BIN)/python build/engines.py $(RUNS) --target $(TARGETS)
@@ -30,29 +43,14 @@ engines: setup ## every graph, engine and plan of RUNS that is not current: make
 doctor: setup ## what of REPOSITORY would load on this machine, and why not: make doctor REPOSITORY=model_repository/gpu
 	$(BIN)/python build/doctor.py $(REPOSITORY)
 
-matrix: setup ## every backbone through every compiler, written to docs/backbones.md (about 40 minutes)
-	$(BIN)/python benchmarks/backbones.py --page docs/backbones.md
-
-experiments: setup ## what training is worth: folds, imbalance, label noise, confidence and more, written to docs/experiments.md (half an hour)
-	$(BIN)/python benchmarks/experiments.py
-
-guard: setup ## what the guard costs and what it lets through, with scikit-image's photographs or PHOTOGRAPHS=folder (2 minutes)
-	$(BIN)/python benchmarks/guard.py $(addprefix --photographs ,$(PHOTOGRAPHS))
-
-soak: setup ## 200,000 damaged images against the real server: nothing lost, nothing grown (about 15 minutes)
-	$(BIN)/python benchmarks/soak.py
-
-verdict: setup ## how often the latency verdict errs, by simulation (a minute)
-	$(BIN)/python benchmarks/verdict.py
+study-%: setup ## a study of benchmarks/studies: make study-soak, make study-training ARGS="folds noise"
+	$(BIN)/python -m benchmarks.studies.$* $(ARGS)
 
 bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps, layouts and a report, in RUN/bench (8 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
 
-efficiency: setup ## what Triton holds of a pool of workers without a server (28 minutes)
-	$(BIN)/python benchmarks/efficiency.py --output benchmarks/results/efficiency.json
-
-peers: setup ## FastAPI, LitServe, MLServer, Ray Serve and BentoML beside Triton, each in its environment (36 minutes)
-	$(BIN)/python benchmarks/peers/compare.py --output benchmarks/results/peers.json
+pictures: setup ## the README's pictures, from the published results and what make demo wrote (needs chromium)
+	$(BIN)/python docs/pictures/make_pictures.py
 
 perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libraries that its wheel lacks and nvidia-pytriton's has
 	@mkdir -p $(VENV)/lib/perf_analyzer
@@ -60,7 +58,7 @@ perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libr
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
 	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
 
-check: setup ## ruff, mypy strict on src, and the direction of imports
+check: setup ## ruff, mypy strict on src with the command line, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -72,10 +70,10 @@ lock: setup ## requirements.lock anew from pyproject.toml
 	  -o requirements.lock
 
 peers_lock: setup ## the peers' lock files anew from requirements/*.in
-	@for name in $(basename $(notdir $(wildcard benchmarks/peers/requirements/*.in))); do \
-	  $(BIN)/uv pip compile --no-config benchmarks/peers/requirements/$$name.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+	@for name in $(basename $(notdir $(wildcard benchmarks/studies/peers/requirements/*.in))); do \
+	  $(BIN)/uv pip compile --no-config benchmarks/studies/peers/requirements/$$name.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make peers_lock" \
-	    -o benchmarks/peers/requirements/$$name.lock --quiet || exit 1; done
+	    -o benchmarks/studies/peers/requirements/$$name.lock --quiet || exit 1; done
 
 clean: ## remove what demo, test and check wrote; .venv stays
 	rm -rf runs model_repository/cpu model_repository/gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -22,7 +22,7 @@ EPILOG = """examples:
 
 Served as its spec says (three steps, where it says nothing), with nothing else running: about 15 minutes on two
 cores, of which the simulation of the verdict takes a third, and up to 10 more where a latency is near its limit.
-Longer, and by themselves: make efficiency, make peers, benchmarks/robustness.py."""
+Longer, and by themselves: make study-efficiency, make study-peers."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -41,8 +41,14 @@ def main(arguments: argparse.Namespace) -> None:
         with serve(repository, ports=Ports.free()) as server:
             served(chosen.name, arguments, out, url=server.grpc_url, pid=server.process.pid)
     images = ("--images", arguments.images)
-    step("layouts", "benchmarks/layouts.py", arguments.run, *images, "--output", out / "layouts.json")
-    step("how often the verdict errs", "benchmarks/verdict.py", "--out", out / "verdict.json", allowed=(0, 1))
+    step("layouts", *study("layouts"), arguments.run, *images, "--output", out / "layouts.json")
+    step(
+        "how often the verdict errs",
+        *study("verdict"),
+        "--out",
+        out / "verdict.json",
+        allowed=(0, 1),
+    )
     files = [out / f"{name}.json" for name in ("gate", "capacity", "perf_analyzer", "layouts", "verdict")]
     price = ("--engine", chosen.engine.path, "--price", arguments.price)
     step("report", "benchmarks/report.py", *files, *price, "--out", out / "report.html")
@@ -57,6 +63,10 @@ def served(name: str, arguments: argparse.Namespace, out: Path, *, url: str, pid
     step("capacity", *gate, "--find-capacity", "--output", out / "capacity.json", allowed=VERDICTS)
     load = ("--concurrency", 4, "--distinct-images", 256)
     step("every step at its most", "benchmarks/perf_analyzer.py", *asked, *load, "--output", out / "perf_analyzer.json")
+
+
+def study(name: str) -> tuple[str, str]:
+    return "-m", f"benchmarks.studies.{name}"
 
 
 def step(title: str, *command: object, allowed: tuple[int, ...] = (0,)) -> None:
@@ -81,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     add("run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice")
     add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
     add("--rate", type=float, default=50.0, metavar="PER_S", help="at which P99 is judged (%(default)g)")
-    add("--price", default="cpu-2", help="a row of benchmarks/prices.yaml (%(default)s)")
+    add("--price", default="cpu-2", help="a row of src/slipway/cli/prices.yaml (%(default)s)")
     add("--out", type=Path, metavar="FOLDER", help="for the result files and the report (default: RUN/bench)")
     return parser
 

@@ -1,73 +1,7 @@
 #!/usr/bin/env python3
-"""Load a served classifier and each of its steps with NVIDIA's perf_analyzer 2.51, on real images."""
+"""The command `slipway perf-analyzer`, run from a clone."""
 
-import argparse
-import json
-from pathlib import Path
-
-from slipway.contract import SpecError
-from slipway.contract.cli import run
-from slipway.contract.targets import file_option
-
-EPILOG = """example:
-  make perf_analyzer                                        # once: links the libraries that its wheel lacks
-  python -m slipway.serving model_repository/cpu            # in another terminal
-  benchmarks/perf_analyzer.py digits --images runs/digits/data --concurrency 4
-  benchmarks/perf_analyzer.py digits --images runs/digits/data --rate 50 --output benchmarks/results/perf_analyzer.json
-
-The ensemble gets the images themselves, and each step what the steps before it made of them. The figures are of each
-model alone; "queue" to "output" are the server's own account, per request, and an ensemble's are its steps' together.
-
---concurrency is a closed loop: each client waits for its answer before it asks again. That finds what the server can
-do at most, and says nothing of the latency that users meet: for the verdict on P99 use benchmarks/gate.py.
-With --rate requests leave at Poisson times, and each is timed from when it really left.
-One request that fails or is refused ends the run: perf_analyzer does not count failures.
-
-exit status: 0 measured; 1 not; 2 wrong usage"""
-
-NOT_MEASURED = ("output", "json")
-
-
-def main(arguments: argparse.Namespace) -> None:
-    from slipway.benchmark.perf_analyzer import run_perf_analyzer  # not at the top: --help needs no library
-    from slipway.benchmark.perf_analyzer_result import PerfAnalyzerOptions, table
-
-    values = {name: value for name, value in vars(arguments).items() if name not in NOT_MEASURED}
-    try:
-        options = PerfAnalyzerOptions.parse(values, source="the options given")
-    except SpecError as error:
-        parser().error(str(error))
-    result = run_perf_analyzer(options)
-    print(table(result))
-    if arguments.output:
-        result.write(arguments.output)
-        print(f"written to {arguments.output}")
-    if arguments.json:
-        print(json.dumps(result.model_dump(mode="json")))
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="the ensemble: the classifier's name")
-    add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
-    load = parser.add_mutually_exclusive_group(required=True)
-    load.add_argument("--concurrency", type=int, metavar="N", help="requests that are always under way: a closed loop")
-    load.add_argument("--rate", type=float, dest="rate_per_s", metavar="PER_S", help="Poisson arrivals a second")
-    add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
-    add("--duration-s", type=float, default=6.0, metavar="S", help="of the measurement of each model (%(default)g)")
-    add("--warm-up-s", type=float, default=1.0, metavar="S", help="before that, and not counted (%(default)g)")
-    add("--distinct-images", type=int, default=64, metavar="N", help="at most so many of the folder (%(default)s)")
-    add("--seed", type=int, default=0, help="of the draw of the images (%(default)s)")
-    add(
-        "--output",
-        type=file_option(("histogram",), what="a result of perf_analyzer.py"),
-        metavar="FILE.json",
-        help="the whole result, raw histograms included",
-    )
-    add("--json", action="store_true", help="the same as one JSON line last")
-    return parser
-
+from slipway.cli import run_verb
 
 if __name__ == "__main__":
-    run(main, parser())
+    run_verb("perf-analyzer")

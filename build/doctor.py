@@ -1,61 +1,7 @@
 #!/usr/bin/env python3
-"""Say for a model repository and this machine what would load, what would not, and why."""
+"""The command `slipway doctor`, run from a clone."""
 
-import argparse
-import json
-import math
-import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-from slipway.contract.cli import run
-
-EPILOG = """example:
-  build/doctor.py model_repository/example
-
-Every step is started as the server would start it, but by itself; nothing is written to the repository. Marks:
-  ✓  it is well          ✗  it would not be served, with the reason and the remedy
-  –  not applicable here, or something that this machine cannot tell
-The exit code is 0 when everything would be served, and 1 otherwise."""  # noqa: RUF001  the dash is a mark
-
-
-def main(arguments: argparse.Namespace) -> int:
-    from slipway.serving.doctor.examine import examine  # not at the top: --help needs no library
-
-    sys.stdout.reconfigure(errors="replace")  # a terminal without the marks still gets the words
-    parts: list[str] = []
-
-    def show(finding: Any) -> None:
-        if parts[-1:] != [finding.part]:
-            parts.append(finding.part)
-            print(finding.part if finding.part in ("repository", "machine") else f"{finding.part}s")
-        print(f"  {finding}", flush=True)
-
-    diagnosis = examine(arguments.repository, report=show, timeout_s=arguments.timeout_s)
-    print(diagnosis.verdict)
-    if arguments.json:
-        print(json.dumps({"repository": str(arguments.repository), **asdict(diagnosis)}))
-    return 0 if diagnosis.verdict.good else 1
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; use seconds above 0")
-    return seconds
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("repository", type=Path, help="folder that build/assemble.py wrote")
-    parser.add_argument("--timeout-s", type=_seconds, default=120.0, help="for one step to load; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
-    return parser
-
+from slipway.cli import run_verb
 
 if __name__ == "__main__":
-    run(main, parser())
+    run_verb("doctor")

@@ -1,27 +1,15 @@
 """The real thing, made once a session: the demo's digits from image files to a repository, by the scripts."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-ROOT = Path(__file__).parents[1]
+from tests.support.scripts import ROOT, run_script
 
 # The same examples in every run, and no deadline: a busy machine must not fail a test.
 settings.register_profile("slipway", deadline=None, derandomize=True)
 settings.load_profile("slipway")
-
-
-def run_script(*arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run one of our scripts in `cwd` with the tests' Python; its output is in the failure's message."""
-    script, *rest = map(str, arguments)
-    command = [sys.executable, str(ROOT / script), *rest]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900, check=False)
-    if check and done.returncode != 0:
-        pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return done
 
 
 @pytest.fixture(scope="session")

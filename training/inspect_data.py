@@ -1,64 +1,7 @@
 #!/usr/bin/env python3
-"""Look at a data set before any training: what is in it, what is wrong with it, and what to mend."""
+"""The command `slipway inspect`, run from a clone."""
 
-import argparse
-import json
-from pathlib import Path
-
-from slipway.contract import Spec
-from slipway.contract.cli import run
-from slipway.contract.text import command, shown
-
-EPILOG = """example:
-  training/make_digits.py --out runs/digits/data
-  training/inspect_data.py training/configs/digits.yaml --out runs/digits/inspection
-
-Where the images are is the part `data` of the spec:
-
-  class folders      root/cat/1.jpg: one sub-folder per class; the splits are drawn with a seed
-  split folders      root/train/cat/1.jpg: all three of train, validation and test, each with a sub-folder per class
-  a CSV file         data.csv with the columns path and label; for task multilabel path and labels ("cat|dog");
-                     with a column split (train, validation or test) the splits are given;
-                     data.group_column names the column of what must stay together: a patient, a camera
-
-Counts, imbalance and sizes, files that serving would refuse, exact and near duplicates within and across splits go to
-inspection.json, and with a contact sheet per class to inspection.html, one page that loads nothing. docs/data.md
-explains every problem.
-
-exit code: 0 with nothing worse than warnings, 1 with an error, with which training would stop too"""
-
-
-def main(arguments: argparse.Namespace) -> int:
-    from slipway.training.inspection import PAGE, RESULT, inspect  # not at the top: --help needs no library
-
-    found = inspect(Spec.read(arguments.spec), arguments.out)
-    print(f"{arguments.out / PAGE}: {found.images:,} images in {len(found.classes):,} classes")
-    if found.images_by_split:
-        counts = ", ".join(f"{split} {count:,}" for split, count in found.images_by_split.items())
-        print(f"  splits {found.splits}: {counts}")
-    for problem in found.problems:
-        print(f"  {problem.severity}: {shown(problem.what)}")
-        for example in problem.examples:
-            print(f"    {shown(example)}")
-        print(f"    {shown(problem.remedy)}")
-    print(f"  {len(found.errors)} errors, {len(found.warnings)} warnings; all of it in {arguments.out / RESULT}")
-    if not found.errors:
-        print(f"  next: {command('training/train.py', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
-    if arguments.json:
-        left_out = {"unreadable", "exact_duplicates", "near_duplicates"}  # as long as the data set is bad
-        short = {**found.model_dump(mode="json", exclude=left_out)}
-        short |= {name: len(getattr(found, name)) for name in sorted(left_out)}
-        print(json.dumps({"inspection": str(arguments.out), **short}))
-    return 1 if found.errors else 0
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, for example runs/digits/inspection")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
-    return parser
-
+from slipway.cli import run_verb
 
 if __name__ == "__main__":
-    run(main, parser())
+    run_verb("inspect")

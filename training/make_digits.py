@@ -1,41 +1,7 @@
 #!/usr/bin/env python3
-"""Write the demo data: scikit-learn's scanned digits as image files of mixed sizes in class folders."""
+"""The command `slipway make-digits`, run from a clone."""
 
-import argparse
-import json
-from pathlib import Path
-
-from slipway.contract.cli import run
-
-
-def main(arguments: argparse.Namespace) -> None:
-    # not at the top: --help needs no library
-    from slipway.training.demo_data import MINORITY, write_digits, write_imbalanced_digits
-
-    if arguments.imbalance is None:
-        images = write_digits(arguments.out, seed=arguments.seed)
-        print(f"{arguments.out}: {images} images in 10 class folders")
-    else:
-        images = write_imbalanced_digits(arguments.out, imbalance=arguments.imbalance, seed=arguments.seed)
-        few = ", ".join(map(str, MINORITY))
-        print(f"{arguments.out}: {images} images in 10 class folders a split; in train few of {few}")
-    if arguments.json:
-        print(json.dumps({"data": str(arguments.out), "images": images}))
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/digits/data"), help="default: %(default)s")
-    parser.add_argument(
-        "--imbalance",
-        type=int,
-        metavar="N",
-        help="split folders, and in train the digits 1, 3, 5, 7 and 9 with 1/N of the others' images",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of sizes, tones and JPEG qualities; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
-    return parser
-
+from slipway.cli import run_verb
 
 if __name__ == "__main__":
-    run(main, parser())
+    run_verb("make-digits")

@@ -1,30 +1,7 @@
 #!/usr/bin/env python3
-"""Write multi-label demo data: pages of one to three of scikit-learn's digits, and a CSV file of their labels."""
+"""The command `slipway make-pages`, run from a clone."""
 
-import argparse
-import json
-from pathlib import Path
-
-from slipway.contract.cli import run
-
-
-def main(arguments: argparse.Namespace) -> None:
-    from slipway.training.demo_data import write_pages  # not at the top: --help needs no library
-
-    pages = write_pages(arguments.out, pages=arguments.pages, seed=arguments.seed)
-    print(f"{arguments.out}: {pages} pages, their labels and splits in {arguments.out / 'pages.csv'}")
-    if arguments.json:
-        print(json.dumps({"data": str(arguments.out), "images": pages}))
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/pages/data"), help="default: %(default)s")
-    parser.add_argument("--pages", type=int, default=3000, help="at least 100; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of digits, places, sizes and tones; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
-    return parser
-
+from slipway.cli import run_verb
 
 if __name__ == "__main__":
-    run(main, parser())
+    run_verb("make-pages")

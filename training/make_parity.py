@@ -1,38 +1,7 @@
 #!/usr/bin/env python3
-"""Write a new task for the digits' backbone: odd or even, from few images, as a CSV file."""
+"""The command `slipway make-parity`, run from a clone."""
 
-import argparse
-import json
-from pathlib import Path
-
-from slipway.contract.cli import run
-
-EPILOG = """example:
-  training/make_parity.py runs/digits/checkpoint --out runs/parity/data.csv
-  training/train.py training/configs/parity.yaml --out runs/parity/checkpoint
-
-The splits are those of the checkpoint, so that its backbone has seen no image of the new test split."""
-
-
-def main(arguments: argparse.Namespace) -> None:
-    from slipway.training.demo_data import write_parity  # not at the top: --help needs no library
-
-    options = {"images_per_digit": arguments.images_per_digit, "seed": arguments.seed}
-    images = write_parity(arguments.checkpoint, arguments.out, **options)
-    print(f"{arguments.out}: {images}")
-    if arguments.json:
-        print(json.dumps({"csv": str(arguments.out), "images": images}))
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="of training/configs/digits.yaml")
-    parser.add_argument("--out", type=Path, default=Path("runs/parity/data.csv"), help="default: %(default)s")
-    parser.add_argument("--images-per-digit", type=int, default=6, help="to train with; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of which images these are; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
-    return parser
-
+from slipway.cli import run_verb
 
 if __name__ == "__main__":
-    run(main, parser())
+    run_verb("make-parity")

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Draw the README's pictures from real result files: `make pictures`, after `make demo`."""
+"""Draw the README's pictures from the published results and the demo's report: `make pictures`, after `make demo`."""
 
 import argparse
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ NAMES = {
     "mlserver": "MLServer",
     "tutorial": "tutorial: FastAPI, PIL, ONNX Runtime",
 }
+RESULTS = ("digits-int8-cpu", "digits-capacity-cpu")
 PAGES = {"report": 980, "latency": 1060}
 """Pixels from the top of each page that its picture shows."""
 
@@ -28,7 +30,11 @@ PAGES = {"report": 980, "latency": 1060}
 def main(arguments: argparse.Namespace) -> None:
     peers(ROOT / "benchmarks/results/peers.json", HERE / "peers.svg")
     screenshot(arguments.run / "report.html", HERE / "report.png", height=PAGES["report"])
-    screenshot(arguments.run / "latency.html", HERE / "latency.png", height=PAGES["latency"])
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "latency.html"
+        results = [str(ROOT / f"benchmarks/results/{name}.json") for name in RESULTS]
+        subprocess.run([sys.executable, "-m", "slipway", "speed", *results, "--out", str(page)], check=True)
+        screenshot(page, HERE / "latency.png", height=PAGES["latency"])
 
 
 def peers(result: Path, out: Path) -> None:

@@ -17,13 +17,13 @@ import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-from colours import copy_colours, reseal
 from tritonclient.grpc.service_pb2 import ModelInferRequest
-from v2_requests import RED
 
 from slipway.contract import Decision
 from slipway.repository import assemble
 from slipway.serving import Ports, Server, serve
+from tests.support.colours import copy_colours, reseal
+from tests.support.v2_requests import RED
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "model_repository" / "example"

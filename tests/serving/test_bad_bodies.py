@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from v2_requests import RED, element
 
 from slipway.steps.guard import EMPTY, OK, TOO_LARGE, UNSUPPORTED
+from tests.support.v2_requests import RED, element
 
 
 def _described(**changes: Any) -> bytes:

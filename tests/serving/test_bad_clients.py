@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton_grpc
-from image_files import encode, photo
 from tritonclient.utils import InferenceServerException
-from v2_requests import IMAGE, RED, http_request, message
+
+from tests.support.image_files import encode, photo
+from tests.support.v2_requests import IMAGE, RED, http_request, message
 
 
 def test_client_deadlines_of_one_to_four_milliseconds_are_survived(unharmed: Any) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import grpc
 import pytest
 from tritonclient.grpc.service_pb2 import ModelInferRequest
-from v2_requests import IMAGE, RED, element, message, post
+
+from tests.support.v2_requests import IMAGE, RED, element, message, post
 
 
 def error_of(unharmed: Any, send: Any, protocol: str, request: ModelInferRequest) -> str:

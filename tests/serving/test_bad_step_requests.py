@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 from tritonclient.utils import InferenceServerException
-from v2_requests import RED, Input, element, message
+
+from tests.support.v2_requests import RED, Input, element, message
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from documented_curl import documented_commands, needs_curl
-from image_files import encode
 from PIL import Image
-from v2_requests import IMAGE, RED, http_request, message
 
 from slipway.steps.guard import EMPTY, OK, TOO_LARGE, UNSUPPORTED
+from tests.support.documented_curl import documented_commands, needs_curl
+from tests.support.image_files import encode
+from tests.support.v2_requests import IMAGE, RED, http_request, message
 
 MIB = 2**20
 FORM, BYTES = "application/x-www-form-urlencoded", "application/octet-stream"

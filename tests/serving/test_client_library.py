@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-from client_sides import COLOURS, Asker, address, encode
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
@@ -24,6 +23,7 @@ from slipway.client import AsyncClient, Client, ClientError, ForbiddenError, Gon
 from slipway.client.images import png
 from slipway.client.options import Address
 from slipway.client.replies import refusal
+from tests.support.client_sides import COLOURS, Asker, address, encode
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "clients.md"
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_sides import COLOURS, address, encode
+
+from tests.support.client_sides import COLOURS, address, encode
 
 TOOL = Path(__file__).parents[2] / "clients" / "classify_folder.py"
 IMAGES = 3000
@@ -104,7 +105,7 @@ def test_a_run_that_is_killed_or_interrupted_is_continued_without_a_loss_or_a_re
             process.send_signal(ending)
             _, said = process.communicate(timeout=20)
         assert process.returncode == code
-    assert "interrupted; the same command goes on from here" in said
+    assert "interrupted; the same command continues from here" in said
     whole = answers.read_bytes()
     answers.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 20])  # the last line is half written
     done = run(command("--json"))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_sides import address, encode
+
+from tests.support.client_sides import address, encode
 
 PROGRAM = """
 import os, signal, sys

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_sides import COLOURS, Asker, address, answered_and_refused, encode
 
 from slipway.client import AsyncClient, Client, ClientError, DeadlineError, GoneError, Options, OverloadedError, Result
+from tests.support.client_sides import COLOURS, Asker, address, answered_and_refused, encode
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 

@@ -4,23 +4,20 @@ import asyncio
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
-from colours import COLOURS, copy_colours
-from conftest import ROOT, run_script
-from load_tools import colour_images
 
+from benchmarks.studies.efficiency.sides import POOL, SERVED, Side, all_sides, work_of
 from slipway.benchmark.pool import Answer, Pool, Work
 from slipway.contract import Choice, GateError
 from slipway.contract.choice import Candidate
 from slipway.contract.files import sha256_file
 from slipway.repository import Classifier
-
-sys.path.insert(0, str(ROOT / "benchmarks"))  # the script's own neighbours
-from efficiency_sides import POOL, SERVED, Side, all_sides, work_of
+from tests.support.colours import COLOURS, copy_colours
+from tests.support.load_tools import colour_images
+from tests.support.scripts import run_script, run_study
 
 IMAGES = 20
 ENGINE = "openvino-fp32"
@@ -164,7 +161,7 @@ def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, i
         "1",
         "2",
     )
-    done = run_script("benchmarks/efficiency.py", "--run", run, "--images", images, *sizes, "--json", cwd=tmp_path)
+    done = run_study("efficiency", "--run", run, "--images", images, *sizes, "--json", cwd=tmp_path)
     result = json.loads(done.stdout.splitlines()[-1])
     found = result["classifiers"]["colours"]
     assert set(found["capacity_per_s"]) == {"pool", "steps", "fused", "unpinned"}

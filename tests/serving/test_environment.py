@@ -6,8 +6,9 @@ from typing import Any
 
 import psutil
 import pytest
-from asking import get
-from v2_requests import RED
+
+from tests.support.asking import get
+from tests.support.v2_requests import RED
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 Launch = Callable[..., Any]

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colours import configs, copy_colours, replaced
-from conftest import run_script
-from image_files import encode
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from slipway.contract import Decision, Lane
 from slipway.serving import Ports, Server, serve
+from tests.support.colours import configs, copy_colours, replaced
+from tests.support.image_files import encode
+from tests.support.scripts import run_script
 
 FLEET = """
 serving: {max_queue_size: 2}

@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colours import configs, copy_colours
 from google.protobuf import text_format
-from image_files import encode, good_images
 from PIL import Image
-from plans import stand_in_plan
 from tritonclient.grpc import model_config_pb2 as pb
 
 import slipway
@@ -27,6 +24,9 @@ from slipway.repository import Classifier, assemble
 from slipway.repository.step import ENGINE_CODE, WORKER_CODE
 from slipway.serving import Ports, Server, serve
 from slipway.steps.guard import CORRUPT, EMPTY, OK, UNSUPPORTED
+from tests.support.colours import configs, copy_colours
+from tests.support.image_files import encode, good_images
+from tests.support.plans import stand_in_plan
 
 PACKAGE = Path(slipway.__file__).parent
 DALI_BACKEND = """
@@ -36,7 +36,6 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-sys.path.insert(0, str(Path(__file__).parent))
 import dali
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_files import encode
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from slipway.contract import Bundle
 from slipway.steps.guard import CORRUPT, EMPTY, OK, UNSUPPORTED
+from tests.support.image_files import encode
 
 BUNDLE = Path(__file__).parents[1] / "assets" / "colours" / "bundle"
 ANSWER = {"LABEL": 2, "SCORE": 2, "CLASS_ID": 2, "STATUS": 1, "BUNDLE": 1}

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from bad_images import Case, corpus
-from image_files import JUDGED_BY_DECODER, encode, good_images
 from PIL import Image
 
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.guard import CORRUPT, OK, inspect
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess_dali import Preprocessor
+from tests.support.bad_images import Case, corpus
+from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images
 
 BUNDLE = Path(__file__).parents[1] / "assets" / "colours" / "bundle"
 

@@ -20,7 +20,7 @@ from slipway.engines.rows import read_rows
 from slipway.report.evaluation import LabelsWorth, read_worth
 from slipway.repository import Classifier, assemble
 from slipway.training import export, train
-from slipway.training.demo_data import write_pages
+from slipway.training.data.demo_data import write_pages
 
 ROOT = Path(__file__).parents[2]
 

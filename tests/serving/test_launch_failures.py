@@ -31,7 +31,7 @@ def refused(launch: Launch) -> Callable[..., str]:
         assert launched.leftovers() == []
         assert "Traceback (most recent call last):\n  File" not in launched.said()
         last = launched.said().splitlines()[-1]
-        assert last.startswith("python -m slipway.serving: ")
+        assert last.startswith("slipway serve: ")
         return str(last)
 
     return refused

@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from lint_defects import RECORDED
-from lint_server import Answers, answers, observe
-from seeded_defects import good
 
 from slipway.lint import lint
+from tests.support.lint_defects import RECORDED
+from tests.support.lint_server import Answers, answers, observe
+from tests.support.seeded_defects import good
 
 RESULT = Path(__file__).parents[2] / "benchmarks/results/lint-corpus.json"
 SAMPLE = {

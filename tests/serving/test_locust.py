@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from load_tools import colour_images, locust
+
+from tests.support.load_tools import colour_images, locust
 
 
 @pytest.fixture

@@ -8,9 +8,6 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
-from conftest import run_script
-from image_files import encode
-from imports import spec, write_images, written
 from PIL import Image
 
 from slipway.client import Client
@@ -20,6 +17,9 @@ from slipway.evaluation.predict import Float
 from slipway.repository import Classifier, assemble
 from slipway.serving import Server
 from slipway.steps.preprocess_dali import Preprocessor
+from tests.support.image_files import encode
+from tests.support.imports import spec, write_images, written
+from tests.support.scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 SQUEEZE = ROOT / "tests/assets/faults/squeeze.onnx"

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import ask, get, wait_until
 from tritonclient.grpc import InferenceServerClient
-from v2_requests import RED
+
+from tests.support.asking import ask, get, wait_until
+from tests.support.v2_requests import RED
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 FILES = 256

@@ -7,14 +7,14 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from colours import configs
-from conftest import ROOT, run_script
 from hdrh.histogram import HdrHistogram
-from load_tools import colour_images, install_perf_analyzer
 
 from slipway.benchmark.perf_analyzer_inputs import driven_models
 from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
 from slipway.contract import ServingError
+from tests.support.colours import configs
+from tests.support.load_tools import colour_images, install_perf_analyzer
+from tests.support.scripts import ROOT, run_script
 
 EXAMPLE = ROOT / "model_repository/example"
 BUNDLE = (EXAMPLE / "colours/1/bundle.txt").read_text().strip()
@@ -89,7 +89,7 @@ def test_an_image_that_is_refused_is_named_before_anything_is_measured(run: Run,
 
 def test_a_server_or_model_that_is_not_there_is_said_with_the_command_that_starts_one(example_server: Any) -> None:
     for url, model in ((example_server.grpc_url, "shapes"), ("127.0.0.1:9", "colours")):
-        with pytest.raises(ServingError, match=f"{url}, model '{model}': .*: python -m slipway.serving"):
+        with pytest.raises(ServingError, match=f"{url}, model '{model}': .*: slipway serve"):
             driven_models(url, model=model, images=[b""])
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import Asked, asking
-from colours import copy_colours, replaced, reseal
-from image_files import encode
 from PIL import Image
 
 from slipway.contract import Lane
 from slipway.repository import assemble
 from slipway.serving.process import stubs
+from tests.support.asking import Asked, asking
+from tests.support.colours import copy_colours, replaced, reseal
+from tests.support.image_files import encode
 
 RED = encode(Image.new("RGB", (60, 50), (220, 0, 0)), "PNG")
 Launch = Callable[..., Any]

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run_script
+
+from tests.support.scripts import ROOT, run_study
 
 EXAMPLE = ROOT / "model_repository" / "example"
 
@@ -17,9 +18,7 @@ def soak(tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any]]]:
 
     def soak(repository: Path, images: int, *options: str) -> tuple[int, dict[str, Any]]:
         out = tmp_path / "soak.json"
-        done = run_script(
-            "benchmarks/soak.py", repository, "--images", str(images), "--out", out, *options, cwd=tmp_path, check=False
-        )
+        done = run_study("soak", repository, "--images", str(images), "--out", out, *options, cwd=tmp_path, check=False)
         assert out.is_file(), done.stderr
         return done.returncode, json.loads(out.read_text())
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import asking, get, seconds_without, wait_until
-from colours import copy_colours, reseal
-from documented_curl import documented_commands, needs_curl
-from image_files import encode
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from slipway.repository import assemble
 from slipway.serving.process import SHARED_MEMORY, stubs
+from tests.support.asking import asking, get, seconds_without, wait_until
+from tests.support.colours import copy_colours, reseal
+from tests.support.documented_curl import documented_commands, needs_curl
+from tests.support.image_files import encode
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 RED = encode(Image.new("RGB", (60, 50), (220, 0, 0)), "PNG")
@@ -264,4 +264,4 @@ def test_another_address_than_loopback_is_refused_with_the_proper_way(launch: La
     launched = launch(EXAMPLE, "--host", "0.0.0.0")
     assert launched.process.wait(timeout=30) == 1
     assert "listens on 127.0.0.1 alone" in launched.said()
-    assert "build/container.py serve" in launched.said()
+    assert "slipway container serve" in launched.said()

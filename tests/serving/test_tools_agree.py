@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from conftest import ROOT, run_script
-from load_tools import colour_images, install_perf_analyzer, locust
+
+from tests.support.load_tools import colour_images, install_perf_analyzer, locust
+from tests.support.scripts import ROOT, run_script
 
 LATENCY_MS = 30.0
 SHARE, ADDED_MS = 0.1, 1.5
@@ -68,7 +69,7 @@ def plain_client(url: str, image: bytes) -> Iterator[list[float]]:
 @pytest.fixture
 def stub(tmp_path: Path) -> Iterator[Stub]:
     log = tmp_path / "served.jsonl"
-    command = [sys.executable, ROOT / "tests/stub_server.py", "--latency-ms", str(LATENCY_MS), "--log", log]
+    command = [sys.executable, ROOT / "tests/support/stub_server.py", "--latency-ms", str(LATENCY_MS), "--log", log]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:

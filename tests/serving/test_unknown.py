@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from colours import copy_colours
-from image_files import encode
 from PIL import Image
 
 from slipway.contract import Decision
 from slipway.evaluation.unknown import fit_class_means
 from slipway.repository import Classifier, assemble
 from slipway.serving import Server
+from tests.support.colours import copy_colours
+from tests.support.image_files import encode
 
 MEANS_CD = np.array([[0, 0, 200], [0, 160, 0], [220, 0, 0]], np.float32) / 255
 """The embedding of `colours` is the mean colour."""

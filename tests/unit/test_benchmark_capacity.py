@@ -1,19 +1,16 @@
 """The search for the capacity: where it looks, what it confirms, and what it says when it cannot."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from stub_process import stub_process
 
 import slipway.benchmark.capacity as capacity_module
 from slipway.benchmark import CapacityResult, GateOptions, Verdict, find_capacity
 from slipway.benchmark.capacity import MAX_CONFIRMATIONS, MAX_SEARCHES, RESOLUTION, SEARCH_BUDGET_S, confirm, search
+from slipway.cli import gate
 from slipway.contract import SpecError
-
-GATE = Path(__file__).parents[2] / "benchmarks" / "gate.py"
+from tests.support.stub_process import stub_process
 
 
 class Known:
@@ -82,7 +79,6 @@ def capacity(images, tmp_path_factory):
         patch.setattr(capacity_module, "SEARCH_BUDGET_S", 15.0)
         line = f"stub --images {images} --url {stub.url} --find-capacity --rate 240 --limit-ms 100 --blocks 2"
         sizes = "--requests-per-block 460 --warm-up-requests 20 --minutes 0.01 --output"
-        gate = script()
         code = gate.main(gate.parser().parse_args([*line.split(), *sizes.split(), str(output)]))
         return code, CapacityResult.read(output)
 
@@ -108,19 +104,11 @@ def test_every_rate_that_was_tried_is_in_the_file(capacity):
     assert all(rung.steps[0].requests == 480 * len(rung.blocks) for rung in found.rungs if not rung.failures)
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("gate_script", GATE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_rate_is_printed_and_the_interval_last(images, capsys, monkeypatch):
     monkeypatch.setattr(capacity_module, "SEARCH_BUDGET_S", 5.0)
     with stub_process("--latency-ms", 300) as stub:
         line = f"stub --images {images} --url {stub.url} --find-capacity --rate 400 --limit-ms 200 --json"
         arguments = [*line.split(), "--requests-per-block", "460", "--warm-up-requests", "0", "--seed", "5"]
-        gate = script()
         assert gate.main(gate.parser().parse_args(arguments)) == 1
     *lines, last = capsys.readouterr().out.splitlines()
     rungs = json.loads(last)["rungs"]

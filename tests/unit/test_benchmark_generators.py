@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from stub_process import stub_process
 
 from slipway.benchmark.generators import Generators, Target, choose_generators
 from slipway.benchmark.processes import give_way
 from slipway.contract import GateError, ServingError
+from tests.support.stub_process import stub_process
 
 GATE = Path(__file__).parents[2] / "benchmarks" / "gate.py"
 

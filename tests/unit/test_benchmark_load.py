@@ -1,12 +1,10 @@
 """The open loop and the gate against a real gRPC server of the KServe protocol whose behaviour is known."""
 
 import asyncio
-import importlib.util
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -20,9 +18,8 @@ from slipway.benchmark import GateOptions, GateResult, Verdict, run_gate, summar
 from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.load import Sent, counted, offer, poisson_schedule, precise_loop, rate_per_s
 from slipway.benchmark.server import Server
+from slipway.cli import gate
 from slipway.contract import DataError, ServingError, SpecError
-
-GATE = Path(__file__).parents[2] / "benchmarks" / "gate.py"
 
 
 class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -299,13 +296,6 @@ PATIENT = "--limit-ms 20000 --deadline-ms 30000"
 """No machine is so busy that its own delays, up to a tenth of the limit, decide a verdict."""
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("gate_script", GATE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("image", "requests", "code"), [(b"fine", 480, 0), (b"bad", 460, 1), (b"fine", 20, 3)])
 def test_the_script_exits_by_the_verdict(tmp_path, capsys, image, requests, code):
     (tmp_path / "image.jpg").write_bytes(image)
@@ -326,20 +316,18 @@ def test_a_generator_that_cannot_be_on_time_is_told_from_a_slow_server(images, c
 
 
 def run_script(line, stub):
-    gate = script()
     with serving(stub) as url:
         return gate.main(gate.parser().parse_args([*line.split(), "--url", url, "--warm-up-requests", "10"]))
 
 
 def test_the_script_has_the_defaults_of_the_library(images):
-    arguments = vars(script().parser().parse_args(["stub", "--images", str(images)]))
-    for name in script().NOT_OPTIONS:
+    arguments = vars(gate.parser().parse_args(["stub", "--images", str(images)]))
+    for name in gate.NOT_OPTIONS:
         del arguments[name]
     assert GateOptions(**arguments) == GateOptions(model="stub", images=images)
 
 
 def test_a_wrong_option_is_a_usage_error_that_names_it(images, capsys):
-    gate = script()
     with pytest.raises(SystemExit) as exit_info:
         gate.main(gate.parser().parse_args(["stub", "--images", str(images), "--blocks", "1"]))
     assert exit_info.value.code == 2
@@ -349,7 +337,7 @@ def test_a_wrong_option_is_a_usage_error_that_names_it(images, capsys):
 
 
 def test_no_server_is_an_error_that_says_how_to_start_one(images):
-    with pytest.raises(ServingError, match=r"127\.0\.0\.1:9 .*python -m slipway\.serving REPOSITORY"):
+    with pytest.raises(ServingError, match=r"127\.0\.0\.1:9 .*slipway serve REPOSITORY"):
         run_gate(GateOptions(model="stub", images=images, url="127.0.0.1:9"))
 
 

@@ -5,11 +5,11 @@ import time
 
 import numpy as np
 import pytest
-from stub_process import stub_process
 
 from slipway.benchmark import GateOptions, run_gate
 from slipway.benchmark.load import poisson_schedule, precise_loop
 from slipway.benchmark.server import Server
+from tests.support.stub_process import stub_process
 
 LATENCY_MS, SIGMA, STALL_AT_S, STALL_S = 120, 0.3, 10, 2
 SERVER = ("--latency-ms", LATENCY_MS, "--sigma", SIGMA, "--stall-at-s", STALL_AT_S, "--stall-s", STALL_S)

@@ -1,39 +1,26 @@
-"""How often the verdict passes what it should not, and what it should; benchmarks/verdict.py with fewer runs."""
+"""How often the verdict passes what it should not, and what it should; the study `verdict` with fewer runs."""
 
-import importlib.util
 import json
 import math
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.studies.verdict import __main__ as script
 from slipway.benchmark.statistics import requests_to_pass
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "verdict.py"
 RUNS = 60
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("verdict_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its processes find it by name
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
-def judged(script, server, utilisation=None, *, rate_per_s=50):
+def judged(server, utilisation=None, *, rate_per_s=50):
     """By where the true P99 is."""
     simulate = partial(script.queue, server, utilisation) if utilisation else script.independent
     workload = script.Workload(server, utilisation, rate_per_s, simulate)
     return script.judged(workload, runs=RUNS, seed=7, long_blocks=4)["passes"]
 
 
-def test_the_simulated_queue_is_the_one_of_the_books(script):
+def test_the_simulated_queue_is_the_one_of_the_books():
     """The time in an M/M/1 queue is exponential with the mean 1 / (1 - utilisation)."""
     latencies = script.queue("M/M/1", 0.5, np.random.default_rng(0), (8, 250_000))[:, 10_000:]
     assert latencies.mean() == pytest.approx(2, rel=0.02)
@@ -41,29 +28,27 @@ def test_the_simulated_queue_is_the_one_of_the_books(script):
 
 
 @pytest.mark.parametrize("server", ["M/D/1", "M/M/1", "M/H2/1", "stall in 500"])
-def test_services_take_about_one_unit_each(script, server):
+def test_services_take_about_one_unit_each(server):
     assert script.service_times(server, np.random.default_rng(0), (400_000,)).mean() == pytest.approx(1, rel=0.03)
 
 
 @pytest.mark.parametrize(("server", "utilisation"), [("M/D/1", 0.95), ("M/M/1", 0.3)])
-def test_a_queue_whose_p99_is_the_limit_hardly_ever_passes(script, server, utilisation):
-    assert (
-        judged(script, server, utilisation)["at the limit"]["rule"] <= 0.05
-    )  # 3 of 60: a rule at 1 % does so in 99.7 %
+def test_a_queue_whose_p99_is_the_limit_hardly_ever_passes(server, utilisation):
+    assert judged(server, utilisation)["at the limit"]["rule"] <= 0.05  # 3 of 60: a rule at 1 % does so in 99.7 %
 
 
-def test_independent_latencies_20_percent_under_the_limit_pass_at_the_first_looks(script):
-    shares = judged(script, "independent")
+def test_independent_latencies_20_percent_under_the_limit_pass_at_the_first_looks():
+    shares = judged("independent")
     assert shares["at the limit"]["rule"] <= 0.05
     assert shares["20 % under"]["rule"] == 1
     assert shares["20 % under"]["seconds"] < 90
 
 
-def test_a_queue_at_70_percent_load_is_decided_where_the_time_is_enough_requests(script):
-    assert judged(script, "M/D/1", 0.7, rate_per_s=150)["20 % under"]["rule"] >= 0.8
+def test_a_queue_at_70_percent_load_is_decided_where_the_time_is_enough_requests():
+    assert judged("M/D/1", 0.7, rate_per_s=150)["20 % under"]["rule"] >= 0.8
 
 
-def test_blocks_alone_would_pass_a_busy_queue_too_often(script):
+def test_blocks_alone_would_pass_a_busy_queue_too_often():
     """Why requests are counted as what they are worth: MLPerf's rule takes them as independent."""
     rng, simulate = np.random.default_rng(7), partial(script.queue, "M/D/1", 0.8)
     p99 = np.quantile(simulate(rng, (8, 250_000))[:, 10_000:], 0.99)
@@ -72,7 +57,7 @@ def test_blocks_alone_would_pass_a_busy_queue_too_often(script):
     assert (over_limit <= 1).all(axis=-1).mean() > 0.15
 
 
-def test_the_script_writes_its_result_and_prints_every_server(script, tmp_path, capsys, monkeypatch):
+def test_the_script_writes_its_result_and_prints_every_server(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(script, "UTILISATIONS", {50: {"M/D/1": (0.3,), "stall in 2000": (0.3,)}})
     monkeypatch.setattr(script, "LONG_REQUESTS", 20_000)
     out = tmp_path / "verdict.json"

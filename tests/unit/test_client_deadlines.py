@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from client_sides import Asker
-from slow_sockets import SLOW_HTTP, SLOW_HTTP_2, black_hole, listening, says_nothing
-from stub_process import stub_process
 
 from slipway.client import AsyncClient, Client, ClientError, DeadlineError, Options
+from tests.support.client_sides import Asker
+from tests.support.slow_sockets import SLOW_HTTP, SLOW_HTTP_2, black_hole, listening, says_nothing
+from tests.support.stub_process import stub_process
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 MARGIN_S = 2.0

@@ -1,7 +1,6 @@
 """The folder tool's CSV: whatever byte a run is killed at, the next one keeps whole answers and asks for the rest."""
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slipway.cli import classify
 from slipway.client import Candidate, RequestError, Result
 from slipway.contract import SpecError
 
@@ -30,12 +30,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("classify_folder", TOOL)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return classify
 
 
 def answered(name: str, status: int = 0) -> Result:

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS, open_colours
-from conftest import ROOT, run_script
-from plans import stand_in_plan
 
 from slipway.contract import Bundle, Lane
 from slipway.repository import Classifier, assemble
 from slipway.serving import Ports
 from slipway.serving.binary import TritonBinary
 from slipway.serving.command import command as wheel_command
+from tests.support.colours import COLOURS, open_colours
+from tests.support.plans import stand_in_plan
+from tests.support.scripts import ROOT, run_script
 
 
 @pytest.fixture
@@ -161,9 +161,7 @@ def test_releases_that_are_none_or_too_old_are_refused(release: str, tmp_path: P
 
 def test_a_repository_that_cannot_be_served_there_is_refused(gpu_lane: Path, tmp_path: Path) -> None:
     assemble([open_colours(COLOURS)], tmp_path / "cpu")
-    assert "a cpu lane, which needs no container: python -m slipway.serving cpu" in refusal(
-        "serve", "cpu", cwd=tmp_path
-    )
+    assert "a cpu lane, which needs no container: slipway serve cpu" in refusal("serve", "cpu", cwd=tmp_path)
     assert "no manifest.json here" in refusal("serve", "nowhere", cwd=tmp_path)
     (plan,) = gpu_lane.rglob("*.plan")
     plan.write_bytes(plan.read_bytes() + b" ")
@@ -177,7 +175,7 @@ def test_wrong_folders_and_ports_are_refused(gpu_lane: Path, clone: Path, tmp_pa
     assert "../engines: outside" in outside
     assert "all that the container sees" in outside
     assert "give three" in refusal("serve", gpu_lane, "--http-port", "8001", cwd=tmp_path)
-    assert "no port" in refusal("serve", gpu_lane, "--grpc-port", "0", cwd=tmp_path)
+    assert "invalid port" in refusal("serve", gpu_lane, "--grpc-port", "0", cwd=tmp_path)
     (tmp_path / "with, comma").mkdir()
     shutil.move(gpu_lane, tmp_path / "with, comma/gpu")
     assert "use a path without one" in refusal("serve", "with, comma/gpu", cwd=tmp_path)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from slipway.contract import (
 )
 from slipway.contract.bundle import IDENTITY
 from slipway.contract.files import complete_folder, sha256_bytes
+from tests.support.colours import COLOURS
 
 SPEC: dict[str, Any] = {
     "name": "digits",

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS
-from plans import stand_in_plan
 
 from slipway.contract import Bundle
 from slipway.lint.models import read_models
 from slipway.repository import Classifier, assemble
 from slipway.serving.doctor.findings import Finding
 from slipway.serving.doctor.gpu import Gpu, check_plans, find_gpus
+from tests.support.colours import COLOURS
+from tests.support.plans import stand_in_plan
 
 H100, L4 = Gpu("NVIDIA H100", "9.0", "580.95.05"), Gpu("NVIDIA L4", "8.9", "580.95.05")
 

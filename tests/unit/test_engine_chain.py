@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from colours import COLOURS
 
 from slipway.contract import Bundle, Engine, Manifest, ManifestError
 from slipway.contract.files import files_below
 from slipway.contract.manifest import hashes
+from tests.support.colours import COLOURS
 
 FILES = sorted(path.relative_to(COLOURS).as_posix() for path in files_below(COLOURS))
 

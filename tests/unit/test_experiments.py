@@ -1,6 +1,5 @@
 """The frame of the experiments: results are kept, misses and errors are told, and the page is that of the file."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -10,16 +9,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.studies.training import __main__ as study
 from slipway.contract.cli import run
 
-ROOT = Path(__file__).parents[2]
 MODULE = '''"""{purpose}
 
 More of it.
 """
-import _beside
 def measure(scratch):
-    assert scratch.is_dir() and _beside.HERE
+    assert scratch.is_dir()
     {body}
 '''
 TARGET = {"what": "a | b", "asked": "at least 1", "measured": "2", "met": True}
@@ -27,25 +25,22 @@ TARGET = {"what": "a | b", "asked": "at least 1", "measured": "2", "met": True}
 
 @pytest.fixture
 def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script, with three experiments of its own: one good, one that misses, one that fails."""
-    location = importlib.util.spec_from_file_location("experiments_script", ROOT / "benchmarks/experiments.py")
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    folder = tmp_path / "experiments"
+    """The study, with three experiments of its own: one good, one that misses, one that fails."""
+    folder = tmp_path / "some_experiments"
     folder.mkdir()
-    (folder / "_beside.py").write_text("HERE = True\n")
     for name, body in (
         ("folds", f"return {{'top1': 0.99, 'targets': [{TARGET}]}}"),
         ("noise", f"return {{'targets': [{TARGET | {'met': False}}]}}"),
         ("broken", "raise ValueError('no such thing')"),
     ):
         (folder / f"{name}.py").write_text(MODULE.format(purpose=f"The purpose of {name}.", body=body))
-    monkeypatch.setattr(module, "FOLDER", folder)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "_beside", raising=False)
-    return module
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(study, "PACKAGE", folder.name)
+    monkeypatch.setattr(study, "NAMES", ("folds", "noise", "broken"))
+    for name in study.NAMES:
+        monkeypatch.delitem(sys.modules, f"{folder.name}.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, folder.name, raising=False)
+    return study
 
 
 @pytest.fixture
@@ -106,16 +101,9 @@ def test_an_unknown_experiment_is_an_error_that_names_the_known_ones(call: Calla
 
 
 def test_the_page_in_the_docs_is_that_of_the_result_file() -> None:
-    location = importlib.util.spec_from_file_location("experiments_script", ROOT / "benchmarks/experiments.py")
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    if not module.RESULT.is_file():
-        pytest.skip("no result file yet: make experiments writes it")
-    result = json.loads(module.RESULT.read_text(encoding="utf-8"))
-    assert module.PAGE.read_text(encoding="utf-8") == module.render(result)
-    for name in module.names():
-        found = module.load(name)
-        assert module.purpose(found)
+    result = json.loads(study.RESULT.read_text(encoding="utf-8"))
+    assert study.PAGE.read_text(encoding="utf-8") == study.render(result)
+    for name in study.NAMES:
+        found = study.load(name)
+        assert study.purpose(found)
         assert callable(found.measure)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS, copy_colours
-from conftest import ROOT, run_script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +13,8 @@ from slipway.contract import Fleet, SlipwayError, SpecError
 from slipway.contract.fleet import Version
 from slipway.contract.spec import Serving
 from slipway.repository import open_fleet
+from tests.support.colours import COLOURS, copy_colours
+from tests.support.scripts import ROOT, run_script
 
 TWO = {"classifiers": {"digits": {"active": "runs/digits"}, "letters": {"active": "runs/letters"}}}
 
@@ -185,10 +185,10 @@ def test_paths_are_relative_to_the_fleet_file_and_links_to_runs_are_followed(tmp
         ("nowhere", "nowhere/bundle: no manifest.json here; give the folder of a complete bundle"),
         (
             "{bundle: colours/bundle, engines: nowhere}",
-            "nowhere: no engine of the cpu lane; make it with build/compile",
+            "nowhere: no engine of the cpu lane; make it with slipway compile",
         ),
-        ("{bundle: colours/bundle, engine: [nowhere]}", "nowhere: no such engine; make it with build/compile.py"),
-        ("colours", "colours/engines: no engine of the cpu lane; make it with build/compile.py .*colours/bundle"),
+        ("{bundle: colours/bundle, engine: [nowhere]}", "nowhere: no such engine; make it with slipway compile"),
+        ("colours", "colours/engines: no engine of the cpu lane; make it with slipway compile .*colours/bundle"),
         ("{bundle: colours/engine, engine: [colours/engine]}", "of kind engine, and one of kind bundle is needed"),
         ("{bundle: fleet.yaml, engine: [colours/engine]}", "fleet.yaml: no manifest.json here"),
         ("{bundle: linked, engine: [colours/engine]}", "labels.txt: a symbolic link; copy the file itself"),

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from colours import COLOURS, copy_colours, open_colours, replaced
 
 from slipway.contract import Manifest, ManifestError, SpecError, files
 from slipway.contract.files import clear_leftovers, complete_folder
 from slipway.repository import Classifier, assemble, plan
 from slipway.repository.step import Content
+from tests.support.colours import COLOURS, copy_colours, open_colours, replaced
 
 
 @pytest.fixture

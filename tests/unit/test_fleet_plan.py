@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from colours import COLOURS, contents, copy_colours, open_colours, replaced
-from conftest import ROOT, run_script
 
 from slipway.contract import Manifest, ManifestError
 from slipway.repository import Classifier, Plan, assemble, plan_repository
+from tests.support.colours import COLOURS, contents, copy_colours, open_colours, replaced
+from tests.support.scripts import ROOT, run_script
 
 
 @pytest.fixture

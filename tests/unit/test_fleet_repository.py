@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS, configs, contents, copy_colours, open_colours, replaced
-from plans import stand_in_plan
 from tritonclient.grpc import model_config_pb2 as pb
 
 from slipway.contract import Bundle, Lane, Manifest, RepositoryError
 from slipway.repository import Classifier, assemble
+from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours, replaced
+from tests.support.plans import stand_in_plan
 
 PUBLIC = ("LABEL", "SCORE", "CLASS_ID", "STATUS", "BUNDLE")
 KINDS = ("preprocess_", "engine_", "post_")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS, configs, open_colours, step_names
 from google.protobuf import json_format
 
 from slipway.repository import assemble
+from tests.support.colours import COLOURS, configs, open_colours, step_names
 
 
 @pytest.fixture(scope="module")

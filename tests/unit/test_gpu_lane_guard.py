@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_images import corpus
-from colours import COLOURS
 from hypothesis import given
 from hypothesis import strategies as st
-from image_files import good_images
-from plans import stand_in_plan
 
 from slipway.contract import Bundle
 from slipway.repository import Classifier, assemble
 from slipway.steps import guard, guarded_batch
+from tests.support.bad_images import corpus
+from tests.support.colours import COLOURS
+from tests.support.image_files import good_images
+from tests.support.plans import stand_in_plan
 
 CORPUS = corpus()
 GOOD = good_images(4, seed=2)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS, contents, copy_colours, open_colours, replaced
-from plans import seal, stand_in_plan
 
 from slipway.contract import Bundle, Engine, ManifestError, RepositoryError, ServingError, SlipwayError
 from slipway.contract.files import sha256_bytes
 from slipway.repository import Classifier, assemble
 from slipway.serving import serve
+from tests.support.colours import COLOURS, contents, copy_colours, open_colours, replaced
+from tests.support.plans import seal, stand_in_plan
 
 BUNDLE = Bundle.open(COLOURS / "bundle")
 Make = Callable[[Path], Classifier]
@@ -145,7 +145,7 @@ def test_the_wheel_s_server_refuses_a_gpu_lane_and_names_the_command_that_serves
     monkeypatch.setenv("PATH", "/nowhere")  # no tritonserver on it: the wheel's is taken
     assemble([one()(tmp_path)], tmp_path / "out", lane="gpu")
     with (
-        pytest.raises(ServingError, match=r"out: a gpu lane, .*build/container.py serve .*out --run"),
+        pytest.raises(ServingError, match=r"out: a gpu lane, .*slipway container serve .*out --run"),
         serve(tmp_path / "out"),
     ):
         pass

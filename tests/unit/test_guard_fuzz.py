@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from image_files import encode, exif_of, photo, png_chunk, webp_chunks, webp_file
-from mutations import EDITS, ENCODINGS, FORMATS, KINDS, damaged, good_files, segments
 from PIL import Image
 
 from slipway.steps.guard import CORRUPT, DEFAULT_LIMITS, OK, TOO_LARGE, UNSUPPORTED, for_decoder, inspect, measure
+from tests.support.image_files import encode, exif_of, photo, png_chunk, webp_chunks, webp_file
+from tests.support.mutations import EDITS, ENCODINGS, FORMATS, KINDS, damaged, good_files, segments
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8))
 PICTURES = [*(photo(400, 300, seed=number) for number in range(3)), NOISE]

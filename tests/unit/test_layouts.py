@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import configs, copy_colours
 from google.protobuf import json_format
 
 from slipway.contract import RepositoryError
 from slipway.lint import lint
 from slipway.repository import assemble
+from tests.support.colours import configs, copy_colours
 
 FEWER = ("shared_decode", "fused")
 PUBLIC = ["LABEL", "SCORE", "CLASS_ID", "STATUS", "BUNDLE"]

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from colours import contents, copy_colours
-from conftest import run_script
-from lint_defects import CORPUS, RECORDED, SWITCHED_OFF
-from seeded_defects import EXAMPLE, Base, Defect, good
 
 from slipway.lint import RULES, lint, queues
 from slipway.lint.rules import GROUPS
 from slipway.repository import assemble
+from tests.support.colours import contents, copy_colours
+from tests.support.lint_defects import CORPUS, RECORDED, SWITCHED_OFF
+from tests.support.scripts import run_script
+from tests.support.seeded_defects import EXAMPLE, Base, Defect, good
 
 ROOT = Path(__file__).parents[2]
 RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.md"
@@ -156,8 +156,8 @@ def test_the_script_prints_a_line_for_each_finding_and_ends_with_0_or_1(tmp_path
 
 
 def test_help_teaches_without_any_library() -> None:
-    code = "import sys; sys.modules['tritonclient'] = None; sys.argv = ['lint.py', '--help']; "
-    code += "exec(open('build/lint.py').read())"
+    code = "import sys; sys.modules['tritonclient'] = None; sys.argv = ['slipway', 'lint', '--help']; "
+    code += "from slipway.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for word in ("example", "silent", "exit code", "docs/lint.md"):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from seeded_defects import good
 
 from slipway.lint import lint
 from slipway.lint.literals import UNKNOWN, Literals
 from slipway.lint.models import CONFIG_BYTES
+from tests.support.seeded_defects import good
 
 
 @pytest.fixture

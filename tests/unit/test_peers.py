@@ -12,17 +12,14 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from conftest import ROOT, run_script
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-sys.path.insert(0, str(ROOT / "benchmarks/peers"))  # the script's own neighbours
-from classifier import Settings, worker_number
-from compare import spread, times
-from environments import LOCKS, versions_of
-from stacks import PEERS, Http, form, kept_cores, raw
-
+from benchmarks.studies.peers.__main__ import spread, times
+from benchmarks.studies.peers.classifier import Settings, worker_number
+from benchmarks.studies.peers.environments import LOCKS, versions_of
+from benchmarks.studies.peers.stacks import PEERS, Http, form, kept_cores, raw
 from slipway.benchmark.server import Answer
 from slipway.contract.manifest import versions
+from tests.support.scripts import ROOT, run_study
 
 
 @asynccontextmanager
@@ -126,10 +123,10 @@ def test_every_environment_is_pinned_to_the_libraries_that_do_our_work(name: str
 
 
 def test_every_peer_has_its_script_and_nothing_else_lies_there() -> None:
-    scripts = {path.name for path in (ROOT / "benchmarks/peers").glob("*_*.py")}
+    scripts = {path.name for path in (ROOT / "benchmarks/studies/peers").glob("[a-z]*_*.py")}
     assert scripts == {peer.script for peer in PEERS.values()}
 
 
 def test_help_teaches_without_any_environment(tmp_path: Path) -> None:
-    done = run_script("benchmarks/peers/compare.py", "--help", cwd=tmp_path)
+    done = run_study("peers", "--help", cwd=tmp_path)
     assert all(name in done.stdout for name in PEERS)

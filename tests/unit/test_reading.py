@@ -16,7 +16,7 @@ from slipway.contract.search import SearchSpace
 ROOT = Path(__file__).parents[2]
 SPEC = (ROOT / "training/configs/digits.yaml").read_text()
 FLEET = "classifiers: {digits: {active: runs/digits}}\n"
-PRICES = (ROOT / "benchmarks/prices.yaml").read_text()
+PRICES = (ROOT / "src/slipway/cli/prices.yaml").read_text()
 SPACE = (ROOT / "training/configs/digits_search.yaml").read_text()
 FILES = {"spec": (Spec, SPEC), "fleet": (Fleet, FLEET), "prices": (Prices, PRICES), "space": (SearchSpace, SPACE)}
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS, configs, contents, copy_colours, open_colours, step_names
 from tritonclient.grpc import model_config_pb2 as pb
 
 from slipway.contract import Lane, Manifest
 from slipway.contract.files import sha256_file
 from slipway.repository import Classifier, assemble
+from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours, step_names
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 PUBLIC = {"LABEL", "SCORE", "CLASS_ID", "STATUS", "BUNDLE"}

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from colours import COLOURS, copy_colours
-from conftest import run_script
-from plans import stand_in_plan
 
 from slipway.contract import Bundle, Choice, Manifest, RepositoryError, SlipwayError
 from slipway.contract.choice import Candidate
 from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.repository import assemble, open_engines, pick_engines
+from tests.support.colours import COLOURS, copy_colours
+from tests.support.plans import stand_in_plan
+from tests.support.scripts import run_script
 
 FP32 = "openvino-fp32"
 AGAIN = {"gate": {"verdict": "reference"}, "top1": 0.5}
@@ -70,7 +70,7 @@ def test_a_choice_of_something_else_is_refused_with_the_command_that_measures_ag
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     bundle = with_choice(tmp_path, **changes)
-    with pytest.raises(RepositoryError, match=f"choice.json: .*{message}.*build/choose.py .*--engines"):
+    with pytest.raises(RepositoryError, match=f"choice.json: .*{message}.*slipway choose .*--engines"):
         pick_engines(bundle, tmp_path / "engines", lane="cpu")
 
 
@@ -85,13 +85,13 @@ def test_an_engine_that_was_compiled_again_since_is_refused(tmp_path: Path) -> N
 def test_a_folder_without_a_choice_names_the_command_that_measures(tmp_path: Path) -> None:
     bundle = with_choice(tmp_path)
     (tmp_path / "engines/choice.json").unlink()
-    with pytest.raises(RepositoryError, match=r"no choice.json, .*run build/choose.py .*colours/bundle --engines"):
+    with pytest.raises(RepositoryError, match=r"no choice.json, .*run slipway choose .*colours/bundle --engines"):
         pick_engines(bundle, tmp_path / "engines", lane="cpu")
 
 
 def test_a_folder_without_engines_names_the_command_that_compiles(tmp_path: Path) -> None:
     bundle = Bundle.open(COLOURS / "bundle")
-    with pytest.raises(RepositoryError, match=r"no engine of the cpu lane; make it with build/compile.py .*--graphs"):
+    with pytest.raises(RepositoryError, match=r"no engine of the cpu lane; make it with slipway compile .*--graphs"):
         pick_engines(bundle, tmp_path, lane="cpu")
 
 
@@ -131,7 +131,7 @@ def test_the_gpu_lane_takes_the_fastest_listed_precision_of_which_every_plan_pas
     assert assemble([classifier], tmp_path / "out", lane="gpu").lane == "gpu"
 
 
-MAKE = r"build/container.py compile .*--graphs .*graphs --out .* --run .*build/compile.py .*--target tensorrt"
+MAKE = r"slipway container compile .*--graphs .*graphs --out .* --run .*slipway compile .*--target tensorrt"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_proof_of_tensorrt_rtx_is_not_taken_for_a_plan(tmp_path: Path) -> None
         pick_engines(bundle, tmp_path, lane="gpu")
 
 
-@pytest.mark.parametrize(("lane", "command"), [("cpu", "build/compile.py .*--graphs"), ("gpu", MAKE)])
+@pytest.mark.parametrize(("lane", "command"), [("cpu", "slipway compile .*--graphs"), ("gpu", MAKE)])
 def test_an_engine_that_was_named_and_is_not_there_is_named_with_the_command_that_makes_it(
     lane: Any, command: str, tmp_path: Path
 ) -> None:
@@ -178,7 +178,7 @@ def test_the_script_assembles_what_was_chosen_into_the_lane_s_folder(tmp_path: P
     with_choice(tmp_path)
     done = run_script("build/assemble.py", "colours/bundle", "--engines", "engines", "--json", cwd=tmp_path)
     assert "chosen: the only one" in done.stdout
-    assert "next: python -m slipway.serving model_repository/cpu" in done.stdout
+    assert "next: slipway serve model_repository/cpu" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["lane"] == "cpu"
     Manifest.open(tmp_path / "model_repository/cpu", kind="repository")
 
@@ -187,7 +187,7 @@ def test_the_script_assembles_named_plans_into_the_gpu_lane(tmp_path: Path) -> N
     plans(tmp_path, ["int8"], ("int8", "9.0", "pass"), ("int8", "8.9", "pass"))
     named = [part for cc in (90, 89) for part in ("--engine", f"tensorrt-int8-sm{cc}")]
     done = run_script("build/assemble.py", "colours/bundle", *named, "--lane", "gpu", cwd=tmp_path)
-    assert "next: build/container.py serve model_repository/gpu" in done.stdout
+    assert "next: slipway container serve model_repository/gpu" in done.stdout
     manifest = Manifest.open(tmp_path / "model_repository/gpu", kind="repository")
     assert manifest.inputs.keys() == {"colours/bundle", "colours/engine_sm90", "colours/engine_sm89"}
 

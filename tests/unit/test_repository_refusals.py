@@ -8,12 +8,12 @@ from typing import Any
 
 import onnx
 import pytest
-from colours import COLOURS, configs, contents, copy_colours, open_colours, replaced, step_names
-from conftest import run_script
 
 import slipway
 from slipway.contract import ManifestError, RepositoryError, SlipwayError
 from slipway.repository import Classifier, assemble, step
+from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours, replaced, step_names
+from tests.support.scripts import run_script
 
 PACKAGE = Path(slipway.__file__).parent
 ALL = {"preprocess", "engine", "post"}

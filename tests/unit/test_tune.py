@@ -1,22 +1,19 @@
 """The search for the best `serving`, on servers whose capacity is known; and how it is written into a fleet file."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from colours import copy_colours
 
 from slipway.benchmark.tuning import settings, tune
 from slipway.benchmark.tuning_climb import HIGHEST, NONE, STEP, climb, climb_rounds, in_turns, rate_at, ratio, rung_at
 from slipway.benchmark.tuning_fleet import replace_text, with_serving
+from slipway.cli import tune as script
+from slipway.cli import tune_measure
 from slipway.contract import Fleet, SpecError
 from slipway.contract.spec import Serving
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # the script's own neighbours
-import tune as script
-import tune_measure
+from tests.support.colours import copy_colours
 
 FLEET = """# ours
 lane: cpu

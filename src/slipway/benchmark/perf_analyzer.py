@@ -31,11 +31,11 @@ START_S = 60.0
 """To read its inputs, connect, and write its exports, beside the time that it measures."""
 CLOSED_LOOP = (
     "a closed loop: each client waits for its answer, and a stall costs it one slow request; for saturation, not for "
-    "the verdict on P99, which is the gate's (benchmarks/gate.py)"
+    "the verdict on P99, which is the gate's (slipway gate)"
 )
 ACTUAL_SEND = (
     "timed from the actual send: a request that left late is not charged for it; the verdict on P99 is the gate's "
-    "(benchmarks/gate.py)"
+    "(slipway gate)"
 )
 _LIBRARIES = ("grpcio", "hdrhistogram", "tritonclient")
 

@@ -66,7 +66,7 @@ def driven_models(url: str, *, model: str, images: Sequence[bytes]) -> Asked:
             return _ask(client, model, images, server=f"{server.name} {server.version}")
         except InferenceServerException as error:
             raise ServingError(
-                f"{url}, model {model!r}: {error.message()}; serve one with: python -m slipway.serving REPOSITORY"
+                f"{url}, model {model!r}: {error.message()}; serve one with: slipway serve REPOSITORY"
             ) from None
 
 

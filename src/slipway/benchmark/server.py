@@ -86,7 +86,7 @@ class Server:
         except InferenceServerException as error:
             raise ServingError(
                 f"no tritonserver answers gRPC at {self.url} ({error.message()}); "
-                f"start one with: python -m slipway.serving REPOSITORY{proxy_hint(self.url)}"
+                f"start one with: slipway serve REPOSITORY{proxy_hint(self.url)}"
             ) from None
         if not await self._is_model_ready():
             served = sorted(await self.counters())

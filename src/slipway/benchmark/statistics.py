@@ -6,7 +6,7 @@ as independent, while a queue makes neighbours alike: of simulated M/D/1 queues 
 on the limit, a quarter pass it in each of three blocks of 700 requests. So the requests of all blocks are counted as
 the number of independent ones that they are worth. And a rule that is tried again and again passes in the end, so that
 all looks of a run share what one look alone might err (slipway.benchmark.looks). How often the verdict passes what it
-should not, and what it should, is simulated by benchmarks/verdict.py.
+should not, and what it should, is simulated by python -m benchmarks.studies.verdict.
 """
 
 import bisect

@@ -32,16 +32,17 @@ def _to_stderr(message: str) -> None:
 def run(
     main: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,
+    words: Sequence[str] | None = None,
     *,
     notice: Callable[[str], None] = _to_stderr,
 ) -> None:
-    """Parse the command line, call `main`, and exit with what it returns (None is 0).
+    """Parse `words` (None: the command line), call `main`, and exit with what it returns (None is 0).
 
     Args:
         notice: told what the user should know of the environment.
     """
     output = keep_going()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     with as_ctrl_c() as received:
         try:
             if said := ensure_home():
@@ -57,8 +58,8 @@ def run(
             if told is None:
                 raise
             sys.exit(f"{parser.prog}: {told}")
-        except KeyboardInterrupt:
-            _to_stderr(f"\n{parser.prog}: interrupted; nothing half-written is left")
+        except KeyboardInterrupt as error:
+            _to_stderr(f"\n{parser.prog}: interrupted; {str(error) or 'nothing half-written is left'}")
             sys.exit(128 + next(iter(received), signal.SIGINT))
     if output.problem and getattr(arguments, "json", False):  # the last line is the result
         sys.exit(f"{parser.prog}: done, but its JSON line could not be written: {output.problem}")
@@ -82,11 +83,16 @@ def as_ctrl_c() -> Iterator[list[int]]:
         for ending in _ENDINGS:
             if signal.getsignal(ending) is end:
                 signal.signal(ending, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
 
     for ending in _ENDINGS:
         if signal.getsignal(ending) is signal.SIG_DFL:
             signal.signal(ending, end)
-    os.register_at_fork(after_in_child=default)
+    os.register_at_fork(  # a signal that reaches a child before its default is back would be lost: it waits
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS),
+        after_in_child=default,
+    )
     yield received
 
 

@@ -14,7 +14,7 @@ square root of n_max / n times, or n_max / n times."""
 
 
 class Loss(Contract):
-    """What is minimised. `slipway.training.losses` has the formulas."""
+    """What is minimised. `slipway.training.learn.losses` has the formulas."""
 
     kind: Literal["cross_entropy", "focal"] = "cross_entropy"
     """Multi-class: of the softmax. Multi-label: of each label's sigmoid."""

@@ -1,4 +1,4 @@
-"""`SearchSpace`: what `training/search.py` may change in a spec."""
+"""`SearchSpace`: what `slipway search` may change in a spec."""
 
 from typing import Annotated, Any, Self
 

@@ -16,9 +16,9 @@ def shown(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def command(script: str, *arguments: str | Path) -> str:
-    """A line for the shell, whatever the paths are called."""
-    return shlex.join([script, *map(str, arguments)])
+def command(verb: str, *arguments: str | Path) -> str:
+    """A line for the shell, whatever the paths are called; `verb` is our own words, such as `slipway train`."""
+    return shlex.join([*verb.split(), *map(str, arguments)])
 
 
 def to_cell(text: str) -> str:

@@ -65,7 +65,7 @@ class Graph:
         if not folder.is_dir():
             raise ManifestError(
                 f"{folder}: no graph for {precision}; make it: "
-                + command("build/quantize.py", bundle.path, "--precision", precision, "--out", folder)
+                + command("slipway quantize", bundle.path, "--precision", precision, "--out", folder)
             )
         manifest = Manifest.open(folder, kind="graph")
         if manifest.bundle != bundle.id:

@@ -47,7 +47,7 @@ def import_library(target: PlanTarget) -> Any:
         raise MissingDependencyError("tensorrt_rtx", extra="build")
     raise CompileError(
         f"tensorrt cannot be imported ({reasons[0]}); compile in NVIDIA's container, whose TensorRT is the one of the "
-        "Triton release that serves the plan (build/container.py compile), or: pip install tensorrt"
+        "Triton release that serves the plan (slipway container compile), or: pip install tensorrt"
     )
 
 

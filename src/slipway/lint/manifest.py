@@ -10,7 +10,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint.finding import Finding, Findings
 
-AGAIN = "copy the repository again, or assemble it again (build/assemble.py)"
+AGAIN = "copy the repository again, or assemble it again (slipway assemble)"
 
 
 def read_lane(repository: Path) -> tuple[Lane | None, list[Finding]]:
@@ -36,7 +36,7 @@ def read_hashes(repository: Path) -> tuple[Mapping[str, str], list[Finding]]:
         manifest = Manifest.read(path)
         if manifest.kind != "repository":
             reason = f"this folder is a {manifest.kind}, and no model repository"
-            return {}, [_of(MANIFEST, "repository-empty", reason, "assemble one of it (build/assemble.py)")]
+            return {}, [_of(MANIFEST, "repository-empty", reason, "assemble one of it (slipway assemble)")]
         return Manifest.open(repository, kind="repository").outputs, []
     except SpecError as error:
         return {}, [_of(MANIFEST, "manifest-broken", str(error).removeprefix(f"{path}: "), AGAIN)]

@@ -27,7 +27,7 @@ CONFIG = "config.pbtxt"
 CONFIG_BYTES = 1 << 20
 """More is not read. One of ours has two thousand bytes, and a megabyte takes a second to parse."""
 CPU, GPU = proto.ModelInstanceGroup.KIND_CPU, proto.ModelInstanceGroup.KIND_GPU
-AGAIN = "assemble the repository again (build/assemble.py)"
+AGAIN = "assemble the repository again (slipway assemble)"
 READABLE = "let its user read it"
 NEWER_FIELDS = ("max_inflight_requests", "model_metrics")
 """What Triton's documentation shows today and 2.51 does not have."""

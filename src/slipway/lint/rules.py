@@ -1,6 +1,6 @@
 """Every rule: what goes wrong where it is broken, and what tritonserver 2.51 does about it.
 
-The words for the server are what benchmarks/lint_corpus.py saw it do; docs/lint.md is this table.
+The words for the server are what python -m benchmarks.studies.lint_corpus saw it do; docs/lint.md is this table.
 """
 
 from dataclasses import dataclass
@@ -178,7 +178,7 @@ GROUPS = {
     "Configurations": _CONFIGURATION,
     "Folders and files": _FILES,
     "Tensors and ensembles": _TENSORS,
-    "Repositories that build/assemble.py wrote": _OURS,
+    "Repositories that slipway assemble wrote": _OURS,
     "DALI and TensorRT on the gpu lane": _GPU,
 }
 RULES: dict[str, Rule] = {name: rule for group in GROUPS.values() for name, rule in group.items()}

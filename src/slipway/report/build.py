@@ -119,7 +119,7 @@ class Build:
         """
         bundle = Bundle.open(bundle_path)
         if not engines.is_dir():
-            raise SpecError(f"{engines}: no such folder; give the one that build/compile.py wrote its engines to")
+            raise SpecError(f"{engines}: no such folder; give the one that slipway compile wrote its engines to")
         dataset = bundle.path / DATASET
         built = tuple(BuiltEngine.open(path, bundle=bundle) for path in _engine_folders(engines))
         choice, flaw = _open_choice(engines / CHOICE, bundle, built)

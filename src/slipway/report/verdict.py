@@ -76,7 +76,7 @@ def images_to_prove(gate: Gate, limit_points: float, *, comparisons: int = 1) ->
 
 
 def _cpu(build: Build) -> LaneVerdict:
-    choose = command("build/choose.py", build.bundle.path, "--engines", build.engines_path)
+    choose = command("slipway choose", build.bundle.path, "--engines", build.engines_path)
     if build.choice is not None:
         chosen = build.engine(build.choice.chosen)
         assert chosen is not None, "an opened choice names an engine that is there"
@@ -94,7 +94,7 @@ def _cpu(build: Build) -> LaneVerdict:
 
 
 def _gpu(build: Build) -> LaneVerdict:
-    """As build/assemble.py picks: one precision for all GPUs that there are plans of."""
+    """As slipway assemble picks: one precision for all GPUs that there are plans of."""
     plans = [engine for engine in build.engines if engine.target == "tensorrt"]
     if not plans:
         return LaneVerdict("gpu", "warn", (), "No TensorRT plan.", "", _container(build))
@@ -201,7 +201,7 @@ def _missing(build: Build) -> Iterator[Todo]:
 
 
 def _missing_choice(build: Build, targets: Collection[str]) -> Iterator[Todo]:
-    choose = command("build/choose.py", build.bundle.path, "--engines", build.engines_path)
+    choose = command("slipway choose", build.bundle.path, "--engines", build.engines_path)
     if build.choice is None:
         if "openvino" in targets:
             yield Todo("warn", "No choice for the cpu lane", f"Because {build.choice_flaw}.", command=choose)
@@ -218,7 +218,7 @@ def _missing_openvino(build: Build, precision: str) -> Todo:
     what = f"No engine openvino-{precision}"
     if precision in ("int8", "fp16") and precision not in build.graphs:
         out = build.graphs_path / precision
-        script = command("build/quantize.py", build.bundle.path, "--precision", precision, "--out", out)
+        script = command("slipway quantize", build.bundle.path, "--precision", precision, "--out", out)
         why = f"There is no graph of {precision.upper()}; quantising says why if it fails."
         return Todo("warn", what, why, command=script)
     if precision == "bf16":
@@ -227,11 +227,11 @@ def _missing_openvino(build: Build, precision: str) -> Todo:
 
 
 def _compile(build: Build, *more: str) -> str:
-    return command("build/compile.py", *_paths(build), *more)
+    return command("slipway compile", *_paths(build), *more)
 
 
 def _container(build: Build) -> str:
-    return command("build/container.py", "compile", *_paths(build))
+    return command("slipway container", "compile", *_paths(build))
 
 
 def _paths(build: Build) -> tuple[str | Path, ...]:

@@ -44,7 +44,7 @@ def pick_engines(bundle: Bundle, engines: Path, *, lane: LaneName) -> Classifier
 
 
 def _chosen(bundle: Bundle, engines: Path) -> Classifier:
-    again = command("build/choose.py", bundle.path, "--engines", engines)
+    again = command("slipway choose", bundle.path, "--engines", engines)
     if not (engines / CHOICE).is_file():
         if not any(engines.glob(f"openvino-*/{MANIFEST}")):
             raise RepositoryError(f"{engines}: no engine of the cpu lane; {_how_to_make(bundle, engines, 'cpu')}")
@@ -89,9 +89,9 @@ def _plans(bundle: Bundle, engines: Path) -> Classifier:
 def _how_to_make(bundle: Bundle, engines: Path, lane: LaneName) -> str:
     arguments = (bundle.path, "--graphs", engines.parent / "graphs", "--out", engines)
     if lane == "cpu":
-        return f"make it with {command('build/compile.py', *arguments)}"
+        return f"make it with {command('slipway compile', *arguments)}"
     return (
-        f"make it on the GPU that serves, with {command('build/container.py', 'compile', *arguments, '--run')} (in "
+        f"make it on the GPU that serves, with {command('slipway container', 'compile', *arguments, '--run')} (in "
         f"NVIDIA's image), or, where TensorRT is installed, "
-        f"{command('build/compile.py', *arguments, '--target', 'tensorrt')}"
+        f"{command('slipway compile', *arguments, '--target', 'tensorrt')}"
     )

@@ -3,7 +3,6 @@
 import argparse
 import http.client
 import json
-import math
 import os
 import signal
 import sys
@@ -12,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import ServingError
+from slipway.contract.arguments import port, seconds
 from slipway.contract.cli import run
 from slipway.serving.binary import ignored_variables
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
 
 EPILOG = """example:
-  python -m slipway.serving model_repository/example
+  slipway serve model_repository/example
   python clients/classify_grpc.py image.jpg --model colours
   curl http://127.0.0.1:8003/ready
-  python -m slipway.serving --reload         # in another terminal, after build/assemble.py wrote the repository anew
+  slipway reload         # in another terminal, after slipway assemble wrote the repository anew
 
 The server listens on 127.0.0.1 only: the wheel's tritonserver has known vulnerabilities. To serve others, run the gpu
-lane in NVIDIA's current image (build/container.py serve), or put a proxy in front of the inference ports alone.
+lane in NVIDIA's current image (slipway container serve), or put a proxy in front of the inference ports alone.
 
 The supervisor's own port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The
 key is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. What happens is said on stderr: to a
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.host not in (HOST, "localhost"):
         raise ServingError(
             f"--host {arguments.host}: the wheel's tritonserver has known vulnerabilities and listens on {HOST} alone; "
-            "serve others from NVIDIA's current image (build/container.py serve), or put a proxy in front of the "
+            "serve others from NVIDIA's current image (slipway container serve), or put a proxy in front of the "
             "inference ports"
         )
     _leave_out_ignored_variables()
@@ -119,22 +119,6 @@ def _ask_for_reload(port: int, *, timeout_s: float) -> None:
     print(answer["message"])
 
 
-def _port(text: str) -> int:
-    if not (text.isdecimal() and 1 <= int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; use 1 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; use seconds above 0")
-    return seconds
-
-
 def _log(text: str) -> Path:
     path = Path(text)
     if path.exists() and not (path.is_file() and (not path.stat().st_size or "log" in path.name.lower())):
@@ -152,18 +136,18 @@ def _line(event: str, message: str, **fields: Any) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m slipway.serving",
+        prog="slipway serve",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("repository", type=Path, nargs="?", help="folder that build/assemble.py wrote")
+    what.add_argument("repository", type=Path, nargs="?", help="folder that slipway assemble wrote")
     what.add_argument("--reload", action="store_true", help="tell the server on --status-port to read its folder again")
-    for name, port in vars(Ports()).items():
-        parser.add_argument(f"--{name}-port", type=_port, default=port, help="default: %(default)s")
+    for name, default in vars(Ports()).items():
+        parser.add_argument(f"--{name}-port", type=port, default=default, help="default: %(default)s")
     parser.add_argument("--host", default=HOST, help="%(default)s, and no other: see below")
-    parser.add_argument("--timeout-s", type=_seconds, default=120.0, help="to be ready within; default: %(default)s")
+    parser.add_argument("--timeout-s", type=seconds, default=120.0, help="to be ready within; default: %(default)s")
     parser.add_argument("--log", type=_log, help="keep the server's log in this file, and the one before in .previous")
     parser.add_argument("--json", action="store_true", help="one JSON line on stdout when ready")
     return parser

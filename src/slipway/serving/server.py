@@ -191,7 +191,7 @@ def running(
             raise ServingError(
                 f"{contents.origin}: a gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT nor "
                 "NVIDIA's DALI backend; serve it in NVIDIA's image: "
-                + shell_line("build/container.py", "serve", contents.origin, "--run")
+                + shell_line("slipway container", "serve", contents.origin, "--run")
             )
         limits = server_limits(instances=sum(contents.models[step].instances for step in contents.needed()))
         workspace.add(contents, contents.steps)

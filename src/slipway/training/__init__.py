@@ -6,8 +6,8 @@ import logging
 logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 
 # ruff: noqa: E402
-from slipway.training.export import export
-from slipway.training.fit import train
-from slipway.training.importing import complete_spec, import_onnx, import_timm
+from slipway.training.bundle.export import export
+from slipway.training.bundle.importing import complete_spec, import_onnx, import_timm
+from slipway.training.learn.fit import train
 
 __all__ = ["complete_spec", "export", "import_onnx", "import_timm", "train"]

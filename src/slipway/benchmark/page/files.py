@@ -24,13 +24,13 @@ KINDS: dict[str, tuple[set[str], type[Result]]] = {
     "gate.py": ({"generator"}, GateResult),
     "gate.py --find-capacity": ({"rungs"}, CapacityResult),
     "perf_analyzer.py": ({"histogram"}, PerfAnalyzerResult),
-    "layouts.py": ({"fused_to_steps"}, LayoutsResult),
-    "efficiency.py": ({"classifiers"}, EfficiencyResult),
-    "peers/compare.py": ({"times_the_capacity"}, PeersResult),
-    "robustness.py": ({"reload", "kills", "overload", "fifty"}, RobustnessResult),
-    "verdict.py": ({"servers"}, VerdictResult),
+    "studies/layouts": ({"fused_to_steps"}, LayoutsResult),
+    "studies/efficiency": ({"classifiers"}, EfficiencyResult),
+    "studies/peers": ({"times_the_capacity"}, PeersResult),
+    "studies/robustness": ({"reload", "kills", "overload", "fifty"}, RobustnessResult),
+    "studies/verdict": ({"servers"}, VerdictResult),
 }
-"""By script: keys of which the file has one and no other kind has any, and what it holds."""
+"""By the script or study below benchmarks/: keys that no other kind has, of which the file has one; what it holds."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ResultFile:
     name: str
     """Of the file, with as much of its path as tells it from the others."""
     kind: str
-    """The script that wrote it."""
+    """The script or study below benchmarks/ that wrote it."""
     sha256: str
     result: Result
 

@@ -12,7 +12,7 @@ from slipway.serving.doctor.findings import Finding
 
 QUERY = ("name", "compute_cap", "driver_version")
 LIBRARIES = tuple(f"libnvinfer.so.{major}" for major in (12, 11, 10))
-ON_GPU = "compile it there (build/compile.py --target tensorrt), and assemble again"
+ON_GPU = "compile it there (slipway compile --target tensorrt), and assemble again"
 IN_RELEASE = "compile it in the release that serves it, or with tensorrt.version_compatible, and assemble again"
 _AMPERE = (8, 0)
 

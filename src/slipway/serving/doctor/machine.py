@@ -24,7 +24,7 @@ DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
 """Where a tritonserver that is on PATH looks."""
 SHARED_MEMORY = Path("/dev/shm")
 REHEARSAL = Path(__file__).with_name("rehearsal.py")
-IN_CONTAINER = "serve it in NVIDIA's container (build/container.py serve)"
+IN_CONTAINER = "serve it in NVIDIA's container (slipway container serve)"
 IMPORT_TIMEOUT_S = 120.0
 NO_SERVER = TritonBinary(Path(), "none was found", backend_directory=None, library_path="")
 

@@ -44,7 +44,7 @@ def _try_python(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
     capabilities = machine.packages.get("openvino", {}).get("capabilities", ["BF16"])
     if arithmetic == "bf16" and "BF16" not in capabilities:
         reason = f"computes in BF16, which this processor has not ({', '.join(capabilities)})"
-        return _one(model, "fail", reason, "assemble it with an FP32 or INT8 engine (build/choose.py on this machine)")
+        return _one(model, "fail", reason, "assemble it with an FP32 or INT8 engine (slipway choose on this machine)")
     job = {
         **_job(model),
         "config": json_format.MessageToDict(model.config, preserving_proto_field_name=True),

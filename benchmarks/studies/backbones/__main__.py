@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Every backbone of the matrix through export, INT8 and FP16, TensorRT-RTX and OpenVINO; then the table in docs/.
+
+Two tables. *Compiled*: full-size backbones with random weights, which say what compiles, how large it gets and how fast
+it is. *Trained*: small ones, trained on the demo's digits by the ordinary scripts, which say what a precision costs in
+accuracy. A cell that cannot be made says why.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.study import ROOT
+from slipway.contract import SlipwayError
+from slipway.contract.cli import child, run
+from slipway.contract.targets import file_option, write_file
+
+RESULT, PAGE = ROOT / "benchmarks/results/backbones.json", ROOT / "docs/backbones.md"
+COMPILED = {  # timm's name: input side in pixels
+    "mobilenetv3_large_100": 224,
+    "efficientnet_b0": 224,
+    "resnet50": 224,
+    "efficientnet_b4": 380,
+    "convnext_tiny": 224,
+    "convnext_base": 224,
+    "vit_small_patch16_224": 224,
+    "vit_base_patch16_224": 224,
+    "swin_tiny_patch4_window7_224": 224,
+}
+TRAINED: dict[str, dict[str, dict[str, Any]]] = {  # row: changes to training/configs/digits.yaml
+    "resnet10t": {},
+    "mobilenetv3_small_050": {"recipe": {"epochs": 12}},
+    # With ranges up to the largest value, plain INT8 loses too much of these: what the search is for.
+    "mobilenetv3_small_050-max": {"recipe": {"epochs": 12}, "calibration": {"method": "max"}},
+    "efficientnet_lite0-max": {"recipe": {"epochs": 12}, "calibration": {"method": "max"}},
+}
+FAST = 3  # of the compiled ones, for tests
+EPILOG = """example:
+  python -m benchmarks.studies.backbones               everything; about 40 minutes on two cores (make study-backbones)
+  python -m benchmarks.studies.backbones --fast        the first third, in a few minutes
+  python -m benchmarks.studies.backbones --only resnet50 --out /tmp/one.json"""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.backbones.compiled import (
+        compiled_row,  # beside this file; not at the top: --help needs no library
+    )
+    from benchmarks.studies.backbones.page import render
+
+    names = [name for name in COMPILED if not arguments.only or name in arguments.only]
+    trained = [name for name in TRAINED if not arguments.only or name in arguments.only]
+    if arguments.fast:
+        names, trained = names[:FAST], []
+    work = arguments.work
+    work.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "compiled": {}, "trained": {}}
+    effort = {"rounds": 3, "images": 8} if arguments.fast else {"rounds": 11, "images": 32}
+    for name in names:
+        say(f"compiled {name}, {COMPILED[name]} px")
+        result["compiled"][name] = row(
+            lambda cells, name=name: compiled_row(name, COMPILED[name], work / "compiled" / name, cells, **effort)
+        )
+        write(arguments.out, result)
+    for name in trained:
+        say(f"trained {name}")
+        result["trained"][name] = row(lambda cells, name=name: trained_row(name, work / "trained" / name, cells))
+        write(arguments.out, result)
+    result |= machine()
+    write(arguments.out, result)
+    if arguments.page:
+        write_file(arguments.page, render(result, source=arguments.out.name))
+        print(f"{arguments.page} from {arguments.out}")
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """The cells that `make` filled in, and the reason where it ended early."""
+    cells: dict[str, Any] = {}
+    started = time.monotonic()
+    try:
+        make(cells)
+    except SlipwayError as error:
+        cells["ended"] = str(error)
+    except Exception as error:  # one backbone that breaks a library must not cost the others
+        traceback.print_exc()
+        cells["ended"] = f"{type(error).__name__}: {error}"
+    cells["seconds"] = round(time.monotonic() - started, 1)
+    return cells
+
+
+def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
+    """Train, export, quantise, compile, choose: the ordinary scripts, on the digits."""
+    from slipway.contract.reading import dump_yaml, read_plain
+
+    data = folder.parent / "data"
+    if not data.is_dir():
+        script("training/make_digits.py", "--out", data)
+    spec = read_plain(ROOT / "training/configs/digits.yaml")
+    spec["data"]["root"], spec["backbone"]["name"] = str(data), name.partition("-")[0]
+    for section, changes in TRAINED[name].items():
+        spec[section] = spec.get(section, {}) | changes
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "spec.yaml").write_text(dump_yaml(spec), encoding="utf-8")
+    if not (folder / "checkpoint").is_dir():
+        script("training/train.py", folder / "spec.yaml", "--out", folder / "checkpoint")
+    script("training/export.py", folder / "checkpoint", "--out", folder / "bundle")
+    for precision in ("fp16", "int8"):
+        try:
+            script(
+                "build/quantize.py", folder / "bundle", "--precision", precision, "--out", folder / "graphs" / precision
+            )
+        except SlipwayError as error:
+            cells[f"{precision}_ended"] = str(error)
+    search = folder / "graphs/int8/search.json"
+    if search.is_file():
+        cells["search"] = json.loads(search.read_text(encoding="utf-8"))
+    options = (folder / "bundle", "--graphs", folder / "graphs", "--out", folder / "engines")
+    script("build/compile.py", *options)
+    script("build/choose.py", folder / "bundle", "--engines", folder / "engines")
+    cells["choice"] = json.loads((folder / "engines/choice.json").read_text(encoding="utf-8"))
+    for engine in sorted((folder / "engines").glob("openvino-*")):
+        manifest = json.loads((engine / "manifest.json").read_text(encoding="utf-8"))
+        evaluation = json.loads((engine / "evaluation.json").read_text(encoding="utf-8"))
+        cells[engine.name] = {**manifest["measured"], "flips": len(evaluation.get("flips", []))}
+
+
+def script(name: str, *arguments: str | Path) -> None:
+    """Raises SlipwayError with the script's last words where it ends with another code than 0."""
+    command = [sys.executable, str(ROOT / name), *map(str, arguments)]
+    with child(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        _, said = process.communicate()
+    if process.returncode != 0:
+        words = said.strip().splitlines()
+        raise SlipwayError(words[-1] if words else f"{name} ended with {process.returncode}")
+
+
+def machine() -> dict[str, Any]:
+    import os
+
+    from slipway.contract.manifest import commit, versions
+    from slipway.engines.choose import processor
+
+    libraries = (
+        "torch",
+        "timm",
+        "onnx",
+        "nvidia-modelopt",
+        "openvino",
+        "tensorrt-rtx-cu13-libs",
+        "nvidia-dali-cuda130",
+    )
+    return {
+        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "versions": versions(libraries),
+        "commit": commit(),
+    }
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, json.dumps(result, indent=1) + "\n")
+
+
+def say(text: str) -> None:
+    print(f"── {text}", flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--fast", action="store_true", help="the first third of the compiled ones, with fewer images and rounds"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join({**COMPILED, **TRAINED})}")
+    parser.add_argument("--work", type=Path, default=Path("runs/backbones"), help="for graphs; default: %(default)s")
+    parser.add_argument(
+        "--out",
+        type=file_option(("compiled", "trained"), what="a result of backbones.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/",
+    )
+    parser.add_argument(
+        "--page",
+        type=file_option("# Backbones", what="a page of backbones.py"),
+        help="write the tables there; make study-backbones writes docs/backbones.md",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

@@ -1,0 +1,136 @@
+"""The highest rate that each of several sides holds: the same arrivals and the same grid of rates, in turns."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.studies.effort import Effort
+from slipway.benchmark.figures import rates_per_s
+from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
+from slipway.benchmark.result import Latency
+from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator
+from slipway.benchmark.tuning_climb import climb, climb_rounds, in_turns, rate_at, rung_at
+
+DEADLINE_S = 1.0
+SETTLE_S = 60.0
+"""For the answer to a request that waits for all that was asked before it."""
+STRIDE = 4
+"""Of a pilot, which only says where the rounds begin."""
+Rungs = dict[str, list[int]]
+"""What each side held, round by round."""
+
+
+class Asking(Protocol):
+    async def ask(self, image: int, *, deadline_s: float) -> str | None:
+        """Have one image answered. Returns None for a right answer, else why it was none."""
+        ...
+
+
+Connect = Callable[[], AbstractAsyncContextManager[Asking]]
+
+
+@dataclass
+class Bench:
+    """Measures sides that are up all the while; `blocks` is all that was measured, in order."""
+
+    images: int
+    """How many there are to ask for."""
+    effort: Effort
+    blocks: list[dict[str, Any]] = field(default_factory=list)
+
+    def best(self, candidates: Mapping[str, Connect]) -> tuple[str, int]:
+        """The candidate that holds the highest rate, and its rung; the first of equal ones."""
+        pilot = in_turns(
+            {name: climb(rung_at(self.effort.start_per_s), stride=STRIDE) for name in candidates},
+            partial(self._held, candidates, "pilot", 0),
+        )
+        ends = list(climb_rounds(pilot, partial(self._held, candidates, "search"), rounds=self.effort.search_rounds))
+        total = {name: sum(end[name] for end in ends) for name in candidates}
+        chosen = max(total, key=lambda name: total[name])
+        return chosen, total[chosen] // self.effort.search_rounds
+
+    def rounds(self, sides: Mapping[str, Connect], starts: Mapping[str, int]) -> Rungs:
+        """The highest rung that each side holds in every round, NONE where it holds not even the lowest rate.
+
+        A round that is not counted comes first: `starts` may be some minutes old, and a side that begins far below what
+        it holds now would climb alone.
+        """
+        (starts,) = climb_rounds(starts, partial(self._held, sides, "pilot"), rounds=1)
+        rungs: Rungs = {side: [] for side in sides}
+        held = partial(self._held, sides, "round")
+        for number, ends in enumerate(climb_rounds(starts, held, rounds=self.effort.rounds), start=1):
+            for side in sides:
+                rungs[side].append(ends[side])
+            tqdm.write(f"round {number}: " + ", ".join(f"{side} {rate_at(ends[side]):.0f}/s" for side in sides))
+        return rungs
+
+    def _held(self, sides: Mapping[str, Connect], stage: str, number: int, side: str, rung: int) -> bool:
+        requests = self.effort.requests // (1 if stage == "round" else 2)
+        found = self._measure(sides[side], rung, requests=requests, drawn=(stage == "round", number))
+        self.blocks.append({"side": side, "stage": stage, "round": number, **found})
+        late_ms = found["generator_late_p99_ms"]
+        tqdm.write(
+            f"  {side:24} {rate_at(rung):6.1f}/s  P99 {found['latency']['p99_ms']:7.1f} ms  "
+            f"client late {late_ms:4.1f} ms at P99  {'held' if found['held'] else 'over'}"
+        )
+        return bool(found["held"])
+
+    def _measure(self, connect: Connect, rung: int, *, requests: int, drawn: tuple[int, int]) -> dict[str, Any]:
+        """One block. Its arrivals and images are those that every side meets at this rung in this round."""
+        rng = np.random.default_rng([self.effort.seed, *map(int, drawn), rung])
+        warm_up = requests // 10
+        schedule_s = poisson_schedule(requests + warm_up, rate_per_s=rate_at(rung), rng=rng)
+        order = rng.integers(self.images, size=schedule_s.size).tolist()
+        block, client_cpu_cores = offered(connect, schedule_s, order, warm_up=warm_up)
+        return {
+            "rate_per_s": rate_at(rung),
+            **judged(block, limit_ms=self.effort.limit_ms),
+            "client_cpu_cores": client_cpu_cores,
+        }
+
+
+def offered(connect: Connect, schedule_s: Any, order: list[int], *, warm_up: int) -> tuple[Block, float]:
+    """What became of a schedule, and the cores that sending it took."""
+
+    async def send() -> Block:
+        async with connect() as connection:
+            await connection.ask(0, deadline_s=SETTLE_S)  # what was asked before is done
+            return await offer(
+                schedule_s,
+                lambda index: connection.ask(order[index], deadline_s=DEADLINE_S),
+                warm_up=warm_up,
+                deadline_ms=1000 * DEADLINE_S,
+            )
+
+    started_s, cpu_s = time.perf_counter(), time.process_time()
+    with asyncio.Runner(loop_factory=precise_loop) as runner:
+        block = runner.run(send())
+    return block, (time.process_time() - cpu_s) / (time.perf_counter() - started_s)
+
+
+def judged(block: Block, *, limit_ms: float) -> dict[str, Any]:
+    """Held: at most one request in a hundred over the limit, 99 % of the rate achieved, the client on time."""
+    histogram = histogram_of(block.latencies_ms)
+    offered_per_s, achieved_per_s = rates_per_s([block], limit_ms=limit_ms)
+    over_limit = int((block.latencies_ms > limit_ms).sum())
+    late = judge_generator(block.schedule_errors_ms, limit_ms=limit_ms) is not None
+    within = over_limit <= (1 - PERCENTILE) * block.latencies_ms.size
+    return {
+        "held": within and achieved_per_s >= MIN_ACHIEVED_SHARE * offered_per_s and not late,
+        "offered_per_s": offered_per_s,
+        "achieved_per_s": achieved_per_s,
+        "requests": block.latencies_ms.size,
+        "over_limit": over_limit,
+        "failures": dict(block.failures),
+        "generator_late": late,
+        "generator_late_p99_ms": float(np.quantile(block.schedule_errors_ms, PERCENTILE)),
+        "latency": Latency.of(histogram).model_dump(),
+        "histogram": histogram.encode().decode(),
+    }

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Measure what serving costs: the rate that Triton holds with P99 < 50 ms, as a share of what the work alone allows."""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.studies.study import provenance
+from slipway.contract.targets import file_option, write_file
+
+if TYPE_CHECKING:
+    from benchmarks.studies.effort import Effort
+    from slipway.repository import Classifier
+
+
+BACKBONES = ("mobilenetv3_large_100", "efficientnet_b0")
+BATCHES = (1, 2)
+IMAGES = 256
+TARGETS = {"steps": 0.80, "fused": 0.95}
+LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+EPILOG = """examples:
+  python -m benchmarks.studies.efficiency --output benchmarks/results/efficiency.json       28 minutes on two cores
+  python -m benchmarks.studies.efficiency --quick                                           fewer, shorter rounds
+  python -m benchmarks.studies.efficiency --run runs/digits --images runs/digits/data       a classifier of your own
+
+Three sides do the same work on the same cores: Triton with layout steps, Triton with layout fused, and a pool of as
+many worker processes, which run the same step files with the same threads on images that they have already. The pool
+is what the work alone allows; what Triton does not reach of it is the cost of serving. All are pinned, each instance to
+cores of its own; a fourth side, unpinned, is fused without that. Each side first searches the batch that suits it best.
+
+In every round each side climbs the same grid of rates (10 % from one to the next), in turns, on the same seeded Poisson
+arrivals. It holds a rate where at most one request in a hundred takes over 50 ms and 99 % of the rate is achieved. Its
+capacity is the highest rate that it holds. The client shares the cores, and goes before them all; speaking HTTP it
+costs more than a pipe does, which is a part of what serving costs.
+
+Then an image's time is taken apart, asked one by one, and the processor time that it took is counted. Without --run:
+networks with random weights in INT8, 224 pixels, of 512-pixel JPEGs. They cost what trained ones cost, and say
+nothing."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.effort import effort_of
+
+    effort = effort_of(arguments)
+    classifiers: dict[str, Any] = {}
+    # Before anything is written: a result among the files of the repository would make its commit a dirty one.
+    result = {
+        **provenance(LIBRARIES),
+        "client_shares_the_cores": True,
+        **vars(effort),
+        "targets": TARGETS,
+        "classifiers": classifiers,
+    }
+    with tempfile.TemporaryDirectory(prefix="slipway-efficiency-") as folder:
+        for classifier, images in subjects(arguments, Path(folder)):
+            work = Path(folder) / f"{classifier.name}-served"
+            work.mkdir()
+            found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
+            print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
+            if arguments.output:  # after each of them: what was measured stays
+                write_file(arguments.output, json.dumps(result, indent=1) + "\n")
+                print(f"written to {arguments.output}", flush=True)
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def subjects(arguments: argparse.Namespace, folder: Path) -> "Iterator[tuple[Classifier, Sequence[bytes]]]":
+    """The classifiers to measure, each with its images."""
+    from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
+    from slipway.benchmark.gate import load_images
+    from slipway.contract import Bundle, SpecError
+    from slipway.engines.child import run_in_child
+    from slipway.repository import pick_engines
+
+    if arguments.run:
+        if not arguments.images:
+            raise SpecError("--run asks for --images too: a folder of images for this classifier")
+        chosen = pick_engines(Bundle.open(arguments.run / "bundle"), arguments.run / "engines", lane="cpu")
+        yield chosen, load_images(arguments.images, seed=arguments.seed)
+        return
+    for backbone in arguments.backbones:
+        print(f"{backbone}: network, INT8 and images; about a minute", flush=True)
+        # In a process of its own: torch in the client's would make its garbage collections long.
+        made = run_in_child(
+            random_classifier, what=backbone, backbone=backbone, folder=folder / backbone, images=IMAGES
+        )
+        yield open_classifier(made), load_images(made / "images", seed=arguments.seed)
+
+
+def efficiency(
+    classifier: "Classifier", images: "Sequence[bytes]", arguments: argparse.Namespace, effort: "Effort", work: Path
+) -> dict[str, Any]:
+    """What the sides hold with the batches that suit them best, the layouts' shares, and where an image's time goes."""
+    from benchmarks.studies.climbing import Bench
+    from benchmarks.studies.efficiency.load import one_by_one
+    from benchmarks.studies.efficiency.sides import POOL, all_sides
+    from slipway.benchmark.tuning_climb import NONE, rate_at, ratio
+    from slipway.contract import GateError
+
+    settings = {"instances": arguments.workers, "threads": arguments.threads, "pinned": True}
+    serving = classifier.serving.model_copy(update=settings)
+    bench = Bench(len(images), effort)
+    with all_sides(classifier, images, serving, work, batches=arguments.batches) as candidates:
+        connects = {
+            kind: {name: side.connect for name, side in of_kind.items()} for kind, of_kind in candidates.items()
+        }
+        best = {kind: bench.best(of_kind) for kind, of_kind in connects.items()}
+        print(f"{classifier.name}: " + "; ".join(f"{kind} with {name}" for kind, (name, _) in best.items()), flush=True)
+        chosen = {kind: candidates[kind][name] for kind, (name, _) in best.items()}
+        parts, processor = one_by_one(chosen, images=len(images), chunks=4 if arguments.quick else 15)
+        rungs = bench.rounds(
+            {kind: side.connect for kind, side in chosen.items()}, {kind: rung for kind, (_, rung) in best.items()}
+        )
+    if none := [kind for kind, of_kind in rungs.items() if NONE in of_kind]:
+        lowest = f"{rate_at(0):g} requests/s"
+        raise GateError(f"{', '.join(none)}: P99 over {effort.limit_ms:g} ms at {lowest} too; end what else runs")
+    return {
+        "precision": classifier.engine.settings.precision,
+        "graph_sha256": classifier.engine.settings.graph_sha256,
+        "serving": serving.model_dump(mode="json", exclude={"layout", "preferred_batch_size"}),
+        "batches": {kind: name for kind, (name, _) in best.items()},
+        "distinct_images": len(set(images)),
+        "pinned_to_unpinned": asdict(ratio(rungs["fused"], to=rungs["unpinned"])),
+        "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
+        "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
+        "one_by_one_ms": parts,
+        "processor_ms": processor,
+        "blocks": bench.blocks,
+    }
+
+
+def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[str]:
+    yield f"\n{name}, {found['precision']}: P99 within {limit_ms:g} ms is held up to"
+    for side, rates in found["capacity_per_s"].items():
+        line = f"  {side:8} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
+        line += f", {found['batches'][side]}"
+        if share := found["share_of_pool"].get(side):
+            spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
+            line += f": {share['mean']:.2f} of the pool {spread}"
+        yield line
+    gain = found["pinned_to_unpinned"]
+    spread = f"({gain['least']:.2f} to {gain['most']:.2f})"
+    yield f"pinned, fused holds {gain['mean']:.2f} times as much as unpinned {spread}"
+    processor_ms = {side: spent["server"] + spent["client"] for side, spent in found["processor_ms"].items()}
+    yield "processor time of an image, ms, and the pool's share of it: what the rates could be at best"
+    for side, spent in found["processor_ms"].items():
+        share = processor_ms["pool"] / processor_ms[side]
+        yield f"  {side:8} {processor_ms[side]:.2f}, of which {spent['client']:.2f} the client's: {share:.2f}"
+    yield "one image at a time, ms"
+    for side, parts in found["one_by_one_ms"].items():
+        yield f"  {side:8} {parts['client']:.2f} for the client, of which {parts['rest']:.2f} in no step"
+        steps = dict.fromkeys(part.split()[0] for part in parts if " " in part)
+        for step in steps:
+            inner = (f"{part.split()[1]} {ms:.2f}" for part, ms in parts.items() if part.split()[0] == step)
+            yield f"         {step:10} " + "  ".join(inner)
+
+
+def parser() -> argparse.ArgumentParser:
+    from benchmarks.studies.effort import add_effort
+
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--backbones",
+        nargs="+",
+        default=BACKBONES,
+        metavar="NAME",
+        help=f"timm models (default: {' '.join(BACKBONES)})",
+    )
+    add("--run", type=Path, metavar="RUN", help="a folder with bundle/, engines/ and a choice, in their place")
+    add("--images", type=Path, metavar="FOLDER", help="with --run: image files below it are sent")
+    add("--workers", type=int, default=2, metavar="N", help="of the pool, and instances of the steps (%(default)s)")
+    add("--threads", type=int, default=1, metavar="N", help="of each of them (%(default)s)")
+    add(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=BATCHES,
+        metavar="N",
+        help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
+    )
+    add_effort(parser, rounds=6, search_rounds=2)
+    add(
+        "--output",
+        type=file_option(("classifiers",), what="a result of efficiency.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    from slipway.contract.cli import run
+
+    run(main, parser())

@@ -1,0 +1,34 @@
+"""Where an image's time goes when nobody else asks, for efficiency.py."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.studies.efficiency.sides import Parts, Side, Spent
+
+CHUNK_IMAGES = 20
+
+
+def one_by_one(sides: Mapping[str, Side], *, images: int, chunks: int) -> tuple[dict[str, Parts], dict[str, Spent]]:
+    """Medians over chunks of 20 images asked one by one, in which the sides take turns; and processor time.
+
+    `rest` is what the client sees over the parts: transport, scheduling, and what no step accounts for. Below zero
+    where a step goes on after its answer has left it. Processor time is the mean over all chunks.
+    """
+    seen: dict[str, list[Parts]] = {side: [] for side in sides}
+    spent: dict[str, list[Spent]] = {side: [] for side in sides}
+    for number in tqdm(range(chunks), desc="one by one", leave=False, disable=None):
+        asked = [(number * CHUNK_IMAGES + index) % images for index in range(CHUNK_IMAGES)]
+        for name, side in sides.items():
+            parts, spent_of_chunk = asyncio.run(side.parts(asked))
+            spent[name].append(spent_of_chunk)
+            parts["rest"] = parts["client"] - sum(ms for part, ms in parts.items() if part != "client")
+            seen[name].append(parts)
+    means = {side: {who: float(np.mean([row[who] for row in rows])) for who in rows[0]} for side, rows in spent.items()}
+    return {side: medians(rows) for side, rows in seen.items()}, means
+
+
+def medians(rows: Sequence[Parts]) -> Parts:
+    return {part: float(np.median([row[part] for row in rows])) for part in rows[0]}

@@ -1,0 +1,137 @@
+"""The sides of efficiency.py: a pool of workers, and Triton in several ways. All asked alike, on equal terms."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.studies.climbing import SETTLE_S
+from slipway.benchmark.figures import step_time
+from slipway.benchmark.pool import Answer, Connection, Pool, Work
+from slipway.benchmark.processes import give_way, snapshot
+from slipway.benchmark.server import HttpServer, Server
+from slipway.contract import GateError
+from slipway.contract.spec import Serving
+from slipway.repository import Classifier
+from slipway.repository.contents import contents
+from slipway.repository.plan import plan
+from slipway.serving import Ports, serve
+
+POOL = "pool"
+SERVED: dict[str, dict[str, Any]] = {
+    "steps": {"layout": "steps"},
+    "fused": {"layout": "fused"},
+    "unpinned": {"layout": "fused", "pinned": False},
+}
+"""By side of Triton, what differs from the others' serving."""
+Parts = dict[str, float]
+"""Milliseconds of one image: `client` is all of it as the client sees it, the others are parts of that."""
+Spent = dict[str, float]
+"""Milliseconds of processor time of one image: of the `server`, with all its processes, and of the `client`."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Somebody who classifies images, and lets the client go first."""
+
+    connect: Callable[[], Connection | Server]
+    pid: int
+    """Of its first process; the others are below that."""
+
+    async def parts(self, images: Sequence[int]) -> tuple[Parts, Spent]:
+        """Means over `images`, asked one by one."""
+        async with self.connect() as connection:
+            await connection.ask(0, deadline_s=SETTLE_S)
+            if isinstance(connection, Connection):
+                return await pool_parts(connection, images, self.pid)
+            return await served_parts(connection, images, self.pid)
+
+
+@contextmanager
+def all_sides(
+    classifier: Classifier, images: Sequence[bytes], serving: Serving, work: Path, *, batches: Sequence[int]
+) -> Iterator[dict[str, dict[str, Side]]]:
+    """Running and warm: by pool or side of Triton, one for each size of batch. The pool has `instances` as workers.
+
+    The servers are not supervised: a supervisor's probe, an image a second, would be in every side's way.
+    """
+    with ExitStack() as stack:
+        sides: dict[str, dict[str, Side]] = {kind: {} for kind in (POOL, *SERVED)}
+        for size in batches:
+            name = f"batches up to {size}"
+            batched = serving.model_copy(update={"preferred_batch_size": size})
+            pool = stack.enter_context(Pool(work_of(classifier, images, batched), workers=serving.instances))
+            give_way(pool.pid)
+            sides[POOL][name] = Side(pool.connect, pool.pid)
+            for kind, changes in SERVED.items():
+                served = replace(classifier, settings=batched.model_copy(update=changes))
+                folder = work / f"{kind}-{size}"
+                # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
+                plan(contents([served], lane="cpu", multi={}), folder).write()
+                log = folder.with_suffix(".log")
+                server = stack.enter_context(serve(folder, ports=Ports.free(), log=log))
+                give_way(server.process.pid)
+                connect = partial(HttpServer, server.grpc_url, http_url=server.http_url, model=classifier.name)
+                sides[kind][name] = Side(partial(connect, images=images), server.process.pid)
+        yield sides
+
+
+def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -> Work:
+    return Work(
+        images=images,
+        preprocess=classifier.bundle.preprocess.model_dump(),
+        graph=classifier.engine.path / "model.onnx",
+        arithmetic=classifier.engine.settings.arithmetic,
+        decision=classifier.engine.decision.model_dump(),
+        labels=classifier.bundle.labels,
+        threads=serving.threads,
+        pinned=serving.pinned,
+        max_batch=serving.preferred_batch_size or serving.max_batch_size,
+    )
+
+
+@contextmanager
+def processor_time(pid: int, *, images: int) -> Iterator[Spent]:
+    """What the processes from `pid` down and this one spend in the block, of each of `images`."""
+    spent: Spent = {}
+    before, client_s = snapshot(pid), time.process_time()
+    yield spent
+    spent["client"] = 1000 * (time.process_time() - client_s) / images  # before a snapshot, which takes time too
+    spent["server"] = 1000 * (sum(snapshot(pid).cpu_s.values()) - sum(before.cpu_s.values())) / images
+
+
+async def pool_parts(connection: Connection, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
+    answers, client_ms = [], []
+    with processor_time(pid, images=len(images)) as spent:
+        for image in images:
+            started_s = time.perf_counter()
+            answer = await connection.answer(image, deadline_s=SETTLE_S)
+            client_ms.append((time.perf_counter() - started_s) * 1000)
+            if not isinstance(answer, Answer):
+                raise GateError(f"the pool, image {image}: {answer}")
+            answers.append((answer.preprocess_ms, answer.engine_ms, answer.post_ms))
+    steps = zip(("preprocess", "engine", "post"), np.mean(answers, axis=0).tolist(), strict=True)
+    return {"client": float(np.mean(client_ms)), **{f"{step} infer": step_ms for step, step_ms in steps}}, spent
+
+
+async def served_parts(server: Server, images: Sequence[int], pid: int) -> tuple[Parts, Spent]:
+    models, before = await server.steps(), await server.counters()
+    with processor_time(pid, images=len(images)) as spent:
+        started_s = time.perf_counter()
+        for image in images:
+            problem = await server.ask(image, deadline_s=SETTLE_S)
+            if problem:
+                raise GateError(f"{server.model} at {server.url}, image {image}: {problem}")
+        parts = {"client": (time.perf_counter() - started_s) * 1000 / len(images)}
+    after = await server.counters()
+    for model in models:
+        step, kind = step_time(model, before[model], after[model]), model.split("_")[0]
+        times_us = (step.queue_us, step.compute_input_us, step.compute_infer_us, step.compute_output_us)
+        names = ("queue", "input", "infer", "output")
+        parts |= {f"{kind} {name}": time_us / 1000 for name, time_us in zip(names, times_us, strict=True)}
+    return parts, spent

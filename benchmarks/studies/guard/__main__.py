@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""What the guard costs for each image, and how many damaged images it lets through to a decoder that refuses them.
+
+Good images of every accepted encoding are made of photographs, and seeded damage is done to them
+(tests/support/mutations.py).
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from math import sqrt
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from benchmarks.studies.study import RESULTS, load_photographs, provenance, scikit_image
+from slipway.contract.cli import run
+from slipway.contract.targets import file_option, write_file
+
+RESULT = RESULTS / "guard.json"
+LIBRARIES = ("nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "pillow")
+TIMED_FILES, TIMED_SIDES, ROUNDS = 315, (64, 1024), 20
+JPEG_BYTES = 68_000
+GOOD_FILES, SIDES = 2250, (64, 384)
+INPUT = {"input_height": 64, "input_width": 64, "mean": (0, 0, 0), "std": (1, 1, 1)}
+EPILOG = """example:
+  python -m benchmarks.studies.guard                             (make study-guard; two minutes)
+  python -m benchmarks.studies.guard --photographs my/photos --files 1000 --out /tmp/guard.json
+  python -m benchmarks.studies.guard --good files/of/other/encoders"""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from tests.support.mutations import good_files  # not at the top: --help needs no library
+
+    photographs = load_photographs(arguments.photographs or scikit_image())
+    pictures, seed = list(photographs.values()), arguments.seed
+    decoder = Decoder()
+    files = good_files(pictures, GOOD_FILES, seed=seed, sides=SIDES)
+    result = {
+        "options": {"files": arguments.files, "seed": seed, "photographs": sorted(photographs)},
+        "microseconds": speed(pictures, seed=seed),
+        "good": taken((file.data for file in files), decoder, what="good files"),
+        "good_of_other_encoders": taken(below(arguments.good), decoder, what="other encoders"),
+        "damaged": damage(files, decoder, count=arguments.files, seed=seed),
+        **provenance(LIBRARIES),
+    }
+    write_file(arguments.out, json.dumps(result, indent=1) + "\n")
+    print(f"{summary(result)}\nwritten to {arguments.out}")
+    if arguments.json:
+        print(json.dumps(result))
+
+
+class Decoder:
+    """The whole preprocessing step on the CPU, one image at a time."""
+
+    def __init__(self) -> None:
+        from slipway.contract import Preprocess
+        from slipway.steps.preprocess_dali import Preprocessor
+
+        config = Preprocess.parse(INPUT, source="this script").model_dump()
+        self.preprocessor = Preprocessor(config, max_batch_size=1, threads=1)
+
+    def takes(self, image: bytes) -> bool:
+        return not self.preprocessor.run([image])[1][0]
+
+
+def speed(pictures: Sequence[Any], *, seed: int) -> dict[str, Any]:
+    """Median and P99 of single calls: of all files, of each format, and of 512-pixel JPEGs of a set size."""
+    from tests.support.mutations import FORMATS, good_files
+
+    files = good_files(pictures, TIMED_FILES, seed=seed, sides=TIMED_SIDES)
+    named = {"all": [file.data for file in files]}
+    named |= {name: [file.data for file in files if file.format == name] for name in FORMATS}
+    named["JPEG of 512x512"] = [jpeg_of_size(picture, seed=seed) for picture in pictures]
+    return {name: timed(images) for name, images in named.items()}
+
+
+def timed(images: Sequence[bytes]) -> dict[str, float]:
+    """In time of this thread's own, so that what else runs on the machine counts little."""
+    from slipway.steps.guard import inspect
+
+    took_us = []
+    for _ in range(ROUNDS):
+        for image in images:
+            started_ns = time.thread_time_ns()
+            inspect(image)
+            took_us.append((time.thread_time_ns() - started_ns) / 1000)
+    percentiles = quantiles(took_us, n=100)
+    return {
+        "files": len(images),
+        "median_bytes": median(map(len, images)),
+        "median_us": round(percentiles[49], 1),
+        "p99_us": round(percentiles[98], 1),
+    }
+
+
+def jpeg_of_size(picture: Any, *, seed: int) -> bytes:
+    """512x512 pixels at the quality that comes nearest to 68 kB; noise makes up for what a smooth picture lacks."""
+    import numpy as np
+    from PIL import Image
+
+    from tests.support.image_files import encode
+
+    rng = np.random.default_rng(seed)
+    pixels = np.asarray(picture.resize((512, 512)), np.int16) + rng.integers(-8, 9, (512, 512, 3), np.int16)
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    files = (encode(image, "JPEG", quality=quality) for quality in range(30, 98, 2))
+    return min(files, key=lambda data: abs(len(data) - JPEG_BYTES))
+
+
+def below(folder: Path | None) -> Iterable[bytes]:
+    paths = sorted(folder.rglob("*")) if folder else ()
+    return (path.read_bytes() for path in paths if path.is_file())
+
+
+def taken(images: Iterable[bytes], decoder: Decoder, *, what: str) -> dict[str, Any]:
+    """What becomes of files that are good: the guard's statuses, and the decoder's word on those that it passes."""
+    from tqdm import tqdm
+
+    from slipway.steps.guard import OK, STATUS_NAMES, inspect
+
+    found: Counter[str] = Counter()
+    for image in tqdm(images, desc=what, unit=" files", mininterval=0.5, disable=None):
+        status = inspect(image)
+        found["refused by the decoder" if status == OK and not decoder.takes(image) else STATUS_NAMES[status]] += 1
+    return {"files": found.total(), **found}
+
+
+def damage(files: Sequence[Any], decoder: Decoder, *, count: int, seed: int) -> dict[str, Any]:
+    """How many of the damaged files pass the guard and fail in the decoder, by format and by kind of damage."""
+    from tqdm import tqdm
+
+    from slipway.steps.guard import OK, inspect
+    from tests.support.mutations import EDITS, FORMATS, KINDS, damaged
+
+    found: Counter[tuple[str, str, str]] = Counter()
+    stream = damaged(files, count, seed=seed)
+    for file, kind, data in tqdm(stream, desc="damaged", total=count, unit=" files", mininterval=0.5, disable=None):
+        outcome = "refused" if inspect(data) != OK else "decoded" if decoder.takes(data) else "escaped"
+        found[file.format, kind, outcome] += 1
+
+    def rate(formats: Iterable[str], kinds: Iterable[str]) -> dict[str, Any]:
+        outcomes = ("refused", "decoded", "escaped")
+        cells = Counter({outcome: sum(found[f, k, outcome] for f in formats for k in kinds) for outcome in outcomes})
+        return {**cells, **wilson(cells["escaped"], cells.total())}
+
+    accidents = [kind for kind in KINDS if kind not in EDITS]
+    groups = {"accidents": accidents, "edits": [*EDITS]}
+    return {
+        "all": {name: rate(FORMATS, kinds) for name, kinds in groups.items()},
+        **{f: {name: rate([f], kinds) for name, kinds in groups.items()} for f in FORMATS},
+        "by_kind": {kind: {f: rate([f], [kind]) for f in FORMATS} for kind in KINDS},
+    }
+
+
+def wilson(hits: int, trials: int, *, z: float = 1.96) -> dict[str, float]:
+    """A share and its 95 % interval. Source: E. B. Wilson, JASA 22 (1927)."""
+    if not trials:
+        return {"share": 0.0, "low": 0.0, "high": 1.0}
+    share = hits / trials
+    centre, spread = share + z * z / (2 * trials), z * sqrt(share * (1 - share) / trials + (z / trials) ** 2 / 4)
+    low, high = ((centre + side * spread) / (1 + z * z / trials) for side in (-1, 1))
+    return {"share": round(share, 5), "low": round(max(low, 0.0), 5), "high": round(high, 5)}
+
+
+def summary(result: dict[str, Any]) -> str:
+    lines = [f"{name:16} {t['median_us']:7} µs, P99 {t['p99_us']} µs" for name, t in result["microseconds"].items()]
+    lines += [f"good: {result['good']}, of other encoders: {result['good_of_other_encoders']}"]
+    lines += ["passed the guard and failed in the decoder, by accident and by edit (95 %):"]
+    for name, groups in result["damaged"].items():
+        if name != "by_kind":
+            shares = (f"{g['share']:.2%} ({g['low']:.2%} to {g['high']:.2%})" for g in groups.values())
+            lines.append(f"{name:16} {'   '.join(shares)}")
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--photographs", type=Path, metavar="FOLDER", help="of pictures to damage; default: those of scikit-image")
+    add("--good", type=Path, metavar="FOLDER", help="files of other encoders, which should all be let through")
+    add("--files", type=int, default=36_000, metavar="N", help="damaged ones (%(default)s)")
+    add("--seed", type=int, default=0, help="of the files and of the damage (%(default)s)")
+    add(
+        "--out",
+        type=file_option(("good_of_other_encoders",), what="a result of guard.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/guard.json",
+    )
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Ask the real tritonserver about every seeded defect, and write down what it did; then the table of rules in docs/."""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.study import ROOT
+from slipway.contract.cli import run
+from slipway.contract.manifest import versions
+from slipway.contract.targets import file_option, write_file
+
+RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.md"
+SERVED = ("example", "fleet")
+"""Good repositories that the cpu lane's server loads."""
+CONTROLS = 10
+"""Times that each of them is asked as the defects are that need luck."""
+LIBRARIES = ("nvidia-pytriton", "nvidia-dali-cuda130", "openvino", "protobuf", "tritonclient")
+EPILOG = """example:
+  python -m benchmarks.studies.lint_corpus                          everything; about 20 minutes on two cores
+  python -m benchmarks.studies.lint_corpus --only version-01        one defect, and the others as they were recorded
+  python -m benchmarks.studies.lint_corpus --page-only              docs/lint.md anew, from what was recorded
+
+Each defect gets a copy of a good repository and a tritonserver of its own: does it load, and does it then answer as the
+good one does, for all outputs, each alone, and many requests at once? Where luck has a part, five servers, and clients
+that give up. Defects of the gpu lane are
+listed and not tried: the server of the cpu lane has neither backend."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    before = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"defects": {}}
+    result = before if arguments.page_only else record(arguments.only, before)
+    write_file(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_file(arguments.page, page(result))
+    if arguments.json:
+        print(json.dumps({"out": str(arguments.out), "page": str(arguments.page), "counts": result["counts"]}))
+
+
+def record(only: list[str] | None, before: dict[str, Any]) -> dict[str, Any]:
+    """Everything anew, or the defects `only` and the rest as it was `before`."""
+    from tests.support.lint_defects import RECORDED
+    from tests.support.lint_server import answers, version
+    from tests.support.seeded_defects import good
+
+    known = {defect.name: defect for defect in RECORDED}
+    unknown = sorted(set(only or ()) - known.keys())
+    if unknown:
+        sys.exit(f"{', '.join(unknown)}: no such defect; there are {', '.join(sorted(known))}")
+    expected = {base: answers(good(base)) for base in SERVED}
+    chosen = [known[name] for name in only or known]
+    defects = {name: entry for name, entry in before["defects"].items() if name in known}
+    defects |= dict(observations(chosen, expected))
+    controls = before.get("good", {}) if only else {}
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"tritonserver": version(good("example")), **versions(LIBRARIES)},
+        "counts": dict(sorted(Counter(entry["server"] for entry in defects.values()).items())),
+        "good": controls or {base: several(good(base), expected[base], CONTROLS) for base in SERVED},
+        "defects": dict(sorted(defects.items())),
+    }
+
+
+def observations(chosen: list[Any], expected: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the server does with each defect, or that it was not asked."""
+    from tqdm import tqdm
+
+    for defect in tqdm(chosen, desc="defects", unit="server", disable=not sys.stderr.isatty()):
+        seen = observed(defect, expected[defect.base]) if defect.served else {"server": "unseen"}
+        yield defect.name, {"rule": defect.rule, "repository": defect.base, **seen}
+
+
+def observed(defect: Any, expected: Any) -> dict[str, Any]:
+    """What became of it; where luck has a part, the worst of each run and how often it was so."""
+    from tests.support.lint_server import observe
+
+    with tempfile.TemporaryDirectory(prefix="lint-corpus-") as folder:
+        repository = defect.make(Path(folder) / "repository")
+        if defect.runs > 1:
+            return several(repository, expected, defect.runs)
+        return {key: value for key, value in asdict(observe(repository, expected)).items() if value}
+
+
+def several(repository: Path, expected: Any, count: int) -> dict[str, Any]:
+    from tests.support.lint_server import observe
+
+    runs = [asdict(observe(repository, expected, give_up=True)) for _ in range(count)]
+    first = {key: value for key, value in runs[0].items() if value}
+    worst = Counter(_worst(run["on_request"]) for run in runs)
+    return {
+        **first,
+        "runs": len(runs),
+        "on_request": [f"{n} of {len(runs)}: {what}" for what, n in worst.most_common()],
+    }
+
+
+def _worst(differences: tuple[str, ...]) -> str:
+    from tests.support.lint_server import DIED, HANGS
+
+    said = " ".join(differences)
+    return next((word for word in (DIED, HANGS) if word in said), "refused" if said else "answered")
+
+
+WORDS = {
+    "refuses": "refuses it and says so",
+    "takes": "takes it in silence",
+    "hangs": "never becomes ready, in silence",
+    "dies": "ends while it loads",
+    "unseen": "not tried: only a GPU host could",
+}
+HEAD = """# What the lint knows
+
+`build/lint.py REPOSITORY` reads the files of a model repository, on any machine, and prints what is wrong with it; the
+exit code is 1 when there is anything. Each rule below is tried on seeded defects: a good repository, changed in one
+place. What tritonserver {tritonserver} did with each of them, without automatic completion of configurations, is in
+[lint-corpus.json](../benchmarks/results/lint-corpus.json): {refuses} were refused with a message, {takes} were taken in
+silence, {hangs} left a server that is never ready, {dies} ended it while it loaded, and {unseen} were not tried, since
+only a host with a GPU could. Where luck has a part, five servers were asked, also by clients that give up; the good
+repositories, asked in the same way, answered {answered} times of {controls}. Written by `make lint_corpus`.
+"""
+
+
+def page(recorded: dict[str, Any]) -> str:
+    """docs/lint.md: each rule, what goes wrong, and what the server did about it."""
+    from slipway.lint.rules import GROUPS
+
+    counts = Counter(recorded["counts"])
+    controls = {
+        "answered": sum(int(good["on_request"][0].split()[0]) for good in recorded["good"].values()),
+        "controls": sum(good["runs"] for good in recorded["good"].values()),
+    }
+    parts = [HEAD.format(**recorded["versions"], **controls, **{word: counts[word] for word in WORDS})]
+    for title, rules in GROUPS.items():
+        parts.append(f"## {title}\n\n| rule | what goes wrong | what the server does |\n| --- | --- | --- |")
+        for name, rule in rules.items():
+            entries = [entry for entry in recorded["defects"].values() if entry["rule"] == name]
+            parts[-1] += f"\n| `{name}` | {rule.goes_wrong} | {_server(rule.server, entries)} |"
+        parts[-1] += "\n"
+    return "\n".join(parts)
+
+
+def _server(word: str, entries: list[dict[str, Any]]) -> str:
+    seen = Counter(entry["server"] for entry in entries)
+    text = WORDS[word] if len(seen) == 1 else "; ".join(f"{WORDS[word]} ({seen[word]})" for word in WORDS if seen[word])
+    asked = [difference for entry in entries for difference in entry.get("on_request", ())]
+    asked = sorted((said for said in asked if not said.endswith("is not there")), key=_rank)
+    return f"{text or 'not tried'}{'; when asked: ' if asked else ''}{_short(asked[0]) if asked else ''}"
+
+
+def _rank(difference: str) -> int:
+    """The worst first."""
+    words = ("the server died", "never answered", "deadlock")
+    return next((n for n, word in enumerate(words) if word in difference), len(words) + (": answers " in difference))
+
+
+def _short(difference: str) -> str:
+    """One cell of the table; steps are called by their content, which is of no interest there."""
+    text = re.sub(r"_[0-9a-f]{12}|\[request id: <id_unknown>\] ", "", difference.replace("|", "/"))
+    return text if len(text) < 160 else f"{text[:160].rpartition(' ')[0]} …"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", metavar="DEFECT", help="these alone; the others stay as they were recorded"
+    )
+    parser.add_argument(
+        "--out",
+        type=file_option(("defects",), what="a result of lint_corpus.py"),
+        default=RESULT,
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--page",
+        type=file_option("# What the lint knows", what="a page of lint_corpus.py"),
+        default=PAGE,
+        help="default: %(default)s",
+    )
+    parser.add_argument("--page-only", action="store_true", help="no server: the page anew from --out")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

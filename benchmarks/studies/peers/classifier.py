@@ -1,0 +1,102 @@
+"""What every peer runs: the step files that Triton runs, on the files of one classifier. And how a peer is started.
+
+    PYTHONPATH=src ENVIRONMENT/bin/python benchmarks/studies/peers/<peer>.py --folder FOLDER --port 8100 --workers 2 \\
+        --max-batch 2
+
+numpy, DALI and OpenVINO are all that this file needs of an environment.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HOST = "127.0.0.1"
+SETTINGS = "SLIPWAY_PEER"
+"""The settings as JSON, for processes that a framework starts by itself."""
+
+
+class Settings(argparse.Namespace):
+    """The command line of a peer."""
+
+    folder: Path
+    port: int
+    workers: int
+    max_batch: int
+    pinned: bool
+
+
+class Classifier:
+    """Encoded images to answers: guard and DALI, OpenVINO, post-processing. Of one thread; asked by one at a time.
+
+    Where the settings say `pinned`, the thread that makes it, and all that it starts, keeps to a core of its own.
+
+    Args:
+        settings: their folder has model.onnx, preprocess.json, decision.json, labels.txt and arithmetic.txt; max_batch
+            is the most images of one call.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        from slipway.steps.cores import keep_to_cores
+        from slipway.steps.engine_openvino import Engine
+        from slipway.steps.guard import PLACEHOLDER
+        from slipway.steps.postprocess import Postprocessor
+        from slipway.steps.preprocess_dali import Preprocessor
+
+        if settings.pinned:
+            number, self._number_held = worker_number(settings)
+            keep_to_cores(number, threads=1)
+        folder, max_batch = settings.folder, settings.max_batch
+        preprocess = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
+        self._preprocessor = Preprocessor(preprocess, max_batch_size=max_batch, threads=1)
+        self._engine = Engine(folder / "model.onnx", arithmetic=(folder / "arithmetic.txt").read_text(), threads=1)
+        self._postprocessor = Postprocessor.read(folder)
+        for size in (1, max_batch) * 2:
+            self.classify([PLACEHOLDER] * size)
+
+    def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
+        """An answer for each image: the best label, its score, and the status, 0 where there is an answer."""
+        pixels_nchw, status_n = self._preprocessor.run(images)
+        logits_nc, _ = self._engine.run(pixels_nchw)
+        answers = self._postprocessor.run(logits_nc, status_n)
+        rows = zip(answers.label_nk, answers.score_nk, answers.status_n, strict=True)
+        return [{"label": k[0].decode(), "score": float(s[0]), "status": int(status)} for k, s, status in rows]
+
+
+def worker_number(settings: Settings) -> tuple[int, socket.socket]:
+    """The first number that no worker of this peer has, and what holds it: frameworks don't number what they start.
+
+    Raises:
+        RuntimeError: there are more workers than were asked for.
+    """
+    for number in range(settings.workers):
+        holder = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            holder.bind(f"\0slipway-peer-{settings.port}-{number}")  # of no file: gone with the worker
+            return number, holder
+        holder.close()
+    raise RuntimeError(f"{settings.workers} workers were asked for, and this is one more")
+
+
+def settings_given() -> Settings:
+    """From the command line; left in the environment for the processes to come."""
+    parser = argparse.ArgumentParser(description="one peer of python -m benchmarks.studies.peers, until it is ended")
+    parser.add_argument("--folder", type=Path, required=True, help="the classifier's files")
+    parser.add_argument("--port", type=int, required=True, help=f"to listen on, at {HOST}")
+    parser.add_argument("--workers", type=int, required=True, help="that classify, with one thread each")
+    parser.add_argument("--max-batch", type=int, required=True, help="the most images that a worker takes at once")
+    parser.add_argument("--pinned", action="store_true", help="each worker keeps to a core of its own")
+    settings = parser.parse_args(namespace=Settings())
+    os.environ[SETTINGS] = json.dumps({**vars(settings), "folder": str(settings.folder.resolve())})
+    return settings
+
+
+def settings_left() -> Settings:
+    """What `settings_given` left, in a process that a framework started."""
+    settings = Settings(**json.loads(os.environ[SETTINGS]))
+    settings.folder = Path(settings.folder)
+    return settings

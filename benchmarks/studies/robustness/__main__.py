@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Measure what change, crashes, overload and company cost: reloads under load, killed processes, 3 and 10 times
+capacity, and fifty classifiers in one repository."""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.study import provenance
+from slipway.contract.targets import file_option, write_file
+
+EPILOG = """example:
+  python -m benchmarks.studies.robustness runs/digits --images data/digits/test \
+      --output benchmarks/results/robustness.json
+  python -m benchmarks.studies.robustness runs/digits --images data/digits/test --only overload
+
+RUN has bundle/ and engines/ with a choice, as make demo leaves them. Every part starts a launcher of its own and
+ends it. About 15 minutes in all, on two cores that nobody else uses."""
+
+PARTS = ("reload", "kills", "overload", "fifty")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.robustness.parts import PART_FUNCTIONS
+    from slipway.benchmark.gate import load_images
+
+    images = load_images(arguments.images, seed=arguments.seed)
+    results: dict[str, Any] = {
+        **provenance(("tritonclient", "nvidia-pytriton", "openvino", "nvidia-dali-cuda130", "psutil")),
+        "seed": arguments.seed,
+        "distinct_images": len(set(images)),
+        "client_shares_the_cores": True,
+    }
+    with tempfile.TemporaryDirectory(prefix="slipway-robustness-") as folder:
+        for part in arguments.only or PARTS:
+            print(f"\n{part}", flush=True)
+            work = Path(folder) / part
+            work.mkdir()
+            results[part] = PART_FUNCTIONS[part](arguments.run, images, work, seed=arguments.seed)
+            print(json.dumps(results[part], indent=2), flush=True)
+    if arguments.output:
+        write_file(arguments.output, json.dumps(results, indent=2) + "\n")
+        print(f"written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(results))
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder with bundle/ and engines/")
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="of schedules and order of images (%(default)s)")
+    parser.add_argument(
+        "--output",
+        type=file_option(("reload", "kills", "overload", "fifty"), what="a result of robustness.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    from slipway.contract.cli import run
+
+    run(main, parser())

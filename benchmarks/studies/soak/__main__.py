@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""Send a server many damaged images among good ones, and watch that nothing is lost and nothing grows.
+
+Every request holds one to six seeded damaged images (tests/support/mutations.py) and up to two good ones in any order,
+over gRPC and HTTP at once. A good image must be answered as it was when it was asked alone, a damaged one by a known
+STATUS, no request may fail, and after the first tenth of the images no process may grow by more than 5 %.
+"""
+
+import argparse
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import local
+from typing import Any
+
+from benchmarks.studies.soak.requests import Answer, Asker, Request, corpus, make_requests, taken
+from benchmarks.studies.study import ROOT, provenance
+from slipway.contract.cli import run
+from slipway.contract.targets import file_option, write_file
+
+LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "pillow", "psutil", "tritonclient")
+RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
+
+MAX_GROWTH, WARM_UP, SAMPLES = 0.05, 0.1, 50
+MAX_FAILURES = 10  # after which the rest is not sent
+KNOWN_STATUS = frozenset(range(5))  # of an image; 5 is a fault of the server's
+EPILOG = """example:
+  python -m benchmarks.studies.soak          200,000 damaged images against model_repository/example (make study-soak)
+  python -m benchmarks.studies.soak model_repository/cpu --images 20000 --out /tmp/soak.json
+
+exit status: 0 pass; 1 fail, or no server"""
+
+
+@dataclass
+class Found:
+    """What came back."""
+
+    status: Counter[int] = field(default_factory=Counter)
+    """Of damaged images."""
+    good_answers: int = 0
+    failures: list[str] = field(default_factory=list)
+    series: list[dict[str, Any]] = field(default_factory=list)
+    """Memory after each part of the images, when the server is idle."""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from slipway.contract.files import sha256_file  # not at the top: --help needs no library
+    from slipway.serving import Ports, serve
+
+    origin = provenance(LIBRARIES)
+    good, files, largest = corpus(arguments.seed)
+    with serve(arguments.repository, ports=Ports.free(), log=arguments.log) as server:
+        model = next(iter(server.lane.classifiers))
+        asker = Asker(server, "grpc", timeout_s=arguments.timeout_s)
+        expected = [asker.ask(model, [image])[0] for image in good]
+        asker.ask(model, [largest])  # DALI keeps the memory of the largest image that it has met
+        requests = make_requests(good, files, images=arguments.images, seed=arguments.seed)
+        found = soak(server, model, requests, expected, arguments)
+    reasons = judged(found, expected)
+    result = {
+        "verdict": "fail" if reasons else "pass",
+        "reasons": reasons,
+        "options": {name: getattr(arguments, name) for name in ("images", "seed", "concurrency")},
+        "good_answers": found.good_answers,
+        "damaged_by_status": {str(status): count for status, count in sorted(found.status.items())},
+        "series": found.series,
+        "repository": {
+            "name": arguments.repository.name,
+            "manifest_sha256": sha256_file(arguments.repository / "manifest.json"),
+        },
+        **origin,
+    }
+    write_file(arguments.out, json.dumps(result, indent=1) + "\n")
+    print(f"{summary(result)}\nwritten to {arguments.out}")
+    if arguments.json:
+        print(json.dumps(result))
+    return 1 if reasons else 0
+
+
+def soak(
+    server: Any, model: str, requests: Iterator[Request], expected: Sequence[Answer], arguments: argparse.Namespace
+) -> Found:
+    """Send every request, `concurrency` at a time, and look at the server's memory in between."""
+    from tqdm import tqdm
+
+    found, mine, sent, started = Found(), local(), 0, time.monotonic()
+    protocols = iter(["grpc", "http"] * arguments.concurrency)
+
+    def send(request: Request) -> list[Answer] | str:
+        if not hasattr(mine, "asker"):
+            mine.asker = Asker(server, next(protocols), timeout_s=arguments.timeout_s)
+        try:
+            return mine.asker.ask(model, request.images)
+        except Exception as error:  # whatever it is: no request may end this way
+            return f"{mine.asker.protocol}, {type(error).__name__}: {str(error)[:200]}"
+
+    with (
+        ThreadPoolExecutor(arguments.concurrency) as pool,
+        tqdm(total=arguments.images, desc="soak", unit=" images", mininterval=0.5, disable=None) as bar,
+    ):
+        while len(found.failures) < MAX_FAILURES and (
+            part := list(taken(requests, images=-(-arguments.images // SAMPLES)))
+        ):
+            for request, answers in zip(part, pool.map(send, part), strict=True):
+                compare(found, request, answers, expected)
+                sent += request.damaged
+                bar.update(request.damaged)
+            found.series.append({"images": sent, "seconds": round(time.monotonic() - started, 1), **memory(server)})
+    return found
+
+
+def compare(found: Found, request: Request, answers: list[Answer] | str, expected: Sequence[Answer]) -> None:
+    """Every image of one request; the good ones against what each was answered alone."""
+    if isinstance(answers, str) or len(answers) != len(request.images):
+        found.failures.append(f"request {request.number} of {len(request.images)} images: {answers}")
+        return
+    for place, answer in enumerate(answers):
+        number = request.good.get(place)
+        if number is None:
+            found.status[answer.status] += 1
+            if answer.status and not answer.blank:
+                found.failures.append(f"refused, and answered all the same: {answer}")
+        else:
+            found.good_answers += 1
+            if not answer.same_as(expected[number]):
+                found.failures.append(f"good image {number}: {answer}, and alone {expected[number]}")
+
+
+def memory(server: Any) -> dict[str, Any]:
+    """Resident MiB of the server and of each stub, and MiB of shared memory that they hold."""
+    import psutil
+
+    rss_mib, regions = {}, set()
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(server.process.pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # it ended: a reason not to pass
+                regions |= {part.path for part in process.memory_maps() if part.path.startswith("/dev/shm/")}
+                rss_mib[name_of(process)] = round(process.memory_info().rss / 2**20, 2)
+    shared = sum(region.stat().st_size for region in map(Path, regions) if region.exists())
+    return {"rss_mib": rss_mib, "shared_mib": round(shared / 2**20, 2)}
+
+
+def name_of(process: Any) -> str:
+    """The instance of a step that a stub runs, else the program; with the pid, so that a new process is seen."""
+    step = re.search(r"(guard|preprocess|engine|post|answer|fused)_[0-9a-f]{12}\w*", " ".join(process.cmdline()[2:]))
+    return f"{step[0] if step else process.name()} {process.pid}"
+
+
+def judged(found: Found, expected: Sequence[Answer]) -> list[str]:
+    """Why this is no pass; empty when it is one."""
+    reasons = [f"{len(found.failures)} failures; the first: {found.failures[0]}"] if found.failures else []
+    if unknown := sorted(set(found.status) - KNOWN_STATUS):
+        reasons.append(f"damaged images with STATUS {unknown}; allowed are {sorted(KNOWN_STATUS)}")
+    if any(answer.status for answer in expected) or len({answer.labels[0] for answer in expected}) < 2:
+        reasons.append("the good images are refused or all answered alike when asked alone: nothing can be compared")
+    start, *later = found.series[int(len(found.series) * WARM_UP) :]
+    for sample in later:
+        if sample["rss_mib"].keys() != start["rss_mib"].keys():
+            return [*reasons, f"the processes changed: {sorted(start['rss_mib'])} became {sorted(sample['rss_mib'])}"]
+    for name, before in start["rss_mib"].items():
+        largest = max((sample["rss_mib"][name] for sample in later), default=before)
+        if largest > before * (1 + MAX_GROWTH):
+            reasons.append(f"{name} grew from {before} MiB after the first tenth to {largest}")
+    if found.series[-1]["shared_mib"] != start["shared_mib"]:
+        reasons.append(f"shared memory went from {start['shared_mib']} to {found.series[-1]['shared_mib']} MiB")
+    return reasons
+
+
+def summary(result: dict[str, Any]) -> str:
+    start, end = result["series"][int(len(result["series"]) * WARM_UP)], result["series"][-1]
+    memory = (f"  {name}: {mib} → {end['rss_mib'].get(name, 'gone')} MiB" for name, mib in start["rss_mib"].items())
+    lines = [
+        f"{end['images']:,} damaged and {result['good_answers']:,} good images in {end['seconds']:.0f} s",
+        f"damaged by STATUS: {result['damaged_by_status']}",
+        "memory after the first tenth, and at the end:",
+        *memory,
+        f"  shared: {start['shared_mib']} → {end['shared_mib']} MiB",
+        f"{result['verdict'].upper()} {'; '.join(result['reasons'])}",
+    ]
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("repository", type=Path, nargs="?", default=EXAMPLE, help="of the cpu lane; default: model_repository/example")
+    add("--images", type=int, default=200_000, metavar="N", help="damaged ones; good ones come on top (%(default)s)")
+    add("--concurrency", type=int, default=4, metavar="N", help="requests at a time (%(default)s)")
+    add("--timeout-s", type=float, default=60.0, help="after which a request counts as lost (%(default)g)")
+    add("--seed", type=int, default=0, help="of the images, the damage and the requests (%(default)s)")
+    add(
+        "--out",
+        type=file_option(("damaged_by_status",), what="a result of soak.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/soak.json",
+    )
+    add("--log", type=Path, metavar="FILE", help="keep the server's own log")
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

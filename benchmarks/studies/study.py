@@ -1,0 +1,62 @@
+"""What every study shares: where it writes, what a result says of its origin, and the photographs that it uses."""
+
+import importlib.util
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks/results"
+PHOTOGRAPHS = (
+    *("astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel", "hubble_deep_field"),
+    *("ihc", "moon", "motorcycle_left", "retina", "rocket"),
+)
+"""The names of scikit-image's photographs."""
+
+
+def provenance(libraries: Iterable[str]) -> dict[str, Any]:
+    """Time, commit, machine and library versions. Call it before the study writes: its result would change the tree."""
+    from slipway.benchmark.result import Machine  # not at the top: --help needs no library
+    from slipway.contract.manifest import commit, versions
+
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": Machine.this().model_dump(mode="json"),
+        "versions": versions(libraries),
+    }
+
+
+def scikit_image() -> Path:
+    """The folder of scikit-image's photographs.
+
+    Raises:
+        DataError: scikit-image is not installed.
+    """
+    from slipway.contract import DataError
+
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise DataError("scikit-image is not installed, and this study uses its photographs: make setup installs it")
+    return Path(found.origin).parent / "data"
+
+
+def load_photographs(folder: Path) -> "dict[str, Image.Image]":
+    """RGB pictures by name: the photographs of `scikit_image()`, or every image of another folder.
+
+    Raises:
+        DataError: the folder has no image.
+    """
+    from PIL import Image
+
+    from slipway.contract import DataError
+
+    paths = {path.stem: path for path in sorted(folder.glob("*")) if path.suffix in {".png", ".jpg", ".jpeg", ".webp"}}
+    names = [name for name in PHOTOGRAPHS if name in paths] or list(paths)
+    if not names:
+        raise DataError(f"{folder}: no .png, .jpg, .jpeg or .webp in it")
+    return {name: Image.open(paths[name]).convert("RGB") for name in names}

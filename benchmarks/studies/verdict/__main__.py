@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""How often the latency verdict errs: simulated servers with a known P99, judged as the gate judges real ones."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.studies.study import ROOT, provenance
+from slipway.contract.cli import run
+from slipway.contract.targets import file_option, write_file
+
+if TYPE_CHECKING:
+    from slipway.benchmark import GateOptions
+    from slipway.benchmark.looks import Look
+    from slipway.benchmark.statistics import Verdict
+
+RESULT = ROOT / "benchmarks/results/verdict.json"
+UTILISATIONS = {
+    50: {
+        "M/D/1": (0.3, 0.5, 0.7, 0.8, 0.9, 0.95),
+        "M/M/1": (0.3, 0.5, 0.7, 0.9),
+        "M/H2/1": (0.3, 0.5, 0.7),
+        "stall in 500": (0.3,),
+        "stall in 2000": (0.3,),
+    },
+    150: {"M/D/1": (0.5, 0.7, 0.9), "M/M/1": (0.5, 0.7), "M/H2/1": (0.3,)},
+}
+"""By the requests per second, of which there are three times as many in the same time at 150."""
+NOT_JUDGED = ("stall in 2000",)
+"""The first verdict falls after 3,000 requests, of which a fifth of the runs see no such stall: shown all the same."""
+ALLOWED = 0.01
+"""False passes, as a share of all runs with the true P99 on the limit."""
+LIMIT_BY_P99 = {"at the limit": 1.0, "20 % under": 1 / 0.8, "half of it": 2.0}
+LONG_BLOCKS, LONG_REQUESTS, LONG_WARM_UP = 32, 250_000, 10_000
+"""What the true P99 is taken from."""
+EPILOG = """example:
+  nice python -m benchmarks.studies.verdict              1,000 runs of each, on all cores; some minutes on two
+
+A line for each server, load and rate. With the true P99 on the limit: the share of its runs that pass (falsely). 20 %
+under it and at half of it: the share that pass, and after how many seconds a run ended. Runs look and end as the gate's
+do by default: at most 5 minutes.
+
+M/D/1 takes the same time for each request, M/M/1 an exponential one, M/H2/1 one of two exponential ones, of which one
+request in ten gets an eleven times longer one. "stall in N" stands still for a while before one request in N.
+
+exit status: 0; 1 where more than 1 % of the runs pass falsely"""
+
+Latencies = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A server that is known; latencies in units of its mean service time (independent ones: of their median)."""
+
+    name: str
+    utilisation: float | None
+    rate_per_s: int
+    simulate: Callable[[np.random.Generator, tuple[int, ...]], Latencies]
+
+
+def main(arguments: argparse.Namespace) -> int:
+    judge = partial(judged, runs=arguments.runs, seed=arguments.seed)
+    results = list(progress(judge, workloads()))
+    broken = [e for e in results if e["allowed"] is not None and e["passes"]["at the limit"]["rule"] > e["allowed"]]
+    asked = options()
+    result = {
+        "runs": arguments.runs,
+        "blocks": asked.blocks,
+        "requests_per_block": asked.requests_per_block,
+        "warm_up_requests": asked.warm_up_requests,
+        "minutes": asked.minutes,
+        "seed": arguments.seed,
+        "servers": results,
+        **provenance(()),
+    }
+    write_file(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    print("\n".join(table(results)))
+    if arguments.json:
+        print(json.dumps({"out": str(arguments.out), "verdict": "fail" if broken else "pass"}))
+    return 1 if broken else 0
+
+
+def options() -> "GateOptions":
+    """The gate's defaults."""
+    from slipway.benchmark import GateOptions
+
+    return GateOptions(model="simulated", images=Path())
+
+
+def workloads() -> list[Workload]:
+    queues = [
+        Workload(name, utilisation, rate_per_s, partial(queue, name, utilisation))
+        for rate_per_s, servers in UTILISATIONS.items()
+        for name, utilisations in servers.items()
+        for utilisation in utilisations
+    ]
+    return [Workload("independent", None, next(iter(UTILISATIONS)), independent), *queues]
+
+
+def independent(rng: np.random.Generator, shape: tuple[int, ...]) -> Latencies:
+    return rng.lognormal(sigma=0.5, size=shape)
+
+
+def queue(name: str, utilisation: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Latencies:
+    """Times in a first-come-first-served queue with Poisson arrivals, by Lindley's recursion (1952)."""
+    services = service_times(name, rng, shape)
+    steps = services[..., :-1] - rng.exponential(1 / utilisation, shape)[..., 1:]
+    backlog = np.cumsum(np.concatenate([np.zeros((*shape[:-1], 1)), steps], axis=-1), axis=-1)
+    return backlog - np.minimum.accumulate(backlog, axis=-1) + services
+
+
+def service_times(name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Latencies:
+    match name:
+        case "M/D/1":
+            return np.ones(shape)
+        case "M/M/1":
+            return rng.exponential(size=shape)
+        case "M/H2/1":
+            return np.where(rng.random(shape) < 0.1, rng.exponential(5.5, shape), rng.exponential(0.5, shape))
+        case "stall in 500":
+            return 1 + np.where(rng.random(shape) < 1 / 500, rng.exponential(10, shape), 0)
+        case _:
+            return 1 + np.where(rng.random(shape) < 1 / 2000, rng.exponential(20, shape), 0)
+
+
+def progress(judge: Callable[[Workload], dict[str, Any]], servers: list[Workload]) -> Iterator[dict[str, Any]]:
+    """Judged on all cores."""
+    from tqdm import tqdm
+
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as processes:
+        yield from tqdm(processes.map(judge, servers), total=len(servers), unit=" servers", leave=False, disable=None)
+
+
+def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_BLOCKS) -> dict[str, Any]:
+    """The shares of runs that pass and fail, and their mean length, by where the true P99 is."""
+    from slipway.benchmark.looks import planned
+    from slipway.benchmark.statistics import Verdict
+
+    rng = np.random.default_rng([seed, *workload.name.encode(), int(100 * (workload.utilisation or 0))])
+    p99 = float(np.quantile(workload.simulate(rng, (long_blocks, LONG_REQUESTS))[:, LONG_WARM_UP:], 0.99))
+    asked = options()
+    looks = planned(asked, rate_per_s=workload.rate_per_s, minutes=asked.minutes)
+    shares = {}
+    for place, limit_by_p99 in LIMIT_BY_P99.items():
+        # The same requests for every place, whenever the runs end.
+        draws = (np.random.default_rng([seed, int(1e6 * p99), run]) for run in range(runs))
+        ended = [one_run(workload, looks, rng, limit=limit_by_p99 * p99) for rng in draws]
+        shares[place] = {
+            "rule": sum(verdict is Verdict.PASS for verdict, _ in ended) / runs,
+            "fails": sum(verdict is Verdict.FAIL for verdict, _ in ended) / runs,
+            "seconds": round(sum(requests for _, requests in ended) / runs / workload.rate_per_s, 1),
+        }
+    return {
+        "server": workload.name,
+        "utilisation": workload.utilisation,
+        "rate_per_s": workload.rate_per_s,
+        "true_p99": p99,
+        "passes": shares,
+        "allowed": None if workload.name in NOT_JUDGED else ALLOWED,
+    }
+
+
+def one_run(
+    workload: Workload, looks: "Sequence[Look]", rng: np.random.Generator, *, limit: float
+) -> "tuple[Verdict, int]":
+    """The verdict, and the requests that were sent, warm-ups included. A block starts with an empty queue."""
+    from slipway.benchmark.statistics import Verdict, judge_run, weigh
+
+    warm_up, blocks = options().warm_up_requests, []
+    verdict = Verdict.TOO_FEW
+    for look in looks:
+        blocks += [workload.simulate(rng, (warm_up + requests,))[warm_up:] for requests in look.blocks]
+        evidence = weigh(blocks, limit_ms=limit, error=look.error)
+        verdict = judge_run(evidence, last=look.last, offered_per_s=1.0, achieved_per_s=1.0).verdict
+        if verdict is not Verdict.TOO_FEW:
+            break
+    return verdict, sum(warm_up + block.size for block in blocks)
+
+
+def table(results: list[dict[str, Any]]) -> Iterator[str]:
+    """Per cent of the runs that pass, and the mean length of a run."""
+    yield f"{'server':14} load  rate/s{'passes at the limit':>22}{'20 % under':>18}{'half of it':>18}   allowed"
+    for entry in results:
+        at_limit, *others = entry["passes"].values()
+        load = f"{entry['utilisation']:4.2f}" if entry["utilisation"] else "    "
+        cells = "".join(f"{p['rule']:.1%} ({p['seconds']:.0f} s)".rjust(18) for p in others)
+        allowed = "not judged" if entry["allowed"] is None else f"{entry['allowed']:.0%}"
+        yield f"{entry['server']:14} {load} {entry['rate_per_s']:7}{at_limit['rule']:22.1%}{cells}   {allowed}"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--runs", type=int, default=1000, metavar="N", help="of each server, load and rate (%(default)s)")
+    add("--seed", type=int, default=0, help="of the simulations (%(default)s)")
+    add(
+        "--out",
+        type=file_option(("servers",), what="a result of verdict.py"),
+        default=RESULT,
+        help="result file; default: benchmarks/results/verdict.json",
+    )
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

@@ -1,0 +1,104 @@
+"""The command `slipway`: one verb for each thing that a user does, grouped by stage."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from slipway.contract.cli import run
+
+PROG = "slipway"
+
+
+class Verb(NamedTuple):
+    """A module with `main(arguments)` and `parser()`, and the line that the list of verbs shows."""
+
+    module: str
+    line: str
+    arguments: tuple[str, ...] = ()
+    """Arguments that this verb puts before the user's own."""
+
+
+STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
+    {
+        "from images to a repository": {
+            "init": Verb("slipway.cli.init", "look at a folder of images and write a spec for it"),
+            "up": Verb("slipway.cli.up", "run every stage of a spec that is not current"),
+        },
+        "data": {
+            "inspect": Verb("slipway.cli.inspect", "find what is wrong with the images, before any training"),
+            "augmentations": Verb("slipway.cli.augmentations", "show what the network sees in training"),
+            "label-errors": Verb("slipway.cli.label_errors", "find labels that other networks contradict"),
+        },
+        "images to try it on": {
+            "make-digits": Verb("slipway.cli.make_digits", "scikit-learn's digits in class folders"),
+            "make-pages": Verb("slipway.cli.make_pages", "pages of one to three digits, for several labels an image"),
+            "make-parity": Verb("slipway.cli.make_parity", "odd or even, a new task from few digits"),
+        },
+        "training": {
+            "train": Verb("slipway.cli.train", "a spec to a checkpoint"),
+            "search": Verb("slipway.cli.search", "tune any field of the spec with Optuna"),
+            "export": Verb("slipway.cli.export", "a checkpoint to a bundle: ONNX, decision, calibration sample"),
+            "import": Verb("slipway.cli.import_bundle", "your ONNX file or timm weights to a bundle"),
+            "evaluate": Verb("slipway.cli.evaluate", "the page of a bundle's evaluation"),
+        },
+        "engines": {
+            "quantize": Verb("slipway.cli.quantize", "a bundle to an INT8 or FP16 graph"),
+            "compile": Verb("slipway.cli.compile", "a graph to an engine that passed its accuracy gate"),
+            "choose": Verb("slipway.cli.choose", "measure which engine the cpu lane serves"),
+            "engines": Verb("slipway.cli.engines", "rebuild every graph and engine that is not current"),
+            "report": Verb("slipway.cli.report", "the page of a build"),
+        },
+        "repository": {
+            "assemble": Verb("slipway.cli.assemble", "bundles and engines to a Triton model repository"),
+            "lint": Verb("slipway.cli.lint", "find what is wrong with a repository, without a server"),
+            "doctor": Verb("slipway.cli.doctor", "say what would load on this machine, and why not"),
+        },
+        "serving": {
+            "serve": Verb("slipway.serving.__main__", "serve a repository with the real tritonserver"),
+            "reload": Verb(
+                "slipway.serving.__main__", "switch the running server to the new repository", ("--reload",)
+            ),
+            "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's images"),
+            "classify": Verb("slipway.cli.classify", "a folder of images to a CSV file of answers"),
+        },
+        "speed": {
+            "gate": Verb("slipway.cli.gate", "judge the P99 of a running server, or find its capacity"),
+            "tune": Verb("slipway.cli.tune", "find the serving settings that hold the highest rate"),
+            "perf-analyzer": Verb("slipway.cli.perf_analyzer", "NVIDIA's perf_analyzer on an ensemble and its steps"),
+            "speed": Verb("slipway.cli.speed", "the page of result files, and what a million images cost"),
+        },
+    }
+)
+VERBS = {name: verb for stage in STAGES.values() for name, verb in stage.items()}
+
+
+def main() -> None:
+    """The installed command."""
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="From a folder of images to a verified, load-tested NVIDIA Triton model repository.",
+        epilog=_listed(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", choices=VERBS, metavar="VERB", help="see below; slipway VERB --help explains one")
+    run_verb(parser.parse_args(sys.argv[1:2]).verb, prefix=f"{PROG} ", skip=2)
+
+
+def run_verb(name: str, *, prefix: str = "", skip: int = 1) -> None:
+    """Parse the command line after its first `skip` words with the verb's parser, and run the verb."""
+    verb = VERBS[name]
+    module = importlib.import_module(verb.module)
+    parser: argparse.ArgumentParser = module.parser()
+    if prefix:
+        parser.prog = f"{prefix}{name}"
+    run(module.main, parser, [*verb.arguments, *sys.argv[skip:]])
+
+
+def _listed() -> str:
+    lines = []
+    for stage, verbs in STAGES.items():
+        lines += ["", f"{stage}:", *(f"  {name:<14} {verb.line}" for name, verb in verbs.items())]
+    return "\n".join(lines[1:])

@@ -1,0 +1,112 @@
+"""Assemble a model repository for Triton from a fleet file, or from one bundle and its engines."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slipway.contract import Bundle, Fleet
+from slipway.contract.text import command
+
+if TYPE_CHECKING:
+    from slipway.contract.lane import LaneName
+    from slipway.repository import Classifier, Plan
+
+EPILOG = """example:
+  slipway assemble fleet.yaml --dry-run
+  slipway assemble runs/digits/bundle --engines runs/digits/engines
+  slipway assemble runs/digits/bundle --engines runs/digits/engines --lane gpu
+  slipway assemble runs/digits/bundle --engine runs/digits/engines/openvino-int8 --out model_repository/cpu
+
+A fleet file says which bundle of each classifier answers, which are kept, and how they run: docs/fleet.md.
+
+With --engines, the cpu lane serves what choice.json names, the fastest engine that passed its gate (slipway choose);
+the gpu lane serves the plans of the first precision of int8, fp16 and fp32 that the spec lists and that passed.
+Several --engine are plans of one graph for several GPUs; the first one's decision is served.
+
+Every file of the bundles and the engines is checked against its manifest first. What changes is printed before
+anything is written. The repository appears whole or not at all; steps are named by their content, so the same input
+gives the same bytes, and what is there already is linked and not written again."""
+SIGNS = {"added": "+", "changed": "~", "removed": "-", "unchanged": "="}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.repository import plan_repository  # not at the top: --help needs no library
+
+    classifiers, lane_name, multi = open_classifiers(arguments)
+    out = arguments.out or Path("model_repository") / lane_name
+    plan = plan_repository(classifiers, out, lane=lane_name, multi=multi, inputs=[arguments.source])
+    say(plan, classifiers)
+    if arguments.dry_run:
+        print("  a dry run: nothing was written")
+    elif plan.changes_nothing:
+        print("  nothing changed, and nothing was written")
+    else:
+        plan.write()
+        print(f"  written to {out}")
+    if not arguments.dry_run:
+        serve = "slipway serve" if lane_name == "cpu" else "slipway container serve"
+        print(f"  next: {command(serve, out)}")
+    if arguments.json:
+        folders = [asdict(folder) for folder in plan.folders]
+        written = not arguments.dry_run and not plan.changes_nothing
+        print(json.dumps({"repository": str(out), **plan.lane.model_dump(), "folders": folders, "written": written}))
+
+
+def open_classifiers(
+    arguments: argparse.Namespace,
+) -> "tuple[Sequence[Classifier], LaneName, Mapping[str, Sequence[str]]]":
+    """What is to be served, on which lane, and which ensembles answer for several."""
+    from slipway.repository import open_engines, open_fleet, pick_engines
+
+    given = [f"--{name}" for name in ("engines", "engine", "lane") if getattr(arguments, name) is not None]
+    if arguments.source.suffix in (".yaml", ".yml") and not arguments.source.is_dir():
+        if given:
+            parser().error(f"a fleet file names its own lane and engines; leave {' and '.join(given)} out")
+        fleet = Fleet.read(arguments.source)
+        return open_fleet(fleet, root=arguments.source.parent), fleet.lane, fleet.multi
+    if given in ([], ["--lane"]):
+        parser().error("a bundle needs --engines or --engine; or give a fleet file, which ends in .yaml")
+    bundle = Bundle.open(arguments.source)
+    lane: LaneName = arguments.lane or "cpu"
+    if arguments.engines is not None:
+        return [pick_engines(bundle, arguments.engines, lane=lane)], lane, {}
+    return [open_engines(bundle, arguments.engine, lane=lane)], lane, {}
+
+
+def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
+    """Which bundle and engine answers for each classifier, then what happens to every folder."""
+    names = [*(f"{name} and {name}_full" for name in plan.lane.classifiers), *plan.lane.multi]
+    print(f"{plan.out}: {plan.lane.lane} lane, serves {', '.join(names)}")
+    for active in classifiers:
+        for version in active.versions:
+            role = f"{active.name}:" if version is active else f"{active.name}, kept:"
+            print(f"  {role} bundle {version.bundle.id:.12} {version.bundle.path}")
+            for engine in version.engines:
+                settings = engine.settings
+                print(f"    engine {engine.path}: {settings.target} {settings.precision} ({engine.verdict})")
+            if version.choice is not None:
+                print(f"    chosen: {version.choice.reason}")
+    for name, members in plan.lane.multi.items():
+        print(f"  {name}: {', '.join(members)} from one decode")
+    for folder in plan.folders:
+        print(f"  {SIGNS[folder.change]} {folder.name:<28} {folder.size / 1e6:10.3f} MB  {folder.change}")
+    for change in SIGNS:
+        sizes = [folder.size for folder in plan.folders if folder.change == change]
+        if sizes:
+            print(f"  {len(sizes)} {change}, {sum(sizes) / 1e6:.3f} MB")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("source", type=Path, help="fleet file (.yaml), or folder that slipway export wrote")
+    engines = parser.add_mutually_exclusive_group()
+    engines.add_argument("--engines", type=Path, help="folder of engine folders, to take what the lane serves")
+    engines.add_argument("--engine", type=Path, action="append", help="folder that slipway compile wrote")
+    parser.add_argument("--lane", choices=("cpu", "gpu"), help="of a bundle; default: cpu")
+    parser.add_argument("--out", type=Path, help="default: model_repository/cpu or model_repository/gpu")
+    parser.add_argument("--dry-run", action="store_true", help="print what would change, and write nothing")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

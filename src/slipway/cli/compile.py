@@ -1,0 +1,125 @@
+"""Compile a bundle's graphs to engines of one target, evaluate each on the whole test split, and gate it."""
+
+import argparse
+import json
+from pathlib import Path
+
+from slipway.contract import Bundle, CompileError, Engine, GateError
+from slipway.contract.text import command, shown
+
+EPILOG = """example:
+  slipway compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines
+  slipway compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines --target tensorrt_rtx
+
+targets:
+  openvino      the cpu lane, on this machine
+  tensorrt      the gpu lane; needs the GPU that serves: slipway container compile prints how
+  tensorrt_rtx  proof without a GPU that a graph compiles, and its size; never served
+
+OpenVINO FP32 is always built first: it is what the others are compared with, image by image. The verdict is pass, fail,
+or too few images to tell. An engine that did not pass is written for inspection and never assembled. The exit code is 0
+when at least one precision that the spec lists passed."""
+FLIPS_SHOWN = 20
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.engines import COMPILED, build_engine  # not at the top: --help needs no library
+
+    bundle, options = (
+        Bundle.open(arguments.bundle),
+        {"target": arguments.target, "timing_cache": arguments.timing_cache},
+    )
+    reference = reference_engine(bundle, arguments)
+    passed = [reference] if arguments.target == "openvino" else []
+    hindered: dict[str, str] = {}
+    built = "fp32" if arguments.target == "openvino" else None
+    for precision in COMPILED[arguments.target]:
+        if precision == built or precision not in {"fp32", *bundle.spec.precisions}:
+            continue
+        try:
+            engine = build_engine(
+                bundle, arguments.graphs, arguments.out, precision=precision, reference=reference, **options
+            )
+        except CompileError as error:
+            if precision != "bf16":  # BF16 is the processor's to have or not
+                raise
+            hindered[precision] = str(error)
+            continue
+        show(engine)
+        if engine.verdict in ("pass", "reference", "proof only"):
+            passed.append(engine)
+        else:
+            hindered[precision] = engine.verdict
+    if arguments.json:
+        print(json.dumps({engine.path.name: engine.manifest.measured for engine in passed}))
+    served = [engine for engine in passed if engine.settings.precision in bundle.spec.precisions]
+    if not served:
+        raise GateError(
+            f"accuracy gate: nothing of {', '.join(bundle.spec.precisions)} passed on {arguments.target}: {hindered}; "
+            "train or calibrate better, test on more images, raise the spec's accuracy limits, or list another"
+        )
+    for name, reason in hindered.items():
+        print(f"  {name} is left out ({reason}); the spec lists {', '.join(bundle.spec.precisions)}")
+    print(f"  next: {next_command(arguments)}")
+
+
+def reference_engine(bundle: Bundle, arguments: argparse.Namespace) -> Engine:
+    """`openvino-fp32`: built by the openvino target, taken as it is by the others."""
+    from slipway.engines import build_engine
+
+    folder = arguments.out / "openvino-fp32"
+    if arguments.target != "openvino" and folder.is_dir():
+        return Engine.open(folder, bundle=bundle)
+    reference = build_engine(
+        bundle, arguments.graphs, arguments.out, target="openvino", precision="fp32", reference=None
+    )
+    show(reference)
+    return reference
+
+
+def show(engine: Engine) -> None:
+    from slipway.evaluation.headline import headline
+
+    measured = engine.manifest.measured
+    if engine.verdict == "proof only":
+        size_mb = measured["plan_bytes"] / 1e6
+        print(f"{engine.path}: compiles in {measured['build_s']:.1f} s, {size_mb:.1f} MB (proof only, never served)")
+        return
+    evaluation = json.loads((engine.path / "evaluation.json").read_text())
+    one_label = "top1" in measured
+    print(
+        f"{engine.path}: {headline(measured)}, macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f}"
+        + (f", unknown {measured['unknown_rate']:.2%}, temperature {measured['temperature']}" if one_label else "")
+    )
+    print(f"  gate: {describe(measured['gate'])}")
+    flips = evaluation.get("flips", [])
+    for flip in flips[:FLIPS_SHOWN]:
+        print(f"  flipped: {shown(flip['image'])} (truth {flip['truth']}): {flip['fp32']} → {flip['label']}")
+    if len(flips) > FLIPS_SHOWN:
+        print(f"  … and {len(flips) - FLIPS_SHOWN} more in {engine.path / 'evaluation.json'}")
+
+
+def describe(gate: dict[str, object]) -> str:
+    """The gate's result in one line, from an engine's evidence."""
+    from slipway.engines.gate import GateResult
+
+    return "the reference" if gate["verdict"] == "reference" else str(GateResult.of(gate))
+
+
+def next_command(arguments: argparse.Namespace) -> str:
+    if arguments.target == "openvino":
+        return command("slipway choose", arguments.bundle, "--engines", arguments.out)
+    if arguments.target == "tensorrt":
+        return command("slipway assemble", arguments.bundle, "--engines", arguments.out, "--lane", "gpu")
+    return command("slipway report", arguments.bundle, "--engines", arguments.out)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
+    parser.add_argument("--graphs", type=Path, required=True, help="of graph folders, for example runs/digits/graphs")
+    parser.add_argument("--out", type=Path, required=True, help="of engine folders, for example runs/digits/engines")
+    parser.add_argument("--target", choices=("openvino", "tensorrt", "tensorrt_rtx"), default="openvino")
+    parser.add_argument("--timing-cache", type=Path, help="TensorRT's, read and written: later builds are quicker")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

@@ -1,0 +1,270 @@
+"""Make every graph, engine and plan of a fleet that is not current: what a manifest proves current is left alone."""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
+from slipway.contract.engine import Target, engine_name
+from slipway.contract.spec import Precision
+from slipway.contract.text import command
+
+EPILOG = """example:
+  slipway engines runs/digits
+  slipway engines runs/* --target tensorrt --dry-run     in the container of the new release, for its TensorRT
+
+A run is a folder with bundle/; graphs/ and engines/ are written beside it. The plan comes first: what is current, and
+for everything else why it is made. One that fails is recorded, in engines/made.json too, and the rest goes on; the exit
+code is then 1. Folders appear whole or not at all, so after an interruption the same command goes on where it stopped.
+Run it where training was run: the data set is read again."""
+RECORD = "made.json"
+QUANTISED: tuple[Precision, ...] = ("int8", "fp16")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A graph folder or an engine folder of one run."""
+
+    bundle: Bundle
+    folder: Path
+    precision: Precision
+    target: Target | None = None
+    """None for a graph."""
+    outcome: str = "waiting"
+    reason: str = ""
+    seconds: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        kept = {name: getattr(self, name) for name in ("precision", "target", "outcome", "reason", "seconds")}
+        return {"folder": str(self.folder), **kept}
+
+
+class Fleet:
+    """All runs with one set of compilers; knows why a part is not current, and makes it."""
+
+    def __init__(self, compilers: dict[Target, Any], timing_cache: Path | None) -> None:
+        self.compilers, self.timing_cache = compilers, timing_cache
+
+    def parts(self, folder: Path) -> list[Part]:
+        """Of one run, in the order in which they need each other."""
+        from slipway.engines import COMPILED
+
+        bundle = Bundle.open(folder / "bundle")
+        wanted = {
+            target: [p for p in COMPILED[target] if p == "fp32" or p in bundle.spec.precisions]
+            for target in self.compilers
+        }
+        reference = Part(bundle, folder / "engines/openvino-fp32", "fp32", "openvino")
+        quantised = [p for p in QUANTISED if any(p in precisions for precisions in wanted.values())]
+        graphs = [Part(bundle, folder / "graphs" / precision, precision) for precision in quantised]
+        engines = [
+            Part(bundle, folder / "engines" / engine_name(target, p, compiler.compute_capability), p, target)
+            for target, compiler in self.compilers.items()
+            for p in wanted[target]
+        ]
+        return [reference, *graphs, *(part for part in engines if part.folder != reference.folder)]
+
+    def why(self, part: Part) -> str | None:
+        """Why `part` has to be made now; None if its manifest proves it current.
+
+        Raises:
+            SlipwayError: what it is made from is not there.
+        """
+        from slipway.engines.compile import Graph
+        from slipway.engines.current import stale, stale_graph
+
+        if part.target is None:
+            return stale_graph(part.folder, bundle=part.bundle, precision=part.precision)
+        reference = self._reference(part)
+        if part.target not in self.compilers:  # the reference, where OpenVINO is not asked for: it is taken as it is
+            return _does_not_open(part)
+        graph = Graph.open(part.bundle, _graphs(part), part.precision)
+        compiler = self.compilers[part.target]
+        return stale(part.folder, part.bundle, graph, precision=part.precision, compiler=compiler, reference=reference)
+
+    def current(self, part: Part) -> Part:
+        """Marked as current, with what its manifest proves."""
+        by = self.compilers.get(part.target, "taken as it is") if part.target else ""
+        proof = "same bundle and settings" if part.target is None else f"same graph, flags and gate, {by}"
+        return replace(part, outcome="current", reason=proof)
+
+    def make(self, part: Part) -> str:
+        """Make it; returns what is worth a line."""
+        from slipway.engines import build_engine, quantize
+
+        if part.target is None:
+            precision: Literal["int8", "fp16"] = "int8" if part.precision == "int8" else "fp16"
+            measured = quantize(part.bundle, part.folder, precision=precision).measured
+            return f"{measured['layers']} layers, {measured['int8_layers']} of them in INT8"
+        engine = build_engine(
+            part.bundle,
+            _graphs(part),
+            part.folder.parent,
+            target=part.target,
+            precision=part.precision,
+            reference=self._reference(part),
+            timing_cache=self.timing_cache,
+        )
+        return engine.verdict
+
+    def _reference(self, part: Part) -> Engine | None:
+        folder = part.folder.parent / "openvino-fp32"
+        return None if folder == part.folder else Engine.open(folder, bundle=part.bundle)
+
+
+def _graphs(part: Part) -> Path:
+    return part.folder.parents[1] / "graphs"
+
+
+def _does_not_open(part: Part) -> str | None:
+    try:
+        Engine.open(part.folder, bundle=part.bundle)
+    except ManifestError as error:
+        return str(error) if part.folder.is_dir() else "not there"
+    return None
+
+
+def main(arguments: argparse.Namespace) -> int:
+    failures: list[str] = []
+    fleet = Fleet(_compilers(arguments.target, failures), arguments.timing_cache)
+    runs = {folder: _plan(fleet, folder, failures) for folder in dict.fromkeys(arguments.run)}
+    to_make = sum(part.outcome != "current" for parts in runs.values() for part in parts)
+    print(f"{to_make} to make, {sum(map(len, runs.values())) - to_make} current")
+    if not arguments.dry_run:
+        for folder, parts in runs.items():
+            _work(fleet, folder, parts)
+            failures += [f"{part.folder}: {part.reason}" for part in parts if part.outcome == "failed"]
+            failures += _not_served(fleet, parts)
+            _say_next(folder, {part.target for part in parts if part.outcome == "made"})
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if arguments.json:
+        summaries = [part.summary() for parts in runs.values() for part in parts]
+        print(json.dumps({"parts": summaries, "failures": failures}))
+    return 1 if failures else 0
+
+
+def _compilers(targets: list[Target], failures: list[str]) -> dict[Target, Any]:
+    from slipway.engines.current import installed  # not at the top: --help needs no library
+
+    compilers = {}
+    for target in dict.fromkeys(targets):
+        try:
+            compilers[target] = installed(target)
+            print(f"{target}: {compilers[target]}")
+        except SlipwayError as error:
+            failures.append(f"{target}: {error}")
+    return compilers
+
+
+def _plan(fleet: Fleet, folder: Path, failures: list[str]) -> list[Part]:
+    """Print and return what is current and what will be made."""
+    print(folder)
+    try:
+        parts = fleet.parts(folder)
+    except SlipwayError as error:
+        failures.append(f"{folder}: {error}")
+        return []
+    planned: list[Part] = []
+    for part in parts:
+        planned.append(_first_look(fleet, part, planned))
+        mark = "✓" if planned[-1].outcome == "current" else "→"
+        name = part.folder.relative_to(folder)
+        print(f"  {mark} {name}: {planned[-1].reason}")
+    return planned
+
+
+def _first_look(fleet: Fleet, part: Part, before: list[Part]) -> Part:
+    """Current, or why not; what waits for another part is looked at again when its turn comes."""
+    needed = [_graphs(part) / part.precision, part.folder.parent / "openvino-fp32"] if part.target else []
+    first = [other.folder.name for other in before if other.folder in needed and other.outcome != "current"]
+    if first and part.folder.is_dir():
+        return replace(part, reason=f"{' and '.join(first)} made first, then looked at again")
+    try:
+        reason = f"{' and '.join(first)} made first" if first else fleet.why(part)
+    except SlipwayError as error:
+        reason = str(error)
+    return fleet.current(part) if reason is None else replace(part, reason=_one_line(reason, part))
+
+
+def _one_line(reason: str, part: Part) -> str:
+    text = reason.removeprefix(f"{part.folder}: ").removeprefix(f"{part.folder}/")
+    return " ".join(line.strip() for line in text.splitlines())
+
+
+def _work(fleet: Fleet, folder: Path, parts: list[Part]) -> None:
+    """Make what waits, in place in `parts`, which are recorded after each."""
+    waiting = [index for index, part in enumerate(parts) if part.outcome == "waiting"]
+    for number, index in enumerate(waiting, 1):
+        print(f"[{number}/{len(waiting)}] {parts[index].folder}", flush=True)
+        started = time.monotonic()
+        try:
+            parts[index] = _make(fleet, parts[index])
+        finally:
+            parts[index] = replace(parts[index], seconds=round(time.monotonic() - started, 1))
+            _record(folder, parts)
+        print(f"  {parts[index].outcome} after {parts[index].seconds} s: {parts[index].reason}", flush=True)
+
+
+def _make(fleet: Fleet, part: Part) -> Part:
+    try:
+        reason = fleet.why(part)
+        if reason is None:
+            return fleet.current(part)
+        result = fleet.make(part)
+        return replace(part, outcome="made", reason=f"{_one_line(reason, part)}; {result}")
+    except CompileError as error:
+        if part.precision == "bf16":  # the processor's to have or not
+            return replace(part, outcome="left out", reason=str(error))
+        return replace(part, outcome="failed", reason=str(error))
+    except SlipwayError as error:
+        return replace(part, outcome="failed", reason=str(error))
+    except Exception as error:  # a bug or a compiler's; the others are still worth making
+        traceback.print_exc()
+        return replace(part, outcome="failed", reason=f"{type(error).__name__}: {error}")
+
+
+def _record(folder: Path, parts: list[Part]) -> None:
+    """`engines/made.json`, whole or as it was."""
+    (folder / "engines").mkdir(exist_ok=True)
+    partial = folder / "engines" / f".{RECORD}"
+    partial.write_text(json.dumps([part.summary() for part in parts], indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, folder / "engines" / RECORD)
+
+
+def _not_served(fleet: Fleet, parts: list[Part]) -> Iterator[str]:
+    """The targets of a run that have nothing to serve, though nothing failed to be made."""
+    for target in fleet.compilers:
+        own = [part for part in parts if part.target == target and part.precision in part.bundle.spec.precisions]
+        if target == "tensorrt_rtx" or not own or any(part.outcome == "failed" for part in own):
+            continue
+        engines = [Engine.open(part.folder, bundle=part.bundle) for part in own if part.outcome in ("made", "current")]
+        if not any(engine.may_be_served for engine in engines):
+            verdicts = {engine.path.name: engine.verdict for engine in engines}
+            yield f"{own[0].folder.parent}: nothing passed its gate on {target}: {verdicts}"
+
+
+def _say_next(folder: Path, made: set[Target | None]) -> None:
+    given = (folder / "bundle", "--engines", folder / "engines")
+    if "openvino" in made:
+        print(f"  next: {command('slipway choose', *given)}, then {command('slipway assemble', *given)}")
+    if "tensorrt" in made:
+        print(f"  next: {command('slipway assemble', *given, '--lane', 'gpu')}")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="+", help="folder with bundle/, for example runs/digits")
+    targets = ("openvino", "tensorrt", "tensorrt_rtx")
+    parser.add_argument("--target", choices=targets, nargs="+", default=["openvino"], help="default: openvino")
+    parser.add_argument("--timing-cache", type=Path, help="TensorRT's, read and written: later builds are quicker")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan alone")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

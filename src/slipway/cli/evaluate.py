@@ -1,0 +1,92 @@
+"""One HTML page of what a bundle is worth: classes, confusion, reliability, coverage, unknown, worst mistakes."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slipway.contract import Bundle, ManifestError, SpecError
+
+if TYPE_CHECKING:
+    from slipway.report.evaluation import Heatmaps, Worth
+
+EPILOG = """example:
+  slipway evaluate runs/digits/bundle
+
+The numbers are those that export or import measured and wrote into the bundle. Beside the worst mistakes stands where
+the network looked (Grad-CAM), by the checkpoint that the bundle was exported from: the folder checkpoint beside it, or
+--checkpoint. Without one, for imported bundles and for transformers the page says that there is none.
+The page holds its images and loads nothing: send it as it is. Run this where training was run, since the mistakes are
+read from the data set."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.evaluation.headline import headline  # not at the top: --help needs no library
+    from slipway.report import check_page, write
+    from slipway.report.evaluation import Heatmaps, LabelsWorth, Worth, read_worth, render
+
+    out = arguments.out or arguments.bundle.parent / "evaluation.html"
+    check_page(out, kind="evaluation")
+    bundle = Bundle.open(arguments.bundle)
+    worth = read_worth(bundle)
+    heatmaps = Heatmaps("No Grad-CAM: it is shown for one label an image, and this classifier gives many.")
+    if isinstance(worth, Worth):
+        heatmaps = looked(bundle, worth, arguments.checkpoint)
+    write(render(bundle, worth, heatmaps), out, kind="evaluation")
+    ece = worth.reliability.after
+    if isinstance(worth, LabelsWorth):
+        first = {"map": worth.map, "exact_match": worth.exact_match}
+        wrong = f"{len(worth.mistakes)} wrong labels listed"
+    else:
+        first, wrong = {"top1": worth.top1}, f"{worth.wrong} wrong"
+    print(f"{out}: {worth.images} test images, {out.stat().st_size / 1e6:.2f} MB")
+    print(f"  {headline(first)}, macro-F1 {worth.macro.f1:.4f}, {wrong}")
+    print(f"  ECE {ece.ece:.4f} ({ece.ece_interval[0]:.4f} to {ece.ece_interval[1]:.4f})")
+    if isinstance(worth, Worth) and worth.unknown is not None:
+        print(f"  unknown: {worth.unknown.test.unknown_rate:.2%} of the test split, by {worth.unknown.score}")
+    print(f"  {heatmaps.explained}")
+    if arguments.json:
+        print(json.dumps({"page": str(out), **first, "ece": ece.ece, "ece_interval": ece.ece_interval}))
+
+
+def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps":
+    """Grad-CAM of the worst mistakes, or why there is none."""
+    from slipway.report.evaluation import MISTAKES_SHOWN, Heatmaps, thumbnail
+
+    if bundle.manifest.measured.get("origin") != "checkpoint":
+        if checkpoint is not None:
+            raise SpecError(
+                f"--checkpoint: {bundle.path} was imported, and not exported from a checkpoint; leave it out"
+            )
+        return Heatmaps("No Grad-CAM: this bundle was imported, and has no checkpoint whose gradients could be had.")
+    folder = checkpoint or bundle.path.parent / "checkpoint"
+    if checkpoint is None and not folder.is_dir():
+        return Heatmaps(f"No Grad-CAM: there is no {folder}; give the bundle's checkpoint with --checkpoint.")
+    from slipway.training.bundle.grad_cam import grad_cams  # torch and captum, for this alone
+
+    shown = worth.mistakes[:MISTAKES_SHOWN]
+    try:
+        found = grad_cams(bundle, folder, [(m.image, (m.label, m.truth)) for m in shown])
+    except ManifestError as error:
+        if checkpoint is not None:
+            raise
+        return Heatmaps(f"No Grad-CAM: {error}")
+    if found.layer is None:
+        return Heatmaps(
+            f"No Grad-CAM: no stage of {bundle.spec.backbone.name} gives a map of channels, as in transformers, and "
+            "Grad-CAM is about such maps."
+        )
+    return Heatmaps(
+        f"The bright parts of the grey pictures speak for the answer, and for the truth, by Grad-CAM at the stage "
+        f"{found.layer.name} ({found.layer.height} by {found.layer.width} places), in the network's own input.",
+        {key: thumbnail(picture) for key, picture in found.pictures.items()},
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="folder that slipway export or slipway import wrote")
+    parser.add_argument("--out", type=Path, help="default: evaluation.html beside the bundle")
+    parser.add_argument("--checkpoint", type=Path, help="of the bundle, for Grad-CAM; default: checkpoint beside it")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

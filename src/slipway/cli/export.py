@@ -1,0 +1,48 @@
+"""Export a checkpoint to a bundle: ONNX graph, preprocess, labels, decision, calibration sample, evaluation."""
+
+import argparse
+import json
+from pathlib import Path
+
+from slipway.contract.text import command
+
+EPILOG = """example:
+  slipway export runs/digits/checkpoint --out runs/digits/bundle
+
+The graph is compared with torch on the whole test split. Exporting the same checkpoint again, in another clone,
+gives the same bundle id."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.evaluation.headline import headline  # not at the top: --help needs no library
+    from slipway.training import export
+
+    manifest = export(arguments.checkpoint, arguments.out)
+    measured = manifest.measured
+    low, high = measured["ece_interval"]
+    print(f"{arguments.out}: bundle {str(manifest.bundle)[:12]}")
+    print(
+        f"  ONNX against torch, {measured['images']} test images: same labels, "
+        f"max |Δlogit| {measured['max_logit_difference']:.2g}"
+    )
+    print(
+        f"  test split, FP32: {headline(measured)}, macro-F1 {measured['macro_f1']:.4f}, "
+        f"ECE {measured['ece']:.4f} ({low:.4f} to {high:.4f}; before calibration {measured['ece_uncalibrated']:.4f}"
+        + (f", temperature {measured['temperature']})" if "top1" in measured else ")")
+    )
+    if "unknown" in measured:
+        unknown = measured["unknown"]
+        print(f"  unknown by {unknown['score']}: {unknown['unknown_rate']:.2%} of the test split")
+    print(f"  next: {command('slipway evaluate', arguments.out)}, a page of all this")
+    graph = arguments.out.parent / "graphs" / "int8"
+    print(f"  next: {command('slipway quantize', arguments.out, '--out', graph)}")
+    if arguments.json:
+        print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **measured}))
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="folder that slipway train wrote")
+    parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/digits/bundle")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

@@ -1,0 +1,115 @@
+"""Measure the latency of a served classifier under an open-loop Poisson load, and judge its P99."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slipway.contract import SpecError
+from slipway.contract.targets import file_option
+
+if TYPE_CHECKING:
+    from slipway.benchmark import CapacityResult, GateOptions, GateResult
+
+EPILOG = """examples:
+  slipway serve model_repository/cpu            # in another terminal
+  slipway gate digits --images runs/digits/data --rate 50 --limit-ms 50
+  slipway gate digits --images runs/digits/data --find-capacity --output capacity.json
+
+Requests leave when a seeded Poisson schedule says, whether or not the server keeps up, and each is timed from the
+moment it was due: a stall is charged to every request that it delayed. Failures count as over the limit.
+The schedule is dealt to processes with a connection each. How late they sent is printed; where the P99 of that is over
+a tenth of the limit, the verdict is "generator late": the figures are then the client's as much as the server's.
+The verdict (MLPerf early stopping, at several looks): "pass" as soon as P99 is shown to be within the limit with 99 %
+confidence, "fail" as soon as it is shown to be over it or the server does not keep up. While neither is so the gate
+goes on for --minutes; then "fail" where the measured P99 is over the limit, else "too few requests to tell". How often
+it errs: python -m benchmarks.studies.verdict. More: docs/benchmarks.md.
+
+exit status: 0 pass (with --find-capacity: confirmed); 1 fail, or nothing could be measured; 2 wrong usage; 3 too few
+requests to tell; 4 generator late"""
+
+EXIT_CODES = {"pass": 0, "fail": 1, "too few requests to tell": 3, "generator late": 4}
+NOT_OPTIONS = ("find_capacity", "output", "json")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from slipway.benchmark import GateOptions  # not at the top: --help needs no library
+
+    values = {name: value for name, value in vars(arguments).items() if name not in NOT_OPTIONS}
+    try:
+        options = GateOptions.parse(values, source="the options given")
+    except SpecError as error:
+        parser().error(str(error))
+    result = capacity(options) if arguments.find_capacity else gate(options)
+    if arguments.output:
+        result.write(arguments.output)
+        print(f"written to {arguments.output}")
+    if arguments.json:
+        print(json.dumps(result.model_dump(mode="json")))
+    return EXIT_CODES[result.verdict]
+
+
+def gate(options: "GateOptions") -> "GateResult":
+    from slipway.benchmark import run_gate, summary
+
+    most_s = max(options.least_s, 60 * options.minutes)
+    print(
+        f"{options.model} at {options.url}: {options.rate_per_s:g} requests/s for about {options.least_s:.0f} s, or up "
+        f"to {most_s:.0f} s until it can tell"
+    )
+    result = run_gate(options)
+    print(summary(result))
+    return result
+
+
+def capacity(options: "GateOptions") -> "CapacityResult":
+    from slipway.benchmark import capacity_summary, find_capacity, rung_line
+
+    print(f"{options.model} at {options.url}: the highest rate with P99 within {options.limit_ms:g} ms; some minutes")
+    result = find_capacity(options, on_rung=lambda rung: print(rung_line(rung), flush=True))
+    print(capacity_summary(result))
+    return result
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="the ensemble to ask: the classifier's name")
+    add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
+    add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
+    add("--rate", type=float, default=50.0, dest="rate_per_s", metavar="PER_S", help="requests a second (%(default)g)")
+    add("--limit-ms", type=float, default=50.0, help="the limit on P99 (%(default)g)")
+    add("--find-capacity", action="store_true", help="search for the highest rate that passes, from --rate on")
+    add("--blocks", type=int, default=3, help="independent blocks before the first verdict; more follow (%(default)s)")
+    add(
+        "--requests-per-block",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="counted requests of a block, at the least (%(default)s); the more, the rarer a stall that is seen",
+    )
+    add(
+        "--minutes",
+        type=float,
+        default=5.0,
+        help="after which it stops, able to tell or not (%(default)g); with --find-capacity, to confirm",
+    )
+    add(
+        "--warm-up-requests",
+        type=int,
+        default=100,
+        metavar="N",
+        help="sent before those of each block and not counted (%(default)s)",
+    )
+    add("--deadline-ms", type=float, default=1000.0, help="after which a request is given up (%(default)g)")
+    add("--generators", type=int, metavar="N", help="processes that send (default: by rate and cores, printed)")
+    add("--seed", type=int, default=0, help="of the schedules and the order of the images (%(default)s)")
+    add("--pid", type=int, dest="server_pid", help="of tritonserver on this machine: reports its CPU and memory")
+    add(
+        "--output",
+        type=file_option(("generator", "passed_per_s"), what="a result of gate.py"),
+        metavar="FILE.json",
+        help="the whole result, raw histograms included",
+    )
+    add("--json", action="store_true", help="the same as one JSON line last")
+    return parser

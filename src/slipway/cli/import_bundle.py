@@ -1,0 +1,99 @@
+"""Make a bundle of a network that exists already: an ONNX file, or weights of a timm model, with labelled images."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import SpecError
+from slipway.contract.labels import read_label_list
+from slipway.contract.text import command, shown
+
+EPILOG = """examples:
+  slipway import pets.yaml --onnx pets.onnx --labels labels.txt --out runs/pets/bundle
+  slipway import pets.yaml --weights pets.safetensors --labels labels.txt --out runs/pets/bundle
+
+The spec is the same YAML file as for training; recipe is not used. data.root is the evaluation folder, with a
+sub-folder of images per class: its validation split fits the decision, its test split says what the network is
+worth, the rest gives the calibration sample. Nothing is trained. For a timm model, preprocess may be left out."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.training import complete_spec, import_onnx, import_timm  # not at the top: --help needs no library
+
+    labels = read_label_list(arguments.labels) if arguments.labels else None
+    spec, origin = complete_spec(
+        arguments.spec,
+        onnx=arguments.onnx,
+        labels_given=labels is not None or arguments.labels_from_folders,
+        preprocess_from=arguments.preprocess_from_timm,
+    )
+    if origin:
+        print(f"preprocess as timm's {origin}: {spec.preprocess.model_dump_json(exclude={'colour', 'decoder'})}")
+    classes: dict[str, Any] = {"labels": labels, "empty_classes": arguments.allow_empty_classes}
+    if arguments.onnx:
+        tensors = {"logits": arguments.logits, "embedding": arguments.embedding}
+        with_embedding = not arguments.no_embedding
+        manifest = import_onnx(spec, arguments.onnx, arguments.out, with_embedding=with_embedding, **tensors, **classes)
+    elif arguments.logits or arguments.embedding or arguments.no_embedding:
+        raise SpecError(
+            "--logits, --embedding and --no-embedding are about an ONNX file; leave them out with --weights"
+        )
+    else:
+        manifest = import_timm(spec, arguments.weights, arguments.out, **classes)
+    summarise(arguments.out, manifest.bundle, manifest.measured)
+    if arguments.json:
+        print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **manifest.measured}))
+
+
+def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None:
+    print(f"{out}: bundle {str(identity)[:12]}")
+    for ours, given in measured.get("tensors", {}).items():
+        print(f"  {ours} is the file's {shown(given)}")
+    for change in measured.get("changes", ()):
+        print(f"  {shown(change)}")
+    if not measured["embedding_size"]:
+        print("  no embedding: `unknown` goes by the logits, and <name>_full answers no EMBEDDING")
+    if measured["classes_without_images"]:
+        print(f"  {measured['classes_without_images']} classes have no image: nothing is known of their accuracy")
+    if "max_logit_difference" in measured:
+        print(f"  ONNX against torch: same labels, max |Δlogit| {measured['max_logit_difference']:.2g}")
+    print(
+        f"  test split, {measured['images']} images, FP32: top-1 {measured['top1']:.2%}, "
+        f"macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f} (before calibration "
+        f"{measured['ece_uncalibrated']:.4f}, temperature {measured['temperature']})"
+    )
+    print("  less than it should be? labels are not in the order of the logits, or preprocess is not training's")
+    print(f"  next: {command('slipway quantize', out, '--out', out.parent / 'graphs' / 'int8')}")
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("spec", type=Path, help="YAML file: name, data, and what else differs from the defaults")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--onnx", type=Path, help="ONNX file, FP32 [n, 3, H, W] in, logits out")
+    network.add_argument("--weights", type=Path, help="safetensors file with the state dict of backbone.name")
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument("--labels", type=Path, help="text file: a label a line, in the order of the logits")
+    labels.add_argument(
+        "--labels-from-folders", action="store_true", help="the logits are in the order of the sorted class folders"
+    )
+    parser.add_argument(
+        "--allow-empty-classes",
+        action="store_true",
+        help="labels may have no image; the numbers are then about the others alone",
+    )
+    parser.add_argument(
+        "--preprocess-from-timm", metavar="MODEL", help="prepare images as timm does for this model's weights"
+    )
+    parser.add_argument("--logits", metavar="TENSOR", help="of the ONNX file, where it has several outputs")
+    embedding = parser.add_mutually_exclusive_group()
+    embedding.add_argument(
+        "--embedding", metavar="TENSOR", help="of the ONNX file; default: what its last matrix product sees"
+    )
+    embedding.add_argument(
+        "--no-embedding", action="store_true", help="leave it out; `unknown` can then not go by the distance in it"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/pets/bundle")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

@@ -1,0 +1,150 @@
+"""Look at a folder of images and write a spec for it, with every choice explained."""
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from slipway.contract import Spec, SpecError
+from slipway.contract.spec import Data
+from slipway.contract.text import command
+from slipway.steps import guard
+
+EPILOG = """examples:
+  slipway init photographs                          class folders: photographs/cat/1.jpg
+  slipway init photographs --csv labels.csv         a table with path and label, or labels for several an image
+  slipway init scans --from-scratch                 a small network from random weights, where no model hub is in reach
+  slipway up photographs.yaml                       then this makes a served classifier of it
+
+The images are listed and a sample of them is opened. Nothing but the spec is written, and an existing file stays."""
+SAMPLE = 200
+LARGEST_PX, SMALLEST_PX, STEP_PX = 224, 32, 32
+PROVABLE_IMAGES = 300
+"""Test images of a class from which 2 points of recall can be proved; see docs/adr/0015."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the images say."""
+
+    images: int
+    images_of_class: Counter[str]
+    several_labels: bool
+    sides_px: Sequence[int]
+    """The shorter side of each image of the sample."""
+    origin: str
+
+    @property
+    def input_px(self) -> int:
+        """The median shorter side, rounded down to a multiple of 32, from 32 to 224."""
+        side_px = int(median(self.sides_px)) // STEP_PX * STEP_PX
+        return min(max(side_px, SMALLEST_PX), LARGEST_PX)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    out = arguments.out or Path(f"{_name(arguments.folder)}.yaml")
+    if out.exists():
+        raise SpecError(f"{out}: exists already; give another name with --out, or remove it")
+    seen = look(arguments.folder, arguments.csv)
+    out.write_text(written(arguments, out, seen), encoding="utf-8")
+    Spec.read(out)
+    shares = f"{min(seen.images_of_class.values()):,} to {max(seen.images_of_class.values()):,} images each"
+    print(f"{out}: {seen.images:,} images in {len(seen.images_of_class):,} classes ({shares}), {seen.origin}")
+    print(f"  next: {command('slipway up', out)}")
+    if arguments.json:
+        print(json.dumps({"spec": str(out), "images": seen.images, "classes": len(seen.images_of_class)}))
+
+
+def look(folder: Path, csv: Path | None) -> Seen:
+    """List the images and open a sample of them.
+
+    Raises:
+        DataError: no images, or a folder or table that cannot be used; says what is needed.
+    """
+    from slipway.training.data.sources import find  # not at the top: --help needs no library
+
+    header = csv.read_text(encoding="utf-8-sig").partition("\n")[0].split(",") if csv else []
+    several = "labels" in [name.strip() for name in header]
+    data = Data(root=str(folder), csv=None if csv is None else str(csv))
+    source = find(data, task="multilabel" if several else "multiclass")
+    step = max(len(source.entries) // SAMPLE, 1)
+    sides = [side for entry in source.entries[::step] if (side := _shorter_side_px(folder / entry.path)) is not None]
+    if not sides:
+        raise SpecError(f"{folder}: none of the images can be read; slipway inspect says why")
+    of_class = Counter(dict.fromkeys(source.labels, 0))
+    of_class.update(label for entry in source.entries for label in entry.labels)
+    return Seen(len(source.entries), of_class, several, sides, source.origin)
+
+
+def _shorter_side_px(path: Path) -> int | None:
+    from PIL import Image
+
+    encoded = path.read_bytes()
+    if guard.inspect(encoded) != guard.OK:
+        return None
+    with Image.open(path) as image:
+        return min(image.size)
+
+
+def _name(folder: Path) -> str:
+    """A classifier's name from a folder's."""
+    name = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_")
+    return name if name[:1].isalpha() else f"images_{name}".rstrip("_")
+
+
+def written(arguments: argparse.Namespace, out: Path, seen: Seen) -> str:
+    """The spec as YAML, with a comment for each choice."""
+    side_px, test_images = int(median(seen.sides_px)), int(0.15 * min(seen.images_of_class.values()))
+    lines = [
+        f"# {seen.images:,} images in {len(seen.images_of_class):,} classes, {seen.origin}.",
+        f"# Next: {command('slipway up', out)}",
+        "# Every key is explained in src/slipway/contract/spec.py; a wrong one is named together with the valid ones.",
+        f"name: {_name(arguments.folder)}",
+        f"task: {'multilabel' if seen.several_labels else 'multiclass'}",
+        "data:",
+        f"  root: {json.dumps(str(arguments.folder), ensure_ascii=False)}",
+        *([f"  csv: {json.dumps(str(arguments.csv), ensure_ascii=False)}"] if arguments.csv else []),
+        "  validation_fraction: 0.15    # fits temperature and thresholds",
+        "  test_fraction: 0.15          # judges every engine, once",
+        "preprocess:",
+        f"  input_height: {seen.input_px}            # the median shorter side is {side_px} px",
+        f"  input_width: {seen.input_px}",
+        "  resize: crop                 # or pad, where what is at the edges matters",
+        *_backbone(from_scratch=arguments.from_scratch),
+        "recipe: auto                   # by the number of images: printed, and recorded in the checkpoint",
+        "calibration:",
+        f"  images: {min(500, seen.images // 2)}                  # of the train split; 500 or more is better for INT8",
+        "precisions: [int8, bf16, fp32] # the fastest that passes its gate is served",
+        "accuracy:",
+        "  max_loss_points: 1.0         # top-1 that a precision may lose against FP32",
+    ]
+    if test_images < PROVABLE_IMAGES:
+        lines += [
+            f"  # The smallest class has about {test_images} test images; {PROVABLE_IMAGES} would prove its limit.",
+            "  prove_classes: false",
+        ]
+    return "\n".join([*lines, "latency:", "  p99_ms: 50", "  rate_per_s: 20", ""])
+
+
+def _backbone(*, from_scratch: bool) -> list[str]:
+    if from_scratch:
+        return [
+            "backbone:",
+            "  name: resnet10t",
+            "  pretrained: false            # starts at random; asks no model hub",
+        ]
+    return ["backbone: auto                 # by the number of images; its weights come from a model hub"]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path, help="class folders, split folders, or what the paths of --csv start from")
+    parser.add_argument("--csv", type=Path, help="table with the columns path and label, or path and labels")
+    parser.add_argument("--from-scratch", action="store_true", help="a small network from random weights")
+    parser.add_argument("--out", type=Path, help="the spec to write; default: NAME.yaml here, NAME from the folder")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

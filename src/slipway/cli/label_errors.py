@@ -1,0 +1,86 @@
+"""Find images whose label is probably wrong: cross-validated predictions of the spec, judged by cleanlab."""
+
+import argparse
+import json
+from pathlib import Path
+
+from slipway.contract import Spec, SpecError
+from slipway.contract.text import shown
+
+SHOWN = 10
+EPILOG = """example:
+  slipway label-errors training/configs/digits.yaml --out runs/digits/label_errors
+  # look at runs/digits/label_errors/label_errors.html, edit the column action of suspects.csv, then
+  slipway label-errors training/configs/digits.yaml --out runs/digits/label_errors \\
+      --reviewed runs/digits/label_errors/suspects.csv --clean runs/digits/clean.csv
+  # and train with data.csv: runs/digits/clean.csv in the spec
+
+The images of all three splits are dealt into folds, stratified, with groups and equal files kept together. For each
+fold the spec is trained on the other folds, so this takes as long as so many trainings. A killed run goes on with the
+next fold: predictions are kept in OUT.folds.
+
+In suspects.csv the column action says what --clean makes of a suspect:
+  drop      leave the image out: so it stands there for images of the train split
+  relabel   take the label in the column suggested, which you may correct
+  keep      leave it as it is: so it stands there for validation and test, where a network that drops what it gets wrong
+            would flatter itself
+
+A suspect may be a hard image with the right label: look before you drop. docs/label_errors.md has figures."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    spec = Spec.read(arguments.spec)
+    if arguments.reviewed and not arguments.clean:
+        raise SpecError("--reviewed needs --clean FILE, the table to write")
+    result = {} if arguments.reviewed else find(arguments, spec)
+    if arguments.clean:
+        result |= clean(arguments, spec)
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def find(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
+    from slipway.training.search.label_errors import PAGE, find_label_errors  # not at the top: --help needs no library
+
+    found = find_label_errors(spec, arguments.out, folds=arguments.folds, seed=arguments.seed)
+    share = len(found.suspects) / found.images
+    print(f"{arguments.out / PAGE}: {len(found.suspects):,} of {found.images:,} labels are suspect ({share:.1%})")
+    if found.top1_by_fold:
+        print(f"  top-1 by fold: {', '.join(f'{top1:.2%}' for top1 in found.top1_by_fold)}")
+    for suspect in found.suspects[:SHOWN]:
+        given, suggested = (", ".join(labels) or "none" for labels in (suspect.given, suspect.suggested))
+        told = f"{suspect.path}: given {given}, probably {suggested} (quality {suspect.quality:.3f}, {suspect.split})"
+        print(f"  {shown(told)}")
+    if len(found.suspects) > SHOWN:
+        print(f"  … and {len(found.suspects) - SHOWN} more")
+    print(f"  next: look at the page, edit the column action of {arguments.out / 'suspects.csv'}, and give --reviewed")
+    return {
+        "label_errors": str(arguments.out),
+        "images": found.images,
+        "suspects": len(found.suspects),
+        "top1_by_fold": found.top1_by_fold,
+    }
+
+
+def clean(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
+    from slipway.training.search.label_errors import SUSPECTS, write_clean
+
+    counts = write_clean(spec, arguments.reviewed or arguments.out / SUSPECTS, arguments.clean)
+    told = ", ".join(f"{action} {count:,}" for action, count in sorted(counts.items())) or "no suspects"
+    print(f"{arguments.clean}: {told}; all else as it was")
+    print(f"  next: data.csv: {arguments.clean} in the spec, and slipway train")
+    return {"clean": str(arguments.clean), **counts}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, for example runs/digits/label_errors")
+    parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds; default: %(default)s")
+    parser.add_argument("--clean", type=Path, metavar="FILE", help="write a table for data.csv, by the column action")
+    parser.add_argument(
+        "--reviewed", type=Path, metavar="CSV", help="an edited suspects.csv for --clean; nothing is trained"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

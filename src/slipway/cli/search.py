@@ -1,0 +1,67 @@
+"""Search the fields of a spec for the best validation figure, by Optuna; bad trials are cut short."""
+
+import argparse
+import json
+from pathlib import Path
+
+from slipway.contract import Spec
+from slipway.contract.search import SearchSpace
+from slipway.contract.text import command
+
+EPILOG = """example:
+  slipway search training/configs/digits.yaml --space training/configs/digits_search.yaml \\
+      --out runs/digits/search --trials 20
+  # it ends with the line that exports the best trial
+
+The space is a YAML file of fields of the spec, by their place in it:
+
+  metric: val_macro_f1           # or val_loss, val_top1
+  parameters:
+    recipe.learning_rate: {low: 0.0005, high: 0.01, log: true}
+    recipe.warmup_epochs: {low: 0, high: 4}             # whole numbers, since both ends are
+    recipe.label_smoothing: {low: 0.0, high: 0.2, step: 0.05}
+    recipe.batch_size: {choices: [16, 32, 64]}
+  pruning_trials: 5              # that are never cut short; later ones are, where they are worse than the median
+  pruning_epochs: 3
+
+Killed and started again it goes on to the asked number of trials, with the values that an unbroken search would have
+tried. In OUT: best.yaml, trials.csv, search.png, study.db (Optuna's own), and the checkpoint and logs of each trial.
+Only the validation split is looked at; export the best one to see the test split, once."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.training.search.hyperparameters import (
+        BEST,
+        PLOT,
+        TRIALS,
+        best_number,
+        checkpoint_of,
+        search,
+    )  # not at the top: --help needs no library
+
+    spec, space = Spec.read(arguments.spec), SearchSpace.read(arguments.space)
+    study = search(spec, space, arguments.out, trials=arguments.trials, seed=arguments.seed)
+    print(f"{arguments.out / BEST}: {space.metric} {study.best_value:.4f} on the validation split")
+    print(f"  all trials: {arguments.out / TRIALS} and {arguments.out / PLOT}")
+    best = checkpoint_of(arguments.out, best_number(study))
+    print(f"  next: {command('slipway export', best, '--out', arguments.out.parent / 'bundle')}")
+    if arguments.json:
+        values = {
+            "metric": space.metric,
+            "value": study.best_value,
+            "parameters": study.best_trial.user_attrs["values"],
+        }
+        print(json.dumps({"best": str(arguments.out / BEST), **values}))
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
+    parser.add_argument("--space", type=Path, required=True, help="YAML file of what may be changed")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the search, for example runs/digits/search")
+    parser.add_argument(
+        "--trials", type=int, default=20, help="finished ones, those of earlier runs included (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the values that are tried; default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

@@ -1,0 +1,110 @@
+"""A classifier served in one way after the other, and judged by the gate, for `slipway tune`."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from slipway.benchmark import GateOptions, Verdict
+from slipway.benchmark.gate import Subject, measure, meet
+from slipway.benchmark.looks import single
+from slipway.benchmark.processes import give_way
+from slipway.benchmark.tuning_climb import climb_rounds, rate_at
+from slipway.contract.spec import Serving
+from slipway.repository import Classifier, assemble
+from slipway.serving import Ports, serve
+
+SEARCH_BLOCKS = 2
+"""Of a measurement of the search: one lucky block must not make the best."""
+ROUND_NUMBERS = 10_000
+"""Blocks of a round have numbers of their own, so that both sides meet the same arrivals."""
+
+
+class Bench:
+    """Use as `with`: its servers end with it. Measures for nobody else at the same time.
+
+    Args:
+        options: what to ask, how often, and the limit; the URL is filled in.
+        folder: an empty one, for repositories and logs.
+    """
+
+    def __init__(self, classifier: Classifier, options: GateOptions, folder: Path) -> None:
+        self.evidence: list[dict[str, Any]] = []
+        """Every measurement, in order."""
+        self._classifier, self._options, self._folder = classifier, options, folder
+        self._running: dict[Serving, tuple[ExitStack, GateOptions, Subject]] = {}
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._keep(0)
+
+    def searched(self, serving: Serving, rung: int) -> bool:
+        """Whether P99 stays within the limit, on arrivals that were not drawn before."""
+        return self._held(serving, rung, blocks=SEARCH_BLOCKS, number=SEARCH_BLOCKS * len(self.evidence), servers=1)
+
+    def compared(self, sides: Mapping[str, Serving], *, rung: int, rounds: int) -> dict[str, list[int]]:
+        """The highest rung of each side, round by round, both servers running all the while."""
+
+        def held(number: int, side: str, rung: int) -> bool:
+            block = ROUND_NUMBERS * number + rung
+            return self._held(sides[side], rung, blocks=1, number=block, servers=len(sides))
+
+        found: dict[str, list[int]] = {side: [] for side in sides}
+        for ends in climb_rounds(dict.fromkeys(sides, rung), held, rounds=rounds):
+            for side, end in ends.items():
+                found[side].append(end)
+        return found
+
+    def _held(self, serving: Serving, rung: int, *, blocks: int, number: int, servers: int) -> bool:
+        options, subject = self._serve(serving, servers=servers)
+        looks = single(blocks=blocks, requests=options.requests_per_block)
+        found = measure(options, subject, rate_per_s=rate_at(rung), looks=looks, first_block=number)
+        values = serving.model_dump(mode="json")
+        self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), **found.model_dump(mode="json")})
+        # One block or two can seldom show that it is within; what they can show is that it is not.
+        held = found.verdict in (Verdict.PASS, Verdict.TOO_FEW)
+        print(
+            f"{len(self.evidence):3}  {described(serving):50} {rate_at(rung):6.1f}/s  "
+            f"P99 {found.latency.p99_ms:6.1f} ms  {'held' if held else found.verdict}",
+            flush=True,
+        )
+        return held
+
+    def _serve(self, serving: Serving, *, servers: int) -> tuple[GateOptions, Subject]:
+        if serving not in self._running:
+            self._keep(servers - 1)
+            self._running[serving] = self._start(serving)
+        return self._running[serving][1:]
+
+    def _start(self, serving: Serving) -> tuple[ExitStack, GateOptions, Subject]:
+        self._started += 1
+        repository = self._folder / f"repository{self._started}"
+        assemble([replace(self._classifier, settings=serving)], repository)
+        with ExitStack() as stack:
+            log = self._folder / f"server{self._started}.log"
+            server = stack.enter_context(serve(repository, ports=Ports.free(), log=log))
+            give_way(server.process.pid)
+            options = self._options.model_copy(update={"url": server.grpc_url})
+            return stack.pop_all(), options, asyncio.run(meet(options))
+
+    def _keep(self, servers: int) -> None:
+        """End the oldest, until no more than so many run."""
+        while len(self._running) > servers:
+            oldest = next(iter(self._running))
+            self._running.pop(oldest)[0].close()
+
+
+def described(serving: Serving) -> str:
+    """What the search may change, in one line."""
+    batch = serving.preferred_batch_size or serving.max_batch_size
+    delay = f", delay {serving.max_queue_delay_us} µs" if serving.max_queue_delay_us else ""
+    pinned = ", pinned" if serving.pinned else ""
+    return f"{serving.layout}, {serving.instances} of {serving.threads} threads{pinned}, batches to {batch}{delay}"

@@ -1,0 +1,232 @@
+"""A spec to a model repository: run every stage that is not current, and say how to serve the result."""
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import Bundle, Manifest, SlipwayError, Spec, SpecError
+from slipway.contract.cli import child
+from slipway.contract.files import sha256_bytes, sha256_file
+from slipway.contract.labels import read_label_list
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.text import command
+
+EPILOG = """examples:
+  slipway init photographs                     writes photographs.yaml, a spec with every choice explained
+  slipway up photographs.yaml                  images to a repository
+  slipway up pets.yaml --onnx pets.onnx --labels labels.txt      a network that you have already
+
+The stages are inspect, train, export (or import), engines, choose, report and assemble: each is a verb of its own, and
+its command is printed before it runs. A stage is current when the manifest that it wrote names the hashes of what it
+would read now. So after a change, an error or Ctrl-C the same command continues where it has to; an interrupted
+training resumes.
+
+exit status: 0 when the repository is there, else that of the stage that stopped it"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where the stages of one classifier write."""
+
+    spec: Spec
+    spec_path: Path
+    folder: Path
+    repository: Path
+    targets: tuple[str, ...]
+    network: tuple[str, ...]
+    """The options of `slipway import`; empty where a network is trained."""
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    @property
+    def engines(self) -> Path:
+        return self.folder / "engines"
+
+
+def main(arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    run = open_run(arguments)
+    for title, why, words in stages(run):
+        if why is None:
+            print(f"✓ {title}: current", flush=True)
+            continue
+        code = step(f"{title} ({why})" if why else title, words)
+        if code:
+            return code
+    print_summary(run, seconds=time.monotonic() - started)
+    if arguments.json:
+        print(json.dumps({"run": str(run.folder), "repository": str(run.repository)}))
+    return 0
+
+
+def open_run(arguments: argparse.Namespace) -> Run:
+    given = {name: getattr(arguments, name) for name in ("onnx", "weights", "labels") if getattr(arguments, name)}
+    if given:
+        from slipway.training import complete_spec  # not at the top: --help needs no library
+
+        if "labels" not in given or len(given) == 1:
+            raise SpecError("an import needs --labels and one of --onnx and --weights; leave all three out to train")
+        spec, _ = complete_spec(arguments.spec, onnx=arguments.onnx, labels_given=True, preprocess_from=None)
+    else:
+        spec = Spec.read(arguments.spec)
+    network = tuple(word for name, path in given.items() for word in (f"--{name}", str(path)))
+    folder = arguments.run or Path("runs") / spec.name
+    repository = arguments.repository or Path("model_repository/cpu")
+    return Run(spec, arguments.spec, folder, repository, tuple(arguments.target), network)
+
+
+def stages(run: Run) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
+    """Title, why it has to run ("" where the verb itself decides, None if it is current), and the verb's arguments.
+
+    Lazy: a stage is looked at when those before it have run.
+    """
+    spec, folder, bundle, engines = (str(path) for path in (run.spec_path, run.folder, run.bundle, run.engines))
+    if run.network:
+        yield "import", why_import(run), ("import", spec, *run.network, "--out", bundle)
+    else:
+        why = why_train(run)
+        yield "data", why, ("inspect", spec, "--out", f"{folder}/inspection")
+        yield "training", why, ("train", spec, "--out", str(run.checkpoint), "--resume")
+        yield "export", why_export(run), ("export", str(run.checkpoint), "--out", bundle)
+    yield "page of the evaluation", is_missing(run.folder / "evaluation.html", after=run.bundle), ("evaluate", bundle)
+    yield "graphs, engines and accuracy gates", "", ("engines", folder, "--target", *run.targets)
+    yield "fastest precision that passed", why_choose(run), ("choose", bundle, "--engines", engines)
+    yield "report", is_missing(run.folder / "report.html", after=run.engines), ("report", bundle, "--engines", engines)
+    yield "repository", "", ("assemble", bundle, "--engines", engines, "--out", str(run.repository))
+
+
+def why_train(run: Run) -> str | None:
+    """Why the checkpoint is not the one that this spec would train from these images now."""
+    try:
+        manifest = Manifest.open(run.checkpoint, kind="checkpoint")
+    except SlipwayError as error:
+        return str(error) if run.checkpoint.is_dir() else "no checkpoint yet"
+    if manifest.inputs.get("spec") != sha256_bytes(run.spec.to_json().encode()):
+        return f"{run.spec_path} changed since it was trained"
+    from slipway.contract.dataset import FILE_NAME, Dataset
+    from slipway.training.data.dataset import scan  # not at the top: --help needs no library
+
+    if scan(run.spec.data, task=run.spec.task) != Dataset.read(run.checkpoint / FILE_NAME):
+        return "the images changed since it was trained"
+    return None
+
+
+def why_export(run: Run) -> str | None:
+    return _why_bundle(run, {"checkpoint": sha256_file(run.checkpoint / MANIFEST)})
+
+
+def why_import(run: Run) -> str | None:
+    files = dict(zip(run.network[::2], map(Path, run.network[1::2]), strict=True))
+    labels = read_label_list(files.pop("--labels"))
+    why = _why_bundle(run, {name.removeprefix("--"): sha256_file(path) for name, path in files.items()})
+    if why is None and Spec.read(run.bundle / "spec.json") != run.spec:
+        return f"{run.spec_path} changed since it was imported"
+    if why is None and Bundle.open(run.bundle).labels != labels:
+        return "the labels changed since it was imported"
+    return why
+
+
+def _why_bundle(run: Run, inputs: dict[str, str]) -> str | None:
+    try:
+        recorded = Manifest.open(run.bundle, kind="bundle").inputs.values()
+    except SlipwayError as error:
+        return str(error) if run.bundle.is_dir() else "no bundle yet"
+    changed = [name for name, digest in inputs.items() if digest not in recorded]
+    return f"made from another {' and '.join(changed)}" if changed else None
+
+
+def why_choose(run: Run) -> str | None:
+    from slipway.repository import pick_engines  # not at the top: --help needs no library
+
+    try:
+        pick_engines(Bundle.open(run.bundle), run.engines, lane="cpu")
+    except SlipwayError as error:
+        return str(error)
+    return None
+
+
+def is_missing(page: Path, *, after: Path) -> str | None:
+    """A page that is older than what it shows is written again."""
+    newest = max((path.stat().st_mtime for path in after.rglob("*.json")), default=0.0)
+    if not page.is_file():
+        return "not there yet"
+    return None if page.stat().st_mtime >= newest else "older than what it shows"
+
+
+def step(title: str, words: tuple[str, ...]) -> int:
+    """Run one verb, its output on this screen; returns its exit code."""
+    print(f"\n── {title}: {command('slipway', *words)}", flush=True)
+    started = time.monotonic()
+    with child([sys.executable, "-m", "slipway", *words]) as process:
+        code = process.wait()
+    ended = f"stopped with exit code {code}; mend what it says, and run the same command again" if code else "done"
+    print(f"  {ended} ({time.monotonic() - started:.0f} s)", flush=True)
+    return code
+
+
+def print_summary(run: Run, *, seconds: float) -> None:
+    bundle = _measured(run.bundle)
+    engines = {folder.name: _measured(folder) for folder in sorted(run.engines.glob("openvino-*"))}
+    plans = {folder.name: _measured(folder) for folder in sorted(run.engines.glob("tensorrt_rtx-*"))}
+    choice = json.loads((run.engines / "choice.json").read_text(encoding="utf-8"))
+    peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"\n── {run.spec.name}, {seconds:.0f} s, at most {peak_mib:,.0f} MiB in one process")
+    if not run.network:
+        checkpoint = _measured(run.checkpoint)
+        images = ", ".join(f"{count:,} {split}" for split, count in checkpoint["images"].items())
+        print(f"  data        {images} images")
+        print(f"  training    {checkpoint['epochs']} epochs in {checkpoint['train_s']:.0f} s; ECE {bundle['ece']:.4f}")
+    for name, engine in engines.items():
+        print(f"  {name.removeprefix('openvino-').upper():<11} {_accuracy(engine)} ({_verdict(engine)})")
+    print(f"  served      {choice['reason']}")
+    if plans:
+        sizes = (f"{name.split('-')[1].upper()} {plan['plan_bytes'] / 1e6:.1f} MB" for name, plan in plans.items())
+        print(f"  TensorRT    compiles without a GPU (RTX, never served): {', '.join(sizes)}")
+    print(f"  pages       {run.folder}/evaluation.html, {run.folder}/report.html")
+    print(f"  repository  {run.repository}")
+    print(f"\n  serve it:   {command('slipway serve', run.repository)}")
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    numbers: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["measured"]
+    return numbers
+
+
+def _accuracy(engine: dict[str, Any]) -> str:
+    from slipway.evaluation.headline import headline
+
+    return f"{headline(engine)}, macro-F1 {engine['macro_f1']:.4f}"
+
+
+def _verdict(engine: dict[str, Any]) -> str:
+    gate = engine["gate"]
+    if gate["verdict"] == "reference":
+        return "the reference"
+    overall = gate["overall"]
+    return f"gate: {gate['verdict']}, {overall['lost']} lost and {overall['gained']} gained of {overall['images']}"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("spec", type=Path, help="YAML file; slipway init writes one")
+    parser.add_argument("--run", type=Path, help="folder of the stages' results; default: runs/NAME")
+    parser.add_argument("--repository", type=Path, help="default: model_repository/cpu")
+    targets = ("openvino", "tensorrt_rtx")
+    parser.add_argument("--target", choices=targets, nargs="+", default=["openvino"], help="default: openvino")
+    parser.add_argument("--onnx", type=Path, help="import this ONNX file instead of training")
+    parser.add_argument("--weights", type=Path, help="import these timm weights (safetensors) instead of training")
+    parser.add_argument("--labels", type=Path, help="with --onnx or --weights: one label a line")
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser

@@ -1,0 +1,26 @@
+"""Types of command-line options that several verbs share; each says what was given and what is allowed."""
+
+import argparse
+import math
+
+
+def port(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"invalid port {text!r}; use 1 to 65535")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"invalid time {text!r}; use seconds above 0")
+    return value
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"invalid count {text!r}; use 1 or more")
+    return int(text)

@@ -1,0 +1,101 @@
+"""A checkpoint to a bundle: the graph that torch writes, compared with torch on the whole test split."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from slipway.contract import ExportError, Manifest, ManifestError, Spec
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
+from slipway.contract.files import sha256_file
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.targets import check_folder
+from slipway.training.bundle.to_onnx import write_onnx
+from slipway.training.bundle.write import write_bundle
+from slipway.training.learn.network import Network, timm_model
+
+LIBRARIES = ("torch", "timm", "onnxscript")
+MAX_TIMM_DIFFERENCE = 1e-4  # of the largest logit; the operations are the same ones
+
+
+def export(checkpoint: Path, out: Path) -> Manifest:
+    """Write the bundle of `checkpoint` to `out`, whole or not at all.
+
+    Raises:
+        ManifestError: the checkpoint was changed.
+        ExportError: ONNX and torch disagree on the test split, or the network and timm's own model.
+        DataError: too few images for the calibration sample that the spec asks for.
+    """
+    check_folder(out, kind="bundle", inputs=[checkpoint])
+    Manifest.open(checkpoint, kind="checkpoint")
+    spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
+    network = load_network(checkpoint, spec, classes=len(dataset.labels))
+    inputs = {"checkpoint": sha256_file(checkpoint / MANIFEST)}
+    return export_network(network, out, spec=spec, dataset=dataset, inputs=inputs, origin="checkpoint")
+
+
+def load_network(checkpoint: Path, spec: Spec, *, classes: int) -> Network:
+    """The network of `spec` with the weights of `checkpoint`, ready to predict."""
+    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
+    network = Network(spec.backbone, classes=classes, pretrained=False, input_size=input_size, head=spec.recipe.head)
+    network.load_state_dict(_load_weights(checkpoint / "model.safetensors"))
+    return network.eval()
+
+
+def export_network(
+    network: Network, out: Path, *, spec: Spec, dataset: Dataset, inputs: Mapping[str, str], origin: str
+) -> Manifest:
+    """Write the bundle of a network with its weights; `inputs` is the sha256 of what they were read from.
+
+    Raises:
+        ExportError: ONNX and torch disagree on the test split, or the network and timm's own model.
+    """
+    network.eval()
+    input_shape = (3, spec.preprocess.input_height, spec.preprocess.input_width)
+    check_against_timm(network, spec, classes=len(dataset.labels))
+
+    return write_bundle(
+        out,
+        spec=spec,
+        dataset=dataset,
+        write_graph=lambda path: write_onnx(network, path, input_shape=input_shape),
+        reference=network.run,
+        inputs=inputs,
+        libraries=LIBRARIES,
+        measured={"origin": origin},
+    )
+
+
+def check_against_timm(network: Network, spec: Spec, *, classes: int) -> None:
+    """Ask timm's own model, made anew and with the same weights, for the logits of two random images.
+
+    ONNX is compared with `network`; this compares `network` with what its users mean by the name of the backbone.
+
+    Raises:
+        ExportError: they differ.
+    """
+    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
+    outputs = classes if network.linear else 0
+    own = timm_model(spec.backbone, outputs=outputs, pretrained=False, input_size=input_size).eval()
+    own.load_state_dict(network.backbone.state_dict())
+    pixels_nchw = torch.randn(2, 3, *input_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected_nc = own(pixels_nchw) if network.linear else network.head(own(pixels_nchw).flatten(1))
+        difference = float((network(pixels_nchw)[0] - expected_nc).abs().max())
+    allowed = MAX_TIMM_DIFFERENCE * float(expected_nc.abs().max())
+    if not difference <= allowed:  # NaN is not within it
+        raise ExportError(
+            f"{spec.backbone.name}: logits differ from timm's own model with the same weights by {difference:.2g} "
+            f"(allowed: {allowed:.2g}); look for NaN in the weights, or choose another backbone"
+        )
+
+
+def _load_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights: dict[str, torch.Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ManifestError(f"{path}: not a safetensors file: {error}; train again") from None
+    return weights

@@ -1,0 +1,147 @@
+"""Where a network looked: captum's Grad-CAM, over the picture as the network saw it.
+
+Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
+from matplotlib import colormaps
+from torch import nn
+
+from slipway.contract import Bundle, DataError, Manifest, ManifestError
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
+from slipway.contract.files import sha256_file
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.evaluation.predict import Float
+from slipway.steps import guard
+from slipway.steps.preprocess_dali import Preprocessor
+from slipway.training.bundle.export import load_network
+from slipway.training.learn.network import Network
+
+LEAST_SIDE = 4
+"""Places a side of a feature map that can show where something is; a small input has fewer in its last stage."""
+COLOURS = colormaps["inferno"]
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A stage of the backbone whose output is `[n, channels, height, width]`."""
+
+    name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class GradCams:
+    """RGB `[H, W, 3]` by image and label; without a layer there are none."""
+
+    layer: Layer | None
+    pictures: Mapping[tuple[str, str], Picture]
+
+
+def grad_cams(bundle: Bundle, checkpoint: Path, wanted: Sequence[tuple[str, Sequence[str]]]) -> GradCams:
+    """What speaks for each label in each image of `wanted`, which are pairs of a path and labels.
+
+    An image that is gone or was changed is left out, and so is a label that is none of the bundle's.
+
+    Raises:
+        ManifestError: `checkpoint` was changed, or is not the one that the bundle was exported from.
+    """
+    Manifest.open(checkpoint, kind="checkpoint")
+    if bundle.manifest.inputs.get("checkpoint") != sha256_file(checkpoint / MANIFEST):
+        raise ManifestError(f"{checkpoint}: not the checkpoint that {bundle.path} was exported from; give that one")
+    dataset = Dataset.read(bundle.path / DATASET)
+    images = {image.path: image for image in dataset.images}
+    preprocess = bundle.preprocess
+    network = load_network(checkpoint, bundle.spec, classes=len(bundle.labels))
+    layer = find_layer(network, input_size=(preprocess.input_height, preprocess.input_width))
+    if layer is None:
+        return GradCams(None, {})
+    preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=1, threads=1)
+    pictures: dict[tuple[str, str], Picture] = {}
+    for path, labels in wanted:
+        try:
+            pixels_nchw, status_n = preprocessor.run([dataset.load(images[path])])
+        except (DataError, KeyError):
+            continue
+        if status_n[0] == guard.OK:
+            seen_hwc = _picture(pixels_nchw[0], preprocess.mean, preprocess.std)
+            for label in labels:
+                if label in bundle.labels:
+                    heat_hw = attribute(network, layer, pixels_nchw, target=bundle.labels.index(label))
+                    pictures[path, label] = _blend(seen_hwc, heat_hw)
+    return GradCams(layer, pictures)
+
+
+def find_layer(network: Network, *, input_size: tuple[int, int]) -> Layer | None:
+    """The last of the backbone's stages, by timm's `feature_info`, whose map has at least LEAST_SIDE places a side.
+
+    Where none has, the last one with more than one place; where timm names no stages, the last convolution stands for
+    them. None where no stage gives a map of channels, as in transformers.
+    """
+    backbone = network.backbone
+    stages = {stage["module"]: stage["num_chs"] for stage in getattr(backbone, "feature_info", [])}
+    if not stages:
+        stages = {name: m.out_channels for name, m in backbone.named_modules() if isinstance(m, nn.Conv2d)}
+    shapes = _shapes(network, list(stages), input_size=input_size)
+    maps = [
+        Layer(name, *shape[2:])
+        for name, channels in stages.items()
+        if len(shape := shapes.get(name, ())) == 4 and shape[1] == channels and min(shape[2:]) > 1
+    ]
+    fine = [layer for layer in maps if min(layer.height, layer.width) >= LEAST_SIDE]
+    usable = fine or maps
+    return usable[-1] if usable else None
+
+
+def _shapes(network: Network, names: Sequence[str], *, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The output shape of each named module of the backbone."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> object:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            if isinstance(output, torch.Tensor):
+                found[name] = tuple(output.shape)
+
+        return hook
+
+    modules = dict(network.backbone.named_modules())
+    hooks = [modules[name].register_forward_hook(note(name)) for name in names if name in modules]
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, *input_size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def attribute(network: Network, layer: Layer, pixels_nchw: Float, *, target: int) -> npt.NDArray[np.float64]:
+    """What speaks for class `target` in one image, `[H, W]` of the input, 0 to 1; all 0 where nothing does."""
+    module = network.backbone.get_submodule(layer.name)
+    method = LayerGradCam(lambda pixels: network(pixels)[0], module)
+    heat = method.attribute(torch.from_numpy(pixels_nchw), target=target, relu_attributions=True)
+    heat_hw = LayerAttribution.interpolate(heat, pixels_nchw.shape[2:], "bilinear")[0, 0].detach().numpy()
+    most = float(heat_hw.max())
+    return np.asarray(heat_hw / most if most > 0 else np.zeros_like(heat_hw), np.float64)
+
+
+def _picture(pixels_chw: Float, mean: Sequence[float], std: Sequence[float]) -> npt.NDArray[np.float64]:
+    """RGB, 0 to 1: normalisation undone."""
+    picture_hwc: npt.NDArray[np.float64] = pixels_chw.transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean)
+    return picture_hwc.clip(0, 1)
+
+
+def _blend(seen_hwc: npt.NDArray[np.float64], heat_hw: npt.NDArray[np.float64]) -> Picture:
+    """The picture in grey under the heat."""
+    grey_hw1 = seen_hwc.mean(axis=2, keepdims=True)
+    return np.asarray(255 * (0.45 * grey_hw1 + 0.55 * COLOURS(heat_hw)[..., :3]), np.uint8)

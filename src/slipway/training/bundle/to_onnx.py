@@ -1,0 +1,38 @@
+"""A trained network to one ONNX file."""
+
+from pathlib import Path
+
+import torch
+
+from slipway.contract import ExportError
+from slipway.onnx_graph import INPUT, OUTPUTS, save
+from slipway.training.learn.network import Network
+
+OPSET = 18
+
+
+def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int]) -> None:
+    """Export `network` for `FP32 [n, *input_shape]`; equal weights give equal bytes.
+
+    Raises:
+        ExportError: the exporter refused the network, or lost the dynamic batch or an output.
+    """
+    example = torch.zeros(2, *input_shape)  # a batch of 1 would be taken for a constant
+    network.train()  # forget what some backbones (levit, tiny_vit) keep in eval mode: it would become constants
+    try:
+        program = torch.onnx.export(
+            network.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            verbose=False,
+        )
+        assert program is not None
+        save(program.model_proto, path)
+    except OSError:  # of the file system, and not of the network
+        raise
+    except Exception as error:
+        raise ExportError(f"torch could not export this backbone to ONNX opset {OPSET}: {error}") from error

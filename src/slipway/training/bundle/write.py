@@ -1,0 +1,209 @@
+"""A bundle folder around a graph, for export and import: decision, evaluation, calibration sample."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slipway.contract import DataError, ExportError, Manifest, Spec, bundle_id, write_labels
+from slipway.contract.bundle import CalibrationImage, CalibrationList
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.decision import Task
+from slipway.contract.files import complete_folder
+from slipway.contract.spec import Calibration
+from slipway.evaluation.plots import plot_confusion, plot_labels
+from slipway.evaluation.predict import Network, Predictions, predict
+from slipway.evaluation.unknown import check_coverage
+from slipway.evaluation.worth import worth
+from slipway.evaluation.worth_labels import worth_labels
+from slipway.steps.engine_openvino import Engine
+from slipway.training.bundle.fit_decision import Predict, decide
+from slipway.training.data.sources import read_from
+
+MAX_LOGIT_DIFFERENCE = 1e-2
+"""FP32 in another order of summation stays below it, and a wrong graph is off by far more. For embeddings it is a share
+of the largest."""
+MAX_SHARE_OF_SPREAD, ROUNDING = 0.1, 1e-4
+"""Logits that differ little between images are compared more closely: a graph that gives every image the mean of them
+would be within an absolute limit. FP32 cannot do better than rounding, relative to the largest logit."""
+MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
+"""Of the evaluation, in the manifest too; top-1 is of one label an image, mAP and exact match are of many."""
+LIBRARIES = ("onnx", "openvino", "nvidia-dali-cuda130", "scikit-learn")
+
+
+def write_bundle(
+    out: Path,
+    *,
+    spec: Spec,
+    dataset: Dataset,
+    write_graph: Callable[[Path], None],
+    reference: Network | None,
+    inputs: Mapping[str, str],
+    libraries: Sequence[str],
+    measured: Mapping[str, Any],
+) -> Manifest:
+    """Write the bundle `out`, whole or not at all.
+
+    Args:
+        write_graph: writes the FP32 graph to the path that it is given.
+        reference: the network that the graph was made from, to compare it with on the test split.
+        inputs: sha256 of what the network was read from, by name.
+        libraries: distributions that made the graph; their versions are recorded.
+        measured: what else the manifest records.
+
+    Raises:
+        ExportError: the graph and `reference` disagree on the test split, or the graph's answers are not finite.
+        DataError: too few images for the calibration sample or the `unknown` that the spec asks for, or one that is
+            refused.
+    """
+    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
+    with complete_folder(out, kind="bundle", inputs=read_from(spec.data, out=out)) as staging:
+        spec.write(staging / "spec.json")
+        dataset.write(staging / DATASET)
+        spec.preprocess.write(staging / "preprocess.json")
+        write_labels(dataset.labels, staging / "labels.txt")
+        _write_calibration(staging, dataset, spec.calibration, task=spec.task)
+        write_graph(staging / "model.onnx")
+        engine = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
+        run = partial(_run, spec, dataset)
+        validation, test, difference = _predict(dataset, engine.run, reference, run, task=spec.task)
+        decision, unknown = decide(spec, dataset, engine.run, validation, run)
+        decision.write(staging / "decision.json")
+        if spec.task == "multilabel":
+            evaluation = worth_labels(decision, test, dataset.labels)
+            plot_labels(evaluation["per_class"], staging / "labels.png")
+        else:
+            evaluation = worth(decision, validation, test, dataset.labels, unknown=unknown)
+            plot_confusion(evaluation["confusion"], dataset.labels, staging / "confusion_matrix.png")
+        (staging / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+        return Manifest.seal(
+            staging,
+            kind="bundle",
+            name=spec.name,
+            bundle=bundle_id(staging),
+            inputs=inputs,
+            libraries=(*LIBRARIES, *libraries),
+            seed=spec.calibration.seed,
+            measured={
+                **measured,
+                **difference,
+                "temperature": decision.temperature,
+                "embedding_size": test.embedding_nd.shape[1],
+                "classes_without_images": len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
+                **{name: evaluation[name] for name in MEASURED if name in evaluation},
+                **_of_confidence(evaluation),
+            },
+        )
+
+
+def _of_confidence(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest records of it."""
+    found = {"ece_interval": evaluation["reliability"]["after"]["ece_interval"]}
+    if "unknown" in evaluation:
+        unknown = evaluation["unknown"]
+        found["unknown"] = {"score": unknown["score"], "unknown_rate": unknown["test"]["unknown_rate"]}
+    return found
+
+
+def _run(spec: Spec, dataset: Dataset, network: Network, images: Sequence[LabelledImage], what: str) -> Predictions:
+    options: dict[str, Any] = {"preprocess": spec.preprocess, "batch_size": spec.serving.max_batch_size}
+    return predict(network, dataset, images, what=what, **options)
+
+
+def _predict(
+    dataset: Dataset, network: Network, reference: Network | None, run: Predict, *, task: Task
+) -> tuple[Predictions, Predictions, dict[str, float]]:
+    """The graph on the validation and the test split, and how far it is from `reference`."""
+    test = run(network, dataset.of("test"), "test split, ONNX")
+    difference = {}
+    if reference is not None:
+        torch = run(reference, dataset.of("test"), "test split, torch")
+        difference["max_logit_difference"] = _compare(test, torch, task=task)
+    validation = run(network, dataset.of("validation"), "validation split")
+    for predictions in (test, validation):
+        _check_finite(predictions)
+    return validation, test, difference
+
+
+def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multiclass") -> float:
+    """The largest logit difference between ONNX and torch, when the best label of each image is the same.
+
+    Labels of many an image are decided by thresholds that are not there yet: for them the logits alone are compared.
+
+    Raises:
+        ExportError: labels, logits or embeddings differ.
+    """
+    difference = float(np.abs(onnx.logits_nc - reference.logits_nc).max())
+    spread, largest = float(reference.logits_nc.std(axis=0).max()), float(np.abs(reference.logits_nc).max())
+    allowed = min(MAX_LOGIT_DIFFERENCE, max(MAX_SHARE_OF_SPREAD * spread, ROUNDING * largest))
+    best_n, other_n = onnx.logits_nc.argmax(axis=1), reference.logits_nc.argmax(axis=1)
+    flipped = np.flatnonzero((best_n != other_n) & (task == "multiclass"))
+    if len(flipped) or not difference <= allowed:  # NaN is not within it
+        names = ", ".join(onnx.images[row].path for row in flipped[:5])
+        raise ExportError(
+            f"ONNX and torch disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
+            f"{difference:.2g} (allowed: 0 labels, {allowed:.2g}); this backbone does not export faithfully"
+        )
+    apart = float(np.abs(onnx.embedding_nd - reference.embedding_nd).max())
+    allowed = MAX_LOGIT_DIFFERENCE * float(np.abs(reference.embedding_nd).max())
+    if not apart <= allowed:
+        raise ExportError(
+            f"ONNX and torch disagree on the test split: embeddings by up to {apart:.2g} (allowed: {allowed:.2g}); "
+            "this backbone does not export faithfully"
+        )
+    return difference
+
+
+def _check_finite(predictions: Predictions) -> None:
+    finite_n = np.isfinite(predictions.logits_nc).all(axis=1) & np.isfinite(predictions.embedding_nd).all(axis=1)
+    if not finite_n.all():
+        rows = np.flatnonzero(~finite_n)
+        names = ", ".join(predictions.images[row].path for row in rows[:5])
+        raise ExportError(
+            f"the network answers NaN or infinity for {len(rows)} of {len(finite_n)} images ({names}); look at its "
+            "weights, and at preprocess.mean and preprocess.std"
+        )
+
+
+def _write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration, *, task: Task = "multiclass") -> None:
+    """Copy a seeded, stratified sample of the train split; its list is part of the bundle's id."""
+    images: list[CalibrationImage] = []
+    (bundle / "calibration").mkdir()
+    for image in sample(dataset.of("train"), calibration):
+        suffix = Path(image.path).suffix.lower()
+        name = f"{len(images):05d}{suffix if re.fullmatch(r'[.][0-9a-z]+', suffix) else '.image'}"
+        (bundle / "calibration" / name).write_bytes(dataset.load(image))
+        class_id = image.class_ids if task == "multilabel" else image.class_id
+        images.append(CalibrationImage(file=name, class_id=class_id, sha256=image.sha256))
+    CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
+
+
+def sample(train: list[LabelledImage], calibration: Calibration) -> list[LabelledImage]:
+    """`calibration.images` of `train`, drawn with the seed, in the classes' proportions.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    if len(train) < calibration.images:
+        raise DataError(
+            f"calibration.images: {calibration.images} asked for, and the train split has {len(train)}; add images, or "
+            "write a smaller number into the spec"
+        )
+    rng = np.random.default_rng(calibration.seed)
+    drawn: list[LabelledImage] = []
+    ordered = sorted(train, key=lambda image: (image.class_ids, image.path))
+    by_class = groupby(ordered, key=lambda image: image.class_ids)
+    seen = 0
+    for _, group in by_class:
+        images = list(group)
+        seen += len(images)
+        # Cumulative rounding: every class gets its share to within one image, and the total is exact.
+        share = round(seen * calibration.images / len(train)) - len(drawn)
+        drawn += [images[i] for i in rng.permutation(len(images))[:share]]
+    return sorted(drawn, key=lambda image: image.path)

@@ -1,0 +1,84 @@
+"""Class folders or a CSV file to a `Dataset`: every image read, checked and put into exactly one split."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from slipway.contract import DataError
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.decision import Task
+from slipway.contract.files import sha256_bytes
+from slipway.contract.spec import Data
+from slipway.steps import guard
+from slipway.training.data.entries import SHOWN, Entry, raise_faults
+from slipway.training.data.sources import Source, find
+from slipway.training.data.splits import assign
+
+
+def scan(
+    data: Data, *, task: Task = "multiclass", labels: Sequence[str] | None = None, empty_classes: bool = False
+) -> Dataset:
+    """Read what `data` lists; classes are numbered as in `labels`, else sorted. `empty_classes` have no image at all.
+
+    Equal files, and files of one group, get one split, so no image is in two. Hidden files are passed over.
+
+    Raises:
+        DataError: images that are not there, that serving would refuse, that are in two classes or in two given splits;
+            fewer than two classes, other classes than `labels`, or one too small to be in every split.
+        SpecError: labels that are not allowed, or data that do not fit the task.
+    """
+    source = find(data, task=task)
+    if labels is None:
+        labels = source.labels
+    elif not (set(labels) >= set(source.labels) if empty_classes else set(labels) == set(source.labels)):
+        raise DataError(_explain_labels(Path(data.root), labels, source))
+    numbers = {label: class_id for class_id, label in enumerate(labels)}
+    class_ids = {entry: tuple(sorted(numbers[label] for label in entry.labels)) for entry in source.entries}
+    entries = sorted(source.entries, key=class_ids.__getitem__)
+    digests = _read(Path(data.root), entries)
+    seen = {label for entry in entries for label in entry.labels}
+    needed = [label for label in labels if label in seen or not empty_classes]
+    splits = assign(entries, digests, labels=needed, data=data)
+    return Dataset(
+        root=data.root,
+        labels=tuple(labels),
+        images=tuple(
+            LabelledImage(path=entry.path, class_ids=class_ids[entry], sha256=digest, split=split, group=entry.group)
+            for entry, digest, split in zip(entries, digests, splits, strict=True)
+        ),
+    )
+
+
+def _explain_labels(root: Path, labels: Sequence[str], source: Source) -> str:
+    kind = "row" if source.origin == "CSV" else "folder"
+    lines = [
+        f"{what}: {', '.join(map(repr, found[:SHOWN]))}{' …' if len(found) > SHOWN else ''}"
+        for what, found in (
+            (f"labels without a {kind}", [label for label in labels if label not in source.labels]),
+            (f"{kind}s without a label", [name for name in source.labels if name not in labels]),
+        )
+        if found
+    ]
+    kinds = "labels of the CSV file" if source.origin == "CSV" else "class folders"
+    remedy = "rename, add or remove some"
+    if set(labels) >= set(source.labels):
+        remedy += ", or import without images of the others: --allow-empty-classes"
+    return f"{root}: the {kinds} are not the labels; {remedy}:\n  " + "\n  ".join(lines)
+
+
+def _read(root: Path, entries: Iterable[Entry]) -> list[str]:
+    """The sha256 of each file, where the guard passes all of them."""
+    digests, faults = [], []
+    for entry in tqdm(entries, desc="reading images", unit="image", leave=False, disable=None):
+        try:
+            encoded = (root / entry.path).read_bytes()
+        except OSError as error:
+            faults.append(f"{root / entry.path}: cannot be read: {error.strerror}")
+            continue
+        status = guard.inspect(encoded)
+        if status != guard.OK:
+            faults.append(f"{root / entry.path}: {guard.STATUS_NAMES[status]}")
+        digests.append(sha256_bytes(encoded))
+    raise_faults(faults, what="files cannot be used; repair or remove them")
+    return digests

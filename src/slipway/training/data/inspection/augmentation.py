@@ -1,0 +1,134 @@
+"""What the network will see in training, as one page: people look at pictures rather than read numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from slipway.contract import Preprocess, Spec
+from slipway.contract.dataset import Dataset
+from slipway.contract.reading import dump_yaml
+from slipway.pages import environment
+from slipway.training.data.augment import check_policies
+from slipway.training.data.dataset import scan
+from slipway.training.data.entries import Entry
+from slipway.training.data.inspection.facts import views
+from slipway.training.data.inspection.thumbnails import encode
+from slipway.training.data.inspection.viewer import View, Viewer
+from slipway.training.data.loader import Loader, eval_loader, train_loader
+from slipway.training.data.mixing import Mixing
+from slipway.training.data.order import rare_classes
+
+DRAWS, ROWS, EACH, MIXED = 6, 60, 2, 12
+"""Augmented pictures of an image; images on the page, at most, and of a class; pictures of the mixed batch."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image, as data URIs."""
+
+    label: str
+    path: str
+    rare: bool
+    original: str
+    serving: str
+    augmented: tuple[str, ...]
+
+
+def render(spec: Spec) -> tuple[str, dict[str, Any]]:
+    """The page, and what it shows in numbers.
+
+    Raises:
+        DataError: the images cannot be used.
+        SpecError: the spec asks for what is not there.
+    """
+    check_policies(spec.recipe.augment)
+    dataset = scan(spec.data, task=spec.task)
+    images, minority = dataset.of("train"), spec.recipe.augment.minority
+    rare = rare_classes(images, below=minority.below) if minority else frozenset()
+    chosen = _choose(dataset, seed=spec.recipe.seed)
+    rows = _rows(spec, dataset, chosen, rare)
+    mixed = _mixed(spec, dataset)
+    templates = environment("slipway.training.data.inspection")
+    page = templates.get_template("augmentation.html").render(
+        name=spec.name,
+        augment=dump_yaml(spec.recipe.augment.model_dump(mode="json", exclude_none=True)),
+        rows=rows,
+        draws=DRAWS,
+        classes=len(dataset.labels),
+        shown=len({row.label for row in rows}),
+        rare=[dataset.labels[class_id] for class_id in sorted(rare)] if minority else None,
+        below=minority.below if minority else None,
+        mixed=mixed,
+    )
+    return page, {"images": len(rows), "draws": DRAWS, "minority": [dataset.labels[c] for c in sorted(rare)]}
+
+
+def _choose(dataset: Dataset, *, seed: int) -> list[int]:
+    """Rows of the train split: a seeded few of each class, of those with the fewest images where there are many."""
+    rows_of: dict[int, list[int]] = {}
+    for row, image in enumerate(dataset.of("train")):
+        for class_id in image.class_ids:
+            rows_of.setdefault(class_id, []).append(row)
+    each = EACH if EACH * len(rows_of) <= ROWS else 1
+    shown = sorted(sorted(rows_of, key=lambda class_id: len(rows_of[class_id]))[: ROWS // each])
+    rng = np.random.default_rng(seed)
+    drawn = [row for class_id in shown for row in rng.permutation(rows_of[class_id])[:each].tolist()]
+    return list(dict.fromkeys(drawn))
+
+
+def _rows(spec: Spec, dataset: Dataset, chosen: Sequence[int], rare: frozenset[int]) -> list[Row]:
+    images, order = dataset.of("train"), np.array(chosen)
+    options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": spec.recipe, "threads": 2}
+    shown = [images[row] for row in chosen]
+    served = _uris(eval_loader(dataset, shown, **options), spec.preprocess)
+    loader = train_loader(dataset, images, **options, order=lambda _: order)
+    drawn = [_uris(loader, spec.preprocess) for _ in range(DRAWS)]
+    viewer = Viewer(exif_orientation=spec.preprocess.exif_orientation)
+    entries = [Entry(image.path, ()) for image in shown]
+    seen = [view for _, view in views(Path(dataset.root), entries, viewer, what="making the page")]
+    return [
+        Row(
+            label=", ".join(dataset.labels[class_id] for class_id in image.class_ids),
+            path=image.path,
+            rare=not rare.isdisjoint(image.class_ids),
+            original=encode(view.pixels_hwc) if isinstance(view, View) else "",
+            serving=served[number],
+            augmented=tuple(uris[number] for uris in drawn),
+        )
+        for number, (image, view) in enumerate(zip(shown, seen, strict=True))
+    ]
+
+
+def _uris(loader: Loader, preprocess: Preprocess) -> list[str]:
+    return [uri for batch in loader for uri in _encoded(batch[0]["pixels_nchw"], preprocess)]
+
+
+def _encoded(pixels_nchw: torch.Tensor, preprocess: Preprocess) -> list[str]:
+    """The network's input as pictures: normalisation undone."""
+    mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
+    levels_nhwc = (pixels_nchw.numpy().transpose(0, 2, 3, 1) * std + mean) * 255
+    return [encode(pixels_hwc) for pixels_hwc in levels_nhwc.round().clip(0, 255).astype(np.uint8)]
+
+
+def _mixed(spec: Spec, dataset: Dataset) -> list[tuple[str, str]]:
+    """Pictures of the first batch after mixing, with the shares of the targets; none where the recipe does not mix."""
+    mix, recipe = spec.recipe.augment.mix, spec.recipe
+    if mix is None or spec.task != "multiclass":
+        return []
+    loader = train_loader(dataset, dataset.of("train"), preprocess=spec.preprocess, recipe=recipe, threads=2)
+    found: list[tuple[str, str]] = []
+    for number, batch in enumerate(loader):
+        mixing, draw = Mixing(mix, classes=len(dataset.labels)), (recipe.seed, 0, number, 0)
+        pixels_nchw, target_nc = mixing(batch[0]["pixels_nchw"], batch[0]["class_id"], draw=draw)
+        shares = [
+            " + ".join(f"{share:.2f} {dataset.labels[c]}" for c, share in enumerate(row) if share > 0.005)
+            for row in target_nc.tolist()
+        ]
+        found += list(zip(_encoded(pixels_nchw, spec.preprocess), shares, strict=True))[: MIXED // 3]  # of some batches
+        if len(found) >= MIXED:
+            break
+    return found

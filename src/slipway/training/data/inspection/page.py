@@ -1,0 +1,75 @@
+"""`Inspection` to one self-contained HTML page: problems first, then classes, sizes, duplicates and contact sheets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.pages import environment
+from slipway.training.data.inspection.facts import Facts
+from slipway.training.data.inspection.result import Duplicates, Inspection
+from slipway.training.data.inspection.thumbnails import contact_sheets, thumbnails
+from slipway.training.data.inspection.viewer import Viewer
+from slipway.training.data.sources import Source
+
+ROWS, GROUPS, MEMBERS, FILES = 200, 30, 6, 50
+SIDES_PX = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
+RATIOS = (0.0, 0.25, 0.33, 0.5, 0.67, 0.75, 0.9, 1.1, 1.33, 1.5, 2.0, 3.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Groups of duplicates, the worst ones of `total`."""
+
+    title: str
+    explained: str
+    groups: tuple[Duplicates, ...]
+    total: int
+
+
+def render(found: Inspection, source: Source, facts: Facts, *, root: Path, viewer: Viewer, seed: int) -> str:
+    """The page. Labels and file names are untrusted: Jinja escapes every one of them."""
+    galleries = [
+        _gallery("Exact duplicates", "Equal files, byte for byte.", found.exact_duplicates),
+        _gallery(
+            "Near duplicates",
+            f"Different files whose pictures differ in at most {found.near_duplicate_bits} of 512 bits of a difference "
+            "hash: another size, quality, format or tone of one picture, or pictures that are hard to tell apart.",
+            found.near_duplicates,
+        ),
+    ]
+    sheets = contact_sheets(source.entries, facts, source.labels, seed=seed)
+    paths = [path for sheet in sheets.values() for path in sheet]
+    paths += [image.path for gallery in galleries for group in gallery.groups for image in group.images[:MEMBERS]]
+    templates = environment("slipway.training.data.inspection")
+    size_n2 = facts.size_n2[facts.readable_n]
+    return templates.get_template("inspection.html").render(
+        found=found,
+        classes=sorted(found.classes, key=lambda c: c.images)[:ROWS] if len(found.classes) > ROWS else found.classes,
+        most=max((count.images for count in found.classes), default=0) or 1,
+        sides=_bins(size_n2.min(axis=1, initial=1 << 30), SIDES_PX, "px"),
+        ratios=_bins(size_n2[:, 0] / size_n2[:, 1], RATIOS, ""),
+        galleries=galleries,
+        members=MEMBERS,
+        files=FILES,
+        sheets=sheets,
+        pictures=thumbnails(paths, root=root, viewer=viewer),
+    )
+
+
+def _gallery(title: str, explained: str, groups: Sequence[Duplicates]) -> Gallery:
+    return Gallery(title, explained, tuple(groups[:GROUPS]), len(groups))
+
+
+def _bins(
+    values_n: npt.NDArray[np.float64] | npt.NDArray[np.int64], edges: Sequence[float], unit: str
+) -> list[tuple[str, int]]:
+    """Name and count of each bin between the first and the last that hold anything."""
+    counts = np.histogram(values_n, [*edges, np.inf])[0].tolist()
+    names = [f"{low:g} to {high:g} {unit}".strip() for low, high in pairwise(edges)]
+    names.append(f"{edges[-1]:g} {unit}".strip() + " and more")
+    filled = np.flatnonzero(counts)
+    return list(zip(names, counts, strict=True))[filled[0] : filled[-1] + 1] if len(filled) else []

@@ -1,0 +1,48 @@
+"""The pictures of the page: a seeded sample of each class, and every duplicate that is shown, as data URIs."""
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from slipway.training.data.entries import Entry
+from slipway.training.data.inspection.facts import Facts, views
+from slipway.training.data.inspection.viewer import View, Viewer
+
+QUALITY = 80
+SHEET, LEAST_SHEET = 24, 4
+"""Pictures of a class, at most; fewer where there are many classes, but so many."""
+PICTURES = 1200
+"""Of all contact sheets together, about: three kilobytes each."""
+
+
+def contact_sheets(entries: Sequence[Entry], facts: Facts, labels: Sequence[str], *, seed: int) -> dict[str, list[str]]:
+    """Label to the paths of its sheet; with many classes, only those with the fewest images have one."""
+    members: dict[str, list[str]] = {label: [] for label in labels}
+    for entry, readable in zip(entries, facts.readable_n.tolist(), strict=True):
+        if readable:
+            for label in entry.labels:
+                members[label].append(entry.path)
+    size = min(SHEET, max(LEAST_SHEET, PICTURES // len(labels)))
+    shown = sorted(labels, key=lambda label: len(members[label]))[: PICTURES // size]
+    rng = np.random.default_rng(seed)
+    drawn = {label: rng.permutation(len(members[label]))[:size] for label in labels}
+    return {label: [members[label][i] for i in sorted(drawn[label])] for label in labels if label in set(shown)}
+
+
+def thumbnails(paths: Iterable[str], *, root: Path, viewer: Viewer) -> dict[str, str]:
+    """Path to data URI, of the images that can be read; each picture is encoded anew, so no metadata comes along."""
+    wanted = [Entry(path, ()) for path in sorted(set(paths))]
+    seen = zip(wanted, views(root, wanted, viewer, what="making the page"), strict=True)
+    return {entry.path: encode(view.pixels_hwc) for entry, (_, view) in seen if isinstance(view, View)}
+
+
+def encode(pixels_hwc: npt.NDArray[np.uint8]) -> str:
+    """RGB to a data URI, encoded anew: no metadata comes along."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_hwc).save(buffer, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,205 @@
+"""DALI loaders for training: the serving decode, with augmentation for the train split and none for the others.
+
+An epoch is a function of the recipe's seed, its number and the process's share: a resumed run needs nothing else.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali.pipeline import Pipeline
+
+from slipway.contract import DataError, Preprocess
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.decision import Task
+from slipway.contract.recipe import Recipe
+from slipway.steps.dali_graph import decode, fit
+from slipway.training.data.augment import augmented, quiet
+from slipway.training.data.order import ALL, Ids, Share, batches, rare_classes, shuffled
+from slipway.training.data.targets import TENSOR, reader_numbers
+
+AHEAD = 2
+"""Batches that are read, and as many that are decoded, before they are asked for."""
+READERS = 4
+Encoded = npt.NDArray[np.uint8]
+
+
+def train_loader(
+    dataset: Dataset,
+    images: Sequence[LabelledImage],
+    *,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    threads: int,
+    task: Task = "multiclass",
+    share: Share = ALL,
+    order: Callable[[int], Ids] | None = None,
+) -> "Loader":
+    """Augmented batches of `pixels_nchw` and `targets.TENSOR`: of each image once an epoch, shuffled.
+
+    `order` gives other rows of `images` for an epoch's number; rare classes are those of all `images` in any case.
+    """
+    augment = recipe.augment
+    rare = rare_classes(images, below=augment.minority.below) if augment.minority else frozenset()
+    with quiet():
+        graph = _train_graph(preprocess, recipe).serialize()
+    return Loader(
+        graph,
+        dataset,
+        images,
+        order=order or (lambda epoch: shuffled(len(images), seed=recipe.seed, epoch=epoch)),
+        rare_n=np.array([not rare.isdisjoint(image.class_ids) for image in images]) if augment.minority else None,
+        recipe=recipe,
+        threads=threads,
+        task=task,
+        share=share,
+    )
+
+
+def eval_loader(
+    dataset: Dataset,
+    images: Sequence[LabelledImage],
+    *,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    threads: int,
+    task: Task = "multiclass",
+    share: Share = ALL,
+) -> "Loader":
+    """The serving preprocess, every image once, in order (of every `share.world_size`-th image)."""
+    return Loader(
+        _eval_graph(preprocess).serialize(),
+        dataset,
+        images,
+        order=lambda _: np.arange(len(images)),
+        recipe=recipe,
+        threads=threads,
+        task=task,
+        share=share,
+    )
+
+
+def _train_graph(preprocess: Preprocess, recipe: Recipe) -> Pipeline:
+    config = preprocess.model_dump()
+
+    @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
+        batch_size=recipe.batch_size, num_threads=1, device_id=None, enable_conditionals=True
+    )
+    def graph() -> Any:
+        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+        rare = fn.external_source(name="rare", dtype=types.BOOL, ndim=0) if recipe.augment.minority else None
+        return augmented(encoded, rare, config=config, augment=recipe.augment)
+
+    return graph()
+
+
+def _eval_graph(preprocess: Preprocess) -> Pipeline:
+    config = preprocess.model_dump()
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None)  # type: ignore[untyped-decorator, unused-ignore]
+    def graph() -> Any:
+        return fit(decode(fn.external_source(name="encoded", dtype=types.UINT8, ndim=1), config), config)
+
+    return graph()
+
+
+class Loader:
+    """Batches for Lightning, `[{"pixels_nchw": FP32 [n, 3, H, W], targets.TENSOR: INT64 [n]}]`.
+
+    `sampler.set_epoch` is what Lightning calls before each epoch; without it epochs follow each other.
+    """
+
+    def __init__(
+        self,
+        graph: bytes,
+        dataset: Dataset,
+        images: Sequence[LabelledImage],
+        *,
+        order: Callable[[int], Ids],
+        recipe: Recipe,
+        threads: int,
+        task: Task,
+        share: Share,
+        rare_n: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.sampler, self.batch_sampler = self, None  # what Lightning looks for
+        self.epoch = 0
+        self._graph, self._root, self._images = graph, Path(dataset.root), images
+        self._order, self._rare_n = order, rare_n
+        self._tensor = TENSOR[task]
+        self._number_n = np.array(reader_numbers(dataset, images, task=task), np.int64)
+        self._recipe, self._threads, self._share = recipe, threads, share
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def _batches(self) -> list[Ids]:
+        return batches(self._order(self.epoch), batch_size=self._recipe.batch_size, share=self._share)
+
+    def __iter__(self) -> Iterator[list[dict[str, torch.Tensor]]]:
+        """Raises DataError: a file is gone, or the decoder refuses it."""
+        members_b = self._batches()
+        ahead = min(AHEAD, len(members_b))
+        seed = np.random.SeedSequence([self._recipe.seed, self.epoch, self._share.rank]).generate_state(1)[0]
+        pipeline = Pipeline.deserialize(
+            self._graph,
+            batch_size=max(map(len, members_b)),
+            num_threads=self._threads,
+            seed=int(seed) >> 1,  # DALI takes 31 bits and a sign
+            prefetch_queue_depth=ahead,
+            exec_dynamic=True,  # which keeps pixels that are still in use; the older executor writes over them
+        )
+        pipeline.build()
+        self.epoch += 1
+        waiting: deque[Ids] = deque()
+        for number, (members, encoded) in enumerate(zip(members_b, self._encoded(members_b), strict=True), start=1):
+            pipeline.feed_input("encoded", encoded)
+            if self._rare_n is not None:
+                pipeline.feed_input("rare", self._rare_n[members])
+            waiting.append(members)
+            if number >= ahead:
+                pipeline.schedule_run()  # the first time, of as many batches as are to be ahead
+                yield self._next(pipeline, waiting.popleft())
+        while waiting:
+            yield self._next(pipeline, waiting.popleft())
+
+    def _encoded(self, members_b: Sequence[Ids]) -> Iterator[list[Encoded]]:
+        """The files of each batch; threads read the next ones meanwhile."""
+        reading: deque[list[Future[Encoded]]] = deque()
+        with ThreadPoolExecutor(READERS) as pool:
+            for members in members_b:
+                reading.append([pool.submit(self._read, self._images[row]) for row in members.tolist()])
+                if len(reading) > AHEAD:
+                    yield [read.result() for read in reading.popleft()]
+            while reading:
+                yield [read.result() for read in reading.popleft()]
+
+    def _read(self, image: LabelledImage) -> Encoded:
+        path = self._root / image.path
+        try:
+            return np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}; it was there when training began") from None
+
+    def _next(self, pipeline: Pipeline, members: Ids) -> list[dict[str, torch.Tensor]]:
+        try:
+            (pixels,) = pipeline.share_outputs()
+        except RuntimeError as error:
+            refused = re.search(r"Failed to decode sample #(\d+)", str(error))
+            if refused is None:
+                raise
+            path = self._root / self._images[members[int(refused[1])]].path
+            raise DataError(f"{path}: the decoder refuses this image; repair or remove it") from error
+        pixels_nchw = torch.utils.dlpack.from_dlpack(pixels.as_tensor())
+        pipeline.release_outputs()
+        return [{"pixels_nchw": pixels_nchw, self._tensor: torch.from_numpy(self._number_n[members])}]

@@ -1,0 +1,166 @@
+"""Every image to one split: as given, or drawn with a seed so that each split has each class in its share."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import train_test_split
+
+from slipway.contract import DataError
+from slipway.contract.dataset import SPLITS, Split
+from slipway.contract.spec import Data
+from slipway.training.data.entries import Entry, raise_faults
+from slipway.training.data.stratify import Ids, place
+
+
+def assign(entries: Sequence[Entry], digests: Sequence[str], *, labels: Sequence[str], data: Data) -> list[Split]:
+    """The split of each entry, whose sha256 is in `digests`. Equal files, and files of one group, share a split.
+
+    Given splits are taken as they are. Else images of one label each are drawn by scikit-learn's stratified
+    `train_test_split`, and groups or images of several labels by `stratify.place`.
+
+    Raises:
+        DataError: equal files with different labels or in two given splits, a group in two given splits, or a class
+            that cannot be, or is not, in every split.
+    """
+    _check_labels_of_equal_files(entries, digests)
+    given = [entry.split for entry in entries if entry.split is not None]
+    if entries and len(given) == len(entries):
+        _check_given(entries, digests)
+        splits = given
+    elif any(entry.group is not None or len(entry.labels) != 1 for entry in entries):
+        splits = _draw_units(entries, digests, labels, data)
+    else:
+        splits = _draw_images(entries, digests, labels, data)
+    _check_complete(entries, splits, labels)
+    return splits
+
+
+def _check_labels_of_equal_files(entries: Sequence[Entry], digests: Sequence[str]) -> None:
+    for same in equal(digests):
+        if len({entries[index].labels for index in same}) > 1:
+            names = " and ".join(sorted(entries[index].path for index in same))
+            raise DataError(f"{names} are the same image in two classes; keep the right one")
+
+
+def _check_given(entries: Sequence[Entry], digests: Sequence[str]) -> None:
+    def named(indices: Sequence[int]) -> str:
+        return " and ".join(f"{entries[index].path} ({entries[index].split})" for index in indices[:4])
+
+    def spanning(keys: Sequence[Hashable]) -> list[list[int]]:
+        return [same for same in equal(keys) if len({entries[index].split for index in same}) > 1]
+
+    raise_faults(
+        [named(same) for same in spanning(digests)], what="images are in two splits, which proves nothing; keep one"
+    )
+    groups = [("group", e.group) if e.group is not None else ("no group", i) for i, e in enumerate(entries)]
+    raise_faults(
+        [f"{entries[same[0]].group!r}: {named(_one_of_each_split(entries, same))}" for same in spanning(groups)],
+        what="groups are in two splits; give each one split",
+    )
+
+
+def _one_of_each_split(entries: Sequence[Entry], indices: Sequence[int]) -> list[int]:
+    return list({entries[index].split: index for index in indices}.values())
+
+
+def _check_complete(entries: Sequence[Entry], splits: Sequence[Split], labels: Sequence[str]) -> None:
+    found = Counter((label, split) for entry, split in zip(entries, splits, strict=True) for label in entry.labels)
+    raise_faults(
+        [f"{label!r}: none in {split}" for label in labels for split in SPLITS if not found[label, split]],
+        what="classes lack images in a split, and each needs one to train, one to tune and one to be judged by; add "
+        "images, move some, or remove the class",
+    )
+
+
+def equal(keys: Sequence[Hashable]) -> list[list[int]]:
+    """The indices of equal keys, for each key that occurs more than once, in the order of first occurrence."""
+    found: dict[Hashable, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        found[key].append(index)
+    return [same for same in found.values() if len(same) > 1]
+
+
+def _draw_images(entries: Sequence[Entry], digests: Sequence[str], labels: Sequence[str], data: Data) -> list[Split]:
+    classes = {digest: entry.labels[0] for entry, digest in zip(entries, digests, strict=True)}
+    counts = Counter(classes.values())
+    share = min(data.validation_fraction, data.test_fraction, 1 - data.validation_fraction - data.test_fraction)
+    needed = int(2 / share) + 1  # enough that rounding leaves no split without the class
+    for label in labels:
+        if counts[label] < needed:
+            raise DataError(
+                f"class {label!r} has {counts[label]} different images; with these split fractions every class "
+                f"needs at least {needed}: add images, or remove the class"
+            )
+    numbers = {label: number for number, label in enumerate(labels)}
+
+    def cut(digests: list[str], share: float) -> tuple[list[str], list[str]]:
+        strata = [numbers[classes[digest]] for digest in digests]
+        kept, rest = train_test_split(digests, test_size=share, stratify=strata, random_state=data.seed)
+        return kept, rest
+
+    held_out = data.validation_fraction + data.test_fraction
+    train, rest = cut(sorted(classes), held_out)
+    validation, test = cut(rest, data.test_fraction / held_out)
+    members: tuple[tuple[Split, list[str]], ...] = (("train", train), ("validation", validation), ("test", test))
+    splits = {digest: split for split, held in members for digest in held}
+    return [splits[digest] for digest in digests]
+
+
+def _draw_units(entries: Sequence[Entry], digests: Sequence[str], labels: Sequence[str], data: Data) -> list[Split]:
+    """Draw units of images that cannot be parted: those of a group, and equal files wherever they are."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    held_out = data.validation_fraction + data.test_fraction
+    parts = draw_parts(
+        [[numbers[label] for label in entry.labels] for entry in entries],
+        digests,
+        [entry.group for entry in entries],
+        labels=labels,
+        shares=(1 - held_out, data.validation_fraction, data.test_fraction),
+        seed=data.seed,
+    )
+    return [SPLITS[part] for part in parts]
+
+
+def draw_parts(
+    class_ids: Sequence[Iterable[int]],
+    digests: Sequence[str],
+    groups: Sequence[str | None],
+    *,
+    labels: Sequence[str],
+    shares: Sequence[float],
+    seed: int,
+) -> list[int]:
+    """The part of each image, numbered as `shares`, which are positive with sum 1; see `stratify.place`.
+
+    Equal files, by their sha256 in `digests`, and files of one group are never parted. Nothing depends on file names or
+    on the order of the images.
+
+    Raises:
+        DataError: a class in fewer units than there are parts.
+    """
+    keys = [("file", d) if group is None else ("group", group) for group, d in zip(groups, digests, strict=True)]
+    unit_n = _units(digests, keys)
+    names: list[str] = ["~"] * (int(unit_n.max()) + 1)  # a unit is known by the smallest hash in it
+    counts: list[Counter[int]] = [Counter() for _ in names]
+    for unit, ids, digest in zip(unit_n.tolist(), class_ids, digests, strict=True):
+        names[unit] = min(names[unit], digest)
+        counts[unit].update(ids)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    sizes_n = np.bincount(unit_n)[order]
+    placed_n = place(sizes_n, [counts[unit] for unit in order], labels, shares_s=np.array(shares), seed=seed)
+    part_of = dict(zip(order, placed_n.tolist(), strict=True))
+    return [part_of[unit] for unit in unit_n.tolist()]
+
+
+def _units(digests: Sequence[str], groups: Sequence[Hashable]) -> Ids:
+    """The number of the unit of each image: images are joined by an equal file or an equal group."""
+    numbers: dict[Hashable, int] = {}
+    left = [numbers.setdefault(("file", digest), len(numbers)) for digest in digests]
+    right = [numbers.setdefault(group, len(numbers)) for group in groups]
+    edges = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(len(numbers), len(numbers)))
+    _, component = connected_components(edges, directed=False)
+    units: Ids = np.unique(component[left], return_inverse=True)[1].astype(np.int64)
+    return units

@@ -1,0 +1,158 @@
+"""The CSV file of a data set to entries; every row that cannot be used is named by its line."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from slipway.contract import DataError, SpecError
+from slipway.contract.dataset import SPLITS
+from slipway.contract.decision import Task
+from slipway.contract.spec import Data
+from slipway.training.data.entries import Entry, fault_of, raise_faults
+
+OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+LABEL_COLUMNS: dict[Task, str] = {"multiclass": "label", "multilabel": "labels"}
+
+
+class _RowError(Exception):
+    """Why a row cannot be used."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The place of each column in a row; None where there is none."""
+
+    path: int
+    label: int
+    split: int | None
+    group: int | None
+
+
+def read_table(path: Path, *, root: Path, task: Task, data: Data) -> list[Entry]:
+    """Read the file `path`; other columns than those that `Data` names are passed over.
+
+    Raises:
+        DataError: the file or rows of it cannot be used, by line.
+        SpecError: `data.group_column` or the task do not fit the columns.
+    """
+    rows = _rows(path)
+    line, names = next(rows, (0, []))
+    if not names:
+        raise DataError(f"{path}: empty; its first line names the columns: path,{LABEL_COLUMNS[task]}")
+    columns = _columns(path, names, task=task, data=data)
+    resolved, entries, faults = root.resolve(), [], []
+    first_lines: dict[str, int] = {}
+    for line, row in rows:
+        try:
+            if len(row) != len(names):
+                raise _RowError(f"{len(row)} values for {len(names)} columns; quote a value that holds a comma")
+            entry = _entry(row, columns, task=task, separator=data.label_separator)
+            if first := first_lines.get(entry.path):
+                raise _RowError(f"{entry.path!r} stands in line {first} already; one row an image")
+            first_lines[entry.path] = line
+            if fault := fault_of(root / entry.path, root=resolved):
+                raise _RowError(f"{root / entry.path}: {fault}{_hint(entry.path, root)}")
+            entries.append(entry)
+        except _RowError as error:
+            faults.append(f"line {line}: {error}")
+    raise_faults(faults, what=f"rows of {path} cannot be used; correct or remove them")
+    return entries
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and values of each row that is not blank."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets write a byte order mark
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; data.csv is a CSV file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error}); save it as CSV in UTF-8") from None
+    if "\0" in text:
+        raise DataError(f"{path}: line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL character; remove it")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}; write a quote in a value twice") from None
+
+
+def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Columns:
+    label = LABEL_COLUMNS[task]
+    known = ("path", label, "split", *((data.group_column,) if data.group_column else ()))
+    for name in names:
+        meant = name.strip().casefold()
+        if meant in known and name not in known:
+            raise DataError(f"{path}: the column {name!r} is not one; write {meant!r}")
+    twice = next((name for name in known if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns are called {twice!r}; remove or rename one")
+    if "path" not in names or label not in names:
+        raise DataError(f"{path}: {_explain_header(names, task)}")
+    if data.group_column is not None and data.group_column not in names:
+        raise SpecError(
+            f"data.group_column: {data.group_column!r} given, and the columns of {path} are {_listed(names)}"
+        )
+    return _Columns(
+        path=names.index("path"),
+        label=names.index(label),
+        split=names.index("split") if "split" in names else None,
+        group=None if data.group_column is None else names.index(data.group_column),
+    )
+
+
+def _explain_header(names: Sequence[str], task: Task) -> str:
+    """Why these columns are not those of the task."""
+    for delimiter, word in OTHER_DELIMITERS.items():
+        if len(names) == 1 and "path" in names[0].split(delimiter) and names[0] != "path":
+            return f"the columns are separated by {word}; save it with commas"
+    needed = f"the columns are {_listed(names)}; task {task} needs 'path' and {LABEL_COLUMNS[task]!r}"
+    other: Task = "multilabel" if task == "multiclass" else "multiclass"
+    return f"{needed}; {LABEL_COLUMNS[other]!r} belongs to task: {other}" if LABEL_COLUMNS[other] in names else needed
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:20])) + (" …" if len(names) > 20 else "")
+
+
+def _entry(row: Sequence[str], columns: _Columns, *, task: Task, separator: str) -> Entry:
+    path = PurePosixPath(row[columns.path])  # which drops "./" and double slashes, so that a path has one spelling
+    if path == PurePosixPath():
+        raise _RowError("an empty path")
+    if path.is_absolute() or ".." in path.parts:
+        raise _RowError(f"{str(path)!r} leaves data.root; write paths relative to it, without ..")
+    split = None
+    if columns.split is not None:
+        split = next((name for name in SPLITS if name == row[columns.split]), None)
+        if split is None:
+            raise _RowError(f"split {row[columns.split]!r}; the valid ones are {', '.join(SPLITS)}")
+    group = None if columns.group is None else row[columns.group]
+    if group == "":
+        raise _RowError("an empty group; every row needs one where data.group_column is given")
+    return Entry(str(path), _labels(row[columns.label], task=task, separator=separator), split, group)
+
+
+def _hint(path: str, root: Path) -> str:
+    """What is probably wrong with a path that leads to no image."""
+    if "\\" in path and (root / path.replace("\\", "/")).is_file():
+        return "; write the paths with / instead of \\"
+    if PureWindowsPath(path).is_absolute():
+        return "; write the paths relative to data.root"
+    if path != path.strip() and (root / path.strip()).is_file():
+        return "; remove the outer spaces of the paths"
+    return ""
+
+
+def _labels(cell: str, *, task: Task, separator: str) -> tuple[str, ...]:
+    labels = [cell] if task == "multiclass" else cell.split(separator) if cell else []
+    for label in labels:
+        if not label:
+            raise _RowError("an empty label")
+        if label != label.strip():
+            raise _RowError(f"the label {label!r} has outer spaces")
+    if len(set(labels)) < len(labels):
+        raise _RowError(f"a label stands twice in {cell!r}")
+    return tuple(sorted(labels))

@@ -1,6 +1,0 @@
-"""What is in a data set, and what is wrong with it, before any training: JSON and one self-contained page."""
-
-from slipway.training.inspection.inspect import PAGE, RESULT, inspect
-from slipway.training.inspection.result import Inspection
-
-__all__ = ["PAGE", "RESULT", "Inspection", "inspect"]

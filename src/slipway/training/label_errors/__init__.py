@@ -1,7 +1,0 @@
-"""Which labels of a data set are probably wrong: cleanlab on cross-validated predictions; JSON, CSV and one page."""
-
-from slipway.training.label_errors.find import PAGE, RESULT, SUSPECTS, find_label_errors, suspects
-from slipway.training.label_errors.result import LabelErrors, Suspect
-from slipway.training.label_errors.table import write_clean
-
-__all__ = ["PAGE", "RESULT", "SUSPECTS", "LabelErrors", "Suspect", "find_label_errors", "suspects", "write_clean"]

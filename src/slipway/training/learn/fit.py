@@ -1,0 +1,255 @@
+"""A spec to a checkpoint: weights without pickle, the split that was used, and how training went."""
+
+import json
+import logging
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from slipway.contract import Manifest, Spec, SpecError, StorageError
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.files import complete_folder, sha256_bytes, sha256_file
+from slipway.contract.recipe import Recipe
+from slipway.contract.targets import check_folder
+from slipway.evaluation.unknown import check_coverage
+from slipway.training.data.augment import check_policies
+from slipway.training.data.dataset import scan
+from slipway.training.data.decodable import check_decodable
+from slipway.training.data.loader import eval_loader, train_loader
+from slipway.training.data.order import rare_classes, steps_per_epoch
+from slipway.training.data.sources import read_from
+from slipway.training.data.targets import check_top_k
+from slipway.training.learn.auto import resolve
+from slipway.training.learn.callbacks import WholeCheckpoints, make
+from slipway.training.learn.devices import is_first, share_of, trainer_options
+from slipway.training.learn.module import Training
+from slipway.training.learn.network import Network
+from slipway.training.learn.resume import Unfinished
+from slipway.training.learn.sampling import repeated
+from slipway.training.learn.tracking import begin, logger_for
+from slipway.training.learn.weights import start
+
+LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
+WEIGHTS = "model.safetensors"
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours to Lightning's
+History = list[dict[str, Any]]
+
+
+def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Manifest | None:
+    """Train `spec` and write the checkpoint folder `out`, whole or not at all; metrics go where `tracking` says.
+
+    A run that ends before its last epoch leaves `<out>.resume`. `resume` goes on with it, or begins where there is
+    none, and ends in the same weights and history as a run that was never stopped.
+
+    Args:
+        callbacks: of Lightning, beside our own.
+
+    Returns:
+        None on every process but the first, which alone writes.
+
+    Raises:
+        DataError: the images cannot be used.
+        SpecError: the spec asks for what is not there, or not for what the unfinished run is of.
+    """
+    weights = [] if spec.backbone.weights is None else [Path(spec.backbone.weights)]
+    check_folder(out, kind="checkpoint", inputs=[*read_from(spec.data, out=out), *weights])
+    if spec.preprocess.decoder != "cpu":
+        raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
+    given = sha256_bytes(spec.to_json().encode())
+    check_policies(spec.recipe.augment)
+    logger = logger_for(spec.tracking, out)
+    dataset = scan(spec.data, task=spec.task)
+    check_top_k(spec, dataset)
+    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
+    if is_first():
+        check_decodable(dataset, spec.preprocess)
+    spec, reasons = resolve(spec, dataset)
+    _check_precision(spec.recipe)
+    _check_processes(spec, resume=resume)
+    lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
+    network, origin = start(spec, classes=len(dataset.labels))
+    started = time.monotonic()
+    unfinished = Unfinished(out)
+    run: dict[str, Any] = {"logger": logger, "callbacks": callbacks}
+    if not is_first():
+        _fit(network, dataset, spec, unfinished, None, **run)
+        return None
+    for line in (*reasons, f"weights: {origin}"):
+        print(line, flush=True)
+    with unfinished.told(), complete_folder(out, kind="checkpoint") as staging:
+        checkpoint = unfinished.begin(spec, dataset, start=origin, resume=resume)
+        try:
+            history, best = _fit(network, dataset, spec, unfinished, checkpoint, **run)
+        finally:
+            unfinished.remove_if_empty()
+        measured = {
+            "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
+            **_rare_labels(spec, dataset),
+            "epochs": len(history),
+            **best,
+            "weights": origin,
+            "chosen": reasons,
+            "resumed": checkpoint is not None,
+            "train_s": round(time.monotonic() - started, 1),
+        }
+        manifest = _write(staging, network, spec=spec, dataset=dataset, history=history, measured=measured, given=given)
+    unfinished.remove()
+    return manifest
+
+
+def _write(
+    staging: Path,
+    network: Network,
+    *,
+    spec: Spec,
+    dataset: Dataset,
+    history: History,
+    measured: dict[str, Any],
+    given: str,
+) -> Manifest:
+    """`given` is the sha256 of the spec before anything in it was chosen."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
+    except SafetensorError as error:  # of the disk: it has no errno
+        raise StorageError(f"{staging.parent}: the weights cannot be written: {error}; free some space") from None
+    spec.write(staging / "spec.json")
+    dataset.write(staging / DATASET)
+    (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
+    return Manifest.seal(
+        staging,
+        kind="checkpoint",
+        name=spec.name,
+        inputs={"spec": given} | ({"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}),
+        libraries=LIBRARIES,
+        seed=spec.recipe.seed,
+        measured=measured,
+    )
+
+
+def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, list[str]]:
+    """Whose images `recipe.augment.minority` changed."""
+    minority = spec.recipe.augment.minority
+    if minority is None:
+        return {}
+    return {"minority": [dataset.labels[c] for c in sorted(rare_classes(dataset.of("train"), below=minority.below))]}
+
+
+def _check_precision(recipe: Recipe) -> None:
+    """Raises SpecError where the device has no such arithmetic; training would be slow or wrong, and say nothing."""
+    if recipe.precision == "fp32":
+        return
+    if torch.cuda.is_available():
+        if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise SpecError("recipe.precision: bf16 given, and this GPU has none; write fp16 or fp32")
+    elif recipe.precision == "fp16":
+        raise SpecError("recipe.precision: fp16 given, and there is no GPU; write fp32, or bf16 where the CPU has it")
+    elif not torch.cpu.get_capabilities().get("avx512_bf16", False):
+        raise SpecError("recipe.precision: bf16 given, and neither a GPU nor this CPU has it; write fp32")
+
+
+def _check_processes(spec: Spec, *, resume: bool) -> None:
+    """Raises SpecError where several processes are asked for what only one was tried with."""
+    compute = trainer_options(spec.compute)
+    processes = compute["devices"] * compute["num_nodes"]
+    if processes > 1 and (resume or spec.recipe.freeze_epochs or spec.recipe.unfreeze_epochs):
+        raise SpecError(
+            f"compute: {processes} processes, and recipe.freeze_epochs, unfreeze_epochs and --resume are for one; "
+            "leave them out, or train in one process"
+        )
+
+
+def _fit(
+    network: Network,
+    dataset: Dataset,
+    spec: Spec,
+    unfinished: Unfinished,
+    checkpoint: Path | None,
+    *,
+    logger: Any,
+    callbacks: Sequence[Callback],
+) -> tuple[History, dict[str, Any]]:
+    """Fit in place. On the first process the network ends with the weights of the best epoch, whose row is returned."""
+    recipe, train_images = spec.recipe, _epoch(dataset, spec.recipe)
+    compute = trainer_options(spec.compute)
+    world_size = compute["devices"] * compute["num_nodes"]
+    for images in (dataset.of("validation"), train_images):
+        steps = steps_per_epoch(len(images), batch_size=recipe.batch_size, world_size=world_size)
+    network.to(memory_format=torch.channels_last)
+    module = Training(network, spec=spec, dataset=dataset, steps_per_epoch=steps)
+    with warnings.catch_warnings():
+        # Lightning advises DataLoader workers; the loader here is DALI. It finds the folder to resume in not empty.
+        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        trainer = lightning.Trainer(
+            **compute,
+            max_epochs=recipe.epochs,
+            precision=PRECISIONS[recipe.precision],
+            accumulate_grad_batches=recipe.accumulate_batches,
+            gradient_clip_val=recipe.gradient_clip,
+            num_sanity_val_steps=0,
+            callbacks=[*make(recipe, unfinished), *([LearningRateMonitor("epoch")] if logger else []), *callbacks],
+            default_root_dir=unfinished.folder,
+            plugins=WholeCheckpoints(),
+            logger=logger,
+            log_every_n_steps=steps,
+            deterministic=True,
+            enable_model_summary=False,
+        )
+        if logger:
+            begin(logger, spec)
+        options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2, "task": spec.task}
+        options["share"] = share_of(trainer)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(
+                module,
+                train_loader(dataset, train_images, **options),
+                eval_loader(dataset, dataset.of("validation"), **options),
+                ckpt_path=checkpoint,
+                weights_only=True,
+            )
+        except SystemExit:  # Lightning's answer to Ctrl-C, which it ignores from there on
+            signal.signal(signal.SIGINT, on_ctrl_c)
+            if unfinished.last.is_file():
+                print(f"\n{unfinished.folder}: {len(module.history)} epochs; go on with --resume", file=sys.stderr)
+            raise KeyboardInterrupt from None
+    if not trainer.is_global_zero:  # another's checkpoints may lie on another machine
+        return module.history, {}
+    best = unfinished.read(unfinished.best)
+    module.load_state_dict(best["state_dict"])
+    network.eval()
+    return module.history, _best_row(module.history, best["epoch"])
+
+
+def _epoch(dataset: Dataset, recipe: Recipe) -> list[LabelledImage]:
+    """The train split, or as `recipe.balance` has it.
+
+    Raises:
+        SpecError: it does not fill a batch.
+    """
+    images = dataset.of("train")
+    if len(images) < recipe.batch_size:
+        raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(images)} train images")
+    return repeated(images, balance=recipe.balance, classes=len(dataset.labels), seed=recipe.seed)
+
+
+def _best_row(history: History, epoch: int) -> dict[str, Any]:
+    """What the manifest records of the epoch whose weights are kept."""
+    row = next(row for row in history if row["epoch"] == epoch)
+    return {
+        "best_epoch": epoch,
+        "best_validation_loss": row["val_loss"],
+        "best_validation_macro_f1": row["val_macro_f1"],
+        "phase": row["phase"],
+    }

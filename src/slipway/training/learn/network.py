@@ -1,0 +1,214 @@
+"""A timm backbone with a head."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import timm
+import torch
+from timm.layers import ClassifierHead, NormMlpClassifierHead
+from torch import nn
+
+from slipway.contract import SpecError
+from slipway.contract.recipe import Head
+from slipway.contract.spec import Backbone
+from slipway.evaluation.predict import Float
+
+WEIGHTS_REMEDY = (
+    "connect to the model hub, or fetch the weights where it can be reached and name the safetensors file as "
+    "backbone.weights, or write pretrained: false to start from random weights"
+)
+
+
+def check_backbone(name: str) -> None:
+    """Raises SpecError, with the nearest names, where timm has no such model."""
+    if not timm.is_model(name):
+        similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4))
+        raise SpecError(f"backbone.name: timm has no {name!r}; near it are: {similar or 'none'}")
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise SpecError(f"backbone.name: {name}: {error}") from None
+
+
+def timm_model(backbone: Backbone, *, outputs: int, pretrained: bool, input_size: tuple[int, int]) -> nn.Module:
+    """timm's own model, with `outputs` logits (0: its features), in training mode.
+
+    `pretrained` False builds the architecture alone. `input_size` is height and width: what a backbone of a fixed
+    input (vit, swin) is built for.
+
+    Raises:
+        SpecError: no such timm model, not in this size, or its weights cannot be had.
+    """
+    check_backbone(backbone.name)
+    config = timm.get_pretrained_cfg(backbone.name)
+    resized = config.fixed_input_size and tuple(config.input_size[1:]) != input_size
+    if pretrained and not config.has_weights:  # timm would start some of these at random, with a warning
+        raise SpecError(f"backbone.pretrained: timm has no weights of {backbone.name}; {WEIGHTS_REMEDY}")
+    options: dict[str, Any] = {"num_classes": outputs} | ({"img_size": input_size} if resized else {})
+    try:
+        model: nn.Module = timm.create_model(backbone.name, pretrained=pretrained, **options)
+    except Exception as error:
+        if resized and isinstance(error, (AssertionError, TypeError)):  # timm's windows and patches; no such option
+            raise _not_in_this_size(backbone.name, input_size, error) from error
+        if not pretrained:
+            raise
+        raise SpecError(
+            f"backbone.pretrained: the weights of {backbone.name} could not be loaded ({error}); {WEIGHTS_REMEDY}"
+        ) from error
+    return model
+
+
+class Network(nn.Module):
+    """`pixels_nchw` to (`logits_nc`, `embedding_nd`). The logits are those of the timm model's own `forward`.
+
+    The embedding is the input of the model's classifier, before dropout. A model with several classifiers, whose
+    logits timm averages, has their inputs side by side, each once. A linear head is the timm model's own classifier,
+    so that its weights are those of any timm model; an MLP is `head`, on the features of a model without one.
+    """
+
+    linear: bool
+    """Whether the classifier is timm's own."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        classes: int,
+        pretrained: bool,
+        input_size: tuple[int, int],
+        head: Head = Head(),  # noqa: B008  frozen
+    ) -> None:
+        """`pretrained` False builds the architecture alone, for weights that are loaded next.
+
+        `input_size` is height and width. The network is tried once in it.
+
+        Raises:
+            SpecError: no such timm model, not in this size, not with this head, or its weights cannot be had.
+        """
+        super().__init__()
+        self.linear = head.kind == "linear"
+        outputs = classes if self.linear else 0
+        self.backbone: Any = timm_model(backbone, outputs=outputs, pretrained=pretrained, input_size=input_size)
+        self.head = _before_logits(head, self.backbone, classes)
+        self._try(backbone.name, classes=classes, input_size=input_size)
+
+    def forward(self, pixels_nchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.linear:
+            embedding_nd = _embedding([self.backbone(pixels_nchw)])
+            return self.head(embedding_nd), embedding_nd
+        with self._inputs_of_classifiers() as inputs:
+            logits_nc = self.backbone(pixels_nchw)
+        return logits_nc, _embedding(inputs)
+
+    @contextmanager
+    def _inputs_of_classifiers(self) -> Iterator[list[torch.Tensor]]:
+        """What each classifier is given in the meantime; what stands before the logits works on it."""
+        inputs: list[torch.Tensor] = []
+
+        def note(_: nn.Module, given: tuple[torch.Tensor]) -> torch.Tensor:
+            inputs.append(given[0])
+            changed: torch.Tensor = self.head(given[0])
+            return changed
+
+        hooks = [module.register_forward_pre_hook(note) for module in _classifiers(self.backbone)]
+        try:
+            yield inputs
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _try(self, name: str, *, classes: int, input_size: tuple[int, int]) -> None:
+        """Raises SpecError where the network cannot be used, before any image is read."""
+        try:
+            with torch.no_grad():
+                logits_nc, embedding_nd = self.eval()(torch.zeros(1, 3, *input_size))
+        except (AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise _not_in_this_size(name, input_size, error) from error
+        if logits_nc.shape != (1, classes) or embedding_nd.ndim != 2:
+            raise SpecError(
+                f"backbone.name: {name} gives logits {list(logits_nc.shape)} and an embedding "
+                f"{list(embedding_nd.shape)} for one image, not [1, {classes}] and [1, d]; choose another backbone"
+            )
+        self.train()
+
+    def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
+        """The same from array to arrays, without gradients: what `slipway.evaluation.predict` asks for."""
+        with torch.inference_mode():
+            logits_nc, embedding_nd = self(torch.from_numpy(pixels_nchw))
+        return logits_nc.numpy(), embedding_nd.numpy()
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The weights between embedding and logits, those of an auxiliary classifier (volo) too."""
+        prefixes = tuple(f"{name}." for name in classifier_names(self.backbone))
+        named = [parameter for name, parameter in self.backbone.named_parameters() if name.startswith(prefixes)]
+        within = [parameter for module in _classifiers(self.backbone) for parameter in module.parameters()]
+        return [*dict.fromkeys((*named, *within)), *self.head.parameters()]
+
+
+def _not_in_this_size(name: str, input_size: tuple[int, int], error: Exception) -> SpecError:
+    height, width = input_size
+    own_height, own_width = timm.get_pretrained_cfg(name).input_size[1:]
+    reason = str(error).splitlines()[0] if str(error) else "they do not divide into its windows"
+    if (height, width) == (own_height, own_width):
+        return SpecError(f"backbone.name: {name} cannot be used: {reason}; choose another backbone")
+    return SpecError(
+        f"preprocess: backbone {name} cannot be built for {height}x{width} pixels ({reason}); change input_height and "
+        f"input_width: timm's own are {own_height} and {own_width}"
+    )
+
+
+def classifier_names(backbone: Any) -> list[str]:
+    """The parts of a timm model whose shape is the number of classes, by their names in it.
+
+    They are those that timm names, and each classifier that it does not (levit_384_s8's second) or that is left empty.
+    """
+    configured = backbone.pretrained_cfg.get("classifier") or ()
+    names = [configured] if isinstance(configured, str) else list(configured)
+    modules = set(_classifiers(backbone))
+    for name, module in backbone.named_modules():
+        named = any(given == name or given.startswith(f"{name}.") for given in names)
+        if module in modules and (not named or not list(module.parameters())):
+            names.append(name)
+    return names
+
+
+def _classifiers(backbone: Any) -> Iterator[nn.Module]:
+    """What gives logits: one module of most timm models, several where timm averages over heads."""
+    try:
+        waiting = [backbone.get_classifier()]
+    except AttributeError:  # efficientvit_msra and shvit name a part of a head that an MLP leaves empty
+        return
+    while waiting:
+        found = waiting.pop(0)
+        if isinstance(found, (tuple, nn.ModuleList)):
+            waiting[:0] = found
+        elif isinstance(found, (ClassifierHead, NormMlpClassifierHead)):  # that pools first
+            yield found.fc
+        else:
+            yield found
+
+
+def _embedding(inputs: Iterable[torch.Tensor]) -> torch.Tensor:
+    """`[n, d]` or `[n, d, 1, 1]` tensors side by side, each once: several classifiers may have one input."""
+    distinct: list[torch.Tensor] = []
+    for given in inputs:
+        if all(given is not other for other in distinct):
+            distinct.append(given)
+    vectors = [given.flatten(1) if given.ndim == 4 and given.shape[2:].numel() == 1 else given for given in distinct]
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=1)
+
+
+def _before_logits(head: Head, backbone: Any, classes: int) -> nn.Module:
+    """What stands between the embedding and timm's classifier, which an MLP leaves empty."""
+    if head.kind == "linear":
+        return nn.Dropout(head.dropout) if head.dropout else nn.Identity()
+    size = getattr(backbone, "head_hidden_size", backbone.num_features)
+    return nn.Sequential(
+        nn.Dropout(head.dropout),
+        nn.Linear(size, head.units),
+        nn.ReLU(),
+        nn.Dropout(head.dropout),
+        nn.Linear(head.units, classes),
+    )

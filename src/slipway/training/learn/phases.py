@@ -1,0 +1,64 @@
+"""Which part of a network learns: the head alone, more and more of the backbone, everything."""
+
+import math
+
+from timm.models import group_parameters
+from torch import nn
+
+from slipway.contract.recipe import Recipe
+from slipway.training.learn.network import Network
+
+ALL = "all"
+
+
+class Phases:
+    """The phases of a recipe, a function of the epoch alone: a resumed run needs no state to be in the right one."""
+
+    def __init__(self, network: Network, recipe: Recipe) -> None:
+        self._network, self._recipe = network, recipe
+        self._stages = stages(network)
+
+    def enter(self, epoch: int) -> str:
+        """Freeze and unfreeze for `epoch`, from 0, and name the phase: `head`, `head and 2 of 5 stages` or `all`.
+
+        A frozen part stays in eval mode: BatchNorm keeps the statistics that it was pretrained with, and dropout rests.
+        """
+        count = len(self._stages)
+        learning = learning_stages(self._recipe, epoch, count)
+        for number, stage in enumerate(self._stages):
+            for parameter in stage:
+                parameter.requires_grad_(number >= count - learning)
+        self._network.train()
+        for module in self._network.backbone.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        if learning == count:
+            return ALL
+        return f"head and {learning} of {count} stages" if learning else "head"
+
+
+def learning_stages(recipe: Recipe, epoch: int, count: int) -> int:
+    """How many of `count` stages learn in `epoch`, from 0; they are the top ones."""
+    since = epoch - recipe.freeze_epochs
+    return 0 if since < 0 else min(count, math.ceil(count * (since + 1) / (recipe.unfreeze_epochs + 1)))
+
+
+def first_whole_epoch(recipe: Recipe) -> int:
+    """The epoch, from 0, that the last phase begins in; a backbone that is never unfrozen has one phase."""
+    frozen = recipe.freeze_epochs >= recipe.epochs
+    return 0 if frozen else min(recipe.freeze_epochs + recipe.unfreeze_epochs, recipe.epochs - 1)
+
+
+def stages(network: Network) -> list[list[nn.Parameter]]:
+    """The backbone's weights from the stem to the top, as timm groups them for a coarse view; without the head's."""
+    backbone = network.backbone
+    head = {id(parameter) for parameter in network.head_parameters()}
+    named = {name: parameter for name, parameter in backbone.named_parameters() if id(parameter) not in head}
+    if not hasattr(backbone, "group_matcher"):
+        return [list(named.values())]
+    layers = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)
+    grouped: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        grouped.setdefault(layers[name], []).append(parameter)
+    return [grouped[layer] for layer in sorted(grouped)]

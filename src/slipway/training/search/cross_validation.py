@@ -1,0 +1,176 @@
+"""Predictions for every image of a data set by networks that never saw it: k-fold cross-validation.
+
+The images of all three splits are dealt into folds: a wrong label misleads in the test split no less than in training.
+For each fold the spec is trained on the others, a part of which is its validation split. A fold's predictions are
+written as soon as they are there, so that a killed run goes on with the next fold.
+"""
+
+import csv
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, softmax
+
+from slipway.contract import DataError, Spec, SpecError
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset, LabelledImage, Split
+from slipway.contract.files import sha256_bytes
+from slipway.contract.tracking import Tracking
+from slipway.evaluation.predict import Float, Predictions, predict
+from slipway.training.bundle.export import load_network
+from slipway.training.data.dataset import scan
+from slipway.training.data.splits import draw_parts
+from slipway.training.data.table import LABEL_COLUMNS
+from slipway.training.learn.fit import train
+from slipway.training.search.noisy_calibration import fit_noisy_temperature
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What networks that were trained without an image say of it, in the order of `dataset.images`."""
+
+    dataset: Dataset
+    """With the splits of the spec."""
+    fold_n: npt.NDArray[np.int64]
+    probability_nc: Float
+    """Softmax, calibrated on the fold's validation split with wrong labels allowed for; for multi-label the sigmoid."""
+
+    def top1_by_fold(self) -> list[float]:
+        """Of a multi-class data set."""
+        truth_n = np.array([image.class_id for image in self.dataset.images])
+        right_n = self.probability_nc.argmax(axis=1) == truth_n
+        return [float(right_n[self.fold_n == fold].mean()) for fold in range(int(self.fold_n.max()) + 1)]
+
+
+def cross_validate(spec: Spec, kept: Path, *, folds: int, seed: int) -> OutOfFold:
+    """Train `spec` once for each fold, and predict the fold.
+
+    Args:
+        kept: a folder for each fold's predictions, in which one process at a time writes. Those of the same spec,
+            images, folds and seed are taken from it.
+
+    Raises:
+        DataError: the images cannot be used, or a class is in fewer images or groups than there are folds.
+        SpecError: the spec asks for what is not there, or fewer than two folds are asked for.
+    """
+    if folds < 2:
+        raise SpecError(f"folds: {folds} given; at least 2 are needed, and 5 is usual")
+    if kept.exists() and not (kept.is_dir() and all("fold" in path.name for path in kept.iterdir())):
+        raise SpecError(f"{kept}: where the folds are kept, and something else is there; rename it, or change --out")
+    dataset = scan(spec.data, task=spec.task)
+    fold_n = np.array(_deal(dataset, dataset.images, [1 / folds] * folds, seed=seed), np.int64)
+    unit = sha256_bytes((spec.to_json() + dataset.to_json() + f"{folds} {seed}").encode())
+    for leftover in kept.glob(".fold-*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    probability_nc = np.zeros((len(dataset.images), len(dataset.labels)), np.float32)
+    for fold in range(folds):
+        file = kept / f"fold_{fold}.npz"
+        found = _read(file, unit)
+        if found is None:
+            print(
+                f"fold {fold + 1} of {folds}: training without its {int((fold_n == fold).sum()):,} images", flush=True
+            )
+            found = _predict_fold(spec, dataset, fold_n, fold, seed=seed, work=kept)
+            _keep(found, file, unit)
+        probability_nc[fold_n == fold] = found
+    return OutOfFold(dataset, fold_n, probability_nc)
+
+
+def _deal(dataset: Dataset, images: Sequence[LabelledImage], shares: Sequence[float], *, seed: int) -> list[int]:
+    return draw_parts(
+        [image.class_ids for image in images],
+        [image.sha256 for image in images],
+        [image.group for image in images],
+        labels=dataset.labels,
+        shares=shares,
+        seed=seed,
+    )
+
+
+def _read(file: Path, unit: str) -> Float | None:
+    """The predictions that `file` keeps; None where there are none, or others' or half of them."""
+    try:
+        with np.load(file) as kept:
+            return kept["probability_nc"] if str(kept["unit"]) == unit else None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+
+
+def _keep(probability_nc: Float, file: Path, unit: str) -> None:
+    """Whole or not at all."""
+    half = file.with_name(f".{file.name}")
+    np.savez(half, probability_nc=probability_nc, unit=unit)
+    half.replace(file)
+
+
+def _predict_fold(
+    spec: Spec, dataset: Dataset, fold_n: npt.NDArray[np.int64], fold: int, *, seed: int, work: Path
+) -> Float:
+    """Train on the other folds, and predict the images of `fold`."""
+    rest = [image for image, its_fold in zip(dataset.images, fold_n.tolist(), strict=True) if its_fold != fold]
+    share = spec.data.validation_fraction
+    parts = _deal(dataset, rest, [1 - share, share], seed=seed)
+    names: tuple[Split, Split] = ("train", "validation")
+    splits: dict[str, Split] = {image.path: names[part] for image, part in zip(rest, parts, strict=True)}
+    with _fold_table(dataset, splits, spec, work) as table:
+        data = spec.data.model_copy(update={"csv": str(table)})
+        without_unknown = spec.decision.model_copy(
+            update={"unknown": None}
+        )  # whose promise needs more validation images
+        update = {"data": data, "decision": without_unknown, "tracking": Tracking(logger="none")}
+        fold_spec = spec.model_copy(update=update)
+        train(fold_spec, table.parent / "checkpoint")
+        network = load_network(table.parent / "checkpoint", spec, classes=len(dataset.labels))
+        listed = Dataset.read(table.parent / "checkpoint" / DATASET)
+
+    def predictions(images: Sequence[LabelledImage], what: str) -> Predictions:
+        return predict(network.run, listed, images, preprocess=spec.preprocess, batch_size=BATCH, what=what)
+
+    held_out = [image for image, its_fold in zip(dataset.images, fold_n.tolist(), strict=True) if its_fold == fold]
+    logits_nc = predictions(held_out, f"fold {fold + 1}").logits_nc
+    if not np.isfinite(logits_nc).all():
+        raise DataError(f"fold {fold + 1}: the network answers NaN or infinity; lower recipe.learning_rate")
+    if spec.task == "multilabel":
+        return np.asarray(expit(logits_nc), np.float32)
+    validation = predictions(listed.of("validation"), f"fold {fold + 1}, validation split")
+    temperature, _ = fit_noisy_temperature(validation.logits_nc, validation.truth_n)
+    return np.asarray(softmax(logits_nc / temperature, axis=1), np.float32)
+
+
+@contextmanager
+def _fold_table(dataset: Dataset, splits: dict[str, Split], spec: Spec, work: Path) -> Iterator[Path]:
+    """A table of the data set for the block, in a folder of its own; images that `splits` lacks are its test split."""
+    work.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".fold-", dir=work) as folder:
+        table = Path(folder) / "fold.csv"
+        write_table(table, dataset, dataset.images, spec, splits=splits)
+        yield table
+
+
+def write_table(
+    path: Path, dataset: Dataset, images: Sequence[LabelledImage], spec: Spec, *, splits: dict[str, Split]
+) -> None:
+    """`images` as a file for `data.csv`, each with its split in `splits`, or `test`.
+
+    Raises:
+        SpecError: a label holds `data.label_separator`.
+    """
+    separator, group_column = spec.data.label_separator, spec.data.group_column
+    if spec.task == "multilabel" and (clash := [label for label in dataset.labels if separator in label]):
+        raise SpecError(f"data.label_separator: {separator!r} is part of the label {clash[0]!r}; give another one")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", LABEL_COLUMNS[spec.task], "split", *([group_column] if group_column else [])])
+        for image in images:
+            labels = separator.join(dataset.labels[class_id] for class_id in image.class_ids)
+            group = [image.group] if group_column else []
+            writer.writerow([image.path, labels, splits.get(image.path, "test"), *group])

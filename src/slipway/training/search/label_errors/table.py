@@ -1,0 +1,74 @@
+"""What was decided of suspects to a table for `data.csv`."""
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+
+from slipway.contract import DataError, Spec
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.targets import check_file, told
+from slipway.contract.text import from_cell
+from slipway.training.data.dataset import scan
+from slipway.training.data.entries import raise_faults
+from slipway.training.data.table import LABEL_COLUMNS
+from slipway.training.search.cross_validation import write_table
+
+ACTIONS = ("drop", "relabel", "keep")
+
+
+def write_clean(spec: Spec, reviewed: Path, out: Path) -> Counter[str]:
+    """The data set of `spec` without the rows of `reviewed` to drop, and with the suggested labels of those to relabel.
+
+    Splits stay as they are. Returns how many rows of each action there were.
+
+    Raises:
+        DataError: `reviewed` has rows that cannot be used, by line.
+        SpecError: `out` is there already, and is not such a table, or is read for this one.
+        StorageError: `out` cannot be written.
+    """
+    read = [reviewed, *([Path(spec.data.csv)] if spec.data.csv else [])]
+    check_file(out, mark=f"path,{LABEL_COLUMNS[spec.task]},split", what="a table for data.csv", inputs=read)
+    dataset = scan(spec.data, task=spec.task)
+    actions = _read(reviewed, dataset, separator=spec.data.label_separator, multilabel=spec.task == "multilabel")
+    images: list[LabelledImage] = []
+    for image in dataset.images:
+        action, class_ids = actions.get(image.path, ("keep", image.class_ids))
+        if action != "drop":
+            changed = {"class_ids": class_ids} if action == "relabel" else {}
+            images.append(image.model_copy(update=changed))
+    with told(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_table(out, dataset, images, spec, splits={image.path: image.split for image in images})
+    return Counter(action for action, _ in actions.values())
+
+
+def _read(path: Path, dataset: Dataset, *, separator: str, multilabel: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Path to action and suggested classes."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read: {error}; give the suspects.csv of this data set, reviewed") from None
+    if rows and not {"path", "suggested", "action"} <= {*rows[0]}:
+        there = ", ".join(map(str, rows[0]))
+        remedy = "; save it with commas between the columns" if len(rows[0]) == 1 else ""
+        raise DataError(f"{path}: the columns path, suggested and action are needed; it has {there}{remedy}")
+    paths = {image.path for image in dataset.images}
+    numbers = {label: class_id for class_id, label in enumerate(dataset.labels)}
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    faults = []
+    for line, row in enumerate(rows, start=2):
+        image, cell = from_cell(row["path"] or ""), from_cell(row["suggested"] or "")
+        labels = (cell.split(separator) if cell else []) if multilabel else [cell]
+        unknown = [label for label in labels if label not in numbers]
+        if image not in paths:
+            faults.append(f"line {line}: {image!r} is not in the data set")
+        elif row["action"] not in ACTIONS:
+            faults.append(f"line {line}: action {row['action']!r}; the valid ones are {', '.join(ACTIONS)}")
+        elif row["action"] == "relabel" and unknown:
+            faults.append(f"line {line}: no class of the data set is called {unknown[0]!r}")
+        else:
+            class_ids = tuple(sorted(numbers[label] for label in labels if label in numbers))
+            found[image] = row["action"], class_ids
+    raise_faults(faults, what=f"rows of {path} cannot be used; correct or remove them")
+    return found

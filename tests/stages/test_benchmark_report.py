@@ -1,0 +1,216 @@
+"""The benchmark report: every kind of file in any company, true to its histograms, and safe with anybody's words."""
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from slipway.benchmark.page import cards, read_files, render
+from slipway.benchmark.page.axes import Linear, Logarithmic, Nines
+from slipway.benchmark.page.cost import Priced
+from slipway.benchmark.page.files import KINDS
+from slipway.benchmark.page.plots import tails
+from slipway.benchmark.page.rates import rates
+from slipway.benchmark.page.series import all_series
+from slipway.benchmark.page.tables import share_interval
+from slipway.contract import SpecError
+from tests.support import benchmark_results as made
+from tests.support.chromium import CHROMIUM, painted
+from tests.support.report_builds import Page
+
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
+PRICE = Priced("An example.", 0.09, "USD", cores=2)
+SECTIONS = {
+    "gate": {"latency", "steps"},
+    "capacity": {"latency", "rates", "steps"},
+    "perf_analyzer": {"latency", "steps"},
+    "layouts": {"comparisons"},
+    "efficiency": {"comparisons"},
+    "peers": {"comparisons"},
+    "robustness": {"rates", "comparisons"},
+    "verdict": {"comparisons"},
+}
+ALWAYS = {"cost", "provenance"}
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return made.write_all(tmp_path_factory.mktemp("results"))
+
+
+def page_of(paths: list[Path]) -> Page:
+    return Page(render(read_files(paths), price=PRICE, utilisation=0.5))
+
+
+def test_the_page_shows_the_figures_of_every_file_and_names_it(paths: dict[str, Path]) -> None:
+    page = page_of(list(paths.values()))
+    gate, capacity = made.gate(), json.loads(paths["capacity"].read_text())
+    assert all(path.name in page.text for path in paths.values())
+    assert f"P99 {gate.latency.p99_ms:.1f} ms of 50 ms at 50 requests/s" in page.text
+    assert gate.reason in page.text
+    assert f"{capacity['passed_per_s']:.1f} requests/s, under {capacity['not_passed_per_s']:.1f}" in page.text
+    assert "0.75 (0.70 to 0.85)" in page.text  # layouts
+    assert "0.81 (0.75 to 0.90)" in page.text  # efficiency
+    assert "target missed" in page.text
+    assert "1.42 (1.30 to 1.55)" in page.text  # peers
+    assert "ray was left out: GateError: it did not start" in page.text
+    assert "640 of 800" in page.text  # robustness
+    assert "1.00% (0.65% to 1.54%)" in page.text  # verdict
+    assert "a <processor>, 2 cores" in page.text
+    assert "seed 0" in page.text
+
+
+@pytest.mark.parametrize("kinds", [*combinations(SECTIONS, 1), *combinations(SECTIONS, 2)], ids="+".join)
+def test_any_subset_of_files_makes_a_page_of_its_parts(paths: dict[str, Path], kinds: tuple[str, ...]) -> None:
+    page = page_of([paths[kind] for kind in kinds])
+    sections = {attributes["id"] for attributes in page.all("section") if "id" in attributes}
+    assert sections == ALWAYS.union(*(SECTIONS[kind] for kind in kinds)) | (
+        {"rates"} if {"gate", "capacity"} <= set(kinds) else set()
+    )
+    links = {str(attributes["href"])[1:] for attributes in page.all("a")}
+    assert links == sections
+
+
+@pytest.mark.parametrize("name", ["layouts", "peers", "perf_analyzer", "robustness", "verdict"])
+def test_the_published_results_can_be_shown(name: str) -> None:
+    path = RESULTS / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} among the results")
+    assert page_of([path]).all("table")
+
+
+@pytest.mark.parametrize("text", ['{"good": 1}', "[1]", "7"])
+def test_a_file_of_an_unknown_kind_is_told_the_kinds_there_are(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "soak.json"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=r"soak.json: not a result file of a known kind") as error:
+        read_files([path])
+    assert all(kind in str(error.value) for kind in KINDS)
+
+
+def test_a_file_that_lacks_a_figure_or_is_no_json_is_named(tmp_path: Path, paths: dict[str, Path]) -> None:
+    broken, text = tmp_path / "gate.json", json.loads(paths["gate"].read_text())
+    del text["blocks"][0]["histogram"]
+    broken.write_text(json.dumps(text))
+    with pytest.raises(SpecError, match=r"gate.json: blocks.0.histogram: required"):
+        read_files([broken])
+    broken.write_text("{")
+    with pytest.raises(SpecError, match=r"gate.json: not valid JSON"):
+        read_files([broken])
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_files([tmp_path / "missing.json"])
+    with pytest.raises(SpecError, match="given twice"):
+        read_files([paths["gate"], paths["gate"]])
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for folder in ("before", "after"):
+        (tmp_path / folder).mkdir()
+        made.gate().write(tmp_path / folder / "gate.json")
+    files = read_files([tmp_path / "before/gate.json", tmp_path / "after/gate.json"])
+    assert [file.name for file in files] == ["before/gate.json", "after/gate.json"]
+
+
+def test_what_must_not_be_published_says_so_and_what_failed_is_red(paths: dict[str, Path]) -> None:
+    files = read_files([paths["busy"], paths["gate"], paths["layouts"]])
+    busy, gate, layouts = cards(files, [])
+    assert (busy.tone, busy.verdict, gate.tone, layouts.verdict) == ("bad", "fail", "good", "")
+    text = page_of([paths["busy"], paths["gate"], paths["layouts"]]).text
+    assert "3 distinct images; a figure is published from 256 on" in text
+    assert "not interleaved" in text
+    assert "2 kinds of machine" in text
+    assert "accuracy not given" in text
+
+
+def test_the_line_of_the_tail_goes_through_the_percentiles(paths: dict[str, Path]) -> None:
+    plot = tails(all_series(read_files([paths["gate"]])))
+    ((one, path),) = plot.lines
+    points = np.array([[float(value) for value in point.split()] for point in path[1:].split("L")])
+    assert (np.diff(points[:, 0]) >= 0).all()
+    assert (np.diff(points[:, 1]) <= 0).all()
+    for share, ms in ((0.5, one.latency.p50_ms), (0.9, one.latency.p90_ms), (0.99, one.latency.p99_ms)):
+        assert np.interp(plot.x.at(share), *points.T) == pytest.approx(100 - plot.y.at(ms), abs=0.6)
+    assert tuple(points[-1]) == pytest.approx((100, 100 - plot.y.at(one.latency.max_ms)), abs=0.01)
+
+
+def test_the_rates_are_those_that_were_tried_and_the_band_holds_the_capacity(paths: dict[str, Path]) -> None:
+    files = read_files([paths["gate"], paths["busy"], paths["capacity"]])
+    found, capacity = rates(files), made.capacity()
+    assert found is not None
+    gates, search = found.ladders
+    assert [rate.rate_per_s for rate in gates.rates] == [50.0, 150.0]
+    assert sorted(rung.rate_per_s for rung in capacity.rungs) == [rate.rate_per_s for rate in search.rates]
+    assert sum(rate.whole for rate in search.rates) == sum(rung.confirms for rung in capacity.rungs)
+    ((low, high),) = found.intervals
+    assert low == found.x.at(capacity.passed_per_s) < high == found.x.at(capacity.not_passed_per_s)
+
+
+def test_a_page_loads_nothing_and_runs_nothing(paths: dict[str, Path]) -> None:
+    text = render(read_files(list(paths.values())))
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed", "form", "base", "img"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert str(attributes.get("href", "#")).startswith("#")
+    assert not re.search(r"url\(|@import", text)
+    policy = page.all("meta")[1]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert str(policy["content"]).startswith("default-src 'none';")
+    assert "nan" not in text.lower().split()
+
+
+def test_words_of_files_are_text_whatever_they_say(tmp_path: Path) -> None:
+    evil = '"><script>alert(1)</script>{{ 7 * 7 }}'
+    made.gate(model=evil).model_copy(update={"server": evil, "caveats": (evil,)}).write(tmp_path / "<b>.json")
+    page = page_of([tmp_path / "<b>.json"])
+    assert not page.all("script")
+    assert not page.all("b")
+    assert page.text.count(evil) >= 3
+
+
+def test_equal_files_give_equal_pages(paths: dict[str, Path]) -> None:
+    first, second = (render(read_files(list(paths.values())), price=PRICE) for _ in range(2))
+    assert first == second
+
+
+@given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=5))
+def test_axes_hold_every_value_between_few_ticks(values: list[float]) -> None:
+    for axis in (Linear.over(values), Logarithmic.over(values)):
+        places = [at for at, _ in axis.ticks]
+        assert 2 <= len(places) <= 12
+        assert [places[0], places[-1]] == [0.0, 100.0]
+        assert axis.high >= max(values) * (1 - 1e-9)
+        assert [axis.at(value) for value in sorted(values)] == sorted(axis.at(value) for value in values)
+
+
+def test_every_nine_is_as_wide_as_the_one_before() -> None:
+    axis = Nines(9999)
+    assert [axis.at(share) for share in (0.9, 0.99, 0.999, 0.9999)] == pytest.approx([25, 50, 75, 100])
+    assert [text for _, text in axis.ticks] == ["P50", "P90", "P99", "P99.9", "P99.99"]
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    assert share_interval(0.0, of=100) == pytest.approx((0.0, 0.0370), abs=1e-4)
+    assert share_interval(0.5, of=100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_paints_the_page_without_a_complaint(paths: dict[str, Path], tmp_path: Path, width: int) -> None:
+    page, shot = tmp_path / "report.html", tmp_path / "shot.png"
+    page.write_text(render(read_files(list(paths.values())), price=PRICE), encoding="utf-8")
+    seen = painted(page, width=width)
+    assert seen.requests == [page.as_uri()]
+    assert seen.complaints == []
+    assert seen.width <= width
+    assert seen.too_wide == []
+    shot.write_bytes(seen.png)
+    pixels_hwc = np.asarray(Image.open(shot).convert("RGB"))
+    blue = (pixels_hwc == (0x1A, 0x66, 0xB0)).all(axis=2)  # of the style sheet: the first line, and every "infer"
+    assert blue.sum() > 500

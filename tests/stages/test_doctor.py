@@ -1,0 +1,297 @@
+"""The doctor on whole repositories: the example, and copies of it with defects, each named by a line of its own."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import openvino
+import pytest
+
+from slipway.contract import Bundle, Manifest
+from slipway.contract.manifest import hashes
+from slipway.repository import Classifier, assemble
+from slipway.serving.doctor import machine, steps
+from slipway.serving.doctor.examine import Diagnosis, examine
+from slipway.serving.doctor.findings import MARKS
+from tests.support.colours import COLOURS, contents
+from tests.support.plans import stand_in_plan
+from tests.support.scripts import run_script
+from tests.support.seeded_defects import good, model
+
+ROOT = Path(__file__).parents[2]
+UNTOLD = MARKS["untold"]
+EXAMPLE = ROOT / "model_repository" / "example"
+EMBEDDING = 'name: "embedding_nd"\n  data_type: TYPE_FP32\n  dims: 3'
+MODEL = """
+import os, time
+class TritonPythonModel:
+    def initialize(self, args):
+        {body}
+    def execute(self, requests):
+        return []
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return shutil.copytree(EXAMPLE, tmp_path / "repository")
+
+
+def reseal(repository: Path) -> None:
+    """What somebody does who changes a repository by hand, and its hashes with it."""
+    manifest = Manifest.read(repository / "manifest.json")
+    manifest.model_copy(update={"outputs": hashes(repository)}).write(repository / "manifest.json")
+
+
+def step(repository: Path, kind: str) -> Path:
+    (folder,) = repository.glob(f"{kind}_*")
+    return folder
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def failed(diagnosis: Diagnosis) -> dict[str, str]:
+    """Subject to everything that is said against it."""
+    against: dict[str, str] = {}
+    for finding in diagnosis.findings:
+        if finding.state == "fail":
+            against[finding.subject] = f"{against.get(finding.subject, '')}{finding.reason} → {finding.remedy}\n"
+    return against
+
+
+def lines(diagnosis: Diagnosis) -> str:
+    return "\n".join(map(str, diagnosis.findings))
+
+
+def test_the_example_would_be_served_and_stays_as_it_is(repository: Path) -> None:
+    before = contents(repository)
+    seen = []
+    diagnosis = examine(repository, report=seen.append)
+    assert failed(diagnosis) == {}
+    assert diagnosis.verdict.good
+    assert str(diagnosis.verdict) == "would serve: colours, colours_full"
+    assert tuple(seen) == diagnosis.findings
+    assert contents(repository) == before
+    for kind in ("preprocess", "engine", "post"):
+        assert f"✓ {step(repository, kind).name}: loads, and answers an image" in lines(diagnosis)
+    assert f"openvino {openvino.__version__.partition('-')[0]}" in lines(diagnosis)
+
+
+def test_every_file_that_is_not_what_was_assembled_is_named_and_what_is_whole_is_still_tried(repository: Path) -> None:
+    labels, graph = step(repository, "post") / "1/labels.txt", step(repository, "engine") / "1/model.onnx"
+    labels.write_text("green\nblue\nred\n")
+    graph.unlink()
+    (repository / "colours/notes.txt").touch()
+    (repository / "outside").symlink_to("/etc")
+    (repository / "lane.json").write_bytes((repository / "lane.json").read_bytes() + b"\n")
+    diagnosis = examine(repository)
+    against = failed(diagnosis)
+    assert "changed since it was assembled" in against[str(labels.relative_to(repository))]
+    assert "not there, and the manifest names it" in against[str(graph.relative_to(repository))]
+    assert "not in the manifest" in against["colours/notes.txt"]
+    assert "a link, which could leave the repository" in against["outside"]
+    assert "changed since" in against["lane.json"]
+    assert f"{UNTOLD} {step(repository, 'post').name}: not started" in lines(diagnosis)
+    assert f"✓ {step(repository, 'preprocess').name}: loads" in lines(diagnosis)
+    assert diagnosis.verdict.would_serve == ()
+    assert set(diagnosis.verdict.would_not) == {"colours", "colours_full"}
+
+
+def test_nothing_is_run_without_a_manifest_that_vouches_for_it(repository: Path, tmp_path: Path) -> None:
+    (repository / "manifest.json").unlink()
+    body = f"open({str(tmp_path / 'was_run')!r}, 'w')"
+    (step(repository, "post") / "1/model.py").write_text(MODEL.format(body=body))
+    diagnosis = examine(repository)
+    assert "half-copied" in failed(diagnosis)["manifest.json"]
+    assert not (tmp_path / "was_run").exists()
+    assert not diagnosis.verdict.good
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("empty", "no model"), ("file", "cannot be listed: Not a directory"), ("bundle", "this folder is a bundle")],
+)
+def test_what_is_no_repository_is_called_so(tmp_path: Path, what: str, says: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    diagnosis = examine(COLOURS / "bundle" if what == "bundle" else tmp_path / what)
+    (finding,) = diagnosis.findings
+    assert says in str(finding)
+    assert str(diagnosis.verdict) == "would serve: nothing"
+
+
+def test_steps_that_raise_end_or_hang_are_each_told_by_what_they_do(repository: Path) -> None:
+    bodies = {"post": "raise ValueError('the dog')", "engine": "os._exit(3)", "preprocess": "time.sleep(1000)"}
+    for kind, body in bodies.items():
+        (step(repository, kind) / "1/model.py").write_text(MODEL.format(body=body))
+    reseal(repository)
+    against = failed(examine(repository, timeout_s=2.0))
+    assert "ValueError: the dog" in against[step(repository, "post").name]
+    assert "exit code 3" in against[step(repository, "engine").name]
+    assert "not done after 2 s" in against[step(repository, "preprocess").name]
+
+
+def test_a_step_that_loads_and_answers_wrongly_is_told_by_its_answer(repository: Path) -> None:
+    engine, post = step(repository, "engine"), step(repository, "post")
+    rewrite(engine / "config.pbtxt", EMBEDDING, EMBEDDING[:-1] + "4")
+    rewrite(post / "1/postprocess.py", "answers.status_n[:, np.newaxis],", "answers.status_n[:, np.newaxis] + 3,")
+    reseal(repository)
+    against = failed(examine(repository))
+    assert "gives embedding_nd as float32 [3], and config.pbtxt says float32 [4]" in against[engine.name]
+    assert "STATUS [3] for a good image" in against[post.name]
+    assert f"embedding_nd: {post.name} takes FP32 [3], and {engine.name} gives FP32 [4]" in against["colours_full"]
+
+
+def test_a_graph_that_was_cut_short_is_told_in_openvinos_words(repository: Path) -> None:
+    graph = step(repository, "engine") / "1/model.onnx"
+    graph.write_bytes(graph.read_bytes()[:200])
+    reseal(repository)
+    assert "RuntimeError" in failed(examine(repository))[step(repository, "engine").name]
+
+
+def test_a_missing_step_and_labels_that_do_not_fit_are_named(repository: Path) -> None:
+    shutil.rmtree(step(repository, "preprocess"))
+    (step(repository, "post") / "1/labels.txt").write_text("blue\ngreen\n")
+    reseal(repository)
+    diagnosis = examine(repository)
+    against = failed(diagnosis)
+    assert "is not in the repository" in against["colours"]
+    assert (
+        "1/labels.txt: 2 labels, and config.pbtxt says that logits_nc is [3]" in against[step(repository, "post").name]
+    )
+    assert "labels.txt: not the labels of post_" in against["colours_full"]
+    _, of_one, of_full = str(diagnosis.verdict).splitlines()
+    assert of_one.startswith("not to be served: colours, because ")
+    assert "preprocess_" in of_one.partition("colours: ")[2]
+    assert of_full.startswith("not to be served: colours_full, because ")
+
+
+def test_what_is_well_itself_is_not_served_from_a_repository_with_a_fault(repository: Path) -> None:
+    (repository / "notes").mkdir()
+    diagnosis = examine(repository)
+    assert "Triton takes every folder for a model" in failed(diagnosis)["notes"]
+    assert diagnosis.verdict.would_serve == ()
+    assert "because nothing is wrong with it, but with what lies beside it" in str(diagnosis.verdict)
+
+
+def test_a_step_that_does_not_load_hinders_those_that_need_it(tmp_path: Path) -> None:
+    fleet = shutil.copytree(good("fleet"), tmp_path / "fleet")
+    (model(fleet, "shades post") / "1/model.py").write_text(MODEL.format(body="raise ValueError('broken')"))
+    reseal(fleet)
+    verdict = examine(fleet).verdict
+    assert verdict.would_serve == ("colours", "colours_full")
+    assert set(verdict.would_not) == {"shades", "shades_full", "page"}
+    assert not verdict.good
+
+
+def test_bf16_is_refused_where_the_processor_has_none(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = step(repository, "engine")
+    rewrite(engine / "config.pbtxt", 'string_value: "f32"', 'string_value: "bf16"')
+    if (engine / "1/engine.json").is_file():
+        rewrite(engine / "1/engine.json", '"arithmetic": "f32"', '"arithmetic": "bf16"')
+    reseal(repository)
+    monkeypatch.setenv("OV_CPU_MAX_ISA", "AVX2")  # what OpenVINO then takes the processor for
+    assert "computes in BF16, which this processor has not (FP32" in failed(examine(repository))[engine.name]
+
+
+@pytest.fixture
+def gpu_lane(tmp_path: Path) -> Path:
+    """With a stand-in for its plan."""
+    bundle = Bundle.open(COLOURS / "bundle")
+    assemble([Classifier(bundle, stand_in_plan(tmp_path / "sm90", bundle))], tmp_path / "gpu", lane="gpu")
+    return tmp_path / "gpu"
+
+
+def test_a_gpu_lane_on_a_machine_without_a_gpu_says_so_and_all_the_rest_is_checked(
+    gpu_lane: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    diagnosis = examine(gpu_lane)
+    against = failed(diagnosis)
+    assert "of the gpu lane, and this machine has no GPU that can be used: no nvidia-smi on PATH" in against["GPU"]
+    for kind, backend in (("decode", "dali"), ("engine", "tensorrt")):
+        assert f"has no {backend} backend, only the Python backend" in against[step(gpu_lane, kind).name]
+        assert "container" in against[step(gpu_lane, kind).name]
+    said = lines(diagnosis)
+    for kind in ("guard", "post"):
+        assert f"✓ {step(gpu_lane, kind).name}: loads, and answers an image" in said
+    assert (
+        f"{UNTOLD} {step(gpu_lane, 'decode').name}: dali.py can be imported; its pipeline is built on a GPU alone"
+        in said
+    )
+    assert "model_sm90.plan by TensorRT 10.16.1.11 for 9.0; whether it loads needs a GPU" in said
+    assert "✓ colours_full: guard_" in said
+    assert diagnosis.verdict.would_serve == ()
+
+
+def script(path: Path, body: str) -> None:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`gpu_host(capability)` makes this machine look like one, by scripts in the place of its programs."""
+
+    def gpu_host(capability: str) -> None:
+        (tmp_path / "bin").mkdir()
+        script(tmp_path / "bin/tritonserver", "echo 'Usage: tritonserver [options]'")
+        script(tmp_path / "bin/nvidia-smi", f"echo 'NVIDIA L4, {capability}, 580.95.05'")
+        for backend in ("python", "dali", "tensorrt"):
+            (tmp_path / "backends" / backend).mkdir(parents=True)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+        monkeypatch.setattr(machine, "DEFAULT_BACKENDS", tmp_path / "backends")
+        monkeypatch.setattr(steps, "tensorrt_version", lambda: "10.16.1")
+
+    return gpu_host
+
+
+def decode_on_the_cpu(repository: Path) -> None:
+    """DALI's device switched, so that its pipeline can be built here."""
+    rewrite(step(repository, "decode") / "1/preprocess.json", '"decoder": "mixed"', '"decoder": "cpu"')
+    reseal(repository)
+
+
+def test_a_gpu_lane_on_its_own_machine_would_be_served(gpu_lane: Path, gpu_host: Callable[[str], None]) -> None:
+    decode_on_the_cpu(gpu_lane)
+    gpu_host("9.0")
+    diagnosis = examine(gpu_lane)
+    assert failed(diagnosis) == {}
+    assert diagnosis.verdict.good
+    assert f"✓ {step(gpu_lane, 'decode').name}: dali.py is serialised" in lines(diagnosis)
+    assert "✓ GPU: NVIDIA L4, compute capability 9.0, driver 580.95.05" in lines(diagnosis)
+
+
+def test_a_gpu_that_no_plan_is_for_and_a_pipeline_that_cannot_be_built_are_named(
+    gpu_lane: Path, gpu_host: Callable[[str], None]
+) -> None:
+    gpu_host("8.9")
+    against = failed(examine(gpu_lane))  # `mixed` needs a driver, which is not here in truth
+    assert "no plan for NVIDIA L4 (compute capability 8.9), only for 9.0" in against[step(gpu_lane, "engine").name]
+    assert "dali.py: " in against[step(gpu_lane, "decode").name]
+
+
+def test_the_script_prints_every_finding_and_ends_with_0_or_1(repository: Path) -> None:
+    done = run_script("build/doctor.py", repository, "--json", cwd=ROOT)
+    *_, verdict, last = done.stdout.splitlines()
+    assert verdict == "would serve: colours, colours_full"
+    said = json.loads(last)
+    assert said["verdict"] == {"would_serve": ["colours", "colours_full"], "would_not": {}}
+    assert {finding["state"] for finding in said["findings"]} <= {"ok", "untold"}
+    (step(repository, "post") / "1/labels.txt").unlink()
+    done = run_script("build/doctor.py", repository, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert "✗ post_" in done.stdout
+    assert "→ copy the repository again" in done.stdout
+
+
+def test_a_terminal_without_the_marks_still_gets_the_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run_script("build/doctor.py", tmp_path, cwd=ROOT, check=False)
+    assert "holds no folder, so no model" in done.stdout
+    assert done.stderr == ""

@@ -1,0 +1,137 @@
+"""`slipway init` and `slipway up`: a folder of images to a repository, and only what is not current again."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slipway.cli import init, up
+from slipway.contract import DataError, Manifest, Spec, SpecError
+from slipway.lint import lint
+from tests.support.colour_training import small_spec, write_colours
+
+STAGES = ("data", "training", "export", "page of the evaluation", "fastest precision that passed", "report")
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`started(...)` runs `slipway init` in an empty folder, and returns the spec that it wrote."""
+    monkeypatch.chdir(tmp_path)
+
+    def started(*words: str) -> Path:
+        arguments = init.parser().parse_args([*words, "--out", "spec.yaml"])
+        init.main(arguments)
+        return tmp_path / "spec.yaml"
+
+    return started
+
+
+def test_init_writes_a_spec_from_what_the_images_say(started: Callable[..., Path], tmp_path: Path) -> None:
+    write_colours(tmp_path / "My Photos (2)")
+    text = started("My Photos (2)", "--from-scratch").read_text()
+    spec = Spec.read(tmp_path / "spec.yaml")
+    assert (spec.name, spec.task, spec.data.root) == ("my_photos_2", "multiclass", "My Photos (2)")
+    assert (spec.preprocess.input_height, spec.preprocess.input_width) == (32, 32), (
+        "the images are 24 px, the least is 32"
+    )
+    assert spec.backbone.pretrained is False
+    assert spec.accuracy.prove_classes is False, "three test images prove nothing of a class"
+    assert spec.calibration.images == 20
+    assert "the median shorter side is 24 px" in text
+
+
+def test_init_reads_a_table_with_several_labels_an_image(started: Callable[..., Path], tmp_path: Path) -> None:
+    write_colours(tmp_path / "images")
+    rows = [
+        f"{path.relative_to(tmp_path / 'images')},{path.parent.name}|warm" for path in tmp_path.glob("images/*/*.png")
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,labels", *rows, ""]))
+    spec = Spec.read(started("images", "--csv", "labels.csv"))
+    assert (spec.task, spec.data.csv, spec.backbone.name) == ("multilabel", "labels.csv", "auto")
+
+
+def test_init_refuses_what_it_cannot_use_and_replaces_nothing(started: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        started("nowhere")
+    write_colours(tmp_path / "images")
+    started("images")
+    with pytest.raises(SpecError, match="exists already; give another name with --out"):
+        started("images")
+
+
+def test_up_names_what_an_import_lacks(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="an import needs --labels and one of --onnx and --weights"):
+        up.main(up.parser().parse_args([str(tmp_path / "spec.yaml"), "--onnx", "a.onnx"]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small spec, with its images, after `slipway up`."""
+    folder = tmp_path_factory.mktemp("up")
+    write_colours(folder / "images", each=40)
+    write_spec(folder)
+    done = run(folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "serve it:   slipway serve repository" in done.stdout
+    return folder
+
+
+def write_spec(folder: Path, **changes: Any) -> None:
+    accuracy = {"max_loss_points": 30, "max_class_loss_points": 60, "max_flip_points": 60, "prove_classes": False}
+    options = {
+        "precisions": ["fp32"],
+        "calibration": {"images": 8},
+        "accuracy": accuracy,
+        "tracking": {"logger": "none"},
+    }
+    spec = small_spec(Path("images"), **options, **changes)
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_unset=True)))
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "slipway",
+        "up",
+        "spec.yaml",
+        "--run",
+        "run",
+        "--repository",
+        "repository",
+        *options,
+    ]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_up_takes_a_spec_to_a_repository_without_faults(folder: Path) -> None:
+    assert Manifest.open(folder / "run/bundle", kind="bundle").name == "colours"
+    assert lint(folder / "repository") == []
+    assert (folder / "run/evaluation.html").is_file()
+    assert (folder / "run/report.html").is_file()
+
+
+def test_a_second_up_makes_nothing_again(folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("✓ ")] == [
+        f"✓ {name}: current" for name in STAGES
+    ]
+    assert "nothing changed, and nothing was written" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_changed_spec_and_changed_images_are_trained_again_and_an_error_stops_it(folder: Path) -> None:
+    write_spec(folder, recipe={"epochs": 1})
+    run_of = up.open_run(up.parser().parse_args([str(folder / "spec.yaml"), "--run", str(folder / "run")]))
+    assert up.why_train(run_of) == f"{folder / 'spec.yaml'} changed since it was trained"
+    (folder / "images/red/00.png").write_bytes(b"no image")
+    done = run(folder)
+    assert done.returncode == 1
+    assert "00.png" in done.stdout
+    assert "stopped with exit code 1; mend what it says, and run the same command again" in done.stdout

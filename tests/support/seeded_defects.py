@@ -1,0 +1,119 @@
+"""Seeded defects: each changes a good repository in one place, and names the file and the rule that must be found.
+
+`REPOSITORIES` makes the good ones: `example` is model_repository/example; `fleet` has two classifiers that share their
+first step, and one ensemble that answers both; `gpu` is a gpu lane around a stand-in for its plan.
+"""
+
+import atexit
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from slipway.contract import Bundle, Manifest
+from slipway.contract.manifest import hashes
+from slipway.repository import Classifier, assemble
+from tests.support.colours import COLOURS, copy_colours
+from tests.support.lint_changes import Change, model
+from tests.support.plans import stand_in_plan
+
+EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
+Base = Literal["example", "fleet", "gpu"]
+POST, ENGINE, FIRST = "post/config.pbtxt", "engine/config.pbtxt", "preprocess/config.pbtxt"
+ONE, FULL = "colours/config.pbtxt", "colours_full/config.pbtxt"
+"""Where most defects are."""
+KINDS = ("preprocess", "guard", "decode", "engine", "post")
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One change to a good repository."""
+
+    name: str
+    base: Base
+    file: str
+    """Where it must be found: `post/config.pbtxt`, with what the model is called in changes in place of its name."""
+    rule: str
+    change: Change
+    seals: bool = True
+    """The manifest is written anew, so that nothing but the defect is wrong."""
+    runs: int = 1
+    """How often the server is asked; more than once where it is a matter of luck, and of clients that give up."""
+
+    @property
+    def served(self) -> bool:
+        """Whether the cpu lane's server can be asked what it does with it; the others wait for a GPU's."""
+        return self.base != "gpu"
+
+    def make(self, folder: Path) -> Path:
+        """The repository with the defect in it."""
+        repository = shutil.copytree(good(self.base), folder)
+        self.change(repository)
+        if self.seals:
+            reseal(repository)
+        return repository
+
+    @property
+    def path(self) -> str:
+        """`file` with the model's own name, relative to the repository."""
+        kind, _, rest = self.file.partition("/")
+        is_step = kind.split(" ")[-1] in KINDS
+        return f"{model(good(self.base), kind).name}/{rest}" if is_step else self.file
+
+
+@cache
+def good(base: Base) -> Path:
+    """A good repository, made once; copy it."""
+    folder = Path(tempfile.mkdtemp(prefix="lint-corpus-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"example": copy_example, "fleet": make_fleet, "gpu": make_gpu_lane}[base](folder)
+
+
+def copy_example(folder: Path) -> Path:
+    return shutil.copytree(EXAMPLE, folder / "example", ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def make_fleet(folder: Path) -> Path:
+    """`colours` and `shades` share their first step; `page` asks both after one decode."""
+    import onnx
+
+    def other_graph(engine: Path) -> None:
+        graph = onnx.load(engine / "model.onnx")
+        graph.doc_string = "another graph"
+        onnx.save(graph, engine / "model.onnx")
+
+    def other_labels(bundle: Path) -> None:
+        (bundle / "labels.txt").write_text("navy\nolive\nmaroon\n")
+
+    colours = copy_colours(folder / "colours")
+    shades = copy_colours(folder / "shades", spec={"name": "shades"}, bundle=other_labels, engine=other_graph)
+    assemble([colours, shades], folder / "fleet", multi={"page": ("colours", "shades")})
+    return folder / "fleet"
+
+
+def make_gpu_lane(folder: Path) -> Path:
+    bundle = Bundle.open(COLOURS / "bundle")
+    assemble([Classifier(bundle, stand_in_plan(folder / "sm90", bundle))], folder / "gpu", lane="gpu")
+    return folder / "gpu"
+
+
+def reseal(repository: Path) -> None:
+    """The hashes fit again, where they can be written."""
+    if not (repository / "manifest.json").is_file():
+        return
+    try:
+        manifest = Manifest.read(repository / "manifest.json")
+        manifest.model_copy(update={"outputs": hashes(repository)}).write(repository / "manifest.json")
+    except Exception:  # what is wrong is the manifest itself, or something that has no hash
+        return
+
+
+def broken(
+    rule: str, file: str, base: Base = "example", *, seals: bool = True, runs: int = 1, **changes: Change
+) -> tuple[Defect, ...]:
+    """One defect for each change, all found in `file` by `rule`."""
+    return tuple(
+        Defect(name.replace("_", "-"), base, file, rule, change, seals, runs) for name, change in changes.items()
+    )

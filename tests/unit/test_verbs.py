@@ -1,0 +1,80 @@
+"""The command `slipway`: its verbs, and the scripts of the clone that call the same `main`."""
+
+import argparse
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slipway import cli
+from slipway.cli import STAGES, VERBS
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = [
+    path
+    for folder in ("training", "build", "clients", "benchmarks")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "run_verb" in path.read_text(encoding="utf-8")
+]
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["slipway", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+def test_help_lists_every_verb_below_its_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--help") == 0
+    said = capsys.readouterr().out
+    for stage, verbs in STAGES.items():
+        below = said.partition(f"\n{stage}:\n")[2].partition("\n\n")[0]
+        assert re.findall(r"^  ([\w-]+) ", below, flags=re.M) == list(verbs)
+    assert max(map(len, said.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("words", [[], ["trian"], ["--verbose"]])
+def test_what_is_not_a_verb_is_refused_with_those_that_are(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, *words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: slipway")
+    if words == ["trian"]:
+        assert "invalid choice: 'trian'" in said
+        assert "train" in said
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_teaches_under_the_name_that_it_was_called_by(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = importlib.import_module(VERBS[name].module).parser()
+    assert isinstance(parser, argparse.ArgumentParser)
+    assert parser.description
+    assert called(monkeypatch, name, "--help") == 0
+    assert capsys.readouterr().out.startswith(f"usage: slipway {name} ")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_script_of_the_clone_runs_one_verb_and_nothing_else(script: Path) -> None:
+    source = script.read_text(encoding="utf-8")
+    (name,) = re.findall(r'run_verb\("([\w-]+)"\)', source)
+    assert name in VERBS
+    assert f"`slipway {name}`" in source
+    assert len(source.splitlines()) <= 7
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "slipway", "lint", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "nowhere" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
