@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from slipway.contract import Bundle, Choice, EngineSettings, GateError, Manifest, ManifestError, Spec, bundle_id
-from slipway.contract.choice import FILE_NAME
+from slipway.contract.choice import FILE_NAME, Candidate
 from slipway.contract.files import sha256_file
-from slipway.engines.choose import choose
+from slipway.engines.choose import _reason, choose
 from tests.support.colours import COLOURS
 
 PASSED, FAILED, REFERENCE = ({"gate": {"verdict": verdict}} for verdict in ("pass", "fail", "reference"))
@@ -97,3 +97,23 @@ def test_without_the_reference_or_with_a_changed_engine_nothing_is_chosen(tmp_pa
     (engines / "openvino-int8/decision.json").write_text("{}")
     with pytest.raises(ManifestError, match=r"decision\.json: changed"):
         measure(bundle, engines)
+
+
+def test_a_listed_precision_that_this_processor_cannot_build_is_said_and_hinders_nothing() -> None:
+    measured = Candidate(
+        engine="openvino-fp32",
+        manifest_sha256="0" * 64,
+        precision="fp32",
+        verdict="reference",
+        median_ms=2.0,
+        speed_to_fp32=1.0,
+        speed_low=1.0,
+        speed_high=1.0,
+    )
+    failed = measured.model_copy(update={"engine": "openvino-int8", "verdict": "fail", "median_ms": None})
+    said = _reason(
+        "openvino-fp32",
+        {"openvino-fp32": measured, "openvino-int8": failed},
+        ["openvino-int8", "openvino-bf16", "openvino-fp32"],
+    )
+    assert said.endswith("; openvino-int8 did not pass; openvino-bf16 was not built")

@@ -32,27 +32,27 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "augmentations": Verb("slipway.cli.augmentations", "show what the network sees in training"),
             "label-errors": Verb("slipway.cli.label_errors", "find labels that other networks contradict"),
         },
-        "images to try it on": {
-            "make-digits": Verb("slipway.cli.make_digits", "scikit-learn's digits in class folders"),
-            "make-pages": Verb("slipway.cli.make_pages", "pages of one to three digits, for several labels an image"),
-            "make-parity": Verb("slipway.cli.make_parity", "odd or even, a new task from few digits"),
+        "demo images": {
+            "make-digits": Verb("slipway.cli.make_digits", "write scikit-learn's digits in class folders"),
+            "make-pages": Verb("slipway.cli.make_pages", "write pages of one to three digits: several labels an image"),
+            "make-parity": Verb("slipway.cli.make_parity", "write odd or even, a new task from few digits"),
         },
         "training": {
-            "train": Verb("slipway.cli.train", "a spec to a checkpoint"),
+            "train": Verb("slipway.cli.train", "train a spec to a checkpoint"),
             "search": Verb("slipway.cli.search", "tune any field of the spec with Optuna"),
-            "export": Verb("slipway.cli.export", "a checkpoint to a bundle: ONNX, decision, calibration sample"),
-            "import": Verb("slipway.cli.import_bundle", "your ONNX file or timm weights to a bundle"),
-            "evaluate": Verb("slipway.cli.evaluate", "the page of a bundle's evaluation"),
+            "export": Verb("slipway.cli.export", "turn a checkpoint into a bundle: ONNX, decision, calibration sample"),
+            "import": Verb("slipway.cli.import_bundle", "turn your ONNX file or timm weights into a bundle"),
+            "evaluate": Verb("slipway.cli.evaluate", "write the HTML page of a bundle's evaluation"),
         },
         "engines": {
-            "quantize": Verb("slipway.cli.quantize", "a bundle to an INT8 or FP16 graph"),
-            "compile": Verb("slipway.cli.compile", "a graph to an engine that passed its accuracy gate"),
+            "quantize": Verb("slipway.cli.quantize", "quantise a bundle to an INT8 or FP16 graph"),
+            "compile": Verb("slipway.cli.compile", "compile a graph, and gate the engine's accuracy"),
             "choose": Verb("slipway.cli.choose", "measure which engine the cpu lane serves"),
             "engines": Verb("slipway.cli.engines", "rebuild every graph and engine that is not current"),
-            "report": Verb("slipway.cli.report", "the page of a build"),
+            "report": Verb("slipway.cli.report", "write the HTML page of a build"),
         },
         "repository": {
-            "assemble": Verb("slipway.cli.assemble", "bundles and engines to a Triton model repository"),
+            "assemble": Verb("slipway.cli.assemble", "assemble bundles and engines into a Triton model repository"),
             "lint": Verb("slipway.cli.lint", "find what is wrong with a repository, without a server"),
             "doctor": Verb("slipway.cli.doctor", "say what would load on this machine, and why not"),
         },
@@ -62,13 +62,17 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
                 "slipway.serving.__main__", "switch the running server to the new repository", ("--reload",)
             ),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's images"),
-            "classify": Verb("slipway.cli.classify", "a folder of images to a CSV file of answers"),
+            "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
         },
         "speed": {
             "gate": Verb("slipway.cli.gate", "judge the P99 of a running server, or find its capacity"),
             "tune": Verb("slipway.cli.tune", "find the serving settings that hold the highest rate"),
-            "perf-analyzer": Verb("slipway.cli.perf_analyzer", "NVIDIA's perf_analyzer on an ensemble and its steps"),
-            "speed": Verb("slipway.cli.speed", "the page of result files, and what a million images cost"),
+            "perf-analyzer": Verb(
+                "slipway.cli.perf_analyzer", "run NVIDIA's perf_analyzer on an ensemble and its steps"
+            ),
+            "speed": Verb(
+                "slipway.cli.speed", "write the HTML page of result files, with the cost of a million images"
+            ),
         },
     }
 )

@@ -102,7 +102,7 @@ def written(arguments: argparse.Namespace, out: Path, seen: Seen) -> str:
     lines = [
         f"# {seen.images:,} images in {len(seen.images_of_class):,} classes, {seen.origin}.",
         f"# Next: {command('slipway up', out)}",
-        "# Every key is explained in src/slipway/contract/spec.py; a wrong one is named together with the valid ones.",
+        "# A key that is not valid is named together with those that are; slipway/contract/spec.py explains every one.",
         f"name: {_name(arguments.folder)}",
         f"task: {'multilabel' if seen.several_labels else 'multiclass'}",
         "data:",

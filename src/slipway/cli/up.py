@@ -153,7 +153,7 @@ def why_choose(run: Run) -> str | None:
     try:
         pick_engines(Bundle.open(run.bundle), run.engines, lane="cpu")
     except SlipwayError as error:
-        return str(error)
+        return "none yet" if not (run.engines / "choice.json").is_file() else str(error)
     return None
 
 

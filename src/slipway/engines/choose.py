@@ -130,13 +130,10 @@ def _reason(chosen: str, candidates: dict[str, Candidate], listed: Sequence[str]
         f"{chosen}: the fastest of what the spec lists and the gate passed, {best.median_ms:.2f} ms an image, "
         f"{best.speed_to_fp32:.2f} times FP32's speed ({best.speed_low:.2f} to {best.speed_high:.2f})"
     )
-    others = [
-        f"{name} {candidates[name].speed_to_fp32:.2f} times"
-        if candidates[name].median_ms
-        else f"{name} did not pass"
-        if name in candidates
-        else f"{name} was not built"
-        for name in listed
-        if name != chosen
-    ]
-    return "; ".join([text, *others])
+    return "; ".join([text, *(_beside(name, candidates.get(name)) for name in listed if name != chosen)])
+
+
+def _beside(name: str, candidate: Candidate | None) -> str:
+    if candidate is None:  # such as BF16 on a processor that has none
+        return f"{name} was not built"
+    return f"{name} {candidate.speed_to_fp32:.2f} times" if candidate.median_ms else f"{name} did not pass"
