@@ -58,21 +58,15 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         },
         "serving": {
             "serve": Verb("slipway.serving.__main__", "serve a repository with the real tritonserver"),
-            "reload": Verb(
-                "slipway.serving.__main__", "switch the running server to the new repository", ("--reload",)
-            ),
+            "reload": Verb("slipway.serving.__main__", "switch the server to the new repository", ("--reload",)),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
         },
         "speed": {
             "gate": Verb("slipway.cli.gate", "judge the P99 of a running server, or find its capacity"),
             "tune": Verb("slipway.cli.tune", "find the serving settings that hold the highest rate"),
-            "perf-analyzer": Verb(
-                "slipway.cli.perf_analyzer", "run NVIDIA's perf_analyzer on an ensemble and its steps"
-            ),
-            "speed": Verb(
-                "slipway.cli.speed", "write the HTML page of result files, with the cost of a million images"
-            ),
+            "perf-analyzer": Verb("slipway.cli.perf_analyzer", "run NVIDIA's perf_analyzer on an ensemble"),
+            "speed": Verb("slipway.cli.speed", "write the HTML page of result files, and what images cost"),
         },
     }
 )
