@@ -149,3 +149,9 @@ def test_a_backbone_of_a_fixed_input_is_built_for_the_size_of_the_spec(name: str
 def test_a_size_that_a_backbone_cannot_have_is_an_error_that_names_it() -> None:
     with pytest.raises(SpecError, match=r"preprocess: backbone nest_tiny cannot be built for 33x33 pixels .*change"):
         Network(Backbone(name="nest_tiny", pretrained=False), classes=3, pretrained=False, input_size=(33, 33))
+
+
+def test_a_spec_that_leaves_the_network_to_training_is_imported_with_the_network_that_is_given(tmp_path: Path) -> None:
+    path = written(tmp_path, spec(tmp_path, backbone="auto", recipe="auto"))
+    found, _ = complete_spec(path, onnx=Path("models/team.onnx"), labels_given=True)
+    assert (found.backbone.name, found.recipe.preset) == ("team.onnx", None)

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 from timm.data import resolve_data_config
 
 from slipway.contract import Manifest, Preprocess, Spec, SpecError
 from slipway.contract.base import Contract
 from slipway.contract.files import sha256_file
+from slipway.contract.recipe import AUTO
 from slipway.contract.targets import check_folder
 from slipway.onnx_graph import save
 from slipway.training.bundle.export import export_network
@@ -32,6 +33,14 @@ class Draft(Contract):
     data: dict[str, Any] | None = None
     preprocess: dict[str, Any] | None = None
     backbone: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_about_training(cls, data: Any) -> Any:
+        """An import has its network: what `slipway init` leaves to training says nothing here."""
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if (key, value) not in (("backbone", AUTO), ("recipe", AUTO))}
 
 
 def complete_spec(
