@@ -60,7 +60,7 @@ def peers(result: Path, out: Path) -> None:
     axes.minorticks_off()
     axes.set_yticks(range(len(NAMES)), list(reversed(NAMES.values())))
     axes.set_ylim(-0.6, len(NAMES) - 0.3)
-    axes.set_xlabel("rate that Slipway (fused) holds with P99 < 50 ms, divided by the peer's; right of 1 is better")
+    axes.set_xlabel("Slipway's rate within P99 < 50 ms ÷ the peer's (right of 1 is better)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, metadata={"Date": None})
     print(f"written to {out}")
