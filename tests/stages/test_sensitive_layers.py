@@ -79,7 +79,7 @@ def test_without_enough_steps_the_script_says_what_was_tried_and_leaves_its_step
     one = copy_bundle(suffering[0].path, tmp_path / "bundle", spec={"sensitive_layers": {"max_steps": 1, "images": 16}})
     done = run_script("build/quantize.py", one.path, "--out", tmp_path / "int8", cwd=digits, check=False)
     assert done.returncode == 1
-    assert "INT8 loses more than 1.5 points on the validation split (0 in FP16: +" in done.stderr
+    assert "INT8 loses more than 1.5 points on the validation split, or flips more than 5 (0 in FP16: +" in done.stderr
     assert "; 1 in FP16: +" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "int8-search.json"]

@@ -85,7 +85,9 @@ def test_what_a_generator_cannot_do_is_the_error_it_met():
 def test_generators_end_with_who_started_them(how, tmp_path):
     (tmp_path / "image.jpg").write_bytes(b"image")
     with stub_process("--latency-ms", 5) as stub:
-        command = [sys.executable, str(GATE), "stub", "--images", str(tmp_path), "--url", stub.url, "--generators", "2"]
+        # As in a terminal: a job in the background is started with Ctrl-C ignored.
+        python = ["env", "--default-signal=INT", sys.executable]
+        command = [*python, str(GATE), "stub", "--images", str(tmp_path), "--url", stub.url, "--generators", "2"]
         gate = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         generators = []
         while len(generators) < 2 or len(stub.log()) < 30:  # in the middle of a block
