@@ -17,7 +17,7 @@ def blocks(language: str) -> list[str]:
 def test_the_first_minute_serves_the_example_and_prints_a_label(
     launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (command,) = re.findall(r"^python -m slipway\.serving (.*?)(?:\s+#.*)?$", "\n".join(blocks("sh")), flags=re.M)
+    (command,) = re.findall(r"^slipway serve (\S+)", "\n".join(blocks("sh")), flags=re.M)
     launched = launch(ROOT / command)
     launched.wait_for('"ready"')
     (source,) = blocks("python")
