@@ -25,14 +25,14 @@ setup: $(INSTALLED) ## .venv with everything that requirements.lock names, by ha
 demo: setup ## digits to proved engines, a report, answers from Triton and a P99 figure, on this machine (about 6 minutes)
 	@$(BIN)/python build/demo.py
 
-fast: setup ## the unit tests: light imports, no server (about 2 minutes)
+fast: setup ## the unit tests: light imports, no server
 	$(BIN)/python -m pytest tests/unit $(PARALLEL)
 
-test: setup ## every test but the slow proofs: units, stages in process, the real tritonserver (about 15 minutes)
+test: setup ## every test but the slow proofs: units, stages in process, the real tritonserver
 	$(BIN)/python -m pytest tests/unit tests/stages $(PARALLEL)
 	$(BIN)/python -m pytest tests/serving tests/gpu $(NOT_SLOW)
 
-nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (about 90 minutes)
+nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (hours)
 	$(BIN)/python -m pytest -m nightly
 	@mkdir -p runs/nightly
 	for study in verdict guard soak; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || exit 1; done

@@ -3,7 +3,7 @@
 1. Search, one block a rate: the rate is doubled or halved until one is within the limit and one is not, and then their
    geometric mean is tried until they are at most 10 % apart. A rate counts as within unless its block fails: one block
    can seldom show more, so "too few requests to tell" goes on upwards.
-2. Confirmation, newly drawn: the highest rate within gets a verdict as of any run of the gate. If that is no pass,
+2. Confirmation, newly drawn: the highest rate within gets a verdict as of any run of the gate. If it does not pass,
    lower ones get one, first 10 % lower and then in growing steps: 1/1.1, 1/1.3 and half of it at the least. Each of
    these four may go on for a quarter of the gate's time, so that together they take no longer than one gate.
 

@@ -33,7 +33,7 @@ class GateOptions(Contract):
     requests_per_block: Annotated[int, Field(ge=1)] = 1000
     """Counted ones, at the least."""
     minutes: Positive = 5.0
-    """Of schedule, after which no block is added."""
+    """The length of the schedule after which no block is added."""
     warm_up_requests: Annotated[int, Field(ge=0)] = 100
     """Sent at the start of every block, at the same rate, and not counted."""
     deadline_ms: Positive = 1000.0
