@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from tests.support.scripts import ROOT, run_script
@@ -13,9 +14,23 @@ settings.load_profile("slipway")
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to run scripts in, where `runs/digits` holds every stage's result and `repository` the cpu lane."""
-    folder = tmp_path_factory.mktemp("digits")
+def digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder where `runs/digits` holds every stage's result and `repository` the cpu lane. Tests only read it.
+
+    Where several workers run the tests, the first that needs it makes it, and the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "digits"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            making = folder.with_suffix(".making")
+            making.mkdir()
+            _make_digits(making)
+            making.rename(folder)
+    return folder
+
+
+def _make_digits(folder: Path) -> None:
     run = Path("runs/digits")
     run_script("training/make_digits.py", "--out", run / "data", cwd=folder)
     run_script("training/train.py", ROOT / "training/configs/digits.yaml", "--out", run / "checkpoint", cwd=folder)
@@ -26,4 +41,3 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_script("build/compile.py", run / "bundle", "--graphs", run / "graphs", "--out", run / "engines", cwd=folder)
     engine = run / "engines/openvino-int8"
     run_script("build/assemble.py", run / "bundle", "--engine", engine, "--out", "repository", cwd=folder)
-    return folder

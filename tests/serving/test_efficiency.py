@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import psutil
@@ -103,9 +104,12 @@ def test_a_pool_answers_all_that_wait_each_with_its_own(work: Work) -> None:
 def test_a_pool_that_is_asked_for_too_much_times_out_and_goes_on(work: Work) -> None:
     async def ask() -> tuple[Answer | str, Answer | str]:
         async with pool.connect() as connection:
-            return await connection.answer(0, deadline_s=0.0001), await connection.answer(1, deadline_s=20)
+            late = await connection.answer(0, deadline_s=0.05)
+            os.kill(pool.pid, signal.SIGCONT)
+            return late, await connection.answer(1, deadline_s=20)
 
     with Pool(work, workers=1) as pool:
+        os.kill(pool.pid, signal.SIGSTOP)  # its only worker: nothing is answered until it goes on
         late, answer = asyncio.run(ask())
     assert late == "timed out"
     assert isinstance(answer, Answer)
