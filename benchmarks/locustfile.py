@@ -33,8 +33,8 @@ from tritonclient.utils import InferenceServerException
 
 from slipway.benchmark.gate import load_images
 from slipway.contract import SlipwayError
-from slipway.contract.channel import channel_options
 from slipway.steps.guard import STATUS_NAMES
+from slipway.system.channel import channel_options
 
 OUTPUTS = ("LABEL", "SCORE", "STATUS", "BUNDLE")
 TIMED_OUT = ("DEADLINE_EXCEEDED", "499")

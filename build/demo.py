@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from slipway.contract import SlipwayError
-from slipway.contract.cli import child, run
 from slipway.serving import Ports, serve
+from slipway.system.process import child, run
 
 ROOT = Path(__file__).parents[1]
 RUN, REPOSITORY = Path("runs/digits"), Path("model_repository/cpu")

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from slipway.contract import DataError
-from slipway.contract.cli import run
+from slipway.system.process import run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

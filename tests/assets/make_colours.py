@@ -13,7 +13,7 @@ from PIL import Image
 
 from slipway.contract import Decision, EngineSettings, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.bundle import CalibrationImage, CalibrationList
-from slipway.contract.files import complete_folder, sha256_bytes, sha256_file
+from slipway.system.files import complete_folder, sha256_bytes, sha256_file
 
 LABELS = ("blue", "green", "red")
 SPEC = {

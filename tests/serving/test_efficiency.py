@@ -14,8 +14,8 @@ from benchmarks.studies.efficiency.sides import POOL, SERVED, Side, all_sides, w
 from slipway.benchmark.pool import Answer, Pool, Work
 from slipway.contract import Choice, GateError
 from slipway.contract.choice import Candidate
-from slipway.contract.files import sha256_file
 from slipway.repository import Classifier
+from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS, copy_colours
 from tests.support.load_tools import colour_images
 from tests.support.scripts import run_script, run_study

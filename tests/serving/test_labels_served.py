@@ -12,13 +12,13 @@ import yaml
 
 from slipway.contract import Bundle, Engine, Spec
 from slipway.contract.dataset import Dataset
-from slipway.contract.files import sha256_file
 from slipway.engines import build_engine, quantize
 from slipway.engines.compile import Graph
 from slipway.engines.current import installed, stale
 from slipway.engines.rows import read_rows
 from slipway.report.evaluation import LabelsWorth, read_worth
 from slipway.repository import Classifier, assemble
+from slipway.system.files import sha256_file
 from slipway.training import export, train
 from slipway.training.data.demo_data import write_pages
 

@@ -7,7 +7,6 @@ import onnx
 import pytest
 
 from slipway.contract import Bundle, Manifest, QuantizeError
-from slipway.contract.files import sha256_file
 from slipway.engines import quantize
 from slipway.engines.autocast import nodes_over
 from slipway.engines.calibration import CalibrationSample
@@ -15,6 +14,7 @@ from slipway.engines.graph_checks import run_nodes
 from slipway.engines.quantize import open_source
 from slipway.onnx_graph import output_sizes
 from slipway.steps.engine_openvino import Engine
+from slipway.system.files import sha256_file
 from tests.support.colours import contents
 from tests.support.quantizable import CHANNELS, CLASSES, IMAGES, bundle_of, network, set_weight, weights_of
 from tests.support.unequal_channels import enlarge_channel

@@ -10,8 +10,8 @@ import pytest
 
 from slipway.contract import Bundle, Choice, EngineSettings, GateError, Manifest, ManifestError, Spec, bundle_id
 from slipway.contract.choice import FILE_NAME, Candidate
-from slipway.contract.files import sha256_file
 from slipway.engines.choose import _reason, choose
+from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS
 
 PASSED, FAILED, REFERENCE = ({"gate": {"verdict": verdict}} for verdict in ("pass", "fail", "reference"))

@@ -12,9 +12,9 @@ from PIL import Image
 
 from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.files import sha256_bytes
 from slipway.contract.spec import Calibration, Data
 from slipway.steps import guard
+from slipway.system.files import sha256_bytes
 from slipway.training.bundle.write import sample
 from slipway.training.data.dataset import scan
 from slipway.training.data.demo_data import MINORITY, SIDES_PX, imbalanced_rows, write_digits, write_pages

@@ -14,12 +14,12 @@ from PIL import Image
 
 from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, Spec
 from slipway.contract.engine import plan_name
-from slipway.contract.files import sha256_file
 from slipway.engines import compare
 from slipway.engines.compile import Graph
 from slipway.engines.current import Compiler, installed, stale, stale_graph
 from slipway.engines.rows import PREDICTIONS
 from slipway.engines.tensorrt_library import compute_capability
+from slipway.system.files import sha256_file
 from slipway.training.bundle.write import write_bundle
 from slipway.training.data.dataset import scan
 from tests.support.colours import COLOURS, copy_colours

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from slipway.contract import Bundle, DataError, ManifestError, SlipwayError, Spec
 from slipway.contract.bundle import IDENTITY, CalibrationList
 from slipway.contract.dataset import Dataset
-from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME, Manifest
 from slipway.evaluation.predict import Predictions, predict
 from slipway.steps.engine_openvino import Engine
+from slipway.system.files import sha256_file
 from slipway.training import export
 
 ROOT = Path(__file__).parents[2]

@@ -8,10 +8,10 @@ from PIL import Image
 
 from slipway.contract import Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.files import sha256_bytes
 from slipway.contract.recipe import Recipe
 from slipway.steps import guard
 from slipway.steps.preprocess_dali import Preprocessor
+from slipway.system.files import sha256_bytes
 from slipway.training.data.loader import eval_loader
 from tests.support.bad_images import corpus
 from tests.support.image_files import encode, photo

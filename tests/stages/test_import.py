@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from slipway.contract import Bundle
-from slipway.contract.files import sha256_file
+from slipway.system.files import sha256_file
 from tests.support.imports import script, spec, write_images, written
 
 

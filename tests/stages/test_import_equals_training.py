@@ -16,10 +16,10 @@ from timm.data import create_transform, resolve_data_config
 
 from slipway.contract import Bundle
 from slipway.contract.dataset import Dataset
-from slipway.contract.files import sha256_file
 from slipway.evaluation.predict import predict
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.preprocess_dali import Preprocessor
+from slipway.system.files import sha256_file
 from slipway.training.bundle.importing import preprocess_of
 from tests.support.image_files import encode
 from tests.support.scripts import run_script

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from slipway.contract import ExportError
-from slipway.contract.files import sha256_file
+from slipway.system.files import sha256_file
 from slipway.training.bundle.from_onnx import Adopted, adopt
 from tests.support.team_graphs import (
     HEAD,

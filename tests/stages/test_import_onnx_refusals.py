@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from slipway.contract import ExportError, SpecError
-from slipway.contract.files import sha256_file
+from slipway.system.files import sha256_file
 from slipway.training.bundle import from_onnx
 from slipway.training.bundle.from_onnx import Adopted, adopt
 from tests.support.team_graphs import (

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from slipway.contract import Bundle, SpecError
-from slipway.contract.files import sha256_file
+from slipway.system.files import sha256_file
 from slipway.training import complete_spec, import_timm
 from tests.support.imports import BACKBONE, script, spec, write_images, written
 

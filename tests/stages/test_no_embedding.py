@@ -9,13 +9,13 @@ import pytest
 from slipway.client.core import batch_limit
 from slipway.client.result import EMBEDDING, FULL_OUTPUTS, OUTPUTS
 from slipway.contract import EngineSettings
-from slipway.contract.files import sha256_file
 from slipway.engines import quantize
 from slipway.evaluation.unknown import fit_class_means
 from slipway.lint import lint
 from slipway.onnx_graph import load, output_sizes, save
 from slipway.repository import Classifier, assemble
 from slipway.steps.engine_openvino import Engine
+from slipway.system.files import sha256_file
 from tests.support.colours import configs, copy_colours
 from tests.support.plans import stand_in_plan
 from tests.support.quantizable import CLASSES, bundle_of, network

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from slipway.contract import SpecError
-from slipway.contract.files import sha256_file
 from slipway.contract.recipe import Head
 from slipway.contract.spec import Backbone
+from slipway.system.files import sha256_file
 from slipway.training import train
 from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone

@@ -11,9 +11,9 @@ from onnx import numpy_helper
 
 from slipway.contract import Bundle, DataError, Manifest, ManifestError, QuantizeError, SpecError, bundle_id
 from slipway.contract.bundle import CalibrationList
-from slipway.contract.files import sha256_bytes
 from slipway.contract.spec import Calibration
 from slipway.engines import quantize
+from slipway.system.files import sha256_bytes
 from tests.support.colours import copy_colours
 from tests.support.image_files import encode, photo
 from tests.support.quantizable import (

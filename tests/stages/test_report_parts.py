@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.files import sha256_bytes
 from slipway.report import render
 from slipway.report.charts import Scale
 from slipway.report.thumbnails import SIDE, Thumbnail, Thumbnails
 from slipway.report.wording import points
+from slipway.system.files import sha256_bytes
 from tests.support.report_builds import make_served, opened
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

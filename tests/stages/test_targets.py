@@ -17,9 +17,12 @@ import pytest
 import torch
 
 from slipway.contract import Bundle, Manifest, SpecError, StorageError
-from slipway.contract.files import complete_folder
 from slipway.contract.search import SearchSpace
-from slipway.contract.targets import (
+from slipway.engines import build_engine, choose, quantize
+from slipway.report import check_page, write
+from slipway.repository import open_engines, plan_repository
+from slipway.system.files import complete_folder
+from slipway.system.targets import (
     MARKERS,
     FolderKind,
     Sealed,
@@ -28,9 +31,6 @@ from slipway.contract.targets import (
     storage_error,
     write_file,
 )
-from slipway.engines import build_engine, choose, quantize
-from slipway.report import check_page, write
-from slipway.repository import open_engines, plan_repository
 from slipway.training import export, import_onnx, import_timm, train
 from slipway.training.data.demo_data import write_digits, write_pages, write_parity
 from slipway.training.data.inspection import inspect
@@ -428,8 +428,8 @@ def test_an_error_that_is_not_of_files_keeps_its_traceback(error: OSError) -> No
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_script_of_somebody_who_may_not_write_there_ends_in_one_sentence() -> None:
     code = (
-        "import argparse, os; from pathlib import Path; from slipway.contract.cli import run; "
-        "from slipway.contract.files import complete_folder; parser = argparse.ArgumentParser(prog='stage'); "
+        "import argparse, os; from pathlib import Path; from slipway.system.process import run; "
+        "from slipway.system.files import complete_folder; parser = argparse.ArgumentParser(prog='stage'); "
         "os.setuid(65534); "
         "run(lambda _: complete_folder(Path('/usr/ours'), kind='bundle').__enter__(), parser)"
     )

@@ -15,12 +15,12 @@ from huggingface_hub import constants as hub
 from PIL import Image
 
 from slipway.contract import Bundle, CompileError, DataError, ExportError, SlipwayError, Spec, SpecError
-from slipway.contract.cli import run
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.files import complete_folder, sha256_bytes
 from slipway.contract.spec import Calibration
 from slipway.engines import evaluate
 from slipway.evaluation.predict import Predictions
+from slipway.system.files import complete_folder, sha256_bytes
+from slipway.system.process import run
 from slipway.training import train
 from slipway.training.bundle.write import _compare, _write_calibration
 from slipway.training.learn import fit

@@ -15,14 +15,14 @@ from PIL import Image
 from slipway.cli import classify
 from slipway.client import Candidate, Result
 from slipway.contract import Bundle, SlipwayError
-from slipway.contract.cli import run
 from slipway.contract.dataset import Dataset
-from slipway.contract.text import command, from_cell, shown, to_cell
 from slipway.engines.rows import read_rows, write_rows
 from slipway.evaluation.plots import drawn, plot_confusion, plot_labels
 from slipway.report import render
 from slipway.report.evaluation import read_worth
 from slipway.report.evaluation import render as render_evaluation
+from slipway.system.process import run
+from slipway.system.text import command, from_cell, shown, to_cell
 from slipway.training import export, train
 from slipway.training.data.inspection import inspect
 from slipway.training.search.label_errors.find import _write_suspects

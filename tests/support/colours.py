@@ -10,9 +10,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from slipway.contract import Bundle, Engine, EngineSettings, Manifest, Spec, bundle_id
-from slipway.contract.files import sha256_file
 from slipway.contract.manifest import hashes
 from slipway.repository import Classifier
+from slipway.system.files import sha256_file
 
 COLOURS = Path(__file__).parents[1] / "assets" / "colours"
 Change = Callable[[Path], None]

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from slipway.cli import import_bundle
-from slipway.contract.cli import run
+from slipway.system.process import run
 from tests.support.image_files import encode
 
 ROOT = Path(__file__).parents[2]

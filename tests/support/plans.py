@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.contract import Bundle, Engine, EngineSettings, Manifest
 from slipway.contract.engine import plan_name
-from slipway.contract.files import sha256_bytes, sha256_file
+from slipway.system.files import sha256_bytes, sha256_file
 
 NOT_A_PLAN = b"These bytes are no TensorRT plan. They stand in for one in tests, and no runtime loads them.\n"
 UNCHANGED: Mapping[str, Any] = {}

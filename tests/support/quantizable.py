@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from slipway.contract import Bundle
 from slipway.contract.bundle import CalibrationList
 from slipway.contract.dataset import Dataset
-from slipway.contract.files import sha256_bytes
 from slipway.onnx_graph import save
+from slipway.system.files import sha256_bytes
 from tests.support.colours import copy_colours
 from tests.support.image_files import encode, photo
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from slipway.contract import Bundle, Choice, Engine, EngineSettings, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.files import sha256_file
 from slipway.engines.gate import compare
 from slipway.report import Build
+from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS
 
 LABELS = ("blue", "green", "red")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from slipway.contract.home import substitute_home, user_folder
+from slipway.system.home import substitute_home, user_folder
 
 SCRIPT = """
 import argparse, json, os, pathlib, sys, tempfile, time
-from slipway.contract.cli import child, run
+from slipway.system.process import child, run
 
 def main(arguments):
 {body}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from slipway.client import GoneError
-from slipway.contract.channel import channel_options, is_loopback
+from slipway.system.channel import channel_options, is_loopback
 from tests.support.client_sides import Asker
 from tests.support.slow_sockets import listening
 from tests.support.stub_process import stub_process

@@ -26,7 +26,7 @@ from slipway.contract import (
     write_labels,
 )
 from slipway.contract.bundle import IDENTITY
-from slipway.contract.files import complete_folder, sha256_bytes
+from slipway.system.files import complete_folder, sha256_bytes
 from tests.support.colours import COLOURS
 
 SPEC: dict[str, Any] = {
@@ -351,7 +351,7 @@ def test_a_replacement_that_fails_puts_the_old_folder_back(tmp_path: Path, monke
             raise KeyboardInterrupt
         rename(source, destination)
 
-    monkeypatch.setattr("slipway.contract.files._exchange", lambda *_: False)
+    monkeypatch.setattr("slipway.system.files._exchange", lambda *_: False)
     monkeypatch.setattr(os, "rename", fail_on_the_new_one)
     with pytest.raises(KeyboardInterrupt), complete_folder(target, kind="inspection") as staging:
         write(staging, "new")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import Bundle, Engine, Manifest, ManifestError
-from slipway.contract.files import files_below
 from slipway.contract.manifest import hashes
+from slipway.system.files import files_below
 from tests.support.colours import COLOURS
 
 FILES = sorted(path.relative_to(COLOURS).as_posix() for path in files_below(COLOURS))

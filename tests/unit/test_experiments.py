@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.studies.training import __main__ as study
-from slipway.contract.cli import run
+from slipway.system.process import run
 
 MODULE = '''"""{purpose}
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import Manifest, ManifestError, SpecError, files
-from slipway.contract.files import clear_leftovers, complete_folder
+from slipway.contract import Manifest, ManifestError, SpecError
 from slipway.repository import Classifier, assemble, plan
 from slipway.repository.step import Content
+from slipway.system import files
+from slipway.system.files import clear_leftovers, complete_folder
 from tests.support.colours import COLOURS, copy_colours, open_colours, replaced
 
 

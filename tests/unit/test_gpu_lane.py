@@ -11,9 +11,9 @@ import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
 from slipway.contract import Bundle, EngineSettings, Lane, Manifest, Preprocess
-from slipway.contract.files import sha256_file
 from slipway.repository import Classifier, assemble
 from slipway.repository.step import GUARD
+from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours
 from tests.support.plans import NOT_A_PLAN, stand_in_plan
 

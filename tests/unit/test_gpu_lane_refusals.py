@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from slipway.contract import Bundle, Engine, ManifestError, RepositoryError, ServingError, SlipwayError
-from slipway.contract.files import sha256_bytes
 from slipway.repository import Classifier, assemble
 from slipway.serving import serve
+from slipway.system.files import sha256_bytes
 from tests.support.colours import COLOURS, contents, copy_colours, open_colours, replaced
 from tests.support.plans import seal, stand_in_plan
 

@@ -10,8 +10,8 @@ import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
 from slipway.contract import Lane, Manifest
-from slipway.contract.files import sha256_file
 from slipway.repository import Classifier, assemble
+from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours, step_names
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"

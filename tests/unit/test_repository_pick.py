@@ -9,8 +9,8 @@ import pytest
 
 from slipway.contract import Bundle, Choice, Manifest, RepositoryError, SlipwayError
 from slipway.contract.choice import Candidate
-from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.repository import assemble, open_engines, pick_engines
+from slipway.system.files import sha256_bytes, sha256_file
 from tests.support.colours import COLOURS, copy_colours
 from tests.support.plans import stand_in_plan
 from tests.support.scripts import run_script

@@ -19,8 +19,8 @@ from typing import Any
 
 from benchmarks.studies.study import ROOT
 from slipway.contract import SlipwayError
-from slipway.contract.cli import child, run
-from slipway.contract.targets import file_option, write_file
+from slipway.system.process import child, run
+from slipway.system.targets import file_option, write_file
 
 RESULT, PAGE = ROOT / "benchmarks/results/backbones.json", ROOT / "docs/backbones.md"
 COMPILED = {  # timm's name: input side in pixels
@@ -98,7 +98,7 @@ def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 
 def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
     """Train, export, quantise, compile, choose: the ordinary scripts, on the digits."""
-    from slipway.contract.reading import dump_yaml, read_plain
+    from slipway.system.reading import dump_yaml, read_plain
 
     data = folder.parent / "data"
     if not data.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.studies.study import provenance
-from slipway.contract.targets import file_option, write_file
+from slipway.system.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from benchmarks.studies.effort import Effort
@@ -195,6 +195,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    from slipway.contract.cli import run
+    from slipway.system.process import run
 
     run(main, parser())

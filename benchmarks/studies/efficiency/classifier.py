@@ -14,8 +14,8 @@ from slipway.contract import (
     write_labels,
 )
 from slipway.contract.bundle import CalibrationImage, CalibrationList
-from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.repository import Classifier
+from slipway.system.files import sha256_bytes, sha256_file
 
 CALIBRATION_IMAGES = 32
 """Their number moves the ranges, and not the speed."""

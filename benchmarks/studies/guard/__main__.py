@@ -16,8 +16,8 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.studies.study import RESULTS, load_photographs, provenance, scikit_image
-from slipway.contract.cli import run
-from slipway.contract.targets import file_option, write_file
+from slipway.system.process import run
+from slipway.system.targets import file_option, write_file
 
 RESULT = RESULTS / "guard.json"
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "pillow")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies.study import ROOT
-from slipway.contract.cli import run
 from slipway.contract.manifest import versions
-from slipway.contract.targets import file_option, write_file
+from slipway.system.process import run
+from slipway.system.targets import file_option, write_file
 
 RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.md"
 SERVED = ("example", "fleet")

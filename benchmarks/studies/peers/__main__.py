@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.studies.study import provenance
-from slipway.contract.targets import file_option, write_file
+from slipway.system.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from benchmarks.studies.climbing import Bench
@@ -268,6 +268,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    from slipway.contract.cli import run
+    from slipway.system.process import run
 
     run(main, parser())

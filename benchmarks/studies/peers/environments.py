@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from slipway.contract import GateError
-from slipway.contract.files import sha256_file
+from slipway.system.files import sha256_file
 
 ROOT = Path(__file__).parents[3]
 LOCKS = Path(__file__).parent / "requirements"

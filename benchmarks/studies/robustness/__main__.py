@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies.study import provenance
-from slipway.contract.targets import file_option, write_file
+from slipway.system.targets import file_option, write_file
 
 EPILOG = """example:
   python -m benchmarks.studies.robustness runs/digits --images data/digits/test \
@@ -64,6 +64,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    from slipway.contract.cli import run
+    from slipway.system.process import run
 
     run(main, parser())

@@ -43,7 +43,7 @@ def mark_graph(engine: Path, mark: str) -> None:
     """The same network as another file, as another training would have made it."""
     import onnx
 
-    from slipway.contract.files import sha256_file
+    from slipway.system.files import sha256_file
 
     model = onnx.load(engine / "model.onnx")
     model.doc_string = mark

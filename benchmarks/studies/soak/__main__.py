@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmarks.studies.soak.requests import Answer, Asker, Request, corpus, make_requests, taken
 from benchmarks.studies.study import ROOT, provenance
-from slipway.contract.cli import run
-from slipway.contract.targets import file_option, write_file
+from slipway.system.process import run
+from slipway.system.targets import file_option, write_file
 
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "pillow", "psutil", "tritonclient")
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
@@ -50,8 +50,8 @@ class Found:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from slipway.contract.files import sha256_file  # not at the top: --help needs no library
     from slipway.serving import Ports, serve
+    from slipway.system.files import sha256_file  # not at the top: --help needs no library
 
     origin = provenance(LIBRARIES)
     good, files, largest = corpus(arguments.seed)

@@ -50,7 +50,7 @@ class Asker:
         import tritonclient.grpc
         import tritonclient.http
 
-        from slipway.contract.channel import channel_options
+        from slipway.system.channel import channel_options
 
         self.protocol = protocol
         self.module = {"grpc": tritonclient.grpc, "http": tritonclient.http}[protocol]

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from slipway.contract.cli import run
+from slipway.system.process import run
 
 ROOT = Path(__file__).parents[3]
 RESULT, PAGE = ROOT / "benchmarks/results/timm_models.json", ROOT / "docs/timm.md"

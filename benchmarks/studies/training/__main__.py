@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.studies.study import RESULTS, ROOT, provenance
 from slipway.contract import SpecError
-from slipway.contract.cli import run
-from slipway.contract.targets import file_option, write_file
+from slipway.system.process import run
+from slipway.system.targets import file_option, write_file
 
 PACKAGE = "benchmarks.studies.training"
 RESULT = RESULTS / "experiments.json"

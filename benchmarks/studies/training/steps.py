@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle
-from slipway.contract.cli import child
 from slipway.contract.dataset import Dataset
+from slipway.system.process import child
 
 ROOT = Path(__file__).parents[3]
 

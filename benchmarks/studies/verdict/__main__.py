@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.studies.study import ROOT, provenance
-from slipway.contract.cli import run
-from slipway.contract.targets import file_option, write_file
+from slipway.system.process import run
+from slipway.system.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions

@@ -23,7 +23,7 @@ from slipway.benchmark.gate import measure, meet, provenance
 from slipway.benchmark.looks import Look, planned, single
 from slipway.benchmark.result import CapacityResult, GateOptions, Rung
 from slipway.benchmark.statistics import MIN_REQUESTS, Verdict
-from slipway.contract.errors import SpecError
+from slipway.errors import SpecError
 
 STEP = 2.0
 RESOLUTION = 1.1

@@ -20,9 +20,9 @@ from slipway.benchmark.looks import Look, planned
 from slipway.benchmark.result import MIN_DISTINCT_IMAGES, GateOptions, GateResult, LookResult, Machine, Measured
 from slipway.benchmark.server import Server, StepCounters, on_this_host
 from slipway.benchmark.statistics import Judgement, Verdict
-from slipway.contract.errors import DataError
-from slipway.contract.files import files_below
 from slipway.contract.manifest import commit, versions
+from slipway.errors import DataError
+from slipway.system.files import files_below
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_IMAGES = 1024

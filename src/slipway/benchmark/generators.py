@@ -20,7 +20,7 @@ from typing import Any, Self
 from slipway.benchmark.load import Seconds, Sent, precise_loop, send
 from slipway.benchmark.processes import go_first
 from slipway.benchmark.server import Server
-from slipway.contract.errors import GateError, SlipwayError
+from slipway.errors import GateError, SlipwayError
 
 RATE_PER_GENERATOR = 200.0
 """Requests a second that keep one generator a quarter busy at most: one costs it 0.4 to 1.3 ms of a core."""

@@ -22,8 +22,8 @@ from slipway.benchmark.perf_analyzer_result import (
 from slipway.benchmark.result import MIN_DISTINCT_IMAGES, Latency, Machine
 from slipway.benchmark.server import on_this_host
 from slipway.benchmark.statistics import histogram_of
-from slipway.contract.errors import ServingError
 from slipway.contract.manifest import commit, versions
+from slipway.errors import ServingError
 
 SHARED_LIBRARIES = ("libb64.so.0d", "libcudart.so.12")
 """What the binary needs and a plain system lacks. nvidia-pytriton has both; `make perf_analyzer` links them."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slipway.contract.channel import channel_options
-from slipway.contract.errors import DataError, MissingDependencyError, ServingError
+from slipway.errors import DataError, MissingDependencyError, ServingError
+from slipway.system.channel import channel_options
 
 try:
     from tritonclient.grpc import InferenceServerClient, InferInput

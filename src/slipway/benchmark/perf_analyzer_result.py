@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from slipway.benchmark.result import Latency, Machine, Positive
 from slipway.contract.base import Contract
-from slipway.contract.errors import ServingError
+from slipway.errors import ServingError
 
 _COLUMNS = {
     "throughput_per_s": "Inferences/Second",

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from slipway.contract.errors import GateError
+from slipway.errors import GateError
 from slipway.steps.cores import keep_to_cores
 
 # Of both pipes: a message is far under PIPE_BUF, so that it is written, and read, whole.

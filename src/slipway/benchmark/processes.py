@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.contract.errors import MissingDependencyError, ServingError
+from slipway.errors import MissingDependencyError, ServingError
 
 try:
     import psutil

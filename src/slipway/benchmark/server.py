@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 from slipway.benchmark.http_client import HttpClient, message
-from slipway.contract.channel import channel_options, proxy_hint
-from slipway.contract.errors import MissingDependencyError, ServingError
+from slipway.errors import MissingDependencyError, ServingError
+from slipway.system.channel import channel_options, proxy_hint
 
 try:
     from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult

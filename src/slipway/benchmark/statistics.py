@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from slipway.contract.errors import MissingDependencyError
+from slipway.errors import MissingDependencyError
 
 try:
     from hdrh.histogram import HdrHistogram

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from slipway.contract.errors import SpecError
-from slipway.contract.reading import parse_yaml
+from slipway.errors import SpecError
+from slipway.system.reading import parse_yaml
 
 Edit = tuple[int, int, str]
 """Replace the characters from, up to, by."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from slipway.contract.cli import run
+from slipway.system.process import run
 
 PROG = "slipway"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Fleet
-from slipway.contract.text import command
+from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.contract.lane import LaneName

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from slipway.contract import Bundle
-from slipway.contract.arguments import count
-from slipway.contract.text import command
+from slipway.system.arguments import count
+from slipway.system.text import command
 
 EPILOG = """example:
   slipway choose runs/digits/bundle --engines runs/digits/engines

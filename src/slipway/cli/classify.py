@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from slipway.client import Client, ClientError, Options, Result, find_images
 from slipway.contract import SlipwayError, SpecError
-from slipway.contract.text import from_cell, shown, to_cell
+from slipway.system.text import from_cell, shown, to_cell
 
 FIELDS = ("file", "status", "status_name", "label", "score", "class_id", "candidates", "bundle", "model", "error")
 HEADER = ",".join(FIELDS).encode()

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from slipway.contract import Bundle, CompileError, Engine, GateError
-from slipway.contract.text import command, shown
+from slipway.system.text import command, shown
 
 EPILOG = """example:
   slipway compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines

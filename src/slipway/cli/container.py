@@ -20,8 +20,8 @@ from slipway.contract import (
     SlipwayError,
     SpecError,
 )
-from slipway.contract.arguments import port
-from slipway.contract.cli import child
+from slipway.system.arguments import port
+from slipway.system.process import child
 
 EPILOG = """example:
   slipway container compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines --run

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slipway.contract.arguments import seconds
+from slipway.system.arguments import seconds
 
 EPILOG = """example:
   slipway doctor model_repository/example

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.spec import Precision
-from slipway.contract.text import command
+from slipway.system.text import command
 
 EPILOG = """example:
   slipway engines runs/digits

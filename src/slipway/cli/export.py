@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from slipway.contract.text import command
+from slipway.system.text import command
 
 EPILOG = """example:
   slipway export runs/digits/checkpoint --out runs/digits/bundle

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.contract.targets import file_option
+from slipway.system.targets import file_option
 
 if TYPE_CHECKING:
     from slipway.benchmark import CapacityResult, GateOptions, GateResult

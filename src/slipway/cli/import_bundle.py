@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.contract import SpecError
 from slipway.contract.labels import read_label_list
-from slipway.contract.text import command, shown
+from slipway.system.text import command, shown
 
 EPILOG = """examples:
   slipway import pets.yaml --onnx pets.onnx --labels labels.txt --out runs/pets/bundle

@@ -11,8 +11,8 @@ from statistics import median
 
 from slipway.contract import Spec, SpecError
 from slipway.contract.spec import Data
-from slipway.contract.text import command
 from slipway.steps import guard
+from slipway.system.text import command
 
 EPILOG = """examples:
   slipway init photographs                          class folders: photographs/cat/1.jpg

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from slipway.contract import Spec
-from slipway.contract.text import command, shown
+from slipway.system.text import command, shown
 
 EPILOG = """example:
   slipway make-digits --out runs/digits/data

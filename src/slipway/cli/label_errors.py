@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from slipway.contract import Spec, SpecError
-from slipway.contract.text import shown
+from slipway.system.text import shown
 
 SHOWN = 10
 EPILOG = """example:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from slipway.contract import SpecError
-from slipway.contract.targets import file_option
+from slipway.system.targets import file_option
 
 EPILOG = """example:
   make perf_analyzer                                        # once: links the libraries that its wheel lacks

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle
-from slipway.contract.text import command
+from slipway.system.text import command
 
 EPILOG = """example:
   slipway quantize runs/digits/bundle --out runs/digits/graphs/int8

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.search import SearchSpace
-from slipway.contract.text import command
+from slipway.system.text import command
 
 EPILOG = """example:
   slipway search training/configs/digits.yaml --space training/configs/digits_search.yaml \\

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract.targets import file_option, write_file
-from slipway.contract.text import command
+from slipway.system.targets import file_option, write_file
+from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions
@@ -91,8 +91,8 @@ def open_target(path: Path, name: str | None) -> Target:
     """
     from slipway.benchmark.tuning_fleet import with_serving
     from slipway.contract import Bundle, Fleet, SpecError
-    from slipway.contract.reading import dump_yaml, parse_yaml
     from slipway.repository.fleet import open_fleet
+    from slipway.system.reading import dump_yaml, parse_yaml
 
     fleet_path = path / "fleet.yaml" if path.is_dir() else path
     if path.is_dir() and not fleet_path.is_file():

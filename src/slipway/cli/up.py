@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle, Manifest, SlipwayError, Spec, SpecError
-from slipway.contract.cli import child
-from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.contract.labels import read_label_list
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.text import command
+from slipway.system.files import sha256_bytes, sha256_file
+from slipway.system.process import child
+from slipway.system.text import command
 
 EPILOG = """examples:
   slipway init photographs                     writes photographs.yaml, a spec with every choice explained

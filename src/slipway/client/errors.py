@@ -13,7 +13,7 @@ SlipwayError
         └── ForbiddenError   the server keeps what was asked to those who have its key
 """
 
-from slipway.contract.errors import SlipwayError
+from slipway.errors import SlipwayError
 
 
 class ClientError(SlipwayError):

@@ -11,8 +11,8 @@ from slipway.client.errors import ClientError
 from slipway.client.options import Address
 from slipway.client.replies import late, refusal
 from slipway.client.transport import image_tensor
-from slipway.contract.channel import channel_options
-from slipway.contract.errors import MissingDependencyError
+from slipway.errors import MissingDependencyError
+from slipway.system.channel import channel_options
 
 try:
     from tritonclient.grpc import InferInput, InferRequestedOutput

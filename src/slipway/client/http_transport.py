@@ -10,7 +10,7 @@ from slipway.client.errors import ServerError
 from slipway.client.options import Address
 from slipway.client.replies import gone, late, refusal
 from slipway.client.transport import image_tensor
-from slipway.contract.errors import MissingDependencyError
+from slipway.errors import MissingDependencyError
 
 try:
     from aiohttp import ClientConnectionError, ClientError, ClientPayloadError

@@ -18,7 +18,7 @@ from slipway.client.errors import (
     RequestError,
 )
 from slipway.client.options import Address
-from slipway.contract.channel import proxy_hint
+from slipway.system.channel import proxy_hint
 
 _BUSY = ("exceeds maximum queue size", "request timeout expired")
 _RESTRICTED = ("is restricted, expecting header",)

@@ -4,7 +4,13 @@ from slipway.contract.bundle import Bundle, bundle_id
 from slipway.contract.choice import Choice
 from slipway.contract.decision import Decision, Unknown
 from slipway.contract.engine import Engine, EngineSettings, PlanSettings
-from slipway.contract.errors import (
+from slipway.contract.fleet import Fleet
+from slipway.contract.labels import check_labels, read_labels, write_labels
+from slipway.contract.lane import Lane
+from slipway.contract.manifest import Manifest
+from slipway.contract.preprocess import Preprocess
+from slipway.contract.spec import Spec
+from slipway.errors import (
     CompileError,
     DataError,
     ExportError,
@@ -18,12 +24,6 @@ from slipway.contract.errors import (
     SpecError,
     StorageError,
 )
-from slipway.contract.fleet import Fleet
-from slipway.contract.labels import check_labels, read_labels, write_labels
-from slipway.contract.lane import Lane
-from slipway.contract.manifest import Manifest
-from slipway.contract.preprocess import Preprocess
-from slipway.contract.spec import Spec
 
 __all__ = [
     "Bundle",

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from slipway.contract.errors import SpecError
-from slipway.contract.reading import read_plain
-from slipway.contract.targets import told
+from slipway.errors import SpecError
+from slipway.system.reading import read_plain
+from slipway.system.targets import told
 
 _SHORT = reprlib.Repr()  # a few kilobytes of YAML can stand for gigabytes
 _SHORT.maxstring = _SHORT.maxother = 100

@@ -9,12 +9,12 @@ from pydantic import Field
 
 from slipway.contract.base import Contract
 from slipway.contract.decision import Decision
-from slipway.contract.errors import ManifestError
-from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.contract.labels import read_labels
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Spec
+from slipway.errors import ManifestError
+from slipway.system.files import sha256_bytes, sha256_file
 
 ClassId = Annotated[int, Field(ge=0)]
 IDENTITY = ("model.onnx", "preprocess.json", "labels.txt", "decision.json", "calibration.json")

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.errors import DataError
-from slipway.contract.files import sha256_bytes
+from slipway.errors import DataError
+from slipway.system.files import sha256_bytes
 
 FILE_NAME = "dataset.json"
 Split = Literal["train", "validation", "test"]

@@ -9,10 +9,10 @@ from pydantic import Field
 from slipway.contract.base import Contract
 from slipway.contract.bundle import Bundle
 from slipway.contract.decision import Decision
-from slipway.contract.errors import ManifestError
-from slipway.contract.files import sha256_file
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.spec import Precision
+from slipway.errors import ManifestError
+from slipway.system.files import sha256_file
 
 Target = Literal["openvino", "tensorrt", "tensorrt_rtx"]
 LANES: dict[Target, Literal["cpu", "gpu"] | None] = {"openvino": "cpu", "tensorrt": "gpu", "tensorrt_rtx": None}

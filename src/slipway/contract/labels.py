@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from slipway.contract.errors import SpecError
+from slipway.errors import SpecError
 
 RESERVED = "unknown"
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from slipway.contract.base import Contract
-from slipway.contract.errors import ManifestError, SpecError
-from slipway.contract.files import files_below, sha256_bytes, sha256_file
-from slipway.contract.targets import MANIFEST, Sealed
+from slipway.errors import ManifestError, SpecError
+from slipway.system.files import files_below, sha256_bytes, sha256_file
+from slipway.system.targets import MANIFEST, Sealed
 
 FILE_NAME = MANIFEST
 Kind = Sealed

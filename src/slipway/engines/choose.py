@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from slipway.contract import Bundle, Choice, Engine, GateError
 from slipway.contract.choice import FILE_NAME, Candidate
-from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.manifest import versions
-from slipway.contract.targets import check_file, write_file
 from slipway.steps import engine_openvino
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess_dali import Preprocessor
+from slipway.system.files import sha256_file
+from slipway.system.targets import check_file, write_file
 
 SERVED = ("int8", "bf16", "fp32")
 REFERENCE = "openvino-fp32"

@@ -17,11 +17,8 @@ from slipway.contract import (
     PlanSettings,
 )
 from slipway.contract.engine import Target, engine_name, plan_name
-from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
-from slipway.contract.targets import check_folder
-from slipway.contract.text import command
 from slipway.engines.evaluate import evaluate_engine
 from slipway.engines.plan import PlanRunner, layer_precisions
 from slipway.engines.tensorrt import build_plan
@@ -29,6 +26,9 @@ from slipway.engines.timing import time_batches
 from slipway.evaluation.predict import Network
 from slipway.onnx_graph import output_sizes
 from slipway.steps import engine_openvino
+from slipway.system.files import complete_folder, sha256_file
+from slipway.system.targets import check_folder
+from slipway.system.text import command
 
 COMPILED: dict[Target, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16", "int8", "fp16"),

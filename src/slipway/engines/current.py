@@ -7,13 +7,13 @@ from pathlib import Path
 
 from slipway.contract import Bundle, Engine, Manifest, MissingDependencyError, PlanSettings, SlipwayError
 from slipway.contract.engine import Target, engine_name
-from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
 from slipway.engines.compile import PROOF, Graph
 from slipway.engines.gate import Comparison, GateResult
 from slipway.engines.rows import Row, gate_rows, read_rows
 from slipway.engines.tensorrt_library import import_library, library_version, require_gpu
+from slipway.system.files import sha256_file
 
 NAMES: dict[Target, str] = {"openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 GRAPH_LIBRARIES = ("nvidia-modelopt", "nvidia-dali-cuda130")

@@ -10,9 +10,7 @@ import onnx
 from tqdm import tqdm
 
 from slipway.contract import Bundle, Manifest, QuantizeError
-from slipway.contract.files import complete_folder, sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.targets import check_file, check_folder
 from slipway.engines import graph_checks
 from slipway.engines.autocast import IMAGES, to_fp16
 from slipway.engines.calibration import CalibrationSample
@@ -21,6 +19,8 @@ from slipway.engines.sensitivity import FAILED_SUFFIX, SearchFailedError, search
 from slipway.engines.sensitivity import FILE_NAME as SEARCH
 from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT, load, save
+from slipway.system.files import complete_folder, sha256_file
+from slipway.system.targets import check_file, check_folder
 
 LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "nvidia-dali-cuda130")
 

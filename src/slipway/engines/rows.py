@@ -9,10 +9,10 @@ import numpy as np
 
 from slipway.contract import Bundle
 from slipway.contract.decision import Task
-from slipway.contract.text import from_cell, to_cell
 from slipway.engines.gate import ClassIds, GateResult, Table, compare, compare_labels
 from slipway.evaluation.predict import Predictions, table
 from slipway.steps.postprocess import Answers
+from slipway.system.text import from_cell, to_cell
 
 PREDICTIONS = "predictions.csv"
 Row = dict[str, str]

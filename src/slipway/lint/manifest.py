@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from slipway.contract import Lane, Manifest, ManifestError, SpecError
-from slipway.contract.files import sha256_file
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint.finding import Finding, Findings
+from slipway.system.files import sha256_file
 
 AGAIN = "copy the repository again, or assemble it again (slipway assemble)"
 

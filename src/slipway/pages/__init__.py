@@ -1,6 +1,6 @@
 """What all of our HTML pages share: one file each, that loads nothing and escapes every word that is not ours."""
 
-from slipway.contract.errors import MissingDependencyError
+from slipway.errors import MissingDependencyError
 
 try:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined

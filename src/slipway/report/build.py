@@ -10,9 +10,9 @@ from slipway.contract.choice import FILE_NAME as CHOICE
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.engine import Target, engine_name, plan_name
-from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.report.evidence import Evaluation, Evidence, GraphFigures, Measured, Search
+from slipway.system.files import sha256_file
 
 EVALUATION, SEARCH, FAILED_SEARCH = "evaluation.json", "search.json", "int8-search.json"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from slipway.contract.targets import check_file, write_file
 from slipway.pages import environment
 from slipway.report import views
 from slipway.report.build import Build
 from slipway.report.verdict import lane_verdicts, todos
 from slipway.report.wording import megabytes, percent, points
+from slipway.system.targets import check_file, write_file
 
 PageKind = Literal["build report", "evaluation", "augmentation", "benchmark report"]
 TITLES: dict[PageKind, str] = {

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from slipway.contract.lane import LaneName
-from slipway.contract.text import command
 from slipway.report.build import Build, BuiltEngine
 from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Gate
 from slipway.report.wording import points
+from slipway.system.text import command
 
 CPU_PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 GPU_PRECISIONS = ("int8", "fp16", "fp32")

@@ -6,11 +6,11 @@ from types import MappingProxyType
 
 from slipway.contract import Lane, RepositoryError
 from slipway.contract.lane import LaneName
-from slipway.contract.targets import check_folder
 from slipway.repository.checks import check
 from slipway.repository.classifier import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.plan import Plan, plan
+from slipway.system.targets import check_folder
 
 NONE: Mapping[str, Sequence[str]] = MappingProxyType({})
 

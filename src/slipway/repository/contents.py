@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from slipway.contract import Lane, Manifest
-from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
@@ -14,6 +13,7 @@ from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.repository.lanes import LANE_MODULES
 from slipway.repository.multi import multi_config
 from slipway.repository.step import VERSION, Content, Files
+from slipway.system.files import sha256_bytes, sha256_file
 
 Multi = Mapping[str, Sequence[str]]
 """Name of an ensemble to the classifiers that it answers for from one decode."""

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from slipway.contract import Bundle, Choice, Engine, RepositoryError
 from slipway.contract.choice import FILE_NAME as CHOICE
-from slipway.contract.files import sha256_file
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
-from slipway.contract.text import command
 from slipway.repository.classifier import Classifier
+from slipway.system.files import sha256_file
+from slipway.system.text import command
 
 GPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
 """The fastest first; accuracy is the gate's."""

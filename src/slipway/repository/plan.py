@@ -9,11 +9,11 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from slipway.contract import Lane, ManifestError, RepositoryError
-from slipway.contract.files import clear_leftovers, complete_folder, sha256_file
-from slipway.contract.targets import check_folder
 from slipway.lint import lint
 from slipway.repository.contents import Contents
 from slipway.repository.step import Files
+from slipway.system.files import clear_leftovers, complete_folder, sha256_file
+from slipway.system.targets import check_folder
 
 Change = Literal["added", "changed", "removed", "unchanged"]
 PROGRESS: dict[str, Any] = {"unit": "file", "leave": False, "disable": None, "delay": 1}

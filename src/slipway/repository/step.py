@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from slipway.contract import Bundle, Engine, ManifestError
-from slipway.contract.files import sha256_bytes, sha256_file
 from slipway.repository.config import ModelConfig, to_pbtxt
+from slipway.system.files import sha256_bytes, sha256_file
 
 VERSION = "1"  # content is in the names of the steps, so Triton's version folders never change
 GUARD = (

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import ServingError
-from slipway.contract.arguments import port, seconds
-from slipway.contract.cli import run
 from slipway.serving.binary import ignored_variables
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
+from slipway.system.arguments import port, seconds
+from slipway.system.process import run
 
 EPILOG = """example:
   slipway serve model_repository/example

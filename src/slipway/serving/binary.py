@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from slipway.contract import ServingError
-from slipway.contract.home import user_folder
+from slipway.system.home import user_folder
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slipway.contract import ServingError
-from slipway.contract.home import user_folder
+from slipway.system.home import user_folder
 
 VARIABLE = "SLIPWAY_ADMIN_KEY"
 

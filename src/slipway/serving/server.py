@@ -14,7 +14,6 @@ from pathlib import Path
 from subprocess import Popen
 
 from slipway.contract import Lane, ServingError
-from slipway.contract.text import command as shell_line
 from slipway.serving import process as processes
 from slipway.serving.binary import find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command
@@ -23,6 +22,7 @@ from slipway.serving.control import Control
 from slipway.serving.limits import Limits, server_limits
 from slipway.serving.probe import BusyError
 from slipway.serving.workspace import Workspace, private_workspace
+from slipway.system.text import command as shell_line
 
 DEFAULT_PORTS = Ports()
 LOADERS = 2

@@ -5,8 +5,8 @@ from typing import Self
 
 from slipway.benchmark.page.shapes import Shown
 from slipway.contract.engine import EngineSettings
-from slipway.contract.errors import ManifestError
 from slipway.contract.manifest import Manifest
+from slipway.errors import ManifestError
 
 EVALUATION = "evaluation.json"
 

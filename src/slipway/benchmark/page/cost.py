@@ -18,7 +18,7 @@ from slipway.benchmark.page.wording import figures, percent
 from slipway.benchmark.result import CapacityResult, GateResult, Positive
 from slipway.benchmark.statistics import Verdict
 from slipway.contract.base import Contract
-from slipway.contract.errors import SpecError
+from slipway.errors import SpecError
 
 NOTHING_SHOWN = "no rate was shown to hold the limit: no cost"
 

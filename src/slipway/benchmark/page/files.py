@@ -14,8 +14,8 @@ from slipway.benchmark.page.shapes import (
 )
 from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
 from slipway.benchmark.result import CapacityResult, GateResult, Measured
-from slipway.contract.errors import SpecError
-from slipway.contract.files import sha256_bytes
+from slipway.errors import SpecError
+from slipway.system.files import sha256_bytes
 
 Sides = LayoutsResult | EfficiencyResult | PeersResult | RobustnessResult
 """Stacks or layouts that were measured in one run."""

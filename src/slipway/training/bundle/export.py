@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from slipway.contract import ExportError, Manifest, ManifestError, Spec
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.files import sha256_file
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.targets import check_folder
+from slipway.system.files import sha256_file
+from slipway.system.targets import check_folder
 from slipway.training.bundle.to_onnx import write_onnx
 from slipway.training.bundle.write import write_bundle
 from slipway.training.learn.network import Network, timm_model

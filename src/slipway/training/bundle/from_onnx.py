@@ -11,10 +11,10 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_model
 
 from slipway.contract import ExportError, SpecError
-from slipway.contract.files import sha256_file
 from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT, OUTPUTS
 from slipway.steps.engine_openvino import Engine
+from slipway.system.files import sha256_file
 from slipway.training.bundle.onnx_changes import inline_functions, reference_answers, to_fp32, vectors
 from slipway.training.bundle.onnx_tensors import (
     WITHOUT,

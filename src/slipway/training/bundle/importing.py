@@ -10,10 +10,10 @@ from timm.data import resolve_data_config
 
 from slipway.contract import Manifest, Preprocess, Spec, SpecError
 from slipway.contract.base import Contract
-from slipway.contract.files import sha256_file
 from slipway.contract.recipe import AUTO
-from slipway.contract.targets import check_folder
 from slipway.onnx_graph import save
+from slipway.system.files import sha256_file
+from slipway.system.targets import check_folder
 from slipway.training.bundle.export import export_network
 from slipway.training.bundle.from_onnx import adopt
 from slipway.training.bundle.write import write_bundle

@@ -15,7 +15,6 @@ from slipway.contract.bundle import CalibrationImage, CalibrationList
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
-from slipway.contract.files import complete_folder
 from slipway.contract.spec import Calibration
 from slipway.evaluation.plots import plot_confusion, plot_labels
 from slipway.evaluation.predict import Network, Predictions, predict
@@ -23,6 +22,7 @@ from slipway.evaluation.unknown import check_coverage
 from slipway.evaluation.worth import worth
 from slipway.evaluation.worth_labels import worth_labels
 from slipway.steps.engine_openvino import Engine
+from slipway.system.files import complete_folder
 from slipway.training.bundle.fit_decision import Predict, decide
 from slipway.training.data.sources import read_from
 

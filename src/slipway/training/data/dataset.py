@@ -8,9 +8,9 @@ from tqdm import tqdm
 from slipway.contract import DataError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
-from slipway.contract.files import sha256_bytes
 from slipway.contract.spec import Data
 from slipway.steps import guard
+from slipway.system.files import sha256_bytes
 from slipway.training.data.entries import SHOWN, Entry, raise_faults
 from slipway.training.data.sources import Source, find
 from slipway.training.data.splits import assign

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from slipway.contract import DataError, Manifest
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.files import complete_folder
-from slipway.contract.targets import MARKERS, check_file, write_file
+from slipway.system.files import complete_folder
+from slipway.system.targets import MARKERS, check_file, write_file
 
 SIDES_PX = (48, 512)
 HEADER = ("path", "label", "split")

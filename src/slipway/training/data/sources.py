@@ -10,7 +10,7 @@ from slipway.contract import DataError, SpecError, check_labels
 from slipway.contract.dataset import SPLITS, Split
 from slipway.contract.decision import Task
 from slipway.contract.spec import Data
-from slipway.contract.targets import contains
+from slipway.system.targets import contains
 from slipway.training.data.entries import Entry, fault_of, raise_faults
 from slipway.training.data.table import read_table
 

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from slipway.contract import Manifest, Spec, SpecError, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.files import complete_folder, sha256_bytes, sha256_file
 from slipway.contract.recipe import Recipe
-from slipway.contract.targets import check_folder
 from slipway.evaluation.unknown import check_coverage
+from slipway.system.files import complete_folder, sha256_bytes, sha256_file
+from slipway.system.targets import check_folder
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
 from slipway.training.data.decodable import check_decodable

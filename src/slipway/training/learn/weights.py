@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from slipway.contract import Spec, SpecError
-from slipway.contract.files import sha256_file
+from slipway.system.files import sha256_file
 from slipway.training.learn.network import Network, classifier_names
 
 SHOWN = 5  # keys in one error

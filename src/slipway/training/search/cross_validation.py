@@ -21,9 +21,9 @@ from scipy.special import expit, softmax
 from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage, Split
-from slipway.contract.files import sha256_bytes
 from slipway.contract.tracking import Tracking
 from slipway.evaluation.predict import Float, Predictions, predict
+from slipway.system.files import sha256_bytes
 from slipway.training.bundle.export import load_network
 from slipway.training.data.dataset import scan
 from slipway.training.data.splits import draw_parts

@@ -20,12 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from slipway.contract import Spec, SpecError, StorageError
-from slipway.contract.files import sha256_bytes
-from slipway.contract.reading import dump_yaml
 from slipway.contract.search import Range, SearchSpace, changed
-from slipway.contract.targets import MARKERS, check_folder
-from slipway.contract.text import to_cell
 from slipway.evaluation.plots import PLAIN_TEXT
+from slipway.system.files import sha256_bytes
+from slipway.system.reading import dump_yaml
+from slipway.system.targets import MARKERS, check_folder
+from slipway.system.text import to_cell
 from slipway.training.data.sources import read_from
 from slipway.training.learn.fit import train
 

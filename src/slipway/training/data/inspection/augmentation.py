@@ -10,8 +10,8 @@ import torch
 
 from slipway.contract import Preprocess, Spec
 from slipway.contract.dataset import Dataset
-from slipway.contract.reading import dump_yaml
 from slipway.pages import environment
+from slipway.system.reading import dump_yaml
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
 from slipway.training.data.entries import Entry

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from slipway.contract.files import sha256_bytes
+from slipway.system.files import sha256_bytes
 from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.near import BITS, PLAIN_BITS, Bits, difference_hash, near_groups
 from slipway.training.data.inspection.viewer import BATCH, View, Viewer

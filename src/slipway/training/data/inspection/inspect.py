@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from slipway.contract import DataError, Spec
 from slipway.contract.dataset import SPLITS, Split
-from slipway.contract.files import complete_folder
-from slipway.contract.targets import MARKERS
+from slipway.system.files import complete_folder
+from slipway.system.targets import MARKERS
 from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import Facts, look
 from slipway.training.data.inspection.near import NEAR_BITS

@@ -7,8 +7,8 @@ import numpy as np
 
 from slipway.contract import Spec
 from slipway.contract.dataset import Split
-from slipway.contract.text import to_cell
 from slipway.evaluation.plots import LONGEST_DRAWN, is_drawable
+from slipway.system.text import to_cell
 from slipway.training.data.inspection.facts import Facts
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection, Problem
 from slipway.training.data.splits import equal

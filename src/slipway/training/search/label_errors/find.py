@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from slipway.contract import Spec
-from slipway.contract.files import complete_folder
 from slipway.contract.manifest import versions
-from slipway.contract.targets import MARKERS
-from slipway.contract.text import to_cell
+from slipway.system.files import complete_folder
+from slipway.system.targets import MARKERS
+from slipway.system.text import to_cell
 from slipway.training.data.sources import read_from
 from slipway.training.search.cross_validation import OutOfFold, cross_validate
 from slipway.training.search.label_errors.page import render

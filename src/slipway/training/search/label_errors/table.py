@@ -7,8 +7,8 @@ from pathlib import Path
 
 from slipway.contract import DataError, Spec
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.targets import check_file, told
-from slipway.contract.text import from_cell
+from slipway.system.targets import check_file, told
+from slipway.system.text import from_cell
 from slipway.training.data.dataset import scan
 from slipway.training.data.entries import raise_faults
 from slipway.training.data.table import LABEL_COLUMNS

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from slipway.contract.errors import ManifestError, SpecError
-from slipway.contract.targets import FolderKind, check_folder, told
+from slipway.errors import ManifestError, SpecError
+from slipway.system.targets import FolderKind, check_folder, told
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 _OLD = ".old"

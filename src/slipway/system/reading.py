@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from slipway.contract.errors import SpecError
+from slipway.errors import SpecError
 
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES = 100_000

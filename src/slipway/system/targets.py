@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
-from slipway.contract.errors import SlipwayError, SpecError, StorageError
+from slipway.errors import SlipwayError, SpecError, StorageError
 
 MANIFEST = "manifest.json"
 Sealed = Literal["checkpoint", "bundle", "graph", "engine", "repository"]

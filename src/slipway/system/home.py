@@ -6,7 +6,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from slipway.contract.errors import SpecError
+from slipway.errors import SpecError
 
 
 def user_folder(variable: str, below_home: str) -> Path:

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slipway.contract.errors import SlipwayError
-from slipway.contract.home import ensure_home
-from slipway.contract.streams import keep_going
-from slipway.contract.targets import storage_error
-from slipway.contract.text import shown
+from slipway.errors import SlipwayError
+from slipway.system.home import ensure_home
+from slipway.system.streams import keep_going
+from slipway.system.targets import storage_error
+from slipway.system.text import shown
 
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"
