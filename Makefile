@@ -9,8 +9,7 @@ TARGETS ?= openvino tensorrt_rtx
 REPOSITORY ?= model_repository/cpu
 RUN ?= runs/digits
 IMAGES ?= $(RUN)/data
-NOT_SLOW := -m "not nightly"
-PARALLEL := --numprocesses 2 --dist loadfile $(NOT_SLOW)
+PARALLEL := --numprocesses 2 --dist loadfile -m "not nightly"
 # Two processes with a thread each: threads that share a core wait for each other.
 fast test: export OMP_NUM_THREADS := 1
 
@@ -29,8 +28,7 @@ fast: setup ## the unit tests: light imports, no server
 	$(BIN)/python -m pytest tests/unit $(PARALLEL)
 
 test: setup ## every test but the slow proofs: units, stages in process, the real tritonserver
-	$(BIN)/python -m pytest tests/unit tests/stages $(PARALLEL)
-	$(BIN)/python -m pytest tests/serving tests/gpu $(NOT_SLOW)
+	$(BIN)/python -m pytest tests/unit tests/stages tests/serving tests/gpu $(PARALLEL)
 
 nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (hours)
 	$(BIN)/python -m pytest -m nightly

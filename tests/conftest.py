@@ -13,6 +13,13 @@ settings.register_profile("slipway", deadline=None, derandomize=True)
 settings.load_profile("slipway")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One file that needs the digits comes first and the others last: no worker waits until they are made."""
+    needs_digits = {item.path for item in items if "digits" in getattr(item, "fixturenames", ())}
+    first = min(needs_digits, default=None)
+    items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in needs_digits else 1)
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder where `runs/digits` holds every stage's result and `repository` the cpu lane. Tests only read it.

@@ -150,6 +150,7 @@ def test_a_pinned_instance_keeps_to_a_core_of_its_own(
         assert all(set(of_instance) == cores for of_instance in kept(sides["unpinned"]))
 
 
+@pytest.mark.nightly
 def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, images: Path, tmp_path: Path) -> None:
     sizes = (
         "--quick",
@@ -184,6 +185,7 @@ def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, i
         assert {offered for *at, offered in met if at == [number, rate_per_s]} == {offered_per_s}
 
 
+@pytest.mark.nightly
 def test_tune_measures_with_the_gate_and_leaves_a_run_alone_when_dry(run: Path, images: Path, tmp_path: Path) -> None:
     evidence = tmp_path / "evidence.json"
     options = ("--start", "400", "--limit-ms", "900", "--minutes", "0", "--requests", "459", "--dry-run")

@@ -116,6 +116,7 @@ def test_an_engine_has_its_own_platt_and_thresholds_and_its_evidence_stands(page
     assert stale(pages.int8.path, pages.bundle, graph, **options) is None
 
 
+@pytest.mark.nightly
 def test_exporting_again_gives_the_same_bundle(pages: Pages) -> None:
     again = export(pages.folder / "checkpoint", pages.folder / "again")
     assert again.bundle == pages.bundle.id

@@ -52,7 +52,7 @@ def test_it_says_when_it_is_ready_and_ends_without_a_trace(
     assert any(one.startswith("/dev/shm/") for one in launched.leftovers()), "its shared memory is seen"
 
     launched.process.send_signal(ending)
-    assert launched.process.wait(timeout=30) == 0, launched.said()
+    assert launched.process.wait(timeout=60) == 0, launched.said()
     assert launched.leftovers() == []
     assert "Traceback" not in launched.said()
     assert contents(repository) == before, "the repository is what it was, without __pycache__"
@@ -109,7 +109,7 @@ def test_a_port_in_use_is_one_sentence_that_names_it_and_its_option(launch: Laun
         port = taken.getsockname()[1]
         started = time.monotonic()
         launched = launch(EXAMPLE, f"--{which}-port", port)  # the last one counts
-        assert launched.process.wait(timeout=30) == 1
+        assert launched.process.wait(timeout=60) == 1
         assert time.monotonic() - started < 10
     (said,) = launched.said().splitlines()
     assert f"port {port} ({which})" in said
@@ -122,7 +122,7 @@ def test_ctrl_c_while_it_starts_leaves_nothing(launch: Launch, after_s: float) -
     launched = launch(EXAMPLE)
     time.sleep(after_s)
     launched.process.send_signal(signal.SIGINT)
-    launched.process.wait(timeout=30)
+    launched.process.wait(timeout=60)
     assert launched.leftovers() == []
 
 
@@ -133,7 +133,7 @@ def test_an_impatient_second_signal_does_not_cut_the_cleaning_up_short(launch: L
     for _ in range(3):
         launched.process.send_signal(ending)
         time.sleep(0.3)
-    launched.process.wait(timeout=30)
+    launched.process.wait(timeout=60)
     assert launched.leftovers() == []
     assert "Traceback" not in launched.said()
 

@@ -39,6 +39,7 @@ def worse_example(changed_example: Callable[[str, str], Path]) -> Callable[[str]
     return worse_example
 
 
+@pytest.mark.nightly
 def test_10000_damaged_images_lose_no_answer_and_leave_memory_as_it_was(soak: Any) -> None:
     code, result = soak(EXAMPLE, 10_000)
     assert (result["reasons"], result["verdict"], code) == ([], "pass", 0)

@@ -143,6 +143,7 @@ def test_a_changed_spec_has_the_values_and_all_else_as_it_was(tmp_path: Path) ->
     )
 
 
+@pytest.mark.nightly
 def test_the_script_goes_on_after_it_was_killed(tmp_path: Path) -> None:
     root = write_colours(tmp_path / "data")
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(small_spec(root, recipe={"epochs": 1}).model_dump(mode="json")))

@@ -73,6 +73,7 @@ def test_the_ranking_names_exactly_the_layers_that_read_an_unequal_channel_first
     assert ranking[2].error < 0.01 * ranking[1].error
 
 
+@pytest.mark.nightly
 def test_without_enough_steps_the_script_says_what_was_tried_and_leaves_its_steps_alone(
     digits: Path, suffering: tuple[Bundle, set[str]], tmp_path: Path
 ) -> None:

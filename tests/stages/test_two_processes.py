@@ -60,6 +60,7 @@ def history(checkpoint: Path) -> list[dict[str, float]]:
     return json.loads((checkpoint / "history.json").read_text())
 
 
+@pytest.mark.nightly
 def test_two_processes_end_with_the_loss_and_the_weights_of_one(folder: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, str(ROOT / "training/train.py"), "spec.yaml", "--out", "two"]

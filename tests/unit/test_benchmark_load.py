@@ -133,6 +133,7 @@ def test_the_schedule_is_poisson_and_repeatable():
     assert (schedule(100, rate_per_s=50) != schedule(100, rate_per_s=50, seed=1)).all()
 
 
+@pytest.mark.nightly
 def test_a_stall_is_charged_to_every_request_that_it_delayed():
     images = [b"fine"] * 100
     images[30] = b"stall"

@@ -61,7 +61,7 @@ def test_what_ends_a_script_lets_it_remove_its_temporary_folders(
     assert process.stdout.readline() == "ready\n"
     assert list((tmp_path / "tmp").iterdir())
     process.send_signal(ending)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == code
     assert said == "\nscript: interrupted; nothing half-written is left\n"
     assert not list((tmp_path / "tmp").iterdir())
@@ -82,7 +82,7 @@ def test_a_second_signal_does_not_cut_the_cleaning_up_short(start: Start) -> Non
         assert process.stdout.readline() == line
         time.sleep(0.2)  # a write that is interrupted may be repeated
         process.send_signal(signal.SIGHUP)
-    assert process.communicate(timeout=20)[0] == "clean\n"
+    assert process.communicate(timeout=60)[0] == "clean\n"
     assert process.returncode == 129
 
 
@@ -93,7 +93,7 @@ def test_a_signal_that_was_ignored_from_the_start_stays_ignored(start: Start, en
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(ending)
-    assert process.communicate("\n", timeout=20)[0] == "done\n"
+    assert process.communicate("\n", timeout=60)[0] == "done\n"
     assert process.returncode == 0
 
 
@@ -107,7 +107,7 @@ def test_a_worker_that_is_ended_ends_at_once_and_says_nothing(start: Start) -> N
         worker.join(10)
         print(worker.exitcode)
     """)
-    assert process.communicate(timeout=20) == ("-15\n", "")
+    assert process.communicate(timeout=60) == ("-15\n", "")
 
 
 def test_a_script_that_another_runs_is_ended_with_it_and_cleans_up(start: Start, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_script_that_another_runs_is_ended_with_it_and_cleans_up(start: Start,
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 143
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -140,14 +140,14 @@ def test_work_goes_on_when_what_it_says_cannot_be_written(start: Start, tmp_path
     options = {"preexec_fn": lambda: os.close(number)} if sink == "closed" else {where: descriptor}
     process = start(body, **options)
     os.close(descriptor)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     assert (tmp_path / "done").exists()
 
 
 def test_a_result_that_cannot_be_written_is_an_error(start: Start) -> None:
     with open("/dev/full", "w") as full:
         process = start("print(json.dumps({}))", "--json", stdout=full)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said == "script: done, but its JSON line could not be written: No space left on device\n"
 
@@ -156,7 +156,7 @@ def test_a_file_that_is_opened_is_never_standard_output(start: Start, tmp_path: 
     """Started with it closed, the next file would have its number, and get what libraries print."""
     body = f"print(open({str(tmp_path / 'file')!r}, 'w').fileno(), file=sys.stderr)"
     process = start(body, preexec_fn=lambda: os.close(1))
-    assert int(process.communicate(timeout=20)[1]) > 2
+    assert int(process.communicate(timeout=60)[1]) > 2
 
 
 def test_a_pipe_that_somebody_made_non_blocking_loses_nothing(start: Start) -> None:
@@ -171,7 +171,7 @@ def test_a_pipe_that_somebody_made_non_blocking_loses_nothing(start: Start) -> N
 
 def test_a_name_that_the_terminal_cannot_show_is_escaped(start: Start) -> None:
     process = start("print('猫')", env={"PYTHONIOENCODING": "ascii"})
-    assert process.communicate(timeout=20) == ("\\u732b\n", "")
+    assert process.communicate(timeout=60) == ("\\u732b\n", "")
 
 
 @pytest.mark.parametrize("home", [None, "/nonexistent", "relative", "/dev/null"])
@@ -191,7 +191,7 @@ def test_without_a_home_there_is_one_in_the_temporary_folder_and_it_is_said(tmp_
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{os.getuid()}\n"
@@ -200,14 +200,14 @@ def test_without_a_home_there_is_one_in_the_temporary_folder_and_it_is_said(tmp_
 
 def test_a_home_that_can_be_written_is_left_alone(start: Start, tmp_path: Path) -> None:
     process = start("print(os.environ['HOME'])", env={"HOME": str(tmp_path)})
-    assert process.communicate(timeout=20) == (f"{tmp_path}\n", "")
+    assert process.communicate(timeout=60) == (f"{tmp_path}\n", "")
 
 
 def test_a_substitute_home_that_others_can_write_to_is_refused(start: Start, tmp_path: Path) -> None:
     (tmp_path / "tmp" / f"slipway-{os.getuid()}").mkdir(mode=0o777)
     (tmp_path / "tmp" / f"slipway-{os.getuid()}").chmod(0o777)
     process = start("pass", env={"HOME": "/nonexistent"})
-    assert "others can write to it; set HOME to a folder of your own" in process.communicate(timeout=20)[1]
+    assert "others can write to it; set HOME to a folder of your own" in process.communicate(timeout=60)[1]
     assert process.returncode == 1
 
 
@@ -215,7 +215,7 @@ def test_without_a_temporary_folder_it_says_what_to_set(start: Start) -> None:
     process = start(
         "tempfile._candidate_tempdir_list = lambda: ['/proc', '/nowhere']\ntempfile.mkdtemp()",
     )
-    assert process.communicate(timeout=20)[1] == (
+    assert process.communicate(timeout=60)[1] == (
         "script: no temporary folder can be written; set TMPDIR to one that can\n"
     )
     assert process.returncode == 1
