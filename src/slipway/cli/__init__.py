@@ -10,6 +10,8 @@ from typing import NamedTuple
 from slipway.system.process import run
 
 PROG = "slipway"
+RESULTS = """With --json, the last line on standard output is the result as JSON (all verbs but completion).
+The exit code is 0 for success, 2 for wrong usage, 130 after Ctrl-C, else 1 or as VERB --help says."""
 
 
 class Verb(NamedTuple):
@@ -68,6 +70,9 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "perf-analyzer": Verb("slipway.cli.perf_analyzer", "run NVIDIA's perf_analyzer on an ensemble"),
             "speed": Verb("slipway.cli.speed", "write the HTML page of result files, and what images cost"),
         },
+        "shell": {
+            "completion": Verb("slipway.cli.completion", "print the completion of verbs and options for your shell"),
+        },
     }
 )
 VERBS = {name: verb for stage in STAGES.values() for name, verb in stage.items()}
@@ -99,4 +104,4 @@ def _listed() -> str:
     lines = []
     for stage, verbs in STAGES.items():
         lines += ["", f"{stage}:", *(f"  {name:<14} {verb.line}" for name, verb in verbs.items())]
-    return "\n".join(lines[1:])
+    return "\n".join([*lines[1:], "", RESULTS])

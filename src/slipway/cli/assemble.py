@@ -1,13 +1,13 @@
 """Assemble a model repository for Triton from a fleet file, or from one bundle and its engines."""
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Fleet
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -49,10 +49,9 @@ def main(arguments: argparse.Namespace) -> None:
     if not arguments.dry_run:
         serve = "slipway serve" if lane_name == "cpu" else "slipway container serve"
         print(f"  next: {command(serve, out)}")
-    if arguments.json:
-        folders = [asdict(folder) for folder in plan.folders]
-        written = not arguments.dry_run and not plan.changes_nothing
-        print(json.dumps({"repository": str(out), **plan.lane.model_dump(), "folders": folders, "written": written}))
+    folders = [asdict(folder) for folder in plan.folders]
+    written = not arguments.dry_run and not plan.changes_nothing
+    print_json(arguments, {"repository": str(out), **plan.lane.model_dump(), "folders": folders, "written": written})
 
 
 def open_classifiers(
@@ -108,5 +107,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--lane", choices=("cpu", "gpu"), help="of a bundle; default: cpu")
     parser.add_argument("--out", type=Path, help="default: model_repository/cpu or model_repository/gpu")
     parser.add_argument("--dry-run", action="store_true", help="print what would change, and write nothing")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,10 +1,10 @@
 """Look at what the network will see in training: originals, serving's view and augmented draws, on one page."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -28,13 +28,12 @@ def main(arguments: argparse.Namespace) -> None:
     if spec.recipe.augment.minority is not None:
         print(f"  changed by minority: {', '.join(found['minority']) or 'no class'}")
     print(f"  next: {command('slipway train', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
-    if arguments.json:
-        print(json.dumps({"page": str(arguments.out), **found}))
+    print_json(arguments, {"page": str(arguments.out), **found})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="page, for example runs/digits/augmentation.html")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

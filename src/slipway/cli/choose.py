@@ -1,11 +1,11 @@
 """Measure the cpu lane's engines against each other, end to end, and pin the fastest that passed its gate."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Bundle
 from slipway.system.arguments import count
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -32,8 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"  {candidate.engine:<16}{speed}; gate: {candidate.verdict}")
     print(f"  chosen: {choice.chosen}")
     print(f"  next: {command('slipway assemble', arguments.bundle, '--engines', arguments.engines)}")
-    if arguments.json:
-        print(json.dumps(choice.model_dump(mode="json")))
+    print_json(arguments, choice.model_dump(mode="json"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,5 +41,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--engines", type=Path, required=True, help="of engine folders; choice.json is written there")
     parser.add_argument("--rounds", type=count, default=15, help="default: %(default)s")
     parser.add_argument("--images", type=count, default=40, help="of each round; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from slipway.client import Client, ClientError, Options, Result, find_images
 from slipway.contract import SlipwayError, SpecError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import from_cell, shown, to_cell
 
 FIELDS = ("file", "status", "status_name", "label", "score", "class_id", "candidates", "bundle", "model", "error")
@@ -77,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add("--concurrency", type=int, default=4, metavar="N", help="requests under way at once (%(default)s)")
     add("--deadline-s", type=float, default=30.0, metavar="S", help="for one request, 0.01 or more (%(default)s)")
     add("--reconnect-s", type=float, default=120.0, metavar="S", help="how long to wait for a server (%(default)s)")
-    add("--json", action="store_true", help="one JSON line at the end instead of the sentence")
+    add_json(parser)
     return parser
 
 
@@ -170,7 +171,5 @@ def report(args: argparse.Namespace, *, images: int, answered: int, asked: int, 
         "model": args.model,
         "csv": str(args.out),
     }
-    if args.json:
-        print(json.dumps({"summary": summary}))
-    else:
-        print("{answered} of {images} answered; {images_per_s} images/s; {csv}".format_map(summary))
+    print("{answered} of {images} answered; {images_per_s} images/s; {csv}".format_map(summary))
+    print_json(args, {"summary": summary})

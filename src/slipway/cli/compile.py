@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from slipway.contract import Bundle, CompileError, Engine, GateError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, shown
 
 EPILOG = """example:
@@ -50,8 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
             passed.append(engine)
         else:
             hindered[precision] = engine.verdict
-    if arguments.json:
-        print(json.dumps({engine.path.name: engine.manifest.measured for engine in passed}))
+    print_json(arguments, {engine.path.name: engine.manifest.measured for engine in passed})
     served = [engine for engine in passed if engine.settings.precision in bundle.spec.precisions]
     if not served:
         raise GateError(
@@ -121,5 +121,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="of engine folders, for example runs/digits/engines")
     parser.add_argument("--target", choices=("openvino", "tensorrt", "tensorrt_rtx"), default="openvino")
     parser.add_argument("--timing-cache", type=Path, help="TensorRT's, read and written: later builds are quicker")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

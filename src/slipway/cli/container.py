@@ -1,7 +1,6 @@
 """Compile plans and serve the gpu lane in NVIDIA's images of one release: prints the docker command, or runs it."""
 
 import argparse
-import json
 import os
 import re
 import secrets
@@ -21,6 +20,7 @@ from slipway.contract import (
     SpecError,
 )
 from slipway.system.arguments import port
+from slipway.system.json_line import add_json, print_json
 from slipway.system.process import child
 
 EPILOG = """example:
@@ -40,8 +40,7 @@ DOCKER_TIMEOUT_S = 20
 def main(arguments: argparse.Namespace) -> None:
     command = arguments.command_of(arguments)
     print(shlex.join(command))
-    if arguments.json:
-        print(json.dumps({"command": command}))
+    print_json(arguments, {"command": command})
     if arguments.run:
         execute(command, failure=arguments.failure)
 
@@ -185,5 +184,5 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--gpus", default="all", help="docker's --gpus; default: %(default)s")
         command.add_argument("--shm-size", default="4g", help="docker's --shm-size; default: %(default)s")
         command.add_argument("--run", action="store_true", help="run the command here, where docker runs")
-        command.add_argument("--json", action="store_true", help="the command as one JSON line")
+        add_json(command, help="print the command as one JSON line too")
     return parser

@@ -2,13 +2,13 @@
 
 import argparse
 import io
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from slipway.system.arguments import seconds
+from slipway.system.json_line import add_json, print_json
 
 EPILOG = """example:
   slipway doctor model_repository/example
@@ -34,8 +34,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     diagnosis = examine(arguments.repository, report=show, timeout_s=arguments.timeout_s)
     print(diagnosis.verdict)
-    if arguments.json:
-        print(json.dumps({"repository": str(arguments.repository), **asdict(diagnosis)}))
+    print_json(arguments, {"repository": str(arguments.repository), **asdict(diagnosis)})
     return 0 if diagnosis.verdict.good else 1
 
 
@@ -43,5 +42,5 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("repository", type=Path, help="folder that slipway assemble wrote")
     parser.add_argument("--timeout-s", type=seconds, default=120.0, help="for one step to load; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.spec import Precision
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -145,9 +146,8 @@ def main(arguments: argparse.Namespace) -> int:
             _say_next(folder, {part.target for part in parts if part.outcome == "made"})
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
-    if arguments.json:
-        summaries = [part.summary() for parts in runs.values() for part in parts]
-        print(json.dumps({"parts": summaries, "failures": failures}))
+    summaries = [part.summary() for parts in runs.values() for part in parts]
+    print_json(arguments, {"parts": summaries, "failures": failures})
     return 1 if failures else 0
 
 
@@ -266,5 +266,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", choices=targets, nargs="+", default=["openvino"], help="default: openvino")
     parser.add_argument("--timing-cache", type=Path, help="TensorRT's, read and written: later builds are quicker")
     parser.add_argument("--dry-run", action="store_true", help="print the plan alone")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

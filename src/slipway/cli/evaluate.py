@@ -1,11 +1,11 @@
 """One HTML page of what a bundle is worth: classes, confusion, reliability, coverage, unknown, worst mistakes."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, ManifestError, SpecError
+from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
     from slipway.report.evaluation import Heatmaps, Worth
@@ -45,8 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
     if isinstance(worth, Worth) and worth.unknown is not None:
         print(f"  unknown: {worth.unknown.test.unknown_rate:.2%} of the test split, by {worth.unknown.score}")
     print(f"  {heatmaps.explained}")
-    if arguments.json:
-        print(json.dumps({"page": str(out), **first, "ece": ece.ece, "ece_interval": ece.ece_interval}))
+    print_json(arguments, {"page": str(out), **first, "ece": ece.ece, "ece_interval": ece.ece_interval})
 
 
 def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps":
@@ -88,5 +87,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder that slipway export or slipway import wrote")
     parser.add_argument("--out", type=Path, help="default: evaluation.html beside the bundle")
     parser.add_argument("--checkpoint", type=Path, help="of the bundle, for Grad-CAM; default: checkpoint beside it")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,9 +1,9 @@
 """Export a checkpoint to a bundle: ONNX graph, preprocess, labels, decision, calibration sample, evaluation."""
 
 import argparse
-import json
 from pathlib import Path
 
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -36,13 +36,12 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"  next: {command('slipway evaluate', arguments.out)}, a page of all this")
     graph = arguments.out.parent / "graphs" / "int8"
     print(f"  next: {command('slipway quantize', arguments.out, '--out', graph)}")
-    if arguments.json:
-        print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **measured}))
+    print_json(arguments, {"bundle": str(arguments.out), "id": manifest.bundle, **measured})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="folder that slipway train wrote")
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/digits/bundle")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

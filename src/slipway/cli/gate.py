@@ -1,11 +1,11 @@
 """Measure the latency of a served classifier under an open-loop Poisson load, and judge its P99."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import file_option
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.output:
         result.write(arguments.output)
         print(f"written to {arguments.output}")
-    if arguments.json:
-        print(json.dumps(result.model_dump(mode="json")))
+    print_json(arguments, result.model_dump(mode="json"))
     return EXIT_CODES[result.verdict]
 
 
@@ -111,5 +110,5 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="the whole result, raw histograms included",
     )
-    add("--json", action="store_true", help="the same as one JSON line last")
+    add_json(parser)
     return parser

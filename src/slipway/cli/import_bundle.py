@@ -1,12 +1,12 @@
 """Make a bundle of a network that exists already: an ONNX file, or weights of a timm model, with labelled images."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from slipway.contract import SpecError
 from slipway.contract.labels import read_label_list
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, shown
 
 EPILOG = """examples:
@@ -42,8 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         manifest = import_timm(spec, arguments.weights, arguments.out, **classes)
     summarise(arguments.out, manifest.bundle, manifest.measured)
-    if arguments.json:
-        print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **manifest.measured}))
+    print_json(arguments, {"bundle": str(arguments.out), "id": manifest.bundle, **manifest.measured})
 
 
 def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None:
@@ -95,5 +94,5 @@ def parser() -> argparse.ArgumentParser:
         "--no-embedding", action="store_true", help="leave it out; `unknown` can then not go by the distance in it"
     )
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/pets/bundle")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -12,6 +12,7 @@ from statistics import median
 from slipway.contract import Spec, SpecError
 from slipway.contract.spec import Data
 from slipway.steps import guard
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """examples:
@@ -55,8 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
     shares = f"{min(seen.images_of_class.values()):,} to {max(seen.images_of_class.values()):,} images each"
     print(f"{out}: {seen.images:,} images in {len(seen.images_of_class):,} classes ({shares}), {seen.origin}")
     print(f"  next: {command('slipway up', out)}")
-    if arguments.json:
-        print(json.dumps({"spec": str(out), "images": seen.images, "classes": len(seen.images_of_class)}))
+    print_json(arguments, {"spec": str(out), "images": seen.images, "classes": len(seen.images_of_class)})
 
 
 def look(folder: Path, csv: Path | None) -> Seen:
@@ -146,5 +146,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", type=Path, help="table with the columns path and label, or path and labels")
     parser.add_argument("--from-scratch", action="store_true", help="a small network from random weights")
     parser.add_argument("--out", type=Path, help="the spec to write; default: NAME.yaml here, NAME from the folder")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,10 +1,10 @@
 """Look at a data set before any training: what is in it, what is wrong with it, and what to mend."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, shown
 
 EPILOG = """example:
@@ -42,11 +42,10 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"  {len(found.errors)} errors, {len(found.warnings)} warnings; all of it in {arguments.out / RESULT}")
     if not found.errors:
         print(f"  next: {command('slipway train', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
-    if arguments.json:
-        left_out = {"unreadable", "exact_duplicates", "near_duplicates"}  # as long as the data set is bad
-        short = {**found.model_dump(mode="json", exclude=left_out)}
-        short |= {name: len(getattr(found, name)) for name in sorted(left_out)}
-        print(json.dumps({"inspection": str(arguments.out), **short}))
+    left_out = {"unreadable", "exact_duplicates", "near_duplicates"}  # as long as the data set is bad
+    short = {**found.model_dump(mode="json", exclude=left_out)}
+    short |= {name: len(getattr(found, name)) for name in sorted(left_out)}
+    print_json(arguments, {"inspection": str(arguments.out), **short})
     return 1 if found.errors else 0
 
 
@@ -54,5 +53,5 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, for example runs/digits/inspection")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,10 +1,10 @@
 """Find images whose label is probably wrong: cross-validated predictions of the spec, judged by cleanlab."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec, SpecError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import shown
 
 SHOWN = 10
@@ -35,8 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     result = {} if arguments.reviewed else find(arguments, spec)
     if arguments.clean:
         result |= clean(arguments, spec)
-    if arguments.json:
-        print(json.dumps(result))
+    print_json(arguments, result)
 
 
 def find(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
@@ -82,5 +81,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reviewed", type=Path, metavar="CSV", help="an edited suspects.csv for --clean; nothing is trained"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -2,11 +2,12 @@
 
 import argparse
 import io
-import json
 import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+
+from slipway.system.json_line import add_json, print_json
 
 EPILOG = """examples:
   slipway lint model_repository/example
@@ -38,9 +39,8 @@ def main(arguments: argparse.Namespace) -> int:
     for finding in findings:
         print(f"{finding} [{finding.rule}, {WORDS[finding.about.server]}]")
     print(summary([WORDS[finding.about.server] for finding in findings]))
-    if arguments.json:
-        told = [{**asdict(finding), "server": finding.about.server} for finding in findings]
-        print(json.dumps({"repository": str(arguments.repository), "findings": told}))
+    told = [{**asdict(finding), "server": finding.about.server} for finding in findings]
+    print_json(arguments, {"repository": str(arguments.repository), "findings": told})
     return 1 if findings else 0
 
 
@@ -54,5 +54,5 @@ def summary(words: list[str]) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("repository", type=Path, help="folder with one folder for each model")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,8 +1,9 @@
 """Write a new task for the digits' backbone: odd or even, from few images, as a CSV file."""
 
 import argparse
-import json
 from pathlib import Path
+
+from slipway.system.json_line import add_json, print_json
 
 EPILOG = """example:
   slipway make-parity runs/digits/checkpoint --out runs/parity/data.csv
@@ -17,8 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     options = {"images_per_digit": arguments.images_per_digit, "seed": arguments.seed}
     images = write_parity(arguments.checkpoint, arguments.out, **options)
     print(f"{arguments.out}: {images}")
-    if arguments.json:
-        print(json.dumps({"csv": str(arguments.out), "images": images}))
+    print_json(arguments, {"csv": str(arguments.out), "images": images})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,5 +27,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs/parity/data.csv"), help="default: %(default)s")
     parser.add_argument("--images-per-digit", type=int, default=6, help="to train with; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of which images these are; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

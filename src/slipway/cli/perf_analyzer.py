@@ -1,10 +1,10 @@
 """Load a served classifier and each of its steps with NVIDIA's perf_analyzer 2.51, on real images."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import SpecError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import file_option
 
 EPILOG = """example:
@@ -40,8 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.output:
         result.write(arguments.output)
         print(f"written to {arguments.output}")
-    if arguments.json:
-        print(json.dumps(result.model_dump(mode="json")))
+    print_json(arguments, result.model_dump(mode="json"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,5 +62,5 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="the whole result, raw histograms included",
     )
-    add("--json", action="store_true", help="the same as one JSON line last")
+    add_json(parser)
     return parser

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -31,8 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
     engines = arguments.bundle.parent / "engines"
     line = command("slipway compile", arguments.bundle, "--graphs", arguments.out.parent, "--out", engines)
     print(f"  next: {line}")
-    if arguments.json:
-        print(json.dumps({"graph": str(arguments.out), **measured}))
+    print_json(arguments, {"graph": str(arguments.out), **measured})
 
 
 def show_layers(out: Path, measured: dict[str, Any]) -> None:
@@ -68,5 +68,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder, for example runs/digits/graphs/int8")
     parser.add_argument("--precision", choices=("int8", "fp16"), default="int8", help="default: int8")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,8 +1,9 @@
 """One HTML page of what a build is worth: accuracy, flips, sizes, layers, speed, the decision and its reasons."""
 
 import argparse
-import json
 from pathlib import Path
+
+from slipway.system.json_line import add_json, print_json
 
 EPILOG = """example:
   slipway report runs/digits/bundle --engines runs/digits/engines
@@ -34,8 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"  {verdict.lane} lane: {'' if verdict.serves else 'nothing yet: '}{verdict.reason}")
     for todo in todos(build):
         print(f"  to do: {todo.what}")
-    if arguments.json:
-        print(json.dumps({"report": str(out), "served": served, "todo": [todo.what for todo in todos(build)]}))
+    print_json(arguments, {"report": str(out), "served": served, "todo": [todo.what for todo in todos(build)]})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,5 +46,5 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--graphs", type=Path, help="of graph folders; default: graphs beside the bundle")
     parser.add_argument("--out", type=Path, help="default: report.html beside the bundle")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,11 +1,11 @@
 """Search the fields of a spec for the best validation figure, by Optuna; bad trials are cut short."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.search import SearchSpace
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -45,13 +45,12 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"  all trials: {arguments.out / TRIALS} and {arguments.out / PLOT}")
     best = checkpoint_of(arguments.out, best_number(study))
     print(f"  next: {command('slipway export', best, '--out', arguments.out.parent / 'bundle')}")
-    if arguments.json:
-        values = {
-            "metric": space.metric,
-            "value": study.best_value,
-            "parameters": study.best_trial.user_attrs["values"],
-        }
-        print(json.dumps({"best": str(arguments.out / BEST), **values}))
+    values = {
+        "metric": space.metric,
+        "value": study.best_value,
+        "parameters": study.best_trial.user_attrs["values"],
+    }
+    print_json(arguments, {"best": str(arguments.out / BEST), **values})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,5 +62,5 @@ def parser() -> argparse.ArgumentParser:
         "--trials", type=int, default=20, help="finished ones, those of earlier runs included (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the values that are tried; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

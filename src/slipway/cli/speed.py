@@ -1,11 +1,11 @@
 """One HTML page of result files: verdicts, tails, rates, steps, comparisons, and what a million images cost."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
+from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
     from slipway.benchmark.page import Accuracy, Priced, ResultFile
@@ -47,9 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
     found = costs(files, accuracies, price, utilisation=utilisation) if price else []
     if price:
         print("\n".join(cost_lines(found, price, utilisation=utilisation)))
-    if arguments.json:
-        verdicts = {card.file.name: card.verdict or None for card in shown}
-        print(json.dumps({"report": str(arguments.out), "verdicts": verdicts, "costs": [vars(cost) for cost in found]}))
+    verdicts = {card.file.name: card.verdict or None for card in shown}
+    print_json(arguments, {"report": str(arguments.out), "verdicts": verdicts, "costs": [vars(cost) for cost in found]})
 
 
 def check_bundles(files: "tuple[ResultFile, ...]", accuracies: "list[Accuracy]") -> None:
@@ -94,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     add("--currency", default="USD", help="of --price-per-hour (%(default)s)")
     add("--prices", type=Path, default=PRICES, metavar="YAML", help="the table (default: src/slipway/cli/prices.yaml)")
     add("--utilisation", type=share, default=0.5, metavar="SHARE", help="of the time that it is busy (%(default)g)")
-    add("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser
 
 

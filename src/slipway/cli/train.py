@@ -1,10 +1,10 @@
 """Train a classifier from a spec, and write a checkpoint folder."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """examples:
@@ -53,8 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
         f"{measured['best_validation_loss']:.4f}, macro-F1 {measured['best_validation_macro_f1']:.4f}"
     )
     print(f"  next: {command('slipway export', arguments.out, '--out', arguments.out.parent / 'bundle')}")
-    if arguments.json:
-        print(json.dumps({"checkpoint": str(arguments.out), **measured}))
+    print_json(arguments, {"checkpoint": str(arguments.out), **measured})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,5 +61,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder, for example runs/digits/checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on with what an interrupted run left beside --out")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

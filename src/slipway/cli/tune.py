@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import file_option, write_file
 from slipway.system.text import command
 
@@ -79,8 +80,7 @@ def main(arguments: argparse.Namespace) -> None:
             text = target.fleet.read_bytes().decode() if target.fleet.exists() else target.text
             replace_text(target.fleet, with_serving(text, target.name, changes))
             print(f"next: {command('slipway assemble', target.fleet, '--dry-run')}")
-    if arguments.json:
-        print(json.dumps(evidence))
+    print_json(arguments, evidence)
 
 
 def open_target(path: Path, name: str | None) -> Target:
@@ -220,5 +220,5 @@ def parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="the evidence (default: FLEET.NAME.tuning.json beside the fleet)",
     )
-    add("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -14,6 +14,7 @@ from slipway.contract import Bundle, Manifest, SlipwayError, Spec, SpecError
 from slipway.contract.labels import read_label_list
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.system.files import sha256_bytes, sha256_file
+from slipway.system.json_line import add_json, print_json
 from slipway.system.process import child
 from slipway.system.text import command
 
@@ -66,8 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
         if code:
             return code
     print_summary(run, seconds=time.monotonic() - started)
-    if arguments.json:
-        print(json.dumps({"run": str(run.folder), "repository": str(run.repository)}))
+    print_json(arguments, {"run": str(run.folder), "repository": str(run.repository)})
     return 0
 
 
@@ -228,5 +228,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--onnx", type=Path, help="import this ONNX file instead of training")
     parser.add_argument("--weights", type=Path, help="import these timm weights (safetensors) instead of training")
     parser.add_argument("--labels", type=Path, help="with --onnx or --weights: one label a line")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

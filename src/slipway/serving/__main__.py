@@ -15,6 +15,7 @@ from slipway.serving.binary import ignored_variables
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
 from slipway.system.arguments import port, seconds
+from slipway.system.json_line import add_json, print_json
 from slipway.system.process import run
 
 EPILOG = """example:
@@ -38,7 +39,9 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(arguments: argparse.Namespace) -> None:
     ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port, arguments.status_port)
     if arguments.reload:
-        return _ask_for_reload(ports.status, timeout_s=2 * arguments.timeout_s)
+        answer = _ask_for_reload(ports.status, timeout_s=2 * arguments.timeout_s)
+        print(answer["message"])
+        return print_json(arguments, answer)
     if arguments.host not in (HOST, "localhost"):
         raise ServingError(
             f"--host {arguments.host}: the wheel's tritonserver has known vulnerabilities and listens on {HOST} alone; "
@@ -103,7 +106,7 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages) 
         supervisor.run()
 
 
-def _ask_for_reload(port: int, *, timeout_s: float) -> None:
+def _ask_for_reload(port: int, *, timeout_s: float) -> dict[str, Any]:
     from slipway.serving.endpoint import KEY_HEADER
     from slipway.serving.key import find_key
 
@@ -111,12 +114,12 @@ def _ask_for_reload(port: int, *, timeout_s: float) -> None:
     try:
         connection.request("POST", "/reload", headers={KEY_HEADER: find_key(port)})
         response = connection.getresponse()
-        answer = json.loads(response.read())
+        answer: dict[str, Any] = json.loads(response.read())
     except (OSError, http.client.HTTPException) as error:
         raise ServingError(f"{HOST}:{port} (--status-port) gives no answer: {error}") from None
     if response.status != 200:
         raise ServingError(answer.get("message") or answer.get("error"))
-    print(answer["message"])
+    return answer
 
 
 def _log(text: str) -> Path:
@@ -149,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default=HOST, help="%(default)s, and no other: see below")
     parser.add_argument("--timeout-s", type=seconds, default=120.0, help="to be ready within; default: %(default)s")
     parser.add_argument("--log", type=_log, help="keep the server's log in this file, and the one before in .previous")
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout when ready")
+    add_json(parser, help="print one JSON line on stdout when ready, or with --reload when that has ended")
     return parser
 
 
