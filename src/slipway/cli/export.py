@@ -1,4 +1,4 @@
-"""Export a checkpoint to a bundle: ONNX graph, preprocess, labels, decision, calibration sample, evaluation."""
+"""Export a checkpoint to a bundle: ONNX graph, preprocessing, labels, decision, calibration sample, evaluation."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from slipway.system.text import command
 EPILOG = """example:
   slipway export runs/digits/checkpoint --out runs/digits/bundle
 
-The graph is compared with torch on the whole test split. Exporting the same checkpoint again, in another clone,
+The graph is compared with torch on the whole test split. Exporting the same checkpoint again, even in another clone,
 gives the same bundle id."""
 
 
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
     if "unknown" in measured:
         unknown = measured["unknown"]
         print(f"  unknown by {unknown['score']}: {unknown['unknown_rate']:.2%} of the test split")
-    print(f"  next: {command('slipway evaluate', arguments.out)}, a page of all this")
+    print(f"  next: {command('slipway evaluate', arguments.out)}, the page of this evaluation")
     graph = arguments.out.parent / "graphs" / "int8"
     print(f"  next: {command('slipway quantize', arguments.out, '--out', graph)}")
     print_json(arguments, {"bundle": str(arguments.out), "id": manifest.bundle, **measured})

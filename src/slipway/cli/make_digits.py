@@ -22,13 +22,15 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/digits/data"), help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/digits/data"), help="folder to write; default: %(default)s"
+    )
     parser.add_argument(
         "--imbalance",
         type=int,
         metavar="N",
-        help="split folders, and in train the digits 1, 3, 5, 7 and 9 with 1/N of the others' images",
+        help="write split folders; in train, the digits 1, 3, 5, 7 and 9 get 1/N of the images of the others",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of sizes, tones and JPEG qualities; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sizes, tones and qualities; default: %(default)s")
     add_json(parser)
     return parser

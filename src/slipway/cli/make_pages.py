@@ -16,8 +16,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/pages/data"), help="default: %(default)s")
-    parser.add_argument("--pages", type=int, default=3000, help="at least 100; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of digits, places, sizes and tones; default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/pages/data"), help="folder to write; default: %(default)s"
+    )
+    parser.add_argument("--pages", type=int, default=3000, help="number of pages, at least 100; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing; default: %(default)s")
     add_json(parser)
     return parser

@@ -13,12 +13,12 @@ EPILOG = """example:
   slipway quantize runs/digits/bundle --out runs/digits/graphs/int8
   slipway quantize runs/digits/bundle --out runs/digits/graphs/fp16 --precision fp16
 
-The calibration images pass through the serving preprocess. Without enough of them there is no INT8: the spec says
-how many (calibration.images), the bundle holds them, and their hashes are part of its id.
+The calibration images pass through the preprocessing of serving. The spec sets their number (calibration.images), the
+bundle holds them, and their hashes are part of its id; with fewer there is no INT8.
 
-INT8 that loses too much on the validation split is searched for layers to keep in FP16, the most sensitive first, for
-as many steps as the spec allows (sensitive_layers.max_steps); search.json has every step. The test split is left alone.
-Run this where training was run: the validation images are read again."""
+If INT8 loses too much on the validation split, a search keeps layers in FP16, the most sensitive first, for as many
+steps as the spec allows (sensitive_layers.max_steps). search.json has every step. The test split is not used. Run this
+where training ran, since it reads the validation images."""
 
 
 def main(arguments: argparse.Namespace) -> None:

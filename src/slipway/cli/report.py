@@ -1,4 +1,4 @@
-"""One HTML page of what a build is worth: accuracy, flips, sizes, layers, speed, the decision and its reasons."""
+"""Write the HTML page of a build: accuracy, flips, sizes, layers, speed, the decision and its reasons."""
 
 import argparse
 from pathlib import Path
@@ -8,9 +8,9 @@ from slipway.system.json_line import add_json, print_json
 EPILOG = """example:
   slipway report runs/digits/bundle --engines runs/digits/engines
 
-Everything on the page comes from files that the stages before wrote, each checked against its manifest; what is not
-there yet is named with the command that makes it. The page holds its images and loads nothing: send it as it is. Run
-this where training was run, since the flipped images are read from the data set."""
+Everything on the page comes from files that earlier stages wrote, each checked against its manifest. For anything that
+is missing, the page names the command that makes it. The page is self-contained. Run this where training ran, since the
+flipped images are read from the data set."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -42,9 +42,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder that slipway export or slipway import wrote")
     parser.add_argument(
-        "--engines", type=Path, required=True, help="of engine folders, for example runs/digits/engines"
+        "--engines", type=Path, required=True, help="folder of engine folders, for example runs/digits/engines"
     )
-    parser.add_argument("--graphs", type=Path, help="of graph folders; default: graphs beside the bundle")
-    parser.add_argument("--out", type=Path, help="default: report.html beside the bundle")
+    parser.add_argument("--graphs", type=Path, help="folder of graph folders; default: graphs beside the bundle")
+    parser.add_argument("--out", type=Path, help="page to write; default: report.html beside the bundle")
     add_json(parser)
     return parser
