@@ -149,7 +149,7 @@ def test_a_temporary_folder_that_a_shell_would_misread_is_replaced_and_that_is_s
     launched.wait_for("ready after")
     (said,) = launched.events("environment")
     assert said["message"].startswith(f"TMPDIR={folder} ")
-    assert said["message"].endswith(": /tmp is used")
+    assert said["message"].endswith(": using /tmp")
     launched.process.terminate()
     assert launched.process.wait(timeout=30) == 0
     assert not list(folder.iterdir())
