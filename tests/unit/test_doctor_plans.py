@@ -38,9 +38,9 @@ SAME = {"hardware_compatibility": "same_compute_capability"}
         ({"9.0": COMPATIBLE}, host(H100, installed="10.17.0"), "fail", "lane.json does not turn that option"),
         ({"9.0": COMPATIBLE}, host(H100, installed="10.15.0", told=True), "fail", "later ones of that major version"),
         ({"9.0": COMPATIBLE}, host(H100, installed="11.0.0", told=True), "fail", "later ones of that major version"),
-        ({"9.0": {}}, host(), "untold", "needs a GPU to tell"),
-        ({"9.0": {}}, host(H100, installed=None), "untold", "needs TensorRT to tell"),
-        ({"9.0": {}}, host(installed=None), "untold", "needs a GPU and TensorRT to tell"),
+        ({"9.0": {}}, host(), "untold", "cannot be checked without a GPU"),
+        ({"9.0": {}}, host(H100, installed=None), "untold", "cannot be checked without TensorRT"),
+        ({"9.0": {}}, host(installed=None), "untold", "cannot be checked without a GPU and TensorRT"),
     ],
 )
 def test_plans_are_held_against_every_gpu_and_the_installed_tensorrt(

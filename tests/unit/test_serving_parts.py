@@ -186,7 +186,7 @@ def test_a_full_disk_below_the_servers_folder_is_an_error_that_names_it(
     contents = Contents.open(EXAMPLE)
     with private_workspace() as folder:
         monkeypatch.setattr(shutil, "copyfile", fail)
-        full = f"{folder.root}: No space left on device; make room"
+        full = f"{folder.root}: No space left on device; free some space"
         with pytest.raises(ServingError if number == errno.ENOSPC else OSError) as caught:
             folder.add(contents, contents.needed())
     assert str(caught.value).startswith(full) == (number == errno.ENOSPC)

@@ -81,7 +81,7 @@ def check_plans(model: Model, gpus: Sequence[Gpu], *, installed: str | None, lan
     missing = [*(["a GPU"] if not gpus else []), *(["TensorRT"] if installed is None else [])]
     if missing:
         yield Finding(
-            "step", model.name, "untold", f"{what}to check whether it loads, {' and '.join(missing)} is needed"
+            "step", model.name, "untold", f"{what}cannot be checked without {' and '.join(missing)}"
         )
     elif not problems:
         yield Finding("step", model.name, "ok", f"{what}fits TensorRT {installed} and every GPU of this machine")
