@@ -30,7 +30,7 @@ EPILOG = """examples:
 The search covers layout, pinned, preferred_batch_size, instances with threads, and max_queue_delay_us, in the order of
 the gain that each gave in our measurements. It starts from the present settings. A candidate differs from the best so
 far in one setting, and is tried at one rate, 10 % above the best one's. If the gate finds its P99 within the limit in
-two blocks, it becomes the best, and its rate is raised step by step. So a candidate that is not better costs 15 s.
+two blocks, it becomes the best, and its rate rises step by step. So a candidate that is not better usually costs 15 s.
 
 The best of many noisy measurements looks better than it is. So the start and the best are compared once more, in rounds
 in which they take turns on the same arrivals. Unless the best is better beyond the spread of these, the start is kept.
