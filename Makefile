@@ -53,6 +53,7 @@ pictures: setup ## the README's pictures, from the published results and what ma
 	$(BIN)/python docs/pictures/make_pictures.py
 
 docs: setup ## the documentation as a site in runs/site, with the reference from docstrings; a broken link is an error
+	@rm -rf runs/site
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs/site -d runs/.site . runs/site
 	@echo runs/site/index.html
 

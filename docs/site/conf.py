@@ -81,7 +81,7 @@ def add_navigation(_: Sphinx, name: str, source: list[str]) -> None:
 def simplify_model(
     _app: Sphinx, what: str, name: str, documented: object, _options: object, _signature: object, _returned: object
 ) -> tuple[str, None] | None:
-    """A pydantic model is shown by its fields, without what validates them, and not by a signature."""
+    """Show a pydantic model by its fields, with plain types and without a signature."""
     if what != "class" or not (isinstance(documented, type) and issubclass(documented, BaseModel)):
         return None
     documented.__annotations__ = get_type_hints(SimpleNamespace(__annotations__=documented.__annotations__))
@@ -91,7 +91,7 @@ def simplify_model(
 
 
 def finish_attribute(_app: Sphinx, what: str, name: str, _of: object, _options: object, lines: list[str]) -> None:
-    """Napoleon takes what stands before a colon in the first line for a type; here it is text."""
+    """Add the default, and keep Napoleon from reading text before a colon in the first line as a type."""
     if what not in ("attribute", "property"):
         return
     lines.insert(0, "\\")
