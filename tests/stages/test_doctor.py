@@ -114,7 +114,7 @@ def test_nothing_is_run_without_a_manifest_that_vouches_for_it(repository: Path,
 
 @pytest.mark.parametrize(
     ("what", "says"),
-    [("empty", "no model"), ("file", "cannot be listed: Not a directory"), ("bundle", "this folder is a bundle")],
+    [("empty", "no model"), ("file", "cannot be listed: Not a directory"), ("bundle", "this folder is of kind bundle")],
 )
 def test_what_is_no_repository_is_called_so(tmp_path: Path, what: str, says: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -144,7 +144,7 @@ def test_a_step_that_loads_and_answers_wrongly_is_told_by_its_answer(repository:
     against = failed(examine(repository))
     assert "gives embedding_nd as float32 [3], and config.pbtxt says float32 [4]" in against[engine.name]
     assert "STATUS [3] for a good image" in against[post.name]
-    assert f"embedding_nd: {post.name} takes FP32 [3], and {engine.name} gives FP32 [4]" in against["colours_full"]
+    assert f"embedding_nd: {post.name} takes FP32 [3], but {engine.name} gives FP32 [4]" in against["colours_full"]
 
 
 def test_a_graph_that_was_cut_short_is_told_in_openvinos_words(repository: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_gpu_lane_on_a_machine_without_a_gpu_says_so_and_all_the_rest_is_check
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     diagnosis = examine(gpu_lane)
     against = failed(diagnosis)
-    assert "of the gpu lane, and this machine has no GPU that can be used: no nvidia-smi on PATH" in against["GPU"]
+    assert "the gpu lane, and this machine has no usable GPU: no nvidia-smi on PATH" in against["GPU"]
     for kind, backend in (("decode", "dali"), ("engine", "tensorrt")):
         assert f"has no {backend} backend, only the Python backend" in against[step(gpu_lane, kind).name]
         assert "container" in against[step(gpu_lane, kind).name]
@@ -224,7 +224,7 @@ def test_a_gpu_lane_on_a_machine_without_a_gpu_says_so_and_all_the_rest_is_check
         f"{UNTOLD} {step(gpu_lane, 'decode').name}: dali.py can be imported; its pipeline can only be built on a GPU"
         in said
     )
-    assert "model_sm90.plan by TensorRT 10.16.1.11 for 9.0; whether it loads needs a GPU" in said
+    assert "model_sm90.plan by TensorRT 10.16.1.11 for 9.0; cannot be checked without a GPU" in said
     assert "✓ colours_full: guard_" in said
     assert diagnosis.verdict.would_serve == ()
 

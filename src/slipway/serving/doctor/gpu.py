@@ -80,9 +80,7 @@ def check_plans(model: Model, gpus: Sequence[Gpu], *, installed: str | None, lan
     what = f"{', '.join(built)}; " if plans else ""
     missing = [*(["a GPU"] if not gpus else []), *(["TensorRT"] if installed is None else [])]
     if missing:
-        yield Finding(
-            "step", model.name, "untold", f"{what}cannot be checked without {' and '.join(missing)}"
-        )
+        yield Finding("step", model.name, "untold", f"{what}cannot be checked without {' and '.join(missing)}")
     elif not problems:
         yield Finding("step", model.name, "ok", f"{what}fits TensorRT {installed} and every GPU of this machine")
 
