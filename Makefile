@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 2 --dist loadfile -m "not nightly"
 fast test: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test nightly check engines doctor bench pictures perf_analyzer lock peers_lock clean
+.PHONY: help setup demo fast test nightly check engines doctor bench pictures docs release perf_analyzer lock peers_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -49,6 +49,14 @@ bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed
 
 pictures: setup ## the README's pictures, from the published results and what make demo wrote (needs chromium)
 	$(BIN)/python docs/pictures/make_pictures.py
+
+docs: setup ## the documentation as a site in runs/site, with the reference from docstrings; a broken link is an error
+	@rm -rf runs/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs/site -d runs/.site . runs/site
+	@echo runs/site/index.html
+
+release: setup ## the wheel and the source archive in runs/release, checked and tried in a fresh environment
+	$(BIN)/python .ci/release.py
 
 perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libraries that its wheel lacks and nvidia-pytriton's has
 	@mkdir -p $(VENV)/lib/perf_analyzer

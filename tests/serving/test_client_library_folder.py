@@ -69,7 +69,7 @@ def test_every_image_is_a_row_and_the_same_command_again_asks_for_what_is_new(
     (tmp_path / "images/two\nlines_red.png").write_bytes(encode("red"))
     done = run(command("--json", protocol=protocol))
     assert done.returncode == 1, done.stderr
-    summary = json.loads(done.stdout)["summary"]
+    summary = json.loads(done.stdout.splitlines()[-1])["summary"]
     assert (summary["images"], summary["answered"], summary["not_answered"], summary["kept"]) == (33, 31, 2, 0)
     assert summary["images_per_s"] > 0
     by_name = {row["file"]: row for row in rows(tmp_path / "answers.csv")}
@@ -110,7 +110,7 @@ def test_a_run_that_is_killed_or_interrupted_is_continued_without_a_loss_or_a_re
     answers.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 20])  # the last line is half written
     done = run(command("--json"))
     assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)["summary"]
+    summary = json.loads(done.stdout.splitlines()[-1])["summary"]
     assert (summary["images"], summary["answered"]) == (IMAGES, IMAGES)
     assert 100 < summary["kept"] < IMAGES
     found = rows(answers)

@@ -197,5 +197,5 @@ def test_every_image_is_answered_once_through_a_restart_of_the_server(
     assert [r for r in results if r.label != Path(str(r.source)).stem.split("_")[1]] == []
     assert len(launched.events("ready")) == 2
     launched.server().kill()
-    with pytest.raises(GoneError, match="give reconnect_s to wait for one that restarts"):
+    with pytest.raises(GoneError, match="set reconnect_s to wait for a restart"):
         Asker(side, url).classify_many(paths)

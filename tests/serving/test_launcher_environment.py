@@ -132,7 +132,7 @@ def test_a_log_that_is_no_file_is_refused_and_a_link_is_not_replaced(launch: Lau
     os.mkfifo(tmp_path / "pipe")
     launched = launch(EXAMPLE, "--log", tmp_path / "pipe")
     assert launched.process.wait(timeout=30) == 2
-    assert f"{tmp_path}/pipe is there already, and is not a file with log in its name" in launched.said()
+    assert f"{tmp_path}/pipe exists, and is not a file with log in its name" in launched.said()
     (tmp_path / "link").symlink_to(tmp_path / "server.log")
     launched = launch(EXAMPLE, "--log", tmp_path / "link")
     launched.wait_for("ready after")
@@ -149,7 +149,7 @@ def test_a_temporary_folder_that_a_shell_would_misread_is_replaced_and_that_is_s
     launched.wait_for("ready after")
     (said,) = launched.events("environment")
     assert said["message"].startswith(f"TMPDIR={folder} ")
-    assert said["message"].endswith(": /tmp is used")
+    assert said["message"].endswith(": using /tmp")
     launched.process.terminate()
     assert launched.process.wait(timeout=30) == 0
     assert not list(folder.iterdir())

@@ -39,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     (folder / "labels.txt").write_text("\n".join(LABELS) + "\n")
     options = ("--onnx", SQUEEZE, "--labels", "labels.txt", "--no-embedding", "--out", "bundle")
     said = run_script("build/import_bundle.py", written(folder, values), *options, cwd=folder).stdout
-    assert "no embedding: `unknown` goes by the logits, and <name>_full answers no EMBEDDING" in said
+    assert "no embedding: `unknown` is decided by the logits, and <name>_full has no EMBEDDING" in said
     return Bundle.open(folder / "bundle")
 
 

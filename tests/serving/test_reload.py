@@ -225,4 +225,4 @@ def test_a_reload_where_no_server_runs_says_so(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "127.0.0.1:1 (--status-port) gives no answer" in done.stderr
+    assert "127.0.0.1:1 (--status-port) does not answer" in done.stderr

@@ -111,7 +111,7 @@ def test_the_script_writes_the_page_and_one_line(tmp_path: Path, bundle: Bundle,
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
-        ("gate.json --engine engines/openvino-int8", 1, "is of bundle"),
+        ("gate.json --engine engines/openvino-int8", 1, "belongs to bundle"),
         ("gate.json --price abacus", 1, "no price is called 'abacus'; there are cpu-2"),
         ("gate.json --price-per-hour 0", 2, "give a number above 0"),
         ("gate.json --utilisation 1.5", 2, "give a share above 0 and up to 1"),

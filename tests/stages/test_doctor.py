@@ -92,7 +92,7 @@ def test_every_file_that_is_not_what_was_assembled_is_named_and_what_is_whole_is
     diagnosis = examine(repository)
     against = failed(diagnosis)
     assert "changed since it was assembled" in against[str(labels.relative_to(repository))]
-    assert "not there, and the manifest names it" in against[str(graph.relative_to(repository))]
+    assert "missing, although the manifest names it" in against[str(graph.relative_to(repository))]
     assert "not in the manifest" in against["colours/notes.txt"]
     assert "a link, which could leave the repository" in against["outside"]
     assert "changed since" in against["lane.json"]
@@ -114,7 +114,7 @@ def test_nothing_is_run_without_a_manifest_that_vouches_for_it(repository: Path,
 
 @pytest.mark.parametrize(
     ("what", "says"),
-    [("empty", "no model"), ("file", "cannot be listed: Not a directory"), ("bundle", "this folder is a bundle")],
+    [("empty", "no model"), ("file", "cannot be listed: Not a directory"), ("bundle", "this folder is of kind bundle")],
 )
 def test_what_is_no_repository_is_called_so(tmp_path: Path, what: str, says: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -144,7 +144,7 @@ def test_a_step_that_loads_and_answers_wrongly_is_told_by_its_answer(repository:
     against = failed(examine(repository))
     assert "gives embedding_nd as float32 [3], and config.pbtxt says float32 [4]" in against[engine.name]
     assert "STATUS [3] for a good image" in against[post.name]
-    assert f"embedding_nd: {post.name} takes FP32 [3], and {engine.name} gives FP32 [4]" in against["colours_full"]
+    assert f"embedding_nd: {post.name} takes FP32 [3], but {engine.name} gives FP32 [4]" in against["colours_full"]
 
 
 def test_a_graph_that_was_cut_short_is_told_in_openvinos_words(repository: Path) -> None:
@@ -166,17 +166,17 @@ def test_a_missing_step_and_labels_that_do_not_fit_are_named(repository: Path) -
     )
     assert "labels.txt: not the labels of post_" in against["colours_full"]
     _, of_one, of_full = str(diagnosis.verdict).splitlines()
-    assert of_one.startswith("not to be served: colours, because ")
+    assert of_one.startswith("would not serve: colours, because ")
     assert "preprocess_" in of_one.partition("colours: ")[2]
-    assert of_full.startswith("not to be served: colours_full, because ")
+    assert of_full.startswith("would not serve: colours_full, because ")
 
 
 def test_what_is_well_itself_is_not_served_from_a_repository_with_a_fault(repository: Path) -> None:
     (repository / "notes").mkdir()
     diagnosis = examine(repository)
-    assert "Triton takes every folder for a model" in failed(diagnosis)["notes"]
+    assert "Triton treats every folder as a model" in failed(diagnosis)["notes"]
     assert diagnosis.verdict.would_serve == ()
-    assert "because nothing is wrong with it, but with what lies beside it" in str(diagnosis.verdict)
+    assert "because the repository has another fault" in str(diagnosis.verdict)
 
 
 def test_a_step_that_does_not_load_hinders_those_that_need_it(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_bf16_is_refused_where_the_processor_has_none(repository: Path, monkeypa
         rewrite(engine / "1/engine.json", '"arithmetic": "f32"', '"arithmetic": "bf16"')
     reseal(repository)
     monkeypatch.setenv("OV_CPU_MAX_ISA", "AVX2")  # what OpenVINO then takes the processor for
-    assert "computes in BF16, which this processor has not (FP32" in failed(examine(repository))[engine.name]
+    assert "computes in BF16, which this processor lacks (FP32" in failed(examine(repository))[engine.name]
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_gpu_lane_on_a_machine_without_a_gpu_says_so_and_all_the_rest_is_check
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     diagnosis = examine(gpu_lane)
     against = failed(diagnosis)
-    assert "of the gpu lane, and this machine has no GPU that can be used: no nvidia-smi on PATH" in against["GPU"]
+    assert "the gpu lane, and this machine has no usable GPU: no nvidia-smi on PATH" in against["GPU"]
     for kind, backend in (("decode", "dali"), ("engine", "tensorrt")):
         assert f"has no {backend} backend, only the Python backend" in against[step(gpu_lane, kind).name]
         assert "container" in against[step(gpu_lane, kind).name]
@@ -221,10 +221,10 @@ def test_a_gpu_lane_on_a_machine_without_a_gpu_says_so_and_all_the_rest_is_check
     for kind in ("guard", "post"):
         assert f"✓ {step(gpu_lane, kind).name}: loads, and answers an image" in said
     assert (
-        f"{UNTOLD} {step(gpu_lane, 'decode').name}: dali.py can be imported; its pipeline is built on a GPU alone"
+        f"{UNTOLD} {step(gpu_lane, 'decode').name}: dali.py can be imported; its pipeline can only be built on a GPU"
         in said
     )
-    assert "model_sm90.plan by TensorRT 10.16.1.11 for 9.0; whether it loads needs a GPU" in said
+    assert "model_sm90.plan by TensorRT 10.16.1.11 for 9.0; cannot be checked without a GPU" in said
     assert "✓ colours_full: guard_" in said
     assert diagnosis.verdict.would_serve == ()
 
@@ -293,5 +293,5 @@ def test_the_script_prints_every_finding_and_ends_with_0_or_1(repository: Path) 
 def test_a_terminal_without_the_marks_still_gets_the_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     done = run_script("build/doctor.py", tmp_path, cwd=ROOT, check=False)
-    assert "holds no folder, so no model" in done.stdout
+    assert "has no folder, so it has no model" in done.stdout
     assert done.stderr == ""

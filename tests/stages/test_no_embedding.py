@@ -94,7 +94,7 @@ def test_the_lint_finds_an_embedding_that_engine_json_does_not_have(tmp_path: Pa
     (path,) = (tmp_path / "out").glob("engine_*/1/engine.json")
     path.write_text(path.read_text().replace('"embedding_size": 3', '"embedding_size": 0'))
     found = [str(finding) for finding in lint(tmp_path / "out")]
-    assert any("EMBEDDING, which no client knows" in finding for finding in found)
+    assert any("EMBEDDING, which clients do not know" in finding for finding in found)
     assert any("says that embedding_nd is [0], and config.pbtxt says [3]" in finding for finding in found)
 
 

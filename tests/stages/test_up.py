@@ -134,4 +134,4 @@ def test_a_changed_spec_and_changed_images_are_trained_again_and_an_error_stops_
     done = run(folder)
     assert done.returncode == 1
     assert "00.png" in done.stdout
-    assert "stopped with exit code 1; mend what it says, and run the same command again" in done.stdout
+    assert "stopped with exit code 1; fix what it reports, and run the same command again" in done.stdout

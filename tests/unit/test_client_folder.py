@@ -123,5 +123,5 @@ def test_wrong_usage_is_refused_before_anything_is_written(tmp_path: Path, argum
 def test_help_teaches_and_says_what_the_exit_status_means() -> None:
     done = subprocess.run([sys.executable, TOOL, "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
-    assert "again, after Ctrl-C: goes on" in done.stdout
+    assert "again, after Ctrl-C: continues" in done.stdout
     assert "exit status: 0 all images answered" in done.stdout

@@ -84,7 +84,7 @@ def test_a_refusal_for_load_is_final_when_the_budget_is_spent() -> None:
     budget = RetryBudget()
     while budget.spend():
         pass
-    with pytest.raises(OverloadedError, match="held to a tenth of requests"):
+    with pytest.raises(OverloadedError, match="limited to 10 % of requests"):
         attempts(Clock(), budget=budget).pause_s(OverloadedError("busy"))
 
 

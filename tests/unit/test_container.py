@@ -169,11 +169,11 @@ def test_a_repository_that_cannot_be_served_there_is_refused(gpu_lane: Path, tmp
 
 
 def test_wrong_folders_and_ports_are_refused(gpu_lane: Path, clone: Path, tmp_path: Path) -> None:
-    assert "run this in a clone of Slipway" in refusal(*COMPILE, cwd=tmp_path)
+    assert "not a clone of Slipway" in refusal(*COMPILE, cwd=tmp_path)
     assert "no manifest.json here" in refusal("compile", "runs/none", *COMPILE[2:], cwd=clone)
     outside = refusal(*COMPILE[:-1], "../engines", cwd=clone)
     assert "../engines: outside" in outside
-    assert "all that the container sees" in outside
+    assert "the only folder that the container sees" in outside
     assert "give three" in refusal("serve", gpu_lane, "--http-port", "8001", cwd=tmp_path)
     assert "invalid port" in refusal("serve", gpu_lane, "--grpc-port", "0", cwd=tmp_path)
     (tmp_path / "with, comma").mkdir()

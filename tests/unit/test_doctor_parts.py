@@ -84,4 +84,4 @@ def test_more_threads_than_processors_are_a_note(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set())
     finding = seen(tmp_path)["processors"]
     assert finding.state == "untold"
-    assert "with more threads" in finding.reason
+    assert "have more threads" in finding.reason

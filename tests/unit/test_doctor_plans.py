@@ -27,20 +27,20 @@ SAME = {"hardware_compatibility": "same_compute_capability"}
 @pytest.mark.parametrize(
     ("plans", "machine", "state", "says"),
     [
-        ({"9.0": {}}, host(H100), "ok", "TensorRT 10.16.1 and every GPU of this machine fit"),
+        ({"9.0": {}}, host(H100), "ok", "fits TensorRT 10.16.1 and every GPU of this machine"),
         ({"9.0": {}, "8.9": {}}, host(H100, L4), "ok", "fit"),
         ({"9.0": {}}, host(H100, L4), "fail", "no plan for NVIDIA L4 (compute capability 8.9), only for 9.0"),
         ({"8.0": ANY_AMPERE}, host(L4, H100), "ok", "fit"),
         ({"8.0": ANY_AMPERE}, host(Gpu("NVIDIA T4", "7.5", "580.95.05")), "fail", "would be taken for NVIDIA T4"),
         ({"8.0": SAME}, host(L4), "fail", "no plan for"),
-        ({"9.0": {}}, host(H100, installed="10.15.0"), "fail", "by TensorRT 10.16.1.11 for that version alone"),
+        ({"9.0": {}}, host(H100, installed="10.15.0"), "fail", "by TensorRT 10.16.1.11 for that version only"),
         ({"9.0": COMPATIBLE}, host(H100, installed="10.17.0", told=True), "ok", "fit"),
-        ({"9.0": COMPATIBLE}, host(H100, installed="10.17.0"), "fail", "lane.json does not say"),
+        ({"9.0": COMPATIBLE}, host(H100, installed="10.17.0"), "fail", "lane.json does not turn that option"),
         ({"9.0": COMPATIBLE}, host(H100, installed="10.15.0", told=True), "fail", "later ones of that major version"),
         ({"9.0": COMPATIBLE}, host(H100, installed="11.0.0", told=True), "fail", "later ones of that major version"),
-        ({"9.0": {}}, host(), "untold", "needs a GPU to tell"),
-        ({"9.0": {}}, host(H100, installed=None), "untold", "needs TensorRT to tell"),
-        ({"9.0": {}}, host(installed=None), "untold", "needs a GPU and TensorRT to tell"),
+        ({"9.0": {}}, host(), "untold", "cannot be checked without a GPU"),
+        ({"9.0": {}}, host(H100, installed=None), "untold", "cannot be checked without TensorRT"),
+        ({"9.0": {}}, host(installed=None), "untold", "cannot be checked without a GPU and TensorRT"),
     ],
 )
 def test_plans_are_held_against_every_gpu_and_the_installed_tensorrt(

@@ -150,8 +150,8 @@ def test_the_script_prints_a_line_for_each_finding_and_ends_with_0_or_1(tmp_path
     found = json.loads(last)["findings"]
     assert len(lines) == len(found)
     assert f"{post.name}/1/labels.txt: changed since it was assembled" in "".join(lines)
-    assert "half\\ncopied/config.pbtxt: not there" in "".join(lines)
-    assert summary.startswith(f"{len(found)} to change: ")
+    assert "half\\ncopied/config.pbtxt: missing" in "".join(lines)
+    assert summary.startswith(f"{len(found)} to fix: ")
     assert {"model", "file", "field", "reason", "remedy", "rule", "server"} == set(found[0])
 
 

@@ -93,7 +93,7 @@ def test_a_lane_of_junk_is_a_finding(repository: Path, text: str) -> None:
 def test_what_is_no_folder_and_what_is_empty_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    for path, says in (("file", "Not a directory"), ("none", "No such file"), ("empty", "holds no folder")):
+    for path, says in (("file", "Not a directory"), ("none", "No such file"), ("empty", "has no folder")):
         (finding,) = lint(tmp_path / path)
         assert finding.rule == "repository-empty"
         assert says in finding.reason

@@ -113,7 +113,7 @@ def test_a_date_is_still_one_where_a_date_is_wanted(tmp_path: Path) -> None:
         ("a: [1\n", "not valid YAML"),
         ("a: *b\n", "not valid YAML"),
         ("a: &a [*a]\n", "more than 100000 keys and values"),
-        ("# " + "x" * (1 << 20), "1048576 at most"),
+        ("# " + "x" * (1 << 20), "at most 1048576 are read"),
     ],
 )
 def test_what_is_not_one_plain_document_is_refused_with_what_to_change(text: str, message: str) -> None:

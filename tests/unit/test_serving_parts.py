@@ -73,11 +73,11 @@ def test_the_server_runs_on_no_folder_that_its_shell_would_misread(
     monkeypatch.setattr(workspace, "_OTHERS", ("/nowhere", str(tmp_path / "other")))
     with private_workspace() as folder:
         assert folder.root.parent == tmp_path / "other"
-        assert folder.note.startswith(f"TMPDIR={tmp_path / name} has other characters than letters")
+        assert folder.note.startswith(f"TMPDIR={tmp_path / name} has characters other than letters")
     assert not list((tmp_path / "other").iterdir())
     monkeypatch.setattr(workspace, "_OTHERS", ("/nowhere",))
     with (
-        pytest.raises(ServingError, match=r"has other characters .* nor can /nowhere be used; set TMPDIR"),
+        pytest.raises(ServingError, match=r"has characters other .* nor can /nowhere be used; set TMPDIR"),
         private_workspace(),
     ):
         pass
@@ -89,7 +89,7 @@ def test_a_temporary_folder_that_is_missing_is_replaced_and_that_is_said(
     monkeypatch.setattr(workspace, "_OTHERS", (str(tmp_path),))
     monkeypatch.setenv("TMPDIR", "/nowhere")
     with private_workspace() as folder:
-        assert folder.note == f"TMPDIR=/nowhere is not a folder that can be written: {tmp_path} is used"
+        assert folder.note == f"TMPDIR=/nowhere is not a writable folder: using {tmp_path}"
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with private_workspace() as folder:
         assert folder.note == ""
@@ -186,7 +186,7 @@ def test_a_full_disk_below_the_servers_folder_is_an_error_that_names_it(
     contents = Contents.open(EXAMPLE)
     with private_workspace() as folder:
         monkeypatch.setattr(shutil, "copyfile", fail)
-        full = f"{folder.root}: No space left on device; make room"
+        full = f"{folder.root}: No space left on device; free some space"
         with pytest.raises(ServingError if number == errno.ENOSPC else OSError) as caught:
             folder.add(contents, contents.needed())
     assert str(caught.value).startswith(full) == (number == errno.ENOSPC)

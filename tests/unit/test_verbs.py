@@ -78,3 +78,13 @@ def test_the_module_is_the_command() -> None:
     assert done.returncode != 0
     assert "nowhere" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(VERBS.keys() - {"completion"}))
+def test_every_verb_has_its_result_as_json(name: str) -> None:
+    parser = importlib.import_module(VERBS[name].module).parser()
+    usage = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            usage = list(action.choices.values())
+    assert all("--json" in one.format_usage() for one in usage)

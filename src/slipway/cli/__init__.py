@@ -10,15 +10,17 @@ from typing import NamedTuple
 from slipway.system.process import run
 
 PROG = "slipway"
+RESULTS = """With --json, the last line on standard output is the result as JSON (all verbs but completion).
+The exit code is 0 for success, 2 for wrong usage, 130 after Ctrl-C, else 1 or as VERB --help says."""
 
 
 class Verb(NamedTuple):
-    """A module with `main(arguments)` and `parser()`, and the line that the list of verbs shows."""
+    """A module with `main(arguments)` and `parser()`, and its line in the list of verbs."""
 
     module: str
     line: str
     arguments: tuple[str, ...] = ()
-    """Arguments that this verb puts before the user's own."""
+    """The arguments that this verb puts before the user's own."""
 
 
 STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
@@ -29,12 +31,12 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         },
         "data": {
             "inspect": Verb("slipway.cli.inspect", "find what is wrong with the images, before any training"),
-            "augmentations": Verb("slipway.cli.augmentations", "show what the network sees in training"),
+            "augmentations": Verb("slipway.cli.augmentations", "show the images that the network sees in training"),
             "label-errors": Verb("slipway.cli.label_errors", "find labels that other networks contradict"),
         },
         "demo images": {
             "make-digits": Verb("slipway.cli.make_digits", "write scikit-learn's digits in class folders"),
-            "make-pages": Verb("slipway.cli.make_pages", "write pages of one to three digits: several labels an image"),
+            "make-pages": Verb("slipway.cli.make_pages", "write pages of one to three digits: several labels each"),
             "make-parity": Verb("slipway.cli.make_parity", "write odd or even, a new task from few digits"),
         },
         "training": {
@@ -47,26 +49,29 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         "engines": {
             "quantize": Verb("slipway.cli.quantize", "quantise a bundle to an INT8 or FP16 graph"),
             "compile": Verb("slipway.cli.compile", "compile a graph, and gate the engine's accuracy"),
-            "choose": Verb("slipway.cli.choose", "measure which engine the cpu lane serves"),
+            "choose": Verb("slipway.cli.choose", "measure which engine the cpu lane should serve"),
             "engines": Verb("slipway.cli.engines", "rebuild every graph and engine that is not current"),
             "report": Verb("slipway.cli.report", "write the HTML page of a build"),
         },
         "repository": {
             "assemble": Verb("slipway.cli.assemble", "assemble bundles and engines into a Triton model repository"),
             "lint": Verb("slipway.cli.lint", "find what is wrong with a repository, without a server"),
-            "doctor": Verb("slipway.cli.doctor", "say what would load on this machine, and why not"),
+            "doctor": Verb("slipway.cli.doctor", "check what would load on this machine, and why not"),
         },
         "serving": {
             "serve": Verb("slipway.serving.__main__", "serve a repository with the real tritonserver"),
             "reload": Verb("slipway.serving.__main__", "switch the server to the new repository", ("--reload",)),
-            "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's images"),
+            "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
         },
         "speed": {
             "gate": Verb("slipway.cli.gate", "judge the P99 of a running server, or find its capacity"),
             "tune": Verb("slipway.cli.tune", "find the serving settings that hold the highest rate"),
             "perf-analyzer": Verb("slipway.cli.perf_analyzer", "run NVIDIA's perf_analyzer on an ensemble"),
-            "speed": Verb("slipway.cli.speed", "write the HTML page of result files, and what images cost"),
+            "speed": Verb("slipway.cli.speed", "write the HTML page of result files, and the cost per image"),
+        },
+        "shell": {
+            "completion": Verb("slipway.cli.completion", "print the completion of verbs and options for your shell"),
         },
     }
 )
@@ -74,7 +79,7 @@ VERBS = {name: verb for stage in STAGES.values() for name, verb in stage.items()
 
 
 def main() -> None:
-    """The installed command."""
+    """Run the installed command."""
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="From a folder of images to a verified, load-tested NVIDIA Triton model repository.",
@@ -99,4 +104,4 @@ def _listed() -> str:
     lines = []
     for stage, verbs in STAGES.items():
         lines += ["", f"{stage}:", *(f"  {name:<14} {verb.line}" for name, verb in verbs.items())]
-    return "\n".join(lines[1:])
+    return "\n".join([*lines[1:], "", RESULTS])

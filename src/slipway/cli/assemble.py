@@ -1,13 +1,13 @@
 """Assemble a model repository for Triton from a fleet file, or from one bundle and its engines."""
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Fleet
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ EPILOG = """example:
   slipway assemble runs/digits/bundle --engines runs/digits/engines --lane gpu
   slipway assemble runs/digits/bundle --engine runs/digits/engines/openvino-int8 --out model_repository/cpu
 
-A fleet file says which bundle of each classifier answers, which are kept, and how they run: docs/fleet.md.
+A fleet file says which bundle of each classifier answers, which bundles are kept, and how they run: docs/fleet.md.
 
-With --engines, the cpu lane serves what choice.json names, the fastest engine that passed its gate (slipway choose);
-the gpu lane serves the plans of the first precision of int8, fp16 and fp32 that the spec lists and that passed.
-Several --engine are plans of one graph for several GPUs; the first one's decision is served.
+With --engines, the cpu lane serves the engine that choice.json names, the fastest that passed (slipway choose).
+The gpu lane serves the plans of the first precision of int8, fp16 and fp32 that the spec lists and that passed. Several
+--engine are plans of one graph for several GPUs; the decision of the first one is served.
 
-Every file of the bundles and the engines is checked against its manifest first. What changes is printed before
-anything is written. The repository appears whole or not at all; steps are named by their content, so the same input
-gives the same bytes, and what is there already is linked and not written again."""
+Every file of the bundles and the engines is checked against its manifest first. The changes are printed before anything
+is written. The repository appears whole or not at all. Steps are named by their content, so the same input gives the
+same bytes, and files that exist already are linked instead of written again."""
 SIGNS = {"added": "+", "changed": "~", "removed": "-", "unchanged": "="}
 
 
@@ -49,16 +49,15 @@ def main(arguments: argparse.Namespace) -> None:
     if not arguments.dry_run:
         serve = "slipway serve" if lane_name == "cpu" else "slipway container serve"
         print(f"  next: {command(serve, out)}")
-    if arguments.json:
-        folders = [asdict(folder) for folder in plan.folders]
-        written = not arguments.dry_run and not plan.changes_nothing
-        print(json.dumps({"repository": str(out), **plan.lane.model_dump(), "folders": folders, "written": written}))
+    folders = [asdict(folder) for folder in plan.folders]
+    written = not arguments.dry_run and not plan.changes_nothing
+    print_json(arguments, {"repository": str(out), **plan.lane.model_dump(), "folders": folders, "written": written})
 
 
 def open_classifiers(
     arguments: argparse.Namespace,
 ) -> "tuple[Sequence[Classifier], LaneName, Mapping[str, Sequence[str]]]":
-    """What is to be served, on which lane, and which ensembles answer for several."""
+    """The classifiers to serve, their lane, and the ensembles that answer for several of them."""
     from slipway.repository import open_engines, open_fleet, pick_engines
 
     given = [f"--{name}" for name in ("engines", "engine", "lane") if getattr(arguments, name) is not None]
@@ -77,7 +76,7 @@ def open_classifiers(
 
 
 def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
-    """Which bundle and engine answers for each classifier, then what happens to every folder."""
+    """Print the bundle and the engines of each classifier, then the change of every folder."""
     names = [*(f"{name} and {name}_full" for name in plan.lane.classifiers), *plan.lane.multi]
     print(f"{plan.out}: {plan.lane.lane} lane, serves {', '.join(names)}")
     for active in classifiers:
@@ -103,10 +102,10 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("source", type=Path, help="fleet file (.yaml), or folder that slipway export wrote")
     engines = parser.add_mutually_exclusive_group()
-    engines.add_argument("--engines", type=Path, help="folder of engine folders, to take what the lane serves")
+    engines.add_argument("--engines", type=Path, help="folder of engine folders; the lane's choice is taken")
     engines.add_argument("--engine", type=Path, action="append", help="folder that slipway compile wrote")
-    parser.add_argument("--lane", choices=("cpu", "gpu"), help="of a bundle; default: cpu")
-    parser.add_argument("--out", type=Path, help="default: model_repository/cpu or model_repository/gpu")
-    parser.add_argument("--dry-run", action="store_true", help="print what would change, and write nothing")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--lane", choices=("cpu", "gpu"), help="lane to assemble a bundle for; default: cpu")
+    parser.add_argument("--out", type=Path, help="repository to write; default: model_repository/LANE")
+    parser.add_argument("--dry-run", action="store_true", help="print the changes, and write nothing")
+    add_json(parser)
     return parser

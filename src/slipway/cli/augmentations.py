@@ -1,18 +1,18 @@
-"""Look at what the network will see in training: originals, serving's view and augmented draws, on one page."""
+"""Show on one page what the network sees in training: the originals, the served view and augmented draws."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
   slipway make-digits --out runs/digits/data
   slipway augmentations training/configs/digits.yaml --out runs/digits/augmentation.html
 
-Some images of each class of the train split in a row: the file, what serving makes of it, and six draws of what
-training makes of it. Where the recipe mixes, some pictures of mixed batches with their targets. The page loads nothing.
+Each row has an image of the train split: the file, the image as it is served, and six augmented draws of it. If the
+recipe mixes images, the page also has mixed batches with their targets. The page is self-contained.
 docs/augmentation.md explains `recipe.augment`."""
 
 
@@ -24,17 +24,16 @@ def main(arguments: argparse.Namespace) -> None:
     spec = Spec.read(arguments.spec)
     page, found = render(spec)
     write(page, arguments.out, kind="augmentation")
-    print(f"{arguments.out}: {found['images']} images, {found['draws']} draws each; look at it")
+    print(f"{arguments.out}: {found['images']} images, {found['draws']} draws each")
     if spec.recipe.augment.minority is not None:
         print(f"  changed by minority: {', '.join(found['minority']) or 'no class'}")
     print(f"  next: {command('slipway train', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
-    if arguments.json:
-        print(json.dumps({"page": str(arguments.out), **found}))
+    print_json(arguments, {"page": str(arguments.out), **found})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
-    parser.add_argument("--out", type=Path, required=True, help="page, for example runs/digits/augmentation.html")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--out", type=Path, required=True, help="the page, for example runs/digits/augmentation.html")
+    add_json(parser)
     return parser

@@ -1,4 +1,4 @@
-"""Classify every image of a folder into a CSV file, and go on where an interrupted run stopped."""
+"""Classify every image of a folder into a CSV file, and continue where an interrupted run stopped."""
 
 import argparse
 import csv
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from slipway.client import Client, ClientError, Options, Result, find_images
 from slipway.contract import SlipwayError, SpecError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import from_cell, shown, to_cell
 
 FIELDS = ("file", "status", "status_name", "label", "score", "class_id", "candidates", "bundle", "model", "error")
@@ -22,30 +23,30 @@ HEADER = ",".join(FIELDS).encode()
 EPILOG = """\
 example:
   slipway classify photographs --model flowers --out flowers.csv
-  slipway classify photographs --model flowers --out flowers.csv     # again, after Ctrl-C: goes on
+  slipway classify photographs --model flowers --out flowers.csv     # again, after Ctrl-C: continues
   slipway classify photographs --model flowers --out flowers.csv --url http://127.0.0.1:8000 --concurrency 8 --json
 
-The folder is searched recursively for files with a common image suffix. The CSV has one row for each, with its
+The folder is searched recursively for files with a common image suffix. The CSV has one row for each file, with its
 name relative to the folder; "candidates" is a JSON list of the labels after the first. A cell that a spreadsheet would
-run as a formula (=1+1, @x, -x; no numbers) has an apostrophe before it. A file that cannot be read or
-that the server refuses is a row that says why, and the others go on.
+run as a formula (=1+1, @x, -x; numbers excepted) gets an apostrophe in front. A file that cannot be read, or that the
+server refuses, gets a row with the reason; the others continue.
 
-The same command again asks for what has no answer yet: files that are new, rows with an "error", and a row that was
-half written when the run was killed. Rows with a "status" stay, whatever it is. A CSV of another model is refused.
+The same command again classifies the images without an answer: new files, rows with an "error", and a row that was half
+written when the run was killed. Rows with a "status" are kept, whatever it is. A CSV of another model is an error.
 
-A server that restarts is waited for (--reconnect-s). One that refuses for load is asked again, later, within
---deadline-s and for a tenth of the requests at most.
+If the server restarts, the command waits for it (--reconnect-s). A request that the server rejects for load is retried
+within --deadline-s; at most a tenth of the requests are.
 
 With --json the last line is {"summary": {"images", "answered", "not_answered", "kept", "seconds", "images_per_s",
-"model", "csv"}}: "kept" were answered by an earlier run, "images_per_s" counts this run alone.
+"model", "csv"}}. "kept" counts the answers of earlier runs; "images_per_s" is about this run only.
 
 exit status: 0 all images answered; 1 some were not; 2 wrong usage; 3 the server cannot be reached or used;
 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
-After 3 and an interruption the same command goes on from there.
+After 3 or an interruption the same command continues from there.
 """
 
 Kept = Mapping[str, bool]
-"""The rows of an earlier run: the file's name, and whether it was answered."""
+"""The rows kept from an earlier run: name of the file to whether it was classified."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -69,20 +70,32 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="where the images are")
+    add("folder", type=Path, metavar="FOLDER", help="folder with the images")
     add("--model", required=True, help="the classifier's name")
-    add("--out", required=True, type=Path, metavar="CSV", help="where the answers go; continued if it is there")
+    add("--out", required=True, type=Path, metavar="CSV", help="table of the answers; continued if it exists")
     add("--url", default="grpc://127.0.0.1:8001", help="grpc://host:port or http://host:port (%(default)s)")
-    add("--batch-size", type=int, metavar="N", help="images per request (as many as the model takes)")
+    add("--batch-size", type=int, metavar="N", help="images per request (default: as many as the model takes)")
     add("--concurrency", type=int, default=4, metavar="N", help="requests under way at once (%(default)s)")
-    add("--deadline-s", type=float, default=30.0, metavar="S", help="for one request, 0.01 or more (%(default)s)")
-    add("--reconnect-s", type=float, default=120.0, metavar="S", help="how long to wait for a server (%(default)s)")
-    add("--json", action="store_true", help="one JSON line at the end instead of the sentence")
+    add(
+        "--deadline-s",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds per request, 0.01 or more (%(default)s)",
+    )
+    add(
+        "--reconnect-s",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds to wait for a lost server (%(default)s)",
+    )
+    add_json(parser)
     return parser
 
 
 def classify(args: argparse.Namespace) -> int:
-    """Classify what has no answer yet, report, and return the exit status."""
+    """Classify the images without an answer, print the summary, and return the exit status."""
     options = Options(
         deadline_s=args.deadline_s,
         concurrency=args.concurrency,
@@ -110,7 +123,7 @@ def classify(args: argparse.Namespace) -> int:
 
 
 def keep_answers(path: Path, *, model: str) -> Kept:
-    """Write the file anew with the rows that are whole and have a status, and return what they are."""
+    """Rewrite the file with the rows that are whole and have a status, and return these."""
     kept: dict[str, bool] = {}
     beside = path.with_name(f"{path.name}.new")
     try:
@@ -128,7 +141,7 @@ def keep_answers(path: Path, *, model: str) -> Kept:
 
 
 def read_rows(path: Path, *, model: str) -> Iterator[dict[str, str]]:
-    """The rows of an earlier run that are whole: a killed one leaves the last half written."""
+    """The complete rows of an earlier run; a run that was killed leaves the last one half written."""
     with path.open("rb") as file:
         head = file.read(len(HEADER))
         if not HEADER.startswith(head):
@@ -147,7 +160,7 @@ def whole_records(lines: Iterable[bytes]) -> Iterator[list[str]]:
     record = b""
     for line in lines:
         record += line
-        if record.endswith(b"\n") and record.count(b'"') % 2 == 0:  # else a name with a line break goes on
+        if record.endswith(b"\n") and record.count(b'"') % 2 == 0:  # otherwise a name contains a line break
             yield from csv.reader([record.decode("utf-8", "surrogateescape")])
             record = b""
 
@@ -170,7 +183,5 @@ def report(args: argparse.Namespace, *, images: int, answered: int, asked: int, 
         "model": args.model,
         "csv": str(args.out),
     }
-    if args.json:
-        print(json.dumps({"summary": summary}))
-    else:
-        print("{answered} of {images} answered; {images_per_s} images/s; {csv}".format_map(summary))
+    print("{answered} of {images} answered; {images_per_s} images/s; {csv}".format_map(summary))
+    print_json(args, {"summary": summary})

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from slipway.contract import Bundle, CompileError, Engine, GateError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, shown
 
 EPILOG = """example:
@@ -13,12 +14,12 @@ EPILOG = """example:
 
 targets:
   openvino      the cpu lane, on this machine
-  tensorrt      the gpu lane; needs the GPU that serves: slipway container compile prints how
-  tensorrt_rtx  proof without a GPU that a graph compiles, and its size; never served
+  tensorrt      the gpu lane; needs the GPU that serves: slipway container compile prints the command
+  tensorrt_rtx  shows without a GPU that a graph compiles, and the size of the plan; never served
 
-OpenVINO FP32 is always built first: it is what the others are compared with, image by image. The verdict is pass, fail,
-or too few images to tell. An engine that did not pass is written for inspection and never assembled. The exit code is 0
-when at least one precision that the spec lists passed."""
+OpenVINO FP32 is always built first: the others are compared with it image by image. The verdict is pass, fail, or too
+few images to tell. An engine that did not pass is written for inspection and never assembled. The exit code is 0 when
+at least one precision that the spec lists passed."""
 FLIPS_SHOWN = 20
 
 
@@ -41,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
                 bundle, arguments.graphs, arguments.out, precision=precision, reference=reference, **options
             )
         except CompileError as error:
-            if precision != "bf16":  # BF16 is the processor's to have or not
+            if precision != "bf16":  # not every processor has BF16
                 raise
             hindered[precision] = str(error)
             continue
@@ -50,10 +51,10 @@ def main(arguments: argparse.Namespace) -> None:
             passed.append(engine)
         else:
             hindered[precision] = engine.verdict
-    if arguments.json:
-        print(json.dumps({engine.path.name: engine.manifest.measured for engine in passed}))
+    result = {engine.path.name: engine.manifest.measured for engine in passed}
     served = [engine for engine in passed if engine.settings.precision in bundle.spec.precisions]
     if not served:
+        print_json(arguments, result)
         raise GateError(
             f"accuracy gate: nothing of {', '.join(bundle.spec.precisions)} passed on {arguments.target}: {hindered}; "
             "train or calibrate better, test on more images, raise the spec's accuracy limits, or list another"
@@ -61,10 +62,11 @@ def main(arguments: argparse.Namespace) -> None:
     for name, reason in hindered.items():
         print(f"  {name} is left out ({reason}); the spec lists {', '.join(bundle.spec.precisions)}")
     print(f"  next: {next_command(arguments)}")
+    print_json(arguments, result)
 
 
 def reference_engine(bundle: Bundle, arguments: argparse.Namespace) -> Engine:
-    """`openvino-fp32`: built by the openvino target, taken as it is by the others."""
+    """The engine `openvino-fp32`: the openvino target builds it, and the others reuse it."""
     from slipway.engines import build_engine
 
     folder = arguments.out / "openvino-fp32"
@@ -100,7 +102,7 @@ def show(engine: Engine) -> None:
 
 
 def describe(gate: dict[str, object]) -> str:
-    """The gate's result in one line, from an engine's evidence."""
+    """The gate's result as one line, from an engine's evidence."""
     from slipway.engines.gate import GateResult
 
     return "the reference" if gate["verdict"] == "reference" else str(GateResult.of(gate))
@@ -117,9 +119,11 @@ def next_command(arguments: argparse.Namespace) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
-    parser.add_argument("--graphs", type=Path, required=True, help="of graph folders, for example runs/digits/graphs")
-    parser.add_argument("--out", type=Path, required=True, help="of engine folders, for example runs/digits/engines")
+    parser.add_argument("--graphs", type=Path, required=True, help="folder of graphs, for example runs/digits/graphs")
+    parser.add_argument("--out", type=Path, required=True, help="folder for engines, for example runs/digits/engines")
     parser.add_argument("--target", choices=("openvino", "tensorrt", "tensorrt_rtx"), default="openvino")
-    parser.add_argument("--timing-cache", type=Path, help="TensorRT's, read and written: later builds are quicker")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument(
+        "--timing-cache", type=Path, help="TensorRT's timing cache, read and written, for faster builds"
+    )
+    add_json(parser)
     return parser

@@ -1,7 +1,6 @@
-"""Compile plans and serve the gpu lane in NVIDIA's images of one release: prints the docker command, or runs it."""
+"""Compile plans and serve the gpu lane in NVIDIA's container images: prints the docker command, or runs it."""
 
 import argparse
-import json
 import os
 import re
 import secrets
@@ -21,14 +20,15 @@ from slipway.contract import (
     SpecError,
 )
 from slipway.system.arguments import port
+from slipway.system.json_line import add_json, print_json
 from slipway.system.process import child
 
 EPILOG = """example:
   slipway container compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines --run
   slipway container serve model_repository/gpu --run
 
-A plan belongs to the TensorRT that built it, so both images are of one release. compile is run in a clone of Slipway,
-with the bundle, the graphs and the data set inside it; it installs Slipway in the container, which takes some minutes.
+A plan needs the TensorRT version that built it, so both images have the same release. Run compile in a clone of Slipway
+that contains the bundle, the graphs and the data set; it installs Slipway in the container, which takes some minutes.
 serve listens on 127.0.0.1. Both need docker and NVIDIA's container toolkit."""
 
 RELEASE = "26.06"  # earlier servers lack fixes that production needs
@@ -40,20 +40,25 @@ DOCKER_TIMEOUT_S = 20
 def main(arguments: argparse.Namespace) -> None:
     command = arguments.command_of(arguments)
     print(shlex.join(command))
-    if arguments.json:
-        print(json.dumps({"command": command}))
+    print_json(arguments, {"command": command})
     if arguments.run:
         execute(command, failure=arguments.failure)
 
 
 def compile_command(arguments: argparse.Namespace) -> list[str]:
-    """`slipway compile --target tensorrt` in the image that has TensorRT, as the user who asks."""
+    """The docker command for `slipway compile --target tensorrt` in the TensorRT image, run as the current user."""
     if not Path("build/compile.py").is_file():
-        raise SpecError(f"{Path.cwd()}: no slipway compile here; run this in a clone of Slipway, which is mounted")
+        raise SpecError(
+            f"{Path.cwd()}: not a clone of Slipway (no build/compile.py); run this in one, since it is mounted"
+        )
     Bundle.open(arguments.bundle)
     bundle, graphs, out = (inside(path) for path in (arguments.bundle, arguments.graphs, arguments.out))
     compiling = ["python3", "build/compile.py", bundle, "--graphs", graphs, "--out", out, "--target", "tensorrt"]
-    environment = {"HOME": "/tmp", "USER": "slipway", "PIP_BREAK_SYSTEM_PACKAGES": "1"}  # the user has none there
+    environment = {
+        "HOME": "/tmp",
+        "USER": "slipway",
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
+    }  # the user has no home in the image
     return [
         *docker_run(arguments),
         *("--user", f"{os.getuid()}:{os.getgid()}"),
@@ -66,7 +71,7 @@ def compile_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def serve_command(arguments: argparse.Namespace) -> list[str]:
-    """tritonserver on a gpu lane, hardened as `slipway.serving` does, with what newer servers add."""
+    """The docker command for tritonserver on a gpu lane, hardened as in `slipway.serving`."""
     Manifest.open(arguments.repository, kind="repository")
     lane = Lane.read(arguments.repository / "lane.json")
     if lane.lane != "gpu":
@@ -76,7 +81,7 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
         )
     ports = {arguments.http_port: 8000, arguments.grpc_port: 8001, arguments.metrics_port: 8002}
     if len(ports) < 3:
-        raise SpecError(f"ports {sorted(ports)}: give three, one each for HTTP, gRPC and metrics")
+        raise SpecError(f"ports {sorted(ports)}: give three different ones, for HTTP, gRPC and metrics")
     restricted = f"shared-memory,model-repository,logging,trace:slipway-admin={secrets.token_urlsafe(24)}"
     flags = {
         "model-repository": MODELS,
@@ -113,11 +118,13 @@ def mount(folder: Path, target: str, *, readonly: bool = False) -> list[str]:
 
 
 def inside(path: Path) -> str:
-    """`path` relative to the mounted folder."""
+    """`path`, relative to the mounted folder."""
     try:
         return path.resolve().relative_to(Path.cwd().resolve()).as_posix()
     except ValueError:
-        raise SpecError(f"{path}: outside {Path.cwd()}, which is all that the container sees; move it inside") from None
+        raise SpecError(
+            f"{path}: outside {Path.cwd()}, the only folder that the container sees; move it inside"
+        ) from None
 
 
 def execute(command: list[str], *, failure: type[SlipwayError]) -> None:
@@ -155,9 +162,11 @@ def execute(command: list[str], *, failure: type[SlipwayError]) -> None:
 
 def _release(text: str) -> str:
     if not re.fullmatch(r"\d\d[.](0[1-9]|1[0-2])", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no release of NVIDIA's images; give YY.MM, such as {RELEASE}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a release of NVIDIA's images; give YY.MM, such as {RELEASE}")
     if text < RELEASE:
-        raise argparse.ArgumentTypeError(f"{text} is older than {RELEASE}, the first that is safe to serve with")
+        raise argparse.ArgumentTypeError(
+            f"{text} is older than {RELEASE}, the first release that is safe to serve with"
+        )
     return text
 
 
@@ -165,25 +174,25 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="compile | serve")
     compiling = commands.add_parser(
-        "compile", help="plans for the GPU of this machine", formatter_class=argparse.RawTextHelpFormatter
+        "compile", help="compile plans for the GPU of this machine", formatter_class=argparse.RawTextHelpFormatter
     )
     compiling.add_argument("bundle", type=Path, help="folder that slipway export wrote")
-    compiling.add_argument("--graphs", type=Path, required=True, help="of graph folders")
-    compiling.add_argument("--out", type=Path, required=True, help="of engine folders")
+    compiling.add_argument("--graphs", type=Path, required=True, help="folder of graph folders")
+    compiling.add_argument("--out", type=Path, required=True, help="folder to write engine folders into")
     compiling.set_defaults(command_of=compile_command, failure=CompileError)
     serving = commands.add_parser(
-        "serve", help="a gpu lane on 127.0.0.1", formatter_class=argparse.RawTextHelpFormatter
+        "serve", help="serve a gpu lane on 127.0.0.1", formatter_class=argparse.RawTextHelpFormatter
     )
     serving.add_argument("repository", type=Path, help="folder that slipway assemble --lane gpu wrote")
     for name, default in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
-        serving.add_argument(f"--{name}-port", type=port, default=default, help="default: %(default)s")
+        serving.add_argument(f"--{name}-port", type=port, default=default, help="local port; default: %(default)s")
     serving.set_defaults(command_of=serve_command, failure=ServingError)
     for command in (compiling, serving):
         command.add_argument(
-            "--release", type=_release, default=RELEASE, help="YY.MM of the image; default: %(default)s"
+            "--release", type=_release, default=RELEASE, help="release of the image, YY.MM; default: %(default)s"
         )
-        command.add_argument("--gpus", default="all", help="docker's --gpus; default: %(default)s")
-        command.add_argument("--shm-size", default="4g", help="docker's --shm-size; default: %(default)s")
-        command.add_argument("--run", action="store_true", help="run the command here, where docker runs")
-        command.add_argument("--json", action="store_true", help="the command as one JSON line")
+        command.add_argument("--gpus", default="all", help="option --gpus of docker; default: %(default)s")
+        command.add_argument("--shm-size", default="4g", help="option --shm-size of docker; default: %(default)s")
+        command.add_argument("--run", action="store_true", help="run the command instead of only printing it")
+        add_json(command, help="print the command as one JSON line too")
     return parser

@@ -1,22 +1,22 @@
-"""Say for a model repository and this machine what would load, what would not, and why."""
+"""Check what of a model repository would load on this machine, what would not, and why."""
 
 import argparse
 import io
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from slipway.system.arguments import seconds
+from slipway.system.json_line import add_json, print_json
 
 EPILOG = """example:
   slipway doctor model_repository/example
 
-Every step is started as the server would start it, but by itself; nothing is written to the repository. Marks:
-  ✓  it is well          ✗  it would not be served, with the reason and the remedy
-  –  not applicable here, or something that this machine cannot tell
-The exit code is 0 when everything would be served, and 1 otherwise."""  # noqa: RUF001  the dash is a mark
+Every step is started as the server would start it, but alone; nothing is written to the repository. Marks:
+  ✓  works               ✗  would not be served, with the reason and the remedy
+  –  not applicable, or impossible to check on this machine
+The exit code is 0 if everything would be served, and 1 otherwise."""  # noqa: RUF001  the dash is a mark
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -34,14 +34,15 @@ def main(arguments: argparse.Namespace) -> int:
 
     diagnosis = examine(arguments.repository, report=show, timeout_s=arguments.timeout_s)
     print(diagnosis.verdict)
-    if arguments.json:
-        print(json.dumps({"repository": str(arguments.repository), **asdict(diagnosis)}))
+    print_json(arguments, {"repository": str(arguments.repository), **asdict(diagnosis)})
     return 0 if diagnosis.verdict.good else 1
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("repository", type=Path, help="folder that slipway assemble wrote")
-    parser.add_argument("--timeout-s", type=seconds, default=120.0, help="for one step to load; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument(
+        "--timeout-s", type=seconds, default=120.0, help="seconds for a step to load; default: %(default)s"
+    )
+    add_json(parser)
     return parser

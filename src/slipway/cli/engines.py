@@ -1,4 +1,4 @@
-"""Make every graph, engine and plan of a fleet that is not current: what a manifest proves current is left alone."""
+"""Rebuild every graph, engine and plan of the runs that is not current; a manifest shows whether it is."""
 
 import argparse
 import json
@@ -14,16 +14,17 @@ from typing import Any, Literal
 from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.spec import Precision
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
   slipway engines runs/digits
   slipway engines runs/* --target tensorrt --dry-run     in the container of the new release, for its TensorRT
 
-A run is a folder with bundle/; graphs/ and engines/ are written beside it. The plan comes first: what is current, and
-for everything else why it is made. One that fails is recorded, in engines/made.json too, and the rest goes on; the exit
-code is then 1. Folders appear whole or not at all, so after an interruption the same command goes on where it stopped.
-Run it where training was run: the data set is read again."""
+A run is a folder with bundle/; graphs/ and engines/ are written beside it. The plan is printed first: the parts that
+are current, and for every other part the reason why it is rebuilt. If a part fails, that is recorded in
+engines/made.json, the rest continues, and the exit code is 1. Folders appear whole or not at all, so after an
+interruption the same command continues where it stopped. Run this where training ran, since it reads the data set."""
 RECORD = "made.json"
 QUANTISED: tuple[Precision, ...] = ("int8", "fp16")
 
@@ -36,7 +37,7 @@ class Part:
     folder: Path
     precision: Precision
     target: Target | None = None
-    """None for a graph."""
+    """The target of an engine; None for a graph."""
     outcome: str = "waiting"
     reason: str = ""
     seconds: float = 0.0
@@ -47,13 +48,13 @@ class Part:
 
 
 class Fleet:
-    """All runs with one set of compilers; knows why a part is not current, and makes it."""
+    """All runs with one set of compilers: finds out why a part is not current, and rebuilds it."""
 
     def __init__(self, compilers: dict[Target, Any], timing_cache: Path | None) -> None:
         self.compilers, self.timing_cache = compilers, timing_cache
 
     def parts(self, folder: Path) -> list[Part]:
-        """Of one run, in the order in which they need each other."""
+        """The parts of one run, in the order of their dependencies."""
         from slipway.engines import COMPILED
 
         bundle = Bundle.open(folder / "bundle")
@@ -72,10 +73,10 @@ class Fleet:
         return [reference, *graphs, *(part for part in engines if part.folder != reference.folder)]
 
     def why(self, part: Part) -> str | None:
-        """Why `part` has to be made now; None if its manifest proves it current.
+        """The reason why `part` has to be rebuilt; None if its manifest shows that it is current.
 
         Raises:
-            SlipwayError: what it is made from is not there.
+            SlipwayError: an input of the part is missing.
         """
         from slipway.engines.compile import Graph
         from slipway.engines.current import stale, stale_graph
@@ -83,20 +84,20 @@ class Fleet:
         if part.target is None:
             return stale_graph(part.folder, bundle=part.bundle, precision=part.precision)
         reference = self._reference(part)
-        if part.target not in self.compilers:  # the reference, where OpenVINO is not asked for: it is taken as it is
+        if part.target not in self.compilers:  # the reference where OpenVINO is not a target: it is reused
             return _does_not_open(part)
         graph = Graph.open(part.bundle, _graphs(part), part.precision)
         compiler = self.compilers[part.target]
         return stale(part.folder, part.bundle, graph, precision=part.precision, compiler=compiler, reference=reference)
 
     def current(self, part: Part) -> Part:
-        """Marked as current, with what its manifest proves."""
-        by = self.compilers.get(part.target, "taken as it is") if part.target else ""
+        """`part` marked as current, with the reason."""
+        by = self.compilers.get(part.target, "reused") if part.target else ""
         proof = "same bundle and settings" if part.target is None else f"same graph, flags and gate, {by}"
         return replace(part, outcome="current", reason=proof)
 
     def make(self, part: Part) -> str:
-        """Make it; returns what is worth a line."""
+        """Build the part; returns one line about the result."""
         from slipway.engines import build_engine, quantize
 
         if part.target is None:
@@ -145,9 +146,8 @@ def main(arguments: argparse.Namespace) -> int:
             _say_next(folder, {part.target for part in parts if part.outcome == "made"})
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
-    if arguments.json:
-        summaries = [part.summary() for parts in runs.values() for part in parts]
-        print(json.dumps({"parts": summaries, "failures": failures}))
+    summaries = [part.summary() for parts in runs.values() for part in parts]
+    print_json(arguments, {"parts": summaries, "failures": failures})
     return 1 if failures else 0
 
 
@@ -182,11 +182,11 @@ def _plan(fleet: Fleet, folder: Path, failures: list[str]) -> list[Part]:
 
 
 def _first_look(fleet: Fleet, part: Part, before: list[Part]) -> Part:
-    """Current, or why not; what waits for another part is looked at again when its turn comes."""
+    """Current, or the reason why not; a part that waits for another is checked again when its turn comes."""
     needed = [_graphs(part) / part.precision, part.folder.parent / "openvino-fp32"] if part.target else []
     first = [other.folder.name for other in before if other.folder in needed and other.outcome != "current"]
     if first and part.folder.is_dir():
-        return replace(part, reason=f"{' and '.join(first)} made first, then looked at again")
+        return replace(part, reason=f"{' and '.join(first)} made first, then checked again")
     try:
         reason = f"{' and '.join(first)} made first" if first else fleet.why(part)
     except SlipwayError as error:
@@ -200,7 +200,7 @@ def _one_line(reason: str, part: Part) -> str:
 
 
 def _work(fleet: Fleet, folder: Path, parts: list[Part]) -> None:
-    """Make what waits, in place in `parts`, which are recorded after each."""
+    """Build the waiting parts, in place in `parts`, and record all of them after each."""
     waiting = [index for index, part in enumerate(parts) if part.outcome == "waiting"]
     for number, index in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {parts[index].folder}", flush=True)
@@ -221,18 +221,18 @@ def _make(fleet: Fleet, part: Part) -> Part:
         result = fleet.make(part)
         return replace(part, outcome="made", reason=f"{_one_line(reason, part)}; {result}")
     except CompileError as error:
-        if part.precision == "bf16":  # the processor's to have or not
+        if part.precision == "bf16":  # not every processor has BF16
             return replace(part, outcome="left out", reason=str(error))
         return replace(part, outcome="failed", reason=str(error))
     except SlipwayError as error:
         return replace(part, outcome="failed", reason=str(error))
-    except Exception as error:  # a bug or a compiler's; the others are still worth making
+    except Exception as error:  # a bug of ours or of a compiler; the others are still built
         traceback.print_exc()
         return replace(part, outcome="failed", reason=f"{type(error).__name__}: {error}")
 
 
 def _record(folder: Path, parts: list[Part]) -> None:
-    """`engines/made.json`, whole or as it was."""
+    """Write `engines/made.json`, whole or not at all."""
     (folder / "engines").mkdir(exist_ok=True)
     partial = folder / "engines" / f".{RECORD}"
     partial.write_text(json.dumps([part.summary() for part in parts], indent=2) + "\n", encoding="utf-8")
@@ -240,7 +240,7 @@ def _record(folder: Path, parts: list[Part]) -> None:
 
 
 def _not_served(fleet: Fleet, parts: list[Part]) -> Iterator[str]:
-    """The targets of a run that have nothing to serve, though nothing failed to be made."""
+    """The targets of a run that have nothing to serve although every build succeeded."""
     for target in fleet.compilers:
         own = [part for part in parts if part.target == target and part.precision in part.bundle.spec.precisions]
         if target == "tensorrt_rtx" or not own or any(part.outcome == "failed" for part in own):
@@ -264,7 +264,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, nargs="+", help="folder with bundle/, for example runs/digits")
     targets = ("openvino", "tensorrt", "tensorrt_rtx")
     parser.add_argument("--target", choices=targets, nargs="+", default=["openvino"], help="default: openvino")
-    parser.add_argument("--timing-cache", type=Path, help="TensorRT's, read and written: later builds are quicker")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan alone")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument(
+        "--timing-cache", type=Path, help="TensorRT's timing cache, read and written, for faster builds"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, and build nothing")
+    add_json(parser)
     return parser

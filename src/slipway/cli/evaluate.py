@@ -1,11 +1,11 @@
-"""One HTML page of what a bundle is worth: classes, confusion, reliability, coverage, unknown, worst mistakes."""
+"""Write the HTML page of a bundle's evaluation: classes, confusion, reliability, coverage, unknown, mistakes."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, ManifestError, SpecError
+from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
     from slipway.report.evaluation import Heatmaps, Worth
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 EPILOG = """example:
   slipway evaluate runs/digits/bundle
 
-The numbers are those that export or import measured and wrote into the bundle. Beside the worst mistakes stands where
-the network looked (Grad-CAM), by the checkpoint that the bundle was exported from: the folder checkpoint beside it, or
---checkpoint. Without one, for imported bundles and for transformers the page says that there is none.
-The page holds its images and loads nothing: send it as it is. Run this where training was run, since the mistakes are
-read from the data set."""
+The numbers are those that export or import measured and wrote into the bundle. Beside the worst mistakes the page shows
+where the network looked (Grad-CAM). That needs the checkpoint that the bundle was exported from: the folder checkpoint
+beside it, or --checkpoint. Imported bundles and transformers have no Grad-CAM, and the page says so.
+The page is self-contained. Run this where training ran, since the mistakes are read from the data set."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     check_page(out, kind="evaluation")
     bundle = Bundle.open(arguments.bundle)
     worth = read_worth(bundle)
-    heatmaps = Heatmaps("No Grad-CAM: it is shown for one label an image, and this classifier gives many.")
+    heatmaps = Heatmaps("No Grad-CAM: it needs a classifier with one label per image, and this one gives several.")
     if isinstance(worth, Worth):
         heatmaps = looked(bundle, worth, arguments.checkpoint)
     write(render(bundle, worth, heatmaps), out, kind="evaluation")
@@ -45,8 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     if isinstance(worth, Worth) and worth.unknown is not None:
         print(f"  unknown: {worth.unknown.test.unknown_rate:.2%} of the test split, by {worth.unknown.score}")
     print(f"  {heatmaps.explained}")
-    if arguments.json:
-        print(json.dumps({"page": str(out), **first, "ece": ece.ece, "ece_interval": ece.ece_interval}))
+    print_json(arguments, {"page": str(out), **first, "ece": ece.ece, "ece_interval": ece.ece_interval})
 
 
 def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps":
@@ -58,11 +56,11 @@ def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps
             raise SpecError(
                 f"--checkpoint: {bundle.path} was imported, and not exported from a checkpoint; leave it out"
             )
-        return Heatmaps("No Grad-CAM: this bundle was imported, and has no checkpoint whose gradients could be had.")
+        return Heatmaps("No Grad-CAM: this bundle was imported, so it has no checkpoint to compute gradients with.")
     folder = checkpoint or bundle.path.parent / "checkpoint"
     if checkpoint is None and not folder.is_dir():
         return Heatmaps(f"No Grad-CAM: there is no {folder}; give the bundle's checkpoint with --checkpoint.")
-    from slipway.training.bundle.grad_cam import grad_cams  # torch and captum, for this alone
+    from slipway.training.bundle.grad_cam import grad_cams  # imports torch and captum
 
     shown = worth.mistakes[:MISTAKES_SHOWN]
     try:
@@ -73,8 +71,8 @@ def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps
         return Heatmaps(f"No Grad-CAM: {error}")
     if found.layer is None:
         return Heatmaps(
-            f"No Grad-CAM: no stage of {bundle.spec.backbone.name} gives a map of channels, as in transformers, and "
-            "Grad-CAM is about such maps."
+            f"No Grad-CAM: it needs a stage with a map of channels, and {bundle.spec.backbone.name} has none (as "
+            "transformers)."
         )
     return Heatmaps(
         f"The bright parts of the grey pictures speak for the answer, and for the truth, by Grad-CAM at the stage "
@@ -86,7 +84,9 @@ def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder that slipway export or slipway import wrote")
-    parser.add_argument("--out", type=Path, help="default: evaluation.html beside the bundle")
-    parser.add_argument("--checkpoint", type=Path, help="of the bundle, for Grad-CAM; default: checkpoint beside it")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--out", type=Path, help="page to write; default: evaluation.html beside the bundle")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="checkpoint for Grad-CAM; default: checkpoint beside the bundle"
+    )
+    add_json(parser)
     return parser

@@ -1,15 +1,15 @@
-"""Export a checkpoint to a bundle: ONNX graph, preprocess, labels, decision, calibration sample, evaluation."""
+"""Export a checkpoint to a bundle: ONNX graph, preprocessing, labels, decision, calibration sample, evaluation."""
 
 import argparse
-import json
 from pathlib import Path
 
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
   slipway export runs/digits/checkpoint --out runs/digits/bundle
 
-The graph is compared with torch on the whole test split. Exporting the same checkpoint again, in another clone,
+The graph is compared with torch on the whole test split. Exporting the same checkpoint again, even in another clone,
 gives the same bundle id."""
 
 
@@ -33,16 +33,15 @@ def main(arguments: argparse.Namespace) -> None:
     if "unknown" in measured:
         unknown = measured["unknown"]
         print(f"  unknown by {unknown['score']}: {unknown['unknown_rate']:.2%} of the test split")
-    print(f"  next: {command('slipway evaluate', arguments.out)}, a page of all this")
+    print(f"  next: {command('slipway evaluate', arguments.out)}, the page of this evaluation")
     graph = arguments.out.parent / "graphs" / "int8"
     print(f"  next: {command('slipway quantize', arguments.out, '--out', graph)}")
-    if arguments.json:
-        print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **measured}))
+    print_json(arguments, {"bundle": str(arguments.out), "id": manifest.bundle, **measured})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="folder that slipway train wrote")
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/digits/bundle")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,11 +1,11 @@
 """Measure the latency of a served classifier under an open-loop Poisson load, and judge its P99."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import file_option
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ EPILOG = """examples:
   slipway gate digits --images runs/digits/data --rate 50 --limit-ms 50
   slipway gate digits --images runs/digits/data --find-capacity --output capacity.json
 
-Requests leave when a seeded Poisson schedule says, whether or not the server keeps up, and each is timed from the
-moment it was due: a stall is charged to every request that it delayed. Failures count as over the limit.
-The schedule is dealt to processes with a connection each. How late they sent is printed; where the P99 of that is over
-a tenth of the limit, the verdict is "generator late": the figures are then the client's as much as the server's.
-The verdict (MLPerf early stopping, at several looks): "pass" as soon as P99 is shown to be within the limit with 99 %
-confidence, "fail" as soon as it is shown to be over it or the server does not keep up. While neither is so the gate
-goes on for --minutes; then "fail" where the measured P99 is over the limit, else "too few requests to tell". How often
-it errs: python -m benchmarks.studies.verdict. More: docs/benchmarks.md.
+Requests follow a seeded Poisson schedule, whether or not the server keeps up, and each is timed from the moment when it
+was due: a stall counts for every request that it delayed. Failures count as over the limit.
+The schedule is divided among processes with one connection each. Their lateness is printed. If its P99 exceeds a tenth
+of the limit, the verdict is "generator late", since the figures then describe the client as much as the server.
+The verdict (MLPerf early stopping, at several looks) is "pass" as soon as P99 is shown to be within the limit with 99 %
+confidence, and "fail" as soon as it is shown to exceed it or the server does not keep up. Until then the gate goes on,
+for at most --minutes. After that it is "fail" if the measured P99 exceeds the limit, and otherwise "too few requests to
+tell". Its error rate: python -m benchmarks.studies.verdict. More: docs/benchmarks.md.
 
 exit status: 0 pass (with --find-capacity: confirmed); 1 fail, or nothing could be measured; 2 wrong usage; 3 too few
 requests to tell; 4 generator late"""
@@ -44,8 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.output:
         result.write(arguments.output)
         print(f"written to {arguments.output}")
-    if arguments.json:
-        print(json.dumps(result.model_dump(mode="json")))
+    print_json(arguments, result.model_dump(mode="json"))
     return EXIT_CODES[result.verdict]
 
 
@@ -55,7 +54,7 @@ def gate(options: "GateOptions") -> "GateResult":
     most_s = max(options.least_s, 60 * options.minutes)
     print(
         f"{options.model} at {options.url}: {options.rate_per_s:g} requests/s for about {options.least_s:.0f} s, or up "
-        f"to {most_s:.0f} s until it can tell"
+        f"to {most_s:.0f} s for a verdict"
     )
     result = run_gate(options)
     print(summary(result))
@@ -75,41 +74,52 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("model", metavar="MODEL", help="the ensemble to ask: the classifier's name")
-    add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
+    add(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of images to send, searched recursively",
+    )
     add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
-    add("--rate", type=float, default=50.0, dest="rate_per_s", metavar="PER_S", help="requests a second (%(default)g)")
+    add("--rate", type=float, default=50.0, dest="rate_per_s", metavar="PER_S", help="requests per s (%(default)g)")
     add("--limit-ms", type=float, default=50.0, help="the limit on P99 (%(default)g)")
-    add("--find-capacity", action="store_true", help="search for the highest rate that passes, from --rate on")
+    add("--find-capacity", action="store_true", help="search for the highest rate that passes, starting at --rate")
     add("--blocks", type=int, default=3, help="independent blocks before the first verdict; more follow (%(default)s)")
     add(
         "--requests-per-block",
         type=int,
         default=1000,
         metavar="N",
-        help="counted requests of a block, at the least (%(default)s); the more, the rarer a stall that is seen",
+        help="least number of counted requests per block (%(default)s); more of them catch rarer stalls",
     )
     add(
         "--minutes",
         type=float,
         default=5.0,
-        help="after which it stops, able to tell or not (%(default)g); with --find-capacity, to confirm",
+        help="longest duration without a verdict (%(default)g); with --find-capacity, of the confirmation",
     )
     add(
         "--warm-up-requests",
         type=int,
         default=100,
         metavar="N",
-        help="sent before those of each block and not counted (%(default)s)",
+        help="uncounted requests before each block (%(default)s)",
     )
-    add("--deadline-ms", type=float, default=1000.0, help="after which a request is given up (%(default)g)")
-    add("--generators", type=int, metavar="N", help="processes that send (default: by rate and cores, printed)")
-    add("--seed", type=int, default=0, help="of the schedules and the order of the images (%(default)s)")
-    add("--pid", type=int, dest="server_pid", help="of tritonserver on this machine: reports its CPU and memory")
+    add("--deadline-ms", type=float, default=1000.0, help="time after which a request is abandoned (%(default)g)")
+    add("--generators", type=int, metavar="N", help="sending processes (default: by rate and cores, printed)")
+    add("--seed", type=int, default=0, help="seed of the schedules and the order of the images (%(default)s)")
+    add(
+        "--pid",
+        type=int,
+        dest="server_pid",
+        help="process id of a local tritonserver, to report its CPU and memory",
+    )
     add(
         "--output",
-        type=file_option(("generator", "passed_per_s"), what="a result of gate.py"),
+        type=file_option(("generator", "passed_per_s"), what="a result of slipway gate"),
         metavar="FILE.json",
-        help="the whole result, raw histograms included",
+        help="file for the whole result, raw histograms included",
     )
-    add("--json", action="store_true", help="the same as one JSON line last")
+    add_json(parser)
     return parser

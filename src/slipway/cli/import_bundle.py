@@ -1,21 +1,21 @@
-"""Make a bundle of a network that exists already: an ONNX file, or weights of a timm model, with labelled images."""
+"""Make a bundle from a network that you have: an ONNX file, or weights of a timm model, with labelled images."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from slipway.contract import SpecError
 from slipway.contract.labels import read_label_list
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, shown
 
 EPILOG = """examples:
   slipway import pets.yaml --onnx pets.onnx --labels labels.txt --out runs/pets/bundle
   slipway import pets.yaml --weights pets.safetensors --labels labels.txt --out runs/pets/bundle
 
-The spec is the same YAML file as for training; recipe is not used. data.root is the evaluation folder, with a
-sub-folder of images per class: its validation split fits the decision, its test split says what the network is
-worth, the rest gives the calibration sample. Nothing is trained. For a timm model, preprocess may be left out."""
+The spec is the same YAML file as for training; recipe is ignored. data.root is a folder with one sub-folder of images
+per class: its validation split fits the decision, its test split measures the accuracy, and the rest gives the
+calibration sample. Nothing is trained. For a timm model, preprocess may be left out."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -36,14 +36,11 @@ def main(arguments: argparse.Namespace) -> None:
         with_embedding = not arguments.no_embedding
         manifest = import_onnx(spec, arguments.onnx, arguments.out, with_embedding=with_embedding, **tensors, **classes)
     elif arguments.logits or arguments.embedding or arguments.no_embedding:
-        raise SpecError(
-            "--logits, --embedding and --no-embedding are about an ONNX file; leave them out with --weights"
-        )
+        raise SpecError("--logits, --embedding and --no-embedding apply to an ONNX file; leave them out with --weights")
     else:
         manifest = import_timm(spec, arguments.weights, arguments.out, **classes)
     summarise(arguments.out, manifest.bundle, manifest.measured)
-    if arguments.json:
-        print(json.dumps({"bundle": str(arguments.out), "id": manifest.bundle, **manifest.measured}))
+    print_json(arguments, {"bundle": str(arguments.out), "id": manifest.bundle, **manifest.measured})
 
 
 def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None:
@@ -53,9 +50,9 @@ def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None
     for change in measured.get("changes", ()):
         print(f"  {shown(change)}")
     if not measured["embedding_size"]:
-        print("  no embedding: `unknown` goes by the logits, and <name>_full answers no EMBEDDING")
+        print("  no embedding: `unknown` is decided by the logits, and <name>_full has no EMBEDDING")
     if measured["classes_without_images"]:
-        print(f"  {measured['classes_without_images']} classes have no image: nothing is known of their accuracy")
+        print(f"  {measured['classes_without_images']} classes have no image: their accuracy is unknown")
     if "max_logit_difference" in measured:
         print(f"  ONNX against torch: same labels, max |Δlogit| {measured['max_logit_difference']:.2g}")
     print(
@@ -63,7 +60,9 @@ def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None
         f"macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f} (before calibration "
         f"{measured['ece_uncalibrated']:.4f}, temperature {measured['temperature']})"
     )
-    print("  less than it should be? labels are not in the order of the logits, or preprocess is not training's")
+    print(
+        "  lower than expected? check that the labels are in the order of the logits, and that preprocess is training's"
+    )
     print(f"  next: {command('slipway quantize', out, '--out', out.parent / 'graphs' / 'int8')}")
 
 
@@ -74,26 +73,30 @@ def parser() -> argparse.ArgumentParser:
     network.add_argument("--onnx", type=Path, help="ONNX file, FP32 [n, 3, H, W] in, logits out")
     network.add_argument("--weights", type=Path, help="safetensors file with the state dict of backbone.name")
     labels = parser.add_mutually_exclusive_group()
-    labels.add_argument("--labels", type=Path, help="text file: a label a line, in the order of the logits")
+    labels.add_argument("--labels", type=Path, help="text file: one label per line, in the order of the logits")
     labels.add_argument(
-        "--labels-from-folders", action="store_true", help="the logits are in the order of the sorted class folders"
+        "--labels-from-folders", action="store_true", help="take the sorted class folders as the order of the logits"
     )
     parser.add_argument(
         "--allow-empty-classes",
         action="store_true",
-        help="labels may have no image; the numbers are then about the others alone",
+        help="allow labels without images; the numbers are then about the others only",
     )
     parser.add_argument(
         "--preprocess-from-timm", metavar="MODEL", help="prepare images as timm does for this model's weights"
     )
-    parser.add_argument("--logits", metavar="TENSOR", help="of the ONNX file, where it has several outputs")
+    parser.add_argument(
+        "--logits", metavar="TENSOR", help="tensor with the logits, if the ONNX file has several outputs"
+    )
     embedding = parser.add_mutually_exclusive_group()
     embedding.add_argument(
-        "--embedding", metavar="TENSOR", help="of the ONNX file; default: what its last matrix product sees"
+        "--embedding", metavar="TENSOR", help="tensor with the embedding; default: the input of the last matrix product"
     )
     embedding.add_argument(
-        "--no-embedding", action="store_true", help="leave it out; `unknown` can then not go by the distance in it"
+        "--no-embedding",
+        action="store_true",
+        help="leave the embedding out; `unknown` can then not use distances in it",
     )
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/pets/bundle")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

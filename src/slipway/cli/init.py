@@ -12,30 +12,31 @@ from statistics import median
 from slipway.contract import Spec, SpecError
 from slipway.contract.spec import Data
 from slipway.steps import guard
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """examples:
   slipway init photographs                          class folders: photographs/cat/1.jpg
-  slipway init photographs --csv labels.csv         a table with path and label, or labels for several an image
-  slipway init scans --from-scratch                 a small network from random weights, where no model hub is in reach
-  slipway up photographs.yaml                       then this makes a served classifier of it
+  slipway init photographs --csv labels.csv         a table with path and label, or labels for several per image
+  slipway init scans --from-scratch                 a small network from random weights, without a model hub
+  slipway up photographs.yaml                       then this makes a classifier that can be served
 
-The images are listed and a sample of them is opened. Nothing but the spec is written, and an existing file stays."""
+The images are listed, and a sample of them is opened. Only the spec is written; an existing file is never replaced."""
 SAMPLE = 200
 LARGEST_PX, SMALLEST_PX, STEP_PX = 224, 32, 32
 PROVABLE_IMAGES = 300
-"""Test images of a class from which 2 points of recall can be proved; see docs/adr/0015."""
+"""Number of test images of a class that can prove a limit of 2 points of recall; see docs/adr/0015."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the images say."""
+    """Facts about the images that decide the spec."""
 
     images: int
     images_of_class: Counter[str]
     several_labels: bool
     sides_px: Sequence[int]
-    """The shorter side of each image of the sample."""
+    """The shorter side of each sampled image, in pixels."""
     origin: str
 
     @property
@@ -55,15 +56,14 @@ def main(arguments: argparse.Namespace) -> None:
     shares = f"{min(seen.images_of_class.values()):,} to {max(seen.images_of_class.values()):,} images each"
     print(f"{out}: {seen.images:,} images in {len(seen.images_of_class):,} classes ({shares}), {seen.origin}")
     print(f"  next: {command('slipway up', out)}")
-    if arguments.json:
-        print(json.dumps({"spec": str(out), "images": seen.images, "classes": len(seen.images_of_class)}))
+    print_json(arguments, {"spec": str(out), "images": seen.images, "classes": len(seen.images_of_class)})
 
 
 def look(folder: Path, csv: Path | None) -> Seen:
     """List the images and open a sample of them.
 
     Raises:
-        DataError: no images, or a folder or table that cannot be used; says what is needed.
+        DataError: there are no images, or the folder or table cannot be used; the message says what is needed.
     """
     from slipway.training.data.sources import find  # not at the top: --help needs no library
 
@@ -91,7 +91,7 @@ def _shorter_side_px(path: Path) -> int | None:
 
 
 def _name(folder: Path) -> str:
-    """A classifier's name from a folder's."""
+    """The name of the classifier, from that of the folder."""
     name = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_")
     return name if name[:1].isalpha() else f"images_{name}".rstrip("_")
 
@@ -102,7 +102,7 @@ def written(arguments: argparse.Namespace, out: Path, seen: Seen) -> str:
     lines = [
         f"# {seen.images:,} images in {len(seen.images_of_class):,} classes, {seen.origin}.",
         f"# Next: {command('slipway up', out)}",
-        "# A key that is not valid is named together with those that are; slipway/contract/spec.py explains every one.",
+        "# An error about a key lists the valid ones; slipway/contract/spec.py explains each of them.",
         f"name: {_name(arguments.folder)}",
         f"task: {'multilabel' if seen.several_labels else 'multiclass'}",
         "data:",
@@ -113,14 +113,14 @@ def written(arguments: argparse.Namespace, out: Path, seen: Seen) -> str:
         "preprocess:",
         f"  input_height: {seen.input_px}            # the median shorter side is {side_px} px",
         f"  input_width: {seen.input_px}",
-        "  resize: crop                 # or pad, where what is at the edges matters",
+        "  resize: crop                 # or pad, if the edges of the image matter",
         *_backbone(from_scratch=arguments.from_scratch),
         "recipe: auto                   # by the number of images: printed, and recorded in the checkpoint",
         "calibration:",
-        f"  images: {min(500, seen.images // 2)}                  # of the train split; 500 or more is better for INT8",
+        f"  images: {min(500, seen.images // 2)}                  # of the train split; 500 are better for INT8",
         "precisions: [int8, bf16, fp32] # the fastest that passes its gate is served",
         "accuracy:",
-        "  max_loss_points: 1.0         # top-1 that a precision may lose against FP32",
+        "  max_loss_points: 1.0         # top-1 points that a precision may lose against FP32",
     ]
     if test_images < PROVABLE_IMAGES:
         lines += [
@@ -142,9 +142,11 @@ def _backbone(*, from_scratch: bool) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="class folders, split folders, or what the paths of --csv start from")
+    parser.add_argument(
+        "folder", type=Path, help="class folders, split folders, or the folder that the paths of --csv start from"
+    )
     parser.add_argument("--csv", type=Path, help="table with the columns path and label, or path and labels")
-    parser.add_argument("--from-scratch", action="store_true", help="a small network from random weights")
-    parser.add_argument("--out", type=Path, help="the spec to write; default: NAME.yaml here, NAME from the folder")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--from-scratch", action="store_true", help="take a small network with random weights")
+    parser.add_argument("--out", type=Path, help="the spec to write; default: NAME.yaml here, with the folder's NAME")
+    add_json(parser)
     return parser

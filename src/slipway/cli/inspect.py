@@ -1,29 +1,29 @@
-"""Look at a data set before any training: what is in it, what is wrong with it, and what to mend."""
+"""Inspect a data set before any training: its content, its problems, and how to fix them."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, shown
 
 EPILOG = """example:
   slipway make-digits --out runs/digits/data
   slipway inspect training/configs/digits.yaml --out runs/digits/inspection
 
-Where the images are is the part `data` of the spec:
+The part `data` of the spec says where the images are:
 
   class folders      root/cat/1.jpg: one sub-folder per class; the splits are drawn with a seed
   split folders      root/train/cat/1.jpg: all three of train, validation and test, each with a sub-folder per class
   a CSV file         data.csv with the columns path and label; for task multilabel path and labels ("cat|dog");
                      with a column split (train, validation or test) the splits are given;
-                     data.group_column names the column of what must stay together: a patient, a camera
+                     data.group_column names the column of groups that must stay together: a patient, a camera
 
-Counts, imbalance and sizes, files that serving would refuse, exact and near duplicates within and across splits go to
-inspection.json, and with a contact sheet per class to inspection.html, one page that loads nothing. docs/data.md
+inspection.json gets counts, imbalance, sizes, files that serving would refuse, and exact and near duplicates within and
+across splits. inspection.html shows the same with a contact sheet per class, and is self-contained. docs/data.md
 explains every problem.
 
-exit code: 0 with nothing worse than warnings, 1 with an error, with which training would stop too"""
+exit status: 0 without errors (warnings allowed); 1 with an error that would also stop training"""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -39,14 +39,13 @@ def main(arguments: argparse.Namespace) -> int:
         for example in problem.examples:
             print(f"    {shown(example)}")
         print(f"    {shown(problem.remedy)}")
-    print(f"  {len(found.errors)} errors, {len(found.warnings)} warnings; all of it in {arguments.out / RESULT}")
+    print(f"  {len(found.errors)} errors, {len(found.warnings)} warnings; details in {arguments.out / RESULT}")
     if not found.errors:
         print(f"  next: {command('slipway train', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
-    if arguments.json:
-        left_out = {"unreadable", "exact_duplicates", "near_duplicates"}  # as long as the data set is bad
-        short = {**found.model_dump(mode="json", exclude=left_out)}
-        short |= {name: len(getattr(found, name)) for name in sorted(left_out)}
-        print(json.dumps({"inspection": str(arguments.out), **short}))
+    left_out = {"unreadable", "exact_duplicates", "near_duplicates"}  # lists as long as the data set's faults
+    short = {**found.model_dump(mode="json", exclude=left_out)}
+    short |= {name: len(getattr(found, name)) for name in sorted(left_out)}
+    print_json(arguments, {"inspection": str(arguments.out), **short})
     return 1 if found.errors else 0
 
 
@@ -54,5 +53,5 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, for example runs/digits/inspection")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

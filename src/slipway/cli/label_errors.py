@@ -1,10 +1,10 @@
 """Find images whose label is probably wrong: cross-validated predictions of the spec, judged by cleanlab."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec, SpecError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import shown
 
 SHOWN = 10
@@ -15,17 +15,17 @@ EPILOG = """example:
       --reviewed runs/digits/label_errors/suspects.csv --clean runs/digits/clean.csv
   # and train with data.csv: runs/digits/clean.csv in the spec
 
-The images of all three splits are dealt into folds, stratified, with groups and equal files kept together. For each
-fold the spec is trained on the other folds, so this takes as long as so many trainings. A killed run goes on with the
-next fold: predictions are kept in OUT.folds.
+The images of all three splits are divided into folds, stratified, with groups and identical files kept together. For
+each fold the spec is trained on the other folds, so this takes as long as that many trainings. A run that was killed
+resumes at the next fold: predictions are kept in OUT.folds.
 
-In suspects.csv the column action says what --clean makes of a suspect:
-  drop      leave the image out: so it stands there for images of the train split
+In suspects.csv the column action says what --clean does with a suspect:
+  drop      leave the image out; the default in the train split
   relabel   take the label in the column suggested, which you may correct
-  keep      leave it as it is: so it stands there for validation and test, where a network that drops what it gets wrong
-            would flatter itself
+  keep      leave the label as it is; the default in validation and test, since a network must not drop its own mistakes
+            from the images that judge it
 
-A suspect may be a hard image with the right label: look before you drop. docs/label_errors.md has figures."""
+A suspect may be a hard image with the right label: look before you drop it. docs/label_errors.md has figures."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -35,8 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     result = {} if arguments.reviewed else find(arguments, spec)
     if arguments.clean:
         result |= clean(arguments, spec)
-    if arguments.json:
-        print(json.dumps(result))
+    print_json(arguments, result)
 
 
 def find(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
@@ -67,7 +66,7 @@ def clean(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
 
     counts = write_clean(spec, arguments.reviewed or arguments.out / SUSPECTS, arguments.clean)
     told = ", ".join(f"{action} {count:,}" for action, count in sorted(counts.items())) or "no suspects"
-    print(f"{arguments.clean}: {told}; all else as it was")
+    print(f"{arguments.clean}: {told}; everything else is unchanged")
     print(f"  next: data.csv: {arguments.clean} in the spec, and slipway train")
     return {"clean": str(arguments.clean), **counts}
 
@@ -76,11 +75,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, for example runs/digits/label_errors")
-    parser.add_argument("--folds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds; default: %(default)s")
-    parser.add_argument("--clean", type=Path, metavar="FILE", help="write a table for data.csv, by the column action")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the folds; default: %(default)s")
     parser.add_argument(
-        "--reviewed", type=Path, metavar="CSV", help="an edited suspects.csv for --clean; nothing is trained"
+        "--clean", type=Path, metavar="FILE", help="write a table for data.csv, following the column action"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument(
+        "--reviewed", type=Path, metavar="CSV", help="your edited suspects.csv, for --clean; nothing is trained"
+    )
+    add_json(parser)
     return parser

@@ -1,8 +1,9 @@
 """Write the demo data: scikit-learn's scanned digits as image files of mixed sizes in class folders."""
 
 import argparse
-import json
 from pathlib import Path
+
+from slipway.system.json_line import add_json, print_json
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -16,19 +17,20 @@ def main(arguments: argparse.Namespace) -> None:
         images = write_imbalanced_digits(arguments.out, imbalance=arguments.imbalance, seed=arguments.seed)
         few = ", ".join(map(str, MINORITY))
         print(f"{arguments.out}: {images} images in 10 class folders a split; in train few of {few}")
-    if arguments.json:
-        print(json.dumps({"data": str(arguments.out), "images": images}))
+    print_json(arguments, {"data": str(arguments.out), "images": images})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/digits/data"), help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/digits/data"), help="folder to write; default: %(default)s"
+    )
     parser.add_argument(
         "--imbalance",
         type=int,
         metavar="N",
-        help="split folders, and in train the digits 1, 3, 5, 7 and 9 with 1/N of the others' images",
+        help="write split folders; in train, the digits 1, 3, 5, 7 and 9 get 1/N of the images of the others",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of sizes, tones and JPEG qualities; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sizes, tones and qualities; default: %(default)s")
+    add_json(parser)
     return parser

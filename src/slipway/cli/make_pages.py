@@ -1,8 +1,9 @@
 """Write multi-label demo data: pages of one to three of scikit-learn's digits, and a CSV file of their labels."""
 
 import argparse
-import json
 from pathlib import Path
+
+from slipway.system.json_line import add_json, print_json
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -10,14 +11,15 @@ def main(arguments: argparse.Namespace) -> None:
 
     pages = write_pages(arguments.out, pages=arguments.pages, seed=arguments.seed)
     print(f"{arguments.out}: {pages} pages, their labels and splits in {arguments.out / 'pages.csv'}")
-    if arguments.json:
-        print(json.dumps({"data": str(arguments.out), "images": pages}))
+    print_json(arguments, {"data": str(arguments.out), "images": pages})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/pages/data"), help="default: %(default)s")
-    parser.add_argument("--pages", type=int, default=3000, help="at least 100; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of digits, places, sizes and tones; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/pages/data"), help="folder to write; default: %(default)s"
+    )
+    parser.add_argument("--pages", type=int, default=3000, help="number of pages, at least 100; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing; default: %(default)s")
+    add_json(parser)
     return parser

@@ -1,14 +1,15 @@
 """Write a new task for the digits' backbone: odd or even, from few images, as a CSV file."""
 
 import argparse
-import json
 from pathlib import Path
+
+from slipway.system.json_line import add_json, print_json
 
 EPILOG = """example:
   slipway make-parity runs/digits/checkpoint --out runs/parity/data.csv
   slipway train training/configs/parity.yaml --out runs/parity/checkpoint
 
-The splits are those of the checkpoint, so that its backbone has seen no image of the new test split."""
+The splits are those of the checkpoint, so its backbone has not seen any image of the new test split."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -17,15 +18,18 @@ def main(arguments: argparse.Namespace) -> None:
     options = {"images_per_digit": arguments.images_per_digit, "seed": arguments.seed}
     images = write_parity(arguments.checkpoint, arguments.out, **options)
     print(f"{arguments.out}: {images}")
-    if arguments.json:
-        print(json.dumps({"csv": str(arguments.out), "images": images}))
+    print_json(arguments, {"csv": str(arguments.out), "images": images})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="of training/configs/digits.yaml")
-    parser.add_argument("--out", type=Path, default=Path("runs/parity/data.csv"), help="default: %(default)s")
-    parser.add_argument("--images-per-digit", type=int, default=6, help="to train with; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of which images these are; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of training/configs/digits.yaml")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/parity/data.csv"), help="table to write; default: %(default)s"
+    )
+    parser.add_argument(
+        "--images-per-digit", type=int, default=6, help="training images per digit; default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of their choice; default: %(default)s")
+    add_json(parser)
     return parser

@@ -1,10 +1,10 @@
 """Load a served classifier and each of its steps with NVIDIA's perf_analyzer 2.51, on real images."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import SpecError
+from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import file_option
 
 EPILOG = """example:
@@ -13,15 +13,15 @@ EPILOG = """example:
   slipway perf-analyzer digits --images runs/digits/data --concurrency 4
   slipway perf-analyzer digits --images runs/digits/data --rate 50 --output benchmarks/results/perf_analyzer.json
 
-The ensemble gets the images themselves, and each step what the steps before it made of them. The figures are of each
-model alone; "queue" to "output" are the server's own account, per request, and an ensemble's are its steps' together.
+The ensemble gets the images, and each step gets the output of the steps before it. Each model is measured alone. The
+columns "queue" to "output" are the server's own figures per request; those of an ensemble are the sums over its steps.
 
---concurrency is a closed loop: each client waits for its answer before it asks again. That finds what the server can
-do at most, and says nothing of the latency that users meet: for the verdict on P99 use slipway gate.
-With --rate requests leave at Poisson times, and each is timed from when it really left.
-One request that fails or is refused ends the run: perf_analyzer does not count failures.
+--concurrency is a closed loop: each client waits for its answer before it asks again. That finds the highest throughput
+of the server, but not the latency that users meet; for a verdict on P99, use slipway gate. With --rate, requests leave
+at Poisson times, and each is timed from the moment at which it really left.
+A single failed or rejected request ends the run, since perf_analyzer does not count failures.
 
-exit status: 0 measured; 1 not; 2 wrong usage"""
+exit status: 0 measured; 1 not measured; 2 wrong usage"""
 
 NOT_MEASURED = ("output", "json")
 
@@ -40,28 +40,27 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.output:
         result.write(arguments.output)
         print(f"written to {arguments.output}")
-    if arguments.json:
-        print(json.dumps(result.model_dump(mode="json")))
+    print_json(arguments, result.model_dump(mode="json"))
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("model", metavar="MODEL", help="the ensemble: the classifier's name")
-    add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
+    add("--images", type=Path, required=True, metavar="FOLDER", help="folder of images to send, searched recursively")
     load = parser.add_mutually_exclusive_group(required=True)
-    load.add_argument("--concurrency", type=int, metavar="N", help="requests that are always under way: a closed loop")
-    load.add_argument("--rate", type=float, dest="rate_per_s", metavar="PER_S", help="Poisson arrivals a second")
+    load.add_argument("--concurrency", type=int, metavar="N", help="requests always under way: a closed loop")
+    load.add_argument("--rate", type=float, dest="rate_per_s", metavar="PER_S", help="Poisson arrivals per second")
     add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
-    add("--duration-s", type=float, default=6.0, metavar="S", help="of the measurement of each model (%(default)g)")
-    add("--warm-up-s", type=float, default=1.0, metavar="S", help="before that, and not counted (%(default)g)")
-    add("--distinct-images", type=int, default=64, metavar="N", help="at most so many of the folder (%(default)s)")
-    add("--seed", type=int, default=0, help="of the draw of the images (%(default)s)")
+    add("--duration-s", type=float, default=6.0, metavar="S", help="seconds to measure each model (%(default)g)")
+    add("--warm-up-s", type=float, default=1.0, metavar="S", help="uncounted seconds before that (%(default)g)")
+    add("--distinct-images", type=int, default=64, metavar="N", help="largest number of images to use (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of the choice of images (%(default)s)")
     add(
         "--output",
-        type=file_option(("histogram",), what="a result of perf_analyzer.py"),
+        type=file_option(("histogram",), what="a result of slipway perf-analyzer"),
         metavar="FILE.json",
-        help="the whole result, raw histograms included",
+        help="file for the whole result, raw histograms included",
     )
-    add("--json", action="store_true", help="the same as one JSON line last")
+    add_json(parser)
     return parser

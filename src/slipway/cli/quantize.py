@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
   slipway quantize runs/digits/bundle --out runs/digits/graphs/int8
   slipway quantize runs/digits/bundle --out runs/digits/graphs/fp16 --precision fp16
 
-The calibration images pass through the serving preprocess. Without enough of them there is no INT8: the spec says
-how many (calibration.images), the bundle holds them, and their hashes are part of its id.
+The calibration images pass through the preprocessing of serving. The spec sets their number (calibration.images), the
+bundle holds them, and their hashes are part of its id; with fewer there is no INT8.
 
-INT8 that loses too much on the validation split is searched for layers to keep in FP16, the most sensitive first, for
-as many steps as the spec allows (sensitive_layers.max_steps); search.json has every step. The test split is left alone.
-Run this where training was run: the validation images are read again."""
+If INT8 loses too much on the validation split, a search keeps layers in FP16, the most sensitive first, for as many
+steps as the spec allows (sensitive_layers.max_steps). search.json has every step. The test split is not used. Run this
+where training ran, since it reads the validation images."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -31,8 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
     engines = arguments.bundle.parent / "engines"
     line = command("slipway compile", arguments.bundle, "--graphs", arguments.out.parent, "--out", engines)
     print(f"  next: {line}")
-    if arguments.json:
-        print(json.dumps({"graph": str(arguments.out), **measured}))
+    print_json(arguments, {"graph": str(arguments.out), **measured})
 
 
 def show_layers(out: Path, measured: dict[str, Any]) -> None:
@@ -68,5 +68,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder, for example runs/digits/graphs/int8")
     parser.add_argument("--precision", choices=("int8", "fp16"), default="int8", help="default: int8")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,15 +1,16 @@
-"""One HTML page of what a build is worth: accuracy, flips, sizes, layers, speed, the decision and its reasons."""
+"""Write the HTML page of a build: accuracy, flips, sizes, layers, speed, the decision and its reasons."""
 
 import argparse
-import json
 from pathlib import Path
+
+from slipway.system.json_line import add_json, print_json
 
 EPILOG = """example:
   slipway report runs/digits/bundle --engines runs/digits/engines
 
-Everything on the page comes from files that the stages before wrote, each checked against its manifest; what is not
-there yet is named with the command that makes it. The page holds its images and loads nothing: send it as it is. Run
-this where training was run, since the flipped images are read from the data set."""
+Everything on the page comes from files that earlier stages wrote, each checked against its manifest. For anything that
+is missing, the page names the command that makes it. The page is self-contained. Run this where training ran, since the
+flipped images are read from the data set."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -34,17 +35,16 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"  {verdict.lane} lane: {'' if verdict.serves else 'nothing yet: '}{verdict.reason}")
     for todo in todos(build):
         print(f"  to do: {todo.what}")
-    if arguments.json:
-        print(json.dumps({"report": str(out), "served": served, "todo": [todo.what for todo in todos(build)]}))
+    print_json(arguments, {"report": str(out), "served": served, "todo": [todo.what for todo in todos(build)]})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder that slipway export or slipway import wrote")
     parser.add_argument(
-        "--engines", type=Path, required=True, help="of engine folders, for example runs/digits/engines"
+        "--engines", type=Path, required=True, help="folder of engine folders, for example runs/digits/engines"
     )
-    parser.add_argument("--graphs", type=Path, help="of graph folders; default: graphs beside the bundle")
-    parser.add_argument("--out", type=Path, help="default: report.html beside the bundle")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--graphs", type=Path, help="folder of graph folders; default: graphs beside the bundle")
+    parser.add_argument("--out", type=Path, help="page to write; default: report.html beside the bundle")
+    add_json(parser)
     return parser

@@ -1,11 +1,11 @@
-"""Search the fields of a spec for the best validation figure, by Optuna; bad trials are cut short."""
+"""Search values for fields of a spec that give the best validation metric, with Optuna; bad trials are cut short."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.search import SearchSpace
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -13,7 +13,7 @@ EPILOG = """example:
       --out runs/digits/search --trials 20
   # it ends with the line that exports the best trial
 
-The space is a YAML file of fields of the spec, by their place in it:
+The space is a YAML file that names fields of the spec by their path:
 
   metric: val_macro_f1           # or val_loss, val_top1
   parameters:
@@ -21,12 +21,12 @@ The space is a YAML file of fields of the spec, by their place in it:
     recipe.warmup_epochs: {low: 0, high: 4}             # whole numbers, since both ends are
     recipe.label_smoothing: {low: 0.0, high: 0.2, step: 0.05}
     recipe.batch_size: {choices: [16, 32, 64]}
-  pruning_trials: 5              # that are never cut short; later ones are, where they are worse than the median
+  pruning_trials: 5              # trials that are never cut short; later ones are, if worse than the median
   pruning_epochs: 3
 
-Killed and started again it goes on to the asked number of trials, with the values that an unbroken search would have
-tried. In OUT: best.yaml, trials.csv, search.png, study.db (Optuna's own), and the checkpoint and logs of each trial.
-Only the validation split is looked at; export the best one to see the test split, once."""
+A search that was killed and started again continues to the requested number of trials, with the values that an unbroken
+search would have tried. OUT gets best.yaml, trials.csv, search.png, study.db (Optuna's own), and the checkpoint and
+logs of each trial. Only the validation split is used; export the best trial to measure it on the test split, once."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -45,23 +45,22 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"  all trials: {arguments.out / TRIALS} and {arguments.out / PLOT}")
     best = checkpoint_of(arguments.out, best_number(study))
     print(f"  next: {command('slipway export', best, '--out', arguments.out.parent / 'bundle')}")
-    if arguments.json:
-        values = {
-            "metric": space.metric,
-            "value": study.best_value,
-            "parameters": study.best_trial.user_attrs["values"],
-        }
-        print(json.dumps({"best": str(arguments.out / BEST), **values}))
+    values = {
+        "metric": space.metric,
+        "value": study.best_value,
+        "parameters": study.best_trial.user_attrs["values"],
+    }
+    print_json(arguments, {"best": str(arguments.out / BEST), **values})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
-    parser.add_argument("--space", type=Path, required=True, help="YAML file of what may be changed")
+    parser.add_argument("--space", type=Path, required=True, help="YAML file of the fields to search")
     parser.add_argument("--out", type=Path, required=True, help="folder of the search, for example runs/digits/search")
     parser.add_argument(
-        "--trials", type=int, default=20, help="finished ones, those of earlier runs included (%(default)s)"
+        "--trials", type=int, default=20, help="finished trials, including those of earlier runs (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the values that are tried; default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the values; default: %(default)s")
+    add_json(parser)
     return parser

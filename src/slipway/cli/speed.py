@@ -1,11 +1,11 @@
-"""One HTML page of result files: verdicts, tails, rates, steps, comparisons, and what a million images cost."""
+"""Write the HTML page of result files: verdicts, tails, rates, steps, comparisons, the cost of a million images."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
+from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
     from slipway.benchmark.page import Accuracy, Priced, ResultFile
@@ -16,15 +16,14 @@ EPILOG = """examples:
   slipway speed capacity.json --engine runs/digits/engines/openvino-int8 --price cpu-2 --out report.html
   slipway speed benchmarks/results/{layouts,robustness,verdict}.json --out report.html
 
-A RESULT is what gate.py (with --find-capacity or without), perf_analyzer.py, layouts.py, robustness.py or verdict.py
-wrote; any of them, in any number. The page holds everything and loads nothing: send it as it is.
+A RESULT is a file that slipway gate (with or without --find-capacity), slipway perf-analyzer, or one of the studies
+layouts, robustness and verdict wrote. Give as many as you like. The page is self-contained.
 
-Cost of a million images = price of an hour / (images a second * 3600) * 1,000,000, at the rate that a gate showed to
-hold its limit on P99: where none was shown there is no cost. Prices are examples: edit src/slipway/cli/prices.yaml.
-Traffic has nights: --utilisation says for how much of the time the machine is busy.
+Cost of a million images = price of an hour / (images per second * 3600) * 1,000,000, at a rate for which a gate showed
+that P99 is within its limit; without such a rate there is no cost. The prices of src/slipway/cli/prices.yaml are
+examples. --utilisation is the share of time for which the machine is busy, since traffic is lower at night.
 
-An accuracy stands beside each speed where --engine names the engine that was served; its bundle must be the one that
-answered."""
+With --engine, the accuracy of the served engine stands beside each speed; its bundle must be the one that answered."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -47,19 +46,18 @@ def main(arguments: argparse.Namespace) -> None:
     found = costs(files, accuracies, price, utilisation=utilisation) if price else []
     if price:
         print("\n".join(cost_lines(found, price, utilisation=utilisation)))
-    if arguments.json:
-        verdicts = {card.file.name: card.verdict or None for card in shown}
-        print(json.dumps({"report": str(arguments.out), "verdicts": verdicts, "costs": [vars(cost) for cost in found]}))
+    verdicts = {card.file.name: card.verdict or None for card in shown}
+    print_json(arguments, {"report": str(arguments.out), "verdicts": verdicts, "costs": [vars(cost) for cost in found]})
 
 
 def check_bundles(files: "tuple[ResultFile, ...]", accuracies: "list[Accuracy]") -> None:
-    """Each engine belongs to a measurement, and to each measurement one engine."""
+    """Check that each engine belongs to a measurement, and that no measurement has two engines."""
     measured = {bundle for file in files if (bundle := getattr(file.result, "bundle", None))}
     for accuracy in accuracies:
         if accuracy.bundle not in measured:
             given = ", ".join(sorted(bundle[:12] for bundle in measured)) or "none"
             raise SpecError(
-                f"--engine {accuracy.engine} is of bundle {accuracy.bundle[:12]}; the results are of {given}"
+                f"--engine {accuracy.engine} belongs to bundle {accuracy.bundle[:12]}; the results are of {given}"
             )
     if len({accuracy.bundle for accuracy in accuracies}) < len(accuracies):
         raise SpecError("two engines of one bundle: an answer does not say which it came from; give the one served")
@@ -71,7 +69,7 @@ def chosen_price(arguments: argparse.Namespace) -> "Priced | None":
     if arguments.price:
         return Prices.read(arguments.prices).row(arguments.price)
     if arguments.price_per_hour:
-        return Priced("The price that was given.", arguments.price_per_hour, arguments.currency, cores=None)
+        return Priced("The price given by --price-per-hour.", arguments.price_per_hour, arguments.currency, cores=None)
     return None
 
 
@@ -79,22 +77,22 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("results", type=Path, nargs="+", metavar="RESULT", help="a JSON file of measurements")
-    add("--out", type=Path, required=True, metavar="HTML", help="the page")
+    add("--out", type=Path, required=True, metavar="HTML", help="page to write")
     add(
         "--engine",
         type=Path,
         action="append",
         default=[],
         metavar="FOLDER",
-        help="that was served: its accuracy stands beside the speed (may be repeated)",
+        help="engine that was served, to show its accuracy beside the speed (may be repeated)",
     )
     price = parser.add_mutually_exclusive_group()
     price.add_argument("--price", metavar="NAME", help="a machine of the price table")
-    price.add_argument("--price-per-hour", type=positive, metavar="X", help="what an hour of the machine costs")
-    add("--currency", default="USD", help="of --price-per-hour (%(default)s)")
+    price.add_argument("--price-per-hour", type=positive, metavar="X", help="price of an hour of the machine")
+    add("--currency", default="USD", help="currency of --price-per-hour (%(default)s)")
     add("--prices", type=Path, default=PRICES, metavar="YAML", help="the table (default: src/slipway/cli/prices.yaml)")
-    add("--utilisation", type=share, default=0.5, metavar="SHARE", help="of the time that it is busy (%(default)g)")
-    add("--json", action="store_true", help="one JSON line last")
+    add("--utilisation", type=share, default=0.5, metavar="SHARE", help="share of busy time (%(default)g)")
+    add_json(parser)
     return parser
 
 

@@ -1,10 +1,10 @@
 """Train a classifier from a spec, and write a checkpoint folder."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Spec
+from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """examples:
@@ -15,26 +15,26 @@ EPILOG = """examples:
   slipway train training/configs/parity.yaml --out runs/parity/checkpoint   fine-tuned from the digits
 
 The spec is one YAML file: name, data, preprocess, backbone, recipe, decision, precisions, latency. Every key is
-explained in src/slipway/contract/spec.py and recipe.py; a wrong key is named together with the valid ones.
+explained in src/slipway/contract/spec.py and recipe.py; an error about a key lists the valid ones.
 
-how it is trained (docs/recipe.md):
-  recipe: auto                         chosen by the number of images; prints what, and why
-  recipe: {preset: auto, epochs: 10}   the same, with a field of your own
+the recipe (docs/recipe.md):
+  recipe: auto                         chosen by the number of images; the choice is printed with its reason
+  recipe: {preset: auto, epochs: 10}   the same, with one field of your own
   recipe: {freeze_epochs: 5}           or field by field
-  backbone: auto                       chosen by the number of images, too
-  backbone: {name: resnet50, weights: file.safetensors}   in the place of timm's weights
+  backbone: auto                       also chosen by the number of images
+  backbone: {name: resnet50, weights: file.safetensors}   instead of timm's weights
 
-What was chosen is written into the checkpoint's spec.json, which trains the same network again.
+The choices are written into the checkpoint's spec.json, which trains the same network again.
 
-on several devices: several devices of one machine are `compute.devices` of the spec. Or, and for several machines:
+on several devices: set `compute.devices` of the spec, or, also for several machines:
   torchrun --nproc-per-node 2 -m slipway train spec.yaml --out checkpoint
 
-when it is interrupted:
-  The folder OUT.resume has the last whole epoch. The same command with --resume goes on from there and ends in the
-  same weights as a run that was never stopped; it may be given from the start. Another spec or other images are an
-  error that says what differs. When training ends the folder is removed.
+after an interruption:
+  The folder OUT.resume has the last complete epoch. The same command with --resume continues from there, and ends with
+  the same weights as a run that was never stopped; you may give --resume from the start. If the spec or the images
+  differ, an error says how. The folder is removed when training ends.
 
-what is written: model.safetensors (of the best epoch), spec.json, dataset.json (the split), history.json (a row an
+files in OUT: model.safetensors (of the best epoch), spec.json, dataset.json (the split), history.json (a row per
 epoch: phase, learning rates, losses, top-1, macro-F1) and manifest.json."""
 
 
@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     spec = Spec.read(arguments.spec)
     manifest = train(spec, arguments.out, resume=arguments.resume)
-    if manifest is None:  # one of several processes, and not the first
+    if manifest is None:  # not the first of several processes
         return
     measured = manifest.measured
     resumed = ", resumed" if measured["resumed"] else ""
@@ -53,14 +53,13 @@ def main(arguments: argparse.Namespace) -> None:
         f"{measured['best_validation_loss']:.4f}, macro-F1 {measured['best_validation_macro_f1']:.4f}"
     )
     print(f"  next: {command('slipway export', arguments.out, '--out', arguments.out.parent / 'bundle')}")
-    if arguments.json:
-        print(json.dumps({"checkpoint": str(arguments.out), **measured}))
+    print_json(arguments, {"checkpoint": str(arguments.out), **measured})
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder, for example runs/digits/checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on with what an interrupted run left beside --out")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run from OUT.resume")
+    add_json(parser)
     return parser

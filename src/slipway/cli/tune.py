@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import file_option, write_file
 from slipway.system.text import command
 
@@ -21,27 +22,27 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("grpcio", "hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 MAX_RUNS = 40
-"""Of the search."""
+"""Largest number of measurements in the search."""
 EPILOG = """examples:
   slipway tune fleet.yaml --images data/pets/test --limit-ms 50
   slipway tune runs/digits --images runs/digits/data --dry-run
 
-Searched: layout, pinned, preferred_batch_size, instances with threads, max_queue_delay_us, in this order, which is
-that of what they were seen to be worth. It begins with how the classifier is served now. Whatever differs from the best
-so far in one setting is asked about one rate, 10 % above what the best one holds; if the gate finds its P99 within the
-limit there, in two blocks, it is the best from there on, and climbs. So most of what is no better costs 15 seconds.
+The search covers layout, pinned, preferred_batch_size, instances with threads, and max_queue_delay_us, in the order of
+the gain that each gave in our measurements. It starts from the present settings. A candidate differs from the best so
+far in one setting, and is tried at one rate, 10 % above the best one's. If the gate finds its P99 within the limit in
+two blocks, it becomes the best, and its rate rises step by step. So a candidate that is not better usually costs 15 s.
 
-The best of many noisy measurements flatters itself. So start and best are compared once more, in rounds in which they
-take turns on the same arrivals. If the best one is not better beyond the spread of these, the start stays.
+The best of many noisy measurements looks better than it is. So the start and the best are compared once more, in rounds
+in which they take turns on the same arrivals. Unless the best is better beyond the spread of these, the start is kept.
 
-The classifier is measured by itself, on this machine, with the client on the same cores: tune where it will be served,
-with nothing else running. Written are the keys that differ, into `serving` of this classifier in the fleet file (a RUN
-without one gets RUN/fleet.yaml); comments stay. The evidence goes beside it. About 8 minutes on two cores."""
+The classifier is measured alone, on this machine, with the client on the same cores: tune where it is served, with
+nothing else running. The keys that differ are written into `serving` of this classifier in the fleet file (a RUN
+without one gets RUN/fleet.yaml); comments stay. The evidence goes beside it. It takes about 8 minutes on two cores."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is tuned, and the file that says so."""
+    """The classifier to tune, and the fleet file that has its settings."""
 
     fleet: Path
     text: str
@@ -75,19 +76,18 @@ def main(arguments: argparse.Namespace) -> None:
             f"{'would write' if arguments.dry_run else 'written'} to {target.fleet}, {target.name}: serving: {changes}"
         )
         if not arguments.dry_run:
-            # Read again: somebody may have worked on it in these minutes.
+            # Read again: somebody may have edited it in the meantime.
             text = target.fleet.read_bytes().decode() if target.fleet.exists() else target.text
             replace_text(target.fleet, with_serving(text, target.name, changes))
             print(f"next: {command('slipway assemble', target.fleet, '--dry-run')}")
-    if arguments.json:
-        print(json.dumps(evidence))
+    print_json(arguments, evidence)
 
 
 def open_target(path: Path, name: str | None) -> Target:
-    """The classifier of a fleet file, or of a run, alone.
+    """Open one classifier of a fleet file, or that of a run.
 
     Raises:
-        SpecError: no such classifier, or one that cannot be tuned by itself.
+        SpecError: there is no such classifier, or it cannot be tuned alone.
     """
     from slipway.benchmark.tuning_fleet import with_serving
     from slipway.contract import Bundle, Fleet, SpecError
@@ -107,10 +107,10 @@ def open_target(path: Path, name: str | None) -> Target:
     if fleet_path.suffix == ".json":
         raise SpecError(f"{fleet_path}: only YAML is changed in place; write it as fleet.yaml")
     if fleet.lane != "cpu":
-        raise SpecError(f"{fleet_path}: lane {fleet.lane}; what is searched here are settings of the cpu lane")
+        raise SpecError(f"{fleet_path}: lane {fleet.lane}; only settings of the cpu lane can be tuned")
     if members := [multi for multi, members in fleet.multi.items() if name in members]:
         raise SpecError(f"{fleet_path}: {name} shares its decode in {', '.join(members)}, whose serving must be equal")
-    with_serving(text, name, {"instances": 1})  # what cannot be written is said before the search
+    with_serving(text, name, {"instances": 1})  # raises before the search if the file cannot be changed
     alone = fleet.classifiers[name].model_copy(update={"keep": ()})
     (classifier,) = open_fleet(
         fleet.model_copy(update={"classifiers": {name: alone}, "multi": {}}), root=fleet_path.parent
@@ -119,7 +119,7 @@ def open_target(path: Path, name: str | None) -> Target:
 
 
 def search_and_compare(target: Target, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The serving to keep as `best`, and how it was found."""
+    """The settings to keep, as `best`, and the evidence for them."""
     from slipway.benchmark.tuning import tune
     from slipway.benchmark.tuning_climb import ratio, rung_at
     from slipway.cli.tune_measure import Bench, described
@@ -163,7 +163,7 @@ def gate_options(name: str, arguments: argparse.Namespace) -> "GateOptions":
 
     if arguments.requests < MIN_REQUESTS:
         raise SpecError(
-            f"--requests {arguments.requests}: a block of so few shows nothing; give {MIN_REQUESTS} or more"
+            f"--requests {arguments.requests}: a block of so few requests proves nothing; give {MIN_REQUESTS} or more"
         )
     values = {
         "model": name,
@@ -179,7 +179,7 @@ def gate_options(name: str, arguments: argparse.Namespace) -> "GateOptions":
 
 def verdict(found: dict[str, Any], best: str) -> str:
     search, compared = found["search"], found["after_to_before"]
-    ended = "" if search["complete"] else "; the search ended with its budget, not with its settings"
+    ended = "" if search["complete"] else "; the search ran out of its budget before it had tried everything"
     if compared is None:
         return f"KEPT: nothing better was found in {search['runs']} runs{ended}"
     spread = f"{compared['mean']:.2f} times the rate ({compared['least']:.2f} to {compared['most']:.2f}){ended}"
@@ -205,20 +205,20 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("path", type=Path, metavar="FLEET.yaml|RUN", help="a fleet file, or a folder with bundle/ and engines/")
-    add("--images", type=Path, required=True, metavar="FOLDER", help="image files in it and below it are sent")
+    add("--images", type=Path, required=True, metavar="FOLDER", help="folder of images to send, searched recursively")
     add("--limit-ms", type=float, default=50.0, help="the limit on P99 (%(default)g)")
-    add("--classifier", metavar="NAME", help="of the fleet; may be left out where there is one")
-    add("--dry-run", action="store_true", help="search, and say what would be written")
-    add("--start", type=float, default=50.0, metavar="PER_S", help="the first rate that is tried (%(default)g)")
-    add("--minutes", type=float, default=10.0, help="after which the search tries nothing more (%(default)g)")
-    add("--rounds", type=int, default=5, help="of the comparison at the end (%(default)s)")
-    add("--requests", type=int, default=500, metavar="N", help="of a block; 459 or more (%(default)s)")
-    add("--seed", type=int, default=0, help="of arrivals and order of images (%(default)s)")
+    add("--classifier", metavar="NAME", help="classifier of the fleet; not needed if it has only one")
+    add("--dry-run", action="store_true", help="search, and print the changes without writing them")
+    add("--start", type=float, default=50.0, metavar="PER_S", help="first rate to try (%(default)g)")
+    add("--minutes", type=float, default=10.0, help="time limit of the search (%(default)g)")
+    add("--rounds", type=int, default=5, help="rounds of the final comparison (%(default)s)")
+    add("--requests", type=int, default=500, metavar="N", help="requests per block; 459 or more (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of the arrivals and the order of the images (%(default)s)")
     add(
         "--output",
-        type=file_option(("better",), what="the evidence of tune.py"),
+        type=file_option(("better",), what="evidence of slipway tune"),
         metavar="JSON",
-        help="the evidence (default: FLEET.NAME.tuning.json beside the fleet)",
+        help="file for the evidence (default: FLEET.NAME.tuning.json beside the fleet)",
     )
-    add("--json", action="store_true", help="one JSON line last")
+    add_json(parser)
     return parser

@@ -1,4 +1,4 @@
-"""A classifier served in one way after the other, and judged by the gate, for `slipway tune`."""
+"""Serves a classifier with one set of settings after the other, and judges each by the gate, for `slipway tune`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,22 +18,22 @@ from slipway.repository import Classifier, assemble
 from slipway.serving import Ports, serve
 
 SEARCH_BLOCKS = 2
-"""Of a measurement of the search: one lucky block must not make the best."""
+"""Blocks per measurement of the search: one lucky block must not make a candidate the best."""
 ROUND_NUMBERS = 10_000
-"""Blocks of a round have numbers of their own, so that both sides meet the same arrivals."""
+"""Distance between the block numbers of two rounds; within one, both sides get the same numbers and arrivals."""
 
 
 class Bench:
-    """Use as `with`: its servers end with it. Measures for nobody else at the same time.
+    """Measures one thing at a time. Use it with `with`; its servers end with the block.
 
     Args:
-        options: what to ask, how often, and the limit; the URL is filled in.
-        folder: an empty one, for repositories and logs.
+        options: the load and the limit; the URL is filled in.
+        folder: an empty folder for repositories and logs.
     """
 
     def __init__(self, classifier: Classifier, options: GateOptions, folder: Path) -> None:
         self.evidence: list[dict[str, Any]] = []
-        """Every measurement, in order."""
+        """All measurements, in order."""
         self._classifier, self._options, self._folder = classifier, options, folder
         self._running: dict[Serving, tuple[ExitStack, GateOptions, Subject]] = {}
         self._started = 0
@@ -47,11 +47,11 @@ class Bench:
         self._keep(0)
 
     def searched(self, serving: Serving, rung: int) -> bool:
-        """Whether P99 stays within the limit, on arrivals that were not drawn before."""
+        """Whether P99 stays within the limit, on arrivals that were not used before."""
         return self._held(serving, rung, blocks=SEARCH_BLOCKS, number=SEARCH_BLOCKS * len(self.evidence), servers=1)
 
     def compared(self, sides: Mapping[str, Serving], *, rung: int, rounds: int) -> dict[str, list[int]]:
-        """The highest rung of each side, round by round, both servers running all the while."""
+        """The highest rung of each side in each round; both servers run throughout."""
 
         def held(number: int, side: str, rung: int) -> bool:
             block = ROUND_NUMBERS * number + rung
@@ -69,7 +69,7 @@ class Bench:
         found = measure(options, subject, rate_per_s=rate_at(rung), looks=looks, first_block=number)
         values = serving.model_dump(mode="json")
         self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), **found.model_dump(mode="json")})
-        # One block or two can seldom show that it is within; what they can show is that it is not.
+        # One or two blocks can rarely prove that P99 is within the limit, but they can prove that it is not.
         held = found.verdict in (Verdict.PASS, Verdict.TOO_FEW)
         print(
             f"{len(self.evidence):3}  {described(serving):50} {rate_at(rung):6.1f}/s  "
@@ -96,14 +96,14 @@ class Bench:
             return stack.pop_all(), options, asyncio.run(meet(options))
 
     def _keep(self, servers: int) -> None:
-        """End the oldest, until no more than so many run."""
+        """End the oldest servers until at most `servers` run."""
         while len(self._running) > servers:
             oldest = next(iter(self._running))
             self._running.pop(oldest)[0].close()
 
 
 def described(serving: Serving) -> str:
-    """What the search may change, in one line."""
+    """The settings that the search may change, as one line."""
     batch = serving.preferred_batch_size or serving.max_batch_size
     delay = f", delay {serving.max_queue_delay_us} µs" if serving.max_queue_delay_us else ""
     pinned = ", pinned" if serving.pinned else ""

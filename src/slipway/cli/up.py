@@ -1,4 +1,4 @@
-"""A spec to a model repository: run every stage that is not current, and say how to serve the result."""
+"""Turn a spec into a model repository: run every stage that is not current, and print how to serve the result."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ from slipway.contract import Bundle, Manifest, SlipwayError, Spec, SpecError
 from slipway.contract.labels import read_label_list
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.system.files import sha256_bytes, sha256_file
+from slipway.system.json_line import add_json, print_json
 from slipway.system.process import child
 from slipway.system.text import command
 
@@ -23,16 +24,16 @@ EPILOG = """examples:
   slipway up pets.yaml --onnx pets.onnx --labels labels.txt      a network that you have already
 
 The stages are inspect, train, export (or import), engines, choose, report and assemble: each is a verb of its own, and
-its command is printed before it runs. A stage is current when the manifest that it wrote names the hashes of what it
-would read now. So after a change, an error or Ctrl-C the same command continues where it has to; an interrupted
-training resumes.
+its command is printed before it runs. A stage is current if the manifest that it wrote has the hashes of its present
+inputs. So after a change, an error or Ctrl-C the same command continues where it has to; an interrupted training
+resumes.
 
-exit status: 0 when the repository is there, else that of the stage that stopped it"""
+exit status: 0 if the repository is current, otherwise that of the stage that failed"""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where the stages of one classifier write."""
+    """The folders and options of one classifier's stages."""
 
     spec: Spec
     spec_path: Path
@@ -66,8 +67,7 @@ def main(arguments: argparse.Namespace) -> int:
         if code:
             return code
     print_summary(run, seconds=time.monotonic() - started)
-    if arguments.json:
-        print(json.dumps({"run": str(run.folder), "repository": str(run.repository)}))
+    print_json(arguments, {"run": str(run.folder), "repository": str(run.repository)})
     return 0
 
 
@@ -88,9 +88,9 @@ def open_run(arguments: argparse.Namespace) -> Run:
 
 
 def stages(run: Run) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
-    """Title, why it has to run ("" where the verb itself decides, None if it is current), and the verb's arguments.
+    """Yield each stage: title, reason to run ("" if the verb decides, None if it is current), and the verb's arguments.
 
-    Lazy: a stage is looked at when those before it have run.
+    A stage is checked only after those before it have run.
     """
     spec, folder, bundle, engines = (str(path) for path in (run.spec_path, run.folder, run.bundle, run.engines))
     if run.network:
@@ -108,7 +108,7 @@ def stages(run: Run) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
 
 
 def why_train(run: Run) -> str | None:
-    """Why the checkpoint is not the one that this spec would train from these images now."""
+    """Why the checkpoint is not the one that this spec and these images would give; None if it is."""
     try:
         manifest = Manifest.open(run.checkpoint, kind="checkpoint")
     except SlipwayError as error:
@@ -158,20 +158,20 @@ def why_choose(run: Run) -> str | None:
 
 
 def is_missing(page: Path, *, after: Path) -> str | None:
-    """A page that is older than what it shows is written again."""
+    """Why the page has to be written: it is missing, or older than its inputs; None if it is current."""
     newest = max((path.stat().st_mtime for path in after.rglob("*.json")), default=0.0)
     if not page.is_file():
         return "not there yet"
-    return None if page.stat().st_mtime >= newest else "older than what it shows"
+    return None if page.stat().st_mtime >= newest else "older than its inputs"
 
 
 def step(title: str, words: tuple[str, ...]) -> int:
-    """Run one verb, its output on this screen; returns its exit code."""
+    """Run one verb with its output on this screen, and return its exit code."""
     print(f"\n── {title}: {command('slipway', *words)}", flush=True)
     started = time.monotonic()
     with child([sys.executable, "-m", "slipway", *words]) as process:
         code = process.wait()
-    ended = f"stopped with exit code {code}; mend what it says, and run the same command again" if code else "done"
+    ended = f"stopped with exit code {code}; fix what it reports, and run the same command again" if code else "done"
     print(f"  {ended} ({time.monotonic() - started:.0f} s)", flush=True)
     return code
 
@@ -222,11 +222,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file; slipway init writes one")
     parser.add_argument("--run", type=Path, help="folder of the stages' results; default: runs/NAME")
-    parser.add_argument("--repository", type=Path, help="default: model_repository/cpu")
+    parser.add_argument("--repository", type=Path, help="repository to write; default: model_repository/cpu")
     targets = ("openvino", "tensorrt_rtx")
-    parser.add_argument("--target", choices=targets, nargs="+", default=["openvino"], help="default: openvino")
+    parser.add_argument(
+        "--target", choices=targets, nargs="+", default=["openvino"], help="engines to build; default: openvino"
+    )
     parser.add_argument("--onnx", type=Path, help="import this ONNX file instead of training")
     parser.add_argument("--weights", type=Path, help="import these timm weights (safetensors) instead of training")
-    parser.add_argument("--labels", type=Path, help="with --onnx or --weights: one label a line")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    parser.add_argument("--labels", type=Path, help="with --onnx or --weights: text file, one label per line")
+    add_json(parser)
     return parser

@@ -1,9 +1,11 @@
 """The Python client: one typed interface to a served classifier, over gRPC and HTTP, with and without an event loop.
 
-with Client("grpc://127.0.0.1:8001", model="colours") as client:
-    print(client.classify("image.jpg").label)
-    for result in client.classify_many("folder"):
-        print(result.source, result.label, result.error)
+Example::
+
+    with Client("grpc://127.0.0.1:8001", model="colours") as client:
+        print(client.classify("image.jpg").label)
+        for result in client.classify_many("folder"):
+            print(result.source, result.label, result.error)
 """
 
 from slipway.client.async_client import AsyncClient

@@ -13,15 +13,15 @@ from slipway.client.result import Result
 
 
 class AsyncClient:
-    """Asks one classifier of one tritonserver. Use as `async with`, in one event loop.
+    """A client of one classifier on one tritonserver. Use it with `async with`, in one event loop.
 
     Args:
         url: `grpc://host:port` or `http://host:port`.
         model: the classifier's name.
-        options: deadlines, batches, how many requests at once, whether to wait for a server that restarts.
+        options: deadlines, batch size, concurrency, and whether to wait for a server that restarts.
 
     Raises:
-        SpecError: the address or the name is not allowed.
+        SpecError: the address or the name is invalid.
     """
 
     def __init__(self, url: str, *, model: str, options: Options | None = None) -> None:
@@ -36,48 +36,48 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """End what is under way, and the connection."""
+        """Cancel the requests under way, and close the connection."""
         await self._core.close()
 
     async def classifiers(self) -> list[str]:
-        """The classifiers that the server has ready.
+        """The names of the classifiers that the server has ready.
 
         Raises:
-            ClientError: it does not say.
+            ClientError: the server does not answer.
         """
         return await self._core.classifiers()
 
     async def classify(self, image: Source, *, full: bool = False, request_id: str | None = None) -> Result:
-        """Classify one image; cancelling this cancels the request.
+        """Classify one image. Cancelling this call cancels the request.
 
         Args:
-            image: see `Source`; not a folder.
-            full: ask for every class's probability and the embedding too.
-            request_id: what the request's own id begins with; by default something random.
+            image: an image as described at `Source`; a folder is an error.
+            full: return the probability of every class and the embedding too.
+            request_id: the prefix of the request's id; random by default.
 
         Raises:
-            ImageError: the image cannot be read, or is none.
-            RequestError: the server did not answer this request.
-            ServerError: the server answers none.
+            ImageError: the image cannot be read, or is not an image.
+            RequestError: the server did not answer this request; the next one may succeed.
+            ServerError: the server answers no request.
         """
         return await self._core.classify(image, full=full, request_id=request_id)
 
     async def classify_many(
         self, images: Source | Iterable[Source], *, full: bool = False, request_id: str | None = None
     ) -> AsyncIterator[Result]:
-        """Classify images in batches, several at once; the results are in the order of the images.
+        """Classify images in batches, several at once; results keep the order of the images.
 
-        An image without an answer is a result with an `error`, and the others go on. Images are taken from the iterable
-        as answers are taken from here, and a few batches are in memory at a time. The iterable runs in the event loop:
-        it must not block. To stop early, close the iterator (`contextlib.aclosing`).
+        An image without an answer gives a result with an `error`, and the others continue. Images are taken from the
+        iterable as results are consumed, and a few batches are in memory at a time. The iterable runs in the event
+        loop, so it must not block. To stop early, close the iterator (`contextlib.aclosing`).
 
         Args:
-            images: one or many, see `Source`, or folders, which stand for every image below them.
-            full: ask for every class's probability and the embedding too.
-            request_id: what the ids of the requests begin with; by default something random.
+            images: one image, or several, as described at `Source`; a folder stands for every image below it.
+            full: return the probability of every class and the embedding too.
+            request_id: the prefix of the ids of the requests; random by default.
 
         Raises:
-            ServerError: the server answers no request any more; every result before was given.
+            ServerError: the server stopped answering; all earlier results were yielded.
         """
         ids = self._core.request_ids(request_id)
         size = await self._core.batch_size(full=full)

@@ -1,4 +1,4 @@
-"""An event loop in a thread: what lets one asynchronous client serve callers that have no loop, or another one."""
+"""An event loop in a thread, so that callers without a loop, or with another one, can use the asynchronous client."""
 
 import asyncio
 import os
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 class _Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        # Not epoll: a forked child shares the parent's, and what the child closes at its end the parent never hears of.
+        # Not epoll: a forked child shares its parent's, and the parent never hears of what the child closes at its end.
         super().__init__(selectors.PollSelector())
 
     async def getaddrinfo(self, host: Any, port: Any, **hints: int) -> list[Any]:
-        """In a daemon thread: neither `close` nor the end of the program waits for a name server that is silent."""
+        """Resolve in a daemon thread, so that neither `close` nor the program's end waits for a silent name server."""
         found: Future[list[Any]] = Future()
         found.set_running_or_notify_cancel()
 
@@ -36,7 +36,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class BackgroundLoop:
-    """Runs coroutines for any thread but its own, from the first of them until `close`, in the process of the first."""
+    """Runs coroutines for any thread but its own, from the first one until `close`, in the process of the first one."""
 
     _loop: _Loop
     _thread: threading.Thread
@@ -47,13 +47,13 @@ class BackgroundLoop:
 
     @property
     def forked(self) -> bool:
-        """Whether the thread is in the process that this one was forked from: then not even a lock may be touched."""
+        """Whether the thread belongs to the parent of this process; if so, not even a lock may be touched."""
         return self._pid not in (None, os.getpid())
 
     def _start(self) -> None:
-        """Not before there is something to run: until then, a fork does no harm."""
+        """Start the thread. Called only when there is something to run: until then, a fork does no harm."""
         self._loop, self._pid = _Loop(), os.getpid()
-        # A forked child that ends finds connections of its parent's unclosed, and has nothing to say of them.
+        # A forked child that ends finds its parent's connections unclosed, and must not complain about them.
         self._loop.set_exception_handler(
             lambda loop, said: None if self.forked else loop.default_exception_handler(said)
         )
@@ -78,7 +78,7 @@ class BackgroundLoop:
         raise ClientError(CLOSED)
 
     def wait(self, future: Future[T]) -> T:
-        """Its result. Ctrl-C here cancels what it waits for."""
+        """Wait for the result of `future`. Ctrl-C cancels it."""
         if self.forked:
             raise ClientError(FORKED)
         try:
@@ -97,7 +97,7 @@ class BackgroundLoop:
             future.cancel()
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Await `last()` in the loop, cancel what still runs, and end the thread. A second call does nothing."""
+        """Await `last()` in the loop, cancel whatever still runs, and end the thread. A second call does nothing."""
 
         async def end() -> None:
             try:

@@ -1,4 +1,4 @@
-"""The client for code without an event loop, and for notebooks, which have one of their own."""
+"""The client for code without an event loop, and for notebooks, which run their own."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,18 +14,18 @@ from slipway.client.result import Result
 
 
 class Client:
-    """Asks one classifier of one tritonserver. Use as `with`; any thread may call it.
+    """A client of one classifier on one tritonserver. Use it with `with`; any thread may call it.
 
-    It has an event loop of its own in a thread of its own, which live from the first call until `close`. A forked child
-    cannot use a client that its parent has used: it makes its own.
+    It runs an event loop in a thread of its own, from the first call until `close`. A forked child cannot use a client
+    that its parent has used; it must make its own.
 
     Args:
         url: `grpc://host:port` or `http://host:port`.
         model: the classifier's name.
-        options: deadlines, batches, how many requests at once, whether to wait for a server that restarts.
+        options: deadlines, batch size, concurrency, and whether to wait for a server that restarts.
 
     Raises:
-        SpecError: the address or the name is not allowed.
+        SpecError: the address or the name is invalid.
     """
 
     def __init__(self, url: str, *, model: str, options: Options | None = None) -> None:
@@ -41,14 +41,14 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End what is under way, the connection and the thread."""
+        """Cancel the requests under way, close the connection, and end the thread."""
         self._loop.close(self._core.close)
 
     def classifiers(self) -> list[str]:
-        """The classifiers that the server has ready.
+        """The names of the classifiers that the server has ready.
 
         Raises:
-            ClientError: it does not say.
+            ClientError: the server does not answer.
         """
         return self._loop.run(self._core.classifiers())
 
@@ -56,33 +56,33 @@ class Client:
         """Classify one image.
 
         Args:
-            image: see `Source`; not a folder.
-            full: ask for every class's probability and the embedding too.
-            request_id: what the request's own id begins with; by default something random.
+            image: an image as described at `Source`; a folder is an error.
+            full: return the probability of every class and the embedding too.
+            request_id: the prefix of the request's id; random by default.
 
         Raises:
-            ImageError: the image cannot be read, or is none.
-            RequestError: the server did not answer this request.
-            ServerError: the server answers none.
+            ImageError: the image cannot be read, or is not an image.
+            RequestError: the server did not answer this request; the next one may succeed.
+            ServerError: the server answers no request.
         """
         return self._loop.run(self._core.classify(image, full=full, request_id=request_id))
 
     def classify_many(
         self, images: Source | Iterable[Source], *, full: bool = False, request_id: str | None = None
     ) -> Iterator[Result]:
-        """Classify images in batches, several at once; the results are in the order of the images.
+        """Classify images in batches, several at once; results keep the order of the images.
 
-        An image without an answer is a result with an `error`, and the others go on. Images are taken from the iterable
-        as answers are taken from here, in the caller's thread, and a few batches are in memory at a time. What is under
-        way ends with the iterator.
+        An image without an answer gives a result with an `error`, and the others continue. Images are taken from the
+        iterable as results are consumed, in the caller's thread, and a few batches are in memory at a time. Closing the
+        iterator cancels the requests under way.
 
         Args:
-            images: one or many, see `Source`, or folders, which stand for every image below them.
-            full: ask for every class's probability and the embedding too.
-            request_id: what the ids of the requests begin with; by default something random.
+            images: one image, or several, as described at `Source`; a folder stands for every image below it.
+            full: return the probability of every class and the embedding too.
+            request_id: the prefix of the ids of the requests; random by default.
 
         Raises:
-            ServerError: the server answers no request any more; every result before was given.
+            ServerError: the server stopped answering; all earlier results were yielded.
         """
         ids = self._core.request_ids(request_id)
         size = self._loop.run(self._core.batch_size(full=full))

@@ -1,4 +1,4 @@
-"""What both clients do, once: the model's limits, batches, attempts, and what an answer says. For one event loop."""
+"""The logic that both clients share: the model's limits, batches, retries and the reading of answers."""
 
 import asyncio
 import itertools
@@ -22,7 +22,7 @@ T = TypeVar("T")
 Row = Mapping[str, NDArray[Any]]
 
 MAX_REQUEST_BYTES = 64 * 2**20
-"""Larger images go alone: the server holds a request several times over."""
+"""The images of one request together, in bytes; a larger image is sent alone. The server keeps several copies."""
 CLOSED = "this client is closed; make another one"
 FORKED = (
     "this client was used before this process was forked; make another one here, "
@@ -32,7 +32,7 @@ _NO_CLASSIFIER = re.compile(r"[a-z]+_[0-9a-f]{12}|.*_full")
 
 
 class Core:
-    """One classifier of one server."""
+    """One classifier on one server, asked from one event loop."""
 
     def __init__(self, url: str, *, model: str, options: Options) -> None:
         self._address = Address.parse(url)
@@ -48,11 +48,11 @@ class Core:
 
     @property
     def window(self) -> int:
-        """Batches that may be prepared or under way at once: more than are sent, so that one slow answer stops none."""
+        """Batches prepared or under way at once: more than `concurrency`, so that one slow answer stops no other."""
         return 2 * self._options.concurrency
 
     def request_ids(self, given: str | None) -> Iterator[str]:
-        """A name for each request of a call; `given`, or a random one, is what they begin with."""
+        """An id for each request of a call; the prefix is `given`, or random."""
         base = secrets.token_hex(8) if given is None else check_request_id(given)
         return (f"{base}.{number}" for number in itertools.count())
 
@@ -63,10 +63,11 @@ class Core:
         return sorted(name for name in names if not _NO_CLASSIFIER.fullmatch(name))
 
     async def batch_size(self, *, full: bool, attempts: Attempts | None = None) -> int:
-        """Images that go into one request.
+        """The number of images in one request.
 
         Raises:
-            ModelError: the server does not serve the model, or it is not a classifier; names those that it serves.
+            ModelError: the server does not serve the model, or the model is not a classifier. The message lists those
+                that the server has.
         """
         model, outputs = self._wanted(full)
         if model not in self._limits:
@@ -84,7 +85,7 @@ class Core:
         return min(self._options.batch_size or limit, limit)
 
     async def classify(self, image: Source, *, full: bool, request_id: str | None) -> Result:
-        """Raises ClientError for no answer."""
+        """Classify one image; raises ClientError if there is no answer."""
         ids = self.request_ids(request_id)
         attempts = self._attempts(served=False)
         await self.batch_size(full=full, attempts=attempts)  # for its errors: is there such a classifier?
@@ -97,11 +98,11 @@ class Core:
     async def classify_batch(
         self, batch: Sequence[Source], *, full: bool, request_id: str, attempts: Attempts | None = None
     ) -> list[Result]:
-        """One result for each image, in order. The deadline is that of `attempts`, or begins when it is its turn.
+        """One result for each image, in order. The deadline is that of `attempts`, or starts when the batch is sent.
 
         Raises:
-            DeadlineError: it never was its turn.
-            ServerError: no image will be answered.
+            DeadlineError: the deadline passed before the batch could be sent.
+            ServerError: the server answers no request.
         """
         async with self._turn(attempts):
             loaded = await asyncio.to_thread(load, batch)
@@ -116,7 +117,7 @@ class Core:
         ]
 
     async def close(self) -> None:
-        """What is under way ends without an answer."""
+        """Close the connection; requests under way end without an answer."""
         self._closed = True
         if self._transport is not None and self._pid == os.getpid():
             transport, self._transport = self._transport, None
@@ -124,14 +125,14 @@ class Core:
 
     @asynccontextmanager
     async def _turn(self, attempts: Attempts | None) -> AsyncIterator[None]:
-        """One of `concurrency` slots."""
+        """Hold one of the `concurrency` slots for the block."""
         try:
             async with asyncio.timeout(attempts.time_left_s() if attempts else None):
                 await self._slots.acquire()
         except TimeoutError:
             raise DeadlineError(
                 f"not sent within deadline_s {self._options.deadline_s:g}: this client has {self._options.concurrency} "
-                "requests under way; give concurrency or deadline_s more, or ask less at once"
+                "requests under way; raise concurrency or deadline_s, or send fewer requests at once"
             ) from None
         try:
             yield
@@ -164,7 +165,7 @@ class Core:
         return Attempts(self._options, budget=self._budget, served=served)
 
     async def _ask(self, call: Callable[[float], Awaitable[T]], attempts: Attempts) -> T:
-        """`call(deadline_s)`, again where that is allowed."""
+        """Await `call(deadline_s)`, and again where a retry is allowed."""
         while True:
             try:
                 return await call(attempts.time_left_s())
@@ -172,7 +173,7 @@ class Core:
                 task = asyncio.current_task()
                 if task and task.cancelling():
                     raise
-                raise ClientError(CLOSED) from None  # not the caller ended it, but `close`
+                raise ClientError(CLOSED) from None  # cancelled by `close`, not by the caller
             except ClientError as error:
                 if self._closed:
                     raise ClientError(CLOSED) from None
@@ -192,10 +193,10 @@ class Core:
 
 
 def batch_limit(config: Mapping[str, Any], *, outputs: Sequence[str]) -> int:
-    """The `max_batch_size` of a classifier, which may lack EMBEDDING.
+    """The `max_batch_size` of a classifier; its EMBEDDING output is optional.
 
     Raises:
-        ModelError: the configuration is of another kind of model.
+        ModelError: the configuration belongs to another kind of model.
     """
     limit = int(config.get("max_batch_size", 0))
     if limit < 1 or not names_of(config) >= set(outputs) - {EMBEDDING}:
@@ -204,5 +205,5 @@ def batch_limit(config: Mapping[str, Any], *, outputs: Sequence[str]) -> int:
 
 
 def names_of(config: Mapping[str, Any]) -> set[str]:
-    """What the model answers."""
+    """The names of the model's outputs."""
     return {tensor["name"] for tensor in config.get("output", [])}

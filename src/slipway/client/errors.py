@@ -1,16 +1,16 @@
-"""Why there is no answer.
+"""The reasons for which there is no answer.
 
 SlipwayError
-├── SpecError                an option, address or name is not allowed: nothing was sent
+├── SpecError                an option, address or name is invalid; nothing was sent
 └── ClientError              there is no answer
-    ├── ImageError           to this image: it cannot be read, or is nothing that can be sent
-    ├── RequestError         to this request; another may be answered
-    │   ├── DeadlineError    not in time
-    │   └── OverloadedError  the server had too much to do, each time it was asked
-    └── ServerError          to any request
-        ├── GoneError        nobody listens, or the connection was lost
+    ├── ImageError           this image cannot be read, or cannot be sent
+    ├── RequestError         this request was not answered; the next one may be
+    │   ├── DeadlineError    it was not answered in time
+    │   └── OverloadedError  the server rejected it for load, at every attempt
+    └── ServerError          the server answers no request
+        ├── GoneError        nothing listens at the address, or the connection was lost
         ├── ModelError       the server has no such classifier ready
-        └── ForbiddenError   the server keeps what was asked to those who have its key
+        └── ForbiddenError   the server requires the admin key
 """
 
 from slipway.errors import SlipwayError
@@ -21,27 +21,27 @@ class ClientError(SlipwayError):
 
 
 class ImageError(ClientError):
-    """An image that cannot be read, or is nothing that can be sent."""
+    """An image cannot be read, or cannot be sent."""
 
 
 class RequestError(ClientError):
-    """A request that the server did not answer; another may be answered."""
+    """The server did not answer this request; the next one may succeed."""
 
 
 class DeadlineError(RequestError):
-    """A request that was not answered in time."""
+    """A request was not answered in time."""
 
 
 class OverloadedError(RequestError):
-    """A request that the server refused because it had too much to do."""
+    """The server rejected a request because it is overloaded."""
 
 
 class ServerError(ClientError):
-    """A server that answers no request of this kind."""
+    """The server answers no request of this kind."""
 
 
 class GoneError(ServerError):
-    """Nobody listens at the address, or the connection was lost."""
+    """Nothing listens at the address, or the connection was lost."""
 
 
 class ModelError(ServerError):
@@ -49,4 +49,4 @@ class ModelError(ServerError):
 
 
 class ForbiddenError(ServerError):
-    """The server keeps what was asked to those who have its key."""
+    """The server requires its admin key for this request."""

@@ -62,5 +62,5 @@ class HttpTransport:
             raise refusal(str(error.status()), error.message(), address=self._address) from None
         except (ClientConnectionError, ClientPayloadError, OSError) as error:
             raise gone(f"{type(error).__name__}: {error}", address=self._address) from None
-        except (ClientError, ValueError) as error:  # an answer that is no HTTP, or no JSON
-            raise ServerError(f"what answers at {self._address} is no tritonserver's HTTP ({error})") from None
+        except (ClientError, ValueError) as error:  # the answer is not HTTP, or not JSON
+            raise ServerError(f"{self._address} does not answer with tritonserver's HTTP ({error})") from None

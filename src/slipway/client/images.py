@@ -1,4 +1,4 @@
-"""From what a caller has (paths, folders, bytes, arrays, PIL images) to encoded bytes."""
+"""Turns the caller's images (paths, folders, bytes, arrays, PIL images) into encoded bytes."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from slipway.client.errors import ImageError
 
 
 class PilImage(Protocol):
-    """What is used of a `PIL.Image.Image`: PIL need not be there."""
+    """The part of `PIL.Image.Image` that is used here, so that PIL need not be installed."""
 
     @property
     def mode(self) -> str: ...
@@ -28,18 +28,18 @@ class PilImage(Protocol):
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8] | PilImage
 """One image: the path of its file, its encoded bytes, a PIL image, or its pixels as UINT8 [H, W] (grey) or [H, W, C],
-with C of 1 (grey), 3 (RGB) or 4 (RGBA)."""
+where C is 1 (grey), 3 (RGB) or 4 (RGBA)."""
 
 SUFFIXES = frozenset({".bmp", ".gif", ".heic", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_IMAGE_BYTES = 128 * 2**20
-"""More than any server of ours lets through; what is below is for the server to judge."""
+"""More than any server of Slipway accepts; the server judges everything smaller."""
 _PNG_COLOURS = {1: 0, 3: 2, 4: 6}
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 _ORIENTATION = 0x0112
 
 
 def each(images: Source | Iterable[Source]) -> Iterator[Source]:
-    """One image after the other; a folder gives every image below it, and is never read into memory at once."""
+    """Yield one image after the other; a folder stands for every image below it, and is listed as it is consumed."""
     for image in [images] if _is_one(images) else cast("Iterable[Source]", images):
         if isinstance(image, str | os.PathLike) and os.path.isdir(image):
             yield from find_images(image)
@@ -54,9 +54,9 @@ def _is_one(images: Source | Iterable[Source]) -> TypeGuard[Source]:
 
 
 def find_images(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """The files below `folder` with a common image suffix, in the same order every time.
+    """Yield the files below `folder` that have a common image suffix, in the same order every time.
 
-    A folder without any, and one below it that cannot be read, are in it as themselves: to be reported, not left out.
+    A folder without images, or one that cannot be read, is yielded itself, so that it is reported and not left out.
     """
     unread: list[OSError] = []
     empty = True
@@ -78,7 +78,7 @@ def batches(images: Iterable[Source], *, size: int) -> Iterator[list[Source]]:
 
 
 def parts(images: Iterable[bytes], *, limit_bytes: int) -> Iterator[list[bytes]]:
-    """Consecutive groups, each of one image or of more that are within the limit together."""
+    """Consecutive groups of images; each holds one image, or several that stay within the limit together."""
     part: list[bytes] = []
     held = 0
     for image in images:
@@ -92,7 +92,7 @@ def parts(images: Iterable[bytes], *, limit_bytes: int) -> Iterator[list[bytes]]
 
 
 def load(sources: Sequence[Source]) -> list[bytes | ImageError]:
-    """Each image encoded, or why it cannot be."""
+    """Encode each image, or give the reason why that failed."""
     return [_load(source) for source in sources]
 
 
@@ -104,10 +104,10 @@ def _load(source: Source) -> bytes | ImageError:
 
 
 def encode(source: Source) -> bytes:
-    """The bytes to send: of a file as they are; pixels as a PNG, which loses nothing.
+    """The bytes to send: a file's content unchanged, and pixels as a lossless PNG.
 
     Raises:
-        ImageError: it cannot be read, is too large, or is nothing that can be sent.
+        ImageError: the image cannot be read, is too large, or has a type that cannot be sent.
     """
     if isinstance(source, str | os.PathLike):
         return _read(source)
@@ -119,7 +119,8 @@ def encode(source: Source) -> bytes:
         encoded = _png_of_pil(source)
     else:
         raise ImageError(
-            f"{type(source).__name__} is no image; give a path, encoded bytes, uint8 pixels [H, W, 3] or a PIL image"
+            f"{type(source).__name__} is not an image; "
+            "give a path, encoded bytes, uint8 pixels [H, W, 3] or a PIL image"
         )
     if len(encoded) > MAX_IMAGE_BYTES:
         raise ImageError(f"an image of {len(encoded)} bytes; at most {MAX_IMAGE_BYTES} are sent")
@@ -130,7 +131,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
-            os.scandir(path).close()  # for the reason, if it cannot be read
+            os.scandir(path).close()  # raises with the reason if it cannot be read
             raise ImageError(f"{path}: a folder without an image in it, or not for classify(): ask classify_many()")
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_IMAGE_BYTES:
             raise ImageError(f"{path}: not a regular file of at most {MAX_IMAGE_BYTES} bytes")
@@ -142,7 +143,7 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def png(pixels: NDArray[Any]) -> bytes:
-    """Pixels as a PNG.
+    """Encode pixels as a PNG.
 
     Args:
         pixels: UINT8 [H, W] (grey) or [H, W, C] with C of 1 (grey), 3 (RGB) or 4 (RGBA).
@@ -166,14 +167,14 @@ def png(pixels: NDArray[Any]) -> bytes:
 
 
 def _is_pil(source: object) -> TypeGuard[PilImage]:
-    pil = sys.modules.get("PIL.Image")  # who has a PIL image has imported it
+    pil = sys.modules.get("PIL.Image")  # a caller with a PIL image has imported it
     return pil is not None and isinstance(source, pil.Image)
 
 
 def _png_of_pil(image: PilImage) -> bytes:
     if image.mode not in _PNG_MODES:
         raise ImageError(
-            f"a PIL image of mode {image.mode}, which no PNG holds without loss; "
+            f"a PIL image of mode {image.mode}, which PNG cannot hold without loss; "
             'convert it with .convert("RGB"), or give its file'
         )
     buffer = io.BytesIO()

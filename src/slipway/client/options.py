@@ -1,4 +1,4 @@
-"""What a client can be told: where the server is, and how to ask it."""
+"""Options of a client: the address of the server, and how to ask it."""
 
 import re
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ _HOST = r"\[[0-9a-fA-F:.]+\]|[^\s:/\[\]@]+"
 
 @dataclass(frozen=True)
 class Options:
-    """How to ask. Every field has a default.
+    """How a client asks. Every field has a default.
 
     Raises:
-        SpecError: names the field, what was given and what is allowed.
+        SpecError: a value is not allowed; the message names the field, the given value and the allowed ones.
     """
 
     deadline_s: float = 10.0
-    """For one request, with its retries and the pauses between them: of `classify`, from the call on, of a batch of
-    `classify_many`, from its sending on."""
+    """Seconds for one request, including its retries and the pauses between them. They count from the call of
+    `classify`, and from the sending of each batch of `classify_many`."""
     concurrency: int = 4
-    """Requests under way at once."""
+    """Number of requests under way at once."""
     batch_size: int | None = None
-    """Images in one request, if the model takes so many; None: as many as it takes (its `max_batch_size`)."""
+    """Images in one request, capped at the model's `max_batch_size`. None sends as many as the model takes."""
     reconnect_s: float = 0.0
-    """How long a request that lost its server is asked again, counted from the first loss. 0: not at all."""
+    """Seconds for which a request that lost its server is repeated, counted from the first loss. 0 never repeats."""
 
     def __post_init__(self) -> None:
         _check("deadline_s", self.deadline_s, MIN_DEADLINE_S, _LONGEST_S)
@@ -40,7 +40,7 @@ class Options:
 
 
 def _check(name: str, given: float, least: float, most: float) -> None:
-    """An integer `least` allows integers alone."""
+    """Check the range of a field; an integer `least` allows integers only."""
     kind = int if isinstance(least, int) else int | float
     if not isinstance(given, kind) or isinstance(given, bool) or not least <= given <= most:
         allowed = f"a whole number from {least} to {most}" if kind is int else f"{least:g} to {most:g} seconds"
@@ -49,7 +49,7 @@ def _check(name: str, given: float, least: float, most: float) -> None:
 
 @dataclass(frozen=True)
 class Address:
-    """A tritonserver's port for one protocol."""
+    """The address of a tritonserver for one protocol."""
 
     protocol: str
     """`grpc` or `http`."""
@@ -57,10 +57,10 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises SpecError unless `url` is `grpc://host:port` or `http://host:port`."""
+        """Parse `url`; raises SpecError unless it is `grpc://host:port` or `http://host:port`."""
         found = re.fullmatch(rf"(grpc|http)://((?:{_HOST}):(\d{{1,5}}))/?", url)
         if not found or not 1 <= int(found[3]) <= 65535:
-            raise SpecError(f"{url!r} is no address of a tritonserver; use grpc://host:8001 or http://host:8000")
+            raise SpecError(f"{url!r} is not the address of a tritonserver; use grpc://host:8001 or http://host:8000")
         return cls(found[1], found[2])
 
     def __str__(self) -> str:
@@ -68,16 +68,16 @@ class Address:
 
 
 def check_model(name: str) -> str:
-    """Raises SpecError unless `name` can be a classifier's."""
+    """Return `name`; raises SpecError unless it can be the name of a classifier."""
     try:
         return check_name(name)
     except ValueError as error:
-        hint = "; give the classifier's name, and full=True where you ask" if name.endswith("_full") else ""
-        raise SpecError(f"model {name!r} is no classifier's name: {error}{hint}") from None
+        hint = "; give the classifier's name, and pass full=True to classify" if name.endswith("_full") else ""
+        raise SpecError(f"model {name!r} is not a valid classifier name: {error}{hint}") from None
 
 
 def check_request_id(name: str) -> str:
-    """Raises SpecError unless `name` can go into logs and headers as it is."""
+    """Return `name`; raises SpecError unless it is safe in logs and headers."""
     if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", name):
         raise SpecError(f"request_id is {name!r:.100}; use 1 to 64 of letters, digits and . _ : -")
     return name

@@ -1,11 +1,11 @@
-"""What a server's refusal means. Triton gives one code to several things: its words tell them apart.
+"""Turns a server's refusal into an error. Triton uses one code for several causes; its message tells them apart.
 
-| refused for | gRPC | HTTP | words of tritonserver 2.51 |
+| cause | gRPC | HTTP | message of tritonserver 2.51 |
 | --- | --- | --- | --- |
-| load | UNAVAILABLE | 503 | Exceeds maximum queue size · Request timeout expired |
-| the key | UNAVAILABLE | 403 | This protocol (API) is restricted, expecting header '…' |
-| the model | NOT_FOUND | 404 | Request for unknown model: '…' is not found |
-| nobody there | UNAVAILABLE | | failed to connect to all addresses · Socket closed: gRPC's own |
+| overload | UNAVAILABLE | 503 | Exceeds maximum queue size · Request timeout expired |
+| no admin key | UNAVAILABLE | 403 | This protocol (API) is restricted, expecting header '…' |
+| unknown model | NOT_FOUND | 404 | Request for unknown model: '…' is not found |
+| no server | UNAVAILABLE | | failed to connect to all addresses · Socket closed (gRPC's own messages) |
 """
 
 from slipway.client.errors import (
@@ -27,23 +27,23 @@ _NOT_READY = ("is not at ready state", "has no available versions", "stopped acc
 
 
 def refusal(code: str, said: str, *, address: Address) -> ClientError:
-    """The error that a refusal is.
+    """The error for a refusal.
 
     Args:
-        code: gRPC's name of it, such as `UNAVAILABLE`, or the number of HTTP's status.
-        said: the server's words, or the gRPC library's where no server answered.
+        code: the name of gRPC's status, such as `UNAVAILABLE`, or the number of HTTP's.
+        said: the message of the server, or of the gRPC library where no server answered.
     """
     said = said.partition("\n")[0].strip()  # without the stack trace of a step that raised
     if _NO_JSON in said:
-        said = "no words of a tritonserver: a proxy or a gateway answers"
+        said = "not a tritonserver's message: a proxy or a gateway answers"
     unavailable = code in ("UNAVAILABLE", "503")
     if unavailable and _one_of(_BUSY, said):
-        return OverloadedError(f"{address} has too much to do ({said}); ask less at once, or give it more time")
+        return OverloadedError(f"{address} is overloaded ({said}); reduce concurrency, or raise deadline_s")
     if code in ("UNAVAILABLE", "403") and _one_of(_RESTRICTED, said):
-        return ForbiddenError(f"{address} keeps this to those who have its key ({said})")
+        return ForbiddenError(f"{address} requires its admin key for this ({said})")
     if code in ("NOT_FOUND", "404") or (unavailable and _one_of(_NOT_READY, said)):
-        return ModelError(f"{address} does not serve it ({said})")
-    if code == "UNAVAILABLE":  # gRPC's own word for a connection that is not there
+        return ModelError(f"{address} does not serve this model ({said})")
+    if code == "UNAVAILABLE":  # gRPC's own code for a missing connection
         return gone(said, address=address)
     if code == "DEADLINE_EXCEEDED":
         return late(address=address)
@@ -56,16 +56,14 @@ def _one_of(marks: tuple[str, ...], said: str) -> bool:
 
 def gone(said: str, *, address: Address) -> GoneError:
     return GoneError(
-        f"no tritonserver answers at {address} ({said}); start one, or give reconnect_s to wait for one that restarts"
+        f"no tritonserver answers at {address} ({said}); start one, or set reconnect_s to wait for a restart"
         f"{_proxy(address)}"
     )
 
 
 def late(*, address: Address) -> DeadlineError:
-    return DeadlineError(
-        f"{address} did not answer in time; give deadline_s more, or ask less at once{_proxy(address)}"
-    )
+    return DeadlineError(f"{address} did not answer in time; raise deadline_s, or reduce concurrency{_proxy(address)}")
 
 
 def _proxy(address: Address) -> str:
-    return proxy_hint(address.host_port) if address.protocol == "grpc" else ""  # HTTP goes through none
+    return proxy_hint(address.host_port) if address.protocol == "grpc" else ""  # HTTP uses no proxy

@@ -1,4 +1,4 @@
-"""What comes back for one image."""
+"""The answer for one image."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,64 +13,67 @@ from slipway.steps.guard import STATUS_NAMES
 
 OUTPUTS = ("LABEL", "SCORE", "CLASS_ID", "STATUS", "BUNDLE")
 EMBEDDING = "EMBEDDING"
-"""Of `<name>_full`, but for a network without an embedding."""
+"""The output of `<name>_full` that a network without an embedding lacks."""
 FULL_OUTPUTS = (*OUTPUTS, "PROBABILITY", EMBEDDING)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One label that an image may have."""
+    """One label of an answer, with its probability."""
 
     label: str
+    """The name of the class."""
     score: float
-    """Calibrated probability."""
+    """Calibrated probability of the label."""
     class_id: int
-    """The same in every version of the classifier; -1 for `unknown`."""
+    """Stable id of the class: the same in every version of the classifier, and -1 for `unknown`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What became of one image.
+    """The answer for one image, or the reason why there is none.
 
-    Either the server answered, and `status` says how, or it did not, and `error` says why.
+    If the server answered, `status` has its verdict; if not, `error` has the reason.
     """
 
     source: Source
-    """What was given; for a folder, the path of the file in it."""
+    """The image as it was passed in; for a folder, the path of the file in it."""
     request_id: str
-    """Of the request that it was in; the server's log and traces have it too."""
+    """Id of the request that carried the image; it is in the server's log and traces too."""
     error: ClientError | None = None
-    """Why the server has not answered."""
+    """The reason for which the server did not answer."""
     status: int | None = None
-    """0: classified. Otherwise the server refused the image, and `status_name` says why."""
+    """0 if the image was classified; any other value is the reason for which the server refused it."""
     label: str | None = None
+    """The best label."""
     score: float | None = None
-    """Of the label: its calibrated probability."""
+    """Calibrated probability of `label`."""
     class_id: int | None = None
-    """Of the label; the same in every version of the classifier; -1 for `unknown`."""
+    """Stable id of `label`: the same in every version of the classifier, and -1 for `unknown`."""
     candidates: tuple[Candidate, ...] = ()
-    """The labels after the first, best first."""
+    """The labels after the best one, in descending order of probability."""
     bundle: str | None = None
-    """The id of the bundle that answered."""
+    """Id of the bundle that answered."""
     probability: NDArray[np.float32] | None = None
-    """FP32 [classes], calibrated, where `full=True` asked for it."""
+    """Calibrated probability of every class, FP32 [classes]; set if `full=True`."""
     embedding: NDArray[np.float32] | None = None
-    """FP32 [d], where `full=True` asked for it and the network has one."""
+    """Embedding of the image, FP32 [d]; set if `full=True` and the network has one."""
 
     @property
     def ok(self) -> bool:
-        """Was the image classified?"""
+        """Whether the image was classified."""
         return self.status == 0
 
     @property
     def status_name(self) -> str | None:
+        """The name of `status`, such as `OK`; None without an answer."""
         if self.status is None:
             return None
         return STATUS_NAMES[self.status] if 0 <= self.status < len(STATUS_NAMES) else f"status {self.status}"
 
     @classmethod
     def of(cls, source: Source, outcome: Mapping[str, NDArray[Any]] | ClientError, *, request_id: str) -> Self:
-        """From one image's row of each tensor of the served interface, or from why there is none."""
+        """Build the result from the image's row of each output tensor, or from the error."""
         if isinstance(outcome, ClientError):
             return cls(source, request_id, error=outcome)
         ranked = zip(*(outcome[name].tolist() for name in ("LABEL", "SCORE", "CLASS_ID")), strict=True)

@@ -1,8 +1,8 @@
-"""When to ask again, and when to give up: arithmetic alone, on a clock and a random source that are handed in.
+"""When to retry and when to give up: pure arithmetic on a clock and a random source that are passed in.
 
-A request that the server refuses for load is asked again after a pause, within its deadline and the budget that all
-requests of a client share. A request that lost its server is asked again for as long as the caller allows; to classify
-an image twice harms nobody. Nothing else is asked again.
+A request that the server rejects for load is retried after a pause, within its deadline and the budget that all
+requests of a client share. A request that lost its server is retried for as long as the caller allows: classifying an
+image twice does no harm. Nothing else is retried.
 """
 
 import random
@@ -17,28 +17,28 @@ _REQUESTS_PER_RETRY, _RETRIES_SAVED = 10, 10
 
 
 def backoff_s(attempt: int, *, rng: random.Random) -> float:
-    """A pause before attempt 1, 2, …: uniform from 0 to a bound that doubles.
+    """The pause in seconds before retry 1, 2, …, drawn uniformly from 0 to a bound that doubles.
 
-    That is the "full jitter" of M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
+    This is the "full jitter" of M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015.
     """
     return rng.uniform(0, min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(attempt - 1, 30)))
 
 
 class RetryBudget:
-    """Holds retries to a tenth of the requests, so that a server in trouble is not asked more, but less.
+    """Limits retries to a tenth of the requests, so that retries do not add to the load of a struggling server.
 
-    Ten are there from the start, and never more are saved: an hour of good answers must not pay for a storm.
+    The budget starts with ten retries and never holds more: an hour of good answers must not pay for a storm.
     """
 
     def __init__(self) -> None:
         self._tenths = _RETRIES_SAVED * _REQUESTS_PER_RETRY
 
     def earn(self) -> None:
-        """A request is asked for the first time."""
+        """Count a request that is sent for the first time."""
         self._tenths = min(self._tenths + 1, _RETRIES_SAVED * _REQUESTS_PER_RETRY)
 
     def spend(self) -> bool:
-        """May a request be asked again?"""
+        """Take one retry from the budget; False if there is none left."""
         if self._tenths < _REQUESTS_PER_RETRY:
             return False
         self._tenths -= _REQUESTS_PER_RETRY
@@ -46,12 +46,12 @@ class RetryBudget:
 
 
 class Attempts:
-    """One call, from its beginning to the end of it: a request and what it waits for, all within one deadline.
+    """The attempts of one call, all within one deadline.
 
     Args:
-        options: `deadline_s` and `reconnect_s`.
-        budget: what all requests of the client share.
-        served: the server is known to have the model; if it says now that it has not, it is starting.
+        options: `deadline_s` and `reconnect_s` are used.
+        budget: the budget that all requests of the client share.
+        served: whether the server is known to have the model. If it then denies that, it is starting.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Attempts:
         budget.earn()
 
     def time_left_s(self) -> float:
-        """Until the deadline, and never so little that it could harm the server."""
+        """Seconds until the deadline, but never so few that they could harm the server."""
         return max(MIN_DEADLINE_S, self._ends_s - self._clock())
 
     def pause_s(self, error: ClientError) -> float:
-        """How long to wait before asking again.
+        """Seconds to wait before the next attempt.
 
         Raises:
-            ClientError: not again; `error`, or one that says in addition what was tried.
+            ClientError: there is no next attempt. It is `error`, or the same with a note on what was tried.
         """
         if isinstance(error, OverloadedError):
             return self._after_refusal(error)
@@ -95,7 +95,7 @@ class Attempts:
                 f"{error}; asked {self._refusals} times within deadline_s {self._options.deadline_s:g}"
             )
         if not self._budget.spend():
-            raise OverloadedError(f"{error}; asked {self._refusals} times, and retries are held to a tenth of requests")
+            raise OverloadedError(f"{error}; asked {self._refusals} times, and retries are limited to 10 % of requests")
         return pause_s
 
     def _after_loss(self, error: ClientError) -> float:

@@ -1,4 +1,4 @@
-"""The few calls in which Triton's two protocols differ."""
+"""The few calls that differ between Triton's two protocols."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -10,33 +10,33 @@ from slipway.client.options import Address
 
 
 class Transport(Protocol):
-    """A connection to one server, in one event loop. Each call raises ClientError, and DeadlineError in time."""
+    """A connection to one server, in one event loop. Each call raises ClientError, or DeadlineError if it is late."""
 
     async def config(self, model: str, *, deadline_s: float) -> Mapping[str, Any]:
-        """The model's configuration, by the names of Triton's protobuf."""
+        """The model's configuration, with the field names of Triton's protobuf."""
         ...
 
     async def models(self, *, deadline_s: float) -> list[str]:
-        """Every model that is ready, steps included."""
+        """The names of all models that are ready, steps included."""
         ...
 
     async def infer(
         self, model: str, images: Sequence[bytes], *, outputs: Sequence[str], request_id: str, deadline_s: float
     ) -> dict[str, NDArray[Any]]:
-        """One request. Each output has one row for each image."""
+        """Send one request. Each output has one row for each image."""
         ...
 
     async def close(self) -> None: ...
 
 
 def connect(address: Address) -> Transport:
-    """To be called in the event loop that is to use it.
+    """Make the transport for `address`. Call this in the event loop that will use it.
 
     Raises:
         MissingDependencyError: tritonclient is not installed.
     """
     if address.protocol == "grpc":
-        from slipway.client.grpc_transport import GrpcTransport  # one protocol's libraries do for one protocol
+        from slipway.client.grpc_transport import GrpcTransport  # each protocol needs its own libraries only
 
         return GrpcTransport(address)
     from slipway.client.http_transport import HttpTransport
@@ -45,7 +45,7 @@ def connect(address: Address) -> Transport:
 
 
 def image_tensor(images: Sequence[bytes]) -> NDArray[np.object_]:
-    """IMAGE BYTES [n, 1]."""
+    """The input tensor IMAGE, BYTES [n, 1]."""
     images_n1 = np.empty((len(images), 1), np.object_)
     images_n1[:, 0] = images
     return images_n1

@@ -1,7 +1,7 @@
-"""What can be told of a model repository from its files alone: no server, no GPU, nothing is run.
+"""Finds faults of a model repository from its files alone: needs no server and no GPU, and runs no code of it.
 
-`assemble` lints what it wrote, `serve` and the doctor what they are given. `lint` is the whole of it; `RULES` says of
-each rule what goes wrong, and what tritonserver 2.51 does about it.
+`assemble` lints its result, and `serve` and the doctor lint their input. `lint` is the entry point; `RULES` describes
+the harm of each fault, and the reaction of tritonserver 2.51.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,16 +27,16 @@ __all__ = ["RULES", "Finding", "lint"]
 
 
 def lint(repository: Path) -> list[Finding]:
-    """Everything that is wrong with a repository, in the order of its files; empty for one that is good.
+    """All faults of a repository, in the order of its files; empty for a good one.
 
-    Where it has neither `lane.json` nor `manifest.json` it is of another make, and what those promise is not asked for.
+    A repository with neither `lane.json` nor `manifest.json` was not assembled by Slipway, and is not checked for them.
     """
     try:
         models = read_models(repository)
     except OSError as error:
         return [_no_repository(f"{repository} cannot be listed: {error.strerror}")]
     if not models:
-        return [_no_repository(f"{repository} holds no folder, so no model")]
+        return [_no_repository(f"{repository} has no folder, so it has no model")]
     hashes, about_files = read_hashes(repository)
     if any(finding.rule == "repository-empty" for finding in about_files):
         return about_files
@@ -45,13 +45,13 @@ def lint(repository: Path) -> list[Finding]:
     for part in _parts(Repository(models, lane), hashes):
         try:
             found += part
-        except OSError as error:  # it ends this part; the others go on
+        except OSError as error:  # it ends this part only
             found.append(_unreadable(repository, error))
     return sorted(dict.fromkeys(found), key=lambda finding: (finding.file, finding.field))
 
 
 def _no_repository(reason: str) -> Finding:
-    return Finding("", ".", "", reason, "give the folder that holds a folder for each model", "repository-empty")
+    return Finding("", ".", "", reason, "give the folder that has one folder per model", "repository-empty")
 
 
 def _unreadable(repository: Path, error: OSError) -> Finding:
@@ -59,7 +59,7 @@ def _unreadable(repository: Path, error: OSError) -> Finding:
     file = path.relative_to(repository).as_posix() if path.is_relative_to(repository) else str(path)
     model, inside, _ = file.partition("/")
     reason = f"cannot be read: {error.strerror}"
-    return Finding(model if inside else "", file, "", reason, "let its user read it", "unreadable")
+    return Finding(model if inside else "", file, "", reason, "let the server's user read it", "unreadable")
 
 
 def _parts(repository: Repository, hashes: Mapping[str, str]) -> Iterator[Iterator[Finding]]:

@@ -1,4 +1,4 @@
-"""Do all who know a tensor of an ensemble agree on its type, its size, and whether it comes in batches?"""
+"""Checks that all parts of an ensemble agree on the type, the size and the batching of each tensor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from slipway.lint.tensors import fits
 
 @dataclass(frozen=True)
 class End:
-    """A tensor, as one of those that know it describes it."""
+    """A tensor as one model or the request describes it."""
 
     field: str
-    """Of the ensemble, where it says that this one knows it."""
+    """Field of the ensemble's configuration that connects the tensor."""
     who: str
     type: str
     dims: tuple[int, ...]
@@ -29,25 +29,25 @@ class End:
 
     @property
     def full(self) -> tuple[int, ...]:
-        """With the batch."""
+        """The dimensions with the batch."""
         return (-1, *self.dims) if self.batched else self.dims
 
 
 def check_agreement(model: Model, models: Mapping[str, Model]) -> Findings:
-    """Each tensor as its maker gives it, against each who takes it."""
+    """Compare each tensor between its producer and each of its consumers."""
     made, taken = _ends(model, models)
     mixed = False
     for name, taker in taken:
         maker = made.get(name)
         if maker is None:
             continue
-        reason = f"{name}: {taker.who} takes {taker}, and {maker.who} gives {maker}"
+        reason = f"{name}: {taker.who} takes {taker}, but {maker.who} gives {maker}"
         if taker.type != maker.type:
-            yield model.finding("type-differs", taker.field, reason, "let both say the same type")
+            yield model.finding("type-differs", taker.field, reason, "make both types equal")
         elif not fits(taker.full, maker.full) and not fits(taker.dims, maker.dims):
-            yield model.finding("dims-differ", taker.field, reason, "let both say the same size")
+            yield model.finding("dims-differ", taker.field, reason, "make both sizes equal")
         elif not fits(taker.full, maker.full) and not mixed:
-            mixed = True  # once is enough: it is so of all tensors of a step
+            mixed = True  # report once: it concerns all tensors of a step
             one, other = (maker, taker) if maker.batched else (taker, maker)
             reason = (
                 f"{name}: {one.who} works in batches, and {other.who} (max_batch_size 0) takes {other} and no batch"
@@ -56,7 +56,7 @@ def check_agreement(model: Model, models: Mapping[str, Model]) -> Findings:
 
 
 def _ends(model: Model, models: Mapping[str, Model]) -> tuple[dict[str, End], list[tuple[str, End]]]:
-    """Of each tensor its maker, and everybody who takes one."""
+    """The producer of each tensor, and all consumers."""
     config = _as_the_steps_see_it(model.config)
     made = {tensor.name: End.of("input", "the request", config, tensor) for tensor in config.input}
     taken: list[tuple[str, End]] = []
@@ -79,7 +79,7 @@ def _ends(model: Model, models: Mapping[str, Model]) -> tuple[dict[str, End], li
 
 
 def _as_the_steps_see_it(config: Any) -> Any:
-    """An ensemble's own reshapes done."""
+    """The configuration of an ensemble with its own reshapes applied."""
     seen = type(config)()
     seen.CopyFrom(config)
     for tensor in (*seen.input, *seen.output):

@@ -1,4 +1,4 @@
-"""What each model holds against its neighbours and `lane.json`: bundle, labels, decision, graph. Nothing is run."""
+"""Compares the files of each model with its neighbours and `lane.json`: bundle, labels, decision, graph."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ from slipway.lint.interface import check_interface
 from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, ensembles, type_name
 
 CLASSES = ("logits_nc", "PROBABILITY")
-"""Tensors with one number a class: a step has the first, and the fused one, which hands no logits on, the second."""
+"""Tensors with one number per class: steps have the first; the fused one, which outputs no logits, has the second."""
 _Said = Iterator[tuple[str, str]]
-"""A field, and what does not fit."""
+"""Pairs of a field and the reason why it does not fit."""
 
 
 def check_chain(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, str]) -> Findings:
-    """Every link that does not hold; `hashes` is the manifest's relative path to sha256."""
+    """All broken links; `hashes` maps the paths of the manifest to their sha256."""
     for model in models.values():
         if model.versions and model.backend != ENSEMBLE:
             yield from _step(model, lane, hashes)
@@ -30,7 +30,7 @@ def check_chain(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, st
 
 
 def broken_links(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What keeps a repository of ours from being served, whatever else is wrong with it: the model, and why."""
+    """The faults that prevent a repository of Slipway from being served: pairs of model and reason."""
     found = [model.problem for model in models.values() if model.problem is not None]
     for name in ensembles(models):
         found += check_ensemble(models[name], models)
@@ -39,7 +39,7 @@ def broken_links(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, s
 
 
 def _bundle(model: Model, expected: set[str], *, of: str) -> Findings:
-    """A step names one bundle, an ensemble those of all its classifiers, each on a line."""
+    """A step names one bundle, and an ensemble those of all its classifiers, one per line."""
     path = model.files / "bundle.txt" if model.versions else model.folder
     if not path.is_file() or not expected:
         return
@@ -47,7 +47,7 @@ def _bundle(model: Model, expected: set[str], *, of: str) -> Findings:
     named = {line.split(" ")[-1].strip() for line in lines if line.strip()}
     if not named or not named <= expected or (model.backend == ENSEMBLE and named != expected):
         found, wanted = (", ".join(sorted(f"{bundle:.12}" for bundle in bundles)) for bundles in (named, expected))
-        reason = f"names bundle {found or 'none'}, and lane.json says {wanted} for {of}"
+        reason = f"names bundle {found or 'none'}, but lane.json says {wanted} for {of}"
         yield model.finding("bundle-differs", "", reason, AGAIN, file=f"{path.parent.name}/bundle.txt")
 
 
@@ -93,7 +93,7 @@ def _preprocess(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Sa
 def _engine(path: Path, model: Model, lane: Lane, hashes: Mapping[str, str]) -> _Said:
     settings = EngineSettings.read(path)
     if LANES[settings.target] != lane.lane:
-        yield "target", f"of target {settings.target}, and lane.json says the {lane.lane} lane"
+        yield "target", f"compiled for target {settings.target}, but lane.json says the {lane.lane} lane"
     graph = f"{model.name}/{model.files.name}/model.onnx"
     if hashes.get(graph, settings.graph_sha256) != settings.graph_sha256:
         yield "graph_sha256", f"of graph {settings.graph_sha256:.12}, and model.onnx is graph {hashes[graph]:.12}"
@@ -122,6 +122,6 @@ def _decision(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Said
 
 
 def _dims(model: Model, *names: str) -> list[int]:
-    """Of the first of these that is an input or output of the configuration; empty where it has none."""
+    """The dims of the first of `names` that is an input or output; empty if none is."""
     tensors = {entry.name: list(entry.dims) for entry in (*model.config.input, *model.config.output)}
     return next((tensors[name] for name in names if name in tensors), [])

@@ -1,7 +1,7 @@
-"""The `dali.py` of NVIDIA's DALI backend, read and never run, against the configuration beside it.
+"""Compares the `dali.py` of NVIDIA's DALI backend with the configuration beside it, without running it.
 
-The backend takes outputs by position and checks their types and sizes only where the pipeline itself names them, and it
-serialises exactly one function that is marked for it.
+The backend takes outputs by position, and checks their types and sizes only if the pipeline declares them. It
+serialises the one function that is marked for it.
 """
 
 import ast
@@ -23,14 +23,14 @@ _TYPES = {
 
 
 def check_dali(model: Model) -> Findings:
-    """Everything that the file and the configuration must agree on."""
+    """Check everything on which the file and the configuration must agree."""
     path = _file(model)
     if path is None:
         return
     where = f"{model.files.name}/{path.name}"
     if not path.is_file():
         reason = "the DALI backend finds neither model.dali nor dali.py"
-        yield model.finding("dali-missing", "", reason, "write dali.py, with one pipeline that is marked", file=where)
+        yield model.finding("dali-missing", "", reason, "write dali.py with one marked pipeline", file=where)
         return
     tree = parse(path.read_bytes())
     if isinstance(tree, str):
@@ -47,7 +47,7 @@ def check_dali(model: Model) -> Findings:
 
 
 def _file(model: Model) -> Path | None:
-    """The Python file that the backend would serialise; None where a serialised pipeline lies there."""
+    """The Python file that the backend would serialise; None if there is a serialised pipeline."""
     name = model.config.default_model_filename
     if name:
         return model.files / name if name.endswith(".py") else None
@@ -55,7 +55,7 @@ def _file(model: Model) -> Path | None:
 
 
 def _marks(function: ast.FunctionDef) -> list[str]:
-    """Names of its decorators, the outermost first."""
+    """The names of a function's decorators, the outermost first."""
     plain = [mark.func if isinstance(mark, ast.Call) else mark for mark in function.decorator_list]
     return [mark.attr if isinstance(mark, ast.Attribute) else getattr(mark, "id", "") for mark in plain]
 
@@ -63,7 +63,7 @@ def _marks(function: ast.FunctionDef) -> list[str]:
 def _pipeline(model: Model, where: str, function: ast.FunctionDef, literals: Literals) -> Findings:
     marks = _marks(function)
     if "pipeline_def" not in marks or marks.index("autoserialize") > marks.index("pipeline_def"):
-        reason = f"@autoserialize of {function.name} stands above no @pipeline_def"
+        reason = f"@autoserialize of {function.name} is not above a @pipeline_def"
         yield model.finding("dali-autoserialize", function.name, reason, "write it on the line above", file=where)
         return
     definition = function.decorator_list[marks.index("pipeline_def")]
@@ -75,12 +75,12 @@ def _pipeline(model: Model, where: str, function: ast.FunctionDef, literals: Lit
     largest = model.config.max_batch_size
     size = given.get("batch_size")
     if size is None or (isinstance(size, int) and size < largest):
-        reason = f"{size or 'not given'}, and the configuration allows batches of {largest}"
+        reason = f"{size or 'not given'}, but the configuration allows batches of {largest}"
         yield wrong("dali-batch-size", "batch_size", reason, f"write {largest}")
     device = given.get("device_id")
     groups = model.config.instance_group
     if device is not None and device is not UNKNOWN and groups and all(group.kind == CPU for group in groups):
-        reason = f"{device}, and the configuration runs it on the CPU"
+        reason = f"{device}, but the configuration runs it on the CPU"
         yield wrong("dali-device", "device_id", reason, "write None, or KIND_GPU in config.pbtxt")
     outputs = model.config.output
     expected = {
@@ -90,13 +90,13 @@ def _pipeline(model: Model, where: str, function: ast.FunctionDef, literals: Lit
     for field, wanted in expected.items():
         found = _listed(given.get(field), types=field == "output_dtype")
         if found is not UNKNOWN and found != wanted:
-            reason = f"{found or 'not given'}, and config.pbtxt says {wanted}: the backend takes what comes for it"
-            yield wrong("dali-outputs", field, reason, "let both say the same")
+            reason = f"{found or 'not given'}, but config.pbtxt says {wanted}, and the backend does not check"
+            yield wrong("dali-outputs", field, reason, "make both equal")
     yield from _inputs(model, where, function, literals)
 
 
 def _listed(value: Any, *, types: bool) -> Any:
-    """A list with Triton's words for types; UNKNOWN where a part of it cannot be told."""
+    """A list with Triton's names of types; UNKNOWN if a part of it is unknown."""
     entries = list(value) if isinstance(value, list | tuple) else [value]
     if value is None or value is UNKNOWN or any(entry is UNKNOWN for entry in entries):
         return value
@@ -113,7 +113,7 @@ def _inputs(model: Model, where: str, function: ast.FunctionDef, literals: Liter
         return
     if found.keys() != configured.keys():
         there, wanted = listed(found), listed(configured or ["none"])
-        reason = f"external_source reads {there}, and config.pbtxt has input {wanted}"
+        reason = f"external_source reads {there}, but config.pbtxt has input {wanted}"
         yield model.finding("dali-inputs", function.name, reason, "give both the same names", file=where)
         return
     for name, source in found.items():
@@ -124,4 +124,4 @@ def _inputs(model: Model, where: str, function: ast.FunctionDef, literals: Liter
         for field in ("dtype", "ndim"):
             if given[field] not in (None, UNKNOWN, expected[field]):
                 reason = f"{name} is {given[field]} there, and {expected[field]} in config.pbtxt"
-                yield model.finding("dali-inputs", f"external_source({field})", reason, "let both agree", file=where)
+                yield model.finding("dali-inputs", f"external_source({field})", reason, "make both equal", file=where)

@@ -1,4 +1,4 @@
-"""Does an ensemble hold together? Its steps, who makes each tensor, who takes it, and whether they agree."""
+"""Checks the wiring of an ensemble: its steps, and the producer and the consumers of each tensor."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from slipway.lint.models import Model, ensembles, listed
 
 @dataclass(frozen=True)
 class Wiring:
-    """Which step makes what, and which steps each needs."""
+    """The steps of an ensemble with their dependencies."""
 
     steps: Sequence[Any]
     made_by: Mapping[str, int]
-    """Tensor to the first step that makes it."""
+    """Tensor to the index of the first step that produces it."""
     needs: Sequence[frozenset[int]]
-    """Of each step, the steps that must have answered, directly or not."""
+    """For each step, the steps on which it depends, directly or not."""
 
     @classmethod
     def of(cls, config: Any) -> "Wiring":
@@ -39,10 +39,10 @@ class Wiring:
 
 
 def check_ensemble(model: Model, models: Mapping[str, Model]) -> Findings:
-    """Everything that Triton checks of an ensemble when it loads it, and two things that it does not."""
+    """Check everything that Triton checks when it loads an ensemble, and two things that it does not."""
     wiring = Wiring.of(model.config)
     if not model.config.HasField("ensemble_scheduling"):
-        return  # said of the layout
+        return  # a finding of the layout
     if not wiring.steps:
         yield model.finding("ensemble-empty", "ensemble_scheduling.step", "no steps", "add them")
         return
@@ -59,17 +59,17 @@ def _step(model: Model, index: int, step: Any, models: Mapping[str, Model]) -> F
     field = f"ensemble_scheduling.step[{index}]"
     lacking = [part for part in ("model_name", "input_map", "output_map") if not getattr(step, part)]
     if lacking:
-        yield model.finding("step-incomplete", field, f"no {listed(lacking)}", "a step has all three")
+        yield model.finding("step-incomplete", field, f"no {listed(lacking)}", "write all three")
     if step.model_name and step.model_name not in models:
         reason = f"{step.model_name} is not in the repository"
-        yield model.finding("step-missing", f"{field}.model_name", reason, "put it there, or name one that is")
+        yield model.finding("step-missing", f"{field}.model_name", reason, "add it, or name another")
         return
     target = models.get(step.model_name)
     if target is None or target.problem:
-        return  # said of that model itself
+        return  # a finding on that model itself
     if step.model_version != -1 and str(step.model_version) not in target.served and target.served:
-        reason = f"{step.model_version} (also what is not written), and {target.name} serves {listed(target.served)}"
-        yield model.finding("step-version", f"{field}.model_version", reason, "write -1, for the one that is served")
+        reason = f"{step.model_version} (0 if it is not written), but {target.name} serves {listed(target.served)}"
+        yield model.finding("step-version", f"{field}.model_version", reason, "write -1 for the served version")
     for side, mapping, tensors in (
         ("input", step.input_map, target.config.input),
         ("output", step.output_map, target.config.output),
@@ -80,11 +80,11 @@ def _step(model: Model, index: int, step: Any, models: Mapping[str, Model]) -> F
             yield model.finding("map-unknown", f"{field}.{side}_map[{inner!r}]", reason, "map one that it has")
         for inner in has.keys() - set(mapping) if side == "input" else ():
             if not has[inner].optional:
-                reason = f"{target.name} needs input {inner}, and nothing is mapped to it"
+                reason = f"{target.name} needs input {inner}, but nothing is mapped to it"
                 yield model.finding("input-unmapped", f"{field}.input_map", reason, "map a tensor to it")
     most, wanted = target.config.max_batch_size, model.config.max_batch_size
     if 0 < most < wanted:
-        reason = f"batches of {wanted}, and step {target.name} takes {most} at most"
+        reason = f"batches of {wanted}, but step {target.name} takes at most {most}"
         yield model.finding("batch-too-large", "max_batch_size", reason, f"write {most}, or let the step take more")
 
 
@@ -99,7 +99,7 @@ def _loop(model: Model, models: Mapping[str, Model]) -> Findings:
             ahead += direct[name]
     if model.name in reached:
         reason = f"the ensemble is a step of itself, through {listed(sorted(direct[model.name]))}"
-        yield model.finding("step-loop", "ensemble_scheduling.step", reason, "take that step out")
+        yield model.finding("step-loop", "ensemble_scheduling.step", reason, "remove that step")
 
 
 def _made_twice(model: Model, wiring: Wiring) -> Findings:
@@ -124,20 +124,20 @@ def _data_flow(model: Model, wiring: Wiring) -> Findings:
         for inner, tensor in sorted(step.input_map.items()):
             if tensor not in inputs | wiring.made_by.keys():
                 field = f"ensemble_scheduling.step[{index}].input_map[{inner!r}]"
-                reason = f"{tensor} is neither an input of the ensemble nor made by a step"
-                yield model.finding("tensor-missing", field, reason, "map a tensor that is there")
+                reason = f"{tensor} is neither an input of the ensemble nor the output of a step"
+                yield model.finding("tensor-missing", field, reason, "map an existing tensor")
         for inner, tensor in sorted(step.output_map.items()):
             if tensor not in taken | public:
                 field = f"ensemble_scheduling.step[{index}].output_map[{inner!r}]"
-                reason = f"{tensor} is taken by no step and is no output"
-                yield model.finding("tensor-unused", field, reason, "do not map what nobody uses")
+                reason = f"{tensor} is neither used by a step nor an output"
+                yield model.finding("tensor-unused", field, reason, "remove the mapping")
     circle = [index for index in range(len(wiring.steps)) if index in wiring.needs[index]]
     if circle:
         reason = f"{listed(f'step[{index}]' for index in circle)} wait for each other"
         yield model.finding("tensor-circle", "ensemble_scheduling.step", reason, "let tensors pass in one direction")
     for index, tensor in enumerate(model.config.input):
         if tensor.name not in taken:
-            yield model.finding("tensor-unused", f"input[{index}]", f"no step takes {tensor.name}", "remove it")
+            yield model.finding("tensor-unused", f"input[{index}]", f"no step uses {tensor.name}", "remove it")
 
 
 def _public(model: Model, wiring: Wiring) -> Findings:
@@ -146,10 +146,10 @@ def _public(model: Model, wiring: Wiring) -> Findings:
     for index, tensor in enumerate(model.config.output):
         field = f"output[{index}]"
         if tensor.name not in inputs | wiring.made_by.keys():
-            yield model.finding("output-missing", field, f"no step makes {tensor.name}", "map a step's output to it")
+            yield model.finding("output-missing", field, f"no step produces {tensor.name}", "map a step's output to it")
         elif tensor.name in taken - inputs:
-            reason = f"{tensor.name} is public and also a step's input: a request for some outputs alone is a deadlock"
-            remedy = "let the last step hand it on under another name"
+            reason = f"{tensor.name} is an output and also a step's input: a request for only some outputs deadlocks"
+            remedy = "let the last step output it under another name"
             yield model.finding("public-and-taken", field, reason, remedy)
 
 

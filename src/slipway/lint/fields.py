@@ -1,4 +1,4 @@
-"""One configuration by itself: instances, batching, schedulers, and settings that are refused or do nothing."""
+"""Checks one configuration alone: instances, batching, schedulers, and settings that are refused or ignored."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,12 @@ from slipway.lint.finding import Finding, Findings
 from slipway.lint.models import CPU, ENSEMBLE, GPU, Model, Repository, proto
 
 LONGEST_DELAY_US = 1_000_000
-"""What a spec allows at most."""
+"""Longest delay that a spec allows, in microseconds."""
 _METRIC_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def check_fields(model: Model, repository: Repository) -> Findings:
-    """What a configuration says of its model, but for its tensors and its steps."""
+    """Check the fields of a configuration, except its tensors and its steps."""
     if model.backend == ENSEMBLE:
         yield from _ensemble(model)
     else:
@@ -27,13 +27,13 @@ def _ensemble(model: Model) -> Findings:
     for field in ("instance_group", "optimization", "model_warmup"):
         given = config.HasField(field) if field == "optimization" else bool(getattr(config, field))
         if given:
-            remedy = "remove it here; write it for the steps, which do the work"
+            remedy = "remove it here, and write it for the steps"
             yield model.finding("ensemble-settings", field, "an ensemble is not a process and has none", remedy)
     if config.default_model_filename:
-        reason = "an ensemble loads no file, and Triton takes its backend from the name of one"
+        reason = "an ensemble loads no file, and Triton would derive a backend from the name"
         yield model.finding("ensemble-settings", "default_model_filename", reason, "remove it")
     if config.model_transaction_policy.decoupled:
-        reason = "an ensemble is decoupled if a step is; what is written here is overwritten"
+        reason = "an ensemble is decoupled if a step is; this field is overwritten"
         yield _no_effect(model, "model_transaction_policy.decoupled", reason)
 
 
@@ -51,8 +51,8 @@ def _instances(model: Model, repository: Repository) -> Findings:
             reason = f"GPUs {list(group.gpus)} for {kind}"
             yield model.finding("instance-gpus", f"{field}.gpus", reason, "remove them, or write KIND_GPU")
         if group.count < 0 or (ours and group.count == 0):
-            reason = f"{group.count} instances; Triton makes it 1 without a word"
-            yield model.finding("instance-count", f"{field}.count", reason, "write how many there shall be, 1 or more")
+            reason = f"{group.count} instances; Triton uses 1 in silence"
+            yield model.finding("instance-count", f"{field}.count", reason, "write 1 or more")
         if group.profile and model.backend != "tensorrt":
             reason = f"optimisation profiles are TensorRT's, and this is the {model.backend} backend"
             yield model.finding("instance-profile", f"{field}.profile", reason, "remove it")
@@ -62,19 +62,19 @@ def _instances(model: Model, repository: Repository) -> Findings:
             yield _no_effect(model, f"{field}.rate_limiter", "the server is started without --rate-limit")
     groups = model.config.instance_group
     if groups and all(group.passive for group in groups):
-        reason = "every instance is passive, so that nobody answers: the server dies of the first request"
+        reason = "every instance is passive, so none answers, and the first request ends the server"
         yield model.finding("instance-passive", "instance_group[0].passive", reason, "remove it")
 
 
 def _batching(model: Model, repository: Repository) -> Findings:
     config, batching = model.config, model.config.dynamic_batching
     if config.max_batch_size < 0:
-        reason = f"{config.max_batch_size}; 0 is no batches, and above that the largest"
+        reason = f"{config.max_batch_size}; 0 means no batches, and more is the largest batch"
         yield model.finding("batch-size", "max_batch_size", reason, "write 0 or more")
         return
     if not config.HasField("dynamic_batching"):
         if repository.lane is not None and not config.HasField("sequence_batching"):
-            reason = "missing: requests never share a batch, and nothing says so"
+            reason = "missing: requests never share a batch, without any message"
             yield model.finding("batching-missing", "dynamic_batching", reason, "write dynamic_batching { }")
         return
     for index, size in enumerate(batching.preferred_batch_size):
@@ -95,24 +95,26 @@ def _waiting(model: Model) -> Findings:
     limit_us = policy.default_timeout_microseconds
     field = "dynamic_batching.max_queue_delay_microseconds"
     if limit_us and delay_us >= limit_us and policy.timeout_action == proto.ModelQueuePolicy.REJECT:
-        reason = f"a lone request is held back {delay_us} µs for a batch, and refused after {limit_us} µs"
-        yield model.finding("delay-over-timeout", field, reason, "hold back for less than default_timeout_microseconds")
+        reason = f"a lone request waits {delay_us} µs for a batch, but is rejected after {limit_us} µs"
+        yield model.finding("delay-over-timeout", field, reason, "write less than default_timeout_microseconds")
     elif delay_us > LONGEST_DELAY_US:
-        reason = f"a lone request is held back {delay_us / 1e6:g} s for a batch"
+        reason = f"a lone request waits {delay_us / 1e6:g} s for a batch"
         yield model.finding("delay-too-long", field, reason, f"write {LONGEST_DELAY_US} or less")
     delays = any(
         each.default_timeout_microseconds and each.timeout_action == proto.ModelQueuePolicy.DELAY
         for each in (policy, *batching.priority_queue_policy.values())
     )
     if batching.preserve_ordering and (delays or batching.priority_levels > 1):
-        reason = "with several priority levels, or requests that are put off, the order cannot be kept"
+        reason = "with several priority levels, or delayed requests, the order cannot be kept"
         yield model.finding("ordering", "dynamic_batching.preserve_ordering", reason, "remove one of the two")
 
 
 def _schedulers(model: Model, repository: Repository) -> Findings:
     config = model.config
     if config.response_cache.enable:
-        reason = "the response cache of Triton 2.51 loses memory with every answer, and no server of ours has one"
+        reason = (
+            "the response cache of Triton 2.51 leaks memory with every answer, and the servers of Slipway have none"
+        )
         yield model.finding("response-cache", "response_cache.enable", reason, "remove it")
     if repository.lane is None or model.backend == ENSEMBLE:
         return
@@ -125,15 +127,15 @@ def _schedulers(model: Model, repository: Repository) -> Findings:
 
 
 def _surroundings(model: Model, repository: Repository) -> Findings:
-    """Environments, agents, metrics, and what the backend does not read."""
+    """Check environments, agents, metrics, and fields that the backend ignores."""
     config, ours = model.config, repository.lane is not None
     for tag in sorted(config.metric_tags):
         if not _METRIC_LABEL.fullmatch(tag):
-            reason = f"{tag!r} is no label of a metric, and the server dies of it while it loads"
+            reason = f"{tag!r} is not a valid label of a metric, and the server ends while it loads"
             yield model.finding("metric-tags", f"metric_tags[{tag!r}]", reason, "use letters, digits and _")
     environment = model.parameter("EXECUTION_ENV_PATH")
     if environment and (ours or not _is_there(model, environment)):
-        reason = f"{environment}: not there, or unpacked at each start; our steps run in the server's python3"
+        reason = f"{environment}: missing, or unpacked at each start; steps of Slipway run in the server's python3"
         yield model.finding("execution-environment", "parameters['EXECUTION_ENV_PATH']", reason, "remove it")
     if config.model_repository_agents.agents and ours:
         reason = "neither lane's server is started with repository agents"
@@ -155,4 +157,4 @@ def _is_there(model: Model, path: str) -> bool:
 
 
 def _no_effect(model: Model, field: str, reason: str) -> Finding:
-    return model.finding("no-effect", field, reason, "remove it, so that nobody counts on it")
+    return model.finding("no-effect", field, reason, "remove it, since it has no effect")

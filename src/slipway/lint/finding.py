@@ -1,4 +1,4 @@
-"""What the lint says: one thing that has to be changed, where it is, and what changes it."""
+"""The output of the lint: one fault, its place, and its remedy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,19 +9,20 @@ from slipway.lint.rules import RULES, Rule
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong."""
+    """One fault of a repository."""
 
     model: str
-    """The model's folder; empty for the repository's own files."""
+    """Name of the model; empty for the repository's own files."""
     file: str
-    """Relative to the repository."""
+    """Path of the file, relative to the repository."""
     field: str
-    """Of the file, such as `instance_group[0].gpus`; empty where it is the whole file."""
+    """Field in the file, such as `instance_group[0].gpus`; empty for the whole file."""
     reason: str
-    """What is there, and what is allowed."""
+    """The given value, and the allowed ones."""
     remedy: str
+    """The change that mends the fault."""
     rule: str
-    """A key of `RULES`, which knows what the server does with it."""
+    """The rule that is broken, a key of `RULES`."""
 
     def __post_init__(self) -> None:
         assert self.rule in RULES, self.rule
@@ -31,7 +32,7 @@ class Finding:
         return RULES[self.rule]
 
     def __str__(self) -> str:
-        """One line, whatever characters a name has."""
+        """The fault as one line; odd characters of names are escaped."""
         where = ": ".join(part for part in (self.file, self.field) if part)
         line = f"{where}: {self.reason} → {self.remedy}"
         return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

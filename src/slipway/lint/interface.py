@@ -1,4 +1,4 @@
-"""What `lane.json` promises: its ensembles are there, clients find the tensors they know, and nothing lies idle."""
+"""Checks the promises of `lane.json`: its ensembles exist, have the tensors that clients use, and no step is idle."""
 
 import math
 from typing import Any
@@ -17,14 +17,14 @@ FULL = {"PROBABILITY": "FP32", "EMBEDDING": "FP32"}
 
 
 def check_interface(repository: Repository) -> Findings:
-    """Needs a lane."""
+    """Check a repository that has a lane."""
     lane = repository.lane
     assert lane is not None
     if not lane.classifiers:
         yield Finding("", "lane.json", "classifiers", "names no classifier", AGAIN, "lane-empty")
     for name, classifiers in lane.ensembles.items():
         if name not in repository.models:
-            reason = f"lane.json names {listed(classifiers)}, and no such ensemble is here"
+            reason = f"lane.json names {listed(classifiers)}, but this ensemble is missing"
             yield Finding(name, name, "", reason, AGAIN, "ensemble-missing")
             continue
         model = repository.models[name]
@@ -36,24 +36,24 @@ def check_interface(repository: Repository) -> Findings:
             )
             yield from _chain(model)
     for name in repository.ensembles.keys() - lane.ensembles.keys():
-        reason = "an ensemble of no classifier that lane.json names"
+        reason = "not an ensemble of a classifier that lane.json names"
         yield repository.models[name].finding("ensemble-unnamed", "", reason, AGAIN, file="config.pbtxt")
     used = {step for steps in repository.ensembles.values() for step in steps}
     for name, model in repository.models.items():
         if not lane.kept and name not in used and name not in repository.ensembles and model.backend:
-            reason = "no ensemble has this step, and lane.json keeps no older bundle: it takes memory for nothing"
+            reason = "no ensemble uses this step, and lane.json keeps no older bundle: it only takes memory"
             yield model.finding("step-unused", "", reason, "remove the folder, or assemble again")
         yield from _memory(model, lane.shm_default_bytes)
 
 
 def _full(repository: Repository, ensemble: str) -> dict[str, str]:
-    """EMBEDDING is missing where the engine's network has none."""
+    """The outputs of `<name>_full`; EMBEDDING is left out if the network has none."""
     steps = [repository.models[step] for step in repository.ensembles[ensemble] if step in repository.models]
     for path in (path for step in steps if step.versions for path in sorted(step.files.glob("engine*.json"))):
         try:
             if EngineSettings.read(path).embedding_size == 0:
                 return {name: kind for name, kind in FULL.items() if name != "EMBEDDING"}
-        except SpecError:  # `check_chain` tells
+        except SpecError:  # a finding of `check_chain`
             continue
     return FULL
 
@@ -64,7 +64,7 @@ def _tensors(model: Model, outputs: dict[str, str]) -> Findings:
         for name in expected.keys() - found.keys():
             yield model.finding("public-tensors", side, f"no {name}, which clients ask for", AGAIN)
         for name in found.keys() - expected.keys():
-            yield model.finding("public-tensors", side, f"{name}, which no client knows", AGAIN)
+            yield model.finding("public-tensors", side, f"{name}, which clients do not know", AGAIN)
         for name in sorted(found.keys() & expected.keys()):
             if found[name] != expected[name]:
                 reason = f"{name} is {found[name]}, and clients expect {expected[name]}"
@@ -76,7 +76,7 @@ def _tensors(model: Model, outputs: dict[str, str]) -> Findings:
             [1] if kind in ("IMAGE", "STATUS", "BUNDLE") else sizes.get(name.removesuffix(kind) + "LABEL", [])
         )
         if kind in {*IMAGE, *ANSWER} and expected_dims and dims != expected_dims:
-            yield model.finding("public-tensors", name, f"{dims}, and it is {expected_dims} by contract", AGAIN)
+            yield model.finding("public-tensors", name, f"{dims}, but the contract says {expected_dims}", AGAIN)
 
 
 def _chain(model: Model) -> Findings:
@@ -84,25 +84,25 @@ def _chain(model: Model) -> Findings:
     for index, tensor in enumerate(model.config.output):
         maker = wiring.steps[wiring.made_by[tensor.name]].model_name if tensor.name in wiring.made_by else "post_"
         if not maker.startswith(("post_", "answer_", "fused_")):
-            reason = f"{tensor.name} comes from {maker}, which knows nothing of refused images"
-            yield model.finding("public-from-a-step", f"output[{index}]", reason, "let the post step hand it on")
+            reason = f"{tensor.name} comes from {maker}, which does not handle refused images"
+            yield model.finding("public-from-a-step", f"output[{index}]", reason, "let the post step output it")
     for index, step in enumerate(wiring.steps):
         field = f"ensemble_scheduling.step[{index}]"
         beside = [wiring.steps[other].model_name for other in wiring.in_parallel(index) if other < index]
         if beside:
-            reason = f"{step.model_name} runs beside {listed(beside)}: a client that gives up ends tritonserver 2.51"
+            reason = f"{step.model_name} runs beside {listed(beside)}: a client that gives up can end tritonserver 2.51"
             yield model.finding("steps-in-parallel", field, reason, "let it take a tensor of the step before")
         if (
             step.model_name.startswith("post_")
             and "EMBEDDING" in step.output_map
             and "embedding_nd" not in step.input_map
         ):
-            reason = "EMBEDDING is asked of a step that is given no embedding_nd"
+            reason = "the step outputs EMBEDDING but gets no embedding_nd"
             yield model.finding("embedding-missing", f"{field}.input_map", reason, "map embedding_nd to it")
 
 
 def _memory(model: Model, shm_bytes: int) -> Findings:
-    """One largest batch, in and out, as far as its sizes are known."""
+    """Check the shared memory for the largest batch, as far as its sizes are known."""
     if model.backend != "python":
         return
     tensors = (*model.config.input, *model.config.output)
@@ -115,7 +115,7 @@ def _memory(model: Model, shm_bytes: int) -> Findings:
 
 
 def _bytes(tensor: Any) -> int:
-    """Of one image; 0 where a size or a type leaves it open."""
+    """Bytes of the tensor for one image; 0 if its size or type is open."""
     dtype = triton_to_np_dtype(type_name(tensor).removeprefix("TYPE_").replace("STRING", "BYTES"))
     if dtype is None or dtype is np.object_ or -1 in tensor.dims:
         return 0

@@ -1,4 +1,4 @@
-"""Values that Python source spells out, told without running it."""
+"""Reads literal values from Python source without running it."""
 
 import ast
 import json
@@ -8,18 +8,18 @@ from typing import Any
 
 class _Unknown:
     def __repr__(self) -> str:
-        return "something that only running it would tell"
+        return "a value that is only known when the code runs"
 
 
 UNKNOWN: Any = _Unknown()
 _DEPTH = 20
-"""Of names that stand for names; more is a circle."""
+"""Largest number of names that refer to each other; more is a circle."""
 
 
 class Literals:
-    """Constants of one file: written out, at the top of the module, or in a JSON file beside it.
+    """The constants of one file: literal, at the top of the module, or in a JSON file beside it.
 
-    `types.FLOAT` is `"FLOAT"`: the last word of a dotted name.
+    A dotted name such as `types.FLOAT` gives its last word, `"FLOAT"`.
     """
 
     def __init__(self, tree: ast.Module, folder: Path) -> None:
@@ -31,7 +31,7 @@ class Literals:
         }
 
     def value(self, node: ast.AST, depth: int = 0) -> Any:
-        """What `node` is, or UNKNOWN."""
+        """The value of `node`, or UNKNOWN."""
 
         def inner(node: ast.AST) -> Any:
             return UNKNOWN if depth > _DEPTH else self.value(node, depth + 1)
@@ -56,7 +56,7 @@ class Literals:
         return value
 
     def _json(self, read: ast.AST) -> Any:
-        """`json.loads((HERE / "sizes.json").read_text())`."""
+        """The value of `json.loads((HERE / "sizes.json").read_text())`."""
         names = [
             node.value for node in ast.walk(read) if isinstance(node, ast.Constant) and isinstance(node.value, str)
         ]

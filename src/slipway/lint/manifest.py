@@ -1,4 +1,4 @@
-"""Is every file the one that was assembled? And the root's own files: `manifest.json`, `lane.json`, links."""
+"""Checks that every file is the assembled one, and the files of the root: `manifest.json`, `lane.json`, links."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ AGAIN = "copy the repository again, or assemble it again (slipway assemble)"
 
 
 def read_lane(repository: Path) -> tuple[Lane | None, list[Finding]]:
-    """What the repository says that it serves; None, and no finding, where it is of another make."""
+    """The lane of the repository; None without a finding if Slipway did not assemble it."""
     path = repository / LANE
     if not path.is_file():
         missing = (repository / MANIFEST).is_file()
-        return None, [_of(LANE, "lane-unreadable", "not there, though a manifest is", AGAIN)] if missing else []
+        return None, [_of(LANE, "lane-unreadable", "missing, although there is a manifest", AGAIN)] if missing else []
     try:
         return Lane.read(path), []
     except SpecError as error:
@@ -26,17 +26,17 @@ def read_lane(repository: Path) -> tuple[Lane | None, list[Finding]]:
 
 
 def read_hashes(repository: Path) -> tuple[Mapping[str, str], list[Finding]]:
-    """What the manifest says of each file, and everything that is not so."""
+    """The hashes of the manifest, and the findings on files that differ."""
     path = repository / MANIFEST
     if not path.is_file():
-        reason = "not there, though lane.json is: half-copied, or written by hand"
+        reason = "missing, although there is a lane.json: half-copied, or written by hand"
         there = (repository / LANE).is_file()
         return {}, [_of(MANIFEST, "manifest-missing", reason, AGAIN)] if there else list(_links(repository))
     try:
         manifest = Manifest.read(path)
         if manifest.kind != "repository":
-            reason = f"this folder is a {manifest.kind}, and no model repository"
-            return {}, [_of(MANIFEST, "repository-empty", reason, "assemble one of it (slipway assemble)")]
+            reason = f"this folder is of kind {manifest.kind}, not a model repository"
+            return {}, [_of(MANIFEST, "repository-empty", reason, "assemble a repository from it (slipway assemble)")]
         return Manifest.open(repository, kind="repository").outputs, []
     except SpecError as error:
         return {}, [_of(MANIFEST, "manifest-broken", str(error).removeprefix(f"{path}: "), AGAIN)]
@@ -53,7 +53,7 @@ def _differences(repository: Path, recorded: Mapping[str, str]) -> Findings:
         present[name] = path
         if path.is_symlink():
             reason = "a link, which could leave the repository, or change without it"
-            yield _of(name, "symbolic-link", reason, "copy the file itself there")
+            yield _of(name, "symbolic-link", reason, "replace it by the file itself")
         elif not path.is_file():
             yield _of(name, "file-added", "neither a file nor a folder", "remove it")
         elif name not in recorded and name != MANIFEST:
@@ -61,7 +61,7 @@ def _differences(repository: Path, recorded: Mapping[str, str]) -> Findings:
         elif name in recorded:
             yield from _changed(name, path, recorded[name])
     for name in recorded.keys() - present.keys():
-        yield _of(name, "file-missing", "not there, and the manifest names it", AGAIN)
+        yield _of(name, "file-missing", "missing, although the manifest names it", AGAIN)
 
 
 def _changed(name: str, path: Path, recorded: str) -> Findings:
@@ -76,7 +76,7 @@ def _changed(name: str, path: Path, recorded: str) -> Findings:
 
 
 def _links(repository: Path) -> Findings:
-    """Of a repository without a manifest: links that lead out of it, or nowhere."""
+    """Findings on links that lead out of a repository without a manifest, or nowhere."""
     root = repository.resolve()
     for name, path in _everything(repository):
         if not path.is_symlink():
@@ -84,15 +84,15 @@ def _links(repository: Path) -> Findings:
         try:
             inside = path.resolve(strict=True).is_relative_to(root)
         except (OSError, RuntimeError):  # nowhere, or in a circle
-            yield _of(name, "symbolic-link", "a link that leads nowhere", "remove it, or put the file itself there")
+            yield _of(name, "symbolic-link", "a link that leads nowhere", "remove it, or replace it by the file itself")
             continue
         if not inside:
             reason = f"a link out of the repository, to {path.readlink()}"
-            yield _of(name, "symbolic-link", reason, "copy what it leads to")
+            yield _of(name, "symbolic-link", reason, "replace it by its target")
 
 
 def _everything(repository: Path) -> Iterator[tuple[str, Path]]:
-    """Everything below but plain folders, sorted; links are not followed."""
+    """All files and links below the repository, sorted; links are not followed."""
     for folder, folders, files in os.walk(repository):
         folders.sort()
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]

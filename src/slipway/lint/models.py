@@ -21,16 +21,16 @@ except ImportError:
 
 ModelConfig: TypeAlias = Any  # proto.ModelConfig, which has no type information
 proto: Any = pb
-"""Triton's own definition of a configuration."""
+"""Triton's definition of a configuration."""
 ENSEMBLE = "ensemble"
 CONFIG = "config.pbtxt"
 CONFIG_BYTES = 1 << 20
-"""More is not read. One of ours has two thousand bytes, and a megabyte takes a second to parse."""
+"""Largest configuration that is read. Those of Slipway have 2 kB, and a megabyte takes a second to parse."""
 CPU, GPU = proto.ModelInstanceGroup.KIND_CPU, proto.ModelInstanceGroup.KIND_GPU
 AGAIN = "assemble the repository again (slipway assemble)"
-READABLE = "let its user read it"
+READABLE = "let the server's user read it"
 NEWER_FIELDS = ("max_inflight_requests", "model_metrics")
-"""What Triton's documentation shows today and 2.51 does not have."""
+"""Fields of Triton's present documentation that 2.51 does not have."""
 _PLATFORMS = {
     "ensemble": ENSEMBLE,
     "tensorrt_plan": "tensorrt",
@@ -38,7 +38,7 @@ _PLATFORMS = {
     "pytorch_libtorch": "pytorch",
 }
 _INFERRED = {"model.plan": "tensorrt", "model.onnx": "onnxruntime", "model.xml": "openvino", "model.pt": "pytorch"}
-"""What Triton takes a folder for that names no backend, in this order; `model.py` comes last."""
+"""The backend that Triton derives from a file if none is named, in this order; `model.py` comes last."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Model:
 
     folder: Path
     config: ModelConfig
-    """Empty where there is none that Triton could read."""
+    """The parsed configuration; empty if Triton could not read it."""
     problem: Finding | None
-    """Why there is none."""
+    """The reason why there is no configuration; None if there is one."""
     versions: tuple[str, ...]
-    """Folders with a number for a name, the highest first."""
+    """The version folders, the highest first."""
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class Model:
 
     @cached_property
     def served(self) -> tuple[str, ...]:
-        """The versions that its policy serves, the highest first."""
+        """The versions that the policy serves, the highest first."""
         policy = self.config.version_policy
         if policy.HasField("specific"):
             named = {str(number) for number in policy.specific.versions}
@@ -69,12 +69,12 @@ class Model:
 
     @property
     def version(self) -> str | None:
-        """The one that answers who names none; None where no version is served."""
+        """The version that answers requests without one; None if no version is served."""
         return next(iter(self.served), None)
 
     @cached_property
     def backend(self) -> str:
-        """As Triton fills it in; empty where it cannot."""
+        """The backend as Triton would derive it; empty if it cannot."""
         config = self.config
         if config.HasField("ensemble_scheduling"):
             return ENSEMBLE
@@ -95,22 +95,22 @@ class Model:
         return sum(max(group.count, 1) for group in self.config.instance_group) or 1
 
     def parameter(self, name: str) -> str:
-        """A `string_value`, or empty."""
+        """The `string_value` of a parameter; empty if it is missing."""
         parameters = self.config.parameters
         return str(parameters[name].string_value) if name in parameters else ""
 
     def finding(self, rule: str, field: str, reason: str, remedy: str, *, file: str = CONFIG) -> Finding:
-        """About `file` of this model."""
+        """A finding on `file` of this model."""
         return Finding(self.name, f"{self.name}/{file}", field, reason, remedy, rule)
 
 
 @dataclass(frozen=True)
 class Repository:
-    """Everything that the checks look at."""
+    """The input of the checks."""
 
     models: Mapping[str, Model]
     lane: Lane | None
-    """None: it is of another make, and what `lane.json` would say is not asked for."""
+    """The content of `lane.json`; None if Slipway did not assemble the repository."""
 
     @cached_property
     def ensembles(self) -> dict[str, tuple[str, ...]]:
@@ -118,7 +118,7 @@ class Repository:
 
 
 def read_models(repository: Path) -> dict[str, Model]:
-    """Every folder, since Triton takes every folder for a model.
+    """Read every folder, since Triton treats every folder as a model.
 
     Raises:
         OSError: the folder cannot be listed.
@@ -127,12 +127,12 @@ def read_models(repository: Path) -> dict[str, Model]:
 
 
 def type_name(tensor: Any) -> str:
-    """`TYPE_FP32` and the like, of an input or output of a configuration."""
+    """The type of an input or output, such as `TYPE_FP32`."""
     return str(proto.DataType.Name(tensor.data_type))
 
 
 def ensembles(models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
-    """Name to the names of its steps."""
+    """The ensembles: name to the names of the steps."""
     return {
         name: tuple(step.model_name for step in model.config.ensemble_scheduling.step)
         for name, model in models.items()
@@ -141,7 +141,7 @@ def ensembles(models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:
 
 
 def listed(words: Iterable[object]) -> str:
-    """`a, b and c`, each once."""
+    """The words as `a, b and c`, each once."""
     *rest, last = dict.fromkeys(map(str, words))
     return f"{', '.join(rest)} and {last}" if rest else last
 
@@ -167,24 +167,24 @@ def _read(folder: Path) -> Model:
 
 
 class _Unusable(Exception):
-    """Field, reason, remedy and rule of a file that holds no text to parse."""
+    """Field, reason, remedy and rule of a file without text to parse."""
 
 
 def _text(path: Path) -> str:
     try:
         if not path.exists():
-            reason = "not there, and Triton takes every folder for a model"
+            reason = "missing, but Triton treats every folder as a model"
             raise _Unusable("", reason, "write one, or move the folder away", "config-missing")
-        if not path.is_file():  # to open a pipe would wait for somebody who writes
-            raise _Unusable("", "a folder, or a pipe", "put a text file in its place", "config-not-a-file")
+        if not path.is_file():  # opening a pipe would wait for a writer
+            raise _Unusable("", "a folder, or a pipe", "replace it by a text file", "config-not-a-file")
         if path.stat().st_size > CONFIG_BYTES:
             reason = f"{path.stat().st_size:,} bytes; a configuration has some thousands"
-            raise _Unusable("", reason, "take out what is no configuration", "config-too-large")
+            raise _Unusable("", reason, "remove everything that is not configuration", "config-too-large")
         return path.read_bytes().decode()
     except OSError as error:
         raise _Unusable("", f"cannot be read: {error.strerror}", READABLE, "unreadable") from None
     except UnicodeDecodeError as error:
-        reason = f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8, and names must be"
+        reason = f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8, but names must be"
         raise _Unusable("", reason, "write the file in UTF-8", "config-not-utf8") from None
 
 
@@ -194,7 +194,7 @@ def _explain(error: text_format.ParseError) -> tuple[str, str, str, str]:
     where = f"line {error.GetLine()}, column {error.GetColumn()}"
     unknown = re.search(r'Message type "inference\.([\w.]+)" has no field named "(.{1,60}?)"', text)
     if unknown is None:
-        return "", f"does not parse at {where}: {text}", "correct the text there", "config-syntax"
+        return "", f"does not parse at {where}: {text}", "correct the text at that place", "config-syntax"
     message, field = unknown.groups()
     if field in NEWER_FIELDS:
         reason = f"{where}: a field of later releases; Triton 2.51 (24.10) has none"

@@ -1,4 +1,4 @@
-"""The `model.py` of a Python step, read and never run: its class, its imports, the files and parameters it needs."""
+"""Reads the `model.py` of a Python step without running it: its class, imports, and needed files and parameters."""
 
 import ast
 import re
@@ -16,28 +16,28 @@ _FILE = re.compile(r"[\w.-]+\.(json|txt|onnx|py|plan|xml|bin)")
 
 @dataclass(frozen=True)
 class Source:
-    """What one file of Python shows of itself."""
+    """The facts about one Python file."""
 
     problem: str
-    """Why it is no Python; then nothing else is known."""
+    """The reason why it is not valid Python; then nothing else is known."""
     siblings: frozenset[str] = frozenset()
-    """Modules that it imports from its own folder."""
+    """Modules imported from its own folder."""
     classes: frozenset[str] = frozenset()
     has_step: bool = False
-    """Whether `TritonPythonModel` is one of them, or may come from elsewhere."""
+    """Whether the file has `TritonPythonModel`, or may import it."""
     executes: bool = True
-    """False: its step has no `execute`, and inherits none."""
+    """False if the step neither has nor inherits `execute`."""
     files: frozenset[str] = frozenset()
-    """`"labels.txt"` of `here / "labels.txt"`."""
+    """Names of files that it reads: `"labels.txt"` for `here / "labels.txt"`."""
     parameters: frozenset[tuple[str, bool]] = frozenset()
-    """`"threads"` of `parameters["threads"]["string_value"]`, and whether `int()` stands around it."""
+    """Parameters that it reads, such as `parameters["threads"]["string_value"]`, and whether `int()` is around it."""
 
 
 def check_python_step(model: Model, repository: Repository) -> Findings:
-    """What keeps a step from loading, as far as its code shows it."""
+    """Check everything that would prevent a step from loading, as far as its code shows."""
     name = model.config.default_model_filename or "model.py"
     if not (model.files / name).is_file():
-        return  # said of the layout
+        return  # a finding of the layout
     paths = sorted(path for path in model.files.glob("*.py") if path.is_file())
     sources = {path.name: read_source(path.read_bytes()) for path in paths}
     for file, source in sources.items():
@@ -46,9 +46,9 @@ def check_python_step(model: Model, repository: Repository) -> Findings:
             yield model.finding("python-syntax", "", source.problem, "correct the file", file=where)
         for sibling in sorted(source.siblings):
             if not any(path.name.partition(".")[0] == sibling for path in model.files.iterdir()):
-                reason = f"imports .{sibling}, and {sibling}.py is not beside it"
+                reason = f"imports .{sibling}, but {sibling}.py is missing beside it"
                 yield model.finding("python-import", "", reason, AGAIN, file=where)
-        if repository.lane is not None:  # these write it in one way only
+        if repository.lane is not None:  # their code always has the same form
             yield from _needs(model, where, source)
     if name in sources and not sources[name].problem:
         yield from _step(model, f"{model.files.name}/{name}", sources[name])
@@ -57,7 +57,7 @@ def check_python_step(model: Model, repository: Repository) -> Findings:
 def _step(model: Model, where: str, source: Source) -> Findings:
     if not source.has_step:
         reason = f"no class {STEP}, only {', '.join(sorted(source.classes)) or 'none'}"
-        yield model.finding("python-class", "", reason, "call it so", file=where)
+        yield model.finding("python-class", "", reason, "give the class that name", file=where)
     elif not source.executes:
         reason = f"{STEP} has no execute: the step loads, and fails every request"
         yield model.finding("python-execute", "", reason, "write execute(self, requests)", file=where)
@@ -67,20 +67,22 @@ def _needs(model: Model, where: str, source: Source) -> Findings:
     for name in sorted(source.files):
         if not (model.files / name).is_file():
             file = f"{model.files.name}/{name}"
-            yield model.finding("step-file-missing", "", f"{where} reads it, and it is not there", AGAIN, file=file)
+            yield model.finding("step-file-missing", "", f"missing, but {where} reads it", AGAIN, file=file)
     for name, counts in sorted(source.parameters):
         field, given = f"parameters[{name!r}]", model.parameter(name)
         if not given:
-            yield model.finding("parameter-missing", field, f"{where} reads it, and it is not there", AGAIN)
+            yield model.finding("parameter-missing", field, f"missing, but {where} reads it", AGAIN)
         elif counts and not re.fullmatch(r"-?\d+", given):
-            yield model.finding("parameter-number", field, f"{given!r}, and {where} reads a whole number", "write one")
+            yield model.finding(
+                "parameter-number", field, f"{given!r}, but {where} reads a whole number", "write a whole number"
+            )
         elif counts and name.endswith("threads") and int(given) < 1:
-            reason = f"{given} threads: DALI refuses that, and OpenVINO takes every processor for 0"
+            reason = f"{given} threads: DALI refuses that, and for OpenVINO 0 means all processors"
             yield model.finding("parameter-threads", field, reason, "write 1 or more")
 
 
 def parse(data: bytes) -> ast.Module | str:
-    """The tree, or why there is none."""
+    """The syntax tree, or the reason why there is none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other people's escape sequences
@@ -93,7 +95,7 @@ def parse(data: bytes) -> ast.Module | str:
 
 @lru_cache(maxsize=1024)
 def read_source(data: bytes) -> Source:
-    """A fleet holds the same few files many times."""
+    """The facts about a file; cached, since a fleet has the same few files many times."""
     tree = parse(data)
     if isinstance(tree, str):
         return Source(tree)

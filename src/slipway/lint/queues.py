@@ -1,7 +1,7 @@
-"""Where an ensemble may refuse a request: at its first step, and nowhere else.
+"""Checks that an ensemble rejects requests only at its first step.
 
-A step that refuses while another step of the same request runs leaves tritonserver 2.51 with a request that never
-ends (triton-inference-server/core#466). A later step that refuses throws away the work of those before it.
+If a step rejects a request while another step of it runs, that request never ends in tritonserver 2.51
+(triton-inference-server/core#466). If a later step rejects it, the work of the earlier ones is lost.
 """
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ REMEDIES = {
     "queue-limit": "remove it, and let requests time out there (default_timeout_microseconds)",
 }
 FIRST_STEP_MAY_HAVE_A_LIMIT = True
-"""Specs offer it. False makes `max_queue_size` of a first step a finding too: with it, servers whose gRPC clients gave
-up under load ended (docs/adr/0026)."""
+"""Whether `max_queue_size` of a first step is allowed, as specs offer it. With it, servers ended when gRPC clients gave
+up under load (docs/adr/0026)."""
 
 
 def check_queues(repository: Repository) -> Findings:
-    """Of every ensemble, each step that may refuse, and whether it stands where it may."""
+    """Check every step that may reject a request for its place in each ensemble."""
     for name in repository.ensembles:
         wiring = Wiring.of(repository.models[name].config)
         for index, step in enumerate(wiring.steps):
@@ -34,16 +34,16 @@ def check_queues(repository: Repository) -> Findings:
                 if beside:
                     rule, why = "queue-in-a-branch", f"{listed(beside)} runs beside it in {name}"
                 elif wiring.needs[index]:
-                    rule, why = "queue-not-first", f"in {name} it is not the first step: what was done before is lost"
+                    rule, why = "queue-not-first", f"in {name} it is not the first step, so earlier work is lost"
                 elif field.endswith("max_queue_size") and not FIRST_STEP_MAY_HAVE_A_LIMIT:
-                    rule, why = "queue-limit", f"{name} ends the server when gRPC clients give up meanwhile"
+                    rule, why = "queue-limit", f"{name} ends the server if gRPC clients give up meanwhile"
                 else:
                     continue
                 yield target.finding(rule, field, f"{what}, and {why}", REMEDIES[rule])
 
 
 def _bounds(config: Any) -> Iterator[tuple[str, str]]:
-    """Fields by which a step refuses a request, and in what words."""
+    """The fields by which a step rejects a request, each with a description."""
     batching = config.dynamic_batching
     policies = {"default_queue_policy": batching.default_queue_policy}
     policies |= {
@@ -52,9 +52,9 @@ def _bounds(config: Any) -> Iterator[tuple[str, str]]:
     for name, policy in policies.items():
         field = f"dynamic_batching.{name}"
         if policy.max_queue_size:
-            yield f"{field}.max_queue_size", f"refuses a request when {policy.max_queue_size} wait"
+            yield f"{field}.max_queue_size", f"rejects a request when {policy.max_queue_size} wait"
         if policy.default_timeout_microseconds and policy.timeout_action == proto.ModelQueuePolicy.REJECT:
             limit_us = policy.default_timeout_microseconds
-            yield f"{field}.default_timeout_microseconds", f"refuses a request that waited {limit_us} µs"
+            yield f"{field}.default_timeout_microseconds", f"rejects a request that waited {limit_us} µs"
         if policy.allow_timeout_override and policy.timeout_action == proto.ModelQueuePolicy.REJECT:
-            yield f"{field}.allow_timeout_override", "refuses a request that waited as long as its client says"
+            yield f"{field}.allow_timeout_override", "rejects a request after the time that its client sets"

@@ -1,4 +1,4 @@
-"""Inputs and outputs of one configuration: names, types, sizes, reshapes, and the requests that warm it up."""
+"""Checks the inputs and outputs of one configuration: names, types, sizes, reshapes, and warm-up requests."""
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ _THREE = (proto.ModelInput.FORMAT_NHWC, proto.ModelInput.FORMAT_NCHW)
 
 
 def check_tensors(model: Model, repository: Repository) -> Findings:
-    """What Triton refuses when it reads the configuration, and what it takes and then stumbles over."""
+    """Check for tensors that Triton refuses, and for those that it loads but that fail later."""
     config = model.config
     for side, tensors in (("input", config.input), ("output", config.output)):
         for index, tensor in enumerate(tensors):
@@ -20,7 +20,7 @@ def check_tensors(model: Model, repository: Repository) -> Findings:
         for name, count in Counter(tensor.name for tensor in tensors).items():
             if count > 1:
                 reason = f"{count} {side}s are called {name!r}"
-                yield model.finding("tensor-twice", side, reason, "remove one, or give it a name of its own")
+                yield model.finding("tensor-twice", side, reason, "remove one, or rename it")
     for index, tensor in enumerate(config.input):
         field = f"input[{index}]"
         if tensor.format in _THREE and len(tensor.dims) != 3:
@@ -29,7 +29,7 @@ def check_tensors(model: Model, repository: Repository) -> Findings:
             )
             yield model.finding("tensor-format", f"{field}.format", reason, "remove the format, or write three dims")
         if tensor.optional and model.backend == ENSEMBLE:
-            reason = f"{tensor.name} may be left out, and no step of an ensemble is started without its input"
+            reason = f"{tensor.name} may be left out, but a step of an ensemble needs all its inputs"
             yield model.finding("ensemble-optional", f"{field}.optional", reason, "remove it")
         if model.backend == "dali" and -1 in tensor.dims and not tensor.allow_ragged_batch:
             reason = f"{tensor.name} is {_say(tensor)}: requests of different sizes never share a batch without this"

@@ -1,4 +1,4 @@
-"""tritonserver on a repository: started, watched, changed while it runs, and stopped without a trace."""
+"""Runs tritonserver on a repository: starts it, watches it, reloads it while it serves, and stops it cleanly."""
 
 from slipway.serving.command import Ports
 from slipway.serving.server import Server, serve

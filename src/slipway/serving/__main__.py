@@ -1,4 +1,4 @@
-"""Serve a model repository with the real tritonserver on 127.0.0.1 until Ctrl-C or SIGTERM; bring back what dies."""
+"""Serve a model repository with the real tritonserver on 127.0.0.1, and restart whatever dies, until Ctrl-C."""
 
 import argparse
 import http.client
@@ -15,21 +15,22 @@ from slipway.serving.binary import ignored_variables
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
 from slipway.system.arguments import port, seconds
+from slipway.system.json_line import add_json, print_json
 from slipway.system.process import run
 
 EPILOG = """example:
   slipway serve model_repository/example
   python clients/classify_grpc.py image.jpg --model colours
   curl http://127.0.0.1:8003/ready
-  slipway reload         # in another terminal, after slipway assemble wrote the repository anew
+  slipway reload         # in another terminal, after slipway assemble has rewritten the repository
 
-The server listens on 127.0.0.1 only: the wheel's tritonserver has known vulnerabilities. To serve others, run the gpu
-lane in NVIDIA's current image (slipway container serve), or put a proxy in front of the inference ports alone.
+The server listens on 127.0.0.1 only: the wheel's tritonserver has known vulnerabilities. To serve other machines, run
+the gpu lane in NVIDIA's current image (slipway container serve), or put a proxy in front of the inference ports only.
 
-The supervisor's own port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The
-key is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. What happens is said on stderr: to a
-terminal in words, elsewhere as one JSON line each. The server may open as many files, one for each connection, as the
-hard limit allows (ulimit -Hn); when it has none left, it is not ready, says why, and still answers those connected."""
+The supervisor's port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The key
+is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. Events go to stderr: to a terminal as text,
+otherwise as one JSON line each. Each connection takes an open file, and the server may open as many as the hard limit
+allows (ulimit -Hn). When none is left, it reports that it is not ready and why, and still answers open connections."""
 
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,12 +39,14 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(arguments: argparse.Namespace) -> None:
     ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port, arguments.status_port)
     if arguments.reload:
-        return _ask_for_reload(ports.status, timeout_s=2 * arguments.timeout_s)
+        answer = _ask_for_reload(ports.status, timeout_s=2 * arguments.timeout_s)
+        print(answer["message"])
+        return print_json(arguments, answer)
     if arguments.host not in (HOST, "localhost"):
         raise ServingError(
             f"--host {arguments.host}: the wheel's tritonserver has known vulnerabilities and listens on {HOST} alone; "
-            "serve others from NVIDIA's current image (slipway container serve), or put a proxy in front of the "
-            "inference ports"
+            "serve other machines from NVIDIA's current image (slipway container serve), or put a proxy in front of "
+            "the inference ports"
         )
     _leave_out_ignored_variables()
     return _serve(arguments, ports)
@@ -55,13 +58,13 @@ def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
     )
 
     def stop(*_: object) -> None:
-        """Leave the block that serves, so that it cleans up; a second, impatient signal does not cut that short."""
+        """Leave the block that serves, so that it cleans up; a second signal does not cut that short."""
         for ending in ENDINGS:
             signal.signal(ending, signal.SIG_IGN)
         messages.say(_line("stopping", "stopping"))
         sys.exit(0)
 
-    for ending in ENDINGS:  # first, since what follows takes time
+    for ending in ENDINGS:  # first, since the rest takes time
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
             signal.signal(ending, stop)
     try:
@@ -103,7 +106,7 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages) 
         supervisor.run()
 
 
-def _ask_for_reload(port: int, *, timeout_s: float) -> None:
+def _ask_for_reload(port: int, *, timeout_s: float) -> dict[str, Any]:
     from slipway.serving.endpoint import KEY_HEADER
     from slipway.serving.key import find_key
 
@@ -111,25 +114,25 @@ def _ask_for_reload(port: int, *, timeout_s: float) -> None:
     try:
         connection.request("POST", "/reload", headers={KEY_HEADER: find_key(port)})
         response = connection.getresponse()
-        answer = json.loads(response.read())
+        answer: dict[str, Any] = json.loads(response.read())
     except (OSError, http.client.HTTPException) as error:
-        raise ServingError(f"{HOST}:{port} (--status-port) gives no answer: {error}") from None
+        raise ServingError(f"{HOST}:{port} (--status-port) does not answer: {error}") from None
     if response.status != 200:
         raise ServingError(answer.get("message") or answer.get("error"))
-    print(answer["message"])
+    return answer
 
 
 def _log(text: str) -> Path:
     path = Path(text)
     if path.exists() and not (path.is_file() and (not path.stat().st_size or "log" in path.name.lower())):
         raise argparse.ArgumentTypeError(
-            f"{text} is there already, and is not a file with log in its name; give another, for example {text}.log"
+            f"{text} exists, and is not a file with log in its name; give another, for example {text}.log"
         )
     return path
 
 
 def _line(event: str, message: str, **fields: Any) -> str:
-    """To people in words, to a log collector as JSON."""
+    """The event as text for a terminal, otherwise as JSON for a log collector."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return message if sys.stderr.isatty() else json.dumps({"time": now, "event": event, "message": message, **fields})
 
@@ -143,21 +146,27 @@ def parser() -> argparse.ArgumentParser:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("repository", type=Path, nargs="?", help="folder that slipway assemble wrote")
-    what.add_argument("--reload", action="store_true", help="tell the server on --status-port to read its folder again")
+    what.add_argument(
+        "--reload", action="store_true", help="make the server on --status-port read its repository again"
+    )
     for name, default in vars(Ports()).items():
-        parser.add_argument(f"--{name}-port", type=port, default=default, help="default: %(default)s")
-    parser.add_argument("--host", default=HOST, help="%(default)s, and no other: see below")
-    parser.add_argument("--timeout-s", type=seconds, default=120.0, help="to be ready within; default: %(default)s")
-    parser.add_argument("--log", type=_log, help="keep the server's log in this file, and the one before in .previous")
-    parser.add_argument("--json", action="store_true", help="one JSON line on stdout when ready")
+        parser.add_argument(
+            f"--{name}-port", type=port, default=default, help="port to listen on; default: %(default)s"
+        )
+    parser.add_argument("--host", default=HOST, help="always %(default)s, see below")
+    parser.add_argument(
+        "--timeout-s", type=seconds, default=120.0, help="seconds to become ready; default: %(default)s"
+    )
+    parser.add_argument("--log", type=_log, help="file for the server's log; the previous log goes to .previous")
+    add_json(parser, help="print one JSON line on stdout when ready, or with --reload when that has ended")
     return parser
 
 
 def _leave_out_ignored_variables() -> None:
-    """Start anew without them, in this same process: gRPC has read them by now."""
+    """Start this process again without them: gRPC has read them by now."""
     ignored = ignored_variables()
     if ignored:
-        said = f"not passed on to the server, nor followed here: {', '.join(ignored)}"
+        said = f"ignored here and by the server: {', '.join(ignored)}"
         print(_line("ignored", said), file=sys.stderr, flush=True)
         kept = {name: value for name, value in os.environ.items() if name not in ignored}
         os.execve(sys.executable, sys.orig_argv, kept)

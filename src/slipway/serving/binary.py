@@ -1,4 +1,4 @@
-"""Find a tritonserver, and prepare what its Python backend needs to run in this interpreter's environment."""
+"""Finds a tritonserver, and prepares its Python backend for this interpreter's environment."""
 
 import importlib.util
 import os
@@ -15,21 +15,21 @@ from slipway.system.home import user_folder
 
 @dataclass(frozen=True)
 class TritonBinary:
-    """A tritonserver, and why this one."""
+    """A tritonserver, and the reason why it was chosen."""
 
     path: Path
     reason: str
     backend_directory: Path | None
-    """None: the server's own default."""
+    """Folder of the backends; None is the server's own default."""
     library_path: str
     """`LD_LIBRARY_PATH` for the server and its stubs."""
 
     def environment(self) -> dict[str, str]:
         """This environment, with the server's libraries, and the running Python first on PATH.
 
-        The stub embeds Python in isolated mode: it takes its packages from the `python3` on PATH, and neither
-        PYTHONPATH nor PYTHONDONTWRITEBYTECODE reaches it. `SLIPWAY_CACHE` is where engines keep what they compiled;
-        every file there may be deleted at any time, and an empty value keeps nothing.
+        The stub embeds Python in isolated mode: it takes its packages from the `python3` on PATH, and ignores
+        PYTHONPATH and PYTHONDONTWRITEBYTECODE. `SLIPWAY_CACHE` is the folder in which engines cache compiled models;
+        its files may be deleted at any time, and an empty value turns the cache off.
         """
         inherited = os.environ.get("LD_LIBRARY_PATH", "")
         left_out = ignored_variables()
@@ -42,17 +42,17 @@ class TritonBinary:
 
 
 def ignored_variables() -> list[str]:
-    """Variables of this environment that change how the launcher and the server meet each other and their users.
+    """Variables of this environment that would change how launcher, server and users reach each other.
 
     `GRPC_POLL_STRATEGY=none` ends each process that makes a gRPC call. `AIP_MODE=PREDICTION`, which Vertex AI sets,
     opens one more port, on every address; `AIP_HTTP_PORT=x` ends tritonserver. `PROMETHEUS_MULTIPROC_DIR` mixes the
-    launcher's counters with those of a web server. What gRPC reads for TLS is left alone: loopback has none.
+    launcher's counters with those of a web server. gRPC's variables for TLS are kept, since loopback does not use it.
     """
     return sorted(
         name
         for name in os.environ
         if (name.startswith(("GRPC_", "AIP_")) and "_SSL_" not in name)
-        or name.lower() == "prometheus_multiproc_dir"  # it has either spelling
+        or name.lower() == "prometheus_multiproc_dir"  # both spellings are read
     )
 
 
@@ -60,7 +60,7 @@ def find_tritonserver(workspace: Path) -> TritonBinary:
     """The tritonserver on PATH, else the one of the nvidia-pytriton wheel with a backend folder in `workspace`.
 
     Raises:
-        ServingError: neither is there, or the wheel has no stub for this Python.
+        ServingError: neither is installed, or the wheel has no stub for this Python.
     """
     on_path = shutil.which("tritonserver")
     if on_path:
@@ -71,7 +71,7 @@ def find_tritonserver(workspace: Path) -> TritonBinary:
     if int(metadata.version("numpy").partition(".")[0]) >= 2:
         raise ServingError(
             f"numpy {metadata.version('numpy')} is installed: the wheel's Python backend misreads every BYTES tensor "
-            "with numpy 2 and dies of it: pip install 'numpy<2'"
+            "with numpy 2 and crashes: pip install 'numpy<2'"
         )
     package = Path(next(iter(spec.submodule_search_locations)))
     wheel = package / "tritonserver"
@@ -104,7 +104,7 @@ def _prepare_backends(wheel: Path, workspace: Path) -> Path:
 
 
 def _make_executable(stub: Path, link: Path) -> None:
-    """The wheel's stub is not, and Triton would make it so for its owner alone; a user who is another gets a copy."""
+    """Make the wheel's stub executable. Triton would do so for its owner only; any other user gets a copy."""
     if stub.stat().st_mode & 0o555 != 0o555:
         with suppress(OSError):
             stub.chmod(0o755)
@@ -115,6 +115,6 @@ def _make_executable(stub: Path, link: Path) -> None:
         shutil.copyfile(stub, link)
     except OSError as error:
         raise ServingError(
-            f"{stub}: cannot be run or copied by this user: {error.strerror}; its owner mends it: chmod a+rx {stub}"
+            f"{stub}: cannot be run or copied by this user: {error.strerror}; its owner can fix this: chmod a+rx {stub}"
         ) from None
     link.chmod(0o755)

@@ -16,15 +16,17 @@ CONNECTION_AGE_MS = 300_000
 
 @dataclass(frozen=True)
 class Ports:
+    """The ports of a server and its supervisor, on loopback."""
+
     http: int = 8000
     grpc: int = 8001
     metrics: int = 8002
     status: int = 8003
-    """The supervisor's own."""
+    """The port of the supervisor."""
 
     @classmethod
     def free(cls) -> Self:
-        """Ports that nobody listens on now."""
+        """Four ports that are free now."""
         with ExitStack() as stack:
             sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(4)]
             return cls(*(s.getsockname()[1] for s in sockets))
@@ -33,7 +35,7 @@ class Ports:
 def command(
     binary: TritonBinary, models: Path, *, lane: Lane, ports: Ports, admin_key: str, shm_prefix: str
 ) -> list[str]:
-    """A server that starts without a model, on loopback, with its administrative APIs behind a key."""
+    """The command of a server that starts without models, on loopback, with its administrative APIs behind a key."""
     restricted = "shared-memory,model-repository,logging,trace"
     flags = {
         "model-repository": str(models),
@@ -43,8 +45,8 @@ def command(
         "http-address": HOST,
         "grpc-address": HOST,
         "metrics-address": HOST,
-        # An idle connection holds a file that a new one needs. Calls under way are finished, and clients connect again
-        # by themselves. For HTTP, tritonserver has nothing like it.
+        # An idle connection holds a file that a new one needs. Calls under way are finished, and clients reconnect
+        # by themselves. tritonserver has no such option for HTTP.
         "grpc-max-connection-age": str(CONNECTION_AGE_MS),
         "http-port": str(ports.http),
         "grpc-port": str(ports.grpc),
@@ -61,7 +63,7 @@ def command(
     tensorrt = ["--backend-config=tensorrt,version-compatible=true"] if lane.tensorrt_version_compatible else []
     return [
         str(binary.path),
-        "--disable-auto-complete-config",  # what is served is what is written
+        "--disable-auto-complete-config",  # serve the configurations exactly as written
         *(f"--{flag}={value}" for flag, value in flags.items()),
         *(f"--backend-config=python,{name}={value}" for name, value in backend_config.items()),
         *tensorrt,
@@ -69,16 +71,16 @@ def command(
 
 
 def check_ports(ports: Ports, *, supervised: bool) -> None:
-    """Raises ServingError: two are the same, or one cannot be listened on; `supervised` has one more port."""
+    """Raises ServingError if two ports are equal, or one is in use; a `supervised` server has one more port."""
     given = {name: port for name, port in vars(ports).items() if supervised or name != "status"}
     if len(set(given.values())) < len(given):
         options = ", ".join(f"--{name}-port" for name in given)
-        raise ServingError(f"ports {given}: each must be another; see {options}")
+        raise ServingError(f"ports {given}: all must differ; see {options}")
     for name, port in given.items():
         try:
             socket.create_server((HOST, port)).close()
         except (OSError, OverflowError) as error:
             raise ServingError(
-                f"port {port} ({name}) on {HOST} cannot be used: {getattr(error, 'strerror', error)}; end what listens "
-                f"there, or choose another with --{name}-port"
+                f"port {port} ({name}) on {HOST} cannot be used: {getattr(error, 'strerror', error)}; end the "
+                f"process that listens there, or choose another with --{name}-port"
             ) from None

@@ -1,4 +1,4 @@
-"""A checked repository, as serving needs it: its models, which of them are asked for, and where they lie."""
+"""A checked repository as serving needs it: its models, the served ensembles, and their folders."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -16,10 +16,10 @@ _AGAIN = "assembled again while it was being read; try again"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a repository held when it was opened."""
+    """The content of a repository at the time when it was opened."""
 
     origin: Path
-    """The repository that the user knows."""
+    """The path of the repository as the user gave it."""
     lane: Lane
     models: Mapping[str, Model]
     manifest: bytes
@@ -29,8 +29,8 @@ class Contents:
         """Check every file of the repository at `path`, and every link between its models.
 
         Raises:
-            ManifestError: it is none, or a file of it was changed.
-            ServingError: its models do not fit together, or another repository took its place while it was read.
+            ManifestError: it is not a repository, or one of its files was changed.
+            ServingError: its models do not fit together, or it was replaced while it was read.
         """
         written = _manifest(path)
         try:
@@ -46,7 +46,7 @@ class Contents:
         return cls(path, lane, models, written)
 
     def with_own_ensembles(self, folder: Path) -> Self:
-        """The same, with the ensembles copied to a private `folder`: they are needed to go back to them."""
+        """The same contents with the ensembles copied to a private `folder`, so that a reload can be undone."""
         copies = {name: folder / name for name in self.steps}
         for name, copy in copies.items():
             shutil.copytree(self.models[name].folder, copy)
@@ -54,33 +54,33 @@ class Contents:
         return replace(self, models={**self.models, **own})
 
     def check_unchanged(self) -> None:
-        """Raises ServingError when another repository took this one's place since it was opened."""
+        """Raises ServingError if the repository was replaced since it was opened."""
         if _manifest(self.origin) != self.manifest:
             raise ServingError(f"{self.origin}: {_AGAIN}")
 
     @property
     def steps(self) -> dict[str, tuple[str, ...]]:
-        """Of every ensemble that is served, in the order in which an image meets them."""
+        """Ensemble to its steps, in the order in which an image passes through them."""
         return {name: steps for name, steps in ensembles(self.models).items() if name in self.lane.ensembles}
 
     def needed(self, names: Iterable[str] | None = None) -> list[str]:
-        """The steps of the ensembles `names`, or of all, each once."""
+        """The steps of the ensembles `names`, or of all ensembles; each step once."""
         chosen = self.steps if names is None else {name: self.steps[name] for name in names}
         return list(dict.fromkeys(step for steps in chosen.values() for step in steps))
 
     def bundles(self, ensemble: str) -> dict[str, str]:
-        """Who has to answer when `ensemble` is asked: what its outputs begin with, to the bundle id."""
+        """The bundles that must answer for `ensemble`: prefix of the output names to bundle id."""
         if ensemble in self.lane.multi:
             return {f"{name}.": self.lane.classifiers[name] for name in self.lane.multi[ensemble]}
         return {"": self.lane.classifiers[self.lane.ensembles[ensemble][0]]}
 
     def labels(self, classifier: str) -> tuple[str, ...]:
-        """In class order."""
+        """The labels of a classifier, in the order of its classes."""
         return tuple(read_labels(self.models[f"{classifier}_full"].folder / "labels.txt"))
 
 
 def _manifest(path: Path) -> bytes:
-    """Empty where there is none."""
+    """The bytes of the manifest; empty if there is none."""
     try:
         return (path / MANIFEST).read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a running tritonserver is asked: to load and unload models, and for an answer that proves that it is ready."""
+"""Controls a running tritonserver: loads and unloads models, and checks by an answer that a model is ready."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,26 +26,26 @@ class Control:
         self._client.close()
 
     def is_live(self) -> bool:
-        """Does it listen?"""
+        """Whether the server listens."""
         try:
             return bool(self._client.is_server_live(client_timeout=PROBE_TIMEOUT_S))
         except grpc.InferenceServerException:
             return False
 
     def load(self, model: str, *, timeout_s: float) -> None:
-        """Load `model`, or load it again where its folder is newer.
+        """Load `model`, or load it again if its folder is newer.
 
         Raises:
-            ServingError: with the server's own reason.
+            ServingError: the model does not load; the message has the server's reason.
         """
         self._call(f"{model} did not load", self._client.load_model, model, timeout_s)
 
     def unload(self, model: str, *, timeout_s: float) -> None:
-        """Returns when the model takes no more requests; those under way may still be answered."""
+        """Unload `model`. On return it accepts no more requests; those under way may still be answered."""
         self._call(f"{model} did not unload", self._client.unload_model, model, timeout_s)
 
     def answered(self, model: str) -> int:
-        """Requests that `model` has answered or failed since it was loaded."""
+        """Number of requests that `model` has answered or failed since it was loaded."""
         try:
             statistics = self._client.get_inference_statistics(model, client_timeout=PROBE_TIMEOUT_S)
         except grpc.InferenceServerException as error:
@@ -53,14 +53,16 @@ class Control:
         return sum(one.inference_stats.success.count + one.inference_stats.fail.count for one in statistics.model_stats)
 
     def probe(self, ensemble: str, bundles: Mapping[str, str], *, timeout_s: float = PROBE_TIMEOUT_S) -> None:
-        """Send one good image over each protocol, as a user who comes now; `bundles` is what outputs begin with, to the
-        bundle id that has to answer.
+        """Send one good image over each protocol, on new connections, as a new user would.
 
-        `/v2/health/ready` says ready with a dead stub behind it, and a connection that is old says nothing of new ones.
+        `/v2/health/ready` is true even if a stub is dead, and an old connection does not show whether new ones work.
+
+        Args:
+            bundles: prefix of the output names to the bundle id that has to answer.
 
         Raises:
-            BusyError: refused for a full queue.
-            ServingError: no answer, or not the right one.
+            BusyError: the request was rejected because the queue is full.
+            ServingError: there is no answer, or a wrong one.
         """
         for answer in (
             over_grpc(self._grpc_url, ensemble, timeout_s=timeout_s),

@@ -1,4 +1,4 @@
-"""The supervisor's HTTP: /live, /ready, /ready/<classifier>, /metrics, and POST /reload with the key."""
+"""The supervisor's HTTP endpoint: /live, /ready, /ready/<classifier>, /metrics, and POST /reload with the key."""
 
 import hmac
 import json
@@ -16,7 +16,7 @@ KEY_HEADER = "slipway-admin"
 _REQUEST_TIMEOUT_S = 5.0
 _ROUTES = "GET /live, /ready, /ready/<classifier> and /metrics, and POST /reload"
 Reload = Callable[[], tuple[bool, str]]
-"""Whether another repository is served now, and what was done or why not."""
+"""Whether the new repository is served now, and the change or the reason against it."""
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def endpoint(port: int, *, status: Status, reload: Reload, key: str) -> Iterator
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
-        pass  # who asked is gone; a traceback on a closed stderr would end the endpoint
+        pass  # the client is gone; a traceback on a closed stderr would end the endpoint
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -61,12 +61,12 @@ class _Handler(BaseHTTPRequestHandler):
             problem = problems[classifier]
             self._answer(503 if problem else 200, _ready({classifier: problem}))
         else:
-            self._answer(404, {"error": f"there is {_ROUTES}", "classifiers": sorted(problems)})
+            self._answer(404, {"error": f"unknown path; use {_ROUTES}", "classifiers": sorted(problems)})
 
     def do_POST(self) -> None:
-        self.close_connection = True  # a body is not read
+        self.close_connection = True  # the body is not read
         if self.path != "/reload":
-            return self._answer(404, {"error": f"there is {_ROUTES}"})
+            return self._answer(404, {"error": f"unknown path; use {_ROUTES}"})
         if not hmac.compare_digest(self.headers.get(KEY_HEADER, "").encode(), self.key.encode()):
             return self._answer(403, {"error": f"the header {KEY_HEADER} does not hold the key"})
         done, said = self.reload()

@@ -1,8 +1,8 @@
-"""Arguments that the process list does not show: tritonserver takes its key as an argument and in no other way.
+"""Hides arguments from the process list, since tritonserver takes its key only as an argument.
 
-Anybody may read the memory between the first and the last argument of a process (/proc/<pid>/cmdline), but only its own
-user its environment. The argument's text goes into the environment; the process is stopped as the new program begins,
-and the pointer to the argument, which the program reads, is set to the text there.
+Everybody may read the memory between the first and the last argument of a process (/proc/<pid>/cmdline), but only its
+own user may read its environment. So the text of the argument goes into the environment. The process is stopped as the
+new program begins, and the pointer to the argument, which the program reads, is set to that text.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ os.execve(arguments[0], arguments, os.environ)
 def command(
     arguments: Sequence[str], pipe: int, *, limits: Limits, secret: str | None
 ) -> tuple[list[str], dict[str, str]]:
-    """What to run for `arguments`, and variables for its environment; `secret`, if any, stands in the latter alone."""
+    """The command line for `arguments`, and variables for its environment; only the latter contain `secret`."""
     hidden, shown = {}, list(arguments)
     for i, argument in enumerate(arguments):
         if secret is not None and secret in argument:
@@ -57,12 +57,12 @@ def command(
 
 
 def hand_over(pid: int, pipe: int, hidden: Mapping[str, str]) -> None:
-    """Give the process its hidden arguments and let it go; in the thread that started it.
+    """Give the process its hidden arguments and let it continue. Call this in the thread that started it.
 
     Raises:
-        OSError: it could not be given them.
+        OSError: the arguments could not be written.
     """
-    if not os.read(pipe, 1):  # no ptrace here: it went on by itself
+    if not os.read(pipe, 1):  # ptrace is not allowed here: it continued by itself
         return
     state = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     if state is None or state.si_code != os.CLD_TRAPPED or state.si_status != signal.SIGTRAP:
@@ -83,7 +83,7 @@ def hand_over(pid: int, pipe: int, hidden: Mapping[str, str]) -> None:
 
 
 def is_shown(pid: int, secret: str) -> bool:
-    """Can every user of this machine read `secret` in the process list?"""
+    """Whether every user of this machine can read `secret` in the process list."""
     with suppress(OSError):  # it has ended
         return secret.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False

@@ -14,7 +14,7 @@ VARIABLE = "SLIPWAY_ADMIN_KEY"
 
 @contextmanager
 def offered_key(port: int) -> Iterator[str]:
-    """The key of a supervisor on `port`; where the environment has none, a new one is in its file for the block.
+    """The key of a supervisor on `port`. If the environment has none, a new key is in its file during the block.
 
     Raises:
         ServingError: the file cannot be written.
@@ -44,7 +44,7 @@ def find_key(port: int) -> str:
     """The key of the supervisor that runs on `port`.
 
     Raises:
-        ServingError: there is none that this user may read.
+        ServingError: there is no key that this user may read.
     """
     given = os.environ.get(VARIABLE, "")
     if given:
@@ -53,8 +53,8 @@ def find_key(port: int) -> str:
         return _path(port).read_text(encoding="utf-8")
     except OSError as error:
         raise ServingError(
-            f"{_path(port)}: {error.strerror}; is a server of yours running with --status-port {port}? Its key is "
-            f"there, or in {VARIABLE} where it was started with that"
+            f"{_path(port)}: {error.strerror}; is your server running with --status-port {port}? Its key is in "
+            f"this file, or in {VARIABLE} if it was started with that"
         ) from None
 
 

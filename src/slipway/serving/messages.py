@@ -1,4 +1,4 @@
-"""Lines to a descriptor whose reader may stop or go away: nobody who says something waits for it."""
+"""Writes lines to a descriptor whose reader may stop or go away, without ever blocking the caller."""
 
 import os
 import threading
@@ -6,35 +6,35 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 _WAITING = 1000
-"""Lines that may wait for a reader; more are lost."""
+"""Largest number of lines that wait for a reader; more are lost."""
 _LAST_WORDS_S = 1.0
 
 
 class Messages:
-    """A thread that writes lines in order. Those that nobody takes are lost and counted.
+    """A thread that writes lines in order. Lines that nobody reads are lost and counted.
 
     Args:
-        lost: told how many, before the next line that is written; returns a line that says so.
+        lost: called with the number of lost lines before the next line is written; returns a line that reports them.
     """
 
     def __init__(self, descriptor: int, *, lost: Callable[[int], str] = lambda _: "") -> None:
         self._descriptor, self._report = descriptor, lost
         self.lost = 0
-        """Lines that could not be written."""
+        """Number of lines that could not be written."""
         self._reported = 0
         self._lines: SimpleQueue[str | None] = SimpleQueue()  # a signal's handler may put into this kind at any moment
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
     def say(self, line: str) -> None:
-        """Returns at once."""
+        """Queue a line; returns at once."""
         if self._lines.qsize() < _WAITING:
             self._lines.put(line)
         else:
             self.lost += 1
 
     def close(self) -> None:
-        """Write what waits, if somebody takes it soon."""
+        """Write the waiting lines, if somebody reads them soon."""
         self._lines.put(None)
         self._thread.join(_LAST_WORDS_S)
 
@@ -50,7 +50,7 @@ class Messages:
                 self.lost += 1
 
     def _write_line(self, line: str) -> None:
-        """To the descriptor itself: a thread that hangs in a stream of Python's could not be left behind at the end."""
+        """Write to the descriptor itself: a thread that hangs in a Python stream would block the end of the process."""
         data = f"{line}\n".encode(errors="backslashreplace")
         while data:
             data = data[os.write(self._descriptor, data) :]

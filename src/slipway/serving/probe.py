@@ -1,4 +1,4 @@
-"""One image through a server as users send it: over a new connection of each protocol."""
+"""Sends one image through a server as users do: over a new connection of each protocol."""
 
 import http.client
 import json
@@ -28,11 +28,11 @@ Answer = Mapping[str, Any]
 
 
 class BusyError(ServingError):
-    """The first step's queue was full: refused, and alive."""
+    """The queue of the first step is full; the server rejects requests, but is alive."""
 
 
 def over_grpc(url: str, ensemble: str, *, timeout_s: float) -> Answer:
-    """Raises BusyError, ServingError."""
+    """Ask over gRPC; raises BusyError or ServingError."""
     image = grpc.InferInput("IMAGE", [1, 1], "BYTES")
     image.set_data_from_numpy(np.array([[PLACEHOLDER]], np.object_))
     with grpc.InferenceServerClient(url, channel_args=_NEW_CONNECTION) as client:
@@ -46,7 +46,7 @@ def over_grpc(url: str, ensemble: str, *, timeout_s: float) -> Answer:
 
 
 def over_http(url: str, ensemble: str, *, timeout_s: float) -> Answer:
-    """Raises BusyError, ServingError."""
+    """Ask over HTTP; raises BusyError or ServingError."""
     element = struct.pack("<I", len(PLACEHOLDER)) + PLACEHOLDER
     image = {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(element)}}
     described = json.dumps({"inputs": [image]}).encode()
@@ -70,7 +70,7 @@ def over_http(url: str, ensemble: str, *, timeout_s: float) -> Answer:
 
 
 def said(error: Any) -> str:
-    """The server's words, without the stack trace of a step that raised."""
+    """The server's message, without the stack trace of a failed step."""
     return str(error.message()).partition("\n")[0]
 
 

@@ -1,4 +1,4 @@
-"""One tritonserver process with its stubs and shared memory: started, looked at, and ended without a trace."""
+"""Starts, inspects and ends one tritonserver process, with its stubs and shared memory."""
 
 import os
 import re
@@ -19,7 +19,7 @@ try:
 except ImportError:
     raise MissingDependencyError("psutil", extra="serve") from None
 
-EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use it up
+EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use all of it
 SHARED_MEMORY = Path("/dev/shm")
 _STUB = "triton_python_backend_stub"
 
@@ -29,23 +29,25 @@ class LogError(ServingError):
 
 
 def shared_memory_prefix() -> str:
-    """Of this process, and no other's: `slipway_<pid>_<random>_`."""
+    """A prefix for the shared memory of this process only: `slipway_<pid>_<random>_`."""
     return f"slipway_{os.getpid()}_{secrets.token_hex(4)}_"
 
 
 def start(
     arguments: Sequence[str], *, environment: dict[str, str], log: Path, limits: Limits, secret: str
 ) -> subprocess.Popen[bytes]:
-    """Start a server whose output is written to `log`; what an earlier one wrote there is moved to `<log>.previous`.
+    """Start a server that writes its output to `log`; the log of an earlier one is moved to `<log>.previous`.
 
-    Arguments with `secret` in them are not shown in the process list, where the system allows that.
+    Arguments that contain `secret` are hidden from the process list, if the system allows that.
 
     Raises:
         LogError: the log cannot be written.
         ServingError: the log is not a file.
     """
     if log.exists() and not (log.is_file() or log.samefile(os.devnull)):
-        raise ServingError(f"--log {log}: not a file; who reads a pipe or a terminal and stops would stop the server")
+        raise ServingError(
+            f"--log {log}: not a file; if the reader of a pipe or terminal stops, the server would stop too"
+        )
     try:
         if log.is_file() and not log.is_symlink():
             log.replace(log.with_name(log.name + ".previous"))
@@ -55,7 +57,7 @@ def start(
     with output:
         try:
             return _run(arguments, environment, output, limits, secret=secret)
-        except OSError:  # a sandbox that allows to be traced and no more
+        except OSError:  # a sandbox that allows PTRACE_TRACEME only
             return _run(arguments, environment, output, limits, secret=None)
 
 
@@ -72,7 +74,7 @@ def _run(
             stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=[theirs],
-            start_new_session=True,  # Ctrl-C reaches us alone, and its process group can be ended whole
+            start_new_session=True,  # Ctrl-C reaches only us, and the whole process group can be ended
         )
     finally:
         os.close(theirs)
@@ -87,7 +89,7 @@ def _run(
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the server to end; after its time-out, or a second Ctrl-C, end its process group, stubs included."""
+    """Ask the server to end; after the time-out, or a second Ctrl-C, kill its process group, stubs included."""
     try:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -97,7 +99,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """End the server and every stub of its process group, orphans too, at once."""
+    """Kill the server and every stub of its process group, orphans included."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -109,7 +111,7 @@ def kill_one(pid: int) -> None:
 
 
 def stubs(server: int) -> dict[int, str]:
-    """Process id of each stub of the server `server` to the name of its step."""
+    """The stubs of the process `server`: process id to the name of its step."""
     found = {}
     with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(server).children():
@@ -132,7 +134,7 @@ def remove_shared_memory(prefix: str) -> None:
 
 
 def remove_stale() -> list[str]:
-    """Shared memory and stubs of launchers that were killed; returns what was found."""
+    """Remove shared memory and stubs of launchers that were killed, and return their names."""
     removed = []
     for region in SHARED_MEMORY.glob("slipway_*_*"):
         if not _is_alive(region.name):
@@ -155,13 +157,13 @@ def _all_stubs() -> Iterator[psutil.Process]:
 
 
 def _step(arguments: Sequence[str]) -> str | None:
-    """`<workspace>/repository/<step>/1/model.py` is the first argument of a stub."""
+    """The step of a stub, whose first argument is `<workspace>/repository/<step>/1/model.py`."""
     if len(arguments) < 3 or Path(arguments[0]).name != _STUB:
         return None
     return Path(arguments[1]).parent.parent.name
 
 
 def _is_alive(region: str) -> bool:
-    """Is the launcher that named `region` still there? Names that are not ours are left alone."""
+    """Whether the launcher that named `region` still runs. Foreign names count as alive, so they are left alone."""
     owner = re.match(r"slipway_(\d+)_[0-9a-f]{8}_", region)
     return owner is None or psutil.pid_exists(int(owner[1]))

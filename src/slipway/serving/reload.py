@@ -1,4 +1,4 @@
-"""Another repository on a running server: new steps in, ensembles switched, old steps out, or nothing at all."""
+"""Switches a running server to another repository: loads steps, switches ensembles, unloads old steps; or nothing."""
 
 import time
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from slipway.serving.contents import Contents
 from slipway.serving.server import Say, Server
 
 QUIET_S = 1.0
-"""Requests under way have ended when nothing was answered by the old steps for so long."""
+"""Seconds without an answer from the old steps after which no request can be left in them."""
 DRAIN_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a reload does."""
+    """The changes of a reload."""
 
     added: tuple[str, ...]
-    """Steps that are loaded."""
+    """Steps to load."""
     switched: tuple[str, ...]
     """Ensembles that are new or different."""
     withdrawn: tuple[str, ...]
     """Ensembles that are no longer served."""
     removed: tuple[str, ...]
-    """Steps that nothing needs any more."""
+    """Steps that are no longer needed."""
 
     def __str__(self) -> str:
         parts = {"switched": self.switched, "withdrawn": self.withdrawn, "steps in": self.added}
@@ -34,16 +34,16 @@ class Change:
 
 
 def plan(old: Contents, new: Contents, *, loaded: set[str]) -> Change:
-    """What has to be done for `new`, where `loaded` is what the server has of `old`.
+    """The changes from `old` to `new`; `loaded` are the models that the server has.
 
     Raises:
-        ServingError: a change that only a restart can make, or class ids that would change their meaning.
+        ServingError: the change needs a restart, or class ids would change their meaning.
     """
     if new.lane.lane != old.lane.lane or new.lane.tensorrt_version_compatible > old.lane.tensorrt_version_compatible:
-        raise ServingError(f"{new.origin}: its lane.json needs a server that is started another way; start it again")
+        raise ServingError(f"{new.origin}: its lane.json needs a server with other options; restart the server")
     for name in new.lane.classifiers.keys() & old.lane.classifiers.keys():
         _check_class_ids(name, old.labels(name), new.labels(name))
-    # One that did not load is not tried again before it is another.
+    # An ensemble that did not load is tried again only after it has changed.
     unchanged = {name for name in new.steps if name in old.steps and _files(old, name) == _files(new, name)}
     switched = tuple(name for name in new.steps if name not in unchanged)
     needed = new.needed()
@@ -56,12 +56,12 @@ def plan(old: Contents, new: Contents, *, loaded: set[str]) -> Change:
 
 
 def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda _: None) -> Change:
-    """Serve `new` in place of what `server` serves. Requests are answered all the while, by the one or the other.
+    """Serve `new` instead of the present contents. Every request meanwhile is answered by one or the other.
 
-    The workspace has taken what `new` needs.
+    The workspace must have the models of `new` already.
 
     Raises:
-        ServingError: why not; what was served before is served again.
+        ServingError: `new` cannot be served; the previous contents are served again.
     """
     old, loaded = server.contents, set(server.loaded)
     try:
@@ -80,7 +80,7 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
 
 
 def _switch(server: Server, new: Contents, change: Change, *, deadline: float, say: Say) -> None:
-    """Every ensemble of `change.switched`, or none."""
+    """Switch every ensemble of `change.switched`, or none."""
     old, done = server.contents, []
     try:
         for name in change.switched:
@@ -105,7 +105,7 @@ def _drain(server: Server, steps: tuple[str, ...]) -> None:
     while steps and time.monotonic() < deadline:
         try:
             before, answered = answered, {step: server.control.answered(step) for step in steps}
-        except ServingError:  # it died meanwhile, and starts again on what is served now
+        except ServingError:  # it died meanwhile, and restarts with the new contents
             return
         if answered == before:
             return
@@ -116,7 +116,7 @@ def _check_class_ids(classifier: str, old: tuple[str, ...], new: tuple[str, ...]
     for class_id, (before, after) in enumerate(zip(old, new, strict=False)):
         if before != after:
             raise ServingError(
-                f"{classifier}: class id {class_id} is {before!r} and would become {after!r}; clients rely on them: "
+                f"{classifier}: class id {class_id} is {before!r} and would become {after!r}; clients rely on it: "
                 "append new classes, or serve this bundle under another name"
             )
 

@@ -1,4 +1,4 @@
-"""A tritonserver on a repository: started empty, then loaded, ready when every ensemble has answered."""
+"""Starts a tritonserver without models, loads a repository, and is ready when every ensemble has answered."""
 
 import os
 import re
@@ -26,29 +26,29 @@ from slipway.system.text import command as shell_line
 
 DEFAULT_PORTS = Ports()
 LOADERS = 2
-"""Steps that are loaded at the same time: their time is the processor's, and more only delay each other."""
+"""Number of steps loaded at the same time. Loading is bound by the processor, so more only delay each other."""
 SPARE_FILES = 4
 ANSWER_S = 5.0
-"""For the first right answer of an ensemble that is loaded."""
+"""Seconds for the first right answer of an ensemble after it is loaded."""
 _LOG_BYTES = 2**20
 Say = Callable[[str], None]
 
 
 @dataclass
 class Server:
-    """A server that runs, and what it serves."""
+    """A running server, and its contents."""
 
     process: Popen[bytes]
     ports: Ports
     log: Path
     admin_key: str
-    """Opens the restricted APIs, as header `slipway-admin` (HTTP) or `triton-grpc-protocol-slipway-admin` (gRPC)."""
+    """Key of the restricted APIs: header `slipway-admin` (HTTP) or `triton-grpc-protocol-slipway-admin` (gRPC)."""
     control: Control
     workspace: Workspace
     contents: Contents
     limits: Limits
     loaded: set[str] = field(default_factory=set)
-    """Models that the server has."""
+    """Names of the models that the server has loaded."""
     seconds_to_ready: float = 0.0
 
     @property
@@ -64,9 +64,9 @@ class Server:
         return f"{HOST}:{self.ports.http}"
 
     def load_steps(self, names: Iterable[str], *, deadline: float, say: Say = lambda _: None) -> dict[str, str]:
-        """Load steps that lie in the workspace, until `deadline` (monotonic); returns why, for each that did not.
+        """Load steps from the workspace until `deadline` (monotonic); returns each step that failed with the reason.
 
-        Those that were loading at the deadline are ended.
+        Steps that are still loading at the deadline are killed.
         """
 
         def load(name: str) -> tuple[str, str]:
@@ -86,10 +86,10 @@ class Server:
         return {name: problem for name, problem in results.items() if problem}
 
     def load_ensemble(self, name: str, contents: Contents, *, deadline: float) -> None:
-        """Load an ensemble whose steps are there, and see it answer with the right bundle.
+        """Load an ensemble whose steps are loaded, and wait until it answers with the right bundle.
 
         Raises:
-            ServingError: it does not load, or gave no right answer before `deadline` (monotonic).
+            ServingError: it does not load, or does not answer correctly before `deadline` (monotonic).
         """
         self.control.load(name, timeout_s=max(deadline - time.monotonic(), 0.1))
         self.loaded.add(name)
@@ -98,35 +98,35 @@ class Server:
             try:
                 return self.control.probe(name, contents.bundles(name))
             except BusyError:
-                return None  # somebody else keeps it busy
+                return None  # another client keeps it busy
             except ServingError as error:
                 if time.monotonic() > deadline or self.process.poll() is not None:
                     raise ServingError(f"{name} did not answer within its time: {error}") from None
             time.sleep(0.1)
 
     def unload(self, names: Iterable[str]) -> None:
-        """Whatever happens, they are not in the workspace afterwards."""
+        """Unload models, and remove them from the workspace in any case."""
         for name in names:
             try:
                 self.control.unload(name, timeout_s=30)
-            except ServingError:  # the server is going, or never had it
+            except ServingError:  # the server is ending, or never had it
                 self.end_stubs(name)
             self.loaded.discard(name)
             self.workspace.remove([name])
 
     def lacking(self, steps: Iterable[str]) -> list[str]:
-        """Those of `steps` that are loaded and have fewer processes than instances: an unloaded one's end late."""
+        """The loaded ones of `steps` with fewer processes than instances."""
         alive = Counter(processes.stubs(self.process.pid).values())
         return [step for step in steps if step in self.loaded and alive[step] < self.contents.models[step].instances]
 
     def full(self) -> str:
-        """Why nobody new can connect, where the server has no file left for another connection; else an empty text."""
+        """The reason why new clients cannot connect, if the server has no file left for a connection; else empty."""
         used = processes.open_files(self.process.pid)
         if used < self.limits.open_files - SPARE_FILES:
             return ""
         return (
-            f"nobody new can connect: tritonserver has {used} of {self.limits.open_files} files open, one for each "
-            "connection; close connections that idle, or raise the hard limit of open files"
+            f"no new client can connect: tritonserver has {used} of {self.limits.open_files} files open, one for each "
+            "connection; close idle connections, or raise the hard limit of open files"
         )
 
     def end_stubs(self, step: str) -> None:
@@ -145,14 +145,14 @@ def serve(
     timeout_s: float = 120.0,
     progress: Say = lambda _: None,
 ) -> Iterator[Server]:
-    """Serve all of `repository` for the duration of the block, unsupervised.
+    """Serve all of `repository` for the duration of the block, without a supervisor.
 
-    Every file of the repository is checked against its manifest first. Afterwards no process, no shared memory
-    and no temporary folder of the server is left. `log` keeps the server's own log.
+    Every file of the repository is checked against its manifest first. Afterwards no process, shared memory or
+    temporary folder of the server is left. `log` is the file for the server's log.
 
     Raises:
-        ServingError: no server, one that cannot serve this lane, a port in use, a model that does not load, or no
-            answer within `timeout_s`.
+        ServingError: there is no server, it cannot serve this lane, a port is in use, a model does not load, or there
+            is no answer within `timeout_s`.
         ManifestError: a file of the repository was changed.
     """
     deadline = time.monotonic() + timeout_s
@@ -178,10 +178,10 @@ def running(
     deadline: float,
     say: Say = lambda _: None,
 ) -> Iterator[Server]:
-    """A server that listens, with nothing loaded; `workspace` has what `contents` needs of steps.
+    """A server that listens without models; `workspace` must have the steps of `contents`.
 
     Raises:
-        ServingError: as `serve`.
+        ServingError: as in `serve`.
     """
     check_ports(ports, supervised=False)
     with ExitStack() as undo:  # in reverse: the server, its shared memory, its folder
@@ -226,7 +226,7 @@ def running(
 
 
 def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> dict[str, str]:
-    """Load everything that the server's repository serves; returns why, for each ensemble that does not answer."""
+    """Load everything that the repository serves; returns each ensemble that does not answer with the reason."""
     contents = server.contents
     broken = server.load_steps(contents.needed(), deadline=deadline, say=say)
     problems = {}
@@ -243,7 +243,7 @@ def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> d
 
 
 def log_lines(log: Path) -> list[str]:
-    """The end of a server's log, without empty lines; nothing where somebody took the file away."""
+    """The end of a server's log without empty lines; empty if the file was removed."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_BYTES))
@@ -254,7 +254,7 @@ def log_lines(log: Path) -> list[str]:
 
 
 def first_failure(log: Path) -> str:
-    """The server's own words on what went wrong first, without their stack trace."""
+    """The server's message about the first failure, without its stack trace."""
     lines = log_lines(log)
     if not lines:
         return "its log is empty"

@@ -1,4 +1,4 @@
-"""One process that owns a server: it sees what died, starts it again, and changes what is served when it is told to."""
+"""Owns a server: restarts whatever dies, and reloads the repository on request."""
 
 import os
 import queue
@@ -25,20 +25,20 @@ Event = Callable[..., None]
 """`event(name, message, **fields)`."""
 
 CYCLE_S = 1.0
-"""Every classifier is asked for an answer so often, or less where there are many."""
+"""Seconds between two probes of a classifier; longer if there are many."""
 MIN_PROBE_INTERVAL_S = 0.1
 FAILURES = 3
-"""Answers in a row that a classifier owes before its own steps are loaded again, and all of them before the server is
-started again."""
+"""Number of failed probes in a row after which the steps of a classifier are loaded again. If all classifiers fail as
+often, the server is restarted."""
 STEP_TIMEOUT_S = 30.0
 LONGEST_PAUSE_S = 60.0
-"""Between two starts; a server that ran for so long is well again."""
+"""Longest pause in seconds between two starts; a server that ran longer counts as healthy."""
 LONGEST_REST_S = 5.0
-"""Before a server that had answered is started again: a client may have ended it, and others wait for it."""
+"""Longest pause in seconds before a server that had answered is restarted: other clients wait for it."""
 
 
 class Supervisor:
-    """Runs one repository until `stop`. Everything happens in the thread that calls `run`, but for `ask_for_reload`."""
+    """Serves one repository. Everything but `ask_for_reload` happens in the thread that calls `run`."""
 
     def __init__(
         self, repository: Path, *, ports: Ports, log: Path | None, timeout_s: float, status: Status, event: Event
@@ -50,27 +50,31 @@ class Supervisor:
         self._broken: dict[str, str] = {}
 
     def check(self) -> None:
-        """Raises SlipwayError for a repository, or ports, with which `run` would not even start."""
+        """Raises SlipwayError if `run` could not start with this repository or these ports."""
         check_ports(self._ports, supervised=True)
         Contents.open(self._repository)
 
     def ask_for_reload(self) -> tuple[bool, str]:
-        """From any thread: read the repository again. Whether it is served now, and what was done or why not."""
+        """Read the repository again; callable from any thread.
+
+        Returns:
+            Whether the new repository is served now, and the change or the reason against it.
+        """
         answer: queue.Queue[tuple[bool, str]] = queue.Queue()
         self._reloads.put(answer)
         try:
             return answer.get(timeout=2 * self._timeout_s)
         except queue.Empty:
-            return False, "the server is being started again; ask later"
+            return False, "the server is restarting; try again later"
 
     def run(self) -> None:
-        """Serve, forever.
+        """Serve for ever.
 
         Raises:
-            SlipwayError: the repository cannot be served, or nothing of it answers at the first start.
+            SlipwayError: the repository cannot be served, or no ensemble answers after the first start.
         """
         for stale in processes.remove_stale():
-            self._event("cleaned", f"{stale} was left by a launcher that was killed")
+            self._event("cleaned", f"removed {stale}, left by a launcher that was killed")
         with private_workspace() as self._workspace:
             if self._workspace.note:
                 self._event("environment", self._workspace.note)
@@ -91,10 +95,10 @@ class Supervisor:
                 time.sleep(pause_s(short=short, failed=failed, start_s=start_s))
 
     def _serve_once(self, *, first: bool) -> float:
-        """From one start of the server to its end; returns how many seconds it took to be ready.
+        """Run the server from one start to its end; returns the seconds until it was ready.
 
         Raises:
-            ServingError: it never was.
+            ServingError: it never became ready.
         """
         deadline, started = time.monotonic() + self._timeout_s, time.monotonic()
         self._event("starting", f"tritonserver on {self._contents.origin}")
@@ -105,11 +109,13 @@ class Supervisor:
             except LogError as error:
                 if first:
                     raise
-                self._event("log_lost", f"{error}; the server is started without it")
+                self._event("log_lost", f"{error}; the server starts without a log")
                 server = undo.enter_context(running(self._contents, self._workspace, log=None, **options))
             undo.callback(self._tell, None)
             if is_shown(server.process.pid, server.admin_key):
-                self._event("key_shown", "ptrace is not allowed here: tritonserver's admin key is in the process list")
+                self._event(
+                    "key_shown", "ptrace is not allowed here, so the process list shows tritonserver's admin key"
+                )
             problems = load_all(server, deadline=deadline, say=lambda message: self._event("loading", message))
             if len(problems) == len(self._contents.steps):
                 raise ServingError(next(iter(problems.values())))
@@ -136,15 +142,15 @@ class Supervisor:
             return server.seconds_to_ready
 
     def _tell(self, server: Server | None) -> None:
-        """Who answers now; without a server nobody does."""
+        """Publish which classifiers answer; without a server none does."""
         problems = {}
         for name in self._contents.lane.classifiers:
             own = [self._broken[one] for one in (name, f"{name}_full") if one in self._broken]
-            problems[name] = next(iter(own), "") if server is not None else "tritonserver is being started again"
+            problems[name] = next(iter(own), "") if server is not None else "tritonserver is restarting"
         self._status.set_all(problems)
 
     def _watch(self, server: Server) -> str:
-        """Until the server has to be started again; returns why."""
+        """Watch the server until it has to be restarted; returns the reason."""
         self._failures = {}
         with _Watched(server) as watched:
             while True:
@@ -154,7 +160,7 @@ class Supervisor:
                     if server.process.poll() is not None:
                         return f"tritonserver ended by itself with exit code {server.process.returncode}"
                     for step in server.lacking(gone):
-                        self._repair(server, step, why="a process of it is gone")
+                        self._repair(server, step, why="one of its processes is gone")
                     if self._reload_if_asked(server) or gone:
                         watched.look()
                         break
@@ -162,7 +168,7 @@ class Supervisor:
                         return "no classifier answers"
 
     def _ask(self, server: Server, name: str) -> bool:
-        """Probe a classifier, and repair it when it fails too often; False: nobody answers any more."""
+        """Probe a classifier, and repair it if it fails too often. False if no classifier answers any more."""
         started = time.perf_counter()
         try:
             server.control.probe(name, server.contents.bundles(name))
@@ -176,7 +182,7 @@ class Supervisor:
             said = f"{name} is not ready: {problem}" if problem else f"{name} is ready again"
             self._event("not_ready" if problem else "ready_again", said, classifier=name)
         self._status.set_one(name, problem, seconds=time.perf_counter() - started)
-        # A full server answers those who are connected: to load a step again would only harm them.
+        # A full server still answers open connections; loading a step again would only harm them.
         owes = bool(problem) and not full
         self._failures[name] = self._failures.get(name, 0) + 1 if owes else 0
         if self._failures[name] % FAILURES or not owes or server.process.poll() is not None:
@@ -185,15 +191,15 @@ class Supervisor:
         if all(self._failures.get(one, 0) >= FAILURES for one in served):
             return False
         others = [one for one, answers in server.lane.ensembles.items() if answers != (name,)]
-        # At first the steps that it shares with nobody, and if that did not help, all.
+        # First the steps that it shares with no other classifier; if that did not help, all of its steps.
         spared = server.contents.needed(others) if self._failures[name] == FAILURES else []
         for step in server.contents.steps[name]:
             if step not in spared:
-                self._repair(server, step, why=f"{name} gave no answer {self._failures[name]} times: {problem}")
+                self._repair(server, step, why=f"{name} did not answer {self._failures[name]} times: {problem}")
         return True
 
     def _repair(self, server: Server, step: str, *, why: str) -> None:
-        """Unload a step and load it again; Triton brings its ensembles back by itself."""
+        """Unload a step and load it again; Triton then restores its ensembles by itself."""
         started = time.monotonic()
         self._event("step_lost", f"{step}: {why}", step=step)
         self._status.repairs.inc()
@@ -232,9 +238,9 @@ def pause_s(*, short: int, failed: int, start_s: float) -> float:
     """Seconds until the next start.
 
     Args:
-        short: how many servers in a row lived for under `LONGEST_PAUSE_S`.
-        failed: how many of them, at the end of the row, never answered. Only these are tried less and less often.
-        start_s: how long the last one took to start. As long a rest keeps the starts to half of the time.
+        short: number of servers in a row that ran for less than `LONGEST_PAUSE_S`.
+        failed: number of the last ones among them that never answered. Only for these does the pause grow.
+        start_s: duration of the last start. A pause of the same length limits starts to half of the time.
     """
     if failed:
         return min(2.0 ** min(failed - 1, 10), LONGEST_PAUSE_S)
@@ -242,7 +248,7 @@ def pause_s(*, short: int, failed: int, start_s: float) -> float:
 
 
 class _Watched:
-    """The processes of a server, by file descriptors that tell the moment at which one ends."""
+    """Watches the processes of a server by file descriptors that become readable when one ends."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -257,7 +263,7 @@ class _Watched:
         self._forget()
 
     def look(self) -> None:
-        """Take the processes that are there now."""
+        """Watch the processes that run now."""
         self._forget()
         self._poll = select.poll()
         for pid, step in {**processes.stubs(self._server.process.pid), self._server.process.pid: ""}.items():
@@ -267,7 +273,7 @@ class _Watched:
                 self._poll.register(descriptor, select.POLLIN)
 
     def wait(self, timeout_s: float) -> list[str]:
-        """The steps of which a process ended, at once, or after the time-out none."""
+        """The steps of which a process ended, as soon as one does; none after the time-out."""
         ended = {descriptor for descriptor, _ in self._poll.poll(1000 * timeout_s)}
         return sorted({self._stubs[descriptor] for descriptor in ended} - {""})
 

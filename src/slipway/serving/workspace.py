@@ -1,4 +1,4 @@
-"""The folder that a server runs on: what happens to the repository afterwards does not reach a running server."""
+"""The private folder that a server runs on, so that changes of the repository do not reach a running server."""
 
 import compileall
 import errno
@@ -16,26 +16,26 @@ from slipway.contract import ServingError
 from slipway.serving.contents import Contents
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+,@=-]+")
-"""The server starts a step by a line of shell in which nothing is quoted."""
+"""Characters allowed in the path: the server starts a step by a shell line without quotes."""
 _OTHERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 class Workspace:
-    """Copies of models below `root`, added and taken away whole."""
+    """Copies of models below `root`, each added and removed as a whole."""
 
     def __init__(self, root: Path, *, note: str = "") -> None:
         self.note = note
-        """Why it lies elsewhere than it should; empty where it does not."""
+        """The reason why the folder is not in TMPDIR; empty if it is."""
         self.root, self.models, self._staging = root, root / "repository", root / "staging"
         self._versions = (root / f"ensembles{number}" for number in count())
         self.models.mkdir()
         self._staging.mkdir()
 
     def take(self, checked: Contents) -> Contents:
-        """What is needed of `checked`, whatever becomes of the repository: its ensembles, and steps that are not here.
+        """Copy the ensembles of `checked`, and the steps that are missing here; the repository may change afterwards.
 
         Raises:
-            ServingError: the disk is full, or another repository took its place meanwhile; of its steps none is left.
+            ServingError: the disk is full, or the repository was replaced meanwhile; no new step is left here.
         """
         with _room(self.root):
             contents = checked.with_own_ensembles(next(self._versions))
@@ -49,12 +49,12 @@ class Workspace:
         return contents
 
     def add(self, contents: Contents, names: Iterable[str]) -> None:
-        """Put models there, each in the place of one of the same name, and with the time of now.
+        """Copy models into the folder, replacing those of the same name, with the present time.
 
-        Triton looks at the times of the files below a model: it loads an ensemble again only when it looks newer, and
-        loads a step again whenever an ensemble of it is loaded and the step looks newer. So these are copies (a hard
-        link gets a new time whenever another link to its file goes), and the `__pycache__` of a step, which its stub
-        would write, is there before.
+        Triton looks at the times of the files below a model. It loads an ensemble again only if that looks newer, and
+        a step whenever one of its ensembles is loaded and the step looks newer. So the files are copies, since a hard
+        link gets a new time when another link to its file is removed; and `__pycache__` is written before the stub
+        would.
         """
         for name in names:
             new = self._staging / name
@@ -72,36 +72,38 @@ class Workspace:
 
 @contextmanager
 def _room(folder: Path) -> Iterator[None]:
-    """Raises ServingError where the disk of `folder` is full."""
+    """Raises ServingError if the disk of `folder` is full."""
     try:
         yield
-    except OSError as error:  # copytree's own has one for each file in its text
+    except OSError as error:  # copytree's error lists one for each file
         full = os.strerror(errno.ENOSPC)
         if full not in str(error):
             raise
-        raise ServingError(f"{folder}: {full}; make room for the steps, or set TMPDIR to a folder with more") from None
+        raise ServingError(
+            f"{folder}: {full}; free some space for the steps, or set TMPDIR to a folder with more"
+        ) from None
 
 
 @contextmanager
 def private_workspace() -> Iterator[Workspace]:
-    """In a temporary folder, which is removed at the end.
+    """A workspace in a temporary folder, which is removed at the end.
 
     Raises:
-        ServingError: there is no such folder that the server could load steps from.
+        ServingError: there is no temporary folder from which the server could load steps.
     """
     wanted = os.environ.get("TMPDIR") or tempfile.gettempdir()
     parent = next((folder for folder in (wanted, *_OTHERS) if not _problem(folder)), None)
     if parent is None:
         raise ServingError(f"TMPDIR={wanted} {_problem(wanted)}, nor can {', '.join(_OTHERS)} be used; set TMPDIR")
-    note = "" if parent == wanted else f"TMPDIR={wanted} {_problem(wanted)}: {parent} is used"
+    note = "" if parent == wanted else f"TMPDIR={wanted} {_problem(wanted)}: using {parent}"
     with tempfile.TemporaryDirectory(prefix="slipway-serving-", dir=parent, ignore_cleanup_errors=True) as root:
         yield Workspace(Path(root), note=note)
 
 
 def _problem(folder: str) -> str:
-    """Why the server could not load its steps from a folder below `folder`; empty where it could."""
+    """The reason why the server could not load steps from a folder below `folder`; empty if it could."""
     if not (os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)):
-        return "is not a folder that can be written"
+        return "is not a writable folder"
     if not _PLAIN.fullmatch(folder):
-        return "has other characters than letters, digits and _./+,@=-, so that the server would load no step from it"
+        return "has characters other than letters, digits and _./+,@=-, so the server could not load steps from it"
     return ""

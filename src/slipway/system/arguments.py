@@ -1,4 +1,4 @@
-"""Types of command-line options that several verbs share; each says what was given and what is allowed."""
+"""Types of command-line options that several verbs share; their errors name the given value and the allowed ones."""
 
 import argparse
 import math

@@ -1,14 +1,14 @@
-"""How each gRPC client of ours opens its channel: no limit to a message, and no proxy to the own machine."""
+"""The options of all gRPC channels of Slipway: no limit to a message, and no proxy to the same machine."""
 
 import ipaddress
 import os
 
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
-"""The variables that give gRPC its proxy, the first of them that is set; in capitals it does not read them."""
+"""The variables from which gRPC takes its proxy, in this order; it does not read them in capitals."""
 
 
 def is_loopback(host_port: str) -> bool:
-    """Whether the address is this machine's by its words: `localhost`, 127.0.0.0/8 or [::1]; nothing is looked up."""
+    """Whether the address is literally this machine's (`localhost`, 127.0.0.0/8 or [::1]); nothing is resolved."""
     host = host_port.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -17,7 +17,7 @@ def is_loopback(host_port: str) -> bool:
 
 
 def channel_options(host_port: str) -> list[tuple[str, int]]:
-    """The options of a channel: a message of any size, and no proxy of the environment where the server is here."""
+    """The options of a channel: messages of any size, and no proxy if the server is on this machine."""
     return [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
@@ -26,7 +26,7 @@ def channel_options(host_port: str) -> list[tuple[str, int]]:
 
 
 def proxy_hint(host_port: str) -> str:
-    """What to add to an error of gRPC where a proxy may be the reason; else nothing."""
+    """A hint for an error of gRPC that a proxy may have caused; otherwise empty."""
     found = next((name for name in PROXIES if os.environ.get(name)), None)
     if found is None or is_loopback(host_port):
         return ""

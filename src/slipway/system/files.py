@@ -24,7 +24,7 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Raises ManifestError when the file cannot be read."""
+    """The SHA-256 of a file; raises ManifestError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -36,7 +36,7 @@ def files_below(folder: Path) -> list[Path]:
     """Every regular file below `folder`, sorted by relative path; a symbolic link is an error.
 
     Raises:
-        ManifestError: a link, which could leave the tree, anything else that is no file or folder, or a folder that
+        ManifestError: there is a link, which could leave the tree, or anything else but files and folders, or a folder
             vanished meanwhile.
     """
     found = []
@@ -58,21 +58,21 @@ def files_below(folder: Path) -> list[Path]:
 def complete_folder(target: Path, *, kind: FolderKind, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """Yield an empty temporary sibling of `target` that takes its place on success, and is removed on any failure.
 
-    A folder that stood at `target` is replaced only once the new one is complete, and only if `check_folder`. The two
-    exchange their names in one step: whoever opens `target` finds the old folder or the new one, whole. (A reader that
-    goes on by path meanwhile may meet files of both, or miss some.) Where the file system knows no exchange, there is
-    no `target` between two renames, and a RuntimeWarning says so.
+    An existing folder at `target` is replaced only when the new one is complete, and only if `check_folder` allows it.
+    The two exchange their names in one step: every open of `target` finds the old folder or the new one, complete. (A
+    process that reads by path meanwhile may see files of both, or miss some.) If the file system cannot exchange names,
+    `target` is missing between two renames, and a RuntimeWarning says so.
 
-    One process at a time writes to `target`. What a killed one left is removed first.
+    Only one process at a time may write to `target`. The remains of a killed one are removed first.
 
     Raises:
-        SpecError: something else stands at `target`, or another process is writing it.
-        StorageError: the disk is full, cannot be written, or the like, here or in the block.
+        SpecError: something else exists at `target`, or another process is writing it.
+        StorageError: the disk is full, read-only or the like, here or in the block.
     """
     check_folder(target, kind=kind, inputs=inputs)
     with told(target), ExitStack() as to_the_end:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent, wait=True):  # nobody takes a folder for abandoned before it is locked
+        with _locked(target.parent, wait=True):  # no process may treat a folder as abandoned before it is locked
             _clear(target)
             staging = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
             to_the_end.callback(shutil.rmtree, staging, ignore_errors=True)
@@ -86,7 +86,7 @@ def complete_folder(target: Path, *, kind: FolderKind, inputs: Iterable[Path] = 
 
 
 def clear_leftovers(target: Path) -> None:
-    """Remove what a process that was killed while it wrote `target` left beside it.
+    """Remove the remains beside `target` of a process that was killed while it wrote it.
 
     Raises:
         SpecError: another process is writing it now.
@@ -104,7 +104,7 @@ def _clear(target: Path) -> None:
                 elif abandoned:
                     shutil.rmtree(leftover, ignore_errors=True)
         except BlockingIOError:
-            raise SpecError(f"{target}: another process is writing it ({leftover.name}); wait for its end") from None
+            raise SpecError(f"{target}: another process is writing it ({leftover.name}); wait until it ends") from None
         except FileNotFoundError:  # its process has just removed it
             continue
 
@@ -115,7 +115,7 @@ def _prefix(target: Path) -> str:
 
 @contextmanager
 def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Lock `folder` for the block, or until this process ends, however it does; False where there are no such locks.
+    """Lock `folder` for the block, or until this process ends in any way; False if the system has no such locks.
 
     Raises:
         BlockingIOError: another process holds the lock, and we do not wait.
@@ -138,11 +138,11 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
 
 
 def _replace(target: Path, staging: Path) -> None:
-    """Put `staging` in the place of `target`, which afterwards stands at `staging` or is gone."""
+    """Replace `target` by `staging`; the old folder is then at `staging`, or removed."""
     if _exchange(target, staging):
         return
     warnings.warn(
-        f"{target}: this file system cannot exchange two folders in one step; for a moment there is none",
+        f"{target}: this file system cannot exchange two folders in one step; for a moment the folder is missing",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -157,7 +157,7 @@ def _replace(target: Path, staging: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders exchange their names in one step; False where system or file system has no such step."""
+    """Exchange the names of two folders in one step; False if the system or the file system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:

@@ -1,4 +1,4 @@
-"""A folder of this user for keys and caches, in a container without a home too."""
+"""A folder of the user for keys and caches, even in a container without a home."""
 
 import getpass
 import os
@@ -10,12 +10,12 @@ from slipway.errors import SpecError
 
 
 def user_folder(variable: str, below_home: str) -> Path:
-    """`variable` (XDG_CACHE_HOME, …) or its usual place below the home folder; where that cannot be, a substitute.
+    """The folder of `variable` (XDG_CACHE_HOME, …), or its default below the home; if that is impossible, a substitute.
 
     The substitute is the same for every process of this user with the same TMPDIR.
 
     Raises:
-        SpecError: there is no substitute either.
+        SpecError: the substitute is impossible too.
     """
     if os.environ.get(variable):
         return Path(os.environ[variable])
@@ -24,10 +24,10 @@ def user_folder(variable: str, below_home: str) -> Path:
 
 
 def ensure_home() -> str:
-    """Set HOME, and USER, where this user has none: libraries of every stage want to keep files there.
+    """Set HOME and USER if the user has none: libraries of every stage store files there.
 
     Returns:
-        What was done, for the user; empty when nothing was.
+        A message for the user about the change; empty if there was none.
     """
     try:
         getpass.getuser()
@@ -38,7 +38,7 @@ def ensure_home() -> str:
         return ""
     try:
         substitute = str(substitute_home())
-    except FileNotFoundError:  # nothing can be written here at all; some stages only read
+    except FileNotFoundError:  # nothing can be written here; some stages only read
         return ""
     given, os.environ["HOME"] = os.environ.get("HOME"), substitute
     said = "no HOME" if given is None else f"HOME={given} is not a folder that can be written"
@@ -46,10 +46,10 @@ def ensure_home() -> str:
 
 
 def substitute_home() -> Path:
-    """`slipway-<user id>` in the temporary folder, made where it is missing.
+    """The folder `slipway-<user id>` in the temporary folder, made if it is missing.
 
     Raises:
-        SpecError: it cannot be made, or others could write to it.
+        SpecError: it cannot be made, or other users could write to it.
     """
     folder = Path(tempfile.gettempdir()) / f"slipway-{os.getuid()}"
     try:
@@ -63,7 +63,7 @@ def substitute_home() -> Path:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Is `folder` one that can be written, or could it be made?"""
+    """Whether `folder` can be written or made."""
     if not folder.is_absolute():
         return False
     there = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))

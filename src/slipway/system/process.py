@@ -1,6 +1,6 @@
-"""How every script ends: a message and exit code 1 for a SlipwayError, 130 for Ctrl-C; a bug keeps its traceback.
+"""Ends every command the same way: a message and exit code 1 for a SlipwayError, 130 for Ctrl-C, a traceback for a bug.
 
-SIGTERM and SIGHUP end it as Ctrl-C does, with 143 and 129. What only reads along, a pipe or a log, may go at any time.
+SIGTERM and SIGHUP act as Ctrl-C, with exit codes 143 and 129. The reader of a pipe or log may go away at any time.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from slipway.system.text import shown
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"
 _ENDS_BY_ITSELF_S = 3
-"""For a process that the terminal's Ctrl-C reached too; a second signal would cut its cleaning up short."""
+"""Seconds for a child that the terminal's Ctrl-C reached too; a second signal would cut its clean-up short."""
 
 
 def _to_stderr(message: str) -> None:
@@ -39,7 +39,7 @@ def run(
     """Parse `words` (None: the command line), call `main`, and exit with what it returns (None is 0).
 
     Args:
-        notice: told what the user should know of the environment.
+        notice: called with a message about the environment, if there is one.
     """
     output = keep_going()
     arguments = parser.parse_args(words)
@@ -54,10 +54,10 @@ def run(
         except OSError as error:
             if str(error.strerror).startswith(_NO_TEMPORARY_FOLDER):
                 sys.exit(f"{parser.prog}: no temporary folder can be written; set TMPDIR to one that can")
-            told = storage_error(error)  # a full disk, a folder that may not be written, and the like
-            if told is None:
+            problem = storage_error(error)  # a full disk, a folder without write permission, and the like
+            if problem is None:
                 raise
-            sys.exit(f"{parser.prog}: {told}")
+            sys.exit(f"{parser.prog}: {problem}")
         except KeyboardInterrupt as error:
             _to_stderr(f"\n{parser.prog}: interrupted; {str(error) or 'nothing half-written is left'}")
             sys.exit(128 + next(iter(received), signal.SIGINT))
@@ -68,9 +68,10 @@ def run(
 
 @contextmanager
 def as_ctrl_c() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt for the first SIGTERM or SIGHUP, and yield where its number will be.
+    """Raise KeyboardInterrupt for the first SIGTERM or SIGHUP, and yield the list that gets its number.
 
-    One that is ignored (nohup) stays so. Forked children get the default back: whoever ends them means them alone.
+    Ignored signals (nohup) stay ignored. Forked children get the default action back, since a signal to them is meant
+    for them only.
     """
     received: list[int] = []
 
@@ -88,7 +89,7 @@ def as_ctrl_c() -> Iterator[list[int]]:
     for ending in _ENDINGS:
         if signal.getsignal(ending) is signal.SIG_DFL:
             signal.signal(ending, end)
-    os.register_at_fork(  # a signal that reaches a child before its default is back would be lost: it waits
+    os.register_at_fork(  # a signal that reaches a child before its default is back must wait
         before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS),
         after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS),
         after_in_child=default,
@@ -98,7 +99,8 @@ def as_ctrl_c() -> Iterator[list[int]]:
 
 @contextmanager
 def child(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """Run another script for the block, with the options of Popen; what ends us ends it, with time to clean up."""
+    """Run another command for the block, with the options of Popen. If this process is ended, so is the child, with
+    time to clean up."""
     with subprocess.Popen(command, **options) as process:
         try:
             yield process

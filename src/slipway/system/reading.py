@@ -1,7 +1,7 @@
-"""The one reader of every YAML and JSON file that users write: nothing is dropped, and nothing read as something else.
+"""Reads every YAML and JSON file that users write: drops nothing, and refuses ambiguous values.
 
-YAML is read as YAML 1.2's core schema has it. What YAML 1.1, and with it PyYAML, reads as something else without a word
-(`yes`, `010`, `1:30`) is an error that says how to write what is meant.
+YAML follows the core schema of YAML 1.2. Values that YAML 1.1, and so PyYAML, silently reads differently (`yes`, `010`,
+`1:30`) are errors that say how to write them.
 """
 
 import json
@@ -17,7 +17,7 @@ from slipway.errors import SpecError
 
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES = 100_000
-"""Keys and values of a YAML file, those that an alias repeats counted again."""
+"""Largest number of keys and values of a YAML file, with aliases expanded."""
 _CORE = {
     "bool": r"true|True|TRUE|false|False|FALSE",
     "int": r"[-+]?[0-9]+|0x[0-9a-fA-F]+",
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes what YAML 1.1 or 1.2 would read as something else than text."""
+    """SafeDumper that quotes text which YAML 1.1 or 1.2 would read as another type."""
 
 
 for _name, _pattern in _CORE.items():
@@ -63,7 +63,7 @@ def read_plain(path: Path) -> Any:
     """The content of a `.json` file, or of a YAML file, as plain data.
 
     Raises:
-        SpecError: it cannot be read, is not valid, or says something twice or in two ways.
+        SpecError: the file cannot be read, is invalid, repeats a key, or has an ambiguous value.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors of Windows write a byte order mark
@@ -75,7 +75,7 @@ def read_plain(path: Path) -> Any:
 
 
 def parse_json(text: str, *, source: str) -> Any:
-    """Raises SpecError: not JSON, or a key that stands twice in one object."""
+    """Parse JSON; raises SpecError if it is invalid or repeats a key of an object."""
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except _TwiceError as error:
@@ -87,9 +87,9 @@ def parse_json(text: str, *, source: str) -> Any:
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
-    """Raises SpecError: not YAML, more than one document, a key that stands twice, or a value of two readings."""
+    """Parse YAML; raises SpecError if it is invalid, has several documents, a repeated key, or an ambiguous value."""
     if (size := len(text.encode(errors="surrogatepass"))) > MAX_YAML_BYTES:
-        raise SpecError(f"{source}: {size} bytes; a YAML file of ours has {MAX_YAML_BYTES} at most")
+        raise SpecError(f"{source}: {size} bytes; at most {MAX_YAML_BYTES} are read")
     try:
         _check_nodes(yaml.compose(text, Loader=_Loader), source, most=MAX_VALUES)
         return yaml.load(text, Loader=_Loader)
@@ -98,12 +98,12 @@ def parse_yaml(text: str, *, source: str) -> Any:
 
 
 def dump_yaml(data: Any) -> str:
-    """`data` as YAML that `parse_yaml` reads as the same, keys in their order."""
+    """`data` as YAML that `parse_yaml` reads back unchanged; keys keep their order."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _TwiceError(Exception):
-    """A key of a JSON object that stands in it twice."""
+    """A key is repeated in a JSON object."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -115,13 +115,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_nodes(root: yaml.Node | None, source: str, *, most: int) -> None:
-    """Refuse keys that stand twice, plain values of two readings, and aliases that stand for far too much."""
+    """Refuse repeated keys, ambiguous plain values, and aliases that expand to too many values."""
     unseen, values = [root] if root else [], 0
     while unseen:
         node = unseen.pop()
         values += 1
         if values > most:
-            raise SpecError(f"{source}: more than {most} keys and values, with what its aliases repeat")
+            raise SpecError(f"{source}: more than {most} keys and values, aliases expanded")
         if isinstance(node, yaml.MappingNode):
             _check_keys(node, source)
             unseen += [part for pair in node.value for part in pair]
@@ -152,7 +152,7 @@ def _line(node: yaml.Node) -> int:
 
 
 def _remedy(message: str) -> str:
-    """What to change, where PyYAML does not say it."""
+    """The remedy, for messages of PyYAML that lack one."""
     remedies: Iterator[str] = (
         remedy
         for sign, remedy in (

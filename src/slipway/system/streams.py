@@ -1,4 +1,4 @@
-"""Standard output and error of a process that goes on working when nobody reads them any more."""
+"""Standard output and error of a process that continues to work when nobody reads them any more."""
 
 import io
 import os
@@ -9,12 +9,12 @@ from typing import Any, TextIO
 
 
 class Lossy(io.RawIOBase):
-    """A file descriptor. What it does not take, for its reader is gone or its disk is full, is lost."""
+    """A file descriptor whose writes never fail: data is lost if the reader is gone or the disk is full."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.problem = ""
-        """Why the last write was lost; empty when it was not."""
+        """The reason why the last write was lost; empty if it was not."""
 
     def fileno(self) -> int:
         return self._descriptor
@@ -29,7 +29,7 @@ class Lossy(io.RawIOBase):
         self.problem = ""
         try:
             return os.write(self._descriptor, data)
-        except BlockingIOError:  # somebody made a pipe of ours non-blocking
+        except BlockingIOError:  # another process made our pipe non-blocking
             select.select([], [self._descriptor], [])
             return 0
         except OSError as error:
@@ -38,10 +38,10 @@ class Lossy(io.RawIOBase):
 
 
 def keep_going() -> Lossy:
-    """Let no write to standard output or error raise from here on; returns what is below `sys.stdout`.
+    """Make writes to standard output and error never raise; returns the raw stream of `sys.stdout`.
 
-    A descriptor that the process was started without is opened on /dev/null, or the next file opened would be it.
-    Streams that somebody has replaced, as pytest does, are left alone.
+    Descriptors that the process was started without are opened on /dev/null; otherwise the next opened file would get
+    their number. Streams that were replaced, as pytest does, are left alone.
     """
     for descriptor in range(3):
         try:

@@ -1,4 +1,4 @@
-"""Where a stage may write: over what the same kind of stage wrote, and nothing else, least of all its own input."""
+"""Checks where a stage may write: it replaces only results of its own kind, and never its own input."""
 
 import argparse
 import errno
@@ -14,17 +14,17 @@ from slipway.errors import SlipwayError, SpecError, StorageError
 
 MANIFEST = "manifest.json"
 Sealed = Literal["checkpoint", "bundle", "graph", "engine", "repository"]
-"""The kinds of folder with a manifest, which says which kind it is."""
+"""The kinds of folder with a manifest, which names the kind."""
 FolderKind = Literal[Sealed, "inspection", "label errors", "search", "digits", "pages"]
 MARKERS: dict[FolderKind, str] = {
-    "repository": "lane.json",  # of one whose manifest is lost
+    "repository": "lane.json",  # of a repository without its manifest
     "inspection": "inspection.json",
     "label errors": "label_errors.json",
     "search": "study.db",
     "digits": ".slipway-digits",
     "pages": ".slipway-pages",
 }
-"""The file that marks a folder where there is no manifest."""
+"""The file that marks a folder of this kind if it has no manifest."""
 Mark = str | tuple[str, ...]
 GROWING: tuple[FolderKind, ...] = ("search",)
 """Kinds of folder that other stages write into."""
@@ -39,33 +39,33 @@ REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file; give another path",
     errno.EISDIR: "a folder stands there; give another path",
     errno.ELOOP: "its links lead in a circle; give another path",
-    errno.EIO: "the disk does not work; see the system's log (dmesg)",
+    errno.EIO: "the disk is faulty; see the system's log (dmesg)",
 }
 
 
 def kind_of(folder: Path) -> FolderKind | None:
-    """What a stage wrote there, by its manifest or, where it has none, by its marker; None: nothing of ours."""
+    """The kind of a folder, by its manifest or, without one, by its marker; None if Slipway did not write it."""
     try:
         kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["kind"]
         return kind if kind in get_args(Sealed) else None
     except (FileNotFoundError, NotADirectoryError):
         return next((kind for kind, marker in MARKERS.items() if (folder / marker).is_file()), None)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # somebody else's, or damaged
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # not of Slipway, or damaged
         return None
 
 
 def check_folder(target: Path, *, kind: FolderKind, inputs: Iterable[Path] = ()) -> None:
-    """Refuse a folder that may not be written: it is replaced only if it is empty or of the same `kind`.
+    """Raise unless the folder may be written: it is replaced only if it is empty or of the same `kind`.
 
     Args:
-        inputs: files and folders that the stage reads. `target` may neither hold one nor lie in one.
+        inputs: files and folders that the stage reads. `target` may neither contain one nor be inside one.
 
     Raises:
-        SpecError: something else stands at `target`, it is an input, or it lies in what another stage wrote.
+        SpecError: something else exists at `target`, it is an input, or it is inside a folder of another stage.
         StorageError: nothing can be written there.
     """
     with told(target):
-        target.exists()  # which fails where the name is too long, or a folder above may not be looked into
+        target.exists()  # fails if the name is too long, or a parent folder may not be read
     if target.name in ("", ".."):
         raise SpecError(f"{target}: give the folder by its name: {target.resolve()}")
     if target.is_symlink() or (target.exists() and not target.is_dir()):
@@ -87,15 +87,15 @@ def check_folder(target: Path, *, kind: FolderKind, inputs: Iterable[Path] = ())
 
 
 def check_file(target: Path, *, mark: Mark, what: str, inputs: Iterable[Path] = ()) -> None:
-    """Refuse a file that may not be written: it is replaced only if it is empty or has `mark` in it.
+    """Raise unless the file may be written: it is replaced only if it is empty or contains `mark`.
 
     Args:
-        mark: what only files of this kind have in them; keys are of a JSON object, which has one of them.
+        mark: text that only files of this kind contain, or keys of which their JSON object has one.
         what: the kind of file, with its article.
         inputs: files that are read for it.
 
     Raises:
-        SpecError: something else stands at `target`, it is an input, or it lies in what another stage wrote.
+        SpecError: something else exists at `target`, it is an input, or it is inside a folder of another stage.
         StorageError: nothing can be written there.
     """
     with told(target):
@@ -112,7 +112,7 @@ def check_file(target: Path, *, mark: Mark, what: str, inputs: Iterable[Path] = 
 
 
 def file_option(mark: Mark, *, what: str) -> Callable[[str], Path]:
-    """For argparse, so that it is said before the work and not after it: a path that `check_file` accepts."""
+    """A type for argparse, so that a path that `check_file` refuses is reported before the work."""
 
     def checked(text: str) -> Path:
         path = Path(text)
@@ -128,10 +128,10 @@ def file_option(mark: Mark, *, what: str) -> Callable[[str], Path]:
 
 
 def write_file(target: Path, text: str) -> None:
-    """Write `text` to `target`, whole or not at all.
+    """Write `text` to `target`, completely or not at all.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     staging = target.with_name(f".{target.name}.{os.getpid()}")
     with told(target):
@@ -145,7 +145,7 @@ def write_file(target: Path, text: str) -> None:
 
 @contextmanager
 def told(target: Path) -> Iterator[None]:
-    """Turn an OSError that the user can mend into a StorageError; it names `target` where it names no file."""
+    """Turn an OSError that the user can fix into a StorageError, which names `target` if the OSError names no file."""
     try:
         yield
     except OSError as error:
@@ -156,10 +156,10 @@ def told(target: Path) -> Iterator[None]:
 
 
 def storage_error(error: OSError, *, target: Path | None = None) -> StorageError | None:
-    """One sentence with path, reason and remedy; None where the error is not of files, or not the user's to mend."""
-    names = (error.filename2, error.filename)  # of a copy or rename, what is written
+    """The error as one sentence with path, reason and remedy; None if the user cannot fix it."""
+    names = (error.filename2, error.filename)  # of a copy or rename, the target first
     at = next((name for name in names if isinstance(name, str | Path)), None)
-    if target is not None and (at is None or f".{target.name}." in str(at)):  # in the temporary sibling of `target`
+    if target is not None and (at is None or f".{target.name}." in str(at)):  # the temporary sibling of `target`
         at = target
     if error.errno not in REMEDIES or (at is None and error.errno in (errno.EACCES, errno.EPERM)):
         return None
@@ -168,7 +168,7 @@ def storage_error(error: OSError, *, target: Path | None = None) -> StorageError
 
 
 def _check_surroundings(target: Path) -> None:
-    """Refuse what lies in another stage's folder, which it would spoil, and what cannot be written."""
+    """Raise if `target` is inside a folder of another stage, or cannot be written."""
     with told(target):
         parents = Path(os.path.realpath(target)).parents
         for parent in parents:
@@ -185,7 +185,7 @@ def _check_surroundings(target: Path) -> None:
 
 
 def contains(folder: Path, path: Path) -> bool:
-    """Whether `path` is `folder` or lies in it, by whatever names."""
+    """Whether `path` is `folder` or inside it, whatever names and links lead there."""
     if not folder.exists():
         return False
     resolved = Path(os.path.realpath(path))

@@ -1,4 +1,4 @@
-"""Words that are not ours (labels, file names, a server's answers) in the places that would take them for markup.
+"""Escapes foreign text (labels, file names, a server's answers) for places that would treat it as markup.
 
 HTML and SVG are escaped by `slipway.pages`, pictures draw without mathtext (`slipway.evaluation.plots`).
 """
@@ -12,19 +12,19 @@ _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
 def shown(text: object) -> str:
-    """One line for a terminal or a log: control characters, line breaks and what is not Unicode become escapes."""
+    """The text as one line for a terminal or log: control characters, line breaks and invalid Unicode are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def command(verb: str, *arguments: str | Path) -> str:
-    """A line for the shell, whatever the paths are called; `verb` is our own words, such as `slipway train`."""
+    """A shell command with quoted arguments; `verb` is trusted text such as `slipway train`."""
     return shlex.join([*verb.split(), *map(str, arguments)])
 
 
 def to_cell(text: str) -> str:
-    """A cell of a CSV file that people open in a spreadsheet: an apostrophe before what would be run as a formula.
+    """The text as a cell of a CSV file: text that a spreadsheet would run as a formula gets an apostrophe in front.
 
-    Numbers stay as they are. `from_cell` gives the text back.
+    Numbers are unchanged. `from_cell` restores the text.
     Source: OWASP, "CSV Injection".
     """
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text

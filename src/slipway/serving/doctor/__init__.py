@@ -1,4 +1,4 @@
-"""The doctor: for a repository and this machine, what would load, what would not, and why.
+"""The doctor: checks what of a repository would load on this machine, what would not, and why.
 
-`examine.examine` is the whole of it. What needs no machine is in `slipway.lint`.
+`examine.examine` is its entry point. Checks that do not depend on the machine are in `slipway.lint`.
 """

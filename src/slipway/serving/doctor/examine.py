@@ -1,6 +1,6 @@
 """All findings on a repository and this machine, in the order in which serving would fail, and the verdict.
 
-First what the lint reads in the files, then the machine, each step (started in a process of its own by the interpreter
+The findings of the lint come first, then the machine, each step (started in a process of its own by the interpreter
 that would serve it), and each ensemble. Nothing is written to the repository.
 """
 
@@ -20,14 +20,14 @@ from slipway.serving.doctor.machine import Machine, check_memory, look
 from slipway.serving.doctor.steps import check_step
 
 TIMEOUT_S = 120.0
-"""For one step to load and answer; what the launcher gives the whole server."""
+"""Seconds for one step to load and answer; the launcher gives the same to the whole server."""
 UNTRUSTED = ("file-changed", "file-added", "file-missing", "symbolic-link", "unreadable")
-"""Faults of a file that is then not what was assembled, so that its step is not run."""
+"""Rules about files that differ from the assembled ones; steps with such files are not run."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, and what follows from them."""
+    """All findings, and the verdict."""
 
     findings: tuple[Finding, ...]
     verdict: Verdict
@@ -35,13 +35,13 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Files:
-    """What can be told without the machine."""
+    """The facts that do not depend on the machine."""
 
     lane: Lane | None
     models: Mapping[str, Model]
     faults: tuple[Fault, ...]
     needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The ensembles that are there, and those that the launcher would wait for, with their steps."""
+    """Ensemble to its steps, for those that exist and those that the launcher would wait for."""
 
     @classmethod
     def read(cls, repository: Path) -> "Files":
@@ -72,7 +72,7 @@ def examine(
 
 
 def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Finding]:
-    """Every finding in turn."""
+    """Yield all findings in order."""
     yield from _repository(repository, files)
     if not files.models:
         return
@@ -88,7 +88,7 @@ def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Findi
 
 
 def _repository(repository: Path, files: Files) -> Iterator[Finding]:
-    """Faults of the repository's own files, and of files that are not those that were assembled."""
+    """Findings on the repository's own files, and on files that differ from the assembled ones."""
     about = [fault for fault in files.faults if not fault.model or fault.rule in UNTRUSTED]
     for fault in about:
         yield Finding("repository", fault.file, "fail", fault.reason, fault.remedy)
@@ -96,17 +96,17 @@ def _repository(repository: Path, files: Files) -> Iterator[Finding]:
     if not files.models:
         return
     if not (repository / MANIFEST).is_file() and MANIFEST not in wrong:
-        yield Finding("repository", MANIFEST, "fail", "missing, so nobody can tell what the files are", AGAIN)
+        yield Finding("repository", MANIFEST, "fail", "missing, so the files cannot be checked", AGAIN)
     elif not any(fault.rule in UNTRUSTED or fault.file == MANIFEST for fault in about):
         count = len(Manifest.read(repository / MANIFEST).outputs)
-        yield Finding("repository", MANIFEST, "ok", f"{count} files, each as it was assembled")
+        yield Finding("repository", MANIFEST, "ok", f"{count} files, all as assembled")
     if files.lane is not None and LANE not in wrong:
         named = ", ".join(f"{name} (bundle {bundle:.12})" for name, bundle in sorted(files.lane.classifiers.items()))
-        yield Finding("repository", LANE, "ok", f"{files.lane.lane} lane of {named}")
+        yield Finding("repository", LANE, "ok", f"{files.lane.lane} lane with {named}")
 
 
 def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float) -> Iterator[Finding]:
-    """Every model that is no ensemble, in the order in which a request meets them; then the memory that they took."""
+    """Findings on every step, in the order in which a request passes through them; then on their memory."""
     sealed = (repository / MANIFEST).is_file() and not any(fault.file == MANIFEST for fault in files.faults)
     in_order = dict.fromkeys([*(step for steps in files.needs.values() for step in steps), *files.models])
     peak_mb = {}
@@ -130,7 +130,7 @@ def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float
 
 
 def _said(part: Part, fault: Fault) -> Finding:
-    """What the lint says of a model, under its name."""
+    """A finding of the lint, under the name of its model."""
     inside = fault.file.partition("/")[2]
     return Finding(
         part, fault.model, "fail", ": ".join(filter(None, (inside, fault.field, fault.reason))), fault.remedy

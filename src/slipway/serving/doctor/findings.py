@@ -1,4 +1,4 @@
-"""What the doctor says: one line for each thing that it looked at, and a verdict."""
+"""The doctor's output: one line for each check, and a verdict."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import Literal
 
 Part = Literal["repository", "machine", "step", "ensemble"]
 State = Literal["ok", "fail", "untold"]
-MARKS: dict[State, str] = {"ok": "✓", "fail": "✗", "untold": "–"}  # noqa: RUF001  what a table has in an empty cell
+MARKS: dict[State, str] = {"ok": "✓", "fail": "✗", "untold": "–"}  # noqa: RUF001  as in an empty cell of a table
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, what is so, and what to do about it."""
+    """The result of one check: its subject, its state, and the remedy."""
 
     part: Part
     subject: str
-    """A file of the repository, a thing of the machine, or a model."""
+    """The subject of the check: a file of the repository, a property of the machine, or a model."""
     state: State
-    """`untold`: not applicable, or it cannot be told on this machine; it stands in nobody's way."""
+    """`untold` if the check does not apply, or is impossible on this machine; that never prevents serving."""
     reason: str
     remedy: str = ""
 
@@ -26,38 +26,39 @@ class Finding:
         return f"{MARKS[self.state]} {self.subject}: {self.reason}{remedy}"
 
 
-OTHERS = "nothing is wrong with it, but with what lies beside it"
+OTHERS = "the repository has another fault"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which ensembles may be served here, and why not the others."""
+    """The ensembles that may be served here, and the reasons against the others."""
 
     would_serve: tuple[str, ...]
     would_not: Mapping[str, tuple[str, ...]]
-    """Ensemble to reasons. Empty reasons: nothing is wrong with it, but the repository has a fault."""
+    """Ensemble to the reasons against it. They are empty if only the rest of the repository has a fault."""
 
     @property
     def good(self) -> bool:
         return bool(self.would_serve) and not self.would_not
 
     def __str__(self) -> str:
-        """One line for what would be served, and one for all that would not for the same reasons."""
+        """One line for the ensembles that would be served, and one for each set of reasons against the others."""
         together: dict[tuple[str, ...], list[str]] = {}
         for name, reasons in self.would_not.items():
             together.setdefault(reasons, []).append(name)
         lines = [f"would serve: {', '.join(self.would_serve) or 'nothing'}"]
         lines += [
-            f"not to be served: {', '.join(names)}, because {'; '.join(reasons) or OTHERS}"
+            f"would not serve: {', '.join(names)}, because {'; '.join(reasons) or OTHERS}"
             for reasons, names in together.items()
         ]
         return "\n".join(lines)
 
 
 def judge(findings: Sequence[Finding], ensembles: Mapping[str, Iterable[str]], *, faulty: bool) -> Verdict:
-    """`ensembles` is name to the steps that it needs; what fails on repository or machine hinders all of them.
+    """The verdict on `findings`; `ensembles` maps each name to the steps that it needs.
 
-    A step that fails hinders those that need it. A repository that is `faulty`, by its files, is not to be served.
+    A failure of the repository or the machine prevents all ensembles, and that of a step those that need it. A
+    repository with a fault in its files (`faulty`) must not be served.
     """
     failed = [finding for finding in findings if finding.state == "fail"]
     everybody = [_short(finding) for finding in failed if finding.part in ("repository", "machine")]

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, the TensorRT that a server on it would load, and whether a step's plans fit both."""
+"""Finds the GPUs and the TensorRT of this machine, and checks whether a step's plans fit both."""
 
 import ctypes
 import subprocess
@@ -28,7 +28,7 @@ class Gpu:
 
 
 def find_gpus() -> tuple[tuple[Gpu, ...], str]:
-    """What `nvidia-smi` lists, or no GPU and the reason."""
+    """The GPUs that `nvidia-smi` lists; if there are none, also the reason."""
     command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -50,7 +50,7 @@ def _parse(text: str) -> Iterator[Gpu]:
 
 
 def tensorrt_version() -> str | None:
-    """Of the TensorRT library that the loader finds, such as `10.13.3`; None where there is none."""
+    """Version of the TensorRT library that the loader finds, such as `10.13.3`; None if there is none."""
     for name in LIBRARIES:
         try:
             library = ctypes.CDLL(name)
@@ -62,12 +62,12 @@ def tensorrt_version() -> str | None:
 
 
 def check_plans(model: Model, gpus: Sequence[Gpu], *, installed: str | None, lane: Lane | None) -> Iterator[Finding]:
-    """Every plan against every GPU and the TensorRT that is `installed`. What is written of each, the lint has read."""
+    """Check every plan against every GPU and the `installed` TensorRT. The lint has checked the recorded facts."""
     plans: dict[str, PlanSettings] = {}
     for file in model.config.cc_model_filenames.values():
         try:
             plan = EngineSettings.read(plan_facts(model.files / file)).plan
-        except SpecError:  # said by the lint
+        except SpecError:  # a finding of the lint
             continue
         plans |= {file: plan} if plan is not None else {}
     told = lane is not None and lane.tensorrt_version_compatible
@@ -80,13 +80,13 @@ def check_plans(model: Model, gpus: Sequence[Gpu], *, installed: str | None, lan
     what = f"{', '.join(built)}; " if plans else ""
     missing = [*(["a GPU"] if not gpus else []), *(["TensorRT"] if installed is None else [])]
     if missing:
-        yield Finding("step", model.name, "untold", f"{what}whether it loads needs {' and '.join(missing)} to tell")
+        yield Finding("step", model.name, "untold", f"{what}cannot be checked without {' and '.join(missing)}")
     elif not problems:
-        yield Finding("step", model.name, "ok", f"{what}TensorRT {installed} and every GPU of this machine fit")
+        yield Finding("step", model.name, "ok", f"{what}fits TensorRT {installed} and every GPU of this machine")
 
 
 def _unfit(model: Model, plans: dict[str, PlanSettings], gpu: Gpu) -> str:
-    """Why the plan that Triton would take for `gpu` does not run there; empty where it does."""
+    """The reason why the plan that Triton would choose does not run on `gpu`; empty if it does."""
     file = model.config.cc_model_filenames.get(gpu.compute_capability, "")
     if file:
         return ""
@@ -107,11 +107,13 @@ def _version_unfit(file: str, plan: PlanSettings, installed: str | None, *, told
     if installed is None or _numbers(plan.version)[:3] == _numbers(installed)[:3]:
         return ""
     if not plan.version_compatible:
-        return f"{file} was built by TensorRT {plan.version} for that version alone, and {installed} is here"
+        return f"{file} was built by TensorRT {plan.version} for that version only, and {installed} is installed"
     if _numbers(plan.version)[:1] != _numbers(installed)[:1] or _numbers(plan.version)[:3] > _numbers(installed):
-        return f"{file} is for TensorRT {plan.version} and later ones of that major version, and {installed} is here"
+        return (
+            f"{file} is for TensorRT {plan.version} and later ones of that major version, and {installed} is installed"
+        )
     if not told:
-        return f"{file} is version-compatible, and lane.json does not say that the server must be told so"
+        return f"{file} is version-compatible, but lane.json does not turn that option of the server on"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""What this machine has of what a repository needs: server, interpreter, shared memory, processors, ports, GPUs."""
+"""Checks the machine for the needs of a repository: server, interpreter, shared memory, processors, ports, GPUs."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ from slipway.serving.doctor.findings import Finding, State
 from slipway.serving.doctor.gpu import Gpu, find_gpus
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
-"""Where a tritonserver that is on PATH looks."""
+"""Folder of the backends of a tritonserver that is on PATH."""
 SHARED_MEMORY = Path("/dev/shm")
 REHEARSAL = Path(__file__).with_name("rehearsal.py")
 IN_CONTAINER = "serve it in NVIDIA's container (slipway container serve)"
@@ -31,25 +31,25 @@ NO_SERVER = TritonBinary(Path(), "none was found", backend_directory=None, libra
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """How one job went in a process of its own."""
+    """The result of a job that ran in a process of its own."""
 
     outputs: Mapping[str, Any]
     problem: str
-    """Empty when nothing went wrong."""
+    """The error; empty if there was none."""
     seconds: float = 0.0
     peak_mb: float = 0.0
-    """The most memory that the process had."""
+    """Peak memory of the process, in MB."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """Isolated, as the stub runs it: neither PYTHONPATH nor the user's own packages reach it."""
+    """The interpreter, isolated as in the stub: it ignores PYTHONPATH and the user's own packages."""
 
     path: Path
     environment: Mapping[str, str]
 
     def run(self, job: Mapping[str, Any], *, timeout_s: float) -> Rehearsal:
-        """Do one job of `rehearsal.py`. Nothing is written beside the step."""
+        """Run one job of `rehearsal.py`. Nothing is written beside the step."""
         try:
             done = subprocess.run(
                 [str(self.path), "-I", "-B", str(REHEARSAL)],
@@ -72,19 +72,19 @@ class Interpreter:
 
 
 def _first_line(text: str) -> str:
-    """Libraries' messages have stack traces of their own after the first lines."""
+    """The first lines of a message, without the stack trace that a library may have added."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[:3])[:400]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the steps are tried with."""
+    """The parts of this machine that the steps are tried with."""
 
     tritonserver: TritonBinary | None
     interpreter: Interpreter
     packages: Mapping[str, Any]
-    """Importable module to version; of `openvino` also what the processor can."""
+    """Importable module to its version; for `openvino` also the capabilities of the processor."""
     gpus: tuple[Gpu, ...]
     findings: tuple[Finding, ...]
 
@@ -96,7 +96,7 @@ class Machine:
 
 
 def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine:
-    """Find out what is here; `workspace` is an empty folder for the server's backends."""
+    """Examine this machine; `workspace` is an empty folder for the server's backends."""
     models = list(models)
     tritonserver, found = _tritonserver(workspace)
     environment = (tritonserver or NO_SERVER).environment()
@@ -116,7 +116,7 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
 
 
 def backend_problem(machine: Machine, model: Model) -> str | None:
-    """Why the server on this machine has no backend for the model."""
+    """The reason why the server on this machine has no backend for the model; None if it has one."""
     if (machine.backends / model.backend).is_dir():
         return None
     if machine.tritonserver is not None and _from_wheel(machine.tritonserver):
@@ -126,10 +126,10 @@ def backend_problem(machine: Machine, model: Model) -> str | None:
 
 
 def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model]) -> Finding:
-    """What the steps took when they were tried, for as many instances as they have, against what is free."""
+    """Compare the memory of the tried steps, times their instances, with the free memory."""
     needed_mb = sum(peak * models[name].instances for name, peak in peak_mb.items())
     free_mb = _free_mb()
-    what = f"the steps that started need about {needed_mb:.0f} MB in all their instances; {free_mb:.0f} MB are free"
+    what = f"all instances of the steps that started need about {needed_mb:.0f} MB; {free_mb:.0f} MB are free"
     if needed_mb > free_mb:
         return _finding("memory", "untold", f"{what}: it may not fit", "lower serving.instances in the spec")
     return _finding("memory", "ok" if peak_mb else "untold", what)
@@ -175,7 +175,7 @@ def _python3(
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     if from_wheel and python != ours:
-        reason = f"{what}, and the server's stub is of Python {ours}"
+        reason = f"{what}, but the server's stub is for Python {ours}"
         return packages, _finding("python3", "fail", reason, f"put a python3 of version {ours} first on PATH")
     if from_wheel and int(known["numpy"].partition(".")[0]) >= 2:
         reason = f"{what}, {versions}: the wheel's Python backend misreads every BYTES tensor with numpy 2"
@@ -184,14 +184,14 @@ def _python3(
 
 
 def imported_modules(model: Model) -> set[str]:
-    """What the Python files of a step import that is not Python's own, read without running them."""
+    """The modules outside the standard library that a step imports, read without running it."""
     if model.version is None or model.backend not in ("python", "dali"):
         return set()
     names: set[str] = set()
     for path in model.files.glob("*.py"):
         try:
             tree = ast.parse(path.read_bytes())
-        except (OSError, SyntaxError, ValueError):  # named when the step is tried
+        except (OSError, SyntaxError, ValueError):  # reported when the step is tried
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -216,7 +216,7 @@ def _shared_memory(lane: Lane, models: Iterable[Model]) -> Finding:
         f"{needed_mb:.0f} MB; {SHARED_MEMORY} has {usage.free / 1e6:.0f} of {usage.total / 1e6:.0f} MB free"
     )
     if needed_mb * 1e6 > usage.free:
-        remedy = f"make it larger (in a container: --shm-size={2 * needed_mb:.0f}m), or remove what others left there"
+        remedy = f"make it larger (in a container: --shm-size={2 * needed_mb:.0f}m), or remove files in it"
         return _finding("shared memory", "fail", what, remedy)
     return _finding("shared memory", "ok", what)
 
@@ -226,9 +226,11 @@ def _processors(models: Iterable[Model]) -> Finding:
     threads = {model.name: model.instances * _threads(model) for model in models}
     greedy = [f"{name} with {count}" for name, count in threads.items() if count > here]
     if greedy:
-        reason = f"{here} here, and steps with more threads in all their instances: {', '.join(greedy)}"
-        return _finding("processors", "untold", reason, "latency suffers: lower serving.instances or serving.threads")
-    return _finding("processors", "ok", f"{here} here, and no step has more threads in all its instances")
+        reason = f"{here} processors, and these steps have more threads in their instances: {', '.join(greedy)}"
+        return _finding(
+            "processors", "untold", reason, "lower serving.instances or serving.threads, or latency suffers"
+        )
+    return _finding("processors", "ok", f"{here} processors, and no step has more threads in its instances")
 
 
 def _threads(model: Model) -> int:
@@ -239,7 +241,7 @@ def _threads(model: Model) -> int:
 def _ports() -> Finding:
     taken = [f"{port} ({name})" for name, port in vars(Ports()).items() if not _is_free(port)]
     if taken:
-        reason = f"{', '.join(taken)} on {HOST} in use; the others can be chosen at start"
+        reason = f"{', '.join(taken)} on {HOST} in use; other ports can be chosen at the start"
         return _finding("ports", "untold", reason, "--http-port, --grpc-port, --metrics-port")
     return _finding("ports", "ok", f"{', '.join(str(port) for port in vars(Ports()).values())} on {HOST} are free")
 
@@ -257,13 +259,13 @@ def _gpus(lane: Lane | None) -> tuple[tuple[Gpu, ...], Finding]:
     if gpus:
         return gpus, _finding("GPU", "ok", ", ".join(map(str, gpus)))
     if lane is not None and lane.lane == "gpu":
-        what = f"this repository is of the gpu lane, and this machine has no GPU that can be used: {reason}"
+        what = f"this repository has the gpu lane, and this machine has no usable GPU: {reason}"
         return (), _finding("GPU", "fail", what, "serve it on a machine with an NVIDIA GPU, or assemble the cpu lane")
-    return (), _finding("GPU", "untold", f"none is needed ({reason})")
+    return (), _finding("GPU", "untold", f"not needed ({reason})")
 
 
 def _free_mb() -> float:
-    """What the kernel calls available, or less where a control group allows less."""
+    """Available memory in MB: the kernel's figure, or the limit of the control group if that is lower."""
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
     free_mb = int(meminfo["MemAvailable"].split()[0]) / 1024
     try:

@@ -1,7 +1,7 @@
-"""Load one step as the server will, in a process of its own, and ask it once. Needs no slipway, and no server.
+"""Loads one step as the server will, in a process of its own, and asks it once. Needs neither slipway nor a server.
 
-Run as a file, by the `python3` that serves: a JSON object on standard input says which step, one on standard output
-says how it went. For Triton's Python backend a small stand-in takes the place of the module that only its stub has.
+It is run as a file, by the `python3` that serves. A JSON object on standard input names the step, and one on standard
+output has the result. For Triton's Python backend, a small stand-in replaces the module that only its stub has.
 """
 
 import base64
@@ -57,7 +57,7 @@ def get_input_tensor_by_name(request: Request, name: str) -> Any:
 
 
 def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
-    """`TritonPythonModel` of `<version>/model.py`: initialised with its configuration, then one image."""
+    """Initialise `TritonPythonModel` of `<version>/model.py` with its configuration, and send one image."""
     import numpy as np
 
     stand_in = types.ModuleType("triton_python_backend_utils")
@@ -100,7 +100,7 @@ def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def rehearse_dali(job: dict[str, Any]) -> dict[str, Any]:
-    """`dali.py` of NVIDIA's DALI backend: imported by its path, and serialised where a GPU is."""
+    """Import `dali.py` of NVIDIA's DALI backend by its path, and serialise it if there is a GPU."""
     path = os.path.join(job["folder"], job["version"], "dali.py")
     spec = importlib.util.spec_from_file_location("dali_model", path)
     assert spec is not None
@@ -116,7 +116,7 @@ def rehearse_dali(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def import_packages(job: dict[str, Any]) -> dict[str, Any]:
-    """Version of every module of `job["modules"]`, or why it cannot be imported."""
+    """The version of every module of `job["modules"]`, or the reason why it cannot be imported."""
     packages: dict[str, Any] = {}
     for name in job["modules"]:
         try:
@@ -131,7 +131,7 @@ def import_packages(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """The most memory of this process. (`ru_maxrss` would begin with that of the process that started this one.)"""
+    """Peak memory of this process, in MB. (`ru_maxrss` would start with that of the parent.)"""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
 
@@ -142,7 +142,7 @@ JOBS = {"python": rehearse_python, "dali": rehearse_dali, "packages": import_pac
 def main() -> None:
     job = json.load(sys.stdin)
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print does not get between
+    os.dup2(2, 1)  # keeps the output of libraries apart
     started = time.monotonic()
     result: dict[str, Any] = {}
     try:
@@ -153,7 +153,7 @@ def main() -> None:
     result["peak_mb"] = peak_mb()
     answer.write(json.dumps(result))
     answer.flush()
-    os._exit(0)  # whatever threads the step left
+    os._exit(0)  # even if the step left threads running
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Would one step load, and answer? Each is tried by the interpreter that would serve it, in a process of its own."""
+"""Checks whether a step would load and answer, by the interpreter that would serve it, in a process of its own."""
 
 import base64
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ from slipway.steps.guard import PLACEHOLDER
 
 @dataclass(frozen=True)
 class Trial:
-    """What there is to say of one step."""
+    """The findings on one step."""
 
     findings: tuple[Finding, ...]
     peak_mb: float | None = None
-    """None: it was not started."""
+    """Peak memory in MB; None if the step was not started."""
 
 
 def check_step(model: Model, machine: Machine, *, lane: Lane | None, timeout_s: float) -> Trial:
-    """Backend, then a trial, of a step that the lint found fit to load. Its code is run: it must be vouched for."""
+    """Check the backend of a step that passed the lint, and try the step. This runs its code, which must be trusted."""
     problem = backend_problem(machine, model)
     found = () if problem is None else (Finding("step", model.name, "fail", problem, IN_CONTAINER),)
     if model.backend == "python":
@@ -43,7 +43,7 @@ def _try_python(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
     arithmetic = model.parameter("arithmetic")
     capabilities = machine.packages.get("openvino", {}).get("capabilities", ["BF16"])
     if arithmetic == "bf16" and "BF16" not in capabilities:
-        reason = f"computes in BF16, which this processor has not ({', '.join(capabilities)})"
+        reason = f"computes in BF16, which this processor lacks ({', '.join(capabilities)})"
         return _one(model, "fail", reason, "assemble it with an FP32 or INT8 engine (slipway choose on this machine)")
     job = {
         **_job(model),
@@ -65,7 +65,7 @@ def _try_dali(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
     if tried.problem:
         return _one(model, "fail", f"dali.py: {tried.problem}", AGAIN, tried)
     if not machine.gpus:
-        return _one(model, "untold", "dali.py can be imported; its pipeline is built on a GPU alone")
+        return _one(model, "untold", "dali.py can be imported; its pipeline can only be built on a GPU")
     return _one(model, "ok", f"dali.py is serialised in {tried.seconds:.1f} s", "", tried)
 
 
@@ -74,16 +74,16 @@ def _job(model: Model) -> dict[str, Any]:
 
 
 def _dtype(tensor: Any) -> str:
-    """numpy's name of a tensor's type."""
+    """The numpy name of a tensor's type."""
     name = type_name(tensor).removeprefix("TYPE_").replace("STRING", "BYTES")
     return str(np.dtype(triton_to_np_dtype(name)).name)
 
 
 def _wrong_outputs(model: Model, outputs: Mapping[str, Any]) -> str:
-    """Where an answer is not what config.pbtxt says; empty when all are."""
+    """How the answer differs from config.pbtxt; empty if it does not."""
     for tensor in model.config.output:
         if tensor.name not in outputs:
-            return f"gives no {tensor.name}, which config.pbtxt names"
+            return f"does not give {tensor.name}, which config.pbtxt declares"
         dtype, dims = outputs[tensor.name]
         expected = list(tensor.dims)
         fits = len(dims) == len(expected) and all(want in (-1, got) for want, got in zip(expected, dims, strict=True))
