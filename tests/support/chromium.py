@@ -49,7 +49,8 @@ class Pipe:
             if not byte:
                 raise EOFError("Chromium has ended")
             text += byte
-        return json.loads(text)
+        message: dict[str, Any] = json.loads(text)
+        return message
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self.sent += 1
@@ -59,7 +60,8 @@ class Pipe:
         self.writer.flush()
         while (answer := self.read()).get("id") != self.sent:
             self.events.append(answer)
-        return answer["result"]
+        result: dict[str, Any] = answer["result"]
+        return result
 
     def wait_for(self, method: str) -> None:
         while not any(event["method"] == method for event in self.events):

@@ -50,7 +50,13 @@ class LocustRun:
 def locust(*options: str | Path, folder: Path) -> LocustRun:
     """Run it in an empty folder, where it leaves its tables."""
     folder.mkdir()
-    command = [Path(sys.executable).parent / "locust", "-f", ROOT / "benchmarks/locustfile.py", "--headless", "--json"]
+    command: list[str | Path] = [
+        Path(sys.executable).parent / "locust",
+        "-f",
+        ROOT / "benchmarks/locustfile.py",
+        "--headless",
+        "--json",
+    ]
     command += ["--csv", "run", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     failures: dict[str, set[str]] = {}
