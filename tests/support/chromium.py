@@ -85,11 +85,14 @@ def browser() -> Iterator[Pipe]:
             os.close(answers_in)
             watchdog = threading.Timer(120, process.kill)
             watchdog.start()
+            pipe = Pipe(answers_out, commands_in)
             try:
-                yield Pipe(answers_out, commands_in)
+                yield pipe
             finally:
                 watchdog.cancel()
                 process.terminate()
+                pipe.reader.close()
+                pipe.writer.close()
 
 
 def painted(page: Path, *, width: int, dark: bool = False) -> Painted:
