@@ -48,7 +48,6 @@ class NoRightAnswerError(Exception):
     """What locust's table of failures shows."""
 
 
-@events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
     parser.epilog = __doc__
     add = parser.add_argument  # not of a group, or the page would not show them
@@ -64,7 +63,6 @@ def add_options(parser: Any) -> None:
     add("--seed", type=int, default=0, help="Of the draw and the order of the images (%(default)s)")
 
 
-@events.init.add_listener
 def read_images(environment: Any, **_: Any) -> None:
     options = environment.parsed_options
     environment.stop_timeout = options.stop_timeout or options.deadline_s  # the last answers are waited for
@@ -74,12 +72,17 @@ def read_images(environment: Any, **_: Any) -> None:
         sys.exit(f"locustfile.py: {error}")
 
 
+events.init_command_line_parser.add_listener(add_options)
+events.init.add_listener(read_images)
+
+
 class Ramp(LoadTestShape):
     """`--clients` in `--ramp-steps` equal steps over `--duration-s`, and then the end."""
 
     def tick(self) -> tuple[int, float] | None:
-        options = self.runner.environment.parsed_options
-        step = math.floor(self.get_run_time() / options.duration_s * options.ramp_steps) + 1
+        assert self.runner
+        options: Any = self.runner.environment.parsed_options
+        step = math.floor((time.perf_counter() - self.start_time) / options.duration_s * options.ramp_steps) + 1
         if step > options.ramp_steps:
             return None
         return math.ceil(options.clients * step / options.ramp_steps), options.clients
@@ -97,7 +100,15 @@ class Classify(User):
         self.options = self.environment.parsed_options
         self.rng = random.Random(f"{self.options.seed} {next(NUMBERS)}")
         self.outputs = [self.triton.InferRequestedOutput(name) for name in OUTPUTS]
-        self.connect()
+        self.client = self.connect()
+
+    def connect(self) -> Any:
+        """A client of the protocol."""
+        raise NotImplementedError
+
+    def ask(self, inputs: Sequence[Any]) -> Any:
+        """tritonclient's answer to one request."""
+        raise NotImplementedError
 
     def on_stop(self) -> None:
         self.client.close()
@@ -135,9 +146,9 @@ class Classify(User):
 class Grpc(Classify):
     protocol, triton = "gRPC", triton_grpc
 
-    def connect(self) -> None:
+    def connect(self) -> Any:
         url = self.options.grpc_url
-        self.client = triton_grpc.InferenceServerClient(url, channel_args=channel_options(url))
+        return triton_grpc.InferenceServerClient(url, channel_args=channel_options(url))
 
     def ask(self, inputs: Sequence[Any]) -> Any:
         return self.client.infer(
@@ -148,8 +159,8 @@ class Grpc(Classify):
 class Http(Classify):
     protocol, triton = "HTTP", triton_http
 
-    def connect(self) -> None:
-        self.client = triton_http.InferenceServerClient(self.options.http_url, network_timeout=self.options.deadline_s)
+    def connect(self) -> Any:
+        return triton_http.InferenceServerClient(self.options.http_url, network_timeout=self.options.deadline_s)
 
     def ask(self, inputs: Sequence[Any]) -> Any:
         with gevent.Timeout(self.options.deadline_s, TimeoutError()):  # network_timeout is for each read alone

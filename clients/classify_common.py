@@ -83,9 +83,10 @@ def parse_arguments(about: str, *, port: int) -> argparse.Namespace:
 
 def run(client: Client, args: argparse.Namespace) -> int:
     """Classify every path, report each as it is answered, and return the exit status."""
-    model, outputs = (f"{args.model}_full", OUTPUTS + FULL_OUTPUTS) if args.full else (args.model, OUTPUTS)
+    model = f"{args.model}_full" if args.full else args.model
     batch_size, served = check_model(client, model, url=args.url, batch_size=args.batch_size)
-    outputs = tuple(name for name in outputs if name in served)  # a network may have no EMBEDDING
+    wanted = OUTPUTS + FULL_OUTPUTS if args.full else OUTPUTS
+    outputs = tuple(name for name in wanted if name in served)  # a network may have no EMBEDDING
     files = list(find_files(args.paths))
     rows: list[Row] = []
     exit_status = None

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
+from numpy.typing import NDArray
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from slipway.contract import Decision
@@ -71,7 +72,7 @@ class Client:
 
     def ask(
         self, model: str, images: Sequence[bytes], outputs: Sequence[str] = (), *, class_count: int = 0
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, NDArray[Any]]:
         tensor = self.module.InferInput("IMAGE", [len(images), 1], "BYTES")
         tensor.set_data_from_numpy(np.array([[image] for image in images], np.object_))
         wanted = [self.module.InferRequestedOutput(name, class_count=class_count) for name in outputs]
@@ -223,8 +224,12 @@ def unharmed(own_server: Any, connect: Callable[..., Any]) -> Iterator[Any]:
 
 
 @pytest.fixture
-def send(unharmed: Any) -> Iterator[Callable[[ModelInferRequest], Any]]:
+def send(unharmed: Any) -> Iterator[Callable[..., Any]]:
     """Send a request as it is: no client library mends it."""
     client = triton_grpc.InferenceServerClient(unharmed.grpc_url)
-    yield lambda request, timeout_s=10.0: client._client_stub.ModelInfer(request, timeout=timeout_s)
+
+    def send_unchanged(request: ModelInferRequest, timeout_s: float = 10.0) -> Any:
+        return client._client_stub.ModelInfer(request, timeout=timeout_s)
+
+    yield send_unchanged
     client.close()

@@ -11,8 +11,8 @@ from slipway.contract import Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.recipe import Recipe
 from slipway.training import train
-from slipway.training.learn import auto, fit
-from slipway.training.learn.auto import resolve
+from slipway.training.learn import fit, preset
+from slipway.training.learn.preset import resolve_preset
 from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
 
 
@@ -41,7 +41,7 @@ def images(count: int) -> Dataset:
     ],
 )
 def test_the_number_of_images_chooses(count: int, backbone: str, freeze: int, unfreeze: int, epochs: int) -> None:
-    spec, reasons = resolve(make(), images(count))
+    spec, reasons = resolve_preset(make(), images(count))
     recipe = spec.recipe
     assert spec.backbone.name == backbone
     assert (recipe.freeze_epochs, recipe.unfreeze_epochs, recipe.epochs) == (freeze, unfreeze, epochs)
@@ -53,12 +53,12 @@ def test_the_number_of_images_chooses(count: int, backbone: str, freeze: int, un
 
 
 def test_what_was_given_stays_and_is_said() -> None:
-    spec, reasons = resolve(
+    spec, reasons = resolve_preset(
         make({"preset": "auto", "epochs": 7, "head": {"kind": "mlp"}}, {"name": "resnet10t"}), images(2_000)
     )
     assert spec.backbone.name == "resnet10t"
     assert spec.recipe.epochs == 7
-    assert resolve(make({"preset": "auto", "epochs": 90}), images(300))[0].recipe.freeze_epochs == 90
+    assert resolve_preset(make({"preset": "auto", "epochs": 90}), images(300))[0].recipe.freeze_epochs == 90
     assert spec.recipe.head.kind == "mlp"
     assert (spec.recipe.freeze_epochs, spec.recipe.unfreeze_epochs) == (1, 2), "in the proportions of 30 epochs"
     assert reasons[-1] == "recipe: epochs, head as the spec says"
@@ -66,7 +66,7 @@ def test_what_was_given_stays_and_is_said() -> None:
 
 
 def test_a_backbone_that_starts_at_random_is_not_frozen() -> None:
-    spec, reasons = resolve(make("auto", {"name": "resnet10t", "pretrained": False}), images(300))
+    spec, reasons = resolve_preset(make("auto", {"name": "resnet10t", "pretrained": False}), images(300))
     assert spec.recipe.freeze_epochs == 0
     assert spec.recipe.backbone_multiplier == 1
     assert "the backbone starts at random" in reasons[0]
@@ -74,13 +74,13 @@ def test_a_backbone_that_starts_at_random_is_not_frozen() -> None:
 
 def test_nothing_is_chosen_for_a_spec_that_leaves_nothing_open() -> None:
     spec = make({"epochs": 3}, {"name": "resnet10t"})
-    assert resolve(spec, images(300)) == (spec, [])
+    assert resolve_preset(spec, images(300)) == (spec, [])
     assert spec.recipe == Recipe(epochs=3)
 
 
 @pytest.mark.parametrize(("train_images", "batch"), [(20, 4), (130, 8), (1_100, 64), (10**6, 64)])
 def test_the_batch_leaves_some_steps_an_epoch(train_images: int, batch: int) -> None:
-    assert auto._batch_size(train_images) == batch
+    assert preset._batch_size(train_images) == batch
 
 
 def test_a_preset_is_written_as_it_was_given() -> None:
@@ -88,7 +88,7 @@ def test_a_preset_is_written_as_it_was_given() -> None:
     written = json.loads(spec.to_json())
     assert written["recipe"] == {"preset": "auto", "epochs": 7}
     assert Spec.parse(written, source="again") == spec
-    assert resolve(Spec.parse(written, source="again"), images(300)) == resolve(spec, images(300))
+    assert resolve_preset(Spec.parse(written, source="again"), images(300)) == resolve_preset(spec, images(300))
 
 
 RANDOM = {"name": "resnet10t", "pretrained": False}

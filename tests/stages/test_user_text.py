@@ -85,7 +85,8 @@ def test_the_csv_of_a_folder_runs_no_formula_and_a_second_run_keeps_its_rows(tmp
             writer.writerow(tool.row(name, result, model="m"))
     for _ in range(2):  # written anew each time, and not escaped twice
         assert set(tool.keep_answers(path, model="m")) == set(names)
-        rows = list(csv.DictReader(path.open(newline="", encoding="utf-8")))
+        with path.open(newline="", encoding="utf-8") as table:
+            rows = list(csv.DictReader(table))
         assert [from_cell(row["file"]) for row in rows] == names
         assert [from_cell(row["label"]) for row in rows] == [*NASTY, "cat"]
         assert not [cell for row in rows for cell in row.values() if cell[:1] in ("=", "+", "@")]

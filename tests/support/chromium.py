@@ -49,7 +49,8 @@ class Pipe:
             if not byte:
                 raise EOFError("Chromium has ended")
             text += byte
-        return json.loads(text)
+        message: dict[str, Any] = json.loads(text)
+        return message
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self.sent += 1
@@ -59,7 +60,8 @@ class Pipe:
         self.writer.flush()
         while (answer := self.read()).get("id") != self.sent:
             self.events.append(answer)
-        return answer["result"]
+        result: dict[str, Any] = answer["result"]
+        return result
 
     def wait_for(self, method: str) -> None:
         while not any(event["method"] == method for event in self.events):
@@ -83,11 +85,14 @@ def browser() -> Iterator[Pipe]:
             os.close(answers_in)
             watchdog = threading.Timer(120, process.kill)
             watchdog.start()
+            pipe = Pipe(answers_out, commands_in)
             try:
-                yield Pipe(answers_out, commands_in)
+                yield pipe
             finally:
                 watchdog.cancel()
                 process.terminate()
+                pipe.reader.close()
+                pipe.writer.close()
 
 
 def painted(page: Path, *, width: int, dark: bool = False) -> Painted:

@@ -17,7 +17,7 @@ needs_curl = pytest.mark.skipif(
 
 def documented_commands() -> dict[str, str]:
     """Every block of the documents that calls curl, and every line of the launcher's help that does; by its place."""
-    found = {}
+    found: dict[str, str] = {}
     for document in DOCUMENTS:
         for block in re.findall(r"^```(?:bash|sh)\n(.*?)^```", document.read_text(encoding="utf-8"), re.M | re.S):
             commands = block.replace("\\\n", " ")

@@ -19,7 +19,7 @@ Change = Callable[[Path], object]
 def model(repository: Path, which: str) -> Path:
     ensemble, _, kind = which.rpartition(" ")
     if ensemble:
-        steps = (step.model_name for step in read(repository / ensemble).ensemble_scheduling.step)
+        steps: list[str] = [step.model_name for step in read(repository / ensemble).ensemble_scheduling.step]
         return repository / next(name for name in steps if name.startswith(f"{kind}_"))
     if (repository / which).is_dir():
         return repository / which

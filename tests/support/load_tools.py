@@ -50,12 +50,19 @@ class LocustRun:
 def locust(*options: str | Path, folder: Path) -> LocustRun:
     """Run it in an empty folder, where it leaves its tables."""
     folder.mkdir()
-    command = [Path(sys.executable).parent / "locust", "-f", ROOT / "benchmarks/locustfile.py", "--headless", "--json"]
+    command: list[str | Path] = [
+        Path(sys.executable).parent / "locust",
+        "-f",
+        ROOT / "benchmarks/locustfile.py",
+        "--headless",
+        "--json",
+    ]
     command += ["--csv", "run", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     failures: dict[str, set[str]] = {}
     if (folder / "run_failures.csv").is_file():
-        for row in csv.DictReader((folder / "run_failures.csv").open()):
-            failures.setdefault(row["Method"], set()).add(row["Error"])
+        with (folder / "run_failures.csv").open() as table:
+            for row in csv.DictReader(table):
+                failures.setdefault(row["Method"], set()).add(row["Error"])
     figures = {figure["method"]: figure for figure in json.loads(done.stdout or "[]")}
     return LocustRun(done.returncode, figures, failures, done.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from slipway.contract import Bundle
@@ -66,7 +67,7 @@ def node(op_type: str, inputs: list[str], output: str, *, name: str = "", **attr
 
 def model(
     nodes: list[onnx.NodeProto],
-    weights: dict[str, np.ndarray],
+    weights: dict[str, NDArray[Any]],
     *,
     batch: int | str = "n",
     input_name: str = "pixels_nchw",
@@ -83,11 +84,11 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def weights_of(graph: onnx.ModelProto) -> dict[str, np.ndarray]:
+def weights_of(graph: onnx.ModelProto) -> dict[str, NDArray[Any]]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
 
 
-def set_weight(graph: onnx.ModelProto, name: str, array: np.ndarray) -> None:
+def set_weight(graph: onnx.ModelProto, name: str, array: NDArray[Any]) -> None:
     tensor = next(tensor for tensor in graph.graph.initializer if tensor.name == name)
     tensor.CopyFrom(numpy_helper.from_array(array, name))
 

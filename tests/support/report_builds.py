@@ -36,8 +36,8 @@ def make_bundle(folder: Path, *, labels: Sequence[str] = LABELS, **spec: Any) ->
     for number in range(PER_CLASS * len(LABELS)):
         path = folder / "data" / f"{number:03}.png"
         Image.new("RGB", (240, 160), (number, 255 - number, 7)).save(path)
-        class_id = number // PER_CLASS
-        images.append(LabelledImage(path=path.name, class_id=class_id, sha256=sha256_file(path), split="test"))
+        class_ids = (number // PER_CLASS,)
+        images.append(LabelledImage(path=path.name, class_ids=class_ids, sha256=sha256_file(path), split="test"))
     Dataset(root=str(folder / "data"), labels=tuple(labels), images=tuple(images)).write(bundle / "dataset.json")
     Manifest.seal(bundle, kind="bundle", name="colours", bundle=bundle_id(bundle))
     return Bundle.open(bundle)

@@ -17,20 +17,20 @@ def listening(handle: Handle | None = None, *, backlog: int = 16) -> Iterator[in
         server.bind(("127.0.0.1", 0))
         server.listen(backlog)
 
-        def serve(connection: socket.socket) -> None:
+        def serve(connection: socket.socket, handle: Handle) -> None:
             with suppress(OSError):
                 handle(connection)
 
-        def accept() -> None:
+        def accept(handle: Handle) -> None:
             with suppress(OSError):
                 while True:
                     connection, _ = server.accept()
                     stack.callback(connection.close)
-                    threading.Thread(target=serve, args=(connection,), daemon=True).start()
+                    threading.Thread(target=serve, args=(connection, handle), daemon=True).start()
 
         if handle:
             stack.callback(server.shutdown, socket.SHUT_RDWR)  # or `accept` would hold the port
-            threading.Thread(target=accept, daemon=True).start()
+            threading.Thread(target=accept, args=(handle,), daemon=True).start()
         yield server.getsockname()[1]
 
 

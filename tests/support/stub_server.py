@@ -13,8 +13,10 @@ import os
 import selectors
 import signal
 import time
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 import grpc
 import numpy as np
@@ -41,17 +43,27 @@ The log has a line for each answer, in seconds of CLOCK_MONOTONIC, which all pro
 SIGTERM or Ctrl-C ends it."""
 
 
-class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
+class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gRPC's generated code has no types
     """The service; `log` is a text file or None. The stall begins `stall_at_s` after the first request."""
 
-    def __init__(self, *, latency_s, sigma, seed, at_once, stall_at_s, stall_s, log):
+    def __init__(
+        self,
+        *,
+        latency_s: float,
+        sigma: float,
+        seed: int,
+        at_once: int,
+        stall_at_s: float | None,
+        stall_s: float,
+        log: TextIO | None,
+    ) -> None:
         self.latency_s, self.sigma, self.rng = latency_s, sigma, np.random.default_rng(seed)
         self.free = asyncio.Semaphore(at_once) if at_once else None
         self.stall_at_s, self.stall_s, self.log = stall_at_s, stall_s, log
-        self.first_s = None
+        self.first_s: float | None = None
         self.answered, self.images, self.queue_ns, self.compute_ns = 0, 0, 0, 0
 
-    async def ModelInfer(self, request, _context):
+    async def ModelInfer(self, request: Any, _context: Any) -> Any:
         arrived_s = time.monotonic()
         self.first_s = self.first_s or arrived_s
         latency_s = self.latency_s * math.exp(self.sigma * self.rng.standard_normal())
@@ -70,33 +82,33 @@ class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
         return answer(request, rows=rows)
 
     @asynccontextmanager
-    async def turn(self):
+    async def turn(self) -> AsyncIterator[None]:
         if not self.free:
             yield
             return
         async with self.free:
             yield
 
-    async def outlast_stall(self):
+    async def outlast_stall(self) -> None:
         """Wait until the stall is over, if it is now."""
-        if self.stall_at_s is not None:
+        if self.stall_at_s is not None and self.first_s is not None:
             since_s = time.monotonic() - self.first_s - self.stall_at_s
             if 0 <= since_s < self.stall_s:
                 await asyncio.sleep(self.stall_s - since_s)
 
-    async def ServerLive(self, _request, _context):
+    async def ServerLive(self, _request: Any, _context: Any) -> Any:
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, _request, _context):
+    async def ServerReady(self, _request: Any, _context: Any) -> Any:
         return pb.ServerReadyResponse(ready=True)
 
-    async def ModelReady(self, request, _context):
+    async def ModelReady(self, request: Any, _context: Any) -> Any:
         return pb.ModelReadyResponse(ready=request.name in (ENSEMBLE, STEP))
 
-    async def ServerMetadata(self, _request, _context):
+    async def ServerMetadata(self, _request: Any, _context: Any) -> Any:
         return pb.ServerMetadataResponse(name="stub", version="1.0", extensions=["model_configuration", "statistics"])
 
-    async def ModelMetadata(self, request, context):
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
         await known(request, context)
         platform = "ensemble" if request.name == ENSEMBLE else "stub"
         reply = pb.ModelMetadataResponse(name=request.name, versions=[VERSION], platform=platform)
@@ -105,7 +117,7 @@ class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
             reply.outputs.add(name=name, datatype=datatype, shape=[-1, 1])
         return reply
 
-    async def ModelConfig(self, request, context):
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
         await known(request, context)
         reply = pb.ModelConfigResponse()
         config = reply.config
@@ -123,7 +135,7 @@ class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
             config.backend = "stub"
         return reply
 
-    async def ModelStatistics(self, request, _context):
+    async def ModelStatistics(self, request: Any, _context: Any) -> Any:
         reply = pb.ModelStatisticsResponse()
         for name in (ENSEMBLE, STEP):
             if request.name in ("", name):
@@ -140,12 +152,12 @@ class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
         return reply
 
 
-async def known(request, context):
+async def known(request: Any, context: Any) -> None:
     if request.name not in (ENSEMBLE, STEP):
         await context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
 
 
-def answer(request, *, rows):
+def answer(request: Any, *, rows: int) -> Any:
     """The same for every image; the outputs that were asked for, or all."""
     reply = pb.ModelInferResponse(model_name=request.model_name, model_version=VERSION, id=request.id)
     for name in [output.name for output in request.outputs] or OUTPUTS:
@@ -157,7 +169,7 @@ def answer(request, *, rows):
     return reply
 
 
-async def main(arguments):
+async def main(arguments: argparse.Namespace) -> None:
     over = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
@@ -182,7 +194,7 @@ async def main(arguments):
         await server.stop(grace=None)
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     add("--port", type=int, default=0, help="of gRPC on this machine; 0 is a free one (%(default)s)")

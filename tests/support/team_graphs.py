@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from slipway.onnx_graph import save
@@ -32,7 +33,7 @@ def team(
     nodes: Nodes | None = None,
     inputs: list[onnx.ValueInfoProto] | None = None,
     outputs: list[onnx.ValueInfoProto] | None = None,
-    weights: dict[str, np.ndarray] | None = None,
+    weights: dict[str, NDArray[Any]] | None = None,
     opset: int = 17,
     domains: tuple[str, ...] = (),
     **options: Any,

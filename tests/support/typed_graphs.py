@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from slipway.contract.spec import TensorRT
@@ -18,7 +19,7 @@ def network(precision: str) -> onnx.ModelProto:
     """Convolutions, the mean over the image (the embedding) and a linear layer, typed as `precision` says."""
     rng = np.random.default_rng(0)
     nodes: list[onnx.NodeProto] = []
-    weights: dict[str, np.ndarray] = {}
+    weights: dict[str, NDArray[Any]] = {}
 
     def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, inputs, [output], name=f"make_{output}", **attributes))

@@ -14,8 +14,8 @@ import pytest
 from aiohttp import web
 
 from benchmarks.studies.peers.__main__ import spread, times
-from benchmarks.studies.peers.classifier import Settings, worker_number
 from benchmarks.studies.peers.environments import LOCKS, versions_of
+from benchmarks.studies.peers.servers.classifier import Settings, worker_number
 from benchmarks.studies.peers.stacks import PEERS, Http, form, kept_cores, raw
 from slipway.benchmark.server import Answer
 from slipway.contract.manifest import versions
@@ -123,7 +123,7 @@ def test_every_environment_is_pinned_to_the_libraries_that_do_our_work(name: str
 
 
 def test_every_peer_has_its_script_and_nothing_else_lies_there() -> None:
-    scripts = {path.name for path in (ROOT / "benchmarks/studies/peers").glob("[a-z]*_*.py")}
+    scripts = {path.name for path in (ROOT / "benchmarks/studies/peers/servers").glob("[a-z]*_*.py")}
     assert scripts == {peer.script for peer in PEERS.values()}
 
 

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,16 @@ def main(arguments: argparse.Namespace) -> None:
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "compiled": {}, "trained": {}}
-    effort = {"rounds": 3, "images": 8} if arguments.fast else {"rounds": 11, "images": 32}
+    rounds, images = (3, 8) if arguments.fast else (11, 32)
     for name in names:
         say(f"compiled {name}, {COMPILED[name]} px")
         result["compiled"][name] = row(
-            lambda cells, name=name: compiled_row(name, COMPILED[name], work / "compiled" / name, cells, **effort)
+            partial(compiled_row, name, COMPILED[name], work / "compiled" / name, rounds=rounds, images=images)
         )
         write(arguments.out, result)
     for name in trained:
         say(f"trained {name}")
-        result["trained"][name] = row(lambda cells, name=name: trained_row(name, work / "trained" / name, cells))
+        result["trained"][name] = row(partial(trained_row, name, work / "trained" / name))
         write(arguments.out, result)
     result |= machine()
     write(arguments.out, result)

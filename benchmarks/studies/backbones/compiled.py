@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from slipway.contract import Preprocess, SlipwayError
 from slipway.contract.spec import Backbone, TensorRT
 from slipway.engines import graph_checks
 from slipway.engines.autocast import to_fp16
+from slipway.engines.calibration import CalibrationSample
 from slipway.engines.choose import interleave
 from slipway.engines.quantize import open_source, to_int8
 from slipway.engines.tensorrt import build_plan
@@ -54,11 +56,11 @@ def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, r
     cells["fp16"] = reasoned(lambda: fp16(graphs["fp32"], graphs["fp16"], Sample(calibration)))
     cells["int8"] = reasoned(lambda: int8(graphs["fp32"], graphs["int8"], Sample(calibration)))
     for precision, graph in graphs.items():
-        cells[f"plan_{precision}"] = reasoned(lambda graph=graph: plan(graph))
+        cells[f"plan_{precision}"] = reasoned(partial(plan, graph))
     runners = {}
-    for precision, (graph, arithmetic) in ENGINES.items():
-        if graphs[graph].is_file():
-            runners[precision] = Engine(graphs[graph], arithmetic=arithmetic, threads=1)
+    for precision, (source, arithmetic) in ENGINES.items():
+        if graphs[source].is_file():
+            runners[precision] = Engine(graphs[source], arithmetic=arithmetic, threads=1)
     cells["openvino"] = compare_outputs(runners, compared)
     if graphs["fp16"].is_file():
         typed = {"fp32": runners["fp32"], "fp16": Engine(graphs["fp16"], arithmetic="f32", threads=1)}
@@ -74,8 +76,8 @@ def reasoned(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"reason": str(error)}
 
 
-class Sample:
-    """Stands where a bundle's `CalibrationSample` does."""
+class Sample(CalibrationSample):
+    """Pixels in memory, without a bundle."""
 
     def __init__(self, pixels_nchw: Float) -> None:
         self._pixels_nchw = pixels_nchw
@@ -148,7 +150,7 @@ def multiply_adds(network: Network, side: int) -> float:
     """Of one image; the figure that papers call FLOPs."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, side, side))
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops()) / 2
 
 
 def compare_outputs(runners: dict[str, Engine], pixels_nchw: Float) -> dict[str, Any]:

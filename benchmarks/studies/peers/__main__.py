@@ -190,7 +190,8 @@ def light_load(bench: "Bench", sides: "dict[str, Side]") -> dict[str, Any]:
     from benchmarks.studies.climbing import offered
     from slipway.benchmark.load import poisson_schedule
 
-    requests, seen = bench.effort.requests // 2, {name: {"p50_ms": [], "p99_ms": []} for name in sides}
+    requests = bench.effort.requests // 2
+    seen: dict[str, dict[str, list[float]]] = {name: {"p50_ms": [], "p99_ms": []} for name in sides}
     for number in tqdm(range(bench.effort.rounds), desc="light load", leave=False, disable=None):
         for name, side in sides.items():
             rng = np.random.default_rng([bench.effort.seed, number])

@@ -34,7 +34,7 @@ from slipway.repository.contents import contents
 from slipway.repository.plan import plan
 from slipway.serving import Ports, serve
 
-HERE = Path(__file__).parent
+SERVERS = Path(__file__).parent / "servers"
 HOST = "127.0.0.1"
 START_S = 120.0
 END_S = 20.0
@@ -192,7 +192,7 @@ def peer(
     kind = PEERS[name]
     port = _free_port()
     options = ("--folder", folder, "--port", port, "--workers", workers, "--max-batch", setting.max_batch)
-    command = [python_of(kind.environment), HERE / kind.script, *options, *(["--pinned"] if setting.pinned else [])]
+    command = [python_of(kind.environment), SERVERS / kind.script, *options, *(["--pinned"] if setting.pinned else [])]
     with log.open("wb") as file:
         # Of src, slipway.steps is imported alone: it needs nothing of slipway's other parts.
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

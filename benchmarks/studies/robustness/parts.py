@@ -128,7 +128,7 @@ def overload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) 
 def capacity(server: Launcher, name: str, images: Sequence[bytes], *, seed: int) -> dict[str, Any]:
     """What a closed loop saturates at, and of shares of that, the highest that holds P99 under the limit."""
     saturation_per_s = asyncio.run(saturation(server.grpc_url, name, images))
-    rungs = []
+    rungs: list[dict[str, Any]] = []
     for share in LADDER:
         load = run_load(server, name, images, share * saturation_per_s, CAPACITY_S, seed=seed)
         p99_ms = float(np.percentile(load.block.latencies_ms, 99))
@@ -234,7 +234,7 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
 def proportional_mib(server: int) -> float:
     """Memory of the server and its stubs, pages that several share counted once in all (PSS)."""
     root = psutil.Process(server)
-    return sum(process.memory_full_info().pss for process in [root, *root.children(recursive=True)]) / 2**20
+    return float(sum(process.memory_full_info().pss for process in [root, *root.children(recursive=True)])) / 2**20
 
 
 def by_step_mib(server: int) -> dict[str, float]:

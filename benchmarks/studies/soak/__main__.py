@@ -95,10 +95,11 @@ def soak(
     def send(request: Request) -> list[Answer] | str:
         if not hasattr(mine, "asker"):
             mine.asker = Asker(server, next(protocols), timeout_s=arguments.timeout_s)
+        asker: Asker = mine.asker
         try:
-            return mine.asker.ask(model, request.images)
+            return asker.ask(model, request.images)
         except Exception as error:  # whatever it is: no request may end this way
-            return f"{mine.asker.protocol}, {type(error).__name__}: {str(error)[:200]}"
+            return f"{asker.protocol}, {type(error).__name__}: {str(error)[:200]}"
 
     with (
         ThreadPoolExecutor(arguments.concurrency) as pool,

@@ -160,7 +160,7 @@ def train(network: Any, pixels_nchw: Any) -> None:
     logits_nc, _ = network(pixels_nchw.contiguous(memory_format=torch.channels_last))
     loss = torch.nn.functional.cross_entropy(logits_nc, torch.arange(BATCH))
     assert torch.isfinite(loss), f"loss {loss}"
-    loss.backward()
+    torch.autograd.backward(loss)
     for parameter in network.head_parameters():
         assert parameter.grad is not None, "a weight of the head gets no gradient"
         assert torch.isfinite(parameter.grad).all(), "a gradient that is not finite"

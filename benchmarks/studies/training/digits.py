@@ -37,4 +37,5 @@ def predict_checkpoint(
 
     network = load_network(checkpoint, spec, classes=len(dataset.labels))
     found = predict(network.run, dataset, images, preprocess=spec.preprocess, batch_size=32, what="test split")
-    return found.logits_nc.argmax(axis=1)
+    classes_n: npt.NDArray[np.int64] = found.logits_nc.argmax(axis=1)
+    return classes_n

@@ -62,6 +62,7 @@ def _row(scratch: Path, way: str, seed: int) -> dict[str, Any]:
     data = {"root": str(scratch / "digits"), "csv": str(table)}
     spec = _spec("parity", data=data, backbone=backbone, recipe={**WAYS[way], "seed": seed})
     manifest = train(spec, out, resume=True)
+    assert manifest  # None is for the second of several processes
     history = json.loads((out / "history.json").read_text(encoding="utf-8"))
     return {
         "way": way,
@@ -84,8 +85,8 @@ def _test(checkpoint: Path) -> float:
     """Macro-F1 on the test split, by the serving preprocess."""
     spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / "dataset.json")
     network = load_network(checkpoint, spec, classes=len(dataset.labels))
-    options = {"preprocess": spec.preprocess, "batch_size": 16, "what": "test split"}
-    found = predict(network.run, dataset, dataset.of("test"), **options)
+    images = dataset.of("test")
+    found = predict(network.run, dataset, images, preprocess=spec.preprocess, batch_size=16, what="test split")
     return float(f1_score(found.truth_n, found.logits_nc.argmax(axis=1), average="macro"))
 
 

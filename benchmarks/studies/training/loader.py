@@ -142,7 +142,7 @@ def dali(root: Path, recipe: dict[str, Any]) -> Iterable[Any]:
     from slipway.training.data.loader import train_loader
 
     images = tuple(
-        LabelledImage(path=str(path.relative_to(root)), class_id=int(path.parent.name), sha256="", split="train")
+        LabelledImage(path=str(path.relative_to(root)), class_ids=(int(path.parent.name),), sha256="", split="train")
         for path in sorted(root.glob("*/*.jpg"))
     )
     dataset = Dataset(root=str(root), labels=tuple(map(str, range(CLASSES))), images=images)
@@ -161,7 +161,7 @@ def torchvision_loader(root: Path, recipe: dict[str, Any], *, workers: int, deco
     from torchvision.datasets.folder import default_loader
 
     loader: Callable[[str], Any] = default_loader if decoder == "pillow" else decode
-    options = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
+    options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
     folder = ImageFolder(str(root), transforms(recipe), loader=loader)
     return DataLoader(folder, batch_size=BATCH, shuffle=True, num_workers=workers, **options)
 

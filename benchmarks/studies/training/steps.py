@@ -83,7 +83,8 @@ def served_equals_offline(repository: Path, bundle: Path, engine: Path, *, cwd: 
         below = psutil.Process().children(recursive=True)
         server_mib = sum(process.memory_info().rss for process in below) / 2**20
     for row, result in zip(rows, results, strict=True):
-        answer = {c.label: c.score for c in (result, *result.candidates) if c.label is not None}
+        pairs = [(result.label, result.score), *((other.label, other.score) for other in result.candidates)]
+        answer = {label: score for label, score in pairs if label is not None}
         if opened.decision.task == "multilabel":
             offline = dict(zip(json.loads(row["label"]), json.loads(row["score"]), strict=True))
         else:

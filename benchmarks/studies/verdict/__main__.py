@@ -115,7 +115,8 @@ def queue(name: str, utilisation: float, rng: np.random.Generator, shape: tuple[
     services = service_times(name, rng, shape)
     steps = services[..., :-1] - rng.exponential(1 / utilisation, shape)[..., 1:]
     backlog = np.cumsum(np.concatenate([np.zeros((*shape[:-1], 1)), steps], axis=-1), axis=-1)
-    return backlog - np.minimum.accumulate(backlog, axis=-1) + services
+    waits: Latencies = backlog - np.minimum.accumulate(backlog, axis=-1)
+    return waits + services
 
 
 def service_times(name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Latencies:
@@ -127,9 +128,9 @@ def service_times(name: str, rng: np.random.Generator, shape: tuple[int, ...]) -
         case "M/H2/1":
             return np.where(rng.random(shape) < 0.1, rng.exponential(5.5, shape), rng.exponential(0.5, shape))
         case "stall in 500":
-            return 1 + np.where(rng.random(shape) < 1 / 500, rng.exponential(10, shape), 0)
+            return 1.0 + np.where(rng.random(shape) < 1 / 500, rng.exponential(10, shape), 0.0)
         case _:
-            return 1 + np.where(rng.random(shape) < 1 / 2000, rng.exponential(20, shape), 0)
+            return 1.0 + np.where(rng.random(shape) < 1 / 2000, rng.exponential(20, shape), 0.0)
 
 
 def progress(judge: Callable[[Workload], dict[str, Any]], servers: list[Workload]) -> Iterator[dict[str, Any]]:

@@ -34,6 +34,7 @@ SIGNS = {"added": "+", "changed": "~", "removed": "-", "unchanged": "="}
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.repository import plan_repository  # not at the top: --help needs no library
+    from slipway.repository.lanes import LANE_RULES
 
     classifiers, lane_name, multi = open_classifiers(arguments)
     out = arguments.out or Path("model_repository") / lane_name
@@ -47,8 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         plan.write()
         print(f"  written to {out}")
     if not arguments.dry_run:
-        serve = "slipway serve" if lane_name == "cpu" else "slipway container serve"
-        print(f"  next: {command(serve, out)}")
+        print(f"  next: {command(LANE_RULES[lane_name].SERVE_VERB, out)}")
     folders = [asdict(folder) for folder in plan.folders]
     written = not arguments.dry_run and not plan.changes_nothing
     print_json(arguments, {"repository": str(out), **plan.lane.model_dump(), "folders": folders, "written": written})

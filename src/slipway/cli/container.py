@@ -74,7 +74,7 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
     """The docker command for tritonserver on a gpu lane, hardened as in `slipway.serving`."""
     Manifest.open(arguments.repository, kind="repository")
     lane = Lane.read(arguments.repository / "lane.json")
-    if lane.lane != "gpu":
+    if not lane.needs_gpu:
         raise RepositoryError(
             f"{arguments.repository}: a {lane.lane} lane, which needs no container: "
             f"slipway serve {shlex.quote(str(arguments.repository))}"

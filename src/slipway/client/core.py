@@ -16,7 +16,7 @@ from slipway.client.images import Source, load, parts
 from slipway.client.options import Address, Options, check_model, check_request_id
 from slipway.client.result import EMBEDDING, FULL_OUTPUTS, OUTPUTS, Result
 from slipway.client.retry import Attempts, RetryBudget
-from slipway.client.transport import Transport, connect
+from slipway.client.transport import Transport
 
 T = TypeVar("T")
 Row = Mapping[str, NDArray[Any]]
@@ -207,3 +207,18 @@ def batch_limit(config: Mapping[str, Any], *, outputs: Sequence[str]) -> int:
 def names_of(config: Mapping[str, Any]) -> set[str]:
     """The names of the model's outputs."""
     return {tensor["name"] for tensor in config.get("output", [])}
+
+
+def connect(address: Address) -> Transport:
+    """A connection over the address's protocol. To be called in the event loop that is to use it.
+
+    Raises:
+        MissingDependencyError: tritonclient is not installed.
+    """
+    if address.protocol == "grpc":
+        from slipway.client.grpc_transport import GrpcTransport  # one protocol's libraries do for one protocol
+
+        return GrpcTransport(address)
+    from slipway.client.http_transport import HttpTransport
+
+    return HttpTransport(address)

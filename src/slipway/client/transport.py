@@ -6,8 +6,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from slipway.client.options import Address
-
 
 class Transport(Protocol):
     """A connection to one server, in one event loop. Each call raises ClientError, or DeadlineError if it is late."""
@@ -27,21 +25,6 @@ class Transport(Protocol):
         ...
 
     async def close(self) -> None: ...
-
-
-def connect(address: Address) -> Transport:
-    """Make the transport for `address`. Call this in the event loop that will use it.
-
-    Raises:
-        MissingDependencyError: tritonclient is not installed.
-    """
-    if address.protocol == "grpc":
-        from slipway.client.grpc_transport import GrpcTransport  # each protocol needs its own libraries only
-
-        return GrpcTransport(address)
-    from slipway.client.http_transport import HttpTransport
-
-    return HttpTransport(address)
 
 
 def image_tensor(images: Sequence[bytes]) -> NDArray[np.object_]:

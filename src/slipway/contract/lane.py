@@ -28,6 +28,10 @@ class Lane(Contract):
     `--backend-config=tensorrt,version-compatible=true`."""
 
     @property
+    def needs_gpu(self) -> bool:
+        return self.lane == "gpu"
+
+    @property
     def ensembles(self) -> dict[str, tuple[str, ...]]:
         """Every model that clients may call, with the classifiers that it answers for."""
         own = {name + suffix: (name,) for name in self.classifiers for suffix in ("", "_full")}

@@ -171,7 +171,7 @@ def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[
     an output; left alone it would compute FP16 nodes in FP32, and hide an overflow.
     """
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
     except ImportError:
         raise MissingDependencyError("onnxruntime", extra="build") from None
     open_model = onnx.ModelProto()

@@ -25,7 +25,7 @@ def worth(
     """The test split as served, in FP32 by OpenVINO: metrics, reliability before and after, coverage, mistakes.
 
     Args:
-        unknown: how its score was chosen, from `decide`; empty without a policy.
+        unknown: how its score was chosen, from `fit_decision`; empty without a policy.
     """
     uncalibrated = decision.model_copy(update={"temperature": 1.0, "unknown": None})
     before_reliability = reliability(answer(uncalibrated, test, labels).probability_nc, test.truth_n)

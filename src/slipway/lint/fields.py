@@ -42,7 +42,7 @@ def _instances(model: Model, repository: Repository) -> Findings:
     for index, group in enumerate(model.config.instance_group):
         field = f"instance_group[{index}]"
         kind = proto.ModelInstanceGroup.Kind.Name(group.kind)
-        if repository.lane is not None and repository.lane.lane == "cpu" and group.kind == GPU:
+        if repository.lane is not None and not repository.lane.needs_gpu and group.kind == GPU:
             reason = f"{kind} on the cpu lane, whose server has no GPU"
             yield model.finding("gpu-on-the-cpu-lane", f"{field}.kind", reason, "write KIND_CPU")
         if model.backend == "tensorrt" and group.kind == CPU:

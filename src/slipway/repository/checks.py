@@ -6,9 +6,8 @@ from itertools import pairwise
 from slipway.contract import Engine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
-from slipway.repository import gpu_lane
 from slipway.repository.classifier import Classifier
-from slipway.repository.lanes import LANE_MODULES
+from slipway.repository.lanes import LANE_RULES
 
 
 def check(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Collection[str]) -> None:
@@ -22,15 +21,11 @@ def check(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Collectio
         for version in classifier.versions:
             for engine in version.engines:
                 _check_engine(engine, version, lane)
-            LANE_MODULES[lane].check(version)
         _check_class_ids(classifier)
-    if lane == "gpu" and multi:
-        raise RepositoryError(
-            f"multi {', '.join(multi)}: the gpu lane has no ensembles of several classifiers, since TensorRT's engines "
-            "would run at the same time, which tritonserver 2.51 did not survive; leave multi out of the fleet"
-        )
-    if lane == "gpu":
-        gpu_lane.check_together([version for classifier in classifiers for version in classifier.versions])
+    rules = LANE_RULES[lane]
+    rules.check([version for classifier in classifiers for version in classifier.versions])
+    if multi and rules.WHY_NO_MULTI:
+        raise RepositoryError(f"multi {', '.join(multi)}: {rules.WHY_NO_MULTI}; leave multi out of the fleet")
 
 
 def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> None:
@@ -56,10 +51,10 @@ def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> Non
             f"{classifier.bundle.path}: {len(classifier.bundle.labels)} labels for {settings.classes} logits of "
             f"{engine.path}"
         )
-    if settings.decoder != LANE_MODULES[lane].DECODER:
+    if settings.decoder != LANE_RULES[lane].DECODER:
         raise RepositoryError(
             f"{engine.path}: its numbers were made with decoder {settings.decoder}, and the {lane} lane decodes with "
-            f"{LANE_MODULES[lane].DECODER}; compile it again where that decoder is"
+            f"{LANE_RULES[lane].DECODER}; compile it again where that decoder is"
         )
 
 

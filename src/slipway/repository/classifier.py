@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from slipway.contract import Bundle, Choice, Engine
+from slipway.contract.engine import plan_name
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
@@ -13,6 +14,12 @@ IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 IMAGE_STATUS = Tensor("image_status", "TYPE_INT32", (1,))
 AFTER = Tensor("after", "TYPE_FP32", (-1,), optional=True)
 """Of an engine step on the cpu lane, which reads nothing of it: the step waits until another has made it."""
+
+
+def engine_part(engine: Engine) -> str:
+    """`engine`, or `engine_sm90` for the plan of compute capability 9.0; with .json, its `engine.json`."""
+    plan = engine.settings.plan
+    return plan_name(plan.compute_capability if plan else None).replace("model", "engine").removesuffix(".plan")
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from slipway.contract import Lane, Manifest
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.repository import gpu_lane
-from slipway.repository.classifier import Classifier
+from slipway.repository.classifier import Classifier, engine_part
 from slipway.repository.config import ModelConfig, to_pbtxt
-from slipway.repository.lanes import LANE_MODULES
+from slipway.repository.lanes import LANE_RULES
 from slipway.repository.multi import multi_config
 from slipway.repository.step import VERSION, Content, Files
 from slipway.system.files import sha256_bytes, sha256_file
@@ -54,7 +53,7 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi)
 
 def _chain(classifier: Classifier, lane: LaneName, files: Files) -> list[ModelConfig]:
     """The named configurations of its steps, whose files are added to `files`."""
-    named = [step.named() for step in LANE_MODULES[lane].chain(classifier)]
+    named = [step.named() for step in LANE_RULES[lane].chain(classifier)]
     for _, step_files in named:
         files.update(step_files)
     return [config for config, _ in named]
@@ -70,13 +69,14 @@ def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels
 
 def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi) -> Lane:
     versions = [version for classifier in classifiers for version in classifier.versions]
+    plans = [engine.settings.plan for version in versions for engine in version.engines]
     return Lane(
         lane=lane,
         classifiers={c.name: c.bundle.id for c in classifiers},
         kept={c.name: tuple(dict.fromkeys(kept.bundle.id for kept in c.kept)) for c in classifiers if c.kept},
         multi={name: tuple(members) for name, members in multi.items()},
-        shm_default_bytes=max(LANE_MODULES[lane].shm_bytes(version) for version in versions),
-        tensorrt_version_compatible=lane == "gpu" and gpu_lane.version_compatible(versions),
+        shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
+        tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
     )
 
 
@@ -102,9 +102,7 @@ def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
     """The manifests that a version was made from, and the choice among them, by hash."""
     parts = {"bundle": version.bundle.path}
     for engine in version.engines:
-        plan = engine.settings.plan
-        capability = None if plan is None else plan.compute_capability
-        parts["engine" if capability is None else gpu_lane.engine_name(capability)] = engine.path
+        parts[engine_part(engine)] = engine.path
     hashed = [(f"{prefix}/{part}", sha256_file(path / MANIFEST)) for part, path in parts.items()]
     if version.choice is not None:
         hashed.append((f"{prefix}/choice", sha256_bytes(version.choice.to_json().encode())))

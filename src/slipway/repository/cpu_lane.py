@@ -4,27 +4,66 @@ They are the work: as many instances of each as the spec says, each with its own
 calls it ready. Only the first step may wait for a batch to fill, or refuse a request.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from slipway.contract import RepositoryError
+from slipway.contract import Bundle, Choice, Engine, RepositoryError
+from slipway.contract.choice import FILE_NAME as CHOICE
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
 from slipway.repository.config import ModelConfig, Tensor, set_queue, step_config
 from slipway.repository.step import ANSWER_CODE, ENGINE_CODE, PREPROCESS_CODE, WORKER_CODE, Content, StepModel
+from slipway.system.files import sha256_file
+from slipway.system.text import command
 
 DECODER = "cpu"
 """libjpeg-turbo."""
+SERVE_VERB = "slipway serve"
+WHY_NO_MULTI = ""
 
 
-def check(classifier: Classifier) -> None:
-    """Raises RepositoryError: more than one engine, or a bundle that was evaluated with another decoder."""
-    if classifier.others:
-        folders = ", ".join(str(engine.path) for engine in classifier.engines)
-        raise RepositoryError(f"{folders}: the cpu lane serves one engine of a classifier; give the one that is faster")
-    if classifier.bundle.preprocess.decoder != DECODER:
+def pick(bundle: Bundle, engines: Path) -> Classifier:
+    """The engine that `choice.json` names."""
+    again = command("slipway choose", bundle.path, "--engines", engines)
+    if not (engines / CHOICE).is_file():
+        if not any(engines.glob(f"openvino-*/{MANIFEST}")):
+            raise RepositoryError(f"{engines}: no engine of the cpu lane; {how_to_make(bundle, engines)}")
+        raise RepositoryError(f"{engines}: no {CHOICE}, so nobody measured which engine is the fastest; run {again}")
+    choice = Choice.read(engines / CHOICE)
+    if choice.bundle != bundle.id:
         raise RepositoryError(
-            f"{classifier.bundle.path}: evaluated with decoder {classifier.bundle.preprocess.decoder}, and the cpu "
-            "lane decodes with libjpeg-turbo; evaluate it with decoder: cpu first"
+            f"{engines / CHOICE}: measured on bundle {choice.bundle:.12}, and the bundle given is {bundle.id:.12}; "
+            f"run {again}"
         )
+    chosen = {candidate.engine: candidate for candidate in choice.candidates}.get(choice.chosen)
+    if chosen is None or Path(choice.chosen).name != choice.chosen or choice.chosen == "..":
+        raise RepositoryError(f"{engines / CHOICE}: chose {choice.chosen!r}, which is none of its candidates; {again}")
+    engine = Engine.open(engines / choice.chosen, bundle=bundle)
+    if sha256_file(engine.path / MANIFEST) != chosen.manifest_sha256:
+        raise RepositoryError(
+            f"{engine.path}: compiled again since {engines / CHOICE} was measured, and may be slower now; run {again}"
+        )
+    return Classifier(bundle, engine, choice=choice)
+
+
+def how_to_make(bundle: Bundle, engines: Path) -> str:
+    graphs = engines.parent / "graphs"
+    return f"make it with {command('slipway compile', bundle.path, '--graphs', graphs, '--out', engines)}"
+
+
+def check(versions: Sequence[Classifier]) -> None:
+    """Raises RepositoryError: more than one engine, or a bundle that was evaluated with another decoder."""
+    for version in versions:
+        if version.others:
+            folders = ", ".join(str(engine.path) for engine in version.engines)
+            raise RepositoryError(
+                f"{folders}: the cpu lane serves one engine of a classifier; give the one that is faster"
+            )
+        if version.bundle.preprocess.decoder != DECODER:
+            raise RepositoryError(
+                f"{version.bundle.path}: evaluated with decoder {version.bundle.preprocess.decoder}, and the cpu "
+                "lane decodes with libjpeg-turbo; evaluate it with decoder: cpu first"
+            )
 
 
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:

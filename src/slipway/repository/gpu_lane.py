@@ -11,19 +11,66 @@ zeros would keep it from loading, and the guard's placeholder, a PNG, does not r
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
-from slipway.contract import Engine, PlanSettings, RepositoryError
+from slipway.contract import Bundle, Engine, PlanSettings, RepositoryError
 from slipway.contract.engine import plan_name
-from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier
+from slipway.contract.spec import Precision
+from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier, engine_part
 from slipway.repository.config import Tensor, set_queue, set_warmup, step_config
 from slipway.repository.step import GUARD, Content, StepModel
+from slipway.system.text import command
 
 DECODER = "mixed"
 """nvJPEG, and what it cannot decode on the CPU."""
+SERVE_VERB = "slipway container serve"
+WHY_NO_MULTI = (
+    "the gpu lane has no ensembles of several classifiers, since TensorRT's engines would run at the same time, which "
+    "tritonserver 2.51 did not survive"
+)
+GPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
+"""The fastest first; accuracy is the gate's."""
 ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
 
 
-def check(classifier: Classifier) -> None:
+def pick(bundle: Bundle, engines: Path) -> Classifier:
+    """Every plan of the first precision that the spec lists and of which all plans passed."""
+    listed = [precision for precision in GPU_PRECISIONS if precision in bundle.spec.precisions]
+    if not listed:
+        raise RepositoryError(
+            f"{bundle.path}: the spec lists {', '.join(bundle.spec.precisions)} alone, and the gpu lane serves one of "
+            f"{', '.join(GPU_PRECISIONS)}; list one in its precisions and build the bundle again"
+        )
+    verdicts: dict[str, str] = {}
+    for precision in listed:
+        plans = [Engine.open(path, bundle=bundle) for path in sorted(engines.glob(f"tensorrt-{precision}-sm*"))]
+        verdicts |= {plan.path.name: plan.verdict for plan in plans}
+        # One that failed would leave its GPU without a plan, and another precision may serve them all.
+        if plans and all(plan.may_be_served for plan in plans):
+            return Classifier(bundle, plans[0], tuple(plans[1:]))
+    found = f"the accuracy gates say {verdicts}" if verdicts else "it is not there"
+    raise RepositoryError(
+        f"{engines}: no TensorRT plan of {', '.join(listed)} to serve, {found}; {how_to_make(bundle, engines)}"
+    )
+
+
+def how_to_make(bundle: Bundle, engines: Path) -> str:
+    arguments = (bundle.path, "--graphs", engines.parent / "graphs", "--out", engines)
+    return (
+        f"make it on the GPU that serves, with {command('slipway container', 'compile', *arguments, '--run')} (in "
+        f"NVIDIA's image), or, where TensorRT is installed, "
+        f"{command('slipway compile', *arguments, '--target', 'tensorrt')}"
+    )
+
+
+def check(versions: Sequence[Classifier]) -> None:
+    """Raises RepositoryError: a version that cannot be served, or plans of several TensorRT versions."""
+    for version in versions:
+        _check_plans(version)
+    _check_one_tensorrt(versions)
+
+
+def _check_plans(classifier: Classifier) -> None:
     """Raises RepositoryError: a plan that is missing or takes too small a batch, or plans that are not one network."""
     largest = classifier.serving.max_batch_size
     by_capability: dict[str, Engine] = {}
@@ -49,12 +96,12 @@ def check(classifier: Classifier) -> None:
                 )
 
 
-def check_together(classifiers: Sequence[Classifier]) -> None:
+def _check_one_tensorrt(versions: Sequence[Classifier]) -> None:
     """Raises RepositoryError: plans of several TensorRT versions, though one server has one."""
     tied = {
         plan.version: engine
-        for classifier in classifiers
-        for engine in classifier.engines
+        for version in versions
+        for engine in version.engines
         if not (plan := _plan_of(engine)[1]).version_compatible
     }
     if len(tied) > 1:
@@ -144,22 +191,12 @@ def _engine_step(classifier: Classifier) -> StepModel:
             # and such a GPU is refused when the model is loaded.
             config.default_model_filename = name
         files[name] = Content.file(engine, name)
-        files[f"{engine_name(capability)}.json"] = Content.file(engine, "engine.json")
+        files[f"{engine_part(engine)}.json"] = Content.file(engine, "engine.json")
     return StepModel("engine", config=config, files=files)
 
 
 def _number(compute_capability: str) -> tuple[int, ...]:
     return tuple(map(int, compute_capability.split(".")))
-
-
-def engine_name(compute_capability: str) -> str:
-    """`engine_sm90`; with .json, the `engine.json` of `model_sm90.plan`."""
-    return plan_name(compute_capability).replace("model", "engine").removesuffix(".plan")
-
-
-def version_compatible(classifiers: Sequence[Classifier]) -> bool:
-    """Whether Triton must be told that some plan may come from another TensorRT."""
-    return any(_plan_of(engine)[1].version_compatible for c in classifiers for engine in c.engines)
 
 
 def shm_bytes(classifier: Classifier) -> int:

@@ -1,8 +1,45 @@
-"""The two lanes by name: each has `DECODER`, `check`, `chain` and `shm_bytes`."""
+"""What differs between the lanes of a repository. The modules `cpu_lane` and `gpu_lane` are the two that there are."""
 
-from types import ModuleType
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
+from slipway.contract import Bundle
 from slipway.contract.lane import LaneName
 from slipway.repository import cpu_lane, gpu_lane
+from slipway.repository.classifier import Classifier
+from slipway.repository.step import StepModel
 
-LANE_MODULES: dict[LaneName, ModuleType] = {"cpu": cpu_lane, "gpu": gpu_lane}
+
+class LaneRules(Protocol):
+    """How a lane finds its engines, what it refuses, and the steps that it serves."""
+
+    DECODER: str
+    """DALI's implementation that decodes the images."""
+    SERVE_VERB: str
+    """The command that serves the lane."""
+    WHY_NO_MULTI: str
+    """Why the lane has no ensembles of several classifiers; empty where it has them."""
+
+    def pick(self, bundle: Bundle, engines: Path) -> Classifier:
+        """The classifier of what the lane serves of the engines in `engines`; see `pick_engines`."""
+        ...
+
+    def how_to_make(self, bundle: Bundle, engines: Path) -> str:
+        """The command that makes an engine of the lane in `engines`, as the end of an error message."""
+        ...
+
+    def check(self, versions: Sequence[Classifier], /) -> None:
+        """Raises RepositoryError: the lane cannot serve one of `versions`, or not all of them together."""
+        ...
+
+    def chain(self, classifier: Classifier, /) -> tuple[StepModel, ...]:
+        """The steps, in the order in which an image meets them."""
+        ...
+
+    def shm_bytes(self, classifier: Classifier, /) -> int:
+        """The shared memory that a Python-backend instance of the classifier starts with."""
+        ...
+
+
+LANE_RULES: Mapping[LaneName, LaneRules] = {"cpu": cpu_lane, "gpu": gpu_lane}

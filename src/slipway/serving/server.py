@@ -187,7 +187,7 @@ def running(
     with ExitStack() as undo:  # in reverse: the server, its shared memory, its folder
         root = Path(undo.enter_context(tempfile.TemporaryDirectory(dir=workspace.root, ignore_cleanup_errors=True)))
         binary = find_tritonserver(root)
-        if contents.lane.lane == "gpu" and binary.backend_directory is not None:
+        if contents.lane.needs_gpu and binary.backend_directory is not None:
             raise ServingError(
                 f"{contents.origin}: a gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT nor "
                 "NVIDIA's DALI backend; serve it in NVIDIA's image: "

@@ -258,7 +258,7 @@ def _gpus(lane: Lane | None) -> tuple[tuple[Gpu, ...], Finding]:
     gpus, reason = find_gpus()
     if gpus:
         return gpus, _finding("GPU", "ok", ", ".join(map(str, gpus)))
-    if lane is not None and lane.lane == "gpu":
+    if lane is not None and lane.needs_gpu:
         what = f"this repository has the gpu lane, and this machine has no usable GPU: {reason}"
         return (), _finding("GPU", "fail", what, "serve it on a machine with an NVIDIA GPU, or assemble the cpu lane")
     return (), _finding("GPU", "untold", f"not needed ({reason})")

@@ -21,7 +21,7 @@ Predict = Callable[[Network, Sequence[LabelledImage], str], Predictions]
 """A network over images, with the name of the progress bar."""
 
 
-def decide(
+def fit_decision(
     spec: Spec, dataset: Dataset, network: Network, validation: Predictions, predict: Predict
 ) -> tuple[Decision, dict[str, Any]]:
     """The decision, and for `unknown` the evidence that its score was chosen by (empty without a policy).

@@ -23,7 +23,7 @@ from slipway.evaluation.worth import worth
 from slipway.evaluation.worth_labels import worth_labels
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
-from slipway.training.bundle.fit_decision import Predict, decide
+from slipway.training.bundle.fit_decision import Predict, fit_decision
 from slipway.training.data.sources import read_from
 
 MAX_LOGIT_DIFFERENCE = 1e-2
@@ -73,7 +73,7 @@ def write_bundle(
         engine = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
         run = partial(_run, spec, dataset)
         validation, test, difference = _predict(dataset, engine.run, reference, run, task=spec.task)
-        decision, unknown = decide(spec, dataset, engine.run, validation, run)
+        decision, unknown = fit_decision(spec, dataset, engine.run, validation, run)
         decision.write(staging / "decision.json")
         if spec.task == "multilabel":
             evaluation = worth_labels(decision, test, dataset.labels)

@@ -30,11 +30,11 @@ from slipway.training.data.loader import eval_loader, train_loader
 from slipway.training.data.order import rare_classes, steps_per_epoch
 from slipway.training.data.sources import read_from
 from slipway.training.data.targets import check_top_k
-from slipway.training.learn.auto import resolve
 from slipway.training.learn.callbacks import WholeCheckpoints, make
 from slipway.training.learn.devices import is_first, share_of, trainer_options
 from slipway.training.learn.module import Training
 from slipway.training.learn.network import Network
+from slipway.training.learn.preset import resolve_preset
 from slipway.training.learn.resume import Unfinished
 from slipway.training.learn.sampling import repeated
 from slipway.training.learn.tracking import begin, logger_for
@@ -74,7 +74,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     if is_first():
         check_decodable(dataset, spec.preprocess)
-    spec, reasons = resolve(spec, dataset)
+    spec, reasons = resolve_preset(spec, dataset)
     _check_precision(spec.recipe)
     _check_processes(spec, resume=resume)
     lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)

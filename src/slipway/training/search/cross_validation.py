@@ -99,7 +99,7 @@ def _deal(dataset: Dataset, images: Sequence[LabelledImage], shares: Sequence[fl
 def _read(file: Path, unit: str) -> Float | None:
     """The predictions that `file` keeps; None where there are none, or others' or half of them."""
     try:
-        with np.load(file) as kept:
+        with file.open("rb") as opened, np.load(opened) as kept:  # np.load would leave a damaged file open
             return kept["probability_nc"] if str(kept["unit"]) == unit else None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

@@ -95,7 +95,8 @@ def main() -> None:
             http_options={"host": HOST, "port": settings.port},
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
-        serve.run(Peer.options(num_replicas=settings.workers).bind(settings_left()))
+        deployment: Any = Peer  # what Serve's decorator made of the class
+        serve.run(deployment.options(num_replicas=settings.workers).bind(settings_left()))
         ended.wait()
     finally:
         ray.shutdown()

@@ -11,6 +11,7 @@ import uvicorn
 from classifier import settings_given, settings_left
 from fastapi import FastAPI, UploadFile
 from fastapi_server import UVICORN
+from numpy.typing import NDArray
 from PIL import Image
 
 app = FastAPI()
@@ -24,7 +25,7 @@ def model() -> tuple[onnxruntime.InferenceSession, list[str], dict[str, Any]]:
     return session, labels, json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
 
 
-def pixels(encoded: bytes, preprocess: dict[str, Any]) -> np.ndarray:
+def pixels(encoded: bytes, preprocess: dict[str, Any]) -> NDArray[np.float32]:
     """Resize the shorter side, cut out the centre, normalise; as torchvision's transforms do."""
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     height, width = preprocess["input_height"], preprocess["input_width"]
@@ -33,7 +34,8 @@ def pixels(encoded: bytes, preprocess: dict[str, Any]) -> np.ndarray:
     left, top = (image.width - width) // 2, (image.height - height) // 2
     image = image.crop((left, top, left + width, top + height))
     normalised = (np.asarray(image, np.float32) / 255 - preprocess["mean"]) / preprocess["std"]
-    return normalised.transpose(2, 0, 1)[np.newaxis].astype(np.float32)
+    pixels_nchw: NDArray[np.float32] = normalised.transpose(2, 0, 1)[np.newaxis].astype(np.float32)
+    return pixels_nchw
 
 
 @app.post("/classify")

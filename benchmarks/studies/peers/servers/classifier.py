@@ -1,7 +1,7 @@
 """What every peer runs: the step files that Triton runs, on the files of one classifier. And how a peer is started.
 
-    PYTHONPATH=src ENVIRONMENT/bin/python benchmarks/studies/peers/<peer>.py --folder FOLDER --port 8100 --workers 2 \\
-        --max-batch 2
+    PYTHONPATH=src ENVIRONMENT/bin/python benchmarks/studies/peers/servers/<peer>.py --folder FOLDER --port 8100 \\
+        --workers 2 --max-batch 2
 
 numpy, DALI and OpenVINO are all that this file needs of an environment.
 """

@@ -33,7 +33,7 @@ SIZES = (
 FROZEN_BELOW, FULL_FROM = 1_000, 100_000
 
 
-def resolve(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
+def resolve_preset(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
     """The spec with everything chosen, and the reasons; a spec that leaves nothing open comes back as it is.
 
     Fields that were given stay. The spec that comes back trains the same network when it is run again.
