@@ -63,4 +63,4 @@ class HttpTransport:
         except (ClientConnectionError, ClientPayloadError, OSError) as error:
             raise gone(f"{type(error).__name__}: {error}", address=self._address) from None
         except (ClientError, ValueError) as error:  # the answer is not HTTP, or not JSON
-            raise ServerError(f"{self._address} does not answer with tritonserver's HTTP ({error})") from None
+            raise ServerError(f"no tritonserver answers over HTTP at {self._address} ({error})") from None
