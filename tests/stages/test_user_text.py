@@ -17,7 +17,8 @@ from slipway.client import Candidate, Result
 from slipway.contract import Bundle, SlipwayError
 from slipway.contract.dataset import Dataset
 from slipway.engines.rows import read_rows, write_rows
-from slipway.evaluation.plots import drawn, plot_confusion, plot_labels
+from slipway.evaluation.plots import plot_confusion, plot_labels
+from slipway.pages.charts import drawn
 from slipway.report import render
 from slipway.report.evaluation import read_worth
 from slipway.report.evaluation import render as render_evaluation
@@ -167,8 +168,7 @@ def test_inspection_says_before_training_what_later_stages_show_otherwise(tmp_pa
 
 
 def shows_all(page: Page, labels: tuple[str, ...] = NASTY) -> None:
-    assert "script" not in {tag for tag, _ in page.tags}
-    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    page.assert_loads_and_runs_nothing()
     for label in labels:
         assert label in page.text
 

@@ -22,7 +22,7 @@ read from the data set."""
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.evaluation.headline import headline  # not at the top: --help needs no library
-    from slipway.report import check_page, write
+    from slipway.pages import check_page, write
     from slipway.report.evaluation import Heatmaps, LabelsWorth, Worth, read_worth, render
 
     out = arguments.out or arguments.bundle.parent / "evaluation.html"

@@ -29,7 +29,7 @@ answered."""
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.page import Accuracy, cards, cost_lines, costs, read_files, render
-    from slipway.report import check_page, write  # not at the top: --help needs no library
+    from slipway.pages import check_page, write  # not at the top: --help needs no library
 
     check_page(arguments.out, kind="benchmark report")
     files = read_files(arguments.results)

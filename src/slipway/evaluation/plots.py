@@ -1,57 +1,38 @@
-"""Pictures of an evaluation."""
+"""Pictures of an evaluation, for the bundle."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import font_manager, rc_context
+import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.sparse import coo_array
 
-CLASSES_DRAWN, NAMES_DRAWN, LABELS_DRAWN, LONGEST_DRAWN = 150, 40, 60, 40
-PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False, "font.family": ["DejaVu Sans"]}
-"""Words are drawn as they are, with the font that matplotlib brings: a `$` is no formula, and machines draw alike."""
-BY_ID = "#: class ids; the font has no such letters"
+from slipway.pages.charts import PLAIN_TEXT, drawn
+
+CLASSES_DRAWN, NAMES_DRAWN, LABELS_DRAWN = 150, 40, 60
+Cells = Sequence[tuple[int, int, int]]
+"""Of a confusion matrix: class, answer, images; cells without an image are left out."""
 
 
-def is_drawable(label: str) -> bool:
-    """Whether the font has every letter; without shaping, of scripts that are written from left to right."""
-    letters = _letters()
-    return all(ord(c) in letters and unicodedata.bidirectional(c) not in ("R", "AL") for c in label)
-
-
-@cache
-def _letters() -> frozenset[int]:
-    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
-
-
-def drawn(labels: Sequence[str], class_ids: Sequence[int]) -> tuple[list[str], str]:
-    """What stands for each label in a picture: itself, cut where it is long, or `#` and its class id where it cannot be
-    drawn; and the note that the caption then needs."""
-    names = [
-        label[: LONGEST_DRAWN - 1] + "…" * (len(label) >= LONGEST_DRAWN) if is_drawable(label) else f"#{class_id}"
-        for label, class_id in zip(labels, class_ids, strict=True)
-    ]
-    return names, "" if all(map(is_drawable, labels)) else f"\n{BY_ID}"
+def worst_confusion(cells: Cells, *, classes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Any]:
+    """Of many classes the `CLASSES_DRAWN` with the most mistakes: their ids, the images of each cell of theirs, and
+    these as shares of all images of the row's class."""
+    truth_m, answer_m, count_m = np.array(cells, np.int64).reshape(-1, 3).T
+    total_c = np.bincount(truth_m, count_m, classes)
+    mistakes_c = np.bincount(truth_m, count_m * (truth_m != answer_m), classes)
+    kept = np.sort(np.argsort(-mistakes_c, kind="stable")[:CLASSES_DRAWN])
+    confusion_cc = coo_array((count_m, (truth_m, answer_m)), shape=(classes, classes)).tocsr()[kept][:, kept].toarray()
+    return kept, confusion_cc, confusion_cc / np.maximum(total_c[kept, None], 1)
 
 
 @rc_context(PLAIN_TEXT)
-def plot_confusion(cells: Sequence[tuple[int, int, int]], labels: Sequence[str], path: Path) -> None:
+def plot_confusion(cells: Cells, labels: Sequence[str], path: Path) -> None:
     """The confusion matrix, rows normalised by the truth, of many classes the `CLASSES_DRAWN` with the most mistakes;
-    counts are written in while they can be read.
-
-    Args:
-        cells: class, answer, images; cells without an image are left out.
-    """
-    truth_m, answer_m, count_m = np.array(cells, np.int64).reshape(-1, 3).T
-    total_c = np.bincount(truth_m, count_m, len(labels))
-    mistakes_c = np.bincount(truth_m, count_m * (truth_m != answer_m), len(labels))
-    kept = np.sort(np.argsort(-mistakes_c, kind="stable")[:CLASSES_DRAWN])
-    confusion_cc = coo_array((count_m, (truth_m, answer_m)), shape=(len(labels),) * 2).tocsr()[kept][:, kept].toarray()
-    share = confusion_cc / np.maximum(total_c[kept, None], 1)
+    counts are written in while they can be read."""
+    kept, confusion_cc, share = worst_confusion(cells, classes=len(labels))
     side = min(4 + 0.35 * len(kept), 30)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()

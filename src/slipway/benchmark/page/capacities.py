@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 
-from slipway.benchmark.page.axes import Linear
 from slipway.benchmark.page.shapes import EfficiencyResult, Efficient, PeersResult
-from slipway.benchmark.page.tables import Cell, Column, Strip, Table
-from slipway.benchmark.page.tones import Tone
-from slipway.benchmark.page.wording import NONE, figures
+from slipway.pages.tables import Cell, Column, Scale, Strip, Table, Tone
+from slipway.pages.wording import NONE, figures
 
 KINDS_OF_TIME = {"infer": "inference", "queue": "queue", "input": "input", "output": "output"}
 
@@ -18,7 +16,7 @@ def efficiency(source: str, result: EfficiencyResult) -> Iterator[Table]:
 
 
 def _shares(source: str, result: EfficiencyResult, name: str, found: Efficient) -> Table:
-    axis = Linear.over([1.0, *(share.most for share in found.share_of_pool.values()), *result.targets.values()])
+    axis = Scale.over([1.0, *(share.most for share in found.share_of_pool.values()), *result.targets.values()])
     rows: list[tuple[Cell, ...]] = []
     for side, rates in found.capacity_per_s.items():
         share, target = found.share_of_pool.get(side), result.targets.get(side)
@@ -62,7 +60,7 @@ def _times(source: str, name: str, found: Efficient) -> Table:
 
 
 def peers(source: str, result: PeersResult) -> Table:
-    axis = Linear.over([1.0, *(times.high for times in result.times_the_capacity.values())])
+    axis = Scale.over([1.0, *(times.high for times in result.times_the_capacity.values())])
     ordered = sorted(result.capacity_per_s.items(), key=lambda item: -sum(item[1]))
     rows: list[tuple[Cell, ...]] = []
     for name, rates in ordered:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from slipway.benchmark.page.axes import Linear
+from scipy.stats import binomtest
+
 from slipway.benchmark.page.capacities import efficiency, peers
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.shapes import (
@@ -18,9 +19,8 @@ from slipway.benchmark.page.shapes import (
     RobustnessResult,
     VerdictResult,
 )
-from slipway.benchmark.page.tables import Cell, Column, Strip, Table, share_interval
-from slipway.benchmark.page.tones import Tone
-from slipway.benchmark.page.wording import NONE, counted, figures, percent
+from slipway.pages.tables import Cell, Column, Scale, Strip, Table, Tone
+from slipway.pages.wording import NONE, counted, figures, percent
 
 FIGURES = {"p50_ms": "P50 of one client", "saturation_per_s": "rate of 8 clients"}
 ONCE = "Measured once: one run has no interval of its own."
@@ -53,7 +53,7 @@ def _tables(file: ResultFile) -> Iterator[Table]:
 
 
 def _layouts(source: str, result: LayoutsResult) -> Table:
-    axis = Linear.over([1.0, *(high for _, _, high in result.fused_to_steps.values())])
+    axis = Scale.over([1.0, *(high for _, _, high in result.fused_to_steps.values())])
     rows: list[tuple[Cell, ...]] = []
     for figure, (low, middle, high) in result.fused_to_steps.items():
         strip = Strip(f"{middle:.2f} ({low:.2f} to {high:.2f})", middle, low, high)
@@ -81,7 +81,7 @@ def _verdict(source: str, result: VerdictResult) -> Table:
     limits = [server.allowed for server in result.servers if server.allowed]
     judged = [server for server in result.servers if server.allowed is not None]
     highs = [share_interval(s.passes["at the limit"].rule, of=result.runs)[1] for s in judged]
-    axis = Linear.over([100 * value for value in (*limits, *highs)])
+    axis = Scale.over([100 * value for value in (*limits, *highs)])
     rows: list[tuple[Cell, ...]] = []
     for server in result.servers:
         share = server.passes["at the limit"].rule
@@ -117,8 +117,14 @@ def _verdict(source: str, result: VerdictResult) -> Table:
     )
 
 
+def share_interval(share: float, *, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was counted in `of` independent trials, by Wilson's score."""
+    found = binomtest(round(share * of), of).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def _reload(source: str, seen: Reload) -> Table:
-    axis = Linear.over([seen.p99_ms, seen.p99_ms_without_reloads])
+    axis = Scale.over([seen.p99_ms, seen.p99_ms_without_reloads])
     rows = (
         _reload_row("without", seen.p99_ms_without_reloads, seen.failed_without_reloads, seen.requests),
         _reload_row(f"{seen.reloads} reloads", seen.p99_ms, seen.failed, seen.requests),
@@ -141,7 +147,7 @@ def _reload_row(name: str, p99_ms: float, failed: Mapping[str, int], requests: i
 
 
 def _kills(source: str, kills: Mapping[str, Kill]) -> Table:
-    axis = Linear.over(kill.seconds_until_the_last_error for kill in kills.values())
+    axis = Scale.over(kill.seconds_until_the_last_error for kill in kills.values())
     rows: list[tuple[Cell, ...]] = []
     for what, kill in kills.items():
         first, last = kill.seconds_to_first_right_answer, kill.seconds_until_the_last_error
@@ -170,7 +176,7 @@ def _overload(source: str, layouts: Mapping[str, Overload]) -> Table:
         for times, seen in ((3, overload.three), (10, overload.ten))
     ]
     capacities = ", ".join(f"{layout} {overload.capacity_per_s:.0f}/s" for layout, overload in layouts.items())
-    axis = Linear.over([1.0, *(seen.goodput_share_of_capacity for _, seen in loads)])
+    axis = Scale.over([1.0, *(seen.goodput_share_of_capacity for _, seen in loads)])
     return Table(
         title="More than it can do",
         note=f"for 30 s at 3 and 10 times the capacity ({capacities}): right answers as a share of it, P99 of what was "
@@ -208,7 +214,7 @@ def _fifty(source: str, fifty: Fifty) -> Table:
         for layout, companies in fifty.layouts.items()
         for where, side in (("alone", companies.alone), (f"one of {fifty.classifiers}", companies.among))
     ]
-    axis = Linear.over(side.p99_ms for _, side in sides)
+    axis = Scale.over(side.p99_ms for _, side in sides)
     each = ", ".join(f"{name} {seen.memory_mib_of_each_additional:.0f} MiB" for name, seen in fifty.layouts.items())
     return Table(
         title="Many classifiers in one repository",

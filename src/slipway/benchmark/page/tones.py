@@ -1,10 +1,8 @@
 """What a verdict looks like."""
 
-from typing import Literal
-
 from slipway.benchmark.statistics import Verdict
+from slipway.pages.tables import Tone
 
-Tone = Literal["good", "warn", "bad", "plain"]
 TONES: dict[Verdict, Tone] = {
     Verdict.PASS: "good",
     Verdict.FAIL: "bad",

@@ -13,10 +13,11 @@ from slipway.benchmark.page.shapes import (
     RobustnessResult,
     VerdictResult,
 )
-from slipway.benchmark.page.tones import TONES, Tone
-from slipway.benchmark.page.wording import counted, figures, percent
+from slipway.benchmark.page.tones import TONES
 from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
 from slipway.benchmark.result import CapacityResult, GateResult
+from slipway.pages.tables import Tone
+from slipway.pages.wording import counted, figures, percent
 
 
 @dataclass(frozen=True)

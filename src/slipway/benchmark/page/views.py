@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from slipway.benchmark.page.axes import Linear
 from slipway.benchmark.page.files import ResultFile, Sides, ends_with
 from slipway.benchmark.page.series import PARTS, Series, Steps
 from slipway.benchmark.page.shapes import VerdictResult
-from slipway.benchmark.page.tables import Badge, Cell, Column, Strip, Table
 from slipway.benchmark.page.tones import TONES
-from slipway.benchmark.page.wording import NONE, counted, figures
 from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
 from slipway.benchmark.result import CapacityResult, GateResult, StepTime
+from slipway.pages.tables import Badge, Cell, Column, Scale, Strip, Table
+from slipway.pages.wording import NONE, counted, figures
 
 NAMES_OF_PARTS = ("queue", "input", "infer", "output", "other")
+COLOURS_OF_PARTS = (1, 4, 0, 2, 5)
 HIDDEN_OPTIONS = {"images", "url", "server_pid"}
 """Of the machine that measured, and of no use elsewhere."""
 
@@ -26,10 +26,14 @@ class Bar:
     parts: tuple[tuple[str, float, float], ...]
     """Name, µs, and percent of the longest bar of its load."""
 
+    @property
+    def stack(self) -> list[tuple[str, float]]:
+        return [(f"s{colour}", percent) for colour, (_, _, percent) in zip(COLOURS_OF_PARTS, self.parts, strict=True)]
+
 
 def percentiles(series: Sequence[Series]) -> Table:
     p99s_ms = [value for one in series for value in (*(one.judged.block_p99s_ms if one.judged else ()), _p99(one))]
-    axis = Linear.over([*p99s_ms, *(one.judged.limit_ms for one in series if one.judged)])
+    axis = Scale.over([*p99s_ms, *(one.judged.limit_ms for one in series if one.judged)])
     return Table(
         title="Milliseconds by percentile",
         note="of all blocks, merged. The line on P99 is from the least of the blocks to the greatest, the dashed one "

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from slipway.report.thumbnails import SIDE, Thumbnail, encode
+from slipway.pages.thumbnails import SIDE, Thumbnail, encode
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from slipway.contract import Spec
 from slipway.contract.dataset import Split
-from slipway.evaluation.plots import LONGEST_DRAWN, is_drawable
+from slipway.pages.charts import LONGEST_DRAWN, is_drawable
 from slipway.system.text import to_cell
 from slipway.training.data.inspection.facts import Facts
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection, Problem

@@ -4,6 +4,8 @@ import base64
 import io
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from slipway.contract import DataError
@@ -11,7 +13,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 
 SIDE = 112
 """Pixels of a thumbnail's longer side, at most."""
-QUALITY = 85
+QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ def load(dataset: Dataset, entry: LabelledImage, *, exif_orientation: bool) -> I
     return small
 
 
-def encode(image: Image.Image) -> Thumbnail:
-    """As JPEG in a data URI."""
+def encode(picture: Image.Image | npt.NDArray[np.uint8]) -> Thumbnail:
+    """RGB, as an image or `[h, w, 3]`, as JPEG in a data URI."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     text = base64.b64encode(buffer.getvalue()).decode()
