@@ -5,9 +5,6 @@ A function that draws stands under `rc_context(STYLE)`, so that nothing of the p
 
 import io
 import re
-import unicodedata
-from collections.abc import Sequence
-from functools import cache
 from html import escape
 from typing import Any
 
@@ -15,7 +12,7 @@ from slipway.errors import MissingDependencyError
 
 try:
     from markupsafe import Markup
-    from matplotlib import font_manager, rc_context
+    from matplotlib import rc_context
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.rcsetup import cycler
@@ -54,8 +51,6 @@ STYLE = {
 LIMIT: dict[str, Any] = {"color": TONES["bad"], "linewidth": 1, "linestyle": (0, (4, 3))}
 REM_PER_POINT = 66 / (8.5 * 72)
 """A chart of 8.5 inches is as wide as a page."""
-LONGEST_DRAWN = 40
-BY_ID = "#: class ids; the font has no such letters"
 
 
 def axes(width: float, height: float) -> Axes:
@@ -104,24 +99,3 @@ def svg(axes: Axes, *, label: str) -> Markup:
 
 def _variable(colour: str) -> str:
     return f"var(--{VARIABLES[colour]})" if colour in VARIABLES else colour
-
-
-def is_drawable(label: str) -> bool:
-    """Whether the font has every letter; without shaping, of scripts that are written from left to right."""
-    letters = _letters()
-    return all(ord(c) in letters and unicodedata.bidirectional(c) not in ("R", "AL") for c in label)
-
-
-@cache
-def _letters() -> frozenset[int]:
-    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
-
-
-def drawn(labels: Sequence[str], class_ids: Sequence[int]) -> tuple[list[str], str]:
-    """What stands for each label in a picture: itself, cut where it is long, or `#` and its class id where it cannot be
-    drawn; and the note that the caption then needs."""
-    names = [
-        label[: LONGEST_DRAWN - 1] + "…" * (len(label) >= LONGEST_DRAWN) if is_drawable(label) else f"#{class_id}"
-        for label, class_id in zip(labels, class_ids, strict=True)
-    ]
-    return names, "" if all(map(is_drawable, labels)) else f"\n{BY_ID}"

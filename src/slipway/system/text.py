@@ -1,6 +1,6 @@
 """Words that are not ours (labels, file names, a server's answers) in the places that would take them for markup.
 
-HTML and SVG are escaped by `slipway.pages`, pictures draw without mathtext (`slipway.pages.charts`).
+HTML is escaped by `slipway.pages`, and charts draw without mathtext (`slipway.pages.charts`).
 """
 
 import re

@@ -50,7 +50,7 @@ def hills(series: Sequence[Series]) -> list[Markup]:
     edges_ms = np.geomspace(low, high, max(2, round(np.log10(high / low) * BINS_PER_DECADE)))
     found = []
     for one in series:
-        chart, colour = axes(6.2, 0.75), SERIES[one.colour]
+        chart, colour = axes(5, 0.65), SERIES[one.colour]
         counts, _ = np.histogram(one.values_ms, edges_ms, weights=one.counts)
         chart.stairs(counts / counts.max(), edges_ms, fill=True, color=colour, alpha=0.35)
         chart.stairs(counts / counts.max(), edges_ms, color=colour, linewidth=1.2)

@@ -11,12 +11,14 @@ from matplotlib import rc_context
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import PercentFormatter
+from scipy.sparse import coo_array
 
-from slipway.evaluation.plots import Cells, worst_confusion
 from slipway.pages.charts import DIM, PAGE, STYLE, TONES, axes, svg
 from slipway.report.evaluation.evidence import Answered, Coverage, Reliability
 
-SHADES = 5
+CLASSES_DRAWN, SHADES = 150, 5
+Cells = Sequence[tuple[int, int, int]]
+"""Of a confusion matrix: class, answer, images; cells without an image are left out."""
 BLUES = LinearSegmentedColormap.from_list("blues", ["#4a80c400", "#4a80c4"])
 """From nothing on, so that a page may be light or dark."""
 
@@ -69,10 +71,13 @@ def curve(coverage: Coverage, served: Answered | None) -> Markup:
 
 @rc_context(STYLE)
 def matrix(cells: Cells, *, classes: int) -> tuple[Markup, int]:
-    """Each cell's share of its row, in shades; and how many classes are left out."""
-    kept, _, share_cc = worst_confusion(cells, classes=classes)
+    """Each cell's share of its row, in shades, of many classes those with the most mistakes; how many are left out."""
+    truth_m, answer_m, count_m = np.array(cells, np.int64).reshape(-1, 3).T
+    mistakes_c = np.bincount(truth_m, count_m * (truth_m != answer_m), classes)
+    kept = np.sort(np.argsort(-mistakes_c, kind="stable")[:CLASSES_DRAWN])
+    share_cc = coo_array((count_m / np.bincount(truth_m, count_m)[truth_m], (truth_m, answer_m)), shape=(classes,) * 2)
+    shade_cc = np.ceil(share_cc.tocsr()[kept][:, kept].toarray() * SHADES) / SHADES  # a lone mistake is still seen
     chart = axes(4.5, 4.3)
-    shade_cc = np.ceil(np.clip(share_cc * SHADES, 0, SHADES)) / SHADES  # a lone mistake in a thousand is still seen
     chart.imshow(shade_cc, cmap=BLUES, vmin=0, vmax=1, interpolation="none")
     chart.grid(visible=False)
     chart.set(xlabel="answer", ylabel="truth", xticks=[], yticks=[])
