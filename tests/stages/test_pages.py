@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markupsafe import Markup
-from matplotlib import rc_context
 from PIL import Image
 
 from slipway.benchmark.page import read_files
 from slipway.benchmark.page import render as render_benchmark
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.pages.charts import SERIES, STYLE, VARIABLES, axes, limit, logarithmic, svg
+from slipway.pages.charts import SERIES, VARIABLES, Svg, axes, limit, logarithmic, styled, svg
 from slipway.pages.tables import Scale
 from slipway.pages.thumbnails import SIDE, Thumbnail, Thumbnails
 from slipway.pages.wording import points
@@ -125,8 +123,8 @@ def test_an_image_that_declares_too_many_pixels_is_a_reason(tmp_path: Path) -> N
     assert "no thumbnail" in made.flaw
 
 
-@rc_context(STYLE)
-def chart(words: str = "", label: str = "Latency") -> Markup:
+@styled
+def chart(words: str = "", label: str = "Latency") -> Svg:
     drawn = axes(4, 3)
     (dot,) = drawn.plot([1, 100], [3, 40], "o", color=SERIES[0])
     dot.set_gid(f"tip:{words}")

@@ -51,7 +51,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps":
     """Grad-CAM of the worst mistakes, or why there is none."""
-    from slipway.report.evaluation import MISTAKES_SHOWN, Heatmaps, thumbnail
+    from slipway.pages.thumbnails import encode
+    from slipway.report.evaluation import MISTAKES_SHOWN, Heatmaps
 
     if bundle.manifest.measured.get("origin") != "checkpoint":
         if checkpoint is not None:
@@ -79,7 +80,7 @@ def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps
     return Heatmaps(
         f"The bright parts of the grey pictures speak for the answer, and for the truth, by Grad-CAM at the stage "
         f"{found.layer.name} ({found.layer.height} by {found.layer.width} places), in the network's own input.",
-        {key: thumbnail(picture) for key, picture in found.pictures.items()},
+        {key: encode(picture) for key, picture in found.pictures.items()},
     )
 
 

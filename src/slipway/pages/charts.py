@@ -1,12 +1,12 @@
-"""Charts, drawn by matplotlib: as SVG in a page, where text is text and colours are the style sheet's, light or dark.
-
-A function that draws stands under `rc_context(STYLE)`, so that nothing of the process changes.
-"""
+"""Charts by matplotlib, as SVG in a page: text is text, and colours are the style sheet's, light or dark."""
 
 import io
 import re
 from html import escape
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from slipway.errors import MissingDependencyError
 
@@ -14,12 +14,15 @@ try:
     from markupsafe import Markup
     from matplotlib import rc_context
     from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
     from matplotlib.rcsetup import cycler
-    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter, StrMethodFormatter
 except ImportError:
     raise MissingDependencyError("matplotlib", extra="train") from None
 
+Chart = Axes
+Svg = Markup
 PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False, "font.family": ["DejaVu Sans"]}
 """Words are drawn as they are, with the font that matplotlib brings: a `$` is no formula, and machines draw alike."""
 TONES = {"good": "#12734a", "warn": "#8a5a00", "bad": "#b3261e", "plain": "#3d5a80"}
@@ -48,12 +51,14 @@ STYLE = {
     "xtick.color": DIM,
     "ytick.color": DIM,
 }
+styled = rc_context(STYLE)
+"""Stands over every function that draws, so that nothing of the process changes."""
 LIMIT: dict[str, Any] = {"color": TONES["bad"], "linewidth": 1, "linestyle": (0, (4, 3))}
 REM_PER_POINT = 66 / (8.5 * 72)
 """A chart of 8.5 inches is as wide as a page."""
 
 
-def axes(width: float, height: float) -> Axes:
+def axes(width: float, height: float) -> Chart:
     """Of a figure of their own, in inches; 8.5 are the width of a page."""
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
@@ -67,13 +72,27 @@ def logarithmic(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def limit(axes: Axes, ms: float) -> None:
+def in_percent(*axis: Any) -> None:
+    """Shares as whole or broken percent."""
+    for one in axis:
+        one.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
+def shades(axes: Chart, share_rc: npt.NDArray[np.float64]) -> None:
+    """A picture of a table, from nothing (0) to blue (1) on any ground."""
+    blue = LinearSegmentedColormap.from_list("blue", ["#4a80c400", "#4a80c4"])
+    axes.imshow(share_rc, cmap=blue, vmin=0, vmax=1, interpolation="none")
+    axes.grid(visible=False)
+    axes.set(xticks=[], yticks=[])
+
+
+def limit(axes: Chart, ms: float) -> None:
     """A dashed line across, with its name."""
     axes.axhline(ms, **LIMIT)
     axes.text(0.005, ms * 1.02, f"limit {ms:g} ms", transform=axes.get_yaxis_transform(), color=TONES["bad"])
 
 
-def svg(axes: Axes, *, label: str) -> Markup:
+def svg(axes: Chart, *, label: str) -> Svg:
     """The figure of `axes` for a page, `label` what it is to who cannot see it; equal charts give equal text.
 
     The words of an artist's `set_gid("tip:...")` stand under the pointer.

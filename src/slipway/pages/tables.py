@@ -1,7 +1,7 @@
 """Tables of the pages: cells of text, of a verdict, or of a value with its interval on the column's axis."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,3 +95,18 @@ class Table:
     source: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+
+def table(
+    title: str,
+    note: str,
+    columns: Iterable[str | Column],
+    rows: Iterable[tuple[Cell, ...]],
+    *,
+    source: str = "",
+    words: Container[str] = (),
+    wide: Container[str] = (),
+) -> Table:
+    """A table, where a title alone is a column of numbers; or of `words`, or `wide`, where it is among these."""
+    named = (c if isinstance(c, Column) else Column(c, words=c in words, wide=c in wide) for c in columns)
+    return Table(title, note, source, tuple(named), tuple(rows))

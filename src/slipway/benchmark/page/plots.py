@@ -4,18 +4,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
-from matplotlib import rc_context
 
 from slipway.benchmark.page.series import Series
-from slipway.pages.charts import DIM, LIMIT, SERIES, STYLE, TEXT, axes, limit, logarithmic, svg
+from slipway.pages.charts import DIM, LIMIT, SERIES, TEXT, Svg, axes, limit, logarithmic, styled, svg
 
 BINS_PER_DECADE = 25
 NINES = ("P50", "P90", "P99", "P99.9", "P99.99", "P99.999")
 
 
-@rc_context(STYLE)
-def tails(series: Sequence[Series]) -> Markup:
+@styled
+def tails(series: Sequence[Series]) -> Svg:
     """Latency against percentile, a line for each; every further nine is as wide as the one before."""
     chart, most = axes(8.5, 4), max(one.requests for one in series)
     for one in series:
@@ -40,8 +38,8 @@ def tail(one: Series) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
     return np.array([0.0, *shares]), np.array([one.values_ms[0], *one.values_ms])
 
 
-@rc_context(STYLE)
-def hills(series: Sequence[Series]) -> list[Markup]:
+@styled
+def hills(series: Sequence[Series]) -> list[Svg]:
     """Share of the requests against latency in equal steps of its logarithm, each as high as its highest step."""
     if not series:
         return []

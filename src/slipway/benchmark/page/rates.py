@@ -3,16 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.shapes import RobustnessResult
 from slipway.benchmark.page.tones import TONES
 from slipway.benchmark.result import CapacityResult, GateResult
-from slipway.pages import charts
-from slipway.pages.charts import GOOD_BACK, PAGE, SERIES, STYLE, axes, limit, logarithmic, svg
+from slipway.pages.charts import GOOD_BACK, PAGE, SERIES, Chart, Svg, axes, limit, logarithmic, styled, svg
+from slipway.pages.charts import TONES as COLOURS
 from slipway.pages.tables import Tone
 from slipway.pages.wording import figures
 
@@ -48,8 +44,8 @@ class Rates:
     """From the highest rate that passed to the lowest above it that did not."""
 
     @property
-    @rc_context(STYLE)
-    def chart(self) -> Markup:
+    @styled
+    def chart(self) -> Svg:
         chart = axes(8.5, 4)
         for low, high in self.intervals:
             chart.axvspan(low, high, color=GOOD_BACK)
@@ -66,11 +62,11 @@ class Rates:
         return svg(chart, label="P99 in ms against requests per second; the numbers are in the tables")
 
 
-def _dot(chart: Axes, rate: Rate, colour: str) -> None:
+def _dot(chart: Chart, rate: Rate, colour: str) -> None:
     place = (rate.rate_per_s, rate.p99_ms)
     chart.plot(*place, "o", color=colour, markersize=11, markeredgewidth=0, alpha=0.35)
-    face = charts.TONES[rate.tone] if rate.whole else PAGE
-    (dot,) = chart.plot(*place, "o", markersize=6, markerfacecolor=face, color=charts.TONES[rate.tone], zorder=3)
+    face = COLOURS[rate.tone] if rate.whole else PAGE
+    (dot,) = chart.plot(*place, "o", markersize=6, markerfacecolor=face, color=COLOURS[rate.tone], zorder=3)
     dot.set_gid(f"tip:{rate.rate_per_s:.1f}/s: P99 {figures(rate.p99_ms)} ms; {rate.says}")
 
 

@@ -1,7 +1,7 @@
 """What a verdict looks like."""
 
 from slipway.benchmark.statistics import Verdict
-from slipway.pages.tables import Tone
+from slipway.pages.tables import Badge, Tone
 
 TONES: dict[Verdict, Tone] = {
     Verdict.PASS: "good",
@@ -9,3 +9,7 @@ TONES: dict[Verdict, Tone] = {
     Verdict.TOO_FEW: "warn",
     Verdict.LATE: "warn",
 }
+
+
+def badge(verdict: Verdict) -> Badge:
+    return Badge(verdict, TONES[verdict])

@@ -6,21 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.axis import Axis
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import PercentFormatter
 from scipy.sparse import coo_array
 
-from slipway.pages.charts import DIM, PAGE, STYLE, TONES, axes, svg
+from slipway.pages.charts import DIM, PAGE, TONES, Svg, axes, in_percent, shades, styled, svg
 from slipway.report.evaluation.evidence import Answered, Coverage, Reliability
 
 CLASSES_DRAWN, SHADES = 150, 5
 Cells = Sequence[tuple[int, int, int]]
 """Of a confusion matrix: class, answer, images; cells without an image are left out."""
-BLUES = LinearSegmentedColormap.from_list("blues", ["#4a80c400", "#4a80c4"])
-"""From nothing on, so that a page may be light or dark."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +27,8 @@ class Pair:
     """Of the images of the true class."""
 
 
-@rc_context(STYLE)
-def diagrams(before: Reliability, after: Reliability) -> tuple[Markup, Markup]:
+@styled
+def diagrams(before: Reliability, after: Reliability) -> tuple[Svg, Svg]:
     """Accuracy over confidence with 95 % intervals, both on one axis; on the diagonal they are equal."""
     bins = (*before.bins, *after.bins)
     least = least_shown(value for item in bins for value in (item.confidence, item.accuracy))
@@ -50,13 +43,13 @@ def diagrams(before: Reliability, after: Reliability) -> tuple[Markup, Markup]:
             side = 4 + 5 * math.sqrt(item.images / most)
             chart.plot(item.confidence, item.accuracy, "o", color=TONES["plain"], markersize=side, clip_on=False)
         chart.set(xlim=(least, 1), ylim=(least, 1), xlabel="probability of the answer", ylabel="accuracy")
-        _in_percent(chart.xaxis, chart.yaxis)
+        in_percent(chart.xaxis, chart.yaxis)
         found.append(svg(chart, label=f"Accuracy over probability, {name} calibration"))
     return found[0], found[1]
 
 
-@rc_context(STYLE)
-def curve(coverage: Coverage, served: Answered | None) -> Markup:
+@styled
+def curve(coverage: Coverage, served: Answered | None) -> Svg:
     """Accuracy over coverage, on an axis that shows something, and where `unknown` puts the classifier."""
     chart = axes(4, 3.3)
     chart.plot(*zip(*coverage.curve, strict=True), color=TONES["plain"])
@@ -65,12 +58,12 @@ def curve(coverage: Coverage, served: Answered | None) -> Markup:
         dot.set(markeredgecolor=PAGE, clip_on=False, zorder=3)
     least = least_shown(accuracy for _, accuracy in coverage.curve)
     chart.set(xlim=(0, 1), ylim=(least, 1), xlabel="share of images that is answered", ylabel="accuracy")
-    _in_percent(chart.xaxis, chart.yaxis)
+    in_percent(chart.xaxis, chart.yaxis)
     return svg(chart, label="Accuracy of the answered images over the share that is answered")
 
 
-@rc_context(STYLE)
-def matrix(cells: Cells, *, classes: int) -> tuple[Markup, int]:
+@styled
+def matrix(cells: Cells, *, classes: int) -> tuple[Svg, int]:
     """Each cell's share of its row, in shades, of many classes those with the most mistakes; how many are left out."""
     truth_m, answer_m, count_m = np.array(cells, np.int64).reshape(-1, 3).T
     mistakes_c = np.bincount(truth_m, count_m * (truth_m != answer_m), classes)
@@ -78,9 +71,8 @@ def matrix(cells: Cells, *, classes: int) -> tuple[Markup, int]:
     share_cc = coo_array((count_m / np.bincount(truth_m, count_m)[truth_m], (truth_m, answer_m)), shape=(classes,) * 2)
     shade_cc = np.ceil(share_cc.tocsr()[kept][:, kept].toarray() * SHADES) / SHADES  # a lone mistake is still seen
     chart = axes(4.5, 4.3)
-    chart.imshow(shade_cc, cmap=BLUES, vmin=0, vmax=1, interpolation="none")
-    chart.grid(visible=False)
-    chart.set(xlabel="answer", ylabel="truth", xticks=[], yticks=[])
+    shades(chart, shade_cc)
+    chart.set(xlabel="answer", ylabel="truth")
     return svg(chart, label=f"Confusion matrix of {len(kept)} classes"), classes - len(kept)
 
 
@@ -88,11 +80,6 @@ def least_shown(values: Iterable[float]) -> float:
     """The start of the shortest axis to 1 that holds the values and is 1, 2, 5, 10, 20, 50 or 100 % long."""
     least = min([1.0, *values])
     return next(low for low in (0.99, 0.98, 0.95, 0.9, 0.8, 0.5, 0.0) if low <= least + 1e-12)
-
-
-def _in_percent(*both: Axis) -> None:
-    for axis in both:
-        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
 def rows_of(cells: Cells, *, classes: int) -> list[list[int]]:
