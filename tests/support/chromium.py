@@ -83,8 +83,10 @@ def browser() -> Iterator[Pipe]:
             os.close(answers_in)
             watchdog = threading.Timer(120, process.kill)
             watchdog.start()
+            pipe = Pipe(answers_out, commands_in)
             try:
-                yield Pipe(answers_out, commands_in)
+                with pipe.reader, pipe.writer:
+                    yield pipe
             finally:
                 watchdog.cancel()
                 process.terminate()
