@@ -172,7 +172,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.drawings: dict[str, list[str]] = {}
-        """The texts of each chart, by what it is to who cannot see it."""
+        """The texts of each chart, by what a screen reader says of it."""
         self._style, self._drawing = False, list[str]()
         self.feed(page)
         self.text = re.sub(r"\s+", " ", " ".join(self.words))

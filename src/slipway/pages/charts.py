@@ -52,14 +52,14 @@ STYLE = {
     "ytick.color": DIM,
 }
 styled = rc_context(STYLE)
-"""Stands over every function that draws, so that nothing of the process changes."""
+"""Decorates every function that draws: the settings hold for its chart alone."""
 LIMIT: dict[str, Any] = {"color": TONES["bad"], "linewidth": 1, "linestyle": (0, (4, 3))}
 REM_PER_POINT = 66 / (8.5 * 72)
 """A chart of 8.5 inches is as wide as a page."""
 
 
 def axes(width: float, height: float) -> Chart:
-    """Of a figure of their own, in inches; 8.5 are the width of a page."""
+    """The axes of a new figure, in inches; a page is 8.5 inches wide."""
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
@@ -93,9 +93,12 @@ def limit(axes: Chart, ms: float) -> None:
 
 
 def svg(axes: Chart, *, label: str) -> Svg:
-    """The figure of `axes` for a page, `label` what it is to who cannot see it; equal charts give equal text.
+    """The figure of `axes` for a page; equal charts give equal text.
 
     The words of an artist's `set_gid("tip:...")` stand under the pointer.
+
+    Args:
+        label: what a screen reader says of the chart.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -109,7 +112,7 @@ def svg(axes: Chart, *, label: str) -> Svg:
     text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", text, flags=re.DOTALL)
     text = re.sub(r"""<g id=(["'])tip:(.*?)\1>""", r"<g><title>\2</title>", text)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
-    text = re.sub(r"font: [^;\"]*|font-size: ([\d.]+)px; font-family: [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r'style="font(?:-size)?: ([\d.]+px)[^;"]*(?:; font-family: [^;"]*)?', r'style="font-size: \1', text)
     text = re.sub(r"(?<=fill: |roke: )#[0-9a-f]{6}", lambda found: _variable(found[0]), text)
     text = re.sub(r"\s*\n\s*", "\n", text)
     size = f'viewBox="0 0 {width:g} {height:g}" style="max-width:{width * REM_PER_POINT:g}rem"'
