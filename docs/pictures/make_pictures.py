@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from slipway.contract import DataError
+from slipway.pages.charts import DIM, TEXT, TONES, VARIABLES, Chart, axes, styled, svg
 from slipway.system.process import run
 
 HERE = Path(__file__).parent
@@ -23,7 +25,7 @@ NAMES = {
     "tutorial": "tutorial: FastAPI, PIL, ONNX Runtime",
 }
 RESULTS = ("digits-int8-cpu", "digits-capacity-cpu")
-PAGES = {"report": 980, "latency": 1060}
+PAGES = {"report": 980, "latency": 1190}
 """Pixels from the top of each page that its picture shows."""
 
 
@@ -37,33 +39,36 @@ def main(arguments: argparse.Namespace) -> None:
         screenshot(page, HERE / "latency.png", height=PAGES["latency"])
 
 
+@styled
 def peers(result: Path, out: Path) -> None:
     """How many times the rate of each peer Slipway's fused layout holds: the mean and two standard errors."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "slipway"  # equal inputs give equal bytes
-    from matplotlib import pyplot as plt
-
     ratios = json.loads(result.read_text(encoding="utf-8"))["times_the_capacity"]
-    figure, axes = plt.subplots(figsize=(7.5, 2.6), layout="constrained")
+    chart = axes(7.5, 2.6)
     for row, peer in enumerate(reversed(NAMES)):
         found = ratios[peer]
-        colour = "#0a7d33" if found["low"] > 1 else "#b3261e" if found["mean"] < 1 else "#8a6d00"
+        colour = TONES["good" if found["low"] > 1 else "bad" if found["mean"] < 1 else "warn"]
         spread = [[found["mean"] - found["low"]], [found["high"] - found["mean"]]]
-        axes.errorbar(found["mean"], row, xerr=spread, fmt="o", color=colour, capsize=3)
-        label = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(f"{found['mean']:.2f}", (found["mean"], row), **label)
-    axes.axvline(1, color="#888", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xticks([0.7, 1, 2, 4, 8], ["0.7", "1", "2", "4", "8"])
-    axes.minorticks_off()
-    axes.set_yticks(range(len(NAMES)), list(reversed(NAMES.values())))
-    axes.set_ylim(-0.6, len(NAMES) - 0.3)
-    axes.set_xlabel("Slipway's rate within P99 < 50 ms ÷ the peer's (right of 1 is better)")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out, metadata={"Date": None})
+        chart.errorbar(found["mean"], row, xerr=spread, fmt="o", color=colour, capsize=3)
+        chart.text(found["mean"], row + 0.2, f"{found['mean']:.2f}", ha="center", color=TEXT)
+    chart.axvline(1, color=DIM, linewidth=1)
+    chart.set(xscale="log", xlabel="Slipway's rate within P99 < 50 ms ÷ the peer's (right of 1 is better)")
+    chart.set_xticks([0.7, 1, 2, 4, 8], ["0.7", "1", "2", "4", "8"])
+    chart.minorticks_off()
+    chart.set_yticks(range(len(NAMES)), list(reversed(NAMES.values())))
+    chart.set_ylim(-0.6, len(NAMES) - 0.3)
+    out.write_text(standalone(chart, label="Slipway's rate as a multiple of each peer's"), encoding="utf-8")
     print(f"written to {out}")
+
+
+def standalone(axes: Chart, *, label: str) -> str:
+    """The figure as a file of its own: the light colours, on white."""
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    colours = {f"var(--{name})": colour for colour, name in VARIABLES.items()}
+    text = re.sub(r"var\(--[\w-]+\)", lambda found: colours[found[0]], svg(axes, label=label))
+    namespaces = (
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" font-family="sans-serif"'
+    )
+    return text.replace("<svg ", f"<svg {namespaces} ", 1).replace(">", f">{ground}", 1) + "\n"
 
 
 def screenshot(page: Path, out: Path, *, height: int, width: int = 1000) -> None:

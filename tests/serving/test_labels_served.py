@@ -98,8 +98,6 @@ def test_it_has_learnt_and_the_bundle_is_complete(pages: Pages) -> None:
     assert worth.map > 0.5, "by chance it would be about 0.19"
     assert worth.images == len(dataset.of("test")) == 150
     assert worth.map_interval[0] <= worth.map <= worth.map_interval[1]
-    assert (pages.bundle.path / "labels.png").is_file()
-    assert not (pages.bundle.path / "confusion_matrix.png").exists()
     history = json.loads((pages.folder / "checkpoint/history.json").read_text())
     assert {"val_map", "val_macro_f1", "val_loss", "train_loss"} <= set(history[-1])
 
@@ -120,7 +118,7 @@ def test_an_engine_has_its_own_platt_and_thresholds_and_its_evidence_stands(page
 def test_exporting_again_gives_the_same_bundle(pages: Pages) -> None:
     again = export(pages.folder / "checkpoint", pages.folder / "again")
     assert again.bundle == pages.bundle.id
-    names = ("evaluation.json", "labels.png", "decision.json")
+    names = ("evaluation.json", "decision.json")
     assert [sha256_file(pages.folder / "again" / name) for name in names] == [
         sha256_file(pages.bundle.path / name) for name in names
     ]

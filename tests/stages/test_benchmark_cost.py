@@ -8,8 +8,8 @@ import pytest
 
 from slipway.benchmark.page import Accuracy, Priced, Prices, cost_lines, costs, read_files, render
 from slipway.benchmark.page.cost import cost_per_million
-from slipway.benchmark.page.wording import figures
 from slipway.contract import Bundle, ManifestError, SpecError
+from slipway.pages.wording import figures
 from tests.support import benchmark_results as made
 from tests.support.report_builds import Page, add_engine, evidence, make_bundle
 from tests.support.scripts import run_script

@@ -19,7 +19,7 @@ import torch
 from slipway.contract import Bundle, Manifest, SpecError, StorageError
 from slipway.contract.search import SearchSpace
 from slipway.engines import build_engine, choose, quantize
-from slipway.report import check_page, write
+from slipway.pages import check_page, write
 from slipway.repository import open_engines, plan_repository
 from slipway.system.files import complete_folder
 from slipway.system.targets import (

@@ -87,12 +87,11 @@ def browser() -> Iterator[Pipe]:
             watchdog.start()
             pipe = Pipe(answers_out, commands_in)
             try:
-                yield pipe
+                with pipe.reader, pipe.writer:
+                    yield pipe
             finally:
                 watchdog.cancel()
                 process.terminate()
-                pipe.reader.close()
-                pipe.writer.close()
 
 
 def painted(page: Path, *, width: int, dark: bool = False) -> Painted:

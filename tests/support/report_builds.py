@@ -168,22 +168,44 @@ class Page(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
+        self.markup = page
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
-        self._style = False
+        self.drawings: dict[str, list[str]] = {}
+        """The texts of each chart, by what a screen reader says of it."""
+        self._style, self._drawing = False, list[str]()
         self.feed(page)
         self.text = re.sub(r"\s+", " ", " ".join(self.words))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         self._style = tag == "style"
+        if tag == "svg":
+            self._drawing = self.drawings.setdefault(dict(attrs).get("aria-label") or "", [])
 
     def handle_endtag(self, tag: str) -> None:
         self._style = self._style and tag != "style"
+        if tag == "svg":
+            self._drawing = []
 
     def handle_data(self, data: str) -> None:
         if not self._style:
             self.words.append(data)
+            self._drawing.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+    def assert_loads_and_runs_nothing(self) -> None:
+        """Also that its policy forbids both to a browser."""
+        assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in self.tags}
+        for _, attributes in self.tags:
+            assert not [name for name in attributes if name.startswith("on")]
+            for name in ("src", "href", "xlink:href", "data", "action", "poster", "srcset"):
+                assert str(attributes.get(name, "#")).startswith(
+                    ("#", "data:image/jpeg;base64,", "data:image/png;base64,")
+                )
+        assert not re.search(r"url\((?!#)|@import", self.markup)
+        policy = self.all("meta")[1]
+        assert policy["http-equiv"] == "Content-Security-Policy"
+        assert str(policy["content"]).startswith("default-src 'none';")

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import bdtr
 
 from slipway.errors import MissingDependencyError
 
@@ -90,16 +91,7 @@ class Judgement:
 
 def probability_at_most(over_limit: int, *, requests: int) -> float:
     """P(at most `over_limit` of `requests` independent requests are over the limit) when the limit is the true P99."""
-    log_n_factorial = math.lgamma(requests + 1)
-
-    def log_choose(k: int) -> float:
-        return log_n_factorial - math.lgamma(k + 1) - math.lgamma(requests - k + 1)
-
-    log_over, log_within = math.log1p(-PERCENTILE), math.log(PERCENTILE)
-    return math.fsum(
-        math.exp(log_choose(k) + k * log_over + (requests - k) * log_within)
-        for k in range(min(over_limit, requests) + 1)
-    )
+    return float(bdtr(over_limit, requests, 1 - PERCENTILE)) if 0 <= over_limit < requests else float(over_limit >= 0)
 
 
 @lru_cache(maxsize=4096)

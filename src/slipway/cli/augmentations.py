@@ -17,7 +17,7 @@ docs/augmentation.md explains `recipe.augment`."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.report import check_page, write  # not at the top: --help needs no library
+    from slipway.pages import check_page, write  # not at the top: --help needs no library
     from slipway.training.data.inspection.augmentation import render
 
     check_page(arguments.out, kind="augmentation")

@@ -21,7 +21,7 @@ The page is self-contained. Run this where training ran, since the mistakes are 
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.evaluation.headline import headline  # not at the top: --help needs no library
-    from slipway.report import check_page, write
+    from slipway.pages import check_page, write
     from slipway.report.evaluation import Heatmaps, LabelsWorth, Worth, read_worth, render
 
     out = arguments.out or arguments.bundle.parent / "evaluation.html"
@@ -49,7 +49,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps":
     """Grad-CAM of the worst mistakes, or why there is none."""
-    from slipway.report.evaluation import MISTAKES_SHOWN, Heatmaps, thumbnail
+    from slipway.pages.thumbnails import encode
+    from slipway.report.evaluation import MISTAKES_SHOWN, Heatmaps
 
     if bundle.manifest.measured.get("origin") != "checkpoint":
         if checkpoint is not None:
@@ -77,7 +78,7 @@ def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps
     return Heatmaps(
         f"The bright parts of the grey pictures speak for the answer, and for the truth, by Grad-CAM at the stage "
         f"{found.layer.name} ({found.layer.height} by {found.layer.width} places), in the network's own input.",
-        {key: thumbnail(picture) for key, picture in found.pictures.items()},
+        {key: encode(picture) for key, picture in found.pictures.items()},
     )
 
 

@@ -14,14 +14,8 @@ flipped images are read from the data set."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.report import (
-        Build,
-        check_page,
-        lane_verdicts,
-        render,
-        todos,
-        write,
-    )  # not at the top: --help needs no library
+    from slipway.pages import check_page, write  # not at the top: --help needs no library
+    from slipway.report import Build, lane_verdicts, render, todos
 
     beside = arguments.bundle.parent
     out = arguments.out or beside / "report.html"

@@ -28,7 +28,7 @@ With --engine, the accuracy of the served engine stands beside each speed; its b
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.page import Accuracy, cards, cost_lines, costs, read_files, render
-    from slipway.report import check_page, write  # not at the top: --help needs no library
+    from slipway.pages import check_page, write  # not at the top: --help needs no library
 
     check_page(arguments.out, kind="benchmark report")
     files = read_files(arguments.results)

@@ -1,6 +1,15 @@
-"""What all of our HTML pages share: one file each, that loads nothing and escapes every word that is not ours."""
+"""The kit of all HTML pages: one file each, that loads nothing and escapes every word that is not ours.
+
+`page.html` is the frame, `kit.html` has the macros (tables, strips, badges, pictures), `style.css` is the one style
+sheet; `charts` draws, `tables` and `thumbnails` are what the macros show, `wording` writes numbers.
+"""
+
+from pathlib import Path
+from typing import Literal
 
 from slipway.errors import MissingDependencyError
+from slipway.pages import wording
+from slipway.system.targets import check_file, write_file
 
 try:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -9,19 +18,45 @@ except ImportError:
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """Content-Security-Policy: styles and images that the page holds, and nothing else."""
+FILTERS = ("counted", "decimals", "figures", "interval", "megabytes", "percent", "points", "thousands")
+PageKind = Literal["build report", "evaluation", "augmentation", "benchmark report"]
+TITLES: dict[PageKind, str] = {
+    "build report": ": build report</title>",
+    "evaluation": ": evaluation</title>",
+    "augmentation": ": what training sees</title>",
+    "benchmark report": "<title>Benchmark report: ",
+}
+"""What a page has in its head, and no page of another kind."""
 
 
-def environment(*packages: str) -> Environment:
-    """The templates of `packages`, the first one's before the others', and `page_head.html`, which wants a `title`.
+def environment(package: str) -> Environment:
+    """The templates of `package`, each of which extends `page.html`; `kit` has the macros.
 
     Labels, file names and the words of specs and tools are untrusted: every one of them is escaped.
     """
     found = Environment(
-        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "slipway.pages")]),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("slipway.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals["policy"] = POLICY
+    found.filters |= {name: getattr(wording, name) for name in FILTERS}
+    found.globals |= {"policy": POLICY, "kit": found.get_template("kit.html").module}
     return found
+
+
+def write(page: str, out: Path, *, kind: PageKind) -> None:
+    """Write `page` to `out`, whole or not at all; only a page of the same kind is replaced.
+
+    Raises:
+        SpecError: something else stands there.
+        StorageError: it cannot be written there.
+    """
+    check_page(out, kind=kind)
+    write_file(out, page)
+
+
+def check_page(out: Path, *, kind: PageKind) -> None:
+    """What `write` would refuse, before the work that comes first."""
+    check_file(out, mark=TITLES[kind], what=f"a page of kind {kind}")

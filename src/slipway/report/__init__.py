@@ -1,7 +1,7 @@
 """One HTML page that shows what a build is worth, from the files of bundle, graphs and engines alone."""
 
 from slipway.report.build import Build
-from slipway.report.page import check_page, render, write
+from slipway.report.page import render
 from slipway.report.verdict import LaneVerdict, Todo, lane_verdicts, todos
 
-__all__ = ["Build", "LaneVerdict", "Todo", "check_page", "lane_verdicts", "render", "todos", "write"]
+__all__ = ["Build", "LaneVerdict", "Todo", "lane_verdicts", "render", "todos"]

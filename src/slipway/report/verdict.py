@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from slipway.contract.lane import LaneName
+from slipway.pages.wording import points
 from slipway.report.build import Build, BuiltEngine
 from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Gate
-from slipway.report.wording import points
 from slipway.system.text import command
 
 CPU_PRECISIONS = ("fp32", "bf16", "fp16", "int8")

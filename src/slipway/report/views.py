@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from slipway.contract.choice import Candidate
+from slipway.pages.tables import Scale, Tone
+from slipway.pages.thumbnails import Thumbnail, Thumbnails
 from slipway.report.build import FAILED_SEARCH, Build, BuiltEngine
-from slipway.report.charts import Scale, Tone
 from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Flip, FlipShare, Gate, Reference, Search
-from slipway.report.thumbnails import Thumbnail, Thumbnails
 from slipway.report.verdict import hindering, lane_verdicts
 
 CLASSES_SHOWN, FLIPS_SHOWN, FLIPS_OPEN, LAYERS_SHOWN = 50, 60, 12, 40
@@ -88,6 +88,12 @@ class Layers:
     source: str
     unknown: str = ""
     """Why there are no counts."""
+
+    @property
+    def shares(self) -> list[tuple[str, float]]:
+        """Class of the style sheet, and percent of the layers."""
+        total = sum(count for _, count, _ in self.counts)
+        return [(f"b{bits}", 100 * count / total) for _, count, bits in self.counts]
 
 
 @dataclass(frozen=True)

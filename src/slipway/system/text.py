@@ -1,6 +1,6 @@
 """Escapes foreign text (labels, file names, a server's answers) for places that would treat it as markup.
 
-HTML and SVG are escaped by `slipway.pages`, pictures draw without mathtext (`slipway.evaluation.plots`).
+HTML is escaped by `slipway.pages`, and charts draw without mathtext (`slipway.pages.charts`).
 """
 
 import re

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 
-from slipway.benchmark.page.axes import Linear
 from slipway.benchmark.page.shapes import EfficiencyResult, Efficient, PeersResult
-from slipway.benchmark.page.tables import Cell, Column, Strip, Table
-from slipway.benchmark.page.tones import Tone
-from slipway.benchmark.page.wording import NONE, figures
+from slipway.pages.tables import Cell, Column, Scale, Strip, Table, Tone, table
+from slipway.pages.wording import NONE, figures
 
 KINDS_OF_TIME = {"infer": "inference", "queue": "queue", "input": "input", "output": "output"}
 
@@ -18,7 +16,7 @@ def efficiency(source: str, result: EfficiencyResult) -> Iterator[Table]:
 
 
 def _shares(source: str, result: EfficiencyResult, name: str, found: Efficient) -> Table:
-    axis = Linear.over([1.0, *(share.most for share in found.share_of_pool.values()), *result.targets.values()])
+    axis = Scale.over([1.0, *(share.most for share in found.share_of_pool.values()), *result.targets.values()])
     rows: list[tuple[Cell, ...]] = []
     for side, rates in found.capacity_per_s.items():
         share, target = found.share_of_pool.get(side), result.targets.get(side)
@@ -28,19 +26,14 @@ def _shares(source: str, result: EfficiencyResult, name: str, found: Efficient) 
             text = f"{share.mean:.2f} ({share.least:.2f} to {share.most:.2f})"
             cell = Strip(text, share.mean, share.least, share.most, target, tone)
         rows.append((side, _range(rates), found.batches[side], cell))
-    return Table(
-        title=f"{name}: what serving leaves of the capacity",
-        note=f"Requests/s with P99 within {result.limit_ms:g} ms, the least and the most of "
+    return table(
+        f"{name}: what serving leaves of the capacity",
+        f"Requests/s with P99 within {result.limit_ms:g} ms, the least and the most of "
         f"{len(rates)} rounds, each side with the batch that suits it best; and as a share of the pool's in the same "
         "round: mean, least and most. The dashed line is the target.",
+        ("", "requests/s", Column("", words=True), Column("of the pool", axis=axis, origin=1.0)),
+        rows,
         source=source,
-        columns=(
-            Column(""),
-            Column("requests/s"),
-            Column("", words=True),
-            Column("of the pool", axis=axis, origin=1.0),
-        ),
-        rows=tuple(rows),
     )
 
 
@@ -51,18 +44,19 @@ def _times(source: str, name: str, found: Efficient) -> Table:
         spent = (f"{found.processor_ms[side][who]:.2f}" for who in ("server", "client"))
         rows.append((side, f"{parts['client']:.2f}", *(f"{ms:.2f}" for ms in sums), f"{parts['rest']:.2f}", *spent))
     titles = ("", "client", *KINDS_OF_TIME.values(), "the rest", "processor, server", "client's")
-    return Table(
-        title=f"{name}: where an image's time goes",
-        note="asked one by one, ms: what the client sees, and of it all steps together; the rest is in no step. "
+    return table(
+        f"{name}: where an image's time goes",
+        "asked one by one, ms: what the client sees, and of it all steps together; the rest is in no step. "
         "Last, the processor time of an image.",
+        titles,
+        rows,
         source=source,
-        columns=tuple(Column(title) for title in titles),
-        rows=tuple(rows),
     )
 
 
 def peers(source: str, result: PeersResult) -> Table:
-    axis = Linear.over([1.0, *(times.high for times in result.times_the_capacity.values())])
+    axis = Scale.over([1.0, *(times.high for times in result.times_the_capacity.values())])
+    holds = Column("slipway_fused holds, times", axis=axis, origin=1.0)
     ordered = sorted(result.capacity_per_s.items(), key=lambda item: -sum(item[1]))
     rows: list[tuple[Cell, ...]] = []
     for name, rates in ordered:
@@ -74,21 +68,15 @@ def peers(source: str, result: PeersResult) -> Table:
             cell = Strip(text, times.mean, times.low, times.high, tone=tone)
         latencies = (figures(light[key].mean) for key in ("p50_ms", "p99_ms"))
         rows.append((name, _range(rates), result.settings[name], cell, *latencies))
-    return Table(
-        title=f"{result.backbone} behind other servers",
-        note=f"Requests/s with P99 within {result.limit_ms:g} ms, the least and the most of {len(ordered[0][1])} "
+    return table(
+        f"{result.backbone} behind other servers",
+        f"Requests/s with P99 within {result.limit_ms:g} ms, the least and the most of {len(ordered[0][1])} "
         "rounds; how many times that slipway_fused holds, with two standard errors of the mean to each side; and at "
         f"{result.light_load.rate_per_s:g} requests/s its latency as a multiple of slipway_fused's.",
+        ("", "requests/s", "setting", holds, "P50, times", "P99, times"),
+        rows,
         source=source,
-        columns=(
-            Column(""),
-            Column("requests/s"),
-            Column("setting", wide=True),
-            Column("slipway_fused holds, times", axis=axis, origin=1.0),
-            Column("P50, times"),
-            Column("P99, times"),
-        ),
-        rows=tuple(rows),
+        wide=("setting",),
     )
 
 

@@ -1,8 +1,10 @@
 """Sides that were measured in one run, and the verdict against simulated servers."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from statistics import median
 
-from slipway.benchmark.page.axes import Linear
+from scipy.stats import binomtest
+
 from slipway.benchmark.page.capacities import efficiency, peers
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.shapes import (
@@ -18,9 +20,8 @@ from slipway.benchmark.page.shapes import (
     RobustnessResult,
     VerdictResult,
 )
-from slipway.benchmark.page.tables import Cell, Column, Strip, Table, share_interval
-from slipway.benchmark.page.tones import Tone
-from slipway.benchmark.page.wording import NONE, counted, figures, percent
+from slipway.pages.tables import Cell, Column, Scale, Strip, Table, Tone, table
+from slipway.pages.wording import NONE, counted, decimals, figures, percent
 
 FIGURES = {"p50_ms": "P50 of one client", "saturation_per_s": "rate of 8 clients"}
 ONCE = "Measured once: one run has no interval of its own."
@@ -53,7 +54,7 @@ def _tables(file: ResultFile) -> Iterator[Table]:
 
 
 def _layouts(source: str, result: LayoutsResult) -> Table:
-    axis = Linear.over([1.0, *(high for _, _, high in result.fused_to_steps.values())])
+    axis = Scale.over([1.0, *(high for _, _, high in result.fused_to_steps.values())])
     rows: list[tuple[Cell, ...]] = []
     for figure, (low, middle, high) in result.fused_to_steps.items():
         strip = Strip(f"{middle:.2f} ({low:.2f} to {high:.2f})", middle, low, high)
@@ -62,26 +63,25 @@ def _layouts(source: str, result: LayoutsResult) -> Table:
     sizes = {layout: f"{mib:,.0f}" for layout, mib in result.memory_mib.items()}
     ratio = result.memory_mib["fused"] / result.memory_mib["steps"]
     rows.append(("memory, MiB", sizes["steps"], sizes["fused"], Strip(f"{ratio:.2f}", ratio)))
-    return Table(
-        title="One step in place of three",
-        note=f"{len(result.rounds['fused'])} interleaved rounds: medians, and the ratio within a round from the least "
+    return table(
+        "One step in place of three",
+        f"{len(result.rounds['fused'])} interleaved rounds: medians, and the ratio within a round from the least "
         "to the greatest. ms and requests/s; memory was read once.",
+        ("", "steps", "fused", Column("fused to steps", axis=axis, origin=1.0)),
+        rows,
         source=source,
-        columns=(Column(""), Column("steps"), Column("fused"), Column("fused to steps", axis=axis, origin=1.0)),
-        rows=tuple(rows),
     )
 
 
 def _median(result: LayoutsResult, layout: str, figure: str) -> float:
-    values = sorted(float(getattr(one, figure)) for one in result.rounds[layout])
-    return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
+    return median(float(getattr(one, figure)) for one in result.rounds[layout])
 
 
 def _verdict(source: str, result: VerdictResult) -> Table:
     limits = [server.allowed for server in result.servers if server.allowed]
     judged = [server for server in result.servers if server.allowed is not None]
     highs = [share_interval(s.passes["at the limit"].rule, of=result.runs)[1] for s in judged]
-    axis = Linear.over([100 * value for value in (*limits, *highs)])
+    axis = Scale.over([100 * value for value in (*limits, *highs)])
     rows: list[tuple[Cell, ...]] = []
     for server in result.servers:
         share = server.passes["at the limit"].rule
@@ -99,38 +99,40 @@ def _verdict(source: str, result: VerdictResult) -> Table:
         load = NONE if server.utilisation is None else f"{server.utilisation:g}"
         rows.append((server.server, load, f"{server.rate_per_s:g}", strip, *power))
     places = [place for place in result.servers[0].passes if place != "at the limit"]
-    return Table(
-        title="How often the verdict errs",
-        note=f"{result.runs:,} simulated runs of each server: the share that passes with the true P99 on the limit, in "
+    return table(
+        "How often the verdict errs",
+        f"{result.runs:,} simulated runs of each server: the share that passes with the true P99 on the limit, in "
         "per cent, with its 95 % interval and what is allowed; and with P99 lower, where passing is right, with the "
         f"mean length of a run, at most {result.minutes:g} minutes. Without a dashed line: not judged. An arrow: "
         "beyond the axis.",
+        ("server", "load", "requests/s", Column("passes falsely", axis=axis), *places),
+        rows,
         source=source,
-        columns=(
-            Column("server"),
-            Column("load"),
-            Column("requests/s"),
-            Column("passes falsely", axis=axis),
-            *(Column(p, wide=True) for p in places),
-        ),
-        rows=tuple(rows),
+        wide=places,
     )
 
 
+def share_interval(share: float, *, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was counted in `of` independent trials, by Wilson's score."""
+    found = binomtest(round(share * of), of).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def _reload(source: str, seen: Reload) -> Table:
-    axis = Linear.over([seen.p99_ms, seen.p99_ms_without_reloads])
+    axis = Scale.over([seen.p99_ms, seen.p99_ms_without_reloads])
     rows = (
         _reload_row("without", seen.p99_ms_without_reloads, seen.failed_without_reloads, seen.requests),
         _reload_row(f"{seen.reloads} reloads", seen.p99_ms, seen.failed, seen.requests),
     )
-    return Table(
-        title="Reloads under load",
-        note=f"{seen.rate_per_s:g} requests/s, {seen.requests:,} without reloads and as many with; the slowest reload "
+    return table(
+        "Reloads under load",
+        f"{seen.rate_per_s:g} requests/s, {seen.requests:,} without reloads and as many with; the slowest reload "
         f"took {seen.reload_seconds_max:.1f} s. Answers that mix two bundles: {seen.mixed}; of neither: "
         f"{seen.answers_of_no_version}. In brackets the 95 % interval of the share that fails. {ONCE}",
+        ("", Column("P99, ms", axis=axis), "failed", "why"),
+        rows,
         source=source,
-        columns=(Column(""), Column("P99, ms", axis=axis), Column("failed", words=True), Column("why", words=True)),
-        rows=rows,
+        words=("failed", "why"),
     )
 
 
@@ -141,25 +143,21 @@ def _reload_row(name: str, p99_ms: float, failed: Mapping[str, int], requests: i
 
 
 def _kills(source: str, kills: Mapping[str, Kill]) -> Table:
-    axis = Linear.over(kill.seconds_until_the_last_error for kill in kills.values())
+    axis = Scale.over(kill.seconds_until_the_last_error for kill in kills.values())
     rows: list[tuple[Cell, ...]] = []
     for what, kill in kills.items():
         first, last = kill.seconds_to_first_right_answer, kill.seconds_until_the_last_error
         lost = f"{sum(kill.lost.values()):,} of {kill.requests:,}"
         strip = Strip(f"{last:.2f}", last)
         rows.append((what, "never" if first is None else f"{first:.2f}", strip, lost, counted(kill.lost)))
-    return Table(
-        title="A process is killed",
-        note=f"under load: seconds after the kill until the first right answer, and until the last error. {ONCE}",
+    return table(
+        "A process is killed",
+        f"under load: seconds after the kill until the first right answer, and until the last error. {ONCE}",
+        ("killed", "first right, s", Column("last error, s", axis=axis), "lost", "why"),
+        rows,
         source=source,
-        columns=(
-            Column("killed"),
-            Column("first right, s"),
-            Column("last error, s", axis=axis),
-            Column("lost"),
-            Column("why", wide=True, words=True),
-        ),
-        rows=tuple(rows),
+        words=("why",),
+        wide=("why",),
     )
 
 
@@ -170,22 +168,17 @@ def _overload(source: str, layouts: Mapping[str, Overload]) -> Table:
         for times, seen in ((3, overload.three), (10, overload.ten))
     ]
     capacities = ", ".join(f"{layout} {overload.capacity_per_s:.0f}/s" for layout, overload in layouts.items())
-    axis = Linear.over([1.0, *(seen.goodput_share_of_capacity for _, seen in loads)])
-    return Table(
-        title="More than it can do",
-        note=f"for 30 s at 3 and 10 times the capacity ({capacities}): right answers as a share of it, P99 of what was "
+    axis = Scale.over([1.0, *(seen.goodput_share_of_capacity for _, seen in loads)])
+    right = Column("right, of the capacity", axis=axis, origin=1.0)
+    return table(
+        "More than it can do",
+        f"for 30 s at 3 and 10 times the capacity ({capacities}): right answers as a share of it, P99 of what was "
         f"accepted, and seconds until an easy load is served as ever. {ONCE}",
+        ("", "offered/s", right, "accepted P99, ms", "recovers, s", "refused or failed", "sent late at P99, ms"),
+        [_overload_row(name, seen) for name, seen in loads],
         source=source,
-        columns=(
-            Column(""),
-            Column("offered/s"),
-            Column("right, of the capacity", axis=axis, origin=1.0),
-            Column("accepted P99, ms"),
-            Column("recovers, s"),
-            Column("refused or failed", wide=True, words=True),
-            Column("sent late at P99, ms", wide=True),
-        ),
-        rows=tuple(_overload_row(name, seen) for name, seen in loads),
+        words=("refused or failed",),
+        wide=("refused or failed", "sent late at P99, ms"),
     )
 
 
@@ -208,34 +201,21 @@ def _fifty(source: str, fifty: Fifty) -> Table:
         for layout, companies in fifty.layouts.items()
         for where, side in (("alone", companies.alone), (f"one of {fifty.classifiers}", companies.among))
     ]
-    axis = Linear.over(side.p99_ms for _, side in sides)
+    axis = Scale.over(side.p99_ms for _, side in sides)
     each = ", ".join(f"{name} {seen.memory_mib_of_each_additional:.0f} MiB" for name, seen in fifty.layouts.items())
-    return Table(
-        title="Many classifiers in one repository",
-        note=f"one of them asked, the others idle. Each further one takes: {each}. Again: until all answer after the "
+    return table(
+        "Many classifiers in one repository",
+        f"one of them asked, the others idle. Each further one takes: {each}. Again: until all answer after the "
         f"server was killed. {ONCE}",
+        ("", "ready, s", "again, s", "MiB", "P50, ms", Column("P99, ms", axis=axis), "failed"),
+        [_company_row(name, side) for name, side in sides],
         source=source,
-        columns=(
-            Column(""),
-            Column("ready, s"),
-            Column("again, s"),
-            Column("MiB"),
-            Column("P50, ms"),
-            Column("P99, ms", axis=axis),
-            Column("failed", wide=True, words=True),
-        ),
-        rows=tuple(_company_row(name, side) for name, side in sides),
+        words=("failed",),
+        wide=("failed",),
     )
 
 
 def _company_row(name: str, side: Company) -> tuple[Cell, ...]:
-    again_s = side.seconds_from_kill_to_all_answering
-    return (
-        name,
-        f"{side.seconds_to_ready:.1f}",
-        NONE if again_s is None else f"{again_s:.1f}",
-        f"{side.memory_mib:,.0f}",
-        figures(side.p50_ms),
-        Strip(figures(side.p99_ms), side.p99_ms),
-        counted(side.failed),
-    )
+    ready, again = decimals(side.seconds_to_ready, 1), decimals(side.seconds_from_kill_to_all_answering, 1)
+    p99 = Strip(figures(side.p99_ms), side.p99_ms)
+    return name, ready, again, f"{side.memory_mib:,.0f}", figures(side.p50_ms), p99, counted(side.failed)

@@ -14,11 +14,11 @@ from pydantic import Field
 
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.files import ResultFile, ends_with
-from slipway.benchmark.page.wording import figures, percent
 from slipway.benchmark.result import CapacityResult, GateResult, Positive
 from slipway.benchmark.statistics import Verdict
 from slipway.contract.base import Contract
 from slipway.errors import SpecError
+from slipway.pages.wording import figures, percent
 
 NOTHING_SHOWN = "no rate was shown to hold the limit: no cost"
 

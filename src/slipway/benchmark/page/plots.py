@@ -1,85 +1,66 @@
-"""Plots as SVG paths in a square of 100 by 100, y downwards; the template stretches them and adds the text."""
+"""Latencies as charts: the tail of every series on one pair of axes, and the distribution of each."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from slipway.benchmark.page.axes import Logarithmic, Nines
 from slipway.benchmark.page.series import Series
+from slipway.pages.charts import DIM, LIMIT, SERIES, TEXT, Svg, axes, limit, logarithmic, styled, svg
 
 BINS_PER_DECADE = 25
-FINEST = 0.3
-"""Percent of an axis: what is closer than this is one point of a line."""
-Point = tuple[float, float]
+NINES = ("P50", "P90", "P99", "P99.9", "P99.99", "P99.999")
 
 
-@dataclass(frozen=True)
-class Tails:
-    """Latency against percentile, a line for each series."""
-
-    x: Nines
-    y: Logarithmic
-    lines: tuple[tuple[Series, str], ...]
-    limits: tuple[tuple[float, str], ...]
-    """Where they lie from the top, and their text."""
-
-
-@dataclass(frozen=True)
-class Distributions:
-    """Share of the requests against latency, a strip for each series."""
-
-    x: Logarithmic
-    strips: tuple[tuple[Series, str], ...]
-
-
-def tails(series: Sequence[Series]) -> Tails:
-    """Every further nine is as wide as the one before. The k-th of n latencies is at k / (n + 1)."""
-    x, y = Nines(max(one.requests for one in series)), _latency_axis(series)
-    lines = []
+@styled
+def tails(series: Sequence[Series]) -> Svg:
+    """Latency against percentile, a line for each; every further nine is as wide as the one before."""
+    chart, most = axes(8.5, 4), max(one.requests for one in series)
     for one in series:
-        shares = np.cumsum(one.counts) / (one.requests + 1)
-        points = [(x.at(share), 100 - y.at(ms)) for share, ms in zip(shares, one.values_ms, strict=True)]
-        lines.append((one, line(_thinned([(0.0, points[0][1]), *points]))))
-    return Tails(x, y, tuple(lines), limits_at(y, _limits_ms(series)))
+        shares, values_ms = tail(one)
+        style = "-" if one.judged else "--"
+        chart.plot(1 / (1 - shares), values_ms, color=SERIES[one.colour], linestyle=style, linewidth=1.8)
+    chart.axvline(100, color=DIM, linewidth=1, linestyle=":")
+    for ms in limits_ms(series):
+        limit(chart, ms)
+    logarithmic(chart.yaxis)
+    ticks = [(1 / (1 - float(name[1:]) / 100), name) for name in NINES]
+    shown = [(at, name) for at, name in ticks if at <= most + 1]
+    chart.set(xscale="log", xlim=(1, most + 1), ylabel="latency, ms", xlabel="percentile of the requests")
+    chart.set_xticks(*zip(*shown, strict=True))
+    chart.minorticks_off()
+    return svg(chart, label="Latency in ms by percentile; the numbers are in the table below")
 
 
-def distributions(series: Sequence[Series]) -> Distributions:
-    """In equal steps of the latency's logarithm; the highest step fills the strip."""
-    x = _latency_axis(series)
-    edges_ms = np.geomspace(x.low, x.high * (1 + 1e-9), max(2, round(np.log10(x.high / x.low) * BINS_PER_DECADE)))
-    strips = []
+def tail(one: Series) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Shares of the requests, from 0 on, and the latency in ms that they stay within; k of n are k / (n + 1)."""
+    shares = np.cumsum(one.counts) / (one.requests + 1)
+    return np.array([0.0, *shares]), np.array([one.values_ms[0], *one.values_ms])
+
+
+@styled
+def hills(series: Sequence[Series]) -> list[Svg]:
+    """Share of the requests against latency in equal steps of its logarithm, each as high as its highest step."""
+    if not series:
+        return []
+    ends_ms = [float(ms) for one in series for ms in one.values_ms[[0, -1]]] + sorted(limits_ms(series))
+    low, high = min(ends_ms) / 1.05, max(ends_ms) * 1.05
+    edges_ms = np.geomspace(low, high, max(2, round(np.log10(high / low) * BINS_PER_DECADE)))
+    found = []
     for one in series:
+        chart, colour = axes(5, 0.65), SERIES[one.colour]
         counts, _ = np.histogram(one.values_ms, edges_ms, weights=one.counts)
-        heights = np.repeat(100 - 96 * counts / counts.max(), 2)
-        edges = [x.at(edge) for edge in np.repeat(edges_ms, 2)[1:-1]]
-        strips.append((one, line([(edges[0], 100), *zip(edges, heights, strict=True), (edges[-1], 100)])))
-    return Distributions(x, tuple(strips))
+        chart.stairs(counts / counts.max(), edges_ms, fill=True, color=colour, alpha=0.35)
+        chart.stairs(counts / counts.max(), edges_ms, color=colour, linewidth=1.2)
+        chart.vlines((one.latency.p50_ms, one.latency.p99_ms), 0, 0.3, color=TEXT, linewidth=1.2)
+        if one.judged:
+            chart.axvline(one.judged.limit_ms, **LIMIT)
+        logarithmic(chart.xaxis)
+        chart.xaxis.set_major_formatter("{x:,g} ms")
+        chart.set(xlim=(low, high), ylim=(0, 1.05), yticks=[])
+        found.append(svg(chart, label=f"Distribution of {one.name}"))
+    return found
 
 
-def _latency_axis(series: Sequence[Series]) -> Logarithmic:
-    ends_ms = [float(ms) for one in series for ms in one.values_ms[[0, -1]]]
-    return Logarithmic.over([*_limits_ms(series), *ends_ms])
-
-
-def _limits_ms(series: Iterable[Series]) -> set[float]:
+def limits_ms(series: Iterable[Series]) -> set[float]:
     return {one.judged.limit_ms for one in series if one.judged}
-
-
-def limits_at(y: Logarithmic, limits_ms: Iterable[float]) -> tuple[tuple[float, str], ...]:
-    """Where each limit lies from the top, and its text."""
-    return tuple((100 - y.at(ms), f"limit {ms:g} ms") for ms in sorted(limits_ms))
-
-
-def _thinned(points: Sequence[Point]) -> list[Point]:
-    """Without the points that cannot be told from the one before; the last always stands."""
-    kept = [points[0]]
-    for x, y in points[1:-1]:
-        if max(abs(x - kept[-1][0]), abs(y - kept[-1][1])) >= FINEST:
-            kept.append((x, y))
-    return [*kept, points[-1]]
-
-
-def line(points: Iterable[Point]) -> str:
-    """The path through the points."""
-    return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points)

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from slipway.benchmark.page.axes import Linear, Logarithmic
 from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.page.plots import limits_at, line
-from slipway.benchmark.page.series import COLOURS
 from slipway.benchmark.page.shapes import RobustnessResult
-from slipway.benchmark.page.tones import TONES, Tone
+from slipway.benchmark.page.tones import TONES
 from slipway.benchmark.result import CapacityResult, GateResult
+from slipway.pages.charts import GOOD_BACK, PAGE, SERIES, Chart, Svg, axes, limit, logarithmic, styled, svg
+from slipway.pages.charts import TONES as COLOURS
+from slipway.pages.tables import Tone
+from slipway.pages.wording import figures
 
 
 @dataclass(frozen=True)
@@ -26,47 +27,65 @@ class Rate:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Rates of one server, ascending, and the line through them."""
+    """Rates of one server, ascending."""
 
     name: str
     rates: tuple[Rate, ...]
-    path: str
     colour: int
 
 
 @dataclass(frozen=True)
 class Rates:
-    """All of them on the same axes."""
+    """All of them, on the same axes."""
 
-    x: Linear
-    y: Logarithmic
     ladders: tuple[Ladder, ...]
-    limits: tuple[tuple[float, str], ...]
+    limits_ms: frozenset[float]
     intervals: tuple[tuple[float, float], ...]
-    """From the highest rate that passed to the lowest above it that did not, in percent of the axis."""
+    """From the highest rate that passed to the lowest above it that did not."""
+
+    @property
+    @styled
+    def chart(self) -> Svg:
+        chart = axes(8.5, 4)
+        for low, high in self.intervals:
+            chart.axvspan(low, high, color=GOOD_BACK)
+        for ladder in self.ladders:
+            points = [(rate.rate_per_s, rate.p99_ms) for rate in ladder.rates]
+            chart.plot(*zip(*points, strict=True), color=SERIES[ladder.colour], linewidth=1.2, alpha=0.65)
+            for rate in ladder.rates:
+                _dot(chart, rate, SERIES[ladder.colour])
+        for ms in self.limits_ms:
+            limit(chart, ms)
+        logarithmic(chart.yaxis)
+        chart.set(xlabel="requests/s offered", ylabel="P99, ms")
+        chart.set_xlim(left=0)
+        return svg(chart, label="P99 in ms against requests per second; the numbers are in the tables")
+
+
+def _dot(chart: Chart, rate: Rate, colour: str) -> None:
+    place = (rate.rate_per_s, rate.p99_ms)
+    chart.plot(*place, "o", color=colour, markersize=11, markeredgewidth=0, alpha=0.35)
+    face = COLOURS[rate.tone] if rate.whole else PAGE
+    (dot,) = chart.plot(*place, "o", markersize=6, markerfacecolor=face, color=COLOURS[rate.tone], zorder=3)
+    dot.set_gid(f"tip:{rate.rate_per_s:.1f}/s: P99 {figures(rate.p99_ms)} ms; {rate.says}")
 
 
 def rates(files: Sequence[ResultFile]) -> Rates | None:
     """None where fewer than two rates are known: one is no line, and stands in the percentiles."""
     found = [*_gates(files), *(ladder for file in files for ladder in _ladders(file))]
-    together = [rate for _, seen in found for rate in seen]
-    if len(together) < 2:
+    if sum(len(seen) for _, seen in found) < 2:
         return None
     gates = [file.result for file in files if isinstance(file.result, GateResult | CapacityResult)]
-    limits_ms = {result.options.limit_ms for result in gates}
-    x = Linear.over(rate.rate_per_s for rate in together)
-    y = Logarithmic.over([*(rate.p99_ms for rate in together), *limits_ms])
-    ladders = []
-    for number, (name, seen) in enumerate(found):
-        ascending = tuple(sorted(seen, key=lambda rate: rate.rate_per_s))
-        path = line((x.at(rate.rate_per_s), 100 - y.at(rate.p99_ms)) for rate in ascending)
-        ladders.append(Ladder(name, ascending, path, number % COLOURS))
+    ladders = [
+        Ladder(name, tuple(sorted(seen, key=lambda rate: rate.rate_per_s)), number % len(SERIES))
+        for number, (name, seen) in enumerate(found)
+    ]
     intervals = [
-        (x.at(result.passed_per_s), x.at(result.not_passed_per_s))
+        (result.passed_per_s, result.not_passed_per_s)
         for result in gates
         if isinstance(result, CapacityResult) and result.passed_per_s and result.not_passed_per_s
     ]
-    return Rates(x, y, tuple(ladders), limits_at(y, limits_ms), tuple(intervals))
+    return Rates(tuple(ladders), frozenset(result.options.limit_ms for result in gates), tuple(intervals))
 
 
 def _gates(files: Iterable[ResultFile]) -> Iterator[tuple[str, list[Rate]]]:

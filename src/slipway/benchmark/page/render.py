@@ -11,7 +11,6 @@ from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.rates import rates
 from slipway.benchmark.page.series import all_series, all_steps
 from slipway.benchmark.page.verdicts import cards, notices
-from slipway.benchmark.page.wording import figures, percent
 from slipway.pages import environment
 
 
@@ -26,26 +25,34 @@ def render(
 
     The words of files and servers are untrusted: Jinja escapes every one of them.
     """
-    series = all_series(files)
+    series, found_rates, found_steps, compared = all_series(files), rates(files), all_steps(files), comparisons(files)
     context: dict[str, Any] = {
         "files": files,
         "cards": cards(files, accuracies),
         "notices": notices(files),
+        "title": f"Benchmark report: {', '.join(file.name for file in files)}",
+        "parts": [
+            *([("latency", "Latency")] if series else []),
+            *([("rates", "Rates")] if found_rates else []),
+            *([("steps", "Time per step")] if found_steps else []),
+            *([("comparisons", "Comparisons")] if compared else []),
+            *(("cost", "Cost"), ("provenance", "Provenance")),
+        ],
+        "part_colours": list(zip(views.NAMES_OF_PARTS, views.COLOURS_OF_PARTS, strict=True)),
+        "series": series,
         "tails": plots.tails(series) if series else None,
-        "distributions": plots.distributions(series) if series else None,
+        "hills": plots.hills(series),
         "percentiles": views.percentiles(series) if series else None,
         "looks": views.look_tables(series),
         "blocks": views.block_tables(series),
-        "rates": rates(files),
+        "rates": found_rates,
         "rungs": views.rungs(files),
-        "steps": [(steps, views.bars(steps)) for steps in all_steps(files)],
+        "steps": [(steps, views.bars(steps)) for steps in found_steps],
         "resources": views.resources(files),
-        "comparisons": comparisons(files),
+        "comparisons": compared,
         "price": price,
         "utilisation": utilisation,
         "costs": costs(files, accuracies, price, utilisation=utilisation) if price else [],
         "facts": [(file, views.facts(file)) for file in files],
     }
-    templates = environment("slipway.benchmark.page")
-    templates.filters |= {"figures": figures, "percent": percent}
-    return templates.get_template("page.html").render(context)
+    return environment("slipway.benchmark.page").get_template("benchmark.html").render(context)

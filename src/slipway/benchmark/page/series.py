@@ -18,8 +18,8 @@ from slipway.benchmark.result import (
     StepTime,
 )
 from slipway.benchmark.statistics import HdrHistogram, Verdict, merged
+from slipway.pages.charts import SERIES
 
-COLOURS = 6
 PARTS = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us")
 
 
@@ -73,9 +73,9 @@ def all_series(files: Iterable[ResultFile]) -> list[Series]:
     found: list[Series] = []
     for file in files:
         for name, measured, limit_ms in _judged(file):
-            found.append(_of_blocks(name, measured, limit_ms=limit_ms, colour=len(found) % COLOURS))
+            found.append(_of_blocks(name, measured, limit_ms=limit_ms, colour=len(found) % len(SERIES)))
         if isinstance(file.result, PerfAnalyzerResult):
-            found.append(_of_perf_analyzer(file.name, file.result, colour=len(found) % COLOURS))
+            found.append(_of_perf_analyzer(file.name, file.result, colour=len(found) % len(SERIES)))
     return found
 
 

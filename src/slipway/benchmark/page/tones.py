@@ -1,13 +1,15 @@
 """What a verdict looks like."""
 
-from typing import Literal
-
 from slipway.benchmark.statistics import Verdict
+from slipway.pages.tables import Badge, Tone
 
-Tone = Literal["good", "warn", "bad", "plain"]
 TONES: dict[Verdict, Tone] = {
     Verdict.PASS: "good",
     Verdict.FAIL: "bad",
     Verdict.TOO_FEW: "warn",
     Verdict.LATE: "warn",
 }
+
+
+def badge(verdict: Verdict) -> Badge:
+    return Badge(verdict, TONES[verdict])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.cost import accuracy_of
-from slipway.benchmark.page.files import ResultFile, Sides
+from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.shapes import (
     EfficiencyResult,
     LayoutsResult,
@@ -13,10 +13,11 @@ from slipway.benchmark.page.shapes import (
     RobustnessResult,
     VerdictResult,
 )
-from slipway.benchmark.page.tones import TONES, Tone
-from slipway.benchmark.page.wording import counted, figures, percent
+from slipway.benchmark.page.tones import TONES
 from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
 from slipway.benchmark.result import CapacityResult, GateResult
+from slipway.pages.tables import Tone
+from slipway.pages.wording import counted, figures, percent
 
 
 @dataclass(frozen=True)
@@ -39,35 +40,33 @@ def cards(files: Sequence[ResultFile], accuracies: Sequence[Accuracy]) -> list[C
 
 
 def _card(file: ResultFile, accuracies: Sequence[Accuracy]) -> Card:
-    result = file.result
-    match result:
-        case GateResult():
-            limit = f"P99 {figures(result.latency.p99_ms)} ms of {result.options.limit_ms:g} ms"
-            words = (f"{limit} at {result.options.rate_per_s:g} requests/s", result.reason)
-        case CapacityResult():
-            above = f", under {result.not_passed_per_s:.1f}" if result.not_passed_per_s else ""
-            found = f"{result.passed_per_s:.1f} requests/s{above}" if result.passed_per_s else "no rate was shown"
-            words = (f"{found} with P99 within {result.options.limit_ms:g} ms", result.reason)
+    match result := file.result:
+        case GateResult() | CapacityResult():
+            card = _gate(file, result, accuracy_of(result.bundle, accuracies))
         case PerfAnalyzerResult():
-            return _perf_analyzer(file, result, accuracy_of(result.bundle, accuracies))
+            card = _perf_analyzer(file, result, accuracy_of(result.bundle, accuracies))
         case VerdictResult():
-            return _verdict(file, result)
-        case _:
-            return _sides(file, result)
-    accuracy = accuracy_of(result.bundle, accuracies)
-    return Card(file, TONES[result.verdict], result.verdict, *words, result.caveats, accuracy)
-
-
-def _sides(file: ResultFile, result: Sides) -> Card:
-    match result:
+            card = _verdict(file, result)
         case LayoutsResult():
-            return _layouts(file, result)
+            card = _layouts(file, result)
         case EfficiencyResult():
-            return _efficiency(file, result)
+            card = _efficiency(file, result)
         case PeersResult():
-            return _peers(file, result)
+            card = _peers(file, result)
         case RobustnessResult():
-            return _robustness(file, result)
+            card = _robustness(file, result)
+    return card
+
+
+def _gate(file: ResultFile, result: GateResult | CapacityResult, accuracy: str) -> Card:
+    limit = f"{result.options.limit_ms:g} ms"
+    if isinstance(result, GateResult):
+        headline = f"P99 {figures(result.latency.p99_ms)} ms of {limit} at {result.options.rate_per_s:g} requests/s"
+    else:
+        above = f", under {result.not_passed_per_s:.1f}" if result.not_passed_per_s else ""
+        found = f"{result.passed_per_s:.1f} requests/s{above}" if result.passed_per_s else "no rate was shown"
+        headline = f"{found} with P99 within {limit}"
+    return Card(file, TONES[result.verdict], result.verdict, headline, result.reason, result.caveats, accuracy)
 
 
 def _perf_analyzer(file: ResultFile, result: PerfAnalyzerResult, accuracy: str) -> Card:

@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from slipway.benchmark.page.axes import Linear
 from slipway.benchmark.page.files import ResultFile, Sides, ends_with
 from slipway.benchmark.page.series import PARTS, Series, Steps
 from slipway.benchmark.page.shapes import VerdictResult
-from slipway.benchmark.page.tables import Badge, Cell, Column, Strip, Table
-from slipway.benchmark.page.tones import TONES
-from slipway.benchmark.page.wording import NONE, counted, figures
+from slipway.benchmark.page.tones import TONES, badge
 from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
-from slipway.benchmark.result import CapacityResult, GateResult, StepTime
+from slipway.benchmark.result import BlockResult, CapacityResult, GateResult, Latency, LookResult, Rung, StepTime
+from slipway.pages.tables import Badge, Cell, Column, Scale, Strip, Table, table
+from slipway.pages.wording import NONE, counted, figures
 
+PERCENTILES = ("P50", "P90", "P99", "P99.9", "max")
 NAMES_OF_PARTS = ("queue", "input", "infer", "output", "other")
+COLOURS_OF_PARTS = (1, 4, 0, 2, 5)
 HIDDEN_OPTIONS = {"images", "url", "server_pid"}
 """Of the machine that measured, and of no use elsewhere."""
 
@@ -26,105 +27,99 @@ class Bar:
     parts: tuple[tuple[str, float, float], ...]
     """Name, µs, and percent of the longest bar of its load."""
 
+    @property
+    def stack(self) -> list[tuple[str, float]]:
+        return [(f"s{colour}", percent) for colour, (_, _, percent) in zip(COLOURS_OF_PARTS, self.parts, strict=True)]
+
 
 def percentiles(series: Sequence[Series]) -> Table:
-    p99s_ms = [value for one in series for value in (*(one.judged.block_p99s_ms if one.judged else ()), _p99(one))]
-    axis = Linear.over([*p99s_ms, *(one.judged.limit_ms for one in series if one.judged)])
-    return Table(
-        title="Milliseconds by percentile",
-        note="of all blocks, merged. The line on P99 is from the least of the blocks to the greatest, the dashed one "
+    p99s_ms = [
+        value for one in series for value in (*(one.judged.block_p99s_ms if one.judged else ()), one.latency.p99_ms)
+    ]
+    axis = Scale.over([*p99s_ms, *(one.judged.limit_ms for one in series if one.judged)])
+    return table(
+        "Milliseconds by percentile",
+        "of all blocks, merged. The line on P99 is from the least of the blocks to the greatest, the dashed one "
         "the limit. Failures count as over the limit, at the client's deadline.",
-        source="",
-        columns=(
-            Column(""),
-            Column("P50"),
-            Column("P90"),
-            Column("P99", axis=axis),
-            Column("P99.9"),
-            Column("max"),
-            Column("over the limit", wide=True),
-            Column("failures", wide=True, words=True),
-            Column("verdict", words=True),
-        ),
-        rows=tuple(_percentile_row(one) for one in series),
+        ("", "P50", "P90", Column("P99", axis=axis), "P99.9", "max", "over the limit", "failures", "verdict"),
+        [_percentile_row(one) for one in series],
+        words=("failures", "verdict"),
+        wide=("over the limit", "failures"),
     )
 
 
 def _percentile_row(one: Series) -> tuple[Cell, ...]:
     latency, judged = one.latency, one.judged
-    p50, p90, p99, p999, most = (
-        figures(ms) for ms in (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
-    )
+    p50, p90, p99, p999, most = _times(latency)
     if judged is None:
         return one.name, p50, p90, Strip(p99, latency.p99_ms), p999, most, NONE, NONE, Badge("not judged", "plain")
     low, high = judged.block_p99s_ms
     text = f"{p99} ({figures(low)} to {figures(high)})"
     strip = Strip(text, latency.p99_ms, low, high, judged.limit_ms, TONES[judged.verdict])
     over = f"{judged.over_limit:,} of {one.requests:,}"
-    verdict = Badge(judged.verdict, TONES[judged.verdict])
-    return one.name, p50, p90, strip, p999, most, over, counted(judged.failures), verdict
-
-
-def _p99(one: Series) -> float:
-    return one.latency.p99_ms
+    return one.name, p50, p90, strip, p999, most, over, counted(judged.failures), badge(judged.verdict)
 
 
 def block_tables(series: Iterable[Series]) -> list[Table]:
     """Every block of every gate."""
-    titles = ("block", "P50", "P90", "P99", "P99.9", "max", "over the limit", "failures", "alone")
-    found = []
-    for one in series:
-        if one.judged is None:
-            continue
-        rows: list[tuple[Cell, ...]] = []
-        for number, block in enumerate(one.judged.blocks, start=1):
-            seen = block.latency
-            times = (seen.p50_ms, seen.p90_ms, seen.p99_ms, seen.p999_ms, seen.max_ms)
-            over = f"{block.over_limit:,} of {block.requests:,}"
-            badge = Badge(block.verdict, TONES[block.verdict])
-            rows.append((str(number), *(figures(ms) for ms in times), over, counted(block.failures), badge))
-        words = {"failures", "alone"}
-        columns = tuple(Column(title, words=title in words, wide=title == "failures") for title in titles)
-        found.append(Table(one.name, f"block by block, {one.load}, ms.", "", columns, tuple(rows)))
-    return found
+    titles = ("block", *PERCENTILES, "over the limit", "failures", "alone")
+    return [
+        table(
+            one.name,
+            f"block by block, {one.load}, ms.",
+            titles,
+            [_block_row(number, block) for number, block in enumerate(one.judged.blocks, start=1)],
+            words=("failures", "alone"),
+            wide=("failures",),
+        )
+        for one in series
+        if one.judged is not None
+    ]
+
+
+def _block_row(number: int, block: BlockResult) -> tuple[Cell, ...]:
+    over = f"{block.over_limit:,} of {block.requests:,}"
+    return str(number), *_times(block.latency), over, counted(block.failures), badge(block.verdict)
+
+
+def _times(latency: Latency) -> tuple[str, ...]:
+    """By `PERCENTILES`."""
+    all_ms = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
+    return tuple(figures(ms) for ms in all_ms)
 
 
 def look_tables(series: Iterable[Series]) -> list[Table]:
     """How every gate came to its verdict; a file from before there were looks has none."""
     titles = ("after s", "over the limit", "worth independent", "needed", "verdict")
-    columns = tuple(Column(title, words=title == "verdict") for title in titles)
-    found = []
-    for one in series:
-        if one.judged is None or not one.judged.looks:
-            continue
-        rows: list[tuple[Cell, ...]] = []
-        for look in one.judged.looks:
-            over = f"{look.over_limit:,} of {look.requests:,}"
-            badge = Badge(look.verdict, TONES[look.verdict])
-            rows.append((f"{look.after_s:.0f}", over, f"{look.independent:,}", f"{look.needed:,}", badge))
-        note = "look by look: all requests so far, how many independent ones they are worth, and how many would pass."
-        found.append(Table(one.name, note, "", columns, tuple(rows)))
-    return found
+    note = "look by look: all requests so far, how many independent ones they are worth, and how many would pass."
+    return [
+        table(one.name, note, titles, [_look_row(look) for look in one.judged.looks], words=("verdict",))
+        for one in series
+        if one.judged is not None and one.judged.looks
+    ]
+
+
+def _look_row(look: LookResult) -> tuple[Cell, ...]:
+    over = f"{look.over_limit:,} of {look.requests:,}"
+    return f"{look.after_s:.0f}", over, f"{look.independent:,}", f"{look.needed:,}", badge(look.verdict)
 
 
 def rungs(files: Iterable[ResultFile]) -> list[Table]:
     """Every rate of every search, in the order in which they were tried."""
-    titles = ("requests/s", "achieved", "P50", "P99", "P99.9", "sent late at P99", "blocks", "verdict")
-    columns = tuple(Column(t, wide=t in ("P99.9", "achieved"), words=t == "verdict") for t in titles)
-    found = []
-    for file in files:
-        if not isinstance(file.result, CapacityResult):
-            continue
-        rows: list[tuple[Cell, ...]] = []
-        for rung in file.result.rungs:
-            times = (rung.latency.p50_ms, rung.latency.p99_ms, rung.latency.p999_ms)
-            late = f"{rung.generator.schedule_error_p99_ms:.2f}"
-            rates = (f"{rung.rate_per_s:.1f}", f"{rung.achieved_per_s:.1f}")
-            badge = Badge(rung.verdict, TONES[rung.verdict])
-            rows.append((*rates, *(figures(ms) for ms in times), late, str(len(rung.blocks)), badge))
-        note = "in the order tried, ms. One block only says where to look; the verdict that counts has more."
-        found.append(Table("Every rate", note, file.name, columns, tuple(rows)))
-    return found
+    titles = ("requests/s", "achieved", *PERCENTILES, "sent late at P99", "blocks", "verdict")
+    note = "in the order tried, ms. One block only says where to look; the verdict that counts has more."
+    wide, words = ("P90", "P99.9", "max", "achieved"), ("verdict",)
+    return [
+        table("Every rate", note, titles, map(_rung_row, file.result.rungs), source=file.name, words=words, wide=wide)
+        for file in files
+        if isinstance(file.result, CapacityResult)
+    ]
+
+
+def _rung_row(rung: Rung) -> tuple[Cell, ...]:
+    rates = (f"{rung.rate_per_s:.1f}", f"{rung.achieved_per_s:.1f}")
+    late, blocks = f"{rung.generator.schedule_error_p99_ms:.2f}", str(len(rung.blocks))
+    return *rates, *_times(rung.latency), late, blocks, badge(rung.verdict)
 
 
 def bars(steps: Steps) -> list[Bar]:
@@ -145,9 +140,8 @@ def resources(files: Iterable[ResultFile]) -> Table | None:
     if not rows:
         return None
     titles = ("", "server: cores", "peak MiB", "client: cores", "late at P99, ms", "first answer, ms", "warm-up")
-    columns = tuple(Column(title, wide=title in ("warm-up", "first answer, ms")) for title in titles)
     note = "during the load. How late the client sent is part of every latency."
-    return Table("Server and client", note, "", columns, tuple(rows))
+    return table("Server and client", note, titles, rows, wide=("warm-up", "first answer, ms"))
 
 
 def _resource_rows(file: ResultFile) -> Iterator[tuple[Cell, ...]]:

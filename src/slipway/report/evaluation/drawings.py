@@ -1,77 +1,19 @@
-"""Coordinates of the page's drawings. Every number in them stands beside them as text."""
+"""The page's charts, and what the matrix of confusion says. Every number in them stands beside them as text."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.sparse import coo_array
+
+from slipway.pages.charts import DIM, PAGE, TONES, Svg, axes, in_percent, shades, styled, svg
 from slipway.report.evaluation.evidence import Answered, Coverage, Reliability
 
-SIDE = 100.0
-SHADES = 5
-MATRIX_CLASSES = 150
+CLASSES_DRAWN, SHADES = 150, 5
 Cells = Sequence[tuple[int, int, int]]
-"""Of a confusion matrix: class, answer, images; those without an image are left out."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """From `low` to 1, in `SIDE` units of a drawing."""
-
-    low: float
-
-    @classmethod
-    def down_to(cls, values: Iterable[float]) -> "Axis":
-        """The shortest axis to 1 that holds the values and is 1, 2, 5, 10, 20, 50 or 100 % long."""
-        least = min([1.0, *values])
-        return cls(next(low for low in (0.99, 0.98, 0.95, 0.9, 0.8, 0.5, 0.0) if low <= least + 1e-12))
-
-    def at(self, value: float) -> float:
-        share = (value - self.low) / (1 - self.low)
-        return round(SIDE * min(max(share, 0.0), 1.0), 2)
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        values = [self.low + (1 - self.low) * step / 4 for step in range(5)]
-        return [(self.at(value), f"{100 * value:g} %") for value in values]
-
-
-@dataclass(frozen=True)
-class Point:
-    """Of a reliability diagram: a dot with a whisker, from the bottom left."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    radius: float
-
-
-@dataclass(frozen=True)
-class Diagram:
-    """Accuracy over confidence; on the diagonal they are equal."""
-
-    axis: Axis
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Accuracy over coverage, and where the threshold of `unknown` puts the classifier on it."""
-
-    axis: Axis
-    path: str
-    served: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Cells of a large confusion matrix, by shade from the lightest on, in class units."""
-
-    classes: int
-    left_out: int
-    paths: tuple[tuple[float, str], ...]
-    """Opacity, and one path of unit squares."""
+"""Of a confusion matrix: class, answer, images; cells without an image are left out."""
 
 
 @dataclass(frozen=True)
@@ -85,52 +27,59 @@ class Pair:
     """Of the images of the true class."""
 
 
-def diagrams(before: Reliability, after: Reliability) -> tuple[Diagram, Diagram]:
-    """Both on one axis."""
+@styled
+def diagrams(before: Reliability, after: Reliability) -> tuple[Svg, Svg]:
+    """Accuracy over confidence with 95 % intervals, both on one axis; on the diagonal they are equal."""
     bins = (*before.bins, *after.bins)
-    axis = Axis.down_to([value for item in bins for value in (item.confidence, item.accuracy)])
+    least = least_shown(value for item in bins for value in (item.confidence, item.accuracy))
     most = max(item.images for item in bins)
-    first, second = (
-        tuple(
-            Point(
-                x=axis.at(item.confidence),
-                y=axis.at(item.accuracy),
-                low=axis.at(item.accuracy_interval[0]),
-                high=axis.at(item.accuracy_interval[1]),
-                radius=round(1.2 + 1.8 * math.sqrt(item.images / most), 2),
-            )
-            for item in reliability.bins
-        )
-        for reliability in (before, after)
-    )
-    return Diagram(axis, first), Diagram(axis, second)
+    found = []
+    for name, reliability in (("before", before), ("after", after)):
+        chart = axes(4, 3.3)
+        chart.plot([0, 1], [0, 1], color=DIM, linewidth=0.8, linestyle="--")
+        for item in reliability.bins:
+            low, high = item.accuracy_interval
+            chart.vlines(item.confidence, low, high, color=TONES["plain"], alpha=0.5, linewidth=1.5)
+            side = 4 + 5 * math.sqrt(item.images / most)
+            chart.plot(item.confidence, item.accuracy, "o", color=TONES["plain"], markersize=side, clip_on=False)
+        chart.set(xlim=(least, 1), ylim=(least, 1), xlabel="probability of the answer", ylabel="accuracy")
+        in_percent(chart.xaxis, chart.yaxis)
+        found.append(svg(chart, label=f"Accuracy over probability, {name} calibration"))
+    return found[0], found[1]
 
 
-def curve(coverage: Coverage, served: Answered | None) -> Curve:
-    """Coverage on a whole axis, accuracy on one that shows something."""
-    axis = Axis.down_to(accuracy for _, accuracy in coverage.curve)
-    points = [f"{SIDE * share:.2f} {SIDE - axis.at(accuracy):.2f}" for share, accuracy in coverage.curve]
-    at = None
+@styled
+def curve(coverage: Coverage, served: Answered | None) -> Svg:
+    """Accuracy over coverage, on an axis that shows something, and where `unknown` puts the classifier."""
+    chart = axes(4, 3.3)
+    chart.plot(*zip(*coverage.curve, strict=True), color=TONES["plain"])
     if served is not None and served.accuracy is not None:
-        at = round(SIDE * (1 - served.unknown_rate), 2), round(SIDE - axis.at(served.accuracy), 2)
-    return Curve(axis, "M" + "L".join(points), at)
+        (dot,) = chart.plot(1 - served.unknown_rate, served.accuracy, "o", color=TONES["good"], markersize=8)
+        dot.set(markeredgecolor=PAGE, clip_on=False, zorder=3)
+    least = least_shown(accuracy for _, accuracy in coverage.curve)
+    chart.set(xlim=(0, 1), ylim=(least, 1), xlabel="share of images that is answered", ylabel="accuracy")
+    in_percent(chart.xaxis, chart.yaxis)
+    return svg(chart, label="Accuracy of the answered images over the share that is answered")
 
 
-def matrix(cells: Cells, *, classes: int) -> Matrix:
-    """Each cell's share of its row; of more than `MATRIX_CLASSES` classes those with the most mistakes."""
-    totals, mistakes = Counter[int](), Counter[int]()
-    for truth, label, count in cells:
-        totals[truth] += count
-        mistakes[truth] += count * (truth != label)
-    kept = sorted(sorted(range(classes), key=lambda number: (-mistakes[number], number))[:MATRIX_CLASSES])
-    place = {number: index for index, number in enumerate(kept)}
-    squares: list[list[str]] = [[] for _ in range(SHADES)]
-    for truth, label, count in sorted(cells):
-        if truth in place and label in place:  # a lone mistake in a thousand is still seen
-            shade = min(int(SHADES * count / totals[truth]), SHADES - 1)
-            squares[shade].append(f"M{place[label]} {place[truth]}h1v1h-1z")
-    paths = tuple(((shade + 1) / SHADES, "".join(drawn)) for shade, drawn in enumerate(squares) if drawn)
-    return Matrix(len(kept), classes - len(kept), paths)
+@styled
+def matrix(cells: Cells, *, classes: int) -> tuple[Svg, int]:
+    """Each cell's share of its row, in shades, of many classes those with the most mistakes; how many are left out."""
+    truth_m, answer_m, count_m = np.array(cells, np.int64).reshape(-1, 3).T
+    mistakes_c = np.bincount(truth_m, count_m * (truth_m != answer_m), classes)
+    kept = np.sort(np.argsort(-mistakes_c, kind="stable")[:CLASSES_DRAWN])
+    share_cc = coo_array((count_m / np.bincount(truth_m, count_m)[truth_m], (truth_m, answer_m)), shape=(classes,) * 2)
+    shade_cc = np.ceil(share_cc.tocsr()[kept][:, kept].toarray() * SHADES) / SHADES  # a lone mistake is still seen
+    chart = axes(4.5, 4.3)
+    shades(chart, shade_cc)
+    chart.set(xlabel="answer", ylabel="truth")
+    return svg(chart, label=f"Confusion matrix of {len(kept)} classes"), classes - len(kept)
+
+
+def least_shown(values: Iterable[float]) -> float:
+    """The start of the shortest axis to 1 that holds the values and is 1, 2, 5, 10, 20, 50 or 100 % long."""
+    least = min([1.0, *values])
+    return next(low for low in (0.99, 0.98, 0.95, 0.9, 0.8, 0.5, 0.0) if low <= least + 1e-12)
 
 
 def rows_of(cells: Cells, *, classes: int) -> list[list[int]]:

@@ -3,11 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from slipway.report.thumbnails import SIDE, Thumbnail, encode
+from slipway.pages.thumbnails import Thumbnail
 
 
 @dataclass(frozen=True)
@@ -20,11 +16,3 @@ class Heatmaps:
 
 
 WITHOUT = Heatmaps("No Grad-CAM was asked for.")
-
-
-def thumbnail(picture_hwc: npt.NDArray[np.uint8]) -> Thumbnail:
-    """An RGB picture, its longer side SIDE pixels."""
-    height, width = picture_hwc.shape[:2]
-    scale = SIDE / max(height, width)
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    return encode(Image.fromarray(picture_hwc).resize(size, Image.Resampling.BILINEAR))

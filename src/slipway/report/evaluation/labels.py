@@ -3,11 +3,11 @@
 from typing import Any, Literal
 
 from slipway.contract import Bundle, SpecError
-from slipway.report.charts import Scale
+from slipway.pages.tables import Scale
+from slipway.pages.thumbnails import Thumbnails
 from slipway.report.evaluation.drawings import diagrams
 from slipway.report.evaluation.evidence import BeforeAndAfter, Interval, Means, Worth
 from slipway.report.evidence import Evidence
-from slipway.report.thumbnails import Thumbnails
 
 LABELS_SHOWN, MISTAKES_SHOWN = 100, 24
 
@@ -70,6 +70,7 @@ def context(bundle: Bundle, worth: LabelsWorth, thumbnails: Thumbnails) -> dict[
     before, after = diagrams(worth.reliability.before, worth.reliability.after)
     rows = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0]))
     return {
+        "title": f"{bundle.spec.name}: evaluation",
         "bundle": bundle,
         "worth": worth,
         "scale": Scale(0.0, 1.0, 0.5),

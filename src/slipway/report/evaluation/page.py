@@ -6,14 +6,13 @@ from slipway.contract import Bundle
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.pages import environment
-from slipway.report.charts import Scale
+from slipway.pages.tables import Scale
+from slipway.pages.thumbnails import Thumbnails
 from slipway.report.evaluation import labels
 from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix, rows_of
 from slipway.report.evaluation.evidence import Worth
 from slipway.report.evaluation.heatmaps import WITHOUT, Heatmaps
 from slipway.report.evaluation.labels import LabelsWorth
-from slipway.report.thumbnails import Thumbnails
-from slipway.report.wording import percent, points
 
 CLASSES_SHOWN, MISTAKES_SHOWN, PAIRS_SHOWN, TABLE_CLASSES = 100, 24, 20, 30
 SCORES = {
@@ -27,7 +26,6 @@ KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "n
 def render(bundle: Bundle, worth: Worth | LabelsWorth, heatmaps: Heatmaps = WITHOUT) -> str:
     """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
     templates = environment("slipway.report")
-    templates.filters |= {"percent": percent, "points": points, "interval": _interval}
     dataset = bundle.path / DATASET
     thumbnails = Thumbnails(
         Dataset.read(dataset) if dataset.is_file() else None, exif_orientation=bundle.preprocess.exif_orientation
@@ -41,7 +39,10 @@ def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails, heatmaps: Hea
     rows = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0]))
     seen, classes = [(label, row) for label, row in rows if row.images], len(bundle.labels)
     before, after = diagrams(worth.reliability.before, worth.reliability.after)
+    few = classes <= TABLE_CLASSES
+    drawn, left_out = ("", 0) if few else matrix(worth.confusion, classes=classes)
     return {
+        "title": f"{bundle.spec.name}: evaluation",
         "bundle": bundle,
         "worth": worth,
         "scale": Scale(0.0, 1.0, 0.5),
@@ -51,16 +52,12 @@ def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails, heatmaps: Hea
         "before": before,
         "after": after,
         "curve": curve(worth.coverage, None if worth.unknown is None else worth.unknown.test),
-        "table": rows_of(worth.confusion, classes=classes) if classes <= TABLE_CLASSES else None,
-        "matrix": matrix(worth.confusion, classes=classes),
+        "table": rows_of(worth.confusion, classes=classes) if few else None,
+        "matrix": drawn,
+        "left_out": left_out,
         "pairs": confused_pairs(worth.confusion, bundle.labels, most=PAIRS_SHOWN),
         "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in worth.mistakes[:MISTAKES_SHOWN]],
         "heatmaps": heatmaps,
         "scores": SCORES,
         "kinds": KINDS,
     }
-
-
-def _interval(bounds: tuple[float, float]) -> str:
-    """Of a share, in percent."""
-    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"

@@ -16,7 +16,6 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.spec import Calibration
-from slipway.evaluation.plots import plot_confusion, plot_labels
 from slipway.evaluation.predict import Network, Predictions, predict
 from slipway.evaluation.unknown import check_coverage
 from slipway.evaluation.worth import worth
@@ -77,10 +76,8 @@ def write_bundle(
         decision.write(staging / "decision.json")
         if spec.task == "multilabel":
             evaluation = worth_labels(decision, test, dataset.labels)
-            plot_labels(evaluation["per_class"], staging / "labels.png")
         else:
             evaluation = worth(decision, validation, test, dataset.labels, unknown=unknown)
-            plot_confusion(evaluation["confusion"], dataset.labels, staging / "confusion_matrix.png")
         (staging / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
         return Manifest.seal(
             staging,

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.search import Range, SearchSpace, changed
-from slipway.evaluation.plots import PLAIN_TEXT
+from slipway.pages.charts import PLAIN_TEXT
 from slipway.system.files import sha256_bytes
 from slipway.system.reading import dump_yaml
 from slipway.system.targets import MARKERS, check_folder

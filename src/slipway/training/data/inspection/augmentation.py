@@ -11,13 +11,14 @@ import torch
 from slipway.contract import Preprocess, Spec
 from slipway.contract.dataset import Dataset
 from slipway.pages import environment
+from slipway.pages.thumbnails import Thumbnail, encode
 from slipway.system.reading import dump_yaml
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
 from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import views
-from slipway.training.data.inspection.thumbnails import encode
-from slipway.training.data.inspection.viewer import View, Viewer
+from slipway.training.data.inspection.pictures import thumbnail_of
+from slipway.training.data.inspection.viewer import Viewer
 from slipway.training.data.loader import Loader, eval_loader, train_loader
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import rare_classes
@@ -28,14 +29,14 @@ DRAWS, ROWS, EACH, MIXED = 6, 60, 2, 12
 
 @dataclass(frozen=True)
 class Row:
-    """One image, as data URIs."""
+    """One image."""
 
     label: str
     path: str
     rare: bool
-    original: str
-    serving: str
-    augmented: tuple[str, ...]
+    original: Thumbnail
+    serving: Thumbnail
+    augmented: tuple[Thumbnail, ...]
 
 
 def render(spec: Spec) -> tuple[str, dict[str, Any]]:
@@ -52,17 +53,20 @@ def render(spec: Spec) -> tuple[str, dict[str, Any]]:
     chosen = _choose(dataset, seed=spec.recipe.seed)
     rows = _rows(spec, dataset, chosen, rare)
     mixed = _mixed(spec, dataset)
-    templates = environment("slipway.training.data.inspection")
-    page = templates.get_template("augmentation.html").render(
-        name=spec.name,
-        augment=dump_yaml(spec.recipe.augment.model_dump(mode="json", exclude_none=True)),
-        rows=rows,
-        draws=DRAWS,
-        classes=len(dataset.labels),
-        shown=len({row.label for row in rows}),
-        rare=[dataset.labels[class_id] for class_id in sorted(rare)] if minority else None,
-        below=minority.below if minority else None,
-        mixed=mixed,
+    page = (
+        environment("slipway.training.data.inspection")
+        .get_template("augmentation.html")
+        .render(
+            title=f"{spec.name}: what training sees",
+            augment=dump_yaml(spec.recipe.augment.model_dump(mode="json", exclude_none=True)),
+            rows=rows,
+            draws=DRAWS,
+            classes=len(dataset.labels),
+            shown=len({row.label for row in rows}),
+            rare=[dataset.labels[class_id] for class_id in sorted(rare)] if minority else None,
+            below=minority.below if minority else None,
+            mixed=mixed,
+        )
     )
     return page, {"images": len(rows), "draws": DRAWS, "minority": [dataset.labels[c] for c in sorted(rare)]}
 
@@ -84,9 +88,9 @@ def _rows(spec: Spec, dataset: Dataset, chosen: Sequence[int], rare: frozenset[i
     images, order = dataset.of("train"), np.array(chosen)
     options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": spec.recipe, "threads": 2}
     shown = [images[row] for row in chosen]
-    served = _uris(eval_loader(dataset, shown, **options), spec.preprocess)
+    served = _pictures(eval_loader(dataset, shown, **options), spec.preprocess)
     loader = train_loader(dataset, images, **options, order=lambda _: order)
-    drawn = [_uris(loader, spec.preprocess) for _ in range(DRAWS)]
+    drawn = [_pictures(loader, spec.preprocess) for _ in range(DRAWS)]
     viewer = Viewer(exif_orientation=spec.preprocess.exif_orientation)
     entries = [Entry(image.path, ()) for image in shown]
     seen = [view for _, view in views(Path(dataset.root), entries, viewer, what="making the page")]
@@ -95,32 +99,32 @@ def _rows(spec: Spec, dataset: Dataset, chosen: Sequence[int], rare: frozenset[i
             label=", ".join(dataset.labels[class_id] for class_id in image.class_ids),
             path=image.path,
             rare=not rare.isdisjoint(image.class_ids),
-            original=encode(view.pixels_hwc) if isinstance(view, View) else "",
+            original=thumbnail_of(view),
             serving=served[number],
-            augmented=tuple(uris[number] for uris in drawn),
+            augmented=tuple(pictures[number] for pictures in drawn),
         )
         for number, (image, view) in enumerate(zip(shown, seen, strict=True))
     ]
 
 
-def _uris(loader: Loader, preprocess: Preprocess) -> list[str]:
-    return [uri for batch in loader for uri in _encoded(batch[0]["pixels_nchw"], preprocess)]
+def _pictures(loader: Loader, preprocess: Preprocess) -> list[Thumbnail]:
+    return [picture for batch in loader for picture in _encoded(batch[0]["pixels_nchw"], preprocess)]
 
 
-def _encoded(pixels_nchw: torch.Tensor, preprocess: Preprocess) -> list[str]:
+def _encoded(pixels_nchw: torch.Tensor, preprocess: Preprocess) -> list[Thumbnail]:
     """The network's input as pictures: normalisation undone."""
     mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
     levels_nhwc = (pixels_nchw.numpy().transpose(0, 2, 3, 1) * std + mean) * 255
     return [encode(pixels_hwc) for pixels_hwc in levels_nhwc.round().clip(0, 255).astype(np.uint8)]
 
 
-def _mixed(spec: Spec, dataset: Dataset) -> list[tuple[str, str]]:
+def _mixed(spec: Spec, dataset: Dataset) -> list[tuple[Thumbnail, str]]:
     """Pictures of the first batch after mixing, with the shares of the targets; none where the recipe does not mix."""
     mix, recipe = spec.recipe.augment.mix, spec.recipe
     if mix is None or spec.task != "multiclass":
         return []
     loader = train_loader(dataset, dataset.of("train"), preprocess=spec.preprocess, recipe=recipe, threads=2)
-    found: list[tuple[str, str]] = []
+    found: list[tuple[Thumbnail, str]] = []
     for number, batch in enumerate(loader):
         mixing, draw = Mixing(mix, classes=len(dataset.labels)), (recipe.seed, 0, number, 0)
         pixels_nchw, target_nc = mixing(batch[0]["pixels_nchw"], batch[0]["class_id"], draw=draw)

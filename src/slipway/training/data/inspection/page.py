@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from slipway.contract.dataset import Split
 from slipway.pages import environment
 from slipway.training.data.inspection.facts import Facts
-from slipway.training.data.inspection.result import Duplicates, Inspection
-from slipway.training.data.inspection.thumbnails import contact_sheets, thumbnails
+from slipway.training.data.inspection.pictures import contact_sheets, thumbnails
+from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection
 from slipway.training.data.inspection.viewer import Viewer
 from slipway.training.data.sources import Source
 
 ROWS, GROUPS, MEMBERS, FILES = 200, 30, 6, 50
 SIDES_PX = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
+COLOURS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
 RATIOS = (0.0, 0.25, 0.33, 0.5, 0.67, 0.75, 0.9, 1.1, 1.33, 1.5, 2.0, 3.0, 4.0)
 
 
@@ -44,24 +46,36 @@ def render(found: Inspection, source: Source, facts: Facts, *, root: Path, viewe
     sheets = contact_sheets(source.entries, facts, source.labels, seed=seed)
     paths = [path for sheet in sheets.values() for path in sheet]
     paths += [image.path for gallery in galleries for group in gallery.groups for image in group.images[:MEMBERS]]
-    templates = environment("slipway.training.data.inspection")
+    classes = sorted(found.classes, key=lambda c: c.images)[:ROWS] if len(found.classes) > ROWS else found.classes
+    most = max((count.images for count in found.classes), default=0) or 1
     size_n2 = facts.size_n2[facts.readable_n]
-    return templates.get_template("inspection.html").render(
-        found=found,
-        classes=sorted(found.classes, key=lambda c: c.images)[:ROWS] if len(found.classes) > ROWS else found.classes,
-        most=max((count.images for count in found.classes), default=0) or 1,
-        sides=_bins(size_n2.min(axis=1, initial=1 << 30), SIDES_PX, "px"),
-        ratios=_bins(size_n2[:, 0] / size_n2[:, 1], RATIOS, ""),
-        galleries=galleries,
-        members=MEMBERS,
-        files=FILES,
-        sheets=sheets,
-        pictures=thumbnails(paths, root=root, viewer=viewer),
+    return (
+        environment("slipway.training.data.inspection")
+        .get_template("inspection.html")
+        .render(
+            title=f"{found.name}: the data",
+            found=found,
+            classes=[(count, _bar(count, most=most)) for count in classes],
+            colours=COLOURS,
+            sides=_bins(size_n2.min(axis=1, initial=1 << 30), SIDES_PX, "px"),
+            ratios=_bins(size_n2[:, 0] / size_n2[:, 1], RATIOS, ""),
+            galleries=galleries,
+            members=MEMBERS,
+            files=FILES,
+            sheets=sheets,
+            pictures=thumbnails(paths, root=root, viewer=viewer),
+        )
     )
 
 
 def _gallery(title: str, explained: str, groups: Sequence[Duplicates]) -> Gallery:
     return Gallery(title, explained, tuple(groups[:GROUPS]), len(groups))
+
+
+def _bar(count: ClassCount, *, most: int) -> list[tuple[str, float]]:
+    """Class of the style sheet, and percent of the largest class."""
+    parts = {f"s{COLOURS[split]}": images for split, images in count.by_split.items()} or {"all": count.images}
+    return [(name, 100 * images / most) for name, images in parts.items()]
 
 
 def _bins(

@@ -7,13 +7,12 @@ import numpy as np
 
 from slipway.contract import Spec
 from slipway.contract.dataset import Split
-from slipway.evaluation.plots import LONGEST_DRAWN, is_drawable
 from slipway.system.text import to_cell
 from slipway.training.data.inspection.facts import Facts
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection, Problem
 from slipway.training.data.splits import equal
 
-SHOWN = 5
+SHOWN, LONG_LABEL = 5, 40
 IMBALANCE = 10.0
 FEW = 10
 """Images of a class in a split, under which its figures are chance."""
@@ -176,20 +175,12 @@ def _label_warnings(labels: Sequence[str]) -> Iterator[Problem]:
             "They are classes of their own; rename them if they are meant to be one.",
             [", ".join(repr(labels[index]) for index in same) for same in alike],
         )
-    undrawable = [repr(label) for label in labels if not is_drawable(label)]
-    if undrawable:
-        yield _problem(
-            "warning",
-            f"{len(undrawable):,} labels have letters that the font of the pictures does not have",
-            "confusion_matrix.png and labels.png show their class ids; every page and every answer has the labels.",
-            undrawable,
-        )
-    long = [repr(label) for label in labels if len(label) > LONGEST_DRAWN]
+    long = [repr(label) for label in labels if len(label) > LONG_LABEL]
     if long:
         yield _problem(
             "warning",
-            f"{len(long):,} labels are longer than {LONGEST_DRAWN} letters",
-            "The pictures cut them, and answers carry every letter with each image: a short label is enough.",
+            f"{len(long):,} labels are longer than {LONG_LABEL} letters",
+            "Answers carry every letter with each image: a short label is enough.",
             long,
         )
     formulas = [repr(label) for label in labels if to_cell(label) != label]

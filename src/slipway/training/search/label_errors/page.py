@@ -4,7 +4,7 @@ from pathlib import Path
 from statistics import fmean
 
 from slipway.pages import environment
-from slipway.training.data.inspection.thumbnails import thumbnails
+from slipway.training.data.inspection.pictures import thumbnails
 from slipway.training.data.inspection.viewer import Viewer
 from slipway.training.search.label_errors.result import LabelErrors
 
@@ -14,14 +14,18 @@ LABELS = 200
 
 def render(found: LabelErrors, *, root: Path, exif_orientation: bool) -> str:
     """The page. Labels and file names are untrusted: Jinja escapes every one of them."""
-    templates = environment("slipway.training.search.label_errors", "slipway.training.data.inspection")
     shown = found.suspects[:SHOWN]
-    return templates.get_template("label_errors.html").render(
-        found=found,
-        agreement=fmean(found.top1_by_fold) if found.top1_by_fold else None,
-        by_label=list(found.suspects_by_label.items())[:LABELS],
-        shown=shown,
-        pictures=thumbnails(
-            [suspect.path for suspect in shown], root=root, viewer=Viewer(exif_orientation=exif_orientation)
-        ),
+    return (
+        environment("slipway.training.search.label_errors")
+        .get_template("label_errors.html")
+        .render(
+            title=f"{found.name}: label errors",
+            found=found,
+            agreement=fmean(found.top1_by_fold) if found.top1_by_fold else None,
+            by_label=list(found.suspects_by_label.items())[:LABELS],
+            shown=shown,
+            pictures=thumbnails(
+                [suspect.path for suspect in shown], root=root, viewer=Viewer(exif_orientation=exif_orientation)
+            ),
+        )
     )

@@ -1,19 +1,15 @@
-"""The pictures of the page: a seeded sample of each class, and every duplicate that is shown, as data URIs."""
+"""The pictures of the page: a seeded sample of each class, and every duplicate that is shown."""
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
+from slipway.pages.thumbnails import Thumbnail, encode
 from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import Facts, views
 from slipway.training.data.inspection.viewer import View, Viewer
 
-QUALITY = 80
 SHEET, LEAST_SHEET = 24, 4
 """Pictures of a class, at most; fewer where there are many classes, but so many."""
 PICTURES = 1200
@@ -34,15 +30,12 @@ def contact_sheets(entries: Sequence[Entry], facts: Facts, labels: Sequence[str]
     return {label: [members[label][i] for i in sorted(drawn[label])] for label in labels if label in set(shown)}
 
 
-def thumbnails(paths: Iterable[str], *, root: Path, viewer: Viewer) -> dict[str, str]:
-    """Path to data URI, of the images that can be read; each picture is encoded anew, so no metadata comes along."""
+def thumbnails(paths: Iterable[str], *, root: Path, viewer: Viewer) -> dict[str, Thumbnail]:
+    """By path: the picture, or why serving would refuse the image."""
     wanted = [Entry(path, ()) for path in sorted(set(paths))]
     seen = zip(wanted, views(root, wanted, viewer, what="making the page"), strict=True)
-    return {entry.path: encode(view.pixels_hwc) for entry, (_, view) in seen if isinstance(view, View)}
+    return {entry.path: thumbnail_of(view) for entry, (_, view) in seen}
 
 
-def encode(pixels_hwc: npt.NDArray[np.uint8]) -> str:
-    """RGB to a data URI, encoded anew: no metadata comes along."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels_hwc).save(buffer, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def thumbnail_of(view: View | str) -> Thumbnail:
+    return encode(view.pixels_hwc) if isinstance(view, View) else Thumbnail(flaw=view)

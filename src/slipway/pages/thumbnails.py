@@ -4,6 +4,8 @@ import base64
 import io
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from slipway.contract import DataError
@@ -11,7 +13,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 
 SIDE = 112
 """Pixels of a thumbnail's longer side, at most."""
-QUALITY = 85
+QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Thumbnails:
 
 
 def load(dataset: Dataset, entry: LabelledImage, *, exif_orientation: bool) -> Image.Image:
-    """The image in RGB, at most SIDE pixels a side, turned as serving turns it.
+    """The image in RGB, a large JPEG smaller than it is, turned as serving turns it.
 
     Raises:
         DataError: gone, changed since the data set was split, or more than Pillow reads.
@@ -63,13 +65,14 @@ def load(dataset: Dataset, entry: LabelledImage, *, exif_orientation: bool) -> I
             small = (turned.point(lambda value: value * (1 / 256)).convert("L") if deep else turned).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{entry.path}: no thumbnail: {error}") from None
-    small.thumbnail((SIDE, SIDE))
     small.info.clear()  # Pillow would write a comment of the file into the thumbnail
     return small
 
 
-def encode(image: Image.Image) -> Thumbnail:
-    """As JPEG in a data URI."""
+def encode(picture: Image.Image | npt.NDArray[np.uint8]) -> Thumbnail:
+    """RGB, as an image or `[h, w, 3]`, as JPEG of at most SIDE pixels a side in a data URI."""
+    image = picture.copy() if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     text = base64.b64encode(buffer.getvalue()).decode()

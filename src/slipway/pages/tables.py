@@ -1,11 +1,11 @@
-"""Positions on an axis. The template draws them as SVG strips inside tables, so that every number is text as well."""
+"""Tables of the pages: cells of text, of a verdict, or of a value with its interval on the column's axis."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from slipway.report.wording import MINUS
+from slipway.pages.wording import MINUS
 
 Tone = Literal["good", "warn", "bad", "plain"]
 MAX_TICKS = 5
@@ -28,7 +28,8 @@ class Scale:
         given = [0.0, *(min(max(value, -most), most) for value in values)]
         least, greatest = min(given), max(given)
         span = greatest - least or 1.0
-        for step in _steps(span):
+        start = math.floor(math.log10(span / MAX_TICKS))
+        for step in (factor * 10.0**power for power in range(start, start + 4) for factor in (1, 2, 5)):
             low, high = math.floor(least / step + 1e-9) * step, math.ceil(greatest / step - 1e-9) * step
             if (high - low) / step <= MAX_TICKS - 1 + 1e-9:
                 return cls(low, high if high > low else low + step, step)
@@ -51,6 +52,61 @@ class Scale:
         return [(self.at(value), f"{value + 0.0:,.{decimals}f}".replace("-", MINUS)) for value in values]
 
 
-def _steps(span: float) -> Iterable[float]:
-    start = math.floor(math.log10(span / MAX_TICKS))
-    return (factor * 10.0**power for power in range(start, start + 4) for factor in (1, 2, 5))
+@dataclass(frozen=True)
+class Badge:
+    text: str
+    tone: Tone
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A value on the axis of its column; the text stands below it."""
+
+    text: str
+    at: float
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    tone: Tone = "plain"
+
+
+Cell = str | Badge | Strip
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    axis: Scale | None = None
+    """Scale of a column of strips."""
+    origin: float | None = None
+    """Where the axis has a line of reference."""
+    wide: bool = False
+    """Left out on a narrow screen."""
+    words: bool = False
+    """To the left, and may wrap."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first cell of a row is its heading."""
+
+    title: str
+    note: str
+    source: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def table(
+    title: str,
+    note: str,
+    columns: Iterable[str | Column],
+    rows: Iterable[tuple[Cell, ...]],
+    *,
+    source: str = "",
+    words: Container[str] = (),
+    wide: Container[str] = (),
+) -> Table:
+    """A table, where a title alone is a column of numbers; or of `words`, or `wide`, where it is among these."""
+    named = (c if isinstance(c, Column) else Column(c, words=c in words, wide=c in wide) for c in columns)
+    return Table(title, note, source, tuple(named), tuple(rows))

@@ -1,10 +1,10 @@
-"""Axes and thumbnails of the report, and the page in a real browser where there is one."""
+"""The kit of the pages: axes, charts, wording and thumbnails, and pages in a real browser where there is one."""
 
 import base64
 import io
-import shutil
-import subprocess
+import re
 import zlib
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from slipway.benchmark.page import read_files
+from slipway.benchmark.page import render as render_benchmark
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.pages.charts import SERIES, VARIABLES, Svg, axes, limit, logarithmic, styled, svg
+from slipway.pages.tables import Scale
+from slipway.pages.thumbnails import SIDE, Thumbnail, Thumbnails
+from slipway.pages.wording import points
 from slipway.report import render
-from slipway.report.charts import Scale
-from slipway.report.thumbnails import SIDE, Thumbnail, Thumbnails
-from slipway.report.wording import points
+from slipway.report.evaluation import read_worth
+from slipway.report.evaluation import render as render_evaluation
 from slipway.system.files import sha256_bytes
-from tests.support.report_builds import make_served, opened
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.support.benchmark_results import write_all
+from tests.support.chromium import CHROMIUM, painted
+from tests.support.evaluated import evaluated
+from tests.support.report_builds import Page, make_served, opened
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=5))
@@ -117,16 +123,79 @@ def test_an_image_that_declares_too_many_pixels_is_a_reason(tmp_path: Path) -> N
     assert "no thumbnail" in made.flaw
 
 
+@styled
+def chart(words: str = "", label: str = "Latency") -> Svg:
+    drawn = axes(4, 3)
+    (dot,) = drawn.plot([1, 100], [3, 40], "o", color=SERIES[0])
+    dot.set_gid(f"tip:{words}")
+    drawn.set(xlabel=words)
+    logarithmic(drawn.xaxis)
+    limit(drawn, 30)
+    return svg(drawn, label=label)
+
+
+def test_a_chart_is_text_and_colours_of_the_style_sheet_and_equal_from_equal_input() -> None:
+    drawn = chart()
+    page = Page(drawn)
+    assert {"1", "10", "100", "limit 30 ms"} <= {text.strip() for text in page.drawings["Latency"]}
+    assert "var(--s0)" in drawn
+    assert "var(--bad)" in drawn
+    assert not re.search('#[0-9a-f]{6}[;"]', drawn)
+    assert "DejaVu" not in drawn
+    assert drawn == chart()
+
+
+def test_charts_on_one_page_share_no_id() -> None:
+    first, second = ({a["id"] for _, a in Page(chart(label=label)).tags if "id" in a} for label in ("a", "b"))
+    assert first
+    assert not first & second
+
+
+@pytest.mark.parametrize("words", ["$a$", "</svg><script>", '" onload="x', "{{ 7 * 7 }}", "\\frac"])
+def test_words_in_a_chart_are_text_whatever_they_say(words: str) -> None:
+    page = Page(chart(words, label=words))
+    assert [text for text in page.drawings[words] if text == words] == [
+        words,
+        words,
+    ]  # at the axis and under the pointer
+    assert not page.all("script")
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+
+
+def test_the_colours_of_charts_are_those_of_the_light_style_sheet() -> None:
+    style = (files("slipway.pages") / "templates/style.css").read_text().partition("@media")[0]
+    assert all(f"--{name}: {colour};" in style for colour, name in VARIABLES.items())
+
+
+def pages(folder: Path) -> dict[str, str]:
+    """A page of every kit: strips and pictures, charts in pairs, charts as wide as the page."""
+    for name in ("built", "evaluated", "results"):
+        (folder / name).mkdir()
+    bundle = evaluated(folder / "evaluated", labels=[f"a class of number {number}" for number in range(40)])
+    results = read_files(list(write_all(folder / "results").values()))
+    return {
+        "report": render(opened(make_served(folder / "built"))),
+        "evaluation": render_evaluation(bundle, read_worth(bundle)),
+        "benchmark": render_benchmark(results),
+    }
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [1200, 390])
-def test_a_browser_paints_the_page(tmp_path: Path, width: int) -> None:
-    page, shot = tmp_path / "report.html", tmp_path / "shot.png"
-    page.write_text(render(opened(make_served(tmp_path))), encoding="utf-8")
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-    quiet = ("--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}")
-    command = [str(CHROMIUM), *flags, *quiet, f"--screenshot={shot}", f"--window-size={width},900", page.as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    pixels_hwc = np.asarray(Image.open(shot).convert("RGB"))
-    assert pixels_hwc.shape[1] == width
-    green = (pixels_hwc == (0x12, 0x73, 0x4A)).all(axis=2)  # of the style sheet: the cpu lane serves
-    assert green.sum() > 500
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (390, True)])
+def test_a_browser_paints_the_pages_without_a_complaint(tmp_path: Path, width: int, dark: bool) -> None:
+    colours = {
+        "report": ("#12734a", "#5fd09a"),
+        "evaluation": ("#3d5a80", "#93b4dd"),
+        "benchmark": ("#1a66b0", "#6fb1f2"),
+    }
+    for name, text in pages(tmp_path).items():
+        page = tmp_path / f"{name}.html"
+        page.write_text(text, encoding="utf-8")
+        seen = painted(page, width=width, dark=dark)
+        assert [url for url in seen.requests if not url.startswith("data:")] == [page.as_uri()]
+        assert seen.complaints == []
+        assert seen.width <= width
+        assert seen.too_wide == []
+        pixels_hwc = np.asarray(Image.open(io.BytesIO(seen.png)).convert("RGB"))
+        colour = [int(colours[name][dark][at : at + 2], 16) for at in (1, 3, 5)]
+        assert (pixels_hwc == colour).all(axis=2).sum() > 500, name

@@ -1,0 +1,123 @@
+"""Charts by matplotlib, as SVG in a page: text is text, and colours are the style sheet's, light or dark."""
+
+import io
+import re
+from html import escape
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.errors import MissingDependencyError
+
+try:
+    from markupsafe import Markup
+    from matplotlib import rc_context
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.rcsetup import cycler
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, PercentFormatter, StrMethodFormatter
+except ImportError:
+    raise MissingDependencyError("matplotlib", extra="train") from None
+
+Chart = Axes
+Svg = Markup
+PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False, "font.family": ["DejaVu Sans"]}
+"""Words are drawn as they are, with the font that matplotlib brings: a `$` is no formula, and machines draw alike."""
+TONES = {"good": "#12734a", "warn": "#8a5a00", "bad": "#b3261e", "plain": "#3d5a80"}
+SERIES = ("#1a66b0", "#c2570c", "#178066", "#a03a8f", "#7a6a00", "#4f5b66")
+PAGE, TEXT, DIM, GRID, GOOD_BACK = "#ffffff", "#1b1f24", "#5b6470", "#e8ebef", "#e2f4ea"
+"""The light colours of `style.css`, which stand for its variables: no two of them are equal."""
+VARIABLES = {
+    **{colour: name for name, colour in TONES.items()},
+    **{colour: f"s{number}" for number, colour in enumerate(SERIES)},
+    **{PAGE: "page", TEXT: "text", DIM: "dim", GRID: "grid", GOOD_BACK: "good-back"},
+}
+STYLE = {
+    **PLAIN_TEXT,
+    "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.prop_cycle": cycler(color=SERIES),
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": DIM,
+    "axes.labelcolor": DIM,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 9,
+    "grid.color": GRID,
+    "xtick.color": DIM,
+    "ytick.color": DIM,
+}
+styled = rc_context(STYLE)
+"""Decorates every function that draws: the settings hold for its chart alone."""
+LIMIT: dict[str, Any] = {"color": TONES["bad"], "linewidth": 1, "linestyle": (0, (4, 3))}
+REM_PER_POINT = 66 / (8.5 * 72)
+"""A chart of 8.5 inches is as wide as a page."""
+
+
+def axes(width: float, height: float) -> Chart:
+    """The axes of a new figure, in inches; a page is 8.5 inches wide."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+
+def logarithmic(axis: Any) -> None:
+    """Ticks at 1, 2 and 5 times each power of ten, written out."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def in_percent(*axis: Any) -> None:
+    """Shares as whole or broken percent."""
+    for one in axis:
+        one.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
+def shades(axes: Chart, share_rc: npt.NDArray[np.float64]) -> None:
+    """A picture of a table, from nothing (0) to blue (1) on any ground."""
+    blue = LinearSegmentedColormap.from_list("blue", ["#4a80c400", "#4a80c4"])
+    axes.imshow(share_rc, cmap=blue, vmin=0, vmax=1, interpolation="none")
+    axes.grid(visible=False)
+    axes.set(xticks=[], yticks=[])
+
+
+def limit(axes: Chart, ms: float) -> None:
+    """A dashed line across, with its name."""
+    axes.axhline(ms, **LIMIT)
+    axes.text(0.005, ms * 1.02, f"limit {ms:g} ms", transform=axes.get_yaxis_transform(), color=TONES["bad"])
+
+
+def svg(axes: Chart, *, label: str) -> Svg:
+    """The figure of `axes` for a page; equal charts give equal text.
+
+    The words of an artist's `set_gid("tip:...")` stand under the pointer.
+
+    Args:
+        label: what a screen reader says of the chart.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    buffer = io.StringIO()
+    none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with rc_context({"svg.hashsalt": label}):  # ids are of one chart
+        figure.savefig(buffer, format="svg", metadata=none)
+    text = buffer.getvalue()
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    text = text[text.index("<svg") :].partition(">")[2]
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", text, flags=re.DOTALL)
+    text = re.sub(r"""<g id=(["'])tip:(.*?)\1>""", r"<g><title>\2</title>", text)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    text = re.sub(r'style="font(?:-size)?: ([\d.]+px)[^;"]*(?:; font-family: [^;"]*)?', r'style="font-size: \1', text)
+    text = re.sub(r"(?<=fill: |roke: )#[0-9a-f]{6}", lambda found: _variable(found[0]), text)
+    text = re.sub(r"\s*\n\s*", "\n", text)
+    size = f'viewBox="0 0 {width:g} {height:g}" style="max-width:{width * REM_PER_POINT:g}rem"'
+    return Markup(f'<svg {size} role="img" aria-label="{escape(label)}">{text}')
+
+
+def _variable(colour: str) -> str:
+    return f"var(--{VARIABLES[colour]})" if colour in VARIABLES else colour
