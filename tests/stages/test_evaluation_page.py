@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from slipway.contract import Bundle, Decision, SpecError
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.evaluation import ScoreChoice, read_bundle_evaluation
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import compare_scores, evidence
 from slipway.evaluation.worth import worth
 from slipway.report.evaluation import page as drawn
-from slipway.report.evaluation import read_worth, render
+from slipway.report.evaluation import render
 from slipway.report.evaluation.drawings import SIDE, Axis, confused_pairs, matrix
 from tests.support.colours import reseal
 from tests.support.report_builds import LABELS, Page, make_bundle
@@ -36,9 +37,8 @@ def evaluated(folder: Path, *, labels: Sequence[str] = LABELS, sure: float = 3.0
     test = Predictions(images, logits_nc, logits_nc)
     decision = Decision.parse({**DECISION, **changes}, source="test")
     known = evidence(logits_nc, logits_nc, temperature=0.5, means=None)
-    unknown = {"policy": {"score": "auto", "coverage": 0.98}, "scores": compare_scores(known, truth_n, {})}
-    found = worth(decision, test, test, tuple(labels), unknown=unknown)
-    (bundle.path / "evaluation.json").write_text(json.dumps(found))
+    unknown = ScoreChoice(policy={"score": "auto", "coverage": 0.98}, scores=compare_scores(known, truth_n, {}))
+    worth(decision, test, test, tuple(labels), unknown=unknown).write(bundle.path / "evaluation.json")
     reseal(bundle.path)
     return Bundle.open(bundle.path)
 
@@ -49,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def page_of(bundle: Bundle) -> Page:
-    return Page(render(bundle, read_worth(bundle)))
+    return Page(render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task)))
 
 
 def test_the_page_shows_the_numbers_of_the_file(bundle: Bundle) -> None:
@@ -62,7 +62,7 @@ def test_the_page_shows_the_numbers_of_the_file(bundle: Bundle) -> None:
         row = found["per_class"][label]
         assert f"{row['f1']:.3f} ({row['f1_interval'][0]:.2f} to {row['f1_interval'][1]:.2f})" in page.text
     assert f"{found['unknown']['test']['unknown_rate']:.2%}" in page.text
-    assert "asked for: score auto, coverage 0.98" in page.text
+    assert "asked for: coverage 0.98, score auto" in page.text
     assert "bundle/evaluation.json" in page.text
 
 
@@ -74,7 +74,7 @@ def test_the_surest_mistakes_stand_there_with_their_images(bundle: Bundle) -> No
 
 
 def test_the_page_loads_nothing_and_runs_nothing(bundle: Bundle) -> None:
-    text = render(bundle, read_worth(bundle))
+    text = render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task))
     page = Page(text)
     assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & {tag for tag, _ in page.tags}
     for _, attributes in page.tags:
@@ -83,7 +83,7 @@ def test_the_page_loads_nothing_and_runs_nothing(bundle: Bundle) -> None:
             assert str(attributes.get(name, "#")).startswith(("#", "data:image/jpeg;base64,"))
     assert "url(" not in text
     assert str(page.all("meta")[1]["content"]).startswith("default-src 'none';")
-    assert render(bundle, read_worth(bundle)) == text
+    assert render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task)) == text
 
 
 def test_labels_are_text_whatever_they_say(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_two_hundred_classes_are_a_drawing_of_the_worst_and_a_list_of_pairs(
     assert "197 classes have no test image: nothing is known of them" in page.text
     monkeypatch.setattr(drawn, "CLASSES_SHOWN", 2)
     assert "The 2 lowest of 3 classes." in page_of(bundle).text
-    assert len(render(bundle, read_worth(bundle))) < 600_000
+    assert len(render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task))) < 600_000
 
 
 def test_an_imported_bundle_has_no_grad_cam_and_takes_no_checkpoint(bundle: Bundle, tmp_path: Path) -> None:
@@ -125,10 +125,10 @@ def test_an_imported_bundle_has_no_grad_cam_and_takes_no_checkpoint(bundle: Bund
 def test_a_bundle_of_an_older_release_is_to_be_exported_again(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     with pytest.raises(SpecError, match="export it again"):
-        read_worth(bundle)
+        read_bundle_evaluation(bundle.path, task=bundle.decision.task)
     (bundle.path / "evaluation.json").write_text('{"images": 3, "top1": 1.0}')
     with pytest.raises(SpecError, match=r"evaluation.json: (?s:.*)reliability(?s:.*)export it again"):
-        read_worth(bundle)
+        read_bundle_evaluation(bundle.path, task=bundle.decision.task)
 
 
 @given(st.lists(st.floats(0, 1), max_size=9))

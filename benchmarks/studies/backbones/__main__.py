@@ -13,7 +13,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,9 @@ def main(arguments: argparse.Namespace) -> None:
         names, trained = names[:FAST], []
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "compiled": {}, "trained": {}}
+    from slipway.contract.evidence.origin import now
+
+    result: dict[str, Any] = {"created": now(), "compiled": {}, "trained": {}}
     effort = {"rounds": 3, "images": 8} if arguments.fast else {"rounds": 11, "images": 32}
     for name in names:
         say(f"compiled {name}, {COMPILED[name]} px")
@@ -145,8 +146,7 @@ def script(name: str, *arguments: str | Path) -> None:
 def machine() -> dict[str, Any]:
     import os
 
-    from slipway.contract.manifest import commit, versions
-    from slipway.engines.choose import processor
+    from slipway.contract.evidence.origin import Machine, commit, versions
 
     libraries = (
         "torch",
@@ -158,7 +158,7 @@ def machine() -> dict[str, Any]:
         "nvidia-dali-cuda130",
     )
     return {
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "machine": {"processor": Machine.this().cpu, "cores": os.cpu_count()},
         "versions": versions(libraries),
         "commit": commit(),
     }

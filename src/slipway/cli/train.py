@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from slipway.contract import Spec
+from slipway.contract.evidence.build import CheckpointMeasured
 from slipway.system.text import command
 
 EPILOG = """examples:
@@ -45,16 +46,16 @@ def main(arguments: argparse.Namespace) -> None:
     manifest = train(spec, arguments.out, resume=arguments.resume)
     if manifest is None:  # one of several processes, and not the first
         return
-    measured = manifest.measured
-    resumed = ", resumed" if measured["resumed"] else ""
-    print(f"{arguments.out}: {spec.name} trained in {measured['train_s']} s, {measured['epochs']} epochs{resumed}")
+    measured = manifest.read_measured(CheckpointMeasured)
+    resumed = ", resumed" if measured.resumed else ""
+    print(f"{arguments.out}: {spec.name} trained in {measured.train_s} s, {measured.epochs} epochs{resumed}")
     print(
-        f"  images: {measured['images']}, best epoch {measured['best_epoch']}: validation loss "
-        f"{measured['best_validation_loss']:.4f}, macro-F1 {measured['best_validation_macro_f1']:.4f}"
+        f"  images: {measured.images}, best epoch {measured.best_epoch}: validation loss "
+        f"{measured.best_validation_loss:.4f}, macro-F1 {measured.best_validation_macro_f1:.4f}"
     )
     print(f"  next: {command('slipway export', arguments.out, '--out', arguments.out.parent / 'bundle')}")
     if arguments.json:
-        print(json.dumps({"checkpoint": str(arguments.out), **measured}))
+        print(json.dumps({"checkpoint": str(arguments.out), **manifest.measured}))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,12 +4,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import font_manager, rc_context
 from matplotlib.figure import Figure
 from scipy.sparse import coo_array
+
+from slipway.contract.evidence.evaluation import LabelFigures
 
 CLASSES_DRAWN, NAMES_DRAWN, LABELS_DRAWN, LONGEST_DRAWN = 150, 40, 60, 40
 PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False, "font.family": ["DejaVu Sans"]}
@@ -69,14 +70,16 @@ def plot_confusion(cells: Sequence[tuple[int, int, int]], labels: Sequence[str],
 
 
 @rc_context(PLAIN_TEXT)
-def plot_labels(per_class: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+def plot_labels(per_class: Mapping[str, LabelFigures], path: Path) -> None:
     """Average precision and F1 of each label with their intervals, of many labels the `LABELS_DRAWN` lowest by F1."""
-    rows = sorted(per_class.items(), key=lambda item: (item[1]["f1"], item[0]))[:LABELS_DRAWN]
+    rows = sorted(per_class.items(), key=lambda item: (item[1].f1, item[0]))[:LABELS_DRAWN]
     figure = Figure(figsize=(6, 1.5 + 0.25 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for offset, name in ((-0.15, "ap"), (0.15, "f1")):
         found = [
-            (y + offset, row[name], row[f"{name}_interval"]) for y, (_, row) in enumerate(rows) if row[name] is not None
+            (y + offset, value, getattr(row, f"{name}_interval"))
+            for y, (_, row) in enumerate(rows)
+            if (value := getattr(row, name)) is not None
         ]
         spans = [[value - low for _, value, (low, _) in found], [high - value for _, value, (_, high) in found]]
         errors = np.maximum(spans, 0)

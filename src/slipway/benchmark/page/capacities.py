@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from slipway.benchmark.page.axes import Linear
-from slipway.benchmark.page.shapes import EfficiencyResult, Efficient, PeersResult
 from slipway.benchmark.page.tables import Cell, Column, Strip, Table
 from slipway.benchmark.page.tones import Tone
 from slipway.benchmark.page.wording import NONE, figures
+from slipway.contract.evidence.studies import EfficiencyResult, Efficient, PeersResult
 
 KINDS_OF_TIME = {"infer": "inference", "queue": "queue", "input": "input", "output": "output"}
 

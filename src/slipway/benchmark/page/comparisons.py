@@ -5,7 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from slipway.benchmark.page.axes import Linear
 from slipway.benchmark.page.capacities import efficiency, peers
 from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.page.shapes import (
+from slipway.benchmark.page.tables import Cell, Column, Strip, Table, share_interval
+from slipway.benchmark.page.tones import Tone
+from slipway.benchmark.page.wording import NONE, counted, figures, percent
+from slipway.contract.evidence.studies import (
     Company,
     EfficiencyResult,
     Fifty,
@@ -18,9 +21,6 @@ from slipway.benchmark.page.shapes import (
     RobustnessResult,
     VerdictResult,
 )
-from slipway.benchmark.page.tables import Cell, Column, Strip, Table, share_interval
-from slipway.benchmark.page.tones import Tone
-from slipway.benchmark.page.wording import NONE, counted, figures, percent
 
 FIGURES = {"p50_ms": "P50 of one client", "saturation_per_s": "rate of 8 clients"}
 ONCE = "Measured once: one run has no interval of its own."

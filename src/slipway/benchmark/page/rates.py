@@ -7,9 +7,9 @@ from slipway.benchmark.page.axes import Linear, Logarithmic
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.plots import limits_at, line
 from slipway.benchmark.page.series import COLOURS
-from slipway.benchmark.page.shapes import RobustnessResult
 from slipway.benchmark.page.tones import TONES, Tone
-from slipway.benchmark.result import CapacityResult, GateResult
+from slipway.contract.evidence.latency import CapacityResult, GateResult
+from slipway.contract.evidence.studies import RobustnessResult
 
 
 @dataclass(frozen=True)

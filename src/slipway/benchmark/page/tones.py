@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from slipway.benchmark.statistics import Verdict
+from slipway.contract.evidence.latency import Verdict
 
 Tone = Literal["good", "warn", "bad", "plain"]
 TONES: dict[Verdict, Tone] = {

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from slipway.benchmark.page.axes import Linear
 from slipway.benchmark.page.files import ResultFile, Sides, ends_with
 from slipway.benchmark.page.series import PARTS, Series, Steps
-from slipway.benchmark.page.shapes import VerdictResult
 from slipway.benchmark.page.tables import Badge, Cell, Column, Strip, Table
 from slipway.benchmark.page.tones import TONES
 from slipway.benchmark.page.wording import NONE, counted, figures
-from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
-from slipway.benchmark.result import CapacityResult, GateResult, StepTime
+from slipway.contract.evidence.latency import CapacityResult, GateResult, PerfAnalyzerResult, StepTime
+from slipway.contract.evidence.studies import VerdictResult
 
 NAMES_OF_PARTS = ("queue", "input", "infer", "output", "other")
 HIDDEN_OPTIONS = {"images", "url", "server_pid"}

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from slipway.report.evaluation.evidence import Answered, Coverage, Reliability
+from slipway.contract.evidence.evaluation import Answered, Coverage, Reliability
 
 SIDE = 100.0
 SHADES = 5
