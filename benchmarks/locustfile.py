@@ -33,12 +33,12 @@ from tritonclient.utils import InferenceServerException
 
 from slipway.benchmark.gate import load_images
 from slipway.contract import SlipwayError
+from slipway.contract.selection import is_busy
 from slipway.steps.guard import STATUS_NAMES
 from slipway.system.channel import channel_options
 
 OUTPUTS = ("LABEL", "SCORE", "STATUS", "BUNDLE")
 TIMED_OUT = ("DEADLINE_EXCEEDED", "499")
-REFUSED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "503", "429")
 NUMBERS = itertools.count()
 
 init_gevent()  # or the first gRPC call would stop every other user
@@ -135,7 +135,13 @@ class Classify(User):
             status = int(self.ask(inputs).as_numpy("STATUS").flat[0])
         except InferenceServerException as error:
             code = str(error.status()).removeprefix("StatusCode.")
-            return "timed out" if code in TIMED_OUT else f"refused: {code}" if code in REFUSED else f"error {code}"
+            return (
+                "timed out"
+                if code in TIMED_OUT
+                else f"refused: {code}"
+                if is_busy(str(error.message()))
+                else f"error {code}"
+            )
         except TimeoutError:
             return "timed out"
         except Exception as error:  # of the HTTP client: a connection that is refused or lost, in many classes

@@ -14,8 +14,7 @@ from tqdm import tqdm
 from benchmarks.studies.effort import Effort
 from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
-from slipway.benchmark.result import Latency
-from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator
+from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator, latency_of
 from slipway.benchmark.tuning_climb import climb, climb_rounds, in_turns, rate_at, rung_at
 
 DEADLINE_S = 1.0
@@ -131,6 +130,6 @@ def judged(block: Block, *, limit_ms: float) -> dict[str, Any]:
         "failures": dict(block.failures),
         "generator_late": late,
         "generator_late_p99_ms": float(np.quantile(block.schedule_errors_ms, PERCENTILE)),
-        "latency": Latency.of(histogram).model_dump(),
+        "latency": latency_of(histogram).model_dump(),
         "histogram": histogram.encode().decode(),
     }

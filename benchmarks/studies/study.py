@@ -1,13 +1,18 @@
 """What every study shares: where it writes, what a result says of its origin, and the photographs that it uses."""
 
+import argparse
 import importlib.util
+import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.system.targets import write_file
+
 if TYPE_CHECKING:
     from PIL import Image
+
+    from slipway.contract.evidence.studies import StudyResult
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
@@ -20,15 +25,18 @@ PHOTOGRAPHS = (
 
 def provenance(libraries: Iterable[str]) -> dict[str, Any]:
     """Time, commit, machine and library versions. Call it before the study writes: its result would change the tree."""
-    from slipway.benchmark.result import Machine  # not at the top: --help needs no library
-    from slipway.contract.manifest import commit, versions
+    from slipway.contract.evidence.origin import Origin  # not at the top: --help needs no library
 
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": Machine.this().model_dump(mode="json"),
-        "versions": versions(libraries),
-    }
+    return Origin.here(libraries).plain()
+
+
+def finish(result: "StudyResult", arguments: argparse.Namespace) -> None:
+    """Write the result where `--output` says, and the JSON line last."""
+    if arguments.output:
+        write_file(arguments.output, result.to_json())
+        print(f"written to {arguments.output}", flush=True)
+    if arguments.json:
+        print(json.dumps(result.plain()))
 
 
 def scikit_image() -> Path:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from slipway.contract import CompileError
-from slipway.contract.manifest import commit, versions
+from slipway.contract.evidence.origin import commit, versions
 from slipway.engines.tensorrt_library import compute_capability, import_library, library_version
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

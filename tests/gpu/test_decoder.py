@@ -52,7 +52,8 @@ def test_digits_decoded_on_the_gpu_get_the_labels_of_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from slipway.contract.dataset import Dataset
-    from slipway.engines.gate import FAIL, compare
+    from slipway.contract.evidence.gate import FAIL
+    from slipway.engines.gate import compare
     from slipway.steps.engine_openvino import Engine
 
     monkeypatch.chdir(digits)  # the data set's root is relative

@@ -1,7 +1,7 @@
 """Real TensorRT plans of the demo's digits: built, read back, run, and put through the accuracy gate."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ def test_a_plan_answers_like_openvino_in_fp32_and_does_not_fail_the_gate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from slipway.contract.dataset import Dataset
-    from slipway.engines.gate import FAIL, compare
+    from slipway.contract.evidence.gate import FAIL
+    from slipway.engines.gate import compare
     from slipway.engines.plan import PlanRunner, layer_precisions
     from slipway.evaluation.predict import predict
     from slipway.steps.engine_openvino import Engine
@@ -97,7 +98,7 @@ def test_a_plan_answers_like_openvino_in_fp32_and_does_not_fail_the_gate(
             "build_s": plan.seconds,
             "layer_precisions": None if plan.layers is None else layer_precisions(plan.layers),
             "largest_logit_difference": difference,
-            "gate": asdict(gate),
+            "gate": gate.plain(),
         },
     )
     assert difference < TOLERANCE[precision]

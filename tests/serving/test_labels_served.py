@@ -12,11 +12,11 @@ import yaml
 
 from slipway.contract import Bundle, Engine, Spec
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.evaluation import LabelBundleEvaluation, read_bundle_evaluation
 from slipway.engines import build_engine, quantize
 from slipway.engines.compile import Graph
 from slipway.engines.current import installed, stale
 from slipway.engines.rows import read_rows
-from slipway.report.evaluation import LabelsWorth, read_worth
 from slipway.repository import Classifier, assemble
 from slipway.system.files import sha256_file
 from slipway.training import export, train
@@ -93,8 +93,8 @@ def test_it_has_learnt_and_the_bundle_is_complete(pages: Pages) -> None:
     assert decision.thresholds is not None
     assert decision.platt is not None
     assert len(decision.thresholds) == len(decision.platt) == 10
-    worth = read_worth(pages.bundle)
-    assert isinstance(worth, LabelsWorth)
+    worth = read_bundle_evaluation(pages.bundle.path, task=pages.bundle.decision.task)
+    assert isinstance(worth, LabelBundleEvaluation)
     assert worth.map > 0.5, "by chance it would be about 0.19"
     assert worth.images == len(dataset.of("test")) == 150
     assert worth.map_interval[0] <= worth.map <= worth.map_interval[1]

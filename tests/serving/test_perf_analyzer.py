@@ -10,8 +10,8 @@ import pytest
 from hdrh.histogram import HdrHistogram
 
 from slipway.benchmark.perf_analyzer_inputs import driven_models
-from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
 from slipway.contract import ServingError
+from slipway.contract.evidence.latency import PerfAnalyzerResult
 from tests.support.colours import configs
 from tests.support.load_tools import colour_images, install_perf_analyzer
 from tests.support.scripts import ROOT, run_script

@@ -1,7 +1,5 @@
 """The accuracy gate: known counts, exact bounds, and how often it is wrong."""
 
-import json
-from dataclasses import asdict
 from math import comb
 from typing import Any
 
@@ -11,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
 from slipway.contract.spec import AccuracyGate
-from slipway.engines.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult, compare, compare_pairs
+from slipway.engines.gate import compare, compare_pairs
 
 
 def gate(
@@ -245,5 +244,5 @@ def test_many_classes_fail_by_chance_no_more_often_than_one() -> None:
 
 def test_the_result_is_the_same_after_it_was_kept_as_evidence() -> None:
     result = by_class((3, 2, 1), gained=(1, 0, 0))
-    assert GateResult.of(json.loads(json.dumps(asdict(result)))) == result
+    assert GateResult.parse(result.plain(), source="test") == result
     assert "worst class cat" in str(result)

@@ -27,7 +27,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     bundle = make_bundle(tmp_path)
-    add_engine(bundle, "openvino-int8", evidence(bundle, wrong=[3]) | {"split": "test"})
+    add_engine(bundle, "openvino-int8", evidence(bundle, wrong=[3]))
     return bundle
 
 

@@ -15,6 +15,13 @@ from slipway.benchmark.page.plots import tail
 from slipway.benchmark.page.rates import rates
 from slipway.benchmark.page.series import all_series
 from slipway.contract import SpecError
+from slipway.contract.evidence.studies import (
+    EfficiencyResult,
+    LayoutsResult,
+    PeersResult,
+    RobustnessResult,
+    VerdictResult,
+)
 from slipway.pages.wording import figures
 from tests.support import benchmark_results as made
 from tests.support.report_builds import Page
@@ -50,13 +57,23 @@ def test_the_page_shows_the_figures_of_every_file_and_names_it(paths: dict[str, 
     assert f"P99 {gate.latency.p99_ms:.1f} ms of 50 ms at 50 requests/s" in page.text
     assert gate.reason in page.text
     assert f"{capacity['passed_per_s']:.1f} requests/s, under {capacity['not_passed_per_s']:.1f}" in page.text
-    assert "0.75 (0.70 to 0.85)" in page.text  # layouts
-    assert "0.81 (0.75 to 0.90)" in page.text  # efficiency
-    assert "target missed" in page.text
-    assert "1.42 (1.30 to 1.55)" in page.text  # peers
-    assert "ray was left out: GateError: it did not start" in page.text
-    assert "640 of 800" in page.text  # robustness
-    assert "1.00% (0.65% to 1.54%)" in page.text  # verdict
+    low, middle, high = LayoutsResult.read(paths["layouts"]).fused_to_steps["p50_ms"]
+    assert f"{middle:.2f} ({low:.2f} to {high:.2f})" in page.text
+    efficiency = EfficiencyResult.read(paths["efficiency"])
+    shares = {
+        (share.mean, share.least, share.most)
+        for c in efficiency.classifiers.values()
+        for share in c.share_of_pool.values()
+    }
+    assert all(f"{mean:.2f} ({least:.2f} to {most:.2f})" in page.text for mean, least, most in shares)
+    peers = PeersResult.read(paths["peers"]).times_the_capacity.values()
+    assert all(f"{times.mean:.2f} ({times.low:.2f} to {times.high:.2f})" in page.text for times in peers)
+    kills = RobustnessResult.read(paths["robustness"]).kills or {}
+    assert all(f"{sum(kill.lost.values()):,} of {kill.requests:,}" in page.text for kill in kills.values())
+    verdict = VerdictResult.read(paths["verdict"])
+    passed = verdict.servers[0].passes["at the limit"].rule
+    low, high = share_interval(passed, of=verdict.runs)
+    assert f"{passed:.2%} ({low:.2%} to {high:.2%})" in page.text
     assert "a <processor>, 2 cores" in page.text
     assert "seed 0" in page.text
 
@@ -72,12 +89,16 @@ def test_any_subset_of_files_makes_a_page_of_its_parts(paths: dict[str, Path], k
     assert links == sections
 
 
-@pytest.mark.parametrize("name", ["layouts", "peers", "perf_analyzer", "robustness", "verdict"])
-def test_the_published_results_can_be_shown(name: str) -> None:
-    path = RESULTS / f"{name}.json"
-    if not path.is_file():
-        pytest.skip(f"no {path.name} among the results")
-    assert page_of([path]).all("table")
+def test_a_missed_target_and_a_peer_that_was_left_out_are_said(tmp_path: Path, paths: dict[str, Path]) -> None:
+    efficiency = EfficiencyResult.read(paths["efficiency"])
+    efficiency.model_copy(update={"targets": {"fused": 9.0}}).write(tmp_path / "efficiency.json")
+    peers = PeersResult.read(paths["peers"])
+    peers.model_copy(update={"left_out": {"ray": "GateError: it did not start\nits log"}}).write(
+        tmp_path / "peers.json"
+    )
+    page = page_of([tmp_path / "efficiency.json", tmp_path / "peers.json"])
+    assert "target missed" in page.text
+    assert "ray was left out: GateError: it did not start" in page.text
 
 
 @pytest.mark.parametrize("text", ['{"good": 1}', "[1]", "7"])
@@ -116,7 +137,7 @@ def test_what_must_not_be_published_says_so_and_what_failed_is_red(paths: dict[s
     files = read_files([paths["busy"], paths["gate"], paths["layouts"]])
     busy, gate, layouts = cards(files, [])
     assert (busy.tone, busy.verdict, gate.tone, layouts.verdict) == ("bad", "fail", "good", "")
-    text = page_of([paths["busy"], paths["gate"], paths["layouts"]]).text
+    text = page_of([paths["busy"], paths["gate"], paths["perf_analyzer"]]).text
     assert "3 distinct images; a figure is published from 256 on" in text
     assert "not interleaved" in text
     assert "2 kinds of machine" in text

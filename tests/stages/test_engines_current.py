@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image
 
 from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, Spec
 from slipway.contract.engine import plan_name
+from slipway.contract.evidence.build import NetworkOrigin
 from slipway.engines import compare
 from slipway.engines.compile import Graph
 from slipway.engines.current import Compiler, installed, stale, stale_graph
@@ -74,7 +75,7 @@ def write_engine(
     if reference is not None:
         truth_n, after_n = (class_ids([row[column] for row in rows]) for column in (1, 2))
         before_n = class_ids([row[2] for row in reference])
-        gate = asdict(compare(truth_n, before_n, after_n, LABELS, bundle.spec.accuracy))
+        gate = compare(truth_n, before_n, after_n, LABELS, bundle.spec.accuracy).plain()
     inputs = {"bundle": sha256_file(bundle.path / "manifest.json")}
     Manifest.seal(
         folder,
@@ -301,7 +302,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         reference=None,
         inputs={},
         libraries=(),
-        measured={},
+        origin=NetworkOrigin(origin="test"),
     )
     (folder / "runs/empty").mkdir()
     return folder

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slipway.contract import Bundle, SpecError
+from slipway.contract.evidence.evaluation import read_bundle_evaluation
 from slipway.report.evaluation import page as drawn
-from slipway.report.evaluation import read_worth, render
+from slipway.report.evaluation import render
 from slipway.report.evaluation.drawings import confused_pairs, least_shown, matrix
 from tests.support.evaluated import evaluated
 from tests.support.report_builds import LABELS, Page, make_bundle
@@ -27,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def page_of(bundle: Bundle) -> Page:
-    return Page(render(bundle, read_worth(bundle)))
+    return Page(render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task)))
 
 
 def test_the_page_shows_the_numbers_of_the_file(bundle: Bundle) -> None:
@@ -40,7 +41,7 @@ def test_the_page_shows_the_numbers_of_the_file(bundle: Bundle) -> None:
         row = found["per_class"][label]
         assert f"{row['f1']:.3f} ({row['f1_interval'][0]:.2f} to {row['f1_interval'][1]:.2f})" in page.text
     assert f"{found['unknown']['test']['unknown_rate']:.2%}" in page.text
-    assert "asked for: score auto, coverage 0.98" in page.text
+    assert "asked for: coverage 0.98, score auto" in page.text
     assert "bundle/evaluation.json" in page.text
 
 
@@ -52,9 +53,9 @@ def test_the_surest_mistakes_stand_there_with_their_images(bundle: Bundle) -> No
 
 
 def test_the_page_loads_nothing_and_runs_nothing(bundle: Bundle) -> None:
-    text = render(bundle, read_worth(bundle))
+    text = render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task))
     Page(text).assert_loads_and_runs_nothing()
-    assert render(bundle, read_worth(bundle)) == text
+    assert render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task)) == text
 
 
 def test_labels_are_text_whatever_they_say(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_two_hundred_classes_are_a_drawing_of_the_worst_and_a_list_of_pairs(
     assert "197 classes have no test image: nothing is known of them" in page.text
     monkeypatch.setattr(drawn, "CLASSES_SHOWN", 2)
     assert "The 2 lowest of 3 classes." in page_of(bundle).text
-    assert len(render(bundle, read_worth(bundle))) < 600_000
+    assert len(render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task))) < 600_000
 
 
 def test_an_imported_bundle_has_no_grad_cam_and_takes_no_checkpoint(bundle: Bundle, tmp_path: Path) -> None:
@@ -96,10 +97,10 @@ def test_an_imported_bundle_has_no_grad_cam_and_takes_no_checkpoint(bundle: Bund
 def test_a_bundle_of_an_older_release_is_to_be_exported_again(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     with pytest.raises(SpecError, match="export it again"):
-        read_worth(bundle)
+        read_bundle_evaluation(bundle.path, task=bundle.decision.task)
     (bundle.path / "evaluation.json").write_text('{"images": 3, "top1": 1.0}')
     with pytest.raises(SpecError, match=r"evaluation.json: (?s:.*)reliability(?s:.*)export it again"):
-        read_worth(bundle)
+        read_bundle_evaluation(bundle.path, task=bundle.decision.task)
 
 
 @given(st.lists(st.floats(0, 1), max_size=9))

@@ -9,8 +9,8 @@ import torch
 
 from slipway.cli import evaluate
 from slipway.contract import Bundle, ManifestError
+from slipway.contract.evidence.evaluation import read_bundle_evaluation
 from slipway.contract.spec import Backbone
-from slipway.report.evaluation import read_worth
 from slipway.training import export, train
 from slipway.training.bundle.grad_cam import Layer, attribute, find_layer, grad_cams
 from slipway.training.learn.network import Network
@@ -93,7 +93,7 @@ def test_the_page_shows_where_the_network_looked_for_the_answer_and_for_the_trut
 
 def test_another_checkpoint_is_refused_and_a_missing_one_is_said(exported: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(exported / "bundle")
-    worth, looked = read_worth(bundle), evaluate.looked
+    worth, looked = read_bundle_evaluation(bundle.path, task=bundle.decision.task), evaluate.looked
     spec = small_spec(exported / "data", recipe={"epochs": 1, "seed": 5}, tracking={"logger": "none"})
     train(spec, tmp_path / "other")
     with pytest.raises(ManifestError, match=r"not the checkpoint that .* was exported from; give that one"):

@@ -52,28 +52,30 @@ def test_every_number_of_an_evaluation_is_scikit_learn_s(images: int, classes: i
     predicted_n, class_ids = probability_nc.argmax(axis=1), np.arange(classes)
     labels = [f"class {class_id}" for class_id in class_ids]
     found = evaluate(probability_nc, truth_n, labels)
-    assert found["images"] == images
-    assert found["top1"] == pytest.approx(metrics.accuracy_score(truth_n, predicted_n))
+    assert found.images == images
+    assert found.top1 == pytest.approx(metrics.accuracy_score(truth_n, predicted_n))
     options = {"labels": class_ids, "zero_division": 0}
     with_images = options | {"labels": np.unique(truth_n)}
-    assert found["macro_f1"] == pytest.approx(metrics.f1_score(truth_n, predicted_n, average="macro", **with_images))
+    assert found.macro_f1 == pytest.approx(metrics.f1_score(truth_n, predicted_n, average="macro", **with_images))
     dense_cc = np.zeros((classes, classes), int)
-    for truth, label, count in found["confusion"]:
+    for truth, label, count in found.confusion:
         dense_cc[truth, label] = count
     assert (dense_cc == metrics.confusion_matrix(truth_n, predicted_n, labels=class_ids)).all()
-    assert list(found["per_class"]) == labels
+    assert list(found.per_class) == labels
     for name, score in (("precision", metrics.precision_score), ("recall", metrics.recall_score)):
         expected = score(truth_n, predicted_n, average=None, **options)
-        assert [row[name] for row in found["per_class"].values()] == pytest.approx(expected.tolist())
-    assert sum(row["images"] for row in found["per_class"].values()) == images
+        assert [getattr(row, name) for row in found.per_class.values()] == pytest.approx(expected.tolist())
+    assert sum(row.images for row in found.per_class.values()) == images
     for average in ("macro", "weighted"):
         expected = metrics.precision_recall_fscore_support(truth_n, predicted_n, average=average, **with_images)[:3]
-        assert list(found[average].values()) == pytest.approx(expected)
-    for row in found["per_class"].values():
+        assert [getattr(getattr(found, average), name) for name in ("precision", "recall", "f1")] == pytest.approx(
+            expected
+        )
+    for row in found.per_class.values():
         for name in ("precision", "recall", "f1"):
-            low, high = row[f"{name}_interval"]
-            assert 0 <= low <= row[name] <= high <= 1
-    assert list(found["top_k"]) == [str(k) for k in (3, 5) if k < classes]
+            low, high = getattr(row, f"{name}_interval")
+            assert 0 <= low <= getattr(row, name) <= high <= 1
+    assert list(found.top_k) == [str(k) for k in (3, 5) if k < classes]
 
 
 @given(st.integers(1, 40), st.integers(2, 6), st.integers(1, 9), st.integers(0, 10**6))
@@ -99,22 +101,22 @@ def test_mean_average_precision_is_scikit_learn_s_over_the_classes_that_an_image
     probability_nc = rng.random((images, classes)).astype(np.float32)
     truth_nc = rng.random((images, classes)) < 0.3
     labels = [f"class {class_id}" for class_id in range(classes)]
-    found = mean_average_precision(probability_nc, truth_nc, labels)
+    mean, per_class = mean_average_precision(probability_nc, truth_nc, labels)
     present = truth_nc.any(axis=0)
-    assert [value is not None for value in found["per_class"].values()] == present.tolist()
+    assert [value is not None for value in per_class.values()] == present.tolist()
     if present.any():
         expected = metrics.average_precision_score(truth_nc[:, present], probability_nc[:, present], average="macro")
-        assert found["map"] == pytest.approx(expected)
+        assert mean == pytest.approx(expected)
     else:
-        assert found["map"] is None
+        assert mean is None
 
 
 def test_the_rows_of_the_confusion_matrix_are_the_truth() -> None:
     probability_nc = np.array([[0.9, 0.1, 0], [0.9, 0.1, 0], [0.1, 0.9, 0]], np.float32)
     found = evaluate(probability_nc, np.array([0, 1, 2]), ["a", "b", "c"])
-    assert found["confusion"] == [(0, 0, 1), (1, 0, 1), (2, 1, 1)]
-    assert found["top1"] == pytest.approx(1 / 3)
-    assert found["per_class"]["b"] == {
+    assert found.confusion == ((0, 0, 1), (1, 0, 1), (2, 1, 1))
+    assert found.top1 == pytest.approx(1 / 3)
+    assert found.per_class["b"].model_dump() == {
         **{"images": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0},
         "precision_interval": pytest.approx((0.0, 0.975)),
         "recall_interval": pytest.approx((0.0, 0.975)),

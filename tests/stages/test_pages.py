@@ -16,12 +16,12 @@ from PIL import Image
 from slipway.benchmark.page import read_files
 from slipway.benchmark.page import render as render_benchmark
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.evidence.evaluation import read_bundle_evaluation
 from slipway.pages.charts import SERIES, VARIABLES, Svg, axes, limit, logarithmic, styled, svg
 from slipway.pages.tables import Scale
 from slipway.pages.thumbnails import SIDE, Thumbnail, Thumbnails
 from slipway.pages.wording import points
 from slipway.report import render
-from slipway.report.evaluation import read_worth
 from slipway.report.evaluation import render as render_evaluation
 from slipway.system.files import sha256_bytes
 from tests.support.benchmark_results import write_all
@@ -175,7 +175,7 @@ def pages(folder: Path) -> dict[str, str]:
     results = read_files(list(write_all(folder / "results").values()))
     return {
         "report": render(opened(make_served(folder / "built"))),
-        "evaluation": render_evaluation(bundle, read_worth(bundle)),
+        "evaluation": render_evaluation(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task)),
         "benchmark": render_benchmark(results),
     }
 

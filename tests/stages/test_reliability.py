@@ -1,7 +1,5 @@
 """Calibration: reliability with its interval, Platt's scaling, and the evaluation of a bundle around them."""
 
-import json
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -12,6 +10,7 @@ from sklearn.calibration import _SigmoidCalibration
 
 from slipway.contract import Decision
 from slipway.contract.dataset import LabelledImage
+from slipway.contract.evidence.evaluation import BundleEvaluation, ScoreChoice
 from slipway.evaluation.confidence import fit_platt, fit_temperature
 from slipway.evaluation.intervals import f1_interval, share_interval
 from slipway.evaluation.predict import Predictions
@@ -39,13 +38,13 @@ def softmax(logits_nc: Float) -> Float:
 def test_the_bins_hold_every_image_once_and_make_up_the_calibration_error(images: int, seed: int) -> None:
     logits_nc, truth_n = answers(images, seed=seed)
     found = reliability(softmax(logits_nc), truth_n)
-    assert found["ece"] == expected_calibration_error(softmax(logits_nc), truth_n)
-    assert sum(row["images"] for row in found["bins"]) == images
-    assert len(found["bins"]) <= 15
-    gaps = [abs(row["accuracy"] - row["confidence"]) * row["images"] for row in found["bins"]]
-    assert sum(gaps) / images == pytest.approx(found["ece"], abs=1e-6)
-    assert [row["confidence"] for row in found["bins"]] == sorted(row["confidence"] for row in found["bins"])
-    assert 0 <= found["ece_interval"][0] <= found["ece_interval"][1] <= 1
+    assert found.ece == expected_calibration_error(softmax(logits_nc), truth_n)
+    assert sum(row.images for row in found.bins) == images
+    assert len(found.bins) <= 15
+    gaps = [abs(row.accuracy - row.confidence) * row.images for row in found.bins]
+    assert sum(gaps) / images == pytest.approx(found.ece, abs=1e-6)
+    assert [row.confidence for row in found.bins] == sorted(row.confidence for row in found.bins)
+    assert 0 <= found.ece_interval[0] <= found.ece_interval[1] <= 1
     assert reliability(softmax(logits_nc), truth_n) == found, "the resamples are seeded"
 
 
@@ -54,23 +53,23 @@ def test_the_interval_holds_the_error_of_probabilities_that_are_far_from_the_tru
     large_nc, large_n = answers(200_000, seed=2, temperature=3.0)
     true_error = expected_calibration_error(softmax(large_nc), large_n)
     found = reliability(softmax(logits_nc), truth_n)
-    assert found["ece_interval"][0] < true_error < found["ece_interval"][1]
-    assert found["ece_interval"][0] > 0.1
+    assert found.ece_interval[0] < true_error < found.ece_interval[1]
+    assert found.ece_interval[0] > 0.1
 
 
 def test_a_resample_counts_an_image_as_often_as_it_was_drawn() -> None:
     probability_nc = np.array([[0.9, 0.1]] * 2, np.float32)  # one right, one wrong: 0.4; two wrong: 0.9; two right: 0.1
     found = reliability(probability_nc, np.array([0, 1]))
-    assert found["ece"] == pytest.approx(0.4, abs=1e-6)
-    assert found["ece_interval"] == pytest.approx((0.1, 0.9), abs=1e-6)
+    assert found.ece == pytest.approx(0.4, abs=1e-6)
+    assert found.ece_interval == pytest.approx((0.1, 0.9), abs=1e-6)
 
 
 @pytest.mark.parametrize("right", [True, False])
 def test_sure_and_all_right_or_all_wrong(right: bool) -> None:
     probability_nc = np.array([[1.0, 0.0]] * 30, np.float32)
     found = reliability(probability_nc, np.full(30, 0 if right else 1))
-    assert (found["ece"], found["ece_interval"]) == ((0.0, (0.0, 0.0)) if right else (1.0, (1.0, 1.0)))
-    assert len(found["bins"]) == 1
+    assert (found.ece, found.ece_interval) == ((0.0, (0.0, 0.0)) if right else (1.0, (1.0, 1.0)))
+    assert len(found.bins) == 1
 
 
 @given(st.integers(4, 120), st.integers(1, 4), st.floats(0.2, 3), st.floats(-2, 2), st.integers(0, 10**6))
@@ -125,18 +124,21 @@ def test_the_evaluation_of_a_bundle_is_json_and_calibration_lowers_the_error(ima
         {"task": "multiclass", "top_k": 2, "temperature": temperature, "unknown": unknown}, source="test"
     )
     labels = tuple("abcde")
-    found = json.loads(json.dumps(worth(decision, validation, test, labels, unknown={}), allow_nan=False))
-    assert found["images"] == images
-    assert len(found["mistakes"]) == min(round(images * (1 - found["top1"])), 60)
-    scores = [mistake["score"] for mistake in found["mistakes"]]
+    found = worth(decision, validation, test, labels, unknown=ScoreChoice())
+    assert BundleEvaluation.parse(found.plain(), source="test") == found
+    assert found.images == images
+    assert len(found.mistakes) == min(round(images * (1 - found.top1)), 60)
+    scores = [mistake.score for mistake in found.mistakes]
     assert scores == sorted(scores, reverse=True)
-    assert all(mistake["truth"] != mistake["label"] for mistake in found["mistakes"])
-    assert found["coverage"]["curve"][-1] == [1.0, pytest.approx(found["top1"])]
+    assert all(mistake.truth != mistake.label for mistake in found.mistakes)
+    assert found.coverage.curve[-1] == (1.0, pytest.approx(found.top1))
     if images == 1200:
-        before, after = found["reliability"]["before"], found["reliability"]["after"]
-        assert after["ece"] < 0.05
-        assert before["ece"] == found["ece_uncalibrated"] > 0.15
-        assert after["ece"] == found["ece"]
-        answered = found["unknown"]["test"]
-        assert 0.1 < answered["unknown_rate"] < 0.9
-        assert answered["accuracy"] > found["top1"]
+        before, after = found.reliability.before, found.reliability.after
+        assert after.ece < 0.05
+        assert before.ece == found.ece_uncalibrated > 0.15
+        assert after.ece == found.ece
+        assert found.unknown is not None
+        answered = found.unknown.test
+        assert 0.1 < answered.unknown_rate < 0.9
+        assert answered.accuracy is not None
+        assert answered.accuracy > found.top1

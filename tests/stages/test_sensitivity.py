@@ -9,11 +9,12 @@ import pytest
 
 from slipway.contract import Bundle, Manifest, QuantizeError, bundle_id
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.build import Search
 from slipway.engines import quantize
 from slipway.engines.calibration import CalibrationSample
 from slipway.engines.graph_checks import int8_layers
 from slipway.engines.quantize import open_source, to_int8
-from slipway.engines.sensitivity import Search, keep_in_fp16, quantised_nodes, rank, search
+from slipway.engines.sensitivity import keep_in_fp16, quantised_nodes, rank, search
 from slipway.evaluation.predict import predict
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine

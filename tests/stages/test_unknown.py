@@ -11,6 +11,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import euclidean_distances
 
 from slipway.contract import DataError, Decision, SpecError, Unknown
+from slipway.contract.decision import Score
+from slipway.contract.evidence.evaluation import ScoreFigures
 from slipway.contract.spec import UnknownPolicy
 from slipway.evaluation.foreign import TILES, foreign_network, noise, shuffled
 from slipway.evaluation.unknown import (
@@ -135,7 +137,7 @@ def test_the_auroc_is_how_often_a_known_image_scores_higher(known: list[int], ot
     assert auroc(np.array(known, float), np.array([np.nan, -np.inf])) == 1.0
 
 
-def compared(seed: int = 0) -> dict[Any, dict[str, Any]]:
+def compared(seed: int = 0) -> dict[Score, ScoreFigures]:
     logits_nc, embedding_nd, truth_n = clusters(200, seed=seed)
     means = fit_class_means(embedding_nd, truth_n, classes=CLASSES)
     far_nd = (30 + np.random.default_rng(seed).normal(size=(200, SIZE))).astype(np.float32)
@@ -146,15 +148,18 @@ def compared(seed: int = 0) -> dict[Any, dict[str, Any]]:
 
 def test_a_score_that_is_sure_of_noise_loses_to_the_distance_though_left_out_classes_do_not_show_it() -> None:
     found = compared()
-    assert found["max_probability"]["foreign_auroc"]["noise"] < 0.1
-    assert found["embedding"]["foreign_auroc"]["noise"] == 1.0
-    assert min(score["foreign_auroc"]["left_out"] for score in found.values()) > 0.8
+    assert found["max_probability"].foreign_auroc["noise"] < 0.1
+    assert found["embedding"].foreign_auroc["noise"] == 1.0
+    assert min(score.foreign_auroc["left_out"] for score in found.values()) > 0.8
     assert best_score(found) == "embedding"
 
 
 def test_of_scores_that_are_equal_to_three_decimals_the_simplest_wins() -> None:
-    same = {name: {"foreign_auroc": {"noise": value}} for name, value in (("embedding", 0.9904), ("energy", 0.9901))}
-    assert best_score(same | {"max_probability": {"foreign_auroc": {"noise": 0.9896}}}) == "max_probability"
+    def of(value: float) -> ScoreFigures:
+        return ScoreFigures(foreign_auroc={"noise": value}, wrong_auroc=None, aurc=0.0)
+
+    same: dict[Score, ScoreFigures] = {"embedding": of(0.9904), "energy": of(0.9901)}
+    assert best_score(same | {"max_probability": of(0.9896)}) == "max_probability"
     assert best_score(same) == "energy"
 
 
@@ -166,13 +171,13 @@ def test_leaving_a_class_out_is_scoring_the_logits_without_it() -> None:
     for score in ("max_probability", "energy"):
         known_n, left_out_n = familiarity(score, logits_nc / 2.0), familiarity(score, rest / 2.0)
         expected = roc_auc_score([1] * 60 + [0] * 60, np.concatenate([known_n, left_out_n]))
-        assert found[score]["foreign_auroc"]["left_out"] == pytest.approx(expected, abs=1e-3)
+        assert found[score].foreign_auroc["left_out"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_one_class_one_image_and_no_mistakes_leave_open_what_they_cannot_tell() -> None:
     one = evidence(np.ones((3, 1), np.float32), np.ones((3, 2), np.float32), temperature=1.0, means=None)
     found = compare_scores(one, np.zeros(3, np.int64), {})
-    assert found["energy"] == {"foreign_auroc": {}, "wrong_auroc": None, "aurc": 0.0}
+    assert found["energy"] == ScoreFigures(foreign_auroc={}, wrong_auroc=None, aurc=0.0)
     assert best_score(found) == "max_probability"
     assert coverage_curve(np.array([0.5]), np.array([False])) == [(1.0, 0.0)]
 

@@ -16,9 +16,9 @@ from slipway.cli import classify
 from slipway.client import Candidate, Result
 from slipway.contract import Bundle, SlipwayError
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.evaluation import read_bundle_evaluation
 from slipway.engines.rows import read_rows, write_rows
 from slipway.report import render
-from slipway.report.evaluation import read_worth
 from slipway.report.evaluation import render as render_evaluation
 from slipway.system.process import run
 from slipway.system.text import command, from_cell, shown, to_cell
@@ -165,4 +165,4 @@ def test_names_go_through_training_export_and_evaluation_as_text(tmp_path: Path)
     export(tmp_path / "checkpoint", tmp_path / "bundle")
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.labels == tuple(sorted(NASTY))
-    shows_all(Page(render_evaluation(bundle, read_worth(bundle))))
+    shows_all(Page(render_evaluation(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task))))

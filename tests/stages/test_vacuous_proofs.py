@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slipway.benchmark.statistics import Verdict, judge_block
+from slipway.benchmark.statistics import judge_block
 from slipway.contract import DataError, ExportError, QuantizeError
 from slipway.contract.dataset import LabelledImage
+from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, GateResult
+from slipway.contract.evidence.latency import Verdict
 from slipway.contract.spec import AccuracyGate, Data, UnknownPolicy
-from slipway.engines.gate import FAIL, PASS, TOO_FEW, ClassIds, GateResult, compare, compare_labels
+from slipway.engines.gate import ClassIds, compare, compare_labels
 from slipway.engines.sensitivity import _Judge
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Predictions
@@ -160,10 +162,10 @@ def test_answers_that_say_nothing_get_no_good_figure() -> None:
     """A constant network and one without answers: neither top-1 nor macro-F1 is more than chance has."""
     for probability_nc in (np.eye(CLASSES)[CONSTANT_N], np.zeros((IMAGES, CLASSES))):
         found = evaluate(probability_nc.astype(np.float32), TRUTH_N, LABELS)
-        assert found["top1"] <= 1 / CLASSES
-        assert found["macro_f1"] <= 1 / CLASSES
+        assert found.top1 <= 1 / CLASSES
+        assert found.macro_f1 <= 1 / CLASSES
     sure_of_nothing = reliability(np.eye(CLASSES)[CONSTANT_N].astype(np.float32), TRUTH_N)
-    assert sure_of_nothing["ece"] == pytest.approx(0.9)
+    assert sure_of_nothing.ece == pytest.approx(0.9)
 
 
 def without(*, split: str, label: str | None) -> Callable[[Path], None]:

@@ -1,6 +1,6 @@
-"""Result files for the benchmark report: of a simulated server, judged by the gate's own code, and of the scripts."""
+"""Result files for the benchmark report: of a simulated server, judged by the gate's own code, and the studies' own."""
 
-import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,142 +14,24 @@ from slipway.benchmark.figures import Client, Seen, looked, measured
 from slipway.benchmark.gate import Subject, provenance
 from slipway.benchmark.load import Block, Sent, counted, poisson_schedule
 from slipway.benchmark.looks import Look, planned
-from slipway.benchmark.perf_analyzer_result import ModelRun, PerfAnalyzerOptions, PerfAnalyzerResult
-from slipway.benchmark.result import Latency, Machine, Measured, ServerUse, StepTime
-from slipway.benchmark.statistics import Verdict, histogram_of
+from slipway.benchmark.statistics import histogram_of, latency_of
+from slipway.contract.evidence.latency import (
+    Measured,
+    ModelRun,
+    PerfAnalyzerOptions,
+    PerfAnalyzerResult,
+    ServerUse,
+    StepTime,
+    Verdict,
+)
+from slipway.contract.evidence.origin import Machine
 
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
+STUDIES = ("efficiency", "layouts", "peers", "robustness", "verdict")
 BUNDLE = "0123456789abcdef" * 4
 SERVICE_S = 0.005
 STEPS = ("preprocess_1", "engine_1", "post_1")
 MACHINE = {"cpu": "a <processor>", "cores": 2, "memory_gib": 8.0, "system": "Linux", "python": "3.11.7"}
-SCRIPT = {
-    "created": "2026-01-02T03:04:05+00:00",
-    "commit": "0" * 40,
-    "machine": MACHINE,
-    "versions": {"numpy": "1.26.4"},
-    "seed": 0,
-    "distinct_images": 300,
-    "client_shares_the_cores": True,
-}
-OVERLOADED = {
-    "offered_per_s": 300.0,
-    "goodput_per_s": 90.0,
-    "goodput_share_of_capacity": 0.9,
-    "accepted_p50_ms": 12.0,
-    "accepted_p99_ms": 34.0,
-    "failures": {"rejected": 6300},
-    "generator_late_p99_ms": 1.5,
-    "client_cpu_cores": 0.3,
-    "afterwards": {"failed": {}, "p99_ms": 9.0, "seconds_to_normal": 0.4, "late_answers": 0},
-}
-OVERLOAD = {
-    "capacity_per_s": 100.0,
-    "saturation_per_s": 150.0,
-    "ladder": [{"rate_per_s": 60.0, "p99_ms": 15.0, "failed": {}}, {"rate_per_s": 100.0, "p99_ms": 44.0, "failed": {}}],
-    "3x": OVERLOADED,
-    "10x": OVERLOADED | {"accepted_p99_ms": None, "goodput_share_of_capacity": 0.0},
-}
-COMPANY = {"seconds_to_ready": 3.0, "memory_mib": 500.0, "p50_ms": 7.0, "p99_ms": 12.0, "failed": {}}
-COMPANIES = {
-    "1": COMPANY,
-    "50": COMPANY | {"memory_mib": 9000.0, "seconds_from_kill_to_all_answering": 41.0},
-    "memory_mib_of_each_additional": 173.5,
-}
-ROBUSTNESS = SCRIPT | {
-    "reload": {
-        "rate_per_s": 40.0,
-        "reloads": 10,
-        "reload_seconds_max": 2.5,
-        "requests": 2400,
-        "failed": {},
-        "failed_without_reloads": {"timed out": 1},
-        "answers_of_no_version": 0,
-        "mixed": 0,
-        "p99_ms_without_reloads": 15.0,
-        "p99_ms": 31.0,
-    },
-    "kills": {
-        "engine": {
-            "seconds_to_first_right_answer": 0.2,
-            "seconds_until_the_last_error": 1.25,
-            "requests": 800,
-            "lost": {"error INTERNAL": 2},
-            "longest_wait_s": 1.0,
-        },
-        "server": {
-            "seconds_to_first_right_answer": None,
-            "seconds_until_the_last_error": 16.0,
-            "requests": 800,
-            "lost": {"rejected": 640},
-            "longest_wait_s": 0.1,
-        },
-    },
-    "overload": {"steps": OVERLOAD, "fused": OVERLOAD},
-    "fifty": {
-        "classifiers": 50,
-        "steps": COMPANIES,
-        "shared_decode": COMPANIES | {"memory_mib_of_each_additional": 88.0},
-    },
-}
-LAYOUTS = SCRIPT | {
-    "fused_to_steps": {"p50_ms": [0.7, 0.75, 0.85], "saturation_per_s": [1.2, 1.4, 1.5]},
-    "memory_mib": {"steps": 600.0, "fused": 500.0},
-    "rounds": {
-        "steps": [{"p50_ms": 8.0, "saturation_per_s": 140.0}, {"p50_ms": 10.0, "saturation_per_s": 160.0}],
-        "fused": [{"p50_ms": 6.0, "saturation_per_s": 200.0}, {"p50_ms": 7.0, "saturation_per_s": 220.0}],
-    },
-}
-SHARE = {"mean": 0.81, "least": 0.75, "most": 0.9, "standard_error": 0.5}
-PARTS = {"client": 12.0, "a queue": 0.3, "a input": 0.2, "a infer": 10.0, "a output": 0.5, "rest": 1.0}
-EFFICIENCY = SCRIPT | {
-    "limit_ms": 50.0,
-    "targets": {"steps": 0.8, "fused": 0.95},
-    "classifiers": {
-        "a_backbone": {
-            "batches": {"pool": "batches up to 2", "steps": "batches up to 2", "fused": "batches up to 1"},
-            "share_of_pool": {"steps": SHARE, "fused": SHARE | {"mean": 0.93}},
-            "capacity_per_s": {"pool": [120.0, 130.0], "steps": [95.0, 105.0], "fused": [110.0, 120.0]},
-            "one_by_one_ms": {
-                "pool": {"client": 9.0, "engine infer": 8.0, "rest": 1.0},
-                "steps": PARTS,
-                "fused": PARTS,
-            },
-            "processor_ms": {side: {"server": 8.0, "client": 0.4} for side in ("pool", "steps", "fused")},
-            "distinct_images": 300,
-        }
-    },
-}
-TIMES = {"mean": 1.42, "low": 1.3, "high": 1.55, "least": 1.21, "most": 1.61, "standard_error": 0.4}
-PEERS = SCRIPT | {
-    "limit_ms": 50.0,
-    "backbone": "a_backbone",
-    "settings": {"slipway_fused": "batches up to 1, pinned", "fastapi": "batches up to 2"},
-    "left_out": {"ray": "GateError: it did not start\nits log"},
-    "capacity_per_s": {"slipway_fused": [120.0, 130.0], "fastapi": [85.0, 90.0]},
-    "times_the_capacity": {"fastapi": TIMES},
-    "light_load": {
-        "rate_per_s": 20.0,
-        "over_slipway_fused": {
-            "slipway_fused": {"p50_ms": SHARE | {"mean": 1.0}, "p99_ms": SHARE | {"mean": 1.0}},
-            "fastapi": {"p50_ms": SHARE, "p99_ms": SHARE},
-        },
-    },
-}
-PASSES = {
-    "at the limit": {"rule": 0.01, "fails": 0.5, "seconds": 290.0},
-    "20 % under": {"rule": 0.5, "fails": 0.0, "seconds": 210.0},
-    "half of it": {"rule": 1.0, "fails": 0.0, "seconds": 66.0},
-}
-VERDICT = SCRIPT | {
-    "runs": 2000,
-    "blocks": 3,
-    "requests_per_block": 1000,
-    "minutes": 5.0,
-    "servers": [
-        {"server": "independent", "utilisation": None, "rate_per_s": 50, "passes": PASSES, "allowed": 0.01},
-        {"server": "M/D/1", "utilisation": 0.98, "rate_per_s": 50, "passes": PASSES, "allowed": None},
-    ],
-}
 
 
 def options(**changed: Any) -> GateOptions:
@@ -216,7 +98,7 @@ def subject(*, bundle: str = BUNDLE, images: int = 300) -> Subject:
 def gate(*, rate_per_s: float = 50.0, bundle: str = BUNDLE, images: int = 300, **changed: Any) -> GateResult:
     asked = options(rate_per_s=rate_per_s, **changed)
     found = served(asked, rate_per_s=rate_per_s, looks=planned(asked, rate_per_s=rate_per_s, minutes=asked.minutes))
-    return GateResult(**dict(found), **provenance(asked, subject(bundle=bundle, images=images)))
+    return GateResult(**dict(found), **provenance(asked, subject(bundle=bundle, images=images)).fields())
 
 
 def capacity(**changed: Any) -> CapacityResult:
@@ -245,7 +127,7 @@ def perf_analyzer() -> PerfAnalyzerResult:
         bundle=BUNDLE,
         distinct_images=64,
         runs=tuple(ModelRun(model=name, requests=900, **run, **parts) for name in ("digits", *STEPS)),
-        latency=Latency.of(histogram),
+        latency=latency_of(histogram),
         histogram=histogram.encode().decode(),
         shares_cores_with_server=True,
         server="triton 2.51.0",
@@ -262,7 +144,6 @@ def write_all(folder: Path) -> dict[str, Path]:
     gate(rate_per_s=150.0, images=3).write(folder / "busy.json")
     capacity().write(folder / "capacity.json")
     perf_analyzer().write(folder / "perf_analyzer.json")
-    scripts = {"layouts": LAYOUTS, "efficiency": EFFICIENCY, "peers": PEERS, "robustness": ROBUSTNESS}
-    for name, data in (scripts | {"verdict": VERDICT}).items():
-        (folder / f"{name}.json").write_text(json.dumps(data))
+    for name in STUDIES:
+        shutil.copyfile(RESULTS / f"{name}.json", folder / f"{name}.json")
     return {path.stem: path for path in sorted(folder.glob("*.json"))}

@@ -1,6 +1,5 @@
 """A bundle with an evaluation, for its page."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from slipway.contract import Bundle, Decision
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.evaluation import ScoreChoice
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import compare_scores, evidence
 from slipway.evaluation.worth import worth
@@ -29,8 +29,7 @@ def evaluated(folder: Path, *, labels: Sequence[str] = LABELS, sure: float = 3.0
     test = Predictions(images, logits_nc, logits_nc)
     decision = Decision.parse({**DECISION, **changes}, source="test")
     known = evidence(logits_nc, logits_nc, temperature=0.5, means=None)
-    unknown = {"policy": {"score": "auto", "coverage": 0.98}, "scores": compare_scores(known, truth_n, {})}
-    found = worth(decision, test, test, tuple(labels), unknown=unknown)
-    (bundle.path / "evaluation.json").write_text(json.dumps(found))
+    unknown = ScoreChoice(policy={"score": "auto", "coverage": 0.98}, scores=compare_scores(known, truth_n, {}))
+    worth(decision, test, test, tuple(labels), unknown=unknown).write(bundle.path / "evaluation.json")
     reseal(bundle.path)
     return Bundle.open(bundle.path)

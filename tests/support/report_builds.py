@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from PIL import Image
 
 from slipway.contract import Bundle, Choice, Engine, EngineSettings, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.evidence.build import BundleMeasured, Search
+from slipway.contract.evidence.evaluation import EngineEvaluation, Flip
 from slipway.engines.gate import compare
 from slipway.report import Build
 from slipway.system.files import sha256_file
@@ -21,6 +22,18 @@ from tests.support.colours import COLOURS
 
 LABELS = ("blue", "green", "red")
 PER_CLASS = 40
+MEASURED = BundleMeasured(
+    origin="import onnx",
+    images=120,
+    top1=1.0,
+    macro_f1=1.0,
+    ece=0.01,
+    ece_interval=(0.0, 0.02),
+    ece_uncalibrated=0.1,
+    temperature=1.0,
+    embedding_size=3,
+    classes_without_images=0,
+)
 LENIENT = {"max_loss_points": 20.0, "max_class_loss_points": 60.0}
 
 
@@ -39,7 +52,7 @@ def make_bundle(folder: Path, *, labels: Sequence[str] = LABELS, **spec: Any) ->
         class_ids = (number // PER_CLASS,)
         images.append(LabelledImage(path=path.name, class_ids=class_ids, sha256=sha256_file(path), split="test"))
     Dataset(root=str(folder / "data"), labels=tuple(labels), images=tuple(images)).write(bundle / "dataset.json")
-    Manifest.seal(bundle, kind="bundle", name="colours", bundle=bundle_id(bundle))
+    Manifest.seal(bundle, kind="bundle", name="colours", bundle=bundle_id(bundle), measured=MEASURED)
     return Bundle.open(bundle)
 
 
@@ -50,28 +63,39 @@ def evidence(bundle: Bundle, *, wrong: Sequence[int] = (), gated: bool = True) -
     answers_n = truth_n.copy()
     answers_n[list(wrong)] = (truth_n[list(wrong)] + 1) % len(bundle.labels)
     right_n = answers_n == truth_n
+    shares = dict.fromkeys(("precision", "recall", "f1"), 0.9876)
+    intervals = {f"{name}_interval": (0.9, 1.0) for name in shares}
     metrics: dict[str, Any] = {
+        "split": "test",
+        "arithmetic": "f32",
+        "decoder": "cpu",
         "images": len(images),
         "top1": float(right_n.mean()),
+        "top1_interval": (0.0, 1.0),
+        "top_k": {},
         "macro_f1": 0.9876,
+        "macro": shares,
+        "weighted": shares,
         "ece": 0.0123,
         "unknown_rate": 0.0456,
         "per_class": {
-            label: {"images": int((truth_n == i).sum()), "recall": float(right_n[truth_n == i].mean())}
+            label: shares
+            | intervals
+            | {"images": int((truth_n == i).sum()), "recall": float(right_n[truth_n == i].mean())}
             for i, label in enumerate(bundle.labels)
             if (truth_n == i).any()
         },
+        "confusion": (),
     }
     if gated:
         gate = compare(truth_n, truth_n, answers_n, bundle.labels, bundle.spec.accuracy)
-        metrics |= {"gate": asdict(gate), "flips": [flip(bundle, images[i], answers_n[i]) for i in wrong]}
-    return metrics
+        metrics |= {"gate": gate, "flips": [flip(bundle, images[i], answers_n[i]) for i in wrong]}
+    return EngineEvaluation.parse(metrics, source="test").plain()
 
 
-def flip(bundle: Bundle, image: LabelledImage, answer: int) -> dict[str, str]:
+def flip(bundle: Bundle, image: LabelledImage, answer: int) -> Flip:
     truth = bundle.labels[image.class_id]
-    scores = {"fp32_score": "0.75", "score": "0.625"}
-    return {"image": image.path, "truth": truth, "fp32": truth, "label": bundle.labels[answer], **scores}
+    return Flip(image=image.path, truth=truth, fp32=truth, fp32_score=0.75, label=bundle.labels[answer], score=0.625)
 
 
 def add_engine(
@@ -111,7 +135,7 @@ def add_engine(
     bundle.decision.write(folder / "decision.json")
     gate: dict[str, Any] = {"verdict": "proof only"}
     if evaluation is not None:
-        (folder / "evaluation.json").write_text(json.dumps(evaluation))
+        EngineEvaluation.parse(evaluation, source="test").write(folder / "evaluation.json")
         gate = evaluation.get("gate", {"verdict": "reference"})
     measured = {"gate": gate, "latency": {"1": {"p50_ms": 1.25, "p90_ms": 1.5}}, **measured}
     Manifest.seal(folder, kind="engine", name="colours", bundle=bundle.id, inputs=inputs, measured=measured)
@@ -141,7 +165,7 @@ def add_int8_graph(bundle: Bundle, search: dict[str, Any] | None) -> dict[str, s
     folder.mkdir(parents=True)
     shutil.copyfile(bundle.path / "model.onnx", folder / "model.onnx")
     if search is not None:
-        (folder / "search.json").write_text(json.dumps(search))
+        Search.parse(search, source="test").write(folder / "search.json")
     Manifest.seal(
         folder, kind="graph", name="colours", bundle=bundle.id, measured={"not_quantised": {"/head": "small"}}
     )

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from slipway.benchmark.statistics import (
-    Verdict,
     histogram_of,
     independent_requests,
     judge_block,
@@ -17,6 +16,7 @@ from slipway.benchmark.statistics import (
     requests_to_pass,
     weigh,
 )
+from slipway.contract.evidence.latency import Verdict
 
 BLOCKS, REQUESTS = 3, 700
 

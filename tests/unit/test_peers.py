@@ -18,7 +18,7 @@ from benchmarks.studies.peers.environments import LOCKS, versions_of
 from benchmarks.studies.peers.servers.classifier import Settings, worker_number
 from benchmarks.studies.peers.stacks import PEERS, Http, form, kept_cores, raw
 from slipway.benchmark.server import Answer
-from slipway.contract.manifest import versions
+from slipway.contract.evidence.origin import versions
 from tests.support.scripts import ROOT, run_study
 
 

@@ -11,15 +11,10 @@ import pytest
 
 from slipway.benchmark.perf_analyzer import PerfAnalyzer
 from slipway.benchmark.perf_analyzer_inputs import Driven
-from slipway.benchmark.perf_analyzer_result import (
-    PerfAnalyzerOptions,
-    PerfAnalyzerResult,
-    read_latencies_ms,
-    read_run,
-    table,
-)
-from slipway.benchmark.result import Latency, Machine
+from slipway.benchmark.perf_analyzer_result import read_latencies_ms, read_run, table
 from slipway.contract import ServingError, SpecError
+from slipway.contract.evidence.latency import Latency, PerfAnalyzerOptions, PerfAnalyzerResult
+from slipway.contract.evidence.origin import Machine
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "perf_analyzer.py"
 TABLE = (

@@ -60,17 +60,17 @@ def test_the_cpu_lane_takes_the_chosen_engine_and_records_the_choice(tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bundle": sha256_bytes(b"another")}, "measured on bundle [0-9a-f]{12}, and the bundle given is"),
-        ({"chosen": "openvino-int8"}, "chose 'openvino-int8', which is none of its candidates"),
-        ({"chosen": "../engines/openvino-fp32"}, "which is none of its candidates"),
-        ({"chosen": ".."}, "which is none of its candidates"),
+        ({"bundle": sha256_bytes(b"another")}, "measured on bundle [0-9a-f]{12}, and the bundle is"),
+        ({"chosen": "openvino-int8"}, "names 'openvino-int8', which is no engine here that was measured"),
+        ({"chosen": "../engines/openvino-fp32"}, "which is no engine here that was measured"),
+        ({"chosen": ".."}, "which is no engine here that was measured"),
     ],
 )
 def test_a_choice_of_something_else_is_refused_with_the_command_that_measures_again(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     bundle = with_choice(tmp_path, **changes)
-    with pytest.raises(RepositoryError, match=f"choice.json: .*{message}.*slipway choose .*--engines"):
+    with pytest.raises(RepositoryError, match=f"choice.json .*{message}.*slipway choose .*--engines"):
         pick_engines(bundle, tmp_path / "engines", lane="cpu")
 
 
@@ -78,7 +78,9 @@ def test_an_engine_that_was_compiled_again_since_is_refused(tmp_path: Path) -> N
     bundle = with_choice(tmp_path)
     engine = tmp_path / "engines" / FP32
     Manifest.seal(engine, kind="engine", name="colours", bundle=bundle.id, measured=AGAIN)
-    with pytest.raises(RepositoryError, match=r"openvino-fp32: compiled again since .*choice.json was measured"):
+    with pytest.raises(
+        RepositoryError, match=r"openvino-fp32 was compiled again since choice.json was measured.*run slipway choose"
+    ):
         pick_engines(bundle, tmp_path / "engines", lane="cpu")
 
 

@@ -13,7 +13,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,9 @@ def main(arguments: argparse.Namespace) -> None:
         names, trained = names[:FAST], []
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "compiled": {}, "trained": {}}
+    from slipway.contract.evidence.origin import now
+
+    result: dict[str, Any] = {"created": now(), "compiled": {}, "trained": {}}
     rounds, images = (3, 8) if arguments.fast else (11, 32)
     for name in names:
         say(f"compiled {name}, {COMPILED[name]} px")
@@ -146,8 +147,7 @@ def script(name: str, *arguments: str | Path) -> None:
 def machine() -> dict[str, Any]:
     import os
 
-    from slipway.contract.manifest import commit, versions
-    from slipway.engines.choose import processor
+    from slipway.contract.evidence.origin import Machine, commit, versions
 
     libraries = (
         "torch",
@@ -159,7 +159,7 @@ def machine() -> dict[str, Any]:
         "nvidia-dali-cuda130",
     )
     return {
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "machine": {"processor": Machine.this().cpu, "cores": os.cpu_count()},
         "versions": versions(libraries),
         "commit": commit(),
     }

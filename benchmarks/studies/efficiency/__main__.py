@@ -44,6 +44,7 @@ nothing."""
 
 def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.effort import effort_of
+    from slipway.contract.evidence.studies import EfficiencyResult
 
     effort = effort_of(arguments)
     classifiers: dict[str, Any] = {}
@@ -62,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
             found = classifiers[classifier.name] = efficiency(classifier, images, arguments, effort, work)
             print("\n".join(summary(classifier.name, found, limit_ms=effort.limit_ms)), flush=True)
             if arguments.output:  # after each of them: what was measured stays
-                write_file(arguments.output, json.dumps(result, indent=1) + "\n")
+                write_file(arguments.output, EfficiencyResult.parse(result, source="the result").to_json())
                 print(f"written to {arguments.output}", flush=True)
     if arguments.json:
         print(json.dumps(result))

@@ -3,7 +3,6 @@
 
 import argparse
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.studies.study import provenance
-from slipway.system.targets import file_option, write_file
+from benchmarks.studies.study import finish, provenance
+from slipway.system.targets import file_option
 
 if TYPE_CHECKING:
     from slipway.repository import Classifier
@@ -33,6 +32,7 @@ All servers run all the while. In every round each is asked 200 images one by on
 def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.gate import load_images
     from slipway.contract import Bundle
+    from slipway.contract.evidence.studies import LayoutsResult
     from slipway.repository import pick_engines
 
     images = load_images(arguments.images, seed=arguments.seed)
@@ -52,11 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
         for key, (low, middle, high) in result[f"{layout}_to_steps"].items():
             print(f"{layout} / steps, {key}: {middle:.2f} ({low:.2f} to {high:.2f} in {arguments.rounds} rounds)")
     print("memory: " + ", ".join(f"{layout} {mib:.0f} MiB" for layout, mib in memory_mib.items()))
-    if arguments.output:
-        write_file(arguments.output, json.dumps(result, indent=1) + "\n")
-        print(f"written to {arguments.output}")
-    if arguments.json:
-        print(json.dumps(result))
+    finish(LayoutsResult.parse(result, source="the result"), arguments)
 
 
 def measure(chosen: "Classifier", images: Sequence[bytes], *, rounds: int) -> tuple[Rounds, dict[str, float]]:

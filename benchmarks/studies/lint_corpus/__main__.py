@@ -9,12 +9,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.studies.study import ROOT
-from slipway.contract.manifest import versions
+from slipway.contract.evidence.origin import now, versions
 from slipway.system.process import run
 from slipway.system.targets import file_option, write_file
 
@@ -60,7 +59,7 @@ def record(only: list[str] | None, before: dict[str, Any]) -> dict[str, Any]:
     defects |= dict(observations(chosen, expected))
     controls = before.get("good", {}) if only else {}
     return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": now(),
         "versions": {"tritonserver": version(good("example")), **versions(LIBRARIES)},
         "counts": dict(sorted(Counter(entry["server"] for entry in defects.values()).items())),
         "good": controls or {base: several(good(base), expected[base], CONTROLS) for base in SERVED},

@@ -3,7 +3,6 @@
 
 import argparse
 import asyncio
-import json
 import math
 import shutil
 import tempfile
@@ -14,8 +13,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.studies.study import provenance
-from slipway.system.targets import file_option, write_file
+from benchmarks.studies.study import finish, provenance
+from slipway.system.targets import file_option
 
 if TYPE_CHECKING:
     from benchmarks.studies.climbing import Bench
@@ -52,6 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
     from benchmarks.studies.effort import effort_of
     from slipway.benchmark.gate import load_images
+    from slipway.contract.evidence.studies import PeersResult
     from slipway.engines.child import run_in_child
 
     effort = effort_of(arguments)
@@ -66,11 +66,7 @@ def main(arguments: argparse.Namespace) -> None:
         found = compared(stacks, bench, arguments.peers, batches=arguments.batches)
     result = {**provenance_with(arguments.peers), **vars(effort), "backbone": BACKBONE, **found, "blocks": bench.blocks}
     print("\n".join(summary(result)))
-    if arguments.output:
-        write_file(arguments.output, json.dumps(result, indent=1) + "\n")
-        print(f"written to {arguments.output}")
-    if arguments.json:
-        print(json.dumps(result))
+    finish(PeersResult.parse(result, source="the result"), arguments)
 
 
 class Stacks:

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.studies.study import provenance
-from slipway.system.targets import file_option, write_file
+from benchmarks.studies.study import finish, provenance
+from slipway.system.targets import file_option
 
 EPILOG = """example:
   python -m benchmarks.studies.robustness runs/digits --images data/digits/test \
@@ -25,6 +25,7 @@ PARTS = ("reload", "kills", "overload", "fifty")
 def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.robustness.parts import PART_FUNCTIONS
     from slipway.benchmark.gate import load_images
+    from slipway.contract.evidence.studies import RobustnessResult
 
     images = load_images(arguments.images, seed=arguments.seed)
     results: dict[str, Any] = {
@@ -40,11 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
             work.mkdir()
             results[part] = PART_FUNCTIONS[part](arguments.run, images, work, seed=arguments.seed)
             print(json.dumps(results[part], indent=2), flush=True)
-    if arguments.output:
-        write_file(arguments.output, json.dumps(results, indent=2) + "\n")
-        print(f"written to {arguments.output}")
-    if arguments.json:
-        print(json.dumps(results))
+    finish(RobustnessResult.parse(results, source="the result"), arguments)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,12 +8,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from fnmatch import fnmatch
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from benchmarks.studies.study import provenance
 from slipway.system.process import run
 
 ROOT = Path(__file__).parents[3]
@@ -168,23 +168,12 @@ def train(network: Any, pixels_nchw: Any) -> None:
 
 def begin(path: Path, *, fresh: bool) -> dict[str, Any]:
     """What an earlier run with these versions found, or an empty result."""
-    from slipway.benchmark.result import Machine
-    from slipway.contract.manifest import commit, versions
-
-    libraries = versions(("torch", "timm"))
+    origin = provenance(("torch", "timm"))
     if path.is_file() and not fresh:
         earlier: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if earlier["versions"] == libraries:
+        if earlier["versions"] == origin["versions"]:
             return earlier
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": Machine.this().model_dump(mode="json"),
-        "versions": libraries,
-        "seed": SEED,
-        "models": {},
-        "left_out": {},
-    }
+    return {**origin, "seed": SEED, "models": {}, "left_out": {}}
 
 
 def write(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.studies.study import PHOTOGRAPHS, scikit_image
 from slipway.contract import Bundle, DataError, Spec
+from slipway.contract.evidence.evaluation import read_bundle_evaluation
 
 HELD_OUT, EPOCHS = "9", 10
 MAX_ECE, MIN_AUROC, MIN_FOREIGN_UNKNOWN, MAX_KNOWN_UNKNOWN = 0.02, 0.9, 0.95, 0.03
@@ -26,7 +27,7 @@ def measure(scratch: Path) -> dict[str, Any]:
     train(spec, scratch / "checkpoint")
     export(scratch / "checkpoint", scratch / "bundle")
     bundle = Bundle.open(scratch / "bundle")
-    evaluation = json.loads((bundle.path / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = read_bundle_evaluation(bundle.path, task=bundle.decision.task).plain()
     result = {
         "bundle": bundle.id,
         "score": evaluation["unknown"]["score"],

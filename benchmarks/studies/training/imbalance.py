@@ -80,9 +80,9 @@ def judge(checkpoint: Path) -> dict[str, float]:
     peak_nc = np.exp(found.logits_nc - found.logits_nc.max(axis=1, keepdims=True))
     figures = evaluate(peak_nc / peak_nc.sum(axis=1, keepdims=True), found.truth_n, dataset.labels)
     return {
-        "macro_f1": figures["macro_f1"],
-        "worst_recall": min(row["recall"] for row in figures["per_class"].values()),
-        "top1": figures["top1"],
+        "macro_f1": figures.macro_f1,
+        "worst_recall": min(row.recall for row in figures.per_class.values()),
+        "top1": figures.top1,
     }
 
 

@@ -21,7 +21,7 @@ from slipway.system.targets import file_option, write_file
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions
     from slipway.benchmark.looks import Look
-    from slipway.benchmark.statistics import Verdict
+    from slipway.contract.evidence.latency import Verdict
 
 RESULT = ROOT / "benchmarks/results/verdict.json"
 UTILISATIONS = {
@@ -68,6 +68,8 @@ class Workload:
 
 
 def main(arguments: argparse.Namespace) -> int:
+    from slipway.contract.evidence.studies import VerdictResult
+
     judge = partial(judged, runs=arguments.runs, seed=arguments.seed)
     results = list(progress(judge, workloads()))
     broken = [e for e in results if e["allowed"] is not None and e["passes"]["at the limit"]["rule"] > e["allowed"]]
@@ -82,7 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
         "servers": results,
         **provenance(()),
     }
-    write_file(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_file(arguments.out, VerdictResult.parse(result, source="the result").to_json())
     print("\n".join(table(results)))
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "verdict": "fail" if broken else "pass"}))
@@ -144,7 +146,7 @@ def progress(judge: Callable[[Workload], dict[str, Any]], servers: list[Workload
 def judged(workload: Workload, *, runs: int, seed: int, long_blocks: int = LONG_BLOCKS) -> dict[str, Any]:
     """The shares of runs that pass and fail, and their mean length, by where the true P99 is."""
     from slipway.benchmark.looks import planned
-    from slipway.benchmark.statistics import Verdict
+    from slipway.contract.evidence.latency import Verdict
 
     rng = np.random.default_rng([seed, *workload.name.encode(), int(100 * (workload.utilisation or 0))])
     p99 = float(np.quantile(workload.simulate(rng, (long_blocks, LONG_REQUESTS))[:, LONG_WARM_UP:], 0.99))
@@ -174,7 +176,8 @@ def one_run(
     workload: Workload, looks: "Sequence[Look]", rng: np.random.Generator, *, limit: float
 ) -> "tuple[Verdict, int]":
     """The verdict, and the requests that were sent, warm-ups included. A block starts with an empty queue."""
-    from slipway.benchmark.statistics import Verdict, judge_run, weigh
+    from slipway.benchmark.statistics import judge_run, weigh
+    from slipway.contract.evidence.latency import Verdict
 
     warm_up, blocks = options().warm_up_requests, []
     verdict = Verdict.TOO_FEW

@@ -2,9 +2,8 @@
 
 from slipway.benchmark.capacity import find_capacity
 from slipway.benchmark.gate import run_gate
-from slipway.benchmark.result import CapacityResult, GateOptions, GateResult
-from slipway.benchmark.statistics import Verdict
 from slipway.benchmark.summary import capacity_summary, rung_line, summary
+from slipway.contract.evidence.latency import CapacityResult, GateOptions, GateResult, Verdict
 
 __all__ = [
     "CapacityResult",

@@ -21,8 +21,8 @@ from typing import Any
 
 from slipway.benchmark.gate import measure, meet, provenance
 from slipway.benchmark.looks import Look, planned, single
-from slipway.benchmark.result import CapacityResult, GateOptions, Rung
-from slipway.benchmark.statistics import MIN_REQUESTS, Verdict
+from slipway.benchmark.statistics import MIN_REQUESTS
+from slipway.contract.evidence.latency import CapacityResult, GateOptions, Rung, Verdict
 from slipway.errors import SpecError
 
 STEP = 2.0
@@ -50,7 +50,7 @@ def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = l
     def verdict_at(rate_per_s: float, looks: Sequence[Look], *, confirms: bool) -> Verdict:
         drawn = sum(len(rung.blocks) for rung in rungs)
         found = measure(options, subject, rate_per_s=rate_per_s, looks=looks, first_block=drawn)
-        rungs.append(Rung(**dict(found), rate_per_s=rate_per_s, confirms=confirms))
+        rungs.append(Rung(**found.fields(), rate_per_s=rate_per_s, confirms=confirms))
         on_rung(rungs[-1])
         return found.verdict
 
@@ -66,7 +66,7 @@ def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = l
     )
     if within_per_s:
         confirm(confirmed, rate_per_s=within_per_s)
-    return CapacityResult(**_interval(rungs), rungs=tuple(rungs), **provenance(options, subject))
+    return CapacityResult(**_interval(rungs), rungs=tuple(rungs), **provenance(options, subject).fields())
 
 
 def search(verdict_at: Callable[[float], Verdict], *, start_per_s: float, requests: int) -> float | None:

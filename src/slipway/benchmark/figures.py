@@ -9,17 +9,6 @@ import numpy as np
 from slipway.benchmark import processes
 from slipway.benchmark.load import Arrivals, Block, Milliseconds, rate_per_s
 from slipway.benchmark.looks import Look
-from slipway.benchmark.result import (
-    BlockResult,
-    GateOptions,
-    Generator,
-    Latency,
-    LookResult,
-    Measured,
-    ServerUse,
-    StepTime,
-    WarmUp,
-)
 from slipway.benchmark.server import StepCounters
 from slipway.benchmark.statistics import (
     HdrHistogram,
@@ -28,9 +17,20 @@ from slipway.benchmark.statistics import (
     judge_block,
     judge_generator,
     judge_run,
+    latency_of,
     lateness_limit_ms,
     merged,
     weigh,
+)
+from slipway.contract.evidence.latency import (
+    BlockResult,
+    GateOptions,
+    Generator,
+    LookResult,
+    Measured,
+    ServerUse,
+    StepTime,
+    WarmUp,
 )
 
 
@@ -68,7 +68,7 @@ def measured(seen: Seen, options: GateOptions) -> Measured:
         reason=seen.judgement.reason,
         offered_per_s=offered_per_s,
         achieved_per_s=achieved_per_s,
-        latency=Latency.of(merged(histograms)),
+        latency=latency_of(merged(histograms)),
         failures=dict(sum((Counter(block.failures) for block in seen.blocks), Counter())),
         blocks=tuple(_block_result(b, h, options=options) for b, h in zip(seen.blocks, histograms, strict=True)),
         looks=seen.looks,
@@ -127,7 +127,7 @@ def _block_result(block: Block, histogram: HdrHistogram, *, options: GateOptions
         requests=block.latencies_ms.size,
         over_limit=over_limit,
         failures=dict(block.failures),
-        latency=Latency.of(histogram),
+        latency=latency_of(histogram),
         histogram=histogram.encode().decode(),
     )
 

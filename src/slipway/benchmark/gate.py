@@ -5,9 +5,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -17,14 +15,22 @@ from slipway.benchmark.figures import Client, Seen, looked, measured, server_use
 from slipway.benchmark.generators import Generators, Target, choose_generators
 from slipway.benchmark.load import Block, counted, poisson_schedule
 from slipway.benchmark.looks import Look, planned
-from slipway.benchmark.result import MIN_DISTINCT_IMAGES, GateOptions, GateResult, LookResult, Machine, Measured
 from slipway.benchmark.server import Server, StepCounters, on_this_host
-from slipway.benchmark.statistics import Judgement, Verdict
-from slipway.contract.manifest import commit, versions
+from slipway.benchmark.statistics import Judgement
+from slipway.contract.evidence.latency import (
+    MIN_DISTINCT_IMAGES,
+    GateOptions,
+    GateResult,
+    LookResult,
+    Measured,
+    Provenance,
+    Verdict,
+)
+from slipway.contract.evidence.origin import Origin
+from slipway.contract.selection import IMAGE_SUFFIXES
 from slipway.errors import DataError
 from slipway.system.files import files_below
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_IMAGES = 1024
 """Held in memory, ready to send; of a larger folder, a seeded draw."""
 _LIBRARIES = ("grpcio", "hdrhistogram", "psutil", "tritonclient")
@@ -53,7 +59,7 @@ def run_gate(options: GateOptions) -> GateResult:
     subject = asyncio.run(meet(options))
     looks = planned(options, rate_per_s=options.rate_per_s, minutes=options.minutes)
     found = measure(options, subject, rate_per_s=options.rate_per_s, looks=looks)
-    return GateResult(**dict(found), **provenance(options, subject))
+    return GateResult(**found.fields(), **provenance(options, subject).fields())
 
 
 async def meet(options: GateOptions) -> Subject:
@@ -160,21 +166,17 @@ async def _counters(options: GateOptions, subject: Subject, *, settle: bool) -> 
         return await server.counters()
 
 
-def provenance(options: GateOptions, subject: Subject) -> dict[str, Any]:
-    """The fields of `Provenance`."""
+def provenance(options: GateOptions, subject: Subject) -> Provenance:
     distinct_images = len(set(subject.images))
     few = f"{distinct_images} distinct images; a figure is published from {MIN_DISTINCT_IMAGES} on"
-    return {
-        "caveats": (few,) if distinct_images < MIN_DISTINCT_IMAGES else (),
-        "options": options,
-        "bundle": subject.bundle,
-        "distinct_images": distinct_images,
-        "server": subject.server,
-        "machine": Machine.this(),
-        "versions": versions(_LIBRARIES),
-        "commit": commit(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    return Provenance(
+        caveats=(few,) if distinct_images < MIN_DISTINCT_IMAGES else (),
+        options=options,
+        bundle=subject.bundle,
+        distinct_images=distinct_images,
+        server=subject.server,
+        **Origin.here(_LIBRARIES).fields(),
+    )
 
 
 def load_images(folder: Path, *, seed: int) -> list[bytes]:

@@ -14,8 +14,8 @@ Biometrika 70 (1983), with the spending function "error times information" of K.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slipway.benchmark.result import GateOptions
 from slipway.benchmark.statistics import PASS_ERROR
+from slipway.contract.evidence.latency import GateOptions
 
 
 @dataclass(frozen=True)

@@ -5,24 +5,22 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tqdm import tqdm
 
 from slipway.benchmark.gate import load_images
 from slipway.benchmark.perf_analyzer_inputs import Driven, driven_models
-from slipway.benchmark.perf_analyzer_result import (
+from slipway.benchmark.perf_analyzer_result import read_latencies_ms, read_run
+from slipway.benchmark.server import on_this_host
+from slipway.benchmark.statistics import histogram_of, latency_of
+from slipway.contract.evidence.latency import (
+    MIN_DISTINCT_IMAGES,
     ModelRun,
     PerfAnalyzerOptions,
     PerfAnalyzerResult,
-    read_latencies_ms,
-    read_run,
 )
-from slipway.benchmark.result import MIN_DISTINCT_IMAGES, Latency, Machine
-from slipway.benchmark.server import on_this_host
-from slipway.benchmark.statistics import histogram_of
-from slipway.contract.manifest import commit, versions
+from slipway.contract.evidence.origin import Origin
 from slipway.errors import ServingError
 
 SHARED_LIBRARIES = ("libb64.so.0d", "libcudart.so.12")
@@ -111,14 +109,11 @@ def run_perf_analyzer(options: PerfAnalyzerOptions) -> PerfAnalyzerResult:
         bundle=asked.bundle,
         distinct_images=distinct,
         runs=runs,
-        latency=Latency.of(latencies),
+        latency=latency_of(latencies),
         histogram=latencies.encode().decode(),
         shares_cores_with_server=on_this_host(options.url),
         server=asked.server,
-        machine=Machine.this(),
-        versions=versions(_LIBRARIES),
-        commit=commit(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **Origin.here(_LIBRARIES).fields(),
     )
 
 

@@ -1,17 +1,14 @@
-"""What perf_analyzer is asked for and what it found: its exports read into a report, as JSON and as a table."""
+"""What perf_analyzer found: its exports read into a result, and that as a table."""
 
 import csv
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
 
-from slipway.benchmark.result import Latency, Machine, Positive
-from slipway.contract.base import Contract
+from slipway.contract.evidence.latency import ModelRun, PerfAnalyzerResult
 from slipway.errors import ServingError
 
 _COLUMNS = {
@@ -25,75 +22,6 @@ _COLUMNS = {
 }
 # The table has an ensemble's own queue, where nobody waits; the spoken report adds up its steps'.
 _SPOKEN = {"requests": r"Client:.*?Request count: (\d+)", "queue_us": r"Server:.*?\bqueue (\d+) usec"}
-
-
-class PerfAnalyzerOptions(Contract):
-    """One measurement of an ensemble and of each of its steps, over gRPC and without shared memory."""
-
-    model: Annotated[str, Field(min_length=1)]
-    """The ensemble."""
-    images: Path
-    """A folder; image files below it are sent."""
-    url: Annotated[str, Field(pattern=r"^[^/]+:\d+$")] = "127.0.0.1:8001"
-    """host:port of Triton's gRPC."""
-    concurrency: Annotated[int, Field(ge=1)] | None = None
-    """Requests that are always under way: a closed loop."""
-    rate_per_s: Positive | None = None
-    """Poisson arrivals per second, in place of a concurrency."""
-    duration_s: Annotated[float, Field(gt=0, le=300)] = 6.0
-    """Of the measurement of each model, in three windows."""
-    warm_up_s: Annotated[float, Field(ge=0, le=300)] = 1.0
-    """Under the same load before that, and not counted."""
-    distinct_images: Annotated[int, Field(ge=1, le=1024)] = 64
-    """At most so many of the folder, in a seeded draw."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of the draw. perf_analyzer seeds its schedule itself."""
-
-    @model_validator(mode="after")
-    def _one_load(self) -> Self:
-        if (self.concurrency is None) == (self.rate_per_s is None):
-            raise ValueError("give either concurrency or rate_per_s")
-        return self
-
-
-class ModelRun(Contract):
-    """What one model did under the load: perf_analyzer's own figures, in µs from the actual send to the answer."""
-
-    model: str
-    requests: int
-    throughput_per_s: float
-    p50_us: float
-    p90_us: float
-    p99_us: float
-    queue_us: float
-    """This and the following: the server's own account per request; an ensemble's is the sum of its steps'."""
-    compute_input_us: float
-    compute_infer_us: float
-    compute_output_us: float
-
-
-class PerfAnalyzerResult(Contract):
-    """Everything that one measurement found."""
-
-    options: PerfAnalyzerOptions
-    caveats: tuple[str, ...]
-    """What these figures are not."""
-    bundle: str
-    """The id of the bundle that answered."""
-    distinct_images: int
-    runs: tuple[ModelRun, ...]
-    """The ensemble, then its steps in order, each alone."""
-    latency: Latency
-    """Of the ensemble, from the raw times."""
-    histogram: str
-    """The raw one of those times in µs (HdrHistogram V2, compressed, base64)."""
-    shares_cores_with_server: bool
-    server: str
-    machine: Machine
-    versions: dict[str, str]
-    """perf_analyzer's is that of its wheel, tritonclient."""
-    commit: str | None
-    created: str
 
 
 def table(result: PerfAnalyzerResult) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from slipway.benchmark.http_client import HttpClient, message
+from slipway.contract.selection import is_busy
 from slipway.errors import MissingDependencyError, ServingError
 from slipway.system.channel import channel_options, proxy_hint
 
@@ -26,7 +27,6 @@ except ImportError:
 SETUP_DEADLINE_S = 10.0
 FIRST_ANSWER_DEADLINE_S = 60.0
 """A first request may load libraries and compile."""
-_REFUSALS = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 _OUTPUTS = ("LABEL", "SCORE", "STATUS", "BUNDLE")
 _OTHER_TENSORS = "other tensors"
 _OURS = "the gate asks an ensemble that Slipway assembled: IMAGE in; LABEL, SCORE, STATUS and BUNDLE out"
@@ -154,7 +154,7 @@ class Server:
             code = _code(error)
             if code == "DEADLINE_EXCEEDED":
                 return "timed out"
-            return "rejected" if code in _REFUSALS else f"error {code}"
+            return "rejected" if is_busy(str(error.message())) else f"error {code}"
         values = _values(answer)
         if values is None:
             return _OTHER_TENSORS
@@ -222,7 +222,7 @@ class HttpServer(Server):
         except OSError as error:
             return f"error {type(error).__name__}"
         if status != 200:
-            return "rejected" if status == 503 else f"error {status}"
+            return "rejected" if is_busy(body.decode(errors="replace")) else f"error {status}"
         try:
             tensors = _http_tensors(headers, body)
             (refused,) = struct.unpack("<i", tensors["STATUS"])

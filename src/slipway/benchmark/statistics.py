@@ -13,13 +13,13 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr
 
+from slipway.contract.evidence.latency import Latency, Verdict
 from slipway.errors import MissingDependencyError
 
 try:
@@ -32,12 +32,12 @@ __all__ = [
     "HdrHistogram",
     "Judgement",
     "Latencies",
-    "Verdict",
     "histogram_of",
     "independent_requests",
     "judge_block",
     "judge_generator",
     "judge_run",
+    "latency_of",
     "lateness_limit_ms",
     "merged",
     "requests_to_pass",
@@ -61,14 +61,6 @@ MAX_LATENESS_SHARE = 0.1
 only harm the server; up to here all but one request in a hundred are wrong by at most a tenth of what they may take."""
 _LONGEST_US = 3_600_000_000
 _SIGNIFICANT_FIGURES = 3
-
-
-class Verdict(StrEnum):
-    PASS = "pass"
-    FAIL = "fail"
-    TOO_FEW = "too few requests to tell"
-    LATE = "generator late"
-    """The client could not keep to its schedule: nothing is said of the server."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +222,11 @@ def histogram_of(latencies_ms: Latencies) -> HdrHistogram:
     for latency_us in np.clip(np.rint(latencies_ms * 1000), 1, _LONGEST_US).astype(int).tolist():
         histogram.record_value(latency_us)
     return histogram
+
+
+def latency_of(histogram: HdrHistogram) -> Latency:
+    p50, p90, p99, p999 = (histogram.get_value_at_percentile(p) / 1000 for p in (50, 90, 99, 99.9))
+    return Latency(p50_ms=p50, p90_ms=p90, p99_ms=p99, p999_ms=p999, max_ms=histogram.get_max_value() / 1000)
 
 
 def merged(histograms: Sequence[HdrHistogram]) -> HdrHistogram:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from slipway.benchmark.result import CapacityResult, GateResult, Generator, Latency, Rung
+from slipway.contract.evidence.latency import CapacityResult, GateResult, Generator, Latency, Rung
 
 Row = Sequence[str]
 

@@ -1,10 +1,12 @@
 """Compile a bundle's graphs to engines of one target, evaluate each on the whole test split, and gate it."""
 
 import argparse
-import json
 from pathlib import Path
 
 from slipway.contract import Bundle, CompileError, Engine, GateError
+from slipway.contract.evidence.build import EngineMeasured
+from slipway.contract.evidence.evaluation import read_engine_evaluation
+from slipway.contract.evidence.gate import PASS, PROOF, REFERENCE
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, shown
 
@@ -47,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
             hindered[precision] = str(error)
             continue
         show(engine)
-        if engine.verdict in ("pass", "reference", "proof only"):
+        if engine.verdict in (PASS, REFERENCE, PROOF):
             passed.append(engine)
         else:
             hindered[precision] = engine.verdict
@@ -80,32 +82,21 @@ def reference_engine(bundle: Bundle, arguments: argparse.Namespace) -> Engine:
 
 
 def show(engine: Engine) -> None:
-    from slipway.evaluation.headline import headline
-
-    measured = engine.manifest.measured
-    if engine.verdict == "proof only":
-        size_mb = measured["plan_bytes"] / 1e6
-        print(f"{engine.path}: compiles in {measured['build_s']:.1f} s, {size_mb:.1f} MB (proof only, never served)")
+    if engine.verdict == PROOF:
+        measured = engine.manifest.read_measured(EngineMeasured)
+        size_mb = (measured.plan_bytes or 0) / 1e6
+        print(f"{engine.path}: compiles in {measured.build_s:.1f} s, {size_mb:.1f} MB (proof only, never served)")
         return
-    evaluation = json.loads((engine.path / "evaluation.json").read_text())
-    one_label = "top1" in measured
-    print(
-        f"{engine.path}: {headline(measured)}, macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f}"
-        + (f", unknown {measured['unknown_rate']:.2%}, temperature {measured['temperature']}" if one_label else "")
+    found, temperature = read_engine_evaluation(engine.path, task=engine.decision.task), engine.decision.temperature
+    one_label = (
+        f", unknown {found.unknown_rate:.2%}, temperature {temperature}" if found.unknown_rate is not None else ""
     )
-    print(f"  gate: {describe(measured['gate'])}")
-    flips = evaluation.get("flips", [])
-    for flip in flips[:FLIPS_SHOWN]:
-        print(f"  flipped: {shown(flip['image'])} (truth {flip['truth']}): {flip['fp32']} → {flip['label']}")
-    if len(flips) > FLIPS_SHOWN:
-        print(f"  … and {len(flips) - FLIPS_SHOWN} more in {engine.path / 'evaluation.json'}")
-
-
-def describe(gate: dict[str, object]) -> str:
-    """The gate's result as one line, from an engine's evidence."""
-    from slipway.engines.gate import GateResult
-
-    return "the reference" if gate["verdict"] == "reference" else str(GateResult.of(gate))
+    print(f"{engine.path}: {found.headline}, macro-F1 {found.macro_f1:.4f}, ECE {found.ece:.4f}{one_label}")
+    print(f"  gate: {found.gate or 'the reference'}")
+    for flip in found.flips[:FLIPS_SHOWN]:
+        print(f"  flipped: {shown(flip.image)} (truth {flip.truth}): {flip.fp32} → {flip.label}")
+    if len(found.flips) > FLIPS_SHOWN:
+        print(f"  … and {len(found.flips) - FLIPS_SHOWN} more in {engine.path / 'evaluation.json'}")
 
 
 def next_command(arguments: argparse.Namespace) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
 from slipway.contract.engine import Target, engine_name
+from slipway.contract.evidence.build import GraphMeasured
 from slipway.contract.spec import Precision
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
@@ -102,8 +103,8 @@ class Fleet:
 
         if part.target is None:
             precision: Literal["int8", "fp16"] = "int8" if part.precision == "int8" else "fp16"
-            measured = quantize(part.bundle, part.folder, precision=precision).measured
-            return f"{measured['layers']} layers, {measured['int8_layers']} of them in INT8"
+            found = quantize(part.bundle, part.folder, precision=precision).read_measured(GraphMeasured)
+            return f"{found.layers} layers, {found.int8_layers} of them in INT8"
         engine = build_engine(
             part.bundle,
             _graphs(part),

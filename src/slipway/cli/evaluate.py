@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, ManifestError, SpecError
+from slipway.contract.evidence.build import BundleMeasured
+from slipway.contract.evidence.evaluation import BundleEvaluation, read_bundle_evaluation
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
-    from slipway.report.evaluation import Heatmaps, Worth
+    from slipway.report.evaluation import Heatmaps
 
 EPILOG = """example:
   slipway evaluate runs/digits/bundle
@@ -20,39 +22,35 @@ The page is self-contained. Run this where training ran, since the mistakes are 
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.evaluation.headline import headline  # not at the top: --help needs no library
-    from slipway.pages import check_page, write
-    from slipway.report.evaluation import Heatmaps, LabelsWorth, Worth, read_worth, render
+    from slipway.pages import check_page, write  # not at the top: --help needs no library
+    from slipway.report.evaluation import Heatmaps, render
 
     out = arguments.out or arguments.bundle.parent / "evaluation.html"
     check_page(out, kind="evaluation")
     bundle = Bundle.open(arguments.bundle)
-    worth = read_worth(bundle)
+    worth = read_bundle_evaluation(bundle.path, task=bundle.decision.task)
     heatmaps = Heatmaps("No Grad-CAM: it needs a classifier with one label per image, and this one gives several.")
-    if isinstance(worth, Worth):
+    first, wrong = {"map": worth.map, "exact_match": worth.exact_match}, f"{len(worth.mistakes)} wrong labels listed"
+    if isinstance(worth, BundleEvaluation):
+        first, wrong = {"top1": worth.top1}, f"{worth.wrong} wrong"
         heatmaps = looked(bundle, worth, arguments.checkpoint)
     write(render(bundle, worth, heatmaps), out, kind="evaluation")
     ece = worth.reliability.after
-    if isinstance(worth, LabelsWorth):
-        first = {"map": worth.map, "exact_match": worth.exact_match}
-        wrong = f"{len(worth.mistakes)} wrong labels listed"
-    else:
-        first, wrong = {"top1": worth.top1}, f"{worth.wrong} wrong"
     print(f"{out}: {worth.images} test images, {out.stat().st_size / 1e6:.2f} MB")
-    print(f"  {headline(first)}, macro-F1 {worth.macro.f1:.4f}, {wrong}")
+    print(f"  {worth.headline}, macro-F1 {worth.macro_f1:.4f}, {wrong}")
     print(f"  ECE {ece.ece:.4f} ({ece.ece_interval[0]:.4f} to {ece.ece_interval[1]:.4f})")
-    if isinstance(worth, Worth) and worth.unknown is not None:
+    if isinstance(worth, BundleEvaluation) and worth.unknown is not None:
         print(f"  unknown: {worth.unknown.test.unknown_rate:.2%} of the test split, by {worth.unknown.score}")
     print(f"  {heatmaps.explained}")
     print_json(arguments, {"page": str(out), **first, "ece": ece.ece, "ece_interval": ece.ece_interval})
 
 
-def looked(bundle: Bundle, worth: "Worth", checkpoint: Path | None) -> "Heatmaps":
+def looked(bundle: Bundle, worth: BundleEvaluation, checkpoint: Path | None) -> "Heatmaps":
     """Grad-CAM of the worst mistakes, or why there is none."""
     from slipway.pages.thumbnails import encode
     from slipway.report.evaluation import MISTAKES_SHOWN, Heatmaps
 
-    if bundle.manifest.measured.get("origin") != "checkpoint":
+    if bundle.manifest.read_measured(BundleMeasured).origin != "checkpoint":
         if checkpoint is not None:
             raise SpecError(
                 f"--checkpoint: {bundle.path} was imported, and not exported from a checkpoint; leave it out"

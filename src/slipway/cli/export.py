@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from slipway.contract.evidence.build import BundleMeasured
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -14,29 +15,27 @@ gives the same bundle id."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.evaluation.headline import headline  # not at the top: --help needs no library
-    from slipway.training import export
+    from slipway.training import export  # not at the top: --help needs no library
 
     manifest = export(arguments.checkpoint, arguments.out)
-    measured = manifest.measured
-    low, high = measured["ece_interval"]
+    measured = manifest.read_measured(BundleMeasured)
+    low, high = measured.ece_interval
     print(f"{arguments.out}: bundle {str(manifest.bundle)[:12]}")
     print(
-        f"  ONNX against torch, {measured['images']} test images: same labels, "
-        f"max |Δlogit| {measured['max_logit_difference']:.2g}"
+        f"  ONNX against torch, {measured.images} test images: same labels, "
+        f"max |Δlogit| {measured.max_logit_difference or 0:.2g}"
     )
     print(
-        f"  test split, FP32: {headline(measured)}, macro-F1 {measured['macro_f1']:.4f}, "
-        f"ECE {measured['ece']:.4f} ({low:.4f} to {high:.4f}; before calibration {measured['ece_uncalibrated']:.4f}"
-        + (f", temperature {measured['temperature']})" if "top1" in measured else ")")
+        f"  test split, FP32: {measured.headline}, macro-F1 {measured.macro_f1:.4f}, "
+        f"ECE {measured.ece:.4f} ({low:.4f} to {high:.4f}; before calibration {measured.ece_uncalibrated:.4f}"
+        + (f", temperature {measured.temperature})" if measured.top1 is not None else ")")
     )
-    if "unknown" in measured:
-        unknown = measured["unknown"]
-        print(f"  unknown by {unknown['score']}: {unknown['unknown_rate']:.2%} of the test split")
+    if unknown := measured.unknown:
+        print(f"  unknown by {unknown.score}: {unknown.unknown_rate:.2%} of the test split")
     print(f"  next: {command('slipway evaluate', arguments.out)}, the page of this evaluation")
     graph = arguments.out.parent / "graphs" / "int8"
     print(f"  next: {command('slipway quantize', arguments.out, '--out', graph)}")
-    print_json(arguments, {"bundle": str(arguments.out), "id": manifest.bundle, **measured})
+    print_json(arguments, {"bundle": str(arguments.out), "id": manifest.bundle, **manifest.measured})
 
 
 def parser() -> argparse.ArgumentParser:

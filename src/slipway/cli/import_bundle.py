@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import SpecError
+from slipway.contract.evidence.build import BundleMeasured
 from slipway.contract.labels import read_label_list
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, shown
@@ -39,26 +40,26 @@ def main(arguments: argparse.Namespace) -> None:
         raise SpecError("--logits, --embedding and --no-embedding apply to an ONNX file; leave them out with --weights")
     else:
         manifest = import_timm(spec, arguments.weights, arguments.out, **classes)
-    summarise(arguments.out, manifest.bundle, manifest.measured)
+    summarise(arguments.out, manifest.bundle, manifest.read_measured(BundleMeasured))
     print_json(arguments, {"bundle": str(arguments.out), "id": manifest.bundle, **manifest.measured})
 
 
-def summarise(out: Path, identity: str | None, measured: dict[str, Any]) -> None:
+def summarise(out: Path, identity: str | None, measured: BundleMeasured) -> None:
     print(f"{out}: bundle {str(identity)[:12]}")
-    for ours, given in measured.get("tensors", {}).items():
+    for ours, given in measured.tensors.items():
         print(f"  {ours} is the file's {shown(given)}")
-    for change in measured.get("changes", ()):
+    for change in measured.changes:
         print(f"  {shown(change)}")
-    if not measured["embedding_size"]:
+    if not measured.embedding_size:
         print("  no embedding: `unknown` is decided by the logits, and <name>_full has no EMBEDDING")
-    if measured["classes_without_images"]:
-        print(f"  {measured['classes_without_images']} classes have no image: their accuracy is unknown")
-    if "max_logit_difference" in measured:
-        print(f"  ONNX against torch: same labels, max |Δlogit| {measured['max_logit_difference']:.2g}")
+    if measured.classes_without_images:
+        print(f"  {measured.classes_without_images} classes have no image: their accuracy is unknown")
+    if measured.max_logit_difference is not None:
+        print(f"  ONNX against torch: same labels, max |Δlogit| {measured.max_logit_difference:.2g}")
     print(
-        f"  test split, {measured['images']} images, FP32: top-1 {measured['top1']:.2%}, "
-        f"macro-F1 {measured['macro_f1']:.4f}, ECE {measured['ece']:.4f} (before calibration "
-        f"{measured['ece_uncalibrated']:.4f}, temperature {measured['temperature']})"
+        f"  test split, {measured.images} images, FP32: {measured.headline}, "
+        f"macro-F1 {measured.macro_f1:.4f}, ECE {measured.ece:.4f} (before calibration "
+        f"{measured.ece_uncalibrated:.4f}, temperature {measured.temperature})"
     )
     print(
         "  lower than expected? check that the labels are in the order of the logits, and that preprocess is training's"

@@ -28,7 +28,8 @@ NOT_MEASURED = ("output", "json")
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.perf_analyzer import run_perf_analyzer  # not at the top: --help needs no library
-    from slipway.benchmark.perf_analyzer_result import PerfAnalyzerOptions, table
+    from slipway.benchmark.perf_analyzer_result import table
+    from slipway.contract.evidence.latency import PerfAnalyzerOptions
 
     values = {name: value for name, value in vars(arguments).items() if name not in NOT_MEASURED}
     try:

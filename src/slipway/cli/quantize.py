@@ -1,11 +1,10 @@
 """Quantise a bundle's graph: INT8 from the bundle's own calibration sample, or FP16, with ModelOpt."""
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from slipway.contract import Bundle
+from slipway.contract.evidence.build import SEARCH, GraphMeasured, Search
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -25,41 +24,36 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.engines import quantize  # not at the top: --help needs no library
 
     bundle = Bundle.open(arguments.bundle)
-    measured = quantize(bundle, arguments.out, precision=arguments.precision).measured
-    show_layers(arguments.out, measured)
+    manifest = quantize(bundle, arguments.out, precision=arguments.precision)
+    show_layers(arguments.out, manifest.read_measured(GraphMeasured))
     if arguments.precision == "int8":
-        show_search(json.loads((arguments.out / "search.json").read_text(encoding="utf-8")))
+        show_search(Search.read(arguments.out / SEARCH))
     engines = arguments.bundle.parent / "engines"
     line = command("slipway compile", arguments.bundle, "--graphs", arguments.out.parent, "--out", engines)
     print(f"  next: {line}")
-    print_json(arguments, {"graph": str(arguments.out), **measured})
+    print_json(arguments, {"graph": str(arguments.out), **manifest.measured})
 
 
-def show_layers(out: Path, measured: dict[str, Any]) -> None:
-    counts = {name: measured[f"{name}_layers"] for name in ("int8", "fp16")}
-    counts["fp32"] = measured["layers"] - sum(counts.values())
-    shares = [
-        f"{count} in {name.upper()} ({count / measured['layers']:.0%})" for name, count in counts.items() if count
-    ]
-    print(
-        f"{out}: {measured['layers']} convolutions and matrix products, {', '.join(shares)}; opset {measured['opset']}"
-    )
-    for layer, reason in measured.get("not_quantised", {}).items():
+def show_layers(out: Path, measured: GraphMeasured) -> None:
+    layers = measured.layers or 0
+    shares = [f"{count} in {name} ({count / layers:.0%})" for name, count in measured.by_precision.items() if count]
+    print(f"{out}: {layers} convolutions and matrix products, {', '.join(shares)}; opset {measured.opset}")
+    for layer, reason in measured.not_quantised.items():
         print(f"  not INT8: {layer}: {reason}")
-    if kept := measured["nodes_kept_fp32"]:
-        print(f"  kept in FP32: {', '.join(kept)}")
-    if "calibration_method" in measured:
-        print(f"  {measured['calibration_method']} calibration on {measured['calibration_images']} images")
+    if measured.nodes_kept_fp32:
+        print(f"  kept in FP32: {', '.join(measured.nodes_kept_fp32)}")
+    if measured.calibration_method:
+        print(f"  {measured.calibration_method} calibration on {measured.calibration_images} images")
 
 
-def show_search(search: dict[str, Any]) -> None:
-    for step in search["steps"]:
-        seen, kept = step["validation"], len(step["kept_fp16"])
+def show_search(search: Search) -> None:
+    for step in search.steps:
+        seen, kept = step.validation, len(step.kept_fp16)
         graph = f"{kept} node{'s' * (kept > 1)} in FP16" if kept else "plain INT8"
         print(
-            f"  validation, {graph}: {seen['loss_points']:+.2f} points "
-            f"({seen['lost']} lost, {seen['gained']} gained of {seen['images']}): "
-            f"{'accepted' if step['accepted'] else 'too much'}"
+            f"  validation, {graph}: {seen.loss_points:+.2f} points "
+            f"({seen.lost} lost, {seen.gained} gained of {seen.images}): "
+            f"{'accepted' if step.accepted else 'too much'}"
         )
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from slipway.contract import Spec
+from slipway.contract.evidence.build import CheckpointMeasured
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -45,15 +46,15 @@ def main(arguments: argparse.Namespace) -> None:
     manifest = train(spec, arguments.out, resume=arguments.resume)
     if manifest is None:  # not the first of several processes
         return
-    measured = manifest.measured
-    resumed = ", resumed" if measured["resumed"] else ""
-    print(f"{arguments.out}: {spec.name} trained in {measured['train_s']} s, {measured['epochs']} epochs{resumed}")
+    measured = manifest.read_measured(CheckpointMeasured)
+    resumed = ", resumed" if measured.resumed else ""
+    print(f"{arguments.out}: {spec.name} trained in {measured.train_s} s, {measured.epochs} epochs{resumed}")
     print(
-        f"  images: {measured['images']}, best epoch {measured['best_epoch']}: validation loss "
-        f"{measured['best_validation_loss']:.4f}, macro-F1 {measured['best_validation_macro_f1']:.4f}"
+        f"  images: {measured.images}, best epoch {measured.best_epoch}: validation loss "
+        f"{measured.best_validation_loss:.4f}, macro-F1 {measured.best_validation_macro_f1:.4f}"
     )
     print(f"  next: {command('slipway export', arguments.out, '--out', arguments.out.parent / 'bundle')}")
-    print_json(arguments, {"checkpoint": str(arguments.out), **measured})
+    print_json(arguments, {"checkpoint": str(arguments.out), **manifest.measured})
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@ import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.tuning_climb import rate_at
     from slipway.benchmark.tuning_fleet import replace_text, with_serving
     from slipway.cli.tune_measure import described
+    from slipway.contract.evidence.origin import Origin
 
     target = open_target(arguments.path, arguments.classifier)
     start = target.classifier.serving
@@ -66,7 +66,8 @@ def main(arguments: argparse.Namespace) -> None:
         rates = [rate_at(rung) for rung in rungs]
         print(f"{side:6} {min(rates):.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds")
     print(verdict(found, described(best)))
-    evidence = {**provenance(), **found, "start": start.model_dump(mode="json"), "chosen": values, "changes": changes}
+    origin = Origin.here(LIBRARIES).plain() | {"client_shares_the_cores": True}
+    evidence = {**origin, **found, "start": start.model_dump(mode="json"), "chosen": values, "changes": changes}
     output = arguments.output or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
     if arguments.output or not arguments.dry_run:
         write_file(output, json.dumps(evidence, indent=1) + "\n")
@@ -186,19 +187,6 @@ def verdict(found: dict[str, Any], best: str) -> str:
     if found["better"]:
         return f"BETTER: {best} holds {spread}"
     return f"KEPT: the best of the search holds {spread}, which is not better beyond the spread"
-
-
-def provenance() -> dict[str, Any]:
-    from slipway.benchmark.result import Machine
-    from slipway.contract.manifest import commit, versions
-
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": Machine.this().model_dump(mode="json"),
-        "versions": versions(LIBRARIES),
-        "client_shares_the_cores": True,
-    }
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,16 +1,17 @@
 """Turn a spec into a model repository: run every stage that is not current, and print how to serve the result."""
 
 import argparse
-import json
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from slipway.contract import Bundle, Manifest, SlipwayError, Spec, SpecError
+from slipway.contract import Bundle, Choice, Manifest, SlipwayError, Spec, SpecError
+from slipway.contract.evidence.build import BundleMeasured, CheckpointMeasured, EngineMeasured
+from slipway.contract.evidence.evaluation import read_engine_evaluation
+from slipway.contract.evidence.gate import GateResult
 from slipway.contract.labels import read_label_list
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.system.files import sha256_bytes, sha256_file
@@ -177,45 +178,35 @@ def step(title: str, words: tuple[str, ...]) -> int:
 
 
 def print_summary(run: Run, *, seconds: float) -> None:
-    bundle = _measured(run.bundle)
-    engines = {folder.name: _measured(folder) for folder in sorted(run.engines.glob("openvino-*"))}
-    plans = {folder.name: _measured(folder) for folder in sorted(run.engines.glob("tensorrt_rtx-*"))}
-    choice = json.loads((run.engines / "choice.json").read_text(encoding="utf-8"))
+    bundle = Manifest.read(run.bundle / MANIFEST).read_measured(BundleMeasured)
+    engines = sorted(run.engines.glob("openvino-*"))
+    proofs = sorted(run.engines.glob("tensorrt_rtx-*"))
+    plans = {path.name: Manifest.read(path / MANIFEST).read_measured(EngineMeasured) for path in proofs}
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"\n── {run.spec.name}, {seconds:.0f} s, at most {peak_mib:,.0f} MiB in one process")
     if not run.network:
-        checkpoint = _measured(run.checkpoint)
-        images = ", ".join(f"{count:,} {split}" for split, count in checkpoint["images"].items())
+        checkpoint = Manifest.read(run.checkpoint / MANIFEST).read_measured(CheckpointMeasured)
+        images = ", ".join(f"{count:,} {split}" for split, count in checkpoint.images.items())
         print(f"  data        {images} images")
-        print(f"  training    {checkpoint['epochs']} epochs in {checkpoint['train_s']:.0f} s; ECE {bundle['ece']:.4f}")
-    for name, engine in engines.items():
-        print(f"  {name.removeprefix('openvino-').upper():<11} {_accuracy(engine)} ({_verdict(engine)})")
-    print(f"  served      {choice['reason']}")
+        print(f"  training    {checkpoint.epochs} epochs in {checkpoint.train_s:.0f} s; ECE {bundle.ece:.4f}")
+    for folder in engines:
+        found = read_engine_evaluation(folder, task=run.spec.task)
+        line = f"{found.headline}, macro-F1 {found.macro_f1:.4f} ({_verdict(found.gate)})"
+        print(f"  {folder.name.removeprefix('openvino-').upper():<11} {line}")
+    print(f"  served      {Choice.read(run.engines / 'choice.json').reason}")
     if plans:
-        sizes = (f"{name.split('-')[1].upper()} {plan['plan_bytes'] / 1e6:.1f} MB" for name, plan in plans.items())
+        sizes = (f"{name.split('-')[1].upper()} {(p.plan_bytes or 0) / 1e6:.1f} MB" for name, p in plans.items())
         print(f"  TensorRT    compiles without a GPU (RTX, never served): {', '.join(sizes)}")
     print(f"  pages       {run.folder}/evaluation.html, {run.folder}/report.html")
     print(f"  repository  {run.repository}")
     print(f"\n  serve it:   {command('slipway serve', run.repository)}")
 
 
-def _measured(folder: Path) -> dict[str, Any]:
-    numbers: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["measured"]
-    return numbers
-
-
-def _accuracy(engine: dict[str, Any]) -> str:
-    from slipway.evaluation.headline import headline
-
-    return f"{headline(engine)}, macro-F1 {engine['macro_f1']:.4f}"
-
-
-def _verdict(engine: dict[str, Any]) -> str:
-    gate = engine["gate"]
-    if gate["verdict"] == "reference":
+def _verdict(gate: GateResult | None) -> str:
+    if gate is None:
         return "the reference"
-    overall = gate["overall"]
-    return f"gate: {gate['verdict']}, {overall['lost']} lost and {overall['gained']} gained of {overall['images']}"
+    overall = gate.overall
+    return f"gate: {gate.verdict}, {overall.lost} lost and {overall.gained} gained of {overall.images}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.client.errors import ImageError
+from slipway.contract.selection import IMAGE_SUFFIXES
 
 
 class PilImage(Protocol):
@@ -30,7 +31,6 @@ Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | ND
 """One image: the path of its file, its encoded bytes, a PIL image, or its pixels as UINT8 [H, W] (grey) or [H, W, C],
 where C is 1 (grey), 3 (RGB) or 4 (RGBA)."""
 
-SUFFIXES = frozenset({".bmp", ".gif", ".heic", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_IMAGE_BYTES = 128 * 2**20
 """More than any server of Slipway accepts; the server judges everything smaller."""
 _PNG_COLOURS = {1: 0, 3: 2, 4: 6}
@@ -63,7 +63,7 @@ def find_images(folder: str | os.PathLike[str]) -> Iterator[Path]:
     for root, folders, files in os.walk(folder, onerror=unread.append):
         folders.sort()
         for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 empty = False
                 yield Path(root, name)
     yield from (Path(os.fsdecode(error.filename)) for error in unread)

@@ -18,9 +18,9 @@ from slipway.client.errors import (
     RequestError,
 )
 from slipway.client.options import Address
+from slipway.contract.selection import is_busy
 from slipway.system.channel import proxy_hint
 
-_BUSY = ("exceeds maximum queue size", "request timeout expired")
 _RESTRICTED = ("is restricted, expecting header",)
 _NO_JSON = "in the client while decoding the response"
 _NOT_READY = ("is not at ready state", "has no available versions", "stopped accepting", "server is stopping")
@@ -37,7 +37,7 @@ def refusal(code: str, said: str, *, address: Address) -> ClientError:
     if _NO_JSON in said:
         said = "not a tritonserver's message: a proxy or a gateway answers"
     unavailable = code in ("UNAVAILABLE", "503")
-    if unavailable and _one_of(_BUSY, said):
+    if unavailable and is_busy(said):
         return OverloadedError(f"{address} is overloaded ({said}); reduce concurrency, or raise deadline_s")
     if code in ("UNAVAILABLE", "403") and _one_of(_RESTRICTED, said):
         return ForbiddenError(f"{address} requires its admin key for this ({said})")

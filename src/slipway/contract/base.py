@@ -43,13 +43,32 @@ class Contract(BaseModel):
 
     def to_json(self) -> str:
         """Canonical text: sorted keys, two spaces, one trailing newline. Equal objects give equal bytes."""
-        plain = json.loads(self.model_dump_json(), parse_float=lambda text: float(text) + 0.0)  # -0.0 equals 0.0
-        return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(self.plain(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def plain(self) -> dict[str, Any]:
+        """What JSON holds of it."""
+        return _plain(self.model_dump_json())
+
+    def fields(self) -> dict[str, Any]:
+        """What the writer gave, to build a larger model with."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
     def write(self, path: Path) -> None:
         """Raises StorageError: a full disk, or a path that may not be written."""
         with told(path):
             path.write_text(self.to_json(), encoding="utf-8")
+
+
+class Evidence(Contract):
+    """What a stage measured. What the writer left out, for it does not apply, is left out of the file too."""
+
+    def plain(self) -> dict[str, Any]:
+        return _plain(self.model_dump_json(exclude_unset=True))
+
+
+def _plain(text: str) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(text, parse_float=lambda text: float(text) + 0.0)  # -0.0 equals 0.0
+    return plain
 
 
 def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> str:

@@ -1,15 +1,13 @@
 """`Manifest`: what a stage read, wrote, used and measured; the link between one folder and the next."""
 
-import subprocess
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field
 
-from slipway.contract.base import Contract
+from slipway.contract.base import Contract, Evidence
+from slipway.contract.evidence.origin import commit, now, versions
 from slipway.errors import ManifestError, SpecError
 from slipway.system.files import files_below, sha256_bytes, sha256_file
 from slipway.system.targets import MANIFEST, Sealed
@@ -17,6 +15,7 @@ from slipway.system.targets import MANIFEST, Sealed
 FILE_NAME = MANIFEST
 Kind = Sealed
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Found = TypeVar("Found", bound=Evidence)
 
 
 class Manifest(Contract):
@@ -35,6 +34,7 @@ class Manifest(Contract):
     commit: str | None = None
     created: str | None = None
     measured: dict[str, Any] = Field(default_factory=dict)
+    """The JSON of what the stage measured, which `read_measured` reads."""
     own_sha256: Sha256 | None = None
     """Of this manifest without this field; `write` fills it in."""
 
@@ -85,6 +85,17 @@ class Manifest(Contract):
                     f"(sha256 {found[:12]}, recorded {expected[:12]}); build it again"
                 )
 
+    def read_measured(self, model: type[Found]) -> Found:
+        """What the stage measured.
+
+        Raises:
+            ManifestError: another release wrote it; names the fields.
+        """
+        try:
+            return model.parse(self.measured, source=f"what this {self.kind} measured")
+        except SpecError as error:
+            raise ManifestError(f"{error}\n  another release made it; build it again") from None
+
     @classmethod
     def seal(
         cls,
@@ -97,7 +108,7 @@ class Manifest(Contract):
         libraries: Iterable[str] = (),
         versions_before: Mapping[str, str] | None = None,
         seed: int | None = None,
-        measured: Mapping[str, Any] | None = None,
+        measured: Evidence | Mapping[str, Any] | None = None,
     ) -> Self:
         """Hash everything in `folder` and write its manifest, with time, commit and library versions.
 
@@ -113,8 +124,8 @@ class Manifest(Contract):
                 "versions": {**(versions_before or {}), **versions(libraries)},
                 "seed": seed,
                 "commit": commit(),
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "measured": dict(measured or {}),
+                "created": now(),
+                "measured": measured.plain() if isinstance(measured, Evidence) else dict(measured or {}),
             },
             source=str(folder / FILE_NAME),
         )
@@ -126,24 +137,3 @@ def hashes(folder: Path) -> dict[str, str]:
     """Relative path to sha256 of every file below `folder`, the manifest apart."""
     paths = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
     return {name: sha256_file(path) for name, path in paths.items() if name != FILE_NAME}
-
-
-def versions(libraries: Iterable[str]) -> dict[str, str]:
-    """Installed version of each distribution; one that is missing is an error, since it was used."""
-    return {name: metadata.version(name) for name in sorted({"slipway", "numpy", *libraries})}
-
-
-def commit() -> str | None:
-    """The commit of the working tree that this code runs from, marked `-dirty`; None where git does not track it."""
-    here = Path(__file__)
-    try:
-        # An installed copy may lie inside somebody else's working tree: that commit says nothing of this code.
-        _git(here.parent, "ls-files", "--error-unmatch", here.name)
-        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

@@ -2,15 +2,11 @@
 
 from slipway.engines.choose import choose
 from slipway.engines.compile import COMPILED, build_engine
-from slipway.engines.gate import FAIL, PASS, TOO_FEW, GateResult, compare
+from slipway.engines.gate import compare
 from slipway.engines.quantize import quantize
 
 __all__ = [
     "COMPILED",
-    "FAIL",
-    "PASS",
-    "TOO_FEW",
-    "GateResult",
     "build_engine",
     "choose",
     "compare",

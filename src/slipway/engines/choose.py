@@ -1,6 +1,5 @@
 """The cpu lane's precision: the fastest one, from encoded bytes to the answer, of those that passed the gate."""
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,15 +10,15 @@ from tqdm import tqdm
 
 from slipway.contract import Bundle, Choice, Engine, GateError
 from slipway.contract.choice import FILE_NAME, Candidate
+from slipway.contract.evidence.origin import Machine, versions
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.manifest import versions
+from slipway.contract.selection import SERVED
 from slipway.steps import engine_openvino
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess_dali import Preprocessor
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_file, write_file
 
-SERVED = ("int8", "bf16", "fp32")
 REFERENCE = "openvino-fp32"
 WARM_UP_ROUNDS = 2
 
@@ -35,7 +34,7 @@ def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int)
         GateError: none that the spec lists passed its gate.
     """
     check_file(engines / FILE_NAME, mark=("chosen",), what="a choice between engines")
-    listed = [f"openvino-{precision}" for precision in bundle.spec.precisions if precision in SERVED]
+    listed = [f"openvino-{precision}" for precision in bundle.spec.precisions if precision in SERVED["cpu"]]
     built = [REFERENCE, *(name for name in listed if name != REFERENCE and (engines / name).is_dir())]
     opened = {name: Engine.open(engines / name, bundle=bundle) for name in built}
     passed = [name for name in listed if name in opened and opened[name].may_be_served]
@@ -59,19 +58,11 @@ def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int)
         rounds=rounds,
         images_per_round=len(images),
         threads=bundle.spec.serving.threads,
-        machine=processor(),
+        machine=Machine.this().cpu,
         versions=versions(("openvino", "nvidia-dali-cuda130")),
     )
     write_file(engines / FILE_NAME, choice.to_json())
     return choice
-
-
-def processor() -> str:
-    """The processor's name, as Linux gives it."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _pipeline(bundle: Bundle, engine: Engine) -> Callable[[bytes], None]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from slipway.contract import (
     PlanSettings,
 )
 from slipway.contract.engine import Target, engine_name, plan_name
+from slipway.contract.evidence.build import EngineMeasured, GraphMeasured, PlanMeasured
+from slipway.contract.evidence.gate import PROOF, REFERENCE, Ungated
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
 from slipway.engines.evaluate import evaluate_engine
@@ -37,7 +38,7 @@ COMPILED: dict[Target, tuple[Precision, ...]] = {
 }
 """What each target is compiled to. On the CPU an FP16 graph computes in FP32: evidence on its weights, not served."""
 LIBRARIES = ("onnx", "nvidia-dali-cuda130", "scipy", "scikit-learn")
-PROOF = "proof only"
+NOTHING = PlanMeasured()
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Graph:
     sha256: str
     inputs: dict[str, str]
     versions: dict[str, str]
-    measured: dict[str, Any]
+    measured: GraphMeasured
 
     @classmethod
     def open(cls, bundle: Bundle, graphs: Path, precision: Precision) -> "Graph":
@@ -60,7 +61,7 @@ class Graph:
         inputs = {"bundle": sha256_file(bundle.path / MANIFEST)}
         if precision in ("fp32", "bf16"):
             path = bundle.path / "model.onnx"
-            return cls(path, sha256_file(path), inputs, {}, {})
+            return cls(path, sha256_file(path), inputs, {}, GraphMeasured())
         folder = graphs / precision
         if not folder.is_dir():
             raise ManifestError(
@@ -75,7 +76,7 @@ class Graph:
             )
         path = folder / "model.onnx"
         inputs["graph"] = sha256_file(folder / MANIFEST)
-        return cls(path, sha256_file(path), inputs, manifest.versions, manifest.measured)
+        return cls(path, sha256_file(path), inputs, manifest.versions, manifest.read_measured(GraphMeasured))
 
 
 def build_engine(
@@ -152,12 +153,13 @@ def _build_plan(
     with complete_folder(folder, kind="engine") as staging:
         (staging / plan_name(capability)).write_bytes(plan.data)
         settings = _settings(bundle, graph, target=target, precision=precision, arithmetic="typed", plan=plan.settings)
-        measured: dict[str, Any] = {"build_s": plan.seconds, "plan_bytes": len(plan.data), "warnings": plan.warnings}
+        numbers: dict[str, Any] = {"build_s": plan.seconds, "plan_bytes": len(plan.data), "warnings": plan.warnings}
         if plan.layers is None:
-            measured["layers_unknown"] = plan.layers_reason
+            numbers["layers_unknown"] = plan.layers_reason
         else:
             (staging / "layers.json").write_text(json.dumps(plan.layers, indent=1) + "\n", encoding="utf-8")
-            measured["layer_precisions"] = layer_precisions(plan.layers)
+            numbers["layer_precisions"] = layer_precisions(plan.layers)
+        measured = PlanMeasured(**numbers)
         network = None if target == "tensorrt_rtx" else PlanRunner(plan.data, settings=plan.settings).run
         _finish(staging, bundle, graph, settings, network, reference=reference, measured=measured)
     return Engine.open(folder, bundle=bundle)
@@ -199,15 +201,15 @@ def _finish(
     *,
     reference: Engine | None,
     libraries: tuple[str, ...] = (),
-    measured: Mapping[str, Any] | None = None,
+    measured: PlanMeasured = NOTHING,
 ) -> None:
     """Evaluate `network` (None: it cannot run here, and is proof only), then write and seal everything."""
     settings.write(staging / "engine.json")
-    evidence: dict[str, Any] = {"gate": {"verdict": PROOF}}
+    evidence: dict[str, Any] = {"gate": Ungated(verdict=PROOF)}
     if network is None:
         bundle.decision.write(staging / "decision.json")
     else:
-        evaluation = evaluate_engine(
+        evaluated = evaluate_engine(
             bundle,
             network,
             name=settings.precision,
@@ -215,9 +217,14 @@ def _finish(
             decoder=settings.decoder,
             reference=reference,
         )
-        evaluation.write(staging)
-        latency = time_batches(network, bundle, batch_sizes={1, bundle.spec.serving.max_batch_size})
-        evidence = {**evaluation.measured(), "latency": latency}
+        evaluated.write(staging)
+        found = evaluated.evaluation.fields()
+        evidence = {
+            **{name: found[name] for name in EngineMeasured.model_fields.keys() & found.keys()},
+            "temperature": evaluated.decision.temperature,
+            "gate": evaluated.evaluation.gate or Ungated(verdict=REFERENCE),
+            "latency": time_batches(network, bundle, batch_sizes={1, bundle.spec.serving.max_batch_size}),
+        }
     Manifest.seal(
         staging,
         kind="engine",
@@ -226,5 +233,5 @@ def _finish(
         inputs=graph.inputs,
         libraries=("onnx",) if network is None else (*LIBRARIES, *libraries),
         versions_before=graph.versions,
-        measured={**evidence, **(measured or {}), "graph": graph.measured},
+        measured=EngineMeasured(**evidence, **measured.fields(), graph=graph.measured),
     )

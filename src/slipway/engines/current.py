@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from slipway.contract import Bundle, Engine, Manifest, MissingDependencyError, PlanSettings, SlipwayError
+from slipway.contract import (
+    Bundle,
+    Engine,
+    Manifest,
+    ManifestError,
+    MissingDependencyError,
+    PlanSettings,
+    SlipwayError,
+)
 from slipway.contract.engine import Target, engine_name
+from slipway.contract.evidence.build import EngineMeasured, GraphMeasured
+from slipway.contract.evidence.gate import PROOF, REFERENCE, Comparison, GateResult
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
-from slipway.engines.compile import PROOF, Graph
-from slipway.engines.gate import Comparison, GateResult
+from slipway.engines.compile import Graph
 from slipway.engines.rows import Row, gate_rows, read_rows
 from slipway.engines.tensorrt_library import import_library, library_version, require_gpu
 from slipway.system.files import sha256_file
@@ -60,16 +69,12 @@ def stale_graph(folder: Path, *, bundle: Bundle, precision: Precision) -> str | 
 
 
 def _changes_of_graph(manifest: Manifest, bundle: Bundle, precision: Precision) -> Iterator[str]:
-    recorded = {"precision": precision, **({} if precision == "fp16" else _calibration(bundle))}
-    for name, now in recorded.items():
-        before = manifest.measured.get(name)
-        if before != now:
-            yield f"{name.replace('_', '.')} {'not recorded' if before is None else before} → {now}"
+    measured, method = manifest.read_measured(GraphMeasured), bundle.spec.calibration.method
+    if measured.precision != precision:
+        yield f"precision {measured.precision or 'not recorded'} → {precision}"
+    if precision != "fp16" and measured.calibration_method != method:
+        yield f"calibration.method {measured.calibration_method or 'not recorded'} → {method}"
     yield from _changed_versions(manifest, GRAPH_LIBRARIES)
-
-
-def _calibration(bundle: Bundle) -> dict[str, object]:
-    return {"calibration_method": bundle.spec.calibration.method}
 
 
 def stale(
@@ -135,13 +140,15 @@ def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> I
             yield f"its manifest says {engine.verdict!r}, where TensorRT-RTX proves compilation alone"
         return
     if reference is None:
-        if engine.verdict != "reference":
+        if engine.verdict != REFERENCE:
             yield f"its manifest says {engine.verdict!r}, and it is the reference"
         return
     try:
-        recorded = GateResult.of(engine.manifest.measured["gate"])
+        recorded = engine.manifest.read_measured(EngineMeasured).gate
         before, after = read_rows(reference.path), read_rows(engine.path)
-    except (KeyError, TypeError, AttributeError, OSError):
+    except (ManifestError, OSError):
+        recorded = None
+    if not isinstance(recorded, GateResult):
         yield "no gate evidence in the form that is written now"
         return
     if _asked(before) != _asked(after):

@@ -1,7 +1,6 @@
 """What an engine is worth: both splits through the steps that serve it, its own decision, and the gate against FP32."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,12 @@ import numpy as np
 from slipway.contract import Bundle, CompileError, Decision, Engine
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, Split
-from slipway.engines.gate import GateResult
+from slipway.contract.evidence.evaluation import (
+    EVALUATION,
+    AnyEngineEvaluation,
+    EngineEvaluation,
+    LabelEngineEvaluation,
+)
 from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
 from slipway.evaluation.fit import answer, refit_decision
 from slipway.evaluation.labels import evaluate_labels
@@ -19,37 +23,26 @@ from slipway.evaluation.predict import Network, Predictions, predict
 from slipway.evaluation.worth_labels import given
 from slipway.steps.postprocess import UNKNOWN, Answers
 
-MEASURED = ("images", "top1", "map", "exact_match", "macro_f1", "ece", "unknown_rate")
-"""Of the evaluation, in the manifest too: top-1 and unknown of one label an image, mAP and exact match of many."""
-
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluated:
     """The numbers of one engine on the whole test split."""
 
     decision: Decision
     """The bundle's, with what is fitted on the validation split fitted to this engine's outputs."""
-    metrics: dict[str, Any]
+    evaluation: AnyEngineEvaluation
     rows: list[Row]
-    gate: GateResult | None
-    """None for the FP32 reference itself."""
 
     def write(self, folder: Path) -> None:
         """`decision.json`, `evaluation.json`, and `predictions.csv` with the label and score that a client gets."""
         self.decision.write(folder / "decision.json")
-        (folder / "evaluation.json").write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")
+        self.evaluation.write(folder / EVALUATION)
         write_rows(self.rows, folder)
-
-    def measured(self) -> dict[str, Any]:
-        """What the engine's manifest records."""
-        gate = {"verdict": "reference"} if self.gate is None else asdict(self.gate)
-        found = {name: self.metrics[name] for name in MEASURED if name in self.metrics}
-        return {**found, "temperature": self.decision.temperature, "gate": gate}
 
 
 def evaluate_engine(
     bundle: Bundle, network: Network, *, name: str, arithmetic: str, decoder: str, reference: Engine | None
-) -> Evaluation:
+) -> Evaluated:
     """Fit the decision on the validation split, evaluate on the test split, and compare with `reference` (FP32).
 
     `network` runs `FP32 [n <= serving.max_batch_size, 3, H, W]` as it will be served; `name` says which in progress
@@ -70,26 +63,24 @@ def evaluate_engine(
     test = run_split(bundle, network, "test", decoder=decoder, what=f"test split, {name}")
     answers = answer(decision, test, bundle.labels)
     rows = make_rows(test, answers, bundle.labels, task=decision.task)
-    metrics = {
-        "split": "test",
-        "arithmetic": arithmetic,
-        "decoder": decoder,
-        **_metrics(decision, test, answers, bundle.labels),
-    }
-    gate = None
+    measured: dict[str, Any] = {"split": "test", "arithmetic": arithmetic, "decoder": decoder}
     if reference is not None:
         before = read_rows(reference.path)
-        gate = gate_rows(before, rows, bundle)
-        metrics |= {"gate": asdict(gate), "flips": flips(before, rows)}
-    return Evaluation(decision, metrics, rows, gate)
+        flipped = flips(before, rows, task=decision.task)
+        measured |= {"gate": gate_rows(before, rows, bundle), "flips": flipped}
+    return Evaluated(decision, _evaluation(decision, test, answers, bundle.labels, measured), rows)
 
 
-def _metrics(decision: Decision, test: Predictions, answers: Answers, labels: tuple[str, ...]) -> dict[str, Any]:
+def _evaluation(
+    decision: Decision, test: Predictions, answers: Answers, labels: tuple[str, ...], measured: dict[str, Any]
+) -> AnyEngineEvaluation:
     if decision.task == "multilabel":
         given_nc = given(answers, classes=len(labels))
-        return {"task": "multilabel", **evaluate_labels(answers.probability_nc, given_nc, test.truth_nc, labels)}
+        metrics = evaluate_labels(answers.probability_nc, given_nc, test.truth_nc, labels)
+        return LabelEngineEvaluation(**metrics.fields(), **measured)
     unknown_rate = float((answers.label_nk[:, 0] == UNKNOWN).mean())
-    return {**evaluate(answers.probability_nc, test.truth_n, labels), "unknown_rate": unknown_rate}
+    found = evaluate(answers.probability_nc, test.truth_n, labels)
+    return EngineEvaluation(**found.fields(), unknown_rate=unknown_rate, **measured)
 
 
 def run_split(bundle: Bundle, network: Network, split: Split, *, what: str, decoder: str = "cpu") -> Predictions:

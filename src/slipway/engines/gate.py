@@ -2,125 +2,28 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from slipway.contract.evidence.gate import (
+    FAIL,
+    PASS,
+    TOO_FEW,
+    Comparison,
+    Flips,
+    GateResult,
+    Reference,
+    Unit,
+    Verdict,
+    tolerated,
+)
 from slipway.contract.spec import AccuracyGate
 from slipway.evaluation.intervals import share_interval
 
-PASS, FAIL, TOO_FEW = "pass", "fail", "too few images to tell"
 ClassIds = npt.NDArray[np.int64]
 Right = npt.NDArray[np.bool_]
 Table = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Loss of right answers in percentage points on one set of images, its exact interval, and the verdict."""
-
-    images: int
-    lost: int
-    """Right in FP32 and wrong here."""
-    gained: int
-    """Wrong in FP32 and right here."""
-    loss_points: float
-    loss_low_points: float
-    loss_high_points: float
-    max_loss_points: float
-    verdict: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.verdict}: {self.loss_points:+.2f} points lost ({self.lost} lost, {self.gained} gained of "
-            f"{self.images}), between {self.loss_low_points:+.2f} and {self.loss_high_points:+.2f}, "
-            f"limit {self.max_loss_points:g}"
-        )
-
-
-@dataclass(frozen=True)
-class Flips:
-    """Images with another answer than FP32's, whether either is right, in percentage points, and the verdict."""
-
-    images: int
-    flips: int
-    flip_points: float
-    flip_low_points: float
-    flip_high_points: float
-    max_flip_points: float
-    verdict: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.verdict}: {self.flip_points:.2f} points flipped ({self.flips} of {self.images}), between "
-            f"{self.flip_low_points:.2f} and {self.flip_high_points:.2f}, limit {self.max_flip_points:g}"
-        )
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Whether FP32 itself is proven to be better than chance: what knows nothing has nothing to lose."""
-
-    kinds: int
-    """Classes that the images have; of multi-label, two for each label: the images that have it, and that do not."""
-    recall_points: float
-    """Mean over the kinds of the share of their images that FP32 answers right, in percentage points."""
-    chance_points: float
-    """The most that answers can reach which do not depend on the image."""
-    proof_points: float
-    """The least that these images let pass for proof."""
-    verdict: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.verdict}: mean recall {self.recall_points:.2f} points over {self.kinds} kinds of images, chance "
-            f"{self.chance_points:.2f}, proof takes {self.proof_points:.2f}"
-        )
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """The verdict on one engine: on all images together, on each class's recall, on flips, and on the reference."""
-
-    verdict: str
-    overall: Comparison
-    classes: dict[str, Comparison]
-    flips: Flips
-    reference: Reference
-    confidence: float
-    prove_classes: bool
-    unit: str = "top-1"
-    """What is right of an image: its answer, or `all labels`."""
-
-    @classmethod
-    def of(cls, evidence: Mapping[str, Any]) -> Self:
-        """From `asdict`, as an engine's manifest keeps it."""
-        classes = {label: Comparison(**result) for label, result in evidence["classes"].items()}
-        parts = {"overall": Comparison, "flips": Flips, "reference": Reference}
-        read = {name: part(**evidence[name]) for name, part in parts.items()}
-        return cls(**{**evidence, **read, "classes": classes})
-
-    @property
-    def reasons(self) -> list[str]:
-        """Every comparison that stands in the way of `pass`; empty for a pass."""
-        parts = ((self.unit, self.overall), ("flips", self.flips), ("FP32 itself", self.reference))
-        reasons = [f"{name}: {part}" for name, part in parts if part.verdict != PASS]
-        hindering = (label for label, result in self.classes.items() if not _tolerated(result, self.prove_classes))
-        return reasons + [f"class {label}: {self.classes[label]}" for label in hindering]
-
-    def __str__(self) -> str:
-        unproven = sum(result.verdict == TOO_FEW for result in self.classes.values())
-        worst = max(self.classes.items(), key=lambda item: item[1].loss_points, default=None)
-        text = f"{self.verdict} at {self.confidence:.0%}; {self.unit} {self.overall}; flips {self.flips}"
-        if self.reference.verdict != PASS:
-            text += f"; FP32 itself {self.reference}"
-        if worst is not None:
-            text += f"; worst class {worst[0]}: {worst[1].loss_points:+.2f} points of {worst[1].images} images"
-        if unproven and not self.prove_classes:
-            text += f", measured ({unproven} of {len(self.classes)} classes have too few images to prove their limit)"
-        return text
 
 
 def compare(
@@ -179,7 +82,7 @@ def _judge(
     reference: Reference,
     *,
     flipped_n: npt.NDArray[np.bool_],
-    unit: str = "top-1",
+    unit: Unit = "top-1",
 ) -> GateResult:
     error = 1 - gate.confidence
     overall = compare_pairs(before_n, after_n, max_loss_points=gate.max_loss_points, confidence=gate.confidence)
@@ -193,7 +96,7 @@ def _judge(
         for label, (before_of_class, after_of_class) in of_class.items()
     }
     flips = count_flips(flipped_n, max_flip_points=gate.flip_limit_points, error=error)
-    hindering = [result.verdict for result in classes.values() if not _tolerated(result, gate.prove_classes)]
+    hindering = [result.verdict for result in classes.values() if not tolerated(result, prove=gate.prove_classes)]
     verdicts = {overall.verdict, flips.verdict, reference.verdict, *hindering}
     return GateResult(
         verdict=FAIL if FAIL in verdicts else TOO_FEW if TOO_FEW in verdicts else PASS,
@@ -273,12 +176,5 @@ def better_than_chance(
     )
 
 
-def _verdict(low: float, high: float, *, limit: float) -> str:
+def _verdict(low: float, high: float, *, limit: float) -> Verdict:
     return PASS if high <= limit else FAIL if low > limit else TOO_FEW
-
-
-def _tolerated(result: Comparison, prove_classes: bool) -> bool:
-    """Whether a class leaves `pass` possible: proven, or measured within its limit where the spec allows that."""
-    if result.verdict == TOO_FEW and not prove_classes:
-        return result.loss_points <= result.max_loss_points
-    return result.verdict == PASS

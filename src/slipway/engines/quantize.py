@@ -10,13 +10,13 @@ import onnx
 from tqdm import tqdm
 
 from slipway.contract import Bundle, Manifest, QuantizeError
+from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep, GraphMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
 from slipway.engines.autocast import IMAGES, to_fp16
 from slipway.engines.calibration import CalibrationSample
 from slipway.engines.modelopt import modelopt_file
-from slipway.engines.sensitivity import FAILED_SUFFIX, SearchFailedError, search
-from slipway.engines.sensitivity import FILE_NAME as SEARCH
+from slipway.engines.sensitivity import SearchFailedError, search
 from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT, load, save
 from slipway.system.files import complete_folder, sha256_file
@@ -47,7 +47,8 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
         if precision == "int8":
             graph, measured = _int8(bundle, source, sample, staging)
         else:
-            graph, measured = to_fp16(source, sample), {"calibration_images": min(IMAGES, len(sample))}
+            graph = to_fp16(source, sample)
+            measured = {"calibration_images": min(IMAGES, len(sample))}
         opset = graph_checks.check_opset(graph)
         save(graph, staging / "model.onnx")
         return Manifest.seal(
@@ -61,7 +62,7 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
                 "calibration": sha256_file(bundle.path / "calibration.json"),
             },
             libraries=LIBRARIES,
-            measured={"precision": precision, "opset": opset, **_count(graph), **measured},
+            measured=GraphMeasured(precision=precision, opset=opset, **_count(graph), **measured),
         )
 
 
@@ -123,7 +124,7 @@ def _int8(
         "calibration_images": len(sample),
         "calibration_method": method,
         "not_quantised": reasons | dict.fromkeys(accepted.kept_fp16, "kept in FP16 by the search"),
-        "search": {"steps": len(found.steps), "kept_fp16": accepted.kept_fp16, **accepted.validation.model_dump()},
+        "search": AcceptedStep(steps=len(found.steps), kept_fp16=accepted.kept_fp16, **accepted.validation.fields()),
     }
     return graph, measured
 

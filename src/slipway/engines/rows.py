@@ -9,7 +9,9 @@ import numpy as np
 
 from slipway.contract import Bundle
 from slipway.contract.decision import Task
-from slipway.engines.gate import ClassIds, GateResult, Table, compare, compare_labels
+from slipway.contract.evidence.evaluation import Flip
+from slipway.contract.evidence.gate import GateResult
+from slipway.engines.gate import ClassIds, Table, compare, compare_labels
 from slipway.evaluation.predict import Predictions, table
 from slipway.steps.postprocess import Answers
 from slipway.system.text import from_cell, to_cell
@@ -83,17 +85,26 @@ def _table(rows: list[Row], column: str, labels: tuple[str, ...]) -> Table:
     return table([[class_ids[label] for label in json.loads(row[column])] for row in rows], classes=len(labels))
 
 
-def flips(before: list[Row], after: list[Row]) -> list[Row]:
+def flips(before: list[Row], after: list[Row], *, task: Task) -> tuple[Flip, ...]:
     """The images that got other labels than in FP32."""
-    return [
-        {
-            "image": new["image"],
-            "truth": new["truth"],
-            "fp32": old["label"],
-            "fp32_score": old["score"],
-            "label": new["label"],
-            "score": new["score"],
-        }
+    named, least = (_named, _least) if task == "multilabel" else (str, float)
+    return tuple(
+        Flip(
+            image=new["image"],
+            truth=named(new["truth"]),
+            fp32=named(old["label"]),
+            fp32_score=least(old["score"]),
+            label=named(new["label"]),
+            score=least(new["score"]),
+        )
         for old, new in zip(before, after, strict=True)
         if old["label"] != new["label"]
-    ]
+    )
+
+
+def _named(cell: str) -> str:
+    return ", ".join(json.loads(cell)) or "none"
+
+
+def _least(cell: str) -> float:
+    return min(json.loads(cell), default=0.0)

@@ -11,66 +11,19 @@ import onnx
 from tqdm import tqdm
 
 from slipway.contract import Bundle, DataError, QuantizeError
-from slipway.contract.base import Contract
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.build import Search, Sensitivity, Step, Validation
+from slipway.contract.evidence.gate import FAIL, GateResult
 from slipway.engines.calibration import BATCH, CalibrationSample
 from slipway.engines.evaluate import run_split
-from slipway.engines.gate import FAIL, GateResult, compare, compare_labels
+from slipway.engines.gate import compare, compare_labels
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, int8_layers
 from slipway.evaluation.fit import answer, refit_decision
 from slipway.evaluation.predict import Float, table
 from slipway.evaluation.worth_labels import given
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
-
-FILE_NAME = "search.json"
-FAILED_SUFFIX = "-search.json"
-"""Of the file beside the graph folder that a failed search leaves: `graphs/int8-search.json`."""
-
-
-class Validation(Contract):
-    """What a graph loses against FP32 on the validation split."""
-
-    images: int
-    lost: int
-    gained: int
-    loss_points: float
-    flips: int
-    """Answered otherwise than by FP32, right or wrong."""
-    verdict: str
-    """The accuracy gate's, on these images."""
-
-
-class Step(Contract):
-    """One graph that was tried."""
-
-    kept_fp16: tuple[str, ...]
-    """Nodes whose Q/DQ were taken away, the most sensitive first; none in plain INT8."""
-    int8_layers: int
-    """Convolutions and matrix products that are still INT8."""
-    validation: Validation
-    accepted: bool
-
-
-class Sensitivity(Contract):
-    """How far one node's quantisation alone moves the logits."""
-
-    layer: str
-    op: str
-    error: float
-    """Squared distance to the logits without any Q/DQ, relative to how far those vary over the images."""
-
-
-class Search(Contract):
-    """`search.json`: every step from plain INT8 to the graph that was accepted, and the ranking it went by."""
-
-    max_loss_points: float
-    max_steps: int
-    steps: tuple[Step, ...]
-    ranking: tuple[Sensitivity, ...] = ()
-    """The most sensitive first; empty where plain INT8 was accepted."""
-    ranking_images: int = 0
 
 
 class SearchFailedError(QuantizeError):

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from slipway.contract import Bundle
+from slipway.contract.evidence.build import BatchLatency
 from slipway.evaluation.predict import Network
 
 WARM_UP, RUNS = 5, 40
 
 
-def time_batches(network: Network, bundle: Bundle, *, batch_sizes: Iterable[int]) -> dict[str, dict[str, float]]:
-    """Milliseconds of one call for each batch size, on random pixels: `{"1": {"p50_ms": …, "p90_ms": …}}`.
+def time_batches(network: Network, bundle: Bundle, *, batch_sizes: Iterable[int]) -> dict[int, BatchLatency]:
+    """Milliseconds of one call for each batch size, on random pixels.
 
     For orientation beside the accuracy; precisions are compared by `choose`, interleaved and end to end.
     """
@@ -27,5 +28,5 @@ def time_batches(network: Network, bundle: Bundle, *, batch_sizes: Iterable[int]
             network(pixels_nchw)
             times_ms.append(1000 * (time.perf_counter() - started))
         p50_ms, p90_ms = np.percentile(times_ms[WARM_UP:], [50, 90])
-        result[str(size)] = {"p50_ms": float(p50_ms), "p90_ms": float(p90_ms)}
+        result[size] = BatchLatency(p50_ms=float(p50_ms), p90_ms=float(p90_ms))
     return result

@@ -2,7 +2,7 @@
 
 from scipy.stats import beta
 
-Interval = tuple[float, float]
+from slipway.contract.evidence.evaluation import Interval
 
 
 def share_interval(count: int, total: int, *, error: float) -> Interval:

@@ -1,14 +1,15 @@
 """What multi-label answers are worth: mAP, precision, recall and F1 of each label, reliability over all of them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from slipway.evaluation.intervals import Interval, share_interval
+from slipway.contract import DataError
+from slipway.contract.evidence.evaluation import Interval, LabelFigures, LabelMetrics, Means, Reliability
+from slipway.evaluation.intervals import share_interval
 from slipway.evaluation.metrics import class_figures, mean_average_precision
-from slipway.evaluation.reliability import ECE_BINS, RESAMPLES, bin_of
+from slipway.evaluation.reliability import ECE_BINS, RESAMPLES, bin_of, make_bin
 
 ERROR = 0.025  # of each bound: the intervals are of 95 %
 FEW_RESAMPLES, MANY_PAIRS = 200, 2_000_000
@@ -18,7 +19,7 @@ Table = npt.NDArray[np.bool_]
 
 def evaluate_labels(
     probability_nc: npt.NDArray[np.float32], given_nc: Table, truth_nc: Table, labels: Sequence[str]
-) -> dict[str, Any]:
+) -> LabelMetrics:
     """mAP, exact match, precision, recall and F1 of each label and their means, with 95 % intervals.
 
     `exact_match` is the share of images that got all of their labels and no other. `macro` weighs every label alike;
@@ -27,38 +28,44 @@ def evaluate_labels(
 
     Args:
         given_nc: the labels that were answered.
+
+    Raises:
+        DataError: no image has a label, so nothing can be found.
     """
     exact = int((given_nc == truth_nc).all(axis=1).sum())
-    precision = mean_average_precision(probability_nc, truth_nc, labels)
+    mean_precision, precisions = mean_average_precision(probability_nc, truth_nc, labels)
     map_interval, interval_c = _average_precision_intervals(probability_nc, truth_nc)
+    if mean_precision is None or map_interval is None:
+        raise DataError(f"none of {len(truth_nc)} test images has a label; give the test split some that have")
     right_c, given_c, images_c = (table.sum(axis=0) for table in (given_nc & truth_nc, given_nc, truth_nc))
     per_class = {
-        label: {
-            "ap": precision["per_class"][label],
-            "ap_interval": interval_c[i],
-            "given": int(given_c[i]),
-            **class_figures(images=int(images_c[i]), given=int(given_c[i]), right=int(right_c[i])),
-        }
+        label: LabelFigures(
+            ap=precisions[label],
+            ap_interval=interval_c[i],
+            given=int(given_c[i]),
+            **class_figures(images=int(images_c[i]), given=int(given_c[i]), right=int(right_c[i])).fields(),
+        )
         for i, label in enumerate(labels)
     }
-    names = ("precision", "recall", "f1")
-    macro = {name: float(np.mean([row[name] for row in per_class.values()])) for name in names}
+    rows = per_class.values()
+    macro = Means(**{name: float(np.mean([getattr(row, name) for row in rows])) for name in Means.model_fields})
     every = class_figures(images=int(images_c.sum()), given=int(given_c.sum()), right=int(right_c.sum()))
-    return {
-        "images": len(truth_nc),
-        "map": precision["map"],
-        "map_interval": map_interval,
-        "exact_match": exact / len(truth_nc),
-        "exact_match_interval": share_interval(exact, len(truth_nc), error=ERROR),
-        "macro_f1": macro["f1"],
-        "macro": macro,
-        "micro": {name: every[name] for name in names},
-        "ece": label_reliability(probability_nc, truth_nc)["ece"],
-        "per_class": per_class,
-    }
+    return LabelMetrics(
+        task="multilabel",
+        images=len(truth_nc),
+        map=mean_precision,
+        map_interval=map_interval,
+        exact_match=exact / len(truth_nc),
+        exact_match_interval=share_interval(exact, len(truth_nc), error=ERROR),
+        macro_f1=macro.f1,
+        macro=macro,
+        micro=Means(precision=every.precision, recall=every.recall, f1=every.f1),
+        ece=label_reliability(probability_nc, truth_nc).ece,
+        per_class=per_class,
+    )
 
 
-def label_reliability(probability_nc: npt.NDArray[np.float32], truth_nc: Table) -> dict[str, Any]:
+def label_reliability(probability_nc: npt.NDArray[np.float32], truth_nc: Table) -> Reliability:
     """The ECE over all pairs of an image and a label: how far a label's probability is from how often it is there.
 
     As `reliability.reliability`, but a pair is what is counted: 15 bins of equal mass, which stay as they are while the
@@ -78,20 +85,15 @@ def label_reliability(probability_nc: npt.NDArray[np.float32], truth_nc: Table) 
     eces = [float(np.abs(times_n @ gap_nb).sum() / pairs) for times_n in _draws(images, RESAMPLES)]
     low, high = np.percentile(eces, [2.5, 97.5])
     count_b, sum_b, right_b = (by_image(w).sum(axis=0) for w in (np.ones(truth_nc.shape), probability, truth_nc * 1.0))
-    return {
-        "ece": float(np.abs(gap_nb.sum(axis=0)).sum() / pairs),
-        "ece_interval": (float(low), float(high)),
-        "bins": [
-            {
-                "images": int(count),
-                "confidence": float(sum_b[index] / count),
-                "accuracy": float(right_b[index] / count),
-                "accuracy_interval": share_interval(int(right_b[index]), int(count), error=ERROR),
-            }
+    return Reliability(
+        ece=float(np.abs(gap_nb.sum(axis=0)).sum() / pairs),
+        ece_interval=(float(low), float(high)),
+        bins=tuple(
+            make_bin(images=int(count), confidence=float(sum_b[index] / count), right=int(right_b[index]))
             for index, count in enumerate(count_b)
             if count
-        ],
-    }
+        ),
+    )
 
 
 def _average_precision_intervals(

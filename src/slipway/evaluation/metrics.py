@@ -1,12 +1,12 @@
 """What a classifier's probabilities are worth on a labelled split."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
 
+from slipway.contract.evidence.evaluation import Cells, ClassFigures, ClassMetrics, Means
 from slipway.evaluation.intervals import f1_interval, share_interval
 from slipway.evaluation.reliability import expected_calibration_error, predicted
 
@@ -16,7 +16,7 @@ ERROR = 0.025  # of each bound: the intervals are of 95 %
 
 def evaluate(
     probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64], labels: Sequence[str]
-) -> dict[str, Any]:
+) -> ClassMetrics:
     """Top-1 and top-k, ECE, precision, recall and F1 per class with their 95 % intervals and their means, confusion.
 
     `macro` weighs every class that has an image alike, `weighted` by its images. Rows of the confusion matrix are the
@@ -32,39 +32,40 @@ def evaluate(
         class_figures(images=i, given=p, right=r)
         for i, p, r in zip(images_c.tolist(), given_c.tolist(), right_c.tolist(), strict=True)
     ]
-    values = {name: np.array([row[name] for row in figures]) for name in ("precision", "recall", "f1")}
+    values = {name: np.array([getattr(row, name) for row in figures]) for name in ("precision", "recall", "f1")}
     right = int(right_c.sum())
-    return {
-        "images": len(truth_n),
-        "top1": right / len(truth_n),
-        "top1_interval": share_interval(right, len(truth_n), error=ERROR),
-        "top_k": {str(k): top_k_accuracy(probability_nc, truth_n, k=k) for k in TOP_K if k < classes},
-        "macro_f1": float(values["f1"][images_c > 0].mean()),
-        "macro": {name: float(value_c[images_c > 0].mean()) for name, value_c in values.items()},
-        "weighted": {name: float(np.average(value_c, weights=images_c)) for name, value_c in values.items()},
-        "ece": expected_calibration_error(probability_nc, truth_n),
-        "per_class": dict(zip(labels, figures, strict=True)),
-        "confusion": confusion(truth_n[given], predicted_n[given]),
-    }
+    macro = Means(**{name: float(value_c[images_c > 0].mean()) for name, value_c in values.items()})
+    return ClassMetrics(
+        images=len(truth_n),
+        top1=right / len(truth_n),
+        top1_interval=share_interval(right, len(truth_n), error=ERROR),
+        top_k={str(k): top_k_accuracy(probability_nc, truth_n, k=k) for k in TOP_K if k < classes},
+        macro_f1=macro.f1,
+        macro=macro,
+        weighted=Means(**{name: float(np.average(value_c, weights=images_c)) for name, value_c in values.items()}),
+        ece=expected_calibration_error(probability_nc, truth_n),
+        per_class=dict(zip(labels, figures, strict=True)),
+        confusion=confusion(truth_n[given], predicted_n[given]),
+    )
 
 
-def confusion(truth_n: npt.NDArray[np.int64], predicted_n: npt.NDArray[np.int64]) -> list[tuple[int, int, int]]:
+def confusion(truth_n: npt.NDArray[np.int64], predicted_n: npt.NDArray[np.int64]) -> Cells:
     """The cells that are not 0: class, answer, images. Of 10,000 classes the whole matrix would be gigabytes."""
     pairs, counts = np.unique(np.stack([truth_n, predicted_n]), axis=1, return_counts=True)
-    return [(int(truth), int(label), int(count)) for (truth, label), count in zip(pairs.T, counts, strict=True)]
+    return tuple((int(truth), int(label), int(count)) for (truth, label), count in zip(pairs.T, counts, strict=True))
 
 
-def class_figures(*, images: int, given: int, right: int) -> dict[str, Any]:
+def class_figures(*, images: int, given: int, right: int) -> ClassFigures:
     """Of a class, or a label: `images` have it, `given` got it, `right` both. A share of nothing is 0."""
-    return {
-        "images": images,
-        "precision": right / given if given else 0.0,
-        "precision_interval": share_interval(right, given, error=ERROR),
-        "recall": right / images if images else 0.0,
-        "recall_interval": share_interval(right, images, error=ERROR),
-        "f1": 2 * right / (images + given) if images + given else 0.0,
-        "f1_interval": f1_interval(right, images + given - right, error=ERROR),
-    }
+    return ClassFigures(
+        images=images,
+        precision=right / given if given else 0.0,
+        precision_interval=share_interval(right, given, error=ERROR),
+        recall=right / images if images else 0.0,
+        recall_interval=share_interval(right, images, error=ERROR),
+        f1=2 * right / (images + given) if images + given else 0.0,
+        f1_interval=f1_interval(right, images + given - right, error=ERROR),
+    )
 
 
 def top_k_accuracy(probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64], *, k: int) -> float:
@@ -80,8 +81,8 @@ def top_k_accuracy(probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray
 
 def mean_average_precision(
     probability_nc: npt.NDArray[np.float32], truth_nc: npt.NDArray[np.bool_], labels: Sequence[str]
-) -> dict[str, Any]:
-    """Multi-label: average precision per class, and its mean over the classes that an image has; others are None.
+) -> tuple[float | None, dict[str, float | None]]:
+    """Multi-label: the mean average precision over the classes that an image has, and that of each; others are None.
 
     Args:
         truth_nc: whether an image has a label.
@@ -93,4 +94,4 @@ def mean_average_precision(
         for i, label in enumerate(labels)
     }
     found = [value for value in per_class.values() if value is not None]
-    return {"map": float(np.mean(found)) if found else None, "per_class": per_class}
+    return float(np.mean(found)) if found else None, per_class

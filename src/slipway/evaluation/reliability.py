@@ -1,11 +1,11 @@
 """Whether probabilities mean what they say: the calibration error with its interval, and the diagram behind it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from slipway.contract.evidence.evaluation import Bin, Reliability
 from slipway.evaluation.intervals import share_interval
 
 ECE_BINS, RESAMPLES = 15, 1000
@@ -29,7 +29,7 @@ def expected_calibration_error(probability_nc: npt.NDArray[np.float32], truth_n:
     return _error(correct_n - confidence_n, once_n, bins_of(once_n))
 
 
-def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts, *, seed: int = 0) -> dict[str, Any]:
+def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts, *, seed: int = 0) -> Reliability:
     """The ECE, its 95 % bootstrap interval (1,000 resamples of the images, percentiles), and every bin that is filled.
 
     A resample has its own bins. Repeated images make bins noisier, so the interval errs upwards: it accuses a good
@@ -42,11 +42,15 @@ def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts, *, see
     low, high = np.percentile([_error(gap_n, times_n, bins_of(times_n)) for times_n in draws], [2.5, 97.5])
     once_n = np.ones(images, np.int64)
     bin_n = bins_of(once_n)
-    return {
-        "ece": _error(gap_n, once_n, bin_n),
-        "ece_interval": (float(low), float(high)),
-        "bins": [_bin(confidence_n[bin_n == index], correct_n[bin_n == index]) for index in np.unique(bin_n)],
-    }
+    filled = [(confidence_n[bin_n == index], correct_n[bin_n == index]) for index in np.unique(bin_n)]
+    return Reliability(
+        ece=_error(gap_n, once_n, bin_n),
+        ece_interval=(float(low), float(high)),
+        bins=tuple(
+            make_bin(images=len(confidences), confidence=float(confidences.mean()), right=int(correct.sum()))
+            for confidences, correct in filled
+        ),
+    )
 
 
 def _binning(
@@ -79,11 +83,7 @@ def _error(gap_n: Floats, times_n: Counts, bin_n: Counts) -> float:
     return float(np.abs(np.bincount(bin_n, gap_n * times_n)).sum() / times_n.sum())
 
 
-def _bin(confidence_n: Floats, correct_n: Floats) -> dict[str, Any]:
-    images, right = len(confidence_n), int(correct_n.sum())
-    return {
-        "images": images,
-        "confidence": float(confidence_n.mean()),
-        "accuracy": right / images,
-        "accuracy_interval": share_interval(right, images, error=0.025),
-    }
+def make_bin(*, images: int, confidence: float, right: int) -> Bin:
+    """`confidence` is the mean of the images', of which so many are `right`."""
+    interval = share_interval(right, images, error=0.025)
+    return Bin(images=images, confidence=confidence, accuracy=right / images, accuracy_interval=interval)

@@ -9,7 +9,7 @@ import base64
 import math
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 from slipway.contract import DataError, Decision
 from slipway.contract.decision import ClassMeans, Score
+from slipway.contract.evidence.evaluation import ScoreFigures
 from slipway.contract.spec import UnknownPolicy
 from slipway.steps.postprocess import decode_means, familiarity, nearness
 
@@ -59,17 +60,10 @@ def evidence(logits_nc: Float, embedding_nd: Float, *, temperature: float, means
     return found
 
 
-def compare_scores(known: Evidence, truth_n: ClassIds, foreign: Mapping[str, Evidence]) -> dict[Score, dict[str, Any]]:
-    """For each score, all of them better when higher but `aurc`:
-
-    - `foreign_auroc`: how well it tells the images from `left_out`, the same images without their own class, and from
-      each kind of `foreign` ones (0.5: not at all);
-    - `wrong_auroc`: how well it tells right answers from wrong ones; None where all are right, or all wrong;
-    - `aurc`: the mean error over all coverages, from the most familiar image on (Geifman and El-Yaniv, "Selective
-      Classification for Deep Neural Networks", 2017).
-    """
+def compare_scores(known: Evidence, truth_n: ClassIds, foreign: Mapping[str, Evidence]) -> dict[Score, ScoreFigures]:
+    """For each score, how well it tells the validation images from those that no class is of."""
     right_n = known["max_probability"].argmax(axis=1) == truth_n
-    found: dict[Score, dict[str, Any]] = {}
+    found: dict[Score, ScoreFigures] = {}
     for score, known_nc in known.items():
         familiar_n = familiarity(score, known_nc)
         others = {kind: familiarity(score, made[score]) for kind, made in foreign.items()}
@@ -77,17 +71,17 @@ def compare_scores(known: Evidence, truth_n: ClassIds, foreign: Mapping[str, Evi
             left_out_nc = known_nc.copy()
             left_out_nc[np.arange(len(truth_n)), truth_n] = -np.inf
             others["left_out"] = familiarity(score, left_out_nc)
-        found[score] = {
-            "foreign_auroc": {kind: auroc(familiar_n, other_n) for kind, other_n in others.items()},
-            "wrong_auroc": auroc(familiar_n[right_n], familiar_n[~right_n]),
-            "aurc": float((1 - _accuracy_by_coverage(familiar_n, right_n)).mean()),
-        }
+        found[score] = ScoreFigures(
+            foreign_auroc={kind: value for kind, o in others.items() if (value := auroc(familiar_n, o)) is not None},
+            wrong_auroc=auroc(familiar_n[right_n], familiar_n[~right_n]),
+            aurc=float((1 - _accuracy_by_coverage(familiar_n, right_n)).mean()),
+        )
     return found
 
 
-def best_score(compared: Mapping[Score, Mapping[str, Any]]) -> Score:
+def best_score(compared: Mapping[Score, ScoreFigures]) -> Score:
     """The highest mean of `foreign_auroc`, to three decimals; of equals the simplest."""
-    means = {score: fmean(found["foreign_auroc"].values() or [0.0]) for score, found in compared.items()}
+    means = {score: fmean(found.foreign_auroc.values() or [0.0]) for score, found in compared.items()}
     return max((score for score in SCORES if score in means), key=lambda score: round(means[score], 3))
 
 

@@ -1,12 +1,20 @@
 """`evaluation.json` of a bundle: what its answers are worth, and the evidence for its decision."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from slipway.contract import Decision
+from slipway.contract.evidence.evaluation import (
+    Answered,
+    BeforeAndAfter,
+    BundleEvaluation,
+    Coverage,
+    Mistake,
+    ScoreChoice,
+    UnknownFigures,
+)
 from slipway.evaluation.fit import answer
 from slipway.evaluation.intervals import share_interval
 from slipway.evaluation.metrics import evaluate
@@ -20,72 +28,68 @@ Labels = tuple[str, ...]
 
 
 def worth(
-    decision: Decision, validation: Predictions, test: Predictions, labels: Labels, *, unknown: Mapping[str, Any]
-) -> dict[str, Any]:
+    decision: Decision, validation: Predictions, test: Predictions, labels: Labels, *, unknown: ScoreChoice
+) -> BundleEvaluation:
     """The test split as served, in FP32 by OpenVINO: metrics, reliability before and after, coverage, mistakes.
 
     Args:
         unknown: how its score was chosen, from `fit_decision`; empty without a policy.
     """
     uncalibrated = decision.model_copy(update={"temperature": 1.0, "unknown": None})
-    before_reliability = reliability(answer(uncalibrated, test, labels).probability_nc, test.truth_n)
+    before = reliability(answer(uncalibrated, test, labels).probability_nc, test.truth_n)
     answers = answer(decision, test, labels)
     right_n = predicted(answers.probability_nc) == test.truth_n
-    return {
-        "split": "test",
-        "arithmetic": "f32",
-        "ece_uncalibrated": before_reliability["ece"],
-        **evaluate(answers.probability_nc, test.truth_n, labels),
-        "temperature": decision.temperature,
-        "reliability": {"before": before_reliability, "after": reliability(answers.probability_nc, test.truth_n)},
-        "coverage": {
-            "score": "max_probability" if decision.unknown is None else decision.unknown.score,
-            "curve": coverage_curve(score_of(decision, test.logits_nc, test.embedding_nd), right_n),
-        },
-        **({} if decision.unknown is None else {"unknown": _unknown(decision, validation, test, labels, unknown)}),
-        "mistakes": _mistakes(test, answers.probability_nc, labels),
-    }
+    optional: dict[str, Any] = {}
+    if decision.unknown is not None:
+        optional["unknown"] = UnknownFigures(
+            **unknown.fields(),
+            score=decision.unknown.score,
+            threshold=decision.unknown.threshold,
+            validation=_answered(answer(decision, validation, labels), validation),
+            test=_answered(answers, test),
+        )
+    return BundleEvaluation(
+        split="test",
+        arithmetic="f32",
+        ece_uncalibrated=before.ece,
+        **evaluate(answers.probability_nc, test.truth_n, labels).fields(),
+        temperature=decision.temperature,
+        reliability=BeforeAndAfter(before=before, after=reliability(answers.probability_nc, test.truth_n)),
+        coverage=Coverage(
+            score="max_probability" if decision.unknown is None else decision.unknown.score,
+            curve=tuple(coverage_curve(score_of(decision, test.logits_nc, test.embedding_nd), right_n)),
+        ),
+        mistakes=_mistakes(test, answers.probability_nc, labels),
+        **optional,
+    )
 
 
-def _unknown(
-    decision: Decision, validation: Predictions, test: Predictions, labels: Labels, chosen: Mapping[str, Any]
-) -> dict[str, Any]:
-    assert decision.unknown is not None
-    splits = {"validation": validation, "test": test}
-    return {
-        **chosen,
-        "score": decision.unknown.score,
-        "threshold": decision.unknown.threshold,
-        **{name: _answered(answer(decision, split, labels), split) for name, split in splits.items()},
-    }
-
-
-def _answered(answers: Answers, split: Predictions) -> dict[str, Any]:
+def _answered(answers: Answers, split: Predictions) -> Answered:
     """How many images are `unknown`, and how many of the answers to the others are right."""
     answered_n = answers.label_nk[:, 0] != UNKNOWN
     images, answered = len(answered_n), int(answered_n.sum())
     right = int((answers.class_id_nk[:, 0] == split.truth_n).sum())
-    return {
-        "images": images,
-        "unknown_rate": 1 - answered / images,
-        "unknown_interval": share_interval(images - answered, images, error=0.025),
-        "accuracy": right / answered if answered else None,
-        "accuracy_interval": share_interval(right, answered, error=0.025),
-    }
+    return Answered(
+        images=images,
+        unknown_rate=1 - answered / images,
+        unknown_interval=share_interval(images - answered, images, error=0.025),
+        accuracy=right / answered if answered else None,
+        accuracy_interval=share_interval(right, answered, error=0.025),
+    )
 
 
-def _mistakes(test: Predictions, probability_nc: npt.NDArray[np.float32], labels: Labels) -> list[dict[str, Any]]:
+def _mistakes(test: Predictions, probability_nc: npt.NDArray[np.float32], labels: Labels) -> tuple[Mistake, ...]:
     """The wrong answers, the surest first."""
     predicted_n = predicted(probability_nc)
     wrong = np.flatnonzero(predicted_n != test.truth_n)
     surest = wrong[np.argsort(-probability_nc[wrong].max(axis=1), kind="stable")][:MISTAKES_KEPT]
-    return [
-        {
-            "image": test.images[row].path,
-            "truth": labels[test.truth_n[row]],
-            "truth_probability": float(probability_nc[row, test.truth_n[row]]),
-            "label": labels[predicted_n[row]],
-            "score": float(probability_nc[row].max()),
-        }
+    return tuple(
+        Mistake(
+            image=test.images[row].path,
+            truth=labels[test.truth_n[row]],
+            truth_probability=float(probability_nc[row, test.truth_n[row]]),
+            label=labels[predicted_n[row]],
+            score=float(probability_nc[row].max()),
+        )
         for row in surest
-    ]
+    )

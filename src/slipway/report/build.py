@@ -3,20 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar, get_args
+from typing import Self, get_args
 
 from slipway.contract import Bundle, Choice, Engine, Manifest, ManifestError, SpecError
-from slipway.contract.choice import FILE_NAME as CHOICE
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.engine import Target, engine_name, plan_name
+from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, EngineMeasured, GraphMeasured, Search
+from slipway.contract.evidence.evaluation import (
+    EVALUATION,
+    AnyBundleEvaluation,
+    AnyEngineEvaluation,
+    read_bundle_evaluation,
+    read_engine_evaluation,
+)
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.report.evidence import Evaluation, Evidence, GraphFigures, Measured, Search
+from slipway.contract.selection import NotChosenError, chosen_engine
 from slipway.system.files import sha256_file
 
-EVALUATION, SEARCH, FAILED_SEARCH = "evaluation.json", "search.json", "int8-search.json"
+FAILED_SEARCH = f"int8{FAILED_SUFFIX}"
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-Read = TypeVar("Read", bound=Evidence)
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,8 @@ class BuiltEngine:
     """An engine folder with its evidence."""
 
     engine: Engine
-    measured: Measured
-    evaluation: Evaluation | None
+    measured: EngineMeasured
+    evaluation: AnyEngineEvaluation | None
     """None for a plan that proves only that its graph compiles."""
     size_bytes: int
     """Of the model file."""
@@ -39,9 +45,10 @@ class BuiltEngine:
         expected = engine_name(settings.target, settings.precision, capability)
         if path.name != expected:
             raise ManifestError(f"{path}: this is the engine {expected}; give the folder that name again")
-        evaluation = _read(Evaluation, path / EVALUATION)
+        evaluated = (path / EVALUATION).is_file()
+        evaluation = read_engine_evaluation(path, task=bundle.decision.task) if evaluated else None
         model = path / ("model.onnx" if settings.target == "openvino" else plan_name(capability))
-        measured = Measured.parse(engine.manifest.measured, source=str(path / MANIFEST))
+        measured = engine.manifest.read_measured(EngineMeasured)
         return cls(engine, measured, evaluation, model.stat().st_size)
 
     @property
@@ -70,7 +77,7 @@ class BuiltEngine:
 class Graph:
     """A graph folder."""
 
-    measured: GraphFigures
+    measured: GraphMeasured
     search: Search | None
     manifest_sha256: str
 
@@ -84,8 +91,8 @@ class Graph:
                 "quantise again"
             )
         return cls(
-            measured=GraphFigures.parse(manifest.measured, source=str(path / MANIFEST)),
-            search=_read(Search, path / SEARCH),
+            measured=manifest.read_measured(GraphMeasured),
+            search=_read_search(path / SEARCH),
             manifest_sha256=sha256_file(path / MANIFEST),
         )
 
@@ -95,7 +102,7 @@ class Build:
     """A bundle, and whatever there is of graphs, engines and choice."""
 
     bundle: Bundle
-    evaluation: Evaluation | None
+    evaluation: AnyBundleEvaluation | None
     dataset: Dataset | None
     graphs_path: Path
     graphs: Mapping[str, Graph]
@@ -120,17 +127,17 @@ class Build:
         bundle = Bundle.open(bundle_path)
         if not engines.is_dir():
             raise SpecError(f"{engines}: no such folder; give the one that slipway compile wrote its engines to")
-        dataset = bundle.path / DATASET
+        dataset, evaluated = bundle.path / DATASET, (bundle.path / EVALUATION).is_file()
         built = tuple(BuiltEngine.open(path, bundle=bundle) for path in _engine_folders(engines))
-        choice, flaw = _open_choice(engines / CHOICE, bundle, built)
+        choice, flaw = _open_choice(bundle, engines)
         folders = {precision: graphs / precision for precision in PRECISIONS}
         return cls(
             bundle=bundle,
-            evaluation=_read(Evaluation, bundle.path / EVALUATION),
+            evaluation=read_bundle_evaluation(bundle.path, task=bundle.decision.task) if evaluated else None,
             dataset=Dataset.read(dataset) if dataset.is_file() else None,
             graphs_path=graphs,
             graphs={name: Graph.open(path, bundle=bundle) for name, path in folders.items() if path.is_dir()},
-            failed_search=_read(Search, graphs / FAILED_SEARCH),
+            failed_search=_read_search(graphs / FAILED_SEARCH),
             engines_path=engines,
             engines=tuple(sorted(built, key=_place)),
             choice=choice,
@@ -145,9 +152,9 @@ class Build:
         return "/".join((self.engines_path.name, *parts))
 
 
-def _read(model: type[Read], path: Path) -> Read | None:
+def _read_search(path: Path) -> Search | None:
     """None where there is no such file. Raises SpecError: it is not what its name says."""
-    return model.read(path) if path.is_file() else None
+    return Search.read(path) if path.is_file() else None
 
 
 def _engine_folders(engines: Path) -> list[Path]:
@@ -161,17 +168,9 @@ def _place(engine: BuiltEngine) -> tuple[int, str, int]:
     return target, engine.compute_capability or "", PRECISIONS.index(engine.precision)
 
 
-def _open_choice(path: Path, bundle: Bundle, engines: tuple[BuiltEngine, ...]) -> tuple[Choice | None, str]:
-    """`choice.json`, or why there is none that counts: it is not sealed, but it names what it measured."""
-    if not path.is_file():
-        return None, "nobody has measured the engines against each other"
-    choice = Choice.read(path)
-    if choice.bundle != bundle.id:
-        return None, f"{CHOICE} is of another bundle ({choice.bundle:.12})"
-    chosen = next((engine for engine in engines if engine.name == choice.chosen), None)
-    measured = {candidate.engine: candidate.manifest_sha256 for candidate in choice.candidates}
-    if chosen is None or not chosen.engine.may_be_served or chosen.name not in measured:
-        return None, f"{CHOICE} names {choice.chosen!r}, which is no engine that passed its gate and was measured"
-    if measured[chosen.name] != chosen.manifest_sha256:
-        return None, f"{chosen.name} was compiled again since {CHOICE} was measured"
-    return choice, ""
+def _open_choice(bundle: Bundle, engines: Path) -> tuple[Choice | None, str]:
+    """What is served on the cpu lane, or why nothing is."""
+    try:
+        return chosen_engine(bundle, engines)[0], ""
+    except NotChosenError as error:
+        return None, str(error)

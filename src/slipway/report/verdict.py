@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
 from slipway.contract.lane import LaneName
+from slipway.contract.selection import SERVED, listed, served_plans
 from slipway.pages.wording import points
-from slipway.report.build import Build, BuiltEngine
-from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Gate
+from slipway.report.build import PRECISIONS, Build, BuiltEngine
 from slipway.system.text import command
 
-CPU_PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-GPU_PRECISIONS = ("int8", "fp16", "fp32")
-"""The gpu lane takes the first of these that the spec lists and whose plans all passed."""
 CLASSES_NAMED = 5
 Tone = Literal["good", "warn", "bad"]
 
@@ -55,17 +53,7 @@ def todos(build: Build) -> list[Todo]:
     return sorted(found, key=lambda todo: ("bad", "warn", "good").index(todo.tone))
 
 
-def hindering(gate: Gate) -> dict[str, Comparison]:
-    """The classes that stand in the way of a pass: not proven, or over the limit where proof is not asked for."""
-    return {
-        label: result
-        for label, result in gate.classes.items()
-        if result.verdict == FAIL
-        or (result.verdict == TOO_FEW and (gate.prove_classes or result.loss_points > result.max_loss_points))
-    }
-
-
-def images_to_prove(gate: Gate, limit_points: float, *, comparisons: int = 1) -> int:
+def images_to_prove(gate: GateResult, limit_points: float, *, comparisons: int = 1) -> int:
     """Images that the gate needs at least, where none is lost or gained.
 
     Source: the Clopper-Pearson bound of 0 in n is 1 - error ** (1 / n), Clopper and Pearson, 1934.
@@ -81,39 +69,30 @@ def _cpu(build: Build) -> LaneVerdict:
         chosen = build.engine(build.choice.chosen)
         assert chosen is not None, "an opened choice names an engine that is there"
         return LaneVerdict("cpu", "good", (chosen,), build.choice.reason, build.file("choice.json"))
-    listed = [
-        engine for engine in build.engines if engine.target == "openvino" and engine.precision in _served(build, "cpu")
-    ]
-    passed = [engine.name for engine in listed if engine.engine.may_be_served]
+    wanted = listed(build.bundle.spec, lane="cpu")
+    built = [engine for engine in build.engines if engine.target == "openvino" and engine.precision in wanted]
+    passed = [engine.name for engine in built if engine.engine.may_be_served]
     if passed:
         reason = f"Not decided: {build.choice_flaw}. Passed and to be measured: {', '.join(passed)}."
         return LaneVerdict("cpu", "warn", (), reason, build.file("choice.json"), choose)
-    verdicts = ", ".join(f"{engine.name}: {engine.engine.verdict}" for engine in listed) or "none is built"
+    verdicts = ", ".join(f"{engine.name}: {engine.engine.verdict}" for engine in built) or "none is built"
     reason = f"Nothing that the spec lists can be served ({verdicts})."
     return LaneVerdict("cpu", "bad", (), reason, build.file("*", "evaluation.json"), _compile(build))
 
 
 def _gpu(build: Build) -> LaneVerdict:
-    """As slipway assemble picks: one precision for all GPUs that there are plans of."""
     plans = [engine for engine in build.engines if engine.target == "tensorrt"]
     if not plans:
         return LaneVerdict("gpu", "warn", (), "No TensorRT plan.", "", _container(build))
     source = build.file("tensorrt-*", "manifest.json")
     verdicts = ", ".join(f"{plan.name}: {plan.engine.verdict}" for plan in plans)
-    for precision in _served(build, "gpu"):
-        serves = tuple(plan for plan in plans if plan.precision == precision)
-        if serves and all(plan.engine.may_be_served for plan in serves):
-            reason = (
-                f"{precision.upper()}: the first of INT8, FP16 and FP32 that the spec lists and whose plans all passed"
-            )
-            return LaneVerdict("gpu", "good", serves, f"{reason} ({verdicts}).", source)
+    served = served_plans(build.bundle.spec, lambda wanted: [p.engine for p in plans if p.precision == wanted])
+    if served:
+        reason = f"{served[0].settings.precision.upper()}: the first of {', '.join(SERVED['gpu']).upper()} that the "
+        reason += f"spec lists and whose plans all passed ({verdicts})."
+        return LaneVerdict("gpu", "good", tuple(plan for plan in plans if plan.engine in served), reason, source)
     reason = f"The spec lists no precision whose plans all passed ({verdicts})."
     return LaneVerdict("gpu", "bad", (), reason, source, _container(build))
-
-
-def _served(build: Build, lane: Literal["cpu", "gpu"]) -> list[str]:
-    served = GPU_PRECISIONS if lane == "gpu" else tuple(name for name in CPU_PRECISIONS if name != "fp16")
-    return [precision for precision in served if precision in build.bundle.spec.precisions]
 
 
 def _hindered(build: Build) -> Iterator[Todo]:
@@ -136,18 +115,18 @@ def _hindered(build: Build) -> Iterator[Todo]:
         )
 
 
-def _reasons(gate: Gate) -> Iterator[str]:
-    overall, classes = gate.overall, hindering(gate)
+def _reasons(gate: GateResult) -> Iterator[str]:
+    overall, classes = gate.overall, gate.hindering
     if overall.verdict != PASS:
         yield f"Top-1: {_explain(gate, overall)}"
     flips, reference = gate.flips, gate.reference
-    if flips is not None and flips.verdict != PASS:
+    if flips.verdict != PASS:
         yield (
             f"Flips: {flips.verdict}: {flips.flips} of {flips.images} images are answered otherwise than by FP32, "
             f"{flips.flip_points:.2f} points, between {flips.flip_low_points:.2f} and {flips.flip_high_points:.2f}, "
             f"limit {flips.max_flip_points:g} (accuracy.max_flip_points)."
         )
-    if reference is not None and reference.verdict != PASS:
+    if reference.verdict != PASS:
         yield (
             f"FP32 itself is not proven to be better than chance, so it has nothing to lose: its mean recall is "
             f"{reference.recall_points:.2f} points over {reference.kinds} kinds of images, chance is "
@@ -160,7 +139,7 @@ def _reasons(gate: Gate) -> Iterator[str]:
         yield f"And {len(worst) - CLASSES_NAMED} more classes."
 
 
-def _explain(gate: Gate, result: Comparison, *, comparisons: int = 1) -> str:
+def _explain(gate: GateResult, result: Comparison, *, comparisons: int = 1) -> str:
     low, middle, high = map(points, (result.loss_low_points, result.loss_points, result.loss_high_points))
     text = (
         f"{result.verdict}: {middle} points lost ({result.lost} lost, {result.gained} gained of {result.images} "
@@ -175,7 +154,7 @@ def _explain(gate: Gate, result: Comparison, *, comparisons: int = 1) -> str:
 def _missing(build: Build) -> Iterator[Todo]:
     wanted = {"fp32", *build.bundle.spec.precisions}
     have = {engine.name for engine in build.engines}
-    for precision in CPU_PRECISIONS:
+    for precision in PRECISIONS:
         if precision in wanted and f"openvino-{precision}" not in have:
             yield _missing_openvino(build, precision)
     targets = {engine.target for engine in build.engines}
@@ -185,7 +164,7 @@ def _missing(build: Build) -> Iterator[Todo]:
     for capability in sorted({str(e.compute_capability) for e in build.engines if e.target == "tensorrt"}):
         absent = [
             precision.upper()
-            for precision in GPU_PRECISIONS
+            for precision in SERVED["gpu"]
             if precision in wanted and f"tensorrt-{precision}-sm{capability.replace('.', '')}" not in have
         ]
         if absent:
@@ -207,9 +186,10 @@ def _missing_choice(build: Build, targets: Collection[str]) -> Iterator[Todo]:
             yield Todo("warn", "No choice for the cpu lane", f"Because {build.choice_flaw}.", command=choose)
         return
     measured = {candidate.engine: candidate.manifest_sha256 for candidate in build.choice.candidates}
+    wanted = listed(build.bundle.spec, lane="cpu")
     for engine in build.engines:
-        listed = engine.target == "openvino" and engine.precision in _served(build, "cpu")
-        if listed and engine.engine.may_be_served and measured.get(engine.name) != engine.manifest_sha256:
+        served = engine.target == "openvino" and engine.precision in wanted
+        if served and engine.engine.may_be_served and measured.get(engine.name) != engine.manifest_sha256:
             why = "It was compiled since choice.json was measured, and may be the fastest now."
             yield Todo("warn", f"{engine.name} was not measured", why, build.file("choice.json"), choose)
 

@@ -6,14 +6,26 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from slipway.contract.choice import Candidate
+from slipway.contract.evidence.build import Search
+from slipway.contract.evidence.evaluation import Flip
+from slipway.contract.evidence.gate import (
+    FAIL,
+    PASS,
+    PROOF,
+    REFERENCE,
+    TOO_FEW,
+    Comparison,
+    Flips,
+    GateResult,
+    Reference,
+)
 from slipway.pages.tables import Scale, Tone
 from slipway.pages.thumbnails import Thumbnail, Thumbnails
 from slipway.report.build import FAILED_SEARCH, Build, BuiltEngine
-from slipway.report.evidence import FAIL, PASS, TOO_FEW, Comparison, Flip, FlipShare, Gate, Reference, Search
-from slipway.report.verdict import hindering, lane_verdicts
+from slipway.report.verdict import lane_verdicts
 
 CLASSES_SHOWN, FLIPS_SHOWN, FLIPS_OPEN, LAYERS_SHOWN = 50, 60, 12, 40
-TONES: dict[str, Tone] = {PASS: "good", "reference": "good", FAIL: "bad", TOO_FEW: "warn", "proof only": "plain"}
+TONES: dict[str, Tone] = {PASS: "good", REFERENCE: "good", FAIL: "bad", TOO_FEW: "warn", PROOF: "plain"}
 BITS = {"INT8": 8, "FP8": 8, "FP16": 16, "BF16": 16, "FP32": 32}
 LIMITS_SHOWN = 6
 """How many times the gate's limit an axis of losses reaches; what lies beyond is an arrow and a number."""
@@ -29,8 +41,8 @@ class Loss:
     verdict: str
     recall_fp32: float | None = None
     recall: float | None = None
-    flips: FlipShare | None = None
-    """Of all images together, and so is `reference`; None for a class and in older builds."""
+    flips: Flips | None = None
+    """Of all images together, and so is `reference`; None for a class."""
     reference: Reference | None = None
 
 
@@ -39,7 +51,7 @@ class LossTable:
     """Losses on one axis, the worst first."""
 
     engine: BuiltEngine
-    gate: Gate
+    gate: GateResult
     rows: tuple[Loss, ...]
     left_out: int
     scale: Scale
@@ -136,11 +148,11 @@ def class_tables(build: Build) -> list[LossTable]:
     return [_class_table(build, engine, gate) for engine, gate in _gated(build)]
 
 
-def _class_table(build: Build, engine: BuiltEngine, gate: Gate) -> LossTable:
-    in_the_way = hindering(gate)
+def _class_table(build: Build, engine: BuiltEngine, gate: GateResult) -> LossTable:
+    in_the_way = gate.hindering
     reference = build.engine("openvino-fp32")
-    before = {} if reference is None or reference.evaluation is None else reference.evaluation.per_class
-    after = {} if engine.evaluation is None else engine.evaluation.per_class
+    before = {} if reference is None or reference.evaluation is None else dict(reference.evaluation.per_class)
+    after = {} if engine.evaluation is None else dict(engine.evaluation.per_class)
     rows = []
     for label, result in gate.classes.items():
         tolerated = result.verdict == TOO_FEW and label not in in_the_way
@@ -234,9 +246,7 @@ def _layers(build: Build, engine: BuiltEngine) -> Layers:
         of_bundle = engine.precision in ("fp32", "bf16")
         why = "The bundle's own graph, all FP32." if of_bundle else "The graph was made before layers were counted."
         return Layers(engine, (), manifest, f"{why} {unknown}".strip())
-    counts = {"INT8": graph.int8_layers, "FP16": graph.fp16_layers}
-    counts["FP32"] = graph.layers - sum(counts.values())
-    return Layers(engine, _by_bits(counts), f"the graph: {manifest}", unknown)
+    return Layers(engine, _by_bits(graph.by_precision), f"the graph: {manifest}", unknown)
 
 
 def _by_bits(counts: dict[str, int]) -> tuple[tuple[str, int, int], ...]:
@@ -267,7 +277,7 @@ def search(build: Build) -> SearchPath | None:
     )
 
 
-def _gated(build: Build) -> list[tuple[BuiltEngine, Gate]]:
+def _gated(build: Build) -> list[tuple[BuiltEngine, GateResult]]:
     return [(e, e.evaluation.gate) for e in build.engines if e.evaluation is not None and e.evaluation.gate is not None]
 
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 from slipway.contract import Engine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
+from slipway.contract.selection import changed_class
 from slipway.repository.classifier import Classifier
 from slipway.repository.lanes import LANE_RULES
 
@@ -62,10 +63,10 @@ def _check_class_ids(classifier: Classifier) -> None:
     """Of all versions, the shorter list of labels begins the longer one."""
     bundles = sorted((version.bundle for version in classifier.versions), key=lambda bundle: len(bundle.labels))
     for shorter, longer in pairwise(bundles):
-        for class_id, (label, other) in enumerate(zip(shorter.labels, longer.labels, strict=False)):
-            if label != other:
-                raise RepositoryError(
-                    f"{classifier.name}: class {class_id} is {label!r} in {shorter.path} and {other!r} in "
-                    f"{longer.path}; class ids are stable over the versions of a classifier, and new classes come "
-                    "after the old: give the labels the same order, or take one of the two out of keep"
-                )
+        if changed := changed_class(shorter.labels, longer.labels):
+            class_id, label, other = changed
+            raise RepositoryError(
+                f"{classifier.name}: class {class_id} is {label!r} in {shorter.path} and {other!r} in "
+                f"{longer.path}; class ids are stable over the versions of a classifier, and new classes come "
+                "after the old: give the labels the same order, or take one of the two out of keep"
+            )

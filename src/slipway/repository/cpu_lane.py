@@ -7,13 +7,12 @@ calls it ready. Only the first step may wait for a batch to fill, or refuse a re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from slipway.contract import Bundle, Choice, Engine, RepositoryError
-from slipway.contract.choice import FILE_NAME as CHOICE
+from slipway.contract import Bundle, RepositoryError
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.selection import NotChosenError, chosen_engine
 from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
 from slipway.repository.config import ModelConfig, Tensor, set_queue, step_config
 from slipway.repository.step import ANSWER_CODE, ENGINE_CODE, PREPROCESS_CODE, WORKER_CODE, Content, StepModel
-from slipway.system.files import sha256_file
 from slipway.system.text import command
 
 DECODER = "cpu"
@@ -24,25 +23,13 @@ WHY_NO_MULTI = ""
 
 def pick(bundle: Bundle, engines: Path) -> Classifier:
     """The engine that `choice.json` names."""
-    again = command("slipway choose", bundle.path, "--engines", engines)
-    if not (engines / CHOICE).is_file():
+    try:
+        choice, engine = chosen_engine(bundle, engines)
+    except NotChosenError as error:
         if not any(engines.glob(f"openvino-*/{MANIFEST}")):
-            raise RepositoryError(f"{engines}: no engine of the cpu lane; {how_to_make(bundle, engines)}")
-        raise RepositoryError(f"{engines}: no {CHOICE}, so nobody measured which engine is the fastest; run {again}")
-    choice = Choice.read(engines / CHOICE)
-    if choice.bundle != bundle.id:
-        raise RepositoryError(
-            f"{engines / CHOICE}: measured on bundle {choice.bundle:.12}, and the bundle given is {bundle.id:.12}; "
-            f"run {again}"
-        )
-    chosen = {candidate.engine: candidate for candidate in choice.candidates}.get(choice.chosen)
-    if chosen is None or Path(choice.chosen).name != choice.chosen or choice.chosen == "..":
-        raise RepositoryError(f"{engines / CHOICE}: chose {choice.chosen!r}, which is none of its candidates; {again}")
-    engine = Engine.open(engines / choice.chosen, bundle=bundle)
-    if sha256_file(engine.path / MANIFEST) != chosen.manifest_sha256:
-        raise RepositoryError(
-            f"{engine.path}: compiled again since {engines / CHOICE} was measured, and may be slower now; run {again}"
-        )
+            raise RepositoryError(f"{engines}: no engine of the cpu lane; {how_to_make(bundle, engines)}") from None
+        again = command("slipway choose", bundle.path, "--engines", engines)
+        raise RepositoryError(f"{engines}: {error}; run {again}") from None
     return Classifier(bundle, engine, choice=choice)
 
 

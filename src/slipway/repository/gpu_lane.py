@@ -15,6 +15,7 @@ from pathlib import Path
 
 from slipway.contract import Bundle, Engine, PlanSettings, RepositoryError
 from slipway.contract.engine import plan_name
+from slipway.contract.selection import SERVED, listed, served_plans
 from slipway.contract.spec import Precision
 from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier, engine_part
 from slipway.repository.config import Tensor, set_queue, set_warmup, step_config
@@ -28,29 +29,29 @@ WHY_NO_MULTI = (
     "the gpu lane has no ensembles of several classifiers, since TensorRT's engines would run at the same time, which "
     "tritonserver 2.51 did not survive"
 )
-GPU_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "fp32")
-"""The fastest first; accuracy is the gate's."""
 ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
 
 
 def pick(bundle: Bundle, engines: Path) -> Classifier:
     """Every plan of the first precision that the spec lists and of which all plans passed."""
-    listed = [precision for precision in GPU_PRECISIONS if precision in bundle.spec.precisions]
-    if not listed:
+    wanted = listed(bundle.spec, lane="gpu")
+    if not wanted:
         raise RepositoryError(
             f"{bundle.path}: the spec lists {', '.join(bundle.spec.precisions)} alone, and the gpu lane serves one of "
-            f"{', '.join(GPU_PRECISIONS)}; list one in its precisions and build the bundle again"
+            f"{', '.join(SERVED['gpu'])}; list one in its precisions and build the bundle again"
         )
     verdicts: dict[str, str] = {}
-    for precision in listed:
+
+    def opened(precision: Precision) -> list[Engine]:
         plans = [Engine.open(path, bundle=bundle) for path in sorted(engines.glob(f"tensorrt-{precision}-sm*"))]
-        verdicts |= {plan.path.name: plan.verdict for plan in plans}
-        # One that failed would leave its GPU without a plan, and another precision may serve them all.
-        if plans and all(plan.may_be_served for plan in plans):
-            return Classifier(bundle, plans[0], tuple(plans[1:]))
+        verdicts.update({plan.path.name: plan.verdict for plan in plans})
+        return plans
+
+    if served := served_plans(bundle.spec, opened):
+        return Classifier(bundle, served[0], tuple(served[1:]))
     found = f"the accuracy gates say {verdicts}" if verdicts else "it is not there"
     raise RepositoryError(
-        f"{engines}: no TensorRT plan of {', '.join(listed)} to serve, {found}; {how_to_make(bundle, engines)}"
+        f"{engines}: no TensorRT plan of {', '.join(wanted)} to serve, {found}; {how_to_make(bundle, engines)}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from slipway.contract import MissingDependencyError, ServingError
+from slipway.contract.selection import is_busy
 from slipway.steps.guard import PLACEHOLDER
 
 try:
@@ -22,7 +23,6 @@ CHANNEL = [
     ("grpc.enable_http_proxy", 0),  # the server is on this machine, and a proxy elsewhere
 ]
 _NEW_CONNECTION = [*CHANNEL, ("grpc.use_local_subchannel_pool", 1)]
-_BUSY = ("exceeds maximum queue size", "request timeout expired")
 Answer = Mapping[str, Any]
 """The first element of each output, by name."""
 
@@ -75,5 +75,5 @@ def said(error: Any) -> str:
 
 
 def _refusal(words: str, protocol: str) -> ServingError:
-    kind = BusyError if any(busy in words.lower() for busy in _BUSY) else ServingError
+    kind = BusyError if is_busy(words) else ServingError
     return kind(f"{protocol}: {words}")

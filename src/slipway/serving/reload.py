@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slipway.contract import ServingError
+from slipway.contract.selection import changed_class
 from slipway.serving.contents import Contents
 from slipway.serving.server import Say, Server
 
@@ -113,12 +114,12 @@ def _drain(server: Server, steps: tuple[str, ...]) -> None:
 
 
 def _check_class_ids(classifier: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
-    for class_id, (before, after) in enumerate(zip(old, new, strict=False)):
-        if before != after:
-            raise ServingError(
-                f"{classifier}: class id {class_id} is {before!r} and would become {after!r}; clients rely on it: "
-                "append new classes, or serve this bundle under another name"
-            )
+    if changed := changed_class(old, new):
+        class_id, before, after = changed
+        raise ServingError(
+            f"{classifier}: class id {class_id} is {before!r} and would become {after!r}; clients rely on it: "
+            "append new classes, or serve this bundle under another name"
+        )
 
 
 def _files(contents: Contents, ensemble: str) -> dict[str, bytes]:

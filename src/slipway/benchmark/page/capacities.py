@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from slipway.benchmark.page.shapes import EfficiencyResult, Efficient, PeersResult
+from slipway.contract.evidence.studies import EfficiencyResult, Efficient, PeersResult
 from slipway.pages.tables import Cell, Column, Scale, Strip, Table, Tone, table
 from slipway.pages.wording import NONE, figures
 

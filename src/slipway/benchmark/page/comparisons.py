@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 
 from slipway.benchmark.page.capacities import efficiency, peers
 from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.page.shapes import (
+from slipway.contract.evidence.studies import (
     Company,
     EfficiencyResult,
     Fifty,

@@ -14,9 +14,8 @@ from pydantic import Field
 
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.files import ResultFile, ends_with
-from slipway.benchmark.result import CapacityResult, GateResult, Positive
-from slipway.benchmark.statistics import Verdict
 from slipway.contract.base import Contract
+from slipway.contract.evidence.latency import CapacityResult, GateResult, Positive, Verdict
 from slipway.errors import SpecError
 from slipway.pages.wording import figures, percent
 

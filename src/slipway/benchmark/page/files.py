@@ -5,15 +5,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.benchmark.page.shapes import (
+from slipway.contract.evidence.latency import CapacityResult, GateResult, Measured, PerfAnalyzerResult
+from slipway.contract.evidence.studies import (
     EfficiencyResult,
     LayoutsResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
 )
-from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
-from slipway.benchmark.result import CapacityResult, GateResult, Measured
 from slipway.errors import SpecError
 from slipway.system.files import sha256_bytes
 

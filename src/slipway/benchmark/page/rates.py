@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.page.shapes import RobustnessResult
 from slipway.benchmark.page.tones import TONES
-from slipway.benchmark.result import CapacityResult, GateResult
+from slipway.contract.evidence.latency import CapacityResult, GateResult
+from slipway.contract.evidence.studies import RobustnessResult
 from slipway.pages.charts import GOOD_BACK, PAGE, SERIES, Chart, Svg, axes, limit, logarithmic, styled, svg
 from slipway.pages.charts import TONES as COLOURS
 from slipway.pages.tables import Tone

@@ -7,17 +7,19 @@ import numpy as np
 import numpy.typing as npt
 
 from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.perf_analyzer_result import ModelRun, PerfAnalyzerResult
-from slipway.benchmark.result import (
+from slipway.benchmark.statistics import HdrHistogram, merged
+from slipway.contract.evidence.latency import (
     BlockResult,
     CapacityResult,
     GateResult,
     Latency,
     LookResult,
     Measured,
+    ModelRun,
+    PerfAnalyzerResult,
     StepTime,
+    Verdict,
 )
-from slipway.benchmark.statistics import HdrHistogram, Verdict, merged
 from slipway.pages.charts import SERIES
 
 PARTS = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us")

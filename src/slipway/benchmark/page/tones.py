@@ -1,6 +1,6 @@
 """What a verdict looks like."""
 
-from slipway.benchmark.statistics import Verdict
+from slipway.contract.evidence.latency import Verdict
 from slipway.pages.tables import Badge, Tone
 
 TONES: dict[Verdict, Tone] = {

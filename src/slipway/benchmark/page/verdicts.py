@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.cost import accuracy_of
 from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.page.shapes import (
+from slipway.benchmark.page.tones import TONES
+from slipway.contract.evidence.latency import CapacityResult, GateResult, PerfAnalyzerResult
+from slipway.contract.evidence.studies import (
     EfficiencyResult,
     LayoutsResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
 )
-from slipway.benchmark.page.tones import TONES
-from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
-from slipway.benchmark.result import CapacityResult, GateResult
 from slipway.pages.tables import Tone
 from slipway.pages.wording import counted, figures, percent
 

@@ -5,10 +5,18 @@ from dataclasses import dataclass
 
 from slipway.benchmark.page.files import ResultFile, Sides, ends_with
 from slipway.benchmark.page.series import PARTS, Series, Steps
-from slipway.benchmark.page.shapes import VerdictResult
 from slipway.benchmark.page.tones import TONES, badge
-from slipway.benchmark.perf_analyzer_result import PerfAnalyzerResult
-from slipway.benchmark.result import BlockResult, CapacityResult, GateResult, Latency, LookResult, Rung, StepTime
+from slipway.contract.evidence.latency import (
+    BlockResult,
+    CapacityResult,
+    GateResult,
+    Latency,
+    LookResult,
+    PerfAnalyzerResult,
+    Rung,
+    StepTime,
+)
+from slipway.contract.evidence.studies import VerdictResult
 from slipway.pages.tables import Badge, Cell, Column, Scale, Strip, Table, table
 from slipway.pages.wording import NONE, counted, figures
 

@@ -1,8 +1,6 @@
 """One HTML page of what a bundle is worth, from its own files and the images of its data set."""
 
-from slipway.report.evaluation.evidence import Worth
 from slipway.report.evaluation.heatmaps import Heatmaps
-from slipway.report.evaluation.labels import LabelsWorth, read_worth
 from slipway.report.evaluation.page import MISTAKES_SHOWN, render
 
-__all__ = ["MISTAKES_SHOWN", "Heatmaps", "LabelsWorth", "Worth", "read_worth", "render"]
+__all__ = ["MISTAKES_SHOWN", "Heatmaps", "render"]

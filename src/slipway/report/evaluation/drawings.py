@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import coo_array
 
+from slipway.contract.evidence.evaluation import Answered, Coverage, Reliability
 from slipway.pages.charts import DIM, PAGE, TONES, Svg, axes, in_percent, shades, styled, svg
-from slipway.report.evaluation.evidence import Answered, Coverage, Reliability
 
 CLASSES_DRAWN, SHADES = 150, 5
 Cells = Sequence[tuple[int, int, int]]

@@ -5,14 +5,14 @@ from typing import Any
 from slipway.contract import Bundle
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.build import BundleMeasured
+from slipway.contract.evidence.evaluation import AnyBundleEvaluation, BundleEvaluation, LabelBundleEvaluation
 from slipway.pages import environment
 from slipway.pages.tables import Scale
 from slipway.pages.thumbnails import Thumbnails
 from slipway.report.evaluation import labels
 from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix, rows_of
-from slipway.report.evaluation.evidence import Worth
 from slipway.report.evaluation.heatmaps import WITHOUT, Heatmaps
-from slipway.report.evaluation.labels import LabelsWorth
 
 CLASSES_SHOWN, MISTAKES_SHOWN, PAIRS_SHOWN, TABLE_CLASSES = 100, 24, 20, 30
 SCORES = {
@@ -23,19 +23,19 @@ SCORES = {
 KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "noise"}
 
 
-def render(bundle: Bundle, worth: Worth | LabelsWorth, heatmaps: Heatmaps = WITHOUT) -> str:
+def render(bundle: Bundle, worth: AnyBundleEvaluation, heatmaps: Heatmaps = WITHOUT) -> str:
     """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
     templates = environment("slipway.report")
     dataset = bundle.path / DATASET
     thumbnails = Thumbnails(
         Dataset.read(dataset) if dataset.is_file() else None, exif_orientation=bundle.preprocess.exif_orientation
     )
-    if isinstance(worth, LabelsWorth):
+    if isinstance(worth, LabelBundleEvaluation):
         return templates.get_template("evaluation_labels.html").render(labels.context(bundle, worth, thumbnails))
     return templates.get_template("evaluation.html").render(_context(bundle, worth, thumbnails, heatmaps))
 
 
-def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails, heatmaps: Heatmaps) -> dict[str, Any]:
+def _context(bundle: Bundle, worth: BundleEvaluation, thumbnails: Thumbnails, heatmaps: Heatmaps) -> dict[str, Any]:
     rows = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0]))
     seen, classes = [(label, row) for label, row in rows if row.images], len(bundle.labels)
     before, after = diagrams(worth.reliability.before, worth.reliability.after)
@@ -48,7 +48,7 @@ def _context(bundle: Bundle, worth: Worth, thumbnails: Thumbnails, heatmaps: Hea
         "scale": Scale(0.0, 1.0, 0.5),
         "classes": seen[:CLASSES_SHOWN],
         "classes_seen": len(seen),
-        "without_embedding": bundle.manifest.measured.get("embedding_size") == 0,
+        "without_embedding": bundle.manifest.read_measured(BundleMeasured).embedding_size == 0,
         "before": before,
         "after": after,
         "curve": curve(worth.coverage, None if worth.unknown is None else worth.unknown.test),

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from slipway.contract import ExportError, Manifest, ManifestError, Spec
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.build import NetworkOrigin
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
@@ -65,7 +66,7 @@ def export_network(
         reference=network.run,
         inputs=inputs,
         libraries=LIBRARIES,
-        measured={"origin": origin},
+        origin=NetworkOrigin(origin=origin),
     )
 
 

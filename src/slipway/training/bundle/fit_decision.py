@@ -9,6 +9,7 @@ import numpy as np
 from slipway.contract import Decision, Spec, SpecError, Unknown
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import ClassMeans, Score
+from slipway.contract.evidence.evaluation import ScoreChoice
 from slipway.evaluation.confidence import fit_temperature
 from slipway.evaluation.fit import fit_labels
 from slipway.evaluation.foreign import KINDS, foreign_network
@@ -23,7 +24,7 @@ Predict = Callable[[Network, Sequence[LabelledImage], str], Predictions]
 
 def fit_decision(
     spec: Spec, dataset: Dataset, network: Network, validation: Predictions, predict: Predict
-) -> tuple[Decision, dict[str, Any]]:
+) -> tuple[Decision, ScoreChoice]:
     """The decision, and for `unknown` the evidence that its score was chosen by (empty without a policy).
 
     Raises:
@@ -32,7 +33,7 @@ def fit_decision(
     """
     policy = spec.decision
     if spec.task == "multilabel":
-        return fit_labels(policy, validation, dataset.labels), {}
+        return fit_labels(policy, validation, dataset.labels), ScoreChoice()
     values = {
         "task": spec.task,
         "top_k": policy.top_k,
@@ -41,7 +42,7 @@ def fit_decision(
     }
     decision = Decision.parse(values, source="decision.json")
     if policy.unknown is None:
-        return decision, {}
+        return decision, ScoreChoice()
     means = None
     if validation.embedding_nd.shape[1]:
         sample = predict(network, _some_of_each_class(dataset), "train split, class means")
@@ -63,7 +64,7 @@ def fit_decision(
         embedding_nd=validation.embedding_nd,
         truth_n=validation.truth_n,
     )
-    return decision, {"policy": policy.unknown.model_dump(exclude_none=True), "scores": compared}
+    return decision, ScoreChoice(policy=policy.unknown.model_dump(exclude_none=True), scores=compared)
 
 
 def _with_score(decision: Decision, score: Score, means: ClassMeans | None) -> Decision:

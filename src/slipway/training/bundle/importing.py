@@ -10,6 +10,7 @@ from timm.data import resolve_data_config
 
 from slipway.contract import Manifest, Preprocess, Spec, SpecError
 from slipway.contract.base import Contract
+from slipway.contract.evidence.build import NetworkOrigin
 from slipway.contract.recipe import AUTO
 from slipway.onnx_graph import save
 from slipway.system.files import sha256_file
@@ -176,12 +177,9 @@ def import_onnx(
         reference=None,
         inputs=adopted.files,
         libraries=(),
-        measured={
-            "origin": "import onnx",
-            "opset": adopted.opset,
-            "tensors": adopted.tensors,
-            "changes": adopted.changes,
-        },
+        origin=NetworkOrigin(
+            origin="import onnx", opset=adopted.opset, tensors=adopted.tensors, changes=adopted.changes
+        ),
     )
 
 

@@ -1,6 +1,5 @@
 """A bundle folder around a graph, for export and import: decision, evaluation, calibration sample."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -15,6 +14,8 @@ from slipway.contract.bundle import CalibrationImage, CalibrationList
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
+from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
+from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
 from slipway.contract.spec import Calibration
 from slipway.evaluation.predict import Network, Predictions, predict
 from slipway.evaluation.unknown import check_coverage
@@ -32,7 +33,6 @@ MAX_SHARE_OF_SPREAD, ROUNDING = 0.1, 1e-4
 """Logits that differ little between images are compared more closely: a graph that gives every image the mean of them
 would be within an absolute limit. FP32 cannot do better than rounding, relative to the largest logit."""
 MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
-"""Of the evaluation, in the manifest too; top-1 is of one label an image, mAP and exact match are of many."""
 LIBRARIES = ("onnx", "openvino", "nvidia-dali-cuda130", "scikit-learn")
 
 
@@ -45,7 +45,7 @@ def write_bundle(
     reference: Network | None,
     inputs: Mapping[str, str],
     libraries: Sequence[str],
-    measured: Mapping[str, Any],
+    origin: NetworkOrigin,
 ) -> Manifest:
     """Write the bundle `out`, whole or not at all.
 
@@ -54,7 +54,7 @@ def write_bundle(
         reference: the network that the graph was made from, to compare it with on the test split.
         inputs: sha256 of what the network was read from, by name.
         libraries: distributions that made the graph; their versions are recorded.
-        measured: what else the manifest records.
+        origin: where the network comes from, for the manifest.
 
     Raises:
         ExportError: the graph and `reference` disagree on the test split, or the graph's answers are not finite.
@@ -75,10 +75,10 @@ def write_bundle(
         decision, unknown = fit_decision(spec, dataset, engine.run, validation, run)
         decision.write(staging / "decision.json")
         if spec.task == "multilabel":
-            evaluation = worth_labels(decision, test, dataset.labels)
+            evaluation: AnyBundleEvaluation = worth_labels(decision, test, dataset.labels)
         else:
             evaluation = worth(decision, validation, test, dataset.labels, unknown=unknown)
-        (staging / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+        evaluation.write(staging / EVALUATION)
         return Manifest.seal(
             staging,
             kind="bundle",
@@ -87,25 +87,25 @@ def write_bundle(
             inputs=inputs,
             libraries=(*LIBRARIES, *libraries),
             seed=spec.calibration.seed,
-            measured={
-                **measured,
+            measured=BundleMeasured(
+                **origin.fields(),
                 **difference,
-                "temperature": decision.temperature,
-                "embedding_size": test.embedding_nd.shape[1],
-                "classes_without_images": len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
-                **{name: evaluation[name] for name in MEASURED if name in evaluation},
-                **_of_confidence(evaluation),
-            },
+                temperature=decision.temperature,
+                embedding_size=test.embedding_nd.shape[1],
+                classes_without_images=len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
+                **_recorded(evaluation),
+            ),
         )
 
 
-def _of_confidence(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest records of it."""
-    found = {"ece_interval": evaluation["reliability"]["after"]["ece_interval"]}
-    if "unknown" in evaluation:
-        unknown = evaluation["unknown"]
-        found["unknown"] = {"score": unknown["score"], "unknown_rate": unknown["test"]["unknown_rate"]}
-    return found
+def _recorded(evaluation: AnyBundleEvaluation) -> dict[str, Any]:
+    """What the manifest records of it, too."""
+    found = evaluation.fields()
+    recorded = {name: found[name] for name in MEASURED if name in found}
+    recorded["ece_interval"] = evaluation.reliability.after.ece_interval
+    if isinstance(evaluation, BundleEvaluation) and (unknown := evaluation.unknown) is not None:
+        recorded["unknown"] = UnknownShare(score=unknown.score, unknown_rate=unknown.test.unknown_rate)
+    return recorded
 
 
 def _run(spec: Spec, dataset: Dataset, network: Network, images: Sequence[LabelledImage], what: str) -> Predictions:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from slipway.contract import Manifest, Spec, SpecError, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.evidence.build import CheckpointMeasured
 from slipway.contract.recipe import Recipe
 from slipway.evaluation.unknown import check_coverage
 from slipway.system.files import complete_folder, sha256_bytes, sha256_file
@@ -93,16 +94,16 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
             history, best = _fit(network, dataset, spec, unfinished, checkpoint, **run)
         finally:
             unfinished.remove_if_empty()
-        measured = {
-            "images": {split: len(dataset.of(split)) for split in ("train", "validation", "test")},
+        measured = CheckpointMeasured(
+            images={split: len(dataset.of(split)) for split in ("train", "validation", "test")},
             **_rare_labels(spec, dataset),
-            "epochs": len(history),
+            epochs=len(history),
             **best,
-            "weights": origin,
-            "chosen": reasons,
-            "resumed": checkpoint is not None,
-            "train_s": round(time.monotonic() - started, 1),
-        }
+            weights=origin,
+            chosen=tuple(reasons),
+            resumed=checkpoint is not None,
+            train_s=round(time.monotonic() - started, 1),
+        )
         manifest = _write(staging, network, spec=spec, dataset=dataset, history=history, measured=measured, given=given)
     unfinished.remove()
     return manifest
@@ -115,7 +116,7 @@ def _write(
     spec: Spec,
     dataset: Dataset,
     history: History,
-    measured: dict[str, Any],
+    measured: CheckpointMeasured,
     given: str,
 ) -> Manifest:
     """`given` is the sha256 of the spec before anything in it was chosen."""
@@ -137,7 +138,7 @@ def _write(
     )
 
 
-def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, list[str]]:
+def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, Any]:
     """Whose images `recipe.augment.minority` changed."""
     minority = spec.recipe.augment.minority
     if minority is None:

@@ -16,7 +16,7 @@ import torch
 from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.manifest import versions
+from slipway.contract.evidence.origin import versions
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130")
 SHOWN = 5  # differences in one error

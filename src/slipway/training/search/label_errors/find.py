@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from slipway.contract import Spec
-from slipway.contract.manifest import versions
+from slipway.contract.evidence.origin import versions
 from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS
 from slipway.system.text import to_cell

@@ -1,43 +1,49 @@
-"""What the page reads of the result files that compare sides: typed, and blind to the rest."""
+"""The results of the studies that the benchmark page shows. A study may record more than is named here."""
 
 from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from slipway.benchmark.result import Machine
-from slipway.contract.base import Contract
+from slipway.contract.base import Evidence
+from slipway.contract.evidence.origin import Origin
 
 Failures = dict[str, int]
 
 
-class Shown(Contract):
-    """A result file, or a part of one, of which the page shows some keys."""
+class Part(Evidence):
+    """A part of a result, of which the page shows the keys that are named."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow", serialize_by_alias=True)
 
 
-class LayoutRound(Shown):
+class StudyResult(Evidence, Origin):
+    model_config = Part.model_config
+
+    seed: int
+
+
+class ServedResult(StudyResult):
+    """A result that was measured on a server."""
+
+    client_shares_the_cores: bool
+
+
+class LayoutRound(Part):
     p50_ms: float
     saturation_per_s: float
 
 
-class LayoutsResult(Shown):
+class LayoutsResult(ServedResult):
     """`layouts.py`: one step against three, interleaved."""
 
-    created: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
-    seed: int
     distinct_images: int
-    client_shares_the_cores: bool
     fused_to_steps: dict[str, tuple[float, float, float]]
     """By figure: least, median and most of the rounds' ratios."""
     memory_mib: dict[str, float]
     rounds: dict[str, tuple[LayoutRound, ...]]
 
 
-class Share(Shown):
+class Share(Part):
     """A ratio of capacities, round by round."""
 
     mean: float
@@ -45,7 +51,7 @@ class Share(Shown):
     most: float
 
 
-class Efficient(Shown):
+class Efficient(Part):
     """One classifier: what each side holds, and where an image's time goes."""
 
     batches: dict[str, str]
@@ -56,16 +62,10 @@ class Efficient(Shown):
     distinct_images: int
 
 
-class EfficiencyResult(Shown):
+class EfficiencyResult(ServedResult):
     """`efficiency.py`: Triton's layouts against a pool of workers without a server."""
 
-    created: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
-    seed: int
     limit_ms: float
-    client_shares_the_cores: bool
     targets: dict[str, float]
     classifiers: dict[str, Efficient] = Field(min_length=1)
 
@@ -74,7 +74,7 @@ class EfficiencyResult(Shown):
         return min(found.distinct_images for found in self.classifiers.values())
 
 
-class Times(Shown):
+class Times(Part):
     """How many times the capacity of another stack ours is, with two standard errors of the mean to each side."""
 
     mean: float
@@ -82,23 +82,17 @@ class Times(Shown):
     high: float
 
 
-class LightLoad(Shown):
+class LightLoad(Part):
     rate_per_s: float
     over_slipway_fused: dict[str, dict[str, Share]]
     """By stack and percentile: its latency over ours, round by round."""
 
 
-class PeersResult(Shown):
+class PeersResult(ServedResult):
     """`peers/compare.py`: the same classifier behind other servers."""
 
-    created: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
-    seed: int
     limit_ms: float
     distinct_images: int
-    client_shares_the_cores: bool
     backbone: str
     settings: dict[str, str]
     left_out: dict[str, str]
@@ -107,7 +101,7 @@ class PeersResult(Shown):
     light_load: LightLoad
 
 
-class Reload(Shown):
+class Reload(Part):
     rate_per_s: float
     reloads: int
     reload_seconds_max: float
@@ -120,7 +114,7 @@ class Reload(Shown):
     p99_ms: float
 
 
-class Kill(Shown):
+class Kill(Part):
     seconds_to_first_right_answer: float | None
     seconds_until_the_last_error: float
     requests: int
@@ -128,11 +122,11 @@ class Kill(Shown):
     longest_wait_s: float
 
 
-class Afterwards(Shown):
+class Afterwards(Part):
     seconds_to_normal: float | None
 
 
-class Overloaded(Shown):
+class Overloaded(Part):
     offered_per_s: float
     goodput_share_of_capacity: float
     accepted_p50_ms: float | None
@@ -142,12 +136,12 @@ class Overloaded(Shown):
     afterwards: Afterwards
 
 
-class Ladder(Shown):
+class Ladder(Part):
     rate_per_s: float
     p99_ms: float
 
 
-class Overload(Shown):
+class Overload(Part):
     """One layout's capacity, and what it does at 3 and 10 times that."""
 
     capacity_per_s: float
@@ -156,7 +150,7 @@ class Overload(Shown):
     ten: Overloaded = Field(alias="10x")
 
 
-class Company(Shown):
+class Company(Part):
     """One of the classifiers of a repository, asked while the others are idle."""
 
     seconds_to_ready: float
@@ -167,7 +161,7 @@ class Company(Shown):
     seconds_from_kill_to_all_answering: float | None = None
 
 
-class Companies(Shown):
+class Companies(Part):
     """One layout."""
 
     alone: Company = Field(alias="1")
@@ -175,44 +169,41 @@ class Companies(Shown):
     memory_mib_of_each_additional: float
 
 
-class Fifty(Shown):
+class Fifty(Part):
     classifiers: int
-    layouts: dict[str, Companies]
+    __pydantic_extra__: dict[str, Companies]
+
+    @property
+    def layouts(self) -> dict[str, Companies]:
+        return self.__pydantic_extra__
 
     @model_validator(mode="before")
     @classmethod
-    def _layouts(cls, data: Any) -> Any:
-        """In the file they stand beside the count; in files of before there were several, the only one does."""
-        if not isinstance(data, dict):
+    def _only_layout(cls, data: Any) -> Any:
+        """In files from before there were several layouts, the parts of the only one stand beside the count."""
+        if not isinstance(data, dict) or "50" not in data:
             return data
-        layouts = {name: part for name, part in data.items() if isinstance(part, dict) and "50" in part}
-        return {"classifiers": data.get("classifiers"), "layouts": layouts or {"steps": data}}
+        return {"classifiers": data["classifiers"], "steps": {k: v for k, v in data.items() if k != "classifiers"}}
 
 
-class RobustnessResult(Shown):
+class RobustnessResult(ServedResult):
     """`robustness.py`: the parts that were run."""
 
-    created: str
-    commit: str | None
-    machine: Machine
-    versions: dict[str, str]
-    seed: int
     distinct_images: int
-    client_shares_the_cores: bool
     reload: Reload | None = None
     kills: dict[str, Kill] | None = None
     overload: dict[str, Overload] | None = None
     fifty: Fifty | None = None
 
 
-class RulePasses(Shown):
+class RulePasses(Part):
     rule: float
     """Share of the runs that pass."""
     seconds: float
     """Until a run ended, on average."""
 
 
-class JudgedServer(Shown):
+class JudgedServer(Part):
     server: str
     utilisation: float | None
     rate_per_s: float
@@ -222,16 +213,11 @@ class JudgedServer(Shown):
     """False passes, as a share of all runs; None where the rule is known to break."""
 
 
-class VerdictResult(Shown):
+class VerdictResult(StudyResult):
     """`verdict.py`: how often the verdict errs on servers that are simulated."""
 
     runs: int
     blocks: int
     requests_per_block: int
     minutes: float
-    seed: int
     servers: tuple[JudgedServer, ...]
-    machine: Machine
-    versions: dict[str, str]
-    commit: str | None
-    created: str

@@ -1,18 +1,25 @@
-"""What a gate is asked for and what it finds, as the JSON file that it writes."""
+"""What the latency gate, the search for a capacity and perf_analyzer are asked for and find: their result files."""
 
-import os
-import platform
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from slipway.benchmark.statistics import HdrHistogram, Verdict
 from slipway.contract.base import Contract
+from slipway.contract.evidence.origin import Origin
 
 Positive = Annotated[float, Field(gt=0)]
 MIN_DISTINCT_IMAGES = 256
 """For a figure that is published: caches and branch predictors learn a handful of images by heart."""
+
+
+class Verdict(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    TOO_FEW = "too few requests to tell"
+    LATE = "generator late"
+    """The client could not keep to its schedule: nothing is said of the server."""
 
 
 class GateOptions(Contract):
@@ -65,11 +72,6 @@ class Latency(Contract):
     p99_ms: float
     p999_ms: float
     max_ms: float
-
-    @classmethod
-    def of(cls, histogram: HdrHistogram) -> Self:
-        p50, p90, p99, p999 = (histogram.get_value_at_percentile(p) / 1000 for p in (50, 90, 99, 99.9))
-        return cls(p50_ms=p50, p90_ms=p90, p99_ms=p99, p999_ms=p999, max_ms=histogram.get_max_value() / 1000)
 
 
 class BlockResult(Contract):
@@ -143,26 +145,6 @@ class ServerUse(Contract):
     """The sum of each process's own peak since it started."""
 
 
-class Machine(Contract):
-    cpu: str
-    cores: int
-    memory_gib: float
-    system: str
-    python: str
-
-    @classmethod
-    def this(cls) -> Self:
-        """The machine of the client."""
-        names = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
-        return cls(
-            cpu=names[0].partition(":")[2].strip() if names else platform.machine(),
-            cores=len(os.sched_getaffinity(0)),
-            memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            system=platform.platform(),
-            python=platform.python_version(),
-        )
-
-
 class Measured(Contract):
     """What one rate showed."""
 
@@ -184,7 +166,7 @@ class Measured(Contract):
     server_use: ServerUse | None
 
 
-class Provenance(Contract):
+class Provenance(Origin):
     """What was measured, by what, where and when."""
 
     caveats: tuple[str, ...]
@@ -194,10 +176,6 @@ class Provenance(Contract):
     """The id of the bundle that answered: its evaluation holds the accuracy that belongs to this speed."""
     distinct_images: int
     server: str
-    machine: Machine
-    versions: dict[str, str]
-    commit: str | None
-    created: str
 
 
 class GateResult(Measured, Provenance):
@@ -225,5 +203,65 @@ class CapacityResult(Provenance):
     rungs: tuple[Rung, ...]
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+class PerfAnalyzerOptions(Contract):
+    """One measurement of an ensemble and of each of its steps, over gRPC and without shared memory."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """The ensemble."""
+    images: Path
+    """A folder; image files below it are sent."""
+    url: Annotated[str, Field(pattern=r"^[^/]+:\d+$")] = "127.0.0.1:8001"
+    """host:port of Triton's gRPC."""
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """Requests that are always under way: a closed loop."""
+    rate_per_s: Positive | None = None
+    """Poisson arrivals per second, in place of a concurrency."""
+    duration_s: Annotated[float, Field(gt=0, le=300)] = 6.0
+    """Of the measurement of each model, in three windows."""
+    warm_up_s: Annotated[float, Field(ge=0, le=300)] = 1.0
+    """Under the same load before that, and not counted."""
+    distinct_images: Annotated[int, Field(ge=1, le=1024)] = 64
+    """At most so many of the folder, in a seeded draw."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the draw. perf_analyzer seeds its schedule itself."""
+
+    @model_validator(mode="after")
+    def _one_load(self) -> Self:
+        if (self.concurrency is None) == (self.rate_per_s is None):
+            raise ValueError("give either concurrency or rate_per_s")
+        return self
+
+
+class ModelRun(Contract):
+    """What one model did under the load: perf_analyzer's own figures, in µs from the actual send to the answer."""
+
+    model: str
+    requests: int
+    throughput_per_s: float
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    queue_us: float
+    """This and the following: the server's own account per request; an ensemble's is the sum of its steps'."""
+    compute_input_us: float
+    compute_infer_us: float
+    compute_output_us: float
+
+
+class PerfAnalyzerResult(Origin):
+    """Everything that one measurement found. The version of perf_analyzer is that of its wheel, tritonclient."""
+
+    options: PerfAnalyzerOptions
+    caveats: tuple[str, ...]
+    """What these figures are not."""
+    bundle: str
+    """The id of the bundle that answered."""
+    distinct_images: int
+    runs: tuple[ModelRun, ...]
+    """The ensemble, then its steps in order, each alone."""
+    latency: Latency
+    """Of the ensemble, from the raw times."""
+    histogram: str
+    """The raw one of those times in µs (HdrHistogram V2, compressed, base64)."""
+    shares_cores_with_server: bool
+    server: str

@@ -1,0 +1,129 @@
+"""The accuracy gate's result: what an engine loses against FP32 on the same images, and whether that is proven."""
+
+from typing import Final, Literal
+
+from slipway.contract.base import Contract
+
+PASS: Final = "pass"
+FAIL: Final = "fail"
+TOO_FEW: Final = "too few images to tell"
+REFERENCE: Final = "reference"
+PROOF: Final = "proof only"
+Verdict = Literal["pass", "fail", "too few images to tell"]
+Unit = Literal["top-1", "all labels"]
+
+
+class Comparison(Contract):
+    """Right answers lost on one set of images, in percentage points, the exact interval, and the verdict."""
+
+    images: int
+    lost: int
+    """Images that are right in FP32 and wrong here."""
+    gained: int
+    """Images that are wrong in FP32 and right here."""
+    loss_points: float
+    loss_low_points: float
+    loss_high_points: float
+    max_loss_points: float
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}: {self.loss_points:+.2f} points lost ({self.lost} lost, {self.gained} gained of "
+            f"{self.images}), between {self.loss_low_points:+.2f} and {self.loss_high_points:+.2f}, "
+            f"limit {self.max_loss_points:g}"
+        )
+
+
+class Flips(Contract):
+    """Images with another answer than FP32's, whether either is right, in percentage points, and the verdict."""
+
+    images: int
+    flips: int
+    flip_points: float
+    flip_low_points: float
+    flip_high_points: float
+    max_flip_points: float
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}: {self.flip_points:.2f} points flipped ({self.flips} of {self.images}), between "
+            f"{self.flip_low_points:.2f} and {self.flip_high_points:.2f}, limit {self.max_flip_points:g}"
+        )
+
+
+class Reference(Contract):
+    """Whether FP32 itself is proven to be better than chance: what knows nothing has nothing to lose."""
+
+    kinds: int
+    """Classes that the images have; for multi-label, two for each label: images that have it, and that do not."""
+    recall_points: float
+    """Mean over the kinds of the share of their images that FP32 answers right, in percentage points."""
+    chance_points: float
+    """The most that answers can reach which do not depend on the image."""
+    proof_points: float
+    """The least that these images let pass for proof."""
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}: mean recall {self.recall_points:.2f} points over {self.kinds} kinds of images, chance "
+            f"{self.chance_points:.2f}, proof takes {self.proof_points:.2f}"
+        )
+
+
+class GateResult(Contract):
+    """The verdict on one engine: on all images together, on each class's recall, on flips, and on the reference."""
+
+    verdict: Verdict
+    overall: Comparison
+    classes: dict[str, Comparison]
+    flips: Flips
+    reference: Reference
+    confidence: float
+    prove_classes: bool
+    unit: Unit = "top-1"
+    """What is right of an image: its answer, or all of its labels."""
+
+    @property
+    def hindering(self) -> dict[str, Comparison]:
+        """The classes that stand in the way of a pass."""
+        return {
+            label: result for label, result in self.classes.items() if not tolerated(result, prove=self.prove_classes)
+        }
+
+    @property
+    def reasons(self) -> list[str]:
+        """Every comparison that stands in the way of `pass`; empty for a pass."""
+        parts = ((self.unit, self.overall), ("flips", self.flips), ("FP32 itself", self.reference))
+        reasons = [f"{name}: {part}" for name, part in parts if part.verdict != PASS]
+        return reasons + [f"class {label}: {result}" for label, result in self.hindering.items()]
+
+    def __str__(self) -> str:
+        unproven = sum(result.verdict == TOO_FEW for result in self.classes.values())
+        worst = max(self.classes.items(), key=lambda item: item[1].loss_points, default=None)
+        text = f"{self.verdict} at {self.confidence:.0%}; {self.unit} {self.overall}; flips {self.flips}"
+        if self.reference.verdict != PASS:
+            text += f"; FP32 itself {self.reference}"
+        if worst is not None:
+            text += f"; worst class {worst[0]}: {worst[1].loss_points:+.2f} points of {worst[1].images} images"
+        if unproven and not self.prove_classes:
+            text += f", measured ({unproven} of {len(self.classes)} classes have too few images to prove their limit)"
+        return text
+
+
+def tolerated(result: Comparison, *, prove: bool) -> bool:
+    """Whether a class leaves `pass` possible: proven, or measured within its limit where the spec allows that."""
+    if result.verdict == TOO_FEW and not prove:
+        return result.loss_points <= result.max_loss_points
+    return result.verdict == PASS
+
+
+class Ungated(Contract):
+    """An engine that was not compared: FP32 itself, or a plan that only proves that its graph compiles."""
+
+    verdict: Literal["reference", "proof only"]
+
+    def __str__(self) -> str:
+        return "the reference" if self.verdict == REFERENCE else self.verdict

@@ -1,0 +1,80 @@
+"""Where a result comes from: time, commit, machine and library versions."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Self
+
+from slipway.contract.base import Contract
+
+
+class Machine(Contract):
+    cpu: str
+    cores: int
+    """The cores that this process may use."""
+    memory_gib: float
+    system: str
+    python: str
+
+    @classmethod
+    def this(cls) -> Self:
+        return cls(
+            cpu=_processor(),
+            cores=len(os.sched_getaffinity(0)),
+            memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            system=platform.platform(),
+            python=platform.python_version(),
+        )
+
+
+class Origin(Contract):
+    """The part of every result file that says where its numbers come from."""
+
+    created: str
+    """The time in UTC."""
+    commit: str | None
+    """None where git does not track the code that ran; it ends with `-dirty` where that was changed."""
+    machine: Machine
+    versions: dict[str, str]
+
+    @classmethod
+    def here(cls, libraries: Iterable[str]) -> "Origin":
+        """Call it before a result is written among the files of the clone, which would make the commit a dirty one."""
+        return Origin(created=now(), commit=commit(), machine=Machine.this(), versions=versions(libraries))
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Installed version of each distribution; one that is missing is an error, since it was used."""
+    return {name: metadata.version(name) for name in sorted({"slipway", "numpy", *libraries})}
+
+
+def commit() -> str | None:
+    """The commit of the working tree that this code runs from, marked `-dirty`; None where git does not track it."""
+    here = Path(__file__)
+    try:
+        # An installed copy may lie inside somebody else's working tree: that commit says nothing of this code.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+
+def _processor() -> str:
+    """The processor's name, as Linux gives it."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

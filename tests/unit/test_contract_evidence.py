@@ -1,0 +1,67 @@
+"""Evidence is written once and read back by the same models; what the project published is read by them too."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slipway.contract import Manifest, ManifestError
+from slipway.contract.evidence.build import EngineMeasured
+from slipway.contract.evidence.gate import Ungated
+from slipway.contract.evidence.latency import CapacityResult, PerfAnalyzerResult
+from slipway.contract.evidence.latency import GateResult as LatencyResult
+from slipway.contract.evidence.origin import Origin
+from slipway.contract.evidence.studies import (
+    EfficiencyResult,
+    LayoutsResult,
+    PeersResult,
+    RobustnessResult,
+    VerdictResult,
+)
+
+RESULTS = Path(__file__).parents[2] / "benchmarks/results"
+KINDS = {
+    "digits-int8-cpu": LatencyResult,
+    "digits-capacity-cpu": CapacityResult,
+    "perf_analyzer": PerfAnalyzerResult,
+    "efficiency": EfficiencyResult,
+    "layouts": LayoutsResult,
+    "peers": PeersResult,
+    "robustness": RobustnessResult,
+    "fifty": RobustnessResult,
+    "verdict": VerdictResult,
+}
+STUDIES = {"efficiency", "layouts", "peers", "fifty", "verdict"}  # robustness has one part in an older form
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_published_result_is_read_and_no_study_loses_a_key_when_it_is_written(name: str) -> None:
+    path = RESULTS / f"{name}.json"
+    found = KINDS[name].read(path)
+    assert KINDS[name].parse(json.loads(found.to_json()), source="test") == found
+    if name in STUDIES:
+        assert found.plain() == json.loads(path.read_text())
+
+
+def test_what_a_writer_left_out_is_left_out_of_the_file_and_read_back_as_absent(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("")
+    measured = EngineMeasured(gate=Ungated(verdict="proof only"), build_s=1.5)
+    manifest = Manifest.seal(tmp_path, kind="engine", name="colours", measured=measured)
+    assert manifest.measured.keys() == {"gate", "build_s"}
+    assert Manifest.open(tmp_path, kind="engine").read_measured(EngineMeasured) == measured
+
+
+def test_evidence_of_another_release_names_its_fields_and_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("")
+    manifest = Manifest.seal(tmp_path, kind="engine", name="colours", measured={"gate": {"verdict": "pass"}})
+    with pytest.raises(
+        ManifestError, match=r"what this engine measured: gate(?s:.*)another release(?s:.*)build it again"
+    ):
+        manifest.read_measured(EngineMeasured)
+
+
+def test_every_result_says_where_it_comes_from() -> None:
+    origin = Origin.here(("pydantic",))
+    assert {"slipway", "numpy", "pydantic"} == origin.versions.keys()
+    assert origin.machine.cores >= 1
+    assert origin.machine.cpu
