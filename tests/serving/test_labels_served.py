@@ -93,11 +93,11 @@ def test_it_has_learnt_and_the_bundle_is_complete(pages: Pages) -> None:
     assert decision.thresholds is not None
     assert decision.platt is not None
     assert len(decision.thresholds) == len(decision.platt) == 10
-    worth = read_bundle_evaluation(pages.bundle.path, task=pages.bundle.decision.task)
-    assert isinstance(worth, LabelBundleEvaluation)
-    assert worth.map > 0.5, "by chance it would be about 0.19"
-    assert worth.images == len(dataset.of("test")) == 150
-    assert worth.map_interval[0] <= worth.map <= worth.map_interval[1]
+    evaluation = read_bundle_evaluation(pages.bundle.path, task=pages.bundle.decision.task)
+    assert isinstance(evaluation, LabelBundleEvaluation)
+    assert evaluation.map > 0.5, "by chance it would be about 0.19"
+    assert evaluation.images == len(dataset.of("test")) == 150
+    assert evaluation.map_interval[0] <= evaluation.map <= evaluation.map_interval[1]
     history = json.loads((pages.folder / "checkpoint/history.json").read_text())
     assert {"val_map", "val_macro_f1", "val_loss", "train_loss"} <= set(history[-1])
 

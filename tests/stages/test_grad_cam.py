@@ -93,21 +93,21 @@ def test_the_page_shows_where_the_network_looked_for_the_answer_and_for_the_trut
 
 def test_another_checkpoint_is_refused_and_a_missing_one_is_said(exported: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(exported / "bundle")
-    worth, looked = read_bundle_evaluation(bundle.path, task=bundle.decision.task), evaluate.looked
+    evaluation, looked = read_bundle_evaluation(bundle.path, task=bundle.decision.task), evaluate.looked
     spec = small_spec(exported / "data", recipe={"epochs": 1, "seed": 5}, tracking={"logger": "none"})
     train(spec, tmp_path / "other")
     with pytest.raises(ManifestError, match=r"not the checkpoint that .* was exported from; give that one"):
-        looked(bundle, worth, tmp_path / "other")
+        looked(bundle, evaluation, tmp_path / "other")
     with pytest.raises(ManifestError, match=r"none: no manifest.json here"):
-        looked(bundle, worth, tmp_path / "none")
+        looked(bundle, evaluation, tmp_path / "none")
     (exported / "checkpoint").rename(exported / "elsewhere")
     try:
-        assert "give the bundle's checkpoint with --checkpoint" in looked(bundle, worth, None).explained
-        found = looked(bundle, worth, exported / "elsewhere")
+        assert "give the bundle's checkpoint with --checkpoint" in looked(bundle, evaluation, None).explained
+        found = looked(bundle, evaluation, exported / "elsewhere")
         assert "by Grad-CAM at the stage layer2" in found.explained
         assert found.pictures
         (tmp_path / "other").rename(exported / "checkpoint")
-        assert "not the checkpoint that" in looked(bundle, worth, None).explained
+        assert "not the checkpoint that" in looked(bundle, evaluation, None).explained
         (exported / "checkpoint").rename(tmp_path / "other")
     finally:
         (exported / "elsewhere").rename(exported / "checkpoint")

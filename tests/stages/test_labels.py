@@ -19,12 +19,12 @@ from slipway.contract.spec import AccuracyGate, DecisionPolicy, ThresholdPolicy
 from slipway.engines.gate import compare_labels
 from slipway.engines.rows import flips, gate_rows, make_rows
 from slipway.evaluation.fit import answer, fit_labels, refit_decision
+from slipway.evaluation.label_bundle import evaluate_label_bundle
+from slipway.evaluation.label_bundle import given as given_by
 from slipway.evaluation.labels import evaluate_labels, label_reliability, weighted_average_precision
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.thresholds import fit_thresholds
-from slipway.evaluation.worth_labels import given as given_by
-from slipway.evaluation.worth_labels import worth_labels
 from slipway.report.evaluation import render
 from tests.support.report_builds import LABELS, Page, make_bundle
 
@@ -200,7 +200,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     Spec.parse(spec, source="test").write(made.path / "spec.json")
     decision = fit_labels(DecisionPolicy(top_k=3), test, LABELS)
     decision.write(made.path / "decision.json")
-    worth_labels(decision, test, LABELS).write(made.path / "evaluation.json")
+    evaluate_label_bundle(decision, test, LABELS).write(made.path / "evaluation.json")
     dataset.model_copy(update={"images": tuple(images)}).write(made.path / "dataset.json")
     Manifest.seal(made.path, kind="bundle", name="colours", bundle=bundle_id(made.path))
     return Bundle.open(made.path)
@@ -252,9 +252,9 @@ def test_rows_of_an_engine_are_read_back_into_the_same_gate(bundle: Bundle) -> N
 
 
 def test_a_report_says_map_of_labels_and_top_1_of_classes() -> None:
-    assert Headline(images=3, macro_f1=0.5, ece=0.1, top1=0.75).headline == "top-1 75.00%"
+    assert Headline(images=3, macro_f1=0.5, ece=0.1, top1=0.75).primary_metrics == "top-1 75.00%"
     many = Headline(images=3, macro_f1=0.5, ece=0.1, map=0.9, exact_match=0.5)
-    assert many.headline == "mAP 0.9000, all labels right 50.00%"
+    assert many.primary_metrics == "mAP 0.9000, all labels right 50.00%"
 
 
 def test_calibration_lists_of_labels_read_back_and_those_of_classes_stay_as_they_were(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from sklearn.calibration import _SigmoidCalibration
 from slipway.contract import Decision
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.evidence.evaluation import BundleEvaluation, ScoreChoice
+from slipway.evaluation.bundle import evaluate_bundle
 from slipway.evaluation.confidence import fit_platt, fit_temperature
 from slipway.evaluation.intervals import f1_interval, share_interval
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.reliability import expected_calibration_error, reliability
-from slipway.evaluation.worth import worth
 
 Float = npt.NDArray[np.float32]
 
@@ -124,7 +124,7 @@ def test_the_evaluation_of_a_bundle_is_json_and_calibration_lowers_the_error(ima
         {"task": "multiclass", "top_k": 2, "temperature": temperature, "unknown": unknown}, source="test"
     )
     labels = tuple("abcde")
-    found = worth(decision, validation, test, labels, unknown=ScoreChoice())
+    found = evaluate_bundle(decision, validation, test, labels, unknown=ScoreChoice())
     assert BundleEvaluation.parse(found.plain(), source="test") == found
     assert found.images == images
     assert len(found.mistakes) == min(round(images * (1 - found.top1)), 60)

@@ -9,9 +9,9 @@ import numpy as np
 from slipway.contract import Bundle, Decision
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.evaluation import ScoreChoice
+from slipway.evaluation.bundle import evaluate_bundle
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import compare_scores, evidence
-from slipway.evaluation.worth import worth
 from tests.support.colours import reseal
 from tests.support.report_builds import LABELS, make_bundle
 
@@ -30,6 +30,6 @@ def evaluated(folder: Path, *, labels: Sequence[str] = LABELS, sure: float = 3.0
     decision = Decision.parse({**DECISION, **changes}, source="test")
     known = evidence(logits_nc, logits_nc, temperature=0.5, means=None)
     unknown = ScoreChoice(policy={"score": "auto", "coverage": 0.98}, scores=compare_scores(known, truth_n, {}))
-    worth(decision, test, test, tuple(labels), unknown=unknown).write(bundle.path / "evaluation.json")
+    evaluate_bundle(decision, test, test, tuple(labels), unknown=unknown).write(bundle.path / "evaluation.json")
     reseal(bundle.path)
     return Bundle.open(bundle.path)

@@ -91,7 +91,7 @@ def show(engine: Engine) -> None:
     one_label = (
         f", unknown {found.unknown_rate:.2%}, temperature {temperature}" if found.unknown_rate is not None else ""
     )
-    print(f"{engine.path}: {found.headline}, macro-F1 {found.macro_f1:.4f}, ECE {found.ece:.4f}{one_label}")
+    print(f"{engine.path}: {found.primary_metrics}, macro-F1 {found.macro_f1:.4f}, ECE {found.ece:.4f}{one_label}")
     print(f"  gate: {found.gate or 'the reference'}")
     for flip in found.flips[:FLIPS_SHOWN]:
         print(f"  flipped: {shown(flip.image)} (truth {flip.truth}): {flip.fp32} → {flip.label}")

@@ -28,24 +28,27 @@ def main(arguments: argparse.Namespace) -> None:
     out = arguments.out or arguments.bundle.parent / "evaluation.html"
     check_page(out, kind="evaluation")
     bundle = Bundle.open(arguments.bundle)
-    worth = read_bundle_evaluation(bundle.path, task=bundle.decision.task)
+    evaluation = read_bundle_evaluation(bundle.path, task=bundle.decision.task)
     heatmaps = Heatmaps("No Grad-CAM: it needs a classifier with one label per image, and this one gives several.")
-    first, wrong = {"map": worth.map, "exact_match": worth.exact_match}, f"{len(worth.mistakes)} wrong labels listed"
-    if isinstance(worth, BundleEvaluation):
-        first, wrong = {"top1": worth.top1}, f"{worth.wrong} wrong"
-        heatmaps = looked(bundle, worth, arguments.checkpoint)
-    write(render(bundle, worth, heatmaps), out, kind="evaluation")
-    ece = worth.reliability.after
-    print(f"{out}: {worth.images} test images, {out.stat().st_size / 1e6:.2f} MB")
-    print(f"  {worth.headline}, macro-F1 {worth.macro_f1:.4f}, {wrong}")
+    first, wrong = (
+        {"map": evaluation.map, "exact_match": evaluation.exact_match},
+        f"{len(evaluation.mistakes)} wrong labels listed",
+    )
+    if isinstance(evaluation, BundleEvaluation):
+        first, wrong = {"top1": evaluation.top1}, f"{evaluation.wrong} wrong"
+        heatmaps = looked(bundle, evaluation, arguments.checkpoint)
+    write(render(bundle, evaluation, heatmaps), out, kind="evaluation")
+    ece = evaluation.reliability.after
+    print(f"{out}: {evaluation.images} test images, {out.stat().st_size / 1e6:.2f} MB")
+    print(f"  {evaluation.primary_metrics}, macro-F1 {evaluation.macro_f1:.4f}, {wrong}")
     print(f"  ECE {ece.ece:.4f} ({ece.ece_interval[0]:.4f} to {ece.ece_interval[1]:.4f})")
-    if isinstance(worth, BundleEvaluation) and worth.unknown is not None:
-        print(f"  unknown: {worth.unknown.test.unknown_rate:.2%} of the test split, by {worth.unknown.score}")
+    if isinstance(evaluation, BundleEvaluation) and evaluation.unknown is not None:
+        print(f"  unknown: {evaluation.unknown.test.unknown_rate:.2%} of the test split, by {evaluation.unknown.score}")
     print(f"  {heatmaps.explained}")
     print_json(arguments, {"page": str(out), **first, "ece": ece.ece, "ece_interval": ece.ece_interval})
 
 
-def looked(bundle: Bundle, worth: BundleEvaluation, checkpoint: Path | None) -> "Heatmaps":
+def looked(bundle: Bundle, evaluation: BundleEvaluation, checkpoint: Path | None) -> "Heatmaps":
     """Grad-CAM of the worst mistakes, or why there is none."""
     from slipway.pages.thumbnails import encode
     from slipway.report.evaluation import MISTAKES_SHOWN, Heatmaps
@@ -61,7 +64,7 @@ def looked(bundle: Bundle, worth: BundleEvaluation, checkpoint: Path | None) -> 
         return Heatmaps(f"No Grad-CAM: there is no {folder}; give the bundle's checkpoint with --checkpoint.")
     from slipway.training.bundle.grad_cam import grad_cams  # imports torch and captum
 
-    shown = worth.mistakes[:MISTAKES_SHOWN]
+    shown = evaluation.mistakes[:MISTAKES_SHOWN]
     try:
         found = grad_cams(bundle, folder, [(m.image, (m.label, m.truth)) for m in shown])
     except ManifestError as error:

@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
         f"max |Δlogit| {measured.max_logit_difference or 0:.2g}"
     )
     print(
-        f"  test split, FP32: {measured.headline}, macro-F1 {measured.macro_f1:.4f}, "
+        f"  test split, FP32: {measured.primary_metrics}, macro-F1 {measured.macro_f1:.4f}, "
         f"ECE {measured.ece:.4f} ({low:.4f} to {high:.4f}; before calibration {measured.ece_uncalibrated:.4f}"
         + (f", temperature {measured.temperature})" if measured.top1 is not None else ")")
     )

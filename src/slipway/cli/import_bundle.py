@@ -57,7 +57,7 @@ def summarise(out: Path, identity: str | None, measured: BundleMeasured) -> None
     if measured.max_logit_difference is not None:
         print(f"  ONNX against torch: same labels, max |Δlogit| {measured.max_logit_difference:.2g}")
     print(
-        f"  test split, {measured.images} images, FP32: {measured.headline}, "
+        f"  test split, {measured.images} images, FP32: {measured.primary_metrics}, "
         f"macro-F1 {measured.macro_f1:.4f}, ECE {measured.ece:.4f} (before calibration "
         f"{measured.ece_uncalibrated:.4f}, temperature {measured.temperature})"
     )

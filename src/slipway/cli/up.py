@@ -191,7 +191,7 @@ def print_summary(run: Run, *, seconds: float) -> None:
         print(f"  training    {checkpoint.epochs} epochs in {checkpoint.train_s:.0f} s; ECE {bundle.ece:.4f}")
     for folder in engines:
         found = read_engine_evaluation(folder, task=run.spec.task)
-        line = f"{found.headline}, macro-F1 {found.macro_f1:.4f} ({_verdict(found.gate)})"
+        line = f"{found.primary_metrics}, macro-F1 {found.macro_f1:.4f} ({_verdict(found.gate)})"
         print(f"  {folder.name.removeprefix('openvino-').upper():<11} {line}")
     print(f"  served      {Choice.read(run.engines / 'choice.json').reason}")
     if plans:

@@ -17,10 +17,10 @@ from slipway.contract.evidence.evaluation import (
 )
 from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
 from slipway.evaluation.fit import answer, refit_decision
+from slipway.evaluation.label_bundle import given
 from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Network, Predictions, predict
-from slipway.evaluation.worth_labels import given
 from slipway.steps.postprocess import UNKNOWN, Answers
 
 

@@ -20,8 +20,8 @@ from slipway.engines.evaluate import run_split
 from slipway.engines.gate import compare, compare_labels
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, int8_layers
 from slipway.evaluation.fit import answer, refit_decision
+from slipway.evaluation.label_bundle import given
 from slipway.evaluation.predict import Float, table
-from slipway.evaluation.worth_labels import given
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 

@@ -1,1 +1,1 @@
-"""Running a graph over a split as it will be served, and what the answers are worth. Used by training and engines."""
+"""Running a graph over a split as it will be served, and how good the answers are. Used by training and engines."""

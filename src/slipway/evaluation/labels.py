@@ -1,4 +1,4 @@
-"""What multi-label answers are worth: mAP, precision, recall and F1 of each label, reliability over all of them."""
+"""Metrics of multi-label answers: mAP, precision, recall and F1 of each label, reliability over all of them."""
 
 from collections.abc import Iterator, Sequence
 

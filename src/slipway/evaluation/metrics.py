@@ -1,4 +1,4 @@
-"""What a classifier's probabilities are worth on a labelled split."""
+"""Metrics of a classifier's probabilities on a labelled split."""
 
 from collections.abc import Sequence
 

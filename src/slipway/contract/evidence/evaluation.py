@@ -183,7 +183,7 @@ class Headline(Evidence):
     ece: float
 
     @property
-    def headline(self) -> str:
+    def primary_metrics(self) -> str:
         if self.top1 is not None:
             return f"top-1 {self.top1:.2%}"
         return f"mAP {self.map or 0:.4f}, all labels right {self.exact_match or 0:.2%}"

@@ -1,4 +1,4 @@
-"""One HTML page of what a bundle is worth, from its own files and the images of its data set."""
+"""One HTML page of how good a bundle is, from its own files and the images of its data set."""
 
 from slipway.report.evaluation.heatmaps import Heatmaps
 from slipway.report.evaluation.page import MISTAKES_SHOWN, render

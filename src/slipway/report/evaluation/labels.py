@@ -11,18 +11,18 @@ from slipway.report.evaluation.drawings import diagrams
 LABELS_SHOWN, MISTAKES_SHOWN = 100, 24
 
 
-def context(bundle: Bundle, worth: LabelBundleEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
+def context(bundle: Bundle, evaluation: LabelBundleEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
     """What `evaluation_labels.html` shows."""
-    before, after = diagrams(worth.reliability.before, worth.reliability.after)
-    rows = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0]))
+    before, after = diagrams(evaluation.reliability.before, evaluation.reliability.after)
+    rows = sorted(evaluation.per_class.items(), key=lambda item: (item[1].f1, item[0]))
     return {
         "title": f"{bundle.spec.name}: evaluation",
         "bundle": bundle,
-        "worth": worth,
+        "evaluation": evaluation,
         "scale": Scale(0.0, 1.0, 0.5),
         "rows": rows[:LABELS_SHOWN],
         "before": before,
         "after": after,
         "policy_of_thresholds": bundle.spec.decision.thresholds,
-        "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in worth.mistakes[:MISTAKES_SHOWN]],
+        "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in evaluation.mistakes[:MISTAKES_SHOWN]],
     }

@@ -23,40 +23,42 @@ SCORES = {
 KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "noise"}
 
 
-def render(bundle: Bundle, worth: AnyBundleEvaluation, heatmaps: Heatmaps = WITHOUT) -> str:
+def render(bundle: Bundle, evaluation: AnyBundleEvaluation, heatmaps: Heatmaps = WITHOUT) -> str:
     """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
     templates = environment("slipway.report")
     dataset = bundle.path / DATASET
     thumbnails = Thumbnails(
         Dataset.read(dataset) if dataset.is_file() else None, exif_orientation=bundle.preprocess.exif_orientation
     )
-    if isinstance(worth, LabelBundleEvaluation):
-        return templates.get_template("evaluation_labels.html").render(labels.context(bundle, worth, thumbnails))
-    return templates.get_template("evaluation.html").render(_context(bundle, worth, thumbnails, heatmaps))
+    if isinstance(evaluation, LabelBundleEvaluation):
+        return templates.get_template("evaluation_labels.html").render(labels.context(bundle, evaluation, thumbnails))
+    return templates.get_template("evaluation.html").render(_context(bundle, evaluation, thumbnails, heatmaps))
 
 
-def _context(bundle: Bundle, worth: BundleEvaluation, thumbnails: Thumbnails, heatmaps: Heatmaps) -> dict[str, Any]:
-    rows = sorted(worth.per_class.items(), key=lambda item: (item[1].f1, item[0]))
+def _context(
+    bundle: Bundle, evaluation: BundleEvaluation, thumbnails: Thumbnails, heatmaps: Heatmaps
+) -> dict[str, Any]:
+    rows = sorted(evaluation.per_class.items(), key=lambda item: (item[1].f1, item[0]))
     seen, classes = [(label, row) for label, row in rows if row.images], len(bundle.labels)
-    before, after = diagrams(worth.reliability.before, worth.reliability.after)
+    before, after = diagrams(evaluation.reliability.before, evaluation.reliability.after)
     few = classes <= TABLE_CLASSES
-    drawn, left_out = ("", 0) if few else matrix(worth.confusion, classes=classes)
+    drawn, left_out = ("", 0) if few else matrix(evaluation.confusion, classes=classes)
     return {
         "title": f"{bundle.spec.name}: evaluation",
         "bundle": bundle,
-        "worth": worth,
+        "evaluation": evaluation,
         "scale": Scale(0.0, 1.0, 0.5),
         "classes": seen[:CLASSES_SHOWN],
         "classes_seen": len(seen),
         "without_embedding": bundle.manifest.read_measured(BundleMeasured).embedding_size == 0,
         "before": before,
         "after": after,
-        "curve": curve(worth.coverage, None if worth.unknown is None else worth.unknown.test),
-        "table": rows_of(worth.confusion, classes=classes) if few else None,
+        "curve": curve(evaluation.coverage, None if evaluation.unknown is None else evaluation.unknown.test),
+        "table": rows_of(evaluation.confusion, classes=classes) if few else None,
         "matrix": drawn,
         "left_out": left_out,
-        "pairs": confused_pairs(worth.confusion, bundle.labels, most=PAIRS_SHOWN),
-        "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in worth.mistakes[:MISTAKES_SHOWN]],
+        "pairs": confused_pairs(evaluation.confusion, bundle.labels, most=PAIRS_SHOWN),
+        "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in evaluation.mistakes[:MISTAKES_SHOWN]],
         "heatmaps": heatmaps,
         "scores": SCORES,
         "kinds": KINDS,

@@ -17,10 +17,10 @@ from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
 from slipway.contract.spec import Calibration
+from slipway.evaluation.bundle import evaluate_bundle
+from slipway.evaluation.label_bundle import evaluate_label_bundle
 from slipway.evaluation.predict import Network, Predictions, predict
 from slipway.evaluation.unknown import check_coverage
-from slipway.evaluation.worth import worth
-from slipway.evaluation.worth_labels import worth_labels
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
 from slipway.training.bundle.fit_decision import Predict, fit_decision
@@ -75,9 +75,9 @@ def write_bundle(
         decision, unknown = fit_decision(spec, dataset, engine.run, validation, run)
         decision.write(staging / "decision.json")
         if spec.task == "multilabel":
-            evaluation: AnyBundleEvaluation = worth_labels(decision, test, dataset.labels)
+            evaluation: AnyBundleEvaluation = evaluate_label_bundle(decision, test, dataset.labels)
         else:
-            evaluation = worth(decision, validation, test, dataset.labels, unknown=unknown)
+            evaluation = evaluate_bundle(decision, validation, test, dataset.labels, unknown=unknown)
         evaluation.write(staging / EVALUATION)
         return Manifest.seal(
             staging,

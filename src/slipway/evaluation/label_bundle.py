@@ -1,4 +1,4 @@
-"""`evaluation.json` of a multi-label bundle: what its answers are worth, and the decision that they were made with."""
+"""`evaluation.json` of a multi-label bundle: how good its answers are, and the decision that they were made with."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +11,14 @@ from slipway.contract.evidence.evaluation import (
     LabelMistake,
     WithoutLabels,
 )
+from slipway.evaluation.bundle import MISTAKES_KEPT, Labels
 from slipway.evaluation.fit import answer
 from slipway.evaluation.labels import evaluate_labels, label_reliability
 from slipway.evaluation.predict import Predictions, table
-from slipway.evaluation.worth import MISTAKES_KEPT, Labels
 from slipway.steps.postprocess import Answers
 
 
-def worth_labels(decision: Decision, test: Predictions, labels: Labels) -> LabelBundleEvaluation:
+def evaluate_label_bundle(decision: Decision, test: Predictions, labels: Labels) -> LabelBundleEvaluation:
     """The test split as served, in FP32 by OpenVINO: metrics, reliability before and after Platt, mistakes."""
     plain = decision.model_copy(update={"platt": None, "temperature": 1.0})
     answers, truth_nc = answer(decision, test, labels), test.truth_nc

@@ -1,4 +1,4 @@
-"""`evaluation.json` of a bundle: what its answers are worth, and the evidence for its decision."""
+"""`evaluation.json` of a bundle: how good its answers are, and the evidence for its decision."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ MISTAKES_KEPT = 60
 Labels = tuple[str, ...]
 
 
-def worth(
+def evaluate_bundle(
     decision: Decision, validation: Predictions, test: Predictions, labels: Labels, *, unknown: ScoreChoice
 ) -> BundleEvaluation:
     """The test split as served, in FP32 by OpenVINO: metrics, reliability before and after, coverage, mistakes.
