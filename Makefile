@@ -64,7 +64,7 @@ perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libr
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
 	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
 
-check: setup ## ruff, mypy strict on src with the command line, and the direction of imports
+check: setup ## ruff, mypy strict, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
