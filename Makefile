@@ -9,7 +9,7 @@ TARGETS ?= openvino tensorrt_rtx
 REPOSITORY ?= model_repository/cpu
 RUN ?= runs/digits
 IMAGES ?= $(RUN)/data
-PARALLEL := --numprocesses 2 --dist loadfile -m "not nightly"
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
 # Two processes with a thread each: threads that share a core wait for each other.
 fast test: export OMP_NUM_THREADS := 1
 
