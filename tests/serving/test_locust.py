@@ -43,7 +43,7 @@ def test_without_a_server_every_request_is_a_failure(tmp_path: Path) -> None:
     run = locust("--model", "colours", "--images", images, *nobody, folder=tmp_path / "run")
     assert run.code == 1
     assert all(figure["num_failures"] == figure["num_requests"] > 0 for figure in run.figures.values())
-    assert "refused: UNAVAILABLE" in str(run.failures["gRPC"])
+    assert "error UNAVAILABLE" in str(run.failures["gRPC"])
     assert "error ConnectionRefusedError" in str(run.failures["HTTP"])
 
 

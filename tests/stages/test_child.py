@@ -50,17 +50,19 @@ def test_a_crash_is_an_error_that_names_the_work_and_the_signal() -> None:
         run_in_child(leave, what="model.onnx")
 
 
-def test_ctrl_c_ends_the_work_at_once() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+def interrupted() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    started = time.monotonic()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run_in_child(wait, what="sleep", seconds=60)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert time.monotonic() - started < 20
+    with pytest.raises(KeyboardInterrupt):
+        run_in_child(wait, what="sleep", seconds=60)
     assert multiprocessing.active_children() == []
+
+
+def test_ctrl_c_ends_the_work_at_once() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=interrupted)  # the signal is for it alone
+    process.start()
+    process.join(50)
+    assert process.exitcode == 0
 
 
 def handler() -> bool:

@@ -13,7 +13,7 @@ from sklearn import metrics
 from slipway.contract import Bundle, DataError, Decision, Manifest, Spec, bundle_id
 from slipway.contract.bundle import CalibrationList
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.evidence.evaluation import Headline, read_bundle_evaluation
+from slipway.contract.evidence.evaluation import PrimaryMetrics, read_bundle_evaluation
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW
 from slipway.contract.spec import AccuracyGate, DecisionPolicy, ThresholdPolicy
 from slipway.engines.gate import compare_labels
@@ -252,8 +252,8 @@ def test_rows_of_an_engine_are_read_back_into_the_same_gate(bundle: Bundle) -> N
 
 
 def test_a_report_says_map_of_labels_and_top_1_of_classes() -> None:
-    assert Headline(images=3, macro_f1=0.5, ece=0.1, top1=0.75).primary_metrics == "top-1 75.00%"
-    many = Headline(images=3, macro_f1=0.5, ece=0.1, map=0.9, exact_match=0.5)
+    assert PrimaryMetrics(images=3, macro_f1=0.5, ece=0.1, top1=0.75).primary_metrics == "top-1 75.00%"
+    many = PrimaryMetrics(images=3, macro_f1=0.5, ece=0.1, map=0.9, exact_match=0.5)
     assert many.primary_metrics == "mAP 0.9000, all labels right 50.00%"
 
 

@@ -123,7 +123,7 @@ def write(folder: Path, text: str) -> Path:
         ),
         ("lane: cpu\nlane: gpu\nclassifiers: {digits: {active: a}}\n", "'lane' is there twice, in line 1 and line 2"),
         ("classifiers: &a [*a]\n", "more than 100000 keys and values"),
-        ("# " + "x" * (1 << 20) + "\n", "1048576 at most"),
+        ("# " + "x" * (1 << 20) + "\n", "at most 1048576"),
     ],
 )
 def test_a_file_that_is_no_fleet_is_refused_in_words(text: str, message: str, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def test_who_is_killed_after_the_exchange_leaves_the_new_repository_and_the_next
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot exchange two folders:RuntimeWarning")
 def test_who_is_killed_between_two_renames_has_its_old_repository_back_with_the_next_run(
     tmp_path: Path, other: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +175,7 @@ def test_two_who_write_the_same_folder_do_not_meet(tmp_path: Path, other: Classi
     out = tmp_path / "out"
     with complete_folder(out, kind="repository") as staging:
         (staging / "lane.json").touch()
-        with pytest.raises(SpecError, match=r"out: another process is writing it .*; wait for its end"):
+        with pytest.raises(SpecError, match=r"out: another process is writing it .*; wait until it ends"):
             assemble([other], out)
     assert [path.name for path in out.iterdir()] == ["lane.json"]
 

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from slipway.contract.base import Contract, Evidence
 from slipway.contract.decision import Score
-from slipway.contract.evidence.evaluation import Headline, Interval
+from slipway.contract.evidence.evaluation import Interval, PrimaryMetrics
 from slipway.contract.evidence.gate import GateResult, Ungated, Verdict
 from slipway.contract.spec import Precision
 
@@ -49,7 +49,7 @@ class UnknownShare(Evidence):
     """On the test split."""
 
 
-class BundleMeasured(NetworkOrigin, Headline):
+class BundleMeasured(NetworkOrigin, PrimaryMetrics):
     """What export or import measured."""
 
     temperature: float

@@ -171,7 +171,7 @@ class Flip(Evidence):
         return "lost" if self.fp32 == self.truth else "gained" if self.label == self.truth else "wrong"
 
 
-class Headline(Evidence):
+class PrimaryMetrics(Evidence):
     """What is said first: top-1 of one label an image; mAP and exact match of several."""
 
     images: int
@@ -189,7 +189,7 @@ class Headline(Evidence):
         return f"mAP {self.map or 0:.4f}, all labels right {self.exact_match or 0:.2%}"
 
 
-class Metrics(Headline):
+class Metrics(PrimaryMetrics):
     """The same, with every class."""
 
     macro: Means
