@@ -16,7 +16,7 @@ settings.load_profile("slipway")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One file that needs the digits comes first and the others last: no worker waits until they are made."""
     needs_digits = {item.path for item in items if "digits" in getattr(item, "fixturenames", ())}
-    first = min(needs_digits, default=None)
+    first = max(needs_digits, default=None)  # of stages: those of gpu are skipped
     items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in needs_digits else 1)
 
 
