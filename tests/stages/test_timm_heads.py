@@ -19,7 +19,7 @@ from slipway.contract.spec import Backbone
 from slipway.evaluation.predict import Predictions
 from slipway.training.bundle.export import check_against_timm
 from slipway.training.bundle.write import _compare
-from slipway.training.learn.network import Network
+from slipway.training.learn.network import Network, memory_format
 from slipway.training.learn.weights import fill_backbone
 from tests.support.small_training import make_spec, one_thread
 
@@ -67,6 +67,24 @@ def test_logits_are_timm_s_own_and_a_step_trains_the_whole_head(name: str) -> No
     assert len(network.head_parameters()) == parameters
     torch.nn.functional.cross_entropy(network.train()(pixels_nchw)[0], torch.tensor([0, 2])).backward()
     assert all(parameter.grad is not None for parameter in network.head_parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("resnet10t", torch.channels_last), ("fastvit_t8", torch.contiguous_format)]
+)
+def test_a_step_in_the_memory_format_of_training_has_the_gradients_of_any(
+    name: str, order: torch.memory_format
+) -> None:
+    network = make_network(name, 64).train()
+    assert memory_format(network) == order
+    pixels_nchw, gradients = torch.randn(2, 3, 64, 64), []
+    for fmt in (order, torch.contiguous_format):
+        network.to(memory_format=fmt).zero_grad()
+        torch.manual_seed(0)  # drop path
+        logits_nc, _ = network(pixels_nchw.contiguous(memory_format=fmt))
+        torch.nn.functional.cross_entropy(logits_nc, torch.tensor([0, 2])).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert torch.allclose(*gradients, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["efficientvit_m0", "shvit_s1"])

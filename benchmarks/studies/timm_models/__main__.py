@@ -156,8 +156,11 @@ def train(network: Any, pixels_nchw: Any) -> None:
     """One step's gradients, in the memory format of training."""
     import torch
 
-    network.train().to(memory_format=torch.channels_last)
-    logits_nc, _ = network(pixels_nchw.contiguous(memory_format=torch.channels_last))
+    from slipway.training.learn.network import memory_format
+
+    order = memory_format(network)
+    network.train().to(memory_format=order)
+    logits_nc, _ = network(pixels_nchw.contiguous(memory_format=order))
     loss = torch.nn.functional.cross_entropy(logits_nc, torch.arange(BATCH))
     assert torch.isfinite(loss), f"loss {loss}"
     torch.autograd.backward(loss)

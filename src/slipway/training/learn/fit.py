@@ -186,7 +186,6 @@ def _fit(
     world_size = compute["devices"] * compute["num_nodes"]
     for images in (dataset.of("validation"), train_images):
         steps = steps_per_epoch(len(images), batch_size=recipe.batch_size, world_size=world_size)
-    network.to(memory_format=torch.channels_last)
     module = Training(network, spec=spec, dataset=dataset, steps_per_epoch=steps)
     with warnings.catch_warnings():
         # Lightning advises DataLoader workers; the loader here is DALI. It finds the folder to resume in not empty.

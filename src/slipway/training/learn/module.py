@@ -12,7 +12,7 @@ from slipway.training.data.mixing import Mixing
 from slipway.training.data.targets import targets_for
 from slipway.training.learn.losses import loss_for
 from slipway.training.learn.metrics import metrics_for, update, validation_loss
-from slipway.training.learn.network import Network
+from slipway.training.learn.network import Network, memory_format
 from slipway.training.learn.optimizers import configure, rates
 from slipway.training.learn.phases import Phases
 from slipway.training.learn.resume import random_states, set_random_states
@@ -39,6 +39,9 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
             classes=classes,
             label_smoothing=spec.recipe.label_smoothing,
         )
+        # Measured on 2 cores, resnet10t at 64 px: 4.1 ms an image in NHWC memory against 7.7 in NCHW.
+        self.memory_format = memory_format(network)
+        network.to(memory_format=self.memory_format)
         mix = spec.recipe.augment.mix
         self.mixing = None if mix is None else Mixing(mix, classes=classes, multilabel=spec.task == "multilabel")
         self.metrics = metrics_for(spec.task, classes=classes)
@@ -46,8 +49,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self._restored: dict[str, Any] | None = None
 
     def _logits(self, pixels_nchw: torch.Tensor) -> torch.Tensor:
-        # Measured on 2 cores, resnet10t at 64 px: 4.1 ms an image against 7.7 in NCHW memory.
-        logits_nc: torch.Tensor = self.network(pixels_nchw.contiguous(memory_format=torch.channels_last))[0]
+        logits_nc: torch.Tensor = self.network(pixels_nchw.contiguous(memory_format=self.memory_format))[0]
         return logits_nc
 
     def on_train_start(self) -> None:
