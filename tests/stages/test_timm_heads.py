@@ -70,7 +70,12 @@ def test_logits_are_timm_s_own_and_a_step_trains_the_whole_head(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "order"), [("resnet10t", torch.channels_last), ("fastvit_t8", torch.contiguous_format)]
+    ("name", "order"),
+    [
+        ("resnet10t", torch.channels_last),
+        ("fastvit_t8", torch.contiguous_format),
+        ("lambda_resnet26t", torch.contiguous_format),
+    ],
 )
 def test_a_step_in_the_memory_format_of_training_has_the_gradients_of_any(
     name: str, order: torch.memory_format

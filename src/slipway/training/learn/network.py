@@ -148,20 +148,20 @@ class Network(nn.Module):
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:
-    """NHWC memory, in which convolutions train faster, or NCHW if the network has one that NHWC would break.
+    """NHWC memory, in which convolutions train faster, or NCHW if the network has a part that NHWC would break.
 
     In NHWC memory oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer if a group has fewer
     channels than a vector register has FP32 numbers (8 or 16): wrong weights, or a crash. fastvit begins with one.
+    torch has no NHWC for the weights of a 3D convolution (lambda_resnet).
     Source: oneDNN, issue 6035.
     """
-    breaks = any(
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and max(module.stride) > 1
-        and module.in_channels < 16 * module.groups
-        for module in network.modules()
-    )
-    return torch.contiguous_format if breaks else torch.channels_last
+
+    def breaks(part: nn.Module) -> bool:
+        if not isinstance(part, nn.Conv2d):
+            return isinstance(part, nn.Conv3d)
+        return part.kernel_size == (1, 1) and max(part.stride) > 1 and part.in_channels < 16 * part.groups
+
+    return torch.contiguous_format if any(map(breaks, network.modules())) else torch.channels_last
 
 
 def _not_in_this_size(name: str, input_size: tuple[int, int], error: Exception) -> SpecError:
