@@ -63,7 +63,7 @@ def look(folder: Path, csv: Path | None) -> Seen:
     """List the images and open a sample of them.
 
     Raises:
-        DataError: there are no images, or the folder or table cannot be used; the message says what is needed.
+        DataError: the folder or table holds no images, or cannot be used; the message says what is needed.
     """
     from slipway.training.data.sources import find  # not at the top: --help needs no library
 

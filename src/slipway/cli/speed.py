@@ -20,7 +20,7 @@ A RESULT is a file that slipway gate (with or without --find-capacity), slipway 
 layouts, robustness and verdict wrote. Give as many as you like. The page is self-contained.
 
 Cost of a million images = price of an hour / (images per second * 3600) * 1,000,000, at a rate for which a gate showed
-that P99 is within its limit; without such a rate there is no cost. The prices of src/slipway/cli/prices.yaml are
+that P99 is within its limit; without such a rate no cost is shown. The prices of src/slipway/cli/prices.yaml are
 examples. --utilisation is the share of time for which the machine is busy, since traffic is lower at night.
 
 With --engine, the accuracy of the served engine stands beside each speed; its bundle must be the one that answered."""

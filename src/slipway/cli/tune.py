@@ -88,7 +88,7 @@ def open_target(path: Path, name: str | None) -> Target:
     """Open one classifier of a fleet file, or that of a run.
 
     Raises:
-        SpecError: there is no such classifier, or it cannot be tuned alone.
+        SpecError: the repository does not serve this classifier, or cannot tune it alone.
     """
     from slipway.benchmark.tuning_fleet import with_serving
     from slipway.contract import Bundle, Fleet, SpecError

@@ -85,7 +85,7 @@ class Core:
         return min(self._options.batch_size or limit, limit)
 
     async def classify(self, image: Source, *, full: bool, request_id: str | None) -> Result:
-        """Classify one image; raises ClientError if there is no answer."""
+        """Classify one image; raises ClientError if the server does not answer it."""
         ids = self.request_ids(request_id)
         attempts = self._attempts(served=False)
         await self.batch_size(full=full, attempts=attempts)  # for its errors: is there such a classifier?

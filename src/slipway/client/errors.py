@@ -1,4 +1,4 @@
-"""The reasons for which there is no answer.
+"""The errors of the client, as a tree.
 
 SlipwayError
 ├── SpecError                an option, address or name is invalid; nothing was sent

@@ -78,7 +78,7 @@ class Attempts:
         """Seconds to wait before the next attempt.
 
         Raises:
-            ClientError: there is no next attempt. It is `error`, or the same with a note on what was tried.
+            ClientError: the attempts are used up, or `error` allows no other. The error says what was tried.
         """
         if isinstance(error, OverloadedError):
             return self._after_refusal(error)

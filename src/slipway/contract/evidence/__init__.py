@@ -1,1 +1,1 @@
-"""What the stages measure. A writer builds one of these models, a reader imports it: there is no second definition."""
+"""What the stages measure. Writers build these models, and readers import them."""
