@@ -13,7 +13,7 @@ EPILOG = """example:
   slipway quantize runs/digits/bundle --out runs/digits/graphs/fp16 --precision fp16
 
 The calibration images pass through the preprocessing of serving. The spec sets their number (calibration.images), the
-bundle holds them, and their hashes are part of its id; quantisation refuses to run with fewer.
+bundle holds them, and their hashes are part of its id; INT8 refuses to run with fewer.
 
 If INT8 loses too much on the validation split, a search keeps layers in FP16, the most sensitive first, for as many
 steps as the spec allows (sensitive_layers.max_steps). search.json has every step. The test split is not used. Run this
