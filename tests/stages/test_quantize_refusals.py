@@ -177,7 +177,7 @@ def test_a_graph_whose_every_layer_is_too_small_is_an_error(tmp_path: Path) -> N
 def test_a_bundle_without_its_data_set_or_validation_images_cannot_be_judged(tmp_path: Path) -> None:
     bundle = bundle_of(network(), tmp_path / "c")
     (tmp_path / "c-data/00004.png").unlink()
-    with pytest.raises(DataError, match=r"00004\.png: cannot be read: .*; run this from where training was run"):
+    with pytest.raises(DataError, match=r"00004\.png: cannot be read: .*; run this where training ran"):
         quantize(bundle, tmp_path / "graph")
     without = reseal(bundle, lambda folder: write_dataset(tmp_path / "other", folder, split="train"))
     with pytest.raises(QuantizeError, match="no validation images to judge INT8 with"):

@@ -61,9 +61,9 @@ def test_the_cpu_lane_takes_the_chosen_engine_and_records_the_choice(tmp_path: P
     ("changes", "message"),
     [
         ({"bundle": sha256_bytes(b"another")}, "measured on bundle [0-9a-f]{12}, and the bundle is"),
-        ({"chosen": "openvino-int8"}, "names 'openvino-int8', which is no engine here that was measured"),
-        ({"chosen": "../engines/openvino-fp32"}, "which is no engine here that was measured"),
-        ({"chosen": ".."}, "which is no engine here that was measured"),
+        ({"chosen": "openvino-int8"}, "names 'openvino-int8', which is not a measured engine in this folder"),
+        ({"chosen": "../engines/openvino-fp32"}, "which is not a measured engine in this folder"),
+        ({"chosen": ".."}, "which is not a measured engine in this folder"),
     ],
 )
 def test_a_choice_of_something_else_is_refused_with_the_command_that_measures_again(
