@@ -260,7 +260,7 @@ def test_a_bundle_resealed_under_its_old_id_is_refused(bundle: Path) -> None:
     old = bundle_id(bundle)
     (bundle / "model.onnx").write_bytes(b"another network")
     Manifest.seal(bundle, kind="bundle", name="digits", bundle=old)
-    with pytest.raises(ManifestError, match=f"the files make bundle {bundle_id(bundle)[:12]}, the manifest says {old}"):
+    with pytest.raises(ManifestError, match=f"the files make bundle {bundle_id(bundle)[:12]}; the manifest says {old}"):
         Bundle.open(bundle)
 
 

@@ -60,7 +60,7 @@ def test_the_cpu_lane_takes_the_chosen_engine_and_records_the_choice(tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bundle": sha256_bytes(b"another")}, "measured on bundle [0-9a-f]{12}, and the bundle is"),
+        ({"bundle": sha256_bytes(b"another")}, "measured on bundle [0-9a-f]{12}, but the bundle is"),
         ({"chosen": "openvino-int8"}, "names 'openvino-int8', which is not a measured engine in this folder"),
         ({"chosen": "../engines/openvino-fp32"}, "which is not a measured engine in this folder"),
         ({"chosen": ".."}, "which is not a measured engine in this folder"),

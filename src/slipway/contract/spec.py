@@ -33,7 +33,7 @@ class Data(Contract):
 
     root: PathText
     """Folder with one sub-folder of images per class, or with `train`, `validation` and `test`, each with these
-    sub-folders. With `csv`, the folder that its paths are relative to. Relative to the working directory."""
+    sub-folders. With `csv`, the base folder of its paths. It is relative to the working directory."""
     csv: PathText | None = None
     """CSV file with the columns `path` and `label` (`labels` for multi-label), and optionally `split`: UTF-8,
     comma-separated, one row per image. Relative to the working directory."""
@@ -87,7 +87,7 @@ class Backbone(Contract):
 
 
 class UnknownPolicy(Contract):
-    """What `unknown` guarantees: coverage or precision. Training fits the threshold on the validation split."""
+    """Target of `unknown`: coverage or precision. Training fits the threshold on the validation split."""
 
     score: Literal["auto"] | Score = "auto"
     """Score compared with the threshold. `auto` takes the one that best separates known from unknown in validation."""
@@ -187,7 +187,7 @@ class TensorRT(Contract):
     optimal_batch_size: int | None = Field(default=None, ge=1)
     """Batch size to choose kernels for. The default is serving.max_batch_size."""
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
-    """Range of GPUs, beyond the build GPU, that can run the plan, at some cost in speed."""
+    """GPUs besides the build GPU that can run the plan, at some cost in speed."""
     version_compatible: bool = False
     """Whether later TensorRT versions of the same major version can load the plan, at some cost in speed."""
 
@@ -207,7 +207,7 @@ class Serving(Contract):
     which other classifiers share, and the rest. `fused`: all in one. The gpu lane always has separate steps."""
     max_batch_size: int = Field(default=8, ge=1, le=128)
     preferred_batch_size: int = Field(default=0, ge=0, le=128)
-    """Images up to which waiting requests are merged into a batch; a larger request runs alone. Small batches keep the
+    """Largest batch that waiting requests are merged into; a larger request runs alone. Small batches keep the
     tail short on a CPU, where a larger batch takes longer. 0: up to max_batch_size."""
     instances: int = Field(default=2, ge=1, le=64)
     """Processes of every step but `post`. On two cores, two processes of one thread beat one of two threads."""
