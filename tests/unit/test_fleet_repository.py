@@ -95,7 +95,7 @@ def test_a_class_that_changed_its_id_is_named_with_both_labels_and_bundles(tmp_p
     swapped = colours(tmp_path / "swapped", bundle=replaced("labels.txt", b"green\nred", b"red\ngreen"))
     active = open_colours(COLOURS)
     with pytest.raises(
-        RepositoryError, match=r"colours: class 1 is '\w+' in .*, and new classes come after"
+        RepositoryError, match=r"colours: class 1 is '\w+' in .*, with new classes last"
     ) as refused:
         assemble([with_kept(active, swapped)], tmp_path / "out")
     for part in ("'green'", "'red'", str(active.bundle.path), str(swapped.bundle.path)):
@@ -196,7 +196,7 @@ def test_single_ensembles_give_the_engine_nothing_to_wait_for(trio: Path) -> Non
         ),
         ({"spec": {"serving": {"threads": 2}}}, "serving.threads is 1 for colours and 2 for other"),
         ({"spec": {"serving": {"max_queue_size": 2}}}, "serving.max_queue_size is 0 for colours and 2 for other"),
-        ({"bundle": replaced("preprocess.json", b"{", b"{\n")}, "their preprocess.json are not written alike"),
+        ({"bundle": replaced("preprocess.json", b"{", b"{\n")}, "their preprocess.json files differ in format"),
     ],
 )
 def test_classifiers_that_cannot_share_a_decode_are_refused_with_what_differs(

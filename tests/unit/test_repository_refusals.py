@@ -135,19 +135,19 @@ def test_a_bundle_evaluated_with_the_gpu_decoder_is_refused(tmp_path: Path) -> N
 def test_an_engine_whose_numbers_were_made_with_the_gpu_decoder_is_refused(tmp_path: Path) -> None:
     change = replaced("engine.json", b'"decoder": "cpu"', b'"decoder": "mixed"')
     with pytest.raises(
-        RepositoryError, match="numbers were made with decoder mixed, and the cpu lane decodes with cpu"
+        RepositoryError, match="evaluated with decoder mixed, but the cpu lane decodes with cpu"
     ):
         assemble([copy_colours(tmp_path / "c", engine=change)], tmp_path / "out")
 
 
 def test_two_engines_of_one_classifier_are_refused_on_the_cpu_lane(tmp_path: Path) -> None:
     colours = open_colours(COLOURS)
-    with pytest.raises(RepositoryError, match="the cpu lane serves one engine of a classifier"):
+    with pytest.raises(RepositoryError, match="the cpu lane serves one engine per classifier"):
         assemble([Classifier(colours.bundle, colours.engine, (colours.engine,))], tmp_path / "out")
 
 
 def test_two_classifiers_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match="colours, colours: each name may be there once"):
+    with pytest.raises(RepositoryError, match="colours, colours: each name may appear once"):
         assemble([open_colours(COLOURS), copy_colours(tmp_path / "c")], tmp_path / "out")
 
 

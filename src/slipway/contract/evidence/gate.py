@@ -69,7 +69,7 @@ class Reference(Contract):
     def __str__(self) -> str:
         return (
             f"{self.verdict}: mean recall {self.recall_points:.2f} points over {self.kinds} kinds of images, chance "
-            f"{self.chance_points:.2f}, proof needs {self.proof_points:.2f}"
+            f"{self.chance_points:.2f}, proof takes {self.proof_points:.2f}"
         )
 
 
