@@ -38,7 +38,7 @@ class Colour(Contract):
     saturation: Strength = 0.0
     """The saturation factor is drawn from 1 - `saturation` to 1 + `saturation`."""
     hue_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
-    """The hue angle is drawn from -`hue_degrees` to +`hue_degrees`."""
+    """The hue angle is drawn between minus and plus `hue_degrees`."""
 
 
 class Policy(Contract):
@@ -100,7 +100,7 @@ class Changes(Contract):
     colour: Colour | None = None
     policy: Policy | None = None
     rotate_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
-    """The rotation is drawn from -`rotate_degrees` to +`rotate_degrees`; `preprocess.pad_value` fills the corners."""
+    """The angle is drawn between minus and plus `rotate_degrees`; `preprocess.pad_value` fills the corners."""
     erase: Erase | None = None
 
 

@@ -19,7 +19,7 @@ class Candidate(Contract):
     verdict: str
     """Verdict of the accuracy gate."""
     median_ms: float | None = Field(default=None, gt=0)
-    """Median time of an image; None for an engine that did not pass the gate, so was not measured."""
+    """Median time of an image; None if the engine did not pass the gate and was not measured."""
     speed_to_fp32: float | None = None
     """Median over the rounds of FP32's time divided by this engine's. Above 1 is faster than FP32."""
     speed_low: float | None = None

@@ -24,7 +24,7 @@ class Lane(Contract):
     """Initial shared memory of each Python-backend instance. It exceeds the largest usual batch, since growing under
     load adds latency."""
     tensorrt_version_compatible: bool = False
-    """Whether a plan may come from another TensorRT version. The server then needs
+    """True if a plan may come from another TensorRT version. The server then needs
     `--backend-config=tensorrt,version-compatible=true`."""
 
     @property

@@ -23,7 +23,7 @@ class Head(Contract):
 
 
 class Recipe(Contract):
-    """How the network is trained. Validation, test and serving never see the augmentation."""
+    """Options of training. Validation, test and serving never see the augmentation."""
 
     preset: Literal["auto"] | None = None
     """`auto` chooses every option that is not given by the number of images (docs/recipe.md); `recipe: auto` is short

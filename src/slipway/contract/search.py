@@ -17,7 +17,7 @@ class Range(Contract):
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
-    """Whether to sample on a logarithmic scale, as suits learning rates."""
+    """True samples on a logarithmic scale, as suits learning rates."""
     step: int | float | None = None
     choices: tuple[Any, ...] | None = None
 
@@ -42,7 +42,7 @@ class Range(Contract):
 
     @property
     def whole(self) -> bool:
-        """Whether all values are integers, so are written without a decimal point."""
+        """True if all values are integers, which are written without a decimal point."""
         return isinstance(self.low, int) and isinstance(self.high, int) and not isinstance(self.step, float)
 
     @property

@@ -127,7 +127,7 @@ class DecisionPolicy(Contract):
 
     top_k: int = Field(default=5, ge=1, le=1000)
     unknown: UnknownPolicy | None = None
-    """When to answer `unknown`; multi-class only."""
+    """Policy for answering `unknown`; multi-class only."""
     unknown_threshold: Probability | None = None
     """Instead of `unknown`: the best probability below which the answer is `unknown`, whatever the coverage."""
     thresholds: ThresholdPolicy | None = None
@@ -165,8 +165,8 @@ class AccuracyGate(Contract):
     max_class_loss_points: float = Field(default=2.0, gt=0.0, le=100.0)
     """Recall loss allowed against FP32 for any class, in percentage points."""
     prove_classes: bool = True
-    """Whether a class with too few test images to prove its limit stops the build. False lets it pass if the measured
-    loss is within the limit. Proving 2 points takes about 300 images per class."""
+    """True stops the build if a class has too few test images to prove its limit. False lets such a class pass if its
+    measured loss is within the limit. Proving 2 points takes about 300 images per class."""
     max_flip_points: float | None = Field(default=None, gt=0.0, le=100.0)
     """Share of images that may be answered differently from FP32, right or wrong, in percentage points. The default is
     5, or max_loss_points if that is larger, since every lost image has flipped."""
@@ -189,7 +189,7 @@ class TensorRT(Contract):
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
     """GPUs besides the build GPU that can run the plan, at some cost in speed."""
     version_compatible: bool = False
-    """Whether later TensorRT versions of the same major version can load the plan, at some cost in speed."""
+    """True builds a plan that later TensorRT versions of the same major version can load, at some cost in speed."""
 
 
 class LatencyGate(Contract):
@@ -200,7 +200,7 @@ class LatencyGate(Contract):
 
 
 class Serving(Contract):
-    """How the steps run in Triton."""
+    """Options of the steps in Triton."""
 
     layout: Literal["steps", "shared_decode", "fused"] = "steps"
     """Models, and so processes, of the cpu lane. `steps`: preprocess, engine and answer. `shared_decode`: preprocess,
@@ -214,8 +214,8 @@ class Serving(Contract):
     threads: int = Field(default=1, ge=1, le=64)
     """Threads of each instance."""
     pinned: bool = False
-    """Whether each instance on the cpu lane keeps to as many cores as it has threads, the next instance to the next
-    cores. Use it for a classifier that has the machine to itself; with several, one core may get too many."""
+    """True pins each instance on the cpu lane to as many cores as it has threads, the next instance to the next cores.
+    Use it for a classifier that has the machine to itself; with several, one core may get too many instances."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
     """Longest time that the first step holds a request to fill a batch. 2 ms did not help where we tried it."""
     max_queue_size: int = Field(default=0, ge=0, le=10_000)

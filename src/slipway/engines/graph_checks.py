@@ -52,7 +52,7 @@ def check_int8(source: onnx.ModelProto, int8: onnx.ModelProto, *, pixels_nchw: A
     if missed:
         raise QuantizeError(
             f"{len(missed)} of {len(layers(source))} layers should be INT8 but are not: {', '.join(missed)}; "
-            "ModelOpt does not support this network, so use FP16 or FP32"
+            "ModelOpt does not quantise them in this network, so use FP16 or FP32"
         )
     return reasons
 

@@ -28,7 +28,7 @@ class Tensor:
     dims: tuple[int, ...]
     optional: bool = False
     ragged: bool = False
-    """Whether, as an input, tensors of different sizes may share a batch."""
+    """True lets requests whose input tensors differ in size share a batch."""
     label_filename: str = ""
 
     def as_optional(self) -> Self:

@@ -98,7 +98,7 @@ class Answered(Evidence):
 
 
 class ScoreFigures(Evidence):
-    """How well one score separates known from unknown images on the validation split."""
+    """Figures of how well one score separates known from unknown images on the validation split."""
 
     foreign_auroc: dict[str, float]
     """AUROC of validation images against each kind of stand-in (0.5: no separation). `left_out` are the same images

@@ -84,7 +84,7 @@ class GateResult(Contract):
     confidence: float
     prove_classes: bool
     unit: Unit = "top-1"
-    """What must be right in an image: its answer, or all of its labels."""
+    """Criterion for a right image: its answer, or all of its labels."""
 
     @property
     def hindering(self) -> dict[str, Comparison]:

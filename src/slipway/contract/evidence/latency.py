@@ -121,7 +121,7 @@ class Generator(Contract):
     cpu_cores: float
     shares_cores_with_server: bool
     go_first: bool = False
-    """Whether the client has priority over the server on shared cores, as if it had cores of its own."""
+    """True if the client has priority over the server on shared cores, as if it had cores of its own."""
 
 
 class StepTime(Contract):
@@ -167,7 +167,7 @@ class Measured(Contract):
 
 
 class Provenance(Origin):
-    """What was measured, by what, where and when."""
+    """Subject and origin of a measurement."""
 
     caveats: tuple[str, ...]
     """Reasons not to publish the figures as they are; empty if there are none."""
@@ -187,7 +187,7 @@ class Rung(Measured):
 
     rate_per_s: float
     confirms: bool
-    """Whether the verdict counts, as the gate's does; otherwise one block only showed where to look."""
+    """True if the verdict counts, as the gate's does. False if one block only showed where to look."""
 
 
 class CapacityResult(Provenance):
