@@ -174,7 +174,7 @@ def test_one_changed_byte_anywhere_is_noticed(bundle: Path) -> None:
 
 
 def test_another_kind_is_refused_with_both_kinds(bundle: Path) -> None:
-    with pytest.raises(ManifestError, match="of kind bundle, and one of kind engine is needed"):
+    with pytest.raises(ManifestError, match="of kind bundle, but kind engine is needed"):
         Manifest.open(bundle, kind="engine")
 
 

@@ -94,9 +94,7 @@ def test_new_classes_come_after_the_old_ones(longer_is_active: bool, tmp_path: P
 def test_a_class_that_changed_its_id_is_named_with_both_labels_and_bundles(tmp_path: Path) -> None:
     swapped = colours(tmp_path / "swapped", bundle=replaced("labels.txt", b"green\nred", b"red\ngreen"))
     active = open_colours(COLOURS)
-    with pytest.raises(
-        RepositoryError, match=r"colours: class 1 is '\w+' in .*, with new classes last"
-    ) as refused:
+    with pytest.raises(RepositoryError, match=r"colours: class 1 is '\w+' in .*, with new classes last") as refused:
         assemble([with_kept(active, swapped)], tmp_path / "out")
     for part in ("'green'", "'red'", str(active.bundle.path), str(swapped.bundle.path)):
         assert part in str(refused.value)

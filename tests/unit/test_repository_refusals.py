@@ -134,9 +134,7 @@ def test_a_bundle_evaluated_with_the_gpu_decoder_is_refused(tmp_path: Path) -> N
 
 def test_an_engine_whose_numbers_were_made_with_the_gpu_decoder_is_refused(tmp_path: Path) -> None:
     change = replaced("engine.json", b'"decoder": "cpu"', b'"decoder": "mixed"')
-    with pytest.raises(
-        RepositoryError, match="evaluated with decoder mixed, but the cpu lane decodes with cpu"
-    ):
+    with pytest.raises(RepositoryError, match="evaluated with decoder mixed, but the cpu lane decodes with cpu"):
         assemble([copy_colours(tmp_path / "c", engine=change)], tmp_path / "out")
 
 

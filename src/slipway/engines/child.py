@@ -28,9 +28,7 @@ def run_in_child(function: Callable[..., Result], *, what: str, **arguments: Any
         outcome: Result | SlipwayError = answer.recv()
     except EOFError:
         process.join()
-        raise CompileError(
-            f"{what}: its process ended without an answer, {_how(process.exitcode)}"
-        ) from None
+        raise CompileError(f"{what}: its process ended without an answer, {_how(process.exitcode)}") from None
     finally:
         process.kill()
         process.join()

@@ -43,9 +43,7 @@ def check(versions: Sequence[Classifier]) -> None:
     for version in versions:
         if version.others:
             folders = ", ".join(str(engine.path) for engine in version.engines)
-            raise RepositoryError(
-                f"{folders}: the cpu lane serves one engine per classifier; give the faster one"
-            )
+            raise RepositoryError(f"{folders}: the cpu lane serves one engine per classifier; give the faster one")
         if version.bundle.preprocess.decoder != DECODER:
             raise RepositoryError(
                 f"{version.bundle.path}: evaluated with decoder {version.bundle.preprocess.decoder}, but the cpu "
