@@ -15,7 +15,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.spec import Calibration, Data
 from slipway.steps import guard
 from slipway.system.files import sha256_bytes
-from slipway.training.bundle.write import sample
+from slipway.training.bundle.calibration import sample
 from slipway.training.data.dataset import scan
 from slipway.training.data.demo_data import MINORITY, SIDES_PX, imbalanced_rows, write_digits, write_pages
 from tests.support.bad_images import corpus

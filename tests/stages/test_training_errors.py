@@ -22,7 +22,8 @@ from slipway.evaluation.predict import Predictions
 from slipway.system.files import complete_folder, sha256_bytes
 from slipway.system.process import run
 from slipway.training import train
-from slipway.training.bundle.write import _compare, _write_calibration
+from slipway.training.bundle.calibration import write_calibration
+from slipway.training.bundle.write import _compare
 from slipway.training.learn import fit
 from tests.support.bad_images import corpus
 from tests.support.colours import COLOURS, contents, copy_colours
@@ -250,7 +251,7 @@ def test_any_file_name_can_be_in_the_calibration_sample(tmp_path: Path) -> None:
     images = (LabelledImage(path="0.jpg~", class_id=0, sha256=sha256_bytes(PNG), split="train"),)
     dataset = Dataset(root=str(tmp_path), labels=("a", "b"), images=images)
     (tmp_path / "bundle").mkdir()
-    _write_calibration(tmp_path / "bundle", dataset, Calibration(images=1))
+    write_calibration(tmp_path / "bundle", dataset, Calibration(images=1))
 
 
 def test_a_folder_that_slipway_did_not_write_is_never_replaced(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from slipway.errors import SpecError
-from slipway.system.reading import parse_yaml
+from slipway.system.yaml_json import parse_yaml
 
 Edit = tuple[int, int, str]
 """Replace the characters from, up to, by."""

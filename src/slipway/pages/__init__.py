@@ -1,7 +1,8 @@
 """The kit of all HTML pages: one file each, that loads nothing and escapes every word that is not ours.
 
 `page.html` is the frame, `kit.html` has the macros (tables, strips, badges, pictures), `style.css` is the one style
-sheet; `charts` draws, `tables` and `thumbnails` are what the macros show, `wording` writes numbers.
+sheet and `colours.css` its palette. `charts` draws, `tables` and `thumbnails` are what the macros show, and `wording`
+writes numbers.
 """
 
 from pathlib import Path

@@ -3,6 +3,7 @@
 import io
 import re
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,13 @@ Chart = Axes
 Svg = Markup
 PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False, "font.family": ["DejaVu Sans"]}
 """Words are drawn as they are, with the font that matplotlib brings: a `$` is no formula, and machines draw alike."""
-TONES = {"good": "#12734a", "warn": "#8a5a00", "bad": "#b3261e", "plain": "#3d5a80"}
-SERIES = ("#1a66b0", "#c2570c", "#178066", "#a03a8f", "#7a6a00", "#4f5b66")
-PAGE, TEXT, DIM, GRID, GOOD_BACK = "#ffffff", "#1b1f24", "#5b6470", "#e8ebef", "#e2f4ea"
-"""The light colours of `style.css`, which stand for its variables: no two of them are equal."""
-VARIABLES = {
-    **{colour: name for name, colour in TONES.items()},
-    **{colour: f"s{number}" for number, colour in enumerate(SERIES)},
-    **{PAGE: "page", TEXT: "text", DIM: "dim", GRID: "grid", GOOD_BACK: "good-back"},
-}
+_ROOT = (files("slipway.pages") / "templates/colours.css").read_text(encoding="utf-8").partition("}")[0]
+LIGHT: dict[str, str] = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", _ROOT))
+"""The light palette of `colours.css` by the names of its variables; no two colours that charts use are equal."""
+TONES = {name: LIGHT[name] for name in ("good", "warn", "bad", "plain")}
+SERIES = tuple(LIGHT[f"s{number}"] for number in range(6))
+PAGE, TEXT, DIM, GRID, GOOD_BACK = (LIGHT[name] for name in ("page", "text", "dim", "grid", "good-back"))
+VARIABLES = {colour: name for name, colour in LIGHT.items()}
 STYLE = {
     **PLAIN_TEXT,
     "svg.fonttype": "none",

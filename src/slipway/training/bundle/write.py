@@ -1,28 +1,25 @@
-"""A bundle folder around a graph, for export and import: decision, evaluation, calibration sample."""
+"""A bundle folder around a graph, for export and import: decision, evaluation, and what others write into it."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slipway.contract import DataError, ExportError, Manifest, Spec, bundle_id, write_labels
-from slipway.contract.bundle import CalibrationImage, CalibrationList
+from slipway.contract import ExportError, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
-from slipway.contract.spec import Calibration
 from slipway.evaluation.bundle import evaluate_bundle
 from slipway.evaluation.label_bundle import evaluate_label_bundle
 from slipway.evaluation.predict import Network, Predictions, predict
 from slipway.evaluation.unknown import check_coverage
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
+from slipway.training.bundle.calibration import write_calibration
 from slipway.training.bundle.fit_decision import Predict, fit_decision
 from slipway.training.data.sources import read_from
 
@@ -67,7 +64,7 @@ def write_bundle(
         dataset.write(staging / DATASET)
         spec.preprocess.write(staging / "preprocess.json")
         write_labels(dataset.labels, staging / "labels.txt")
-        _write_calibration(staging, dataset, spec.calibration, task=spec.task)
+        write_calibration(staging, dataset, spec.calibration, task=spec.task)
         write_graph(staging / "model.onnx")
         engine = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
         run = partial(_run, spec, dataset)
@@ -166,41 +163,3 @@ def _check_finite(predictions: Predictions) -> None:
             f"the network answers NaN or infinity for {len(rows)} of {len(finite_n)} images ({names}); look at its "
             "weights, and at preprocess.mean and preprocess.std"
         )
-
-
-def _write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration, *, task: Task = "multiclass") -> None:
-    """Copy a seeded, stratified sample of the train split; its list is part of the bundle's id."""
-    images: list[CalibrationImage] = []
-    (bundle / "calibration").mkdir()
-    for image in sample(dataset.of("train"), calibration):
-        suffix = Path(image.path).suffix.lower()
-        name = f"{len(images):05d}{suffix if re.fullmatch(r'[.][0-9a-z]+', suffix) else '.image'}"
-        (bundle / "calibration" / name).write_bytes(dataset.load(image))
-        class_id = image.class_ids if task == "multilabel" else image.class_id
-        images.append(CalibrationImage(file=name, class_id=class_id, sha256=image.sha256))
-    CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
-
-
-def sample(train: list[LabelledImage], calibration: Calibration) -> list[LabelledImage]:
-    """`calibration.images` of `train`, drawn with the seed, in the classes' proportions.
-
-    Raises:
-        DataError: there are fewer.
-    """
-    if len(train) < calibration.images:
-        raise DataError(
-            f"calibration.images: {calibration.images} asked for, and the train split has {len(train)}; add images, or "
-            "write a smaller number into the spec"
-        )
-    rng = np.random.default_rng(calibration.seed)
-    drawn: list[LabelledImage] = []
-    ordered = sorted(train, key=lambda image: (image.class_ids, image.path))
-    by_class = groupby(ordered, key=lambda image: image.class_ids)
-    seen = 0
-    for _, group in by_class:
-        images = list(group)
-        seen += len(images)
-        # Cumulative rounding: every class gets its share to within one image, and the total is exact.
-        share = round(seen * calibration.images / len(train)) - len(drawn)
-        drawn += [images[i] for i in rng.permutation(len(images))[:share]]
-    return sorted(drawn, key=lambda image: image.path)

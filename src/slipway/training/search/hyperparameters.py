@@ -23,9 +23,9 @@ from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.search import Range, SearchSpace, changed
 from slipway.pages.charts import PLAIN_TEXT
 from slipway.system.files import sha256_bytes
-from slipway.system.reading import dump_yaml
 from slipway.system.targets import MARKERS, check_folder
 from slipway.system.text import to_cell
+from slipway.system.yaml_json import dump_yaml
 from slipway.training.data.sources import read_from
 from slipway.training.learn.fit import train
 

@@ -12,7 +12,7 @@ from slipway.contract import Preprocess, Spec
 from slipway.contract.dataset import Dataset
 from slipway.pages import environment
 from slipway.pages.thumbnails import Thumbnail, encode
-from slipway.system.reading import dump_yaml
+from slipway.system.yaml_json import dump_yaml
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
 from slipway.training.data.entries import Entry

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from slipway.system.files import sha256_bytes
 from slipway.training.data.entries import Entry
-from slipway.training.data.inspection.near import BITS, PLAIN_BITS, Bits, difference_hash, near_groups
+from slipway.training.data.inspection.near_duplicates import BITS, PLAIN_BITS, Bits, difference_hash, near_groups
 from slipway.training.data.inspection.viewer import BATCH, View, Viewer
 from slipway.training.data.splits import equal
 

@@ -14,7 +14,7 @@ from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS
 from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import Facts, look
-from slipway.training.data.inspection.near import NEAR_BITS
+from slipway.training.data.inspection.near_duplicates import NEAR_BITS
 from slipway.training.data.inspection.page import render
 from slipway.training.data.inspection.problems import problems
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection, Listed, Spread, Unreadable
