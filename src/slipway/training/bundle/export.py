@@ -7,11 +7,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from slipway.contract import ExportError, Manifest, ManifestError, Spec
+from slipway.contract import ExportError, Manifest, ManifestError, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.spec import AFTER_TRAINING
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.bundle.to_onnx import write_onnx
@@ -22,17 +23,26 @@ LIBRARIES = ("torch", "timm", "onnxscript")
 MAX_TIMM_DIFFERENCE = 1e-4  # of the largest logit; the operations are the same ones
 
 
-def export(checkpoint: Path, out: Path) -> Manifest:
+def export(checkpoint: Path, out: Path, *, spec: Spec | None = None) -> Manifest:
     """Write the bundle of `checkpoint` to `out`, whole or not at all.
+
+    Args:
+        spec: the spec as it is now, where fields that no weight depends on have changed since the training.
 
     Raises:
         ManifestError: the checkpoint was changed.
+        SpecError: `spec` differs from that of the training in a field that the weights depend on.
         ExportError: ONNX and torch disagree on the test split, or the network and timm's own model.
         DataError: too few images for the calibration sample that the spec asks for.
     """
     check_folder(out, kind="bundle", inputs=[checkpoint])
-    Manifest.open(checkpoint, kind="checkpoint")
-    spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
+    manifest = Manifest.open(checkpoint, kind="checkpoint")
+    trained, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
+    if spec is not None and spec.training_sha256 != manifest.inputs["training"]:
+        raise SpecError(
+            f"{checkpoint}: was not trained with this spec; train again, or change only {', '.join(AFTER_TRAINING)}"
+        )
+    spec = trained.model_copy(update={name: getattr(spec or trained, name) for name in AFTER_TRAINING})
     network = load_network(checkpoint, spec, classes=len(dataset.labels))
     inputs = {"checkpoint": sha256_file(checkpoint / MANIFEST)}
     return export_network(network, out, spec=spec, dataset=dataset, inputs=inputs, origin="checkpoint")

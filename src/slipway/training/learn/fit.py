@@ -22,7 +22,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.build import CheckpointMeasured
 from slipway.contract.recipe import Recipe
 from slipway.evaluation.unknown import check_coverage
-from slipway.system.files import complete_folder, sha256_bytes, sha256_file
+from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
@@ -67,7 +67,7 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
     check_folder(out, kind="checkpoint", inputs=[*read_from(spec.data, out=out), *weights])
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
-    given = sha256_bytes(spec.to_json().encode())
+    given = spec.training_sha256
     check_policies(spec.recipe.augment)
     logger = logger_for(spec.tracking, out)
     dataset = scan(spec.data, task=spec.task)
@@ -119,7 +119,7 @@ def _write(
     measured: CheckpointMeasured,
     given: str,
 ) -> Manifest:
-    """`given` is the sha256 of the spec before anything in it was chosen."""
+    """`given` is the `training_sha256` of the spec before anything in it was chosen."""
     try:
         save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
     except SafetensorError as error:  # of the disk: it has no errno
@@ -131,7 +131,7 @@ def _write(
         staging,
         kind="checkpoint",
         name=spec.name,
-        inputs={"spec": given} | ({"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}),
+        inputs={"training": given} | ({"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}),
         libraries=LIBRARIES,
         seed=spec.recipe.seed,
         measured=measured,
