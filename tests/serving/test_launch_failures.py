@@ -107,7 +107,7 @@ def test_what_is_no_repository_is_refused(refused: Callable[..., str], tmp_path:
     path = EXAMPLE.parents[1] / "tests/assets/colours/bundle" if what == "bundle" else tmp_path / what
     said = refused(path)
     assert f"{path}: " in said
-    assert ("bundle, and one of kind repository is needed" if what == "bundle" else "of a complete repository") in said
+    assert ("bundle, but kind repository is needed" if what == "bundle" else "of a complete repository") in said
 
 
 def _server_on_path(folder: Path, script: str) -> dict[str, str]:

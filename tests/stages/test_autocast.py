@@ -115,6 +115,6 @@ def test_magnitudes_are_those_of_the_images_given(bundle: Bundle) -> None:
 def test_a_network_that_would_stay_in_fp32_altogether_is_no_fp16(tmp_path: Path) -> None:
     graph = network()
     set_weight(graph, "first.weight", weights_of(graph)["first.weight"] * np.float32(1e4))
-    with pytest.raises(QuantizeError, match="AutoCast kept every layer in FP32; take FP32 for this network"):
+    with pytest.raises(QuantizeError, match="AutoCast kept every layer in FP32; use FP32 for this network"):
         quantize(bundle_of(graph, tmp_path / "c"), tmp_path / "graph", precision="fp16")
     assert not (tmp_path / "graph").exists()

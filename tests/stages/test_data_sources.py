@@ -182,7 +182,7 @@ TABLES: dict[str, tuple[Callable[[Rows], Rows | bytes], str]] = {
     "an empty label": (cell(3, 1, ""), "line 3: an empty label"),
     "a label with outer spaces": (cell(3, 1, " cat"), "line 3: the label ' cat' has outer spaces"),
     "a label with a line break": (cell(3, 1, "a\nb"), r"label 0 is 'a\\nb'; use printable"),
-    "a reserved label": (cell(3, 1, "unknown"), "'unknown', the word for refused answers"),
+    "a reserved label": (cell(3, 1, "unknown"), "'unknown', reserved for refused answers"),
     "an unknown split": (with_split(("train", "val", "test")), "line 2: split 'val'; the valid ones are train, valid"),
     "an empty split": (with_split(("train", "", "test")), "line 2: split ''; the valid ones"),
     "a split without images": (with_split(("train", "test")), "'cat': none in validation"),

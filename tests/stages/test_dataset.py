@@ -179,7 +179,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
         r"label 0 is 'a\\nb'; use printable",
     ),
     "a label with an outer space": (lambda root: (root / "cow ").mkdir(), SpecError, "label 1 is 'cow '"),
-    "a reserved label": (lambda root: (root / "unknown").mkdir(), SpecError, "label 2 is 'unknown', the word for"),
+    "a reserved label": (lambda root: (root / "unknown").mkdir(), SpecError, "label 2 is 'unknown', reserved for"),
     "unreadable images": (unreadable, DataError, r"4 files cannot be used(?s:.)*10000x1 PNG.png: too large"),
 }
 
@@ -217,7 +217,7 @@ def test_a_changed_or_missing_image_is_refused_by_name(two_classes: Path) -> Non
     (two_classes / missing.path).unlink()
     with pytest.raises(DataError, match=r"cat/0000\.png: changed since the data set was split"):
         dataset.load(changed)
-    with pytest.raises(DataError, match=r"cat/0001\.png: cannot be read: No such file or directory; run this from"):
+    with pytest.raises(DataError, match=r"cat/0001\.png: cannot be read: No such file or directory; run this where"):
         dataset.load(missing)
     assert dataset.load(good) == unique(2)
 

@@ -183,7 +183,7 @@ def damaged(chain: Chain) -> None:
         (lambda chain: setattr(chain, "precision", "fp32"), "the folder holds openvino-bf16"),
         (lambda chain: reseal(chain.folder, measured={}), "no gate evidence"),
         (lambda chain: reseal(chain.folder, measured={"gate": {"verdict": "pass"}}), "no gate evidence"),
-        (lambda chain: other_answers(chain, answers(wrong=(8,))), "openvino-fp32 answers otherwise than when the gate"),
+        (lambda chain: other_answers(chain, answers(wrong=(8,))), "openvino-fp32 answers differently than when"),
         (lambda chain: other_answers(chain, answers(prefix="other")), "openvino-fp32 was evaluated on other images"),
         (lambda chain: chain.change_spec(accuracy={"max_loss_points": 9.0}), "spec.accuracy.max_loss_points 0.5 → 9.0"),
         (lambda chain: chain.change_spec(accuracy={"prove_classes": True}), "spec.accuracy.prove_classes False → True"),

@@ -223,8 +223,6 @@ def test_images_that_are_gone_are_named_and_leave_no_bundle(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        DataError, match=r"runs/digits/data/.*: cannot be read: .*; run this from where training was run"
-    ):
+    with pytest.raises(DataError, match=r"runs/digits/data/.*: cannot be read: .*; run this where training ran"):
         export(checkpoint, tmp_path / "bundle")
     assert os.listdir(tmp_path) == ["checkpoint"]

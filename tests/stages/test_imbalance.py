@@ -176,7 +176,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         },
         "weigh the same labels",
     ),
-    ({"recipe": {"loss": {"class_weights": "inverse_frequency"}, "balance": "equal"}}, "same lack twice"),
+    ({"recipe": {"loss": {"class_weights": "inverse_frequency"}, "balance": "equal"}}, "same imbalance twice"),
     ({"recipe": {"balance": "weighted"}}, "'none', 'square_root' or 'equal'"),
     ({"decision": {"thresholds": {"precision": 0.9}}}, "decision.thresholds belongs to multilabel"),
     ({"task": "multilabel", "decision": {"unknown_threshold": 0.5}}, "for multilabel use decision.thresholds"),

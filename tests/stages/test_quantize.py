@@ -89,7 +89,7 @@ def test_the_manifest_says_what_came_in_and_what_became_of_every_layer(bundle: B
         "calibration": sha256_file(bundle.path / "calibration.json"),
     }
     measured = manifest.measured
-    assert measured["not_quantised"] == {"linear": "one row an image: INT8 would not be faster"}
+    assert measured["not_quantised"] == {"linear": "one row per image: INT8 would not be faster"}
     counts = {name: measured[name] for name in ("layers", "int8_layers", "fp16_layers", "nodes_kept_fp32")}
     assert counts == {"layers": 4, "int8_layers": 3, "fp16_layers": 1, "nodes_kept_fp32": []}
     assert (measured["precision"], measured["opset"]) == ("int8", 19)

@@ -58,14 +58,14 @@ def test_every_layer_is_int8_or_has_a_reason(
 ) -> None:
     assert int8_layers(int8) == ["first", "second", "third"]
     reasons = check_int8(source, int8, pixels_nchw=pixels_nchw)
-    assert reasons == {"linear": "one row an image: INT8 would not be faster"}
+    assert reasons == {"linear": "one row per image: INT8 would not be faster"}
 
 
 def test_a_layer_that_lost_its_q_dq_nodes_is_named(
     source: onnx.ModelProto, int8: onnx.ModelProto, pixels_nchw: np.ndarray
 ) -> None:
     doctored = keep_in_fp16(int8, {"second"})
-    with pytest.raises(QuantizeError, match="1 of 4 layers were meant to be INT8 and are not: second;"):
+    with pytest.raises(QuantizeError, match="1 of 4 layers should be INT8 but are not: second;"):
         check_int8(source, doctored, pixels_nchw=pixels_nchw)
 
 
@@ -132,7 +132,7 @@ def test_layers_that_modelopt_leaves_out_by_rule_are_listed_with_the_rule(tmp_pa
         "odd_groups": f"weight 12x1x3x3: {small}",
         "wide": f"weight 16x8x1x3: {small}",
         "by_few": "depth 32, width 8: INT8 kernels start at 16",
-        "linear": "one row an image: INT8 would not be faster",
+        "linear": "one row per image: INT8 would not be faster",
     }
     assert int8_layers(int8) == ["enough", "depthwise", "twelve", "back", "by_rows", "by_itself"]
 
@@ -165,10 +165,10 @@ def test_a_scale_of_zero_or_a_constant_that_is_not_finite_is_named(int8: onnx.Mo
 def test_an_opset_or_an_operator_that_tensorrt_does_not_read_is_an_error(int8: onnx.ModelProto) -> None:
     assert check_opset(int8) == 19
     int8.graph.node[3].domain = "com.microsoft"
-    with pytest.raises(QuantizeError, match=r"operators that TensorRT does not have: com\.microsoft\."):
+    with pytest.raises(QuantizeError, match=r"operators that TensorRT lacks: com\.microsoft\."):
         check_opset(int8)
     int8.opset_import[0].version = 25
-    with pytest.raises(QuantizeError, match="opset 25, and TensorRT reads 9 to 24"):
+    with pytest.raises(QuantizeError, match="opset 25, but TensorRT reads 9 to 24"):
         check_opset(int8)
 
 

@@ -30,7 +30,7 @@ from tests.support.quantizable import node as make_node
 
 def test_fewer_calibration_images_than_asked_for_is_an_error(tmp_path: Path) -> None:
     bundle = bundle_of(network(), tmp_path / "c", calibration={"images": IMAGES + 1})
-    with pytest.raises(QuantizeError, match=rf"{IMAGES} calibration images, and the spec asks for {IMAGES + 1}"):
+    with pytest.raises(QuantizeError, match=rf"{IMAGES} calibration images, but the spec asks for {IMAGES + 1}"):
         quantize(bundle, tmp_path / "graph")
     assert not (tmp_path / "graph").exists()
 
@@ -38,7 +38,7 @@ def test_fewer_calibration_images_than_asked_for_is_an_error(tmp_path: Path) -> 
 def test_500_calibration_images_are_asked_for_unless_the_spec_says_fewer(tmp_path: Path) -> None:
     assert Calibration().images == 500
     bundle = bundle_of(network(), tmp_path / "c", calibration=Calibration().model_dump())
-    with pytest.raises(QuantizeError, match=r"the spec asks for 500; .* write calibration.images: 20 into the spec"):
+    with pytest.raises(QuantizeError, match=r"the spec asks for 500; .* set calibration.images: 20 in the spec"):
         quantize(bundle, tmp_path / "graph")
 
 
@@ -131,7 +131,7 @@ def test_a_graph_that_cannot_be_taken_is_refused_with_the_reason_and_nothing_is_
 
 def test_weights_that_fp16_cannot_hold_are_an_error_in_int8(tmp_path: Path) -> None:
     """ModelOpt would clamp them, and write so to a log alone."""
-    with pytest.raises(QuantizeError, match=r"second\.weight has a number over 65504; list fp16"):
+    with pytest.raises(QuantizeError, match=r"second\.weight has a value above 65504; list fp16"):
         quantize(bundle_of(with_weight(1e6), tmp_path / "c"), tmp_path / "graph")
 
 
@@ -170,14 +170,14 @@ def test_a_graph_without_layers_is_an_error_and_leaves_nothing(precision: str, t
 
 def test_a_graph_whose_every_layer_is_too_small_is_an_error(tmp_path: Path) -> None:
     bundle = copy_colours(tmp_path / "c").bundle
-    with pytest.raises(QuantizeError, match="INT8 was asked for, and none of 2 layers is quantised"):
+    with pytest.raises(QuantizeError, match="INT8 was requested, but none of 2 layers is quantised"):
         quantize(bundle, tmp_path / "graph")
 
 
 def test_a_bundle_without_its_data_set_or_validation_images_cannot_be_judged(tmp_path: Path) -> None:
     bundle = bundle_of(network(), tmp_path / "c")
     (tmp_path / "c-data/00004.png").unlink()
-    with pytest.raises(DataError, match=r"00004\.png: cannot be read: .*; run this from where training was run"):
+    with pytest.raises(DataError, match=r"00004\.png: cannot be read: .*; run this where training ran"):
         quantize(bundle, tmp_path / "graph")
     without = reseal(bundle, lambda folder: write_dataset(tmp_path / "other", folder, split="train"))
     with pytest.raises(QuantizeError, match="no validation images to judge INT8 with"):

@@ -99,14 +99,14 @@ RANDOM = {"name": "resnet10t", "pretrained": False}
     [
         ("car", "auto", "recipe: Input should be a valid dictionary"),
         ({"preset": "fast"}, "auto", "recipe.preset: Input should be 'auto'"),
-        ("auto", {"name": "auto", "weights": "x"}, "write its name in the place of auto"),
+        ("auto", {"name": "auto", "weights": "x"}, "write its name instead of auto"),
         (
             {},
             {"name": "resnet10t", "weights": "x", "pretrained": False},
             "pretrained: false starts from a random state",
         ),
-        ({"freeze_epochs": 1}, RANDOM, "pretrained: false has learned nothing"),
-        ({"preset": "auto", "freeze_epochs": 1}, RANDOM, "has learned nothing"),
+        ({"freeze_epochs": 1}, RANDOM, "pretrained: false starts untrained"),
+        ({"preset": "auto", "freeze_epochs": 1}, RANDOM, "starts untrained"),
     ],
 )
 def test_contradictions_are_errors(recipe: Any, backbone: Any, message: str) -> None:

@@ -120,7 +120,7 @@ WRONG = {
     "one end": ({"recipe.epochs": {"low": 3}}, "give low and high, or choices"),
     "ends that are turned": ({"recipe.epochs": {"low": 3, "high": 2}}, "low 3 is above high 2"),
     "a logarithm of zero": ({"recipe.weight_decay": {"low": 0, "high": 1, "log": True}}, "log needs low above 0"),
-    "choices and ends": ({"recipe.epochs": {"low": 3, "choices": [1]}}, "choices stand alone"),
+    "choices and ends": ({"recipe.epochs": {"low": 3, "choices": [1]}}, "give either choices, or low and high"),
     "no choice": ({"recipe.epochs": {"choices": []}}, "choices is empty"),
     "nothing": ({}, "at least 1 item"),
     "an unknown key": ({"recipe.epochs": {"low": 1, "high": 2, "base": 2}}, "base: unknown key"),

@@ -154,7 +154,7 @@ def test_what_plain_int8_loses_is_regained_by_the_worst_layer_in_fp16(bundle: Bu
     assert (kept.validation.lost, kept.validation.images) == (0, SURE)
     assert found.ranking[0].layer == "third"
     assert manifest.measured["not_quantised"] == {
-        "linear": "one row an image: INT8 would not be faster",
+        "linear": "one row per image: INT8 would not be faster",
         "third": "kept in FP16 by the search",
     }
     assert (manifest.measured["int8_layers"], manifest.measured["fp16_layers"]) == (2, 2)

@@ -109,7 +109,7 @@ def fp16_outputs(model: onnx.ModelProto) -> None:
         (other_input_name, [r"\('images',\) where \('pixels_nchw',\)"]),
         (swapped_outputs, [r"\('embedding_nd', 'logits_nc'\) where \('logits_nc', 'embedding_nd'\)"]),
         (fixed_batch, ["pixels_nchw has a fixed batch"]),
-        (free_size, [r"pixels_nchw is \(-1, 3, -1, 16\), and all but the batch must be fixed"]),
+        (free_size, [r"pixels_nchw is \(-1, 3, -1, 16\), but all except the batch must be fixed"]),
         (fp16_outputs, [r"logits_nc is FLOAT16; inputs and outputs are FLOAT \(FP32\)"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -201,7 +201,7 @@ def test_a_tensorrt_outside_the_supported_range_is_refused_by_its_version(
     version: str, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed(monkeypatch, "tensorrt", version)
-    with pytest.raises(CompileError, match=rf"tensorrt {version} is installed, and 10\.12 to 11\.x is supported"):
+    with pytest.raises(CompileError, match=rf"tensorrt {version} is installed, but only 10\.12 to 11\.x is supported"):
         compile_tensorrt(graph)
 
 

@@ -108,7 +108,7 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     "no text": (lambda _: b"\xff\xfe\x00", ["spec.yaml: not UTF-8 text"]),
     "a name that cannot be a folder": (
         lambda folder: yaml.safe_dump(spec(folder, name="../pets")),
-        ["name", "use 1 to 63 of a-z", "'../pets'"],
+        ["name", "use 1 to 63 characters of a-z", "'../pets'"],
     ),
     "no such images": (
         lambda folder: yaml.safe_dump(spec(folder, data={"root": "nowhere"})),
@@ -138,7 +138,7 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
         lambda folder: yaml.safe_dump(
             spec(folder, recipe={"balance": "equal", "loss": {"class_weights": "inverse_frequency"}})
         ),
-        ["recipe.loss.class_weights and recipe.balance make up for the same lack twice"],
+        ["recipe.loss.class_weights and recipe.balance correct the same imbalance twice"],
     ),
     "a batch larger than the train split": (
         lambda folder: yaml.safe_dump(spec(folder, recipe={"batch_size": 64})),
@@ -269,14 +269,14 @@ def test_a_folder_that_slipway_did_not_write_is_never_replaced(tmp_path: Path) -
         (
             "training/export.py",
             [COLOURS / "bundle", "--out", "out"],
-            "of kind bundle, and one of kind checkpoint is needed",
+            "of kind bundle, but kind checkpoint is needed",
         ),
         (
             "build/quantize.py",
             ["none", "--out", "out"],
             "none: no manifest.json here; give the folder of a complete bundle",
         ),
-        ("build/quantize.py", [COLOURS / "engine", "--out", "out"], "of kind engine, and one of kind bundle is needed"),
+        ("build/quantize.py", [COLOURS / "engine", "--out", "out"], "of kind engine, but kind bundle is needed"),
         ("build/compile.py", ["none", "--graphs", "graphs", "--out", "out"], "none: no manifest.json here"),
     ],
 )

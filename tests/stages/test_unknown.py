@@ -235,7 +235,7 @@ def test_an_embedding_that_is_not_finite_or_far_away_is_unknown_and_its_neighbou
         ({"score": "embedding", "threshold": 0, "class_means": {"int8": "?", "step": 1.0}}, "class_means.int8|base64"),
         ({"score": "embedding", "threshold": 0, "class_means": {"int8": "AAAA", "step": 0.0}}, "greater than 0"),
         ({"score": "energy", "threshold": float("nan")}, "finite number"),
-        ({"threshold": 1.5}, "between 0 and 1, given 1.5"),
+        ({"threshold": 1.5}, "between 0 and 1; given 1.5"),
     ],
 )
 def test_a_decision_whose_unknown_contradicts_itself_is_refused(unknown: dict[str, Any], says: str) -> None:

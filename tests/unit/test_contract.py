@@ -171,10 +171,10 @@ def test_all_wrong_fields_are_named_at_once() -> None:
         (
             Decision,
             {"task": "multilabel", "top_k": 1, "thresholds": [0.5, 0.5], "platt": [[1.0, 0.0]]},
-            "1 pairs in platt, and 2 thresholds",
+            "1 pairs in platt but 2 thresholds",
         ),
-        (Spec, {**SPEC, "decision": {"unknown": {}}}, "give one of coverage"),
-        (Spec, {**SPEC, "decision": {"unknown": {"coverage": 0.9, "precision": 0.9}}}, "give one of coverage"),
+        (Spec, {**SPEC, "decision": {"unknown": {}}}, "give either coverage"),
+        (Spec, {**SPEC, "decision": {"unknown": {"coverage": 0.9, "precision": 0.9}}}, "give either coverage"),
         (Spec, {**SPEC, "decision": {"unknown": {"coverage": 0.9}, "unknown_threshold": 0.5}}, "contradict each other"),
         (Spec, {**SPEC, "task": "multilabel", "decision": {"unknown": {"coverage": 0.9}}}, "belongs to multiclass"),
         (Spec, with_value(SPEC, ("data",), {"root": "x", "validation_fraction": 0.5, "test_fraction": 0.5}), "0.2"),
@@ -182,8 +182,8 @@ def test_all_wrong_fields_are_named_at_once() -> None:
         (Spec, with_value(SPEC, ("recipe", "augment", "crop_scale"), [0.0, 0.5]), "0 < least <= most <= 1"),
         (Spec, with_value(SPEC, ("recipe", "augment", "crop_ratio"), [2.0, 0.5]), "0 < least <= most"),
         (Spec, with_value(SPEC, ("recipe", "augment", "policy"), {"magnitude": 9}), "belong to kind: rand"),
-        (Spec, with_value(SPEC, ("recipe", "augment", "mix"), {}), "mixup_alpha or cutmix_alpha must be over 0"),
-        (Spec, with_value(SPEC, ("recipe",), {"augment": {}, "rotate_degrees": 5}), "belong into augment, which is"),
+        (Spec, with_value(SPEC, ("recipe", "augment", "mix"), {}), "mixup_alpha or cutmix_alpha must be above 0"),
+        (Spec, with_value(SPEC, ("recipe",), {"augment": {}, "rotate_degrees": 5}), "belong in augment; move them"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(model: type[Contract], data: dict[str, Any], says: str) -> None:
@@ -224,7 +224,7 @@ def test_wrong_classifier_names_are_refused_with_the_rule(name: str) -> None:
         Spec.parse({**SPEC, "name": name}, source="my.yaml")
     message = str(caught.value)
     assert message.startswith("my.yaml: name: ")
-    assert "use 1 to 63 of a-z, 0-9 and _" in message or "belong to Slipway" in message
+    assert "use 1 to 63 characters of a-z, 0-9 and _" in message or "belong to Slipway" in message
     assert f"given {name!r}" in message
 
 

@@ -40,7 +40,7 @@ def test_too_few_labels_are_refused(labels: list[str]) -> None:
 def test_a_label_that_is_not_one_printable_line_is_refused_by_number(label: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         check_labels(["cat", label], source="here")
-    assert str(caught.value) == f"here: label 1 is {label!r}; use printable text without outer spaces"
+    assert str(caught.value) == f"here: label 1 is {label!r}; use printable text without spaces around it"
     with pytest.raises(SpecError):
         write_labels(["cat", label], tmp_path / "labels.txt")
     assert not (tmp_path / "labels.txt").exists()
@@ -52,7 +52,7 @@ def test_a_duplicated_label_is_named_with_both_classes() -> None:
 
 
 def test_the_word_for_refused_answers_is_reserved() -> None:
-    with pytest.raises(SpecError, match="label 0 is 'unknown', the word for refused answers"):
+    with pytest.raises(SpecError, match="label 0 is 'unknown', reserved for refused answers"):
         check_labels(["unknown", "cat"], source="here")
 
 
@@ -93,8 +93,8 @@ def test_a_list_of_labels_is_read_as_any_editor_saves_it(content: bytes, tmp_pat
     [
         (b"cat\n\ndog\n", "line 2 is blank; remove it"),
         (b"\ncat\ndog\n", "line 1 is blank; remove it"),
-        (b"cat\n dog\n", "line 2: ' dog' has outer spaces; remove them"),
-        (b"cat\rdog\r", "line 1: a carriage return alone; save it with the line ends of Unix"),
+        (b"cat\n dog\n", "line 2: ' dog' has spaces around it; remove them"),
+        (b"cat\rdog\r", "line 1: a lone carriage return; save the file with Unix line endings"),
         ("cat\ndog\n".encode("utf-16"), "not UTF-8 text .*; save it in UTF-8"),
         (b"cat\ndog\ncat\n", "classes 0 and 2; rename one"),
         (b"", "line 1 is blank"),

@@ -174,7 +174,7 @@ def test_one_changed_byte_anywhere_is_noticed(bundle: Path) -> None:
 
 
 def test_another_kind_is_refused_with_both_kinds(bundle: Path) -> None:
-    with pytest.raises(ManifestError, match="of kind bundle, and one of kind engine is needed"):
+    with pytest.raises(ManifestError, match="of kind bundle, but kind engine is needed"):
         Manifest.open(bundle, kind="engine")
 
 
@@ -260,7 +260,7 @@ def test_a_bundle_resealed_under_its_old_id_is_refused(bundle: Path) -> None:
     old = bundle_id(bundle)
     (bundle / "model.onnx").write_bytes(b"another network")
     Manifest.seal(bundle, kind="bundle", name="digits", bundle=old)
-    with pytest.raises(ManifestError, match=f"the files make bundle {bundle_id(bundle)[:12]}, the manifest says {old}"):
+    with pytest.raises(ManifestError, match=f"the files make bundle {bundle_id(bundle)[:12]}; the manifest says {old}"):
         Bundle.open(bundle)
 
 

@@ -32,7 +32,7 @@ def test_a_run_is_short_for_the_bundle_and_the_engines_in_it() -> None:
 def test_a_version_names_its_engines_one_way_or_the_other(engines: dict[str, Any]) -> None:
     assert Version.parse({"bundle": "imports/letters", **engines}, source="test").bundle == "imports/letters"
     for wrong in ({}, {"engines": "built", "engine": ["built/openvino-int8"]}, {"engine": []}):
-        with pytest.raises(SpecError, match="give engines, a folder of them to choose from, or engine, a list"):
+        with pytest.raises(SpecError, match=r"give either engines \(a folder of them to choose from\) or engine"):
             Version.parse({"bundle": "imports/letters", **wrong}, source="test")
 
 
@@ -58,7 +58,7 @@ def test_a_setting_that_is_given_its_default_value_is_still_given() -> None:
         ({"lane": "tpu"}, "lane: Input should be 'cpu' or 'gpu'; given 'tpu'"),
         ({"classifiers": {}}, "classifiers: Dictionary should have at least 1 item"),
         ({"classifiers": ["digits"]}, "classifiers: Input should be a valid dictionary; given"),
-        ({"classifiers": {"digits": {}}}, "classifiers.digits.active: required, and not given"),
+        ({"classifiers": {"digits": {}}}, "classifiers.digits.active: required but not given"),
         ({"classifiers": {"digits": None}}, "classifiers.digits: "),
         ({"classifiers": {"digits": {"active": ""}}}, "classifiers.digits.active: "),
         ({"classifiers": {"digits": {"active": 5}}}, "classifiers.digits.active: "),
@@ -189,7 +189,7 @@ def test_paths_are_relative_to_the_fleet_file_and_links_to_runs_are_followed(tmp
         ),
         ("{bundle: colours/bundle, engine: [nowhere]}", "nowhere: no such engine; make it with slipway compile"),
         ("colours", "colours/engines: no engine of the cpu lane; make it with slipway compile .*colours/bundle"),
-        ("{bundle: colours/engine, engine: [colours/engine]}", "of kind engine, and one of kind bundle is needed"),
+        ("{bundle: colours/engine, engine: [colours/engine]}", "of kind engine, but kind bundle is needed"),
         ("{bundle: fleet.yaml, engine: [colours/engine]}", "fleet.yaml: no manifest.json here"),
         ("{bundle: linked, engine: [colours/engine]}", "labels.txt: a symbolic link; copy the file itself"),
     ],

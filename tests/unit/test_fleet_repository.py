@@ -94,9 +94,7 @@ def test_new_classes_come_after_the_old_ones(longer_is_active: bool, tmp_path: P
 def test_a_class_that_changed_its_id_is_named_with_both_labels_and_bundles(tmp_path: Path) -> None:
     swapped = colours(tmp_path / "swapped", bundle=replaced("labels.txt", b"green\nred", b"red\ngreen"))
     active = open_colours(COLOURS)
-    with pytest.raises(
-        RepositoryError, match=r"colours: class 1 is '\w+' in .*, and new classes come after"
-    ) as refused:
+    with pytest.raises(RepositoryError, match=r"colours: class 1 is '\w+' in .*, with new classes last") as refused:
         assemble([with_kept(active, swapped)], tmp_path / "out")
     for part in ("'green'", "'red'", str(active.bundle.path), str(swapped.bundle.path)):
         assert part in str(refused.value)
@@ -196,7 +194,7 @@ def test_single_ensembles_give_the_engine_nothing_to_wait_for(trio: Path) -> Non
         ),
         ({"spec": {"serving": {"threads": 2}}}, "serving.threads is 1 for colours and 2 for other"),
         ({"spec": {"serving": {"max_queue_size": 2}}}, "serving.max_queue_size is 0 for colours and 2 for other"),
-        ({"bundle": replaced("preprocess.json", b"{", b"{\n")}, "their preprocess.json are not written alike"),
+        ({"bundle": replaced("preprocess.json", b"{", b"{\n")}, "their preprocess.json files differ in format"),
     ],
 )
 def test_classifiers_that_cannot_share_a_decode_are_refused_with_what_differs(

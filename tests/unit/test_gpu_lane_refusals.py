@@ -45,31 +45,31 @@ SM89 = {"capability": "8.9"}
 REFUSED: dict[str, tuple[Make, str]] = {
     "proof of TensorRT-RTX": (
         one(target="tensorrt_rtx", capability=None, verdict="proof only"),
-        "plan: compiled by tensorrt_rtx, which proves without a GPU that a graph compiles.*--target tensorrt",
+        "plan: compiled by tensorrt_rtx, which only proves that a graph compiles.*--target tensorrt",
     ),
     "engine of the cpu lane": (
         lambda _: open_colours(COLOURS),
-        "engine: compiled by openvino for the cpu lane, and this is the gpu lane",
+        "engine: compiled by openvino for the cpu lane, but this is the gpu lane",
     ),
-    "failed gate": (one(verdict="fail"), "plan: the accuracy gate says 'fail', and only an engine that passed"),
+    "failed gate": (one(verdict="fail"), "plan: the accuracy gate says 'fail', but only engines that passed"),
     "gate that cannot tell": (one(verdict="too few images to tell"), "says 'too few images to tell'"),
     "evaluated on the CPU's decoder": (
         one(decoder="cpu"),
-        "plan: its numbers were made with decoder cpu, and the gpu lane decodes with mixed; compile it again",
+        "plan: evaluated with decoder cpu, but the gpu lane decodes with mixed; compile it again",
     ),
     "labels": (with_another_label, "4 labels for 3 logits of .*plan"),
     "smaller batch": (
         one(plan={"batch_sizes": [1, 4, 4]}),
-        r"plan: the plan takes batches of 1 to 4 images, and the spec serves 1 to 8 \(serving.max_batch_size\)",
+        r"plan: the plan takes batches of 1 to 4 images, but the spec serves 1 to 8 \(serving.max_batch_size\)",
     ),
     "no single images": (one(plan={"batch_sizes": [2, 8, 8]}), "the plan takes batches of 2 to 8 images"),
-    "no word of the GPU": (one(capability=None), "engine.json: says nothing of the GPU that the plan was built for"),
-    "no plan settings": (one(plan=None), "engine.json: says nothing of the GPU"),
+    "no word of the GPU": (one(capability=None), "engine.json: does not name the GPU that the plan was built for"),
+    "no plan settings": (one(plan=None), "engine.json: does not name the GPU"),
     "no plan": (without_the_plan, "model_sm90.plan: missing; compile it again"),
     "two of one GPU": (two({}, {}), "first and .*second: two plans for compute capability 9.0; give one"),
     "two graphs": (
         two({}, SM89 | {"graph_sha256": sha256_bytes(b"another")}),
-        "first and .*second: graph_sha256 [0-9a-f]{12} and [0-9a-f]{12}; the plans of one classifier",
+        "first and .*second: graph_sha256 [0-9a-f]{12} and [0-9a-f]{12}; compile the plans of one classifier",
     ),
     "two precisions": (two({}, SM89 | {"precision": "fp16"}), "precision int8 and fp16"),
     "two embeddings": (two({}, SM89 | {"embedding_size": 5}), "embedding_size 3 and 5"),
@@ -89,7 +89,7 @@ def test_what_cannot_be_served_on_the_gpu_lane_is_refused_by_name(case: str, tmp
 
 
 def test_a_plan_is_refused_on_the_cpu_lane_with_the_lane_it_belongs_to(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match="compiled by tensorrt for the gpu lane, and this is the cpu lane"):
+    with pytest.raises(RepositoryError, match="compiled by tensorrt for the gpu lane, but this is the cpu lane"):
         assemble([one()(tmp_path)], tmp_path / "out")
 
 

@@ -110,5 +110,5 @@ def test_lint_sees_what_does_not_fit_together_inside_it(
 def test_it_cannot_be_part_of_a_multi_ensemble(tmp_path: Path, layout: str) -> None:
     spec = {"serving": {"layout": layout}}
     pair = [copy_colours(tmp_path / name, spec={**spec, "name": name}) for name in ("one", "two")]
-    with pytest.raises(RepositoryError, match=rf"page: one has serving[.]layout {layout}, and only"):
+    with pytest.raises(RepositoryError, match=rf"page: one has serving[.]layout {layout}, but only"):
         assemble(pair, tmp_path / "repository", multi={"page": ["one", "two"]})

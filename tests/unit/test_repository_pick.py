@@ -60,10 +60,10 @@ def test_the_cpu_lane_takes_the_chosen_engine_and_records_the_choice(tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bundle": sha256_bytes(b"another")}, "measured on bundle [0-9a-f]{12}, and the bundle is"),
-        ({"chosen": "openvino-int8"}, "names 'openvino-int8', which is no engine here that was measured"),
-        ({"chosen": "../engines/openvino-fp32"}, "which is no engine here that was measured"),
-        ({"chosen": ".."}, "which is no engine here that was measured"),
+        ({"bundle": sha256_bytes(b"another")}, "measured on bundle [0-9a-f]{12}, but the bundle is"),
+        ({"chosen": "openvino-int8"}, "names 'openvino-int8', which is not a measured engine in this folder"),
+        ({"chosen": "../engines/openvino-fp32"}, "which is not a measured engine in this folder"),
+        ({"chosen": ".."}, "which is not a measured engine in this folder"),
     ],
 )
 def test_a_choice_of_something_else_is_refused_with_the_command_that_measures_again(
@@ -139,7 +139,7 @@ MAKE = r"slipway container compile .*--graphs .*graphs --out .* --run .*slipway 
 @pytest.mark.parametrize(
     ("precisions", "built", "message"),
     [
-        (["int8"], [], f"no TensorRT plan of int8 to serve, it is not there; make it .*{MAKE}"),
+        (["int8"], [], f"no TensorRT plan of int8 to serve: none was found; make it .*{MAKE}"),
         (["int8", "fp32"], [("fp16", "9.0", "pass")], f"no TensorRT plan of int8, fp32 to serve.*{MAKE}"),
         (
             ["int8"],
@@ -149,7 +149,7 @@ MAKE = r"slipway container compile .*--graphs .*graphs --out .* --run .*slipway 
         (
             ["bf16"],
             [("int8", "9.0", "pass")],
-            "the spec lists bf16 alone, and the gpu lane serves one of int8, fp16, fp32",
+            "the spec lists only bf16, but the gpu lane serves one of int8, fp16, fp32",
         ),
     ],
 )
@@ -164,7 +164,7 @@ def test_a_missing_plan_is_named_with_the_command_that_makes_it(
 def test_a_proof_of_tensorrt_rtx_is_not_taken_for_a_plan(tmp_path: Path) -> None:
     bundle = plans(tmp_path, ["int8"])
     stand_in_plan(tmp_path / "tensorrt_rtx-int8", bundle, capability=None, target="tensorrt_rtx", verdict="proof only")
-    with pytest.raises(RepositoryError, match="no TensorRT plan of int8 to serve, it is not there"):
+    with pytest.raises(RepositoryError, match="no TensorRT plan of int8 to serve: none was found"):
         pick_engines(bundle, tmp_path, lane="gpu")
 
 

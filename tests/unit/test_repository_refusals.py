@@ -134,20 +134,18 @@ def test_a_bundle_evaluated_with_the_gpu_decoder_is_refused(tmp_path: Path) -> N
 
 def test_an_engine_whose_numbers_were_made_with_the_gpu_decoder_is_refused(tmp_path: Path) -> None:
     change = replaced("engine.json", b'"decoder": "cpu"', b'"decoder": "mixed"')
-    with pytest.raises(
-        RepositoryError, match="numbers were made with decoder mixed, and the cpu lane decodes with cpu"
-    ):
+    with pytest.raises(RepositoryError, match="evaluated with decoder mixed, but the cpu lane decodes with cpu"):
         assemble([copy_colours(tmp_path / "c", engine=change)], tmp_path / "out")
 
 
 def test_two_engines_of_one_classifier_are_refused_on_the_cpu_lane(tmp_path: Path) -> None:
     colours = open_colours(COLOURS)
-    with pytest.raises(RepositoryError, match="the cpu lane serves one engine of a classifier"):
+    with pytest.raises(RepositoryError, match="the cpu lane serves one engine per classifier"):
         assemble([Classifier(colours.bundle, colours.engine, (colours.engine,))], tmp_path / "out")
 
 
 def test_two_classifiers_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match="colours, colours: each name may be there once"):
+    with pytest.raises(RepositoryError, match="colours, colours: each name may appear once"):
         assemble([open_colours(COLOURS), copy_colours(tmp_path / "c")], tmp_path / "out")
 
 
@@ -239,13 +237,13 @@ def test_a_file_that_was_added_is_refused_by_name(folder: str, tmp_path: Path) -
             COLOURS / "bundle",
             COLOURS / "bundle",
             "out",
-            "bundle: this folder is of kind bundle, and one of kind engine is needed",
+            "bundle: this folder is of kind bundle, but kind engine is needed",
         ),
         (
             COLOURS / "engine",
             COLOURS / "engine",
             "out",
-            "engine: this folder is of kind engine, and one of kind bundle is needed",
+            "engine: this folder is of kind engine, but kind bundle is needed",
         ),
         (COLOURS / "bundle", COLOURS / "engine", "ours not", "ours not: not empty, and not written by this stage"),
     ],

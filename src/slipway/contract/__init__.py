@@ -1,4 +1,4 @@
-"""Plain data that every stage agrees on. numpy, pydantic and YAML alone; nothing heavy is imported."""
+"""Data models that all stages share. They import only numpy, pydantic and YAML."""
 
 from slipway.contract.bundle import Bundle, bundle_id
 from slipway.contract.choice import Choice

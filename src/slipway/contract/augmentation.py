@@ -1,4 +1,4 @@
-"""`Augmentation`: what images of the train split, and of no other, go through after the serving decode."""
+"""`Augmentation`: random changes to training images after the serving decode."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,18 +9,18 @@ from slipway.contract.decision import Probability
 
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 Ratio = Annotated[float, Field(gt=0.0, le=100.0)]
-RAND_OPERATIONS, RAND_MAGNITUDE = 2, 9  # of RandAugment where the spec leaves them out, as in its paper for ImageNet
+RAND_OPERATIONS, RAND_MAGNITUDE = 2, 9  # RandAugment's defaults, from its paper for ImageNet
 
 
 def _rising(least_most: tuple[float, float]) -> tuple[float, float]:
     if not 0.0 < least_most[0] <= least_most[1]:
-        raise ValueError("is [least, most] with 0 < least <= most")
+        raise ValueError("must be [least, most] with 0 < least <= most")
     return least_most
 
 
 def _share(least_most: tuple[float, float]) -> tuple[float, float]:
     if not 0.0 < least_most[0] <= least_most[1] <= 1.0:
-        raise ValueError("is [least, most] with 0 < least <= most <= 1")
+        raise ValueError("must be [least, most] with 0 < least <= most <= 1")
     return least_most
 
 
@@ -29,30 +29,32 @@ Ratios = Annotated[tuple[Ratio, Ratio], AfterValidator(_rising)]
 
 
 class Colour(Contract):
-    """Each number is drawn for each image; 0 leaves it as it is."""
+    """Colour jitter, drawn for each image. 0 leaves a property unchanged."""
 
     brightness: Strength = 0.0
-    """The factor is drawn from 1 - this to 1 + this; so are those of contrast and saturation."""
+    """The brightness factor is drawn from 1 - `brightness` to 1 + `brightness`."""
     contrast: Strength = 0.0
+    """The contrast factor is drawn from 1 - `contrast` to 1 + `contrast`."""
     saturation: Strength = 0.0
+    """The saturation factor is drawn from 1 - `saturation` to 1 + `saturation`."""
     hue_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
-    """The angle is drawn from minus this to this."""
+    """The hue angle is drawn between minus and plus `hue_degrees`."""
 
 
 class Policy(Contract):
-    """DALI's `auto_aug`: operations of 14 kinds, drawn for each image.
+    """A policy of DALI's `auto_aug`, which draws from 14 kinds of operations for each image.
 
-    `trivial`: one, as strong as a draw says (TrivialAugment Wide, https://arxiv.org/abs/2103.10158). `rand`:
-    `operations` of one `magnitude` (RandAugment, https://arxiv.org/abs/1909.13719).
+    `trivial` applies one operation of random strength (TrivialAugment Wide, https://arxiv.org/abs/2103.10158). `rand`
+    applies a fixed number of operations of a fixed magnitude (RandAugment, https://arxiv.org/abs/1909.13719).
     """
 
     kind: Literal["trivial", "rand"] = "trivial"
     operations: int | None = Field(default=None, ge=1, le=14)
-    """Of rand: 2 where left out."""
+    """Operations per image for `rand`. The default is 2."""
     magnitude: int | None = Field(default=None, ge=0, le=30)
-    """Of rand, of 30: 9 where left out."""
+    """Magnitude of every operation for `rand`, from 0 to 30. The default is 9."""
     without: tuple[str, ...] = ()
-    """Operations that would change what an image shows, by DALI's names: rotate turns a 6 to a 9."""
+    """Operations to leave out, by DALI's names, because they change the class: `rotate` turns a 6 into a 9."""
 
     @model_validator(mode="after")
     def _strength_belongs_to_rand(self) -> Self:
@@ -62,64 +64,65 @@ class Policy(Contract):
 
 
 class Erase(Contract):
-    """A rectangle that becomes the mean colour (random erasing, https://arxiv.org/abs/1708.04896)."""
+    """Random erasing: a rectangle is filled with the mean colour (https://arxiv.org/abs/1708.04896)."""
 
     probability: Probability = 0.25
     area: Shares = (0.02, 0.33)
-    """Its share of the input, least and most."""
+    """Least and greatest share of the input that the rectangle covers."""
     ratio: Ratios = (0.3, 3.3)
-    """Height to width, least and most."""
+    """Least and greatest ratio of the rectangle's height to its width."""
 
 
 class Mix(Contract):
-    """Images of a batch in pairs, by `timm.data.Mixup`; targets are mixed as the images are."""
+    """`timm.data.Mixup` mixes pairs of images in a batch, and their targets in the same proportion."""
 
     mixup_alpha: float = Field(default=0.0, ge=0.0, le=10.0)
-    """Images are blended, with a share from Beta(alpha, alpha). https://arxiv.org/abs/1710.09412; 0: never."""
+    """Mixup blends two images by a share from Beta(alpha, alpha) (https://arxiv.org/abs/1710.09412). 0 turns it off."""
     cutmix_alpha: float = Field(default=0.0, ge=0.0, le=10.0)
-    """A rectangle comes from the other image. https://arxiv.org/abs/1905.04899; 0: never."""
+    """CutMix pastes a rectangle from another image (https://arxiv.org/abs/1905.04899). 0 turns it off."""
     probability: Probability = 1.0
-    """Of mixing a batch at all; for each image or pair with `mode: elem` or `pair`."""
+    """Probability of mixing a batch; with `mode: elem` or `pair`, of mixing an image or a pair."""
     cutmix_probability: Probability = 0.5
-    """Of CutMix in the place of Mixup, where both have an alpha."""
+    """Probability of CutMix instead of Mixup when both have an alpha."""
     mode: Literal["batch", "pair", "elem"] = "batch"
-    """What shares a draw: all of a batch, a pair, or nothing."""
+    """Images that share one draw: a whole batch, a pair, or (`elem`) a single image."""
 
     @model_validator(mode="after")
     def _something_is_mixed(self) -> Self:
         if not (self.mixup_alpha or self.cutmix_alpha):
-            raise ValueError("mixup_alpha or cutmix_alpha must be over 0; or leave mix out")
+            raise ValueError("mixup_alpha or cutmix_alpha must be above 0; or leave mix out")
         return self
 
 
 class Changes(Contract):
-    """What happens to an image that has the input's size, in this order."""
+    """Changes to an image after it is resized to the input, in this order."""
 
     colour: Colour | None = None
     policy: Policy | None = None
     rotate_degrees: float = Field(default=0.0, ge=0.0, le=180.0)
-    """The angle is drawn from minus this to this; what comes in from outside is `preprocess.pad_value`."""
+    """The angle is drawn between minus and plus `rotate_degrees`; `preprocess.pad_value` fills the corners."""
     erase: Erase | None = None
 
 
 class Minority(Changes):
-    """What happens to images of rare classes, in the place of what happens to the others."""
+    """Changes to images of rare classes, instead of those to other images."""
 
     below: float = Field(default=0.2, gt=0.0, le=1.0)
-    """A class is rare when it has fewer train images than this share of the largest class's."""
+    """A class is rare if it has fewer training images than this share of the largest class."""
 
 
 class Augmentation(Changes):
-    """Validation, calibration, test and serving see nothing of this."""
+    """Random changes to training images. Validation, calibration, test and serving never see them."""
 
     resize: Literal["random_crop", "serving"] = "random_crop"
-    """`random_crop`: a random part, stretched to the input. `serving`: as `preprocess` resizes, padded or cut."""
+    """`random_crop` stretches a random part to the input. `serving` resizes, pads and crops as `preprocess` does."""
     crop_scale: Shares = (0.7, 1.0)
-    """Of random_crop: the share of the image's area that is kept, least and most."""
+    """Least and greatest share of the image's area that `random_crop` keeps."""
     crop_ratio: Ratios = (3 / 4, 4 / 3)
-    """Of random_crop: width to height of what is kept, least and most."""
+    """Least and greatest ratio of width to height of the part that `random_crop` keeps."""
     horizontal_flip: bool = True
-    """Half of the images, mirrored."""
+    """Mirror half of the images left to right."""
     vertical_flip: bool = False
+    """Turn half of the images upside down."""
     minority: Minority | None = None
     mix: Mix | None = None

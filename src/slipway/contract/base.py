@@ -1,4 +1,4 @@
-"""The base of every typed file: frozen, unknown keys refused, errors that name the field and the valid ones."""
+"""The base of every typed file: frozen, without unknown keys, and with errors that name the field and valid keys."""
 
 import json
 import reprlib
@@ -11,7 +11,7 @@ from slipway.errors import SpecError
 from slipway.system.targets import told
 from slipway.system.yaml_json import read_plain
 
-_SHORT = reprlib.Repr()  # a few kilobytes of YAML can stand for gigabytes
+_SHORT = reprlib.Repr()  # a few kilobytes of YAML can expand to gigabytes
 _SHORT.maxstring = _SHORT.maxother = 100
 
 
@@ -25,7 +25,7 @@ class Contract(BaseModel):
         """Check `data` against the contract.
 
         Raises:
-            SpecError: names `source`, every wrong field, what was given and what is allowed.
+            SpecError: names `source` and, for every wrong field, the given value and the allowed ones.
         """
         try:
             return cls.model_validate(data)
@@ -42,25 +42,25 @@ class Contract(BaseModel):
         return cls.parse(read_plain(path), source=str(path))
 
     def to_json(self) -> str:
-        """Canonical text: sorted keys, two spaces, one trailing newline. Equal objects give equal bytes."""
+        """Canonical text: sorted keys, two-space indent, one trailing newline. Equal objects give equal bytes."""
         return json.dumps(self.plain(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     def plain(self) -> dict[str, Any]:
-        """What JSON holds of it."""
+        """The object as plain JSON data."""
         return _plain(self.model_dump_json())
 
     def fields(self) -> dict[str, Any]:
-        """What the writer gave, to build a larger model with."""
+        """The fields that were given, to build a larger model from."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     def write(self, path: Path) -> None:
-        """Raises StorageError: a full disk, or a path that may not be written."""
+        """Raises StorageError: the disk is full, or the path is not writable."""
         with told(path):
             path.write_text(self.to_json(), encoding="utf-8")
 
 
 class Evidence(Contract):
-    """What a stage measured. What the writer left out, for it does not apply, is left out of the file too."""
+    """A stage's measurements. A field that does not apply is not set, and is absent from the file."""
 
     def plain(self) -> dict[str, Any]:
         return _plain(self.model_dump_json(exclude_unset=True))
@@ -80,7 +80,7 @@ def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> 
             allowed = ", ".join(sorted(_model_at(model, location[:-1]).model_fields))
             lines.append(f"{field}: unknown key; the valid keys here are {allowed}")
         elif issue["type"] == "missing":
-            lines.append(f"{field}: required, and not given")
+            lines.append(f"{field}: required but not given")
         else:
             lines.append(f"{field}: {issue['msg']}; given {_SHORT.repr(issue['input']):.80}")
     return f"{source}: " + "\n  ".join(lines)

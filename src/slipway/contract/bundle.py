@@ -18,7 +18,7 @@ from slipway.system.files import sha256_bytes, sha256_file
 
 ClassId = Annotated[int, Field(ge=0)]
 IDENTITY = ("model.onnx", "preprocess.json", "labels.txt", "decision.json", "calibration.json")
-"""The files that make a bundle what it is. `model.onnx` is written without `metadata_props`."""
+"""The files that identify a bundle. `model.onnx` is written without `metadata_props`."""
 
 
 def bundle_id(folder: Path) -> str:
@@ -32,7 +32,7 @@ class CalibrationImage(Contract):
 
     file: str = Field(pattern=r"^[0-9A-Za-z_-]+[.][0-9a-z]+$")
     class_id: ClassId | tuple[ClassId, ...]
-    """Of a multi-label image a list, of none of the labels an empty one."""
+    """Class id of the image; for multi-label, a list of ids, which may be empty."""
     sha256: Sha256
 
 
@@ -44,7 +44,7 @@ class CalibrationList(Contract):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are all what its manifest says."""
+    """A bundle whose files all match its manifest."""
 
     path: Path
     id: str
@@ -56,11 +56,11 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises ManifestError naming the file that is missing, added or changed."""
+        """Raises ManifestError: a file is missing, added or changed; names it."""
         manifest = Manifest.open(path, kind="bundle")
         identity = bundle_id(path)
         if manifest.bundle != identity:
-            raise ManifestError(f"{path}: the files make bundle {identity[:12]}, the manifest says {manifest.bundle}")
+            raise ManifestError(f"{path}: the files make bundle {identity[:12]}; the manifest says {manifest.bundle}")
         bundle = cls(
             path=path,
             id=identity,
@@ -76,16 +76,16 @@ class Bundle:
         unknown = bundle.decision.unknown
         if unknown is not None and unknown.class_means is not None and unknown.class_means.size % len(labels):
             raise ManifestError(
-                f"{path}: decision.json has class means of {unknown.class_means.size} numbers, which is no multiple of "
-                f"{len(labels)} labels"
+                f"{path}: decision.json has class means of {unknown.class_means.size} numbers, which is not a "
+                f"multiple of {len(labels)} labels"
             )
         return bundle
 
     def load_calibration(self) -> list[tuple[str, bytes]]:
-        """Name and bytes of every calibration image, in the recorded order.
+        """Name and bytes of every calibration image, in recorded order.
 
         Raises:
-            ManifestError: an image is missing or is not the one on the list.
+            ManifestError: an image is missing or differs from the one listed.
         """
         images = []
         listing = CalibrationList.read(self.path / "calibration.json")

@@ -1,4 +1,4 @@
-"""`Choice`: which precision the cpu lane serves, measured end to end among those that passed the gate."""
+"""`Choice`: the precision that the cpu lane serves, chosen end to end among the engines that passed the gate."""
 
 from pydantic import Field
 
@@ -10,29 +10,30 @@ FILE_NAME = "choice.json"
 
 
 class Candidate(Contract):
-    """One engine of the comparison; times are of one image from encoded bytes to the answer."""
+    """One engine of the comparison. Times are for one image, from encoded bytes to the answer."""
 
     engine: str
-    """Folder beside `choice.json`."""
+    """Name of the engine's folder, beside `choice.json`."""
     manifest_sha256: Sha256
     precision: Precision
     verdict: str
-    """The accuracy gate's."""
+    """Verdict of the accuracy gate."""
     median_ms: float | None = Field(default=None, gt=0)
-    """None for an engine that did not pass, and was not measured."""
+    """Median time of an image; None if the engine did not pass the gate and was not measured."""
     speed_to_fp32: float | None = None
-    """Median over rounds of FP32's time over this one's, interleaved: above 1 is faster than FP32."""
+    """Median over the rounds of FP32's time divided by this engine's. Above 1 is faster than FP32."""
     speed_low: float | None = None
+    """10th percentile over the rounds of the speed relative to FP32."""
     speed_high: float | None = None
-    """The spread: the least and the greatest of the rounds' ratios between the 10th and the 90th percentile."""
+    """90th percentile over the rounds of the speed relative to FP32."""
 
 
 class Choice(Contract):
-    """`choice.json`, beside the engines that were compared."""
+    """`choice.json`, beside the compared engines."""
 
     bundle: Sha256
     chosen: str
-    """Folder of the engine that is served."""
+    """Name of the folder of the engine to serve."""
     reason: str
     candidates: tuple[Candidate, ...]
     rounds: int

@@ -19,11 +19,11 @@ class LabelledImage(Contract):
 
     path: str
     class_ids: tuple[int, ...]
-    """Ascending; exactly one for multi-class, any number for multi-label. `class_id=3` may be given for `(3,)`."""
+    """Ascending class ids: one for multi-class, any number for multi-label. `class_id=3` is short for `(3,)`."""
     sha256: str
     split: Split
     group: str | None = None
-    """What it must share a split with, where the data set has groups."""
+    """Group of the image, if the data set has groups. The images of a group share a split."""
 
     @model_validator(mode="before")
     @classmethod
@@ -35,16 +35,16 @@ class LabelledImage(Contract):
 
     @property
     def class_id(self) -> int:
-        """Of a multi-class image."""
+        """The class id of a multi-class image."""
         (class_id,) = self.class_ids
         return class_id
 
 
 class Dataset(Contract):
-    """The images of one classifier, and the split that every stage uses."""
+    """The images of one classifier, with the split that every stage uses."""
 
     root: str
-    """As the spec gives it: relative to where the commands are run."""
+    """Root folder as the spec gives it, relative to the working directory."""
     labels: tuple[str, ...]
     images: tuple[LabelledImage, ...]
 
@@ -52,16 +52,16 @@ class Dataset(Contract):
         return [image for image in self.images if image.split == split]
 
     def load(self, image: LabelledImage) -> bytes:
-        """The bytes of one image, checked.
+        """The bytes of one image, checked against its hash.
 
         Raises:
-            DataError: the file is gone, or is not the one that was split.
+            DataError: the file is missing, or has changed since the split.
         """
         path = Path(self.root) / image.path
         try:
             encoded = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}; run this from where training was run") from None
+            raise DataError(f"{path}: cannot be read: {error.strerror}; run this where training ran") from None
         if sha256_bytes(encoded) != image.sha256:
             raise DataError(f"{path}: changed since the data set was split; train again, or restore the file")
         return encoded

@@ -16,70 +16,70 @@ from slipway.system.files import sha256_file
 
 Target = Literal["openvino", "tensorrt", "tensorrt_rtx"]
 LANES: dict[Target, Literal["cpu", "gpu"] | None] = {"openvino": "cpu", "tensorrt": "gpu", "tensorrt_rtx": None}
-"""Where an engine may be served; TensorRT-RTX proves that a graph compiles, and is never served."""
+"""Lane that may serve each target. TensorRT-RTX only proves that a graph compiles, and is never served."""
 
 
 class PlanSettings(Contract):
-    """What a TensorRT plan is tied to, and the flags that it was built with."""
+    """The TensorRT version and GPU that a plan is tied to, and its build flags."""
 
     version: str = Field(pattern=r"^\d+([.]\d+)+$")
-    """Of TensorRT, or of TensorRT-RTX."""
+    """Version of TensorRT or TensorRT-RTX."""
     compute_capability: str | None = Field(default=None, pattern=r"^\d+[.]\d+$")
-    """Of the GPU it was built on, such as `9.0`; None for TensorRT-RTX, which compiles without one."""
+    """Compute capability of the build GPU, such as `9.0`; None for TensorRT-RTX, which needs no GPU."""
     batch_sizes: tuple[int, int, int]
-    """Least, optimal and largest of the optimisation profile."""
+    """Least, optimal and greatest batch size of the optimisation profile."""
     optimization_level: int
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"]
     version_compatible: bool
 
 
 class EngineSettings(Contract):
-    """`engine.json`: what was compiled, how, and how it is run. Every number of the engine was made with this."""
+    """`engine.json`: what was compiled, how, and how it runs. All the engine's figures were measured so."""
 
     target: Target
     precision: Precision
     arithmetic: Literal["f32", "bf16", "typed"]
-    """What OpenVINO computes in where there are no Q/DQ nodes; `typed`: a strongly typed plan, as its graph says."""
+    """OpenVINO's arithmetic outside Q/DQ nodes; `typed` for a strongly typed plan, which follows its graph."""
     decoder: Literal["cpu", "mixed"] = "cpu"
-    """DALI's implementation that the numbers were made with."""
+    """DALI decoder with which the engine was evaluated."""
     classes: int
     embedding_size: int
-    """0 where the network has no embedding."""
+    """Length of the embedding; 0 if the network has none."""
     graph_sha256: Sha256
-    """Of the ONNX file that was compiled."""
+    """sha256 of the compiled ONNX file."""
     calibration_sha256: Sha256
-    """Of the bundle's `calibration.json`."""
+    """sha256 of the bundle's `calibration.json`."""
     plan: PlanSettings | None = None
 
 
 def plan_name(compute_capability: str | None) -> str:
-    """The plan's file: `model_sm90.plan` for compute capability 9.0; `model.plan` where no GPU was at hand."""
+    """File name of a plan: `model_sm90.plan` for compute capability 9.0, `model.plan` without a GPU."""
     return "model.plan" if compute_capability is None else f"model_sm{compute_capability.replace('.', '')}.plan"
 
 
 def engine_name(target: Target, precision: Precision, compute_capability: str | None = None) -> str:
-    """`openvino-int8`, `tensorrt-int8-sm90`, `tensorrt_rtx-int8`."""
+    """Folder name of an engine: `openvino-int8`, `tensorrt-int8-sm90`, `tensorrt_rtx-int8`."""
     suffix = "" if compute_capability is None else f"-sm{compute_capability.replace('.', '')}"
     return f"{target}-{precision}{suffix}"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine folder whose files are all what its manifest says, of the bundle that it is opened with."""
+    """An engine folder that matches its manifest and belongs to the bundle it is opened with."""
 
     path: Path
     manifest: Manifest
     settings: EngineSettings
     decision: Decision
-    """Fitted to this engine's own outputs on the validation split."""
+    """Decision fitted to this engine's own outputs on the validation split."""
 
     @classmethod
     def open(cls, path: Path, *, bundle: Bundle) -> Self:
-        """Raises ManifestError: a changed file, or a link of the chain bundle, calibration, graph that is broken."""
+        """Raises ManifestError: a file changed, or the bundle, calibration list or graph is not this engine's."""
         manifest = Manifest.open(path, kind="engine")
         if manifest.bundle != bundle.id:
             raise ManifestError(
-                f"{path}: this engine was compiled from bundle {str(manifest.bundle)[:12]}, and the bundle given is "
+                f"{path}: this engine was compiled from bundle {str(manifest.bundle)[:12]}, but the given bundle is "
                 f"{bundle.id:.12}; compile it again from that bundle"
             )
         engine = cls(
@@ -98,8 +98,8 @@ class Engine:
         unknown, expected = engine.decision.unknown, len(bundle.labels) * engine.settings.embedding_size
         if unknown is not None and unknown.class_means is not None and unknown.class_means.size != expected:
             raise ManifestError(
-                f"{path}: decision.json has class means of {unknown.class_means.size} numbers, and its labels and "
-                f"embedding make {expected}; compile again"
+                f"{path}: decision.json has class means of {unknown.class_means.size} numbers, but its labels and "
+                f"embedding need {expected}; compile again"
             )
         graph = path / "model.onnx"
         if engine.settings.target == "openvino" and sha256_file(graph) != engine.settings.graph_sha256:
@@ -108,7 +108,7 @@ class Engine:
 
     @property
     def verdict(self) -> str:
-        """The accuracy gate's word: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
+        """Verdict of the accuracy gate: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
         return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
 
     @property

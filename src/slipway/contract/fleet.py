@@ -1,4 +1,4 @@
-"""`Fleet`: the one YAML that says which classifiers a model repository serves, and which bundle of each answers."""
+"""`Fleet`: the YAML file of the classifiers that a model repository serves, and the bundle that answers for each."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
@@ -11,18 +11,18 @@ from slipway.contract.spec import Serving, check_name
 
 Name = Annotated[str, AfterValidator(check_name)]
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
-"""Relative to the fleet file, or absolute."""
+"""A folder, absolute or relative to the fleet file."""
 
 
 class Version(Contract):
-    """A bundle and what was compiled from it. A single folder is short for the `bundle/` and `engines/` in it."""
+    """A bundle and its engines. A single folder is short for the `bundle/` and `engines/` in it."""
 
     bundle: Folder
     engines: Folder | None = None
-    """A folder of engine folders, to take what the lane serves: on the cpu lane what `choice.json` names, on the gpu
-    lane every plan of the fastest precision that passed."""
+    """Folder of engines to choose from. The cpu lane takes the one that `choice.json` names; the gpu lane takes every
+    plan of the fastest precision that passed."""
     engine: tuple[Folder, ...] = ()
-    """The engines themselves: one on the cpu lane; plans for several GPUs on the gpu lane."""
+    """Engine folders: one for the cpu lane; plans for several GPUs for the gpu lane."""
 
     @model_validator(mode="before")
     @classmethod
@@ -34,36 +34,36 @@ class Version(Contract):
     @model_validator(mode="after")
     def _engines_are_named_one_way(self) -> Self:
         if (self.engines is None) == (not self.engine):
-            raise ValueError("give engines, a folder of them to choose from, or engine, a list of folders; one of both")
+            raise ValueError("give either engines (a folder of them to choose from) or engine (a list of folders)")
         return self
 
 
 class FleetClassifier(Contract):
-    """One classifier: the version that answers, and those that stay at hand."""
+    """One classifier: the version that answers, and those kept for a rollback."""
 
     active: Version
     keep: tuple[Version, ...] = ()
-    """Their steps are in the repository too; no ensemble runs them. Class ids must be those of the active one."""
+    """Versions kept in the repository without an ensemble. Their class ids must match the active version's."""
     serving: Serving = Serving()
-    """The keys that are given here go before those of the fleet."""
+    """Serving options that override the fleet's."""
 
 
 class Fleet(Contract):
-    """`fleet.yaml`. Names of classifiers are those that clients call, whatever the bundles are called."""
+    """`fleet.yaml`. Clients call classifiers by the names given here, whatever the bundles' own names."""
 
     lane: LaneName = "cpu"
     serving: Serving = Serving()
-    """The keys that are given here go before those of every bundle's own spec."""
+    """Serving options that override those of every bundle's spec."""
     classifiers: dict[Name, FleetClassifier] = Field(min_length=1)
     multi: dict[Name, tuple[Name, ...]] = Field(default={})
-    """Ensembles that decode an image once and answer for several classifiers: name to classifiers."""
+    """Ensembles that decode an image once and answer for several classifiers, by name."""
 
     @field_validator("multi")
     @classmethod
     def _a_multi_names_classifiers(
         cls, multi: dict[str, tuple[str, ...]], info: ValidationInfo
     ) -> dict[str, tuple[str, ...]]:
-        if "classifiers" not in info.data:  # they are wrong themselves
+        if "classifiers" not in info.data:  # they failed their own check
             return multi
         classifiers = info.data["classifiers"]
         for name, members in multi.items():
@@ -73,10 +73,10 @@ class Fleet(Contract):
             if len(set(members)) != len(members) or len(members) < 2:
                 raise ValueError(f"{name} names {', '.join(members) or 'none'}; give two or more, each once")
             if name in classifiers:
-                raise ValueError(f"{name} is the name of a classifier; give the ensemble another")
+                raise ValueError(f"{name} is the name of a classifier; give the ensemble another name")
         return multi
 
     def serving_of(self, name: str, spec: Serving) -> Serving:
-        """How classifier `name` runs: its bundle's `spec`, changed by the fleet, changed by its own entry."""
+        """Serving options of `name`: its bundle's `spec`, overridden by the fleet, then by its own entry."""
         changes = (self.serving, self.classifiers[name].serving)
         return spec.model_copy(update={key: getattr(c, key) for c in changes for key in c.model_fields_set})

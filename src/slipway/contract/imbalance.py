@@ -1,4 +1,4 @@
-"""`Loss` and `Balance`: what a recipe does about classes that have few images."""
+"""`Loss` and `Balance`: a recipe's options for classes with few images."""
 
 from typing import Literal, Self
 
@@ -9,23 +9,23 @@ from slipway.contract.decision import Probability, Task
 
 ClassWeights = Literal["none", "inverse_frequency", "effective_number"]
 Balance = Literal["none", "square_root", "equal"]
-"""How often an image is seen in an epoch: once; or, of a class with n images where the most frequent one has n_max, the
-square root of n_max / n times, or n_max / n times."""
+"""How often an epoch shows each image of a class with n images, if the largest class has n_max. `none`: once.
+`square_root`: the square root of n_max / n times. `equal`: n_max / n times."""
 
 
 class Loss(Contract):
-    """What is minimised. `slipway.training.learn.losses` has the formulas."""
+    """The training loss. `slipway.training.learn.losses` has the formulas."""
 
     kind: Literal["cross_entropy", "focal"] = "cross_entropy"
-    """Multi-class: of the softmax. Multi-label: of each label's sigmoid."""
+    """Kind of loss, over the softmax for multi-class and over each label's sigmoid for multi-label."""
     class_weights: ClassWeights = "none"
-    """Multi-label: of the images that have a label, against those that do not."""
+    """Weights of the classes; for multi-label, of images with a label against those without it."""
     beta: float | None = Field(default=None, ge=0.0, lt=1.0)
-    """With effective_number, 0.999 where left out: 0 weighs all classes alike, towards 1 it is inverse_frequency."""
+    """For `effective_number`, 0.999 by default. 0 weighs all classes alike; near 1 it equals `inverse_frequency`."""
     gamma: float | None = Field(default=None, ge=0.0, le=10.0)
-    """With focal, 2 where left out: how fast an image's weight falls as it is told better; 0 is cross-entropy."""
+    """For `focal`, 2 by default: how strongly easy examples are down-weighted. 0 is cross-entropy."""
     alpha: Probability | None = None
-    """With focal and multi-label: weight of a label that is there, 1 - alpha of one that is not; none: both weigh 1."""
+    """For `focal` and multi-label: a present label weighs alpha, an absent one 1 - alpha. By default both weigh 1."""
 
     @model_validator(mode="after")
     def _fields_belong_together(self) -> Self:
@@ -40,10 +40,10 @@ class Loss(Contract):
         return self
 
     def check(self, *, task: Task, balance: Balance) -> None:
-        """Raises ValueError: what the task has no use for, or a correction that is made twice."""
+        """Raises ValueError: an option does not suit the task, or the imbalance is corrected twice."""
         if self.alpha is not None and task != "multilabel":
             raise ValueError("recipe.loss.alpha belongs to multilabel; for multiclass use class_weights")
         if self.class_weights != "none" and balance != "none":
             raise ValueError(
-                "recipe.loss.class_weights and recipe.balance make up for the same lack twice; give one of them"
+                "recipe.loss.class_weights and recipe.balance correct the same imbalance twice; give one of them"
             )

@@ -1,4 +1,4 @@
-"""`labels.txt`: one label a line, the line number is the class id."""
+"""`labels.txt`: one label per line; the class id is the line number, from 0."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,19 @@ RESERVED = "unknown"
 
 
 def check_labels(labels: Sequence[str], *, source: str) -> tuple[str, ...]:
-    """Return the labels, or say which one is wrong.
+    """Return the labels if they are valid.
 
     Raises:
-        SpecError: fewer than two, empty, duplicated, reserved, with line breaks, control characters or outer spaces.
+        SpecError: fewer than two labels; one that is empty, duplicated, reserved, not printable or padded.
     """
     if len(labels) < 2:
         raise SpecError(f"{source}: {len(labels)} label(s) given; a classifier needs at least 2")
     seen: dict[str, int] = {}
     for class_id, label in enumerate(labels):
         if not label or label != label.strip() or not label.isprintable():
-            raise SpecError(f"{source}: label {class_id} is {label!r}; use printable text without outer spaces")
+            raise SpecError(f"{source}: label {class_id} is {label!r}; use printable text without spaces around it")
         if label == RESERVED:
-            raise SpecError(f"{source}: label {class_id} is {label!r}, the word for refused answers; rename it")
+            raise SpecError(f"{source}: label {class_id} is {label!r}, reserved for refused answers; rename it")
         if label in seen:
             raise SpecError(f"{source}: label {label!r} stands for classes {seen[label]} and {class_id}; rename one")
         seen[label] = class_id
@@ -43,7 +43,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def read_label_list(path: Path) -> tuple[str, ...]:
-    """Labels as a user's editor saves them: a byte order mark, Windows line ends and blank last lines are read.
+    """Labels as a user's editor saves them: a byte order mark, Windows line endings and trailing blank lines are fine.
 
     Raises:
         SpecError: the file cannot be read, is not UTF-8, or holds a label that is not allowed; names its line.
@@ -51,11 +51,11 @@ def read_label_list(path: Path) -> tuple[str, ...]:
     lines = _decode(path, "utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         if "\r" in line:
-            raise SpecError(f"{path}: line {number}: a carriage return alone; save it with the line ends of Unix")
+            raise SpecError(f"{path}: line {number}: a lone carriage return; save the file with Unix line endings")
         if not line.strip():
-            raise SpecError(f"{path}: line {number} is blank; remove it: one label a line, in the order of the classes")
+            raise SpecError(f"{path}: line {number} is blank; remove it: give one label per line, in class order")
         if line != line.strip():
-            raise SpecError(f"{path}: line {number}: {line!r} has outer spaces; remove them")
+            raise SpecError(f"{path}: line {number}: {line!r} has spaces around it; remove them")
     return check_labels(lines, source=str(path))
 
 

@@ -1,4 +1,4 @@
-"""`Lane`: what a model repository holds, for whoever serves it; `lane.json` at its root."""
+"""`Lane`: the contents of a model repository, for its server; `lane.json` at the root."""
 
 from typing import Literal, TypeAlias
 
@@ -11,20 +11,20 @@ LaneName: TypeAlias = Literal["cpu", "gpu"]
 
 
 class Lane(Contract):
-    """The lane, its classifiers, and what the server must be told that no `config.pbtxt` can say."""
+    """The lane, its classifiers, and the server options that no `config.pbtxt` can hold."""
 
     lane: LaneName
     classifiers: dict[str, str]
-    """Name to the id of the bundle that answers."""
+    """Id of the bundle that answers for each classifier."""
     kept: dict[str, tuple[str, ...]] = Field(default={})
-    """Name to the ids of bundles whose steps are here too, to go back to without building anything."""
+    """Ids of each classifier's other bundles in the repository, for a rollback without a build."""
     multi: dict[str, tuple[str, ...]] = Field(default={})
-    """Ensembles that answer several classifiers from one decode: name to classifiers."""
+    """Ensembles that answer for several classifiers from one decode, by name."""
     shm_default_bytes: int = Field(ge=1 << 20)
-    """Shared memory that each Python-backend instance starts with: above its largest usual batch, since growing
-    under load costs latency."""
+    """Initial shared memory of each Python-backend instance. It exceeds the largest usual batch, since growing under
+    load adds latency."""
     tensorrt_version_compatible: bool = False
-    """Some plan may come from another TensorRT: the server needs
+    """True if a plan may come from another TensorRT version. The server then needs
     `--backend-config=tensorrt,version-compatible=true`."""
 
     @property
@@ -33,6 +33,6 @@ class Lane(Contract):
 
     @property
     def ensembles(self) -> dict[str, tuple[str, ...]]:
-        """Every model that clients may call, with the classifiers that it answers for."""
+        """Every model that clients may call, with the classifiers it answers for."""
         own = {name + suffix: (name,) for name in self.classifiers for suffix in ("", "_full")}
         return {**own, **self.multi}

@@ -1,4 +1,4 @@
-"""`Manifest`: what a stage read, wrote, used and measured; the link between one folder and the next."""
+"""`Manifest`: what a stage read, wrote, used and measured. It links one folder to the next."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,24 +19,24 @@ Found = TypeVar("Found", bound=Evidence)
 
 
 class Manifest(Contract):
-    """The contents of one stage's folder, and where they came from."""
+    """The contents of one stage's folder and their origin."""
 
     kind: Kind
     name: str
-    """The classifier, or the lane of a repository."""
+    """Name of the classifier; of a repository, its lane."""
     bundle: str | None = None
-    """The bundle id, from the bundle on."""
+    """Bundle id; None for a checkpoint, which precedes the bundle."""
     inputs: dict[str, Sha256] = Field(default_factory=dict)
     outputs: dict[str, Sha256]
-    """Relative path to sha256 of every file in the folder but this one."""
+    """sha256 of every other file in the folder, by relative path."""
     versions: dict[str, str] = Field(default_factory=dict)
     seed: int | None = None
     commit: str | None = None
     created: str | None = None
     measured: dict[str, Any] = Field(default_factory=dict)
-    """The JSON of what the stage measured, which `read_measured` reads."""
+    """The stage's measurements as JSON, which `read_measured` parses."""
     own_sha256: Sha256 | None = None
-    """Of this manifest without this field; `write` fills it in."""
+    """sha256 of this manifest without this field; `write` fills it in."""
 
     def write(self, path: Path) -> None:
         sealed = self.model_copy(update={"own_sha256": self._digest()})
@@ -49,12 +49,12 @@ class Manifest(Contract):
     def open(cls, folder: Path, *, kind: Kind) -> Self:
         """Read the manifest of `folder` and check every file against it.
 
-        A folder can be exchanged for a newer one meanwhile (`files.complete_folder`). What is returned is then either
-        of the two, and was whole; or files of both were met, and the error is gone when it is opened again. Who needs
-        the files themselves links or copies them first, and opens the copy.
+        A newer folder may replace this one meanwhile (`files.complete_folder`). The result then describes one of the
+        two completely; if files of both were read, an error is raised, and opening again succeeds. A caller that needs
+        the files themselves links or copies them first and opens the copy.
 
         Raises:
-            ManifestError: no such folder, another kind, or a file that is missing, added or changed, by name.
+            ManifestError: the folder is absent or of another kind, or a file is missing, added or changed; names it.
         """
         if not (folder / FILE_NAME).is_file():
             raise ManifestError(f"{folder}: no {FILE_NAME} here; give the folder of a complete {kind}")
@@ -66,12 +66,12 @@ class Manifest(Contract):
         if manifest.own_sha256 != manifest._digest() or text != manifest.to_json():
             raise ManifestError(f"{folder / FILE_NAME}: changed since this {manifest.kind} was made; build it again")
         if manifest.kind != kind:
-            raise ManifestError(f"{folder}: this folder is of kind {manifest.kind}, and one of kind {kind} is needed")
+            raise ManifestError(f"{folder}: this folder is of kind {manifest.kind}, but kind {kind} is needed")
         manifest.verify(folder)
         return manifest
 
     def verify(self, folder: Path) -> None:
-        """Compare every file of `folder` with the recorded hashes."""
+        """Check every file of `folder` against the recorded hashes."""
         present = {path.relative_to(folder).as_posix() for path in files_below(folder)} - {FILE_NAME}
         for path in sorted(self.outputs.keys() - present):
             raise ManifestError(f"{folder / path}: missing; the manifest of this {self.kind} names it")
@@ -86,10 +86,10 @@ class Manifest(Contract):
                 )
 
     def read_measured(self, model: type[Found]) -> Found:
-        """What the stage measured.
+        """The stage's measurements.
 
         Raises:
-            ManifestError: another release wrote it; names the fields.
+            ManifestError: another release wrote them; names the fields.
         """
         try:
             return model.parse(self.measured, source=f"what this {self.kind} measured")
@@ -112,7 +112,7 @@ class Manifest(Contract):
     ) -> Self:
         """Hash everything in `folder` and write its manifest, with time, commit and library versions.
 
-        `versions_before` are those that a stage before recorded and this one did not use itself.
+        `versions_before` holds versions that an earlier stage recorded and this one did not use itself.
         """
         manifest = cls.parse(
             {
@@ -134,6 +134,6 @@ class Manifest(Contract):
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Relative path to sha256 of every file below `folder`, the manifest apart."""
+    """sha256 of every file below `folder` except the manifest, by relative path."""
     paths = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
     return {name: sha256_file(path) for name, path in paths.items() if name != FILE_NAME}

@@ -30,7 +30,7 @@ class Preprocess(Contract):
     exif_orientation: bool = True
     colour: Literal["rgb"] = "rgb"
     decoder: Literal["cpu", "mixed"] = "cpu"
-    """DALI's implementation that the bundle was evaluated on: libjpeg-turbo (`cpu`) or nvJPEG (`mixed`)."""
+    """DALI decoder with which the bundle was evaluated: libjpeg-turbo (`cpu`) or nvJPEG (`mixed`)."""
 
     @model_validator(mode="after")
     def _crop_fraction_belongs_to_crop(self) -> Self:

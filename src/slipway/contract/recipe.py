@@ -8,62 +8,62 @@ from slipway.contract.augmentation import Augmentation
 from slipway.contract.base import Contract
 from slipway.contract.imbalance import Balance, Loss
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, scikit-learn and torch all take
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range that numpy, scikit-learn and torch all accept
 AUTO = "auto"
 
 
 class Head(Contract):
-    """What stands on the embedding and gives the logits."""
+    """The layers that turn the embedding into logits."""
 
     kind: Literal["linear", "mlp"] = "linear"
     units: int = Field(default=512, ge=1)
-    """Of the hidden layer of `mlp`."""
+    """Width of the hidden layer of `mlp`."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Before each linear layer, in training alone."""
+    """Dropout before each linear layer, in training only."""
 
 
 class Recipe(Contract):
-    """How the network is trained. Validation, test and serving never see the augmentation."""
+    """Options of training. Validation, test and serving never see the augmentation."""
 
     preset: Literal["auto"] | None = None
-    """`auto`: what is not given is chosen by the number of images (docs/recipe.md). `recipe: auto` is short for it. The
-    checkpoint's spec has what was chosen, and no preset."""
+    """`auto` chooses every option that is not given by the number of images (docs/recipe.md); `recipe: auto` is short
+    for it. The checkpoint's spec has the chosen values and no preset."""
     epochs: int = Field(default=30, ge=1)
     batch_size: int = Field(default=64, ge=2)
     accumulate_batches: int = Field(default=1, ge=1)
-    """Batches whose gradients make one step of the optimiser."""
+    """Batches whose gradients make up one optimiser step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
-    """Of `sgd`, by Nesterov where it is over 0."""
+    """Momentum of `sgd`, Nesterov's if above 0."""
     learning_rate: float = Field(default=1e-3, gt=0.0)
-    """Of the head, after the warm-up; a cosine takes it to 0."""
+    """Learning rate of the head after the warm-up. A cosine takes it to 0."""
     backbone_multiplier: float = Field(default=1.0, gt=0.0, le=1.0)
-    """The backbone learns at `learning_rate` times this."""
+    """The backbone's learning rate is `learning_rate` times this factor."""
     layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Each layer of the backbone, as timm counts them, learns at the rate of the one above times this."""
+    """Each backbone layer, as timm counts them, has the learning rate of the layer above times this factor."""
     weight_decay: float = Field(default=0.01, ge=0.0)
-    """Of weights; biases, norms and what timm excepts for a backbone have none."""
+    """Weight decay. Biases, norms and the parameters that timm exempts have none."""
     warmup_epochs: int = Field(default=2, ge=0)
     gradient_clip: float | None = Field(default=None, gt=0.0)
     """The largest norm of the gradient of all weights."""
     label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0)
     loss: Loss = Loss()
     balance: Balance = "none"
-    """Images of rare classes are seen more often in an epoch."""
+    """Oversampling: how much more often an epoch shows images of rare classes."""
     head: Head = Head()
     freeze_epochs: int = Field(default=0, ge=0)
-    """The head alone learns for so many epochs; `epochs` or more freezes the backbone for good."""
+    """Epochs in which only the head learns. `epochs` or more keeps the backbone frozen throughout."""
     unfreeze_epochs: int = Field(default=0, ge=0)
-    """Over so many epochs more the backbone's stages join, from the top; 0: all at once."""
+    """Further epochs over which the backbone's stages join, from the top. 0: all join at once."""
     ema_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Validate and keep an exponential moving average of the weights, which each step keeps so much of."""
+    """Decay of an exponential moving average of the weights, which is then validated and kept."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the arithmetic in training (mixed); weights stay FP32. Serving's precisions are `precisions`."""
+    """Mixed-precision arithmetic in training; weights stay FP32. The spec's `precisions` are those of serving."""
     augment: Augmentation = Augmentation()
     monitor: Literal["val_loss", "val_macro_f1"] = "val_loss"
-    """What chooses the epoch whose weights are kept, and stops early. The loss settles equal macro-F1."""
+    """Metric that selects the epoch to keep and stops training early. The loss breaks ties of macro-F1."""
     patience_epochs: int = Field(default=8, ge=1)
-    """Early stopping: epochs without a better `monitor`. It waits for the last phase."""
+    """Epochs without a better `monitor` before training stops early, which happens in the last phase only."""
     seed: Seed = 0
 
     @model_validator(mode="before")
@@ -74,12 +74,12 @@ class Recipe(Contract):
     @model_validator(mode="before")
     @classmethod
     def _augmentation_once_stood_beside_the_rest(cls, data: Any) -> Any:
-        """Checkpoints and bundles of before have these three in their `spec.json`."""
+        """Older checkpoints and bundles have these three fields in `spec.json`."""
         moved = {"crop_scale", "horizontal_flip", "rotate_degrees"}
         if not isinstance(data, dict) or not moved & data.keys():
             return data
         if "augment" in data:
-            raise ValueError(f"{', '.join(sorted(moved & data.keys()))} belong into augment, which is given too")
+            raise ValueError(f"{', '.join(sorted(moved & data.keys()))} belong in augment; move them there")
         rest = {key: value for key, value in data.items() if key not in moved}
         return rest | {"augment": {key: data[key] for key in sorted(moved & data.keys())}}
 

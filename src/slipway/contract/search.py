@@ -1,4 +1,4 @@
-"""`SearchSpace`: what `slipway search` may change in a spec."""
+"""`SearchSpace`: the spec fields that `slipway search` may change."""
 
 from typing import Annotated, Any, Self
 
@@ -12,12 +12,12 @@ DottedPath = Annotated[str, Field(pattern=r"^[a-z_0-9]+([.][a-z_0-9]+)*$")]
 
 
 class Range(Contract):
-    """Values of one field: from `low` to `high`, both included, or one of `choices`."""
+    """Values of one field: from `low` to `high` inclusive, or one of `choices`."""
 
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
-    """Equal factors are equally likely, as suits learning rates."""
+    """True samples on a logarithmic scale, as suits learning rates."""
     step: int | float | None = None
     choices: tuple[Any, ...] | None = None
 
@@ -26,7 +26,7 @@ class Range(Contract):
         ends = (self.low, self.high)
         if self.choices is not None:
             if ends != (None, None) or self.log or self.step is not None:
-                raise ValueError("choices stand alone; give them, or low and high with log or step")
+                raise ValueError("give either choices, or low and high with log or step")
             if not self.choices:
                 raise ValueError("choices is empty; give at least one")
             return self
@@ -42,24 +42,24 @@ class Range(Contract):
 
     @property
     def whole(self) -> bool:
-        """Whole numbers alone: so they are written, without a point."""
+        """True if all values are integers, which are written without a decimal point."""
         return isinstance(self.low, int) and isinstance(self.high, int) and not isinstance(self.step, float)
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Values that the spec must take."""
+        """Values that the spec must accept."""
         return self.choices if self.choices is not None else (self.low, self.high)
 
 
 class SearchSpace(Contract):
-    """The fields that are searched, and the figure that is looked at."""
+    """The fields to search and the metric to optimise."""
 
     metric: str = "val_macro_f1"
-    """A validation metric of training; one that ends in `loss` is to be low, any other high."""
+    """Validation metric of training: minimised if its name ends in `loss`, otherwise maximised."""
     parameters: Annotated[dict[DottedPath, Range], Field(min_length=1)]
-    """By the place in the spec, for example `recipe.learning_rate`."""
+    """Range of each field, by its path in the spec, for example `recipe.learning_rate`."""
     pruning_trials: int = Field(default=5, ge=1)
-    """Trials that are never cut short: pruning compares with the median of those before, at the same epoch."""
+    """Trials that are never cut short. Pruning compares with the median of earlier trials at the same epoch."""
     pruning_epochs: int = Field(default=3, ge=0)
     """Epochs of each trial before it may be cut short."""
 
@@ -68,7 +68,7 @@ class SearchSpace(Contract):
         return self.metric.endswith("loss")
 
     def check(self, spec: Spec, *, source: str) -> None:
-        """Raises SpecError: a field that the spec has not, or values that it does not take."""
+        """Raises SpecError: the spec lacks a field or does not accept its values."""
         for path, values in self.parameters.items():
             for value in values.ends:
                 changed(spec, {path: value}, source=source)
@@ -78,7 +78,7 @@ def changed(spec: Spec, values: dict[str, Any], *, source: str) -> Spec:
     """`spec` with the fields at these dotted paths set.
 
     Raises:
-        SpecError: there is no such field, or it does not take the value.
+        SpecError: there is no such field, or it does not accept the value.
     """
     plain = spec.model_dump(mode="json")
     for path, value in values.items():
@@ -87,6 +87,6 @@ def changed(spec: Spec, values: dict[str, Any], *, source: str) -> Spec:
         for parent in parents:
             at = at.get(parent) if isinstance(at, dict) else None
         if not isinstance(at, dict):
-            raise SpecError(f"{source}: {path}: the spec has no such field to search in")
+            raise SpecError(f"{source}: {path}: the spec has no such field to search")
         at[last] = value
     return Spec.parse(plain, source=source)

@@ -1,5 +1,5 @@
-"""Rules that several stages must agree on: what a lane serves, which class ids stay, what an image file is, and when
-a server is busy."""
+"""Rules shared by several stages: what a lane serves, which class ids stay, which files are images, and when a server
+is busy."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,50 +15,50 @@ from slipway.errors import RepositoryError
 from slipway.system.files import sha256_file
 
 SERVED: dict[LaneName, tuple[Precision, ...]] = {"cpu": ("int8", "bf16", "fp32"), "gpu": ("int8", "fp16", "fp32")}
-"""What each lane serves. On the CPU an FP16 graph computes in FP32, and is no precision of its own."""
+"""Precisions that each lane serves. On the CPU an FP16 graph computes in FP32, so it does not count there."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".heic", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Which files of a folder are sent. The server judges their content: it refuses GIF and HEIC, and says so."""
+"""Suffixes of the files that are sent. The server judges their content: it refuses GIF and HEIC by a status."""
 _BUSY = ("exceeds maximum queue size", "request timeout expired")
 
 
 class NotChosenError(RepositoryError):
-    """There is no choice between the engines that counts."""
+    """There is no valid choice between the engines."""
 
 
 def listed(spec: Spec, *, lane: LaneName) -> list[Precision]:
-    """What the spec lists of what the lane serves, in the lane's order: the gpu lane takes the first that passed."""
+    """The spec's precisions that the lane serves, in the lane's order. The gpu lane takes the first that passed."""
     return [precision for precision in SERVED[lane] if precision in spec.precisions]
 
 
 def chosen_engine(bundle: Bundle, engines: Path) -> tuple[Choice, Engine]:
-    """The engine of the cpu lane, which `choice.json` names. It is not sealed, but it names what it measured.
+    """The cpu lane's engine, named by `choice.json`. That file is not sealed, but identifies the engines it measured.
 
     Raises:
-        NotChosenError: nobody measured, or it was measured on other engines.
-        ManifestError: the engine is not whole, or of another bundle.
+        NotChosenError: the engines were not measured, or other engines were.
+        ManifestError: the engine is damaged, or belongs to another bundle.
     """
     path = engines / CHOICE
     if not path.is_file():
-        raise NotChosenError(f"no {CHOICE}, so nobody measured which engine is the fastest")
+        raise NotChosenError(f"no {CHOICE}, so it is not known which engine is the fastest")
     choice = Choice.read(path)
     if choice.bundle != bundle.id:
-        raise NotChosenError(f"{CHOICE} was measured on bundle {choice.bundle:.12}, and the bundle is {bundle.id:.12}")
+        raise NotChosenError(f"{CHOICE} was measured on bundle {choice.bundle:.12}, but the bundle is {bundle.id:.12}")
     chosen = {candidate.engine: candidate for candidate in choice.candidates}.get(choice.chosen)
     folder = engines / choice.chosen
     if chosen is None or folder.parent != engines or choice.chosen == ".." or not folder.is_dir():
-        raise NotChosenError(f"{CHOICE} names {choice.chosen!r}, which is no engine here that was measured")
+        raise NotChosenError(f"{CHOICE} names {choice.chosen!r}, which is not a measured engine in this folder")
     engine = Engine.open(folder, bundle=bundle)
     if sha256_file(folder / MANIFEST) != chosen.manifest_sha256:
         raise NotChosenError(f"{choice.chosen} was compiled again since {CHOICE} was measured, and may be slower now")
     if not engine.may_be_served:
-        raise NotChosenError(f"{CHOICE} names {choice.chosen!r}, and its accuracy gate says {engine.verdict!r}")
+        raise NotChosenError(f"{CHOICE} names {choice.chosen!r}, but its accuracy gate says {engine.verdict!r}")
     return choice, engine
 
 
 def served_plans(spec: Spec, plans: Callable[[Precision], Sequence[Engine]]) -> Sequence[Engine]:
-    """The gpu lane's plans: all of the first listed precision of which all passed, for every GPU; or none.
+    """The gpu lane's plans, one for each GPU, of the first listed precision whose plans all passed; or none.
 
-    One that failed would leave its GPU without a plan, and another precision may serve them all.
+    A failed plan would leave its GPU unserved, while another precision may serve them all.
     """
     for precision in listed(spec, lane="gpu"):
         found = plans(precision)
@@ -68,11 +68,11 @@ def served_plans(spec: Spec, plans: Callable[[Precision], Sequence[Engine]]) -> 
 
 
 def changed_class(before: Sequence[str], after: Sequence[str]) -> tuple[int, str, str] | None:
-    """The first class id that means something else after than before, with both labels; new classes come last."""
+    """The first class id whose label changed, with both labels. New classes come last."""
     pairs = enumerate(zip(before, after, strict=False))
     return next(((class_id, old, new) for class_id, (old, new) in pairs if old != new), None)
 
 
 def is_busy(said: str) -> bool:
-    """Whether these words of a tritonserver refuse a request for load: it is alive, and may be asked again later."""
+    """Whether tritonserver rejected a request because of load: it is alive, and may be asked again later."""
     return any(words in said.lower() for words in _BUSY)

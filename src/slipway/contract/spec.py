@@ -24,29 +24,31 @@ _STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_", "answe
 def check_name(name: str) -> str:
     """A classifier's name becomes a Triton model, a folder and a metric label: keep it to `[a-z][a-z0-9_]*`."""
     if not _NAME.fullmatch(name):
-        raise ValueError("use 1 to 63 of a-z, 0-9 and _, beginning with a letter")
+        raise ValueError("use 1 to 63 characters of a-z, 0-9 and _, beginning with a letter")
     if name.endswith("_full") or name.startswith(_STEP_PREFIXES):
         raise ValueError(f"names ending in _full or beginning with {', '.join(_STEP_PREFIXES)} belong to Slipway")
     return name
 
 
 class Data(Contract):
-    """Where the images are, and how they are split."""
+    """Where the images are and how they are split."""
 
     root: PathText
-    """A folder with one sub-folder of images per class, or with `train`, `validation` and `test`, each of which has
-    these; with `csv`, the folder that its paths start from. Relative to where the command is run."""
+    """Folder with one sub-folder of images per class, or with `train`, `validation` and `test`, each with these
+    sub-folders. With `csv`, the base folder of its paths. It is relative to the working directory."""
     csv: PathText | None = None
-    """A table with the columns `path` and `label`, or `labels` for multi-label, and `split` where splits are given.
-    UTF-8, commas, one row an image; relative to where the command is run."""
+    """CSV file with the columns `path` and `label` (`labels` for multi-label), and optionally `split`: UTF-8,
+    comma-separated, one row per image. Relative to the working directory."""
     label_separator: str = Field(default="|", min_length=1)
-    """Between the labels of one cell of the column `labels`; an empty cell is an image with none of them."""
+    """Separator of the labels in a cell of the column `labels`. An empty cell is an image without labels."""
     group_column: str | None = None
-    """The column of `csv` that says what must stay in one split: a patient, a camera, a product."""
+    """Column of `csv` whose value, such as a patient, camera or product, must stay within one split."""
     validation_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
-    """Of the images; not used where splits are given, and so are `test_fraction` and `seed`."""
+    """Share of the images used for validation. Ignored if splits are given."""
     test_fraction: float = Field(default=0.15, ge=0.05, le=0.5)
+    """Share of the images used for the test. Ignored if splits are given."""
     seed: Seed = 0
+    """Seed of the split. Ignored if splits are given."""
 
     @model_validator(mode="after")
     def _groups_are_a_column_of_a_table(self) -> Self:
@@ -62,15 +64,15 @@ class Data(Contract):
 
 
 class Backbone(Contract):
-    """A timm model; for an imported ONNX file, a name for it. `backbone: auto` is short for `{name: auto}`."""
+    """A timm model, or a name for an imported ONNX file. `backbone: auto` is short for `{name: auto}`."""
 
     name: str = Field(min_length=1)
-    """`auto`: chosen by the number of images (docs/recipe.md); the checkpoint's spec has the name."""
+    """timm's name. `auto` chooses by the number of images (docs/recipe.md); the checkpoint's spec has the result."""
     pretrained: bool = True
-    """True loads timm's weights, and fails where they cannot be had; False starts from a seeded random state."""
+    """True loads timm's weights, and fails if they are unavailable. False starts from a seeded random state."""
     weights: PathText | None = None
-    """A safetensors file of this backbone in the place of timm's weights, `model.safetensors` of a checkpoint too.
-    Relative to where the command is run."""
+    """A safetensors file to use instead of timm's weights; a checkpoint's `model.safetensors` works too. Relative to
+    the working directory."""
 
     @model_validator(mode="before")
     @classmethod
@@ -80,40 +82,40 @@ class Backbone(Contract):
     @model_validator(mode="after")
     def _weights_are_pretrained(self) -> Self:
         if self.weights is not None and not self.pretrained:
-            raise ValueError("pretrained: false starts from a random state, and weights are given; leave out one")
+            raise ValueError("pretrained: false starts from a random state, but weights are given; leave one out")
         if self.weights is not None and self.name == AUTO:
-            raise ValueError("weights are those of one timm model; write its name in the place of auto")
+            raise ValueError("weights belong to one timm model; write its name instead of auto")
         return self
 
 
 class UnknownPolicy(Contract):
-    """What `unknown` is to keep: coverage or precision. Training finds the threshold on the validation split."""
+    """Target of `unknown`: coverage or precision. Training fits the threshold on the validation split."""
 
     score: Literal["auto"] | Score = "auto"
-    """What is compared with the threshold; `auto` takes what tells known from unknown best on the validation split."""
+    """Score compared with the threshold. `auto` takes the one that best separates known from unknown in validation."""
     coverage: float | None = Field(default=None, ge=0.5, lt=1.0)
-    """The share of images of the known classes that are to be answered."""
+    """Share of known-class images to answer."""
     precision: float | None = Field(default=None, ge=0.5, lt=1.0)
-    """The share of the answers that are to be right."""
+    """Share of the answers that must be right."""
 
     @model_validator(mode="after")
     def _one_promise(self) -> Self:
         if (self.coverage is None) == (self.precision is None):
             raise ValueError(
-                "give one of coverage (the share that is answered) and precision (the share that is right)"
+                "give either coverage (the share of images to answer) or precision (the share of right answers)"
             )
         return self
 
 
 class ThresholdPolicy(Contract):
-    """What each label's threshold is to reach on the validation split. The default is the highest F1."""
+    """Target of each label's threshold on the validation split. The default is the highest F1."""
 
     precision: float | None = Field(default=None, gt=0.0, le=1.0)
-    """The lowest threshold from which at least this share of the given labels is right."""
+    """Precision to reach, by the lowest threshold from which this share of the given labels is right."""
     recall: float | None = Field(default=None, gt=0.0, le=1.0)
-    """The highest threshold that gives the label to at least this share of the images that have it."""
+    """Recall to reach, by the highest threshold that finds this share of the images with the label."""
     fixed: Probability | None = None
-    """The same number for every label, whatever that gives."""
+    """One threshold for every label, whatever precision and recall result."""
 
     @model_validator(mode="after")
     def _one_aim(self) -> Self:
@@ -123,15 +125,15 @@ class ThresholdPolicy(Contract):
 
 
 class DecisionPolicy(Contract):
-    """What the user decides about answers; training fits the rest (temperature, threshold) and writes a `Decision`."""
+    """The user's choices about answers. Training fits the temperature and thresholds and writes a `Decision`."""
 
     top_k: int = Field(default=5, ge=1, le=1000)
     unknown: UnknownPolicy | None = None
-    """Multi-class only."""
+    """Policy for answering `unknown`; multi-class only."""
     unknown_threshold: Probability | None = None
-    """In the place of `unknown`: an answer whose best probability lies under this is `unknown`, whatever that costs."""
+    """Instead of `unknown`: the best probability below which the answer is `unknown`, whatever the coverage."""
     thresholds: ThresholdPolicy | None = None
-    """Multi-label only; left out: the highest F1 of each label."""
+    """Target of the label thresholds; multi-label only. The default is each label's highest F1."""
 
     @model_validator(mode="after")
     def _one_unknown(self) -> Self:
@@ -152,78 +154,78 @@ class SensitiveLayers(Contract):
     """The search that keeps layers in FP16 when plain INT8 loses too much on the validation split."""
 
     max_steps: int = Field(default=6, ge=0, le=64)
-    """Graphs that are tried after plain INT8; each keeps twice as many layers in FP16 as the one before. 0: none."""
+    """Graphs to try after plain INT8; each keeps twice as many layers in FP16 as the one before."""
     images: int = Field(default=64, ge=1)
-    """Calibration images on which each layer's share of the output error is measured."""
+    """Calibration images used to measure each layer's share of the output error."""
 
 
 class AccuracyGate(Contract):
-    """What a precision may lose against FP32 on the test split, in percentage points."""
+    """The loss against FP32 that a precision is allowed on the test split."""
 
     max_loss_points: float = Field(default=0.5, gt=0.0, le=100.0)
-    """Of top-1 accuracy."""
+    """Accuracy loss allowed against FP32 (top-1, or all labels right), in percentage points."""
     max_class_loss_points: float = Field(default=2.0, gt=0.0, le=100.0)
-    """Of any class's recall."""
+    """Recall loss allowed against FP32 for any class, in percentage points."""
     prove_classes: bool = True
-    """True: a class with too few test images to prove its limit stops the build. False: it passes while what was
-    measured is within the limit. Proving 2 points takes about 300 images a class."""
+    """True stops the build if a class has too few test images to prove its limit. False lets such a class pass if its
+    measured loss is within the limit. Proving 2 points takes about 300 images per class."""
     max_flip_points: float | None = Field(default=None, gt=0.0, le=100.0)
-    """Of images that may be answered otherwise than by FP32, right or wrong. Left out: 5, or max_loss_points where that
-    is more, since every image that is lost has flipped."""
+    """Share of images that may be answered differently from FP32, right or wrong, in percentage points. The default is
+    5, or max_loss_points if that is larger, since every lost image has flipped."""
     confidence: float = Field(default=0.95, ge=0.5, lt=1.0)
+    """Confidence of the verdict."""
 
     @property
     def flip_limit_points(self) -> float:
-        """The limit on flips that holds, in percentage points."""
+        """The limit on flips that applies, in percentage points."""
         return max(FLIP_POINTS, self.max_loss_points) if self.max_flip_points is None else self.max_flip_points
 
 
 class TensorRT(Contract):
-    """How plans of the gpu lane are built. Every flag is recorded with the plan."""
+    """Build options of the gpu lane's plans. Each is recorded with the plan."""
 
     optimization_level: int = Field(default=3, ge=0, le=5)
     """TensorRT's `builder_optimization_level`."""
     optimal_batch_size: int | None = Field(default=None, ge=1)
-    """The batch that kernels are chosen for; serving.max_batch_size where left out."""
+    """Batch size to choose kernels for. The default is serving.max_batch_size."""
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
-    """A plan for more GPUs than the one it was built on, at some cost in speed."""
+    """GPUs besides the build GPU that can run the plan, at some cost in speed."""
     version_compatible: bool = False
-    """A plan that later TensorRT versions of the same major one load, at some cost in speed."""
+    """True builds a plan that later TensorRT versions of the same major version can load, at some cost in speed."""
 
 
 class LatencyGate(Contract):
-    """The latency budget: P99 of requests that arrive at random at the given mean rate."""
+    """The latency budget: P99 of requests that arrive at random at a given mean rate."""
 
     p99_ms: float = Field(default=50.0, gt=0.0)
     rate_per_s: float = Field(default=20.0, gt=0.0)
 
 
 class Serving(Contract):
-    """How the steps run in Triton."""
+    """Options of the steps in Triton."""
 
     layout: Literal["steps", "shared_decode", "fused"] = "steps"
-    """Of the cpu lane: what is a model, and so a process, of its own. `steps`: preprocess, engine and answer.
-    `shared_decode`: preprocess, which other classifiers share, and the rest. `fused`: all in one. The gpu lane has
-    steps whatever is said here."""
+    """Models, and so processes, of the cpu lane. `steps`: preprocess, engine and answer. `shared_decode`: preprocess,
+    which other classifiers share, and the rest. `fused`: all in one. The gpu lane always has separate steps."""
     max_batch_size: int = Field(default=8, ge=1, le=128)
     preferred_batch_size: int = Field(default=0, ge=0, le=128)
-    """Waiting requests of different clients are merged up to so many images; a request of more is run by itself. Small
-    batches keep the tail short on a CPU, where a larger one takes longer. 0: up to max_batch_size."""
+    """Largest batch that waiting requests are merged into; a larger request runs alone. Small batches keep the
+    tail short on a CPU, where a larger batch takes longer. 0: up to max_batch_size."""
     instances: int = Field(default=2, ge=1, le=64)
-    """Processes of every step but `post`; two of one thread beat one of two on two cores."""
+    """Processes of every step but `post`. On two cores, two processes of one thread beat one of two threads."""
     threads: int = Field(default=1, ge=1, le=64)
     """Threads of each instance."""
     pinned: bool = False
-    """Of the cpu lane: each instance keeps to as many cores as it has threads, the next instance to the next ones.
-    For a classifier that has the machine to itself; where many share it, one core may get too many of them."""
+    """True pins each instance on the cpu lane to as many cores as it has threads, the next instance to the next cores.
+    Use it for a classifier that has the machine to itself; with several, one core may get too many instances."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
-    """How long the first step may hold a request back to fill a batch; 2 ms did not help where it was tried."""
+    """Longest time that the first step holds a request to fill a batch. 2 ms did not help where we tried it."""
     max_queue_size: int = Field(default=0, ge=0, le=10_000)
-    """Requests that may wait at the first step; the next one is refused at once. 0: as many as come."""
+    """Requests that may wait at the first step; any more are rejected at once. 0: no limit."""
     queue_timeout_ms: int = Field(default=0, ge=0, le=60_000)
-    """A request that waited longer at the first step is refused instead of answered late. 0: it waits."""
+    """Longest wait at the first step, after which a request is rejected instead of answered late. 0: no limit."""
     warmup_batches: int = Field(default=2, ge=0, le=100)
-    """Batches of one image and of the largest size that each instance runs before it says that it is ready."""
+    """Batches of one image and of the largest size that each instance runs before it reports ready."""
 
 
 def _distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
@@ -261,9 +263,9 @@ class Spec(Contract):
     calibration: Calibration = Calibration()
     sensitive_layers: SensitiveLayers = SensitiveLayers()
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_distinct)] = ("int8",)
-    """What may be served. The cpu lane takes the fastest measured one of int8, bf16 and fp32 that are listed and
-    pass the gate; the gpu lane takes the first of int8, fp16 and fp32 that is listed and passes. FP32 is always
-    built, as the reference."""
+    """Precisions that may be served. The cpu lane takes the fastest of int8, bf16 and fp32 that is listed and passes
+    the gate; the gpu lane takes the first of int8, fp16 and fp32 that is listed and passes. FP32 is always built, as
+    the reference."""
     accuracy: AccuracyGate = AccuracyGate()
     tensorrt: TensorRT = TensorRT()
     latency: LatencyGate = LatencyGate()
@@ -285,8 +287,8 @@ class Spec(Contract):
     def _only_what_was_learned_is_frozen(self) -> Self:
         if not self.backbone.pretrained and (self.recipe.freeze_epochs or self.recipe.unfreeze_epochs):
             raise ValueError(
-                "recipe.freeze_epochs and unfreeze_epochs keep what a backbone has learned, and backbone.pretrained: "
-                "false has learned nothing; give weights, or leave them 0"
+                "recipe.freeze_epochs and unfreeze_epochs protect a trained backbone, but backbone.pretrained: false "
+                "starts untrained; use pretrained weights, or set both to 0"
             )
         return self
 
@@ -307,5 +309,5 @@ class Spec(Contract):
     def _the_optimal_batch_is_served(self) -> Self:
         optimal, largest = self.tensorrt.optimal_batch_size, self.serving.max_batch_size
         if optimal is not None and optimal > largest:
-            raise ValueError(f"tensorrt.optimal_batch_size {optimal} is over serving.max_batch_size {largest}")
+            raise ValueError(f"tensorrt.optimal_batch_size {optimal} is above serving.max_batch_size {largest}")
         return self

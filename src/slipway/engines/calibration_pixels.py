@@ -1,4 +1,4 @@
-"""The bundle's calibration images as pixels: decoded anew on every pass, so that memory stays bounded."""
+"""The bundle's calibration images as pixels, decoded again on every pass so that memory stays bounded."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,11 @@ BATCH = 16
 
 
 class CalibrationSample:
-    """Calibration images through the serving preprocess, in the recorded order.
+    """Calibration images after the serving preprocess, in recorded order.
 
     Raises:
-        QuantizeError: fewer images than the spec asks for, or all of one class.
-        ManifestError: an image that is not the one on the bundle's list.
+        QuantizeError: there are fewer images than the spec asks for, or all are of one class.
+        ManifestError: an image differs from the one on the bundle's list.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -24,23 +24,23 @@ class CalibrationSample:
         self._files, self._preprocess = bundle.load_calibration(), bundle.preprocess
         if len(self) < asked:
             raise QuantizeError(
-                f"{bundle.path}: {len(self)} calibration images, and the spec asks for {asked}; make the bundle again "
-                f"from enough images, or write calibration.images: {len(self)} into the spec and make it again"
+                f"{bundle.path}: {len(self)} calibration images, but the spec asks for {asked}; make the bundle again "
+                f"from enough images, or set calibration.images: {len(self)} in the spec and make it again"
             )
         listing = CalibrationList.read(bundle.path / "calibration.json")
         if len({image.class_id for image in listing.images}) == 1:
             found = listing.images[0].class_id
             named = ", ".join(repr(bundle.labels[i]) for i in ((found,) if isinstance(found, int) else found)) or "none"
             raise QuantizeError(
-                f"{bundle.path}: all {len(self)} calibration images are of class {named}; they say nothing of "
-                "the others, so make the bundle again from images of every class"
+                f"{bundle.path}: all {len(self)} calibration images are of class {named}; make the bundle again "
+                "from images of every class"
             )
 
     def __len__(self) -> int:
         return len(self._files)
 
     def pixels(self, *, images: int | None = None, what: str = "") -> Iterator[Float]:
-        """`pixels_nchw` `[1, 3, H, W]` of each image, or of `images` that are evenly spaced in the list.
+        """`pixels_nchw` `[1, 3, H, W]` of each image, or of `images` evenly spaced in the list.
 
         The list is sorted by class, so the first ones would all be of one class.
         """
@@ -50,5 +50,5 @@ class CalibrationSample:
         return (batch[row : row + 1] for batch in batches for row in range(len(batch)))
 
     def stacked(self, *, images: int, what: str) -> Float:
-        """The same in one array, for a few images that are used many times."""
+        """`pixels` in one array, for a few images that are used many times."""
         return np.concatenate(list(self.pixels(images=images, what=what)))

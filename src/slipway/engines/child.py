@@ -1,4 +1,4 @@
-"""A function in a process of its own: a compiler that crashes, or that is stopped, takes nothing else with it."""
+"""Runs a function in its own process, so that a compiler that crashes or is stopped takes nothing else with it."""
 
 import multiprocessing
 import signal
@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 
 
 def run_in_child(function: Callable[..., Result], *, what: str, **arguments: Any) -> Result:
-    """What `function(**arguments)` returns or raises; function, arguments and result can be pickled.
+    """Return or raise what `function(**arguments)` does. Function, arguments and result must be picklable.
 
-    Ctrl-C ends the process at once, in the middle of whatever a library of C++ is doing.
+    Ctrl-C ends the process at once, even in the middle of C++ code.
 
     Raises:
         CompileError: the process ended without an answer; `what` begins the message.
@@ -28,9 +28,7 @@ def run_in_child(function: Callable[..., Result], *, what: str, **arguments: Any
         outcome: Result | SlipwayError = answer.recv()
     except EOFError:
         process.join()
-        raise CompileError(
-            f"{what}: the process that did it ended without an answer, {_how(process.exitcode)}"
-        ) from None
+        raise CompileError(f"{what}: its process ended without an answer, {_how(process.exitcode)}") from None
     finally:
         process.kill()
         process.join()

@@ -1,4 +1,4 @@
-"""The cpu lane's precision: the fastest one, from encoded bytes to the answer, of those that passed the gate."""
+"""Chooses the cpu lane's precision: the fastest that passed the gate, timed from encoded bytes to the answer."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ WARM_UP_ROUNDS = 2
 def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int) -> Choice:
     """Measure `engines/openvino-*` of the spec's precisions against each other and write `engines/choice.json`.
 
-    Every round sends the same images, one by one, through each engine in turn (the order rotates), so that what
-    disturbs the machine disturbs all of them. FP32 is measured as the yardstick even where the spec does not list it.
+    Every round sends the same images one by one through each engine in turn, in a rotating order, so that a
+    disturbance affects all of them. FP32 is measured as the reference even if the spec does not list it.
 
     Raises:
-        ManifestError: an engine is missing, changed, or of another bundle.
-        GateError: none that the spec lists passed its gate.
+        ManifestError: an engine is missing or changed, or belongs to another bundle.
+        GateError: no engine that the spec lists passed its gate.
     """
     check_file(engines / FILE_NAME, mark=("chosen",), what="a choice between engines")
     listed = [f"openvino-{precision}" for precision in bundle.spec.precisions if precision in SERVED["cpu"]]
@@ -66,7 +66,7 @@ def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int)
 
 
 def _pipeline(bundle: Bundle, engine: Engine) -> Callable[[bytes], None]:
-    """The three steps of the cpu lane in this process."""
+    """The cpu lane's three steps in this process."""
     serving = bundle.spec.serving
     preprocessor = Preprocessor(bundle.preprocess.model_dump(), max_batch_size=1, threads=serving.threads)
     network = engine_openvino.Engine(
@@ -85,7 +85,7 @@ def _pipeline(bundle: Bundle, engine: Engine) -> Callable[[bytes], None]:
 def interleave(
     runs: dict[str, Callable[[bytes], None]], images: Sequence[bytes], *, rounds: int
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Median milliseconds of an image for each of `runs` and each round; two rounds more come before, to warm up."""
+    """Median milliseconds per image for each of `runs` and each round, after two warm-up rounds."""
     names = sorted(runs)
     medians_ms: dict[str, list[float]] = {name: [] for name in names}
     for number in tqdm(range(WARM_UP_ROUNDS + rounds), desc="rounds", leave=False, disable=None):
@@ -118,13 +118,13 @@ def _candidate(engine: Engine, times_ms: dict[str, npt.NDArray[np.float64]], nam
 def _reason(chosen: str, candidates: dict[str, Candidate], listed: Sequence[str]) -> str:
     best = candidates[chosen]
     text = (
-        f"{chosen}: the fastest of what the spec lists and the gate passed, {best.median_ms:.2f} ms an image, "
+        f"{chosen}: the fastest listed engine that passed the gate, {best.median_ms:.2f} ms an image, "
         f"{best.speed_to_fp32:.2f} times FP32's speed ({best.speed_low:.2f} to {best.speed_high:.2f})"
     )
     return "; ".join([text, *(_beside(name, candidates.get(name)) for name in listed if name != chosen)])
 
 
 def _beside(name: str, candidate: Candidate | None) -> str:
-    if candidate is None:  # such as BF16 on a processor that has none
+    if candidate is None:  # such as BF16 on a processor without it
         return f"{name} was not built"
     return f"{name} {candidate.speed_to_fp32:.2f} times" if candidate.median_ms else f"{name} did not pass"

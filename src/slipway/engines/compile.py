@@ -1,4 +1,4 @@
-"""A graph to an engine folder for one target: compiled, evaluated on both splits, gated against FP32, and sealed."""
+"""Makes an engine folder: compiles a graph for one target, evaluates both splits, gates against FP32 and seals it."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ COMPILED: dict[Target, tuple[Precision, ...]] = {
     "tensorrt": ("fp32", "fp16", "int8"),
     "tensorrt_rtx": ("fp32", "fp16", "int8"),
 }
-"""What each target is compiled to. On the CPU an FP16 graph computes in FP32: evidence on its weights, not served."""
+"""Precisions of each target. On the CPU an FP16 graph computes in FP32: it tests the weights and is never served."""
 LIBRARIES = ("onnx", "nvidia-dali-cuda130", "scipy", "scikit-learn")
 NOTHING = PlanMeasured()
 
@@ -53,10 +53,10 @@ class Graph:
 
     @classmethod
     def open(cls, bundle: Bundle, graphs: Path, precision: Precision) -> "Graph":
-        """The bundle's own graph for FP32 and BF16, the one in `graphs/<precision>` for the others.
+        """The bundle's own graph for FP32 and BF16, the one in `graphs/<precision>` otherwise.
 
         Raises:
-            ManifestError: no such graph, a changed one, or one of another bundle or calibration list.
+            ManifestError: the graph is missing, changed, or of another bundle or calibration list.
         """
         inputs = {"bundle": sha256_file(bundle.path / MANIFEST)}
         if precision in ("fp32", "bf16"):
@@ -71,7 +71,7 @@ class Graph:
         manifest = Manifest.open(folder, kind="graph")
         if manifest.bundle != bundle.id:
             raise ManifestError(
-                f"{folder}: made from bundle {str(manifest.bundle)[:12]}, and the bundle given is {bundle.id:.12}; "
+                f"{folder}: made from bundle {str(manifest.bundle)[:12]}, but the given bundle is {bundle.id:.12}; "
                 "quantise again"
             )
         path = folder / "model.onnx"
@@ -89,14 +89,14 @@ def build_engine(
     reference: Engine | None,
     timing_cache: Path | None = None,
 ) -> Engine:
-    """Write one engine folder below `out`, with its evidence, whatever the gate's verdict; returns it opened.
+    """Write one engine folder with its evidence below `out`, whatever the gate's verdict; return it opened.
 
-    `reference` is the FP32 engine that the gate compares with, None for `openvino-fp32` itself.
+    `reference` is the FP32 engine that the gate compares with, or None for `openvino-fp32` itself.
 
     Raises:
-        CompileError: the target's compiler refused the graph, or this machine cannot run it.
+        CompileError: the target's compiler rejected the graph, or this machine cannot run it.
         ManifestError: the graph is missing or not of this bundle.
-        DataError: an image of the data set is gone or changed.
+        DataError: an image of the data set is missing or changed.
     """
     graph = Graph.open(bundle, graphs, precision)
     check_folder(out / engine_name(target, precision), kind="engine", inputs=[bundle.path, graph.path.parent])
@@ -112,7 +112,7 @@ def _build_openvino(
     target: Target,
     precision: Precision,
     reference: Engine | None,
-    cache: Path | None,  # noqa: ARG001  OpenVINO keeps none while it compiles
+    cache: Path | None,  # noqa: ARG001  OpenVINO has no timing cache
 ) -> Engine:
     arithmetic = "bf16" if precision == "bf16" else "f32"
     folder = out / engine_name(target, precision)
@@ -180,7 +180,7 @@ def _settings(
             "target": target,
             "precision": precision,
             "arithmetic": arithmetic,
-            # NVIDIA's lane decodes with nvJPEG, and its numbers are made with what it serves.
+            # The gpu lane decodes with nvJPEG, so its engines are evaluated with nvJPEG.
             "decoder": "mixed" if target == "tensorrt" else bundle.preprocess.decoder,
             "classes": sizes["logits_nc"],
             "embedding_size": sizes["embedding_nd"],
@@ -203,7 +203,7 @@ def _finish(
     libraries: tuple[str, ...] = (),
     measured: PlanMeasured = NOTHING,
 ) -> None:
-    """Evaluate `network` (None: it cannot run here, and is proof only), then write and seal everything."""
+    """Evaluate `network` (None: proof only, since it cannot run here), then write and seal everything."""
     settings.write(staging / "engine.json")
     evidence: dict[str, Any] = {"gate": Ungated(verdict=PROOF)}
     if network is None:

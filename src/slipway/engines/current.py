@@ -1,4 +1,4 @@
-"""Is a graph or an engine current? Only what its manifest proves is; all else is made again, and the reason is said."""
+"""Tells whether a graph or an engine is current. Unless its manifest proves that, it is made again, with a reason."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ from slipway.system.files import sha256_file
 NAMES: dict[Target, str] = {"openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 GRAPH_LIBRARIES = ("nvidia-modelopt", "nvidia-dali-cuda130")
 EVIDENCE_LIBRARIES = ("nvidia-dali-cuda130",)
-"""What the pixels of an evaluation came from. Where one is not installed here, it is not compared."""
+"""Libraries behind an evaluation's pixels. One that is not installed here is not compared."""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """What compiles for a target on this machine."""
+    """The compiler of a target on this machine."""
 
     target: Target
     version: str
     compute_capability: str | None = None
-    """Of this machine's GPU, for plans that are tied to one."""
+    """Compute capability of this machine's GPU, for plans that are tied to one."""
 
     def __str__(self) -> str:
         suffix = "" if self.compute_capability is None else f" on compute capability {self.compute_capability}"
@@ -45,7 +45,7 @@ class Compiler:
 
 
 def installed(target: Target) -> Compiler:
-    """Raises CompileError or MissingDependencyError: no such compiler here, or no GPU for it."""
+    """Raises CompileError or MissingDependencyError: the compiler or its GPU is missing."""
     if target == "openvino":
         try:
             return Compiler(target, metadata.version("openvino"))
@@ -56,7 +56,7 @@ def installed(target: Target) -> Compiler:
 
 
 def stale_graph(folder: Path, *, bundle: Bundle, precision: Precision) -> str | None:
-    """Why the graph folder is not the one that `quantize` would write now; None if its manifest proves that it is."""
+    """Why the graph folder is not what `quantize` would write now; None if its manifest proves that it is."""
     if not folder.is_dir():
         return _absent(folder)
     try:
@@ -80,9 +80,9 @@ def _changes_of_graph(manifest: Manifest, bundle: Bundle, precision: Precision) 
 def stale(
     folder: Path, bundle: Bundle, graph: Graph, *, precision: Precision, compiler: Compiler, reference: Engine | None
 ) -> str | None:
-    """Why the engine folder is not the one that `build_engine` would write now; None if its manifest proves that it is.
+    """Why the engine folder is not what `build_engine` would write now; None if its manifest proves that it is.
 
-    `graph` is what would be compiled, `reference` the FP32 engine that the gate compares with (None: this is it).
+    `graph` is the graph to compile, `reference` the FP32 engine that the gate compares with (None: this is it).
     """
     if not folder.is_dir():
         return _absent(folder, compiler)
@@ -134,14 +134,14 @@ def _changed_flags(plan: PlanSettings, bundle: Bundle, compiler: Compiler) -> It
 
 
 def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> Iterator[str]:
-    """The gate is run again on the answers that are stored: it must say what it said, within the limits of the spec."""
+    """Run the gate again on the stored answers: it must find what it recorded, with the spec's present limits."""
     if engine.settings.target == "tensorrt_rtx":
         if engine.verdict != PROOF:
-            yield f"its manifest says {engine.verdict!r}, where TensorRT-RTX proves compilation alone"
+            yield f"its manifest says {engine.verdict!r}, but TensorRT-RTX only proves compilation"
         return
     if reference is None:
         if engine.verdict != REFERENCE:
-            yield f"its manifest says {engine.verdict!r}, and it is the reference"
+            yield f"its manifest says {engine.verdict!r}, but it is the reference"
         return
     try:
         recorded = engine.manifest.read_measured(EngineMeasured).gate
@@ -149,7 +149,7 @@ def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> I
     except (ManifestError, OSError):
         recorded = None
     if not isinstance(recorded, GateResult):
-        yield "no gate evidence in the form that is written now"
+        yield "no gate evidence in the current format"
         return
     if _asked(before) != _asked(after):
         yield f"{reference.path.name} was evaluated on other images"
@@ -157,7 +157,7 @@ def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> I
     now = gate_rows(before, after, bundle)
     yield from _changed_limits(recorded, now)
     if _counts(recorded) != _counts(now):
-        yield f"{reference.path.name} answers otherwise than when the gate compared with it"
+        yield f"{reference.path.name} answers differently than when the gate compared with it"
 
 
 def _asked(rows: list[Row]) -> list[tuple[str, str]]:
@@ -189,7 +189,7 @@ def _counts(result: GateResult) -> list[tuple[str, int, int, int, str]]:
 
 
 def _changed_versions(manifest: Manifest, libraries: tuple[str, ...]) -> Iterator[str]:
-    """Of those that were used then and are installed now."""
+    """Libraries that were used then and are installed now in another version."""
     for name in libraries:
         before = manifest.versions.get(name)
         try:
@@ -201,11 +201,11 @@ def _changed_versions(manifest: Manifest, libraries: tuple[str, ...]) -> Iterato
 
 
 def _other_bundle_manifest(manifest: Manifest, bundle: Bundle) -> str | None:
-    """Last of all: the bundle's id says nothing of its spec and data set, its manifest does."""
+    """The last check: the bundle's id does not cover its spec and data set, but its manifest does."""
     now = sha256_file(bundle.path / MANIFEST)
     if manifest.inputs.get("bundle") == now:
         return None
-    return "the bundle was written again since, and its spec or data set may be another"
+    return "the bundle was written again since, and its spec or data set may have changed"
 
 
 def _absent(folder: Path, compiler: Compiler | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What an engine is worth: both splits through the steps that serve it, its own decision, and the gate against FP32."""
+"""Evaluates an engine: both splits through the serving steps, its own decision, and the gate against FP32."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,15 +26,15 @@ from slipway.steps.postprocess import UNKNOWN, Answers
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The numbers of one engine on the whole test split."""
+    """Results of one engine on the whole test split."""
 
     decision: Decision
-    """The bundle's, with what is fitted on the validation split fitted to this engine's outputs."""
+    """The bundle's decision, fitted again to this engine's outputs on the validation split."""
     evaluation: AnyEngineEvaluation
     rows: list[Row]
 
     def write(self, folder: Path) -> None:
-        """`decision.json`, `evaluation.json`, and `predictions.csv` with the label and score that a client gets."""
+        """Write `decision.json`, `evaluation.json` and, with a client's labels and scores, `predictions.csv`."""
         self.decision.write(folder / "decision.json")
         self.evaluation.write(folder / EVALUATION)
         write_rows(self.rows, folder)
@@ -45,19 +45,19 @@ def evaluate_engine(
 ) -> Evaluated:
     """Fit the decision on the validation split, evaluate on the test split, and compare with `reference` (FP32).
 
-    `network` runs `FP32 [n <= serving.max_batch_size, 3, H, W]` as it will be served; `name` says which in progress
-    bars.
+    `network` runs `FP32 [n <= serving.max_batch_size, 3, H, W]` as it will be served; `name` is shown in
+    progress bars.
 
     Raises:
-        CompileError: logits that are not finite.
-        DataError: an image of the data set is gone or changed, or no threshold keeps what `decision` promises.
+        CompileError: logits are not finite.
+        DataError: an image of the data set is missing or changed, or no threshold reaches the spec's target.
     """
     validation = run_split(bundle, network, "validation", decoder=decoder, what=f"validation split, {name}")
     broken = int((~np.isfinite(validation.logits_nc).all(axis=1)).sum())
     if broken:
         raise CompileError(
-            f"{name}: logits of {broken} of {len(validation.images)} validation images are not finite; this network "
-            "does not hold in that precision, so take another"
+            f"{name}: logits of {broken} of {len(validation.images)} validation images are not finite; this precision "
+            "does not suit the network, so use another"
         )
     decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
     test = run_split(bundle, network, "test", decoder=decoder, what=f"test split, {name}")
@@ -84,7 +84,7 @@ def _evaluation(
 
 
 def run_split(bundle: Bundle, network: Network, split: Split, *, what: str, decoder: str = "cpu") -> Predictions:
-    """Logits and embeddings of a split of the bundle's data set, by the serving preprocess with `decoder`."""
+    """Logits and embeddings of one split of the bundle's data set, by the serving preprocess with `decoder`."""
     dataset = Dataset.read(bundle.path / DATASET)
     return predict(
         network,

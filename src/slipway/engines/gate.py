@@ -1,4 +1,4 @@
-"""The accuracy gate: what a precision loses against FP32 on the same images, and whether that is proven."""
+"""The accuracy gate: the loss of a precision against FP32 on the same images, and whether it is proven."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ def compare(
 ) -> GateResult:
     """Paired comparison of two classifiers on the same images.
 
-    The loss is P(lost) - P(gained), over all images and over each class's own (that is its loss of recall). Each share
-    has an exact one-sided Clopper-Pearson bound at half the error probability, so their difference bounds the loss at
-    `confidence` (Bonferroni); over the classes the error probability is divided by their number once more, so that all
-    classes together pass or fail by chance as seldom as one would. Flips are one share, so each of its bounds has the
-    whole error probability. `pass`: the upper bound is within the limit; `fail`: the lower bound is over it; otherwise
-    these images cannot tell. Nor can they where FP32 itself is not proven to be better than chance.
+    The loss is P(lost) - P(gained), over all images and over those of each class (its loss of recall). Each share has
+    an exact one-sided Clopper-Pearson bound at half the error probability, so their difference bounds the loss at
+    `confidence` (Bonferroni). For the classes, the error probability is also divided by their number, so that all
+    classes together pass or fail by chance as rarely as one would. Flips are a single share, so each of its bounds has
+    the whole error probability. `pass`: the upper bound is within the limit; `fail`: the lower bound exceeds it;
+    otherwise the images cannot tell. Nor can they if FP32 itself is not proven to be better than chance.
 
     Args:
         truth_n: class ids of the images.
@@ -56,8 +56,8 @@ def compare(
 def compare_labels(
     truth_nc: Table, reference_nc: Table, candidate_nc: Table, labels: Sequence[str], gate: AccuracyGate
 ) -> GateResult:
-    """The same for multi-label, `[n, classes]` each: an image is right when it has all of its labels and no other, a
-    class on the images that have it when it is given."""
+    """`compare` for multi-label tables `[n, classes]`: an image is right if it is given all of its labels and no other;
+    a class, on the images that have it, if it is given."""
     before_n, after_n = ((answered_nc == truth_nc).all(axis=1) for answered_nc in (reference_nc, candidate_nc))
     classes = {
         label: (reference_nc[own_n, class_id], candidate_nc[own_n, class_id])
@@ -130,7 +130,7 @@ def compare_pairs(before_n: Right, after_n: Right, *, max_loss_points: float, co
 
 
 def count_flips(flipped_n: npt.NDArray[np.bool_], *, max_flip_points: float, error: float) -> Flips:
-    """The share of images that flipped, with exact bounds that are each wrong with probability `error` at most."""
+    """The share of images that flipped, with exact bounds that are each wrong with probability at most `error`."""
     images, flips = len(flipped_n), int(flipped_n.sum())
     low, high = (100 * bound for bound in share_interval(flips, images, error=error))
     return Flips(
@@ -147,22 +147,22 @@ def count_flips(flipped_n: npt.NDArray[np.bool_], *, max_flip_points: float, err
 def better_than_chance(
     right_k: ClassIds, images_k: ClassIds, weight_n: npt.NDArray[np.float64], *, chance: float, error: float
 ) -> Reference:
-    """Whether answers depend on the images: their mean recall over the kinds is proven to be over that of chance.
+    """Whether answers depend on the images: their mean recall over the kinds is proven to exceed that of chance.
 
-    Kinds are the classes, or, of multi-label, having and not having each label. Answers that do not depend on the
-    image, the best constant one among them, have a mean recall of `1 / classes` at most, or of a half, however unequal
-    the kinds are: their chances to be right on each class, or on both kinds of a label, add up to 1. The mean recall is
-    a sum over independent images, each of which moves it by `1 / (kinds * images of its kind)` for each kind it is of,
-    so by Hoeffding's inequality a network at chance is called better with probability `error` at most.
+    Kinds are the classes or, for multi-label, having and not having each label. Answers that do not depend on the
+    image, such as the best constant one, have a mean recall of at most `1 / classes`, or one half, however unequal the
+    kinds are: their probabilities of being right on each class, or on both kinds of a label, add up to 1. The mean
+    recall is a sum over independent images, each of which moves it by `1 / (kinds * images of its kind)` for each of
+    its kinds, so by Hoeffding's inequality a network at chance is called better with probability at most `error`.
 
     Sources: Hoeffding, "Probability Inequalities for Sums of Bounded Random Variables", 1963, theorem 2; the mean
     recall as in Brodersen et al., "The Balanced Accuracy and Its Posterior Distribution", 2010.
 
     Args:
-        right_k: images of each kind that are answered right, as one of that kind.
+        right_k: images of each kind that are answered as one of that kind.
         images_k: images of each kind, at least one.
-        weight_n: of each image, the sum of 1 / images over the kinds that it is of.
-        chance: the most that answers can reach which do not depend on the image.
+        weight_n: for each image, the sum of 1 / images over its kinds.
+        chance: highest mean recall of answers that do not depend on the image.
     """
     kinds = max(len(images_k), 1)
     recall = float((right_k / images_k).sum()) / kinds

@@ -1,4 +1,4 @@
-"""What a quantised graph has to be: INT8 where it was meant to be, readable for TensorRT, and finite in FP16."""
+"""Checks of a quantised graph: INT8 where it is meant to be, readable by TensorRT, and finite in FP16."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -13,11 +13,11 @@ from slipway.onnx_graph import INPUT
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 OPSETS = range(9, 25)
-"""What TensorRT's parser reads (10.15 to 11.2). FP16 scales, and so ModelOpt's graphs, need 19 at least."""
+"""Opsets that TensorRT's parser reads (10.15 to 11.2). FP16 scales, and so ModelOpt's graphs, need at least 19."""
 FP16_MAX = 65504.0
-WIDER = "list fp16 in the spec's precisions, which keeps nodes of large numbers in FP32, or fp32"
+WIDER = "list fp16 in the spec's precisions, which keeps nodes with large values in FP32, or list fp32"
 LEAST_SIDE = 16
-"""ModelOpt leaves matrix products out whose depth or width is under this, and most such convolutions."""
+"""ModelOpt skips matrix products whose depth or width is below this, and most such convolutions."""
 Array = npt.NDArray[np.generic]
 
 
@@ -33,26 +33,26 @@ def int8_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def check_int8(source: onnx.ModelProto, int8: onnx.ModelProto, *, pixels_nchw: Array) -> dict[str, str]:
-    """Layers that are not INT8, each with the reason why it was not meant to be.
+    """Layers that are not INT8, each with the reason why it is not meant to be.
 
     Args:
-        source: the graph that was quantised, its nodes named.
-        int8: what became of it.
-        pixels_nchw: one image, whose shapes tell what the reasons ask.
+        source: the graph before quantisation, with named nodes.
+        int8: the quantised graph.
+        pixels_nchw: one image, to find the shapes that the reasons depend on.
 
     Raises:
-        QuantizeError: none is INT8, or one is not that no reason covers, by name.
+        QuantizeError: no layer is INT8, or one is not INT8 without a reason; names it.
     """
     quantised = set(int8_layers(int8))
     left = [node for node in layers(source) if node.name not in quantised]
     if not quantised:
-        raise QuantizeError(f"INT8 was asked for, and none of {len(left)} layers is quantised; take FP16 or FP32")
+        raise QuantizeError(f"INT8 was requested, but none of {len(left)} layers is quantised; use FP16 or FP32")
     reasons = _reasons_to_leave(source, left, shapes=_shapes(source, pixels_nchw))
     missed = [node.name for node in left if node.name not in reasons]
     if missed:
         raise QuantizeError(
-            f"{len(missed)} of {len(layers(source))} layers were meant to be INT8 and are not: {', '.join(missed)}; "
-            "this ModelOpt does not know their surroundings, so take FP16 or FP32 for this network"
+            f"{len(missed)} of {len(layers(source))} layers should be INT8 but are not: {', '.join(missed)}; "
+            "ModelOpt does not quantise them in this network, so use FP16 or FP32"
         )
     return reasons
 
@@ -64,13 +64,13 @@ def _reasons_to_leave(
     reasons = {}
     for node in left:
         if node.input[0] in constant:
-            reasons[node.name] = "reads no image, constants alone"
+            reasons[node.name] = "reads constants only"
         elif node.input[1] not in constant:
             reasons[node.name] = "multiplies two activations"
         elif node.op_type in ("Gemm", "MatMul"):
             depth, output = shapes[node.input[0]][-1], shapes[node.output[0]]
             if len(output) < 2 or 1 in output[-2:]:
-                reasons[node.name] = "one row an image: INT8 would not be faster"
+                reasons[node.name] = "one row per image: INT8 would not be faster"
             elif min(depth, output[-1]) < LEAST_SIDE:
                 reasons[node.name] = f"depth {depth}, width {output[-1]}: INT8 kernels start at {LEAST_SIDE}"
         elif _is_small(node, shapes[node.input[1]]):
@@ -81,7 +81,7 @@ def _reasons_to_leave(
 
 
 def _is_small(convolution: onnx.NodeProto, weight: tuple[int, ...]) -> bool:
-    """Whether ModelOpt 0.47 leaves a convolution out for its channels; its INT8 kernels work on multiples of 8."""
+    """Whether ModelOpt 0.47 skips a convolution for its channels; its INT8 kernels work on multiples of 8."""
     attributes = {attribute.name: attribute for attribute in convolution.attribute}
     kernel = list(attributes["kernel_shape"].ints) if "kernel_shape" in attributes else [1]
     outputs, inputs = weight[:2]
@@ -94,7 +94,7 @@ def _is_small(convolution: onnx.NodeProto, weight: tuple[int, ...]) -> bool:
 
 
 def _constants(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that no image changes: weights, and what is computed from them alone."""
+    """Tensors that no image changes: weights, and values computed from weights only."""
     constant = {"", *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
         if constant.issuperset(node.input):
@@ -103,10 +103,10 @@ def _constants(graph: onnx.GraphProto) -> set[str]:
 
 
 def check_numbers(model: onnx.ModelProto, *, largest: float = np.inf) -> None:
-    """Weights are finite and at most `largest`, and scales are positive.
+    """Check that weights are finite and at most `largest`, and that scales are positive.
 
     Raises:
-        QuantizeError: those that are not, by name.
+        QuantizeError: some are not; names the first.
     """
     scales = {node.input[1] for node in model.graph.node if node.op_type in (QUANTIZE, DEQUANTIZE)}
     wrong = []
@@ -115,29 +115,29 @@ def check_numbers(model: onnx.ModelProto, *, largest: float = np.inf) -> None:
         if not np.isfinite(array).all():
             wrong.append(f"{tensor.name} is not finite; train or export it again")
         elif array.dtype.kind == "f" and np.abs(array).max(initial=0) > largest:
-            wrong.append(f"{tensor.name} has a number over {largest:g}; {WIDER}")
+            wrong.append(f"{tensor.name} has a value above {largest:g}; {WIDER}")
         elif tensor.name in scales and not (array > 0).all():
             wrong.append(f"{tensor.name} is a scale of 0; {WIDER}")
     if wrong:
-        raise QuantizeError(f"{len(wrong)} of the graph's constants cannot be taken: {wrong[0]}")
+        raise QuantizeError(f"{len(wrong)} of the graph's constants cannot be used: {wrong[0]}")
 
 
 def check_opset(model: onnx.ModelProto) -> int:
-    """The ONNX opset. Raises QuantizeError: one that TensorRT does not read, or operators of another domain."""
+    """The ONNX opset. Raises QuantizeError: TensorRT does not read it, or an operator is of another domain."""
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     version: int = opsets.get("", opsets.get("ai.onnx", 0))
     if version not in OPSETS:
-        raise QuantizeError(f"the graph has opset {version}, and TensorRT reads {OPSETS[0]} to {OPSETS[-1]}")
+        raise QuantizeError(f"the graph has opset {version}, but TensorRT reads {OPSETS[0]} to {OPSETS[-1]}")
     foreign = sorted(
         {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
     )
     if foreign:
-        raise QuantizeError(f"operators that TensorRT does not have: {', '.join(foreign)}")
+        raise QuantizeError(f"operators that TensorRT lacks: {', '.join(foreign)}")
     return version
 
 
 def kept_in_fp32(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that compute in FP32 in a graph whose input and outputs alone are meant to be FP32."""
+    """Names of the nodes that compute in FP32 in a graph where only input and outputs are meant to be FP32."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     values = (*inferred.value_info, *inferred.output)
     fp32 = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
@@ -149,10 +149,10 @@ def kept_in_fp32(model: onnx.ModelProto) -> list[str]:
 
 
 def check_overflow(model: onnx.ModelProto, pixels: Iterable[Array]) -> None:
-    """Run every node with its own type on real images.
+    """Run every node in its own type on real images.
 
     Raises:
-        QuantizeError: a tensor that is not finite, by the name of its node.
+        QuantizeError: a tensor is not finite; names its node.
     """
     for tensors in run_nodes(model, pixels):
         for node in model.graph.node:
@@ -167,8 +167,8 @@ def check_overflow(model: onnx.ModelProto, pixels: Iterable[Array]) -> None:
 def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[str, Array]]:
     """Every floating-point tensor that the graph reads and computes for each `pixels_nchw`, by name.
 
-    Q/DQ nodes are left out: what they give is bounded. ONNX Runtime keeps each node's own type because every tensor is
-    an output; left alone it would compute FP16 nodes in FP32, and hide an overflow.
+    Q/DQ nodes are left out, since their outputs are bounded. ONNX Runtime keeps each node's own type because every
+    tensor is an output; otherwise it would compute FP16 nodes in FP32 and hide an overflow.
     """
     try:
         import onnxruntime
@@ -193,7 +193,7 @@ def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[
 
 
 def _shapes(source: onnx.ModelProto, pixels_nchw: Array) -> dict[str, tuple[int, ...]]:
-    """Shape of every floating-point tensor for this image, weights included."""
+    """The shape of every floating-point tensor for this image, weights included."""
     weights = {tensor.name: tuple(tensor.dims) for tensor in source.graph.initializer}
     tensors = next(run_nodes(source, [pixels_nchw]))
     return weights | {name: array.shape for name, array in tensors.items()}

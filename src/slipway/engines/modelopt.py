@@ -1,4 +1,4 @@
-"""How ModelOpt is called: on a file of its own, quietly, its failures turned into ours."""
+"""Calls ModelOpt quietly on a temporary file, and turns its failures into ours."""
 
 import contextlib
 import io
@@ -15,10 +15,10 @@ from slipway.contract import MissingDependencyError, QuantizeError, SlipwayError
 def modelopt_file(source: onnx.ModelProto) -> Iterator[Path]:
     """A copy of `source` that ModelOpt may change (it writes inferred shapes there, and other files beside it).
 
-    What is printed inside of the block, a progress bar for every tensor, is shown only if ModelOpt fails.
+    Output printed inside the block, such as a progress bar for every tensor, is shown only if ModelOpt fails.
 
     Raises:
-        QuantizeError: ModelOpt failed; with its last words.
+        QuantizeError: ModelOpt failed; includes its last output.
     """
     messages = io.StringIO()
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:

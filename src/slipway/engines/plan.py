@@ -1,4 +1,4 @@
-"""A plan read back: its layers and their precisions, and its answers on a GPU."""
+"""Reads a plan back: its layers and their precisions, and its answers on a GPU."""
 
 import json
 import re
@@ -42,9 +42,9 @@ _WORD = re.compile(r"[a-z]+[0-9]*")
 
 
 def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple[list[Layer] | None, str]:
-    """Every layer as the engine inspector describes it at the optimal batch size; None, and why, where none can."""
+    """Every layer as the engine inspector describes it at the optimal batch size, or None and the reason."""
     if compute_capability() is None:
-        return None, "a plan is read back by loading it on a GPU, and this machine shows none"
+        return None, "reading a plan back needs a GPU, and this machine shows none"
     trt = import_library(target)
     log = fresh_log(trt)
     try:
@@ -59,21 +59,21 @@ def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple
 
 
 def parse_layers(information: str) -> tuple[list[Layer] | None, str]:
-    """The layers in the inspector's JSON; None, and why, where it holds names alone or is no JSON."""
+    """The layers in the inspector's JSON, or None and the reason if it only has names or is not JSON."""
     try:
         layers = json.loads(information)["Layers"]
     except (ValueError, LookupError, TypeError) as error:
         return None, f"the engine inspector's text cannot be read: {error!r}"
     if not all(isinstance(layer, dict) for layer in layers):
-        return None, "the plan was built without detailed profiling verbosity, and names its layers alone"
+        return None, "the plan was built without detailed profiling verbosity, so it only names its layers"
     return layers, ""
 
 
 def layer_precisions(layers: Sequence[Layer]) -> dict[str, int]:
-    """How many layers compute in each precision, for example `{"INT8": 53, "FP16": 4}`, the most frequent first.
+    """Number of layers that compute in each precision, for example `{"INT8": 53, "FP16": 4}`, most frequent first.
 
     A layer computes in the type of its weights, else of its first input (an INT8 convolution may write FP16), else of
-    its first output; `other` where the inspector does not say.
+    its first output; `other` if the inspector does not say.
     """
     return dict(Counter(map(_precision, layers)).most_common())
 
@@ -90,15 +90,15 @@ def _precision(layer: Layer) -> str:
 
 
 class PlanRunner:
-    """A TensorRT plan on the GPU: `FP32 [n, 3, H, W]` in, logits and embedding out, as `engine_openvino.Engine`.
+    """A TensorRT plan on the GPU: `FP32 [n, 3, H, W]` in, logits and embedding out, like `engine_openvino.Engine`.
 
     Args:
-        plan: what `build_plan` made for the target `tensorrt`.
-        settings: what it was built with.
+        plan: a plan that `build_plan` made for the target `tensorrt`.
+        settings: the settings that it was built with.
 
     Raises:
-        CompileError: no TensorRT or GPU; the plan is of another TensorRT or GPU, which are both named; or it has
-            other tensors than every plan of ours.
+        CompileError: TensorRT or a GPU is missing; the plan is for another TensorRT or GPU, both of which are named;
+            or it has unexpected tensors.
         MissingDependencyError: torch is not installed.
     """
 
@@ -127,7 +127,7 @@ class PlanRunner:
         """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the plan has no embedding.
 
         Raises:
-            ValueError: more images than the profile has, none, or of another size.
+            ValueError: the batch is empty or larger than the profile allows, or its images are of another size.
         """
         torch, context = self._torch, self._context
         if not 1 <= len(pixels_nchw) <= self.max_batch_size:
@@ -153,10 +153,10 @@ def _load(trt: Any, plan: bytes, *, target: PlanTarget, settings: PlanSettings, 
     """The engine of `plan` on this machine's GPU.
 
     Raises:
-        CompileError: it is of another TensorRT or GPU, damaged, or not a plan of ours.
+        CompileError: it is for another TensorRT or GPU, damaged, or not a plan of ours.
     """
     runtime = start(trt.Runtime, log)
-    # A version-compatible plan brings the runtime of its own version along, as code for the host.
+    # A version-compatible plan contains the runtime of its own version, as host code.
     runtime.engine_host_code_allowed = settings.version_compatible
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
@@ -164,7 +164,7 @@ def _load(trt: Any, plan: bytes, *, target: PlanTarget, settings: PlanSettings, 
             "RTX GPUs" if settings.compute_capability is None else f"compute capability {settings.compute_capability}"
         )
         raise CompileError(
-            f"the plan was built by {target} {settings.version} for {built_on}, and cannot be loaded by "
+            f"the plan was built by {target} {settings.version} for {built_on}, but cannot be loaded by "
             f"{target} {library_version(trt)} on compute capability {compute_capability()}; compile it again here"
             f"{explain(log.errors)}"
         )

@@ -1,4 +1,4 @@
-"""A bundle's graph to a typed one: INT8 by ModelOpt's Q/DQ nodes with an FP16 remainder, or FP16 by AutoCast."""
+"""Converts a bundle's graph to a typed one: INT8 by ModelOpt's Q/DQ nodes and FP16 elsewhere, or FP16 by AutoCast."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -26,16 +26,17 @@ LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "nvidia-dali-
 
 
 def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = "int8") -> Manifest:
-    """Write the graph folder `out`, whole or not at all; what it is worth is in the manifest's `measured`.
+    """Write the graph folder `out`, whole or not at all. The manifest's `measured` has its figures.
 
-    INT8: ranges from the calibration sample, everything else FP16; where that loses too much on the validation split,
-    `search` keeps sensitive layers in FP16. FP16: nodes of large numbers stay FP32. Input and outputs are FP32.
+    INT8 takes its ranges from the calibration sample and leaves everything else in FP16; if that loses too much on the
+    validation split, `search` keeps sensitive layers in FP16. FP16 leaves nodes with large values in FP32. Input and
+    outputs are FP32.
 
     Raises:
-        QuantizeError: calibration images that are too few or of one class; a graph that is not whole, not finite or
-            quantised already; a layer that was meant to be INT8 and is not; numbers that FP16 cannot hold; or INT8
-            that loses too much whatever was kept in FP16.
-        DataError: an image of the validation split is gone or changed.
+        QuantizeError: the calibration images are too few or of one class; the graph is incomplete, not finite or
+            already quantised; a layer is not INT8 that should be; a value exceeds FP16; or INT8 loses too much
+            whatever stays in FP16.
+        DataError: an image of the validation split is missing or changed.
     """
     check_folder(out, kind="graph", inputs=[bundle.path])
     failed = out.with_name(f"{out.name}{FAILED_SUFFIX}")
@@ -68,7 +69,7 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
 
 @contextmanager
 def _kept_for_the_report(failed: Path) -> Iterator[None]:
-    """A search that ends without a graph leaves its steps in the file `failed`."""
+    """Write the steps of a search that ends without a graph to the file `failed`."""
     try:
         yield
     except SearchFailedError as error:
@@ -77,17 +78,17 @@ def _kept_for_the_report(failed: Path) -> Iterator[None]:
 
 
 def open_source(path: Path) -> onnx.ModelProto:
-    """The FP32 graph of a bundle, checked, every node with a name of its own, and without Identity nodes.
+    """The FP32 graph of a bundle, checked, with a unique name for every node and without Identity nodes.
 
     Raises:
-        QuantizeError: cut short, no graph of ours, weights that are not finite, or Q/DQ nodes already there.
+        QuantizeError: the graph is cut short, not ours or already quantised, or has weights that are not finite.
     """
     try:
         source = load(path)
     except ValueError as error:
         raise QuantizeError(f"{path}: {error}") from None
     if any(node.op_type == graph_checks.QUANTIZE for node in source.graph.node):
-        raise QuantizeError(f"{path}: quantised already; make the bundle from the FP32 network")
+        raise QuantizeError(f"{path}: already quantised; make the bundle from the FP32 network")
     graph_checks.check_numbers(source)
     _remove_identities(source.graph)
     times = Counter(node.name for node in source.graph.node)
@@ -98,7 +99,7 @@ def open_source(path: Path) -> onnx.ModelProto:
 
 
 def _remove_identities(graph: onnx.GraphProto) -> None:
-    """ModelOpt does not look through them: in ghostnet_100 they cost 21 of 96 layers their INT8."""
+    """Remove Identity nodes, which ModelOpt does not look through: in ghostnet_100, 21 of 96 layers were not INT8."""
     outputs = {value.name for value in graph.output}
     same: dict[str, str] = {}
     for node in list(graph.node):
@@ -112,7 +113,7 @@ def _int8(
     bundle: Bundle, source: onnx.ModelProto, sample: CalibrationSample, staging: Path
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     method = bundle.spec.calibration.method
-    graph_checks.check_numbers(source, largest=graph_checks.FP16_MAX)  # ModelOpt would clamp them without a word
+    graph_checks.check_numbers(source, largest=graph_checks.FP16_MAX)  # ModelOpt would clamp them silently
     plain = to_int8(source, sample, method=method)
     graph_checks.check_numbers(plain)
     reasons = graph_checks.check_int8(source, plain, pixels_nchw=next(sample.pixels(images=1)))
@@ -130,7 +131,7 @@ def _int8(
 
 
 def _count(graph: onnx.ModelProto) -> dict[str, Any]:
-    """How many layers compute in which type."""
+    """Number of layers that compute in each type."""
     layers, kept = graph_checks.layers(graph), graph_checks.kept_in_fp32(graph)
     int8 = set(graph_checks.int8_layers(graph))
     fp32 = {node.name for node in layers}.intersection(kept) - int8
@@ -143,10 +144,10 @@ def _count(graph: onnx.ModelProto) -> dict[str, Any]:
 
 
 def to_int8(source: onnx.ModelProto, sample: CalibrationSample, *, method: str) -> onnx.ModelProto:
-    """ModelOpt's Q/DQ nodes with ranges from every image of `sample`, FP32 input and outputs, FP16 between them.
+    """The graph with ModelOpt's Q/DQ nodes, ranges from every image of `sample`, FP32 input and outputs, else FP16.
 
     Raises:
-        QuantizeError: ModelOpt failed, or did not look at every image.
+        QuantizeError: ModelOpt failed, or did not read every image.
     """
     with tqdm(total=len(sample), desc=f"calibration, {method}", unit="image", leave=False, disable=None) as progress:
         reader = _Reader(sample, progress)
@@ -164,14 +165,14 @@ def to_int8(source: onnx.ModelProto, sample: CalibrationSample, *, method: str) 
                 log_level="WARNING",
             )
             graph = onnx.load(path)
-    del graph.graph.value_info[:]  # shapes of before: runtimes infer their own
+    del graph.graph.value_info[:]  # outdated shapes; runtimes infer their own
     if reader.used != len(sample):
-        raise QuantizeError(f"ModelOpt looked at {reader.used} of {len(sample)} calibration images")
+        raise QuantizeError(f"ModelOpt read {reader.used} of {len(sample)} calibration images")
     return graph
 
 
 class _Reader:
-    """What ModelOpt asks for calibration data: one image at a time, as its own provider gives them."""
+    """Calibration data for ModelOpt, one image at a time, as its own provider gives it."""
 
     def __init__(self, sample: CalibrationSample, progress: "tqdm[Any]") -> None:
         self._sample, self._progress = sample, progress

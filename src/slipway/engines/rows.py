@@ -1,4 +1,4 @@
-"""`predictions.csv`: what each test image was answered. Multi-label cells are JSON lists in class order."""
+"""`predictions.csv`: the answer to each test image. Multi-label cells are JSON lists in class order."""
 
 import csv
 import json
@@ -65,7 +65,7 @@ def read_rows(engine: Path) -> list[Row]:
 
 
 def gate_rows(before: list[Row], after: list[Row], bundle: Bundle) -> GateResult:
-    """The accuracy gate on the answers of FP32 and of an engine to the same images."""
+    """The accuracy gate's result on the answers of FP32 and of an engine to the same images."""
     labels, limits = bundle.labels, bundle.spec.accuracy
     if bundle.decision.task == "multilabel":
         truth_nc = _table(after, "truth", labels)
@@ -75,7 +75,7 @@ def gate_rows(before: list[Row], after: list[Row], bundle: Bundle) -> GateResult
 
 
 def _class_ids(rows: list[Row], column: str, labels: tuple[str, ...]) -> ClassIds:
-    """-1 for what is no class: `unknown`."""
+    """The class id of each answer; -1 for `unknown`."""
     class_ids = {label: class_id for class_id, label in enumerate(labels)}
     return np.array([class_ids.get(row[column], -1) for row in rows], np.int64)
 
@@ -86,7 +86,7 @@ def _table(rows: list[Row], column: str, labels: tuple[str, ...]) -> Table:
 
 
 def flips(before: list[Row], after: list[Row], *, task: Task) -> tuple[Flip, ...]:
-    """The images that got other labels than in FP32."""
+    """The images that were answered differently from FP32."""
     named, least = (_named, _least) if task == "multilabel" else (str, float)
     return tuple(
         Flip(

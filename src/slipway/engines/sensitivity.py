@@ -1,4 +1,4 @@
-"""The search for layers that have to stay in FP16 when plain INT8 loses too much on the validation split."""
+"""The search for layers to keep in FP16 when plain INT8 loses too much on the validation split."""
 
 import tempfile
 from collections.abc import Collection, Sequence
@@ -35,17 +35,17 @@ class SearchFailedError(QuantizeError):
 
 
 def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> tuple[onnx.ModelProto, Search]:
-    """Plain INT8 if validation accepts it, else with the fewest of 1, 2, 4, … worst layers in FP16 that it accepts.
+    """Plain INT8 if validation accepts it, else with as few of the 1, 2, 4, … worst layers in FP16 as it accepts.
 
-    A graph is accepted when the loss and the flips measured on the validation split are within their limits, and the
-    gate does not fail it there. The test split is never looked at. Each layer's Q/DQ nodes are simply taken away: its
-    weights are stored unquantised, so nothing is calibrated again.
+    A graph is accepted if the loss and the flips measured on the validation split are within their limits, and the
+    gate does not fail it there. The test split is never used. A layer's Q/DQ nodes are simply removed: its weights are
+    stored unquantised, so nothing is calibrated again.
     Source: partial quantisation as in Wu et al., "Integer Quantization for Deep Learning Inference: Principles and
-    Empirical Evaluation", 2020, with the error of the logits in place of accuracy.
+    Empirical Evaluation", 2020, with the error of the logits instead of accuracy.
 
     Raises:
-        SearchFailedError: the spec's steps are spent, or nothing would be left in INT8.
-        DataError: an image of the validation split is gone or changed.
+        SearchFailedError: the spec's steps are used up, or nothing would be left in INT8.
+        DataError: an image of the validation split is missing or changed.
     """
     limits, accuracy = bundle.spec.sensitive_layers, bundle.spec.accuracy
     judge = _Judge(bundle)
@@ -73,7 +73,7 @@ def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> 
 
 
 def rank(int8: onnx.ModelProto, sample: CalibrationSample, *, images: int, threads: int) -> list[Sensitivity]:
-    """Every quantised node by how far it alone moves the logits of calibration images, the worst first."""
+    """Every quantised node by how far it alone moves the logits of calibration images, worst first."""
     pixels_nchw = sample.stacked(images=images, what="images of the ranking")
     nodes = quantised_nodes(int8)
     names = {node.name for node in nodes}
@@ -94,7 +94,7 @@ def quantised_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def keep_in_fp16(int8: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
-    """A copy in which the nodes named by `layers` read what the Q/DQ nodes before them read."""
+    """A copy in which the nodes named by `layers` bypass the Q/DQ nodes before them."""
     model = onnx.ModelProto()
     model.CopyFrom(int8)
     graph = model.graph
@@ -115,7 +115,7 @@ def _unquantised(tensor: str, makers: dict[str, onnx.NodeProto]) -> str:
 
 
 def _remove_orphans(graph: onnx.GraphProto) -> None:
-    """Drop Q/DQ nodes that nobody reads, with their scales."""
+    """Remove Q/DQ nodes that no node reads, with their scales."""
     for op_type in (DEQUANTIZE, QUANTIZE):
         read = _read(graph)
         for node in [node for node in graph.node if node.op_type == op_type and read.isdisjoint(node.output)]:
@@ -158,7 +158,7 @@ class _Judge:
         if not (self._reference > (-1 if bundle.decision.task == "multiclass" else 0)).any():
             raise QuantizeError(
                 f"{bundle.path}: FP32 answers none of {len(self._images)} validation images (its logits are not finite,"
-                " or no threshold fits them), so nothing can show what INT8 loses; train or import the network again"
+                " or no threshold fits them), so INT8's loss cannot be measured; train or import the network again"
             )
 
     def step(self, graph: onnx.ModelProto, *, kept: Sequence[str]) -> Step:
@@ -193,8 +193,8 @@ class _Judge:
         return compare(truth_n, self._reference, answers, labels, limits)
 
     def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[Any]:
-        """The class with the greatest logit of each image, -1 where one is not finite; of multi-label `[n, classes]`
-        what the decision gives that is fitted to these outputs, nothing at all where none can be fitted."""
+        """The class with the greatest logit of each image, -1 if a logit is not finite. For multi-label, the labels
+        `[n, classes]` given by a decision fitted to these outputs; none at all if it cannot be fitted."""
         validation = run_split(self._bundle, engine.run, "validation", what=what)
         finite_n = np.isfinite(validation.logits_nc).all(axis=1)
         if self._bundle.decision.task == "multiclass":
@@ -204,7 +204,7 @@ class _Judge:
             return np.zeros(validation.logits_nc.shape, np.bool_)
         try:
             decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
-        except DataError:  # no threshold reaches the precision that is asked for: this graph is no use
+        except DataError:  # no threshold reaches the requested precision, so this graph is useless
             return np.zeros(validation.logits_nc.shape, np.bool_)
         given_nc: npt.NDArray[np.bool_] = given(answer(decision, validation, bundle.labels), classes=len(bundle.labels))
         return given_nc
@@ -223,5 +223,5 @@ def _spent(steps: Sequence[Step], bundle: Bundle) -> str:
         f"INT8 loses more than {spec.accuracy.max_loss_points:g} points on the validation split, or flips more than "
         f"{spec.accuracy.flip_limit_points:g} ({tried})"
         f"{f'; the most sensitive layers are {worst}' if worst else ''}; calibrate with more images or by "
-        f"calibration.method: {other}, raise sensitive_layers.max_steps, or list fp16 in place of int8"
+        f"calibration.method: {other}, raise sensitive_layers.max_steps, or list fp16 instead of int8"
     )

@@ -1,4 +1,4 @@
-"""A typed ONNX graph to a plan, by TensorRT or, as proof without a GPU, by TensorRT-RTX."""
+"""Compiles a typed ONNX graph to a plan, by TensorRT or, as proof without a GPU, by TensorRT-RTX."""
 
 import time
 from collections.abc import Iterator
@@ -30,36 +30,36 @@ __all__ = ["Plan", "PlanTarget", "build_plan", "compute_capability"]
 
 @dataclass(frozen=True)
 class Plan:
-    """A serialised engine, and what is known of it. Equal graphs do not give equal bytes."""
+    """A serialised engine and the facts of its build. Equal graphs do not give equal bytes."""
 
     data: bytes
     settings: PlanSettings
     timing_cache: bytes | None
-    """For the next build with the same TensorRT on the same GPU; None for TensorRT-RTX, which times nothing."""
+    """Timing cache for the next build with the same TensorRT and GPU; None for TensorRT-RTX, which times nothing."""
     layers: list[dict[str, Any]] | None
-    """As the engine inspector names them; None where no GPU could read the plan back."""
+    """Layers as the engine inspector describes them; None if no GPU could read the plan back."""
     layers_reason: str
-    """Why `layers` is None, or empty."""
+    """Reason why `layers` is None; otherwise empty."""
     warnings: int
-    """In TensorRT's log of the build."""
+    """Number of warnings in TensorRT's log of the build."""
     seconds: float
-    """From the ONNX file to the plan, by TensorRT."""
+    """Build time, from the ONNX file to the plan."""
 
 
 def build_plan(
     graph: Path, *, target: PlanTarget, max_batch_size: int, options: TensorRT, timing_cache: bytes | None = None
 ) -> Plan:
-    """Compile `graph` for batches of 1 to `max_batch_size`, in exactly the types that its tensors have.
+    """Compile `graph` for batches of 1 to `max_batch_size`, in exactly the types of its tensors.
 
-    It is done in a process of its own: TensorRT-RTX 1.7 crashed in one that had run much else before.
+    This runs in its own process: TensorRT-RTX 1.7 crashed in one that had run much else before.
 
-    `tensorrt` compiles for the GPU of this machine. `tensorrt_rtx` needs none and compiles for RTX GPUs alone; it
+    `tensorrt` compiles for the GPU of this machine. `tensorrt_rtx` needs none and compiles for RTX GPUs only; it
     has no hardware or version compatibility, so these options are recorded as not applied. A timing cache of another
-    TensorRT or GPU is left aside.
+    TensorRT or GPU is ignored.
 
     Raises:
-        CompileError: no such library or GPU; the file is not an ONNX graph of ours; or TensorRT refuses it, with all
-            errors of its parser, each with its node, and those of its log.
+        CompileError: the library or GPU is missing; the file is not an ONNX graph of ours; or TensorRT rejects it,
+            with all errors of its parser, each with its node, and those of its log.
         MissingDependencyError: TensorRT-RTX is not installed.
     """
     settings = _settings(import_library(target), target, max_batch_size=max_batch_size, options=options)
@@ -104,9 +104,9 @@ def _build(graph: Path, *, target: PlanTarget, settings: PlanSettings, timing_ca
 
 
 def _settings(trt: Any, target: PlanTarget, *, max_batch_size: int, options: TensorRT) -> PlanSettings:
-    """What is applied on this machine."""
+    """The settings that apply on this machine."""
     optimal = options.optimal_batch_size or max_batch_size
-    assert optimal <= max_batch_size  # a Spec has no other
+    assert optimal <= max_batch_size  # Spec checks this
     on_gpu = target == "tensorrt"
     return PlanSettings(
         version=library_version(trt),
@@ -119,7 +119,7 @@ def _settings(trt: Any, target: PlanTarget, *, max_batch_size: int, options: Ten
 
 
 def _check(graph: Path) -> None:
-    """Raises CompileError for a file that is not an ONNX graph of ours: FP32 in and out, names, batch, one file."""
+    """Raises CompileError: the file is not an ONNX graph of ours: FP32 in and out, names, batch, one file."""
     try:
         load(graph)
     except OSError as error:
@@ -144,7 +144,7 @@ def _parse(parser: Any, graph: Path, log: Any) -> None:
 def _require_fixed_size(network: Any, graph: Path) -> None:
     shape = tuple(network.get_input(0).shape)
     if len(shape) != 4 or -1 in shape[1:]:
-        raise CompileError(f"{graph}: {INPUT} is {shape}, and all but the batch must be fixed, [n, 3, H, W]")
+        raise CompileError(f"{graph}: {INPUT} is {shape}, but all except the batch must be fixed: [n, 3, H, W]")
 
 
 def _configure(trt: Any, builder: Any, network: Any, settings: PlanSettings) -> Any:
@@ -154,7 +154,7 @@ def _configure(trt: Any, builder: Any, network: Any, settings: PlanSettings) -> 
     config.add_optimization_profile(profile)
     config.builder_optimization_level = settings.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector then knows every layer's types
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default: products of FP32 numbers cut to 10 bits of mantissa
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, it cuts FP32 factors to 10 bits of mantissa
     if settings.hardware_compatibility != "none":
         levels = trt.HardwareCompatibilityLevel
         config.hardware_compatibility_level = getattr(levels, settings.hardware_compatibility.upper())
@@ -164,7 +164,7 @@ def _configure(trt: Any, builder: Any, network: Any, settings: PlanSettings) -> 
 
 
 def _attach_cache(config: Any, timing_cache: bytes | None) -> Any:
-    """The cache that the build reads and adds to: the given one, or an empty one where TensorRT refuses that."""
+    """The cache that the build reads and extends: the given one, or an empty one if TensorRT rejects it."""
     for content in (timing_cache or b"", b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
@@ -174,7 +174,7 @@ def _attach_cache(config: Any, timing_cache: bytes | None) -> Any:
 
 @contextmanager
 def _progress(trt: Any, config: Any, *, what: str) -> Iterator[None]:
-    """A bar of the build's steps, whose number grows as they show."""
+    """A progress bar of the build's steps, whose total grows as they appear."""
 
     class Progress(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self, bar: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which TensorRT is at hand, what it says while it works, and the GPU that it works on."""
+"""Finds TensorRT, collects its messages, and finds the GPU that it runs on."""
 
 import ctypes
 import functools
@@ -20,12 +20,12 @@ _SUPPORTED: dict[PlanTarget, tuple[tuple[int, int], tuple[int, int], str]] = {
     "tensorrt_rtx": ((1, 7), (2, 0), "1.7 to 1.x"),
 }
 _NO_DRIVER = "cudaError 35"  # follows every error of a build without a GPU, and is not its cause
-_PARSER_PLACE = "ModelImporter.cpp:"  # says where the parser stood; its own errors say that and why
+_PARSER_PLACE = "ModelImporter.cpp:"  # the parser's position, which its own errors also give, with the reason
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 
 def import_library(target: PlanTarget) -> Any:
-    """The module of `target`, in a version whose API is the one that is called here.
+    """The module of `target`, in a supported version.
 
     Raises:
         CompileError: `tensorrt` is not installed, or the version is not supported.
@@ -41,25 +41,25 @@ def import_library(target: PlanTarget) -> Any:
         first, end, words = _SUPPORTED[target]
         version = library_version(trt)
         if not first <= tuple(map(int, version.split(".")))[:2] < end:
-            raise CompileError(f"{target} {version} is installed, and {words} is supported; install one of those")
+            raise CompileError(f"{target} {version} is installed, but only {words} is supported; install one of those")
         return trt
     if target == "tensorrt_rtx":
         raise MissingDependencyError("tensorrt_rtx", extra="build")
     raise CompileError(
-        f"tensorrt cannot be imported ({reasons[0]}); compile in NVIDIA's container, whose TensorRT is the one of the "
+        f"tensorrt cannot be imported ({reasons[0]}); compile in NVIDIA's container, whose TensorRT matches the "
         "Triton release that serves the plan (slipway container compile), or: pip install tensorrt"
     )
 
 
 def library_version(trt: Any) -> str:
-    """Numbers alone, such as `10.13.3.9`."""
+    """The numeric part of the version, such as `10.13.3.9`."""
     numbers = re.match(r"\d+([.]\d+)+", trt.__version__)
     assert numbers is not None
     return numbers[0]
 
 
 def compute_capability() -> str | None:
-    """Of the first GPU that CUDA shows to this process, such as `9.0`; None without a driver or a GPU."""
+    """Compute capability of the first GPU visible to CUDA, such as `9.0`; None without a driver or a GPU."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -74,7 +74,7 @@ def compute_capability() -> str | None:
 
 
 def require_gpu(what: str) -> str:
-    """The compute capability, where `what` needs one.
+    """The compute capability of the GPU that `what` needs.
 
     Raises:
         CompileError: there is no GPU.
@@ -83,7 +83,7 @@ def require_gpu(what: str) -> str:
     if capability is None:
         raise CompileError(
             f"{what} needs an NVIDIA GPU and its driver, and this machine shows none (libcuda.so.1); run it where the "
-            "plan is to be served. The target tensorrt_rtx proves without a GPU that a graph compiles"
+            "plan will be served. The target tensorrt_rtx proves without a GPU that a graph compiles"
         )
     return capability
 
@@ -91,7 +91,7 @@ def require_gpu(what: str) -> str:
 def fresh_log(trt: Any) -> Any:
     """The `trt.ILogger` of this process, emptied: it keeps `errors`, in order, and counts `warnings`.
 
-    There is one, since TensorRT goes on writing to the first that it was given while anything made with that lives.
+    There is only one, since TensorRT keeps writing to the first one while any object made with it lives.
     """
     log = _log(trt)
     log.errors.clear()
@@ -120,19 +120,19 @@ def start(make: Callable[[Any], Any], log: Any) -> Any:
     """A `trt.Builder` or `trt.Runtime` that writes to `log`.
 
     Raises:
-        CompileError: TensorRT does not start here, for example with a driver that is too old for it.
+        CompileError: TensorRT does not start here, for example because the driver is too old.
     """
     try:
         return make(log)
     except (TypeError, RuntimeError) as error:  # TypeError: the factory returned nothing
         raise CompileError(
-            f"TensorRT does not start on this machine; bring its driver up to date, or take an older TensorRT: {error}"
+            f"TensorRT does not start on this machine; update its driver, or use an older TensorRT: {error}"
             f"{explain(log.errors)}"
         ) from error
 
 
 def explain(errors: Iterable[str]) -> str:
-    """The distinct lines of TensorRT's errors that say something, indented for the end of a message."""
+    """The distinct informative lines of TensorRT's errors, indented for the end of a message."""
     said = (error for error in errors if not error.startswith(_PARSER_PLACE))
     lines = dict.fromkeys(line.strip() for error in said for line in error.splitlines())
     without_gpu = compute_capability() is None

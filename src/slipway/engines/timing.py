@@ -1,4 +1,4 @@
-"""How long a network takes for a batch, alone in this process."""
+"""Time that a network takes for a batch, alone in this process."""
 
 import time
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ WARM_UP, RUNS = 5, 40
 def time_batches(network: Network, bundle: Bundle, *, batch_sizes: Iterable[int]) -> dict[int, BatchLatency]:
     """Milliseconds of one call for each batch size, on random pixels.
 
-    For orientation beside the accuracy; precisions are compared by `choose`, interleaved and end to end.
+    They only accompany the accuracy; `choose` compares precisions, interleaved and end to end.
     """
     rng = np.random.default_rng(0)
     shape = (3, bundle.preprocess.input_height, bundle.preprocess.input_width)

@@ -1,4 +1,4 @@
-"""Bundles and engines to a model repository that Triton loads, whole or not at all."""
+"""Assembles bundles and engines into a model repository for Triton, whole or not at all."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,16 +23,16 @@ def plan_repository(
     multi: Mapping[str, Sequence[str]] = NONE,
     inputs: Iterable[Path] = (),
 ) -> Plan:
-    """What `assemble` would do; `.write()` does it. `multi` names ensembles that answer for several classifiers.
+    """The plan of what `assemble` writes; `.write()` writes it. `multi` names ensembles for several classifiers.
 
     Args:
-        inputs: files that were read, beside bundles and engines, and that `out` may not hold.
+        inputs: other files that were read, besides bundles and engines, and that `out` must not contain.
 
     Raises:
-        RepositoryError: no classifier or two of one name, an engine that is not of this lane, did not pass its gate,
-            or has other labels or another decoder; class ids that changed; a multi ensemble of classifiers that
-            cannot share a decode; and what the lane's own `check` refuses.
-        SpecError: `out` is something else than a repository of ours, or holds what it is made of.
+        RepositoryError: there is no classifier, or two have one name; an engine is not of this lane, did not pass its
+            gate, or has other labels or another decoder; class ids changed; the classifiers of a multi ensemble cannot
+            share a decode; or the lane's own `check` fails.
+        SpecError: `out` is not a repository of ours, or contains its own inputs.
     """
     versions = [version for classifier in classifiers for version in classifier.versions]
     read = [folder for version in versions for folder in (version.bundle.path, *(e.path for e in version.engines))]
@@ -47,7 +47,7 @@ def plan_repository(
 def assemble(
     classifiers: Sequence[Classifier], out: Path, *, lane: LaneName = "cpu", multi: Mapping[str, Sequence[str]] = NONE
 ) -> Lane:
-    """Write the lane of `classifiers` to `out`; equal input gives equal bytes. Raises what `plan_repository` raises."""
+    """Write the lane of `classifiers` to `out`. Equal input gives equal bytes. Raises what `plan_repository` raises."""
     planned = plan_repository(classifiers, out, lane=lane, multi=multi)
     planned.write()
     return planned.lane

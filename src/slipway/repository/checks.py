@@ -1,4 +1,4 @@
-"""What may be assembled: engines that passed and belong to the lane, stable class ids, one decode for a multi."""
+"""Checks of what is assembled: engines that passed and belong to the lane, stable class ids, the lane's own rules."""
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
@@ -12,12 +12,12 @@ from slipway.repository.lanes import LANE_RULES
 
 
 def check(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Collection[str]) -> None:
-    """Raises RepositoryError: something that cannot be served together, or at all; names it and what to change."""
+    """Raises RepositoryError: the classifiers cannot be served, alone or together; names the cause and the remedy."""
     names = sorted(classifier.name for classifier in classifiers)
     if not names:
         raise RepositoryError("no classifier given; a repository serves at least one")
     if len(set(names)) != len(names):
-        raise RepositoryError(f"classifiers {', '.join(names)}: each name may be there once; rename one in its spec")
+        raise RepositoryError(f"classifiers {', '.join(names)}: each name may appear once; rename one in its spec")
     for classifier in classifiers:
         for version in classifier.versions:
             for engine in version.engines:
@@ -33,18 +33,18 @@ def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> Non
     settings = engine.settings
     if LANES[settings.target] is None:
         raise RepositoryError(
-            f"{engine.path}: compiled by {settings.target}, which proves without a GPU that a graph compiles; its "
-            "plans run on RTX cards alone and Triton loads none of them: compile with --target tensorrt"
+            f"{engine.path}: compiled by {settings.target}, which only proves that a graph compiles; "
+            "Triton cannot load its plans: compile with --target tensorrt"
         )
     if LANES[settings.target] != lane:
         raise RepositoryError(
-            f"{engine.path}: compiled by {settings.target} for the {LANES[settings.target]} lane, and this is the "
+            f"{engine.path}: compiled by {settings.target} for the {LANES[settings.target]} lane, but this is the "
             f"{lane} lane; assemble the {LANES[settings.target]} lane (--lane, or lane in the fleet file), or give an "
             "engine of this one"
         )
     if not engine.may_be_served:
         raise RepositoryError(
-            f"{engine.path}: the accuracy gate says {engine.verdict!r}, and only an engine that passed is assembled; "
+            f"{engine.path}: the accuracy gate says {engine.verdict!r}, but only engines that passed can be served; "
             "see its evaluation.json"
         )
     if settings.classes != len(classifier.bundle.labels):
@@ -54,19 +54,19 @@ def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> Non
         )
     if settings.decoder != LANE_RULES[lane].DECODER:
         raise RepositoryError(
-            f"{engine.path}: its numbers were made with decoder {settings.decoder}, and the {lane} lane decodes with "
-            f"{LANE_RULES[lane].DECODER}; compile it again where that decoder is"
+            f"{engine.path}: evaluated with decoder {settings.decoder}, but the {lane} lane decodes with "
+            f"{LANE_RULES[lane].DECODER}; compile it again where that decoder is available"
         )
 
 
 def _check_class_ids(classifier: Classifier) -> None:
-    """Of all versions, the shorter list of labels begins the longer one."""
+    """Check that, among all versions, a shorter list of labels begins every longer one."""
     bundles = sorted((version.bundle for version in classifier.versions), key=lambda bundle: len(bundle.labels))
     for shorter, longer in pairwise(bundles):
         if changed := changed_class(shorter.labels, longer.labels):
             class_id, label, other = changed
             raise RepositoryError(
                 f"{classifier.name}: class {class_id} is {label!r} in {shorter.path} and {other!r} in "
-                f"{longer.path}; class ids are stable over the versions of a classifier, and new classes come "
-                "after the old: give the labels the same order, or take one of the two out of keep"
+                f"{longer.path}; class ids must stay the same across versions, with new classes last: give the "
+                "labels the same order, or remove one of the two from keep"
             )

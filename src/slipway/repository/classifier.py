@@ -1,4 +1,4 @@
-"""One classifier of a repository: its tensors, the step that answers, and the two ensembles over a lane's steps."""
+"""One classifier of a repository: its tensors, its post-processing step and two ensembles over a lane's steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,32 +13,32 @@ from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepMode
 IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
 IMAGE_STATUS = Tensor("image_status", "TYPE_INT32", (1,))
 AFTER = Tensor("after", "TYPE_FP32", (-1,), optional=True)
-"""Of an engine step on the cpu lane, which reads nothing of it: the step waits until another has made it."""
+"""Input of an engine step on the cpu lane. The step ignores its values, but waits until another step has made it."""
 
 
 def engine_part(engine: Engine) -> str:
-    """`engine`, or `engine_sm90` for the plan of compute capability 9.0; with .json, its `engine.json`."""
+    """`engine`, or `engine_sm90` for a plan of compute capability 9.0; with `.json`, the name of its settings file."""
     plan = engine.settings.plan
     return plan_name(plan.compute_capability if plan else None).replace("model", "engine").removesuffix(".plan")
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A bundle and the engine that serves it. Lower-case tensors live between steps, upper-case ones are public."""
+    """A bundle and the engine that serves it. Lower-case tensors live between steps; upper-case ones are public."""
 
     bundle: Bundle
     engine: Engine
-    """The one whose decision is served."""
+    """The engine whose decision is served."""
     others: tuple[Engine, ...] = ()
-    """On the gpu lane: the same graph, compiled for other GPUs."""
+    """Engines of the same graph for other GPUs, on the gpu lane."""
     choice: Choice | None = None
-    """On the cpu lane: the measurement that chose the engine."""
+    """The measurement that chose the engine, on the cpu lane."""
     served_as: str = ""
-    """Its name in the repository, where a fleet file gives it another than the bundle's own."""
+    """The name that a fleet file gives the classifier; if empty, the bundle's own."""
     settings: Serving | None = None
-    """How its steps run, where a fleet file says so; left out, as the bundle's spec says."""
+    """Serving options from a fleet file; None takes those of the bundle's spec."""
     kept: tuple["Classifier", ...] = ()
-    """Others of its versions: their steps are in the repository too, and no ensemble runs them."""
+    """Other versions, whose steps are in the repository although no ensemble runs them."""
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ class Classifier:
 
     @property
     def versions(self) -> tuple["Classifier", ...]:
-        """The one that answers, then those that are kept."""
+        """The version that answers, then the kept ones."""
         return (self, *self.kept)
 
     @property
@@ -68,13 +68,13 @@ class Classifier:
 
     @cached_property
     def embedding(self) -> tuple[Tensor, ...]:
-        """One tensor; none where the network has no embedding."""
+        """The embedding's tensor; empty if the network has none."""
         size = self.engine.settings.embedding_size
         return (Tensor("embedding_nd", "TYPE_FP32", (size,)),) if size else ()
 
     @cached_property
     def answer(self) -> tuple[Tensor, ...]:
-        """What `<name>` returns."""
+        """Tensors that `<name>` returns."""
         top_k = self.engine.decision.top_k
         return (
             Tensor("LABEL", "TYPE_STRING", (top_k,)),
@@ -86,7 +86,7 @@ class Classifier:
 
     @cached_property
     def full_answer(self) -> tuple[Tensor, ...]:
-        """What `<name>_full` returns."""
+        """Tensors that `<name>_full` returns."""
         return (
             *self.answer,
             Tensor("PROBABILITY", "TYPE_FP32", self.logits.dims, label_filename="labels.txt"),
@@ -94,7 +94,7 @@ class Classifier:
         )
 
     def post_step(self) -> StepModel:
-        """The last step, the same on both lanes. The answer takes microseconds: one instance."""
+        """The last step, the same on both lanes. It takes microseconds, so one instance is enough."""
         return StepModel(
             "post",
             config=step_config(
@@ -109,12 +109,12 @@ class Classifier:
 
     @cached_property
     def made_answer(self) -> tuple[Tensor, ...]:
-        """`full_answer` of the step that makes it: labels for `class_count` are the ensemble's business."""
+        """`full_answer` as the step makes it: labels for `class_count` belong to the ensemble."""
         return tuple(replace(tensor, label_filename="") for tensor in self.full_answer)
 
     @cached_property
     def answer_files(self) -> dict[str, Content]:
-        """What the answer is made by: who answers, how it is decided, and in what words."""
+        """Files behind an answer: the bundle's id, the decision and the labels."""
         return {
             "decision.json": Content.file(self.engine, "decision.json"),
             "labels.txt": Content.file(self.bundle, "labels.txt"),
@@ -126,14 +126,14 @@ class Classifier:
         return Content.of(f"{self.bundle.id}\n".encode())
 
     def ensemble_configs(self, steps: Sequence[ModelConfig]) -> list[ModelConfig]:
-        """`<name>` and `<name>_full` over the named steps, ready to be written."""
+        """`<name>` and `<name>_full` over the named steps, ready to write."""
         return [
             ensemble_config(
                 name,
                 steps=steps,
                 inputs=[IMAGE],
                 outputs=public,
-                # The embedding, which only one of them returns; the decision may look at it in both.
+                # The embedding, which only `<name>_full` returns, although the decision may need it in both.
                 optional_inputs=public == self.full_answer or self.engine.decision.needs_embedding,
                 max_batch_size=self.serving.max_batch_size,
             )

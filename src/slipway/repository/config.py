@@ -24,11 +24,11 @@ class Tensor:
 
     name: str
     data_type: str
-    """As Triton names it: `TYPE_FP32`, `TYPE_STRING`, …"""
+    """Triton's name of the type: `TYPE_FP32`, `TYPE_STRING`, …"""
     dims: tuple[int, ...]
     optional: bool = False
     ragged: bool = False
-    """As an input: requests whose tensors differ in size may share a batch."""
+    """True lets requests whose input tensors differ in size share a batch."""
     label_filename: str = ""
 
     def as_optional(self) -> Self:
@@ -48,7 +48,7 @@ def step_config(
     gpu: bool = False,
     parameters: Mapping[str, str] | None = None,
 ) -> ModelConfig:
-    """A step on the CPU or on every GPU (`instances` on each), dynamically batched, that takes whatever comes."""
+    """A dynamically batched step on the CPU or on every GPU (`instances` on each), with an unbounded queue."""
     config = pb.ModelConfig(backend=backend, max_batch_size=max_batch_size)
     kind = pb.ModelInstanceGroup.KIND_GPU if gpu else pb.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=instances)
@@ -61,7 +61,7 @@ def step_config(
 
 
 def set_queue(config: ModelConfig, serving: Serving) -> None:
-    """The queue of an ensemble's first step, which alone may hold requests back to fill a batch, or refuse them."""
+    """Set the queue of an ensemble's first step, which alone may delay requests to fill a batch, or reject them."""
     batching = config.dynamic_batching
     batching.max_queue_delay_microseconds = serving.max_queue_delay_us
     if serving.preferred_batch_size:
@@ -74,7 +74,7 @@ def set_queue(config: ModelConfig, serving: Serving) -> None:
 
 
 def set_warmup(config: ModelConfig, serving: Serving) -> None:
-    """Batches of zeros that Triton itself runs in each instance before it calls the step ready."""
+    """Add batches of zeros that Triton runs in each instance before it reports the step ready."""
     for batch_size in sorted({1, serving.max_batch_size}) if serving.warmup_batches else ():
         sample = config.model_warmup.add(
             name=f"batch_{batch_size}", batch_size=batch_size, count=serving.warmup_batches
@@ -94,10 +94,10 @@ def ensemble_config(
     optional_inputs: bool,
     max_batch_size: int,
 ) -> ModelConfig:
-    """A linear chain of `steps`, whose tensors pass under their own names, between the public `inputs` and `outputs`.
+    """A linear chain of `steps`, whose tensors keep their names, between the public `inputs` and `outputs`.
 
-    Triton computes every output that an ensemble maps, so only what somebody uses is mapped. Optional inputs of the
-    steps are left out, or, with `optional_inputs`, given wherever a step makes such a tensor.
+    Triton computes every output that an ensemble maps, so only used ones are mapped. Optional inputs of the steps
+    are left out or, with `optional_inputs`, mapped wherever a step makes such a tensor.
     """
     config = empty_ensemble(name, inputs=inputs, outputs=outputs, max_batch_size=max_batch_size)
     made = {tensor.name for step in steps for tensor in step.output} if optional_inputs else set()
@@ -112,7 +112,7 @@ def ensemble_config(
 def empty_ensemble(
     name: str, *, inputs: Iterable[Tensor], outputs: Iterable[Tensor], max_batch_size: int
 ) -> ModelConfig:
-    """An ensemble with its public tensors, and no step yet."""
+    """An ensemble with its public tensors and no steps yet."""
     config = pb.ModelConfig(name=name, platform="ensemble", max_batch_size=max_batch_size)
     _add_inputs(config, inputs)
     _add_outputs(config, outputs)
@@ -120,7 +120,7 @@ def empty_ensemble(
 
 
 def add_step(config: ModelConfig, step: ModelConfig, *, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
-    """Add `step` to an ensemble; the maps give those of its tensors that are used their names in the ensemble."""
+    """Add `step` to an ensemble. The maps give the tensors that are used their names in the ensemble."""
     entry = config.ensemble_scheduling.step.add(model_name=step.name, model_version=-1)
     entry.input_map.update({tensor.name: inputs[tensor.name] for tensor in step.input if tensor.name in inputs})
     entry.output_map.update({tensor.name: outputs[tensor.name] for tensor in step.output if tensor.name in outputs})

@@ -1,4 +1,4 @@
-"""All files of a repository, before any of them is written: equal input gives equal bytes."""
+"""All files of a repository, before any is written. Equal input gives equal bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from slipway.repository.step import VERSION, Content, Files
 from slipway.system.files import sha256_bytes, sha256_file
 
 Multi = Mapping[str, Sequence[str]]
-"""Name of an ensemble to the classifiers that it answers for from one decode."""
+"""Classifiers that each ensemble answers for from one decode."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a repository is to be."""
+    """The intended contents of a repository."""
 
     lane: Lane
     files: Files
@@ -30,7 +30,7 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi)
     """Steps of every version, both ensembles of each classifier, the multi ensembles, `lane.json` and the manifest.
 
     Raises:
-        RepositoryError: a multi ensemble of classifiers that cannot share a decode.
+        RepositoryError: the classifiers of a multi ensemble cannot share a decode.
     """
     files: Files = {}
     chains = {classifier.name: _chain(classifier, lane, files) for classifier in classifiers}
@@ -52,7 +52,7 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi)
 
 
 def _chain(classifier: Classifier, lane: LaneName, files: Files) -> list[ModelConfig]:
-    """The named configurations of its steps, whose files are added to `files`."""
+    """The named configurations of the classifier's steps, whose files are added to `files`."""
     named = [step.named() for step in LANE_RULES[lane].chain(classifier)]
     for _, step_files in named:
         files.update(step_files)
@@ -60,7 +60,7 @@ def _chain(classifier: Classifier, lane: LaneName, files: Files) -> list[ModelCo
 
 
 def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels: Content | None = None) -> None:
-    # Triton wants a version folder and git keeps no empty one: it says whose answers these are.
+    # Triton needs a version folder and git keeps no empty one, so this file names the bundles that answer.
     files[f"{config.name}/{VERSION}/bundle.txt"] = bundles
     files[f"{config.name}/config.pbtxt"] = Content.of(to_pbtxt(config).encode())
     if labels is not None and any(output.label_filename for output in config.output):
@@ -81,7 +81,7 @@ def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi) -
 
 
 def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -> Content:
-    """Without versions, times and commits: those are in the manifests of bundles and engines, named here by hash."""
+    """The manifest. Versions, times and commits are in those of bundles and engines, which it names by hash."""
     manifest = Manifest(
         kind="repository",
         name=lane,
@@ -99,7 +99,7 @@ def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -
 
 
 def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
-    """The manifests that a version was made from, and the choice among them, by hash."""
+    """Hashes of the manifests that a version was made from, and of the choice among its engines."""
     parts = {"bundle": version.bundle.path}
     for engine in version.engines:
         parts[engine_part(engine)] = engine.path

@@ -1,7 +1,7 @@
-"""The cpu lane: guard and DALI in one step, OpenVINO in the next, both in Triton's Python backend; or more in one.
+"""The cpu lane: guard and DALI in one step, OpenVINO in the next, both in Triton's Python backend; or fewer steps.
 
-They are the work: as many instances of each as the spec says, each with its own threads, and each warm before Triton
-calls it ready. Only the first step may wait for a batch to fill, or refuse a request.
+These steps do the work. Each has as many instances as the spec says, with their own threads, and each instance is warm
+before Triton reports it ready. Only the first step may wait for a batch to fill, or reject a request.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,13 @@ from slipway.repository.step import ANSWER_CODE, ENGINE_CODE, PREPROCESS_CODE, W
 from slipway.system.text import command
 
 DECODER = "cpu"
-"""libjpeg-turbo."""
+"""DALI's `cpu` decoder is libjpeg-turbo."""
 SERVE_VERB = "slipway serve"
 WHY_NO_MULTI = ""
 
 
 def pick(bundle: Bundle, engines: Path) -> Classifier:
-    """The engine that `choice.json` names."""
+    """The classifier with the engine that `choice.json` names."""
     try:
         choice, engine = chosen_engine(bundle, engines)
     except NotChosenError as error:
@@ -39,22 +39,20 @@ def how_to_make(bundle: Bundle, engines: Path) -> str:
 
 
 def check(versions: Sequence[Classifier]) -> None:
-    """Raises RepositoryError: more than one engine, or a bundle that was evaluated with another decoder."""
+    """Raises RepositoryError: a version has several engines, or its bundle was evaluated with another decoder."""
     for version in versions:
         if version.others:
             folders = ", ".join(str(engine.path) for engine in version.engines)
-            raise RepositoryError(
-                f"{folders}: the cpu lane serves one engine of a classifier; give the one that is faster"
-            )
+            raise RepositoryError(f"{folders}: the cpu lane serves one engine per classifier; give the faster one")
         if version.bundle.preprocess.decoder != DECODER:
             raise RepositoryError(
-                f"{version.bundle.path}: evaluated with decoder {version.bundle.preprocess.decoder}, and the cpu "
+                f"{version.bundle.path}: evaluated with decoder {version.bundle.preprocess.decoder}, but the cpu "
                 "lane decodes with libjpeg-turbo; evaluate it with decoder: cpu first"
             )
 
 
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:
-    """The steps, in the order in which an image meets them: three, two or one, as `serving.layout` says."""
+    """The steps in the order of processing: three, two or one, as `serving.layout` says."""
     if classifier.serving.layout == "fused":
         return (_fused_step(classifier),)
     if classifier.serving.layout == "shared_decode":
@@ -132,9 +130,9 @@ def _engine_files(classifier: Classifier) -> dict[str, Content]:
 
 
 def shm_bytes(classifier: Classifier) -> int:
-    """Shared memory of a Python-backend instance: twice a full batch, so that one is read while one is written.
+    """Shared memory of a Python-backend instance: twice a full batch, so that one is read while another is written.
 
-    A megabyte stands for an ordinary photograph; larger ones make the region grow once, and stay.
+    It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
     """
     _, height, width = classifier.pixels.dims
     image_bytes = 3 * height * width * 4 + (1 << 20)

@@ -1,4 +1,4 @@
-"""Open every bundle and engine that a fleet file names."""
+"""Opens every bundle and engine that a fleet file names."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,8 @@ def open_fleet(fleet: Fleet, *, root: Path) -> list[Classifier]:
     """The classifiers of `fleet`, every file checked; its paths are relative to `root`, the fleet file's folder.
 
     Raises:
-        RepositoryError: an engine that is missing; names the command that makes it.
-        ManifestError: a bundle or an engine that is missing, or not whole.
+        RepositoryError: an engine is missing; names the command that makes it.
+        ManifestError: a bundle or an engine is missing or damaged.
     """
     versions = [(name, version) for name, c in fleet.classifiers.items() for version in (c.active, *c.keep)]
     opened: dict[str, list[Classifier]] = {}

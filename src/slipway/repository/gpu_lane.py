@@ -1,12 +1,13 @@
 """The gpu lane: the guard in Triton's Python backend, NVIDIA's DALI backend on `mixed`, and a TensorRT plan.
 
-The DALI backend fails every request of a batch for one image that its decoder refuses, so the guard stands before it
-and hands it a placeholder for what it refuses itself. What only the decoder finds still fails its batch, and no step
-bounds the pixels that one batch decodes, as the cpu lane's preprocess does: with many large images at once, GPU memory
-for `max_batch_size` of the largest is needed.
+The DALI backend fails every request of a batch for one image that its decoder rejects, so the guard comes first and
+replaces the images that it refuses with a placeholder. An image that only the decoder rejects still fails its batch. No
+step bounds the pixels that one batch decodes, as the cpu lane's preprocess does, so the GPU needs memory for
+`max_batch_size` of the largest images.
 
-Triton warms the engine up with zeros. The decode step is not warmed up: its backend fails whatever is no image, so
-zeros would keep it from loading, and the guard's placeholder, a PNG, does not reach nvJPEG. The guard is never cold.
+Triton warms the engine up with zeros. The decode step is not warmed up: its backend fails anything that is not an
+image, so zeros would keep it from loading, and the guard's placeholder, a PNG, does not reach nvJPEG. The guard needs
+no warm-up.
 """
 
 import json
@@ -23,21 +24,21 @@ from slipway.repository.step import GUARD, Content, StepModel
 from slipway.system.text import command
 
 DECODER = "mixed"
-"""nvJPEG, and what it cannot decode on the CPU."""
+"""DALI's `mixed` decoder is nvJPEG, and the CPU for images that nvJPEG cannot decode."""
 SERVE_VERB = "slipway container serve"
 WHY_NO_MULTI = (
-    "the gpu lane has no ensembles of several classifiers, since TensorRT's engines would run at the same time, which "
-    "tritonserver 2.51 did not survive"
+    "the gpu lane has no ensembles of several classifiers, since TensorRT's engines would run in parallel, which "
+    "crashes tritonserver 2.51"
 )
 ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
 
 
 def pick(bundle: Bundle, engines: Path) -> Classifier:
-    """Every plan of the first precision that the spec lists and of which all plans passed."""
+    """The classifier with every plan of the first listed precision whose plans all passed."""
     wanted = listed(bundle.spec, lane="gpu")
     if not wanted:
         raise RepositoryError(
-            f"{bundle.path}: the spec lists {', '.join(bundle.spec.precisions)} alone, and the gpu lane serves one of "
+            f"{bundle.path}: the spec lists only {', '.join(bundle.spec.precisions)}, but the gpu lane serves one of "
             f"{', '.join(SERVED['gpu'])}; list one in its precisions and build the bundle again"
         )
     verdicts: dict[str, str] = {}
@@ -49,9 +50,9 @@ def pick(bundle: Bundle, engines: Path) -> Classifier:
 
     if served := served_plans(bundle.spec, opened):
         return Classifier(bundle, served[0], tuple(served[1:]))
-    found = f"the accuracy gates say {verdicts}" if verdicts else "it is not there"
+    found = f"the accuracy gates say {verdicts}" if verdicts else "none was found"
     raise RepositoryError(
-        f"{engines}: no TensorRT plan of {', '.join(wanted)} to serve, {found}; {how_to_make(bundle, engines)}"
+        f"{engines}: no TensorRT plan of {', '.join(wanted)} to serve: {found}; {how_to_make(bundle, engines)}"
     )
 
 
@@ -65,14 +66,14 @@ def how_to_make(bundle: Bundle, engines: Path) -> str:
 
 
 def check(versions: Sequence[Classifier]) -> None:
-    """Raises RepositoryError: a version that cannot be served, or plans of several TensorRT versions."""
+    """Raises RepositoryError: a version cannot be served, or plans are of several TensorRT versions."""
     for version in versions:
         _check_plans(version)
     _check_one_tensorrt(versions)
 
 
 def _check_plans(classifier: Classifier) -> None:
-    """Raises RepositoryError: a plan that is missing or takes too small a batch, or plans that are not one network."""
+    """Raises RepositoryError: a plan is missing or takes too small a batch, or plans are not of one network."""
     largest = classifier.serving.max_batch_size
     by_capability: dict[str, Engine] = {}
     for engine in classifier.engines:
@@ -80,7 +81,7 @@ def _check_plans(classifier: Classifier) -> None:
         least, _, most = plan.batch_sizes
         if not least <= 1 <= largest <= most:
             raise RepositoryError(
-                f"{engine.path}: the plan takes batches of {least} to {most} images, and the spec serves 1 to "
+                f"{engine.path}: the plan takes batches of {least} to {most} images, but the spec serves 1 to "
                 f"{largest} (serving.max_batch_size); compile it again"
             )
         same = by_capability.setdefault(capability, engine)
@@ -93,12 +94,12 @@ def _check_plans(classifier: Classifier) -> None:
             if getattr(first, what) != getattr(other, what):
                 raise RepositoryError(
                     f"{classifier.engine.path} and {engine.path}: {what} {str(getattr(first, what))[:12]} and "
-                    f"{str(getattr(other, what))[:12]}; the plans of one classifier are compiled from one graph"
+                    f"{str(getattr(other, what))[:12]}; compile the plans of one classifier from one graph"
                 )
 
 
 def _check_one_tensorrt(versions: Sequence[Classifier]) -> None:
-    """Raises RepositoryError: plans of several TensorRT versions, though one server has one."""
+    """Raises RepositoryError: plans are of several TensorRT versions, although a server has one."""
     tied = {
         plan.version: engine
         for version in versions
@@ -108,8 +109,8 @@ def _check_one_tensorrt(versions: Sequence[Classifier]) -> None:
     if len(tied) > 1:
         plans = ", ".join(f"{engine.path} of {version}" for version, engine in sorted(tied.items()))
         raise RepositoryError(
-            f"plans of several TensorRT versions: {plans}; a server has one and loads no other's: compile them again "
-            "in one release, or with tensorrt.version_compatible in the spec"
+            f"plans of several TensorRT versions: {plans}; a server has one version and loads no other: compile them "
+            "again with one version, or with tensorrt.version_compatible in the spec"
         )
 
 
@@ -117,7 +118,7 @@ def _plan_of(engine: Engine) -> tuple[str, PlanSettings]:
     plan = engine.settings.plan
     if plan is None or plan.compute_capability is None:
         raise RepositoryError(
-            f"{engine.path / 'engine.json'}: says nothing of the GPU that the plan was built for; compile it again"
+            f"{engine.path / 'engine.json'}: does not name the GPU that the plan was built for; compile it again"
         )
     if not (engine.path / plan_name(plan.compute_capability)).is_file():
         raise RepositoryError(f"{engine.path / plan_name(plan.compute_capability)}: missing; compile it again")
@@ -125,7 +126,7 @@ def _plan_of(engine: Engine) -> tuple[str, PlanSettings]:
 
 
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:
-    """The steps, in the order in which an image meets them."""
+    """The steps in the order of processing."""
     return _guard_step(classifier), _decode_step(classifier), _engine_step(classifier), classifier.post_step()
 
 
@@ -153,7 +154,7 @@ def _decode_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "decode",
         config=step_config(
-            # Without the word ragged, requests of different sizes never share a batch, and nothing says so.
+            # Without `ragged`, requests of different sizes silently never share a batch.
             inputs=[ENCODED.as_ragged()],
             outputs=[classifier.pixels],
             max_batch_size=serving.max_batch_size,
@@ -188,8 +189,8 @@ def _engine_step(classifier: Classifier) -> StepModel:
         name = plan_name(capability)
         config.cc_model_filenames[capability] = name
         if plan.hardware_compatibility == "ampere_plus" and not config.default_model_filename:
-            # For every other GPU. Where no plan is for others, Triton's own default names a file that is not there,
-            # and such a GPU is refused when the model is loaded.
+            # For every other GPU. Without such a plan, Triton's own default names a file that does not exist, and the
+            # model does not load on such a GPU.
             config.default_model_filename = name
         files[name] = Content.file(engine, name)
         files[f"{engine_part(engine)}.json"] = Content.file(engine, "engine.json")
@@ -201,8 +202,8 @@ def _number(compute_capability: str) -> tuple[int, ...]:
 
 
 def shm_bytes(classifier: Classifier) -> int:
-    """Shared memory of a Python-backend instance: two full batches of images, each of them in and out again.
+    """Shared memory of a Python-backend instance: two full batches of images, each once in and once out.
 
-    A megabyte stands for an ordinary photograph; larger ones make the region grow once, and stay.
+    It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
     """
     return 2 * classifier.serving.max_batch_size * 2 << 20

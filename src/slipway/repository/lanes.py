@@ -1,4 +1,4 @@
-"""What differs between the lanes of a repository. The modules `cpu_lane` and `gpu_lane` are the two that there are."""
+"""The differences between the lanes of a repository. The modules `cpu_lane` and `gpu_lane` implement them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +12,17 @@ from slipway.repository.step import StepModel
 
 
 class LaneRules(Protocol):
-    """How a lane finds its engines, what it refuses, and the steps that it serves."""
+    """How a lane finds its engines, what it refuses, and which steps it serves."""
 
     DECODER: str
-    """DALI's implementation that decodes the images."""
+    """DALI decoder of the lane."""
     SERVE_VERB: str
-    """The command that serves the lane."""
+    """Command that serves the lane."""
     WHY_NO_MULTI: str
-    """Why the lane has no ensembles of several classifiers; empty where it has them."""
+    """Reason why the lane has no ensembles of several classifiers; empty if it has them."""
 
     def pick(self, bundle: Bundle, engines: Path) -> Classifier:
-        """The classifier of what the lane serves of the engines in `engines`; see `pick_engines`."""
+        """The classifier with the engines in `engines` that the lane serves; see `pick_engines`."""
         ...
 
     def how_to_make(self, bundle: Bundle, engines: Path) -> str:
@@ -34,7 +34,7 @@ class LaneRules(Protocol):
         ...
 
     def chain(self, classifier: Classifier, /) -> tuple[StepModel, ...]:
-        """The steps, in the order in which an image meets them."""
+        """The steps in the order of processing."""
         ...
 
     def shm_bytes(self, classifier: Classifier, /) -> int:

@@ -1,8 +1,8 @@
-"""One ensemble that answers for several classifiers: an image is decoded once, and they are asked in turn.
+"""One ensemble that answers for several classifiers: an image is decoded once, and the classifiers run in turn.
 
-In turn, since parallel branches ended tritonserver 2.51: it died of requests that their clients had given up
-(docs/adr/0023). So each engine but the first takes a tensor of the answer before its own, and reads nothing of it. A
-TensorRT engine has no such input: the gpu lane has no such ensembles.
+They run in turn because parallel branches crashed tritonserver 2.51 on requests that clients had cancelled
+(docs/adr/0023). So each engine but the first takes a tensor of the previous answer as an input, and ignores it. A
+TensorRT engine has no such input, so the gpu lane has no such ensembles.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from slipway.repository.config import ModelConfig, add_step, empty_ensemble
 
 
 def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequence[ModelConfig]]) -> ModelConfig:
-    """The ensemble `name` over the steps of all of `group`. It answers `a.LABEL` and so on for the classifier `a`.
+    """The ensemble `name` over the steps of all of `group`. Its outputs for classifier `a` are `a.LABEL` and so on.
 
     Raises:
-        RepositoryError: the first steps are not the same; says what differs.
+        RepositoryError: the first steps are not the same; names the difference.
     """
     for classifier in group:
         if classifier.serving.layout != "steps":
             raise RepositoryError(
-                f"{name}: {classifier.name} has serving.layout {classifier.serving.layout}, and only classifiers with "
-                "layout steps can be asked in turn; make it steps, or leave it out"
+                f"{name}: {classifier.name} has serving.layout {classifier.serving.layout}, but only classifiers with "
+                "layout steps can share a decode; set it to steps, or leave the classifier out"
             )
     *decode, _, _ = chains[0]
     for classifier, (*other, _, _) in zip(group, chains, strict=True):
@@ -62,4 +62,4 @@ def _difference(one: Classifier, other: Classifier) -> str:
         for key in type(a).model_fields
         if getattr(a, key) != getattr(b, key)
     ]
-    return ", ".join(different) or "their preprocess.json are not written alike"
+    return ", ".join(different) or "their preprocess.json files differ in format"

@@ -1,4 +1,4 @@
-"""Which engines of a folder a lane serves."""
+"""Picks the engines of a folder that a lane serves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from slipway.repository.lanes import LANE_RULES
 
 
 def open_engines(bundle: Bundle, folders: Sequence[Path], *, lane: LaneName) -> Classifier:
-    """The classifier of engines that somebody named, the first of them with the decision that is served.
+    """The classifier with the named engines; the first one's decision is served.
 
     Raises:
-        RepositoryError: an engine that is not there; names the command that makes it.
-        ManifestError: an engine that is not whole, or of another bundle.
+        RepositoryError: an engine is missing; names the command that makes it.
+        ManifestError: an engine is damaged, or belongs to another bundle.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -24,13 +24,13 @@ def open_engines(bundle: Bundle, folders: Sequence[Path], *, lane: LaneName) -> 
 
 
 def pick_engines(bundle: Bundle, engines: Path, *, lane: LaneName) -> Classifier:
-    """The classifier of what the lane serves of the engines in `engines`.
+    """The classifier with the engines in `engines` that the lane serves.
 
-    cpu: the one that `choice.json` names. gpu: every plan of the first precision of int8, fp16 and fp32 that the spec
-    lists and of which all plans passed their gates.
+    The cpu lane serves the engine that `choice.json` names. The gpu lane serves every plan of the first precision of
+    int8, fp16 and fp32 that the spec lists and whose plans all passed their gates.
 
     Raises:
-        RepositoryError: nothing to serve, or a choice that is not of these engines; names the command to run.
-        ManifestError: an engine that is not whole, or of another bundle.
+        RepositoryError: there is nothing to serve, or the choice is not of these engines; names the command to run.
+        ManifestError: an engine is damaged, or belongs to another bundle.
     """
     return LANE_RULES[lane].pick(bundle, engines)

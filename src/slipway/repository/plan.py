@@ -1,4 +1,4 @@
-"""What assembling changes, folder by folder, before anything is written; and the writing."""
+"""Plans the changes to a repository folder by folder, before anything is written, and writes them."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from slipway.system.targets import check_folder
 Change = Literal["added", "changed", "removed", "unchanged"]
 PROGRESS: dict[str, Any] = {"unit": "file", "leave": False, "disable": None, "delay": 1}
 Identity = tuple[int, int, int]
-"""Inode, size, and time of the last change: the file that was compared, and not another of its name."""
+"""Inode, size and modification time: they tell the compared file from another of the same name."""
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,29 @@ class Folder:
 
     name: str
     change: Change
-    """`changed`: an ensemble over other steps, or a folder that was damaged."""
+    """Change to the folder. `changed` is an ensemble over other steps, or a damaged folder."""
     size: int
-    """In bytes; of a removed one, what it had."""
+    """Size in bytes; of a removed folder, its former size."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The difference between the repository that stands at `out` and the one that is to stand there."""
+    """The difference between the present repository at `out` and the intended one."""
 
     out: Path
     lane: Lane
     folders: tuple[Folder, ...]
     files: Files
     same: Mapping[str, Identity]
-    """The files that are there already, byte for byte."""
+    """Files that are already there, byte for byte."""
     changes_nothing: bool
 
     def write(self) -> None:
-        """Put the new repository in the place of the old one. Where nothing changes, nothing is touched.
+        """Replace the old repository with the new one. If nothing changes, nothing is touched.
 
         Raises:
-            SpecError: `out` is something else than a repository of ours, or another process is writing it.
-            RepositoryError: the disk is full, cannot be written, or the like; or the lint finds fault with it.
+            SpecError: `out` is not a repository of ours, or another process is writing it.
+            RepositoryError: `out` cannot be written, for example on a full disk, or the lint finds a fault.
         """
         try:
             if self.changes_nothing:
@@ -69,15 +69,15 @@ class Plan:
         findings = lint(staging)
         if findings:
             lines = "".join(f"\n  {finding}" for finding in findings)
-            raise RepositoryError(f"{self.out}: not written, since the lint finds fault with it:{lines}")
+            raise RepositoryError(f"{self.out}: not written, since the lint found faults:{lines}")
 
     def _link(self, name: str, path: Path) -> bool:
-        """Whether `path` is now a second name of the file that was found to be the same."""
+        """Whether `path` is now a hard link to the file that was found to be the same."""
         if name not in self.same:
             return False
         try:
             os.link(self.out / name, path, follow_symlinks=False)
-        except OSError:  # somebody else's file, too many links, or a file system without them
+        except OSError:  # another user's file, too many links, or a file system without links
             return False
         if _identity(path) == self.same[name]:
             return True
@@ -86,10 +86,10 @@ class Plan:
 
 
 def plan(contents: Contents, out: Path) -> Plan:
-    """Compare `contents` with what stands at `out`, by hash; nothing is written.
+    """Compare `contents` by hash with the repository at `out`; nothing is written.
 
     Raises:
-        SpecError: `out` is something else than a repository of ours.
+        SpecError: `out` is not a repository of ours.
     """
     check_folder(out, kind="repository")
     there = {
@@ -139,7 +139,7 @@ def _folders(files: Files, there: Mapping[str, Path], same: Mapping[str, Identit
 
 
 def _by_folder(paths: Iterable[str]) -> dict[str, set[str]]:
-    """Those that are in a folder, which is a model."""
+    """Paths in each folder, which is a model."""
     folders: dict[str, set[str]] = {}
     for path in paths:
         if "/" in path:
@@ -148,7 +148,7 @@ def _by_folder(paths: Iterable[str]) -> dict[str, set[str]]:
 
 
 def _sha256(path: Path) -> str | None:
-    """None: it cannot be read, which is as good as damaged."""
+    """The file's sha256; None if it cannot be read, which counts as damaged."""
     try:
         return sha256_file(path)
     except ManifestError:

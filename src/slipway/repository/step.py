@@ -1,4 +1,4 @@
-"""One step model of a repository: a configuration and files, named by all of its content."""
+"""One step model of a repository: a configuration and files, named by their content."""
 
 import shutil
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ GUARD = (
     "steps/guard.py",
     *(f"steps/guard_{part}.py" for part in ("common", "jpeg", "png", "webp", "bmp", "tiff", "exif")),
 )
-"""Code of the step that meets the images first, on either lane."""
+"""Code of the step that receives the images, on either lane."""
 BATCHES_CODE = ("repository/backends/batches.py",)
 WORKER_CODE = (*BATCHES_CODE, "steps/cores.py")
-"""Of the cpu lane's steps that may be pinned."""
+"""Code of the cpu lane's steps that may be pinned."""
 PREPROCESS_CODE = (*GUARD, "steps/dali_graph.py", "steps/preprocess_dali.py")
 ENGINE_CODE = ("repository/backends/loading.py", "steps/engine_openvino.py")
 ANSWER_CODE = ("steps/postprocess.py",)
@@ -27,13 +27,13 @@ ANSWER_CODE = ("steps/postprocess.py",)
 
 @dataclass(frozen=True)
 class Content:
-    """What one file of a repository is to hold."""
+    """The intended content of one file of a repository."""
 
     sha256: str
     size: int
-    """In bytes."""
+    """Size in bytes."""
     source: bytes | Path
-    """The bytes, or the file that holds them now: graphs and plans are large."""
+    """The bytes, or the file that holds them: graphs and plans are large."""
 
     @classmethod
     def of(cls, data: bytes) -> Self:
@@ -41,12 +41,12 @@ class Content:
 
     @classmethod
     def file(cls, owner: Bundle | Engine, name: str) -> Self:
-        """A file of a bundle or an engine, with the hash that was checked when that was opened."""
+        """A file of a bundle or an engine, with the hash that was checked when it was opened."""
         path = owner.path / name
         return cls(owner.manifest.outputs[name], path.stat().st_size, path)
 
     def write(self, path: Path) -> None:
-        """Raises ManifestError: the file that holds the bytes was changed since it was opened."""
+        """Raises ManifestError: the file that holds the bytes changed since it was opened."""
         if isinstance(self.source, bytes):
             path.write_bytes(self.source)
             return
@@ -56,23 +56,23 @@ class Content:
 
 
 Files: TypeAlias = dict[str, Content]
-"""Path in the repository to content."""
+"""Content of each path in the repository."""
 
 
 @dataclass(frozen=True)
 class StepModel:
-    """A step before it has its name. Everything that is written is in `config`, `code` and `files`."""
+    """A step before it is named. `config`, `code` and `files` have everything that is written."""
 
     kind: str
-    """What its name begins with."""
+    """Prefix of the step's name."""
     config: ModelConfig
     files: Mapping[str, Content]
-    """Name in the version folder to content."""
+    """Content of each file in the version folder."""
     code: tuple[str, ...] = ()
-    """Files of the package, copied as they are."""
+    """Files of the package, copied unchanged."""
 
     def named(self) -> tuple[ModelConfig, Files]:
-        """Its configuration, which names it `<kind>_<hash of all it holds>`, and the files of its folder."""
+        """The configuration, named `<kind>_<hash of all content>`, and the files of the step's folder."""
         package = resources.files("slipway")
         content = {path.rpartition("/")[2]: Content.of((package / path).read_bytes()) for path in self.code}
         files = {f"{VERSION}/{name}": part for name, part in {**content, **self.files}.items()}

@@ -1,1 +1,1 @@
-"""What the stages measure. Writers build these models, and readers import them."""
+"""Models of the stages' measurements. Writers build them, and readers import them."""

@@ -1,4 +1,4 @@
-"""What the manifests of checkpoint, bundle, graph and engine record as `measured`, and the search for layers."""
+"""The `measured` part of the manifests of checkpoint, bundle, graph and engine, and the search for layers."""
 
 from pydantic import Field
 
@@ -10,54 +10,56 @@ from slipway.contract.spec import Precision
 
 SEARCH = "search.json"
 FAILED_SUFFIX = "-search.json"
-"""The end of the name of the file that a failed search leaves beside the graph folder: `graphs/int8-search.json`."""
+"""Suffix of the file that a failed search leaves beside the graph folder: `graphs/int8-search.json`."""
 
 
 class CheckpointMeasured(Evidence):
-    """What training measured."""
+    """Measurements of training."""
 
     images: dict[str, int]
-    """By split."""
+    """Number of images in each split."""
     minority: tuple[str, ...] = ()
-    """The labels whose images `recipe.augment.minority` changed."""
+    """Labels whose images `recipe.augment.minority` changed."""
     epochs: int
     best_epoch: int
     best_validation_loss: float
     best_validation_macro_f1: float
     phase: str
     weights: str
-    """Where the weights came from that training began with."""
+    """Origin of the weights that training started from."""
     chosen: tuple[str, ...]
-    """What `auto` chose, and why."""
+    """Values that `auto` chose, and why."""
     resumed: bool
     train_s: float
 
 
 class NetworkOrigin(Evidence):
-    """Where the network of a bundle comes from; an import of ONNX says what it took and changed."""
+    """Origin of a bundle's network; an ONNX import records what it took and changed."""
 
     origin: str
     opset: int | None = None
     tensors: dict[str, str] = Field(default_factory=dict)
-    """Our name of a tensor to the file's."""
+    """Name in the imported file of each of our tensors."""
     changes: tuple[str, ...] = ()
 
 
 class UnknownShare(Evidence):
+    """Share of answers that are `unknown`."""
+
     score: Score
     unknown_rate: float
-    """On the test split."""
+    """Share of test images answered `unknown`."""
 
 
 class BundleMeasured(NetworkOrigin, PrimaryMetrics):
-    """What export or import measured."""
+    """Measurements of export or import."""
 
     temperature: float
     embedding_size: int
-    """0 where the network has no embedding."""
+    """Length of the embedding; 0 if the network has none."""
     classes_without_images: int
     max_logit_difference: float | None = None
-    """Between ONNX and torch, on the test split; None for an ONNX file that was imported."""
+    """Largest difference between ONNX and torch logits on the test split; None for an imported ONNX file."""
     map_interval: Interval | None = None
     ece_interval: Interval
     ece_uncalibrated: float
@@ -65,103 +67,102 @@ class BundleMeasured(NetworkOrigin, PrimaryMetrics):
 
 
 class Validation(Evidence):
-    """What a graph loses against FP32 on the validation split."""
+    """Loss of a graph against FP32 on the validation split."""
 
     images: int
     lost: int
     gained: int
     loss_points: float
     flips: int
-    """Images that are answered otherwise than by FP32, right or wrong."""
+    """Images answered differently from FP32, right or wrong."""
     verdict: Verdict
-    """The accuracy gate's, on these images."""
+    """Verdict of the accuracy gate on these images."""
 
 
 class Step(Contract):
-    """One graph that was tried."""
+    """One graph that the search tried."""
 
     kept_fp16: tuple[str, ...]
-    """Nodes whose Q/DQ were taken away, the most sensitive first; none in plain INT8."""
+    """Nodes without their Q/DQ nodes, most sensitive first; empty for plain INT8."""
     int8_layers: int
-    """Convolutions and matrix products that are still INT8."""
+    """Number of convolutions and matrix products that are still INT8."""
     validation: Validation
     accepted: bool
 
 
 class Sensitivity(Contract):
-    """How far one node's quantisation alone moves the logits."""
+    """How far quantising one node alone moves the logits."""
 
     layer: str
     op: str
     error: float
-    """Squared distance to the logits without any Q/DQ, relative to how far those vary over the images."""
+    """Squared distance to the logits without any Q/DQ, relative to their variation over the images."""
 
 
 class Search(Contract):
-    """`search.json`: every step from plain INT8 to the graph that was accepted, and the ranking it went by."""
+    """`search.json`: every step from plain INT8 to the accepted graph, and the ranking it followed."""
 
     max_loss_points: float
     max_steps: int
     steps: tuple[Step, ...]
     ranking: tuple[Sensitivity, ...] = ()
-    """The most sensitive first; empty where plain INT8 was accepted."""
+    """Nodes by sensitivity, most sensitive first; empty if plain INT8 was accepted."""
     ranking_images: int = 0
 
 
 class AcceptedStep(Validation):
-    """The step that the search ended with."""
+    """The last step of the search."""
 
     steps: int
-    """How many were tried."""
+    """Number of steps tried."""
     kept_fp16: tuple[str, ...]
 
 
 class GraphMeasured(Evidence):
-    """What quantisation measured, copied into each engine that is compiled from the graph; empty for the bundle's own
-    graph."""
+    """Measurements of quantisation, copied into each engine compiled from the graph; empty for the bundle's graph."""
 
     precision: Precision | None = None
     opset: int | None = None
     layers: int | None = None
-    """Convolutions and matrix products; None where they were not counted."""
+    """Number of convolutions and matrix products; None if they were not counted."""
     int8_layers: int = 0
     fp16_layers: int = 0
     nodes_kept_fp32: tuple[str, ...] = ()
     not_quantised: dict[str, str] = Field(default_factory=dict)
-    """Layer to the reason why it is not INT8."""
+    """Reason why each remaining layer is not INT8."""
     calibration_images: int | None = None
     calibration_method: str | None = None
     search: AcceptedStep | None = None
 
     @property
     def by_precision(self) -> dict[str, int]:
-        """Layers that compute in each precision; nothing is known of a graph whose layers were not counted."""
+        """Number of layers that compute in each precision; empty if they were not counted."""
         counts = {"INT8": self.int8_layers, "FP16": self.fp16_layers}
         return {} if self.layers is None else {**counts, "FP32": self.layers - sum(counts.values())}
 
 
 class BatchLatency(Evidence):
-    """One call of the network, on random pixels."""
+    """Time of one network call on random pixels."""
 
     p50_ms: float
     p90_ms: float
 
 
 class PlanMeasured(Evidence):
-    """What compiling a TensorRT plan measured; empty for other engines."""
+    """Measurements of compiling a TensorRT plan; empty for other engines."""
 
     plan_bytes: int | None = None
     build_s: float | None = None
     warnings: int | None = None
-    """How often the compiler warned."""
+    """Number of compiler warnings."""
     layer_precisions: dict[str, int] = Field(default_factory=dict)
-    """Layers of the plan that compute in each precision."""
+    """Number of the plan's layers that compute in each precision."""
     layers_unknown: str = ""
-    """Why a plan was not read back."""
+    """Reason why the plan was not read back; empty if it was."""
 
 
 class EngineMeasured(PlanMeasured):
-    """What compiling and evaluating an engine measured; the test split's figures are left out of a proof."""
+    """Measurements of compiling and evaluating an engine. A proof has no test-split figures."""
 
     images: int | None = None
     top1: float | None = None
@@ -173,5 +174,5 @@ class EngineMeasured(PlanMeasured):
     temperature: float | None = None
     gate: GateResult | Ungated
     latency: dict[int, BatchLatency] = Field(default_factory=dict)
-    """By batch size."""
+    """Latency at each batch size."""
     graph: GraphMeasured = GraphMeasured()

@@ -1,4 +1,4 @@
-"""`evaluation.json` of a bundle and of an engine: what the answers on the test split show, for one label or many."""
+"""`evaluation.json` of a bundle and of an engine: results on the test split, for one label per image or many."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,9 @@ from slipway.errors import SpecError
 
 EVALUATION = "evaluation.json"
 Interval = tuple[float, float]
-"""The exact or the bootstrapped 95 % interval."""
+"""Exact or bootstrapped 95 % interval."""
 Cells = tuple[tuple[int, int, int], ...]
-"""A confusion matrix: class, answer and how many images, where there are any."""
+"""Nonzero cells of a confusion matrix: class, answer and number of images."""
 
 
 class Means(Evidence):
@@ -27,7 +27,7 @@ class Means(Evidence):
 
 
 class ClassFigures(Evidence):
-    """One class on the test split."""
+    """Results of one class on the test split."""
 
     images: int
     precision: float
@@ -39,17 +39,17 @@ class ClassFigures(Evidence):
 
 
 class LabelFigures(ClassFigures):
-    """One label of a multi-label classifier, and in a bundle its part of the decision."""
+    """Results of one label of a multi-label classifier."""
 
     given: int
-    """Images that got the label."""
+    """Number of images that were given the label."""
     ap: float | None
-    """The average precision; None where no image has the label."""
+    """Average precision; None if no image has the label."""
     ap_interval: Interval | None
 
 
 class DecidedLabel(LabelFigures):
-    """The same, with the label's part of the bundle's decision."""
+    """Results of one label, with its part of the bundle's decision."""
 
     threshold: float
     slope: float
@@ -57,7 +57,7 @@ class DecidedLabel(LabelFigures):
 
 
 class Bin(Evidence):
-    """Images of about one confidence."""
+    """Images of similar confidence."""
 
     images: int
     confidence: float
@@ -66,7 +66,7 @@ class Bin(Evidence):
 
 
 class Reliability(Evidence):
-    """Whether probabilities mean what they say: the expected calibration error, and the diagram behind it."""
+    """Reliability of the probabilities: expected calibration error, and the bins of its diagram."""
 
     ece: float
     ece_interval: Interval
@@ -74,21 +74,21 @@ class Reliability(Evidence):
 
 
 class BeforeAndAfter(Evidence):
-    """Reliability without calibration, and as served."""
+    """Reliability before calibration and as served."""
 
     before: Reliability
     after: Reliability
 
 
 class Coverage(Evidence):
-    """Share of images that is answered, and the accuracy of those answers."""
+    """Share of images answered, and the accuracy of those answers."""
 
     score: Score
     curve: tuple[tuple[float, float], ...]
 
 
 class Answered(Evidence):
-    """What `unknown` does to one split."""
+    """Effect of `unknown` on one split."""
 
     images: int
     unknown_rate: float
@@ -98,27 +98,27 @@ class Answered(Evidence):
 
 
 class ScoreFigures(Evidence):
-    """How well one score tells known from unknown on the validation split; the first two are better when higher."""
+    """Figures of how well one score separates known from unknown images on the validation split."""
 
     foreign_auroc: dict[str, float]
-    """By kind of stand-in: how well the score tells validation images from it (0.5: not at all). `left_out` are the
-    same images without their own class."""
+    """AUROC of validation images against each kind of stand-in (0.5: no separation). `left_out` are the same images
+    without their own class."""
     wrong_auroc: float | None
-    """How well the score tells right answers from wrong ones; None where all are right, or all wrong."""
+    """AUROC of right answers against wrong ones; None if all are right or all are wrong."""
     aurc: float
-    """The mean error over all coverages, from the most familiar image on (Geifman and El-Yaniv, "Selective
+    """Mean error over all coverages, most familiar image first; lower is better (Geifman and El-Yaniv, "Selective
     Classification for Deep Neural Networks", 2017)."""
 
 
 class ScoreChoice(Evidence):
-    """How the score of `unknown` was chosen. Both are left out where the spec sets the threshold itself."""
+    """How the score of `unknown` was chosen. Both fields are absent if the spec sets the threshold itself."""
 
     policy: dict[str, float | str] | None = None
     scores: dict[Score, ScoreFigures] = Field(default_factory=dict)
 
 
 class UnknownFigures(ScoreChoice):
-    """The threshold of `unknown`, and what it does."""
+    """The threshold of `unknown` and its effect."""
 
     score: Score
     threshold: float
@@ -137,7 +137,7 @@ class Mistake(Evidence):
 
 
 class LabelMistake(Evidence):
-    """A label that is missing, or that should not be there."""
+    """A missing label, or one that should not be there."""
 
     image: str
     label: str
@@ -148,15 +148,14 @@ class LabelMistake(Evidence):
 
 
 class WithoutLabels(Evidence):
-    """How many images, and how many answers, have no label at all."""
+    """Numbers of images and of answers without any label."""
 
     images: int
     answers: int
 
 
 class Flip(Evidence):
-    """A test image whose answer is not FP32's. All of several labels are named, and the least sure one's score stands
-    for them."""
+    """A test image answered differently from FP32. For several labels, all are named and the score is the least one."""
 
     image: str
     truth: str
@@ -167,18 +166,18 @@ class Flip(Evidence):
 
     @property
     def effect(self) -> Literal["lost", "gained", "wrong"]:
-        """`wrong` is both times."""
+        """Effect on correctness; `wrong` means both answers are wrong."""
         return "lost" if self.fp32 == self.truth else "gained" if self.label == self.truth else "wrong"
 
 
 class PrimaryMetrics(Evidence):
-    """What is said first: top-1 of one label an image; mAP and exact match of several."""
+    """Headline figures: top-1 for one label per image; mAP and exact match for several."""
 
     images: int
     top1: float | None = None
     map: float | None = None
     exact_match: float | None = None
-    """The share of images with all of their labels and no other."""
+    """Share of images given all of their labels and no other."""
     macro_f1: float
     ece: float
 
@@ -190,25 +189,25 @@ class PrimaryMetrics(Evidence):
 
 
 class Metrics(PrimaryMetrics):
-    """The same, with every class."""
+    """Headline figures, with every class."""
 
     macro: Means
     per_class: Mapping[str, ClassFigures]
 
 
 class ClassMetrics(Metrics):
-    """One label an image."""
+    """Results for one label per image."""
 
     top1: float
     top1_interval: Interval
     top_k: dict[str, float]
     weighted: Means
-    """By the images of each class."""
+    """Means weighted by the number of images of each class."""
     confusion: Cells
 
 
 class LabelMetrics(Metrics):
-    """Any number of labels an image."""
+    """Results for any number of labels per image."""
 
     task: Literal["multilabel"]
     map: float
@@ -216,7 +215,7 @@ class LabelMetrics(Metrics):
     exact_match: float
     exact_match_interval: Interval
     micro: Means
-    """All labels counted together."""
+    """Means over all labels counted together."""
     per_class: Mapping[str, LabelFigures]
 
 
@@ -234,7 +233,7 @@ class BundleEvaluation(ClassMetrics, _OfBundle):
     coverage: Coverage
     unknown: UnknownFigures | None = None
     mistakes: tuple[Mistake, ...]
-    """The surest first."""
+    """Wrong answers, most confident first."""
 
     @property
     def wrong(self) -> int:
@@ -247,7 +246,7 @@ class LabelBundleEvaluation(LabelMetrics, _OfBundle):
     per_class: Mapping[str, DecidedLabel]
     without_labels: WithoutLabels
     mistakes: tuple[LabelMistake, ...]
-    """The surest first."""
+    """Wrong labels, most confident first."""
 
 
 class _OfEngine(Evidence):
@@ -256,7 +255,7 @@ class _OfEngine(Evidence):
     decoder: str
     unknown_rate: float | None = None
     gate: GateResult | None = None
-    """None for FP32, which is what the others are compared with."""
+    """Result of the accuracy gate; None for FP32, the reference."""
     flips: tuple[Flip, ...] = ()
 
 
@@ -275,7 +274,7 @@ AnyEngineEvaluation = EngineEvaluation | LabelEngineEvaluation
 
 
 def read_bundle_evaluation(bundle: Path, *, task: Task) -> AnyBundleEvaluation:
-    """Raises SpecError: the bundle has no evaluation, or one that another release wrote."""
+    """Raises SpecError: the bundle's evaluation is missing, or another release wrote it."""
     try:
         return (LabelBundleEvaluation if task == "multilabel" else BundleEvaluation).read(bundle / EVALUATION)
     except SpecError as error:
@@ -285,7 +284,7 @@ def read_bundle_evaluation(bundle: Path, *, task: Task) -> AnyBundleEvaluation:
 
 
 def read_engine_evaluation(engine: Path, *, task: Task) -> AnyEngineEvaluation:
-    """Raises SpecError: the engine has no evaluation, or one that another release wrote."""
+    """Raises SpecError: the engine's evaluation is missing, or another release wrote it."""
     try:
         return (LabelEngineEvaluation if task == "multilabel" else EngineEvaluation).read(engine / EVALUATION)
     except SpecError as error:

@@ -1,4 +1,4 @@
-"""The accuracy gate's result: what an engine loses against FP32 on the same images, and whether that is proven."""
+"""The accuracy gate's result: an engine's loss against FP32 on the same images, and whether it is proven."""
 
 from typing import Final, Literal
 
@@ -14,13 +14,13 @@ Unit = Literal["top-1", "all labels"]
 
 
 class Comparison(Contract):
-    """Right answers lost on one set of images, in percentage points, the exact interval, and the verdict."""
+    """Right answers lost on one set of images in percentage points, with the exact interval and the verdict."""
 
     images: int
     lost: int
-    """Images that are right in FP32 and wrong here."""
+    """Images that FP32 answers right and the engine wrong."""
     gained: int
-    """Images that are wrong in FP32 and right here."""
+    """Images that FP32 answers wrong and the engine right."""
     loss_points: float
     loss_low_points: float
     loss_high_points: float
@@ -36,7 +36,7 @@ class Comparison(Contract):
 
 
 class Flips(Contract):
-    """Images with another answer than FP32's, whether either is right, in percentage points, and the verdict."""
+    """Images answered differently from FP32, right or wrong, in percentage points, with the verdict."""
 
     images: int
     flips: int
@@ -54,16 +54,16 @@ class Flips(Contract):
 
 
 class Reference(Contract):
-    """Whether FP32 itself is proven to be better than chance: what knows nothing has nothing to lose."""
+    """Whether FP32 itself is proven better than chance. A network at chance has nothing to lose."""
 
     kinds: int
-    """Classes that the images have; for multi-label, two for each label: images that have it, and that do not."""
+    """Number of classes among the images; for multi-label, two per label: images with it and images without it."""
     recall_points: float
-    """Mean over the kinds of the share of their images that FP32 answers right, in percentage points."""
+    """Mean recall of FP32 over the kinds, in percentage points."""
     chance_points: float
-    """The most that answers can reach which do not depend on the image."""
+    """Highest mean recall of answers that do not depend on the image, in percentage points."""
     proof_points: float
-    """The least that these images let pass for proof."""
+    """Lowest mean recall that these images accept as proof, in percentage points."""
     verdict: Verdict
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Reference(Contract):
 
 
 class GateResult(Contract):
-    """The verdict on one engine: on all images together, on each class's recall, on flips, and on the reference."""
+    """The verdict on one engine: on all images, each class's recall, flips, and the reference."""
 
     verdict: Verdict
     overall: Comparison
@@ -84,18 +84,18 @@ class GateResult(Contract):
     confidence: float
     prove_classes: bool
     unit: Unit = "top-1"
-    """What is right of an image: its answer, or all of its labels."""
+    """Criterion for a right image: its answer, or all of its labels."""
 
     @property
     def hindering(self) -> dict[str, Comparison]:
-        """The classes that stand in the way of a pass."""
+        """The classes that prevent a pass."""
         return {
             label: result for label, result in self.classes.items() if not tolerated(result, prove=self.prove_classes)
         }
 
     @property
     def reasons(self) -> list[str]:
-        """Every comparison that stands in the way of `pass`; empty for a pass."""
+        """Every comparison that prevents a pass; empty for a pass."""
         parts = ((self.unit, self.overall), ("flips", self.flips), ("FP32 itself", self.reference))
         reasons = [f"{name}: {part}" for name, part in parts if part.verdict != PASS]
         return reasons + [f"class {label}: {result}" for label, result in self.hindering.items()]
@@ -114,14 +114,14 @@ class GateResult(Contract):
 
 
 def tolerated(result: Comparison, *, prove: bool) -> bool:
-    """Whether a class leaves `pass` possible: proven, or measured within its limit where the spec allows that."""
+    """Whether a class allows a pass: proven within its limit or, without `prove`, measured within it."""
     if result.verdict == TOO_FEW and not prove:
         return result.loss_points <= result.max_loss_points
     return result.verdict == PASS
 
 
 class Ungated(Contract):
-    """An engine that was not compared: FP32 itself, or a plan that only proves that its graph compiles."""
+    """An engine without a comparison: FP32 itself, or a plan that only proves that its graph compiles."""
 
     verdict: Literal["reference", "proof only"]
 

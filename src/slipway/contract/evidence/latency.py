@@ -1,4 +1,4 @@
-"""What the latency gate, the search for a capacity and perf_analyzer are asked for and find: their result files."""
+"""Options and result files of the latency gate, the capacity search and perf_analyzer."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +11,7 @@ from slipway.contract.evidence.origin import Origin
 
 Positive = Annotated[float, Field(gt=0)]
 MIN_DISTINCT_IMAGES = 256
-"""For a figure that is published: caches and branch predictors learn a handful of images by heart."""
+"""Distinct images that a published figure needs: caches and branch predictors memorise a handful."""
 
 
 class Verdict(StrEnum):
@@ -19,38 +19,38 @@ class Verdict(StrEnum):
     FAIL = "fail"
     TOO_FEW = "too few requests to tell"
     LATE = "generator late"
-    """The client could not keep to its schedule: nothing is said of the server."""
+    """The client could not keep to its schedule, so the verdict is not on the server."""
 
 
 class GateOptions(Contract):
-    """One measurement. It ends when it can tell, or after a time that is known before it starts."""
+    """Options of one measurement, which ends when it can tell, or after a time known in advance."""
 
     model: Annotated[str, Field(min_length=1)]
-    """The ensemble to ask."""
+    """Ensemble to measure."""
     images: Path
-    """A folder; every image file below it may be sent."""
+    """Folder of images; every image file below it may be sent."""
     url: Annotated[str, Field(pattern=r"^[^/]+:\d+$")] = "127.0.0.1:8001"
-    """host:port of Triton's gRPC."""
+    """host:port of Triton's gRPC endpoint."""
     rate_per_s: Positive = 50.0
     """Poisson arrivals per second, one image each."""
     limit_ms: Positive = 50.0
-    """The limit on P99."""
+    """Limit on P99."""
     blocks: Annotated[int, Field(ge=2)] = 3
-    """Before the first verdict; while they cannot tell, more follow, each half as long as all before it."""
+    """Blocks before the first verdict. While they cannot tell, more follow, each half as long as all before it."""
     requests_per_block: Annotated[int, Field(ge=1)] = 1000
-    """Counted ones, at the least."""
+    """Least number of counted requests in a block."""
     minutes: Positive = 5.0
-    """The length of the schedule after which no block is added."""
+    """Length of the schedule after which no block is added."""
     warm_up_requests: Annotated[int, Field(ge=0)] = 100
-    """Sent at the start of every block, at the same rate, and not counted."""
+    """Requests sent at the start of every block, at the same rate, and not counted."""
     deadline_ms: Positive = 1000.0
-    """After which the client gives a request up."""
+    """Time after which the client gives up on a request."""
     generators: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Processes that send; None: chosen by the rate and the cores."""
+    """Client processes; None chooses by the rate and the cores."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the schedules and of the order of the images."""
+    """Seed of the schedules and of the image order."""
     server_pid: int | None = None
-    """The server's process, to report its CPU use and memory."""
+    """Process id of the server, to report its CPU use and memory."""
 
     @model_validator(mode="after")
     def _deadline_after_limit(self) -> Self:
@@ -60,7 +60,7 @@ class GateOptions(Contract):
 
     @property
     def least_s(self) -> float:
-        """Until the first verdict."""
+        """Time until the first verdict."""
         return self.blocks * (self.warm_up_requests + self.requests_per_block) / self.rate_per_s
 
 
@@ -75,7 +75,7 @@ class Latency(Contract):
 
 
 class BlockResult(Contract):
-    """One block; `histogram` is the raw one of its latencies in µs (HdrHistogram V2, compressed, base64)."""
+    """Results of one block; `histogram` has its latencies in µs (HdrHistogram V2, compressed, base64)."""
 
     verdict: Verdict
     reason: str
@@ -87,21 +87,21 @@ class BlockResult(Contract):
 
 
 class LookResult(Contract):
-    """What all blocks so far said when the gate looked at them."""
+    """One look of the gate at all blocks so far."""
 
     verdict: Verdict
     after_s: float
-    """Since the first block began."""
+    """Time since the first block began."""
     requests: int
     over_limit: int
     independent: int
-    """How many independent requests they are worth."""
+    """Number of independent requests that the requests are worth."""
     needed: int
-    """How many independent requests would have passed, as many of them over the limit."""
+    """Number of independent requests needed to pass with as many over the limit."""
 
 
 class WarmUp(Contract):
-    """What is not counted: the first answer after connecting, and the start of the first block."""
+    """Uncounted requests: the first answer after connecting, and the start of the first block."""
 
     first_answer_ms: float
     requests: int
@@ -109,7 +109,7 @@ class WarmUp(Contract):
 
 
 class Generator(Contract):
-    """The client itself. Its schedule error (actual minus scheduled send) is part of every latency."""
+    """The load generator. Its schedule error (actual minus scheduled send) is part of every latency."""
 
     processes: int
     processes_reason: str
@@ -117,20 +117,20 @@ class Generator(Contract):
     schedule_error_p99_ms: float
     schedule_error_max_ms: float
     schedule_error_limit_ms: float
-    """What its P99 may be; over that the verdict is not on the server."""
+    """Limit on the P99 schedule error; above it, the verdict is not on the server."""
     cpu_cores: float
     shares_cores_with_server: bool
     go_first: bool = False
-    """They go before the server where they share its cores, as if they had some of their own."""
+    """True if the client has priority over the server on shared cores, as if it had cores of its own."""
 
 
 class StepTime(Contract):
-    """The server's own account of one model, per request, from the deltas of its statistics."""
+    """The server's own times for one model, per request, from the deltas of its statistics."""
 
     model: str
     requests: int
     images_per_execution: float
-    """1 means that no dynamic batches formed; 0 for an ensemble, which executes nothing itself."""
+    """Images per execution: 1 if no dynamic batches formed; 0 for an ensemble, which executes nothing itself."""
     queue_us: float
     compute_input_us: float
     compute_infer_us: float
@@ -142,88 +142,88 @@ class ServerUse(Contract):
     processes: int
     cpu_cores: float
     peak_rss_mib: float
-    """The sum of each process's own peak since it started."""
+    """Sum of each process's own peak memory since it started."""
 
 
 class Measured(Contract):
-    """What one rate showed."""
+    """Results at one rate."""
 
     verdict: Verdict
     reason: str
     offered_per_s: float
     achieved_per_s: float
-    """Right answers per second of the schedule's time, or of more if the last came more than the limit after it."""
+    """Right answers per second of the schedule, extended if the last answer came more than the limit after its end."""
     latency: Latency
-    """Of all blocks: their histograms are merged."""
+    """Latency over all blocks, from their merged histograms."""
     failures: dict[str, int]
     blocks: tuple[BlockResult, ...]
     looks: tuple[LookResult, ...] = ()
-    """In their order; the verdict is that of the last. Results from before there were looks have none."""
+    """Looks in order; the last one gives the verdict. Older results have none."""
     warm_up: WarmUp
     generator: Generator
     steps: tuple[StepTime, ...]
-    """The ensemble, then its steps in order."""
+    """Times of the ensemble, then of its steps in order."""
     server_use: ServerUse | None
 
 
 class Provenance(Origin):
-    """What was measured, by what, where and when."""
+    """Subject and origin of a measurement."""
 
     caveats: tuple[str, ...]
-    """Why the figures must not be published as they are; empty when they may."""
+    """Reasons not to publish the figures as they are; empty if there are none."""
     options: GateOptions
     bundle: str
-    """The id of the bundle that answered: its evaluation holds the accuracy that belongs to this speed."""
+    """Id of the bundle that answered; its evaluation holds the accuracy that goes with this speed."""
     distinct_images: int
     server: str
 
 
 class GateResult(Measured, Provenance):
-    """Everything that one run of the latency gate found."""
+    """Complete result of one run of the latency gate."""
 
 
 class Rung(Measured):
-    """One rate of a search for the capacity."""
+    """Results at one rate of a capacity search."""
 
     rate_per_s: float
     confirms: bool
-    """As the gate does: a verdict that counts. Else one block, to know where to look."""
+    """True if the verdict counts, as the gate's does. False if one block only showed where to look."""
 
 
 class CapacityResult(Provenance):
-    """The interval that holds the capacity, and every rate that was tried, in that order."""
+    """The interval that contains the capacity, and every rate tried, in order."""
 
     verdict: Verdict
-    """Of the last rung: pass where the capacity is confirmed."""
+    """Verdict of the last rung: `pass` if the capacity is confirmed."""
     reason: str
     passed_per_s: float | None
-    """The highest rate that was shown to pass."""
+    """Highest rate shown to pass."""
     not_passed_per_s: float | None
-    """The lowest rate above it that was not."""
+    """Lowest rate above `passed_per_s` that was not shown to pass."""
     rungs: tuple[Rung, ...]
 
 
 class PerfAnalyzerOptions(Contract):
-    """One measurement of an ensemble and of each of its steps, over gRPC and without shared memory."""
+    """Options of one measurement of an ensemble and of each of its steps, over gRPC without shared memory."""
 
     model: Annotated[str, Field(min_length=1)]
-    """The ensemble."""
+    """Ensemble to measure."""
     images: Path
-    """A folder; image files below it are sent."""
+    """Folder of images; the image files below it are sent."""
     url: Annotated[str, Field(pattern=r"^[^/]+:\d+$")] = "127.0.0.1:8001"
-    """host:port of Triton's gRPC."""
+    """host:port of Triton's gRPC endpoint."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
-    """Requests that are always under way: a closed loop."""
+    """Number of requests always in flight: a closed loop."""
     rate_per_s: Positive | None = None
-    """Poisson arrivals per second, in place of a concurrency."""
+    """Poisson arrivals per second, instead of a concurrency."""
     duration_s: Annotated[float, Field(gt=0, le=300)] = 6.0
-    """Of the measurement of each model, in three windows."""
+    """Duration of each model's measurement, in three windows."""
     warm_up_s: Annotated[float, Field(ge=0, le=300)] = 1.0
-    """Under the same load before that, and not counted."""
+    """Uncounted time under the same load before each measurement."""
     distinct_images: Annotated[int, Field(ge=1, le=1024)] = 64
-    """At most so many of the folder, in a seeded draw."""
+    """Largest number of images to draw from the folder, by the seed."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of the draw. perf_analyzer seeds its schedule itself."""
+    """Seed of the draw of images. perf_analyzer seeds its own schedule."""
 
     @model_validator(mode="after")
     def _one_load(self) -> Self:
@@ -233,7 +233,7 @@ class PerfAnalyzerOptions(Contract):
 
 
 class ModelRun(Contract):
-    """What one model did under the load: perf_analyzer's own figures, in µs from the actual send to the answer."""
+    """One model under the load: perf_analyzer's own figures, in µs from the actual send to the answer."""
 
     model: str
     requests: int
@@ -242,26 +242,26 @@ class ModelRun(Contract):
     p90_us: float
     p99_us: float
     queue_us: float
-    """This and the following: the server's own account per request; an ensemble's is the sum of its steps'."""
+    """The server's own queue time per request. Its times for an ensemble are sums over the steps."""
     compute_input_us: float
     compute_infer_us: float
     compute_output_us: float
 
 
 class PerfAnalyzerResult(Origin):
-    """Everything that one measurement found. The version of perf_analyzer is that of its wheel, tritonclient."""
+    """Complete result of one measurement. The version of perf_analyzer is that of its wheel, tritonclient."""
 
     options: PerfAnalyzerOptions
     caveats: tuple[str, ...]
-    """What these figures are not."""
+    """Limits of these figures."""
     bundle: str
-    """The id of the bundle that answered."""
+    """Id of the bundle that answered."""
     distinct_images: int
     runs: tuple[ModelRun, ...]
-    """The ensemble, then its steps in order, each alone."""
+    """Figures of the ensemble, then of its steps in order, each measured alone."""
     latency: Latency
-    """Of the ensemble, from the raw times."""
+    """Latency of the ensemble, from its raw times."""
     histogram: str
-    """The raw one of those times in µs (HdrHistogram V2, compressed, base64)."""
+    """Histogram of the ensemble's raw times in µs (HdrHistogram V2, compressed, base64)."""
     shares_cores_with_server: bool
     server: str

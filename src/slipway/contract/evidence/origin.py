@@ -15,7 +15,7 @@ from slipway.contract.base import Contract
 class Machine(Contract):
     cpu: str
     cores: int
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     memory_gib: float
     system: str
     python: str
@@ -32,18 +32,18 @@ class Machine(Contract):
 
 
 class Origin(Contract):
-    """The part of every result file that says where its numbers come from."""
+    """Origin of the numbers in a result file."""
 
     created: str
-    """The time in UTC."""
+    """Time of the measurement, in UTC."""
     commit: str | None
-    """None where git does not track the code that ran; it ends with `-dirty` where that was changed."""
+    """Commit of the code that ran, with `-dirty` if that was changed; None if git does not track it."""
     machine: Machine
     versions: dict[str, str]
 
     @classmethod
     def here(cls, libraries: Iterable[str]) -> "Origin":
-        """Call it before a result is written among the files of the clone, which would make the commit a dirty one."""
+        """The origin of a result. Call this before writing the result into the clone, which makes the commit dirty."""
         return Origin(created=now(), commit=commit(), machine=Machine.this(), versions=versions(libraries))
 
 
@@ -52,15 +52,15 @@ def now() -> str:
 
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:
-    """Installed version of each distribution; one that is missing is an error, since it was used."""
+    """Installed version of each distribution. A missing one is an error, since it was used."""
     return {name: metadata.version(name) for name in sorted({"slipway", "numpy", *libraries})}
 
 
 def commit() -> str | None:
-    """The commit of the working tree that this code runs from, marked `-dirty`; None where git does not track it."""
+    """Commit of the working tree of this code, with `-dirty` if changed; None if git does not track it."""
     here = Path(__file__)
     try:
-        # An installed copy may lie inside somebody else's working tree: that commit says nothing of this code.
+        # An installed copy may lie inside an unrelated working tree, whose commit says nothing about this code.
         _git(here.parent, "ls-files", "--error-unmatch", here.name)
         return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):

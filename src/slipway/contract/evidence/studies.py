@@ -1,4 +1,4 @@
-"""The results of the studies that the benchmark page shows. A study may record more than is named here."""
+"""The study results that the benchmark page shows. A study may record more fields than these."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Failures = dict[str, int]
 
 
 class Part(Evidence):
-    """A part of a result, of which the page shows the keys that are named."""
+    """A part of a result. The page shows only the named keys."""
 
     model_config = ConfigDict(extra="allow", serialize_by_alias=True)
 
@@ -23,7 +23,7 @@ class StudyResult(Evidence, Origin):
 
 
 class ServedResult(StudyResult):
-    """A result that was measured on a server."""
+    """A result measured on a server."""
 
     client_shares_the_cores: bool
 
@@ -34,17 +34,17 @@ class LayoutRound(Part):
 
 
 class LayoutsResult(ServedResult):
-    """`layouts.py`: one step against three, interleaved."""
+    """The study `layouts`: one step against three, interleaved."""
 
     distinct_images: int
     fused_to_steps: dict[str, tuple[float, float, float]]
-    """By figure: least, median and most of the rounds' ratios."""
+    """Least, median and greatest ratio over the rounds, for each figure."""
     memory_mib: dict[str, float]
     rounds: dict[str, tuple[LayoutRound, ...]]
 
 
 class Share(Part):
-    """A ratio of capacities, round by round."""
+    """Ratio of two capacities over the rounds."""
 
     mean: float
     least: float
@@ -52,7 +52,7 @@ class Share(Part):
 
 
 class Efficient(Part):
-    """One classifier: what each side holds, and where an image's time goes."""
+    """One classifier: the capacity of each side, and where an image's time goes."""
 
     batches: dict[str, str]
     share_of_pool: dict[str, Share]
@@ -63,7 +63,7 @@ class Efficient(Part):
 
 
 class EfficiencyResult(ServedResult):
-    """`efficiency.py`: Triton's layouts against a pool of workers without a server."""
+    """The study `efficiency`: Triton's layouts against in-process workers without a server."""
 
     limit_ms: float
     targets: dict[str, float]
@@ -75,7 +75,7 @@ class EfficiencyResult(ServedResult):
 
 
 class Times(Part):
-    """How many times the capacity of another stack ours is, with two standard errors of the mean to each side."""
+    """Our capacity over another stack's: the mean, and two standard errors to each side."""
 
     mean: float
     low: float
@@ -85,11 +85,11 @@ class Times(Part):
 class LightLoad(Part):
     rate_per_s: float
     over_slipway_fused: dict[str, dict[str, Share]]
-    """By stack and percentile: its latency over ours, round by round."""
+    """Latency of each stack over ours, by percentile."""
 
 
 class PeersResult(ServedResult):
-    """`peers/compare.py`: the same classifier behind other servers."""
+    """The study `peers`: the same classifier behind other servers."""
 
     limit_ms: float
     distinct_images: int
@@ -142,7 +142,7 @@ class Ladder(Part):
 
 
 class Overload(Part):
-    """One layout's capacity, and what it does at 3 and 10 times that."""
+    """Capacity of one layout, and its behaviour at 3 and 10 times that rate."""
 
     capacity_per_s: float
     ladder: tuple[Ladder, ...]
@@ -151,7 +151,7 @@ class Overload(Part):
 
 
 class Company(Part):
-    """One of the classifiers of a repository, asked while the others are idle."""
+    """One classifier of a repository, measured while the others are idle."""
 
     seconds_to_ready: float
     memory_mib: float
@@ -162,7 +162,7 @@ class Company(Part):
 
 
 class Companies(Part):
-    """One layout."""
+    """One layout, with one classifier and with 50."""
 
     alone: Company = Field(alias="1")
     among: Company = Field(alias="50")
@@ -180,14 +180,14 @@ class Fifty(Part):
     @model_validator(mode="before")
     @classmethod
     def _only_layout(cls, data: Any) -> Any:
-        """In files from before there were several layouts, the parts of the only one stand beside the count."""
+        """Older files have one layout, whose parts stand beside the count."""
         if not isinstance(data, dict) or "50" not in data:
             return data
         return {"classifiers": data["classifiers"], "steps": {k: v for k, v in data.items() if k != "classifiers"}}
 
 
 class RobustnessResult(ServedResult):
-    """`robustness.py`: the parts that were run."""
+    """The study `robustness`: the parts that were run."""
 
     distinct_images: int
     reload: Reload | None = None
@@ -200,7 +200,7 @@ class RulePasses(Part):
     rule: float
     """Share of the runs that pass."""
     seconds: float
-    """Until a run ended, on average."""
+    """Mean duration of a run."""
 
 
 class JudgedServer(Part):
@@ -208,13 +208,13 @@ class JudgedServer(Part):
     utilisation: float | None
     rate_per_s: float
     passes: dict[str, RulePasses]
-    """By where the true P99 is."""
+    """Share of passes for each true P99."""
     allowed: float | None
-    """False passes, as a share of all runs; None where the rule is known to break."""
+    """Allowed share of false passes among all runs; None if the rule is known to break."""
 
 
 class VerdictResult(StudyResult):
-    """`verdict.py`: how often the verdict errs on servers that are simulated."""
+    """The study `verdict`: how often the verdict errs on simulated servers."""
 
     runs: int
     blocks: int
