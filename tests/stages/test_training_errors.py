@@ -115,7 +115,7 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     ),
     "no such table": (
         lambda folder: yaml.safe_dump(spec(folder, data={"root": str(folder / "images"), "csv": "none.csv"})),
-        ["none.csv: cannot be read: No such file or directory; data.csv is a CSV file"],
+        ["none.csv: cannot be read: No such file or directory; data.csv must name a CSV file"],
     ),
     "groups without a table": (
         lambda folder: yaml.safe_dump(spec(folder, data={"root": str(folder / "images"), "group_column": "camera"})),
@@ -123,15 +123,15 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     ),
     "an unknown backbone": (
         lambda folder: yaml.safe_dump(spec(folder, backbone={"name": "resnet999", "pretrained": False})),
-        ["backbone.name: timm has no 'resnet999'; near it are: ", "resnet"],
+        ["backbone.name: timm has no 'resnet999'; similar names: ", "resnet"],
     ),
     "a backbone like no other": (
         lambda folder: yaml.safe_dump(spec(folder, backbone={"name": "zzz", "pretrained": False})),
-        ["backbone.name: timm has no 'zzz'; near it are: none"],
+        ["backbone.name: timm has no 'zzz'; similar names: none"],
     ),
     "more than one label an image, and class folders": (
         lambda folder: yaml.safe_dump(spec(folder, task="multilabel")),
-        ["data: class folders give one label an image; task multilabel needs data.csv with `labels`"],
+        ["data: class folders give one label per image; task multilabel needs data.csv with `labels`"],
     ),
     "weights and balance": (
         lambda folder: yaml.safe_dump(
@@ -141,7 +141,7 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     ),
     "a batch larger than the train split": (
         lambda folder: yaml.safe_dump(spec(folder, recipe={"batch_size": 64})),
-        ["recipe.batch_size: 64 given, and only 28 train images"],
+        ["recipe.batch_size: 64 given, but only 28 train images"],
     ),
 }
 
@@ -172,7 +172,7 @@ def test_pretrained_weights_that_cannot_be_had_say_what_to_do(
     (tmp_path / "spec.yaml").write_text(text)
     message = call("training/train.py", "spec.yaml", "--out", "checkpoint")
     assert "backbone.pretrained: the weights of resnet10t could not be loaded" in message
-    assert "connect to the model hub, or fetch the weights where it can be reached and name the safetensors" in message
+    assert "connect to the model hub, or download the weights elsewhere and name the safetensors" in message
     assert message.endswith("or write pretrained: false to start from random weights")
 
 
