@@ -118,7 +118,7 @@ def test_all_right_answers_everything_and_all_wrong_is_an_error_that_says_what_t
     if right:
         assert fit_threshold(score_n, right_n, PRECISION) == 0.0
     else:
-        with pytest.raises(DataError, match=r"decision.unknown.precision: 0.9 asked for.*ask for less"):
+        with pytest.raises(DataError, match=r"decision.unknown.precision: 0.9 given.*ask for less"):
             fit_threshold(score_n, right_n, PRECISION)
 
 
