@@ -208,7 +208,7 @@ def test_an_image_that_only_the_decoder_refuses_is_an_error_that_names_it(tmp_pa
     good = Spec.parse(spec(tmp_path), source="test")
     for number in range(20):
         (tmp_path / f"images/cat/half {number}.png").write_bytes(HALF_A_PNG + bytes([number]))
-    with pytest.raises(DataError, match=r"20 images are refused by the decoder; (?s:.)*cat/half \d+\.png"):
+    with pytest.raises(DataError, match=r"20 images that the decoder refuses; (?s:.)*cat/half \d+\.png"):
         train(good, tmp_path / "checkpoint")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"], "not even the logs of an epoch"
 
