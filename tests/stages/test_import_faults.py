@@ -182,7 +182,9 @@ def test_a_conversion_that_fails_or_changes_an_answer_is_refused_with_the_opsets
 
     for convert, message in ((fail, "cannot be converted: no adapter"), (spoil, "changes the outputs")):
         monkeypatch.setattr(onnx.version_converter, "convert_version", convert)
-        with pytest.raises(ExportError, match=f"opset 11.* {message}; export it with opset 18 .13 to 24 need no conversion"):
+        with pytest.raises(
+            ExportError, match=f"opset 11.* {message}; export it with opset 18 .13 to 24 need no conversion"
+        ):
             adopted(team(opset=11), tmp_path)
 
 

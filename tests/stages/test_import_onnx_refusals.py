@@ -50,7 +50,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
     "a softmax": (
         lambda: team(nodes=[*POOL, *LINEAR, node("Softmax", ["scores"], ["probabilities"])], outputs=LOGITS_INSIDE),
         {},
-        "probabilities comes out of Softmax: these are probabilities, but .* needs logits; .*--logits scores.*, or export",
+        "probabilities comes out of Softmax: these are probabilities, .* needs logits; .*--logits scores.*, or export",
     ),
     "a sigmoid behind an identity": (
         lambda: team(
@@ -323,7 +323,5 @@ def test_more_than_one_onnx_file_can_hold_is_refused_with_the_limit(
     monkeypatch.setattr(from_onnx, "MAX_BYTES", (external / "team.onnx").stat().st_size + 8)
     onnx.save(team(weights={"weight": np.tile(HEAD, 100)}), tmp_path / "one.onnx")
     for path in (external / "team.onnx", tmp_path / "one.onnx"):
-        with pytest.raises(
-            SpecError, match=r"\.onnx: .* GB with its external data; a bundle holds at most"
-        ):
+        with pytest.raises(SpecError, match=r"\.onnx: .* GB with its external data; a bundle holds at most"):
             adopt(path, input_size=SIZE, logits=None, embedding=None)

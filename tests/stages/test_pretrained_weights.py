@@ -115,7 +115,9 @@ def test_a_pickle_is_refused_with_how_to_convert_it_and_never_opened(kind: str, 
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"", "not a safetensors"), (b"{}", "cut short")])
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file"), (b"", "not a safetensors"), (b"{}", "truncated")]
+)
 def test_a_file_that_is_not_there_or_not_whole_is_an_error(content: bytes | None, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     if content is not None:

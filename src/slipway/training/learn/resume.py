@@ -39,8 +39,8 @@ class Unfinished:
         """Return the checkpoint to continue from; None starts anew, after recording the run's identity.
 
         Raises:
-            SpecError: there is an unfinished run but `resume` is False; that run is damaged or has another spec, data or
-                version; or the folder is something else.
+            SpecError: there is an unfinished run but `resume` is False; that run is damaged or has another spec, data
+                or version; or the folder is something else.
         """
         if self.last.is_file():
             if not resume:

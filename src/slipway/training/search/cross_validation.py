@@ -42,7 +42,7 @@ class OutOfFold:
     """The data set with the spec's splits."""
     fold_n: npt.NDArray[np.int64]
     probability_nc: Float
-    """Softmax, calibrated on the fold's validation split with an allowance for wrong labels; for multi-label, sigmoid."""
+    """Softmax, calibrated on the fold's validation split despite wrong labels; for multi-label, the sigmoid."""
 
     def top1_by_fold(self) -> list[float]:
         """Return the top-1 accuracy of each fold of a multi-class data set."""
@@ -123,9 +123,7 @@ def _predict_fold(
     splits: dict[str, Split] = {image.path: names[part] for image, part in zip(rest, parts, strict=True)}
     with _fold_table(dataset, splits, spec, work) as table:
         data = spec.data.model_copy(update={"csv": str(table)})
-        without_unknown = spec.decision.model_copy(
-            update={"unknown": None}
-        )  # its promise needs more validation images
+        without_unknown = spec.decision.model_copy(update={"unknown": None})  # its promise needs more validation images
         update = {"data": data, "decision": without_unknown, "tracking": Tracking(logger="none")}
         fold_spec = spec.model_copy(update=update)
         train(fold_spec, table.parent / "checkpoint")
