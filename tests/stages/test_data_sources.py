@@ -180,7 +180,7 @@ TABLES: dict[str, tuple[Callable[[Rows], Rows | bytes], str]] = {
     "the root as a path": (cell(3, 0, "./"), "line 3: an empty path"),
     "the same path twice": (cell(3, 0, "0000.png"), "line 3: '0000.png' is already in line 2"),
     "an empty label": (cell(3, 1, ""), "line 3: an empty label"),
-    "a label with outer spaces": (cell(3, 1, " cat"), "line 3: the label ' cat' has outer spaces"),
+    "a label with outer spaces": (cell(3, 1, " cat"), "line 3: the label ' cat' begins or ends with a space"),
     "a label with a line break": (cell(3, 1, "a\nb"), r"label 0 is 'a\\nb'; use printable"),
     "a reserved label": (cell(3, 1, "unknown"), "'unknown', the word for refused answers"),
     "an unknown split": (with_split(("train", "val", "test")), "line 2: split 'val'; the valid ones are train, valid"),

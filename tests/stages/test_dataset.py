@@ -110,7 +110,7 @@ def test_given_labels_number_the_classes_and_change_nothing_else(two_classes: Pa
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("cat", "dog", "owl"), r"the class folders are not the labels; .*\n  labels without a folder: 'owl'$"),
+        (("cat", "dog", "owl"), r"the class folders do not match the labels; .*\n  labels without a folder: 'owl'$"),
         (("cat",), r"\n  folders without a label: 'dog'$"),
         (("cat", "Dog"), r"\n  labels without a folder: 'Dog'\n  folders without a label: 'dog'$"),
         (("cat", "dog", "../data/dog"), r"\n  labels without a folder: '\.\./data/dog'$"),

@@ -134,11 +134,11 @@ def test_tensors_are_written_raw_without_the_batch_and_strings_after_their_lengt
 def test_what_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
-    with pytest.raises(ServingError, match=r"bin/perf_analyzer is not there.*: make perf_analyzer"):
+    with pytest.raises(ServingError, match=r"bin/perf_analyzer is missing.*: make perf_analyzer"):
         PerfAnalyzer.find()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/perf_analyzer").touch()
-    with pytest.raises(ServingError, match=r"libb64\.so\.0d is not there.*: make perf_analyzer"):
+    with pytest.raises(ServingError, match=r"libb64\.so\.0d is missing.*: make perf_analyzer"):
         PerfAnalyzer.find()
 
 
