@@ -30,7 +30,7 @@ from slipway.training.bundle.to_onnx import OPSET
 
 MAX_BYTES = 2**31 - 1  # the size limit of one protobuf file
 OPSETS = range(13, 25)
-"""From the first opset with per-channel quantisation to the last that TensorRT reads; other graphs are converted."""
+"""Opsets taken without conversion, from the first with per-channel quantisation to the last that TensorRT reads."""
 IR_VERSION = 8  # the lowest version written; before 4, every initializer is also an input
 BATCH = 3  # images in the check that rows do not mix
 TOLERANCE = 1e-3  # relative to the largest output; FP32 sums in another order differ far less
