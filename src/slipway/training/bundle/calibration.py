@@ -14,7 +14,7 @@ from slipway.contract.spec import Calibration
 
 
 def write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration, *, task: Task = "multiclass") -> None:
-    """Copy a seeded, stratified sample of the train split; its list is part of the bundle's id."""
+    """Copy a seeded, stratified sample of the train split; the list of its images is part of the bundle's id."""
     images: list[CalibrationImage] = []
     (bundle / "calibration").mkdir()
     for image in sample(dataset.of("train"), calibration):
@@ -27,15 +27,15 @@ def write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration, 
 
 
 def sample(train: list[LabelledImage], calibration: Calibration) -> list[LabelledImage]:
-    """`calibration.images` of `train`, drawn with the seed, in the classes' proportions.
+    """Draw `calibration.images` images of `train` with the seed, in the classes' proportions.
 
     Raises:
-        DataError: there are fewer.
+        DataError: `train` has fewer images.
     """
     if len(train) < calibration.images:
         raise DataError(
-            f"calibration.images: {calibration.images} asked for, and the train split has {len(train)}; add images, or "
-            "write a smaller number into the spec"
+            f"calibration.images: {calibration.images} given, but the train split has only {len(train)} images; add "
+            "images, or write a smaller number into the spec"
         )
     rng = np.random.default_rng(calibration.seed)
     drawn: list[LabelledImage] = []
@@ -45,7 +45,7 @@ def sample(train: list[LabelledImage], calibration: Calibration) -> list[Labelle
     for _, group in by_class:
         images = list(group)
         seen += len(images)
-        # Cumulative rounding: every class gets its share to within one image, and the total is exact.
+        # Cumulative rounding gives every class its share to within one image, and an exact total.
         share = round(seen * calibration.images / len(train)) - len(drawn)
         drawn += [images[i] for i in rng.permutation(len(images))[:share]]
     return sorted(drawn, key=lambda image: image.path)
