@@ -11,10 +11,10 @@ RUN ?= runs/digits
 IMAGES ?= $(RUN)/data
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
 # Two processes with a thread each: threads that share a core wait for each other.
-fast test: export OMP_NUM_THREADS := 1
+fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test nightly check engines doctor bench pictures docs release perf_analyzer lock peers_lock clean
+.PHONY: help setup demo fast test coverage nightly check engines doctor bench pictures docs release perf_analyzer lock peers_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -29,6 +29,9 @@ fast: setup ## the unit tests: light imports, no server
 
 test: setup ## every test but the slow proofs: units, stages in process, the real tritonserver
 	$(BIN)/python -m pytest tests/unit tests/stages tests/serving tests/gpu $(PARALLEL)
+
+coverage: setup ## what of src no test reaches, by line (about half as long again as make test)
+	$(BIN)/python -m pytest tests/unit tests/stages tests/serving $(PARALLEL) --quiet --cov --cov-report term-missing
 
 nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (hours)
 	$(BIN)/python -m pytest -m nightly

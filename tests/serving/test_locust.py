@@ -51,4 +51,4 @@ def test_a_folder_without_images_is_said_before_anything_is_sent(tmp_path: Path)
     run = locust("--model", "colours", "--images", tmp_path / "run", folder=tmp_path / "run")
     assert run.code == 1
     assert not run.figures
-    assert "run: no image in it" in run.said
+    assert "run: no image in or below it" in run.said

@@ -84,7 +84,7 @@ def test_an_image_that_is_refused_is_named_before_anything_is_measured(run: Run,
     (images / "cut.jpg").write_bytes((images / "red0.jpg").read_bytes()[:-100])
     done = run("--concurrency", "1")
     assert done.returncode == 1
-    assert "1 of 10 images are refused by 'colours' (STATUS [3])" in done.stderr
+    assert "'colours' refuses 1 of 10 images (STATUS [3])" in done.stderr
 
 
 def test_a_server_or_model_that_is_not_there_is_said_with_the_command_that_starts_one(example_server: Any) -> None:
@@ -95,5 +95,5 @@ def test_a_server_or_model_that_is_not_there_is_said_with_the_command_that_start
 
 def test_a_step_is_no_ensemble(example_server: Any) -> None:
     step = steps("colours")[-1]
-    with pytest.raises(ServingError, match=f"'{step}' is no ensemble"):
+    with pytest.raises(ServingError, match=f"'{step}' is not an ensemble"):
         driven_models(example_server.grpc_url, model=step, images=[b""])

@@ -143,10 +143,10 @@ def test_one_device_is_the_default() -> None:
 @pytest.mark.parametrize(
     ("compute", "environment", "says"),
     [
-        ({"devices": 4}, TORCHRUN, "compute.devices: 4 given, and torchrun started 2; leave it out"),
-        ({"nodes": 3}, TORCHRUN, "compute.nodes: 3 given, and torchrun started 2"),
+        ({"devices": 4}, TORCHRUN, "compute.devices: 4 given, but torchrun started 2; leave it out"),
+        ({"nodes": 3}, TORCHRUN, "compute.nodes: 3 given, but torchrun started 2"),
         ({"nodes": 2}, {}, "run on each machine: torchrun --nnodes 2"),
-        ({"accelerator": "gpu", "devices": 64}, {}, "compute.devices: 64 given, and this machine has"),
+        ({"accelerator": "gpu", "devices": 64}, {}, "compute.devices: 64 given, but this machine has"),
     ],
 )
 def test_processes_that_are_not_there_are_an_error(

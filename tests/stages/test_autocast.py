@@ -9,7 +9,7 @@ import pytest
 from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.engines import quantize
 from slipway.engines.autocast import nodes_over
-from slipway.engines.calibration import CalibrationSample
+from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import run_nodes
 from slipway.engines.quantize import open_source
 from slipway.onnx_graph import output_sizes

@@ -52,16 +52,16 @@ def test_only_a_rate_that_was_shown_has_a_cost(paths: dict[str, Path]) -> None:
     assert (busy.images_per_s, busy.per_million) == (None, None)
     passed_per_s = json.loads(paths["capacity"].read_text())["passed_per_s"]
     assert capacity.per_million == pytest.approx(0.36 / (passed_per_s * 3600) * 1e6)
-    assert "the client took 0.10 of the cores" in capacity.caveats[0]
+    assert "the client used 0.10 of the cores" in capacity.caveats[0]
     lines = "\n".join(cost_lines([gate, busy], PRICE, utilisation=0.4))
     assert "gate.json: 2.0 USD at 50.0 images/s, 5.0 if busy for 40% of the time" in lines
-    assert "busy.json: no rate was shown to hold the limit: no cost" in lines
+    assert "busy.json: no rate was shown to hold the limit, so there is no cost" in lines
 
 
 def test_a_price_of_another_machine_is_said_to_be_one(paths: dict[str, Path]) -> None:
     price = Priced("", 1.0, "USD", cores=96)
     (cost,) = costs(read_files([paths["gate"]]), [], price, utilisation=1.0)
-    assert cost.caveats[0].startswith("the price is of 96 cores, and ")
+    assert cost.caveats[0].startswith("the price is for 96 cores, but ")
 
 
 def test_the_table_of_prices_says_that_it_is_to_be_edited() -> None:
@@ -112,7 +112,7 @@ def test_the_script_writes_the_page_and_one_line(tmp_path: Path, bundle: Bundle,
     ("line", "code", "says"),
     [
         ("gate.json --engine engines/openvino-int8", 1, "belongs to bundle"),
-        ("gate.json --price abacus", 1, "no price is called 'abacus'; there are cpu-2"),
+        ("gate.json --price abacus", 1, "unknown price 'abacus'; the valid names are cpu-2"),
         ("gate.json --price-per-hour 0", 2, "give a number above 0"),
         ("gate.json --utilisation 1.5", 2, "give a share above 0 and up to 1"),
         ("engines/openvino-int8/evaluation.json", 1, "not a result file of a known kind"),

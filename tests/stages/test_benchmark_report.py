@@ -138,7 +138,7 @@ def test_what_must_not_be_published_says_so_and_what_failed_is_red(paths: dict[s
     busy, gate, layouts = cards(files, [])
     assert (busy.tone, busy.verdict, gate.tone, layouts.verdict) == ("bad", "fail", "good", "")
     text = page_of([paths["busy"], paths["gate"], paths["perf_analyzer"]]).text
-    assert "3 distinct images; a figure is published from 256 on" in text
+    assert "3 distinct images; publication takes 256 or more" in text
     assert "not interleaved" in text
     assert "2 kinds of machine" in text
     assert "accuracy not given" in text

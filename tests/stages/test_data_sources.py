@@ -67,7 +67,7 @@ def test_a_class_that_happens_to_be_called_train_is_a_class(tmp_path: Path) -> N
 def test_folders_that_look_like_splits_are_not_taken_for_classes(names: tuple[str, ...], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / "data" / name / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"look like splits and not like classes; give all of train, validation, test"):
+    with pytest.raises(DataError, match=r"look like splits, not classes; give all of train, validation, test"):
         scan(data(tmp_path / "data"))
 
 
@@ -145,7 +145,7 @@ def test_a_path_has_one_spelling(tmp_path: Path, images: list[str]) -> None:
     table = rows(images)
     table[1][0] = f".//{images[0]}"
     assert images[0] in {image.path for image in read(tmp_path, table).images}
-    with pytest.raises(DataError, match=r"line 42: '0000.png' stands in line 2 already"):
+    with pytest.raises(DataError, match=r"line 42: '0000.png' is already in line 2"):
         read(tmp_path, [*table, [f"./{images[0]}", "dog"]])
 
 
@@ -171,16 +171,16 @@ TABLES: dict[str, tuple[Callable[[Rows], Rows | bytes], str]] = {
     "a path that is too long": (cell(3, 0, "x" * 300), "line 3: .*: cannot be read: File name too long"),
     "backslashes": (cell(3, 0, "folder\\a.png"), r"line 3: .*no such file; write the paths with / instead of \\"),
     "a path of Windows": (cell(3, 0, "C:\\a.png"), r"line 3: .*no such file; write the paths relative to data\.root"),
-    "outer spaces": (cell(3, 0, " 0007.png"), "line 3: .*no such file; remove the outer spaces of the paths"),
+    "outer spaces": (cell(3, 0, " 0007.png"), "line 3: .*no such file; remove the spaces around the paths"),
     "escaped quotes": (
         lambda _: b'path,label\n"a\\"b.png",cat\n',
-        "line 2: not CSV: .*; write a quote in a value twice",
+        "line 2: not CSV: .*; double each quote inside a value",
     ),
     "an empty path": (cell(3, 0, ""), "line 3: an empty path"),
     "the root as a path": (cell(3, 0, "./"), "line 3: an empty path"),
-    "the same path twice": (cell(3, 0, "0000.png"), "line 3: '0000.png' stands in line 2 already"),
+    "the same path twice": (cell(3, 0, "0000.png"), "line 3: '0000.png' is already in line 2"),
     "an empty label": (cell(3, 1, ""), "line 3: an empty label"),
-    "a label with outer spaces": (cell(3, 1, " cat"), "line 3: the label ' cat' has outer spaces"),
+    "a label with outer spaces": (cell(3, 1, " cat"), "line 3: the label ' cat' begins or ends with a space"),
     "a label with a line break": (cell(3, 1, "a\nb"), r"label 0 is 'a\\nb'; use printable"),
     "a reserved label": (cell(3, 1, "unknown"), "'unknown', reserved for refused answers"),
     "an unknown split": (with_split(("train", "val", "test")), "line 2: split 'val'; the valid ones are train, valid"),
@@ -190,12 +190,12 @@ TABLES: dict[str, tuple[Callable[[Rows], Rows | bytes], str]] = {
     "a row that is too short": (lambda t: [*t[:2], ["a"]], "line 3: 1 values for 2 columns"),
     "no rows": (lambda t: t[:1], r"0 label\(s\) given"),
     "one class": (lambda t: [t[0], *([name, "cat"] for name, _ in t[1:])], r"1 label\(s\) given"),
-    "an empty file": (lambda _: b"", "table.csv: empty; its first line names the columns: path,label"),
+    "an empty file": (lambda _: b"", "table.csv: empty; its first line must name the columns: path,label"),
     "no header": (lambda t: t[1:], "the columns are '0000.png', 'dog'; task multiclass needs 'path' and 'label'"),
     "semicolons": (lambda _: b"path;label\na;b\n", "the columns are separated by semicolons; save it with commas"),
     "tabs": (lambda _: b"path\tlabel\na\tb\n", "the columns are separated by tabs"),
-    "a column in capitals": (lambda t: [["Path", "label"], *t[1:]], "the column 'Path' is not one; write 'path'"),
-    "a column with a space": (lambda t: [["path", " label"], *t[1:]], "the column ' label' is not one; write 'label'"),
+    "a column in capitals": (lambda t: [["Path", "label"], *t[1:]], "unknown column 'Path'; write 'path'"),
+    "a column with a space": (lambda t: [["path", " label"], *t[1:]], "unknown column ' label'; write 'label'"),
     "a column twice": (lambda t: [[*r, r[1]] for r in t], "two columns are called 'label'"),
     "labels for one label": (lambda t: [["path", "labels"], *t[1:]], "'labels' belongs to task: multilabel"),
     "NUL": (lambda _: b"path,label\na.png,cat\nb\0.png,dog\n", "line 3: a NUL character"),
@@ -247,7 +247,7 @@ def test_a_group_that_spans_given_splits_is_refused(tmp_path: Path, images: list
     ("table", "message"),
     [
         ([["path", "label", "patient"], ["0000.png", "cat", ""]], "line 2: an empty group"),
-        ([["path", "label", "place"], ["0000.png", "cat", "x"]], "data.group_column: 'patient' given, and the columns"),
+        ([["path", "label", "place"], ["0000.png", "cat", "x"]], "data.group_column: 'patient' given, but the columns"),
     ],
 )
 @pytest.mark.usefixtures("images")
@@ -290,7 +290,7 @@ LINKS = {
     "a link to a file outside": ("cat/x.png", "../../outside/secret.png", "cat/x.png: a link that leaves data.root"),
     "a link to a folder outside": ("cat/more", "../../outside", "cat/more: a link to a folder; put the folder itself"),
     "a class that is a link": ("owl", "../outside", "owl: a link to a folder; put the folder itself there"),
-    "a link to nothing": ("cat/x.png", "nowhere", "cat/x.png: a link to no file"),
+    "a link to nothing": ("cat/x.png", "nowhere", "cat/x.png: a broken link"),
     "a link to itself": ("cat/x.png", "x.png", "cat/x.png: "),
 }
 

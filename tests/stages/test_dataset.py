@@ -15,7 +15,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.spec import Calibration, Data
 from slipway.steps import guard
 from slipway.system.files import sha256_bytes
-from slipway.training.bundle.write import sample
+from slipway.training.bundle.calibration import sample
 from slipway.training.data.dataset import scan
 from slipway.training.data.demo_data import MINORITY, SIDES_PX, imbalanced_rows, write_digits, write_pages
 from tests.support.bad_images import corpus
@@ -110,7 +110,7 @@ def test_given_labels_number_the_classes_and_change_nothing_else(two_classes: Pa
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (("cat", "dog", "owl"), r"the class folders are not the labels; .*\n  labels without a folder: 'owl'$"),
+        (("cat", "dog", "owl"), r"the class folders do not match the labels; .*\n  labels without a folder: 'owl'$"),
         (("cat",), r"\n  folders without a label: 'dog'$"),
         (("cat", "Dog"), r"\n  labels without a folder: 'Dog'\n  folders without a label: 'dog'$"),
         (("cat", "dog", "../data/dog"), r"\n  labels without a folder: '\.\./data/dog'$"),
@@ -244,7 +244,7 @@ def test_the_calibration_sample_is_seeded_sorted_and_in_the_classes_proportions(
 
 
 def test_a_calibration_sample_larger_than_the_train_split_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"calibration.images: 31 asked for, and the train split has 30"):
+    with pytest.raises(DataError, match=r"calibration.images: 31 given, but the train split has only 30 images"):
         sample(images([20, 10]), Calibration(images=31))
     assert len(sample(images([20, 10]), Calibration(images=30))) == 30
 

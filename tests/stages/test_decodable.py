@@ -47,7 +47,7 @@ def test_every_image_that_the_decoder_refuses_is_named_and_its_neighbours_are_no
     with pytest.raises(DataError) as error:
         check_decodable(listed(tmp_path, files), PREPROCESS)
     assert str(error.value).splitlines() == [
-        "2 images are refused by the decoder; repair or remove them:",
+        "2 images that the decoder refuses; repair or remove them:",
         f"  {tmp_path}/3.png",
         f"  {tmp_path}/50.png",
     ]
@@ -59,7 +59,7 @@ def test_photographs_in_jpeg_cost_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 FAULTS: dict[str, tuple[bytes, str]] = {
-    "half a PNG": (HALF_A_PNG, "1 images are refused by the decoder; repair or remove them(?s:.)*red/bad.png"),
+    "half a PNG": (HALF_A_PNG, "1 images that the decoder refuses; repair or remove them(?s:.)*red/bad.png"),
     "NaN for pixels": (nan_tiff(), "red/bad.png: unsupported format"),
     "nothing": (b"", "red/bad.png: empty"),
     "a JPEG cut short": (encode(PICTURE, "JPEG")[:-40], "red/bad.png: corrupt"),

@@ -70,8 +70,8 @@ def test_labels_are_text_whatever_they_say(tmp_path: Path) -> None:
 def test_without_mistakes_and_without_unknown_the_page_says_so(tmp_path: Path) -> None:
     page = page_of(evaluated(tmp_path, sure=90.0, unknown=None))
     assert "None: every test image got the right answer." in page.text
-    assert "No class was taken for another one." in page.text
-    assert "the spec asks for no unknown" in page.text
+    assert "No class was mistaken for another one." in page.text
+    assert "the spec does not ask for unknown" in page.text
 
 
 def test_two_hundred_classes_are_a_drawing_of_the_worst_and_a_list_of_pairs(
@@ -79,10 +79,10 @@ def test_two_hundred_classes_are_a_drawing_of_the_worst_and_a_list_of_pairs(
 ) -> None:
     bundle = evaluated(tmp_path, labels=[f"class {number}" for number in range(200)], sure=1.0)
     page = page_of(bundle)
-    assert "The 150 classes with the most mistakes; 50 others are left out." in page.text
-    assert "197 classes have no test image: nothing is known of them" in page.text
+    assert "The 150 classes with the most mistakes are shown; 50 others are left out." in page.text
+    assert "197 classes have no test image: their accuracy is unknown" in page.text
     monkeypatch.setattr(drawn, "CLASSES_SHOWN", 2)
-    assert "The 2 lowest of 3 classes." in page_of(bundle).text
+    assert "The 2 lowest of 3 classes are shown." in page_of(bundle).text
     assert len(render(bundle, read_bundle_evaluation(bundle.path, task=bundle.decision.task))) < 600_000
 
 

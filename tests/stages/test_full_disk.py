@@ -133,7 +133,7 @@ def test_a_contract_that_finds_the_disk_full_says_where(full: Path) -> None:
 
 
 def test_a_search_that_finds_the_disk_full_says_so(full: Path) -> None:
-    with pytest.raises(StorageError, match=r"study\.db: cannot be written: database or disk is full; mend that"):
+    with pytest.raises(StorageError, match=r"study\.db: cannot be written: database or disk is full; fix that"):
         search(spec(), SPACE, full / "search", trials=1, seed=0)
 
 

@@ -200,7 +200,7 @@ def test_the_labels_of_a_batch_are_looked_up_by_its_rows() -> None:
 def test_more_labels_than_an_answer_holds_are_an_error_before_training() -> None:
     dataset = Dataset(root="", labels=("a", "b", "c"), images=tuple(images_of([[0], [0, 1, 2]])))
     spec = Spec.parse({**SPEC, "task": "multilabel", "decision": {"top_k": 2}}, source="test")
-    with pytest.raises(SpecError, match=r"decision.top_k: 2 labels an answer, and 1.png has 3; write 3 or more"):
+    with pytest.raises(SpecError, match=r"decision.top_k: 2 labels per answer, but 1.png has 3; write 3 or more"):
         check_top_k(spec, dataset)
 
 

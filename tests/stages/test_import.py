@@ -110,17 +110,17 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "too few images to calibrate": (
         {"calibration": {"images": 500}},
         ["--onnx", "team.onnx"],
-        "calibration.images: 500 asked for, and the train split has 42",
+        "calibration.images: 500 given, but the train split has only 42 images",
     ),
     "more logits than labels": (
         {},
         ["--onnx", "five.onnx"],
-        "five.onnx: 5 logits an image, and 3 labels; give one label for each",
+        "five.onnx: 5 logits but 3 labels; give one label per logit",
     ),
     "another input size": (
         {"preprocess": {"input_height": 64, "input_width": 32}},
         ["--onnx", "team.onnx"],
-        "and preprocess makes 64x32 pixels",
+        "but preprocess makes 64x32 pixels",
     ),
 }
 

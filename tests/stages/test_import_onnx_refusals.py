@@ -50,7 +50,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
     "a softmax": (
         lambda: team(nodes=[*POOL, *LINEAR, node("Softmax", ["scores"], ["probabilities"])], outputs=LOGITS_INSIDE),
         {},
-        "probabilities ends in Softmax: probabilities, where .* needs logits; .* --logits scores, or export",
+        "probabilities comes out of Softmax: these are probabilities, .* needs logits; .*--logits scores.*, or export",
     ),
     "a sigmoid behind an identity": (
         lambda: team(
@@ -88,12 +88,12 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
     "a head without a matrix product": (
         lambda: team(nodes=[*POOL, node("Neg", ["features"], ["scores"])], outputs=[value("scores", "batch", 3)]),
         {},
-        "what the last matrix product before scores sees was not found, .* --embedding NAME",
+        "found no matrix product before scores .* --embedding NAME",
     ),
     "pixels alone": (
         lambda: team(nodes=[node("Flatten", ["images"], ["scores"])], outputs=[value("scores", "batch", 192)]),
         {},
-        "what the last matrix product before scores sees was not found, .* --no-embedding",
+        "found no matrix product before scores .* --no-embedding",
     ),
     "an embedding that is no vector": (
         lambda: team(nodes=[node("Identity", ["images"], ["same"]), *POOL, *LINEAR]),
@@ -132,7 +132,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
     "one channel": (
         lambda: team(inputs=[value("images", "batch", 1, *SIZE)], weights={"weight": HEAD[:1]}),
         {},
-        "images have 3 channels here, RGB",
+        "images have 3 channels, RGB",
     ),
     "vectors": (
         lambda: team(nodes=LINEAR, inputs=[value("features", "batch", 3)]),
@@ -163,17 +163,17 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
             outputs=[value("centred", "batch", 2)],
         ),
         {"embedding": "features"},
-        "logits_nc of an image depends on the others in its batch",
+        "logits_nc of an image depends on the other images in its batch",
     ),
     "another input size": (
         lambda: team(inputs=[value("images", "batch", 3, 16, 8)]),
         {},
-        "3, 16, 8., and preprocess makes 8x8 pixels: change preprocess.input_height",
+        "3, 16, 8., but preprocess makes 8x8 pixels: change preprocess.input_height",
     ),
     "NaN in a weight": (
         lambda: team(weights={"weight": HEAD * np.float32("nan")}),
         {},
-        "NaN in the weights: weight; export from a checkpoint that is sound",
+        "NaN in the weights: weight; export from a checkpoint without NaN",
     ),
     "infinite weights": (
         lambda: team(weights={"bias": BIAS * np.float32("inf")}),
@@ -186,7 +186,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
             domains=("my.ops",),
         ),
         {},
-        "operators outside of ONNX: my.ops.Plus; export with ONNX's own",
+        "operators outside ONNX: my.ops.Plus; export with ONNX's own",
     ),
     "a quantised graph": (
         lambda: team(
@@ -205,15 +205,15 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
     "half precision weights": (
         lambda: team(weights={"weight16": HEAD.astype(np.float16)}),
         {},
-        "weights in half precision: weight16; give the FP32 graph",
+        "half-precision weights: weight16; give the FP32 graph",
     ),
-    "no weights": (lambda: without(team(), "weight"), {}, "does not pass ONNX's own checks: .*weight"),
+    "no weights": (lambda: without(team(), "weight"), {}, "ONNX's own checker rejects it: .*weight"),
     "shapes that do not fit": (
         lambda: team(weights={"weight": HEAD[:2]}),
         {},
         "OpenVINO cannot run it",
     ),
-    "no nodes": (onnx.ModelProto, {}, "does not pass ONNX's own checks: .*ir_version"),
+    "no nodes": (onnx.ModelProto, {}, "ONNX's own checker rejects it: .*ir_version"),
 }
 
 
@@ -231,7 +231,7 @@ def test_a_graph_that_cannot_be_served_is_refused_with_what_to_do(
 def test_a_file_that_was_cut_short_is_refused_by_name(kept: float, tmp_path: Path) -> None:
     data = team().SerializeToString()
     (tmp_path / "team.onnx").write_bytes(data[: int(kept * len(data)) if kept >= 0 else -1])
-    with pytest.raises((SpecError, ExportError), match=r"team\.onnx: .*(cut short|copy it again)"):
+    with pytest.raises((SpecError, ExportError), match=r"team\.onnx: .*(truncated|copy it again)"):
         adopt(tmp_path / "team.onnx", input_size=SIZE, logits=None, embedding=None)
 
 
@@ -250,8 +250,8 @@ def test_files_that_are_no_onnx_are_refused_by_name_and_nothing_is_unpickled(tmp
     for name, message in (
         ("none.onnx", "cannot be read: No such file"),
         ("folder.onnx", "cannot be read: Is a directory"),
-        ("text.onnx", "no ONNX file, or one that was cut short"),
-        ("pickle.onnx", "no ONNX file, or one that was cut short"),
+        ("text.onnx", "not an ONNX file, or a truncated one"),
+        ("pickle.onnx", "not an ONNX file, or a truncated one"),
     ):
         with pytest.raises(SpecError, match=rf"{name}: {message}"):
             adopt(tmp_path / name, input_size=SIZE, logits=None, embedding=None)
@@ -312,7 +312,7 @@ EXTERNAL: dict[str, Callable[[Path], object]] = {
 def test_external_data_that_is_not_a_whole_file_beside_it_is_refused(fault: str, external: Path) -> None:
     EXTERNAL[fault](external)
     with pytest.raises(
-        SpecError, match=r"team\.onnx: its external data cannot be used: .*; put the data into the folder"
+        SpecError, match=r"team\.onnx: its external data cannot be used: .*; put the data files themselves"
     ):
         adopt(external / "team.onnx", input_size=SIZE, logits=None, embedding=None)
 
@@ -323,7 +323,5 @@ def test_more_than_one_onnx_file_can_hold_is_refused_with_the_limit(
     monkeypatch.setattr(from_onnx, "MAX_BYTES", (external / "team.onnx").stat().st_size + 8)
     onnx.save(team(weights={"weight": np.tile(HEAD, 100)}), tmp_path / "one.onnx")
     for path in (external / "team.onnx", tmp_path / "one.onnx"):
-        with pytest.raises(
-            SpecError, match=r"\.onnx: .* GB with its external data; a bundle holds one ONNX file of at most"
-        ):
+        with pytest.raises(SpecError, match=r"\.onnx: .* GB with its external data; a bundle holds at most"):
             adopt(path, input_size=SIZE, logits=None, embedding=None)

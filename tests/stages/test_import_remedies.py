@@ -92,13 +92,13 @@ class Attempt:
 REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
     "ends in a softmax: the tensor before it": (
         Attempt(with_softmax),
-        "take what goes into it: --logits scores",
+        "name its input (--logits scores)",
         Attempt(with_softmax, ("--logits", "scores")),
     ),
     "ends in a softmax: export without it": (Attempt(with_softmax), "or export the network without it", Attempt()),
     "several outputs: name the logits": (
         Attempt(lambda: team(outputs=[value("features", "batch", 3), value("scores", "batch", 3)])),
-        "say which are the logits: --logits NAME",
+        "name the logits: --logits NAME",
         Attempt(
             lambda: team(outputs=[value("features", "batch", 3), value("scores", "batch", 3)]), ("--logits", "scores")
         ),
@@ -150,7 +150,7 @@ REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
     ),
     "half precision weights": (
         Attempt(lambda: team(weights={"weight16": HEAD.astype(np.float16)})),
-        "give the FP32 graph, FP16 is made from it",
+        "give the FP32 graph: Slipway makes FP16 from it",
         Attempt(),
     ),
     "channels last": (
@@ -165,7 +165,7 @@ REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
     ),
     "NaN in the weights": (
         Attempt(lambda: team(weights={"bias": BIAS * np.float32("nan")})),
-        "export from a checkpoint that is sound",
+        "export from a checkpoint without NaN",
         Attempt(),
     ),
     "operators of somebody": (
@@ -175,12 +175,12 @@ REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
                 domains=("my.ops",),
             )
         ),
-        "export with ONNX's own operators alone",
+        "export with ONNX's own operators only",
         Attempt(),
     ),
     "a sigmoid with two labels: the tensor before it": (
         Attempt(one_probability, labels="red\nblue\n", prepare=without_green),
-        "take what goes into it: --logits scores",
+        "name its input (--logits scores)",
         Attempt(one_probability, ("--logits", "scores"), labels="red\nblue\n", prepare=without_green),
     ),
     "a fixed batch": (
@@ -210,7 +210,7 @@ REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
     ),
     "more logits than labels: a label for each": (
         Attempt(five_logits),
-        "give one label for each, in the order of the logits",
+        "give one label per logit, in the logits' order",
         Attempt(five_logits, ("--allow-empty-classes",), labels=five_labels()),
     ),
     "too few images to calibrate": (
@@ -236,14 +236,14 @@ REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
     ),
     "preprocess twice: leave out one": (
         Attempt(options=("--preprocess-from-timm", "test_vit")),
-        "leave out one of them",
+        "leave one out",
         Attempt(),
     ),
     "data outside of the folder": (
         Attempt(
             prepare=lambda folder: (external(folder, team()), (folder / "weights.bin").rename(folder / "elsewhere.bin"))
         ),
-        "put the data into the folder of the ONNX file",
+        "put the data files themselves, not links, next to the ONNX file",
         Attempt(prepare=lambda folder: external(folder, team())),
     ),
     "cut short": (

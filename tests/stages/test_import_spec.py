@@ -25,7 +25,7 @@ def test_everything_that_is_missing_is_asked_for_at_once_and_by_name(tmp_path: P
     with pytest.raises(SpecError) as error:
         complete_spec(written(tmp_path, "decision: {top_k: 3}"), onnx=None, labels_given=False)
     message = str(error.value)
-    assert message.startswith(f"{tmp_path}/spec.yaml: an import needs what is not given:")
+    assert message.startswith(f"{tmp_path}/spec.yaml: an import also needs:")
     assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
         "labels",
         "name",
@@ -62,7 +62,7 @@ def test_what_is_missing_is_asked_for_by_name(
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        ({"backbone": {"name": "resnet999"}}, {}, "backbone.name: timm has no 'resnet999'; near it are: "),
+        ({"backbone": {"name": "resnet999"}}, {}, "backbone.name: timm has no 'resnet999'; similar names: "),
         ({"backbone": {"name": "resnet50.nobody"}}, {}, "backbone.name: resnet50.nobody: Invalid pretrained tag"),
         ({"recipes": {}}, {}, "recipes: unknown key; the valid keys here are accuracy, backbone"),
         ({"preprocess": {"input_width": 32}}, {}, "preprocess.input_height: required"),
@@ -73,7 +73,7 @@ def test_what_is_missing_is_asked_for_by_name(
             {},
             "preprocess.decoder: mixed belongs to the gpu lane",
         ),
-        ({}, {"preprocess_from": "resnet50"}, "preprocess is given, and --preprocess-from-timm too; leave out one"),
+        ({}, {"preprocess_from": "resnet50"}, "both preprocess and --preprocess-from-timm are given; leave one out"),
         ({"preprocess": None}, {"preprocess_from": "resnet999"}, "timm has no 'resnet999'"),
         ("name: [pets\n", {}, "spec.yaml: not valid YAML"),
         ("", {}, "spec.yaml: .the whole file."),
@@ -114,7 +114,7 @@ def test_an_onnx_file_can_take_the_preprocess_of_any_timm_model(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"crop_mode": "squash"}, "trained with crop_mode squash changes the images' proportions, .* crop or pad"),
+        ({"crop_mode": "squash"}, "trained with crop_mode squash, which distorts images; .* crop or pad"),
         ({"crop_mode": "border", "crop_pct": 0.9}, "crop_mode border with a crop"),
         ({"crop_mode": "border", "crop_pct": 1.0}, "a border that is not grey"),
         ({"interpolation": "lanczos"}, "interpolation lanczos; preprocess.interpolation is linear or cubic"),

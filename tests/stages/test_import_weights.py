@@ -71,7 +71,7 @@ def test_timm_weights_become_a_bundle_and_labels_give_the_order(images: Path, we
         ),
         (
             lambda state: state["norm.weight"].fill_(float("nan")),
-            r"team.safetensors: NaN in norm.weight; take a checkpoint",
+            r"team.safetensors: NaN in norm.weight; give a checkpoint",
         ),
     ],
     ids=["missing", "unexpected", "shape", "prefix", "NaN"],
@@ -110,7 +110,7 @@ def test_a_pickle_is_refused_with_the_remedy_and_never_opened(
         (tmp_path / name).write_bytes(pickle.dumps(payload))
     written(tmp_path, spec(images))
     message = call("spec.yaml", "--weights", name, "--labels-from-folders", "--out", "bundle")
-    assert f"{name}: a pickle, which can run code when opened; write it once as safetensors" in message
+    assert f"{name}: a pickle, which can run code when opened; convert it to safetensors" in message
     assert "weights_only=True" in message
     assert sorted(os.listdir(tmp_path)) == ["spec.yaml", name]
 
@@ -119,10 +119,10 @@ def test_a_pickle_is_refused_with_the_remedy_and_never_opened(
     ("data", "message"),
     [
         (None, "cannot be read: No such file"),
-        (b"", "no safetensors file, or one that was cut short"),
-        (b"text", "no safetensors file, or one that was cut short"),
-        (0.5, "no safetensors file, or one that was cut short"),
-        (0.999, "no safetensors file, or one that was cut short"),
+        (b"", "not a safetensors file, or a truncated one"),
+        (b"text", "not a safetensors file, or a truncated one"),
+        (0.5, "not a safetensors file, or a truncated one"),
+        (0.999, "not a safetensors file, or a truncated one"),
     ],
 )
 def test_a_file_that_is_no_whole_safetensors_is_refused(

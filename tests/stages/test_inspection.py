@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from slipway.contract import DataError, Spec, SpecError
 from slipway.training import train
 from slipway.training.data.inspection import PAGE, RESULT, Inspection, inspect
-from slipway.training.data.inspection.near import BITS, NEAR_BITS, difference_hash, near_groups
+from slipway.training.data.inspection.near_duplicates import BITS, NEAR_BITS, difference_hash, near_groups
 from slipway.training.data.inspection.viewer import SIDE, View, Viewer
 from tests.support.bad_images import corpus
 from tests.support.image_files import encode
@@ -126,8 +126,8 @@ def test_equal_files_with_different_labels_are_an_error_and_copies_in_a_class_a_
     (folders / "zero/copy.png").write_bytes((folders / "zero/00.png").read_bytes())
     (folders / "zero/other.png").write_bytes((folders / "one/20.png").read_bytes())
     found = inspect(spec(folders), tmp_path / "out")
-    assert what(found, "error") == ["1 images are there twice, with different labels"]
-    assert "1 files are copies of another one, byte for byte" in what(found, "warning")
+    assert what(found, "error") == ["1 images occur twice, with different labels"]
+    assert "1 files are copies of another file, byte for byte" in what(found, "warning")
     assert found.exact_duplicates[0].conflicting
     with pytest.raises(DataError, match="the same image in two classes"):
         train(spec(folders), tmp_path / "checkpoint")
@@ -146,7 +146,7 @@ def test_near_duplicates_are_found_across_splits_and_classes(given_splits: Path,
     ]
     assert found.near_duplicates[0].across_splits
     assert found.near_duplicates[1].conflicting
-    assert {"1 groups of near duplicates reach over splits", "1 groups of near duplicates have different labels"} <= {
+    assert {"1 groups of near duplicates span several splits", "1 groups of near duplicates have different labels"} <= {
         *what(found, "warning")
     }
 
@@ -167,7 +167,7 @@ def test_a_duplicate_hides_no_other_error(folders: Path, tmp_path: Path) -> None
     found = inspect(spec(folders), tmp_path / "out")
     assert what(found, "error") == [
         "1 of 42 files cannot be read",
-        "1 images are there twice, with different labels",
+        "1 images occur twice, with different labels",
         "Training would refuse these images",
     ]
 
@@ -193,7 +193,7 @@ def test_small_and_long_images_and_labels_that_look_alike_are_warnings(tmp_path:
     warnings = "\n".join(what(inspect(spec(tmp_path / "data"), tmp_path / "out"), "warning"))
     assert "100% of the images are smaller than the network's input of 32 by 32" in warnings
     assert "100% of the images have a side over 2 times the other" in warnings
-    assert "labels differ only by case" in warnings
+    assert "labels differ only in case" in warnings
 
 
 def test_images_of_many_labels_are_inspected(tmp_path: Path) -> None:

@@ -106,10 +106,10 @@ REVIEWS = {
     "an unknown action": ("path,suggested,action\nred/00.png,blue,remove\n", "line 2: action 'remove'; the valid ones"),
     "an unknown label": (
         "path,suggested,action\nred/00.png,green,relabel\n",
-        "no class of the data set is called 'green'",
+        "the data set has no class 'green'",
     ),
     "an unknown path": ("path,suggested,action\nred/77.png,blue,drop\n", "line 2: 'red/77.png' is not in the data set"),
-    "no action": ("path,suggested\nred/00.png,blue\n", "the columns path, suggested and action are needed"),
+    "no action": ("path,suggested\nred/00.png,blue\n", "needs the columns path, suggested and action"),
     "a short row": ("path,suggested,action\nred/00.png\n", "line 2: action None"),
     "no text": (b"\xff\xfe\x00", "cannot be read"),
     "no file": (None, "cannot be read"),

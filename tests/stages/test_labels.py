@@ -77,7 +77,7 @@ def test_an_asked_for_recall_or_precision_is_reached_on_these_images(aim: float)
 
 def test_a_precision_that_no_threshold_reaches_is_an_error_with_what_is_reached() -> None:
     probability_nc, truth_nc = np.array([[0.9], [0.5]], np.float32), np.array([[False], [True]])
-    with pytest.raises(DataError, match=r"0\.9 asked for, and 'a' reaches at most 0\.500 on its 1 validation images"):
+    with pytest.raises(DataError, match=r"0\.9 given, but 'a' reaches at most 0\.500 on its 1 validation images"):
         fit_thresholds(probability_nc, truth_nc, ThresholdPolicy(precision=0.9), labels=("a",))
 
 

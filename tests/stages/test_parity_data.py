@@ -47,7 +47,7 @@ def test_the_splits_are_the_checkpoints_and_the_train_split_is_small(tmp_path: P
 
 
 def test_too_few_images_and_other_labels_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="10 train images of 0, and 11 asked for"):
+    with pytest.raises(DataError, match="10 train images of 0, but 11 asked for"):
         write_parity(write_checkpoint(tmp_path / "a"), tmp_path / "data.csv", images_per_digit=11, seed=0)
     pets = write_checkpoint(tmp_path / "b", ("cat", "dog"))
     with pytest.raises(DataError, match=r"the labels are cat, dog …; give the digits' checkpoint"):

@@ -72,9 +72,9 @@ def test_the_backbone_joins_from_the_top(folder: Path, tmp_path: Path, capsys: p
     assert learned(tmp_path / "run", weights) <= {"layer3", "layer4"}
     assert manifest.measured["phase"] == rows[manifest.measured["best_epoch"]]["phase"]
     printed = capsys.readouterr().out
-    assert "epoch 0 on: head learning" in printed
-    assert "epoch 2 on: head and 2 of 5 stages learning" in printed
-    assert "head at random: the file's is 5x512, and this one 3x512" in printed
+    assert "from epoch 0: training head" in printed
+    assert "from epoch 2: training head and 2 of 5 stages" in printed
+    assert "head at random: the file's head is 5x512, this one 3x512" in printed
 
 
 def test_every_epoch_has_its_phase() -> None:
@@ -182,6 +182,6 @@ def test_an_mlp_head_survives_onnx_and_the_embedding_is_what_it_sees(tmp_path: P
 def test_phases_are_refused_for_several_processes_before_any_starts(folder: Path, tmp_path: Path) -> None:
     spec = make_spec(folder / "data", weights=folder / "weights.safetensors", freeze_epochs=1)
     several = spec.model_copy(update={"compute": Compute(devices=2, accelerator="cpu")})
-    with pytest.raises(SpecError, match=r"compute: 2 processes, and recipe\.freeze_epochs.* are for one"):
+    with pytest.raises(SpecError, match=r"compute: 2 processes given, but recipe\.freeze_epochs.* need a single one"):
         train(several, tmp_path / "out")
     assert not list(tmp_path.iterdir())

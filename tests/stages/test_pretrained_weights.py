@@ -40,14 +40,14 @@ def test_the_backbone_is_the_files_and_the_head_is_said(weights: Path) -> None:
     head = network.backbone.fc.weight.clone()
     said = fill_backbone(network, weights)
     expected = load_file(weights)
-    assert said == "head at random: the file's is 5x512, and this one 3x512"
+    assert said == "head at random: the file's head is 5x512, this one 3x512"
     assert torch.equal(network.backbone.fc.weight, head)
     assert all(torch.equal(v, expected[k]) for k, v in network.backbone.state_dict().items() if not k.startswith("fc."))
 
 
 def test_a_head_that_fits_is_loaded_and_said(weights: Path) -> None:
     network = make_network(classes=5)
-    assert fill_backbone(network, weights) == "with its head, which has this shape"
+    assert fill_backbone(network, weights) == "with its head, whose shape fits"
     assert torch.equal(network.backbone.fc.weight, load_file(weights)["fc.weight"])
 
 
@@ -59,7 +59,7 @@ def test_a_checkpoint_is_the_start_of_a_new_task_with_another_head(weights: Path
         spec = make_spec(data, weights=first, epochs=1, freeze_epochs=1, head={"kind": "mlp", "units": 4})
         manifest = train(spec, tmp_path / "second")
     assert manifest.inputs["weights"] == sha256_file(first)
-    assert manifest.measured["weights"].endswith("head at random: the file's is 3x512, and this one 4x512 and 3x4")
+    assert manifest.measured["weights"].endswith("head at random: the file's head is 3x512, this one 4x512 and 3x4")
     second = load_file(tmp_path / "second/model.safetensors")
     assert torch.equal(second["backbone.layer1.0.conv1.weight"], load_file(first)["backbone.layer1.0.conv1.weight"])
 
@@ -70,7 +70,7 @@ def test_weights_of_another_backbone_are_an_error_that_lists_the_keys(tmp_path: 
     with pytest.raises(SpecError) as caught:
         fill_backbone(make_network(), path)
     message = str(caught.value)
-    assert "not the weights of resnet10t in this input size" in message
+    assert "not weights of resnet10t for this input size" in message
     assert "unexpected: backbone.layer" in message
     assert "of another shape: " in message
     assert "[" in message
@@ -115,7 +115,9 @@ def test_a_pickle_is_refused_with_how_to_convert_it_and_never_opened(kind: str, 
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"", "no safetensors"), (b"{}", "cut short")])
+@pytest.mark.parametrize(
+    ("content", "reason"), [(None, "No such file"), (b"", "not a safetensors"), (b"{}", "truncated")]
+)
 def test_a_file_that_is_not_there_or_not_whole_is_an_error(content: bytes | None, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     if content is not None:
@@ -126,5 +128,5 @@ def test_a_file_that_is_not_there_or_not_whole_is_an_error(content: bytes | None
 
 def test_a_backbone_without_weights_is_an_error_and_no_random_start() -> None:
     without = next(name for name in timm.list_models() if not timm.get_pretrained_cfg(name).has_weights)
-    with pytest.raises(SpecError, match=rf"timm has no weights of {without}; .*backbone\.weights.*pretrained: false"):
+    with pytest.raises(SpecError, match=rf"timm has no weights for {without}; .*backbone\.weights.*pretrained: false"):
         Network(Backbone(name=without), classes=3, pretrained=True, input_size=(224, 224))

@@ -9,7 +9,7 @@ import pytest
 from slipway.contract import Bundle, Manifest
 from slipway.contract.evidence.build import Search
 from slipway.engines import quantize
-from slipway.engines.calibration import CalibrationSample
+from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.quantize import open_source, to_int8
 from slipway.onnx_graph import output_sizes, producers
 from slipway.steps.engine_openvino import Engine

@@ -121,7 +121,7 @@ def test_the_checkpoint_has_the_resolved_recipe_and_its_spec_trains_the_same(tmp
         spec = Spec.read(tmp_path / "first/spec.json")
         assert spec.recipe.preset is None
         assert spec.recipe.freeze_epochs == spec.recipe.epochs == 1, "72 images: the backbone stays as it is"
-        assert "the head alone learns, for 72 images are under 1,000" in chosen.measured["chosen"][0]
+        assert "only the head is trained, because 72 images are under 1,000" in chosen.measured["chosen"][0]
         again = train(spec, tmp_path / "again")
     assert again.measured["chosen"] == []
     assert again.outputs == chosen.outputs

@@ -51,7 +51,7 @@ def test_a_verdict_that_was_edited_into_the_manifest_is_refused(tmp_path: Path) 
 def test_an_engine_under_another_name_is_refused(bundle: Bundle) -> None:
     engines = bundle.path.parent / "engines"
     shutil.copytree(engines / "openvino-fp32", engines / "openvino-bf16")
-    with pytest.raises(ManifestError, match="openvino-bf16: this is the engine openvino-fp32"):
+    with pytest.raises(ManifestError, match="openvino-bf16: holds the engine openvino-fp32"):
         opened(bundle)
 
 
@@ -66,7 +66,7 @@ def test_a_half_copied_engine_is_refused_and_a_cache_is_passed_over(bundle: Bund
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
-    with pytest.raises(SpecError, match=r"engines: no such folder; give the one that slipway compile wrote"):
+    with pytest.raises(SpecError, match=r"engines: no such folder; give the folder that slipway compile wrote"):
         opened(bundle)
 
 

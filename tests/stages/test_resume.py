@@ -77,7 +77,7 @@ def unfinished(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         with pytest.raises(KeyboardInterrupt):
             train(spec, tmp_path / "run")
     assert sorted(os.listdir(tmp_path)) == ["run.resume"]
-    assert "run.resume: 2 epochs; go on with --resume" in capsys.readouterr().err
+    assert "run.resume: 2 epochs; continue with --resume" in capsys.readouterr().err
     return tmp_path / "run"
 
 
@@ -106,7 +106,7 @@ def test_sigterm_and_sighup_end_a_run_as_ctrl_c_does_and_an_ignored_one_does_not
         time.sleep(0.2)
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said[-2000:]
-    assert "go on with --resume" in said
+    assert "continue with --resume" in said
     assert (
         "KeyboardInterrupt" not in said.partition("Exception ignored")[0]
     )  # one in a destructor of DALI is told by Python
@@ -154,7 +154,7 @@ def test_a_run_that_had_stopped_early_does_not_go_on_when_it_is_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(fit, "save_file", full)
-        with pytest.raises(StorageError, match=r"No space left on device(.|\n)*run\.resume; go on with --resume"):
+        with pytest.raises(StorageError, match=r"No space left on device(.|\n)*run\.resume; continue with --resume"):
             train(stopping, tmp_path / "run")
     epochs = len(torch.load(tmp_path / "run.resume/last.ckpt", weights_only=True)["slipway"]["history"])
     assert epochs == 2
@@ -162,7 +162,7 @@ def test_a_run_that_had_stopped_early_does_not_go_on_when_it_is_resumed(
 
 
 def test_an_unfinished_run_is_not_thrown_away_without_being_asked(unfinished: Path, spec: Spec) -> None:
-    with pytest.raises(SpecError, match=r"run\.resume: an unfinished run; go on with it \(--resume\), or remove"):
+    with pytest.raises(SpecError, match=r"run\.resume: an unfinished run; continue it \(--resume\), or remove"):
         train(spec, unfinished)
     assert train(spec, unfinished, resume=True).measured["epochs"] == spec.recipe.epochs
     assert sorted(os.listdir(unfinished.parent)) == ["run"]
@@ -186,8 +186,8 @@ def test_another_spec_or_other_data_are_an_error_that_says_what_differs(
     message = str(caught.value)
     assert "recipe.epochs: 6 in the unfinished run, 7 now" in message
     assert "recipe.ema_decay: 0.8 in the unfinished run, null now" in message
-    assert f"1 images are gone, 0/{image.name} among them" in message
-    assert "1 images are new, 0/new.png among them" in message
+    assert f"1 images are missing, such as 0/{image.name}" in message
+    assert "1 images are new, such as 0/new.png" in message
     assert (unfinished.with_name("run.resume") / "last.ckpt").is_file(), "it can still be resumed as it was"
 
 
@@ -200,7 +200,7 @@ def test_a_checkpoint_that_was_tampered_with_is_refused_and_runs_nothing(
         torch.save({"slipway": Payload(tmp_path / "trace")}, last, pickle_module=pickle)
     else:
         last.write_bytes(last.read_bytes()[:5000])
-    with pytest.raises(SpecError, match=r"last\.ckpt: cannot be resumed from: .*; remove .*run\.resume to begin anew"):
+    with pytest.raises(SpecError, match=r"last\.ckpt: cannot resume from it: .*; remove .*run\.resume to start anew"):
         train(spec, unfinished, resume=True)
     assert not (tmp_path / "trace").exists()
 

@@ -11,7 +11,7 @@ from slipway.contract import Bundle, Manifest, QuantizeError, bundle_id
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import Search
 from slipway.engines import quantize
-from slipway.engines.calibration import CalibrationSample
+from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import int8_layers
 from slipway.engines.quantize import open_source, to_int8
 from slipway.engines.sensitivity import keep_in_fp16, quantised_nodes, rank, search

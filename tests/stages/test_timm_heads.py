@@ -176,7 +176,7 @@ def test_weights_with_another_number_of_classes_fill_a_backbone_with_two_heads(h
     save_file({name: tensor.contiguous() for name, tensor in given.items()}, tmp_path / "weights.safetensors")
     network = make_network("levit_128s", 224, head)
     said = fill_backbone(network, tmp_path / "weights.safetensors")
-    assert said.startswith("head at random: the file's is 7x384 and 7x384, and this one ")
+    assert said.startswith("head at random: the file's head is 7x384 and 7x384, this one ")
     body = {name: tensor for name, tensor in network.backbone.state_dict().items() if not name.startswith("head")}
     assert all(torch.equal(tensor, given[name]) for name, tensor in body.items())
 

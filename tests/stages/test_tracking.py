@@ -50,7 +50,7 @@ def test_a_logger_that_is_not_installed_fails_before_the_data_are_read(name: str
 
 
 def test_options_that_a_logger_does_not_take_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"tracking\.options: csv does not take them: .*tracking_uri"):
+    with pytest.raises(SpecError, match=r"tracking\.options: csv rejects them: .*tracking_uri"):
         logger_for(Tracking(logger="csv", options={"tracking_uri": "x"}), tmp_path / "checkpoint")
 
 
@@ -90,13 +90,13 @@ def test_a_logger_that_fails_in_the_middle_does_not_end_the_run(
     assert manifest.measured["epochs"] == spec.recipe.epochs
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tracking.logger")]
     assert len(said) == 1
-    assert "csv failed, and training goes on without it: " in said[0]
+    assert "csv failed; training continues without it: " in said[0]
 
 
 def test_a_logger_that_cannot_even_begin_is_an_error_before_any_epoch(tmp_path: Path) -> None:
     spec = small_spec(
         write_colours(tmp_path / "data"), tracking={"logger": "tensorboard", "options": {"save_dir": "/dev/null"}}
     )
-    with pytest.raises(SpecError, match=r"tracking\.logger: tensorboard cannot write: .*; mend that, or write none"):
+    with pytest.raises(SpecError, match=r"tracking\.logger: tensorboard cannot write: .*; fix that, or write none"):
         train(spec, tmp_path / "run/checkpoint")
     assert not list((tmp_path / "run").iterdir())

@@ -22,7 +22,8 @@ from slipway.evaluation.predict import Predictions
 from slipway.system.files import complete_folder, sha256_bytes
 from slipway.system.process import run
 from slipway.training import train
-from slipway.training.bundle.write import _compare, _write_calibration
+from slipway.training.bundle.calibration import write_calibration
+from slipway.training.bundle.write import _compare
 from slipway.training.learn import fit
 from tests.support.bad_images import corpus
 from tests.support.colours import COLOURS, contents, copy_colours
@@ -115,7 +116,7 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     ),
     "no such table": (
         lambda folder: yaml.safe_dump(spec(folder, data={"root": str(folder / "images"), "csv": "none.csv"})),
-        ["none.csv: cannot be read: No such file or directory; data.csv is a CSV file"],
+        ["none.csv: cannot be read: No such file or directory; data.csv must name a CSV file"],
     ),
     "groups without a table": (
         lambda folder: yaml.safe_dump(spec(folder, data={"root": str(folder / "images"), "group_column": "camera"})),
@@ -123,15 +124,15 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     ),
     "an unknown backbone": (
         lambda folder: yaml.safe_dump(spec(folder, backbone={"name": "resnet999", "pretrained": False})),
-        ["backbone.name: timm has no 'resnet999'; near it are: ", "resnet"],
+        ["backbone.name: timm has no 'resnet999'; similar names: ", "resnet"],
     ),
     "a backbone like no other": (
         lambda folder: yaml.safe_dump(spec(folder, backbone={"name": "zzz", "pretrained": False})),
-        ["backbone.name: timm has no 'zzz'; near it are: none"],
+        ["backbone.name: timm has no 'zzz'; similar names: none"],
     ),
     "more than one label an image, and class folders": (
         lambda folder: yaml.safe_dump(spec(folder, task="multilabel")),
-        ["data: class folders give one label an image; task multilabel needs data.csv with `labels`"],
+        ["data: class folders give one label per image; task multilabel needs data.csv with `labels`"],
     ),
     "weights and balance": (
         lambda folder: yaml.safe_dump(
@@ -141,7 +142,7 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     ),
     "a batch larger than the train split": (
         lambda folder: yaml.safe_dump(spec(folder, recipe={"batch_size": 64})),
-        ["recipe.batch_size: 64 given, and only 28 train images"],
+        ["recipe.batch_size: 64 given, but only 28 train images"],
     ),
 }
 
@@ -172,7 +173,7 @@ def test_pretrained_weights_that_cannot_be_had_say_what_to_do(
     (tmp_path / "spec.yaml").write_text(text)
     message = call("training/train.py", "spec.yaml", "--out", "checkpoint")
     assert "backbone.pretrained: the weights of resnet10t could not be loaded" in message
-    assert "connect to the model hub, or fetch the weights where it can be reached and name the safetensors" in message
+    assert "connect to the model hub, or download the weights elsewhere and name the safetensors" in message
     assert message.endswith("or write pretrained: false to start from random weights")
 
 
@@ -208,7 +209,7 @@ def test_an_image_that_only_the_decoder_refuses_is_an_error_that_names_it(tmp_pa
     good = Spec.parse(spec(tmp_path), source="test")
     for number in range(20):
         (tmp_path / f"images/cat/half {number}.png").write_bytes(HALF_A_PNG + bytes([number]))
-    with pytest.raises(DataError, match=r"20 images are refused by the decoder; (?s:.)*cat/half \d+\.png"):
+    with pytest.raises(DataError, match=r"20 images that the decoder refuses; (?s:.)*cat/half \d+\.png"):
         train(good, tmp_path / "checkpoint")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"], "not even the logs of an epoch"
 
@@ -250,7 +251,7 @@ def test_any_file_name_can_be_in_the_calibration_sample(tmp_path: Path) -> None:
     images = (LabelledImage(path="0.jpg~", class_id=0, sha256=sha256_bytes(PNG), split="train"),)
     dataset = Dataset(root=str(tmp_path), labels=("a", "b"), images=images)
     (tmp_path / "bundle").mkdir()
-    _write_calibration(tmp_path / "bundle", dataset, Calibration(images=1))
+    write_calibration(tmp_path / "bundle", dataset, Calibration(images=1))
 
 
 def test_a_folder_that_slipway_did_not_write_is_never_replaced(tmp_path: Path) -> None:

@@ -87,6 +87,6 @@ def test_torchrun_with_another_number_than_the_spec_says_is_an_error(
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(folder)
-    with pytest.raises(Exception, match=r"compute\.devices: 2 given, and torchrun started 3"):
+    with pytest.raises(Exception, match=r"compute\.devices: 2 given, but torchrun started 3"):
         train(Spec.parse({**SPEC, "compute": {"devices": 2}}, source="test"), folder / "three")
     assert not (folder / "three").exists()

@@ -77,7 +77,7 @@ def test_a_coverage_leaves_at_most_its_share_of_the_validation_images_unknown(
     score_n = np.random.default_rng(seed).normal(size=images)
     policy = UnknownPolicy(coverage=coverage)
     if (1 - coverage) * (images + 1) < 1 - 1e-6:
-        with pytest.raises(DataError, match=rf"needs at least \d+ validation images, and there are {images}"):
+        with pytest.raises(DataError, match=rf"needs at least \d+ validation images, but there are {images}"):
             fit_threshold(score_n, score_n > 0, policy)
         return
     threshold = fit_threshold(score_n, score_n > 0, policy)
@@ -104,7 +104,7 @@ def test_a_precision_is_reached_by_what_is_answered_and_by_no_lower_threshold(
     policy = UnknownPolicy(precision=precision)
     reached = {value for value in score_n if right_n[score_n >= value].mean() >= precision}
     if not reached or precision ** (score_n >= min(reached)).sum() > 0.05:
-        with pytest.raises(DataError, match="no part is answered that well" if not reached else "cannot show it"):
+        with pytest.raises(DataError, match="no threshold reaches it" if not reached else "proof takes"):
             fit_threshold(score_n, right_n, policy)
         return
     threshold = fit_threshold(score_n, right_n, policy)
@@ -118,14 +118,14 @@ def test_all_right_answers_everything_and_all_wrong_is_an_error_that_says_what_t
     if right:
         assert fit_threshold(score_n, right_n, PRECISION) == 0.0
     else:
-        with pytest.raises(DataError, match=r"decision.unknown.precision: 0.9 asked for.*ask for less"):
+        with pytest.raises(DataError, match=r"decision.unknown.precision: 0.9 given.*ask for less"):
             fit_threshold(score_n, right_n, PRECISION)
 
 
 def test_a_coverage_that_the_validation_split_cannot_show_says_how_many_images_it_takes() -> None:
     check_coverage(None, images=1)
     check_coverage(UnknownPolicy(coverage=0.98), images=49)
-    with pytest.raises(DataError, match=r"coverage: 0.98 needs at least 49 validation images, and there are 48"):
+    with pytest.raises(DataError, match=r"coverage: 0.98 needs at least 49 validation images, but there are 48"):
         check_coverage(UnknownPolicy(coverage=0.98), images=48)
 
 

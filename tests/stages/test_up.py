@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from slipway.cli import init, up
-from slipway.contract import DataError, Manifest, Spec, SpecError
+from slipway.contract import Bundle, DataError, Manifest, Spec, SpecError
+from slipway.contract.recipe import Recipe
 from slipway.lint import lint
+from slipway.training import export
 from tests.support.colour_training import small_spec, write_colours
 
 STAGES = ("data", "training", "export", "page of the evaluation", "fastest precision that passed", "report")
@@ -124,6 +126,25 @@ def test_a_second_up_makes_nothing_again(folder: Path) -> None:
     ]
     assert "nothing changed, and nothing was written" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_change_that_no_weight_depends_on_is_exported_and_not_trained(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)  # the spec's data root is relative
+    plain = (folder / "spec.yaml").read_text()
+    write_spec(folder, latency={"p99_ms": 40}, serving={"instances": 1})
+    run_of = up.open_run(up.parser().parse_args([str(folder / "spec.yaml"), "--run", str(folder / "run")]))
+    assert up.why_train(run_of) is None
+    assert up.why_export(run_of) == f"latency, serving changed in {folder / 'spec.yaml'} since it was exported"
+    export(folder / "run/checkpoint", folder / "bundle", spec=run_of.spec)
+    exported = Bundle.open(folder / "bundle")
+    assert (exported.spec.latency.p99_ms, exported.spec.serving.instances) == (40, 1)
+    assert exported.id == Bundle.open(folder / "run/bundle").id
+    other = run_of.spec.model_copy(update={"recipe": Recipe(epochs=1)})
+    with pytest.raises(SpecError, match="was not trained with this spec; train again, or change only tracking"):
+        export(folder / "run/checkpoint", folder / "refused", spec=other)
+    (folder / "spec.yaml").write_text(plain)
 
 
 def test_a_changed_spec_and_changed_images_are_trained_again_and_an_error_stops_it(folder: Path) -> None:

@@ -152,7 +152,7 @@ def test_the_export_check_tells_a_graph_that_answers_the_mean_from_the_network_a
 def test_a_precision_is_not_shown_by_one_lucky_image() -> None:
     score_n, right_n = np.arange(300.0), np.zeros(300, np.bool_)
     right_n[-1] = True
-    with pytest.raises(DataError, match="reached on 1 of 300 validation images alone, and fewer than 59 answers"):
+    with pytest.raises(DataError, match="reached on only 1 of 300 validation images, and proof takes 59 answers"):
         fit_threshold(score_n, right_n, UnknownPolicy(precision=0.95))
     right_n[-59:] = True
     assert fit_threshold(score_n, right_n, UnknownPolicy(precision=0.95)) <= 241

@@ -120,5 +120,5 @@ def test_every_rate_is_printed_and_the_interval_last(images, capsys, monkeypatch
 
 
 def test_blocks_that_can_show_nothing_are_refused(images):
-    with pytest.raises(SpecError, match="requests_per_block 458 shows nothing; give 459 or more"):
+    with pytest.raises(SpecError, match="requests_per_block 458 proves nothing; give 459 or more"):
         find_capacity(GateOptions(model="stub", images=images, requests_per_block=458))

@@ -350,5 +350,5 @@ def test_an_unknown_model_is_an_error_that_names_the_known_ones(images):
 def test_no_images_is_an_error_that_names_the_folder(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         run_gate(GateOptions(model="stub", images=tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="no image in it"):
+    with pytest.raises(DataError, match="no image in or below it"):
         run_gate(GateOptions(model="stub", images=tmp_path))

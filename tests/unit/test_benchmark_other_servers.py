@@ -17,8 +17,8 @@ from slipway.benchmark import GateOptions, run_gate
 from slipway.benchmark.server import HttpServer
 from slipway.contract import ServingError
 
-OURS = "the gate asks an ensemble that Slipway assembled: IMAGE in; LABEL, SCORE, STATUS and BUNDLE out"
-TRITON = "the gate reads Triton's model configuration and statistics"
+OURS = "give an ensemble that Slipway assembled: IMAGE in; LABEL, SCORE, STATUS and BUNDLE out"
+TRITON = "the gate needs Triton's model configuration and statistics"
 TEXT, NUMBER = np.array([b"seven"], object), np.array([1], np.int32)
 RIGHT = {
     "LABEL": ("BYTES", TEXT),
@@ -134,7 +134,7 @@ def images(tmp_path_factory):
         (V2(), (TRITON,)),
         (WithoutStatistics(), ("does not support statistics", TRITON)),
         (Restricted(), ("This protocol is restricted",)),
-        (Configured(), ("no statistics of step_1", TRITON)),
+        (Configured(), ("no statistics for step_1", TRITON)),
         (OtherInput(), ("unexpected inference input 'IMAGE'", OURS)),
         (answering(output=("FP32", np.array([0.5], np.float32))), ("answers with other tensors", OURS)),
         (answering(), ("answers with other tensors", OURS)),

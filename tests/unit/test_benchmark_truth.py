@@ -17,6 +17,7 @@ RATE_PER_S, BLOCKS, WARM_UP, REQUESTS, SEED = 100.0, 3, 20, 680, 3
 """21 s, so that the stall is in one of the blocks however long the generators take to start."""
 PERCENTILES = (50, 90, 99)
 USERS, ASKING_S = 4, 20
+pytestmark = pytest.mark.nightly  # 20 seconds each, and a busy machine adds what the server's log does not know
 
 
 @pytest.fixture(scope="module")

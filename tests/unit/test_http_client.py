@@ -86,7 +86,7 @@ def test_an_answer_without_its_length_is_an_error_at_once() -> None:
         async with server(chunked) as address, HttpClient(address) as client:
             await client.post(posts(address, b"")[0], deadline_s=5)
 
-    with pytest.raises(HttpError, match="status 200, and no content-length"):
+    with pytest.raises(HttpError, match="status 200 without a content-length"):
         asyncio.run(asked())
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from slipway.lint import RULES, lint, queues
-from slipway.lint.rules import GROUPS
+from slipway.lint.rule_table import GROUPS
 from slipway.repository import assemble
 from tests.support.colours import contents, copy_colours
 from tests.support.lint_defects import CORPUS, RECORDED, SWITCHED_OFF

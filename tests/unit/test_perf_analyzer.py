@@ -134,11 +134,11 @@ def test_tensors_are_written_raw_without_the_batch_and_strings_after_their_lengt
 def test_what_is_not_there_is_named_with_the_command_that_brings_it(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
-    with pytest.raises(ServingError, match=r"bin/perf_analyzer is not there.*: make perf_analyzer"):
+    with pytest.raises(ServingError, match=r"bin/perf_analyzer is missing.*: make perf_analyzer"):
         PerfAnalyzer.find()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/perf_analyzer").touch()
-    with pytest.raises(ServingError, match=r"libb64\.so\.0d is not there.*: make perf_analyzer"):
+    with pytest.raises(ServingError, match=r"libb64\.so\.0d is missing.*: make perf_analyzer"):
         PerfAnalyzer.find()
 
 
@@ -159,12 +159,12 @@ def test_a_run_that_fails_ends_with_its_last_words(tool):
     failing = tool("echo one >&2; echo two >&2; echo three >&2; echo 'Thread [0] had error: refused' >&2; exit 99")
     with pytest.raises(ServingError, match=r"ended with 99: two; three; Thread \[0\] had error: refused$"):
         failing.run("-m", "step", timeout_s=10)
-    with pytest.raises(ServingError, match="ended with 1: it said nothing"):
+    with pytest.raises(ServingError, match="ended with 1: no output"):
         tool("exit 1").run(timeout_s=10)
 
 
 def test_a_run_that_takes_too_long_is_ended(tool):
-    with pytest.raises(ServingError, match=r"ended after 0\.2 s: the server answers too slowly"):
+    with pytest.raises(ServingError, match=r"stopped after 0\.2 s: the server answers too slowly"):
         tool("exec sleep 60").run(timeout_s=0.2)
 
 

@@ -160,7 +160,7 @@ SHARED = {
 
 @pytest.mark.parametrize("text", SHARED.values(), ids=SHARED)
 def test_what_others_share_is_not_changed(text: str) -> None:
-    with pytest.raises(SpecError, match=r"write it yourself: serving: \{layout: fused, instances: 3\}"):
+    with pytest.raises(SpecError, match=r"write by hand: serving: \{layout: fused, instances: 3\}"):
         with_serving(text, "b", CHANGES)
 
 

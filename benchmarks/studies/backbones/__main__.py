@@ -100,7 +100,7 @@ def row(make: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 
 def trained_row(name: str, folder: Path, cells: dict[str, Any]) -> None:
     """Train, export, quantise, compile, choose: the ordinary scripts, on the digits."""
-    from slipway.system.reading import dump_yaml, read_plain
+    from slipway.system.yaml_json import dump_yaml, read_plain
 
     data = folder.parent / "data"
     if not data.is_dir():

@@ -18,7 +18,7 @@ from slipway.contract import Preprocess, SlipwayError
 from slipway.contract.spec import Backbone, TensorRT
 from slipway.engines import graph_checks
 from slipway.engines.autocast import to_fp16
-from slipway.engines.calibration import CalibrationSample
+from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.choose import interleave
 from slipway.engines.quantize import open_source, to_int8
 from slipway.engines.tensorrt import build_plan

@@ -128,7 +128,7 @@ repositories, asked in the same way, answered {answered} times of {controls}. Wr
 
 def page(recorded: dict[str, Any]) -> str:
     """docs/lint.md: each rule, what goes wrong, and what the server did about it."""
-    from slipway.lint.rules import GROUPS
+    from slipway.lint.rule_table import GROUPS
 
     counts = Counter(recorded["counts"])
     controls = {

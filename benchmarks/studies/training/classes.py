@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from slipway.system.reading import dump_yaml
+from slipway.system.yaml_json import dump_yaml
 
 CLASSES, SIDE_PX, TILES = 10_000, 32, 4
 MOST_MIB = 8192

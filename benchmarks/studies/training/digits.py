@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from slipway.contract import Spec
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.system.reading import read_plain
+from slipway.system.yaml_json import read_plain
 
 CONFIGS = Path(__file__).parents[3] / "training/configs"
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from slipway.system.reading import read_plain
+from slipway.system.yaml_json import read_plain
 
 SEEDS, IMBALANCE = (0, 1, 2), 50
 REMEDIES: dict[str, dict[str, Any]] = {"none": {"balance": "none", "epochs": 14}, "remedy": {"epochs": 7}}

@@ -1,4 +1,4 @@
-"""How a number is made: open-loop load, a statistical verdict, and a result file with everything in it."""
+"""Measures latency and capacity: open-loop load, a statistical verdict, and a complete result file."""
 
 from slipway.benchmark.capacity import find_capacity
 from slipway.benchmark.gate import run_gate

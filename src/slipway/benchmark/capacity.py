@@ -1,17 +1,17 @@
-"""The highest Poisson rate at which P99 stays within the limit, as an interval between two rates that were tried.
+"""Finds the highest Poisson rate at which P99 stays within the limit, as an interval between two tested rates.
 
-1. Search, one block a rate: the rate is doubled or halved until one is within the limit and one is not, and then their
+1. Search, one block per rate: the rate is doubled or halved until one is within the limit and one is not; then their
    geometric mean is tried until they are at most 10 % apart. A rate counts as within unless its block fails: one block
-   can seldom show more, so "too few requests to tell" goes on upwards.
-2. Confirmation, newly drawn: the highest rate within gets a verdict as of any run of the gate. If it does not pass,
-   lower ones get one, first 10 % lower and then in growing steps: 1/1.1, 1/1.3 and half of it at the least. Each of
-   these four may go on for a quarter of the gate's time, so that together they take no longer than one gate.
+   can seldom show more, so after "too few requests to tell" the search goes up.
+2. Confirmation, newly drawn: the highest rate within the limit gets a full verdict of the gate. If it does not pass,
+   lower rates get one, first 10 % lower and then in growing steps: 1/1.1, 1/1.3 and at least half of it. Each of these
+   four may take a quarter of the gate's time, so together they take no longer than one gate.
 
-The interval is from the highest rate that was shown to pass to the lowest above it that was not. So a capacity is a
-rate that passed as any run of the gate does; the search only says where to look. With at most four verdicts, a false
-pass is at most four times as likely as with one. A full verdict of "too few requests to tell" moves the interval down
-though the server might do that rate: more time finds out. Where the upper end is a late generator, the
-client was the limit and not the server.
+The interval goes from the highest rate that passed to the lowest rate above it that did not. So a capacity is a rate
+that passed the gate; the search only says where to look. With at most four verdicts, a false pass is at most four
+times as likely as with one. A full verdict of "too few requests to tell" moves the interval down although the server
+might hold that rate: more time would tell. Where a late generator sets the upper end, the client was the limit, not
+the server.
 """
 
 import asyncio
@@ -27,23 +27,23 @@ from slipway.errors import SpecError
 
 STEP = 2.0
 RESOLUTION = 1.1
-"""The ratio of the interval's ends, when nothing is in the way."""
+"""Ratio of the interval's ends in an undisturbed search."""
 MAX_SEARCHES = 12
 SEARCH_BUDGET_S = 600.0
-"""A rate whose schedule would take the search over this is not tried, but the first always is."""
+"""Longest duration of the search; a rate whose schedule exceeds it is skipped, except the first."""
 MAX_CONFIRMATIONS = 4
 _OVER = (Verdict.FAIL, Verdict.LATE)
 
 
 def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = lambda _: None) -> CapacityResult:
-    """Search from `options.rate_per_s` on, and confirm. `on_rung` is told of every rate that was tried.
+    """Search from `options.rate_per_s` on, and confirm. `on_rung` is called with every tested rate.
 
     Raises:
-        SpecError: blocks in which nothing can be shown.
+        SpecError: the blocks are too short to show anything.
         DataError, ServingError, GateError: as `run_gate` does.
     """
     if options.requests_per_block < MIN_REQUESTS:
-        raise SpecError(f"requests_per_block {options.requests_per_block} shows nothing; give {MIN_REQUESTS} or more")
+        raise SpecError(f"requests_per_block {options.requests_per_block} proves nothing; give {MIN_REQUESTS} or more")
     subject = asyncio.run(meet(options))
     rungs: list[Rung] = []
 
@@ -70,7 +70,7 @@ def find_capacity(options: GateOptions, *, on_rung: Callable[[Rung], object] = l
 
 
 def search(verdict_at: Callable[[float], Verdict], *, start_per_s: float, requests: int) -> float | None:
-    """The highest rate that was within the limit, `requests` being sent at each; None where none was."""
+    """Return the highest rate within the limit, sending `requests` at each rate; None where none was."""
     within = over = None
     rate_per_s, spent_s = start_per_s, 0.0
     for number in range(MAX_SEARCHES):
@@ -93,15 +93,15 @@ def search(verdict_at: Callable[[float], Verdict], *, start_per_s: float, reques
 
 
 def confirm(verdict_at: Callable[[float], Verdict], *, rate_per_s: float) -> None:
-    """Ask for the full verdict on a rate, and on lower ones while it is not a pass."""
+    """Ask for the full verdict on a rate, and on lower rates until one passes."""
     for number in range(MAX_CONFIRMATIONS):
         if verdict_at(rate_per_s) is Verdict.PASS:
             return
-        rate_per_s /= RESOLUTION ** (2**number)  # the search can be far too high, where the machine slowed down since
+        rate_per_s /= RESOLUTION ** (2**number)  # the search can end far too high if the machine slowed down since
 
 
 def _interval(rungs: Sequence[Rung]) -> dict[str, Any]:
-    """The verdict and the ends. A single block that cannot tell is neither end."""
+    """Return the verdict and the interval's ends. A single block that cannot tell is neither end."""
     last = rungs[-1]
     passed = last if last.confirms and last.verdict is Verdict.PASS else None
     without = [
@@ -116,7 +116,7 @@ def _interval(rungs: Sequence[Rung]) -> dict[str, Any]:
         "reason": (
             f"{lowest.rate_per_s:.1f} requests/s did not pass ({lowest.verdict}): {lowest.reason}"
             if lowest
-            else "no higher rate was tried"
+            else "no higher rate was tested"
         ),
         "passed_per_s": passed.rate_per_s if passed else None,
         "not_passed_per_s": lowest.rate_per_s if lowest else None,

@@ -1,4 +1,4 @@
-"""From what was seen to what is reported: verdicts, histograms, and the server's own time per step."""
+"""Turns observations into reported figures: verdicts, histograms, and the server's own time per step."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one rate."""
+    """The observations at one rate."""
 
     blocks: tuple[Block, ...]
     judgement: Judgement
@@ -59,7 +59,7 @@ class Seen:
 
 
 def measured(seen: Seen, options: GateOptions) -> Measured:
-    """The figures."""
+    """Compute the figures of one rate."""
     histograms = [histogram_of(block.latencies_ms) for block in seen.blocks]
     schedule_errors_ms = np.concatenate([block.schedule_errors_ms for block in seen.blocks])
     offered_per_s, achieved_per_s = rates_per_s(seen.blocks, limit_ms=options.limit_ms)
@@ -84,7 +84,7 @@ def measured(seen: Seen, options: GateOptions) -> Measured:
 
 
 def looked(blocks: Sequence[Block], look: Look, *, limit_ms: float, after_s: float) -> tuple[Judgement, LookResult]:
-    """The verdict on all blocks so far."""
+    """Return the verdict on all blocks so far."""
     evidence = weigh([block.latencies_ms for block in blocks], limit_ms=limit_ms, error=look.error)
     offered_per_s, achieved_per_s = rates_per_s(blocks, limit_ms=limit_ms)
     schedule_errors_ms = np.concatenate([block.schedule_errors_ms for block in blocks])
@@ -95,7 +95,7 @@ def looked(blocks: Sequence[Block], look: Look, *, limit_ms: float, after_s: flo
 
 
 def rates_per_s(blocks: Sequence[Block], *, limit_ms: float) -> tuple[float, float]:
-    """Offered and achieved. A last answer within the limit is no backlog, however short the block."""
+    """Return offered and achieved rate. A last answer within the limit is no backlog, however short the block."""
     in_time = [
         Arrivals(block.answered.count, max(block.due.span_s, block.answered.span_s - limit_ms / 1000))
         for block in blocks
@@ -133,7 +133,7 @@ def _block_result(block: Block, histogram: HdrHistogram, *, options: GateOptions
 
 
 def step_time(model: str, before: StepCounters, after: StepCounters) -> StepTime:
-    """What one model spent per request between two readings of its counters."""
+    """Return the time that one model spent per request between two readings of its counters."""
     requests = after.requests - before.requests
     executions = after.executions - before.executions
 
@@ -150,7 +150,7 @@ def step_time(model: str, before: StepCounters, after: StepCounters) -> StepTime
 
 
 def server_use(before: processes.Snapshot, after: processes.Snapshot) -> ServerUse:
-    """CPU of the server's processes between two looks, and their peak memory."""
+    """Return the CPU use of the server's processes between two snapshots, and their peak memory."""
     return ServerUse(
         processes=len(after.cpu_s),
         cpu_cores=processes.cores_used(before, after),

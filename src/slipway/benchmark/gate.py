@@ -1,4 +1,4 @@
-"""The latency gate: offer a load, time every request, judge P99."""
+"""The latency gate: offers a load, times every request and judges P99."""
 
 import asyncio
 import os
@@ -32,19 +32,19 @@ from slipway.errors import DataError
 from slipway.system.files import files_below
 
 MAX_IMAGES = 1024
-"""Held in memory, ready to send; of a larger folder, a seeded draw."""
+"""Most images held in memory; from a larger folder they are drawn with the seed."""
 _LIBRARIES = ("grpcio", "hdrhistogram", "psutil", "tritonclient")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An ensemble of a running server that has answered once, and the images to ask it with."""
+    """An ensemble of a running server that has answered once, and the images to send."""
 
     images: Sequence[bytes]
     bundle: str
     server: str
     models: tuple[str, ...]
-    """The ensemble, then its steps in order."""
+    """The names of the ensemble and its steps, in order."""
     first_answer_ms: float
 
 
@@ -52,8 +52,8 @@ def run_gate(options: GateOptions) -> GateResult:
     """Measure and judge one ensemble of a running tritonserver.
 
     Raises:
-        DataError: no images.
-        ServingError: no server, no such model, no first answer, or no such process.
+        DataError: there are no images.
+        ServingError: the server, the model or the process does not exist, or the first request got no answer.
         GateError: a load generator ended.
     """
     subject = asyncio.run(meet(options))
@@ -78,7 +78,7 @@ async def meet(options: GateOptions) -> Subject:
 def measure(
     options: GateOptions, subject: Subject, *, rate_per_s: float, looks: Sequence[Look], first_block: int = 0
 ) -> Measured:
-    """Offer blocks of Poisson arrivals at a rate, until a look at them can tell or is the last.
+    """Offer blocks of Poisson arrivals at a rate until a look can decide or is the last.
 
     Block `i` is drawn from [seed, i].
     """
@@ -109,7 +109,7 @@ def measure(
 
 
 class _Offering:
-    """Blocks, one after the other. Each has its own warm-up, so that they are independent."""
+    """Offers blocks one after the other. Each has its own warm-up, so that they are independent."""
 
     def __init__(
         self, options: GateOptions, generators: Generators, subject: Subject, *, rate_per_s: float, first_block: int
@@ -122,7 +122,7 @@ class _Offering:
 
     @property
     def cpu_cores(self) -> float:
-        """What sending took."""
+        """CPU cores used for sending."""
         return self._cpu_s / (time.monotonic() - self._started_s)
 
     def until_it_can_tell(self, looks: Sequence[Look]) -> Judgement:
@@ -142,8 +142,8 @@ class _Offering:
                 if judgement.verdict is not Verdict.TOO_FEW:
                     break
                 bar.set_description(
-                    f"{rate}, {seen.over_limit} over the limit, worth {seen.independent:,} independent requests of "
-                    f"{seen.needed:,} needed"
+                    f"{rate}, {seen.over_limit} over the limit, worth {seen.independent:,} of {seen.needed:,} "
+                    "independent requests needed"
                 )
         return judgement
 
@@ -159,7 +159,7 @@ class _Offering:
 
 
 async def _counters(options: GateOptions, subject: Subject, *, settle: bool) -> dict[str, StepCounters]:
-    """The server's counters, at once or when nothing is queued any more."""
+    """Read the server's counters, at once or after the queue is empty."""
     async with Server(options.url, model=options.model, images=subject.images[:1]) as server:
         if settle:
             await server.settle()
@@ -168,7 +168,7 @@ async def _counters(options: GateOptions, subject: Subject, *, settle: bool) -> 
 
 def provenance(options: GateOptions, subject: Subject) -> Provenance:
     distinct_images = len(set(subject.images))
-    few = f"{distinct_images} distinct images; a figure is published from {MIN_DISTINCT_IMAGES} on"
+    few = f"{distinct_images} distinct images; publication takes {MIN_DISTINCT_IMAGES} or more"
     return Provenance(
         caveats=(few,) if distinct_images < MIN_DISTINCT_IMAGES else (),
         options=options,
@@ -180,15 +180,15 @@ def provenance(options: GateOptions, subject: Subject) -> Provenance:
 
 
 def load_images(folder: Path, *, seed: int) -> list[bytes]:
-    """Image files below `folder`, at most `MAX_IMAGES`, in a seeded order.
+    """Read at most `MAX_IMAGES` image files below `folder`, in a seeded order.
 
     Raises:
-        DataError: there is none.
+        DataError: there are no image files.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; give one with image files in it or below it")
+        raise DataError(f"{folder}: no such folder; give one with image files in or below it")
     paths = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
-        raise DataError(f"{folder}: no image in it or below it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DataError(f"{folder}: no image in or below it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     chosen = np.random.default_rng(seed).permutation(len(paths))[:MAX_IMAGES]
     return [paths[index].read_bytes() for index in chosen.tolist()]

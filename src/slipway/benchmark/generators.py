@@ -1,7 +1,7 @@
-"""The load generators: processes that share one schedule, each with an event loop and a connection of its own.
+"""Runs the load generators: processes that share one schedule, each with its own event loop and connection.
 
-One Python process sends a few hundred requests a second on time and no more. Several are dealt the schedule in turn and
-count its times from one moment of the clock that they share, so that together they are the one Poisson process.
+One Python process sends only a few hundred requests per second on time. Several processes are dealt the schedule in
+turn and count its times from one moment of a shared clock, so that together they form one Poisson process.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ from slipway.benchmark.server import Server
 from slipway.errors import GateError, SlipwayError
 
 RATE_PER_GENERATOR = 200.0
-"""Requests a second that keep one generator a quarter busy at most: one costs it 0.4 to 1.3 ms of a core."""
+"""Requests per second that keep one generator at most a quarter busy: each costs 0.4 to 1.3 ms of a core."""
 LEAD_S = 0.1
-"""From dealing a schedule to its start: every generator has its share by then."""
+"""Seconds from dealing a schedule to its start, by which every generator has its share."""
 _REPORT_EVERY_S = 0.5
 _PATIENCE_S = 60.0
-"""Longer than any request may take, a generator that says nothing is taken for hung."""
+"""Seconds of silence, beyond the longest request, after which a generator counts as hung."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Whom the generators ask, and with what."""
+    """The server, the model and the images of the generators' requests."""
 
     url: str
     model: str
@@ -42,15 +42,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Ready:
-    """A generator is connected."""
+    """Message of a generator that is connected."""
 
     goes_first: bool
-    """It goes before what else runs on its cores."""
+    """Whether the generator has priority over everything else on its cores."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """One generator's part of a schedule: when each of its requests is due after `start_s`, and with which image."""
+    """One generator's part of a schedule: the due time after `start_s` and the image of each of its requests."""
 
     schedule_s: Seconds
     order: Sequence[int]
@@ -60,16 +60,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Load:
-    """What became of a schedule, and the CPU time that sending it took."""
+    """The outcome of a schedule, and the CPU time of sending it."""
 
     sent: Sent
     cpu_s: float
 
 
 def choose_generators(rate_per_s: float, *, cores: int, shares_cores: bool) -> tuple[int, str]:
-    """How many generators a rate needs on a client of so many cores, and the reason.
+    """Return the number of generators that a rate needs on a client with `cores` cores, and the reason.
 
-    Where the server runs on the same cores, three quarters of them are left to it.
+    Where the server runs on the same cores, it keeps three quarters of them.
     """
     needed = math.ceil(rate_per_s / RATE_PER_GENERATOR)
     most = max(1, cores // 4) if shares_cores else cores
@@ -78,17 +78,17 @@ def choose_generators(rate_per_s: float, *, cores: int, shares_cores: bool) -> t
 
 
 class Generators:
-    """`count` generator processes, connected to the server. Use as `with`: they end with it, however it ends.
+    """`count` generator processes, connected to the server. Use as a context manager: they end with the block.
 
     Raises:
-        ServingError: no server, or it does not serve the model.
+        ServingError: there is no server, or it does not serve the model.
         GateError: a generator ended or hung.
     """
 
     def __init__(self, count: int, target: Target) -> None:
         self.count = count
         self.go_first = False
-        """Whether all of them go before what else runs on their cores, such as the server; known once they run."""
+        """Whether all of them have priority on their cores, for instance over the server; known once they run."""
         self._target = target
         self._processes: list[subprocess.Popen[bytes]] = []
         self._pipes: list[Connection] = []
@@ -98,7 +98,7 @@ class Generators:
             for _ in range(self.count):
                 self._start()
             for pipe in self._pipes:
-                with suppress(OSError):  # one that is gone is found where its reply is missing
+                with suppress(OSError):  # a generator that ended is detected by its missing reply
                     pipe.send(self._target)
             ready: list[Ready] = self._replies(lambda _: None, patience_s=_PATIENCE_S)
             self.go_first = all(generator.goes_first for generator in ready)
@@ -117,7 +117,7 @@ class Generators:
     ) -> Load:
         """Send image `order[i]` when request `i` is due, wait for every answer, and return all in the schedule's order.
 
-        `on_answers` is told now and then how many more were answered.
+        `on_answers` is called now and then with the number of new answers.
         """
         start_s = time.monotonic() + LEAD_S
         for number, pipe in enumerate(self._pipes):
@@ -137,19 +137,19 @@ class Generators:
         ours, theirs = Pipe()
         self._pipes.append(ours)
         life = f"from slipway.benchmark.generators import work; work({theirs.fileno()})"
-        # In a session of its own Ctrl-C does not reach it: who started it ends it.
+        # In its own session Ctrl-C does not reach it: its parent ends it.
         command = [sys.executable, "-P", "-c", life]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
         self._processes.append(process)
         theirs.close()
 
     def _replies(self, on_answers: Callable[[int], object], *, patience_s: float) -> list[Any]:
-        """One reply of every generator. What is an int is only how many more answers there are."""
+        """Collect one reply of every generator. An int is only a number of new answers."""
         replies: dict[Any, Any] = {}
         while waiting := [pipe for pipe in self._pipes if pipe not in replies]:
             ready = wait(waiting, timeout=patience_s)
             if not ready:
-                raise GateError(f"{self._name(waiting[0])} said nothing for {patience_s:.0f} s; nothing was measured")
+                raise GateError(f"{self._name(waiting[0])} was silent for {patience_s:.0f} s; nothing was measured")
             for pipe in ready:
                 message = self._received(pipe)
                 if isinstance(message, int):
@@ -182,7 +182,7 @@ class Generators:
 
 
 def work(pipe_fd: int) -> None:
-    """The life of a generator: a target, then one share after the other, until who started it is gone."""
+    """Run a generator: receive a target, then send one share after the other until the parent ends."""
     gone = suppress(EOFError, OSError)
     with Connection(pipe_fd) as pipe, gone, asyncio.Runner(loop_factory=precise_loop) as runner:
         runner.run(_work(pipe))
@@ -213,7 +213,7 @@ async def _send(share: Share, server: Server, pipe: Connection) -> Sent:
             try:
                 pipe.send(answers)
             except OSError:
-                os._exit(1)  # who started this is gone, and nobody waits for the rest
+                os._exit(1)  # the parent has ended, so nobody waits for the rest
             answers, reported_s = 0, time.monotonic()
 
     def ask(index: int) -> Any:

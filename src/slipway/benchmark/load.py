@@ -1,7 +1,7 @@
-"""An open-loop Poisson generator: requests leave when the schedule says, whether or not the server keeps up.
+"""Generates open-loop Poisson load: requests leave on schedule, whether or not the server keeps up.
 
-A closed loop waits for an answer before it asks again, so a stall of two seconds costs it one slow request. Here every
-request that the stall delayed is charged for it, because each is timed from the moment it was due to be sent.
+A closed loop waits for an answer before it asks again, so a stall of two seconds shows as one slow request. Here every
+request that the stall delayed counts it, because each is timed from the moment it was due.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ import numpy.typing as npt
 Seconds = npt.NDArray[np.float64]
 Milliseconds = npt.NDArray[np.float64]
 Ask = Callable[[int], Awaitable[str | None]]
-"""Sends request `i` and waits for the answer; returns why it was no right answer, or None."""
+"""Sends request `i` and waits for the answer; returns None for a right answer, otherwise the reason."""
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Events in time: how many came after the first, and how long that took."""
+    """Events in time: the number after the first, and the time they took."""
 
     count: int
     span_s: float
@@ -33,12 +33,12 @@ class Arrivals:
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of every request of a schedule, in its order; seconds from the schedule's start."""
+    """The outcome of every request of a schedule, in order; times are in seconds from the schedule's start."""
 
     sent_s: Seconds
     done_s: Seconds
     outcomes: list[str | None]
-    """Why there was no right answer, or None."""
+    """The reason why each request had no right answer; None where it had one."""
 
     @classmethod
     def nothing(cls, requests: int) -> "Sent":
@@ -47,25 +47,25 @@ class Sent:
 
 @dataclass(frozen=True)
 class Block:
-    """What became of the counted requests of one schedule, in the order in which they were due."""
+    """The outcome of the counted requests of one schedule, in the order in which they were due."""
 
     latencies_ms: Milliseconds
-    """From the scheduled send to the answer; a request without a right answer counts as the client's deadline."""
+    """Time from the scheduled send to the answer; a request without a right answer counts as the client's deadline."""
     schedule_errors_ms: Milliseconds
-    """Actual minus scheduled send: the generator's own lateness. It is part of the latency."""
+    """Actual minus scheduled send time: the generator's own lateness, which is part of the latency."""
     right: npt.NDArray[np.bool_]
-    """Which requests had a right answer."""
+    """Whether each request had a right answer."""
     failures: Mapping[str, int]
-    """How many requests had no right answer, by reason."""
+    """Number of requests without a right answer, by reason."""
     due: Arrivals
     answered: Arrivals
-    """The right answers."""
+    """The arrivals of the right answers."""
     warm_up_s: float
-    """How long the requests took that came before the counted ones."""
+    """Duration of the warm-up requests before the counted ones."""
 
 
 def poisson_schedule(requests: int, *, rate_per_s: float, rng: np.random.Generator) -> Seconds:
-    """When each request is due, in seconds from the start: independent exponential gaps with the mean 1 / rate."""
+    """Draw the due time of each request in seconds from the start: independent exponential gaps of mean 1 / rate."""
     return np.cumsum(rng.exponential(1 / rate_per_s, requests))
 
 
@@ -74,7 +74,7 @@ async def offer(
 ) -> Block:
     """Send one request at each time of the schedule, wait for every answer, and count all but the first `warm_up`.
 
-    `ask` must end by itself a deadline after it was called, which bounds the time that this takes.
+    `ask` must end by its own deadline, which bounds the duration of this call.
     """
     start_s = asyncio.get_running_loop().time()
     sent = await send(schedule_s, ask, start_s=start_s, on_answer=on_answer)
@@ -101,13 +101,13 @@ async def send(schedule_s: Seconds, ask: Ask, *, start_s: float, on_answer: Call
 
 
 def counted(schedule_s: Seconds, sent: Sent, *, warm_up: int, deadline_ms: float) -> Block:
-    """The block without its first `warm_up` requests."""
+    """Return the block without its first `warm_up` requests."""
     due_s, sent_s, done_s = schedule_s[warm_up:], sent.sent_s[warm_up:], sent.done_s[warm_up:]
     outcomes = sent.outcomes[warm_up:]
     failed = np.array([outcome is not None for outcome in outcomes], dtype=bool)
     latencies_ms = (done_s - due_s) * 1000.0
     return Block(
-        # A quick refusal must not look like a quick answer.
+        # A quick rejection must not look like a quick answer.
         latencies_ms=np.where(failed, np.maximum(latencies_ms, deadline_ms), latencies_ms),
         schedule_errors_ms=(sent_s - due_s) * 1000.0,
         right=~failed,
@@ -119,11 +119,11 @@ def counted(schedule_s: Seconds, sent: Sent, *, warm_up: int, deadline_ms: float
 
 
 def rate_per_s(arrivals: Iterable[Arrivals]) -> float:
-    """The rate of several blocks together: all events by all of their time."""
+    """Return the rate of several blocks together: all events divided by their total time."""
     count, span_s = (sum(values) for values in zip(*((a.count, a.span_s) for a in arrivals), strict=True))
     return count / span_s if span_s else 0.0
 
 
 def precise_loop() -> asyncio.AbstractEventLoop:
-    """An event loop that wakes up on time. The default one rounds every wait up to a whole millisecond (epoll)."""
+    """Make an event loop that wakes up on time. The default one rounds every wait up to a whole millisecond (epoll)."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())

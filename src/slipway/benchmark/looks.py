@@ -1,14 +1,13 @@
-"""When a run looks at what it has so far, and how often each look may err.
+"""Plans when a run looks at its results so far, and how often each look may err.
 
-The first look is after the blocks that a run has at least. Each further one is after one more block, half as long as
-all before it, as long as the time allows: so a run looks some ten times at most, goes on at most half as long again as
-it had to, and its blocks outgrow the memory of a busy queue.
+The first look follows the minimum number of blocks. Each further look follows one more block, half as long as all
+before it, while time allows: so a run looks at most about ten times, lasts at most half as long again as necessary,
+and its blocks outgrow the memory of a busy queue.
 
-Every look spends of the false passes that the run may cause (`PASS_ERROR`) as large a share as it adds of the requests
-that there can be at most. If each look errs that rarely, all together err at most as often as the sum, however alike
-they are (Boole's inequality). Source: K. Lan and D. DeMets, Discrete sequential boundaries for clinical trials,
-Biometrika 70 (1983), with the spending function "error times information" of K. Kim and D. DeMets, Biometrika 74
-(1987).
+The run may pass falsely in `PASS_ERROR` of all cases. Each look spends a share of that budget in proportion to the
+requests that it adds to the maximum. All looks together err at most as often as the sum, however dependent they are
+(Boole's inequality). Source: K. Lan and D. DeMets, Discrete sequential boundaries for clinical trials, Biometrika 70
+(1983), with the spending function "error times information" of K. Kim and D. DeMets, Biometrika 74 (1987).
 """
 
 from collections.abc import Sequence
@@ -20,17 +19,17 @@ from slipway.contract.evidence.latency import GateOptions
 
 @dataclass(frozen=True)
 class Look:
-    """One look at all blocks so far, and what is offered before it."""
+    """One look at all blocks so far, and the blocks offered before it."""
 
     blocks: tuple[int, ...]
-    """The counted requests of each block that is new."""
+    """Number of counted requests of each new block."""
     error: float
-    """How often this look may pass a server whose true P99 is on the limit."""
+    """Probability with which this look may pass a server whose true P99 is on the limit."""
     last: bool
 
 
 def planned(options: GateOptions, *, rate_per_s: float, minutes: float) -> tuple[Look, ...]:
-    """The looks of a run that ends by itself. The least blocks are offered however long they take."""
+    """Plan the looks of a run that ends by itself. The minimum number of blocks is offered however long they take."""
     warm_up, least = options.warm_up_requests, options.requests_per_block
     offered = [[least] * options.blocks]
     left = int(60 * minutes * rate_per_s) - options.blocks * (warm_up + least)
@@ -44,7 +43,7 @@ def planned(options: GateOptions, *, rate_per_s: float, minutes: float) -> tuple
 
 
 def single(*, blocks: int, requests: int) -> tuple[Look, ...]:
-    """One look, after a fixed number of blocks."""
+    """Plan a single look after a fixed number of blocks."""
     return _looks([[requests] * blocks])
 
 

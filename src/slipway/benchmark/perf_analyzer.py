@@ -1,4 +1,4 @@
-"""NVIDIA's perf_analyzer 2.51: found, driven with what each model really gets, and read into a report of ours."""
+"""Runs NVIDIA's perf_analyzer 2.51 on the real inputs of each model, and reads its report."""
 
 import os
 import subprocess
@@ -24,16 +24,16 @@ from slipway.contract.evidence.origin import Origin
 from slipway.errors import ServingError
 
 SHARED_LIBRARIES = ("libb64.so.0d", "libcudart.so.12")
-"""What the binary needs and a plain system lacks. nvidia-pytriton has both; `make perf_analyzer` links them."""
+"""Libraries that the binary needs and a plain system lacks. nvidia-pytriton has both; `make perf_analyzer` links
+them."""
 START_S = 60.0
-"""To read its inputs, connect, and write its exports, beside the time that it measures."""
+"""Seconds, beside the measured time, to read inputs, connect and write exports."""
 CLOSED_LOOP = (
-    "a closed loop: each client waits for its answer, and a stall costs it one slow request; for saturation, not for "
-    "the verdict on P99, which is the gate's (slipway gate)"
+    "a closed loop: each client waits for its answer, so a stall shows as one slow request; use it for saturation, and "
+    "slipway gate for the verdict on P99"
 )
 ACTUAL_SEND = (
-    "timed from the actual send: a request that left late is not charged for it; the verdict on P99 is the gate's "
-    "(slipway gate)"
+    "timed from the actual send: lateness of the client is not counted; use slipway gate for the verdict on P99"
 )
 _LIBRARIES = ("grpcio", "hdrhistogram", "tritonclient")
 
@@ -47,27 +47,27 @@ class PerfAnalyzer:
 
     @classmethod
     def find(cls) -> "PerfAnalyzer":
-        """The one of the running Python's environment.
+        """Find perf_analyzer in the environment of the running Python.
 
         Raises:
-            ServingError: it or one of its libraries is not there; the command that brings them.
+            ServingError: it or one of its libraries is missing; the message names the command that installs them.
         """
         found = cls(Path(sys.executable).parent / "perf_analyzer", Path(sys.prefix) / "lib" / "perf_analyzer")
         for path in (found.binary, *(found.libraries / name for name in SHARED_LIBRARIES)):
-            if not path.exists():  # a link into a package that is gone does not exist either
-                raise ServingError(f"perf_analyzer cannot start, {path} is not there; in a clone: make perf_analyzer")
+            if not path.exists():  # also catches a link into a removed package
+                raise ServingError(f"perf_analyzer cannot start: {path} is missing; in a clone: make perf_analyzer")
         return found
 
     def run(self, *arguments: str | Path, timeout_s: float) -> str:
-        """What it says on its standard output.
+        """Run perf_analyzer and return its standard output.
 
         Raises:
-            ServingError: it failed, with its last words; or it did not end in time, and was killed.
+            ServingError: it failed (the message has its last lines), or it did not end in time and was killed.
         """
         inherited = os.environ.get("LD_LIBRARY_PATH", "")
         path = os.pathsep.join(part for part in (str(self.libraries), inherited) if part)
         no_proxy = next(filter(None, map(os.environ.get, ("no_grpc_proxy", "no_proxy"))), "")
-        here = f"{no_proxy},localhost,127.0.0.1".lstrip(",")  # http_proxy must not come between a machine and itself
+        here = f"{no_proxy},localhost,127.0.0.1".lstrip(",")  # http_proxy must not apply to the machine itself
         try:
             done = subprocess.run(
                 [self.binary, *map(str, arguments)],
@@ -80,7 +80,7 @@ class PerfAnalyzer:
             )
         except subprocess.TimeoutExpired:
             raise ServingError(
-                f"perf_analyzer was ended after {timeout_s:g} s: the server answers too slowly for the load, or nothing"
+                f"perf_analyzer was stopped after {timeout_s:g} s: the server answers too slowly for the load, or never"
             ) from None
         if done.returncode != 0:
             raise ServingError(f"perf_analyzer ended with {done.returncode}: {_last_words(done.stderr or done.stdout)}")
@@ -88,11 +88,11 @@ class PerfAnalyzer:
 
 
 def run_perf_analyzer(options: PerfAnalyzerOptions) -> PerfAnalyzerResult:
-    """Load the ensemble, then each of its steps alone.
+    """Put load on the ensemble, then on each of its steps alone.
 
     Raises:
-        DataError: no images, or some that the classifier refuses.
-        ServingError: no perf_analyzer, no server, no such model, or a run that failed or took too long.
+        DataError: there are no images, or the classifier refuses some.
+        ServingError: perf_analyzer, the server or the model is missing, or a run failed or took too long.
     """
     tool = PerfAnalyzer.find()
     images = load_images(options.images, seed=options.seed)[: options.distinct_images]
@@ -123,7 +123,7 @@ def _run(tool: PerfAnalyzer, options: PerfAnalyzerOptions, driven: Driven, folde
     command = ("-m", driven.model, "-i", "grpc", "-u", options.url, f"--input-data={inputs}", *_load(options))
     if options.warm_up_s:
         tool.run(*command, *_windows(options.warm_up_s), timeout_s=START_S + options.warm_up_s)
-    # Its export holds every tensor in words: 3 MB and 0.1 s a request for the pixels of a step.
+    # Its export holds every tensor as text: 3 MB and 0.1 s per request for the pixels of a step.
     exports = [f"--profile-export-file={export}"] if driven.model == options.model else []
     windows, timeout_s = _windows(options.duration_s), START_S + options.duration_s
     report = tool.run(*command, *windows, "-f", table, *exports, timeout_s=timeout_s)
@@ -133,14 +133,14 @@ def _run(tool: PerfAnalyzer, options: PerfAnalyzerOptions, driven: Driven, folde
 def _load(options: PerfAnalyzerOptions) -> tuple[str, ...]:
     if options.rate_per_s is None:
         return (f"--concurrency-range={options.concurrency}:{options.concurrency}",)
-    # Without --async a late answer would keep its thread from sending the next request.
+    # Without --async a late answer would block the thread's next request.
     return (f"--request-rate-range={options.rate_per_s:g}", "--request-distribution=poisson", "--async")
 
 
 def _windows(together_s: float) -> tuple[str, ...]:
-    """Three, the fewest that it takes, each a fifth longer than asked; 999 % lets it report whatever they are like.
+    """Ask for three windows, the minimum; each runs a fifth longer than asked. 999 % accepts any spread between them.
 
-    With --request-count it would count the time after the last answer into the throughput, and lose early answers.
+    --request-count would count time after the last answer into the throughput, and lose early answers.
     """
     return (f"--measurement-interval={together_s * 1000 / 3 / 1.2:.0f}", "-s", "999", "-r", "3")
 
@@ -149,8 +149,8 @@ def _caveats(options: PerfAnalyzerOptions, distinct_images: int) -> tuple[str, .
     load = CLOSED_LOOP if options.rate_per_s is None else ACTUAL_SEND
     if distinct_images >= MIN_DISTINCT_IMAGES:
         return (load,)
-    return (load, f"{distinct_images} distinct images; a figure is published from {MIN_DISTINCT_IMAGES} on")
+    return (load, f"{distinct_images} distinct images; publication takes {MIN_DISTINCT_IMAGES} or more")
 
 
 def _last_words(output: str) -> str:
-    return "; ".join([line.strip() for line in output.splitlines() if line.strip()][-3:]) or "it said nothing"
+    return "; ".join([line.strip() for line in output.splitlines() if line.strip()][-3:]) or "no output"

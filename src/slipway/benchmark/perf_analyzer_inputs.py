@@ -1,4 +1,4 @@
-"""What an ensemble and each of its steps get for real images, as the file that perf_analyzer reads."""
+"""Writes the inputs of an ensemble and each of its steps for real images as perf_analyzer's input file."""
 
 import json
 from base64 import b64encode
@@ -20,19 +20,19 @@ except ImportError:
     raise MissingDependencyError("tritonclient", extra="bench") from None
 
 DEADLINE_S = 60.0
-"""For each question. A first request may load libraries and compile."""
+"""Seconds per request. A first request may load libraries and compile."""
 Tensors = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Driven:
-    """One model, and its inputs for each image: arrays of shape `[1, ...]` by the model's own input names."""
+    """One model and its inputs for each image: arrays of shape `[1, ...]` by the model's own input names."""
 
     model: str
     requests: tuple[Tensors, ...]
 
     def write(self, path: Path) -> None:
-        """One request a line, so that no more than one is held twice."""
+        """Write one request per line, so that only one is in memory twice."""
         with path.open("w", encoding="utf-8") as file:
             file.write('{"data": [')
             for number, tensors in enumerate(self.requests):
@@ -43,7 +43,7 @@ class Driven:
 
 @dataclass(frozen=True)
 class Asked:
-    """The ensemble, then its steps in order, and who answered."""
+    """The ensemble and its steps in order, and the server that answered."""
 
     models: tuple[Driven, ...]
     bundle: str
@@ -51,14 +51,14 @@ class Asked:
 
 
 def driven_models(url: str, *, model: str, images: Sequence[bytes]) -> Asked:
-    """Ask every step for what it makes of each image, as the ensemble would, one image at a time.
+    """Compute the inputs of every step for each image, as in the ensemble, one image at a time.
 
-    perf_analyzer asks a step for all of its outputs, where an ensemble asks for the mapped ones. So does this, and a
-    step also gets those of its optional inputs that an earlier step can give.
+    perf_analyzer asks a step for all of its outputs, whereas an ensemble asks for the mapped ones. So does this
+    function, and a step also gets the optional inputs that an earlier step can provide.
 
     Raises:
-        DataError: an image that the classifier refuses: a refusal is quick, and would be taken for a quick answer.
-        ServingError: no server at `url`, no such ensemble, or a step that failed.
+        DataError: the classifier refuses an image; a quick refusal would count as a quick answer.
+        ServingError: there is no server at `url` or no such ensemble, or a step failed.
     """
     with InferenceServerClient(url, channel_args=channel_options(url)) as client:
         try:
@@ -73,7 +73,7 @@ def driven_models(url: str, *, model: str, images: Sequence[bytes]) -> Asked:
 def _ask(client: InferenceServerClient, model: str, images: Sequence[bytes], *, server: str) -> Asked:
     steps = client.get_model_config(model, client_timeout=DEADLINE_S).config.ensemble_scheduling.step
     if not steps:
-        raise ServingError(f"{model!r} is no ensemble; give the classifier's name")
+        raise ServingError(f"{model!r} is not an ensemble; give the classifier's name")
     known: list[Tensors] = [{"IMAGE": np.array([[image]], np.object_)} for image in images]
     driven = [Driven(model, tuple(dict(tensors) for tensors in known))]
     for step in steps:
@@ -87,14 +87,14 @@ def _ask(client: InferenceServerClient, model: str, images: Sequence[bytes], *, 
     refused = [status for tensors in known if (status := int(tensors["STATUS"].flat[0]))]
     if refused:
         raise DataError(
-            f"{len(refused)} of {len(images)} images are refused by {model!r} (STATUS {sorted(set(refused))}), and a "
-            "refusal would be measured as a quick answer; take them out of the folder"
+            f"{model!r} refuses {len(refused)} of {len(images)} images (STATUS {sorted(set(refused))}), and a refusal "
+            "would count as a quick answer; remove them from the folder"
         )
     return Asked(tuple(driven), bundle=bytes(known[0]["BUNDLE"].flat[0]).decode(), server=server)
 
 
 def _select(tensors: Mapping[str, npt.NDArray[Any]], sources: Mapping[str, str]) -> Tensors:
-    """An input without a source is an optional one: the server would say so otherwise."""
+    """Select the inputs with a source; those without one are optional, or the server would reject the ensemble."""
     return {name: tensors[source] for name, source in sources.items() if source in tensors}
 
 
@@ -108,6 +108,6 @@ def _infer(client: InferenceServerClient, model: str, tensors: Tensors) -> Tenso
 
 
 def _content(array: npt.NDArray[Any]) -> dict[str, Any]:
-    """Raw little-endian bytes, each BYTES element after its length in four bytes; the batch is perf_analyzer's own."""
+    """Encode raw little-endian bytes, a BYTES element after its length in four bytes; perf_analyzer adds the batch."""
     raw = serialize_byte_tensor(array).item() if array.dtype == np.object_ else array.tobytes()
     return {"content": {"b64": b64encode(raw).decode()}, "shape": list(array.shape[1:])}

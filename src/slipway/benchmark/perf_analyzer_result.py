@@ -1,4 +1,4 @@
-"""What perf_analyzer found: its exports read into a result, and that as a table."""
+"""Reads perf_analyzer's exports into a result, and formats it as a table."""
 
 import csv
 import json
@@ -20,12 +20,12 @@ _COLUMNS = {
     "compute_infer_us": "Server Compute Infer",
     "compute_output_us": "Server Compute Output",
 }
-# The table has an ensemble's own queue, where nobody waits; the spoken report adds up its steps'.
+# The table has an ensemble's own queue, which is always empty; the printed report adds up its steps' queues.
 _SPOKEN = {"requests": r"Client:.*?Request count: (\d+)", "queue_us": r"Server:.*?\bqueue (\d+) usec"}
 
 
 def table(result: PerfAnalyzerResult) -> str:
-    """A row for each model, and what the figures are not."""
+    """Format a row per model, and the caveats."""
     heading = (
         "ms, and µs at the server",
         "requests",
@@ -59,10 +59,10 @@ def _row(run: ModelRun) -> tuple[str, ...]:
 
 
 def read_run(model: str, *, table: Path, report: str) -> ModelRun:
-    """Read one run from the table that perf_analyzer writes with `-f`, and from what it says.
+    """Read one run from the table that perf_analyzer writes with `-f` and from its printed report.
 
     Raises:
-        ServingError: they are not what perf_analyzer 2.51 writes and says.
+        ServingError: they do not come from perf_analyzer 2.51.
     """
     try:
         with table.open(encoding="utf-8", newline="") as file:
@@ -75,13 +75,13 @@ def read_run(model: str, *, table: Path, report: str) -> ModelRun:
 
 
 def read_latencies_ms(export: Path) -> npt.NDArray[np.float64]:
-    """The latency of each request, from `--profile-export-file`.
+    """Read the latency of each request from `--profile-export-file`.
 
     Raises:
-        ServingError: it is not what perf_analyzer 2.51 writes, or there is no request in it.
+        ServingError: the file does not come from perf_analyzer 2.51, or holds no request.
     """
     try:
-        # It writes the tensors into its JSON as well, and the bytes of an image are no UTF-8.
+        # It writes the tensors into its JSON as well, and the bytes of an image are not UTF-8.
         (experiment,) = json.loads(export.read_text(encoding="latin-1"))["experiments"]
         times_ns = [(r["timestamp"], r["response_timestamps"][-1]) for r in experiment["requests"]]
         sent_ns, answered_ns = np.array(times_ns, np.int64).T
@@ -93,7 +93,7 @@ def read_latencies_ms(export: Path) -> npt.NDArray[np.float64]:
 def _found(pattern: str, report: str) -> int:
     found = re.search(pattern, report, re.DOTALL)
     if found is None:
-        raise ValueError(f"no {pattern!r} in what it says")
+        raise ValueError(f"no {pattern!r} in the report")
     return int(found[1])
 
 

@@ -1,7 +1,7 @@
-"""A classifier's work without a server: worker processes that take what waits. What serving costs is measured by it.
+"""Runs a classifier in worker processes without a server, to measure the cost of serving.
 
-The workers run the step files that Triton runs, and have the images already, so that only numbers travel: a pipe is the
-queue, since who reads a pipe takes what waits there up to a limit, and a second pipe brings the answers back.
+The workers run the step files that Triton runs and already hold the images, so only numbers travel. A pipe is the
+queue, since a read takes all waiting requests up to a limit; a second pipe returns the answers.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from typing import Any, Self
 from slipway.errors import GateError
 from slipway.steps.cores import keep_to_cores
 
-# Of both pipes: a message is far under PIPE_BUF, so that it is written, and read, whole.
+# Messages of both pipes are far under PIPE_BUF, so each is written and read whole.
 _REQUEST = struct.Struct("=II")
-"""Number of the request, and of the image."""
+"""Number of the request, then index of the image."""
 _ANSWER = struct.Struct("=Iiif3f")
 """Number of the request, then the fields of an `Answer`."""
 MAX_BATCH = 128
 _READY = 2**32 - 1
-"""In the place of a request's number: a worker is warm."""
+"""Number that a warm worker sends instead of a request's number."""
 _READ_BYTES = _ANSWER.size * 1024
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every worker does; as in a step of Triton, but for the first line."""
+    """The work of every worker. All fields except `images` are those of a Triton step."""
 
     images: Sequence[bytes]
     preprocess: Mapping[str, Any]
@@ -45,16 +45,16 @@ class Work:
     """The content of `decision.json`."""
     labels: Sequence[str]
     threads: int
-    """Of each worker."""
+    """Number of threads of each worker."""
     pinned: bool
-    """Whether each worker keeps to cores of its own."""
+    """Whether each worker is pinned to its own cores."""
     max_batch: int
-    """The most images that a worker takes at once, of those that wait."""
+    """Most waiting images that a worker takes at once."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The best class of an image, and how long the batch that it was in took in each of the three steps."""
+    """The best class of an image, and its batch's time in each of the three steps."""
 
     status: int
     class_id: int
@@ -65,10 +65,10 @@ class Answer:
 
 
 class Pool:
-    """`workers` processes, warm, in a session of their own. Use as `with`: they end with it.
+    """`workers` warm processes in their own session. Use as a context manager: they end with the block.
 
     Raises:
-        GateError: a worker did not get ready, or ended; its own words are on standard error.
+        GateError: a worker did not get ready, or ended; its messages are on standard error.
     """
 
     def __init__(self, work: Work, *, workers: int) -> None:
@@ -104,15 +104,15 @@ class Pool:
     ) -> None:
         code = self._end()
         if code and error is None:
-            raise GateError(f"a worker of the pool ended with exit code {code}; what it was asked was not answered")
+            raise GateError(f"a worker of the pool ended with exit code {code}; its requests were not answered")
 
     @property
     def pid(self) -> int:
-        """Of the first worker, whose session all are in."""
+        """Process id of the first worker, whose session all workers share."""
         return self._process.pid
 
     def connect(self) -> "Connection":
-        """To ask from an event loop; one at a time."""
+        """Connect from an event loop; only one connection at a time."""
         return Connection(self._queue, self._answers, self._numbers)
 
     def _wait_until_ready(self) -> None:
@@ -121,13 +121,13 @@ class Pool:
                 raise GateError(f"a worker of the pool ended with exit code {self._process.wait()} before it was ready")
 
     def _end(self) -> int:
-        os.close(self._queue)  # a worker that finds nothing there, and nobody who could write, ends
+        os.close(self._queue)  # a worker ends when its pipe is empty and has no writer
         os.close(self._answers)
         return self._process.wait()
 
 
 class Connection:
-    """The client's end of a pool. Use as `async with`; asks as `slipway.benchmark.server.Server` does."""
+    """The client's end of a pool. Use as an async context manager, like `slipway.benchmark.server.Server`."""
 
     def __init__(self, queue: int, answers: int, numbers: Iterator[int]) -> None:
         self._queue, self._answers, self._numbers = queue, answers, numbers
@@ -144,12 +144,12 @@ class Connection:
         self._loop.remove_reader(self._answers)
 
     async def ask(self, image: int, *, deadline_s: float) -> str | None:
-        """Have one image answered. Returns None for a right answer, else why it was none."""
+        """Request one image. Returns None for a right answer, otherwise the reason."""
         answer = await self.answer(image, deadline_s=deadline_s)
         return answer if isinstance(answer, str) else None
 
     async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
-        """Its answer where the status is 0, else why there is none."""
+        """Request one image. Returns its answer where the status is 0, otherwise the reason."""
         number = next(self._numbers)
         future = self._waiting[number] = self._loop.create_future()
         try:
@@ -167,9 +167,9 @@ class Connection:
         data = os.read(self._answers, _READ_BYTES)
         for number, *fields in _ANSWER.iter_unpack(data):
             future = self._waiting.get(number)
-            if future is not None and not future.done():  # else it was given up
+            if future is not None and not future.done():  # otherwise it timed out
                 future.set_result(Answer(*fields))
-        if not data:  # all have ended
+        if not data:  # all workers have ended
             self._loop.remove_reader(self._answers)
             for future in self._waiting.values():
                 if not future.done():
@@ -177,7 +177,7 @@ class Connection:
 
 
 def live(queue: int, answers: int, *, workers: int) -> None:
-    """The life of a pool's processes: the work from standard input, then batches until nobody can ask any more."""
+    """Run a pool's processes: read the work from standard input, then answer batches until the queue has no writer."""
     work: Work = pickle.load(sys.stdin.buffer)
     children: list[int] = []
     number = 0
@@ -192,7 +192,7 @@ def live(queue: int, answers: int, *, workers: int) -> None:
     try:
         _work(work, queue, answers)
     except BrokenPipeError:
-        pass  # who asked is gone
+        pass  # the client is gone
     finally:
         os.close(queue)
         os.close(answers)

@@ -1,4 +1,4 @@
-"""The server's processes, when they run on this machine: their CPU time and memory, and who goes first."""
+"""Reads CPU time and memory of local server processes, and sets which processes have priority."""
 
 import time
 from contextlib import suppress
@@ -15,21 +15,21 @@ except ImportError:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One process and all below it: tritonserver and its stubs."""
+    """One process and all its descendants: tritonserver and its stubs."""
 
     at_s: float
     cpu_s: dict[int, float]
     peak_rss_mib: float
-    """The sum of each process's own peak since it started: at least what they ever held together."""
+    """Sum of the processes' own peaks since they started: an upper bound of their joint peak."""
 
 
 def snapshot(pid: int) -> Snapshot:
-    """Raises ServingError when there is no such process."""
+    """Raises ServingError where the process does not exist or may not be read."""
     try:
         root = psutil.Process(pid)
         family = [root, *root.children(recursive=True)]
     except psutil.Error as error:
-        raise ServingError(f"process {pid} cannot be watched: {error}; give the pid of tritonserver") from None
+        raise ServingError(f"cannot watch process {pid}: {error}; give the pid of tritonserver") from None
     cpu_s, peak_rss_mib = {}, 0.0
     for process in family:
         with suppress(psutil.NoSuchProcess):  # a child may end meanwhile
@@ -39,15 +39,15 @@ def snapshot(pid: int) -> Snapshot:
 
 
 def cores_used(before: Snapshot, after: Snapshot) -> float:
-    """CPU seconds per second between the two, of the processes alive at both."""
+    """Return CPU seconds per second between two snapshots, over the processes alive at both."""
     used_s = sum(after.cpu_s[pid] - cpu_s for pid, cpu_s in before.cpu_s.items() if pid in after.cpu_s)
     return used_s / (after.at_s - before.at_s)
 
 
 def give_way(pid: int, *, nice: int = 10) -> None:
-    """Let others go before the session of `pid`: a load that shares the server's cores is to be on time.
+    """Lower the priority of the session of `pid`, so that load on the same cores leaves on time.
 
-    Linux shares the processor out between sessions first, where it has autogroups; `nice` counts within one.
+    With autogroups, Linux first divides the processor between sessions; `nice` counts within one.
     """
     group = Path(f"/proc/{pid}/autogroup")
     if group.is_file():
@@ -55,10 +55,10 @@ def give_way(pid: int, *, nice: int = 10) -> None:
 
 
 def go_first() -> bool:
-    """Let this process's session go before others, where the system has autogroups and allows it (to root).
+    """Raise the priority of this process's session, if the system has autogroups and allows it (to root).
 
     Returns:
-        Whether it does.
+        Whether the priority was raised.
     """
     try:
         Path("/proc/self/autogroup").write_text("-10")
@@ -68,9 +68,9 @@ def go_first() -> bool:
 
 
 def peak_mib_of(pid: int) -> float:
-    """The most that one process has had resident, by the kernel's own record: sampling would miss peaks.
+    """Return the peak resident memory of one process in MiB, from the kernel's record: sampling would miss peaks.
 
-    Raises psutil.NoSuchProcess. (A child's `ru_maxrss` would begin with that of the process that started it.)
+    Raises psutil.NoSuchProcess. (A child's `ru_maxrss` would start at its parent's.)
     """
     try:
         fields = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()

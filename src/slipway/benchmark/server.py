@@ -1,4 +1,4 @@
-"""The server under test: one request, and what the server says of its own time, over gRPC."""
+"""Talks to the server under test over gRPC: requests, and the server's own counters of its time."""
 
 import asyncio
 import json
@@ -26,18 +26,18 @@ except ImportError:
 
 SETUP_DEADLINE_S = 10.0
 FIRST_ANSWER_DEADLINE_S = 60.0
-"""A first request may load libraries and compile."""
+"""Seconds for a first request, which may load libraries and compile."""
 _OUTPUTS = ("LABEL", "SCORE", "STATUS", "BUNDLE")
 _OTHER_TENSORS = "other tensors"
-_OURS = "the gate asks an ensemble that Slipway assembled: IMAGE in; LABEL, SCORE, STATUS and BUNDLE out"
-_TRITON = "the gate reads Triton's model configuration and statistics: ask a tritonserver that offers both"
+_OURS = "give an ensemble that Slipway assembled: IMAGE in; LABEL, SCORE, STATUS and BUNDLE out"
+_TRITON = "the gate needs Triton's model configuration and statistics: give a tritonserver that offers both"
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 _DURATIONS = ("queue", "compute_input", "compute_infer", "compute_output")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The best of one image's answer, and who gave it."""
+    """The best class of one image, and the bundle that answered."""
 
     label: bytes
     score: float
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class StepCounters:
-    """Triton's counters of one model since the server started."""
+    """Triton's counters for one model since the server started."""
 
     requests: int
     images: int
@@ -56,11 +56,11 @@ class StepCounters:
 
 
 class Server:
-    """A connection to one ensemble of a tritonserver. Use as `async with`.
+    """A connection to one ensemble of a tritonserver. Use as an async context manager.
 
     Args:
-        url: `host:port` of gRPC.
-        model: the ensemble, with the served interface of Slipway: IMAGE in, LABEL, SCORE and STATUS out.
+        url: `host:port` for gRPC.
+        model: an ensemble with Slipway's served interface: IMAGE in; LABEL, SCORE and STATUS out.
         images: encoded images; request `i` sends one of them.
     """
 
@@ -80,7 +80,7 @@ class Server:
         await self._client.close()
 
     async def check_ready(self) -> None:
-        """Raises ServingError when no server answers at the URL or it does not serve the model."""
+        """Raises ServingError where no server answers at the URL or it does not serve the model."""
         try:
             await self._client.is_server_live(client_timeout=SETUP_DEADLINE_S)
         except InferenceServerException as error:
@@ -96,15 +96,15 @@ class Server:
         try:
             return bool(await self._client.is_model_ready(self.model, client_timeout=SETUP_DEADLINE_S))
         except InferenceServerException as error:
-            if _code(error) == "NOT_FOUND":  # of an unknown model Triton says that it is not ready, others say this
+            if _code(error) == "NOT_FOUND":  # for an unknown model Triton answers "not ready", other servers this
                 return False
             raise self._error(error) from None
 
     async def first_answer(self) -> str:
-        """Ask once, with patience. Returns the id of the bundle that answered.
+        """Send one request with a long deadline. Returns the id of the bundle that answered.
 
         Raises:
-            ServingError: there was no answer, or not that of an ensemble of ours; the server's reason.
+            ServingError: there was no answer, or not from one of our ensembles; the message gives the server's reason.
         """
         answer = await self._reply(
             self._client.infer(
@@ -120,10 +120,10 @@ class Server:
         return values[0].bundle.decode(errors="replace")
 
     async def settle(self) -> None:
-        """Wait until a request that is asked alone is answered: what was queued before it is done.
+        """Wait until a single request is answered: everything queued before it is then done.
 
         Raises:
-            ServingError: none was within a minute; the server's reason.
+            ServingError: no answer came within a minute; the message gives the server's reason.
         """
         over_s = time.monotonic() + FIRST_ANSWER_DEADLINE_S
         while True:
@@ -136,14 +136,14 @@ class Server:
                 await asyncio.sleep(1)
 
     async def ask(self, image: int, *, deadline_s: float) -> str | None:
-        """Send one image. Returns None for a right answer, else why it was none."""
+        """Send one image. Returns None for a right answer, otherwise the reason."""
         answer = await self.answer(image, deadline_s=deadline_s)
         return answer if isinstance(answer, str) else None
 
     async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
-        """Send one image. Returns its answer where STATUS is 0, else why there is none."""
+        """Send one image. Returns its answer where STATUS is 0, otherwise the reason."""
         try:
-            # gRPC's own deadline waits for a body that it has begun to send, and a stopped server reads none.
+            # gRPC's own deadline waits for a body that is being sent, and a stopped server never reads it.
             async with asyncio.timeout(deadline_s):
                 answer = await self._client.infer(
                     self.model, [self._inputs[image]], outputs=self._outputs, client_timeout=deadline_s
@@ -166,18 +166,18 @@ class Server:
         return f"{metadata.name} {metadata.version}"
 
     async def steps(self) -> list[str]:
-        """The models that the ensemble runs, in its order."""
+        """Return the models that the ensemble runs, in its order."""
         reply = await self._reply(self._client.get_model_config(self.model, client_timeout=SETUP_DEADLINE_S))
         return [step.model_name for step in reply.config.ensemble_scheduling.step]
 
     async def check_statistics(self, models: Sequence[str]) -> None:
-        """Raises ServingError where the server counts nothing of one of the models."""
+        """Raises ServingError where the server has no statistics for one of the models."""
         counters = await self.counters()
         if missing := [model for model in models if model not in counters]:
-            raise ServingError(f"{self.url}: no statistics of {', '.join(missing)}; {_TRITON}")
+            raise ServingError(f"{self.url}: no statistics for {', '.join(missing)}; {_TRITON}")
 
     async def counters(self) -> dict[str, StepCounters]:
-        """The counters of every model, its versions together."""
+        """Return the counters of every model, summed over its versions."""
         reply = await self._reply(self._client.get_inference_statistics(client_timeout=SETUP_DEADLINE_S))
         by_name: dict[str, list[Any]] = {}
         for model in reply.model_stats:
@@ -196,10 +196,10 @@ class Server:
 
 
 class HttpServer(Server):
-    """The same, but images go over HTTP with the binary extension of the V2 protocol; the counters stay with gRPC.
+    """A server that gets images over HTTP, with the binary extension of the V2 protocol; counters still use gRPC.
 
     Args:
-        http_url: `host:port` of HTTP.
+        http_url: `host:port` for HTTP.
     """
 
     def __init__(self, url: str, *, http_url: str, model: str, images: Sequence[bytes]) -> None:
@@ -238,11 +238,11 @@ def _code(error: InferenceServerException) -> str:
 
 
 def _values(answer: InferResult) -> tuple[Answer, int] | None:
-    """The best answer and STATUS; None where the tensors are not those of the served interface."""
+    """Return the best answer and STATUS; None where the tensors are not those of the served interface."""
     try:
         label, score, status, bundle = (answer.as_numpy(name).flat[0] for name in _OUTPUTS)
         values = Answer(label, float(score), bundle), int(status)
-    except (AttributeError, IndexError, TypeError, ValueError, struct.error):  # a tensor is missing, empty or another
+    except (AttributeError, IndexError, TypeError, ValueError, struct.error):  # a tensor is missing, empty or odd
         return None
     return values if isinstance(label, bytes) and isinstance(bundle, bytes) else None
 
@@ -290,7 +290,7 @@ def _image_input(image: bytes) -> InferInput:
 
 
 def on_this_host(url: str) -> bool:
-    """Whether the address of `url` is this machine's, so that the client shares the server's cores."""
+    """Return whether `url` is an address of this machine, so that the client shares the server's cores."""
     host = url.rsplit(":", 1)[0].strip("[]")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]

@@ -1,12 +1,12 @@
-"""When measured latencies show that P99 is within a limit, when they show that it is not, and when they show neither.
+"""Decides whether measured latencies show P99 within a limit, over it, or neither.
 
-Three facts make this harder than comparing a percentile with a number. A percentile of few requests says little, so the
-rule of the MLPerf Inference rules ("early stopping") asks for 459 requests at the very least. That rule takes requests
-as independent, while a queue makes neighbours alike: of simulated M/D/1 queues at 80 % utilisation whose true P99 sits
-on the limit, a quarter pass it in each of three blocks of 700 requests. So the requests of all blocks are counted as
-the number of independent ones that they are worth. And a rule that is tried again and again passes in the end, so that
-all looks of a run share what one look alone might err (slipway.benchmark.looks). How often the verdict passes what it
-should not, and what it should, is simulated by python -m benchmarks.studies.verdict.
+Three facts make this harder than comparing a percentile with a number. First, a percentile of few requests says little,
+so the MLPerf Inference rules ("early stopping") ask for at least 459 requests. Second, those rules assume independent
+requests, while a queue makes neighbours alike: of simulated M/D/1 queues at 80 % utilisation whose true P99 is on the
+limit, a quarter pass in each of three blocks of 700 requests. So the requests of all blocks are counted as the number
+of independent ones that they are worth. Third, a rule that is tried again and again passes in the end, so all looks of
+a run share the error of a single look (slipway.benchmark.looks). python -m benchmarks.studies.verdict simulates how
+often the verdict passes falsely and rightly.
 """
 
 import bisect
@@ -49,30 +49,30 @@ Latencies = npt.NDArray[np.float64]
 PERCENTILE = 0.99
 CONFIDENCE = 0.99
 PASS_ERROR = 0.003
-"""The share of false passes that all looks of a run may cause together. How many independent requests there are is
-itself estimated, which causes up to twice as many again (benchmarks/results/verdict.json): 99 % confidence is left."""
+"""Share of false passes that all looks of a run may cause together. The number of independent requests is itself an
+estimate, which causes up to twice as many again (benchmarks/results/verdict.json): 99 % confidence remains."""
 SLOW_QUANTILES = (0.95, 0.99)
 SLOW_SHARE_OF_LIMIT = 0.25
-"""From which latency on a request is slow, when neighbours are compared: see `independent_requests`."""
+"""Percentiles above which a request is slow when neighbours are compared: see `independent_requests`."""
 MIN_ACHIEVED_SHARE = 0.99
-"""Of the offered rate; a server that answers slower than it is asked builds up a backlog."""
+"""Smallest share of the offered rate that must be achieved; a slower server builds up a backlog."""
 MAX_LATENESS_SHARE = 0.1
-"""Of the limit: what the P99 of the generator's own lateness may be. Lateness is part of every latency, so that it can
-only harm the server; up to here all but one request in a hundred are wrong by at most a tenth of what they may take."""
+"""Largest P99 of the generator's own lateness, as a share of the limit. Lateness is part of every latency, so it can
+only harm the server; within this share, 99 % of requests are wrong by at most a tenth of the limit."""
 _LONGEST_US = 3_600_000_000
 _SIGNIFICANT_FIGURES = 3
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the requests of all blocks so far say about the limit."""
+    """The evidence of all requests so far about the limit."""
 
     requests: int
     over_limit: int
     independent: int
-    """How many independent requests they are worth."""
+    """Number of independent requests that they are worth."""
     needed: int
-    """How many independent requests would pass, as many of them over the limit as now."""
+    """Number of independent requests that would pass with the same number over the limit."""
 
 
 @dataclass(frozen=True)
@@ -82,36 +82,36 @@ class Judgement:
 
 
 def probability_at_most(over_limit: int, *, requests: int) -> float:
-    """P(at most `over_limit` of `requests` independent requests are over the limit) when the limit is the true P99."""
+    """Return P(at most `over_limit` of `requests` independent requests are over the limit) with the true P99 on it."""
     return float(bdtr(over_limit, requests, 1 - PERCENTILE)) if 0 <= over_limit < requests else float(over_limit >= 0)
 
 
 @lru_cache(maxsize=4096)
 def requests_to_pass(over_limit: int, *, error: float = 1 - CONFIDENCE) -> int:
-    """The smallest number of independent requests that shows P99 within the limit, `over_limit` of them over it.
+    """Return the fewest independent requests that show P99 within the limit with `over_limit` of them over it.
 
-    Source: MLPerf Inference rules, early stopping, with p = 0.99 and 99 % confidence: the smallest n for which
-    so few over-limit requests would happen in at most `error` of all cases if the true P99 were on the limit.
+    Source: MLPerf Inference rules, early stopping, with p = 0.99 and 99 % confidence: the smallest n for which so few
+    over-limit requests would occur in at most `error` of all cases if the true P99 were on the limit.
     """
 
     def shown(requests: int) -> bool:
         return probability_at_most(over_limit, requests=requests) <= error
 
-    # Each further one over the limit costs fewer requests than the first, which costs 459 at 1 %.
+    # Each further request over the limit costs fewer requests than the first, which costs 459 at 1 %.
     first = math.ceil(math.log(error) / math.log(PERCENTILE))
     candidates = range(over_limit + 1, (first + 1) * (over_limit + 1))
     return candidates[bisect.bisect_left(candidates, True, key=shown)]
 
 
 MIN_REQUESTS = requests_to_pass(0)
-"""459: fewer requests can prove nothing."""
+"""Fewest requests that can prove anything: 459."""
 
 
 def judge_block(over_limit: int, *, requests: int) -> Judgement:
-    """The verdict on one block, its requests taken as independent.
+    """Judge one block, with its requests taken as independent.
 
-    Pass: P99 is shown to be within the limit. Fail: the measured P99 is over it. Between the two, or with fewer than
-    459 requests: too few to tell.
+    Pass: P99 is shown to be within the limit. Fail: the measured P99 is over it. Otherwise, or with fewer than 459
+    requests: too few to tell.
     """
     counted = f"{over_limit:,} of {requests:,} requests over the limit"
     if requests < MIN_REQUESTS:
@@ -120,33 +120,33 @@ def judge_block(over_limit: int, *, requests: int) -> Judgement:
         return Judgement(Verdict.FAIL, f"{counted}: more than 1 %")
     needed = requests_to_pass(over_limit)
     if requests < needed:
-        return Judgement(Verdict.TOO_FEW, f"{counted}; that many are allowed from {needed:,} requests on")
+        return Judgement(Verdict.TOO_FEW, f"{counted}; so many over it are allowed only from {needed:,} requests on")
     return Judgement(Verdict.PASS, counted)
 
 
 def lateness_limit_ms(limit_ms: float) -> float:
-    """What the P99 of the schedule errors may be where `limit_ms` is the limit on P99."""
+    """Return the limit on the P99 of the schedule errors where `limit_ms` is the limit on P99."""
     return MAX_LATENESS_SHARE * limit_ms
 
 
 def judge_generator(schedule_errors_ms: Latencies, *, limit_ms: float) -> Judgement | None:
-    """LATE where the generator's lateness would be taken for the server's latency; None where it is small."""
+    """Return LATE where the generator's lateness would count as the server's latency; None where it is small."""
     late_ms = float(np.quantile(schedule_errors_ms, PERCENTILE))
     if late_ms <= lateness_limit_ms(limit_ms):
         return None
     return Judgement(
         Verdict.LATE,
         f"requests left {late_ms:.1f} ms late at their P99, over {MAX_LATENESS_SHARE:.0%} of the limit: the latencies "
-        "are not the server's alone; give the client cores of its own, more generators, or a lower rate",
+        "are not the server's alone; give the client its own cores, more generators, or a lower rate",
     )
 
 
 def judge_run(evidence: Evidence, *, last: bool, offered_per_s: float, achieved_per_s: float) -> Judgement:
-    """The verdict on P99 at one look at the blocks so far.
+    """Judge P99 at one look at the blocks so far.
 
-    Fails when the achieved rate is below 99 % of the offered one, when P99 is shown to be over the limit (99 %
-    confidence), or at the last look when the measured P99 is over it. Passes when P99 is shown to be within the limit.
-    Else: too few requests to tell.
+    Fails if the achieved rate is below 99 % of the offered one, if P99 is shown to be over the limit (99 % confidence),
+    or if the measured P99 is over it at the last look. Passes if P99 is shown to be within the limit. Otherwise there
+    are too few requests to tell.
     """
     if achieved_per_s < MIN_ACHIEVED_SHARE * offered_per_s:
         share = f"{achieved_per_s:.1f} of {offered_per_s:.1f} requests/s achieved"
@@ -173,7 +173,7 @@ def _shown_over(evidence: Evidence) -> bool:
 
 
 def weigh(blocks_ms: Sequence[Latencies], *, limit_ms: float, error: float) -> Evidence:
-    """The evidence of independent blocks, each in the order of its requests, for a look that may err in `error`."""
+    """Weigh independent blocks, each in the order of its requests, for a look that may err with probability `error`."""
     requests = sum(block.size for block in blocks_ms)
     over_limit = sum(int((block > limit_ms).sum()) for block in blocks_ms)
     independent = independent_requests(blocks_ms, limit_ms=limit_ms)
@@ -182,16 +182,16 @@ def weigh(blocks_ms: Sequence[Latencies], *, limit_ms: float, error: float) -> E
 
 
 def independent_requests(blocks_ms: Sequence[Latencies], *, limit_ms: float) -> int:
-    """How many independent requests tell as much about the limit as these do, which came in this order.
+    """Return the number of independent requests that tell as much about the limit as these, in their order.
 
-    Their number divided by the integrated autocorrelation time of "slow", cut off at five times itself.
+    It is their number divided by the integrated autocorrelation time of "slow", cut off at five times itself.
     Source: A. Sokal, Monte Carlo Methods in Statistical Mechanics (1997), section 3.
 
-    Slow is above the run's own P95, since there may be nothing over the limit to learn from, or its P99, since stalls
-    may be too few to be seen at P95: the longer time counts. And it is above a quarter of the limit, since what a noisy
-    machine does far below the limit tells nothing about it. A queue whose P99 is on the limit does reach up to there:
-    its tail is near to exponential, so a third of its requests are over the quarter. (Half of the limit would be too
-    high: one in five runs of an M/D/1 queue at 95 % never comes there in its first blocks.)
+    A slow request is above the run's own P95, since there may be nothing over the limit to learn from, or above its
+    P99, since stalls may be too few to show at P95: the longer time counts. It is also above a quarter of the limit,
+    since noise far below the limit says nothing about it. A queue whose P99 is on the limit does reach a quarter of it:
+    its tail is nearly exponential, so a third of its requests are above that. (Half of the limit would be too high: one
+    in five runs of an M/D/1 queue at 95 % never gets there in its first blocks.)
     """
     together = np.concatenate(blocks_ms)
     quantiles_ms = np.quantile(together, SLOW_QUANTILES)
@@ -201,14 +201,14 @@ def independent_requests(blocks_ms: Sequence[Latencies], *, limit_ms: float) -> 
 
 
 def _autocorrelation_time(blocks_ms: Sequence[Latencies], *, slow_ms: float) -> float:
-    """Of "slower than `slow_ms`", in requests; at least 1."""
+    """Return the autocorrelation time of "slower than `slow_ms`" in requests; at least 1."""
     share_slow = sum(int((block > slow_ms).sum()) for block in blocks_ms) / sum(block.size for block in blocks_ms)
     if share_slow == 0:
         return 1.0
     longest = max(block.size for block in blocks_ms)
     covariance = np.zeros(longest)
     for block in blocks_ms:
-        padded = 1 << (2 * block.size - 1).bit_length()  # so that it does not wrap
+        padded = 1 << (2 * block.size - 1).bit_length()  # padding prevents wrapping
         spectrum = np.fft.rfft((block > slow_ms) - share_slow, padded)
         covariance[: block.size] += np.fft.irfft(np.abs(spectrum) ** 2)[: block.size]
     times = 2 * np.cumsum(covariance / covariance[0]) - 1
@@ -217,7 +217,7 @@ def _autocorrelation_time(blocks_ms: Sequence[Latencies], *, slow_ms: float) -> 
 
 
 def histogram_of(latencies_ms: Latencies) -> HdrHistogram:
-    """A histogram of whole microseconds, 1 µs to 1 hour, to three significant figures."""
+    """Make a histogram of whole microseconds, 1 µs to 1 hour, to three significant figures."""
     histogram = HdrHistogram(1, _LONGEST_US, _SIGNIFICANT_FIGURES)
     for latency_us in np.clip(np.rint(latencies_ms * 1000), 1, _LONGEST_US).astype(int).tolist():
         histogram.record_value(latency_us)
@@ -230,7 +230,7 @@ def latency_of(histogram: HdrHistogram) -> Latency:
 
 
 def merged(histograms: Sequence[HdrHistogram]) -> HdrHistogram:
-    """All requests in one histogram, for the percentiles of several blocks: percentiles are never averaged."""
+    """Merge histograms for the percentiles of several blocks: percentiles are never averaged."""
     together = HdrHistogram(1, _LONGEST_US, _SIGNIFICANT_FIGURES)
     for histogram in histograms:
         together.add(histogram)

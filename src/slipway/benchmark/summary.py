@@ -1,4 +1,4 @@
-"""The results of a gate and of a search for the capacity, as tables for people."""
+"""Formats the results of a gate and of a capacity search as text tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,7 +8,7 @@ Row = Sequence[str]
 
 
 def summary(result: GateResult) -> str:
-    """Latency per block and of all, looks, rates, failures, the server's time per step, and the verdict last."""
+    """Format latency per block and overall, looks, rates, failures, time per step, and the verdict last."""
     return "\n".join(
         [*_latency(result), *_looks(result), "", *_facts(result), "", *_steps(result), "", *_verdict(result)]
     )
@@ -66,7 +66,7 @@ def _facts(result: GateResult) -> Iterator[str]:
 
 
 def _generator(generator: Generator) -> Iterator[str]:
-    order = "and go before it" if generator.go_first else "and wait for their turn as it does"
+    order = "with priority over it" if generator.go_first else "without priority over it"
     where = f"on the server's cores, {order}" if generator.shares_cores_with_server else "on another machine"
     used = f"{generator.cpu_cores:.2f} cores used"
     yield f"generators  {generator.processes} {where} ({generator.processes_reason}); {used}"
@@ -100,7 +100,7 @@ def _verdict(result: GateResult) -> Iterator[str]:
 
 
 def rung_line(rung: Rung) -> str:
-    """One rate of a search, as it is printed when it is known."""
+    """Format one rate of a search, which is printed as soon as it is known."""
     return (
         f"{'confirm' if rung.confirms else 'search':7}  {rung.rate_per_s:7.1f}/s  P50 {rung.latency.p50_ms:7.1f} ms  "
         f"P99 {rung.latency.p99_ms:7.1f} ms  achieved {rung.achieved_per_s:7.1f}/s  "
@@ -109,7 +109,7 @@ def rung_line(rung: Rung) -> str:
 
 
 def capacity_summary(result: CapacityResult) -> str:
-    """The interval, and why it ends where it does."""
+    """Format the interval and the reason for its upper end."""
     options, generator = result.options, result.rungs[-1].generator
     limit = f"P99 within {options.limit_ms:g} ms"
     above = f", under {result.not_passed_per_s:.1f}" if result.not_passed_per_s else ""
@@ -127,7 +127,7 @@ def capacity_summary(result: CapacityResult) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[str]:
-    """The first column to the left, the others to the right."""
+    """Align the first column left, the others right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))

@@ -1,11 +1,11 @@
-"""Which `serving` holds the highest rate within the limit: one setting at a time, from where a classifier stands.
+"""Finds the `serving` that holds the highest rate within the limit, one setting at a time from the current one.
 
 A grid of all settings takes hours, and most of it is known to be bad. So a challenger differs from the best so far in
-one setting, the settings that were seen to be worth most come first, and it is asked about a single rate, the next
-above what the best one holds. If it holds that, it is the best from there on, and climbs. What is no better costs one
-measurement. Passes over the settings end with the first that finds nothing, or when the budget is spent.
+one setting, the most useful settings come first, and it is tested at a single rate, the next above the rate of the
+best. If it holds that rate, it becomes the best and climbs. A challenger that is no better costs one measurement. The
+search ends with the first pass over the settings that finds nothing, or when the budget is spent.
 
-The best of many noisy measurements flatters itself: the winner is to be compared with the start once more, in rounds.
+The best of many noisy measurements flatters itself: compare the winner with the start once more, in rounds.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,23 +17,23 @@ from slipway.contract.spec import Serving
 
 Changes = dict[str, Any]
 Held = Callable[[Serving, int], bool]
-"""Whether P99 stays within the limit at a rung, served like this."""
+"""Returns whether P99 stays within the limit at a rung with this `serving`."""
 STRIDE = 4
-"""Of the first search, 1.46 times from rate to rate; then rung by rung."""
+"""Rungs per step of the first search, a factor of 1.46 in rate; later climbs go rung by rung."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best that was found."""
+    """The best `serving` found."""
 
     serving: Serving
     rung: int
     complete: bool
-    """False: the budget was spent before a pass over all settings found nothing."""
+    """Whether the search ended by itself; False where the budget was spent first."""
 
 
 def settings(*, cores: int, max_batch_size: int) -> Iterator[tuple[Changes, ...]]:
-    """Each setting's values to try, those first that were seen to be worth most on two cores (docs/benchmarks.md)."""
+    """Yield each setting's values to try, first those that helped most on two cores (docs/benchmarks.md)."""
     yield {"layout": "fused"}, {"layout": "shared_decode"}, {"layout": "steps"}
     yield {"pinned": True}, {"pinned": False}
     yield tuple({"preferred_batch_size": size} for size in (2, 4, 1, 0) if size <= max_batch_size)
@@ -43,7 +43,7 @@ def settings(*, cores: int, max_batch_size: int) -> Iterator[tuple[Changes, ...]
 
 
 def tune(start: Serving, held: Held, *, cores: int, rung: int, in_budget: Callable[[], bool]) -> Tuned:
-    """Search from `start`, which is first asked about `rung`; `in_budget` is asked before each challenger."""
+    """Search from `start`, which is first tested at `rung`; `in_budget` is called before each challenger."""
     best = start
     best_rung = _end_of(climb(rung, stride=STRIDE), best, held)
     best_rung = _end_of(climb(best_rung + 1), best, held)

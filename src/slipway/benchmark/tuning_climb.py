@@ -1,7 +1,7 @@
-"""The highest rate that each of several sides holds, on one grid of rates: they climb it in turns, and are compared.
+"""Finds the highest rate that each of several sides holds: they climb one grid of rates in turns.
 
-One block at the limit says little, since what a busy queue shows of its P99 varies a good deal. So every round climbs
-anew, on newly drawn arrivals, and a comparison is the mean of the rounds with their spread.
+One block at the limit says little, since the measured P99 of a busy queue varies a good deal. So every round climbs
+anew, with newly drawn arrivals, and a comparison is the mean of the rounds with their spread.
 """
 
 import math
@@ -10,29 +10,29 @@ from dataclasses import dataclass
 from functools import partial
 
 STEP = 1.1
-"""From one rung of the grid to the next: 10 % tell two sides apart in one round, less does in the mean of some."""
+"""Ratio of one rung to the next: one round resolves 10 % between two sides, the mean of several rounds less."""
 LOWEST_PER_S = 10.0
-"""Rung 0; below it there is nothing to compare."""
+"""Rate of rung 0; below it there is nothing to compare."""
 HIGHEST = 64
-"""4,458 requests/s: more than any client on this grid sends. A side that holds it is climbing for nothing."""
+"""Highest rung, 4,458 requests/s: more than any client on this grid can send."""
 NONE = -1
-"""The rung of a side that does not hold even the lowest."""
+"""Rung of a side that does not hold even the lowest one."""
 Climb = Generator[int, bool, int]
-"""Asks about rungs, is told of each whether it was held, and returns the highest that was."""
+"""Yields rungs, receives whether each was held, and returns the highest held one."""
 
 
 def rate_at(rung: int) -> float:
-    """Requests per second."""
+    """Return the rate of a rung in requests per second."""
     return LOWEST_PER_S * STEP**rung
 
 
 def rung_at(rate_per_s: float) -> int:
-    """The nearest one."""
+    """Return the rung nearest to a rate."""
     return max(0, round(math.log(rate_per_s / LOWEST_PER_S) / math.log(STEP)))
 
 
 def climb(start: int, *, stride: int = 1) -> Climb:
-    """Up from `start` while rungs are held, or down until one is."""
+    """Climb up from `start` while rungs are held, or down until one is."""
     rung = min(max(0, start), HIGHEST)
     if (yield rung):
         while rung + stride <= HIGHEST and (yield rung + stride):
@@ -46,7 +46,7 @@ def climb(start: int, *, stride: int = 1) -> Climb:
 
 
 def in_turns(climbs: Mapping[str, Climb], held: Callable[[str, int], bool]) -> dict[str, int]:
-    """Where each side's climb ends. One rung each in turn, so that a slow minute of the machine meets them all."""
+    """Return the end of each side's climb. Sides take turns rung by rung, so a slow minute of the machine hits all."""
     asked = {side: next(climbing) for side, climbing in climbs.items()}
     ends: dict[str, int] = {}
     while asked:
@@ -62,9 +62,9 @@ def in_turns(climbs: Mapping[str, Climb], held: Callable[[str, int], bool]) -> d
 def climb_rounds(
     starts: Mapping[str, int], held: Callable[[int, str, int], bool], *, rounds: int
 ) -> Iterator[dict[str, int]]:
-    """Where each side's climb ends, round by round. A round begins where the one before ended, and with another side.
+    """Return the ends of all climbs, round by round. A round starts at the previous round's end, with another side.
 
-    `held` is asked with the number of the round, from 1, the side and the rung.
+    `held` is called with the number of the round, from 1, the side and the rung.
     """
     sides, at = list(starts), dict(starts)
     for number in range(1, rounds + 1):
@@ -82,16 +82,16 @@ class Ratio:
     least: float
     most: float
     standard_error: float
-    """Of the mean, in rungs; infinite for a single round."""
+    """Standard error of the mean, in rungs; infinite for a single round."""
 
     @property
     def beyond_spread(self) -> bool:
-        """Whether the mean is over 1 by more than two standard errors: of equal sides about one in twenty would be."""
+        """Whether the mean exceeds 1 by more than two standard errors, as about one in twenty equal sides would."""
         return math.log(self.mean, STEP) > 2 * self.standard_error and self.mean > 1
 
 
 def ratio(rungs: Sequence[int], to: Sequence[int]) -> Ratio:
-    """Round by round; both begin with the same round."""
+    """Compare two sides round by round; both begin with the same round."""
     steps = [rung - other for rung, other in zip(rungs, to, strict=True)]
     mean = math.fsum(steps) / len(steps)
     deviation = math.sqrt(math.fsum((step - mean) ** 2 for step in steps) / max(1, len(steps) - 1))

@@ -1,4 +1,4 @@
-"""The chosen settings into a fleet file: the keys of one classifier's `serving` change, every other character stays."""
+"""Writes chosen settings into a fleet file: only keys in one classifier's `serving` change, all other text stays."""
 
 import os
 import shutil
@@ -10,17 +10,17 @@ from typing import Any
 import yaml
 
 from slipway.errors import SpecError
-from slipway.system.reading import parse_yaml
+from slipway.system.yaml_json import parse_yaml
 
 Edit = tuple[int, int, str]
-"""Replace the characters from, up to, by."""
+"""Replacement of characters: start, end, new text."""
 
 
 def with_serving(text: str, name: str, changes: Mapping[str, Any]) -> str:
-    """The text of a fleet file with `changes` in the `serving` of classifier `name`, comments kept.
+    """Return the text of a fleet file with `changes` in the `serving` of classifier `name`, comments kept.
 
     Raises:
-        SpecError: an anchor or a merge key stands where the change would be; says what to write by hand.
+        SpecError: the change would hit an anchor or a merge key; the message says what to write by hand.
     """
     classifier = _value(_value(yaml.compose(text, Loader=yaml.SafeLoader), "classifiers"), name)
     serving = _value(classifier, "serving")
@@ -34,14 +34,14 @@ def with_serving(text: str, name: str, changes: Mapping[str, Any]) -> str:
     expected = {**before, "classifiers": {**before["classifiers"], name: entry}}
     if not _reads_as(edited, expected):
         raise SpecError(
-            f"classifiers.{name}: written with an anchor or a merge key, which others would change with; write it "
-            f"yourself: serving: {_flow(changes)}"
+            f"classifiers.{name}: uses an anchor or a merge key, so other classifiers would change as well; write by "
+            f"hand: serving: {_flow(changes)}"
         )
     return edited
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a link stays one, and the file keeps its permissions."""
+    """Write a file whole or not at all; a link stays a link, and the file keeps its permissions."""
     target = path.resolve()
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=target.parent, delete=False) as part:
         try:
@@ -58,13 +58,13 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def _value(mapping: Any, key: str) -> Any:
-    """The node of a key; None where there is none, or no mapping."""
+    """Return the node of a key; None where the key or the mapping is missing."""
     pairs = mapping.value if isinstance(mapping, yaml.MappingNode) else []
     return next((value for name, value in pairs if name.value == key), None)
 
 
 def _edits(mapping: Any, changes: Mapping[str, Any]) -> list[Edit]:
-    if not isinstance(mapping, yaml.MappingNode) or not mapping.value:  # an alias of something else, or `{}`
+    if not isinstance(mapping, yaml.MappingNode) or not mapping.value:  # an alias, or `{}`
         return [(mapping.start_mark.index, mapping.end_mark.index, _flow(changes))]
     edits = []
     first = mapping.value[0][0].start_mark

@@ -3,21 +3,25 @@
 import argparse
 from pathlib import Path
 
+from slipway.contract import Spec
 from slipway.contract.evidence.build import BundleMeasured
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 EPILOG = """example:
   slipway export runs/digits/checkpoint --out runs/digits/bundle
+  slipway export runs/digits/checkpoint --spec digits.yaml --out runs/digits/bundle
 
 The graph is compared with torch on the whole test split. Exporting the same checkpoint again, even in another clone,
-gives the same bundle id."""
+gives the same bundle id. --spec takes what was changed since the training in fields that no weight depends on, such as
+precisions, accuracy, latency and serving."""
 
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.training import export  # not at the top: --help needs no library
 
-    manifest = export(arguments.checkpoint, arguments.out)
+    spec = Spec.read(arguments.spec) if arguments.spec else None
+    manifest = export(arguments.checkpoint, arguments.out, spec=spec)
     measured = manifest.read_measured(BundleMeasured)
     low, high = measured.ece_interval
     print(f"{arguments.out}: bundle {str(manifest.bundle)[:12]}")
@@ -42,5 +46,6 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="folder that slipway train wrote")
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/digits/bundle")
+    parser.add_argument("--spec", type=Path, help="the spec as it is now; default: the one that it was trained with")
     add_json(parser)
     return parser

@@ -93,7 +93,7 @@ def open_target(path: Path, name: str | None) -> Target:
     from slipway.benchmark.tuning_fleet import with_serving
     from slipway.contract import Bundle, Fleet, SpecError
     from slipway.repository.fleet import open_fleet
-    from slipway.system.reading import dump_yaml, parse_yaml
+    from slipway.system.yaml_json import dump_yaml, parse_yaml
 
     fleet_path = path / "fleet.yaml" if path.is_dir() else path
     if path.is_dir() and not fleet_path.is_file():

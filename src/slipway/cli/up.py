@@ -14,7 +14,8 @@ from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import GateResult
 from slipway.contract.labels import read_label_list
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.system.files import sha256_bytes, sha256_file
+from slipway.contract.spec import AFTER_TRAINING
+from slipway.system.files import sha256_file
 from slipway.system.json_line import add_json, print_json
 from slipway.system.process import child
 from slipway.system.text import command
@@ -100,7 +101,7 @@ def stages(run: Run) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
         why = why_train(run)
         yield "data", why, ("inspect", spec, "--out", f"{folder}/inspection")
         yield "training", why, ("train", spec, "--out", str(run.checkpoint), "--resume")
-        yield "export", why_export(run), ("export", str(run.checkpoint), "--out", bundle)
+        yield "export", why_export(run), ("export", str(run.checkpoint), "--spec", spec, "--out", bundle)
     yield "page of the evaluation", is_missing(run.folder / "evaluation.html", after=run.bundle), ("evaluate", bundle)
     yield "graphs, engines and accuracy gates", "", ("engines", folder, "--target", *run.targets)
     yield "fastest precision that passed", why_choose(run), ("choose", bundle, "--engines", engines)
@@ -114,7 +115,7 @@ def why_train(run: Run) -> str | None:
         manifest = Manifest.open(run.checkpoint, kind="checkpoint")
     except SlipwayError as error:
         return str(error) if run.checkpoint.is_dir() else "no checkpoint yet"
-    if manifest.inputs.get("spec") != sha256_bytes(run.spec.to_json().encode()):
+    if manifest.inputs.get("training") != run.spec.training_sha256:
         return f"{run.spec_path} changed since it was trained"
     from slipway.contract.dataset import FILE_NAME, Dataset
     from slipway.training.data.dataset import scan  # not at the top: --help needs no library
@@ -125,7 +126,12 @@ def why_train(run: Run) -> str | None:
 
 
 def why_export(run: Run) -> str | None:
-    return _why_bundle(run, {"checkpoint": sha256_file(run.checkpoint / MANIFEST)})
+    why = _why_bundle(run, {"checkpoint": sha256_file(run.checkpoint / MANIFEST)})
+    if why is not None:
+        return why
+    exported = Spec.read(run.bundle / "spec.json")
+    changed = [name for name in AFTER_TRAINING if getattr(exported, name) != getattr(run.spec, name)]
+    return f"{', '.join(changed)} changed in {run.spec_path} since it was exported" if changed else None
 
 
 def why_import(run: Run) -> str | None:

@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slipway.errors import SpecError
-from slipway.system.reading import read_plain
 from slipway.system.targets import told
+from slipway.system.yaml_json import read_plain
 
 _SHORT = reprlib.Repr()  # a few kilobytes of YAML can expand to gigabytes
 _SHORT.maxstring = _SHORT.maxother = 100

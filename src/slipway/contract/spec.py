@@ -1,5 +1,6 @@
 """`Spec`: the one YAML that a user writes per classifier."""
 
+import json
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +12,7 @@ from slipway.contract.decision import Probability, Score, Task
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.recipe import AUTO, Recipe, Seed
 from slipway.contract.tracking import Tracking
+from slipway.system.files import sha256_bytes
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -232,6 +234,20 @@ def _distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
     return precisions
 
 
+AFTER_TRAINING = (
+    "tracking",
+    "decision",
+    "calibration",
+    "sensitive_layers",
+    "precisions",
+    "accuracy",
+    "tensorrt",
+    "latency",
+    "serving",
+)
+"""The fields of a spec that no weight depends on."""
+
+
 class Spec(Contract):
     """One classifier, from its data to its latency budget."""
 
@@ -254,6 +270,12 @@ class Spec(Contract):
     tensorrt: TensorRT = TensorRT()
     latency: LatencyGate = LatencyGate()
     serving: Serving = Serving()
+
+    @property
+    def training_sha256(self) -> str:
+        """The hash of every field that the weights depend on."""
+        trained = {name: value for name, value in self.plain().items() if name not in AFTER_TRAINING}
+        return sha256_bytes(json.dumps(trained, sort_keys=True).encode())
 
     @model_validator(mode="after")
     def _unknown_belongs_to_multiclass(self) -> Self:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from slipway.contract import QuantizeError
-from slipway.engines.calibration import CalibrationSample
+from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import Array, check_numbers, check_overflow, kept_in_fp32, layers, run_nodes
 from slipway.engines.modelopt import modelopt_file
 

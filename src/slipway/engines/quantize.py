@@ -14,7 +14,7 @@ from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep,
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
 from slipway.engines.autocast import IMAGES, to_fp16
-from slipway.engines.calibration import CalibrationSample
+from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.modelopt import modelopt_file
 from slipway.engines.sensitivity import SearchFailedError, search
 from slipway.evaluation.predict import Float

@@ -15,7 +15,7 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import Search, Sensitivity, Step, Validation
 from slipway.contract.evidence.gate import FAIL, GateResult
-from slipway.engines.calibration import BATCH, CalibrationSample
+from slipway.engines.calibration_pixels import BATCH, CalibrationSample
 from slipway.engines.evaluate import run_split
 from slipway.engines.gate import compare, compare_labels
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, int8_layers

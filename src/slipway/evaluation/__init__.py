@@ -1,1 +1,1 @@
-"""Running a graph over a split as it will be served, and how good the answers are. Used by training and engines."""
+"""Runs a graph over a split as in serving, and evaluates its answers. Training and engines use it."""

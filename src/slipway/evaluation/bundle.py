@@ -1,4 +1,4 @@
-"""`evaluation.json` of a bundle: how good its answers are, and the evidence for its decision."""
+"""Makes a bundle's `evaluation.json`: the accuracy of its answers, and the evidence for its decision."""
 
 from typing import Any
 
@@ -30,10 +30,10 @@ Labels = tuple[str, ...]
 def evaluate_bundle(
     decision: Decision, validation: Predictions, test: Predictions, labels: Labels, *, unknown: ScoreChoice
 ) -> BundleEvaluation:
-    """The test split as served, in FP32 by OpenVINO: metrics, reliability before and after, coverage, mistakes.
+    """Evaluate the test split as served, in FP32 by OpenVINO: metrics, reliability, coverage, mistakes.
 
     Args:
-        unknown: how its score was chosen, from `fit_decision`; empty without a policy.
+        unknown: the evidence for the score of `unknown`, from `fit_decision`; empty without a policy.
     """
     uncalibrated = decision.model_copy(update={"temperature": 1.0, "unknown": None})
     before = reliability(answer(uncalibrated, test, labels).probability_nc, test.truth_n)
@@ -65,7 +65,7 @@ def evaluate_bundle(
 
 
 def _answered(answers: Answers, split: Predictions) -> Answered:
-    """How many images are `unknown`, and how many of the answers to the others are right."""
+    """Count the `unknown` images, and the right answers to the others."""
     answered_n = answers.label_nk[:, 0] != UNKNOWN
     images, answered = len(answered_n), int(answered_n.sum())
     right = int((answers.class_id_nk[:, 0] == split.truth_n).sum())
@@ -79,7 +79,7 @@ def _answered(answers: Answers, split: Predictions) -> Answered:
 
 
 def _mistakes(test: Predictions, probability_nc: npt.NDArray[np.float32], labels: Labels) -> tuple[Mistake, ...]:
-    """The wrong answers, the surest first."""
+    """Return the wrong answers, the most confident first."""
     predicted_n = predicted(probability_nc)
     wrong = np.flatnonzero(predicted_n != test.truth_n)
     surest = wrong[np.argsort(-probability_nc[wrong].max(axis=1), kind="stable")][:MISTAKES_KEPT]

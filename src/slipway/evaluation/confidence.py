@@ -1,6 +1,6 @@
-"""Calibration of confidence, fitted on the validation split: numbers that make probabilities mean what they say.
+"""Fits the calibration of confidence on the validation split, so that probabilities match accuracy.
 
-Both fits take finite logits, and give the same numbers on every machine: see DECIMALS.
+Both fits need finite logits and give the same numbers on every machine: see DECIMALS.
 """
 
 import numpy as np
@@ -8,14 +8,14 @@ import numpy.typing as npt
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
-DECIMALS = 3  # the fit differs in later digits between machines, and its numbers are part of the bundle's id
+DECIMALS = 3  # later digits differ between machines, and the fitted numbers are part of the bundle's id
 BLOCK = 1 << 22
-"""Numbers that are worked on at once."""
+"""Most numbers in one block of the computation."""
 SLOPES, OFFSETS = (0.01, 100.0), (-50.0, 50.0)
 
 
 def fit_temperature(logits_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64]) -> float:
-    """The temperature of the least negative log-likelihood, between 0.05 and 20.
+    """Return the temperature with the lowest negative log-likelihood, between 0.05 and 20.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
     """
@@ -36,12 +36,12 @@ def fit_temperature(logits_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.
 
 
 def fit_platt(logits_nc: npt.NDArray[np.float32], truth_nc: npt.NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
-    """Multi-label: slope and offset of each class's logit, so that sigmoid(slope * logit + offset) is its probability.
+    """Multi-label: fit slope and offset of each class, so that sigmoid(slope * logit + offset) is its probability.
 
-    A class that every image has, or none, teaches nothing and keeps (1, 0).
+    A class that every image or no image has keeps (1, 0).
 
-    Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999, with his targets, which stay away from
-    0 and 1: classes that are told apart without an error do not get infinite slopes.
+    Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999, with his targets, which stay away from 0
+    and 1: perfectly separated classes do not get infinite slopes.
     """
     return tuple(
         _fit_class(logits_n.astype(np.float64), truth_n)

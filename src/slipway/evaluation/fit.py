@@ -1,4 +1,4 @@
-"""What a decision takes from the validation split: the same for a bundle and, from its own outputs, for each engine."""
+"""Fits a decision to the validation split: once for the bundle, and again to the outputs of each engine."""
 
 from dataclasses import fields
 
@@ -14,7 +14,7 @@ from slipway.steps.postprocess import Answers, Postprocessor
 
 
 def fit_labels(policy: DecisionPolicy, validation: Predictions, labels: tuple[str, ...]) -> Decision:
-    """Multi-label: Platt's line and a threshold for each label.
+    """Multi-label: fit Platt's line and a threshold for each label.
 
     Raises:
         DataError: see `fit_thresholds`.
@@ -31,7 +31,7 @@ def fit_labels(policy: DecisionPolicy, validation: Predictions, labels: tuple[st
 def refit_decision(
     decision: Decision, policy: DecisionPolicy, validation: Predictions, labels: tuple[str, ...]
 ) -> Decision:
-    """`decision` with all that depends on the outputs fitted to these.
+    """Return `decision` with every output-dependent part fitted to these outputs.
 
     Raises:
         DataError: see `fit_thresholds` and `unknown.fit_threshold`.
@@ -48,7 +48,7 @@ def refit_decision(
 
 
 def answer(decision: Decision, split: Predictions, labels: tuple[str, ...]) -> Answers:
-    """As it is served, in blocks of images: what the step needs beside its answers is many times their size."""
+    """Decide as in serving, in blocks of images: the step's working memory is many times the size of its answers."""
     step, images = Postprocessor(decision.model_dump(), labels), len(split.images)
     rows = max(BLOCK // len(labels), 1)
     blocks = [slice(start, start + rows) for start in range(0, images, rows)]

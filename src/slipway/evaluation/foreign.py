@@ -1,7 +1,7 @@
-"""Images that no class is of, made of the pixels at hand: what a score of `unknown` is tried on before it is chosen.
+"""Makes foreign images, which belong to no class, from the pixels at hand, to compare scores for `unknown` on.
 
 Source: Hendrycks et al., "Deep Anomaly Detection with Outlier Exposure", 2019, where such images (noise, jigsaw) stand
-in for outliers that nobody has yet.
+in for outliers that are not available yet.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,11 @@ import numpy as np
 
 from slipway.evaluation.predict import Float, Network
 
-TILES = 4  # a side
+TILES = 4  # along each side
 
 
 def shuffled(pixels_nchw: Float, rng: np.random.Generator) -> Float:
-    """Each image cut into 4 x 4 tiles that change places: its colours and strokes, and no shape.
+    """Cut each image into 4 x 4 tiles and shuffle them: colours and strokes stay, shapes do not.
 
     Rows and columns that do not fill a tile stay where they are.
     """
@@ -31,7 +31,7 @@ def shuffled(pixels_nchw: Float, rng: np.random.Generator) -> Float:
 
 
 def noise(pixels_nchw: Float, rng: np.random.Generator) -> Float:
-    """Independent uniform pixels, between the least and the greatest of each channel in these images."""
+    """Draw independent uniform pixels between the least and the greatest value of each channel in these images."""
     low_1c11, high_1c11 = pixels_nchw.min(axis=(0, 2, 3), keepdims=True), pixels_nchw.max(axis=(0, 2, 3), keepdims=True)
     return rng.uniform(low_1c11, high_1c11, pixels_nchw.shape).astype(np.float32)
 
@@ -40,6 +40,6 @@ KINDS: dict[str, Callable[[Float, np.random.Generator], Float]] = {"shuffled": s
 
 
 def foreign_network(network: Network, kind: str, *, seed: int = 0) -> Network:
-    """`network` that is shown a stand-in of `kind` in the place of every image."""
+    """Return `network` wrapped so that it sees a stand-in of `kind` instead of every image."""
     rng = np.random.default_rng(seed)
     return lambda pixels_nchw: network(KINDS[kind](pixels_nchw, rng))

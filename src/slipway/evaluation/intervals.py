@@ -1,4 +1,4 @@
-"""Bounds of a share that was counted on a sample."""
+"""Bounds a share that was counted on a sample."""
 
 from scipy.stats import beta
 
@@ -6,7 +6,7 @@ from slipway.contract.evidence.evaluation import Interval
 
 
 def share_interval(count: int, total: int, *, error: float) -> Interval:
-    """Exact bounds of a share, each wrong with probability `error` at most.
+    """Return exact bounds of a share, each wrong with probability `error` at most.
 
     Source: Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
     """
@@ -16,7 +16,7 @@ def share_interval(count: int, total: int, *, error: float) -> Interval:
 
 
 def f1_interval(true_positives: int, positives_or_predicted: int, *, error: float) -> Interval:
-    """Exact bounds of F1, given how many images are of the class, are said to be, or both.
+    """Return exact bounds of F1, given the number of images that have the class, are answered with it, or both.
 
     F1 = 2 J / (1 + J) grows with J, the share of true positives among those images, and J is a share like any other.
     """

@@ -1,4 +1,4 @@
-"""`evaluation.json` of a multi-label bundle: how good its answers are, and the decision that they were made with."""
+"""Makes a multi-label bundle's `evaluation.json`: the accuracy of its answers, and the decision behind them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from slipway.steps.postprocess import Answers
 
 
 def evaluate_label_bundle(decision: Decision, test: Predictions, labels: Labels) -> LabelBundleEvaluation:
-    """The test split as served, in FP32 by OpenVINO: metrics, reliability before and after Platt, mistakes."""
+    """Evaluate the test split as served, in FP32 by OpenVINO: metrics, reliability before and after Platt, mistakes."""
     plain = decision.model_copy(update={"platt": None, "temperature": 1.0})
     answers, truth_nc = answer(decision, test, labels), test.truth_nc
     given_nc = given(answers, classes=len(labels))
@@ -46,12 +46,12 @@ def evaluate_label_bundle(decision: Decision, test: Predictions, labels: Labels)
 
 
 def given(answers: Answers, *, classes: int) -> npt.NDArray[np.bool_]:
-    """The labels that were answered, `BOOL [n, classes]`: those over their thresholds, `top_k` at most."""
+    """Return the answered labels, `BOOL [n, classes]`: those over their thresholds, at most `top_k`."""
     return table([row[row >= 0].tolist() for row in answers.class_id_nk], classes=classes)
 
 
 def _mistakes(test: Predictions, answers: Answers, labels: Labels) -> tuple[LabelMistake, ...]:
-    """Labels that are missing or should not be there, the surest first: a missing one by how improbable it was."""
+    """Return missing and surplus labels, the most confident mistakes first: a missing label by its improbability."""
     truth_nc, given_nc = test.truth_nc, given(answers, classes=len(labels))
     rows, columns = np.nonzero(truth_nc != given_nc)
     probability = answers.probability_nc[rows, columns].astype(np.float64)

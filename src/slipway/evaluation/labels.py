@@ -1,4 +1,4 @@
-"""Metrics of multi-label answers: mAP, precision, recall and F1 of each label, reliability over all of them."""
+"""Computes multi-label metrics: mAP, precision, recall and F1 of each label, reliability over all of them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ from slipway.evaluation.intervals import share_interval
 from slipway.evaluation.metrics import class_figures, mean_average_precision
 from slipway.evaluation.reliability import ECE_BINS, RESAMPLES, bin_of, make_bin
 
-ERROR = 0.025  # of each bound: the intervals are of 95 %
+ERROR = 0.025  # error of each bound: the intervals cover 95 %
 FEW_RESAMPLES, MANY_PAIRS = 200, 2_000_000
 Floats = npt.NDArray[np.float64]
 Table = npt.NDArray[np.bool_]
@@ -20,23 +20,23 @@ Table = npt.NDArray[np.bool_]
 def evaluate_labels(
     probability_nc: npt.NDArray[np.float32], given_nc: Table, truth_nc: Table, labels: Sequence[str]
 ) -> LabelMetrics:
-    """mAP, exact match, precision, recall and F1 of each label and their means, with 95 % intervals.
+    """Compute mAP, exact match, precision, recall and F1 of each label and their means, with 95 % intervals.
 
-    `exact_match` is the share of images that got all of their labels and no other. `macro` weighs every label alike;
-    `micro` counts all of them together. Intervals of AP and mAP are from a bootstrap over the images, since the labels
+    `exact_match` is the share of images that got all of their labels and no other. `macro` weights every label equally;
+    `micro` counts all labels together. Intervals of AP and mAP come from a bootstrap over the images, since the labels
     of an image are not independent.
 
     Args:
-        given_nc: the labels that were answered.
+        given_nc: the answered labels.
 
     Raises:
-        DataError: no image has a label, so nothing can be found.
+        DataError: no image has a label.
     """
     exact = int((given_nc == truth_nc).all(axis=1).sum())
     mean_precision, precisions = mean_average_precision(probability_nc, truth_nc, labels)
     map_interval, interval_c = _average_precision_intervals(probability_nc, truth_nc)
     if mean_precision is None or map_interval is None:
-        raise DataError(f"none of {len(truth_nc)} test images has a label; give the test split some that have")
+        raise DataError(f"none of {len(truth_nc)} test images has a label; add images with labels to the test split")
     right_c, given_c, images_c = (table.sum(axis=0) for table in (given_nc & truth_nc, given_nc, truth_nc))
     per_class = {
         label: LabelFigures(
@@ -66,10 +66,10 @@ def evaluate_labels(
 
 
 def label_reliability(probability_nc: npt.NDArray[np.float32], truth_nc: Table) -> Reliability:
-    """The ECE over all pairs of an image and a label: how far a label's probability is from how often it is there.
+    """Compute the ECE over all pairs of image and label: the gap between a label's probability and its frequency.
 
-    As `reliability.reliability`, but a pair is what is counted: 15 bins of equal mass, which stay as they are while the
-    images are resampled for the interval. The interval of a bin takes its pairs for independent.
+    As in `reliability.reliability`, but counting pairs: 15 bins of equal mass, which stay the same while the images are
+    resampled for the interval. The interval of a bin treats its pairs as independent.
     """
     pair_bin_nc = bin_of(probability_nc.ravel()).reshape(probability_nc.shape)
     images, pairs = len(truth_nc), truth_nc.size
@@ -99,8 +99,8 @@ def label_reliability(probability_nc: npt.NDArray[np.float32], truth_nc: Table) 
 def _average_precision_intervals(
     probability_nc: npt.NDArray[np.float32], truth_nc: Table
 ) -> tuple[Interval | None, list[Interval | None]]:
-    """Of mAP and of each label's AP, by 1,000 resamples of the images (200 where the table is large); None where no
-    image has the label. Source: Efron, "Bootstrap Methods", 1979."""
+    """Return the intervals of mAP and of each label's AP, from 1,000 resamples of the images (200 for a large table);
+    None where no image has the label. Source: Efron, "Bootstrap Methods", 1979."""
     resamples = FEW_RESAMPLES if truth_nc.size > MANY_PAIRS else RESAMPLES
     times_rn = np.stack(list(_draws(len(truth_nc), resamples)))
     sums_r, seen = np.zeros(resamples), 0
@@ -118,10 +118,10 @@ def _average_precision_intervals(
 def weighted_average_precision(
     probability_n: npt.NDArray[np.float32], truth_n: Table, times_rn: npt.NDArray[np.int64]
 ) -> Floats:
-    """scikit-learn's average precision when each image counts so many times, for each row of `times_rn`; 0 where none
-    of the images that count has the label."""
+    """Compute scikit-learn's average precision for each row of `times_rn`, which says how often each image counts; 0
+    where no counted image has the label."""
     order = np.argsort(-probability_n, kind="stable")
-    last_n = np.append(probability_n[order][1:] != probability_n[order][:-1], True)  # of equal probabilities
+    last_n = np.append(probability_n[order][1:] != probability_n[order][:-1], True)  # the last of equal probabilities
     times_rn = times_rn[:, order]
     given_rt = times_rn.cumsum(axis=1)[:, last_n]
     right_rt = (times_rn * truth_n[order]).cumsum(axis=1)[:, last_n]

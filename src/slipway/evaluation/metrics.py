@@ -1,4 +1,4 @@
-"""Metrics of a classifier's probabilities on a labelled split."""
+"""Computes the metrics of a classifier's probabilities on a labelled split."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ from slipway.evaluation.intervals import f1_interval, share_interval
 from slipway.evaluation.reliability import expected_calibration_error, predicted
 
 TOP_K = (3, 5, 10)
-ERROR = 0.025  # of each bound: the intervals are of 95 %
+ERROR = 0.025  # error of each bound: the intervals cover 95 %
 
 
 def evaluate(
     probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64], labels: Sequence[str]
 ) -> ClassMetrics:
-    """Top-1 and top-k, ECE, precision, recall and F1 per class with their 95 % intervals and their means, confusion.
+    """Compute top-1, top-k, ECE, confusion, and precision, recall and F1 per class with 95 % intervals and means.
 
-    `macro` weighs every class that has an image alike, `weighted` by its images. Rows of the confusion matrix are the
-    truth.
+    `macro` weights every class with an image equally, `weighted` by its number of images. Rows of the confusion matrix
+    are the truth.
     """
     predicted_n = predicted(probability_nc)
     classes = len(labels)
@@ -50,13 +50,13 @@ def evaluate(
 
 
 def confusion(truth_n: npt.NDArray[np.int64], predicted_n: npt.NDArray[np.int64]) -> Cells:
-    """The cells that are not 0: class, answer, images. Of 10,000 classes the whole matrix would be gigabytes."""
+    """Return the cells that are not 0 (class, answer, images): a whole matrix of 10,000 classes takes gigabytes."""
     pairs, counts = np.unique(np.stack([truth_n, predicted_n]), axis=1, return_counts=True)
     return tuple((int(truth), int(label), int(count)) for (truth, label), count in zip(pairs.T, counts, strict=True))
 
 
 def class_figures(*, images: int, given: int, right: int) -> ClassFigures:
-    """Of a class, or a label: `images` have it, `given` got it, `right` both. A share of nothing is 0."""
+    """Compute the figures of a class or label: `images` have it, `given` got it, `right` both. A share of none is 0."""
     return ClassFigures(
         images=images,
         precision=right / given if given else 0.0,
@@ -69,9 +69,9 @@ def class_figures(*, images: int, given: int, right: int) -> ClassFigures:
 
 
 def top_k_accuracy(probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray[np.int64], *, k: int) -> float:
-    """The share of images whose class is among their `k` most probable; ties are served, and counted, in class order.
+    """Return the share of images whose class is among the `k` most probable; ties count in class order, as in serving.
 
-    With `k` of all classes and more it is the share that has an answer.
+    Where `k` is at least the number of classes, it is the share of images with an answer.
     """
     of_truth_n1 = np.take_along_axis(probability_nc, truth_n[:, None], axis=1)
     before_nc = np.arange(probability_nc.shape[1]) < truth_n[:, None]
@@ -82,10 +82,10 @@ def top_k_accuracy(probability_nc: npt.NDArray[np.float32], truth_n: npt.NDArray
 def mean_average_precision(
     probability_nc: npt.NDArray[np.float32], truth_nc: npt.NDArray[np.bool_], labels: Sequence[str]
 ) -> tuple[float | None, dict[str, float | None]]:
-    """Multi-label: the mean average precision over the classes that an image has, and that of each; others are None.
+    """Multi-label: return the mean average precision over the classes with an image, and each class's (None without).
 
     Args:
-        truth_nc: whether an image has a label.
+        truth_nc: whether each image has each label.
     """
     per_class = {
         label: float(metrics.average_precision_score(truth_nc[:, i], probability_nc[:, i]))

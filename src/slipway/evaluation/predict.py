@@ -1,4 +1,4 @@
-"""A split of the data set through the steps that Triton runs: guard and DALI, then a network."""
+"""Runs a split of the data set through the steps that Triton runs: guard and DALI, then a network."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from slipway.steps.preprocess_dali import Preprocessor
 
 Float = npt.NDArray[np.float32]
 Network = Callable[[Float], tuple[Float, Float]]
-"""`pixels_nchw` to (`logits_nc`, `embedding_nd`); `[n, 0]` of a network without an embedding."""
+"""Maps `pixels_nchw` to (`logits_nc`, `embedding_nd`); the latter is `[n, 0]` for a network without an embedding."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Raw outputs for a sequence of images, in its order."""
+    """The raw outputs for a sequence of images, in the same order."""
 
     images: Sequence[LabelledImage]
     logits_nc: Float
@@ -32,12 +32,12 @@ class Predictions:
 
     @property
     def truth_nc(self) -> npt.NDArray[np.bool_]:
-        """Which labels each image has."""
+        """Return whether each image has each label, `[n, classes]`."""
         return table([image.class_ids for image in self.images], classes=self.logits_nc.shape[1])
 
 
 def table(class_ids: Sequence[Sequence[int]], *, classes: int) -> npt.NDArray[np.bool_]:
-    """Lists of class ids as `[n, classes]`."""
+    """Turn lists of class ids into a table `[n, classes]`."""
     found_nc = np.zeros((len(class_ids), classes), np.bool_)
     for row, listed in enumerate(class_ids):
         found_nc[row, list(listed)] = True
@@ -56,7 +56,7 @@ def predict(
     """Run `images` through the serving preprocess and `network`, with a progress bar named `what`.
 
     Raises:
-        DataError: an image that serving would refuse, by name.
+        DataError: serving would refuse an image; the message names it.
     """
     logits, embeddings = [], []
     encoded = ((image.path, dataset.load(image)) for image in images)
@@ -71,7 +71,7 @@ def predict(
 def pixel_batches(
     encoded: Iterator[tuple[str, bytes]], *, preprocess: Preprocess, batch_size: int, total: int, what: str
 ) -> Iterator[Float]:
-    """Pairs of name and encoded image to `pixels_nchw` `[<= batch_size, 3, H, W]`, by the serving preprocess."""
+    """Preprocess pairs of name and encoded image as in serving; yields `pixels_nchw` `[<= batch_size, 3, H, W]`."""
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=batch_size, threads=1)
     with tqdm(total=total, desc=what, unit="image", leave=False, disable=None) as progress:
         while batch := list(islice(encoded, batch_size)):
@@ -83,5 +83,5 @@ def _run(preprocessor: Preprocessor, batch: Sequence[tuple[str, bytes]]) -> Floa
     pixels_nchw, status_n = preprocessor.run([encoded for _, encoded in batch])
     for (name, _), status in zip(batch, status_n, strict=True):
         if status != guard.OK:
-            raise DataError(f"{name}: {guard.STATUS_NAMES[status]}; serving would refuse it, so repair or remove it")
+            raise DataError(f"{name}: {guard.STATUS_NAMES[status]}; serving would refuse it: repair or remove it")
     return pixels_nchw

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: the calibration error with its interval, and the diagram behind it."""
+"""Measures how well probabilities match accuracy: the calibration error, its interval, and the diagram behind it."""
 
 from collections.abc import Callable
 
@@ -14,12 +14,12 @@ Counts = npt.NDArray[np.int64]
 
 
 def predicted(probability_nc: npt.NDArray[np.float32]) -> Counts:
-    """The class of each row, or -1 where there is no answer (all zero): that is right about nothing."""
+    """Return the class of each row, or -1, which is never right, where there is no answer (all zero)."""
     return np.where(probability_nc.any(axis=1), probability_nc.argmax(axis=1), -1)
 
 
 def expected_calibration_error(probability_nc: npt.NDArray[np.float32], truth_n: Counts) -> float:
-    """ECE over 15 bins of equal mass: the mean of |accuracy - confidence| over bins, weighted by their images.
+    """Return the ECE over 15 bins of equal mass: the mean of |accuracy - confidence|, weighted by images per bin.
 
     Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015; equal-mass bins
     as in Nixon et al., "Measuring Calibration in Deep Learning", 2019.
@@ -30,10 +30,10 @@ def expected_calibration_error(probability_nc: npt.NDArray[np.float32], truth_n:
 
 
 def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts, *, seed: int = 0) -> Reliability:
-    """The ECE, its 95 % bootstrap interval (1,000 resamples of the images, percentiles), and every bin that is filled.
+    """Return the ECE, its 95 % bootstrap interval (percentiles of 1,000 resamples of the images) and all filled bins.
 
-    A resample has its own bins. Repeated images make bins noisier, so the interval errs upwards: it accuses a good
-    calibration sooner than it excuses a bad one. Source: Efron, "Bootstrap Methods", 1979.
+    Each resample has its own bins. Repeated images make bins noisier, so the interval errs upwards: it is more likely
+    to accuse a good calibration than to excuse a bad one. Source: Efron, "Bootstrap Methods", 1979.
     """
     confidence_n, correct_n, bins_of = _binning(probability_nc, truth_n)
     images, gap_n = len(truth_n), correct_n - confidence_n
@@ -56,14 +56,14 @@ def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts, *, see
 def _binning(
     probability_nc: npt.NDArray[np.float32], truth_n: Counts
 ) -> tuple[Floats, Floats, Callable[[Counts], Counts]]:
-    """Confidence and 0 or 1, both by confidence, and the bin of each image when it counts so many times.
+    """Return confidence and correctness (0 or 1), sorted by confidence, and a function from counts to bins.
 
-    A bin is found by rank. Equal confidences share one, so that the order of the images does not matter.
+    Ranks determine the bins. Equal confidences share one, so the order of the images does not matter.
     """
     confidence_n = probability_nc.max(axis=1).astype(np.float64)
     order = np.argsort(confidence_n, kind="stable")
     confidence_n, correct_n = confidence_n[order], (predicted(probability_nc) == truth_n)[order].astype(np.float64)
-    first_n = np.searchsorted(confidence_n, confidence_n)  # of those that are equal
+    first_n = np.searchsorted(confidence_n, confidence_n)  # the first of equal confidences
 
     def bins_of(times_n: Counts) -> Counts:
         before_n: Counts = np.concatenate([[0], np.cumsum(times_n)])[first_n]
@@ -74,7 +74,7 @@ def _binning(
 
 
 def bin_of(confidence_n: npt.NDArray[np.float32]) -> Counts:
-    """The bin of each, of 15 of equal mass; equal confidences share one."""
+    """Return the bin of each confidence, out of 15 of equal mass; equal confidences share one."""
     rank_n: Counts = np.searchsorted(np.sort(confidence_n), confidence_n)
     return rank_n * ECE_BINS // len(confidence_n)
 
@@ -84,6 +84,6 @@ def _error(gap_n: Floats, times_n: Counts, bin_n: Counts) -> float:
 
 
 def make_bin(*, images: int, confidence: float, right: int) -> Bin:
-    """`confidence` is the mean of the images', of which so many are `right`."""
+    """Make a bin of `images` images with the mean `confidence`, of which `right` are right."""
     interval = share_interval(right, images, error=0.025)
     return Bin(images=images, confidence=confidence, accuracy=right / images, accuracy_interval=interval)

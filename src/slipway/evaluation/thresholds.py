@@ -1,4 +1,4 @@
-"""Multi-label: from which probability on each label is given, fitted on the validation split."""
+"""Fits the probability from which on each label is answered, on the validation split (multi-label)."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ from slipway.contract.spec import ThresholdPolicy
 
 DECIMALS = 4  # a threshold is part of the bundle's id, and later digits differ between machines
 NEVER_SEEN = 0.5
-"""Of a class that no validation image has."""
+"""Threshold of a class that no validation image has."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -19,11 +19,11 @@ def fit_thresholds(
     *,
     labels: tuple[str, ...],
 ) -> tuple[float, ...]:
-    """One threshold a class; None asks for the highest F1 of each (Lipton, Elkan and Naryanaswamy, "Optimal
-    Thresholding of Classifiers to Maximize F1 Measure", 2014, on the images at hand).
+    """Fit one threshold per class; without a policy, for the highest F1 of each class (Lipton, Elkan and Naryanaswamy,
+    "Optimal Thresholding of Classifiers to Maximize F1 Measure", 2014, on the images at hand).
 
-    A threshold lies in the middle between two neighbouring probabilities, so that it parts new images as these; of
-    equally good ones the nearest to 0.5 is taken.
+    A threshold lies midway between two neighbouring probabilities, to separate new images the same way; among equally
+    good ones the nearest to 0.5 is taken.
 
     Raises:
         DataError: `policy` asks for a precision that a class does not reach.
@@ -49,12 +49,12 @@ def _fit_class(
         reached = np.flatnonzero((precision_t >= policy.precision) & (right_t > 0))
         if not len(reached):
             raise DataError(
-                f"decision.thresholds.precision: {policy.precision} asked for, and {label!r} reaches at most "
+                f"decision.thresholds.precision: {policy.precision} given, but {label!r} reaches at most "
                 f"{precision_t.max():.3f} on its {positives} validation images; ask for less, or for a recall"
             )
         return float(threshold_t[reached].min())
     if policy.recall is not None:
-        return float(threshold_t[recall_t >= policy.recall].max())  # 0 gives a label to every image
+        return float(threshold_t[recall_t >= policy.recall].max())  # 0 would give the label to every image
     f1_t = 2 * right_t / (given_t + positives)
     best = np.flatnonzero(f1_t >= f1_t.max() - 1e-12)
     return float(threshold_t[best][np.abs(threshold_t[best] - 0.5).argmin()])
@@ -63,8 +63,8 @@ def _fit_class(
 def _candidates(
     probability_n: npt.NDArray[np.float32], truth_n: npt.NDArray[np.bool_]
 ) -> tuple[Floats, Floats, Floats]:
-    """Every threshold that parts the images otherwise, as it will be written, and how many labels are then right and
-    given, compared in FP32 as the step does."""
+    """Return every threshold that splits the images differently, rounded as written, with the numbers of right and of
+    given labels, compared in FP32 as in the step."""
     distinct = np.unique(probability_n).astype(np.float64)
     threshold_t = np.unique(np.concatenate([[0.0], (distinct[1:] + distinct[:-1]) / 2]).round(DECIMALS))
     order = np.argsort(probability_n)

@@ -1,8 +1,8 @@
-"""Which score tells what the network knows from what it does not, and the threshold that keeps a promise.
+"""Chooses the score that best separates familiar from foreign images, and fits its threshold to the promise.
 
-No foreign image is at hand when a classifier is trained, so others play the part: validation images as if their own
-class did not exist, and the stand-ins of `slipway.evaluation.foreign`. The score that tells them best from the
-validation images as they are wins.
+No foreign images are at hand when a classifier is trained, so stand-ins replace them: validation images as if their
+own class did not exist, and the images of `slipway.evaluation.foreign`. The score that best separates them from the
+real validation images wins.
 """
 
 import base64
@@ -22,22 +22,22 @@ from slipway.contract.spec import UnknownPolicy
 from slipway.steps.postprocess import decode_means, familiarity, nearness
 
 SCORES: tuple[Score, ...] = get_args(Score)
-"""From the simplest on: of equals the first wins."""
+"""The scores, simplest first: among equals the first wins."""
 DECIMALS = 4  # a threshold is part of the bundle's id, and later digits differ between machines
 MEANS_SIZE = 1 << 20
-"""Class means of more numbers are not tried: they would travel in decision.json."""
+"""Most numbers in the class means; more would make decision.json too large."""
 CURVE_POINTS = 50
-ERROR = 0.05  # with which so many right answers in a row come from a precision that is lower than asked for
+ERROR = 0.05  # chance that so many right answers in a row come from a lower precision than asked for
 Float = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Right = npt.NDArray[np.bool_]
 ClassIds = npt.NDArray[np.int64]
 Evidence = Mapping[Score, Floats]
-"""What each score is made of, `[n, classes]`."""
+"""The evidence that each score is computed from, `[n, classes]`."""
 
 
 def fit_class_means(embedding_nd: Float, truth_n: ClassIds, *, classes: int) -> ClassMeans | None:
-    """The mean embedding of each class; None where a class has no image, or they are all zero or too many numbers."""
+    """Return each class's mean embedding; None where a class has no image, or the means are all zero or too large."""
     counts_c = np.bincount(truth_n, minlength=classes)
     sums_cd = np.zeros((classes, embedding_nd.shape[1]))
     if not 0 < sums_cd.size <= MEANS_SIZE or not counts_c.all():
@@ -52,7 +52,7 @@ def fit_class_means(embedding_nd: Float, truth_n: ClassIds, *, classes: int) -> 
 
 
 def evidence(logits_nc: Float, embedding_nd: Float, *, temperature: float, means: ClassMeans | None) -> Evidence:
-    """Without class means there is none for `embedding`."""
+    """Return the evidence of each score; without class means there is none for `embedding`."""
     scaled_nc = logits_nc.astype(np.float64) / temperature
     found: dict[Score, Floats] = {"max_probability": scaled_nc, "energy": scaled_nc}
     if means is not None:
@@ -61,7 +61,7 @@ def evidence(logits_nc: Float, embedding_nd: Float, *, temperature: float, means
 
 
 def compare_scores(known: Evidence, truth_n: ClassIds, foreign: Mapping[str, Evidence]) -> dict[Score, ScoreFigures]:
-    """For each score, how well it tells the validation images from those that no class is of."""
+    """Measure how well each score separates the validation images from the foreign ones."""
     right_n = known["max_probability"].argmax(axis=1) == truth_n
     found: dict[Score, ScoreFigures] = {}
     for score, known_nc in known.items():
@@ -80,66 +80,66 @@ def compare_scores(known: Evidence, truth_n: ClassIds, foreign: Mapping[str, Evi
 
 
 def best_score(compared: Mapping[Score, ScoreFigures]) -> Score:
-    """The highest mean of `foreign_auroc`, to three decimals; of equals the simplest."""
+    """Return the score with the highest mean `foreign_auroc`, to three decimals; among equals the simplest."""
     means = {score: fmean(found.foreign_auroc.values() or [0.0]) for score, found in compared.items()}
     return max((score for score in SCORES if score in means), key=lambda score: round(means[score], 3))
 
 
 def fit_threshold(score_n: Floats, right_n: Right, policy: UnknownPolicy) -> float:
-    """The threshold that keeps the policy's promise on these validation images.
+    """Return the threshold that keeps the policy's promise on these validation images.
 
     `coverage`: new images of the known classes are answered with at least this probability (split conformal
     prediction, Vovk et al., "Algorithmic Learning in a Random World", 2005: the k-th lowest of n scores, with
-    k = floor((1 - coverage) * (n + 1))). `precision`: the lowest score from which at least this share of the answers is
-    right, of as many answers as could show that much if all of them were right: one lucky image is no precision.
+    k = floor((1 - coverage) * (n + 1))). `precision`: the lowest score from which on at least this share of the answers
+    is right, over enough answers to prove that share if all of them were right: one lucky image proves nothing.
 
     Raises:
-        DataError: too few images for that coverage, or a precision that no threshold reaches on enough answers.
+        DataError: there are too few images for the coverage, or no threshold reaches the precision on enough answers.
     """
     if policy.coverage is not None:
         check_coverage(policy, images=len(score_n))
         rank = int((1 - policy.coverage) * (len(score_n) + 1) + 1e-9)
         return _round_down(float(np.sort(score_n)[rank - 1]))
-    assert policy.precision is not None  # the spec has one of the two
+    assert policy.precision is not None  # the spec requires one of the two
     order = np.argsort(-score_n, kind="stable")
     share_n = _accuracy_by_coverage(score_n, right_n)
-    # The last of equal scores stands for all of them: a threshold cannot part them.
+    # The last of equal scores stands for all of them: a threshold cannot separate them.
     last_n = np.append(score_n[order][1:] != score_n[order][:-1], True)
     reached = np.flatnonzero(last_n & (share_n >= policy.precision))
     if not len(reached):
         raise DataError(
-            f"decision.unknown.precision: {policy.precision} asked for, and of {len(score_n)} validation images no "
-            f"part is answered that well; ask for less, or for a coverage"
+            f"decision.unknown.precision: {policy.precision} given, but no threshold reaches it on the {len(score_n)} "
+            "validation images; ask for less, or for a coverage"
         )
     answered, needed = int(reached[-1]) + 1, math.ceil(math.log(ERROR) / math.log(policy.precision))
     if answered < needed:
         raise DataError(
-            f"decision.unknown.precision: {policy.precision} is reached on {answered} of {len(score_n)} validation "
-            f"images alone, and fewer than {needed} answers cannot show it; ask for less, for a coverage, or give more "
-            "images to validation"
+            f"decision.unknown.precision: {policy.precision} is reached on only {answered} of {len(score_n)} "
+            f"validation images, and proof takes {needed} answers; ask for less or for a coverage, or give validation "
+            "more images"
         )
     return _round_down(float(score_n[order][reached[-1]]))
 
 
 def check_coverage(policy: UnknownPolicy | None, *, images: int) -> None:
-    """Raises DataError: so few validation images that no threshold promises this coverage."""
+    """Raises DataError: there are too few validation images for any threshold to promise this coverage."""
     if policy is not None and policy.coverage is not None and (1 - policy.coverage) * (images + 1) + 1e-9 < 1:
         needed = int(np.ceil(1 / (1 - policy.coverage) - 1 - 1e-9))
         raise DataError(
-            f"decision.unknown.coverage: {policy.coverage} needs at least {needed} validation images, and there are "
-            f"{images}; ask for less, or give more to data.validation_fraction"
+            f"decision.unknown.coverage: {policy.coverage} needs at least {needed} validation images, but there are "
+            f"{images}; ask for less, or raise data.validation_fraction"
         )
 
 
 def coverage_curve(score_n: Floats, right_n: Right) -> list[tuple[float, float]]:
-    """Coverage and the accuracy of what is answered, at up to 50 thresholds from the highest on."""
+    """Return coverage and the accuracy of the answered images at up to 50 thresholds, from the highest down."""
     accuracy_n = _accuracy_by_coverage(score_n, right_n)
     rows = np.unique(np.linspace(0, len(score_n) - 1, min(CURVE_POINTS, len(score_n))).round().astype(int))
     return [(float((row + 1) / len(score_n)), float(accuracy_n[row])) for row in rows]
 
 
 def score_of(decision: Decision, logits_nc: Float, embedding_nd: Float) -> Floats:
-    """The score that `decision` compares with its threshold, `[n]`; without `unknown` the best probability."""
+    """Return the score that `decision` compares with its threshold, `[n]`; without `unknown`, the best probability."""
     score = "max_probability" if decision.unknown is None else decision.unknown.score
     means = None if decision.unknown is None else decision.unknown.class_means
     return familiarity(score, evidence(logits_nc, embedding_nd, temperature=decision.temperature, means=means)[score])
@@ -148,7 +148,7 @@ def score_of(decision: Decision, logits_nc: Float, embedding_nd: Float) -> Float
 def refit(
     decision: Decision, policy: UnknownPolicy | None, *, logits_nc: Float, embedding_nd: Float, truth_n: ClassIds
 ) -> Decision:
-    """`decision` with the threshold that keeps the policy's promise for these outputs; as it is without a policy.
+    """Return `decision` with the threshold that keeps the policy's promise for these outputs; without one, unchanged.
 
     Raises:
         DataError: see `fit_threshold`.
@@ -161,9 +161,9 @@ def refit(
 
 
 def auroc(known_n: Floats, other_n: Floats) -> float | None:
-    """How often a known image scores higher than another, equal scores half; None where there are none of either.
+    """Return how often a known image scores above another one, ties counting half; None where either set is empty.
 
-    A score that is NaN, as a network may give to noise, is lower than every other.
+    A NaN score, which a network may give to noise, is below every other.
     """
     if not len(known_n) or not len(other_n):
         return None
@@ -174,12 +174,12 @@ def auroc(known_n: Floats, other_n: Floats) -> float | None:
 
 
 def _accuracy_by_coverage(score_n: Floats, right_n: Right) -> Floats:
-    """Of the first 1, 2, … n images by score, the share that is right."""
+    """Return the share of right answers among the first 1, 2, … n images by score."""
     order = np.argsort(-score_n, kind="stable")
     share_n: Floats = np.cumsum(right_n[order]) / np.arange(1, len(score_n) + 1)
     return share_n
 
 
 def _round_down(threshold: float) -> float:
-    """Downwards: the image whose score it is stays answered."""
+    """Round the threshold down, so that the image with this score is still answered."""
     return float(np.floor(threshold * 10**DECIMALS) / 10**DECIMALS)

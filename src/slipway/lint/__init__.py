@@ -20,7 +20,7 @@ from slipway.lint.models import ENSEMBLE, Model, Repository, read_models
 from slipway.lint.plans import check_plans
 from slipway.lint.python_steps import check_python_step
 from slipway.lint.queues import check_queues
-from slipway.lint.rules import RULES
+from slipway.lint.rule_table import RULES
 from slipway.lint.tensors import check_tensors
 
 __all__ = ["RULES", "Finding", "lint"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from slipway.lint.rules import RULES, Rule
+from slipway.lint.rule_table import RULES, Rule
 
 
 @dataclass(frozen=True)

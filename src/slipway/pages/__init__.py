@@ -1,7 +1,8 @@
-"""The kit of all HTML pages: one file each, that loads nothing and escapes every word that is not ours.
+"""The kit of all HTML pages: each is one file that loads nothing and escapes all foreign text.
 
-`page.html` is the frame, `kit.html` has the macros (tables, strips, badges, pictures), `style.css` is the one style
-sheet; `charts` draws, `tables` and `thumbnails` are what the macros show, `wording` writes numbers.
+`page.html` is the frame, `kit.html` has the macros (tables, strips, badges, pictures), `style.css` is the only style
+sheet, and `colours.css` its palette. `charts` draws, `tables` and `thumbnails` hold the content of the macros, and
+`wording` formats numbers.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ except ImportError:
     raise MissingDependencyError("jinja2", extra="train") from None
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""Content-Security-Policy: styles and images that the page holds, and nothing else."""
+"""The Content-Security-Policy: only styles and images inside the page."""
 FILTERS = ("counted", "decimals", "figures", "interval", "megabytes", "percent", "points", "thousands")
 PageKind = Literal["build report", "evaluation", "augmentation", "benchmark report"]
 TITLES: dict[PageKind, str] = {
@@ -26,13 +27,13 @@ TITLES: dict[PageKind, str] = {
     "augmentation": ": what training sees</title>",
     "benchmark report": "<title>Benchmark report: ",
 }
-"""What a page has in its head, and no page of another kind."""
+"""Text in the head of a page that no page of another kind has."""
 
 
 def environment(package: str) -> Environment:
-    """The templates of `package`, each of which extends `page.html`; `kit` has the macros.
+    """Load the templates of `package`, each of which extends `page.html`; `kit` has the macros.
 
-    Labels, file names and the words of specs and tools are untrusted: every one of them is escaped.
+    Labels, file names and the words of specs and tools are untrusted: all of them are escaped.
     """
     found = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("slipway.pages")]),
@@ -58,5 +59,5 @@ def write(page: str, out: Path, *, kind: PageKind) -> None:
 
 
 def check_page(out: Path, *, kind: PageKind) -> None:
-    """What `write` would refuse, before the work that comes first."""
+    """Refuse what `write` would refuse, before the work starts."""
     check_file(out, mark=TITLES[kind], what=f"a page of kind {kind}")

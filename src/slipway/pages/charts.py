@@ -1,8 +1,9 @@
-"""Charts by matplotlib, as SVG in a page: text is text, and colours are the style sheet's, light or dark."""
+"""Draws charts with matplotlib as SVG in a page: text stays text, and the style sheet sets the colours."""
 
 import io
 import re
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,14 @@ except ImportError:
 Chart = Axes
 Svg = Markup
 PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False, "font.family": ["DejaVu Sans"]}
-"""Words are drawn as they are, with the font that matplotlib brings: a `$` is no formula, and machines draw alike."""
-TONES = {"good": "#12734a", "warn": "#8a5a00", "bad": "#b3261e", "plain": "#3d5a80"}
-SERIES = ("#1a66b0", "#c2570c", "#178066", "#a03a8f", "#7a6a00", "#4f5b66")
-PAGE, TEXT, DIM, GRID, GOOD_BACK = "#ffffff", "#1b1f24", "#5b6470", "#e8ebef", "#e2f4ea"
-"""The light colours of `style.css`, which stand for its variables: no two of them are equal."""
-VARIABLES = {
-    **{colour: name for name, colour in TONES.items()},
-    **{colour: f"s{number}" for number, colour in enumerate(SERIES)},
-    **{PAGE: "page", TEXT: "text", DIM: "dim", GRID: "grid", GOOD_BACK: "good-back"},
-}
+"""Settings that draw text literally in matplotlib's own font: a `$` starts no formula, and all machines draw alike."""
+_ROOT = (files("slipway.pages") / "templates/colours.css").read_text(encoding="utf-8").partition("}")[0]
+LIGHT: dict[str, str] = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", _ROOT))
+"""The light palette of `colours.css` by the names of its variables: no two are equal."""
+TONES = {name: LIGHT[name] for name in ("good", "warn", "bad", "plain")}
+SERIES = tuple(LIGHT[f"s{number}"] for number in range(6))
+PAGE, TEXT, DIM, GRID, GOOD_BACK = (LIGHT[name] for name in ("page", "text", "dim", "grid", "good-back"))
+VARIABLES = {colour: name for name, colour in LIGHT.items()}
 STYLE = {
     **PLAIN_TEXT,
     "svg.fonttype": "none",
@@ -52,19 +51,19 @@ STYLE = {
     "ytick.color": DIM,
 }
 styled = rc_context(STYLE)
-"""Decorates every function that draws: the settings hold for its chart alone."""
+"""Decorator of every function that draws: limits the settings to its chart."""
 LIMIT: dict[str, Any] = {"color": TONES["bad"], "linewidth": 1, "linestyle": (0, (4, 3))}
 REM_PER_POINT = 66 / (8.5 * 72)
-"""A chart of 8.5 inches is as wide as a page."""
+"""Rem of page width per point of chart width: a chart of 8.5 inches fills the page."""
 
 
 def axes(width: float, height: float) -> Chart:
-    """The axes of a new figure, in inches; a page is 8.5 inches wide."""
+    """Make the axes of a new figure, sized in inches; a page is 8.5 inches wide."""
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
 def logarithmic(axis: Any) -> None:
-    """Ticks at 1, 2 and 5 times each power of ten, written out."""
+    """Set ticks at 1, 2 and 5 times each power of ten, written out."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_minor_locator(NullLocator())
@@ -73,13 +72,13 @@ def logarithmic(axis: Any) -> None:
 
 
 def in_percent(*axis: Any) -> None:
-    """Shares as whole or broken percent."""
+    """Format shares as percentages."""
     for one in axis:
         one.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
 def shades(axes: Chart, share_rc: npt.NDArray[np.float64]) -> None:
-    """A picture of a table, from nothing (0) to blue (1) on any ground."""
+    """Shade a table from transparent (0) to blue (1)."""
     blue = LinearSegmentedColormap.from_list("blue", ["#4a80c400", "#4a80c4"])
     axes.imshow(share_rc, cmap=blue, vmin=0, vmax=1, interpolation="none")
     axes.grid(visible=False)
@@ -87,24 +86,24 @@ def shades(axes: Chart, share_rc: npt.NDArray[np.float64]) -> None:
 
 
 def limit(axes: Chart, ms: float) -> None:
-    """A dashed line across, with its name."""
+    """Draw the limit as a dashed, labelled line across the chart."""
     axes.axhline(ms, **LIMIT)
     axes.text(0.005, ms * 1.02, f"limit {ms:g} ms", transform=axes.get_yaxis_transform(), color=TONES["bad"])
 
 
 def svg(axes: Chart, *, label: str) -> Svg:
-    """The figure of `axes` for a page; equal charts give equal text.
+    """Turn the figure of `axes` into SVG for a page; equal charts give equal text.
 
-    The words of an artist's `set_gid("tip:...")` stand under the pointer.
+    The text of an artist's `set_gid("tip:...")` becomes its tooltip.
 
     Args:
-        label: what a screen reader says of the chart.
+        label: the description that a screen reader speaks.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     buffer = io.StringIO()
     none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with rc_context({"svg.hashsalt": label}):  # ids are of one chart
+    with rc_context({"svg.hashsalt": label}):  # ids are unique to the chart
         figure.savefig(buffer, format="svg", metadata=none)
     text = buffer.getvalue()
     width, height = (72 * inches for inches in figure.get_size_inches())

@@ -1,4 +1,4 @@
-"""Tables of the pages: cells of text, of a verdict, or of a value with its interval on the column's axis."""
+"""The tables of the pages. A cell holds text, a verdict, or a value with its interval on the column's axis."""
 
 import math
 from collections.abc import Container, Iterable
@@ -21,9 +21,9 @@ class Scale:
 
     @classmethod
     def over(cls, values: Iterable[float], *, most: float = math.inf) -> "Scale":
-        """The shortest axis of at most five ticks, at 1, 2 or 5 times a power of ten, that holds 0 and the values.
+        """Return the shortest axis that holds 0 and the values, with at most five ticks at 1, 2 or 5 times 10^n.
 
-        `most` cuts the axis to about that far from 0, so that one outlier does not press all others together.
+        `most` limits the axis to about that distance from 0, so that one outlier does not squeeze all other values.
         """
         given = [0.0, *(min(max(value, -most), most) for value in values)]
         least, greatest = min(given), max(given)
@@ -36,7 +36,7 @@ class Scale:
         raise AssertionError("a step as long as the span always fits")
 
     def at(self, value: float) -> float:
-        """Percent of the axis from its left end, 0 to 100."""
+        """Return the position of `value` in percent from the left end of the axis, 0 to 100."""
         share = (value - self.low) / (self.high - self.low)
         return round(100 * min(max(share, 0.0), 1.0), 3)
 
@@ -45,7 +45,7 @@ class Scale:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Position in percent, and text."""
+        """Return position, in percent, and text of each tick."""
         count = round((self.high - self.low) / self.step)
         values = [self.low + index * self.step for index in range(count + 1)]
         decimals = max(0, -math.floor(math.log10(self.step) + 1e-9))
@@ -60,7 +60,7 @@ class Badge:
 
 @dataclass(frozen=True)
 class Strip:
-    """A value on the axis of its column; the text stands below it."""
+    """A value on the axis of its column, with its text below."""
 
     text: str
     at: float
@@ -77,18 +77,18 @@ Cell = str | Badge | Strip
 class Column:
     title: str
     axis: Scale | None = None
-    """Scale of a column of strips."""
+    """Axis of a column of strips."""
     origin: float | None = None
-    """Where the axis has a line of reference."""
+    """Value at which the axis has a reference line."""
     wide: bool = False
-    """Left out on a narrow screen."""
+    """Whether the column is hidden on a narrow screen."""
     words: bool = False
-    """To the left, and may wrap."""
+    """Whether the column is left-aligned text that may wrap."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The first cell of a row is its heading."""
+    """A table with a caption. The first cell of a row is its heading."""
 
     title: str
     note: str
@@ -107,6 +107,6 @@ def table(
     words: Container[str] = (),
     wide: Container[str] = (),
 ) -> Table:
-    """A table, where a title alone is a column of numbers; or of `words`, or `wide`, where it is among these."""
+    """Make a table. A plain title makes a column of numbers; titles in `words` or `wide` set that column's flags."""
     named = (c if isinstance(c, Column) else Column(c, words=c in words, wide=c in wide) for c in columns)
     return Table(title, note, source, tuple(named), tuple(rows))

@@ -1,4 +1,4 @@
-"""Images of the data set as small data URIs, each encoded anew: nothing of the file but its pixels gets to the page."""
+"""Turns images of the data set into small data URIs. Each is encoded anew: only the file's pixels reach the page."""
 
 import base64
 import io
@@ -12,13 +12,13 @@ from slipway.contract import DataError
 from slipway.contract.dataset import Dataset, LabelledImage
 
 SIDE = 112
-"""Pixels of a thumbnail's longer side, at most."""
+"""Longest side of a thumbnail in pixels."""
 QUALITY = 80
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture, or why there is none."""
+    """A picture, or the reason why there is none."""
 
     data_uri: str = ""
     width: int = 0
@@ -27,7 +27,7 @@ class Thumbnail:
 
 
 class Thumbnails:
-    """Thumbnails of a data set's images by their path, each made once."""
+    """Thumbnails of a data set's images by path, each made once."""
 
     def __init__(self, dataset: Dataset | None, *, exif_orientation: bool) -> None:
         self._dataset, self._exif_orientation = dataset, exif_orientation
@@ -51,26 +51,26 @@ class Thumbnails:
 
 
 def load(dataset: Dataset, entry: LabelledImage, *, exif_orientation: bool) -> Image.Image:
-    """The image in RGB, a large JPEG smaller than it is, turned as serving turns it.
+    """Load the image in RGB, a large JPEG at reduced size, turned as in serving.
 
     Raises:
-        DataError: gone, changed since the data set was split, or more than Pillow reads.
+        DataError: the image is missing, has changed since the data set was split, or is too large for Pillow.
     """
     encoded = dataset.load(entry)
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a fraction of its size
             turned = ImageOps.exif_transpose(image) if exif_orientation else image
-            deep = turned.mode.startswith("I")  # 16 bits, which Pillow would clip and not scale
+            deep = turned.mode.startswith("I")  # 16 bits, which Pillow would clip instead of scaling
             small = (turned.point(lambda value: value * (1 / 256)).convert("L") if deep else turned).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{entry.path}: no thumbnail: {error}") from None
-    small.info.clear()  # Pillow would write a comment of the file into the thumbnail
+    small.info.clear()  # Pillow would copy a comment of the file into the thumbnail
     return small
 
 
 def encode(picture: Image.Image | npt.NDArray[np.uint8]) -> Thumbnail:
-    """RGB, as an image or `[h, w, 3]`, as JPEG of at most SIDE pixels a side in a data URI."""
+    """Encode RGB, an image or `[h, w, 3]`, as a data URI of a JPEG with sides of at most SIDE pixels."""
     image = picture.copy() if isinstance(picture, Image.Image) else Image.fromarray(picture)
     image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()

@@ -1,15 +1,15 @@
-"""Numbers as pages and terminals write them."""
+"""Formats numbers for pages and terminals."""
 
 import math
 from collections.abc import Mapping
 
 NONE = "\N{EN DASH}"
-"""Stands where there is no number."""
+"""Sign for a missing number."""
 MINUS = "\N{MINUS SIGN}"
 
 
 def figures(value: float, count: int = 3) -> str:
-    """To so many significant figures, without an exponent: 15.7, 0.0123, 1,240."""
+    """Format to `count` significant figures, without an exponent: 15.7, 0.0123, 1,240."""
     if value == 0:
         return "0"
     rounded = float(f"{value:.{count - 1}e}")
@@ -18,7 +18,7 @@ def figures(value: float, count: int = 3) -> str:
 
 
 def points(loss_points: float) -> str:
-    """Percentage points with their sign."""
+    """Format percentage points with their sign."""
     text = f"{loss_points:+.2f}".replace("-", MINUS)
     return "0.00" if text[1:] == "0.00" else text
 
@@ -28,7 +28,7 @@ def percent(share: float | None) -> str:
 
 
 def interval(bounds: tuple[float, float]) -> str:
-    """Bounds of a share, in percent."""
+    """Format the bounds of a share in percent."""
     return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
 
 
@@ -45,5 +45,5 @@ def megabytes(size_bytes: int) -> str:
 
 
 def counted(failures: Mapping[str, int]) -> str:
-    """`3 timed out, 1 rejected`, or `none`."""
+    """List failures by reason: `3 timed out, 1 rejected`, or `none`."""
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(failures.items())) or "none"

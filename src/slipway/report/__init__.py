@@ -1,4 +1,4 @@
-"""One HTML page that shows how good a build is, from the files of bundle, graphs and engines alone."""
+"""Renders one HTML page on the quality of a build, from the files of bundle, graphs and engines alone."""
 
 from slipway.report.build import Build
 from slipway.report.page import render

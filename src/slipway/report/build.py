@@ -1,4 +1,4 @@
-"""`Build`: everything that the stages before wrote for one bundle, opened with every hash checked."""
+"""Opens a `Build`, everything that the earlier stages wrote for one bundle, and checks every hash."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,19 +32,19 @@ class BuiltEngine:
     engine: Engine
     measured: EngineMeasured
     evaluation: AnyEngineEvaluation | None
-    """None for a plan that proves only that its graph compiles."""
+    """The engine's evaluation; None for a plan that proves only that its graph compiles."""
     size_bytes: int
-    """Of the model file."""
+    """Size of the model file in bytes."""
 
     @classmethod
     def open(cls, path: Path, *, bundle: Bundle) -> Self:
-        """Raises ManifestError: a broken link of the chain, or a folder of another name."""
+        """Raises ManifestError: a link of the chain is broken, or the folder has another name."""
         engine = Engine.open(path, bundle=bundle)
         settings = engine.settings
         capability = None if settings.plan is None else settings.plan.compute_capability
         expected = engine_name(settings.target, settings.precision, capability)
         if path.name != expected:
-            raise ManifestError(f"{path}: this is the engine {expected}; give the folder that name again")
+            raise ManifestError(f"{path}: holds the engine {expected}; rename the folder to that")
         evaluated = (path / EVALUATION).is_file()
         evaluation = read_engine_evaluation(path, task=bundle.decision.task) if evaluated else None
         model = path / ("model.onnx" if settings.target == "openvino" else plan_name(capability))
@@ -75,7 +75,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph folder."""
+    """A graph folder with its evidence."""
 
     measured: GraphMeasured
     search: Search | None
@@ -83,11 +83,11 @@ class Graph:
 
     @classmethod
     def open(cls, path: Path, *, bundle: Bundle) -> Self:
-        """Raises ManifestError: a changed file, or a graph of another bundle."""
+        """Raises ManifestError: a file has changed, or the graph belongs to another bundle."""
         manifest = Manifest.open(path, kind="graph")
         if manifest.bundle != bundle.id:
             raise ManifestError(
-                f"{path}: made from bundle {str(manifest.bundle)[:12]}, and the bundle given is {bundle.id:.12}; "
+                f"{path}: made from bundle {str(manifest.bundle)[:12]}, but the given bundle is {bundle.id:.12}; "
                 "quantise again"
             )
         return cls(
@@ -99,34 +99,34 @@ class Graph:
 
 @dataclass(frozen=True)
 class Build:
-    """A bundle, and whatever there is of graphs, engines and choice."""
+    """A bundle with its graphs, engines and choice, as far as they exist."""
 
     bundle: Bundle
     evaluation: AnyBundleEvaluation | None
     dataset: Dataset | None
     graphs_path: Path
     graphs: Mapping[str, Graph]
-    """By precision."""
+    """The graphs by precision."""
     failed_search: Search | None
-    """Of INT8, which left no graph: `int8-search.json`."""
+    """The failed search for an INT8 graph, from `int8-search.json`; None where there was none."""
     engines_path: Path
     engines: tuple[BuiltEngine, ...]
-    """By target, compute capability and precision, FP32 first."""
+    """The engines, sorted by target, compute capability and precision, FP32 first."""
     choice: Choice | None
     choice_flaw: str
-    """Why there is no choice: none was made, or it is of other engines. Empty where there is one."""
+    """The reason why there is no choice: none was made, or it is of other engines. Empty where there is one."""
 
     @classmethod
     def open(cls, bundle_path: Path, *, engines: Path, graphs: Path) -> Self:
-        """Open every part that is there.
+        """Open every part that exists.
 
         Raises:
-            ManifestError: a part that is changed, half-copied or of another bundle, by name.
-            SpecError: `engines` is no folder, or a file of evidence that cannot be read.
+            ManifestError: a part, named in the message, has changed, is half-copied or belongs to another bundle.
+            SpecError: `engines` is not a folder, or a file of evidence cannot be read.
         """
         bundle = Bundle.open(bundle_path)
         if not engines.is_dir():
-            raise SpecError(f"{engines}: no such folder; give the one that slipway compile wrote its engines to")
+            raise SpecError(f"{engines}: no such folder; give the folder that slipway compile wrote engines to")
         dataset, evaluated = bundle.path / DATASET, (bundle.path / EVALUATION).is_file()
         built = tuple(BuiltEngine.open(path, bundle=bundle) for path in _engine_folders(engines))
         choice, flaw = _open_choice(bundle, engines)
@@ -148,17 +148,17 @@ class Build:
         return next((engine for engine in self.engines if engine.name == name), None)
 
     def file(self, *parts: str) -> str:
-        """A file of `engines`, as the page names it: equal wherever the build lies."""
+        """Return the page's name of a file in `engines`, which does not depend on where the build lies."""
         return "/".join((self.engines_path.name, *parts))
 
 
 def _read_search(path: Path) -> Search | None:
-    """None where there is no such file. Raises SpecError: it is not what its name says."""
+    """Return None where the file does not exist. Raises SpecError: the file holds something else."""
     return Search.read(path) if path.is_file() else None
 
 
 def _engine_folders(engines: Path) -> list[Path]:
-    """Folders named `<target>-…`; others, such as compilers' caches, are nobody's engines."""
+    """Return the folders named `<target>-…`; others, such as compilers' caches, are not engines."""
     targets = tuple(f"{target}-" for target in get_args(Target))
     return [path for path in engines.iterdir() if path.is_dir() and path.name.startswith(targets)]
 
@@ -169,7 +169,7 @@ def _place(engine: BuiltEngine) -> tuple[int, str, int]:
 
 
 def _open_choice(bundle: Bundle, engines: Path) -> tuple[Choice | None, str]:
-    """What is served on the cpu lane, or why nothing is."""
+    """Return the choice for the cpu lane, or the reason why there is none."""
     try:
         return chosen_engine(bundle, engines)[0], ""
     except NotChosenError as error:

@@ -1,4 +1,4 @@
-"""`Build` to one self-contained HTML page."""
+"""Renders a `Build` as one self-contained HTML page."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from slipway.report.verdict import lane_verdicts, todos
 
 
 def render(build: Build) -> str:
-    """The page; equal files give equal text.
+    """Render the page; equal files give equal text.
 
-    Labels, file names and the words of specs and tools are untrusted: Jinja escapes every one of them.
+    Labels, file names and the words of specs and tools are untrusted: Jinja escapes all of them.
     """
     context: dict[str, Any] = {
         "title": f"{build.bundle.spec.name}: build report",

@@ -1,4 +1,4 @@
-"""What each lane serves and why, and what is wrong or missing, each with what to do about it."""
+"""Says what each lane serves and why, and lists faults and missing parts with their remedies."""
 
 import math
 from collections.abc import Collection, Iterator
@@ -19,21 +19,21 @@ Tone = Literal["good", "warn", "bad"]
 
 @dataclass(frozen=True)
 class LaneVerdict:
-    """What one lane serves."""
+    """The engines that one lane serves, and the reason."""
 
     lane: LaneName
     tone: Tone
     serves: tuple[BuiltEngine, ...]
-    """One engine on the cpu lane, one for each compute capability on the gpu lane; none where nothing is decided."""
+    """The served engines: one on the cpu lane, one per compute capability on the gpu lane; empty while undecided."""
     reason: str
     source: str
-    """File that the reason stands in; empty where it is that there is none."""
+    """The file that gives the reason; empty where a missing file is the reason."""
     command: str = ""
 
 
 @dataclass(frozen=True)
 class Todo:
-    """Something that failed, could not be told, or is not there."""
+    """A part that failed, could not be judged or is missing, with its remedy."""
 
     tone: Tone
     what: str
@@ -48,13 +48,13 @@ def lane_verdicts(build: Build) -> tuple[LaneVerdict, LaneVerdict]:
 
 
 def todos(build: Build) -> list[Todo]:
-    """The worst first."""
+    """List everything to do, the worst first."""
     found = [*_hindered(build), *_missing(build)]
     return sorted(found, key=lambda todo: ("bad", "warn", "good").index(todo.tone))
 
 
 def images_to_prove(gate: GateResult, limit_points: float, *, comparisons: int = 1) -> int:
-    """Images that the gate needs at least, where none is lost or gained.
+    """Return the fewest images that satisfy the gate, where none is lost or gained.
 
     Source: the Clopper-Pearson bound of 0 in n is 1 - error ** (1 / n), Clopper and Pearson, 1934.
     """
@@ -73,10 +73,10 @@ def _cpu(build: Build) -> LaneVerdict:
     built = [engine for engine in build.engines if engine.target == "openvino" and engine.precision in wanted]
     passed = [engine.name for engine in built if engine.engine.may_be_served]
     if passed:
-        reason = f"Not decided: {build.choice_flaw}. Passed and to be measured: {', '.join(passed)}."
+        reason = f"Not decided: {build.choice_flaw}. Passed but not measured: {', '.join(passed)}."
         return LaneVerdict("cpu", "warn", (), reason, build.file("choice.json"), choose)
     verdicts = ", ".join(f"{engine.name}: {engine.engine.verdict}" for engine in built) or "none is built"
-    reason = f"Nothing that the spec lists can be served ({verdicts})."
+    reason = f"No precision that the spec lists can be served ({verdicts})."
     return LaneVerdict("cpu", "bad", (), reason, build.file("*", "evaluation.json"), _compile(build))
 
 
@@ -122,13 +122,13 @@ def _reasons(gate: GateResult) -> Iterator[str]:
     flips, reference = gate.flips, gate.reference
     if flips.verdict != PASS:
         yield (
-            f"Flips: {flips.verdict}: {flips.flips} of {flips.images} images are answered otherwise than by FP32, "
+            f"Flips: {flips.verdict}: {flips.flips} of {flips.images} answers differ from FP32's, "
             f"{flips.flip_points:.2f} points, between {flips.flip_low_points:.2f} and {flips.flip_high_points:.2f}, "
             f"limit {flips.max_flip_points:g} (accuracy.max_flip_points)."
         )
     if reference.verdict != PASS:
         yield (
-            f"FP32 itself is not proven to be better than chance, so it has nothing to lose: its mean recall is "
+            f"FP32 itself is not proven better than chance, so no loss could show: its mean recall is "
             f"{reference.recall_points:.2f} points over {reference.kinds} kinds of images, chance is "
             f"{reference.chance_points:.2f}, and proof on these images takes {reference.proof_points:.2f}."
         )
@@ -169,13 +169,13 @@ def _missing(build: Build) -> Iterator[Todo]:
         ]
         if absent:
             what = f"No TensorRT plan of {', '.join(absent)} for compute capability {capability}"
-            yield Todo("warn", what, "Not compiled, or the compiler refused.", command=_container(build))
+            yield Todo("warn", what, "It was not compiled, or the compiler refused it.", command=_container(build))
     if "tensorrt_rtx" not in targets:
-        why = "It proves without a GPU that the graphs compile; it is never served."
+        why = "It would prove without a GPU that the graphs compile; it is never served."
         yield Todo("good", "No proof by TensorRT-RTX", why, command=_compile(build, "--target", "tensorrt_rtx"))
     yield from _missing_choice(build, targets)
     if build.dataset is None:
-        why = "dataset.json is not in the bundle, and flips are listed without their images."
+        why = "The bundle has no dataset.json, so flips are listed without their images."
         yield Todo("good", "No list of the data set", why, source="bundle")
 
 
@@ -190,7 +190,7 @@ def _missing_choice(build: Build, targets: Collection[str]) -> Iterator[Todo]:
     for engine in build.engines:
         served = engine.target == "openvino" and engine.precision in wanted
         if served and engine.engine.may_be_served and measured.get(engine.name) != engine.manifest_sha256:
-            why = "It was compiled since choice.json was measured, and may be the fastest now."
+            why = "It was compiled after choice.json was measured, and may be the fastest now."
             yield Todo("warn", f"{engine.name} was not measured", why, build.file("choice.json"), choose)
 
 
@@ -199,11 +199,11 @@ def _missing_openvino(build: Build, precision: str) -> Todo:
     if precision in ("int8", "fp16") and precision not in build.graphs:
         out = build.graphs_path / precision
         script = command("slipway quantize", build.bundle.path, "--precision", precision, "--out", out)
-        why = f"There is no graph of {precision.upper()}; quantising says why if it fails."
+        why = f"There is no {precision.upper()} graph; slipway quantize says why if it fails."
         return Todo("warn", what, why, command=script)
     if precision == "bf16":
-        return Todo("warn", what, "Not compiled, or compiled on a processor without BF16.", command=_compile(build))
-    return Todo("warn", what, "The spec lists it, and it was not compiled.", command=_compile(build))
+        return Todo("warn", what, "It was not compiled, or the processor lacks BF16.", command=_compile(build))
+    return Todo("warn", what, "The spec lists it, but it was not compiled.", command=_compile(build))
 
 
 def _compile(build: Build, *more: str) -> str:

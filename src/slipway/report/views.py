@@ -1,4 +1,4 @@
-"""What each part of the page shows: rows with their places on an axis, cut to what a person can look through."""
+"""Prepares each part of the page: rows with their positions on an axis, cut to a readable number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ CLASSES_SHOWN, FLIPS_SHOWN, FLIPS_OPEN, LAYERS_SHOWN = 50, 60, 12, 40
 TONES: dict[str, Tone] = {PASS: "good", REFERENCE: "good", FAIL: "bad", TOO_FEW: "warn", PROOF: "plain"}
 BITS = {"INT8": 8, "FP8": 8, "FP16": 16, "BF16": 16, "FP32": 32}
 LIMITS_SHOWN = 6
-"""How many times the gate's limit an axis of losses reaches; what lies beyond is an arrow and a number."""
+"""Reach of an axis of losses in multiples of the gate's limit; larger losses are an arrow and a number."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A comparison with FP32, and how the gate took it."""
+    """A comparison with FP32, and the gate's verdict on it."""
 
     name: str
     comparison: Comparison
@@ -42,13 +42,13 @@ class Loss:
     recall_fp32: float | None = None
     recall: float | None = None
     flips: Flips | None = None
-    """Of all images together, and so is `reference`; None for a class."""
+    """Flips of all images together; None for a class, like `reference`."""
     reference: Reference | None = None
 
 
 @dataclass(frozen=True)
 class LossTable:
-    """Losses on one axis, the worst first."""
+    """A table of losses on one axis, the worst first."""
 
     engine: BuiltEngine
     gate: GateResult
@@ -56,20 +56,20 @@ class LossTable:
     left_out: int
     scale: Scale
     open: bool
-    """Whether a reader should see it unasked: it is served, or stands in the way."""
+    """Whether the table starts open: the engine is served, or blocks serving."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The flips of one engine, as many as are shown."""
+    """The flips of one engine, cut to the number shown."""
 
     engine: BuiltEngine
     flips: tuple[tuple[Flip, Thumbnail], ...]
     counts: dict[str, int]
-    """All of them by their effect."""
+    """Number of all flips by effect."""
     left_out: int
     open: bool
-    """Whether a reader should see it unasked: it is served, or short."""
+    """Whether the gallery starts open: the engine is served, or the gallery is short."""
 
 
 @dataclass(frozen=True)
@@ -82,35 +82,35 @@ class Speed:
 
 @dataclass(frozen=True)
 class Size:
-    """A model file, and its share of the FP32 one of the same target and GPU."""
+    """The size of a model file, and its share of the FP32 file for the same target and GPU."""
 
     engine: BuiltEngine
     ratio: float | None
     percent: float
-    """Of the greatest."""
+    """Size in percent of the largest file."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """How many layers of an engine compute in which precision, and where that is known from."""
+    """The number of an engine's layers in each precision, and its source."""
 
     engine: BuiltEngine
     counts: tuple[tuple[str, int, int], ...]
-    """Name of the precision, its layers, and its bits (0 where that is not said), the fewest bits first."""
+    """Name of each precision, its number of layers and its bits (0 if unknown), the fewest bits first."""
     source: str
     unknown: str = ""
-    """Why there are no counts."""
+    """The reason why there are no counts."""
 
     @property
     def shares(self) -> list[tuple[str, float]]:
-        """Class of the style sheet, and percent of the layers."""
+        """Return each precision's style-sheet class and its percentage of the layers."""
         total = sum(count for _, count, _ in self.counts)
         return [(f"b{bits}", 100 * count / total) for _, count, bits in self.counts]
 
 
 @dataclass(frozen=True)
 class SearchPath:
-    """The steps of the search and the ranking it went by."""
+    """The steps of the search and the ranking that it followed."""
 
     search: Search
     scale: Scale
@@ -119,16 +119,16 @@ class SearchPath:
     left_out: int
     source: str
     stale: tuple[str, ...]
-    """INT8 engines that were compiled from another graph than this search made."""
+    """INT8 engines that were not compiled from the graph of this search."""
 
 
 def accuracy(build: Build) -> list[BuiltEngine]:
-    """Engines that were evaluated."""
+    """Return the engines with an evaluation."""
     return [engine for engine in build.engines if engine.evaluation is not None]
 
 
 def losses(build: Build) -> tuple[list[Loss], Scale]:
-    """Top-1 of every engine that was compared with FP32."""
+    """Return the top-1 loss of every engine that was compared with FP32."""
     rows = [
         Loss(
             name=engine.name,
@@ -144,7 +144,7 @@ def losses(build: Build) -> tuple[list[Loss], Scale]:
 
 
 def class_tables(build: Build) -> list[LossTable]:
-    """Recall of every class for each engine that was compared with FP32."""
+    """Return the recall loss of every class for each engine that was compared with FP32."""
     return [_class_table(build, engine, gate) for engine, gate in _gated(build)]
 
 
@@ -179,7 +179,7 @@ def _class_table(build: Build, engine: BuiltEngine, gate: GateResult) -> LossTab
 
 
 def galleries(build: Build) -> list[Gallery]:
-    """The flips of each engine, lost ones first, then gained, then wrong both times; each by how sure FP32 was."""
+    """Return each engine's flips: lost, gained, then wrong both times, each sorted by FP32's confidence."""
     thumbnails = Thumbnails(build.dataset, exif_orientation=build.bundle.preprocess.exif_orientation)
     order = ("lost", "gained", "wrong")
     flips = {
@@ -212,7 +212,7 @@ def speed(build: Build) -> Speed | None:
 
 
 def latencies(build: Build) -> tuple[list[BuiltEngine], list[int]]:
-    """Engines whose network was timed alone, and every batch size of theirs."""
+    """Return the engines whose network was timed alone, and all their batch sizes."""
     timed = [engine for engine in build.engines if engine.measured.latency]
     return timed, sorted({size for engine in timed for size in engine.measured.latency})
 
@@ -230,7 +230,7 @@ def sizes(build: Build) -> list[Size]:
 
 
 def layers(build: Build) -> list[Layers]:
-    """What the plan says where one could be read back, else what its graph says."""
+    """Count the layers of each plan that could be read back, otherwise of the engine's graph."""
     return [_layers(build, engine) for engine in build.engines]
 
 

@@ -1,8 +1,8 @@
-"""From a spec and class folders, or from a network that exists already, to a bundle."""
+"""Makes a bundle from a spec and class folders, or from an existing network."""
 
 import logging
 
-# torch warns that it cannot count triton kernels; none run here, and the package is left out on purpose.
+# torch warns that it cannot count triton kernels; none run here, and the package is deliberately not installed.
 logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 
 # ruff: noqa: E402

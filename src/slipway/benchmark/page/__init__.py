@@ -1,4 +1,4 @@
-"""One HTML page of measurements, and what a million images cost at the speeds that they showed."""
+"""Renders one HTML page of measurements, with the cost of a million images at the measured speeds."""
 
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.cost import Cost, Priced, Prices, cost_lines, costs

@@ -1,4 +1,4 @@
-"""The accuracy that stands beside a speed: the evaluation of the engine that was measured."""
+"""Reads the accuracy to show beside a speed: the evaluation of the measured engine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +13,20 @@ from slipway.errors import ManifestError
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What one engine is worth, and the arithmetic that made the number."""
+    """The accuracy of one engine, and its arithmetic."""
 
     engine: str
     bundle: str
-    """The id of the bundle; answers carry it, so that a result file has it too."""
+    """The bundle's id. Answers carry it, so result files have it too."""
     arithmetic: str
     evaluation: AnyEngineEvaluation
 
     @classmethod
     def open(cls, engine: Path) -> Self:
-        """Of an engine folder, every file checked against its manifest.
+        """Open an engine folder and check every file against its manifest.
 
         Raises:
-            ManifestError: no engine here, a changed file, or an engine that was never evaluated.
+            ManifestError: the folder holds no engine, a file has changed, or the engine was never evaluated.
         """
         manifest = Manifest.open(engine, kind="engine")
         if EVALUATION not in manifest.outputs:

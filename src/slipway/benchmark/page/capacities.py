@@ -1,4 +1,4 @@
-"""What Triton holds within the limit, against a pool without a server and against other stacks."""
+"""Compares Triton's capacity within the limit with in-process workers and with other stacks."""
 
 from collections.abc import Iterator
 
@@ -27,11 +27,11 @@ def _shares(source: str, result: EfficiencyResult, name: str, found: Efficient) 
             cell = Strip(text, share.mean, share.least, share.most, target, tone)
         rows.append((side, _range(rates), found.batches[side], cell))
     return table(
-        f"{name}: what serving leaves of the capacity",
-        f"Requests/s with P99 within {result.limit_ms:g} ms, the least and the most of "
-        f"{len(rates)} rounds, each side with the batch that suits it best; and as a share of the pool's in the same "
-        "round: mean, least and most. The dashed line is the target.",
-        ("", "requests/s", Column("", words=True), Column("of the pool", axis=axis, origin=1.0)),
+        f"{name}: capacity relative to in-process workers",
+        f"Requests/s with P99 within {result.limit_ms:g} ms, the lowest and highest of "
+        f"{len(rates)} rounds, each side with its best batch size; and the share of the workers' capacity in the same "
+        "round: mean, lowest and highest. The dashed line is the target.",
+        ("", "requests/s", Column("", words=True), Column("share of the workers'", axis=axis, origin=1.0)),
         rows,
         source=source,
     )
@@ -46,8 +46,8 @@ def _times(source: str, name: str, found: Efficient) -> Table:
     titles = ("", "client", *KINDS_OF_TIME.values(), "the rest", "processor, server", "client's")
     return table(
         f"{name}: where an image's time goes",
-        "asked one by one, ms: what the client sees, and of it all steps together; the rest is in no step. "
-        "Last, the processor time of an image.",
+        "asked one at a time, in ms: the client's latency, and its part in all steps together; the rest is outside "
+        "the steps. Last, the processor time per image.",
         titles,
         rows,
         source=source,
@@ -56,7 +56,7 @@ def _times(source: str, name: str, found: Efficient) -> Table:
 
 def peers(source: str, result: PeersResult) -> Table:
     axis = Scale.over([1.0, *(times.high for times in result.times_the_capacity.values())])
-    holds = Column("slipway_fused holds, times", axis=axis, origin=1.0)
+    holds = Column("slipway_fused, times", axis=axis, origin=1.0)
     ordered = sorted(result.capacity_per_s.items(), key=lambda item: -sum(item[1]))
     rows: list[tuple[Cell, ...]] = []
     for name, rates in ordered:
@@ -70,9 +70,9 @@ def peers(source: str, result: PeersResult) -> Table:
         rows.append((name, _range(rates), result.settings[name], cell, *latencies))
     return table(
         f"{result.backbone} behind other servers",
-        f"Requests/s with P99 within {result.limit_ms:g} ms, the least and the most of {len(ordered[0][1])} "
-        "rounds; how many times that slipway_fused holds, with two standard errors of the mean to each side; and at "
-        f"{result.light_load.rate_per_s:g} requests/s its latency as a multiple of slipway_fused's.",
+        f"Requests/s with P99 within {result.limit_ms:g} ms, the lowest and highest of {len(ordered[0][1])} "
+        "rounds; slipway_fused's rate as a multiple of that, with two standard errors of the mean to each side; and "
+        f"its latency at {result.light_load.rate_per_s:g} requests/s as a multiple of slipway_fused's.",
         ("", "requests/s", "setting", holds, "P50, times", "P99, times"),
         rows,
         source=source,

@@ -1,4 +1,4 @@
-"""Sides that were measured in one run, and the verdict against simulated servers."""
+"""Makes the tables of sides measured in one run, and of the verdict's errors on simulated servers."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
@@ -28,7 +28,7 @@ ONCE = "Measured once: one run has no interval of its own."
 
 
 def comparisons(files: Iterable[ResultFile]) -> list[Table]:
-    """In the order of the files."""
+    """Make the tables in the order of the files."""
     return [table for file in files for table in _tables(file)]
 
 
@@ -64,9 +64,9 @@ def _layouts(source: str, result: LayoutsResult) -> Table:
     ratio = result.memory_mib["fused"] / result.memory_mib["steps"]
     rows.append(("memory, MiB", sizes["steps"], sizes["fused"], Strip(f"{ratio:.2f}", ratio)))
     return table(
-        "One step in place of three",
-        f"{len(result.rounds['fused'])} interleaved rounds: medians, and the ratio within a round from the least "
-        "to the greatest. ms and requests/s; memory was read once.",
+        "One step instead of three",
+        f"{len(result.rounds['fused'])} interleaved rounds: medians in ms and requests/s, and the lowest to highest "
+        "ratio within a round. Memory was read once.",
         ("", "steps", "fused", Column("fused to steps", axis=axis, origin=1.0)),
         rows,
         source=source,
@@ -101,10 +101,10 @@ def _verdict(source: str, result: VerdictResult) -> Table:
     places = [place for place in result.servers[0].passes if place != "at the limit"]
     return table(
         "How often the verdict errs",
-        f"{result.runs:,} simulated runs of each server: the share that passes with the true P99 on the limit, in "
-        "per cent, with its 95 % interval and what is allowed; and with P99 lower, where passing is right, with the "
-        f"mean length of a run, at most {result.minutes:g} minutes. Without a dashed line: not judged. An arrow: "
-        "beyond the axis.",
+        f"{result.runs:,} simulated runs of each server: the percentage that passes falsely, with the true P99 on the "
+        "limit, its 95 % interval and the allowed share; and the percentage that passes rightly, with a lower P99, and "
+        f"the mean length of a run, at most {result.minutes:g} minutes. Without a dashed line, a server is not judged. "
+        "An arrow points beyond the axis.",
         ("server", "load", "requests/s", Column("passes falsely", axis=axis), *places),
         rows,
         source=source,
@@ -113,7 +113,7 @@ def _verdict(source: str, result: VerdictResult) -> Table:
 
 
 def share_interval(share: float, *, of: int) -> tuple[float, float]:
-    """The 95 % interval of a share that was counted in `of` independent trials, by Wilson's score."""
+    """Return the 95 % interval of a share counted in `of` independent trials, by Wilson's score."""
     found = binomtest(round(share * of), of).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)
 
@@ -126,9 +126,9 @@ def _reload(source: str, seen: Reload) -> Table:
     )
     return table(
         "Reloads under load",
-        f"{seen.rate_per_s:g} requests/s, {seen.requests:,} without reloads and as many with; the slowest reload "
-        f"took {seen.reload_seconds_max:.1f} s. Answers that mix two bundles: {seen.mixed}; of neither: "
-        f"{seen.answers_of_no_version}. In brackets the 95 % interval of the share that fails. {ONCE}",
+        f"{seen.rate_per_s:g} requests/s, {seen.requests:,} requests without reloads and as many with; the slowest "
+        f"reload took {seen.reload_seconds_max:.1f} s. Answers that mix two bundles: {seen.mixed}; answers from "
+        f"neither: {seen.answers_of_no_version}. In brackets: the 95 % interval of the failed share. {ONCE}",
         ("", Column("P99, ms", axis=axis), "failed", "why"),
         rows,
         source=source,
@@ -151,8 +151,8 @@ def _kills(source: str, kills: Mapping[str, Kill]) -> Table:
         strip = Strip(f"{last:.2f}", last)
         rows.append((what, "never" if first is None else f"{first:.2f}", strip, lost, counted(kill.lost)))
     return table(
-        "A process is killed",
-        f"under load: seconds after the kill until the first right answer, and until the last error. {ONCE}",
+        "Killed processes",
+        f"under load: seconds from the kill to the first right answer, and to the last error. {ONCE}",
         ("killed", "first right, s", Column("last error, s", axis=axis), "lost", "why"),
         rows,
         source=source,
@@ -171,9 +171,9 @@ def _overload(source: str, layouts: Mapping[str, Overload]) -> Table:
     axis = Scale.over([1.0, *(seen.goodput_share_of_capacity for _, seen in loads)])
     right = Column("right, of the capacity", axis=axis, origin=1.0)
     return table(
-        "More than it can do",
-        f"for 30 s at 3 and 10 times the capacity ({capacities}): right answers as a share of it, P99 of what was "
-        f"accepted, and seconds until an easy load is served as ever. {ONCE}",
+        "Overload",
+        f"for 30 s at 3 and 10 times the capacity ({capacities}): right answers as a share of capacity, P99 of "
+        f"accepted requests, and seconds until a light load is served normally again. {ONCE}",
         ("", "offered/s", right, "accepted P99, ms", "recovers, s", "refused or failed", "sent late at P99, ms"),
         [_overload_row(name, seen) for name, seen in loads],
         source=source,
@@ -205,8 +205,8 @@ def _fifty(source: str, fifty: Fifty) -> Table:
     each = ", ".join(f"{name} {seen.memory_mib_of_each_additional:.0f} MiB" for name, seen in fifty.layouts.items())
     return table(
         "Many classifiers in one repository",
-        f"one of them asked, the others idle. Each further one takes: {each}. Again: until all answer after the "
-        f"server was killed. {ONCE}",
+        f"one classifier under load, the others idle. Each further one takes {each}. Again: seconds until all answer "
+        f"after the server was killed. {ONCE}",
         ("", "ready, s", "again, s", "MiB", "P50, ms", Column("P99, ms", axis=axis), "failed"),
         [_company_row(name, side) for name, side in sides],
         source=source,

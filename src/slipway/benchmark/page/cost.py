@@ -1,8 +1,8 @@
-"""What a million images cost at a speed that was shown: the price of an hour over the images of an hour.
+"""Computes the cost of a million images at a measured speed: price per hour divided by images per hour.
 
     cost per million = price per hour / (images per second * 3600) * 1,000,000
 
-Prices are examples in a file that its reader edits. A cost has two significant figures: a price has no more.
+Prices are examples in a file for its reader to edit. A cost has two significant figures, as a price does.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,16 +19,16 @@ from slipway.contract.evidence.latency import CapacityResult, GateResult, Positi
 from slipway.errors import SpecError
 from slipway.pages.wording import figures, percent
 
-NOTHING_SHOWN = "no rate was shown to hold the limit: no cost"
+NOTHING_SHOWN = "no rate was shown to hold the limit, so there is no cost"
 
 
 class Price(Contract):
-    """One kind of machine."""
+    """The price of one kind of machine."""
 
     per_hour: Positive
     as_of: date
     cores: Annotated[int, Field(ge=1)]
-    """What its provider counts as vCPUs."""
+    """Number of vCPUs, as the provider counts them."""
     gpu: str | None = None
     note: str = ""
 
@@ -38,13 +38,13 @@ class Prices(Contract):
 
     currency: str
     note: str
-    """Said wherever a cost is shown."""
+    """A note shown with every cost."""
     machines: dict[str, Price]
 
     def row(self, name: str) -> "Priced":
-        """Raises SpecError: no such machine; the names that there are."""
+        """Raises SpecError: no such machine; the message lists the valid names."""
         if name not in self.machines:
-            raise SpecError(f"no price is called {name!r}; there are {', '.join(self.machines)}; or add one")
+            raise SpecError(f"unknown price {name!r}; the valid names are {', '.join(self.machines)}; or add yours")
         price = self.machines[name]
         about = f"{name}, as of {price.as_of}{f', with {price.gpu}' if price.gpu else ''}. {self.note} {price.note}"
         return Priced(about.strip(), price.per_hour, self.currency, price.cores)
@@ -52,30 +52,30 @@ class Prices(Contract):
 
 @dataclass(frozen=True)
 class Priced:
-    """The price that was chosen."""
+    """The chosen price."""
 
     about: str
     per_hour: float
     currency: str
     cores: int | None
-    """None where it was given as a number."""
+    """Number of vCPUs; None where the price was given as a number."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One speed, what it costs, and the accuracy that belongs to it."""
+    """One speed, its cost, and the accuracy that belongs to it."""
 
     name: str
     basis: str
-    """What the speed is, or why there is none."""
+    """The meaning of the speed, or the reason why there is none."""
     images_per_s: float | None
     per_million: float | None
-    """With the machine busy all the time at that speed."""
+    """Cost per million images with the machine busy all the time."""
     per_million_in_use: float | None
-    """With the machine busy for the stated share of the time."""
+    """Cost per million images with the machine busy for the stated share of the time."""
     top1: float | None
     accuracy: str
-    """The same with what it is of, or how to have it here."""
+    """The accuracy with its source, or how to add it."""
     caveats: tuple[str, ...]
 
 
@@ -86,7 +86,7 @@ def cost_per_million(per_hour: float, *, images_per_s: float) -> float:
 def costs(
     files: Iterable[ResultFile], accuracies: Sequence[Accuracy], price: Priced, *, utilisation: float
 ) -> list[Cost]:
-    """Of every gate and every search for the capacity, in the order of the files."""
+    """Compute the cost of every gate and every capacity search, in the order of the files."""
     found = []
     for file in files:
         result = file.result
@@ -110,7 +110,7 @@ def costs(
 
 
 def _shown(result: GateResult | CapacityResult) -> tuple[float | None, str]:
-    """The rate at which P99 was shown to be within the limit."""
+    """Return the rate at which P99 was shown to be within the limit, and its meaning."""
     limit = f"P99 within {result.options.limit_ms:g} ms"
     if isinstance(result, CapacityResult):
         above = f", under {result.not_passed_per_s:.1f}/s" if result.not_passed_per_s else ""
@@ -124,14 +124,14 @@ def _caveats(result: GateResult | CapacityResult, price: Priced) -> Iterator[str
     yield from result.caveats
     seen = result.machine.cores
     if price.cores is not None and price.cores != seen:
-        yield f"the price is of {price.cores} cores, and {seen} were measured: measure where you serve"
+        yield f"the price is for {price.cores} cores, but {seen} were measured: measure on the machine that serves"
     generator = ends_with(result).generator
     if generator.shares_cores_with_server:
-        yield f"the client took {generator.cpu_cores:.2f} of the cores: a server alone does more"
+        yield f"the client used {generator.cpu_cores:.2f} of the cores: a server alone serves more"
 
 
 def accuracy_of(bundle: str, accuracies: Sequence[Accuracy]) -> str:
-    """Of the engine whose bundle answered; what to do where none was given."""
+    """Describe the accuracy of the engine whose bundle answered, or say how to add it."""
     for accuracy in accuracies:
         if accuracy.bundle == bundle:
             shown = accuracy.evaluation
@@ -151,7 +151,7 @@ def _loss(points: float) -> str:
 
 
 def cost_lines(found: Sequence[Cost], price: Priced, *, utilisation: float) -> Iterator[str]:
-    """The same as text."""
+    """Return the costs as lines of text."""
     yield f"cost of a million images at {price.per_hour:g} {price.currency} an hour: {price.about}"
     for cost in found:
         if cost.images_per_s is None or cost.per_million is None or cost.per_million_in_use is None:

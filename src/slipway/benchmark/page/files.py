@@ -1,4 +1,4 @@
-"""Result files by kind. A file says by one of its keys which kind it is."""
+"""Reads result files. One of its keys identifies a file's kind."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from slipway.errors import SpecError
 from slipway.system.files import sha256_bytes
 
 Sides = LayoutsResult | EfficiencyResult | PeersResult | RobustnessResult
-"""Stacks or layouts that were measured in one run."""
+"""Results that compare stacks or layouts measured in one run."""
 Result = GateResult | CapacityResult | PerfAnalyzerResult | Sides | VerdictResult
 KINDS: dict[str, tuple[set[str], type[Result]]] = {
     "gate.py": ({"generator"}, GateResult),
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[set[str], type[Result]]] = {
     "studies/robustness": ({"reload", "kills", "overload", "fifty"}, RobustnessResult),
     "studies/verdict": ({"servers"}, VerdictResult),
 }
-"""By the script or study below benchmarks/: keys that no other kind has, of which the file has one; what it holds."""
+"""Kinds by script or study below benchmarks/: keys that identify the kind (a file has one of them), and its type."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class ResultFile:
     """One file of measurements."""
 
     name: str
-    """Of the file, with as much of its path as tells it from the others."""
+    """File name, with enough of its path to be unique."""
     kind: str
-    """The script or study below benchmarks/ that wrote it."""
+    """The script or study below benchmarks/ that wrote the file."""
     sha256: str
     result: Result
 
@@ -48,15 +48,15 @@ def read_files(paths: Sequence[Path]) -> tuple[ResultFile, ...]:
     """Read and check every file.
 
     Raises:
-        SpecError: a file that cannot be read, is given twice, is of no known kind or lacks a figure of its kind.
+        SpecError: a file cannot be read, is given twice, is of no known kind or lacks a figure of its kind.
     """
     if len({path.resolve() for path in paths}) < len(paths):
-        raise SpecError("a result file is given twice: give each once")
+        raise SpecError("a result file is given twice; give each once")
     return tuple(_read(path, name) for path, name in zip(paths, _names(paths), strict=True))
 
 
 def ends_with(result: GateResult | CapacityResult) -> Measured:
-    """The gate itself, or the last rate of a search, which its verdict is on."""
+    """Return the gate itself, or the last rate of a search, which its verdict judges."""
     return result.rungs[-1] if isinstance(result, CapacityResult) else result
 
 
@@ -71,11 +71,11 @@ def _read(path: Path, name: str) -> ResultFile:
     for kind, (marks, model) in KINDS.items():
         if isinstance(data, dict) and marks & data.keys():
             return ResultFile(name, kind, sha256_bytes(text), model.parse(data, source=str(path)))
-    raise SpecError(f"{path}: not a result file of a known kind; allowed are those of {', '.join(KINDS)}")
+    raise SpecError(f"{path}: not a result file of a known kind; give one written by {', '.join(KINDS)}")
 
 
 def _names(paths: Iterable[Path]) -> list[str]:
-    """`digits.json`, or `before/digits.json` and `after/digits.json` where two are called that."""
+    """Name files as `digits.json`, or `before/digits.json` and `after/digits.json` where two share a name."""
     absolute = [path.resolve().parts for path in paths]
     longest = max(map(len, absolute), default=1)
     candidates = (["/".join(parts[-count:]) for parts in absolute] for count in range(1, longest + 1))

@@ -1,4 +1,4 @@
-"""Latencies as charts: the tail of every series on one pair of axes, and the distribution of each."""
+"""Draws latencies: the tails of all series in one chart, and the distribution of each."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ NINES = ("P50", "P90", "P99", "P99.9", "P99.99", "P99.999")
 
 @styled
 def tails(series: Sequence[Series]) -> Svg:
-    """Latency against percentile, a line for each; every further nine is as wide as the one before."""
+    """Plot latency against percentile, one line per series; every nine is equally wide."""
     chart, most = axes(8.5, 4), max(one.requests for one in series)
     for one in series:
         shares, values_ms = tail(one)
@@ -33,14 +33,14 @@ def tails(series: Sequence[Series]) -> Svg:
 
 
 def tail(one: Series) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Shares of the requests, from 0 on, and the latency in ms that they stay within; k of n are k / (n + 1)."""
+    """Return shares of the requests, from 0 up, and the latency in ms that bounds each; k of n are k / (n + 1)."""
     shares = np.cumsum(one.counts) / (one.requests + 1)
     return np.array([0.0, *shares]), np.array([one.values_ms[0], *one.values_ms])
 
 
 @styled
 def hills(series: Sequence[Series]) -> list[Svg]:
-    """Share of the requests against latency in equal steps of its logarithm, each as high as its highest step."""
+    """Plot the share of requests against log latency in equal steps, each chart scaled to its highest step."""
     if not series:
         return []
     ends_ms = [float(ms) for one in series for ms in one.values_ms[[0, -1]]] + sorted(limits_ms(series))

@@ -1,4 +1,4 @@
-"""P99 against the offered rate: what each rate showed, of searches for the capacity and of gates."""
+"""Plots P99 against the offered rate, from capacity searches and gates."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from slipway.pages.wording import figures
 
 @dataclass(frozen=True)
 class Rate:
-    """What one rate showed."""
+    """The result at one rate."""
 
     rate_per_s: float
     p99_ms: float
     tone: Tone
     says: str
     whole: bool
-    """Judged as the gate does, so that the verdict counts."""
+    """Whether the gate judged the rate in full, so that the verdict counts."""
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Rates of one server, ascending."""
+    """The rates of one server, ascending."""
 
     name: str
     rates: tuple[Rate, ...]
@@ -36,12 +36,12 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Rates:
-    """All of them, on the same axes."""
+    """The rates of all servers, on the same axes."""
 
     ladders: tuple[Ladder, ...]
     limits_ms: frozenset[float]
     intervals: tuple[tuple[float, float], ...]
-    """From the highest rate that passed to the lowest above it that did not."""
+    """Intervals from the highest rate that passed to the lowest rate above it that did not."""
 
     @property
     @styled
@@ -71,7 +71,7 @@ def _dot(chart: Chart, rate: Rate, colour: str) -> None:
 
 
 def rates(files: Sequence[ResultFile]) -> Rates | None:
-    """None where fewer than two rates are known: one is no line, and stands in the percentiles."""
+    """Collect the rates; None for fewer than two, since one makes no line and is in the percentiles."""
     found = [*_gates(files), *(ladder for file in files for ladder in _ladders(file))]
     if sum(len(seen) for _, seen in found) < 2:
         return None
@@ -89,7 +89,7 @@ def rates(files: Sequence[ResultFile]) -> Rates | None:
 
 
 def _gates(files: Iterable[ResultFile]) -> Iterator[tuple[str, list[Rate]]]:
-    """Gates of one bundle on one machine are rates of one server."""
+    """Group gates of one bundle on one machine as the rates of one server."""
     servers: dict[object, list[tuple[str, Rate]]] = {}
     for file in files:
         result = file.result

@@ -1,4 +1,4 @@
-"""Result files to one self-contained HTML page."""
+"""Renders result files as one self-contained HTML page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,9 +21,9 @@ def render(
     price: Priced | None = None,
     utilisation: float = 1.0,
 ) -> str:
-    """The page; equal files give equal text.
+    """Render the page; equal files give equal text.
 
-    The words of files and servers are untrusted: Jinja escapes every one of them.
+    The words of files and servers are untrusted: Jinja escapes all of them.
     """
     series, found_rates, found_steps, compared = all_series(files), rates(files), all_steps(files), comparisons(files)
     context: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The latencies of one measurement, read back from its raw histograms: percentiles of percentiles are none."""
+"""Reads the latencies of a measurement from its raw histograms: percentiles of percentiles are meaningless."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ PARTS = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us"
 
 @dataclass(frozen=True)
 class Judged:
-    """What a gate says of its latencies, and perf_analyzer does not."""
+    """The gate's verdict on its latencies; perf_analyzer gives none."""
 
     verdict: Verdict
     limit_ms: float
@@ -38,20 +38,20 @@ class Judged:
 
     @property
     def block_p99s_ms(self) -> tuple[float, float]:
-        """The least and the greatest: how far P99 moves from block to block."""
+        """Return the lowest and the highest P99 of all blocks."""
         p99s_ms = [block.latency.p99_ms for block in self.blocks]
         return min(p99s_ms), max(p99s_ms)
 
 
 @dataclass(frozen=True)
 class Series:
-    """A gate, a rate that was confirmed, or a run of perf_analyzer."""
+    """The latencies of a gate, a confirmed rate, or a run of perf_analyzer."""
 
     name: str
     load: str
     latency: Latency
     values_ms: npt.NDArray[np.float64]
-    """Every latency that was recorded, ascending."""
+    """All recorded latencies, ascending."""
     counts: npt.NDArray[np.int64]
     judged: Judged | None
     colour: int
@@ -63,7 +63,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Steps:
-    """The server's own account, per request: of the ensemble and its steps."""
+    """The server's own times per request, for the ensemble and its steps."""
 
     name: str
     load: str
@@ -71,7 +71,7 @@ class Steps:
 
 
 def all_series(files: Iterable[ResultFile]) -> list[Series]:
-    """Of every file that has raw histograms, in the order of the files."""
+    """Read the series of every file with raw histograms, in the order of the files."""
     found: list[Series] = []
     for file in files:
         for name, measured, limit_ms in _judged(file):
@@ -82,7 +82,7 @@ def all_series(files: Iterable[ResultFile]) -> list[Series]:
 
 
 def all_steps(files: Iterable[ResultFile]) -> list[Steps]:
-    """Of every file that has the time per step; of a search, at the rate that it ends with."""
+    """Read the steps of every file with times per step; for a search, at its final rate."""
     found = []
     for file in files:
         if judged := list(_judged(file)):
@@ -97,7 +97,7 @@ def all_steps(files: Iterable[ResultFile]) -> list[Steps]:
 
 
 def _judged(file: ResultFile) -> Iterator[tuple[str, Measured, float]]:
-    """A gate, or every rate that a search for the capacity confirmed, with the limit."""
+    """Yield a gate, or every rate that a capacity search confirmed, with the limit."""
     result = file.result
     if isinstance(result, GateResult):
         yield file.name, result, result.options.limit_ms
@@ -140,7 +140,7 @@ def _load(result: PerfAnalyzerResult) -> str:
 
 
 def _with_all_queues(times: tuple[StepTime, ...]) -> tuple[StepTime, ...]:
-    """The ensemble's computing is that of its steps, but its queue is its own alone, where nobody waits."""
+    """Give the ensemble its steps' queues: its compute time includes the steps, but its own queue is always empty."""
     queue_us = sum(time.queue_us for time in times)
     return tuple(time.model_copy(update={"queue_us": queue_us}) if time is times[0] else time for time in times)
 
@@ -153,7 +153,7 @@ def _step_time(run: ModelRun) -> StepTime:
 
 
 def _recorded(histogram: HdrHistogram) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Latencies in ms that occurred, and how often."""
+    """Return the recorded latencies in ms and the number of each."""
     recorded = [
         (step.value_iterated_to / 1000, step.count_added_in_this_iter_step)
         for step in histogram.get_recorded_iterator()

@@ -1,4 +1,4 @@
-"""What a verdict looks like."""
+"""Chooses the colour of a verdict."""
 
 from slipway.contract.evidence.latency import Verdict
 from slipway.pages.tables import Badge, Tone

@@ -1,4 +1,4 @@
-"""What stands on top: a card for each file with its verdict, and what a reader of several files must know."""
+"""Makes the top of the page: a card with each file's verdict, and notes for readers of several files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from slipway.pages.wording import counted, figures, percent
 
 @dataclass(frozen=True)
 class Card:
-    """One file in three sentences."""
+    """The summary of one file."""
 
     file: ResultFile
     tone: Tone
     verdict: str
-    """Empty where the script gives none."""
+    """The file's verdict; empty where its script gives none."""
     headline: str
     reason: str
     caveats: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Card:
 
 
 def cards(files: Sequence[ResultFile], accuracies: Sequence[Accuracy]) -> list[Card]:
-    """In the order of the files."""
+    """Make the cards in the order of the files."""
     return [_card(file, accuracies) for file in files]
 
 
@@ -101,7 +101,7 @@ def _efficiency(file: ResultFile, result: EfficiencyResult) -> Card:
         for name, found in result.classifiers.items()
     )
     targets = ", ".join(f"{side} {target:.2f}" for side, target in result.targets.items())
-    headline = f"Of what the work alone allows, Triton serves {min(s for _, s, _ in shares):.0%} or more"
+    headline = f"Triton serves at least {min(s for _, s, _ in shares):.0%} of the in-process workers' rate"
     return Card(
         file,
         tone="bad" if missed else "good",
@@ -151,20 +151,20 @@ def _verdict(file: ResultFile, result: VerdictResult) -> Card:
         file,
         tone="bad" if broken else "good",
         verdict="fail" if broken else "pass",
-        headline=f"At most {percent(worst.passes['at the limit'].rule)} of runs pass that should not",
-        reason=f"{result.runs:,} runs of each server, its true P99 on the limit; most: {worst.server}{load}",
+        headline=f"At most {percent(worst.passes['at the limit'].rule)} of runs pass falsely",
+        reason=f"{result.runs:,} runs of each server with the true P99 on the limit; worst: {worst.server}{load}",
     )
 
 
 def notices(files: Sequence[ResultFile]) -> list[str]:
-    """What is true of the files together."""
+    """Make the notes on all files together."""
     found = []
     machines = {(file.result.machine.cpu, file.result.machine.cores) for file in files}
     if len(machines) > 1:
         words = "; ".join(sorted(f"{cpu}, {cores} cores" for cpu, cores in machines))
-        found.append(f"These files come from {len(machines)} kinds of machine ({words}): their speeds do not compare.")
+        found.append(f"These files come from {len(machines)} kinds of machine ({words}): do not compare their speeds.")
     if sum(isinstance(file.result, GateResult | CapacityResult) for file in files) > 1:
-        found.append("Gates in files of their own ran one after the other, not interleaved: no ratio is taken of them.")
+        found.append("Gates in separate files ran one after the other, not interleaved: their ratios are not shown.")
     if dirty := [file.name for file in files if (file.result.commit or "").endswith("-dirty")]:
-        found.append(f"Measured with changes that were not committed: {', '.join(dirty)}.")
+        found.append(f"Measured with uncommitted changes: {', '.join(dirty)}.")
     return found

@@ -1,4 +1,4 @@
-"""Percentiles, rates, the client and the server, and where each file comes from."""
+"""Makes the tables of percentiles, rates, client and server, and the provenance of each file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ PERCENTILES = ("P50", "P90", "P99", "P99.9", "max")
 NAMES_OF_PARTS = ("queue", "input", "infer", "output", "other")
 COLOURS_OF_PARTS = (1, 4, 0, 2, 5)
 HIDDEN_OPTIONS = {"images", "url", "server_pid"}
-"""Of the machine that measured, and of no use elsewhere."""
+"""Options that only matter on the machine that measured."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One model's time per request, in parts."""
+    """The parts of one model's time per request."""
 
     time: StepTime
     parts: tuple[tuple[str, float, float], ...]
-    """Name, µs, and percent of the longest bar of its load."""
+    """Name, µs, and percentage of the longest bar of its load, for each part."""
 
     @property
     def stack(self) -> list[tuple[str, float]]:
@@ -47,8 +47,8 @@ def percentiles(series: Sequence[Series]) -> Table:
     axis = Scale.over([*p99s_ms, *(one.judged.limit_ms for one in series if one.judged)])
     return table(
         "Milliseconds by percentile",
-        "of all blocks, merged. The line on P99 is from the least of the blocks to the greatest, the dashed one "
-        "the limit. Failures count as over the limit, at the client's deadline.",
+        "of all blocks, merged. The line on P99 spans the lowest to the highest block, the dashed line is the limit. "
+        "Failures count as over the limit, at the client's deadline.",
         ("", "P50", "P90", Column("P99", axis=axis), "P99.9", "max", "over the limit", "failures", "verdict"),
         [_percentile_row(one) for one in series],
         words=("failures", "verdict"),
@@ -69,7 +69,7 @@ def _percentile_row(one: Series) -> tuple[Cell, ...]:
 
 
 def block_tables(series: Iterable[Series]) -> list[Table]:
-    """Every block of every gate."""
+    """Make the tables of every block of every gate."""
     titles = ("block", *PERCENTILES, "over the limit", "failures", "alone")
     return [
         table(
@@ -91,15 +91,15 @@ def _block_row(number: int, block: BlockResult) -> tuple[Cell, ...]:
 
 
 def _times(latency: Latency) -> tuple[str, ...]:
-    """By `PERCENTILES`."""
+    """Format the latencies in the order of `PERCENTILES`."""
     all_ms = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p999_ms, latency.max_ms)
     return tuple(figures(ms) for ms in all_ms)
 
 
 def look_tables(series: Iterable[Series]) -> list[Table]:
-    """How every gate came to its verdict; a file from before there were looks has none."""
+    """Make the tables of each gate's looks, which led to its verdict; older files have none."""
     titles = ("after s", "over the limit", "worth independent", "needed", "verdict")
-    note = "look by look: all requests so far, how many independent ones they are worth, and how many would pass."
+    note = "look by look: all requests so far, the independent ones they are worth, and the number needed to pass."
     return [
         table(one.name, note, titles, [_look_row(look) for look in one.judged.looks], words=("verdict",))
         for one in series
@@ -113,7 +113,7 @@ def _look_row(look: LookResult) -> tuple[Cell, ...]:
 
 
 def rungs(files: Iterable[ResultFile]) -> list[Table]:
-    """Every rate of every search, in the order in which they were tried."""
+    """Make the tables of every rate of every search, in the order of the tests."""
     titles = ("requests/s", "achieved", *PERCENTILES, "sent late at P99", "blocks", "verdict")
     note = "in the order tried, ms. One block only says where to look; the verdict that counts has more."
     wide, words = ("P90", "P99.9", "max", "achieved"), ("verdict",)
@@ -131,7 +131,7 @@ def _rung_row(rung: Rung) -> tuple[Cell, ...]:
 
 
 def bars(steps: Steps) -> list[Bar]:
-    """The ensemble and its steps; what is in no part is the way between the steps."""
+    """Make the bars of the ensemble and its steps; the remaining time passes between the steps."""
     longest_us = max(time.total_us for time in steps.times) or 1.0
     found = []
     for time in steps.times:
@@ -143,12 +143,12 @@ def bars(steps: Steps) -> list[Bar]:
 
 
 def resources(files: Iterable[ResultFile]) -> Table | None:
-    """What client and server took, and the start that is not counted."""
+    """Make the table of client and server use, and of the warm-up, which is not counted."""
     rows = [row for file in files for row in _resource_rows(file)]
     if not rows:
         return None
     titles = ("", "server: cores", "peak MiB", "client: cores", "late at P99, ms", "first answer, ms", "warm-up")
-    note = "during the load. How late the client sent is part of every latency."
+    note = "during the load. The client's lateness is part of every latency."
     return table("Server and client", note, titles, rows, wide=("warm-up", "first answer, ms"))
 
 
@@ -170,7 +170,7 @@ def _resource_rows(file: ResultFile) -> Iterator[tuple[Cell, ...]]:
 
 
 def facts(file: ResultFile) -> list[tuple[str, str]]:
-    """Term and text."""
+    """Return the file's provenance as pairs of term and text."""
     result, machine = file.result, file.result.machine
     found = [
         ("written by", f"benchmarks/{file.kind}"),
@@ -188,7 +188,7 @@ def facts(file: ResultFile) -> list[tuple[str, str]]:
             mode="json",
             exclude=HIDDEN_OPTIONS,
             exclude_none=True,
-            exclude_unset=True,  # a file from before there was an option says nothing of it
+            exclude_unset=True,  # older files lack newer options
         )
         found.append(("server", f"{result.server}, bundle {result.bundle[:16]}"))
         found.append(("options", ", ".join(f"{name} {value}" for name, value in options.items())))
@@ -198,7 +198,7 @@ def facts(file: ResultFile) -> list[tuple[str, str]]:
 
 
 def _client(result: GateResult | CapacityResult | PerfAnalyzerResult | Sides) -> str:
-    """Whether it took the server's cores, and how many processes it was."""
+    """Describe whether the client used the server's cores, and its number of processes."""
     if isinstance(result, Sides):
         shares, processes = result.client_shares_the_cores, ""
     elif isinstance(result, PerfAnalyzerResult):

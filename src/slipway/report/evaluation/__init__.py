@@ -1,4 +1,4 @@
-"""One HTML page of how good a bundle is, from its own files and the images of its data set."""
+"""Renders one HTML page on the accuracy of a bundle, from its own files and the images of its data set."""
 
 from slipway.report.evaluation.heatmaps import Heatmaps
 from slipway.report.evaluation.page import MISTAKES_SHOWN, render

@@ -1,4 +1,4 @@
-"""The page's charts, and what the matrix of confusion says. Every number in them stands beside them as text."""
+"""Draws the page's charts and reads the confusion matrix. Every number in them also stands beside them as text."""
 
 import math
 from collections import Counter
@@ -13,23 +13,23 @@ from slipway.pages.charts import DIM, PAGE, TONES, Svg, axes, in_percent, shades
 
 CLASSES_DRAWN, SHADES = 150, 5
 Cells = Sequence[tuple[int, int, int]]
-"""Of a confusion matrix: class, answer, images; cells without an image are left out."""
+"""Cells of a confusion matrix as class, answer, images; cells without an image are left out."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A class that is taken for another one."""
+    """A class that is mistaken for another one."""
 
     truth: str
     label: str
     images: int
     share: float
-    """Of the images of the true class."""
+    """Share of the true class's images that are mistaken."""
 
 
 @styled
 def diagrams(before: Reliability, after: Reliability) -> tuple[Svg, Svg]:
-    """Accuracy over confidence with 95 % intervals, both on one axis; on the diagonal they are equal."""
+    """Draw accuracy over confidence with 95 % intervals, before and after, on equal axes; the diagonal is perfect."""
     bins = (*before.bins, *after.bins)
     least = least_shown(value for item in bins for value in (item.confidence, item.accuracy))
     most = max(item.images for item in bins)
@@ -50,26 +50,27 @@ def diagrams(before: Reliability, after: Reliability) -> tuple[Svg, Svg]:
 
 @styled
 def curve(coverage: Coverage, served: Answered | None) -> Svg:
-    """Accuracy over coverage, on an axis that shows something, and where `unknown` puts the classifier."""
+    """Draw accuracy over coverage, on a zoomed axis, and the point at which `unknown` serves."""
     chart = axes(4, 3.3)
     chart.plot(*zip(*coverage.curve, strict=True), color=TONES["plain"])
     if served is not None and served.accuracy is not None:
         (dot,) = chart.plot(1 - served.unknown_rate, served.accuracy, "o", color=TONES["good"], markersize=8)
         dot.set(markeredgecolor=PAGE, clip_on=False, zorder=3)
     least = least_shown(accuracy for _, accuracy in coverage.curve)
-    chart.set(xlim=(0, 1), ylim=(least, 1), xlabel="share of images that is answered", ylabel="accuracy")
+    chart.set(xlim=(0, 1), ylim=(least, 1), xlabel="share of images answered", ylabel="accuracy")
     in_percent(chart.xaxis, chart.yaxis)
-    return svg(chart, label="Accuracy of the answered images over the share that is answered")
+    return svg(chart, label="Accuracy of the answered images over the share answered")
 
 
 @styled
 def matrix(cells: Cells, *, classes: int) -> tuple[Svg, int]:
-    """Each cell's share of its row, in shades, of many classes those with the most mistakes; how many are left out."""
+    """Shade each cell by its share of the row. Large matrices keep the classes with the most mistakes; also returns the
+    number of classes left out."""
     truth_m, answer_m, count_m = np.array(cells, np.int64).reshape(-1, 3).T
     mistakes_c = np.bincount(truth_m, count_m * (truth_m != answer_m), classes)
     kept = np.sort(np.argsort(-mistakes_c, kind="stable")[:CLASSES_DRAWN])
     share_cc = coo_array((count_m / np.bincount(truth_m, count_m)[truth_m], (truth_m, answer_m)), shape=(classes,) * 2)
-    shade_cc = np.ceil(share_cc.tocsr()[kept][:, kept].toarray() * SHADES) / SHADES  # a lone mistake is still seen
+    shade_cc = np.ceil(share_cc.tocsr()[kept][:, kept].toarray() * SHADES) / SHADES  # keeps a lone mistake visible
     chart = axes(4.5, 4.3)
     shades(chart, shade_cc)
     chart.set(xlabel="answer", ylabel="truth")
@@ -77,13 +78,13 @@ def matrix(cells: Cells, *, classes: int) -> tuple[Svg, int]:
 
 
 def least_shown(values: Iterable[float]) -> float:
-    """The start of the shortest axis to 1 that holds the values and is 1, 2, 5, 10, 20, 50 or 100 % long."""
+    """Return the start of the shortest axis up to 1 that holds the values and spans 1, 2, 5, 10, 20, 50 or 100 %."""
     least = min([1.0, *values])
     return next(low for low in (0.99, 0.98, 0.95, 0.9, 0.8, 0.5, 0.0) if low <= least + 1e-12)
 
 
 def rows_of(cells: Cells, *, classes: int) -> list[list[int]]:
-    """The whole matrix, for a table of few classes."""
+    """Return the whole matrix, for a table of few classes."""
     found = [[0] * classes for _ in range(classes)]
     for truth, label, count in cells:
         found[truth][label] = count
@@ -91,7 +92,7 @@ def rows_of(cells: Cells, *, classes: int) -> list[list[int]]:
 
 
 def confused_pairs(cells: Cells, labels: Sequence[str], *, most: int) -> list[Pair]:
-    """The most frequent mistakes, by images and then by their share of the true class."""
+    """Return the most frequent mistakes, by images and then by their share of the true class."""
     totals = Counter[int]()
     for truth, _, count in cells:
         totals[truth] += count

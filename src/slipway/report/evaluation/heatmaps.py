@@ -1,4 +1,4 @@
-"""Pictures of where the network looked, as the page shows them beside the mistakes."""
+"""Holds the heat maps of where the network looked, shown beside the mistakes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,11 @@ from slipway.pages.thumbnails import Thumbnail
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """By image and label; or why there are none."""
+    """Heat maps by image and label, or the reason why there are none."""
 
     explained: str = ""
-    """What they are, or why the page has none: a sentence."""
+    """A sentence that explains the heat maps, or says why the page has none."""
     pictures: Mapping[tuple[str, str], Thumbnail] = field(default_factory=dict)
 
 
-WITHOUT = Heatmaps("No Grad-CAM was asked for.")
+WITHOUT = Heatmaps("Grad-CAM was not requested.")

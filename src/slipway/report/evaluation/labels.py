@@ -1,4 +1,4 @@
-"""The same page for a multi-label bundle: labels, reliability over all of them, and the surest wrong ones."""
+"""Prepares the page of a multi-label bundle: labels, reliability over all of them, and the most confident mistakes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ LABELS_SHOWN, MISTAKES_SHOWN = 100, 24
 
 
 def context(bundle: Bundle, evaluation: LabelBundleEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
-    """What `evaluation_labels.html` shows."""
+    """Return the variables of `evaluation_labels.html`."""
     before, after = diagrams(evaluation.reliability.before, evaluation.reliability.after)
     rows = sorted(evaluation.per_class.items(), key=lambda item: (item[1].f1, item[0]))
     return {

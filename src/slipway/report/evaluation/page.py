@@ -1,4 +1,4 @@
-"""A bundle and its evaluation to one self-contained HTML page."""
+"""Renders a bundle and its evaluation as one self-contained HTML page."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "n
 
 
 def render(bundle: Bundle, evaluation: AnyBundleEvaluation, heatmaps: Heatmaps = WITHOUT) -> str:
-    """The page; equal files give equal text. Labels and file names are untrusted: Jinja escapes every one of them."""
+    """Render the page; equal files give equal text. Labels and file names are untrusted: Jinja escapes all of them."""
     templates = environment("slipway.report")
     dataset = bundle.path / DATASET
     thumbnails = Thumbnails(

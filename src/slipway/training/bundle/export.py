@@ -1,4 +1,4 @@
-"""A checkpoint to a bundle: the graph that torch writes, compared with torch on the whole test split."""
+"""Exports a checkpoint to a bundle: torch writes the graph, which is compared with torch on the whole test split."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +7,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from slipway.contract import ExportError, Manifest, ManifestError, Spec
+from slipway.contract import ExportError, Manifest, ManifestError, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.spec import AFTER_TRAINING
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.bundle.to_onnx import write_onnx
@@ -19,20 +20,29 @@ from slipway.training.bundle.write import write_bundle
 from slipway.training.learn.network import Network, timm_model
 
 LIBRARIES = ("torch", "timm", "onnxscript")
-MAX_TIMM_DIFFERENCE = 1e-4  # of the largest logit; the operations are the same ones
+MAX_TIMM_DIFFERENCE = 1e-4  # relative to the largest logit; the operations are the same
 
 
-def export(checkpoint: Path, out: Path) -> Manifest:
+def export(checkpoint: Path, out: Path, *, spec: Spec | None = None) -> Manifest:
     """Write the bundle of `checkpoint` to `out`, whole or not at all.
 
+    Args:
+        spec: the spec as it is now, where fields that no weight depends on have changed since the training.
+
     Raises:
-        ManifestError: the checkpoint was changed.
-        ExportError: ONNX and torch disagree on the test split, or the network and timm's own model.
+        ManifestError: the checkpoint has changed.
+        SpecError: `spec` differs from the training's spec in a field that the weights depend on.
+        ExportError: ONNX and torch disagree on the test split, or the network disagrees with timm's own model.
         DataError: too few images for the calibration sample that the spec asks for.
     """
     check_folder(out, kind="bundle", inputs=[checkpoint])
-    Manifest.open(checkpoint, kind="checkpoint")
-    spec, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
+    manifest = Manifest.open(checkpoint, kind="checkpoint")
+    trained, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
+    if spec is not None and spec.training_sha256 != manifest.inputs["training"]:
+        raise SpecError(
+            f"{checkpoint}: was not trained with this spec; train again, or change only {', '.join(AFTER_TRAINING)}"
+        )
+    spec = trained.model_copy(update={name: getattr(spec or trained, name) for name in AFTER_TRAINING})
     network = load_network(checkpoint, spec, classes=len(dataset.labels))
     inputs = {"checkpoint": sha256_file(checkpoint / MANIFEST)}
     return export_network(network, out, spec=spec, dataset=dataset, inputs=inputs, origin="checkpoint")
@@ -49,10 +59,10 @@ def load_network(checkpoint: Path, spec: Spec, *, classes: int) -> Network:
 def export_network(
     network: Network, out: Path, *, spec: Spec, dataset: Dataset, inputs: Mapping[str, str], origin: str
 ) -> Manifest:
-    """Write the bundle of a network with its weights; `inputs` is the sha256 of what they were read from.
+    """Write the bundle of a network with its weights; `inputs` holds the sha256 of each file they were read from.
 
     Raises:
-        ExportError: ONNX and torch disagree on the test split, or the network and timm's own model.
+        ExportError: ONNX and torch disagree on the test split, or the network disagrees with timm's own model.
     """
     network.eval()
     input_shape = (3, spec.preprocess.input_height, spec.preprocess.input_width)
@@ -71,9 +81,9 @@ def export_network(
 
 
 def check_against_timm(network: Network, spec: Spec, *, classes: int) -> None:
-    """Ask timm's own model, made anew and with the same weights, for the logits of two random images.
+    """Compare the network with timm's own model, built anew with the same weights, on two random images.
 
-    ONNX is compared with `network`; this compares `network` with what its users mean by the name of the backbone.
+    ONNX is compared with `network` elsewhere; this checks that `network` is the model that the backbone's name means.
 
     Raises:
         ExportError: they differ.
@@ -87,10 +97,10 @@ def check_against_timm(network: Network, spec: Spec, *, classes: int) -> None:
         expected_nc = own(pixels_nchw) if network.linear else network.head(own(pixels_nchw).flatten(1))
         difference = float((network(pixels_nchw)[0] - expected_nc).abs().max())
     allowed = MAX_TIMM_DIFFERENCE * float(expected_nc.abs().max())
-    if not difference <= allowed:  # NaN is not within it
+    if not difference <= allowed:  # also catches NaN
         raise ExportError(
             f"{spec.backbone.name}: logits differ from timm's own model with the same weights by {difference:.2g} "
-            f"(allowed: {allowed:.2g}); look for NaN in the weights, or choose another backbone"
+            f"(allowed: {allowed:.2g}); check the weights for NaN, or choose another backbone"
         )
 
 

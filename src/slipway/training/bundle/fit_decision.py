@@ -1,4 +1,4 @@
-"""The decision of a bundle: temperature and `unknown`, or the labels' thresholds, fitted on the validation split."""
+"""Fits a bundle's decision on the validation split: temperature and `unknown`, or the labels' thresholds."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,19 +17,19 @@ from slipway.evaluation.predict import Network, Predictions
 from slipway.evaluation.unknown import MEANS_SIZE, best_score, compare_scores, evidence, fit_class_means, refit
 
 IMAGES_A_CLASS = 50
-"""Training images whose embeddings make a class's mean, at most."""
+"""Most training images whose embeddings are averaged into a class mean."""
 Predict = Callable[[Network, Sequence[LabelledImage], str], Predictions]
-"""A network over images, with the name of the progress bar."""
+"""Runs a network over images under a progress bar of the given name."""
 
 
 def fit_decision(
     spec: Spec, dataset: Dataset, network: Network, validation: Predictions, predict: Predict
 ) -> tuple[Decision, ScoreChoice]:
-    """The decision, and for `unknown` the evidence that its score was chosen by (empty without a policy).
+    """Return the decision, and the evidence for its `unknown` score (empty without a policy).
 
     Raises:
-        DataError: `decision.unknown` or `decision.thresholds` promises what the validation split cannot show.
-        SpecError: it asks for `embedding`, and the class means cannot be had.
+        DataError: the validation split cannot show what `decision.unknown` or `decision.thresholds` promises.
+        SpecError: the decision asks for `embedding`, but the class means cannot be computed.
     """
     policy = spec.decision
     if spec.task == "multilabel":
@@ -70,16 +70,16 @@ def fit_decision(
 def _with_score(decision: Decision, score: Score, means: ClassMeans | None) -> Decision:
     if score == "embedding" and means is None:
         raise SpecError(
-            "decision.unknown.score: embedding needs a mean of every class, and the network has no embedding, a class "
-            f"has no training image, or the means are all zero or more numbers than decision.json takes "
-            f"({MEANS_SIZE:,}); write auto, energy or max_probability"
+            "decision.unknown.score: embedding needs a mean of every class, but the network has no embedding, a class "
+            f"has no training image, or the means are all zero or hold more than {MEANS_SIZE:,} numbers; write auto, "
+            "energy or max_probability"
         )
     unknown = Unknown(score=score, threshold=0.0, class_means=means if score == "embedding" else None)
     return decision.model_copy(update={"unknown": unknown})
 
 
 def _some_of_each_class(dataset: Dataset) -> list[LabelledImage]:
-    """Up to `IMAGES_A_CLASS` training images of each class, by a seeded draw."""
+    """Draw up to `IMAGES_A_CLASS` training images of each class with the seed."""
     images, taken, chosen = dataset.of("train"), Counter[int](), []
     for row in np.random.default_rng(0).permutation(len(images)):
         image = images[row]

@@ -1,4 +1,4 @@
-"""A team's ONNX file to one of ours: any names in; `pixels_nchw`, `logits_nc` and `embedding_nd` out, and proved."""
+"""Adopts any ONNX classifier under our tensor names (`pixels_nchw`, `logits_nc`, `embedding_nd`) and checks it."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,29 +28,29 @@ from slipway.training.bundle.onnx_tensors import (
 )
 from slipway.training.bundle.to_onnx import OPSET
 
-MAX_BYTES = 2**31 - 1  # of one protobuf file
+MAX_BYTES = 2**31 - 1  # the size limit of one protobuf file
 OPSETS = range(13, 25)
-"""From the first with quantisation per channel to the last that TensorRT reads; other graphs are converted."""
-IR_VERSION = 8  # the least that is written; before 4, every initializer is also an input
-BATCH = 3  # of the proof that rows do not mix
-TOLERANCE = 1e-3  # of the largest answer; FP32 in another order of summation stays far below
-SHOWN = 8  # names in one error
+"""Opsets taken without conversion, from the first with per-channel quantisation to the last that TensorRT reads."""
+IR_VERSION = 8  # the lowest version written; before 4, every initializer is also an input
+BATCH = 3  # images in the check that rows do not mix
+TOLERANCE = 1e-3  # relative to the largest output; FP32 sums in another order differ far less
+SHOWN = 8  # most names listed in one error
 QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """A graph with our names that has been run; `tensors` maps these names to those of the file."""
+    """A graph with our names that has been run; `tensors` maps our names to those in the file."""
 
     model: onnx.ModelProto
     tensors: dict[str, str]
     files: dict[str, str]
-    """sha256 of the file, and of those with its external data."""
+    """Maps the ONNX file and each file of external data to its sha256."""
     classes: int
     opset: int
-    """Of the file. A graph outside of `OPSETS` was converted, and proved equal."""
+    """The file's opset. A graph outside `OPSETS` was converted and checked for equal outputs."""
     changes: tuple[str, ...]
-    """What else was done to it, in words."""
+    """Every other change made to the graph, in words."""
 
 
 def adopt(
@@ -61,16 +61,16 @@ def adopt(
     embedding: str | None,
     with_embedding: bool = True,
 ) -> Adopted:
-    """Read an ONNX file of any origin as a classifier of `FP32 [n, 3, *input_size]`.
+    """Read an ONNX file from any source as a classifier of `FP32 [n, 3, *input_size]`.
 
     Args:
-        logits: the tensor of the logits; None where the only output is it. One logit, of a sigmoid, becomes two.
-        embedding: the tensor `[n, d]` that becomes the embedding; None takes what the last matrix product sees.
+        logits: the name of the logits tensor; None takes the only output. A single sigmoid logit becomes two.
+        embedding: the name of the embedding tensor `[n, d]`; None takes the input of the last matrix product.
         with_embedding: False leaves the embedding out.
 
     Raises:
-        SpecError: the file cannot be read, or is not a complete ONNX file.
-        ExportError: the graph cannot be served as it is; says what was found, and what to export or to name.
+        SpecError: the file cannot be read or is not a complete ONNX file.
+        ExportError: the graph cannot be served as it is; the message says what was found and what to change.
     """
     model, files = _load(path)
     try:
@@ -104,7 +104,7 @@ def _cut_out(
     *,
     with_embedding: bool,
 ) -> dict[str, str]:
-    """Leave our tensors and what they need, under our names; returns the names that they had."""
+    """Keep only our tensors and the nodes they need, under our names; returns their original names."""
     tensors = {INPUT: find_input(graph, input_size), OUTPUTS[0]: find_logits(graph, logits)}
     if with_embedding:
         tensors[OUTPUTS[1]] = find_embedding(graph, tensors[OUTPUTS[0]], embedding)
@@ -121,14 +121,14 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _load(path: Path) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """The whole model, with external data of the file's own folder put inside; and the sha256 of every file."""
+    """Return the model with external data from the file's own folder embedded, and the sha256 of every file."""
     try:
         size = path.stat().st_size
         model = onnx.ModelProto.FromString(path.read_bytes()) if size <= MAX_BYTES else onnx.ModelProto()
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
     except DecodeError:
-        raise SpecError(f"{path}: no ONNX file, or one that was cut short; copy or export it again") from None
+        raise SpecError(f"{path}: not an ONNX file, or a truncated one; copy or export it again") from None
     tensors = model.graph.initializer
     external = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
     try:
@@ -137,30 +137,30 @@ def _load(path: Path) -> tuple[onnx.ModelProto, dict[str, str]]:
             load_external_data_for_model(model, str(path.absolute().parent))
     except (ValueError, OSError, onnx.checker.ValidationError) as error:
         raise SpecError(
-            f"{path}: its external data cannot be used: {_short(error)}; put the data into the folder of the ONNX "
-            "file, as files and not as links, or export everything into one file"
+            f"{path}: its external data cannot be used: {_short(error)}; put the data files themselves, not links, "
+            "next to the ONNX file, or export everything into one file"
         ) from None
     if size > MAX_BYTES:
         raise SpecError(
-            f"{path}: {size / 1e9:.1f} GB with its external data; a bundle holds one ONNX file of at most "
-            f"{MAX_BYTES / 1e9:.1f} GB, so import a smaller network"
+            f"{path}: {size / 1e9:.1f} GB with its external data; a bundle holds at most {MAX_BYTES / 1e9:.1f} GB: "
+            "import a smaller network"
         )
     for tensor in tensors:
-        tensor.ClearField("data_location")  # set, to its default: equal graphs give equal bytes
+        tensor.ClearField("data_location")  # even a default value would be written: equal graphs must give equal bytes
     return model, {name: sha256_file(path.parent / name) for name in (path.name, *sorted(external))}
 
 
 def _check(model: onnx.ModelProto) -> int:
-    """Refuse what is broken, quantised, not FP32 or not ONNX alone; return the opset, the only one that is left."""
+    """Refuse a broken, quantised or half-precision graph, or one with foreign operators; return its ONNX opset."""
     _check_by_onnx(model, full=False)
     inline_functions(model)
     nodes = list(all_nodes(model.graph))
     foreign = [f"{node.domain}.{node.op_type}" for node in nodes if node.domain not in ("", "ai.onnx")]
     if foreign:
-        raise ExportError(f"operators outside of ONNX: {_listed(foreign)}; export with ONNX's own operators alone")
+        raise ExportError(f"operators outside ONNX: {_listed(foreign)}; export with ONNX's own operators only")
     quantised = [node.op_type for node in nodes if node.op_type in QUANTISED]
     if quantised:
-        raise ExportError(f"quantised already ({_listed(quantised)}); give the FP32 graph, INT8 is made from it")
+        raise ExportError(f"already quantised ({_listed(quantised)}); give the FP32 graph: Slipway makes INT8 from it")
     half, broken = [], []
     for tensor in (*model.graph.initializer, *(a.t for node in nodes for a in node.attribute if a.HasField("t"))):
         if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16):
@@ -168,9 +168,9 @@ def _check(model: onnx.ModelProto) -> int:
         elif tensor.data_type == onnx.TensorProto.FLOAT and np.isnan(onnx.numpy_helper.to_array(tensor)).any():
             broken.append(tensor.name)
     if half:
-        raise ExportError(f"weights in half precision: {_listed(half)}; give the FP32 graph, FP16 is made from it")
+        raise ExportError(f"half-precision weights: {_listed(half)}; give the FP32 graph: Slipway makes FP16 from it")
     if broken:
-        raise ExportError(f"NaN in the weights: {_listed(broken)}; export from a checkpoint that is sound")
+        raise ExportError(f"NaN in the weights: {_listed(broken)}; export from a checkpoint without NaN")
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", opset))
@@ -182,11 +182,11 @@ def _check_by_onnx(model: onnx.ModelProto, *, full: bool) -> None:
     try:
         onnx.checker.check_model(model, full_check=full)
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"it does not pass ONNX's own checks: {_short(error)}; export or copy it again") from None
+        raise ExportError(f"ONNX's own checker rejects it: {_short(error)}; export or copy it again") from None
 
 
 def _run(model: onnx.ModelProto, pixels_nchw: Float) -> dict[str, Float]:
-    """The outputs, once they are proved to be one vector an image, row by row independent of the batch."""
+    """Return the outputs, after checking that each image gets one vector, independent of the rest of its batch."""
     with tempfile.TemporaryDirectory(prefix="slipway-import-") as scratch:
         path = Path(scratch) / "model.onnx"
         try:
@@ -200,23 +200,23 @@ def _run(model: onnx.ModelProto, pixels_nchw: Float) -> dict[str, Float]:
     for index, (name, together) in enumerate(answers.items()):
         _check_answers(name, [rows[index] for rows in alone], together)
     if answers[OUTPUTS[0]].size > BATCH and _are_probabilities(answers[OUTPUTS[0]].reshape(BATCH, -1)):
-        raise ExportError(f"{OUTPUTS[0]} are probabilities: they sum to 1; export the network without its softmax")
+        raise ExportError(f"{OUTPUTS[0]} are probabilities (they sum to 1); export the network without its softmax")
     return answers
 
 
 def _check_answers(name: str, rows: Sequence[Float], together: Float) -> None:
-    """`rows` are the answers to each image by itself."""
+    """Check the batch's outputs `together` against `rows`, the outputs of each image alone."""
     vector = together.ndim > 0 and together.size == len(together) * max(together.shape[1:], default=1)
     if not vector or len(together) != BATCH or rows[0].shape != (1, *together.shape[1:]):
         other = "--logits NAME" if name == OUTPUTS[0] else f"--embedding NAME, or {WITHOUT}"
         raise ExportError(
-            f"{name} is {list(rows[0].shape)} for one image and {list(together.shape)} for {BATCH}, where a vector for "
-            f"each image is needed, [n, …]; name another tensor: {other}; or export it with a dynamic batch throughout"
+            f"{name} is {list(rows[0].shape)} for one image and {list(together.shape)} for {BATCH}; it must be one "
+            f"vector per image, [n, …]: name another tensor ({other}), or export with a dynamic batch throughout"
         )
     if not np.isfinite(together).all():
-        raise ExportError(f"{name} is NaN or infinite for random pixels; export from a checkpoint that is sound")
+        raise ExportError(f"{name} is NaN or infinite for random pixels; export from a checkpoint with finite weights")
     if not _equal(np.concatenate(rows), together):
-        raise ExportError(f"{name} of an image depends on the others in its batch; export it in evaluation mode")
+        raise ExportError(f"{name} of an image depends on the other images in its batch; export in evaluation mode")
 
 
 def _are_probabilities(logits_nc: Float) -> bool:
@@ -226,7 +226,7 @@ def _are_probabilities(logits_nc: Float) -> bool:
 def _prove_fp32(
     given: onnx.ModelProto, tensors: Mapping[str, str], pixels_nchw: Float, answers: Mapping[str, Float]
 ) -> None:
-    """One image through the file's own FP64, by another implementation than the one that computes in FP32."""
+    """Compare one image with the file's own FP64 graph, run by another implementation than the FP32 one."""
     pixels = next(value for value in given.graph.input if value.name == tensors[INPUT])
     dtype = onnx.helper.tensor_dtype_to_np_dtype(pixels.type.tensor_type.elem_type)
     expected = reference_answers(
@@ -235,21 +235,21 @@ def _prove_fp32(
     for (name, found), reference in zip(answers.items(), expected, strict=True):
         if not _equal(found[:1], reference):
             raise ExportError(
-                f"it computes in FP64, and FP32 gives another {tensors[name]}: {_furthest(found[:1], reference):.2g} "
-                "off for random pixels; export it in FP32 (torch: model.float()) and look at what it answers"
+                f"it computes in FP64, and in FP32 {tensors[name]} differs by {_furthest(found[:1], reference):.2g} "
+                "for random pixels; export it in FP32 (torch: model.float()) and check its outputs"
             )
 
 
 def _convert(model: onnx.ModelProto, opset: int, pixels_nchw: Float, expected: Mapping[str, Float]) -> onnx.ModelProto:
-    """The same graph in an opset that every later stage reads, proved on `pixels_nchw`."""
-    advice = f"export it with opset {OPSET}; {OPSETS[0]} to {OPSETS[-1]} are taken as they are"
+    """Convert the graph to an opset that every later stage reads, and check it on `pixels_nchw`."""
+    advice = f"export it with opset {OPSET} ({OPSETS[0]} to {OPSETS[-1]} need no conversion)"
     try:
         converted = onnx.version_converter.convert_version(model, OPSET)
-    except Exception as error:  # of several kinds, from C++
+    except Exception as error:  # C++ raises several kinds
         raise ExportError(f"opset {opset} cannot be converted: {_short(error)}; {advice}") from None
     found = _run(converted, pixels_nchw)
     if not all(_equal(found[name], answer) for name, answer in expected.items()):
-        raise ExportError(f"opset {opset}, and its conversion to {OPSET} gives other answers; {advice}")
+        raise ExportError(f"opset {opset}, whose conversion to {OPSET} changes the outputs; {advice}")
     return converted
 
 

@@ -1,4 +1,4 @@
-"""Where a network looked: captum's Grad-CAM, over the picture as the network saw it.
+"""Shows where a network looked: captum's Grad-CAM over the image as the network saw it.
 
 Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017.
 """
@@ -26,14 +26,15 @@ from slipway.training.bundle.export import load_network
 from slipway.training.learn.network import Network
 
 LEAST_SIDE = 4
-"""Places a side of a feature map that can show where something is; a small input has fewer in its last stage."""
+"""Fewest cells along each side of a feature map that can locate anything; a small input has fewer in its last
+stage."""
 COLOURS = colormaps["inferno"]
 Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A stage of the backbone whose output is `[n, channels, height, width]`."""
+    """A backbone stage whose output is `[n, channels, height, width]`."""
 
     name: str
     height: int
@@ -42,23 +43,23 @@ class Layer:
 
 @dataclass(frozen=True)
 class GradCams:
-    """RGB `[H, W, 3]` by image and label; without a layer there are none."""
+    """Grad-CAM pictures, RGB `[H, W, 3]`, by image and label; empty without a layer."""
 
     layer: Layer | None
     pictures: Mapping[tuple[str, str], Picture]
 
 
 def grad_cams(bundle: Bundle, checkpoint: Path, wanted: Sequence[tuple[str, Sequence[str]]]) -> GradCams:
-    """What speaks for each label in each image of `wanted`, which are pairs of a path and labels.
+    """Draw the evidence for each label in each image of `wanted`, which holds pairs of a path and labels.
 
-    An image that is gone or was changed is left out, and so is a label that is none of the bundle's.
+    Missing or changed images are left out, and so are labels that the bundle does not have.
 
     Raises:
-        ManifestError: `checkpoint` was changed, or is not the one that the bundle was exported from.
+        ManifestError: `checkpoint` has changed, or is not the one the bundle was exported from.
     """
     Manifest.open(checkpoint, kind="checkpoint")
     if bundle.manifest.inputs.get("checkpoint") != sha256_file(checkpoint / MANIFEST):
-        raise ManifestError(f"{checkpoint}: not the checkpoint that {bundle.path} was exported from; give that one")
+        raise ManifestError(f"{checkpoint}: not the checkpoint {bundle.path} was exported from; give that one")
     dataset = Dataset.read(bundle.path / DATASET)
     images = {image.path: image for image in dataset.images}
     preprocess = bundle.preprocess
@@ -83,10 +84,10 @@ def grad_cams(bundle: Bundle, checkpoint: Path, wanted: Sequence[tuple[str, Sequ
 
 
 def find_layer(network: Network, *, input_size: tuple[int, int]) -> Layer | None:
-    """The last of the backbone's stages, by timm's `feature_info`, whose map has at least LEAST_SIDE places a side.
+    """Find the last backbone stage, by timm's `feature_info`, whose map has at least LEAST_SIDE cells along each side.
 
-    Where none has, the last one with more than one place; where timm names no stages, the last convolution stands for
-    them. None where no stage gives a map of channels, as in transformers.
+    Failing that, the last stage with more than one cell; where timm names no stages, the last convolution. None where
+    no stage outputs a map of channels, as in transformers.
     """
     backbone = network.backbone
     stages = {stage["module"]: stage["num_chs"] for stage in getattr(backbone, "feature_info", [])}
@@ -104,7 +105,7 @@ def find_layer(network: Network, *, input_size: tuple[int, int]) -> Layer | None
 
 
 def _shapes(network: Network, names: Sequence[str], *, input_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """The output shape of each named module of the backbone."""
+    """Return the output shape of each named module of the backbone."""
     found: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> object:
@@ -126,7 +127,7 @@ def _shapes(network: Network, names: Sequence[str], *, input_size: tuple[int, in
 
 
 def attribute(network: Network, layer: Layer, pixels_nchw: Float, *, target: int) -> npt.NDArray[np.float64]:
-    """What speaks for class `target` in one image, `[H, W]` of the input, 0 to 1; all 0 where nothing does."""
+    """Return the evidence for class `target` at each input pixel, `[H, W]`, 0 to 1; all 0 where there is none."""
     module = network.backbone.get_submodule(layer.name)
     method = LayerGradCam(lambda pixels: network(pixels)[0], module)
     heat = method.attribute(torch.from_numpy(pixels_nchw), target=target, relu_attributions=True)
@@ -136,12 +137,12 @@ def attribute(network: Network, layer: Layer, pixels_nchw: Float, *, target: int
 
 
 def _picture(pixels_chw: Float, mean: Sequence[float], std: Sequence[float]) -> npt.NDArray[np.float64]:
-    """RGB, 0 to 1: normalisation undone."""
+    """Undo the normalisation: RGB, 0 to 1."""
     picture_hwc: npt.NDArray[np.float64] = pixels_chw.transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean)
     return picture_hwc.clip(0, 1)
 
 
 def _blend(seen_hwc: npt.NDArray[np.float64], heat_hw: npt.NDArray[np.float64]) -> Picture:
-    """The picture in grey under the heat."""
+    """Lay the heat map over the picture in grey."""
     grey_hw1 = seen_hwc.mean(axis=2, keepdims=True)
     return np.asarray(255 * (0.45 * grey_hw1 + 0.55 * COLOURS(heat_hw)[..., :3]), np.uint8)

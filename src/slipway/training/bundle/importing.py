@@ -1,4 +1,4 @@
-"""A team's own network to a bundle: an ONNX file or timm weights, with a spec, labels and labelled images."""
+"""Imports an existing network, an ONNX file or timm weights, into a bundle, given a spec, labels and images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ INTERPOLATION = {"bilinear": "linear", "bicubic": "cubic"}  # timm's name to our
 
 
 class Draft(Contract):
-    """A spec in which `preprocess`, and for an ONNX file `backbone`, may be left out."""
+    """A spec that may omit `preprocess`, and for an ONNX file `backbone`."""
 
     model_config = ConfigDict(extra="allow")
     name: Any = None
@@ -38,7 +38,7 @@ class Draft(Contract):
     @model_validator(mode="before")
     @classmethod
     def _auto_is_about_training(cls, data: Any) -> Any:
-        """An import has its network: what `slipway init` leaves to training says nothing here."""
+        """Ignore `auto`: an import already has its network, so nothing is left for training to choose."""
         if not isinstance(data, dict):
             return data
         return {key: value for key, value in data.items() if (key, value) not in (("backbone", AUTO), ("recipe", AUTO))}
@@ -47,36 +47,36 @@ class Draft(Contract):
 def complete_spec(
     path: Path, *, onnx: Path | None, labels_given: bool, preprocess_from: str | None = None
 ) -> tuple[Spec, str | None]:
-    """Read the spec of an import and fill in what can be: returns it, and the timm model that preprocess came from.
+    """Read an import's spec and fill in what can be derived; returns it and the timm model behind `preprocess`.
 
     Args:
         onnx: the ONNX file; None for weights of the timm model `backbone.name`.
         labels_given: whether the order of the classes is known.
-        preprocess_from: a timm model whose `pretrained_cfg` says how images are prepared.
+        preprocess_from: a timm model whose `pretrained_cfg` defines the preprocessing.
 
     Raises:
-        SpecError: names everything that is missing, at once; or what is wrong.
+        SpecError: something is missing (all of it is named at once) or wrong.
     """
     draft = Draft.read(path)
     backbone = str((draft.backbone or {}).get("name") or "") or None
     source = preprocess_from or (backbone if backbone and timm.is_model(backbone) else None)
     needed = {
-        "labels: --labels FILE, one a line in the order of the logits; or --labels-from-folders": labels_given,
-        "name: in the spec, what the classifier is served as": draft.name,
+        "labels: --labels FILE, one label per line in the order of the logits; or --labels-from-folders": labels_given,
+        "name: in the spec, the name the classifier is served under": draft.name,
         "data.root: in the spec, the evaluation folder with a sub-folder of images per class": (
             (draft.data or {}).get("root")
         ),
-        "backbone.name: in the spec, the timm model that the weights are of": backbone or onnx,
-        # An unknown timm model is named below; a preprocess would not help it.
+        "backbone.name: in the spec, the timm model that the weights belong to": backbone or onnx,
+        # An unknown timm model is reported below; a preprocess would not help.
         "preprocess: in the spec, how images were prepared in training; or --preprocess-from-timm MODEL": (
             draft.preprocess or source or (backbone and not onnx)
         ),
     }
     missing = [remedy for remedy, given in needed.items() if not given]
     if missing:
-        raise SpecError(f"{path}: an import needs what is not given:\n  " + "\n  ".join(missing))
+        raise SpecError(f"{path}: an import also needs:\n  " + "\n  ".join(missing))
     if draft.preprocess and preprocess_from:
-        raise SpecError(f"{path}: preprocess is given, and --preprocess-from-timm too; leave out one of them")
+        raise SpecError(f"{path}: both preprocess and --preprocess-from-timm are given; leave one out")
     if not onnx:
         check_backbone(str(backbone))
     values, origin = draft.model_dump(exclude_none=True), None
@@ -89,7 +89,7 @@ def complete_spec(
 
 
 def _check(spec: Spec) -> Spec:
-    """Raises SpecError: what class folders cannot give, or the CPU cannot run."""
+    """Raises SpecError: the spec asks for something that class folders cannot give or the CPU cannot run."""
     if spec.task != "multiclass":
         raise SpecError(f"task: {spec.task} cannot be evaluated on class folders; the valid task here is multiclass")
     if spec.preprocess.decoder != "cpu":
@@ -98,10 +98,10 @@ def _check(spec: Spec) -> Spec:
 
 
 def preprocess_of(backbone: str) -> tuple[Preprocess, str]:
-    """How timm prepares images for evaluation with this model's default weights, and the full name of these.
+    """Return timm's evaluation preprocessing for the model's default weights, and the full name of those weights.
 
     Raises:
-        SpecError: no such model, or a preparation that a `Preprocess` cannot express.
+        SpecError: no such model, or preprocessing that a `Preprocess` cannot express.
     """
     check_backbone(backbone)
     pretrained = timm.get_pretrained_cfg(backbone)
@@ -110,19 +110,19 @@ def preprocess_of(backbone: str) -> tuple[Preprocess, str]:
     _, height, width = config["input_size"]
     fault = None
     if config["crop_mode"] == "squash":
-        fault = "crop_mode squash changes the images' proportions, which preprocess.resize cannot: it is crop or pad"
+        fault = "crop_mode squash, which distorts images; preprocess.resize is crop or pad"
     elif config["crop_mode"] == "border" and (config["crop_pct"] != 1 or len(set(config["mean"])) > 1):
-        fault = "crop_mode border with a crop, or with a border that is not grey, which resize: pad does not do"
+        fault = "crop_mode border with a crop or a border that is not grey; preprocess.resize: pad does neither"
     elif config["interpolation"] not in INTERPOLATION:
         fault = f"interpolation {config['interpolation']}; preprocess.interpolation is linear or cubic"
     if fault:
-        raise SpecError(f"{name} was trained with {fault}; write a preprocess into the spec that comes close")
+        raise SpecError(f"{name} was trained with {fault}; write the closest preprocess into the spec")
     pad = config["crop_mode"] == "border"
     values = {
         "input_height": height,
         "input_width": width,
         "resize": "pad" if pad else "crop",
-        # timm rounds the resized side down and a Preprocess to the nearest: this fraction gives timm's side.
+        # timm rounds the resized side down, a Preprocess to the nearest: this fraction gives timm's side.
         "crop_fraction": height / int(height / config["crop_pct"]),
         "interpolation": INTERPOLATION[config["interpolation"]],
         "mean": config["mean"],
@@ -143,31 +143,31 @@ def import_onnx(
     with_embedding: bool = True,
     empty_classes: bool = False,
 ) -> Manifest:
-    """Write the bundle `out` of an ONNX file; `labels` None takes the sorted class folders.
+    """Write the bundle `out` from an ONNX file; without `labels` the sorted class folders are taken.
 
     Args:
-        logits: see `adopt`, and so `embedding` and `with_embedding`.
-        empty_classes: whether labels may have no image; nothing is said of what the network is worth on these.
+        logits: see `adopt`, as for `embedding` and `with_embedding`.
+        empty_classes: whether labels may have no image; the network's accuracy on those stays unknown.
 
     Raises:
-        SpecError: the file cannot be read, or the labels are not as many as the logits.
+        SpecError: the file cannot be read, or the number of labels differs from the number of logits.
         ExportError: the graph cannot be served as it is; see `adopt`.
-        DataError: the images cannot be used, or their folders are not the labels.
+        DataError: the images cannot be used, or their folders do not match the labels.
     """
     check_folder(out, kind="bundle", inputs=[path, *read_from(spec.data, out=out)])
     unknown = spec.decision.unknown
     if not with_embedding and unknown is not None and unknown.score == "embedding":
         raise SpecError(
-            "decision.unknown.score: embedding, and the network is imported without one; write auto, energy or "
-            "max_probability, or leave out --no-embedding"
+            "decision.unknown.score: embedding given, but --no-embedding imports the network without one; write auto, "
+            "energy or max_probability, or leave out --no-embedding"
         )
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     adopted = adopt(path, input_size=input_size, logits=logits, embedding=embedding, with_embedding=with_embedding)
     dataset = scan(spec.data, labels=labels, empty_classes=empty_classes)
     if adopted.classes != len(dataset.labels):
         raise SpecError(
-            f"{path}: {adopted.classes} logits an image, and {len(dataset.labels)} labels; give one label for each, in "
-            "the order of the logits"
+            f"{path}: {adopted.classes} logits but {len(dataset.labels)} labels; give one label per logit, in the "
+            "logits' order"
         )
     return write_bundle(
         out,
@@ -186,14 +186,14 @@ def import_onnx(
 def import_timm(
     spec: Spec, path: Path, out: Path, *, labels: Sequence[str] | None, empty_classes: bool = False
 ) -> Manifest:
-    """Write the bundle `out` of a safetensors file with the state dict of timm's `spec.backbone.name`.
+    """Write the bundle `out` from a safetensors file that holds the state dict of timm's `spec.backbone.name`.
 
-    `labels` and `empty_classes` are those of `import_onnx`. The ONNX graph is compared with torch on the test split.
+    `labels` and `empty_classes` are as in `import_onnx`. The ONNX graph is compared with torch on the test split.
 
     Raises:
-        SpecError: no safetensors file, or not the weights of this model, with these labels and this input size.
+        SpecError: not a safetensors file, or not weights of this model with these labels and this input size.
         ExportError: torch could not export the model, or ONNX and torch disagree.
-        DataError: the images cannot be used, or their folders are not the labels.
+        DataError: the images cannot be used, or their folders do not match the labels.
     """
     check_folder(out, kind="bundle", inputs=[path, *read_from(spec.data, out=out)])
     weights = load_weights(path)

@@ -1,4 +1,4 @@
-"""What is changed in a team's graph so that it can be served; `from_onnx.adopt` proves each change."""
+"""Changes an imported graph so that it can be served; `from_onnx.adopt` checks each change."""
 
 import numpy as np
 import onnx
@@ -12,17 +12,17 @@ from slipway.training.bundle.onnx_tensors import all_graphs, all_nodes
 
 DOUBLE, FLOAT = onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT
 TYPE_ATTRIBUTES = ("to", "dtype")
-"""Of Cast, and of the nodes that make a tensor from nothing."""
+"""Attributes that name a type: those of Cast and of the nodes that create a tensor."""
 
 
 def inline_functions(model: onnx.ModelProto) -> None:
-    """Put the nodes of local functions in the places of their calls."""
+    """Replace each call of a local function by the function's nodes."""
     if model.functions:
         model.CopyFrom(onnx.inliner.inline_local_functions(model))
 
 
 def to_fp32(model: onnx.ModelProto) -> bool:
-    """Compute in FP32 whatever is FP64: weights, constants, casts, inputs and outputs. Says whether any was."""
+    """Turn FP64 weights, constants, casts, inputs and outputs into FP32. Returns whether there were any."""
     changed = False
     for graph in all_graphs(model.graph):
         for value in (*graph.input, *graph.output):
@@ -44,10 +44,10 @@ def to_fp32(model: onnx.ModelProto) -> bool:
 
 
 def reference_answers(model: onnx.ModelProto, feeds: dict[str, Float], names: list[str]) -> list[Float]:
-    """What ONNX's own reference implementation computes for the tensors `names`, in the types that the graph has.
+    """Compute the tensors `names` with ONNX's own reference implementation, in the graph's own types.
 
     Raises:
-        ExportError: it cannot run the graph.
+        ExportError: the reference implementation cannot run the graph.
     """
     asked = onnx.ModelProto()
     asked.CopyFrom(model)
@@ -55,18 +55,18 @@ def reference_answers(model: onnx.ModelProto, feeds: dict[str, Float], names: li
     asked.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:
         return list(onnx.reference.ReferenceEvaluator(asked).run(names, feeds))
-    except Exception as error:  # of many kinds: it runs numpy
+    except Exception as error:  # numpy raises many kinds
         raise ExportError(
-            f"it computes in FP64, and ONNX's reference cannot run it to prove that FP32 gives the same: {error}; "
+            f"it computes in FP64, and ONNX's reference cannot run it to check FP32 against it: {error}; "
             "export it in FP32 (torch: model.float())"
         ) from None
 
 
 def vectors(graph: onnx.GraphProto, answers: dict[str, Float]) -> list[str]:
-    """Make every output `[n, d]` that is one vector an image, such as `[n, d, 1, 1]`; and of one logit two.
+    """Flatten every output that holds one vector per image, such as `[n, d, 1, 1]`, and turn one logit into two.
 
     Returns:
-        What was done, in words.
+        The changes made, in words.
     """
     done = []
     for name, found in answers.items():
@@ -81,7 +81,7 @@ def vectors(graph: onnx.GraphProto, answers: dict[str, Float]) -> list[str]:
 
 
 def _append(graph: onnx.GraphProto, name: str, op_type: str, *inputs: str, **attributes: int) -> None:
-    """A node that takes the tensor `name` last, and whose output bears that name from now on."""
+    """Append a node that reads the tensor `name` as its last input and whose output takes over that name."""
     before = f"{name}_before_{op_type.lower()}"
     for node in all_nodes(graph):
         for names in (node.input, node.output):

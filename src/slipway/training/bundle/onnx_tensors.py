@@ -1,4 +1,4 @@
-"""Which tensors of a team's graph are pixels, logits and embedding; and the graph cut down to these, with our names."""
+"""Finds the pixels, logits and embedding of an imported graph, and cuts the graph down to them under our names."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,14 +9,14 @@ from slipway.onnx_graph import INPUT, OUTPUTS, producers
 
 PROBABILITIES = ("Softmax", "Sigmoid", "HardSigmoid")
 BETWEEN = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Dropout", "LogSoftmax")
-"""What may stand between the head's matrix product and the logits. Softmax of LogSoftmax is Softmax."""
+"""Operators allowed between the head's matrix product and the logits. Softmax of LogSoftmax is Softmax."""
 HEADS = ("Gemm", "MatMul", "Conv")
-"""A convolution's input is an embedding where it is one vector an image; `from_onnx` runs the graph and sees."""
-WITHOUT = "import it without one: --no-embedding (then `unknown` goes by the logits, and nobody is answered EMBEDDING)"
+"""A convolution's input is an embedding where it is one vector per image; `from_onnx` runs the graph to check."""
+WITHOUT = "import it without one: --no-embedding (`unknown` then uses the logits, and EMBEDDING is not served)"
 
 
 def find_input(graph: onnx.GraphProto, input_size: tuple[int, int]) -> str:
-    """The name of the one input. Raises ExportError where it is not `FP32 [n, 3, *input_size]`."""
+    """Return the name of the only input. Raises ExportError where it is not `FP32 [n, 3, *input_size]`."""
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
     if len(inputs) != 1:
@@ -25,13 +25,13 @@ def find_input(graph: onnx.GraphProto, input_size: tuple[int, int]) -> str:
     (value,) = inputs
     shape, described, size = _shape(value), f"the input is {_describe(value)}", "x".join(map(str, input_size))
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        raise ExportError(f"{described}; export it with an FP32 input, other precisions are made from it")
+        raise ExportError(f"{described}; export it with an FP32 input: Slipway makes the other precisions")
     if len(shape) != 4:
         raise ExportError(f"{described}; export it with [n, 3, H, W]")
     if shape[3] == 3 and shape[1] != 3:
         raise ExportError(f"{described}, channels last; export it with [n, 3, H, W] (tf2onnx: --inputs-as-nchw)")
     if isinstance(shape[1], int) and shape[1] != 3:
-        raise ExportError(f"{described}; images have 3 channels here, RGB: export it with [n, 3, H, W]")
+        raise ExportError(f"{described}; images have 3 channels, RGB: export it with [n, 3, H, W]")
     if isinstance(shape[0], int):
         raise ExportError(
             f"{described}, a fixed batch of {shape[0]}; export it with a dynamic one (torch.onnx.export: "
@@ -39,43 +39,43 @@ def find_input(graph: onnx.GraphProto, input_size: tuple[int, int]) -> str:
         )
     if any(isinstance(side, int) and side != wanted for side, wanted in zip(shape[2:], input_size, strict=True)):
         raise ExportError(
-            f"{described}, and preprocess makes {size} pixels: change preprocess.input_height and input_width, or "
+            f"{described}, but preprocess makes {size} pixels: change preprocess.input_height and input_width, or "
             "export it for that size"
         )
     return str(value.name)
 
 
 def find_logits(graph: onnx.GraphProto, logits: str | None) -> str:
-    """The tensor of the logits: the one given, or the only output. Raises ExportError where it has to be given."""
+    """Return the logits tensor: the one given, or the only output. Raises ExportError where it must be given."""
     made_by = producers(graph)
     outputs = [value.name for value in graph.output]
     described = _outputs(graph)
     _check_made(graph, logits, option="--logits")
     if logits is None and OUTPUTS[0] not in outputs and len(outputs) != 1:
-        raise ExportError(f"{len(outputs)} outputs ({described}); say which are the logits: --logits NAME")
+        raise ExportError(f"{len(outputs)} outputs ({described}); name the logits: --logits NAME")
     logits = logits or (OUTPUTS[0] if OUTPUTS[0] in outputs else outputs[0])
     last = made_by.get(logits)
     while last is not None and last.op_type in ("Identity", "Cast", "Reshape", "Flatten", "Squeeze"):
         last = made_by.get(last.input[0])
     if last is not None and last.op_type in PROBABILITIES:
         raise ExportError(
-            f"{logits} ends in {last.op_type}: probabilities, where the decision's temperature needs logits; take what "
-            f"goes into it: --logits {last.input[0]}, or export the network without it"
+            f"{logits} comes out of {last.op_type}: these are probabilities, but the temperature needs logits; "
+            f"name its input (--logits {last.input[0]}), or export the network without it"
         )
     return logits
 
 
 def find_embedding(graph: onnx.GraphProto, logits: str, embedding: str | None) -> str:
-    """The tensor of the embedding: the one given, or found. Raises ExportError where it has to be given."""
+    """Return the embedding tensor: the one given, or found. Raises ExportError where it must be given."""
     _check_made(graph, embedding, option="--embedding")
     if embedding is None and OUTPUTS[1] in [value.name for value in graph.output]:
         embedding = OUTPUTS[1]
     embedding = embedding or _head_input(graph, producers(graph), logits)
     if embedding is None or embedding == logits:
         raise ExportError(
-            f"what the last matrix product before {logits} sees was not found, so say which tensor [n, d] is the "
-            f"embedding: --embedding NAME (the outputs are {_outputs(graph)}; any other tensor of the graph may be "
-            f"named), or {WITHOUT}"
+            f"found no matrix product before {logits} whose input is the embedding; name the embedding tensor [n, d]: "
+            f"--embedding NAME (the outputs are {_outputs(graph)}; any other tensor of the graph may be named), or "
+            f"{WITHOUT}"
         )
     return embedding
 
@@ -90,9 +90,9 @@ def _outputs(graph: onnx.GraphProto) -> str:
 
 
 def _head_input(graph: onnx.GraphProto, made_by: Mapping[str, onnx.NodeProto], logits: str) -> str | None:
-    """What the last of `HEADS` with constant weights before `logits` multiplies; None where there is none."""
+    """Return the input of the last of `HEADS` with constant weights before `logits`; None where there is none."""
     constant = {tensor.name for tensor in graph.initializer} | {""}
-    for node in graph.node:  # in an order in which each comes after what it reads
+    for node in graph.node:  # topologically sorted
         if all(name in constant for name in node.input) and not list(subgraphs(node)):
             constant.update(node.output)
     name = logits
@@ -107,7 +107,7 @@ def _head_input(graph: onnx.GraphProto, made_by: Mapping[str, onnx.NodeProto], l
 
 
 def rename(graph: onnx.GraphProto, tensors: Mapping[str, str]) -> None:
-    """Give tensors our names; another that bears one of them makes way."""
+    """Give tensors our names; another tensor that already has one of them is renamed."""
     names = {ours: f"{ours}_given" for ours in tensors} | {given: ours for ours, given in tensors.items()}
 
     def rename(graph: onnx.GraphProto) -> None:
@@ -119,12 +119,12 @@ def rename(graph: onnx.GraphProto, tensors: Mapping[str, str]) -> None:
             for inner in subgraphs(node):
                 rename(inner)
 
-    del graph.value_info[:]  # may hold a batch that was fixed, and is inferred anew
+    del graph.value_info[:]  # may hold a fixed batch; it is inferred anew
     rename(graph)
 
 
 def declare(graph: onnx.GraphProto, input_size: tuple[int, int], sizes: Mapping[str, int | None]) -> None:
-    """Make our tensors the graph's input and outputs; `sizes` are those of the outputs, where known."""
+    """Make our tensors the graph's input and outputs; `sizes` holds the outputs' sizes, where known."""
 
     def value(name: str, *shape: int | None) -> onnx.ValueInfoProto:
         return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", *shape])
@@ -143,7 +143,7 @@ def prune(graph: onnx.GraphProto) -> None:
             needed.update(_reads(node))
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     if INPUT not in needed:
-        raise ExportError("logits that do not depend on the input; name another tensor: --logits NAME")
+        raise ExportError("the logits do not depend on the input; name another tensor: --logits NAME")
     nodes = kept[::-1]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
@@ -156,7 +156,7 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """`graph`, and every branch and body inside of it."""
+    """Yield `graph` and every branch and body inside it."""
     yield graph
     for node in graph.node:
         for inner in subgraphs(node):
@@ -169,7 +169,7 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Every name that `node` reads, those of its branches and bodies included."""
+    """Yield every name that `node` reads, including those in its branches and bodies."""
     yield from node.input
     for inner in subgraphs(node):
         yield from (value.name for value in inner.output)

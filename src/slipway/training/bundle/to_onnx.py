@@ -1,4 +1,4 @@
-"""A trained network to one ONNX file."""
+"""Writes a trained network as one ONNX file."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int
     """Export `network` for `FP32 [n, *input_shape]`; equal weights give equal bytes.
 
     Raises:
-        ExportError: the exporter refused the network, or lost the dynamic batch or an output.
+        ExportError: the exporter refuses the network, or loses the dynamic batch or an output.
     """
-    example = torch.zeros(2, *input_shape)  # a batch of 1 would be taken for a constant
-    network.train()  # forget what some backbones (levit, tiny_vit) keep in eval mode: it would become constants
+    example = torch.zeros(2, *input_shape)  # a batch of 1 would become a constant
+    network.train()  # drop what some backbones (levit, tiny_vit) cache in eval mode: it would become constants
     try:
         program = torch.onnx.export(
             network.eval(),
@@ -32,7 +32,7 @@ def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int
         )
         assert program is not None
         save(program.model_proto, path)
-    except OSError:  # of the file system, and not of the network
+    except OSError:  # a fault of the file system, not of the network
         raise
     except Exception as error:
         raise ExportError(f"torch could not export this backbone to ONNX opset {OPSET}: {error}") from error

@@ -1,37 +1,34 @@
-"""A bundle folder around a graph, for export and import: decision, evaluation, calibration sample."""
+"""Writes a bundle folder around a graph, for export and import: decision, evaluation, calibration images."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slipway.contract import DataError, ExportError, Manifest, Spec, bundle_id, write_labels
-from slipway.contract.bundle import CalibrationImage, CalibrationList
+from slipway.contract import ExportError, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
-from slipway.contract.spec import Calibration
 from slipway.evaluation.bundle import evaluate_bundle
 from slipway.evaluation.label_bundle import evaluate_label_bundle
 from slipway.evaluation.predict import Network, Predictions, predict
 from slipway.evaluation.unknown import check_coverage
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
+from slipway.training.bundle.calibration import write_calibration
 from slipway.training.bundle.fit_decision import Predict, fit_decision
 from slipway.training.data.sources import read_from
 
 MAX_LOGIT_DIFFERENCE = 1e-2
-"""FP32 in another order of summation stays below it, and a wrong graph is off by far more. For embeddings it is a share
-of the largest."""
+"""Largest allowed difference of logits. FP32 sums in another order differ less, a wrong graph far more. For embeddings
+it is relative to the largest value."""
 MAX_SHARE_OF_SPREAD, ROUNDING = 0.1, 1e-4
-"""Logits that differ little between images are compared more closely: a graph that gives every image the mean of them
-would be within an absolute limit. FP32 cannot do better than rounding, relative to the largest logit."""
+"""Logits that vary little between images are compared more closely: a graph that gives every image their mean would
+pass an absolute limit. FP32 cannot be more exact than its rounding, relative to the largest logit."""
 MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
 LIBRARIES = ("onnx", "openvino", "nvidia-dali-cuda130", "scikit-learn")
 
@@ -50,16 +47,16 @@ def write_bundle(
     """Write the bundle `out`, whole or not at all.
 
     Args:
-        write_graph: writes the FP32 graph to the path that it is given.
-        reference: the network that the graph was made from, to compare it with on the test split.
-        inputs: sha256 of what the network was read from, by name.
-        libraries: distributions that made the graph; their versions are recorded.
+        write_graph: writes the FP32 graph to the given path.
+        reference: the network the graph was made from, to compare it with on the test split.
+        inputs: the sha256 of each file the network was read from, by name.
+        libraries: the distributions that made the graph; their versions are recorded.
         origin: where the network comes from, for the manifest.
 
     Raises:
         ExportError: the graph and `reference` disagree on the test split, or the graph's answers are not finite.
-        DataError: too few images for the calibration sample or the `unknown` that the spec asks for, or one that is
-            refused.
+        DataError: too few images for the calibration sample or the `unknown` that the spec asks for, or an image that
+            serving would refuse.
     """
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     with complete_folder(out, kind="bundle", inputs=read_from(spec.data, out=out)) as staging:
@@ -67,7 +64,7 @@ def write_bundle(
         dataset.write(staging / DATASET)
         spec.preprocess.write(staging / "preprocess.json")
         write_labels(dataset.labels, staging / "labels.txt")
-        _write_calibration(staging, dataset, spec.calibration, task=spec.task)
+        write_calibration(staging, dataset, spec.calibration, task=spec.task)
         write_graph(staging / "model.onnx")
         engine = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
         run = partial(_run, spec, dataset)
@@ -99,7 +96,7 @@ def write_bundle(
 
 
 def _recorded(evaluation: AnyBundleEvaluation) -> dict[str, Any]:
-    """What the manifest records of it, too."""
+    """Return the figures that the manifest repeats."""
     found = evaluation.fields()
     recorded = {name: found[name] for name in MEASURED if name in found}
     recorded["ece_interval"] = evaluation.reliability.after.ece_interval
@@ -116,7 +113,7 @@ def _run(spec: Spec, dataset: Dataset, network: Network, images: Sequence[Labell
 def _predict(
     dataset: Dataset, network: Network, reference: Network | None, run: Predict, *, task: Task
 ) -> tuple[Predictions, Predictions, dict[str, float]]:
-    """The graph on the validation and the test split, and how far it is from `reference`."""
+    """Run the graph on the validation and test splits; also returns how far it is from `reference`."""
     test = run(network, dataset.of("test"), "test split, ONNX")
     difference = {}
     if reference is not None:
@@ -129,9 +126,9 @@ def _predict(
 
 
 def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multiclass") -> float:
-    """The largest logit difference between ONNX and torch, when the best label of each image is the same.
+    """Return the largest logit difference between ONNX and torch, once the best label of each image agrees.
 
-    Labels of many an image are decided by thresholds that are not there yet: for them the logits alone are compared.
+    Multi-label answers depend on thresholds that are not fitted yet, so for them only the logits are compared.
 
     Raises:
         ExportError: labels, logits or embeddings differ.
@@ -141,7 +138,7 @@ def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multicl
     allowed = min(MAX_LOGIT_DIFFERENCE, max(MAX_SHARE_OF_SPREAD * spread, ROUNDING * largest))
     best_n, other_n = onnx.logits_nc.argmax(axis=1), reference.logits_nc.argmax(axis=1)
     flipped = np.flatnonzero((best_n != other_n) & (task == "multiclass"))
-    if len(flipped) or not difference <= allowed:  # NaN is not within it
+    if len(flipped) or not difference <= allowed:  # also catches NaN
         names = ", ".join(onnx.images[row].path for row in flipped[:5])
         raise ExportError(
             f"ONNX and torch disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
@@ -163,44 +160,6 @@ def _check_finite(predictions: Predictions) -> None:
         rows = np.flatnonzero(~finite_n)
         names = ", ".join(predictions.images[row].path for row in rows[:5])
         raise ExportError(
-            f"the network answers NaN or infinity for {len(rows)} of {len(finite_n)} images ({names}); look at its "
-            "weights, and at preprocess.mean and preprocess.std"
+            f"the network answers NaN or infinity for {len(rows)} of {len(finite_n)} images ({names}); check its "
+            "weights, preprocess.mean and preprocess.std"
         )
-
-
-def _write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration, *, task: Task = "multiclass") -> None:
-    """Copy a seeded, stratified sample of the train split; its list is part of the bundle's id."""
-    images: list[CalibrationImage] = []
-    (bundle / "calibration").mkdir()
-    for image in sample(dataset.of("train"), calibration):
-        suffix = Path(image.path).suffix.lower()
-        name = f"{len(images):05d}{suffix if re.fullmatch(r'[.][0-9a-z]+', suffix) else '.image'}"
-        (bundle / "calibration" / name).write_bytes(dataset.load(image))
-        class_id = image.class_ids if task == "multilabel" else image.class_id
-        images.append(CalibrationImage(file=name, class_id=class_id, sha256=image.sha256))
-    CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
-
-
-def sample(train: list[LabelledImage], calibration: Calibration) -> list[LabelledImage]:
-    """`calibration.images` of `train`, drawn with the seed, in the classes' proportions.
-
-    Raises:
-        DataError: there are fewer.
-    """
-    if len(train) < calibration.images:
-        raise DataError(
-            f"calibration.images: {calibration.images} asked for, and the train split has {len(train)}; add images, or "
-            "write a smaller number into the spec"
-        )
-    rng = np.random.default_rng(calibration.seed)
-    drawn: list[LabelledImage] = []
-    ordered = sorted(train, key=lambda image: (image.class_ids, image.path))
-    by_class = groupby(ordered, key=lambda image: image.class_ids)
-    seen = 0
-    for _, group in by_class:
-        images = list(group)
-        seen += len(images)
-        # Cumulative rounding: every class gets its share to within one image, and the total is exact.
-        share = round(seen * calibration.images / len(train)) - len(drawn)
-        drawn += [images[i] for i in rng.permutation(len(images))[:share]]
-    return sorted(drawn, key=lambda image: image.path)

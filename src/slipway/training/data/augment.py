@@ -1,7 +1,7 @@
-"""`recipe.augment` as a graph of DALI, between the serving decode and the serving normalisation.
+"""Runs `recipe.augment` as a DALI graph, between the serving decode and the serving normalisation.
 
-Autograph rewrites these functions: an `if` on what DALI computes splits the batch. Every draw is an operator of DALI,
-so the pipeline's seed settles all of them.
+Autograph rewrites these functions: an `if` on a value that DALI computes splits the batch. Every draw is a DALI
+operator, so the pipeline's seed determines all of them.
 """
 
 import warnings
@@ -18,11 +18,11 @@ from slipway.contract.augmentation import RAND_MAGNITUDE, RAND_OPERATIONS, Augme
 from slipway.steps.dali_graph import INTERPOLATION, decode, fit, normalize
 
 TRIVIAL_SHIFT = 32 / 224
-"""Of the input: the paper's 32 of 224 pixels. DALI's own default shifts an image out of sight."""
+"""Largest shift as a share of the input: the paper's 32 of 224 pixels. DALI's default shifts an image out of sight."""
 
 
 def augmented(encoded: Any, rare: Any, *, config: Mapping[str, Any], augment: Augmentation) -> Any:
-    """Encoded bytes to the network's input `FP32 [3, H, W]`.
+    """Turn encoded bytes into the network's input `FP32 [3, H, W]`.
 
     `config` is the content of `preprocess.json`; `rare` says which images get `augment.minority`.
     """
@@ -31,7 +31,7 @@ def augmented(encoded: Any, rare: Any, *, config: Mapping[str, Any], augment: Au
         pixels = fn.flip(pixels, horizontal=0, vertical=fn.random.coin_flip(probability=0.5))
     if augment.minority is None:
         pixels = changed(pixels, config, augment)
-    elif rare:  # of each image
+    elif rare:  # a value per image
         pixels = changed(pixels, config, augment.minority)
     else:
         pixels = changed(pixels, config, augment)
@@ -40,7 +40,7 @@ def augmented(encoded: Any, rare: Any, *, config: Mapping[str, Any], augment: Au
 
 
 def _resized(encoded: Any, config: Mapping[str, Any], augment: Augmentation) -> Any:
-    """`UINT8 [H, W, 3]`: a random part of each image, or what serving makes of it."""
+    """Return `UINT8 [H, W, 3]`: a random crop of each image, or the image resized as in serving."""
     if augment.resize == "serving":
         levels = fit(decode(encoded, config), {**config, "mean": (0.0,) * 3, "std": (1 / 255,) * 3})
         return fn.cast(fn.transpose(levels, perm=[1, 2, 0]), dtype=types.UINT8)
@@ -65,7 +65,7 @@ def _size(config: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def changed(pixels: Any, config: Mapping[str, Any], changes: Changes) -> Any:
-    """`UINT8 [H, W, 3]` after `changes`. On images of the input's size: ten times cheaper than on the original."""
+    """Apply `changes` to `UINT8 [H, W, 3]` images of the input's size: ten times cheaper than on the originals."""
     if changes.colour is not None:
         pixels = _coloured(pixels, changes.colour)
     if changes.policy is not None:
@@ -89,7 +89,7 @@ def _coloured(pixels: Any, colour: Colour) -> Any:
 
 
 def _drawn(least: float, most: float) -> Any:
-    """A number of each image; DALI refuses to draw from a range that is a point."""
+    """Draw a number for each image; DALI refuses to draw from a range of one point."""
     return fn.random.uniform(range=(least, max(most, float(np.nextafter(np.float32(least), np.float32(np.inf))))))
 
 
@@ -133,12 +133,12 @@ def check_policies(augment: Augmentation) -> None:
                     f"are {', '.join(valid)}"
                 )
         if len(set(changes.policy.without)) == len(valid):
-            raise SpecError(f"recipe.augment.{place}policy.without: all operations; leave the policy out")
+            raise SpecError(f"recipe.augment.{place}policy.without: all operations given; leave the policy out")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without DALI's advice on names of operators that its own policies use: it shows it whatever the filters say."""
+    """Hide DALI's warnings about operator names that its own policies use; the usual filters do not."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:

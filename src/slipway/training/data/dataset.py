@@ -1,4 +1,4 @@
-"""Class folders or a CSV file to a `Dataset`: every image read, checked and put into exactly one split."""
+"""Turns class folders or a CSV file into a `Dataset`: every image is read, checked and put into exactly one split."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ from slipway.training.data.splits import assign
 def scan(
     data: Data, *, task: Task = "multiclass", labels: Sequence[str] | None = None, empty_classes: bool = False
 ) -> Dataset:
-    """Read what `data` lists; classes are numbered as in `labels`, else sorted. `empty_classes` have no image at all.
+    """Read the images of `data`; classes are numbered as in `labels`, else sorted. `empty_classes` may have no image.
 
-    Equal files, and files of one group, get one split, so no image is in two. Hidden files are passed over.
+    Equal files, and files of one group, share a split, so no image is in two. Hidden files are skipped.
 
     Raises:
-        DataError: images that are not there, that serving would refuse, that are in two classes or in two given splits;
-            fewer than two classes, other classes than `labels`, or one too small to be in every split.
-        SpecError: labels that are not allowed, or data that do not fit the task.
+        DataError: an image is missing, would be refused by serving, or is in two classes or two given splits; there are
+            fewer than two classes, the classes differ from `labels`, or a class is too small to be in every split.
+        SpecError: a label is not allowed, or the data do not fit the task.
     """
     source = find(data, task=task)
     if labels is None:
@@ -64,11 +64,11 @@ def _explain_labels(root: Path, labels: Sequence[str], source: Source) -> str:
     remedy = "rename, add or remove some"
     if set(labels) >= set(source.labels):
         remedy += ", or import without images of the others: --allow-empty-classes"
-    return f"{root}: the {kinds} are not the labels; {remedy}:\n  " + "\n  ".join(lines)
+    return f"{root}: the {kinds} do not match the labels; {remedy}:\n  " + "\n  ".join(lines)
 
 
 def _read(root: Path, entries: Iterable[Entry]) -> list[str]:
-    """The sha256 of each file, where the guard passes all of them."""
+    """Return the sha256 of each file; raises DataError where the guard refuses one."""
     digests, faults = [], []
     for entry in tqdm(entries, desc="reading images", unit="image", leave=False, disable=None):
         try:

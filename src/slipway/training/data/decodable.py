@@ -1,4 +1,4 @@
-"""Images that the guard passes and the decoder refuses, found before the first epoch and not in the middle of one."""
+"""Finds images that pass the guard but not the decoder before the first epoch, not in the middle of one."""
 
 from itertools import islice
 from pathlib import Path
@@ -16,19 +16,19 @@ JPEG = b"\xff\xd8"
 
 
 def check_decodable(dataset: Dataset, preprocess: Preprocess) -> None:
-    """Decode every image that is not a JPEG once, as serving does.
+    """Decode every image except JPEGs once, as serving does.
 
-    The guard sees a JPEG's structure so well that none of 5,838 damaged ones, and none of those with fields changed on
-    purpose, passed it and failed in the decoder (benchmarks/results/guard.json): those are not decoded here.
+    The guard checks a JPEG's structure so closely that none of 5,838 damaged ones, and none with fields changed on
+    purpose, passed it and then failed in the decoder (benchmarks/results/guard.json), so JPEGs are not decoded here.
 
     Raises:
-        DataError: the decoder refuses images, by name.
+        DataError: the decoder refuses images; the message names them.
     """
     paths = [Path(dataset.root) / image.path for image in dataset.images]
     suspected = [path for path in paths if _start(path) != JPEG]
     if not suspected:
         return
-    config = preprocess.model_dump() | {"input_height": 32, "input_width": 32}  # only whether it decodes is asked
+    config = preprocess.model_dump() | {"input_height": 32, "input_width": 32}  # the size does not matter here
     preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=THREADS)
     refused = []
     with tqdm(total=len(suspected), desc="decoding images", unit="image", leave=False, disable=None) as progress:
@@ -37,7 +37,7 @@ def check_decodable(dataset: Dataset, preprocess: Preprocess) -> None:
             _, status_n = preprocessor.run([path.read_bytes() for path in batch])
             refused += [path for path, status in zip(batch, status_n, strict=True) if status != guard.OK]
             progress.update(len(batch))
-    raise_faults([str(path) for path in refused], what="images are refused by the decoder; repair or remove them")
+    raise_faults([str(path) for path in refused], what="images that the decoder refuses; repair or remove them")
 
 
 def _start(path: Path) -> bytes:

@@ -1,4 +1,5 @@
-"""The demo's images: scikit-learn's 1,797 scanned digits as JPEG and PNG files of mixed sizes, alone or on pages."""
+"""Writes the demo's images: scikit-learn's 1,797 scanned digits as JPEG and PNG files of mixed sizes, alone or on
+pages."""
 
 import csv
 import io
@@ -21,7 +22,7 @@ from slipway.system.targets import MARKERS, check_file, write_file
 SIDES_PX = (48, 512)
 HEADER = ("path", "label", "split")
 MINORITY = (1, 3, 5, 7, 9)
-"""Digits of which few are kept where an imbalance is asked for."""
+"""Digits that become rare in an imbalanced data set."""
 PAGE_SIDES_PX = (96, 256)
 MOST_DIGITS = 3
 Rng = np.random.Generator
@@ -42,14 +43,14 @@ def write_digits(out: Path, *, seed: int) -> int:
 def write_imbalanced_digits(out: Path, *, imbalance: int, seed: int) -> int:
     """Write `out/<split>/<digit>/` so that in train the digits of `MINORITY` have 1/`imbalance` of the others' images.
 
-    Test has 30 % and validation 20 % of every digit, as they come: what is judged by is balanced. Of a digit of
-    `MINORITY` train keeps the first of a seeded order, at least one; its other images are left out.
+    Test gets 30 % and validation 20 % of every digit, so the evaluation stays balanced. Train keeps the first images
+    of a `MINORITY` digit in a seeded order, at least one; the others are left out.
     """
     return _write(out, imbalanced_rows(imbalance=imbalance, seed=seed), load_digits().images, seed=seed)
 
 
 def imbalanced_rows(*, imbalance: int, seed: int) -> list[tuple[int, str]]:
-    """The number of each scan that is kept, and its folder: `<split>/<digit>`."""
+    """Return the index of each scan that is kept, with its folder `<split>/<digit>`."""
     digits = load_digits()
     rows = np.arange(len(digits.target))
     held: dict[str, npt.NDArray[np.int64]] = {}
@@ -72,7 +73,7 @@ def imbalanced_rows(*, imbalance: int, seed: int) -> list[tuple[int, str]]:
 
 
 def _write(out: Path, rows: list[tuple[int, str]], scans: Ink, *, seed: int) -> int:
-    """Each pair of a scan's number and its folder below `out` as a file."""
+    """Write each pair of a scan's index and its folder as a file below `out`."""
     rng = np.random.default_rng(seed)
     with complete_folder(out, kind="digits") as staging:
         (staging / MARKERS["digits"]).touch()
@@ -86,12 +87,12 @@ def _write(out: Path, rows: list[tuple[int, str]], scans: Ink, *, seed: int) -> 
 def write_parity(checkpoint: Path, out: Path, *, images_per_digit: int, seed: int) -> dict[str, int]:
     """Write a CSV file of the digits of `checkpoint` with the labels `even` and `odd`; returns the rows of each split.
 
-    The splits are the checkpoint's, so that its backbone has seen no image of the new test split; of the train split
-    so many images of each digit are drawn.
+    The splits are the checkpoint's, so its backbone has seen no image of the new test split. `images_per_digit` images
+    of each digit are drawn from the train split.
 
     Raises:
-        ManifestError: no complete checkpoint.
-        DataError: its labels are not digits, or a digit has too few train images.
+        ManifestError: `checkpoint` is not a complete checkpoint.
+        DataError: the checkpoint's labels are not digits, or a digit has too few train images.
     """
     check_file(out, mark=",".join(HEADER), what="a table with these columns")
     Manifest.open(checkpoint, kind="checkpoint")
@@ -102,7 +103,7 @@ def write_parity(checkpoint: Path, out: Path, *, images_per_digit: int, seed: in
     for class_id, label in enumerate(dataset.labels):
         paths = sorted(image.path for image in train if image.class_id == class_id)
         if len(paths) < images_per_digit:
-            raise DataError(f"{checkpoint}: {len(paths)} train images of {label}, and {images_per_digit} asked for")
+            raise DataError(f"{checkpoint}: {len(paths)} train images of {label}, but {images_per_digit} asked for")
         few.update(rng.choice(paths, images_per_digit, replace=False).tolist())
     rows = [
         (image.path, ("even", "odd")[int(dataset.labels[image.class_id]) % 2], image.split)
@@ -116,7 +117,7 @@ def write_parity(checkpoint: Path, out: Path, *, images_per_digit: int, seed: in
 
 
 def _save(image: Image.Image, path: Path, index: int, rng: Rng) -> Path:
-    """Two thirds are JPEG."""
+    """Save two thirds of the images as JPEG, the others as PNG."""
     if index % 3:
         image.save(path.with_suffix(".jpg"), quality=int(rng.integers(75, 96)))
         return path.with_suffix(".jpg")
@@ -138,7 +139,7 @@ def _render(ink_hw: Ink, rng: Rng) -> Image.Image:
 
 
 def _tones(rng: Rng) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of paper and pen."""
+    """Draw the tones of paper and pen."""
     paper, pen = rng.integers(200, 256, 3), rng.integers(0, 80, 3)
     return tuple(int(v) for v in paper), tuple(int(v) for v in pen)
 
@@ -150,9 +151,9 @@ def _mask(ink_hw: Ink, side: int) -> Image.Image:
 def write_pages(out: Path, *, pages: int, seed: int) -> int:
     """Write square pages of one to three digits to `out/images/`, and `out/pages.csv` with the labels; returns `pages`.
 
-    A digit takes one of the four quarters of its page, each at most once, with some play in size and place. Splits are
-    in the table, and no scan is on pages of two of them: 60 % of the scans make the train pages, 15 % validation's and
-    25 % test's.
+    A digit takes one of the four quarters of its page, each at most once, with some play in size and place. The table
+    gives the splits, and no scan is on pages of two splits: 60 % of the scans make the train pages, 15 % the validation
+    pages and 25 % the test pages.
     """
     digits = load_digits()
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
-"""DALI loaders for training: the serving decode, with augmentation for the train split and none for the others.
+"""Loads batches with DALI for training: the serving decode, with augmentation for the train split only.
 
-An epoch is a function of the recipe's seed, its number and the process's share: a resumed run needs nothing else.
+An epoch depends only on the recipe's seed, its number and the process's share: a resumed run needs nothing else.
 """
 
 import re
@@ -26,7 +26,7 @@ from slipway.training.data.order import ALL, Ids, Share, batches, rare_classes, 
 from slipway.training.data.targets import TENSOR, reader_numbers
 
 AHEAD = 2
-"""Batches that are read, and as many that are decoded, before they are asked for."""
+"""Number of batches read ahead, and of batches decoded ahead."""
 READERS = 4
 Encoded = npt.NDArray[np.uint8]
 
@@ -42,9 +42,9 @@ def train_loader(
     share: Share = ALL,
     order: Callable[[int], Ids] | None = None,
 ) -> "Loader":
-    """Augmented batches of `pixels_nchw` and `targets.TENSOR`: of each image once an epoch, shuffled.
+    """Load augmented batches of `pixels_nchw` and `targets.TENSOR`: each image once an epoch, shuffled.
 
-    `order` gives other rows of `images` for an epoch's number; rare classes are those of all `images` in any case.
+    `order` may choose other rows of `images` by the epoch's number; rare classes always come from all `images`.
     """
     augment = recipe.augment
     rare = rare_classes(images, below=augment.minority.below) if augment.minority else frozenset()
@@ -73,7 +73,7 @@ def eval_loader(
     task: Task = "multiclass",
     share: Share = ALL,
 ) -> "Loader":
-    """The serving preprocess, every image once, in order (of every `share.world_size`-th image)."""
+    """Load every image once, in order, with the serving preprocess (every `share.world_size`-th image)."""
     return Loader(
         _eval_graph(preprocess).serialize(),
         dataset,
@@ -113,7 +113,7 @@ def _eval_graph(preprocess: Preprocess) -> Pipeline:
 class Loader:
     """Batches for Lightning, `[{"pixels_nchw": FP32 [n, 3, H, W], targets.TENSOR: INT64 [n]}]`.
 
-    `sampler.set_epoch` is what Lightning calls before each epoch; without it epochs follow each other.
+    Lightning calls `sampler.set_epoch` before each epoch; without that call epochs count upwards.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Loader:
         share: Share,
         rare_n: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        self.sampler, self.batch_sampler = self, None  # what Lightning looks for
+        self.sampler, self.batch_sampler = self, None  # Lightning looks for these
         self.epoch = 0
         self._graph, self._root, self._images = graph, Path(dataset.root), images
         self._order, self._rare_n = order, rare_n
@@ -147,7 +147,7 @@ class Loader:
         return batches(self._order(self.epoch), batch_size=self._recipe.batch_size, share=self._share)
 
     def __iter__(self) -> Iterator[list[dict[str, torch.Tensor]]]:
-        """Raises DataError: a file is gone, or the decoder refuses it."""
+        """Raises DataError: a file is missing, or the decoder refuses it."""
         members_b = self._batches()
         ahead = min(AHEAD, len(members_b))
         seed = np.random.SeedSequence([self._recipe.seed, self.epoch, self._share.rank]).generate_state(1)[0]
@@ -157,7 +157,7 @@ class Loader:
             num_threads=self._threads,
             seed=int(seed) >> 1,  # DALI takes 31 bits and a sign
             prefetch_queue_depth=ahead,
-            exec_dynamic=True,  # which keeps pixels that are still in use; the older executor writes over them
+            exec_dynamic=True,  # keeps pixels that are still in use; the older executor overwrites them
         )
         pipeline.build()
         self.epoch += 1
@@ -168,13 +168,13 @@ class Loader:
                 pipeline.feed_input("rare", self._rare_n[members])
             waiting.append(members)
             if number >= ahead:
-                pipeline.schedule_run()  # the first time, of as many batches as are to be ahead
+                pipeline.schedule_run()  # the first call schedules all batches to decode ahead
                 yield self._next(pipeline, waiting.popleft())
         while waiting:
             yield self._next(pipeline, waiting.popleft())
 
     def _encoded(self, members_b: Sequence[Ids]) -> Iterator[list[Encoded]]:
-        """The files of each batch; threads read the next ones meanwhile."""
+        """Yield the files of each batch while threads read the next ones."""
         reading: deque[list[Future[Encoded]]] = deque()
         with ThreadPoolExecutor(READERS) as pool:
             for members in members_b:

@@ -1,4 +1,4 @@
-"""Mixup and CutMix, by `timm.data.Mixup`, on batches of the train split."""
+"""Applies Mixup and CutMix, by `timm.data.Mixup`, to batches of the train split."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from slipway.contract.augmentation import Mix
 class Mixing:
     """Mixes the images of a batch in pairs, the first with the last.
 
-    Labels are smoothed by the loss alone: a loss that smooths mixed targets gives what timm's own smoothing does.
+    Only the loss smooths labels: smoothing mixed targets in the loss equals timm's own smoothing.
     """
 
     def __init__(self, mix: Mix, *, classes: int, multilabel: bool = False) -> None:
@@ -36,7 +36,7 @@ class Mixing:
 
         Args:
             target: class ids `INT64 [n]`, or for multi-label `FLOAT [n, classes]`.
-            draw: whole numbers that settle every draw, such as seed, epoch, batch and rank.
+            draw: integers that determine every draw, such as seed, epoch, batch and rank.
 
         Returns:
             Pixels, and targets as `FLOAT [n, classes]`.
@@ -52,7 +52,7 @@ class Mixing:
 
 @contextmanager
 def _numpy_seeded(draw: Sequence[int]) -> Iterator[None]:
-    """timm draws from numpy's global generator: seeded for the while, so that a resumed run draws the same."""
+    """Seed numpy's global generator, which timm draws from, for the block: a resumed run then draws the same."""
     before = np.random.get_state()
     np.random.seed(list(draw))
     try:

@@ -1,4 +1,4 @@
-"""Which images each batch of an epoch consists of, on each of the processes that share it."""
+"""Assigns the images of an epoch to batches, on each of the processes that share it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,48 +15,48 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Share:
-    """One process of those that train together."""
+    """One of the processes that train together."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    """Among those of its machine; the number of its GPU."""
+    """Rank among the processes of its machine; also the index of its GPU."""
 
 
 ALL = Share()
 
 
 def shuffled(count: int, *, seed: int, epoch: int) -> Ids:
-    """A permutation of `count` images, the same on every process, and in a run that was resumed."""
+    """Return a permutation of `count` images, the same on every process and in a resumed run."""
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def steps_per_epoch(count: int, *, batch_size: int, world_size: int = 1) -> int:
-    """Batches of an epoch that has each of `count` images once; `batch_size` is that of all processes together.
+    """Count the batches of an epoch of `count` images; `batch_size` is that of all processes together.
 
     Raises:
-        SpecError: the batch or the images cannot be shared among so many processes.
+        SpecError: the batch or the images cannot be divided among so many processes.
     """
     if batch_size % world_size or batch_size < 2 * world_size:
         raise SpecError(
-            f"recipe.batch_size: {batch_size} given, for {world_size} processes together; write a multiple of "
-            f"{world_size} from {2 * world_size} on"
+            f"recipe.batch_size: {batch_size} given for {world_size} processes together; write a multiple of "
+            f"{world_size}, at least {2 * world_size}"
         )
     if count < world_size:
-        raise SpecError(f"compute: {world_size} processes, and only {count} images; use at most {count} of them")
+        raise SpecError(f"compute: {world_size} processes for {count} images; use at most {count} processes")
     return -(-count // batch_size)
 
 
 def batches(order: Ids, *, batch_size: int, share: Share = ALL) -> list[Ids]:
-    """The batches of one process: together, those of all hold each image once, and each process has as many.
+    """Return the batches of one process. All processes have as many; together they hold each image once.
 
-    They differ by one image at most, in place of a last one with what is left.
+    Batch sizes differ by at most one image, so no small batch is left at the end.
     """
     steps = steps_per_epoch(len(order), batch_size=batch_size, world_size=share.world_size)
     return np.array_split(order[share.rank :: share.world_size], steps)
 
 
 def rare_classes(images: Sequence[LabelledImage], *, below: float) -> frozenset[int]:
-    """Classes with fewer images than `below` times those of the largest one. Copies of one file count once."""
+    """Return the classes with fewer images than `below` times the largest class. Copies of one file count once."""
     counts = Counter(class_id for image in {i.sha256: i for i in images}.values() for class_id in image.class_ids)
     return frozenset(class_id for class_id, count in counts.items() if count < below * max(counts.values()))

@@ -1,4 +1,4 @@
-"""What a data set consists of, before any image is opened: class folders, folders of splits, or a CSV file."""
+"""Lists a data set's images, from class folders, split folders or a CSV file, before any image is opened."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -24,17 +24,17 @@ class Source:
 
     origin: Origin
     labels: tuple[str, ...]
-    """Sorted. A class folder without an image is among them."""
+    """The labels, sorted. Class folders without an image are included."""
     entries: tuple[Entry, ...]
 
 
 def find(data: Data, *, task: Task) -> Source:
-    """List the images of `data`. Hidden files and folders are passed over.
+    """List the images of `data`. Hidden files and folders are skipped.
 
     Raises:
-        DataError: no such folder, fewer than two classes, folders that look like splits and are not all three, files
-            that are not there or lie outside the root, or rows of the CSV file that cannot be used.
-        SpecError: labels that are not allowed, or a source that does not fit the task.
+        DataError: the folder does not exist, there are fewer than two classes, some but not all split folders exist,
+            files are missing or lie outside the root, or rows of the CSV file cannot be used.
+        SpecError: a label is not allowed, or the source does not fit the task.
     """
     root = Path(data.root)
     if not root.is_dir():
@@ -46,7 +46,7 @@ def find(data: Data, *, task: Task) -> Source:
         names = sorted({label for entry in entries for label in entry.labels})
         return Source("CSV", check_labels(names, source=data.csv), tuple(entries))
     if task == "multilabel":
-        raise SpecError("data: class folders give one label an image; task multilabel needs data.csv with `labels`")
+        raise SpecError("data: class folders give one label per image; task multilabel needs data.csv with `labels`")
     try:
         return _from_folders(root)
     except OSError as error:
@@ -54,9 +54,9 @@ def find(data: Data, *, task: Task) -> Source:
 
 
 def read_from(data: Data, *, out: Path) -> list[Path]:
-    """What a stage that writes the folder `out` reads of `data`, for `check_folder`.
+    """Return the paths of `data` that a stage writing the folder `out` reads, for `check_folder`.
 
-    A root of class folders holds nothing else. One whose images a CSV file lists may hold `out`, and not lie in it.
+    A root of class folders holds nothing else. A root whose images a CSV file lists may hold `out` but not lie in it.
     """
     root = Path(data.root)
     if data.csv is None:
@@ -74,8 +74,8 @@ def _from_folders(root: Path) -> Source:
         return Source("split folders", check_labels(labels, source=str(root)), tuple(entries))
     if len(names) > 1 and set(names) <= LIKE_SPLITS:
         raise DataError(
-            f"{root}: the folders {', '.join(names)} look like splits and not like classes; give all of "
-            f"{', '.join(SPLITS)}, each with a sub-folder per class, or class folders alone, which are split for you"
+            f"{root}: the folders {', '.join(names)} look like splits, not classes; give all of {', '.join(SPLITS)}, "
+            "each with a sub-folder per class, or class folders alone, which are split for you"
         )
     _check_enough(names, root=root)
     return Source(
@@ -94,7 +94,7 @@ def _folders_in(parent: Path) -> list[Path]:
 
 
 def _class_entries(root: Path, below: Path, labels: Iterable[str], split: Split | None) -> list[Entry]:
-    """The files of each class folder in `root / below`, class by class."""
+    """Return the files of each class folder in `root / below`, class by class."""
     found = [(path, label) for label in labels for path in _files_below(root / below / label)]
     faults = [f"{path}: {fault}" for path, _ in found if (fault := fault_of(path, root=root.resolve()))]
     raise_faults(faults, what="files cannot be used; repair or remove them")
@@ -106,11 +106,11 @@ def _fail(error: OSError) -> None:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Sorted; links to folders are errors, since a walk would leave them out without a word."""
+    """Return the files below `folder`, sorted; links to folders are errors, since a walk would silently skip them."""
     found: list[Path] = []
     if folder.is_symlink():
         raise DataError(f"{folder}: a link to a folder; put the folder itself there, or list the images in data.csv")
-    for parent, folders, files in os.walk(folder, onerror=_fail):  # which would pass over a folder that it may not read
+    for parent, folders, files in os.walk(folder, onerror=_fail):  # by default a walk skips unreadable folders
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
             if (Path(parent) / name).is_symlink():

@@ -1,4 +1,4 @@
-"""Every image to one split: as given, or drawn with a seed so that each split has each class in its share."""
+"""Assigns every image to one split: as given, or drawn with a seed so that each split gets its share of each class."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
@@ -16,14 +16,14 @@ from slipway.training.data.stratify import Ids, place
 
 
 def assign(entries: Sequence[Entry], digests: Sequence[str], *, labels: Sequence[str], data: Data) -> list[Split]:
-    """The split of each entry, whose sha256 is in `digests`. Equal files, and files of one group, share a split.
+    """Return the split of each entry, whose sha256 is in `digests`. Equal files, and files of one group, share a split.
 
-    Given splits are taken as they are. Else images of one label each are drawn by scikit-learn's stratified
-    `train_test_split`, and groups or images of several labels by `stratify.place`.
+    Given splits are kept. Otherwise scikit-learn's stratified `train_test_split` draws images of one label each, and
+    `stratify.place` draws groups or images of several labels.
 
     Raises:
-        DataError: equal files with different labels or in two given splits, a group in two given splits, or a class
-            that cannot be, or is not, in every split.
+        DataError: equal files have different labels or lie in two given splits, a group lies in two given splits, or a
+            class is missing from a split.
     """
     _check_labels_of_equal_files(entries, digests)
     given = [entry.split for entry in entries if entry.split is not None]
@@ -53,7 +53,7 @@ def _check_given(entries: Sequence[Entry], digests: Sequence[str]) -> None:
         return [same for same in equal(keys) if len({entries[index].split for index in same}) > 1]
 
     raise_faults(
-        [named(same) for same in spanning(digests)], what="images are in two splits, which proves nothing; keep one"
+        [named(same) for same in spanning(digests)], what="images are in two splits, which spoils the test; keep one"
     )
     groups = [("group", e.group) if e.group is not None else ("no group", i) for i, e in enumerate(entries)]
     raise_faults(
@@ -70,13 +70,13 @@ def _check_complete(entries: Sequence[Entry], splits: Sequence[Split], labels: S
     found = Counter((label, split) for entry, split in zip(entries, splits, strict=True) for label in entry.labels)
     raise_faults(
         [f"{label!r}: none in {split}" for label in labels for split in SPLITS if not found[label, split]],
-        what="classes lack images in a split, and each needs one to train, one to tune and one to be judged by; add "
-        "images, move some, or remove the class",
+        what="classes lack images in a split; each class needs images in train, validation and test: add images, move "
+        "some, or remove the class",
     )
 
 
 def equal(keys: Sequence[Hashable]) -> list[list[int]]:
-    """The indices of equal keys, for each key that occurs more than once, in the order of first occurrence."""
+    """Return the indices of equal keys, for each key that occurs more than once, in order of first occurrence."""
     found: dict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         found[key].append(index)
@@ -87,7 +87,7 @@ def _draw_images(entries: Sequence[Entry], digests: Sequence[str], labels: Seque
     classes = {digest: entry.labels[0] for entry, digest in zip(entries, digests, strict=True)}
     counts = Counter(classes.values())
     share = min(data.validation_fraction, data.test_fraction, 1 - data.validation_fraction - data.test_fraction)
-    needed = int(2 / share) + 1  # enough that rounding leaves no split without the class
+    needed = int(2 / share) + 1  # enough images that rounding leaves no split without the class
     for label in labels:
         if counts[label] < needed:
             raise DataError(
@@ -110,7 +110,7 @@ def _draw_images(entries: Sequence[Entry], digests: Sequence[str], labels: Seque
 
 
 def _draw_units(entries: Sequence[Entry], digests: Sequence[str], labels: Sequence[str], data: Data) -> list[Split]:
-    """Draw units of images that cannot be parted: those of a group, and equal files wherever they are."""
+    """Draw units of images that must stay together: those of a group, and equal files wherever they are."""
     numbers = {label: number for number, label in enumerate(labels)}
     held_out = data.validation_fraction + data.test_fraction
     parts = draw_parts(
@@ -133,17 +133,17 @@ def draw_parts(
     shares: Sequence[float],
     seed: int,
 ) -> list[int]:
-    """The part of each image, numbered as `shares`, which are positive with sum 1; see `stratify.place`.
+    """Return the part of each image, numbered as `shares`, which are positive with sum 1; see `stratify.place`.
 
-    Equal files, by their sha256 in `digests`, and files of one group are never parted. Nothing depends on file names or
-    on the order of the images.
+    Equal files, by their sha256 in `digests`, and files of one group stay together. Neither file names nor the order of
+    the images matter.
 
     Raises:
-        DataError: a class in fewer units than there are parts.
+        DataError: a class is in fewer units than there are parts.
     """
     keys = [("file", d) if group is None else ("group", group) for group, d in zip(groups, digests, strict=True)]
     unit_n = _units(digests, keys)
-    names: list[str] = ["~"] * (int(unit_n.max()) + 1)  # a unit is known by the smallest hash in it
+    names: list[str] = ["~"] * (int(unit_n.max()) + 1)  # a unit's name is its smallest hash
     counts: list[Counter[int]] = [Counter() for _ in names]
     for unit, ids, digest in zip(unit_n.tolist(), class_ids, digests, strict=True):
         names[unit] = min(names[unit], digest)
@@ -156,7 +156,7 @@ def draw_parts(
 
 
 def _units(digests: Sequence[str], groups: Sequence[Hashable]) -> Ids:
-    """The number of the unit of each image: images are joined by an equal file or an equal group."""
+    """Return the index of each image's unit: equal files and equal groups join images."""
     numbers: dict[Hashable, int] = {}
     left = [numbers.setdefault(("file", digest), len(numbers)) for digest in digests]
     right = [numbers.setdefault(group, len(numbers)) for group in groups]

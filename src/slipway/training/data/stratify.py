@@ -1,4 +1,4 @@
-"""Units of images (a group, copies of one file) to splits, so that each split has its share of each class."""
+"""Places units of images (a group, copies of one file) so that each split gets its share of each class."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ Shares = npt.NDArray[np.float64]
 
 
 def place(sizes_n: Ids, counts: Sequence[Counter[int]], labels: Sequence[str], *, shares_s: Shares, seed: int) -> Ids:
-    """The split of each unit, `INT64 [n]`, numbered as `shares_s`.
+    """Return the split of each unit, `INT64 [n]`, numbered as `shares_s`.
 
-    Iterative stratification (Sechidis, Tsoumakas, Vlahavas: "On the Stratification of Multi-Label Data", 2011), of
-    units of any size: the rarest class first, its largest units first, each to the split that it overfills least. The
-    last units of a class go to splits that have none of it, so a class in three units is in three splits, unless its
-    units were placed for the sake of rarer classes.
+    Iterative stratification (Sechidis, Tsoumakas, Vlahavas: "On the Stratification of Multi-Label Data", 2011) of units
+    of any size: the rarest class first, its largest units first, each to the split that it overfills least. The last
+    units of a class go to splits that have none of it, so a class in three units is in three splits, unless its units
+    were placed for the sake of rarer classes.
 
     Args:
-        sizes_n: images of each unit.
-        counts: images of each class, by its id, in each unit.
-        shares_s: of each split in the images; positive, sum 1.
-        seed: of the order of equally large units.
+        sizes_n: the number of images of each unit.
+        counts: the number of images of each class id in each unit.
+        shares_s: the share of each split in the images; positive, sum 1.
+        seed: determines the order of equally large units.
 
     Raises:
-        DataError: a class in fewer units than there are splits.
+        DataError: a class is in fewer units than there are splits.
     """
     shuffled = np.random.default_rng(seed).permutation(len(sizes_n))
     order = shuffled[np.argsort(-sizes_n[shuffled], kind="stable")].tolist()
@@ -37,7 +37,7 @@ def place(sizes_n: Ids, counts: Sequence[Counter[int]], labels: Sequence[str], *
             units_of[class_id].append(unit)
     raise_faults(
         [f"{labels[c]!r}: in {len(units)}" for c, units in enumerate(units_of) if len(units) < len(shares_s)],
-        what=f"classes are in fewer than {len(shares_s)} different images or groups, and each must be in every split; "
+        what=f"classes are in fewer than {len(shares_s)} different images or groups, but each must be in every split; "
         "add images, or remove the class",
     )
     placement = _Placement(sizes_n, counts, classes=len(labels), shares_s=shares_s)
@@ -46,13 +46,13 @@ def place(sizes_n: Ids, counts: Sequence[Counter[int]], labels: Sequence[str], *
         for index, unit in enumerate(waiting):
             placement.put(unit, class_id, left=len(waiting) - index)
     for unit in order:
-        if placement.split_n[unit] < 0:  # of images with none of the labels
+        if placement.split_n[unit] < 0:  # images with none of the labels
             placement.put_anywhere(unit)
     return placement.split_n
 
 
 class _Placement:
-    """What each split holds so far."""
+    """The content of each split so far."""
 
     def __init__(self, sizes_n: Ids, counts: Sequence[Counter[int]], *, classes: int, shares_s: Shares) -> None:
         self._sizes_n, self._counts = sizes_n, counts
@@ -65,11 +65,11 @@ class _Placement:
         self.split_n = np.full(len(sizes_n), -1, np.int64)
 
     def put(self, unit: int, class_id: int, *, left: int) -> None:
-        """Place `unit`, which is the first of the `left` last ones of the class."""
+        """Place `unit`, the first of the `left` remaining units of the class."""
         held_s = self._held_sc[:, class_id]
         lacking = np.flatnonzero(held_s == 0).tolist()
         allowed = lacking if len(lacking) >= left else range(len(held_s))
-        # Rounded, so that equal shares stay equal whatever the order of the sums.
+        # Rounding keeps equal shares equal whatever the order of the sums.
         fill_s = ((held_s + self._counts[unit][class_id]) / self._wanted_sc[:, class_id]).round(9)
         overall_s = self._overall(unit)
         self._hold(unit, min(allowed, key=lambda s: (fill_s[s], overall_s[s])))

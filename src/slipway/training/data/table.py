@@ -1,4 +1,4 @@
-"""The CSV file of a data set to entries; every row that cannot be used is named by its line."""
+"""Reads the CSV file of a data set into entries; errors name every unusable row by its line."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ LABEL_COLUMNS: dict[Task, str] = {"multiclass": "label", "multilabel": "labels"}
 
 
 class _RowError(Exception):
-    """Why a row cannot be used."""
+    """The reason why a row cannot be used."""
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The place of each column in a row; None where there is none."""
+    """The index of each column in a row; None for an absent column."""
 
     path: int
     label: int
@@ -31,16 +31,16 @@ class _Columns:
 
 
 def read_table(path: Path, *, root: Path, task: Task, data: Data) -> list[Entry]:
-    """Read the file `path`; other columns than those that `Data` names are passed over.
+    """Read the file `path`; columns that `Data` does not name are ignored.
 
     Raises:
-        DataError: the file or rows of it cannot be used, by line.
-        SpecError: `data.group_column` or the task do not fit the columns.
+        DataError: the file or some of its rows, named by line, cannot be used.
+        SpecError: `data.group_column` or the task does not fit the columns.
     """
     rows = _rows(path)
     line, names = next(rows, (0, []))
     if not names:
-        raise DataError(f"{path}: empty; its first line names the columns: path,{LABEL_COLUMNS[task]}")
+        raise DataError(f"{path}: empty; its first line must name the columns: path,{LABEL_COLUMNS[task]}")
     columns = _columns(path, names, task=task, data=data)
     resolved, entries, faults = root.resolve(), [], []
     first_lines: dict[str, int] = {}
@@ -50,7 +50,7 @@ def read_table(path: Path, *, root: Path, task: Task, data: Data) -> list[Entry]
                 raise _RowError(f"{len(row)} values for {len(names)} columns; quote a value that holds a comma")
             entry = _entry(row, columns, task=task, separator=data.label_separator)
             if first := first_lines.get(entry.path):
-                raise _RowError(f"{entry.path!r} stands in line {first} already; one row an image")
+                raise _RowError(f"{entry.path!r} is already in line {first}; write one row per image")
             first_lines[entry.path] = line
             if fault := fault_of(root / entry.path, root=resolved):
                 raise _RowError(f"{root / entry.path}: {fault}{_hint(entry.path, root)}")
@@ -62,11 +62,11 @@ def read_table(path: Path, *, root: Path, task: Task, data: Data) -> list[Entry]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and values of each row that is not blank."""
+    """Yield line number and values of each row that is not blank."""
     try:
         text = path.read_bytes().decode("utf-8-sig")  # spreadsheets write a byte order mark
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; data.csv is a CSV file") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror}; data.csv must name a CSV file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error}); save it as CSV in UTF-8") from None
     if "\0" in text:
@@ -77,7 +77,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if row:
                 yield reader.line_num, row
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}; write a quote in a value twice") from None
+        raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}; double each quote inside a value") from None
 
 
 def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Columns:
@@ -86,7 +86,7 @@ def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Co
     for name in names:
         meant = name.strip().casefold()
         if meant in known and name not in known:
-            raise DataError(f"{path}: the column {name!r} is not one; write {meant!r}")
+            raise DataError(f"{path}: unknown column {name!r}; write {meant!r}")
     twice = next((name for name in known if names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{path}: two columns are called {twice!r}; remove or rename one")
@@ -94,7 +94,7 @@ def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Co
         raise DataError(f"{path}: {_explain_header(names, task)}")
     if data.group_column is not None and data.group_column not in names:
         raise SpecError(
-            f"data.group_column: {data.group_column!r} given, and the columns of {path} are {_listed(names)}"
+            f"data.group_column: {data.group_column!r} given, but the columns of {path} are {_listed(names)}"
         )
     return _Columns(
         path=names.index("path"),
@@ -105,7 +105,7 @@ def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Co
 
 
 def _explain_header(names: Sequence[str], task: Task) -> str:
-    """Why these columns are not those of the task."""
+    """Say why these columns do not fit the task."""
     for delimiter, word in OTHER_DELIMITERS.items():
         if len(names) == 1 and "path" in names[0].split(delimiter) and names[0] != "path":
             return f"the columns are separated by {word}; save it with commas"
@@ -119,7 +119,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _entry(row: Sequence[str], columns: _Columns, *, task: Task, separator: str) -> Entry:
-    path = PurePosixPath(row[columns.path])  # which drops "./" and double slashes, so that a path has one spelling
+    path = PurePosixPath(row[columns.path])  # drops "./" and double slashes, so that a path has one spelling
     if path == PurePosixPath():
         raise _RowError("an empty path")
     if path.is_absolute() or ".." in path.parts:
@@ -136,13 +136,13 @@ def _entry(row: Sequence[str], columns: _Columns, *, task: Task, separator: str)
 
 
 def _hint(path: str, root: Path) -> str:
-    """What is probably wrong with a path that leads to no image."""
+    """Guess what is wrong with a path that leads to no image."""
     if "\\" in path and (root / path.replace("\\", "/")).is_file():
         return "; write the paths with / instead of \\"
     if PureWindowsPath(path).is_absolute():
         return "; write the paths relative to data.root"
     if path != path.strip() and (root / path.strip()).is_file():
-        return "; remove the outer spaces of the paths"
+        return "; remove the spaces around the paths"
     return ""
 
 
@@ -152,7 +152,7 @@ def _labels(cell: str, *, task: Task, separator: str) -> tuple[str, ...]:
         if not label:
             raise _RowError("an empty label")
         if label != label.strip():
-            raise _RowError(f"the label {label!r} has outer spaces")
+            raise _RowError(f"the label {label!r} begins or ends with a space")
     if len(set(labels)) < len(labels):
-        raise _RowError(f"a label stands twice in {cell!r}")
+        raise _RowError(f"a label occurs twice in {cell!r}")
     return tuple(sorted(labels))

@@ -1,4 +1,4 @@
-"""What a batch is to answer: class ids, or a table of the labels that are there. DALI gives one integer an image."""
+"""Makes a batch's targets, class ids or a table of labels, from the one integer per image that DALI passes on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,11 +10,11 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 
 TENSOR = {"multiclass": "class_id", "multilabel": "row"}
-"""By which name a loader gives the integer of each image, `INT64 [n]`."""
+"""Name of the loader's tensor that holds the integer of each image, `INT64 [n]`."""
 
 
 def reader_numbers(dataset: Dataset, images: Sequence[LabelledImage], *, task: Task) -> list[int]:
-    """The integer of each image: its class id, or for multi-label its place in `dataset.images`."""
+    """Return the integer of each image: its class id, or for multi-label its index in `dataset.images`."""
     if task == "multiclass":
         return [image.class_id for image in images]
     rows = {image.path: row for row, image in enumerate(dataset.images)}
@@ -29,9 +29,9 @@ class ClassTargets(nn.Module):
 
 
 class LabelTargets(nn.Module):
-    """A batch's labels, `FLOAT [n, classes]`, 1 where an image has one.
+    """A batch's labels, `FLOAT [n, classes]`, 1 where an image has the label.
 
-    Labels are kept as ids, as many an image as the image with the most has: of 10,000 classes a table of zeros and ones
+    Labels are kept as ids, padded to the most labels that an image has: with 10,000 classes a table of zeros and ones
     would be thousands of times as large.
     """
 
@@ -59,6 +59,6 @@ def check_top_k(spec: Spec, dataset: Dataset) -> None:
     most = max(dataset.images, key=lambda image: len(image.class_ids))
     if spec.task == "multilabel" and len(most.class_ids) > spec.decision.top_k:
         raise SpecError(
-            f"decision.top_k: {spec.decision.top_k} labels an answer, and {most.path} has {len(most.class_ids)}; "
+            f"decision.top_k: {spec.decision.top_k} labels per answer, but {most.path} has {len(most.class_ids)}; "
             f"write {len(most.class_ids)} or more"
         )

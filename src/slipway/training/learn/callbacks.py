@@ -1,4 +1,4 @@
-"""What stands around the epochs: early stopping, the best and the last checkpoint, averaged weights."""
+"""Makes the callbacks of training: early stopping, the best and the last checkpoint, averaged weights."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -18,9 +18,9 @@ MODES = {"val_loss": "min", "val_macro_f1": "max"}
 
 
 def make(recipe: Recipe, unfinished: Unfinished) -> list[Any]:
-    """Lightning's callbacks for a recipe; the checkpoints are written to `unfinished`."""
+    """Make Lightning's callbacks for a recipe; the checkpoints are written to `unfinished`."""
     monitor = {"monitor": f"best_{recipe.monitor}", "mode": MODES[recipe.monitor]}
-    # In place, and not under a new name each time: a run that was killed between the two files writes the same again.
+    # Under the same name each time: a run that was killed between the two files writes the same ones again.
     files: dict[str, Any] = {"dirpath": unfinished.folder, "enable_version_counter": False}
     best = ModelCheckpoint(filename=unfinished.best.stem, save_weights_only=True, **files, **monitor)
     last = ModelCheckpoint(filename=unfinished.last.stem, save_on_train_epoch_end=True, **files)
@@ -31,17 +31,17 @@ def make(recipe: Recipe, unfinished: Unfinished) -> list[Any]:
 
 
 class _KeepIgnored(Callback):  # type: ignore[misc]
-    """Lightning puts a handler of its own in the place of a SIGTERM that is ignored."""
+    """Keeps an ignored SIGTERM ignored, although Lightning installs its own handler."""
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class WholeCheckpoints(TorchCheckpointIO):  # type: ignore[misc]
-    """Writes a checkpoint beside the old one, which it replaces in one step.
+    """Writes a checkpoint beside the old one, then replaces that in one step.
 
-    Lightning's own is written to the folder for temporary files; moved to another disk from there, that is a copy over
-    the old one, of which a full disk or a kill leaves a half.
+    Lightning writes to the folder for temporary files; a move from there to another disk overwrites the old checkpoint
+    bit by bit, and a full disk or a kill leaves half of it.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -54,7 +54,7 @@ class WholeCheckpoints(TorchCheckpointIO):  # type: ignore[misc]
 
 
 class _StopAfterLastPhase(EarlyStopping):  # type: ignore[misc]
-    """A head that has learned all it can is no reason to stop before the backbone learns."""
+    """Stops early only in the last phase: a head that stopped improving must not keep the backbone from training."""
 
     def __init__(self, recipe: Recipe, **options: Any) -> None:
         super().__init__(**options)
@@ -66,9 +66,10 @@ class _StopAfterLastPhase(EarlyStopping):  # type: ignore[misc]
 
 
 def moving_average(decay: float) -> Any:
-    """An exponential moving average whose decay grows to `decay`: (1 + n) / (10 + n) at update n.
+    """Make an exponential moving average whose decay grows to `decay`: (1 + n) / (10 + n) at update n.
 
-    As TensorFlow's `ExponentialMovingAverage` does it. Without, a run of some hundred steps is averaged with its start.
+    TensorFlow's `ExponentialMovingAverage` does the same. A constant decay would average a run of some hundred steps
+    with its start.
     """
 
     average: Callable[[float], Any] = get_ema_multi_avg_fn

@@ -1,4 +1,4 @@
-"""`Compute` to Lightning's options, alone or as one of the processes that torchrun started."""
+"""Turns `Compute` into Lightning's options, for a single process or one of those that torchrun started."""
 
 import os
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from slipway.training.data.order import Share
 
 
 def trainer_options(compute: Compute, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """`accelerator`, `devices`, `num_nodes`, `strategy` and `sync_batchnorm` of a `lightning.Trainer`.
+    """Return `accelerator`, `devices`, `num_nodes`, `strategy` and `sync_batchnorm` of a `lightning.Trainer`.
 
     Raises:
-        SpecError: the spec says other than torchrun does, or asks for what only torchrun can start.
+        SpecError: the spec contradicts torchrun, or needs torchrun.
     """
     devices, nodes = compute.devices or 1, compute.nodes or 1
     if "TORCHELASTIC_RUN_ID" in environment:
@@ -25,18 +25,18 @@ def trainer_options(compute: Compute, environment: Mapping[str, str] = os.enviro
         for name, asked, started in (("devices", compute.devices, devices), ("nodes", compute.nodes, nodes)):
             if asked not in (None, started):
                 raise SpecError(
-                    f"compute.{name}: {asked} given, and torchrun started {started}; leave it out, or start {asked}"
+                    f"compute.{name}: {asked} given, but torchrun started {started}; leave it out, or start {asked}"
                 )
     elif nodes > 1:
         raise SpecError(
-            f"compute.nodes: {nodes} given, and torchrun did not start this; run on each machine: torchrun --nnodes "
+            f"compute.nodes: {nodes} given, but torchrun did not start this; run on each machine: torchrun --nnodes "
             f"{nodes} --nproc-per-node {devices} --rdzv-endpoint HOST:PORT -m slipway train …"
         )
     gpu = compute.accelerator == "gpu" or (compute.accelerator == "auto" and torch.cuda.is_available())
     if gpu and torch.cuda.device_count() < devices:
         raise SpecError(
-            f"compute.devices: {devices} given, and this machine has {torch.cuda.device_count()} GPUs; write at most "
-            "that, or accelerator: cpu"
+            f"compute.devices: {devices} given, but this machine has {torch.cuda.device_count()} GPUs; write at most "
+            "that many, or accelerator: cpu"
         )
     several = devices * nodes > 1
     return {
@@ -44,7 +44,7 @@ def trainer_options(compute: Compute, environment: Mapping[str, str] = os.enviro
         "devices": devices,
         "num_nodes": nodes,
         "strategy": "ddp" if several and compute.strategy == "auto" else compute.strategy,
-        "sync_batchnorm": gpu and several,  # torch has none for CPUs: there each process normalises by its own images
+        "sync_batchnorm": gpu and several,  # torch has none for CPUs, where each process normalises over its own images
     }
 
 
@@ -53,5 +53,5 @@ def share_of(trainer: lightning.Trainer) -> Share:
 
 
 def is_first(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process writes the result: known before there is a trainer, by what it was started with."""
+    """Whether this process writes the result, by its environment: known before there is a trainer."""
     return int(environment.get("RANK", environment.get("LOCAL_RANK", "0"))) == 0

@@ -1,4 +1,4 @@
-"""A spec to a checkpoint: weights without pickle, the split that was used, and how training went."""
+"""Trains a spec into a checkpoint: weights without pickle, the split that was used, and the training history."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.build import CheckpointMeasured
 from slipway.contract.recipe import Recipe
 from slipway.evaluation.unknown import check_coverage
-from slipway.system.files import complete_folder, sha256_bytes, sha256_file
+from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
@@ -43,31 +43,31 @@ from slipway.training.learn.weights import start
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 WEIGHTS = "model.safetensors"
-PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # ours to Lightning's
+PRECISIONS: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # our names to Lightning's
 History = list[dict[str, Any]]
 
 
 def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Callback] = ()) -> Manifest | None:
-    """Train `spec` and write the checkpoint folder `out`, whole or not at all; metrics go where `tracking` says.
+    """Train `spec` and write the checkpoint folder `out`, whole or not at all; metrics go to the spec's `tracking`.
 
-    A run that ends before its last epoch leaves `<out>.resume`. `resume` goes on with it, or begins where there is
+    A run that ends before its last epoch leaves `<out>.resume`. `resume` continues it, or starts anew where there is
     none, and ends in the same weights and history as a run that was never stopped.
 
     Args:
-        callbacks: of Lightning, beside our own.
+        callbacks: Lightning callbacks to run beside our own.
 
     Returns:
-        None on every process but the first, which alone writes.
+        The manifest, or None on every process but the first, which alone writes.
 
     Raises:
         DataError: the images cannot be used.
-        SpecError: the spec asks for what is not there, or not for what the unfinished run is of.
+        SpecError: the spec asks for something that does not exist, or differs from that of the unfinished run.
     """
     weights = [] if spec.backbone.weights is None else [Path(spec.backbone.weights)]
     check_folder(out, kind="checkpoint", inputs=[*read_from(spec.data, out=out), *weights])
     if spec.preprocess.decoder != "cpu":
         raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
-    given = sha256_bytes(spec.to_json().encode())
+    given = spec.training_sha256
     check_policies(spec.recipe.augment)
     logger = logger_for(spec.tracking, out)
     dataset = scan(spec.data, task=spec.task)
@@ -119,11 +119,11 @@ def _write(
     measured: CheckpointMeasured,
     given: str,
 ) -> Manifest:
-    """`given` is the sha256 of the spec before anything in it was chosen."""
+    """Write the checkpoint; `given` is the `training_sha256` of the spec before `auto` filled it in."""
     try:
         save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
-    except SafetensorError as error:  # of the disk: it has no errno
-        raise StorageError(f"{staging.parent}: the weights cannot be written: {error}; free some space") from None
+    except SafetensorError as error:  # a fault of the disk, without an errno
+        raise StorageError(f"{staging.parent}: the weights cannot be written: {error}; free some disk space") from None
     spec.write(staging / "spec.json")
     dataset.write(staging / DATASET)
     (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
@@ -131,7 +131,7 @@ def _write(
         staging,
         kind="checkpoint",
         name=spec.name,
-        inputs={"spec": given} | ({"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}),
+        inputs={"training": given} | ({"weights": sha256_file(Path(path))} if (path := spec.backbone.weights) else {}),
         libraries=LIBRARIES,
         seed=spec.recipe.seed,
         measured=measured,
@@ -139,7 +139,7 @@ def _write(
 
 
 def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, Any]:
-    """Whose images `recipe.augment.minority` changed."""
+    """Return the labels whose images `recipe.augment.minority` changed."""
     minority = spec.recipe.augment.minority
     if minority is None:
         return {}
@@ -147,26 +147,26 @@ def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, Any]:
 
 
 def _check_precision(recipe: Recipe) -> None:
-    """Raises SpecError where the device has no such arithmetic; training would be slow or wrong, and say nothing."""
+    """Raises SpecError where the device lacks the precision: training would silently be slow or wrong."""
     if recipe.precision == "fp32":
         return
     if torch.cuda.is_available():
         if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise SpecError("recipe.precision: bf16 given, and this GPU has none; write fp16 or fp32")
+            raise SpecError("recipe.precision: bf16 given, but this GPU does not support it; write fp16 or fp32")
     elif recipe.precision == "fp16":
-        raise SpecError("recipe.precision: fp16 given, and there is no GPU; write fp32, or bf16 where the CPU has it")
+        raise SpecError("recipe.precision: fp16 given, but there is no GPU; write fp32, or bf16 if the CPU supports it")
     elif not torch.cpu.get_capabilities().get("avx512_bf16", False):
-        raise SpecError("recipe.precision: bf16 given, and neither a GPU nor this CPU has it; write fp32")
+        raise SpecError("recipe.precision: bf16 given, but there is no GPU and this CPU lacks it; write fp32")
 
 
 def _check_processes(spec: Spec, *, resume: bool) -> None:
-    """Raises SpecError where several processes are asked for what only one was tried with."""
+    """Raises SpecError where several processes use options that work only with one."""
     compute = trainer_options(spec.compute)
     processes = compute["devices"] * compute["num_nodes"]
     if processes > 1 and (resume or spec.recipe.freeze_epochs or spec.recipe.unfreeze_epochs):
         raise SpecError(
-            f"compute: {processes} processes, and recipe.freeze_epochs, unfreeze_epochs and --resume are for one; "
-            "leave them out, or train in one process"
+            f"compute: {processes} processes given, but recipe.freeze_epochs, unfreeze_epochs and --resume need a "
+            "single one; leave them out, or train in one process"
         )
 
 
@@ -180,7 +180,7 @@ def _fit(
     logger: Any,
     callbacks: Sequence[Callback],
 ) -> tuple[History, dict[str, Any]]:
-    """Fit in place. On the first process the network ends with the weights of the best epoch, whose row is returned."""
+    """Fit the network. On the first process it gets the weights of the best epoch, whose history row is returned."""
     recipe, train_images = spec.recipe, _epoch(dataset, spec.recipe)
     compute = trainer_options(spec.compute)
     world_size = compute["devices"] * compute["num_nodes"]
@@ -188,7 +188,7 @@ def _fit(
         steps = steps_per_epoch(len(images), batch_size=recipe.batch_size, world_size=world_size)
     module = Training(network, spec=spec, dataset=dataset, steps_per_epoch=steps)
     with warnings.catch_warnings():
-        # Lightning advises DataLoader workers; the loader here is DALI. It finds the folder to resume in not empty.
+        # Lightning advises more DataLoader workers, but DALI loads here; it also warns of the non-empty resumed folder.
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = lightning.Trainer(
@@ -219,12 +219,12 @@ def _fit(
                 ckpt_path=checkpoint,
                 weights_only=True,
             )
-        except SystemExit:  # Lightning's answer to Ctrl-C, which it ignores from there on
+        except SystemExit:  # Lightning raises it on Ctrl-C, which it ignores from then on
             signal.signal(signal.SIGINT, on_ctrl_c)
             if unfinished.last.is_file():
-                print(f"\n{unfinished.folder}: {len(module.history)} epochs; go on with --resume", file=sys.stderr)
+                print(f"\n{unfinished.folder}: {len(module.history)} epochs; continue with --resume", file=sys.stderr)
             raise KeyboardInterrupt from None
-    if not trainer.is_global_zero:  # another's checkpoints may lie on another machine
+    if not trainer.is_global_zero:  # the first process's checkpoints may lie on another machine
         return module.history, {}
     best = unfinished.read(unfinished.best)
     module.load_state_dict(best["state_dict"])
@@ -233,19 +233,21 @@ def _fit(
 
 
 def _epoch(dataset: Dataset, recipe: Recipe) -> list[LabelledImage]:
-    """The train split, or as `recipe.balance` has it.
+    """Return an epoch's images: the train split, balanced as in `recipe.balance`.
 
     Raises:
-        SpecError: it does not fill a batch.
+        SpecError: the images do not fill a batch.
     """
     images = dataset.of("train")
     if len(images) < recipe.batch_size:
-        raise SpecError(f"recipe.batch_size: {recipe.batch_size} given, and only {len(images)} train images")
+        raise SpecError(
+            f"recipe.batch_size: {recipe.batch_size} given, but only {len(images)} train images; write a smaller number"
+        )
     return repeated(images, balance=recipe.balance, classes=len(dataset.labels), seed=recipe.seed)
 
 
 def _best_row(history: History, epoch: int) -> dict[str, Any]:
-    """What the manifest records of the epoch whose weights are kept."""
+    """Return the manifest's figures for the epoch whose weights are kept."""
     row = next(row for row in history if row["epoch"] == epoch)
     return {
         "best_epoch": epoch,

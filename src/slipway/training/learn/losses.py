@@ -1,4 +1,4 @@
-"""The loss of a recipe: cross-entropy or focal, of one label an image or of many, with weights for rare classes."""
+"""Makes a recipe's loss: cross-entropy or focal, for one label per image or many, with weights for rare classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ Floats = npt.NDArray[np.float64]
 def loss_for(
     loss: Loss, *, task: Task, images: Sequence[LabelledImage], classes: int, label_smoothing: float
 ) -> nn.Module:
-    """A module of `logits_nc` and targets to the mean over the batch (multi-label: over the batch and the labels).
+    """Make the loss of `logits_nc` and targets, a mean over the batch (multi-label: over the batch and the labels).
 
-    Targets are class ids `INT64 [n]` or shares `FLOAT [n, classes]`, as Mixup makes them; for multi-label `FLOAT [n,
-    classes]` alone, 1 where a label is there.
+    Targets are class ids `INT64 [n]` or shares `FLOAT [n, classes]`, as Mixup makes them; for multi-label only
+    `FLOAT [n, classes]`, 1 where the image has the label.
 
     Args:
-        images: the train split, which class weights are counted on.
+        images: the train split, from which class weights are computed.
     """
     weights_c = None
     if loss.class_weights != "none":
@@ -40,12 +40,12 @@ def loss_for(
 
 
 def class_weights(loss: Loss, *, task: Task, images: Sequence[LabelledImage], classes: int) -> Floats:
-    """`[classes]`: what an image of a class weighs; for multi-label, what a label that is there weighs against absence.
+    """Return `[classes]`: the weight of an image of each class; for multi-label, of a label's presence against absence.
 
-    With w(n) = 1/n (inverse_frequency), or w(n) = (1 - beta) / (1 - beta^n), one over the effective number of n images
-    (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", 2019): for multi-class w(n_c), scaled so
-    that the mean over the images is 1; for multi-label w(n_c) / w(images - n_c). A class without an image weighs as one
-    with one.
+    Let w(n) = 1/n (inverse_frequency), or w(n) = (1 - beta) / (1 - beta^n), one over the effective number of n images
+    (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", 2019). A multi-class weight is w(n_c),
+    scaled so that the mean over the images is 1; a multi-label weight is w(n_c) / w(images - n_c). A class without
+    images gets the weight of a class with one.
     """
     counts_c = np.maximum(count(images, classes=classes), 1).astype(np.float64)
 
@@ -63,7 +63,7 @@ def class_weights(loss: Loss, *, task: Task, images: Sequence[LabelledImage], cl
 
 
 def count(images: Sequence[LabelledImage], *, classes: int) -> npt.NDArray[np.int64]:
-    """Images of each class, `[classes]`."""
+    """Count the images of each class, `[classes]`."""
     found = Counter(class_id for image in images for class_id in image.class_ids)
     return np.array([found[class_id] for class_id in range(classes)], np.int64)
 
@@ -76,7 +76,7 @@ class SoftmaxFocalLoss(nn.Module):
     """-sum over classes of w_c t_c (1 - p_c)^gamma log p_c, the mean over the batch.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", 2017, with the softmax's p and shares t (one-hot,
-    smoothed or mixed) in the place of one class. With gamma 0 it is cross-entropy.
+    smoothed or mixed) instead of one class. With gamma 0 it is cross-entropy.
     """
 
     weights_c: torch.Tensor | None
@@ -93,15 +93,15 @@ class SoftmaxFocalLoss(nn.Module):
         if self.weights_c is not None:
             share_nc = share_nc * self.weights_c
         log_nc = logits_nc.log_softmax(dim=1)
-        rest_nc = (1 - log_nc.exp()).clamp(min=1e-6)  # a power's slope at 0 is infinite for gamma under 1
+        rest_nc = (1 - log_nc.exp()).clamp(min=1e-6)  # the slope of x^gamma at 0 is infinite for gamma under 1
         return -(share_nc * rest_nc**self.gamma * log_nc).sum(dim=1).mean()
 
 
 class LabelLoss(nn.Module):
     """Binary cross-entropy or `torchvision.ops.sigmoid_focal_loss`, the mean over images and labels.
 
-    Smoothing by s moves both targets s/2 towards each other. A label that is there weighs `weights_c`, or alpha against
-    1 - alpha of one that is not.
+    Smoothing by s moves both targets s/2 towards each other. A present label has the weight `weights_c`, or alpha
+    against 1 - alpha for an absent one.
     """
 
     weights_c: torch.Tensor | None

@@ -1,4 +1,4 @@
-"""What validation reports after each epoch, by torchmetrics. Names are those that early stopping may watch."""
+"""Makes the validation metrics of each epoch, by torchmetrics. Early stopping may watch any of their names."""
 
 import torch
 from torch import nn
@@ -9,8 +9,8 @@ from slipway.contract.decision import Task
 
 
 class MacroF1(Metric):  # type: ignore[misc]
-    """torchmetrics' MulticlassF1Score with three numbers a class: its own makes a table of classes x classes for each
-    batch, 800 MB of 10,000. As there, a class that no image has and none is taken for does not count."""
+    """torchmetrics' MulticlassF1Score from three numbers per class. The original makes a table of classes x classes for
+    each batch: 800 MB for 10,000 classes. As there, a class that no image has and no answer names does not count."""
 
     right_c: torch.Tensor
     given_c: torch.Tensor
@@ -34,7 +34,7 @@ class MacroF1(Metric):  # type: ignore[misc]
 
 
 def metrics_for(task: Task, *, classes: int) -> MetricCollection:
-    """`val_top1` or `val_map`, and `val_macro_f1`; updated with `probabilities` and the targets."""
+    """Make `val_top1` or `val_map`, and `val_macro_f1`; they are updated with `probabilities` and the targets."""
     if task == "multiclass":
         return MetricCollection(
             {"val_top1": MulticlassAccuracy(classes, average="micro"), "val_macro_f1": MacroF1(classes)}
@@ -48,14 +48,14 @@ def metrics_for(task: Task, *, classes: int) -> MetricCollection:
 def update(metrics: MetricCollection, logits_nc: torch.Tensor, target: torch.Tensor) -> None:
     """Add a batch; `target` is class ids `[n]`, or zeros and ones `[n, classes]`.
 
-    The sigmoid is taken here: torchmetrics takes it only where a number of the batch lies outside 0 to 1.
+    The sigmoid is applied here: torchmetrics applies it only if a number of the batch lies outside 0 to 1.
     """
     many = target.ndim == 2
     metrics.update(logits_nc.sigmoid() if many else logits_nc, target.long())
 
 
 def validation_loss(logits_nc: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy without weights or smoothing, whatever is trained on: comparable between recipes."""
+    """Return the cross-entropy without weights or smoothing, whatever the recipe's loss: comparable between recipes."""
     if target.ndim == 2:
         return nn.functional.binary_cross_entropy_with_logits(logits_nc, target)
     return nn.functional.cross_entropy(logits_nc, target)

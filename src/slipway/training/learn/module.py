@@ -1,4 +1,4 @@
-"""How a network learns, as a Lightning module."""
+"""Trains a network as a Lightning module."""
 
 import math
 from typing import Any
@@ -17,11 +17,11 @@ from slipway.training.learn.optimizers import configure, rates
 from slipway.training.learn.phases import Phases
 from slipway.training.learn.resume import random_states, set_random_states
 
-TIE = 1e-4  # of macro-F1: far less than one image of a class is worth
+TIE = 1e-4  # in macro-F1: far less than one image of a class contributes
 
 
 class Training(lightning.LightningModule):  # type: ignore[misc]
-    """The recipe's phases, optimiser and schedule. `best_…` is what early stopping and the best checkpoint watch."""
+    """Runs the recipe's phases, optimiser and schedule. Early stopping and the best checkpoint watch `best_…`."""
 
     def __init__(self, network: Network, *, spec: Spec, dataset: Dataset, steps_per_epoch: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
             classes=classes,
             label_smoothing=spec.recipe.label_smoothing,
         )
-        # Measured on 2 cores, resnet10t at 64 px: 4.1 ms an image in NHWC memory against 7.7 in NCHW.
+        # Measured on 2 cores, resnet10t at 64 px: 4.1 ms per image in NHWC memory, 7.7 ms in NCHW.
         self.memory_format = memory_format(network)
         network.to(memory_format=self.memory_format)
         mix = spec.recipe.augment.mix
@@ -59,7 +59,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
     def on_train_epoch_start(self) -> None:
         phase = self.phases.enter(self.current_epoch)
         if phase != self.phase and self.trainer.is_global_zero:
-            print(f"epoch {self.current_epoch} on: {phase} learning", flush=True)
+            print(f"from epoch {self.current_epoch}: training {phase}", flush=True)
         self.phase = phase
 
     def training_step(self, batch: list[dict[str, torch.Tensor]], number: int) -> torch.Tensor:
@@ -80,7 +80,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.log_dict(self.metrics, prog_bar=True, batch_size=size)
 
     def on_validation_epoch_end(self) -> None:
-        """Small validation splits are full of equal macro-F1: there the loss tells which epoch is better."""
+        """Break ties by the loss: small validation splits often give equal macro-F1."""
         values = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         self.log("best_val_loss", values["val_loss"], sync_dist=True)
         best = values["val_macro_f1"] + TIE * math.exp(-values["val_loss"])
@@ -103,7 +103,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         state = checkpoint["slipway"]
         self.history = list(state["history"])
         self._restored = state["random_states"]
-        self.trainer.should_stop = state["stopped"]  # killed after early stopping, and before the end
+        self.trainer.should_stop = state["stopped"]  # killed after early stopping but before the end
 
     def configure_optimizers(self) -> Any:
         steps = math.ceil(self.steps_per_epoch / self.recipe.accumulate_batches)

@@ -1,4 +1,4 @@
-"""A timm backbone with a head."""
+"""Builds a network from a timm backbone and a head."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -16,16 +16,16 @@ from slipway.contract.spec import Backbone
 from slipway.evaluation.predict import Float
 
 WEIGHTS_REMEDY = (
-    "connect to the model hub, or fetch the weights where it can be reached and name the safetensors file as "
-    "backbone.weights, or write pretrained: false to start from random weights"
+    "connect to the model hub, or download the weights elsewhere and name the safetensors file as backbone.weights, "
+    "or write pretrained: false to start from random weights"
 )
 
 
 def check_backbone(name: str) -> None:
-    """Raises SpecError, with the nearest names, where timm has no such model."""
+    """Raises SpecError, with similar names, where timm has no such model."""
     if not timm.is_model(name):
         similar = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4))
-        raise SpecError(f"backbone.name: timm has no {name!r}; near it are: {similar or 'none'}")
+        raise SpecError(f"backbone.name: timm has no {name!r}; similar names: {similar or 'none'}")
     try:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:
@@ -33,19 +33,19 @@ def check_backbone(name: str) -> None:
 
 
 def timm_model(backbone: Backbone, *, outputs: int, pretrained: bool, input_size: tuple[int, int]) -> nn.Module:
-    """timm's own model, with `outputs` logits (0: its features), in training mode.
+    """Build timm's own model, with `outputs` logits (0: its features), in training mode.
 
-    `pretrained` False builds the architecture alone. `input_size` is height and width: what a backbone of a fixed
-    input (vit, swin) is built for.
+    `pretrained` False builds the architecture alone. `input_size` is height and width: a backbone with a fixed input
+    (vit, swin) is built for it.
 
     Raises:
-        SpecError: no such timm model, not in this size, or its weights cannot be had.
+        SpecError: timm has no such model, or not in this size, or its weights cannot be loaded.
     """
     check_backbone(backbone.name)
     config = timm.get_pretrained_cfg(backbone.name)
     resized = config.fixed_input_size and tuple(config.input_size[1:]) != input_size
-    if pretrained and not config.has_weights:  # timm would start some of these at random, with a warning
-        raise SpecError(f"backbone.pretrained: timm has no weights of {backbone.name}; {WEIGHTS_REMEDY}")
+    if pretrained and not config.has_weights:  # timm would only warn and start some of these at random
+        raise SpecError(f"backbone.pretrained: timm has no weights for {backbone.name}; {WEIGHTS_REMEDY}")
     options: dict[str, Any] = {"num_classes": outputs} | ({"img_size": input_size} if resized else {})
     try:
         model: nn.Module = timm.create_model(backbone.name, pretrained=pretrained, **options)
@@ -61,11 +61,11 @@ def timm_model(backbone: Backbone, *, outputs: int, pretrained: bool, input_size
 
 
 class Network(nn.Module):
-    """`pixels_nchw` to (`logits_nc`, `embedding_nd`). The logits are those of the timm model's own `forward`.
+    """Maps `pixels_nchw` to (`logits_nc`, `embedding_nd`). The logits are those of the timm model's own `forward`.
 
-    The embedding is the input of the model's classifier, before dropout. A model with several classifiers, whose
-    logits timm averages, has their inputs side by side, each once. A linear head is the timm model's own classifier,
-    so that its weights are those of any timm model; an MLP is `head`, on the features of a model without one.
+    The embedding is the input of the model's classifier, before dropout; where timm averages the logits of several
+    classifiers, their inputs are concatenated, each once. A linear head is the timm model's own classifier, so that
+    its weights load into any timm model; an MLP is `head`, on the features of a model without a classifier.
     """
 
     linear: bool
@@ -80,12 +80,12 @@ class Network(nn.Module):
         input_size: tuple[int, int],
         head: Head = Head(),  # noqa: B008  frozen
     ) -> None:
-        """`pretrained` False builds the architecture alone, for weights that are loaded next.
+        """Build the network; `pretrained` False builds the architecture alone, for weights that are loaded next.
 
         `input_size` is height and width. The network is tried once in it.
 
         Raises:
-            SpecError: no such timm model, not in this size, not with this head, or its weights cannot be had.
+            SpecError: timm has no such model, or not in this size or with this head, or its weights cannot be loaded.
         """
         super().__init__()
         self.linear = head.kind == "linear"
@@ -104,7 +104,7 @@ class Network(nn.Module):
 
     @contextmanager
     def _inputs_of_classifiers(self) -> Iterator[list[torch.Tensor]]:
-        """What each classifier is given in the meantime; what stands before the logits works on it."""
+        """Collect each classifier's input during the block, and apply `head` to it before the classifier."""
         inputs: list[torch.Tensor] = []
 
         def note(_: nn.Module, given: tuple[torch.Tensor]) -> torch.Tensor:
@@ -134,13 +134,13 @@ class Network(nn.Module):
         self.train()
 
     def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
-        """The same from array to arrays, without gradients: what `slipway.evaluation.predict` asks for."""
+        """Run the network from array to arrays, without gradients, as `slipway.evaluation.predict` needs it."""
         with torch.inference_mode():
             logits_nc, embedding_nd = self(torch.from_numpy(pixels_nchw))
         return logits_nc.numpy(), embedding_nd.numpy()
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """The weights between embedding and logits, those of an auxiliary classifier (volo) too."""
+        """Return the weights between embedding and logits, including those of an auxiliary classifier (volo)."""
         prefixes = tuple(f"{name}." for name in classifier_names(self.backbone))
         named = [parameter for name, parameter in self.backbone.named_parameters() if name.startswith(prefixes)]
         within = [parameter for module in _classifiers(self.backbone) for parameter in module.parameters()]
@@ -148,11 +148,11 @@ class Network(nn.Module):
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:
-    """NHWC memory, in which convolutions train faster, or NCHW if the network has a part that NHWC would break.
+    """Choose NHWC memory, in which convolutions train faster, or NCHW if NHWC would break a part of the network.
 
     In NHWC memory oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer if a group has fewer
-    channels than a vector register has FP32 numbers (8 or 16): wrong weights, or a crash. fastvit begins with one.
-    torch has no NHWC for the weights of a 3D convolution (lambda_resnet).
+    channels than a vector register holds FP32 numbers (8 or 16): wrong weights, or a crash. fastvit begins with such a
+    convolution. torch has no NHWC for the weights of a 3D convolution (lambda_resnet).
     Source: oneDNN, issue 6035.
     """
 
@@ -177,9 +177,9 @@ def _not_in_this_size(name: str, input_size: tuple[int, int], error: Exception) 
 
 
 def classifier_names(backbone: Any) -> list[str]:
-    """The parts of a timm model whose shape is the number of classes, by their names in it.
+    """Return the names of a timm model's parts whose shape depends on the number of classes.
 
-    They are those that timm names, and each classifier that it does not (levit_384_s8's second) or that is left empty.
+    They are the parts that timm names, and each classifier that it does not (levit_384_s8's second) or that is empty.
     """
     configured = backbone.pretrained_cfg.get("classifier") or ()
     names = [configured] if isinstance(configured, str) else list(configured)
@@ -192,23 +192,23 @@ def classifier_names(backbone: Any) -> list[str]:
 
 
 def _classifiers(backbone: Any) -> Iterator[nn.Module]:
-    """What gives logits: one module of most timm models, several where timm averages over heads."""
+    """Yield the modules that output logits: one in most timm models, several where timm averages over heads."""
     try:
         waiting = [backbone.get_classifier()]
-    except AttributeError:  # efficientvit_msra and shvit name a part of a head that an MLP leaves empty
+    except AttributeError:  # efficientvit_msra and shvit name a part of the head, which is empty under an MLP
         return
     while waiting:
         found = waiting.pop(0)
         if isinstance(found, (tuple, nn.ModuleList)):
             waiting[:0] = found
-        elif isinstance(found, (ClassifierHead, NormMlpClassifierHead)):  # that pools first
+        elif isinstance(found, (ClassifierHead, NormMlpClassifierHead)):  # these pool first
             yield found.fc
         else:
             yield found
 
 
 def _embedding(inputs: Iterable[torch.Tensor]) -> torch.Tensor:
-    """`[n, d]` or `[n, d, 1, 1]` tensors side by side, each once: several classifiers may have one input."""
+    """Concatenate `[n, d]` or `[n, d, 1, 1]` tensors, each once: several classifiers may share one input."""
     distinct: list[torch.Tensor] = []
     for given in inputs:
         if all(given is not other for other in distinct):
@@ -218,7 +218,7 @@ def _embedding(inputs: Iterable[torch.Tensor]) -> torch.Tensor:
 
 
 def _before_logits(head: Head, backbone: Any, classes: int) -> nn.Module:
-    """What stands between the embedding and timm's classifier, which an MLP leaves empty."""
+    """Make the layers between the embedding and timm's classifier, which is empty under an MLP."""
     if head.kind == "linear":
         return nn.Dropout(head.dropout) if head.dropout else nn.Identity()
     size = getattr(backbone, "head_hidden_size", backbone.num_features)

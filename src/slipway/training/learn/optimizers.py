@@ -1,4 +1,4 @@
-"""Optimiser and learning rate: who learns how fast, and when."""
+"""Sets the optimiser and the learning rate of each part of the network over time."""
 
 import math
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from timm.optim import param_groups_layer_decay
 from slipway.contract.recipe import Recipe
 from slipway.training.learn.network import Network
 
-START = 0.01  # of the learning rate, at the first step of the warm-up
+START = 0.01  # share of the learning rate at the first step of the warm-up
 
 
 def configure(network: Network, recipe: Recipe, *, steps_per_epoch: int) -> dict[str, Any]:
-    """What Lightning's `configure_optimizers` returns; `steps_per_epoch` is of the optimiser."""
+    """Return the result of Lightning's `configure_optimizers`; `steps_per_epoch` counts optimiser steps."""
     groups = parameter_groups(network, recipe)
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "adamw":
@@ -28,9 +28,9 @@ def configure(network: Network, recipe: Recipe, *, steps_per_epoch: int) -> dict
 
 
 def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
-    """All weights, frozen ones too: those get no gradient, and so no step, until their phase begins.
+    """Group all weights, even frozen ones: these get no gradient, and so no step, until their phase begins.
 
-    Groups are timm's, by layer and with or without weight decay; each is parted into head and backbone.
+    Groups are timm's, by layer and with or without weight decay, each divided into head and backbone.
     """
     head = {id(parameter) for parameter in network.head_parameters()}
     decayed = param_groups_layer_decay(
@@ -45,7 +45,7 @@ def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
         for part, lr in (("backbone", rate), ("head", recipe.learning_rate)):
             members = [parameter for parameter in group["params"] if (id(parameter) in head) == (part == "head")]
             groups.append({"part": part, "params": members, "lr": lr, "weight_decay": group["weight_decay"]})
-    for is_matrix in (True, False):  # of a head of ours, beside the backbone
+    for is_matrix in (True, False):  # a head of our own, beside the backbone
         members = [parameter for parameter in network.head.parameters() if (parameter.ndim > 1) == is_matrix]
         decay = recipe.weight_decay if is_matrix else 0.0
         groups.append({"part": "head", "params": members, "lr": recipe.learning_rate, "weight_decay": decay})
@@ -57,7 +57,7 @@ def _not_decayed(backbone: Any) -> set[str]:
 
 
 def warmup_and_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:
-    """The share of the learning rate at each step: a line from `START` to 1, then half a cosine to 0."""
+    """Return the share of the learning rate at each step: a line from `START` to 1, then half a cosine to 0."""
     warmup_steps = min(warmup_steps, steps - 1)
 
     def share(step: int) -> float:
@@ -70,7 +70,7 @@ def warmup_and_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:
 
 
 def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The learning rate now, of the head and of the backbone's top layer."""
+    """Return the current learning rates of the head and of the backbone's top layer."""
     highest: dict[str, float] = {}
     for group in optimizer.param_groups:
         highest[group["part"]] = max(group["lr"], highest.get(group["part"], 0.0))

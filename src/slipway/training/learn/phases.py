@@ -1,4 +1,4 @@
-"""Which part of a network learns: the head alone, more and more of the backbone, everything."""
+"""Decides which part of a network is trained: the head alone, more and more of the backbone, or everything."""
 
 import math
 
@@ -12,7 +12,7 @@ ALL = "all"
 
 
 class Phases:
-    """The phases of a recipe, a function of the epoch alone: a resumed run needs no state to be in the right one."""
+    """The phases of a recipe. They depend on the epoch alone, so a resumed run needs no further state."""
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
         self._network, self._recipe = network, recipe
@@ -21,7 +21,7 @@ class Phases:
     def enter(self, epoch: int) -> str:
         """Freeze and unfreeze for `epoch`, from 0, and name the phase: `head`, `head and 2 of 5 stages` or `all`.
 
-        A frozen part stays in eval mode: BatchNorm keeps the statistics that it was pretrained with, and dropout rests.
+        A frozen part stays in eval mode: BatchNorm keeps its pretrained statistics, and dropout is off.
         """
         count = len(self._stages)
         learning = learning_stages(self._recipe, epoch, count)
@@ -39,19 +39,19 @@ class Phases:
 
 
 def learning_stages(recipe: Recipe, epoch: int, count: int) -> int:
-    """How many of `count` stages learn in `epoch`, from 0; they are the top ones."""
+    """Count how many of `count` stages, from the top, are trained in `epoch`, from 0."""
     since = epoch - recipe.freeze_epochs
     return 0 if since < 0 else min(count, math.ceil(count * (since + 1) / (recipe.unfreeze_epochs + 1)))
 
 
 def first_whole_epoch(recipe: Recipe) -> int:
-    """The epoch, from 0, that the last phase begins in; a backbone that is never unfrozen has one phase."""
+    """Return the epoch, from 0, in which the last phase begins; a backbone that is never unfrozen has one phase."""
     frozen = recipe.freeze_epochs >= recipe.epochs
     return 0 if frozen else min(recipe.freeze_epochs + recipe.unfreeze_epochs, recipe.epochs - 1)
 
 
 def stages(network: Network) -> list[list[nn.Parameter]]:
-    """The backbone's weights from the stem to the top, as timm groups them for a coarse view; without the head's."""
+    """Return the backbone's weights from stem to top in timm's coarse groups, without the head's weights."""
     backbone = network.backbone
     head = {id(parameter) for parameter in network.head_parameters()}
     named = {name: parameter for name, parameter in backbone.named_parameters() if id(parameter) not in head}

@@ -1,4 +1,4 @@
-"""`recipe: auto` and `backbone: auto`: what the number of images says. docs/recipe.md has the table and its reasons."""
+"""Resolves `recipe: auto` and `backbone: auto` by the number of images. docs/recipe.md has the table and reasons."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,12 @@ from slipway.contract.recipe import AUTO, Recipe
 
 LARGEST_BATCH, STEPS_AN_EPOCH = 64, 16
 EPOCHS, LONGER = 30, 60
-WARMUP, FREEZE, UNFREEZE = 10, 6, 3  # the epochs divided by it: 3, 5 and 10 of 30
+WARMUP, FREEZE, UNFREEZE = 10, 6, 3  # divisors of the number of epochs: 3, 5 and 10 of 30
 
 
 @dataclass(frozen=True)
 class Size:
-    """What data sets of up to `images` get."""
+    """The choice for data sets of up to `images` images."""
 
     images: float
     name: str
@@ -34,9 +34,9 @@ FROZEN_BELOW, FULL_FROM = 1_000, 100_000
 
 
 def resolve_preset(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
-    """The spec with everything chosen, and the reasons; a spec that leaves nothing open comes back as it is.
+    """Return the spec with everything chosen, and the reasons; a spec that leaves nothing open is returned unchanged.
 
-    Fields that were given stay. The spec that comes back trains the same network when it is run again.
+    Given fields stay. The returned spec trains the same network when it is run again.
 
     Raises:
         SpecError: a given field contradicts a chosen one.
@@ -66,7 +66,7 @@ def resolve_preset(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
 
 
 def _recipe(images: int, train_images: int, *, epochs: int, learned: bool) -> tuple[dict[str, Any], str]:
-    """The fields that auto sets, and why these; `learned` says that the backbone does not start at random."""
+    """Return the fields that auto sets, and the reason; `learned` means that the backbone does not start at random."""
     chosen: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": _batch_size(train_images),
@@ -85,22 +85,22 @@ def _recipe(images: int, train_images: int, *, epochs: int, learned: bool) -> tu
         "backbone_multiplier": 1.0,
     }
     if not learned:
-        return chosen, "everything learns from the first epoch, for the backbone starts at random"
+        return chosen, "everything is trained from the first epoch, because the backbone starts at random"
     chosen["backbone_multiplier"] = 0.1
     if images < FROZEN_BELOW:
         chosen["freeze_epochs"] = epochs
-        return chosen, f"the head alone learns, for {images:,} images are under {FROZEN_BELOW:,}"
+        return chosen, f"only the head is trained, because {images:,} images are under {FROZEN_BELOW:,}"
     if images < FULL_FROM:
         chosen |= {"freeze_epochs": epochs // FREEZE, "unfreeze_epochs": epochs // UNFREEZE}
         return chosen, (
-            f"the head learns first and the backbone joins from the top, for {images:,} images are "
+            f"the head is trained first and the backbone joins from the top, because {images:,} images are "
             f"{FROZEN_BELOW:,} or more and under {FULL_FROM:,}"
         )
-    return chosen, f"everything learns from the first epoch, for {images:,} images are {FULL_FROM:,} or more"
+    return chosen, f"everything is trained from the first epoch, because {images:,} images are {FULL_FROM:,} or more"
 
 
 def _batch_size(train_images: int) -> int:
-    """The largest power of two that leaves `STEPS_AN_EPOCH`, from 4 to `LARGEST_BATCH`."""
+    """Return the largest power of two, from 4 to `LARGEST_BATCH`, that leaves `STEPS_AN_EPOCH`."""
     size = 4
     while size < LARGEST_BATCH and 2 * size * STEPS_AN_EPOCH <= train_images:
         size *= 2

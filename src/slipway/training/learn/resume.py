@@ -1,4 +1,4 @@
-"""What an unfinished run leaves beside its checkpoint folder, so that it can go on exactly where it was."""
+"""Keeps the state of an unfinished run beside its checkpoint folder, so that the run resumes exactly."""
 
 import json
 import os
@@ -19,16 +19,16 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.origin import versions
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130")
-SHOWN = 5  # differences in one error
+SHOWN = 5  # most differences listed in one error
 TRAINED_BY = ("task", "preprocess", "backbone", "recipe", "compute")
-"""The keys of a spec that a run depends on; its data are compared image by image."""
+"""Keys of the spec that a run depends on; its data are compared image by image."""
 
 
 class Unfinished:
-    """The folder `<out>.resume`: what the run is of, its last epoch and its best one.
+    """The folder `<out>.resume`: the run's identity, its last epoch and its best one.
 
-    `last.ckpt` has everything: weights, averaged ones too, optimiser, schedule, random states, history. An epoch's
-    images are a function of the seed and its number. It is written anew after each epoch, in one step.
+    `last.ckpt` has everything: weights, averaged weights, optimiser, schedule, random states, history. It is replaced
+    in one step after each epoch. An epoch's images depend only on the seed and its number.
     """
 
     def __init__(self, out: Path) -> None:
@@ -36,22 +36,22 @@ class Unfinished:
         self.last, self.best = self.folder / "last.ckpt", self.folder / "best.ckpt"
 
     def begin(self, spec: Spec, dataset: Dataset, *, start: str, resume: bool) -> Path | None:
-        """The checkpoint to go on from; None begins anew, and says here what the run is of.
+        """Return the checkpoint to continue from; None starts anew, after recording the run's identity.
 
         Raises:
-            SpecError: there is an unfinished run and no word of resuming it; or it is damaged, or of another spec, data
-                or version; or something else stands in its place.
+            SpecError: there is an unfinished run but `resume` is False; that run is damaged or has another spec, data
+                or version; or the folder is something else.
         """
         if self.last.is_file():
             if not resume:
                 raise SpecError(
-                    f"{self.folder}: an unfinished run; go on with it (--resume), or remove this folder to begin anew"
+                    f"{self.folder}: an unfinished run; continue it (--resume), or remove this folder to start anew"
                 )
             self._check(_identity(spec, start), dataset)
-            self.read(self.last)  # Lightning's own error for a damaged file says nothing of what to do
+            self.read(self.last)  # Lightning's own error for a damaged file names no remedy
             return self.last
         if self.folder.exists() and not (self.folder / "run.json").is_file() and any(self.folder.iterdir()):
-            raise SpecError(f"{self.folder}: not an unfinished run, which would stand here; rename it")
+            raise SpecError(f"{self.folder}: not an unfinished run, though named like one; rename it")
         self.remove()
         self.folder.mkdir(parents=True)
         (self.folder / "run.json").write_text(json.dumps(_identity(spec, start), indent=2) + "\n", encoding="utf-8")
@@ -63,44 +63,44 @@ class Unfinished:
             then = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
             dataset_then = Dataset.read(self.folder / DATASET)
         except (OSError, ValueError) as error:
-            raise SpecError(f"{self.folder}: cannot be resumed: {error}; remove it to begin anew") from None
+            raise SpecError(f"{self.folder}: cannot be resumed: {error}; remove it to start anew") from None
         differences = [*_differences(then, now), *_data_differences(dataset_then, dataset)]
         if differences:
             more = f"\n  and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
             raise SpecError(
-                f"{self.folder}: the unfinished run is another one:\n  "
+                f"{self.folder}: the unfinished run is a different one:\n  "
                 + "\n  ".join(differences[:SHOWN])
-                + f"{more}\nundo that, or remove this folder to begin anew"
+                + f"{more}\nundo these changes, or remove this folder to start anew"
             )
 
     def read(self, path: Path) -> dict[str, Any]:
-        """A Lightning checkpoint of tensors and plain values; nothing in it is run.
+        """Read a Lightning checkpoint of tensors and plain values without running any code in it.
 
         Raises:
-            SpecError: it is something else, or cut short.
+            SpecError: the file is something else, or truncated.
         """
         try:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise SpecError(f"{path}: cannot be resumed from: {reason}; remove {self.folder} to begin anew") from None
+            raise SpecError(f"{path}: cannot resume from it: {reason}; remove {self.folder} to start anew") from None
         return content
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Say of a full disk what it has left of the run."""
+        """Add to the error of a full disk where the finished epochs are."""
         try:
             yield
         except StorageError as error:
             if not self.last.is_file():
                 raise
-            raise StorageError(f"{error}\nthe finished epochs are in {self.folder}; go on with --resume") from None
+            raise StorageError(f"{error}\nthe finished epochs are in {self.folder}; continue with --resume") from None
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_if_empty(self) -> None:
-        """Leave nothing behind where no epoch was finished."""
+        """Remove the folder if no epoch was finished."""
         if not self.last.is_file():
             self.remove()
 
@@ -112,14 +112,14 @@ def _identity(spec: Spec, start: str) -> dict[str, Any]:
         **{key: plain[key] for key in TRAINED_BY},
         "start": start,
         "device": device,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # of torchrun
-        "threads": torch.get_num_threads(),  # sums in another order are other sums
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # set by torchrun
+        "threads": torch.get_num_threads(),  # another order of summation gives another sum
         "versions": versions(LIBRARIES),
     }
 
 
 def _differences(then: Any, now: Any, at: str = "") -> Iterator[str]:
-    """Each value that differs: `recipe.epochs: 20 in the unfinished run, 30 now`."""
+    """Yield each value that differs: `recipe.epochs: 20 in the unfinished run, 30 now`."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted(then.keys() | now.keys()):
             yield from _differences(then.get(key), now.get(key), f"{at}.{key}" if at else key)
@@ -129,20 +129,20 @@ def _differences(then: Any, now: Any, at: str = "") -> Iterator[str]:
 
 def _data_differences(then: Dataset, now: Dataset) -> Iterator[str]:
     if then.labels != now.labels:
-        yield f"data: the labels were {', '.join(then.labels[:SHOWN])} …, and are {', '.join(now.labels[:SHOWN])} …"
+        yield f"data: the labels were {', '.join(then.labels[:SHOWN])} … and are now {', '.join(now.labels[:SHOWN])} …"
     before, after = ({image.path: image for image in dataset.images} for dataset in (then, now))
     changed = [path for path in before.keys() & after.keys() if before[path] != after[path]]
     for what, paths in (
-        ("are gone", before.keys() - after.keys()),
+        ("are missing", before.keys() - after.keys()),
         ("are new", after.keys() - before.keys()),
-        ("have another content, label or split", changed),
+        ("have different content, label or split", changed),
     ):
         if paths:
-            yield f"data: {len(paths)} images {what}, {min(paths)} among them"
+            yield f"data: {len(paths)} images {what}, such as {min(paths)}"
 
 
 def random_states() -> dict[str, Any]:
-    """The state of every generator that training draws from, as tensors and plain values."""
+    """Return the state of every random generator that training uses, as tensors and plain values."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),

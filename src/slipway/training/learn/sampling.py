@@ -1,4 +1,4 @@
-"""Which images an epoch consists of: those of rare classes more often, where the recipe asks for it."""
+"""Chooses the images of an epoch: rare classes are repeated where the recipe asks for it."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from slipway.contract.imbalance import Balance
 from slipway.training.learn.losses import count
 
 LONGEST = 10_000_000
-"""Files of an epoch."""
+"""Most files of an epoch."""
 
 
 def repeated(images: Sequence[LabelledImage], *, balance: Balance, classes: int, seed: int) -> list[LabelledImage]:
-    """`images`, some of them many times: the list that the loader shuffles, shards and goes through once an epoch.
+    """Repeat some of `images`: the loader shuffles and shards the resulting list and reads it once an epoch.
 
-    An image is repeated r times, where r of a class is n_max / n (`equal`) or its square root, and r of an image the
-    greatest of its classes; of one without a label, 1. A fraction of r is a seeded draw. Equal lists and seeds give
-    equal results, so a resumed run and every rank have the same. Source: repeat factors of Gupta, Dollar and Girshick,
-    "LVIS: A Dataset for Large Vocabulary Instance Segmentation", 2019, with n_max in the place of a threshold.
+    The repeat factor r of a class is n_max / n (`equal`) or its square root; an image has the largest r of its classes,
+    and without a label r is 1. A seeded draw decides the fraction of r. Equal lists and seeds give equal results, so a
+    resumed run and every rank get the same list. Source: repeat factors of Gupta, Dollar and Girshick, "LVIS: A Dataset
+    for Large Vocabulary Instance Segmentation", 2019, with n_max instead of a threshold.
 
     Raises:
         SpecError: the epoch would have over 10 million files.
@@ -37,7 +37,7 @@ def repeated(images: Sequence[LabelledImage], *, balance: Balance, classes: int,
     if times_n.sum() > LONGEST:
         milder = "recipe.balance: square_root, or " if balance == "equal" else ""
         raise SpecError(
-            f"recipe.balance: {balance} would make an epoch of {times_n.sum():,} files out of {len(images):,}, and "
-            f"{LONGEST:,} is the limit; write {milder}recipe.loss.class_weights in its place"
+            f"recipe.balance: {balance} would make an epoch of {times_n.sum():,} files out of {len(images):,}; the "
+            f"limit is {LONGEST:,}: write {milder}recipe.loss.class_weights instead"
         )
     return [image for image, times in zip(images, times_n.tolist(), strict=True) for _ in range(times)]

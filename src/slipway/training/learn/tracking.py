@@ -1,4 +1,4 @@
-"""The spec's logger, made before anything is read, so that a missing package or a wrong option costs nothing."""
+"""Makes the spec's logger before any data is read, so that a missing package or a wrong option shows at once."""
 
 import functools
 import sys
@@ -23,13 +23,13 @@ PACKAGES = {"mlflow": "mlflow", "wandb": "wandb", "comet": "comet-ml", "lit": "l
 
 
 def logger_for(tracking: Tracking, out: Path) -> Any:
-    """The logger of a run that writes the checkpoint `out`; False, as Lightning has it, for `none`.
+    """Make the logger of a run that writes the checkpoint `out`; False, Lightning's value, for `none`.
 
-    Logs lie beside the checkpoint, in `<out>.logs/version_<n>`: the checkpoint itself is sealed, and runs that failed
-    are worth looking at too. Nothing is written yet.
+    Logs lie beside the checkpoint, in `<out>.logs/version_<n>`: the checkpoint itself is sealed, and failed runs have
+    logs too. Nothing is written yet.
 
     Raises:
-        SpecError: the logger's package is not installed, or it does not take these options.
+        SpecError: the logger's package is not installed, or the logger rejects the options.
     """
     name = tracking.logger
     if name == "none":
@@ -37,7 +37,7 @@ def logger_for(tracking: Tracking, out: Path) -> Any:
     options = dict(tracking.options)
     if name in ("tensorboard", "csv"):
         options = {"save_dir": out.parent, "name": f"{out.name}.logs"} | options
-    elif name in ("mlflow", "wandb"):  # what they write when they are given no server
+    elif name in ("mlflow", "wandb"):  # their files when no server is given
         options = {"save_dir": str(out.with_name(f"{out.name}.logs"))} | options
     try:
         return _forgiving(CLASSES[name](**options), name)
@@ -47,25 +47,25 @@ def logger_for(tracking: Tracking, out: Path) -> Any:
             "csv or none"
         ) from None
     except (TypeError, ValueError) as error:
-        raise SpecError(f"tracking.options: {name} does not take them: {error}") from None
+        raise SpecError(f"tracking.options: {name} rejects them: {error}") from None
 
 
 def begin(logger: Any, spec: Spec) -> None:
-    """Write what makes the run: the first that is written, before any epoch.
+    """Log the parameters of the run, before any epoch.
 
     Raises:
-        SpecError: it could not be written.
+        SpecError: the logger cannot write.
     """
     try:
         logger.log_hyperparams(hyper_parameters(spec))
-    except Exception as error:  # each logger has its own
+    except Exception as error:  # each logger raises its own
         raise SpecError(
-            f"tracking.logger: {spec.tracking.logger} cannot write: {error}; mend that, or write none"
+            f"tracking.logger: {spec.tracking.logger} cannot write: {error}; fix that, or write none"
         ) from error
 
 
 def _forgiving(logger: Any, name: str) -> Any:
-    """The same logger; after its first failure in an epoch it logs no more, and the run goes on."""
+    """Return the same logger, which stops logging after its first failure in an epoch while the run continues."""
     failed = False
 
     def until_it_fails(write: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,10 +76,10 @@ def _forgiving(logger: Any, name: str) -> Any:
                 return None
             try:
                 return write(*arguments, **options)
-            except Exception as error:  # each logger has its own
+            except Exception as error:  # each logger raises its own
                 failed = True
                 print(
-                    f"\ntracking.logger: {name} failed, and training goes on without it: {error}",
+                    f"\ntracking.logger: {name} failed; training continues without it: {error}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -92,7 +92,7 @@ def _forgiving(logger: Any, name: str) -> Any:
 
 
 def hyper_parameters(spec: Spec) -> dict[str, Any]:
-    """What makes the run, by dotted name, for the logger's table of runs."""
+    """Return the parameters of the run by dotted name, for the logger's table of runs."""
     chosen = spec.model_dump(mode="json", include={"name", "task", "data", "preprocess", "backbone", "recipe"})
     return _flat(chosen, prefix="")
 

@@ -1,4 +1,4 @@
-"""Weights of a safetensors file into a network; a pickle is never opened."""
+"""Loads weights from a safetensors file into a network; a pickle is never opened."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,19 +11,19 @@ from slipway.contract import Spec, SpecError
 from slipway.system.files import sha256_file
 from slipway.training.learn.network import Network, classifier_names
 
-SHOWN = 5  # keys in one error
+SHOWN = 5  # most keys listed in one error
 TO_SAFETENSORS = (
-    "write it once as safetensors: safetensors.torch.save_file(torch.load(FILE, map_location='cpu', "
-    "weights_only=True), 'weights.safetensors'), or its 'state_dict' where it holds more than the weights"
+    "convert it to safetensors: safetensors.torch.save_file(torch.load(FILE, map_location='cpu', "
+    "weights_only=True), 'weights.safetensors'), or only its 'state_dict' if it holds more than weights"
 )
 Weights = Mapping[str, torch.Tensor]
 
 
 def start(spec: Spec, *, classes: int) -> tuple[Network, str]:
-    """The network that training begins with, and in words where its weights are from.
+    """Return the network that training starts from, and the source of its weights in words.
 
     Raises:
-        SpecError: no such backbone, or its weights cannot be had or do not fit.
+        SpecError: timm has no such backbone, or its weights cannot be loaded or do not fit.
     """
     backbone, recipe = spec.backbone, spec.recipe
     network = Network(
@@ -43,7 +43,7 @@ def start(spec: Spec, *, classes: int) -> tuple[Network, str]:
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Raises SpecError: no such file, no safetensors (a pickle is never opened), or NaN in it, by name."""
+    """Raises SpecError: no such file, not a safetensors file (a pickle is never opened), or NaN, by tensor name."""
     try:
         with path.open("rb") as file:
             first = file.read(4)
@@ -53,33 +53,33 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         if first == b"PK\x03\x04" or first[:1] == b"\x80":
             raise SpecError(f"{path}: a pickle, which can run code when opened; {TO_SAFETENSORS}") from None
-        raise SpecError(f"{path}: no safetensors file, or one that was cut short ({error})") from None
+        raise SpecError(f"{path}: not a safetensors file, or a truncated one ({error})") from None
     broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.isnan().any()]
     if broken:
-        raise SpecError(f"{path}: NaN in {_listed(broken)}; take a checkpoint that is sound")
+        raise SpecError(f"{path}: NaN in {_listed(broken)}; give a checkpoint without NaN")
     return weights
 
 
 def fill(network: Network, weights: Weights, *, what: str) -> None:
-    """Load the whole timm model, its classifier too.
+    """Load the whole timm model, including its classifier.
 
     Raises:
-        SpecError: `what`, and the keys that are missing, unexpected or of another shape.
+        SpecError: keys are missing, unexpected or of another shape; the message begins with `what` and names them.
     """
     faults = _faults(network.backbone.state_dict(), weights)
     if faults:
         raise SpecError(
-            f"{what}:\n  {faults}\ngive the state dict of the timm model alone, without a prefix, of this "
-            "backbone.name and preprocess.input_height and input_width, with one output a label"
+            f"{what}:\n  {faults}\ngive the state dict of the timm model alone, without a prefix, for "
+            "this backbone.name, preprocess.input_height and input_width, with one output per label"
         )
     network.backbone.load_state_dict(weights)
 
 
 def fill_backbone(network: Network, path: Path) -> str:
-    """Load the backbone of a timm model's or a checkpoint's file, and its head where it fits; says which.
+    """Load the backbone from the file of a timm model or a checkpoint, and its head if it fits; says whether it did.
 
     Raises:
-        SpecError: the file cannot be used, or its backbone is not this one in this input size.
+        SpecError: the file cannot be used, or holds another backbone or input size.
     """
     weights = _as_network(load_weights(path))
     config = network.backbone.pretrained_cfg
@@ -89,7 +89,7 @@ def fill_backbone(network: Network, path: Path) -> str:
     faults = _faults({name: tensor for name, tensor in expected.items() if not name.startswith(head)}, body)
     if faults:
         raise SpecError(
-            f"backbone.weights: {path}: not the weights of {config['architecture']} in this input size:\n  {faults}\n"
+            f"backbone.weights: {path}: not weights of {config['architecture']} for this input size:\n  {faults}\n"
             "give the state dict of this timm model, or model.safetensors of a checkpoint with this backbone.name"
         )
     wanted = {name: tensor for name, tensor in expected.items() if name.startswith(head)}
@@ -97,19 +97,19 @@ def fill_backbone(network: Network, path: Path) -> str:
     fits = not _faults(wanted, found)
     network.load_state_dict(weights if fits else {**body, **wanted})
     if fits:
-        return "with its head, which has this shape"
-    return f"head at random: the file's is {_shapes(found)}, and this one {_shapes(wanted)}"
+        return "with its head, whose shape fits"
+    return f"head at random: the file's head is {_shapes(found)}, this one {_shapes(wanted)}"
 
 
 def _as_network(weights: Weights) -> Weights:
-    """Names as in a `Network`, whether the file is of one or of a timm model."""
+    """Rename the weights as in a `Network`, whether they come from one or from a timm model."""
     if any(name.startswith("backbone.") for name in weights):
         return weights
     return {f"backbone.{name}": tensor for name, tensor in weights.items()}
 
 
 def _faults(expected: Weights, given: Weights) -> str:
-    """What keeps `given` from being loaded as `expected`; empty where nothing does."""
+    """Say why `given` cannot be loaded as `expected`; empty where it can."""
     faults = {
         "missing": [name for name in expected if name not in given],
         "unexpected": [name for name in given if name not in expected],

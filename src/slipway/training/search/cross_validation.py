@@ -1,8 +1,8 @@
-"""Predictions for every image of a data set by networks that never saw it: k-fold cross-validation.
+"""Predicts every image of a data set with networks that never saw it: k-fold cross-validation.
 
-The images of all three splits are dealt into folds: a wrong label misleads in the test split no less than in training.
-For each fold the spec is trained on the others, a part of which is its validation split. A fold's predictions are
-written as soon as they are there, so that a killed run goes on with the next fold.
+The images of all three splits are dealt into folds: a wrong label misleads in the test split as much as in training.
+For each fold the spec is trained on the other folds, part of which is its validation split. A fold's predictions are
+written at once, so a killed run continues with the next fold.
 """
 
 import csv
@@ -36,40 +36,40 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What networks that were trained without an image say of it, in the order of `dataset.images`."""
+    """Predictions by networks that were trained without the predicted image, in the order of `dataset.images`."""
 
     dataset: Dataset
-    """With the splits of the spec."""
+    """The data set with the spec's splits."""
     fold_n: npt.NDArray[np.int64]
     probability_nc: Float
-    """Softmax, calibrated on the fold's validation split with wrong labels allowed for; for multi-label the sigmoid."""
+    """Softmax, calibrated on the fold's validation split despite wrong labels; for multi-label, the sigmoid."""
 
     def top1_by_fold(self) -> list[float]:
-        """Of a multi-class data set."""
+        """Return the top-1 accuracy of each fold of a multi-class data set."""
         truth_n = np.array([image.class_id for image in self.dataset.images])
         right_n = self.probability_nc.argmax(axis=1) == truth_n
         return [float(right_n[self.fold_n == fold].mean()) for fold in range(int(self.fold_n.max()) + 1)]
 
 
 def cross_validate(spec: Spec, kept: Path, *, folds: int, seed: int) -> OutOfFold:
-    """Train `spec` once for each fold, and predict the fold.
+    """Train `spec` once for each fold, and predict that fold.
 
     Args:
-        kept: a folder for each fold's predictions, in which one process at a time writes. Those of the same spec,
-            images, folds and seed are taken from it.
+        kept: a folder for the folds' predictions; only one process may write there at a time. Predictions of the same
+            spec, images, folds and seed are reused.
 
     Raises:
-        DataError: the images cannot be used, or a class is in fewer images or groups than there are folds.
-        SpecError: the spec asks for what is not there, or fewer than two folds are asked for.
+        DataError: the images cannot be used, or a class has fewer images or groups than there are folds.
+        SpecError: the spec asks for something that does not exist, or `folds` is under two.
     """
     if folds < 2:
         raise SpecError(f"folds: {folds} given; at least 2 are needed, and 5 is usual")
     if kept.exists() and not (kept.is_dir() and all("fold" in path.name for path in kept.iterdir())):
-        raise SpecError(f"{kept}: where the folds are kept, and something else is there; rename it, or change --out")
+        raise SpecError(f"{kept}: something else stands where the folds are kept; rename it, or change --out")
     dataset = scan(spec.data, task=spec.task)
     fold_n = np.array(_deal(dataset, dataset.images, [1 / folds] * folds, seed=seed), np.int64)
     unit = sha256_bytes((spec.to_json() + dataset.to_json() + f"{folds} {seed}").encode())
-    for leftover in kept.glob(".fold-*"):  # of a process that was killed
+    for leftover in kept.glob(".fold-*"):  # left by a killed process
         shutil.rmtree(leftover, ignore_errors=True)
     probability_nc = np.zeros((len(dataset.images), len(dataset.labels)), np.float32)
     for fold in range(folds):
@@ -97,7 +97,7 @@ def _deal(dataset: Dataset, images: Sequence[LabelledImage], shares: Sequence[fl
 
 
 def _read(file: Path, unit: str) -> Float | None:
-    """The predictions that `file` keeps; None where there are none, or others' or half of them."""
+    """Return the predictions in `file`; None where it is missing, incomplete or of another run."""
     try:
         with file.open("rb") as opened, np.load(opened) as kept:  # np.load would leave a damaged file open
             return kept["probability_nc"] if str(kept["unit"]) == unit else None
@@ -106,7 +106,7 @@ def _read(file: Path, unit: str) -> Float | None:
 
 
 def _keep(probability_nc: Float, file: Path, unit: str) -> None:
-    """Whole or not at all."""
+    """Write the predictions to `file`, whole or not at all."""
     half = file.with_name(f".{file.name}")
     np.savez(half, probability_nc=probability_nc, unit=unit)
     half.replace(file)
@@ -123,9 +123,7 @@ def _predict_fold(
     splits: dict[str, Split] = {image.path: names[part] for image, part in zip(rest, parts, strict=True)}
     with _fold_table(dataset, splits, spec, work) as table:
         data = spec.data.model_copy(update={"csv": str(table)})
-        without_unknown = spec.decision.model_copy(
-            update={"unknown": None}
-        )  # whose promise needs more validation images
+        without_unknown = spec.decision.model_copy(update={"unknown": None})  # its promise needs more validation images
         update = {"data": data, "decision": without_unknown, "tracking": Tracking(logger="none")}
         fold_spec = spec.model_copy(update=update)
         train(fold_spec, table.parent / "checkpoint")
@@ -148,7 +146,7 @@ def _predict_fold(
 
 @contextmanager
 def _fold_table(dataset: Dataset, splits: dict[str, Split], spec: Spec, work: Path) -> Iterator[Path]:
-    """A table of the data set for the block, in a folder of its own; images that `splits` lacks are its test split."""
+    """Write a table of the data set for the block, in its own folder; images without a split become its test split."""
     work.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".fold-", dir=work) as folder:
         table = Path(folder) / "fold.csv"
@@ -159,10 +157,10 @@ def _fold_table(dataset: Dataset, splits: dict[str, Split], spec: Spec, work: Pa
 def write_table(
     path: Path, dataset: Dataset, images: Sequence[LabelledImage], spec: Spec, *, splits: dict[str, Split]
 ) -> None:
-    """`images` as a file for `data.csv`, each with its split in `splits`, or `test`.
+    """Write `images` as a file for `data.csv`, each with its split in `splits`, or `test`.
 
     Raises:
-        SpecError: a label holds `data.label_separator`.
+        SpecError: a label contains `data.label_separator`.
     """
     separator, group_column = spec.data.label_separator, spec.data.group_column
     if spec.task == "multilabel" and (clash := [label for label in dataset.labels if separator in label]):

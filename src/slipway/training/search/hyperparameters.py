@@ -1,7 +1,7 @@
-"""A spec and a search space to the best spec, by Optuna: resumable, seeded, and bad trials are cut short.
+"""Searches a space for the best spec with Optuna: resumable, seeded, and bad trials are pruned.
 
-A trial's values depend on the seed and on the trials that were finished before it, and on nothing else: a search that
-was killed and started again tries what an unbroken one would have tried. Only the validation split is looked at.
+A trial's values depend only on the seed and on the trials finished before it: a search that was killed and restarted
+tries the same values as an uninterrupted one. Only the validation split is used.
 """
 
 import csv
@@ -23,9 +23,9 @@ from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.search import Range, SearchSpace, changed
 from slipway.pages.charts import PLAIN_TEXT
 from slipway.system.files import sha256_bytes
-from slipway.system.reading import dump_yaml
 from slipway.system.targets import MARKERS, check_folder
 from slipway.system.text import to_cell
+from slipway.system.yaml_json import dump_yaml
 from slipway.training.data.sources import read_from
 from slipway.training.learn.fit import train
 
@@ -34,7 +34,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Pruning(lightning.Callback):  # type: ignore[misc]
-    """Tells Optuna every epoch's metric, and ends the trial where its median pruner says so."""
+    """Reports every epoch's metric to Optuna, and ends the trial when the median pruner decides so."""
 
     def __init__(self, trial: optuna.Trial, metric: str, *, minimize: bool) -> None:
         self.trial, self.metric = trial, metric
@@ -45,7 +45,7 @@ class Pruning(lightning.Callback):  # type: ignore[misc]
         found = trainer.callback_metrics
         if self.metric not in found:
             there = ", ".join(sorted(name for name in found if name.startswith("val_")))
-            raise SpecError(f"metric: {self.metric!r} is not measured in training; there are {there}")
+            raise SpecError(f"metric: {self.metric!r} is not measured in training; the metrics are {there}")
         self.values.append(float(found[self.metric]))
         self.trial.report(self.best, step=len(self.values))
         if self.trial.should_prune():
@@ -57,10 +57,10 @@ class Pruning(lightning.Callback):  # type: ignore[misc]
 
 
 def search(spec: Spec, space: SearchSpace, out: Path, *, trials: int, seed: int) -> optuna.Study:
-    """Go on until `trials` are finished, and write BEST, TRIALS and PLOT to the folder `out`, where STUDY lies.
+    """Run until `trials` are finished, and write BEST, TRIALS and PLOT to the folder `out`, beside STUDY.
 
     Raises:
-        SpecError: the space does not fit the spec, `out` holds another search, or another process is at it.
+        SpecError: the space does not fit the spec, `out` holds another search, or another process is searching there.
         DataError: the images cannot be used.
     """
     if trials < 1:
@@ -86,25 +86,25 @@ def search(spec: Spec, space: SearchSpace, out: Path, *, trials: int, seed: int)
 
 
 def checkpoint_of(out: Path, trial: int) -> Path:
-    """Where the finished trial of this number lies, from 0 on."""
+    """Return the checkpoint folder of the finished trial of this number, counted from 0."""
     return out / "trials" / f"{trial:04d}" / "checkpoint"
 
 
 def told(values: Mapping[str, Any]) -> str:
-    """In one line."""
+    """Format the values of a trial in one line."""
     return ", ".join(f"{path} {v:.4g}" if isinstance(v, float) else f"{path} {v}" for path, v in values.items())
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """A lock for the block, which ends with the process, however it does."""
+    """Hold a lock for the block; it ends with the process, however that ends."""
     descriptor = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise SpecError(
-            f"{out}: another process is searching there; wait for its end, or give another folder"
+            f"{out}: another process is searching there; wait until it ends, or give another folder"
         ) from None
     finally:
         os.close(descriptor)
@@ -112,7 +112,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _told(out: Path) -> Iterator[None]:
-    """Turn what SQLite could not write into one sentence."""
+    """Turn SQLite's write errors into one sentence."""
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -120,12 +120,12 @@ def _told(out: Path) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise StorageError(
-            f"{out / STUDY}: cannot be written: {cause}; mend that, and the same command goes on where it stopped"
+            f"{out / STUDY}: cannot be written: {cause}; fix that, and repeat the command to continue where it stopped"
         ) from None
 
 
 def _open(spec: Spec, space: SearchSpace, out: Path, *, seed: int) -> optuna.Study:
-    """The study of `out`, new or as it was left; what was running when it was killed has failed."""
+    """Open the study of `out`, new or as it was left; a trial that was running at a kill counts as failed."""
     study = optuna.create_study(
         storage=f"sqlite:///{(out / STUDY).resolve()}",
         study_name="search",
@@ -135,7 +135,7 @@ def _open(spec: Spec, space: SearchSpace, out: Path, *, seed: int) -> optuna.Stu
     )
     unit = sha256_bytes(f"{spec.to_json()}{space.to_json()}{seed}".encode())
     if study.user_attrs.setdefault("of", unit) != unit:
-        raise SpecError(f"{out}: a search of another spec, space or seed; give another folder, or remove it")
+        raise SpecError(f"{out}: holds a search of another spec, space or seed; give another folder, or remove it")
     study.set_user_attr("of", unit)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
@@ -148,7 +148,7 @@ def _seed(seed: int, finished: int) -> int:
 
 def _suggest(trial: optuna.Trial, path: str, values: Range) -> Any:
     if values.choices is not None:
-        # Optuna keeps scalars; a list (crop_scale) is chosen by its place.
+        # Optuna stores only scalars; a list (crop_scale) is chosen by its index.
         place = trial.suggest_categorical(path, list(range(len(values.choices))))
         return values.choices[place]
     assert values.low is not None
@@ -174,7 +174,7 @@ def _try(study: optuna.Study, trial: optuna.Trial, spec: Spec, space: SearchSpac
 
 
 def _write(study: optuna.Study, spec: Spec, out: Path) -> None:
-    """The best spec so far, and a row a trial."""
+    """Write the best spec so far, and one row per trial."""
     finished = study.get_trials(deepcopy=False, states=FINISHED)
     if all(trial.state is TrialState.PRUNED for trial in finished):
         return
@@ -187,7 +187,7 @@ def _write(study: optuna.Study, spec: Spec, out: Path) -> None:
 
 
 def best_number(study: optuna.Study) -> int:
-    """Of the best trial, among the finished ones."""
+    """Return the number of the best trial, counted among the finished ones."""
     numbers = [trial.number for trial in study.get_trials(deepcopy=False, states=FINISHED)]
     return numbers.index(study.best_trial.number)
 
@@ -206,7 +206,7 @@ def _write_table(finished: list[FrozenTrial], path: Path) -> None:
 
 @rc_context(PLAIN_TEXT)
 def _plot(complete: list[FrozenTrial], path: Path) -> None:
-    """The value of each complete trial, by trial and by each parameter."""
+    """Plot the value of each complete trial, by trial and by each parameter."""
     names = list(complete[0].params)
     figure = Figure(figsize=(3.2 * (1 + len(names)), 3.2), layout="constrained")
     axes = figure.subplots(1, 1 + len(names), sharey=True, squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""Calibration where some labels are wrong."""
+"""Calibrates a network on labels of which some are wrong."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +10,11 @@ STARTS = (0.25, 1.0)
 
 
 def fit_noisy_temperature(logits_nc: npt.NDArray[np.float32], given_n: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Temperature and share of wrong labels of the greatest likelihood, a wrong label being any with the same chance.
+    """Fit temperature and share of wrong labels by maximum likelihood; every wrong label is equally likely.
 
-    p(given) = (1 - share) softmax(logits / temperature)[given] + share / classes. A temperature alone would have to
-    make the network as unsure as its labels are wrong, and cleanlab would then miss what it is sure of. Source of the
-    model: Sukhbaatar et al., "Training Convolutional Networks with Noisy Labels", 2015, with one number for its matrix.
+    p(given) = (1 - share) softmax(logits / temperature)[given] + share / classes. A temperature alone would make the
+    network as unsure as its labels are wrong, and cleanlab would then miss obvious errors. Source of the model:
+    Sukhbaatar et al., "Training Convolutional Networks with Noisy Labels", 2015, with one number for its matrix.
     """
     logits, classes = logits_nc.astype(np.float64), logits_nc.shape[1]
     rows = np.arange(len(given_n))

@@ -1,4 +1,4 @@
-"""What the network will see in training, as one page: people look at pictures rather than read numbers."""
+"""Shows the images that the network will see in training on one page: pictures say more than numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from slipway.contract import Preprocess, Spec
 from slipway.contract.dataset import Dataset
 from slipway.pages import environment
 from slipway.pages.thumbnails import Thumbnail, encode
-from slipway.system.reading import dump_yaml
+from slipway.system.yaml_json import dump_yaml
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
 from slipway.training.data.entries import Entry
@@ -24,12 +24,12 @@ from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import rare_classes
 
 DRAWS, ROWS, EACH, MIXED = 6, 60, 2, 12
-"""Augmented pictures of an image; images on the page, at most, and of a class; pictures of the mixed batch."""
+"""Limits of the page: augmented pictures per image, images in total and per class, pictures of mixed batches."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image."""
+    """One image of the page, before and after augmentation."""
 
     label: str
     path: str
@@ -40,11 +40,11 @@ class Row:
 
 
 def render(spec: Spec) -> tuple[str, dict[str, Any]]:
-    """The page, and what it shows in numbers.
+    """Return the page, and its content in numbers.
 
     Raises:
         DataError: the images cannot be used.
-        SpecError: the spec asks for what is not there.
+        SpecError: the spec asks for something that does not exist.
     """
     check_policies(spec.recipe.augment)
     dataset = scan(spec.data, task=spec.task)
@@ -72,7 +72,7 @@ def render(spec: Spec) -> tuple[str, dict[str, Any]]:
 
 
 def _choose(dataset: Dataset, *, seed: int) -> list[int]:
-    """Rows of the train split: a seeded few of each class, of those with the fewest images where there are many."""
+    """Choose rows of the train split: a seeded few per class, of the smallest classes where there are many."""
     rows_of: dict[int, list[int]] = {}
     for row, image in enumerate(dataset.of("train")):
         for class_id in image.class_ids:
@@ -112,14 +112,14 @@ def _pictures(loader: Loader, preprocess: Preprocess) -> list[Thumbnail]:
 
 
 def _encoded(pixels_nchw: torch.Tensor, preprocess: Preprocess) -> list[Thumbnail]:
-    """The network's input as pictures: normalisation undone."""
+    """Turn the network's input back into pictures by undoing the normalisation."""
     mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
     levels_nhwc = (pixels_nchw.numpy().transpose(0, 2, 3, 1) * std + mean) * 255
     return [encode(pixels_hwc) for pixels_hwc in levels_nhwc.round().clip(0, 255).astype(np.uint8)]
 
 
 def _mixed(spec: Spec, dataset: Dataset) -> list[tuple[Thumbnail, str]]:
-    """Pictures of the first batch after mixing, with the shares of the targets; none where the recipe does not mix."""
+    """Return pictures of the first mixed batches, with their targets' shares; none where the recipe does not mix."""
     mix, recipe = spec.recipe.augment.mix, spec.recipe
     if mix is None or spec.task != "multiclass":
         return []
@@ -132,7 +132,7 @@ def _mixed(spec: Spec, dataset: Dataset) -> list[tuple[Thumbnail, str]]:
             " + ".join(f"{share:.2f} {dataset.labels[c]}" for c, share in enumerate(row) if share > 0.005)
             for row in target_nc.tolist()
         ]
-        found += list(zip(_encoded(pixels_nchw, spec.preprocess), shares, strict=True))[: MIXED // 3]  # of some batches
+        found += list(zip(_encoded(pixels_nchw, spec.preprocess), shares, strict=True))[: MIXED // 3]  # some batches
         if len(found) >= MIXED:
             break
     return found

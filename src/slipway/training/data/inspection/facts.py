@@ -1,4 +1,4 @@
-"""Every file of a source, looked at once: its hash, whether it can be read, its size and its difference hash."""
+"""Looks at every file of a source once: its sha256, its flaw if any, its size and its difference hash."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from tqdm import tqdm
 
 from slipway.system.files import sha256_bytes
 from slipway.training.data.entries import Entry
-from slipway.training.data.inspection.near import BITS, PLAIN_BITS, Bits, difference_hash, near_groups
+from slipway.training.data.inspection.near_duplicates import BITS, PLAIN_BITS, Bits, difference_hash, near_groups
 from slipway.training.data.inspection.viewer import BATCH, View, Viewer
 from slipway.training.data.splits import equal
 
 
 @dataclass(frozen=True)
 class Facts:
-    """In the order of the entries."""
+    """The facts of all files, in the order of the entries."""
 
     digests: list[str]
-    """sha256; empty for a file that could not be opened."""
+    """The sha256 of each file; empty where it could not be opened."""
     flaws: list[str]
-    """Why serving would refuse it; empty where it would not."""
+    """The reason why serving would refuse each file; empty where it would not."""
     size_n2: npt.NDArray[np.int64]
-    """Width and height in pixels, `[n, 2]`; 0 for what is refused."""
+    """Width and height in pixels, `[n, 2]`; 0 for a refused file."""
     bits_nb: Bits
 
     @property
@@ -33,7 +33,7 @@ class Facts:
         return readable_n
 
     def exact(self) -> list[list[int]]:
-        """Groups of equal files."""
+        """Return the groups of equal files."""
         return [same for same in equal(self.digests) if self.digests[same[0]]]
 
     def plain_n(self) -> npt.NDArray[np.bool_]:
@@ -41,7 +41,7 @@ class Facts:
         return plain_n
 
     def near(self) -> list[tuple[list[int], int]]:
-        """Groups of near duplicates, with the smallest distance; of equal files one stands for all."""
+        """Return the groups of near duplicates with their smallest distance; one file stands for all its equals."""
         copies = {index for same in self.exact() for index in same[1:]}
         compared = self.readable_n & ~self.plain_n()
         rows = [index for index in np.flatnonzero(compared).tolist() if index not in copies]
@@ -66,7 +66,7 @@ def look(root: Path, entries: Sequence[Entry], viewer: Viewer) -> Facts:
 def views(
     root: Path, entries: Sequence[Entry], viewer: Viewer, *, what: str
 ) -> Iterator[tuple[bytes | None, View | str]]:
-    """Bytes and picture of each entry, in order; no bytes, and the reason, where a file cannot be opened."""
+    """Yield bytes and picture of each entry, in order; no bytes and the reason where a file cannot be opened."""
     with tqdm(total=len(entries), desc=what, unit="image", leave=False, disable=None) as progress:
         for start in range(0, len(entries), BATCH):
             batch = entries[start : start + BATCH]

@@ -1,4 +1,4 @@
-"""A spec to an inspection folder, before any training."""
+"""Inspects the data of a spec, before training, into a folder."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS
 from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import Facts, look
-from slipway.training.data.inspection.near import NEAR_BITS
+from slipway.training.data.inspection.near_duplicates import NEAR_BITS
 from slipway.training.data.inspection.page import render
 from slipway.training.data.inspection.problems import problems
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection, Listed, Spread, Unreadable
@@ -26,13 +26,13 @@ RESULT, PAGE = MARKERS["inspection"], "inspection.html"
 
 
 def inspect(spec: Spec, out: Path) -> Inspection:
-    """Look at every image of `spec.data`, and write RESULT and PAGE to the folder `out`, whole or not at all.
+    """Look at every image of `spec.data` and write RESULT and PAGE to the folder `out`, whole or not at all.
 
-    What is wrong with images, classes and splits is in the result, as problems.
+    Faults of images, classes and splits are problems in the result, not errors.
 
     Raises:
-        DataError: the images cannot even be listed; see `find`.
-        SpecError: labels that are not allowed, data that do not fit the task, or `out` is something else's.
+        DataError: the images cannot be listed; see `find`.
+        SpecError: a label is not allowed, the data do not fit the task, or `out` holds something else.
     """
     source, root = find(spec.data, task=spec.task), Path(spec.data.root)
     with complete_folder(out, kind="inspection", inputs=read_from(spec.data, out=out)) as staging:
@@ -48,14 +48,14 @@ def inspect(spec: Spec, out: Path) -> Inspection:
 
 
 def _split(source: Source, facts: Facts, spec: Spec) -> tuple[list[Split | None], str | None]:
-    """The split of each entry, None where there is none, and what else than duplicates would stop training."""
+    """Return the split of each entry, None where there is none, and any fault but duplicates that stops training."""
     entries, digests = source.entries, list(facts.digests)
     for same in facts.exact():
         listed = [entries[index] for index in same]
-        if len({(entry.labels, entry.split) for entry in listed}) > 1:  # told as a problem of its own
+        if len({(entry.labels, entry.split) for entry in listed}) > 1:  # reported as a problem of its own
             for index in same:
                 digests[index] = ""
-    # What could not be opened, too, is like no other file.
+    # A file that could not be opened equals no other file.
     digests = [digest or f"unlike others {index}" for index, digest in enumerate(digests)]
     try:
         return list(assign(entries, digests, labels=source.labels, data=spec.data)), None
@@ -64,7 +64,7 @@ def _split(source: Source, facts: Facts, spec: Spec) -> tuple[list[Split | None]
 
 
 def _describe(source: Source, facts: Facts, splits: Sequence[Split | None], spec: Spec) -> Inspection:
-    """Everything but the problems."""
+    """Return the inspection without its problems."""
     entries = source.entries
     classes = _count(entries, splits, source.labels)
     sizes = [count.images for count in classes]
@@ -124,7 +124,7 @@ def _spread(values_n: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> Spread
 def _groups(
     groups: Sequence[tuple[list[int], int]], entries: Sequence[Entry], splits: Sequence[Split | None]
 ) -> tuple[Duplicates, ...]:
-    """The worst first: across splits, then with different labels, then the nearest."""
+    """Sort the groups, the worst first: across splits, then with different labels, then the nearest."""
     found = [
         Duplicates(
             images=tuple(Listed(path=entries[i].path, labels=entries[i].labels, split=splits[i]) for i in indices),

@@ -1,4 +1,4 @@
-"""`Inspection` to one self-contained HTML page: problems first, then classes, sizes, duplicates and contact sheets."""
+"""Renders an `Inspection` as one HTML page: problems first, then classes, sizes, duplicates and contact sheets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ RATIOS = (0.0, 0.25, 0.33, 0.5, 0.67, 0.75, 0.9, 1.1, 1.33, 1.5, 2.0, 3.0, 4.0)
 
 @dataclass(frozen=True)
 class Gallery:
-    """Groups of duplicates, the worst ones of `total`."""
+    """The worst of `total` groups of duplicates."""
 
     title: str
     explained: str
@@ -33,13 +33,13 @@ class Gallery:
 
 
 def render(found: Inspection, source: Source, facts: Facts, *, root: Path, viewer: Viewer, seed: int) -> str:
-    """The page. Labels and file names are untrusted: Jinja escapes every one of them."""
+    """Render the page. Labels and file names are untrusted: Jinja escapes every one of them."""
     galleries = [
         _gallery("Exact duplicates", "Equal files, byte for byte.", found.exact_duplicates),
         _gallery(
             "Near duplicates",
-            f"Different files whose pictures differ in at most {found.near_duplicate_bits} of 512 bits of a difference "
-            "hash: another size, quality, format or tone of one picture, or pictures that are hard to tell apart.",
+            f"Different files whose difference hashes differ in at most {found.near_duplicate_bits} of 512 bits: one "
+            "picture in another size, quality, format or tone, or pictures that are hard to tell apart.",
             found.near_duplicates,
         ),
     ]
@@ -73,7 +73,7 @@ def _gallery(title: str, explained: str, groups: Sequence[Duplicates]) -> Galler
 
 
 def _bar(count: ClassCount, *, most: int) -> list[tuple[str, float]]:
-    """Class of the style sheet, and percent of the largest class."""
+    """Return each part's style-sheet class and its percentage of the largest class."""
     parts = {f"s{COLOURS[split]}": images for split, images in count.by_split.items()} or {"all": count.images}
     return [(name, 100 * images / most) for name, images in parts.items()]
 
@@ -81,7 +81,7 @@ def _bar(count: ClassCount, *, most: int) -> list[tuple[str, float]]:
 def _bins(
     values_n: npt.NDArray[np.float64] | npt.NDArray[np.int64], edges: Sequence[float], unit: str
 ) -> list[tuple[str, int]]:
-    """Name and count of each bin between the first and the last that hold anything."""
+    """Return name and count of each bin from the first to the last that is not empty."""
     counts = np.histogram(values_n, [*edges, np.inf])[0].tolist()
     names = [f"{low:g} to {high:g} {unit}".strip() for low, high in pairwise(edges)]
     names.append(f"{edges[-1]:g} {unit}".strip() + " and more")

@@ -1,4 +1,4 @@
-"""The pictures of the page: a seeded sample of each class, and every duplicate that is shown."""
+"""Makes the page's pictures: a seeded sample of each class, and every duplicate shown."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ from slipway.training.data.inspection.facts import Facts, views
 from slipway.training.data.inspection.viewer import View, Viewer
 
 SHEET, LEAST_SHEET = 24, 4
-"""Pictures of a class, at most; fewer where there are many classes, but so many."""
+"""Most pictures of a class, and the fewest where there are many classes."""
 PICTURES = 1200
-"""Of all contact sheets together, about: three kilobytes each."""
+"""Approximate number of pictures in all contact sheets together, three kilobytes each."""
 
 
 def contact_sheets(entries: Sequence[Entry], facts: Facts, labels: Sequence[str], *, seed: int) -> dict[str, list[str]]:
-    """Label to the paths of its sheet; with many classes, only those with the fewest images have one."""
+    """Map each label to the paths of its sheet; with many classes, only the smallest have one."""
     members: dict[str, list[str]] = {label: [] for label in labels}
     for entry, readable in zip(entries, facts.readable_n.tolist(), strict=True):
         if readable:
@@ -31,7 +31,7 @@ def contact_sheets(entries: Sequence[Entry], facts: Facts, labels: Sequence[str]
 
 
 def thumbnails(paths: Iterable[str], *, root: Path, viewer: Viewer) -> dict[str, Thumbnail]:
-    """By path: the picture, or why serving would refuse the image."""
+    """Map each path to its picture, or to the reason why serving would refuse the image."""
     wanted = [Entry(path, ()) for path in sorted(set(paths))]
     seen = zip(wanted, views(root, wanted, viewer, what="making the page"), strict=True)
     return {entry.path: thumbnail_of(view) for entry, (_, view) in seen}

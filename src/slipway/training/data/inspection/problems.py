@@ -1,4 +1,4 @@
-"""What of an inspection is wrong, and what to do about it."""
+"""Lists the problems of an inspection, each with its remedy."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ from slipway.training.data.splits import equal
 SHOWN, LONG_LABEL = 5, 40
 IMBALANCE = 10.0
 FEW = 10
-"""Images of a class in a split, under which its figures are chance."""
+"""Fewest images of a class in a held-out split; with fewer, its figures are chance."""
 HELD_OUT = 0.15
-"""The least share of validation and test together: the rule of thumb is 15 to 20 %."""
+"""Smallest share of validation and test together; the rule of thumb is 15 to 20 %."""
 SHARE_POINTS = 5.0
-"""A split that groups or rare labels pulled further from its share than this."""
+"""Largest deviation of a split from its share; groups or rare labels can cause more."""
 SMALL_SHARE, LONG_SHARE, LONG = 0.25, 0.05, 2.0
 
 
 def problems(found: Inspection, facts: Facts, spec: Spec, *, fault: str | None) -> tuple[Problem, ...]:
-    """Errors first. `fault` is what training would say of classes, groups and splits."""
+    """Return the problems, errors first. `fault` is training's complaint about classes, groups and splits, if any."""
     return (
         *_errors(found, fault),
         *_duplicate_warnings(found),
@@ -47,15 +47,15 @@ def _errors(found: Inspection, fault: str | None) -> Iterator[Problem]:
         yield _problem(
             "error",
             f"{len(across):,} images are in more than one of the given splits, byte for byte",
-            "What was trained on proves nothing when it is tested on: keep each in one split.",
+            "An image that was trained on proves nothing in a test: keep each image in one split.",
             _names(across),
         )
     conflicting = [group for group in found.exact_duplicates if group.conflicting]
     if conflicting:
         yield _problem(
             "error",
-            f"{len(conflicting):,} images are there twice, with different labels",
-            "Look at them below, and keep the copy with the right label.",
+            f"{len(conflicting):,} images occur twice, with different labels",
+            "Look at them below and keep the copy with the right label.",
             _names(conflicting),
         )
     if fault is not None:
@@ -68,7 +68,7 @@ def _duplicate_warnings(found: Inspection) -> Iterator[Problem]:
     if kept:
         yield _problem(
             "warning",
-            f"{sum(len(group.images) - 1 for group in kept):,} files are copies of another one, byte for byte",
+            f"{sum(len(group.images) - 1 for group in kept):,} files are copies of another file, byte for byte",
             "They share a split and count more than once; remove the copies.",
             _names(kept),
         )
@@ -77,9 +77,9 @@ def _duplicate_warnings(found: Inspection) -> Iterator[Problem]:
     if across:
         yield _problem(
             "warning",
-            f"{len(across):,} groups of near duplicates reach over splits",
-            "Figures on validation and test come out too good: give such images one group (data.group_column), or "
-            "remove all but one.",
+            f"{len(across):,} groups of near duplicates span several splits",
+            "They make validation and test figures too good: give such images one group (data.group_column), or remove "
+            "all but one.",
             _names(across),
         )
     conflicting = [group for group in near if group.conflicting]
@@ -100,7 +100,7 @@ def _balance_warnings(found: Inspection, spec: Spec) -> Iterator[Problem]:
             "warning",
             f"the largest class has {found.imbalance_ratio:g} times the images of the smallest "
             f"({most.label}: {most.images:,}, {least.label}: {least.images:,})",
-            "Judge by macro-F1 and the worst class's recall, not by accuracy; weigh or sample the rare classes.",
+            "Judge by macro-F1 and the worst class's recall, not by accuracy; weight or oversample the rare classes.",
         )
     few = [
         f"{count.label}: {held} in {split}"
@@ -111,8 +111,8 @@ def _balance_warnings(found: Inspection, spec: Spec) -> Iterator[Problem]:
     if few:
         yield _problem(
             "warning",
-            f"{len(few):,} times a class has fewer than {FEW} images in a held-out split",
-            "One image more or less moves its recall by over ten points: add images, or hold out a larger share.",
+            f"{len(few):,} times, a class has fewer than {FEW} images in a held-out split",
+            "A single image moves its recall by over ten points: add images, or hold out a larger share.",
             few,
         )
     yield from _share_warnings(found, spec)
@@ -131,15 +131,15 @@ def _share_warnings(found: Inspection, spec: Spec) -> Iterator[Problem]:
         )
     wanted: dict[Split, float] = {"validation": spec.data.validation_fraction, "test": spec.data.test_fraction}
     off = [
-        f"{split}: {shares[split]:.1%} in place of {share:.1%}"
+        f"{split}: {shares[split]:.1%} instead of {share:.1%}"
         for split, share in wanted.items()
         if found.splits == "drawn" and abs(shares[split] - share) * 100 > SHARE_POINTS
     ]
     if off:
         yield _problem(
             "warning",
-            "the splits have other shares than was asked for",
-            "Groups are too large or labels too rare to be parted better; give the splits yourself if you know better.",
+            "the splits do not have the shares asked for",
+            "Groups are too large or labels too rare for a better draw; give better splits yourself if you know them.",
             off,
         )
 
@@ -154,7 +154,7 @@ def _size_warnings(facts: Facts, spec: Spec) -> Iterator[Problem]:
             "warning",
             f"{small:.0%} of the images are smaller than the network's input of {preprocess.input_width} by "
             f"{preprocess.input_height}",
-            "They are blown up, which adds nothing but time: a smaller input may do as well.",
+            "Enlarging them only costs time: a smaller input may do as well.",
         )
     ratio_n = size_n2.max(axis=1) / size_n2.min(axis=1)
     long = float(np.mean(ratio_n > LONG))
@@ -162,7 +162,7 @@ def _size_warnings(facts: Facts, spec: Spec) -> Iterator[Problem]:
         yield _problem(
             "warning",
             f"{long:.0%} of the images have a side over {LONG:g} times the other",
-            "preprocess.resize: crop cuts more than half of them away; write pad if what matters is not in the middle.",
+            "preprocess.resize: crop cuts off more than half of them; write pad if the subject is not in the middle.",
         )
 
 
@@ -171,16 +171,16 @@ def _label_warnings(labels: Sequence[str]) -> Iterator[Problem]:
     if alike:
         yield _problem(
             "warning",
-            "labels differ only by case or by how a letter is encoded",
-            "They are classes of their own; rename them if they are meant to be one.",
+            "some labels differ only in case or Unicode encoding",
+            "They count as separate classes; rename them if they are meant to be one.",
             [", ".join(repr(labels[index]) for index in same) for same in alike],
         )
     long = [repr(label) for label in labels if len(label) > LONG_LABEL]
     if long:
         yield _problem(
             "warning",
-            f"{len(long):,} labels are longer than {LONG_LABEL} letters",
-            "Answers carry every letter with each image: a short label is enough.",
+            f"{len(long):,} labels are longer than {LONG_LABEL} characters",
+            "Every answer carries the whole label: shorten them.",
             long,
         )
     formulas = [repr(label) for label in labels if to_cell(label) != label]
@@ -188,14 +188,14 @@ def _label_warnings(labels: Sequence[str]) -> Iterator[Problem]:
         yield _problem(
             "warning",
             f"{len(formulas):,} labels are formulas to a spreadsheet",
-            "They have an apostrophe before them in CSV files that are made to be opened there; rename them if others "
-            "read these files.",
+            "CSV files made for spreadsheets put an apostrophe before them; rename them if other programs read these "
+            "files.",
             formulas,
         )
 
 
 def _names(groups: Sequence[Duplicates]) -> list[str]:
-    """One line a group: its first images with their splits."""
+    """Describe each group in one line: its first images with their splits."""
     lines = []
     for group in groups:
         names = [image.path + (f" ({image.split})" if image.split else "") for image in group.images[:SHOWN]]

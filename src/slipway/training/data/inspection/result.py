@@ -1,4 +1,4 @@
-"""`Inspection`: what `inspection.json` holds."""
+"""Defines `Inspection`, the content of `inspection.json`."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ Severity = Literal["error", "warning"]
 
 
 class Problem(Contract):
-    """Something to mend. With an error training stops before its first epoch."""
+    """A fault of the data. An error stops training before its first epoch."""
 
     severity: Severity
     what: str
     remedy: str
     examples: tuple[str, ...] = ()
-    """The first files, classes or groups that it is about."""
+    """The first files, classes or groups with the problem."""
 
 
 class ClassCount(Contract):
@@ -26,11 +26,11 @@ class ClassCount(Contract):
     label: str
     images: int
     by_split: dict[Split, int]
-    """Empty where the images could not be split."""
+    """Number of images in each split; empty where the images could not be split."""
 
 
 class Unreadable(Contract):
-    """A file that serving would refuse: by the guard, or by the decoder."""
+    """A file that the guard or the decoder of serving would refuse."""
 
     path: str
     reason: str
@@ -45,11 +45,11 @@ class Listed(Contract):
 
 
 class Duplicates(Contract):
-    """Images that are one: equal bytes, or nearly the same to look at."""
+    """Images with equal bytes, or that look nearly the same."""
 
     images: tuple[Listed, ...]
     bits: int = 0
-    """The smallest Hamming distance in the group, of 512; 0 for equal files."""
+    """Smallest Hamming distance in the group, of 512 bits; 0 for equal files."""
 
     @property
     def across_splits(self) -> bool:
@@ -57,12 +57,12 @@ class Duplicates(Contract):
 
     @property
     def conflicting(self) -> bool:
-        """They are labelled differently."""
+        """Whether the images have different labels."""
         return len({image.labels for image in self.images}) > 1
 
 
 class Spread(Contract):
-    """Of a quantity over all readable images."""
+    """The spread of a quantity over all readable images."""
 
     least: float
     median: float
@@ -70,34 +70,34 @@ class Spread(Contract):
 
 
 class Inspection(Contract):
-    """Everything that was found."""
+    """Everything that an inspection found."""
 
     name: str
     task: Task
     root: str
     origin: Origin
     splits: Literal["given", "drawn", "none"]
-    """`none`: they could not be drawn, and a problem says why."""
+    """Source of the splits; `none` where they could not be drawn, for which a problem gives the reason."""
     images: int
     images_by_split: dict[Split, int]
     without_label: int
-    """Multi-label images with none of the labels."""
+    """Number of multi-label images with none of the labels."""
     classes: tuple[ClassCount, ...]
     imbalance_ratio: float | None
-    """Images of the largest class over those of the smallest; None where a class has none."""
+    """Number of images of the largest class divided by that of the smallest; None where a class has none."""
     width_px: Spread | None
     height_px: Spread | None
     aspect_ratio: Spread | None
-    """Width over height, after EXIF orientation."""
+    """Width divided by height, after EXIF orientation."""
     unreadable: tuple[Unreadable, ...]
     exact_duplicates: tuple[Duplicates, ...]
     near_duplicates: tuple[Duplicates, ...]
     near_duplicate_bits: int
-    """The Hamming distance, of 512 bits, up to which two images are near duplicates."""
+    """Largest Hamming distance, of 512 bits, of two near duplicates."""
     too_plain_to_compare: int
-    """Images with hardly any edge, among which near duplicates are not looked for."""
+    """Number of images with hardly any edges; no near duplicates are sought among them."""
     problems: tuple[Problem, ...]
-    """Errors first."""
+    """All problems, errors first."""
 
     @property
     def errors(self) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Encoded images to small pictures, through the guard and the decoder of serving."""
+"""Turns encoded images into small pictures with the guard and the decoder of serving."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from slipway.steps import guard
 from slipway.steps.preprocess_dali import Preprocessor
 
 SIDE = 112
-"""Pixels of a picture's longer side."""
+"""Length of a picture's longer side in pixels."""
 BATCH = 16
 THREADS = 2
 
@@ -24,16 +24,16 @@ class View:
 
     width_px: int
     height_px: int
-    """Of the image itself, after EXIF orientation where the spec applies it."""
+    """Height of the image itself, after EXIF orientation where the spec applies it."""
     pixels_hwc: npt.NDArray[np.uint8]
-    """RGB, the longer side SIDE."""
+    """The picture in RGB, its longer side SIDE pixels long."""
 
 
 class Viewer:
-    """Decodes what serving decodes, and refuses what it refuses."""
+    """Decodes and refuses the same images as serving."""
 
     def __init__(self, *, exif_orientation: bool) -> None:
-        # The serving pipeline of a network whose input is one whole picture, not normalised.
+        # The serving pipeline for a network whose input is the whole picture, not normalised.
         values = {"input_height": SIDE, "input_width": SIDE, "resize": "pad", "mean": (0, 0, 0), "std": (1, 1, 1)}
         config = Preprocess.parse({**values, "exif_orientation": exif_orientation}, source="viewer").model_dump()
         self._preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=THREADS)
@@ -50,7 +50,7 @@ class Viewer:
         self._shapes.build()
 
     def view(self, encoded: Sequence[bytes]) -> list[View | str]:
-        """Of up to BATCH images each: the picture, or why serving would refuse it."""
+        """Return each of up to BATCH images as a picture, or the reason why serving would refuse it."""
         pixels_nchw, status_n = self._preprocessor.run(encoded)
         sizes = iter(self._sizes([data for data, status in zip(encoded, status_n, strict=True) if status == guard.OK]))
         return [
@@ -59,7 +59,7 @@ class Viewer:
         ]
 
     def _sizes(self, encoded: Sequence[bytes]) -> list[tuple[int, int]]:
-        """Width and height of images that were decoded."""
+        """Return width and height of decoded images."""
         if not encoded:
             return []
         self._shapes.feed_input("encoded", [np.frombuffer(guard.for_decoder(data), np.uint8) for data in encoded])
@@ -68,7 +68,7 @@ class Viewer:
 
 
 def _cut(pixels_chw: npt.NDArray[np.float32], width: int, height: int) -> View:
-    """The picture without the padding that centres it: its sides are those of `dali_graph.fit`."""
+    """Cut off the padding that centres the picture; the sides left are those of `dali_graph.fit`."""
     inner_w, inner_h = max(min(SIDE * width // height, SIDE), 1), max(min(SIDE * height // width, SIDE), 1)
     left, top = (SIDE - inner_w + 1) // 2, (SIDE - inner_h + 1) // 2  # DALI rounds a negative half down
     inner = pixels_chw[:, top : top + inner_h, left : left + inner_w]

@@ -1,4 +1,4 @@
-"""Which labels of a data set are probably wrong: cleanlab on cross-validated predictions; JSON, CSV and one page."""
+"""Finds labels that are probably wrong with cleanlab on cross-validated predictions; writes JSON, CSV and one page."""
 
 from slipway.training.search.label_errors.find import PAGE, RESULT, SUSPECTS, find_label_errors, suspects
 from slipway.training.search.label_errors.result import LabelErrors, Suspect

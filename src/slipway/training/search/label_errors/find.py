@@ -1,4 +1,4 @@
-"""A spec to a folder of suspects."""
+"""Finds the suspect labels of a spec's data and writes them to a folder."""
 
 import csv
 from collections import Counter
@@ -22,13 +22,13 @@ LIBRARIES = ("cleanlab", "torch", "timm")
 
 
 def find_label_errors(spec: Spec, out: Path, *, folds: int, seed: int) -> LabelErrors:
-    """Cross-validate `spec`, and write RESULT, SUSPECTS and PAGE to the folder `out`, whole or not at all.
+    """Cross-validate `spec` and write RESULT, SUSPECTS and PAGE to the folder `out`, whole or not at all.
 
-    The predictions of each fold are kept in the folder `<out>.folds` beside it, from which a killed run goes on.
+    The predictions of each fold are kept in the folder `<out>.folds` beside it, from which a killed run continues.
 
     Raises:
         DataError: the images cannot be used; see `cross_validate`.
-        SpecError: the spec asks for what is not there, or `out` is something else's.
+        SpecError: the spec asks for something that does not exist, or `out` holds something else.
     """
     with complete_folder(out, kind="label errors", inputs=read_from(spec.data, out=out)) as staging:
         predicted = cross_validate(spec, out.with_name(out.name + ".folds"), folds=folds, seed=seed)
@@ -52,7 +52,7 @@ def find_label_errors(spec: Spec, out: Path, *, folds: int, seed: int) -> LabelE
 
 
 def suspects(predicted: OutOfFold, *, multilabel: bool) -> tuple[Suspect, ...]:
-    """The images that cleanlab takes for mislabelled, the lowest label quality first.
+    """Return the images that cleanlab considers mislabelled, the lowest label quality first.
 
     Source: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", 2021; for
     multi-label Thyagarajan and others, "Identifying Incorrect Annotations in Multi-Label Classification Data", 2022.
@@ -78,7 +78,7 @@ def suspects(predicted: OutOfFold, *, multilabel: bool) -> tuple[Suspect, ...]:
 
 
 def _of_one_label(predicted: OutOfFold) -> tuple[list[int], Any, dict[int, list[int]]]:
-    """Rows that are suspect, the quality of all, and the class that each suspect probably is of."""
+    """Return the suspect rows, the quality of every row, and the probable class of each suspect."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 

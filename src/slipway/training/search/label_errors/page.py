@@ -1,4 +1,4 @@
-"""`LabelErrors` to one self-contained HTML page: a contact sheet of the suspects, the worst first."""
+"""Renders `LabelErrors` as one self-contained HTML page: a contact sheet of the suspects, the worst first."""
 
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,7 @@ LABELS = 200
 
 
 def render(found: LabelErrors, *, root: Path, exif_orientation: bool) -> str:
-    """The page. Labels and file names are untrusted: Jinja escapes every one of them."""
+    """Render the page. Labels and file names are untrusted: Jinja escapes every one of them."""
     shown = found.suspects[:SHOWN]
     return (
         environment("slipway.training.search.label_errors")

@@ -1,4 +1,4 @@
-"""`LabelErrors`: what `label_errors.json` holds."""
+"""Defines `LabelErrors`, the content of `label_errors.json`."""
 
 from typing import Literal
 
@@ -14,26 +14,26 @@ class Suspect(Contract):
 
     path: str
     given: tuple[str, ...]
-    """One label for multi-class, any number for multi-label; so is `suggested`."""
+    """The given labels: one for multi-class, any number for multi-label, as in `suggested`."""
     suggested: tuple[str, ...]
     quality: float
-    """cleanlab's label quality score, 0 to 1; for multi-class the probability of the given label."""
+    """cleanlab's label quality score, 0 to 1; for multi-class, the probability of the given label."""
     probability: dict[str, float]
-    """Of each given and each suggested label, by a network that never saw the image."""
+    """Probability of each given and each suggested label, from a network that never saw the image."""
     split: Split
     fold: int
 
     @property
     def action(self) -> Action:
-        """What becomes of it unless somebody decides otherwise.
+        """Return the default action for the image.
 
-        Held-out images stay: a test split without what the network gets wrong would flatter it.
+        Held-out images stay: a test split without the network's mistakes would flatter it.
         """
         return "drop" if self.split == "train" else "keep"
 
 
 class LabelErrors(Contract):
-    """Everything that was found."""
+    """Everything that a search for label errors found."""
 
     name: str
     task: Task
@@ -41,9 +41,9 @@ class LabelErrors(Contract):
     folds: int
     seed: int
     top1_by_fold: tuple[float, ...]
-    """Agreement with the given labels, by fold; empty for multi-label."""
+    """Agreement with the given labels in each fold; empty for multi-label."""
     suspects: tuple[Suspect, ...]
-    """The lowest quality first."""
+    """All suspects, the lowest quality first."""
     suspects_by_label: dict[str, int]
-    """By given label; an image of several labels counts for each of them."""
+    """Number of suspects of each given label; an image with several labels counts for each of them."""
     versions: dict[str, str]

@@ -1,4 +1,4 @@
-"""What was decided of suspects to a table for `data.csv`."""
+"""Applies the decisions on suspects and writes the cleaned table for `data.csv`."""
 
 import csv
 import io
@@ -18,13 +18,13 @@ ACTIONS = ("drop", "relabel", "keep")
 
 
 def write_clean(spec: Spec, reviewed: Path, out: Path) -> Counter[str]:
-    """The data set of `spec` without the rows of `reviewed` to drop, and with the suggested labels of those to relabel.
+    """Write the data set of `spec` as decided in `reviewed`: without dropped rows, and with relabelled ones changed.
 
-    Splits stay as they are. Returns how many rows of each action there were.
+    Splits stay the same. Returns the number of rows of each action.
 
     Raises:
-        DataError: `reviewed` has rows that cannot be used, by line.
-        SpecError: `out` is there already, and is not such a table, or is read for this one.
+        DataError: `reviewed` has unusable rows, named by line.
+        SpecError: `out` exists but is not such a table, or is one of the files read.
         StorageError: `out` cannot be written.
     """
     read = [reviewed, *([Path(spec.data.csv)] if spec.data.csv else [])]
@@ -44,15 +44,15 @@ def write_clean(spec: Spec, reviewed: Path, out: Path) -> Counter[str]:
 
 
 def _read(path: Path, dataset: Dataset, *, separator: str, multilabel: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Path to action and suggested classes."""
+    """Map each path to its action and its suggested classes."""
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read: {error}; give the suspects.csv of this data set, reviewed") from None
+        raise DataError(f"{path}: cannot be read: {error}; give this data set's reviewed suspects.csv") from None
     if rows and not {"path", "suggested", "action"} <= {*rows[0]}:
         there = ", ".join(map(str, rows[0]))
         remedy = "; save it with commas between the columns" if len(rows[0]) == 1 else ""
-        raise DataError(f"{path}: the columns path, suggested and action are needed; it has {there}{remedy}")
+        raise DataError(f"{path}: needs the columns path, suggested and action, but has {there}{remedy}")
     paths = {image.path for image in dataset.images}
     numbers = {label: class_id for class_id, label in enumerate(dataset.labels)}
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -66,7 +66,7 @@ def _read(path: Path, dataset: Dataset, *, separator: str, multilabel: bool) -> 
         elif row["action"] not in ACTIONS:
             faults.append(f"line {line}: action {row['action']!r}; the valid ones are {', '.join(ACTIONS)}")
         elif row["action"] == "relabel" and unknown:
-            faults.append(f"line {line}: no class of the data set is called {unknown[0]!r}")
+            faults.append(f"line {line}: the data set has no class {unknown[0]!r}")
         else:
             class_ids = tuple(sorted(numbers[label] for label in labels if label in numbers))
             found[image] = row["action"], class_ids

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from slipway.benchmark.page.cost import Prices
 from slipway.contract import Fleet, Spec, SpecError
 from slipway.contract.search import SearchSpace
-from slipway.system.reading import dump_yaml, parse_yaml, read_plain
+from slipway.system.yaml_json import dump_yaml, parse_yaml, read_plain
 
 ROOT = Path(__file__).parents[2]
 SPEC = (ROOT / "training/configs/digits.yaml").read_text()

@@ -1,13 +1,13 @@
-"""Near duplicates: images that a resize, another quality, format or tone would make of one another.
+"""Finds near duplicates: images that differ only by a resize, quality, format or tone.
 
 A difference hash (Krawetz, "Kind of Like That", 2013) of 512 bits: the picture is averaged down to a grid, and a bit
 says whether a cell is brighter than the next one, to the right in a grid of 16 rows and below in one of 16 columns.
-Brighter by more than 2 of 255: in a plain area the noise of a JPEG would else decide.
+Brighter means by more than 2 of 255: otherwise JPEG noise would decide in plain areas.
 
 Measured on 28 photographs (scikit-image's and scikit-learn's) and 60 scanned digits against copies of them: within 16
-bits were all copies at JPEG quality 75, 96 % at half the size, 93 % at quality 40, 85 % or more at a sixth brighter or
-less contrast. Of different ones, 1.6 million pairs of digits of which many look alike, the nearest was at 18. Mirrored
-pictures, and those whose border was cut off, are not found.
+bits were all copies at JPEG quality 75, 96 % at half the size, 93 % at quality 40, and at least 85 % with a sixth more
+brightness or less contrast. Among 1.6 million pairs of different digits, many of them alike, the nearest was at 18
+bits. Mirrored and cropped pictures are not found.
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ from tqdm import tqdm
 GRID = 16
 BITS = 2 * GRID * GRID
 NEAR_BITS = 16
-"""Hamming distance up to which two pictures are near duplicates."""
+"""Largest Hamming distance of two near duplicates."""
 PLAIN_BITS = 2 * NEAR_BITS
-"""With fewer bits set two pictures are near whatever they show: they are not compared."""
+"""Fewest set bits of a hash that is compared: with fewer, two pictures are near whatever they show."""
 MARGIN = 2.0
 LUMA = (0.299, 0.587, 0.114)
 BLOCK = 4096
@@ -30,7 +30,7 @@ Bits = npt.NDArray[np.bool_]
 
 
 def difference_hash(pixels_hwc: npt.NDArray[np.uint8]) -> Bits:
-    """RGB `UINT8 [h, w, 3]` to BITS bits."""
+    """Hash RGB `UINT8 [h, w, 3]` into BITS bits."""
     luma = Image.fromarray((pixels_hwc @ np.array(LUMA, np.float32)).astype(np.float32))
     across = np.asarray(luma.resize((GRID + 1, GRID), Image.Resampling.BOX))
     down = np.asarray(luma.resize((GRID, GRID + 1), Image.Resampling.BOX))
@@ -38,10 +38,10 @@ def difference_hash(pixels_hwc: npt.NDArray[np.uint8]) -> Bits:
 
 
 def near_groups(bits_nb: Bits) -> list[tuple[list[int], int]]:
-    """Groups of near duplicates among hashes `[n, BITS]`, each with its smallest distance.
+    """Return the groups of near duplicates among hashes `[n, BITS]`, each with its smallest distance.
 
-    Chains are joined: each of a group is near to one other, not to all. Time is quadratic: 4 s of one core
-    for 20,000 images, 25 times that for 100,000.
+    Chains are joined: each member of a group is near to another one, not to all. Time is quadratic: 4 s of one core for
+    20,000 images, 25 times that for 100,000.
     """
     first, second, distance = _near_pairs(bits_nb)
     if not len(first):
@@ -59,7 +59,7 @@ def near_groups(bits_nb: Bits) -> list[tuple[list[int], int]]:
 
 
 def _near_pairs(bits_nb: Bits) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Every pair `first < second` within NEAR_BITS, and its distance: a product of ±1 counts equal bits."""
+    """Return every pair `first < second` within NEAR_BITS and its distance: a product of ±1 counts equal bits."""
     signs_nb = np.where(bits_nb, np.float32(1), np.float32(-1))
     found = [np.empty((3, 0), np.int64)]
     starts = range(0, len(bits_nb), BLOCK)
