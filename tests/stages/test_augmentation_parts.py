@@ -54,7 +54,7 @@ def test_epochs_and_seeds_are_shuffled_differently_and_always_the_same() -> None
 
 @pytest.mark.parametrize(
     ("count", "batch_size", "says"),
-    [(100, 30, "recipe.batch_size: 30 given, for 4 processes"), (100, 4, "from 8 on"), (3, 8, "only 3 images; use at")],
+    [(100, 30, "recipe.batch_size: 30 given for 4 processes"), (100, 4, "at least 8"), (3, 8, "for 3 images; use at")],
 )
 def test_batches_that_cannot_be_shared_are_an_error(count: int, batch_size: int, says: str) -> None:
     with pytest.raises(SpecError, match=says):

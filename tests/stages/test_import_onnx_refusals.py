@@ -58,7 +58,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
             outputs=LOGITS_INSIDE,
         ),
         {},
-        "ends in Sigmoid: .* --logits scores",
+        "comes out of Sigmoid: .*--logits scores",
     ),
     "a softmax written out": (
         lambda: team(
@@ -78,7 +78,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
     "several outputs": (
         lambda: team(outputs=[value("features", "batch", 3), value("scores", "batch", 2)]),
         {},
-        r"2 outputs \(features FLOAT \[batch, 3\], scores FLOAT \[batch, 2\]\); say which .* --logits NAME",
+        r"2 outputs \(features FLOAT \[batch, 3\], scores FLOAT \[batch, 2\]\); name the logits: --logits NAME",
     ),
     "a tensor that is not there": (
         team,
@@ -98,7 +98,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
     "an embedding that is no vector": (
         lambda: team(nodes=[node("Identity", ["images"], ["same"]), *POOL, *LINEAR]),
         {"embedding": "same"},
-        r"embedding_nd is \[1, 3, 8, 8\] for one image .* --embedding NAME, or import it without one: --no-embedding",
+        r"embedding_nd is \[1, 3, 8, 8\] for one image .*--embedding NAME, or import it without one: --no-embedding",
     ),
     "two inputs": (
         lambda: team(inputs=[value("images", "batch", 3, *SIZE), value("mask", "batch", 1)]),

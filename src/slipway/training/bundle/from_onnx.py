@@ -200,7 +200,7 @@ def _run(model: onnx.ModelProto, pixels_nchw: Float) -> dict[str, Float]:
     for index, (name, together) in enumerate(answers.items()):
         _check_answers(name, [rows[index] for rows in alone], together)
     if answers[OUTPUTS[0]].size > BATCH and _are_probabilities(answers[OUTPUTS[0]].reshape(BATCH, -1)):
-        raise ExportError(f"{OUTPUTS[0]} are probabilities (they sum to 1); export the network without its softmax")
+        raise ExportError(f"{OUTPUTS[0]} are probabilities: they sum to 1; export the network without its softmax")
     return answers
 
 

@@ -111,7 +111,7 @@ def _balance_warnings(found: Inspection, spec: Spec) -> Iterator[Problem]:
     if few:
         yield _problem(
             "warning",
-            f"{len(few):,} times, a class has fewer than {FEW} images in a held-out split",
+            f"{len(few):,} times a class has fewer than {FEW} images in a held-out split",
             "A single image moves its recall by over ten points: add images, or hold out a larger share.",
             few,
         )
