@@ -200,7 +200,7 @@ FAULTS: dict[str, tuple[Callable[[], onnx.ModelProto], dict[str, str], str]] = {
             weights={"scale": np.float32(0.1)},
         ),
         {},
-        r"quantised already \(DequantizeLinear, QuantizeLinear\); give the FP32 graph",
+        r"already quantised \(DequantizeLinear, QuantizeLinear\); give the FP32 graph",
     ),
     "half precision weights": (
         lambda: team(weights={"weight16": HEAD.astype(np.float16)}),

@@ -49,7 +49,7 @@ def test_the_number_of_images_chooses(count: int, backbone: str, freeze: int, un
     assert recipe.monitor == "val_macro_f1"
     assert recipe.warmup_epochs / recipe.epochs == 0.1
     assert f"({count:,})" in reasons[0]
-    assert f"for {count:,} images are" in reasons[1]
+    assert f"because {count:,} images are" in reasons[1]
 
 
 def test_what_was_given_stays_and_is_said() -> None:
