@@ -95,7 +95,10 @@ def looked(blocks: Sequence[Block], look: Look, *, limit_ms: float, after_s: flo
 
 
 def rates_per_s(blocks: Sequence[Block], *, limit_ms: float) -> tuple[float, float]:
-    """Return offered and achieved rate. A last answer within the limit is no backlog, however short the block."""
+    """Return the offered and the achieved rate.
+
+    A block may take the latency limit longer than its schedule: its last answers are then in time, and no backlog.
+    """
     in_time = [
         Arrivals(block.answered.count, max(block.due.span_s, block.answered.span_s - limit_ms / 1000))
         for block in blocks

@@ -52,7 +52,7 @@ def run_gate(options: GateOptions) -> GateResult:
     """Measure and judge one ensemble of a running tritonserver.
 
     Raises:
-        DataError: there are no images.
+        DataError: the folder has no images.
         ServingError: the server, the model or the process does not exist, or the first request got no answer.
         GateError: a load generator ended.
     """
@@ -183,7 +183,7 @@ def load_images(folder: Path, *, seed: int) -> list[bytes]:
     """Read at most `MAX_IMAGES` image files below `folder`, in a seeded order.
 
     Raises:
-        DataError: there are no image files.
+        DataError: the folder has no image files.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give one with image files in or below it")

@@ -81,7 +81,7 @@ class Generators:
     """`count` generator processes, connected to the server. Use as a context manager: they end with the block.
 
     Raises:
-        ServingError: there is no server, or it does not serve the model.
+        ServingError: no server answers, or it does not serve the model.
         GateError: a generator ended or hung.
     """
 

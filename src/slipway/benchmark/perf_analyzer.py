@@ -91,7 +91,7 @@ def run_perf_analyzer(options: PerfAnalyzerOptions) -> PerfAnalyzerResult:
     """Put load on the ensemble, then on each of its steps alone.
 
     Raises:
-        DataError: there are no images, or the classifier refuses some.
+        DataError: the folder has no images, or the classifier refuses some.
         ServingError: perf_analyzer, the server or the model is missing, or a run failed or took too long.
     """
     tool = PerfAnalyzer.find()

@@ -58,7 +58,7 @@ def driven_models(url: str, *, model: str, images: Sequence[bytes]) -> Asked:
 
     Raises:
         DataError: the classifier refuses an image; a quick refusal would count as a quick answer.
-        ServingError: there is no server at `url` or no such ensemble, or a step failed.
+        ServingError: no server answers at `url`, it does not serve the ensemble, or a step failed.
     """
     with InferenceServerClient(url, channel_args=channel_options(url)) as client:
         try:

@@ -19,7 +19,7 @@ from slipway.contract.evidence.latency import CapacityResult, GateResult, Positi
 from slipway.errors import SpecError
 from slipway.pages.wording import figures, percent
 
-NOTHING_SHOWN = "no rate was shown to hold the limit, so there is no cost"
+NOTHING_SHOWN = "no rate was shown to hold the limit, so the cost is unknown"
 
 
 class Price(Contract):
