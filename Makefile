@@ -30,7 +30,7 @@ fast: setup ## the unit tests: light imports, no server
 test: setup ## every test but the slow proofs: units, stages in process, the real tritonserver
 	$(BIN)/python -m pytest tests/unit tests/stages tests/serving tests/gpu $(PARALLEL)
 
-coverage: setup ## what of src no test reaches, by line (about half as long again as make test)
+coverage: setup ## what of src no test reaches, by line (longer than make test)
 	$(BIN)/python -m pytest tests/unit tests/stages tests/serving $(PARALLEL) --quiet --cov --cov-report term-missing
 
 nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (hours)
