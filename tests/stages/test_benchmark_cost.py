@@ -68,7 +68,7 @@ def test_the_table_of_prices_says_that_it_is_to_be_edited() -> None:
     prices = Prices.read(PRICES)
     assert "EDIT ME" in PRICES.read_text()
     assert "edit src/slipway/cli/prices.yaml" in prices.row("cpu-2").about
-    with pytest.raises(SpecError, match=r"there are cpu-2, .*g4dn.xlarge"):
+    with pytest.raises(SpecError, match=r"the valid names are cpu-2, .*g4dn.xlarge"):
         prices.row("abacus")
 
 

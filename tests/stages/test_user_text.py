@@ -139,7 +139,7 @@ def test_inspection_says_before_training_what_later_stages_show_otherwise(tmp_pa
     warned = {problem.what: problem.examples for problem in found.warnings}
     (formulas,) = [examples for what, examples in warned.items() if "formulas" in what]
     assert formulas == ('"\'x"', "'+x'", "'=1+1'", "'@x'")
-    assert any("longer than 40 letters" in what for what in warned)
+    assert any("longer than 40 characters" in what for what in warned)
     shows_all(Page((tmp_path / "inspection/inspection.html").read_text()))
 
 
