@@ -19,8 +19,8 @@ class Version(Contract):
 
     bundle: Folder
     engines: Folder | None = None
-    """Folder of engines to choose from. The cpu lane takes the one that `choice.json` names; the gpu lane takes every
-    plan of the fastest precision that passed."""
+    """Folder of engines to choose from. The cpu lane takes the one that `choice.json` names; the gpu lane takes, for
+    each compute capability, the plan that `choice-sm90.json` and its like name."""
     engine: tuple[Folder, ...] = ()
     """Engine folders: one for the cpu lane; plans for several GPUs for the gpu lane."""
 

@@ -1,6 +1,6 @@
 """`Lane`: the contents of a model repository, for its server; `lane.json` at the root."""
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -26,6 +26,23 @@ class Lane(Contract):
     tensorrt_version_compatible: bool = False
     """True if a plan may come from another TensorRT version. The server then needs
     `--backend-config=tensorrt,version-compatible=true`."""
+    release: str | None = None
+    """NVIDIA's release that compiled the plans, and whose server serves them."""
+    tensorrt: str | None = None
+    """Version of TensorRT that the plans are tied to; None if they are tied to none."""
+    dali: str | None = None
+    """Version of DALI that the plans were evaluated with."""
+    nvimgcodec: str | None = None
+    """Version of nvImageCodec that the plans were evaluated with."""
+
+    @property
+    def libraries(self) -> dict[str, str | None]:
+        """The versions that the server must have, since those made the numbers of the plans."""
+        return {"tensorrt": self.tensorrt, "dali": self.dali, "nvimgcodec": self.nvimgcodec}
+
+    def plain(self) -> dict[str, Any]:
+        """The content of `lane.json`, which leaves out what does not apply to the lane."""
+        return {name: value for name, value in super().plain().items() if value is not None}
 
     @property
     def needs_gpu(self) -> bool:

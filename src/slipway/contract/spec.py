@@ -263,9 +263,8 @@ class Spec(Contract):
     calibration: Calibration = Calibration()
     sensitive_layers: SensitiveLayers = SensitiveLayers()
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_distinct)] = ("int8",)
-    """Precisions that may be served. The cpu lane takes the fastest of int8, bf16 and fp32 that is listed and passes
-    the gate; the gpu lane takes the first of int8, fp16 and fp32 that is listed and passes. FP32 is always built, as
-    the reference."""
+    """Precisions that may be served. Each lane takes the fastest measured one that is listed and passes the gate: the
+    cpu lane of int8, bf16 and fp32, the gpu lane of int8, fp16 and fp32. FP32 is always built, as the reference."""
     accuracy: AccuracyGate = AccuracyGate()
     tensorrt: TensorRT = TensorRT()
     latency: LatencyGate = LatencyGate()

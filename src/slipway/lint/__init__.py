@@ -17,7 +17,7 @@ from slipway.lint.labels import check_labels
 from slipway.lint.layout import check_layout
 from slipway.lint.manifest import read_hashes, read_lane
 from slipway.lint.models import ENSEMBLE, Model, Repository, read_models
-from slipway.lint.plans import check_plans
+from slipway.lint.plans import check_plans, check_release
 from slipway.lint.python_steps import check_python_step
 from slipway.lint.queues import check_queues
 from slipway.lint.rule_table import RULES
@@ -67,6 +67,7 @@ def _parts(repository: Repository, hashes: Mapping[str, str]) -> Iterator[Iterat
         yield _model(model, repository)
     yield check_queues(repository)
     if repository.lane is not None:
+        yield check_release(repository.lane)
         yield check_interface(repository)
         yield check_chain(repository.lane, repository.models, hashes)
 

@@ -31,8 +31,8 @@ class Classifier:
     """The engine whose decision is served."""
     others: tuple[Engine, ...] = ()
     """Engines of the same graph for other GPUs, on the gpu lane."""
-    choice: Choice | None = None
-    """The measurement that chose the engine, on the cpu lane."""
+    choices: tuple[Choice, ...] = ()
+    """The measurements that chose the engines: one on the cpu lane, one for each plan on the gpu lane."""
     served_as: str = ""
     """The name that a fleet file gives the classifier; if empty, the bundle's own."""
     settings: Serving | None = None

@@ -1,9 +1,10 @@
 """All files of a repository, before any is written. Equal input gives equal bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from slipway.contract import Lane, Manifest
+from slipway.contract import Choice, Lane, Manifest
+from slipway.contract.choice import choice_name
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
@@ -77,7 +78,16 @@ def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi) -
         multi={name: tuple(members) for name, members in multi.items()},
         shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
+        release=max((plan.release for plan in plans if plan and plan.release), default=None),
+        tensorrt=_only(plan.version for plan in plans if plan and not plan.version_compatible),
+        dali=_only(plan.dali for plan in plans if plan),
+        nvimgcodec=_only(plan.nvimgcodec for plan in plans if plan),
     )
+
+
+def _only(versions: Iterable[str | None]) -> str | None:
+    """The version that all plans have; the lane's `check` refuses several."""
+    return next((version for version in versions if version is not None), None)
 
 
 def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -> Content:
@@ -92,7 +102,11 @@ def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -
             for name, sha256 in _inputs(version, f"{classifier.name}/kept{number}" if number else classifier.name)
         },
         outputs={path: content.sha256 for path, content in files.items()},
-        measured={c.name: {"choice": c.choice.model_dump(mode="json")} for c in classifiers if c.choice},
+        measured={
+            c.name: {_part(choice): choice.model_dump(mode="json") for choice in c.choices}
+            for c in classifiers
+            if c.choices
+        },
     )
     own_sha256 = sha256_bytes(manifest.to_json().encode())
     return Content.of(manifest.model_copy(update={"own_sha256": own_sha256}).to_json().encode())
@@ -104,6 +118,11 @@ def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
     for engine in version.engines:
         parts[engine_part(engine)] = engine.path
     hashed = [(f"{prefix}/{part}", sha256_file(path / MANIFEST)) for part, path in parts.items()]
-    if version.choice is not None:
-        hashed.append((f"{prefix}/choice", sha256_bytes(version.choice.to_json().encode())))
-    return hashed
+    choices = [(f"{prefix}/{_part(choice)}", sha256_bytes(choice.to_json().encode())) for choice in version.choices]
+    return [*hashed, *choices]
+
+
+def _part(choice: Choice) -> str:
+    """`choice`, or `choice_sm90` between plans for compute capability 9.0."""
+    name = choice_name(None if choice.card is None else choice.card.compute_capability)
+    return name.removesuffix(".json").replace("-", "_")

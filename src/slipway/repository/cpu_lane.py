@@ -30,7 +30,7 @@ def pick(bundle: Bundle, engines: Path) -> Classifier:
             raise RepositoryError(f"{engines}: no engine of the cpu lane; {how_to_make(bundle, engines)}") from None
         again = command("slipway choose", bundle.path, "--engines", engines)
         raise RepositoryError(f"{engines}: {error}; run {again}") from None
-    return Classifier(bundle, engine, choice=choice)
+    return Classifier(bundle, engine, choices=(choice,))
 
 
 def how_to_make(bundle: Bundle, engines: Path) -> str:

@@ -11,13 +11,13 @@ no warm-up.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from slipway.contract import Bundle, Engine, PlanSettings, RepositoryError
 from slipway.contract.engine import plan_name
-from slipway.contract.selection import SERVED, listed, served_plans
-from slipway.contract.spec import Precision
+from slipway.contract.installed import NAMES
+from slipway.contract.selection import SERVED, NotChosenError, chosen_plans, listed
 from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier, engine_part
 from slipway.repository.config import Tensor, set_queue, set_warmup, step_config
 from slipway.repository.step import GUARD, Content, StepModel
@@ -34,26 +34,39 @@ ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
 
 
 def pick(bundle: Bundle, engines: Path) -> Classifier:
-    """The classifier with every plan of the first listed precision whose plans all passed."""
+    """The classifier with the plan that was measured to be the fastest, for each compute capability."""
     wanted = listed(bundle.spec, lane="gpu")
     if not wanted:
         raise RepositoryError(
             f"{bundle.path}: the spec lists only {', '.join(bundle.spec.precisions)}, but the gpu lane serves one of "
             f"{', '.join(SERVED['gpu'])}; list one in its precisions and build the bundle again"
         )
-    verdicts: dict[str, str] = {}
+    try:
+        chosen = chosen_plans(bundle, engines)
+    except NotChosenError as error:
+        plans = [Engine.open(path, bundle=bundle) for path in _plan_folders(engines, wanted)]
+        if any(plan.may_be_served for plan in plans):
+            choose = command("slipway choose", bundle.path, "--engines", engines, "--target", "tensorrt")
+            raise RepositoryError(
+                f"{engines}: {error}; measure it on that GPU, in NVIDIA's image: {choose}, or take plans by name "
+                "(--engine)"
+            ) from None
+        verdicts = {plan.path.name: plan.verdict for plan in plans}
+        raise RepositoryError(
+            f"{engines}: no TensorRT plan of {', '.join(wanted)} to serve: the accuracy gates say {verdicts}; "
+            + how_to_make(bundle, engines)
+        ) from None
+    if not chosen:
+        raise RepositoryError(
+            f"{engines}: no TensorRT plan of {', '.join(wanted)} to serve: none was found; "
+            + how_to_make(bundle, engines)
+        )
+    first, *others = (engine for _, engine in chosen)
+    return Classifier(bundle, first, tuple(others), choices=tuple(choice for choice, _ in chosen))
 
-    def opened(precision: Precision) -> list[Engine]:
-        plans = [Engine.open(path, bundle=bundle) for path in sorted(engines.glob(f"tensorrt-{precision}-sm*"))]
-        verdicts.update({plan.path.name: plan.verdict for plan in plans})
-        return plans
 
-    if served := served_plans(bundle.spec, opened):
-        return Classifier(bundle, served[0], tuple(served[1:]))
-    found = f"the accuracy gates say {verdicts}" if verdicts else "none was found"
-    raise RepositoryError(
-        f"{engines}: no TensorRT plan of {', '.join(wanted)} to serve: {found}; {how_to_make(bundle, engines)}"
-    )
+def _plan_folders(engines: Path, precisions: Iterable[str]) -> list[Path]:
+    return sorted(path for precision in precisions for path in engines.glob(f"tensorrt-{precision}-sm*"))
 
 
 def how_to_make(bundle: Bundle, engines: Path) -> str:
@@ -70,6 +83,7 @@ def check(versions: Sequence[Classifier]) -> None:
     for version in versions:
         _check_plans(version)
     _check_one_tensorrt(versions)
+    _check_one_decoder(versions)
 
 
 def _check_plans(classifier: Classifier) -> None:
@@ -94,7 +108,8 @@ def _check_plans(classifier: Classifier) -> None:
             if getattr(first, what) != getattr(other, what):
                 raise RepositoryError(
                     f"{classifier.engine.path} and {engine.path}: {what} {str(getattr(first, what))[:12]} and "
-                    f"{str(getattr(other, what))[:12]}; compile the plans of one classifier from one graph"
+                    f"{str(getattr(other, what))[:12]}; compile the plans of one classifier from one graph, or, where "
+                    "the fastest precision differs from GPU to GPU, assemble a repository for each (--engine)"
                 )
 
 
@@ -112,6 +127,19 @@ def _check_one_tensorrt(versions: Sequence[Classifier]) -> None:
             f"plans of several TensorRT versions: {plans}; a server has one version and loads no other: compile them "
             "again with one version, or with tensorrt.version_compatible in the spec"
         )
+
+
+def _check_one_decoder(versions: Sequence[Classifier]) -> None:
+    """Raises RepositoryError: plans that were evaluated with several decoders, though one server has one."""
+    for field in ("dali", "nvimgcodec"):
+        engines = (engine for version in versions for engine in version.engines)
+        found = {known: engine for engine in engines if (known := getattr(_plan_of(engine)[1], field)) is not None}
+        if len(found) > 1:
+            plans = ", ".join(f"{engine.path} with {known}" for known, engine in sorted(found.items()))
+            raise RepositoryError(
+                f"plans that were evaluated with several versions of {NAMES[field]}: {plans}; a server has one: "
+                "compile them again in one release"
+            )
 
 
 def _plan_of(engine: Engine) -> tuple[str, PlanSettings]:

@@ -10,9 +10,10 @@ from google.protobuf import json_format
 from tritonclient.utils import triton_to_np_dtype
 
 from slipway.contract import Lane
+from slipway.contract.installed import tensorrt_version
 from slipway.lint.models import AGAIN, Model, type_name
 from slipway.serving.doctor.findings import Finding
-from slipway.serving.doctor.gpu import check_plans, tensorrt_version
+from slipway.serving.doctor.gpu import check_plans
 from slipway.serving.doctor.machine import IN_CONTAINER, Machine, Rehearsal, backend_problem
 from slipway.steps.guard import PLACEHOLDER
 
