@@ -120,7 +120,7 @@ def _changes_of_engine(
 def _changed_flags(plan: PlanSettings, bundle: Bundle, compiler: Compiler) -> Iterator[str]:
     if plan.compute_capability != compiler.compute_capability:
         yield f"compute capability {plan.compute_capability} → {compiler.compute_capability}"
-    options, largest = bundle.spec.tensorrt, bundle.spec.serving.max_batch_size
+    options, largest = bundle.spec.tensorrt, bundle.spec.serving.gpu.max_batch_size
     wanted = {"optimization_level": options.optimization_level}
     if compiler.target == "tensorrt":  # TensorRT-RTX has no such flags
         wanted |= options.model_dump(include={"hardware_compatibility", "version_compatible"})
