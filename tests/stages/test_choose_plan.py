@@ -82,7 +82,7 @@ def test_every_plan_is_asked_in_turn_for_a_single_image_and_for_the_largest_batc
     bundle, engines = build(tmp_path, PASSED, ["int8", "fp16"])
     seen: list[tuple[str, int]] = []
     measure(bundle, engines, networks=lambda engine: network_of(engine, seen=seen))
-    assert {size for _, size in seen} == {1, 8}
+    assert {size for _, size in seen} == {1, 32}
     rounds = [seen[start : start + 12] for start in range(0, len(seen), 12)]
     assert len(rounds) == 2 + 3
     assert all({name for name, _ in calls} == {"fp32", "fp16", "int8"} for calls in rounds)

@@ -8,16 +8,16 @@ from pathlib import Path
 import openvino
 import pytest
 
-from slipway.contract import Bundle, Manifest
+from slipway.contract import Manifest
 from slipway.contract.card import Card
 from slipway.contract.installed import Installed
 from slipway.contract.manifest import hashes
-from slipway.repository import Classifier, assemble
+from slipway.repository import assemble
 from slipway.serving.doctor import gpu, machine, steps
 from slipway.serving.doctor.examine import Diagnosis, examine
 from slipway.serving.doctor.findings import MARKS
 from tests.support.colours import COLOURS, contents
-from tests.support.plans import stand_in_plan
+from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.scripts import run_script
 from tests.support.seeded_defects import good, model
 
@@ -203,10 +203,28 @@ def test_bf16_is_refused_where_the_processor_has_none(repository: Path, monkeypa
 
 @pytest.fixture
 def gpu_lane(tmp_path: Path) -> Path:
-    """With a stand-in for its plan."""
-    bundle = Bundle.open(COLOURS / "bundle")
-    assemble([Classifier(bundle, stand_in_plan(tmp_path / "sm90", bundle))], tmp_path / "gpu", lane="gpu")
+    """With a stand-in for its plan, and NVIDIA's DALI backend as its decoder."""
+    assemble([gpu_classifier(tmp_path, "9.0", spec=with_gpu(decode="native"))], tmp_path / "gpu", lane="gpu")
     return tmp_path / "gpu"
+
+
+def test_the_isolated_decoder_is_tried_on_the_cpu_of_a_machine_without_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assemble([gpu_classifier(tmp_path, "9.0")], tmp_path / "gpu", lane="gpu")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    diagnosis = examine(tmp_path / "gpu")
+    assert f"✓ {step(tmp_path / 'gpu', 'preprocess').name}: loads, and answers an image" in lines(diagnosis)
+
+
+def test_the_isolated_decoder_is_tried_on_the_gpu_of_a_machine_that_has_one(
+    tmp_path: Path, gpu_host: Callable[[str], None]
+) -> None:
+    """There is none here in truth, and the decoder says so."""
+    assemble([gpu_classifier(tmp_path, "9.0")], tmp_path / "gpu", lane="gpu")
+    gpu_host("9.0")
+    against = failed(examine(tmp_path / "gpu"))
+    assert list(against) == [step(tmp_path / "gpu", "preprocess").name]
 
 
 def test_a_gpu_lane_on_a_machine_without_a_gpu_says_so_and_all_the_rest_is_checked(
@@ -289,11 +307,10 @@ def test_a_gpu_that_no_plan_is_for_and_a_pipeline_that_cannot_be_built_are_named
 def test_a_decoder_that_is_not_that_of_the_plans_numbers_is_named_with_the_release_that_has_it(
     tmp_path: Path, gpu_host: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = Bundle.open(COLOURS / "bundle")
     made_with = {"release": "26.08", "dali": "2.2.0", "nvimgcodec": "0.8.0.22"}
-    plan = stand_in_plan(tmp_path / "sm90", bundle, plan=made_with)
     repository = tmp_path / "gpu"
-    assemble([Classifier(bundle, plan)], repository, lane="gpu")
+    classifier = gpu_classifier(tmp_path, "9.0", plan=made_with, spec=with_gpu(decode="native"))
+    assemble([classifier], repository, lane="gpu")
     decode_on_the_cpu(repository)
     gpu_host("9.0")
     here = Installed(release="26.09", tensorrt="10.16.1", dali="2.3.0", nvimgcodec="0.8.0.22")

@@ -46,7 +46,7 @@ IMAGES = 300
 PLAN = {
     "version": "10.15.0.1",
     "compute_capability": "9.0",
-    "batch_sizes": [1, 8, 8],
+    "batch_sizes": [1, 32, 32],
     "optimization_level": 3,
     "hardware_compatibility": "none",
     "version_compatible": False,
@@ -230,7 +230,7 @@ def test_answers_of_the_reference_that_leave_the_gate_as_it_was_leave_the_engine
         ({"optimization_level": 5}, "spec.tensorrt.optimization_level 5 → 3"),
         ({"hardware_compatibility": "ampere_plus"}, "spec.tensorrt.hardware_compatibility ampere_plus → none"),
         ({"version_compatible": True}, "spec.tensorrt.version_compatible True → False"),
-        ({"batch_sizes": [1, 4, 4]}, "batch sizes (1, 4, 4) → (1, 8, 8)"),
+        ({"batch_sizes": [1, 4, 4]}, "batch sizes (1, 4, 4) → (1, 32, 32)"),
         ({"compute_capability": "8.9"}, "compute capability 8.9 → 9.0"),
         ({"single_image_profile": False}, "the second optimisation profile, for single images"),
         ({"nvimgcodec": "0.1.0"}, f"nvImageCodec 0.1.0 is needed, and {NVIMGCODEC} is installed here"),

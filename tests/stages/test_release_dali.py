@@ -13,11 +13,9 @@ import pytest
 from slipway.contract import Preprocess
 from slipway.contract.releases import NEWEST, OLDEST_DALI, RELEASES
 from slipway.repository import assemble
-from slipway.repository.classifier import Classifier
-from tests.support.colours import copy_colours
 from tests.support.dali_backend import SERIALISE
 from tests.support.dali_environment import python_with_dali
-from tests.support.plans import stand_in_plan
+from tests.support.gpu_lanes import gpu_classifier, with_gpu
 
 TOO_OLD = "2.1.1"
 """The DALI of release 26.06."""
@@ -38,8 +36,8 @@ def decode_step(folder: Path, geometry: str) -> Path:
     def other_geometry(part: Path) -> None:
         preprocess.write(part / "preprocess.json")
 
-    bundle = copy_colours(folder / "colours", bundle=other_geometry).bundle
-    assemble([Classifier(bundle, stand_in_plan(folder / "plan", bundle))], folder / "gpu", lane="gpu")
+    classifier = gpu_classifier(folder, "9.0", spec=with_gpu(decode="native"), bundle=other_geometry)
+    assemble([classifier], folder / "gpu", lane="gpu")
     (step,) = (folder / "gpu").glob("decode_*/1")
     text = (step / "preprocess.json").read_text()
     assert '"decoder": "mixed"' in text

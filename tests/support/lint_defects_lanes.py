@@ -141,7 +141,7 @@ GPU: tuple[Defect, ...] = (
         PIPELINE,
         "gpu",
         pipeline_without_a_batch=in_pipeline('    batch_size=SIZES["batch_size"],\n', ""),
-        pipeline_of_smaller_batches=beside("decode", "pipeline.json", '"batch_size": 8', '"batch_size": 4'),
+        pipeline_of_smaller_batches=beside("decode", "pipeline.json", '"batch_size": 32', '"batch_size": 4'),
     ),
     *broken(
         "dali-outputs",
@@ -189,7 +189,7 @@ GPU: tuple[Defect, ...] = (
         "plan-facts",
         "engine/1/engine_sm90.json",
         "gpu",
-        plan_of_smaller_batches=beside("engine", "engine_sm90.json", "    8\n", "    4\n"),
+        plan_of_smaller_batches=beside("engine", "engine_sm90.json", "    32\n", "    4\n"),
     ),
     *broken(
         "plan-facts",

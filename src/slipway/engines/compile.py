@@ -166,7 +166,7 @@ def _build_plan(
     plan = build_plan(
         graph.path,
         target=target,
-        max_batch_size=bundle.spec.serving.max_batch_size,
+        max_batch_size=bundle.spec.serving.gpu.max_batch_size,
         options=bundle.spec.tensorrt,
         timing_cache=cache.read_bytes() if cache is not None and cache.is_file() else None,
     )
@@ -217,6 +217,10 @@ def _settings(
     )
 
 
+def _largest_batch(bundle: Bundle, settings: EngineSettings) -> int:
+    return bundle.spec.serving.max_batch_size if settings.plan is None else settings.plan.batch_sizes[2]
+
+
 def _finish(
     staging: Path,
     bundle: Bundle,
@@ -248,7 +252,7 @@ def _finish(
             **{name: found[name] for name in EngineMeasured.model_fields.keys() & found.keys()},
             "temperature": evaluated.decision.temperature,
             "gate": evaluated.evaluation.gate or Ungated(verdict=REFERENCE),
-            "latency": time_batches(network, bundle, batch_sizes={1, bundle.spec.serving.max_batch_size}),
+            "latency": time_batches(network, bundle, batch_sizes={1, _largest_batch(bundle, settings)}),
         }
     Manifest.seal(
         staging,

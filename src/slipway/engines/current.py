@@ -130,7 +130,7 @@ def _changed_flags(plan: PlanSettings, bundle: Bundle, compiler: Compiler) -> It
         yield f"compute capability {plan.compute_capability} → {compiler.compute_capability}"
     if plan.card is not None and compiler.card is not None and not plan.card.same_model(compiler.card):
         yield f"{plan.card} → {compiler.card}"
-    options, largest = bundle.spec.tensorrt, bundle.spec.serving.max_batch_size
+    options, largest = bundle.spec.tensorrt, bundle.spec.serving.gpu.max_batch_size
     wanted = {"optimization_level": options.optimization_level}
     if compiler.target == "tensorrt":  # TensorRT-RTX has no such flags
         wanted |= options.model_dump(include={"hardware_compatibility", "version_compatible"})

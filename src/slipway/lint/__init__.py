@@ -12,6 +12,7 @@ from slipway.lint.dali import check_dali
 from slipway.lint.ensembles import check_ensemble
 from slipway.lint.fields import check_fields
 from slipway.lint.finding import Finding
+from slipway.lint.gpu_lane import check_gpu_lane
 from slipway.lint.interface import check_interface
 from slipway.lint.labels import check_labels
 from slipway.lint.layout import check_layout
@@ -70,6 +71,8 @@ def _parts(repository: Repository, hashes: Mapping[str, str]) -> Iterator[Iterat
         yield check_release(repository.lane)
         yield check_interface(repository)
         yield check_chain(repository.lane, repository.models, hashes)
+        if repository.lane.needs_gpu:
+            yield check_gpu_lane(repository, repository.lane)
 
 
 def _model(model: Model, repository: Repository) -> Iterator[Finding]:

@@ -1,16 +1,5 @@
-"""The gpu lane: the guard in Triton's Python backend, NVIDIA's DALI backend on `mixed`, and a TensorRT plan.
+"""The gpu lane: which plans it serves, and what it refuses. `gpu_steps` has its steps."""
 
-The DALI backend fails every request of a batch for one image that its decoder rejects, so the guard comes first and
-replaces the images that it refuses with a placeholder. An image that only the decoder rejects still fails its batch. No
-step bounds the pixels that one batch decodes, as the cpu lane's preprocess does, so the GPU needs memory for
-`max_batch_size` of the largest images.
-
-Triton warms the engine up with zeros. The decode step is not warmed up: its backend fails anything that is not an
-image, so zeros would keep it from loading, and the guard's placeholder, a PNG, does not reach nvJPEG. The guard needs
-no warm-up.
-"""
-
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,19 +7,13 @@ from slipway.contract import Bundle, Engine, PlanSettings, RepositoryError
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
 from slipway.contract.selection import SERVED, NotChosenError, chosen_plans, listed
-from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier, engine_part
-from slipway.repository.config import Tensor, set_queue, set_warmup, step_config
-from slipway.repository.step import GUARD, Content, StepModel
+from slipway.repository.classifier import Classifier
+from slipway.repository.gpu_steps import DECODER, chain
 from slipway.system.text import command
 
-DECODER = "mixed"
-"""DALI's `mixed` decoder is nvJPEG, and the CPU for images that nvJPEG cannot decode."""
+__all__ = ["DECODER", "SERVE_VERB", "chain", "check", "how_to_make", "pick", "shm_bytes"]
+
 SERVE_VERB = "slipway container serve"
-WHY_NO_MULTI = (
-    "the gpu lane has no ensembles of several classifiers, since TensorRT's engines would run in parallel, which "
-    "crashes tritonserver 2.51"
-)
-ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
 
 
 def pick(bundle: Bundle, engines: Path) -> Classifier:
@@ -88,7 +71,7 @@ def check(versions: Sequence[Classifier]) -> None:
 
 def _check_plans(classifier: Classifier) -> None:
     """Raises RepositoryError: a plan is missing or takes too small a batch, or plans are not of one network."""
-    largest = classifier.serving.max_batch_size
+    largest = classifier.max_batch_size
     by_capability: dict[str, Engine] = {}
     for engine in classifier.engines:
         capability, plan = _plan_of(engine)
@@ -96,7 +79,7 @@ def _check_plans(classifier: Classifier) -> None:
         if not least <= 1 <= largest <= most:
             raise RepositoryError(
                 f"{engine.path}: the plan takes batches of {least} to {most} images, but the spec serves 1 to "
-                f"{largest} (serving.max_batch_size); compile it again"
+                f"{largest} (serving.gpu.max_batch_size); compile it again"
             )
         same = by_capability.setdefault(capability, engine)
         if same is not engine:
@@ -153,85 +136,11 @@ def _plan_of(engine: Engine) -> tuple[str, PlanSettings]:
     return plan.compute_capability, plan
 
 
-def chain(classifier: Classifier) -> tuple[StepModel, ...]:
-    """The steps in the order of processing."""
-    return _guard_step(classifier), _decode_step(classifier), _engine_step(classifier), classifier.post_step()
-
-
-def _guard_step(classifier: Classifier) -> StepModel:
-    serving = classifier.serving
-    config = step_config(
-        inputs=[IMAGE],
-        outputs=[ENCODED, IMAGE_STATUS],
-        max_batch_size=serving.max_batch_size,
-        instances=serving.instances,
-    )
-    set_queue(config, serving)
-    return StepModel(
-        "guard",
-        config=config,
-        code=("repository/backends/guard/model.py", *GUARD, "steps/guarded_batch.py"),
-        files={},
-    )
-
-
-def _decode_step(classifier: Classifier) -> StepModel:
-    serving = classifier.serving
-    preprocess = classifier.bundle.preprocess.model_copy(update={"decoder": DECODER})
-    sizes = {"batch_size": serving.max_batch_size, "num_threads": serving.threads}
-    return StepModel(
-        "decode",
-        config=step_config(
-            # Without `ragged`, requests of different sizes silently never share a batch.
-            inputs=[ENCODED.as_ragged()],
-            outputs=[classifier.pixels],
-            max_batch_size=serving.max_batch_size,
-            instances=serving.instances,
-            backend="dali",
-            gpu=True,
-            parameters={"num_threads": str(serving.threads)},
-        ),
-        code=("repository/backends/decode/dali.py", "steps/dali_graph.py"),
-        files={
-            "preprocess.json": Content.of(preprocess.to_json().encode()),
-            "pipeline.json": Content.of((json.dumps(sizes, indent=2, sort_keys=True) + "\n").encode()),
-        },
-    )
-
-
-def _engine_step(classifier: Classifier) -> StepModel:
-    serving = classifier.serving
-    config = step_config(
-        inputs=[classifier.pixels],
-        outputs=[classifier.logits, *classifier.embedding],
-        max_batch_size=serving.max_batch_size,
-        instances=serving.instances,
-        backend="tensorrt",
-        gpu=True,
-    )
-    config.platform = "tensorrt_plan"
-    set_warmup(config, serving)
-    files = {}
-    for engine in sorted(classifier.engines, key=lambda engine: _number(_plan_of(engine)[0])):
-        capability, plan = _plan_of(engine)
-        name = plan_name(capability)
-        config.cc_model_filenames[capability] = name
-        if plan.hardware_compatibility == "ampere_plus" and not config.default_model_filename:
-            # For every other GPU. Without such a plan, Triton's own default names a file that does not exist, and the
-            # model does not load on such a GPU.
-            config.default_model_filename = name
-        files[name] = Content.file(engine, name)
-        files[f"{engine_part(engine)}.json"] = Content.file(engine, "engine.json")
-    return StepModel("engine", config=config, files=files)
-
-
-def _number(compute_capability: str) -> tuple[int, ...]:
-    return tuple(map(int, compute_capability.split(".")))
-
-
 def shm_bytes(classifier: Classifier) -> int:
-    """Shared memory of a Python-backend instance: two full batches of images, each once in and once out.
+    """Shared memory of a Python-backend instance: two full batches of images, and of pixels that stay on the CPU.
 
     It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
     """
-    return 2 * classifier.serving.max_batch_size * 2 << 20
+    _, height, width = classifier.pixels.dims
+    image_bytes = 3 * height * width * 4 + (1 << 20)
+    return -(-2 * classifier.max_batch_size * image_bytes >> 20) << 20
