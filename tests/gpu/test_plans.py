@@ -120,6 +120,19 @@ def test_a_plan_is_read_back_in_the_precision_of_its_graph(
         assert not precisions.keys() & {"FP16", "BF16", "INT8"}, precisions
 
 
+def test_a_single_image_is_answered_alike_under_both_profiles(runs: Callable[[str], Run]) -> None:
+    from slipway.engines.plan import PlanRunner
+
+    plan, preprocess = runs("fp16").plan, runs("fp16").bundle.preprocess
+    assert plan.settings.single_image_profile
+    assert plan.settings.card is not None
+    runner = PlanRunner(plan.data, settings=plan.settings)
+    shape = (runner.max_batch_size, 3, preprocess.input_height, preprocess.input_width)
+    pixels_nchw = np.random.default_rng(0).standard_normal(shape, np.float32)
+    alone, together = runner.run(pixels_nchw[:1])[0], runner.run(pixels_nchw)[0][:1]
+    assert np.abs(alone - together).max() < 0.02 * np.abs(together).max()
+
+
 def test_a_second_build_takes_the_timing_cache_of_the_first(runs: Callable[[str], Run], digits: Path) -> None:
     first = runs("fp32").plan
     assert first.timing_cache

@@ -1,4 +1,7 @@
-"""A bad image never harms another: not in its request, not in a dynamic batch that it shares, not afterwards."""
+"""A bad image never harms another: not in its request, not in a dynamic batch that it shares, not afterwards.
+
+The gpu lane's isolated decoder runs here on the CPU; see `tests.support.gpu_on_cpu`.
+"""
 
 import json
 import os
@@ -20,9 +23,12 @@ from slipway.steps.guard import CORRUPT, OK, inspect
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess_dali import Preprocessor
 from tests.support.bad_images import Case, corpus
+from tests.support.gpu_on_cpu import gpu_lane_on_the_cpu
 from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images
 
 BUNDLE = Path(__file__).parents[1] / "assets" / "colours" / "bundle"
+EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
+LANES = ["cpu lane", "gpu lane"]
 
 LABELS = (b"blue", b"green", b"red")
 COLOURS = ((0, 0, 200), (0, 160, 0), (220, 0, 0))
@@ -61,7 +67,18 @@ def rows(answer: dict[str, Any]) -> list[tuple[Any, ...]]:
     ]
 
 
-@pytest.fixture(scope="module", params=["steps", "shared_decode", "fused"])
+def repository_of(lane: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return EXAMPLE if lane == "cpu lane" else gpu_lane_on_the_cpu(tmp_path_factory.mktemp("gpu"))
+
+
+@pytest.fixture(scope="module", params=LANES)
+def lane_server(
+    request: pytest.FixtureRequest, start: Callable[[Path], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    return start(repository_of(request.param, tmp_path_factory))
+
+
+@pytest.fixture(scope="module", params=["steps", "shared_decode", "fused", "isolated"])
 def merging_server(
     request: pytest.FixtureRequest,
     start: Callable[[Path], Any],
@@ -69,6 +86,9 @@ def merging_server(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Any:
     """Holds requests back for up to a second, so that eight of one image each become one dynamic batch."""
+    if request.param == "isolated":
+        gpu = {"max_batch_size": 8, "max_queue_delay_us": 1_000_000}
+        return start(gpu_lane_on_the_cpu(tmp_path_factory.mktemp("merging"), gpu=gpu))
     serving = {"layout": request.param, "max_queue_delay_us": 1_000_000, "instances": 1}
     return start(assemble_colours(tmp_path_factory.mktemp("merging"), serving=serving))
 
@@ -125,9 +145,9 @@ def test_one_truncated_image_in_a_dynamic_batch_leaves_seven_right_answers(merge
 @pytest.mark.parametrize("position", [0, 4, 7])
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_one_truncated_image_in_a_request_leaves_seven_right_answers(
-    own_server: Any, connect: Callable[..., Any], protocol: str, position: int
+    lane_server: Any, connect: Callable[..., Any], protocol: str, position: int
 ) -> None:
-    answers = rows(connect(own_server, protocol).ask("colours", among_good(TRUNCATED.data, position)))
+    answers = rows(connect(lane_server, protocol).ask("colours", among_good(TRUNCATED.data, position)))
     assert answers[position] == (CORRUPT, b"", 0.0, -1)
     check(answers, position, frozenset({CORRUPT}))
 
@@ -162,9 +182,9 @@ def test_a_dynamic_batch_of_bad_images_only_is_answered_and_the_next_is_right(me
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_request_of_bad_images_only_is_answered_and_the_next_is_right(
-    own_server: Any, connect: Callable[..., Any], protocol: str
+    lane_server: Any, connect: Callable[..., Any], protocol: str
 ) -> None:
-    client = connect(own_server, protocol)
+    client = connect(lane_server, protocol)
     bad = [case for case in CASES if OK not in case.expected and len(case.data) < 1_000_000]
     for at in range(0, len(bad), 8):
         for case, answer in zip(
@@ -178,9 +198,9 @@ def test_a_request_of_bad_images_only_is_answered_and_the_next_is_right(
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_each_kind_of_image_gets_its_status_and_its_neighbours_their_answers(
-    own_server: Any, connect: Callable[..., Any], case: Case, protocol: str
+    lane_server: Any, connect: Callable[..., Any], case: Case, protocol: str
 ) -> None:
-    client = connect(own_server, protocol)
+    client = connect(lane_server, protocol)
     ((status, label, score, class_id),) = rows(client.ask("colours", [case.data]))
     assert status in case.expected
     if status == OK:
@@ -192,10 +212,15 @@ def test_each_kind_of_image_gets_its_status_and_its_neighbours_their_answers(
     assert rows(client.ask("colours", [GOOD[1]]))[0][:2] == (OK, b"green")
 
 
+@pytest.mark.parametrize("lane", LANES)
 def test_1000_requests_with_100_bad_ones_harm_no_good_one_and_leave_memory_flat(
-    start: Callable[[Path], Any], connect: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    lane: str,
+    start: Callable[[Path], Any],
+    connect: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    server = start(Path(__file__).parents[2] / "model_repository" / "example")  # fresh: nothing has grown yet
+    server = start(repository_of(lane, tmp_path_factory))  # fresh: nothing has grown yet
     images, expected = _mixture(200)
     mine, clients = local(), [connect(server, "grpc") for _ in range(4)]
 
@@ -214,7 +239,7 @@ def test_1000_requests_with_100_bad_ones_harm_no_good_one_and_leave_memory_flat(
             memory_mib.append(_resident_mib(server.process.pid))
             shared.append(_shared_memory())
     with capsys.disabled():
-        print(f"\n  resident after each 200 requests: {', '.join(f'{mib:.1f}' for mib in memory_mib)} MiB")
+        print(f"\n  {lane}: resident after each 200 requests: {', '.join(f'{mib:.1f}' for mib in memory_mib)} MiB")
     assert shared[0], "the stubs' regions are seen"
     assert shared[-1] == shared[0]
     # Allocators go on settling for a while; a leak of one 40 kB image a request would be 31 MiB.

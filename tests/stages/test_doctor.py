@@ -8,14 +8,16 @@ from pathlib import Path
 import openvino
 import pytest
 
-from slipway.contract import Bundle, Manifest
+from slipway.contract import Manifest
+from slipway.contract.card import Card
+from slipway.contract.installed import Installed
 from slipway.contract.manifest import hashes
-from slipway.repository import Classifier, assemble
-from slipway.serving.doctor import machine, steps
+from slipway.repository import assemble
+from slipway.serving.doctor import gpu, machine, steps
 from slipway.serving.doctor.examine import Diagnosis, examine
 from slipway.serving.doctor.findings import MARKS
 from tests.support.colours import COLOURS, contents
-from tests.support.plans import stand_in_plan
+from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.scripts import run_script
 from tests.support.seeded_defects import good, model
 
@@ -201,10 +203,28 @@ def test_bf16_is_refused_where_the_processor_has_none(repository: Path, monkeypa
 
 @pytest.fixture
 def gpu_lane(tmp_path: Path) -> Path:
-    """With a stand-in for its plan."""
-    bundle = Bundle.open(COLOURS / "bundle")
-    assemble([Classifier(bundle, stand_in_plan(tmp_path / "sm90", bundle))], tmp_path / "gpu", lane="gpu")
+    """With a stand-in for its plan, and NVIDIA's DALI backend as its decoder."""
+    assemble([gpu_classifier(tmp_path, "9.0", spec=with_gpu(decode="native"))], tmp_path / "gpu", lane="gpu")
     return tmp_path / "gpu"
+
+
+def test_the_isolated_decoder_is_tried_on_the_cpu_of_a_machine_without_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assemble([gpu_classifier(tmp_path, "9.0")], tmp_path / "gpu", lane="gpu")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    diagnosis = examine(tmp_path / "gpu")
+    assert f"✓ {step(tmp_path / 'gpu', 'preprocess').name}: loads, and answers an image" in lines(diagnosis)
+
+
+def test_the_isolated_decoder_is_tried_on_the_gpu_of_a_machine_that_has_one(
+    tmp_path: Path, gpu_host: Callable[[str], None]
+) -> None:
+    """There is none here in truth, and the decoder says so."""
+    assemble([gpu_classifier(tmp_path, "9.0")], tmp_path / "gpu", lane="gpu")
+    gpu_host("9.0")
+    against = failed(examine(tmp_path / "gpu"))
+    assert list(against) == [step(tmp_path / "gpu", "preprocess").name]
 
 
 def test_a_gpu_lane_on_a_machine_without_a_gpu_says_so_and_all_the_rest_is_checked(
@@ -236,17 +256,25 @@ def script(path: Path, body: str) -> None:
 
 @pytest.fixture
 def gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """`gpu_host(capability)` makes this machine look like one, by scripts in the place of its programs."""
+    """`gpu_host(capability)` makes this machine look like one, by a script in the place of its server."""
 
     def gpu_host(capability: str) -> None:
         (tmp_path / "bin").mkdir()
         script(tmp_path / "bin/tritonserver", "echo 'Usage: tritonserver [options]'")
-        script(tmp_path / "bin/nvidia-smi", f"echo 'NVIDIA L4, {capability}, 580.95.05'")
         for backend in ("python", "dali", "tensorrt"):
             (tmp_path / "backends" / backend).mkdir(parents=True)
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
         monkeypatch.setattr(machine, "DEFAULT_BACKENDS", tmp_path / "backends")
         monkeypatch.setattr(steps, "tensorrt_version", lambda: "10.16.1")
+        found = Card(
+            name="NVIDIA L4",
+            compute_capability=capability,
+            multiprocessors=58,
+            memory_mib=22_000,
+            driver="580.95.05",
+            cuda="13.0",
+        )
+        monkeypatch.setattr(gpu, "cards", lambda: (found,))
 
     return gpu_host
 
@@ -264,7 +292,7 @@ def test_a_gpu_lane_on_its_own_machine_would_be_served(gpu_lane: Path, gpu_host:
     assert failed(diagnosis) == {}
     assert diagnosis.verdict.good
     assert f"✓ {step(gpu_lane, 'decode').name}: dali.py is serialised" in lines(diagnosis)
-    assert "✓ GPU: NVIDIA L4, compute capability 9.0, driver 580.95.05" in lines(diagnosis)
+    assert "✓ GPU: NVIDIA L4 (compute capability 9.0, 58 multiprocessors, 21 GiB), driver 580.95.05" in lines(diagnosis)
 
 
 def test_a_gpu_that_no_plan_is_for_and_a_pipeline_that_cannot_be_built_are_named(
@@ -274,6 +302,23 @@ def test_a_gpu_that_no_plan_is_for_and_a_pipeline_that_cannot_be_built_are_named
     against = failed(examine(gpu_lane))  # `mixed` needs a driver, which is not here in truth
     assert "no plan for NVIDIA L4 (compute capability 8.9), only for 9.0" in against[step(gpu_lane, "engine").name]
     assert "dali.py: " in against[step(gpu_lane, "decode").name]
+
+
+def test_a_decoder_that_is_not_that_of_the_plans_numbers_is_named_with_the_release_that_has_it(
+    tmp_path: Path, gpu_host: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_with = {"release": "26.08", "dali": "2.2.0", "nvimgcodec": "0.8.0.22"}
+    repository = tmp_path / "gpu"
+    classifier = gpu_classifier(tmp_path, "9.0", plan=made_with, spec=with_gpu(decode="native"))
+    assemble([classifier], repository, lane="gpu")
+    decode_on_the_cpu(repository)
+    gpu_host("9.0")
+    here = Installed(release="26.09", tensorrt="10.16.1", dali="2.3.0", nvimgcodec="0.8.0.22")
+    monkeypatch.setattr(machine.Installed, "here", classmethod(lambda _: here))
+    diagnosis = examine(repository)
+    assert failed(diagnosis)["decoder"].startswith("DALI 2.2.0 is needed, and 2.3.0 is installed in release 26.09")
+    assert "serve it in release 26.08 (slipway container serve)" in lines(diagnosis)
+    assert diagnosis.verdict.would_serve == ()
 
 
 def test_the_script_prints_every_finding_and_ends_with_0_or_1(repository: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, Spec
+from slipway.contract.card import Card
 from slipway.contract.engine import plan_name
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.engines import compare
@@ -27,18 +28,30 @@ from tests.support.colours import COLOURS, copy_colours
 from tests.support.image_files import encode
 from tests.support.scripts import run_script
 
-OPENVINO, DALI = (metadata.version(name) for name in ("openvino", "nvidia-dali-cuda130"))
+OPENVINO, DALI, NVIMGCODEC = (
+    metadata.version(name) for name in ("openvino", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13")
+)
 HERE = Compiler("openvino", OPENVINO)
-TENSORRT = Compiler("tensorrt", "10.15.0.1", "9.0")
+H100 = Card(
+    name="NVIDIA H100",
+    compute_capability="9.0",
+    multiprocessors=132,
+    memory_mib=81_000,
+    driver="580.95.05",
+    cuda="13.0",
+)
+TENSORRT = Compiler("tensorrt", "10.15.0.1", H100)
 LABELS = ("blue", "green", "red")
 IMAGES = 300
 PLAN = {
     "version": "10.15.0.1",
     "compute_capability": "9.0",
-    "batch_sizes": [1, 8, 8],
+    "batch_sizes": [1, 32, 32],
     "optimization_level": 3,
     "hardware_compatibility": "none",
     "version_compatible": False,
+    "single_image_profile": True,
+    "card": H100,
 }
 Rows = list[tuple[str, str, str]]
 """Image, truth, label."""
@@ -217,8 +230,15 @@ def test_answers_of_the_reference_that_leave_the_gate_as_it_was_leave_the_engine
         ({"optimization_level": 5}, "spec.tensorrt.optimization_level 5 → 3"),
         ({"hardware_compatibility": "ampere_plus"}, "spec.tensorrt.hardware_compatibility ampere_plus → none"),
         ({"version_compatible": True}, "spec.tensorrt.version_compatible True → False"),
-        ({"batch_sizes": [1, 4, 4]}, "batch sizes (1, 4, 4) → (1, 8, 8)"),
+        ({"batch_sizes": [1, 4, 4]}, "batch sizes (1, 4, 4) → (1, 32, 32)"),
         ({"compute_capability": "8.9"}, "compute capability 8.9 → 9.0"),
+        ({"single_image_profile": False}, "the second optimisation profile, for single images"),
+        ({"nvimgcodec": "0.1.0"}, f"nvImageCodec 0.1.0 is needed, and {NVIMGCODEC} is installed here"),
+        (
+            {"card": H100.model_copy(update={"name": "NVIDIA H100 NVL", "multiprocessors": 114})},
+            "NVIDIA H100 NVL (compute capability 9.0, 114 multiprocessors, 79 GiB) → "
+            "NVIDIA H100 (compute capability 9.0, 132 multiprocessors, 79 GiB)",
+        ),
     ],
 )
 def test_a_plan_is_tied_to_its_compiler_its_gpu_and_its_flags(chain: Chain, plan: dict[str, Any], says: str) -> None:

@@ -16,51 +16,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from slipway.contract import Preprocess
-from slipway.repository import Classifier, assemble
+from slipway.repository import assemble
 from slipway.steps import guard
 from slipway.steps.guarded_batch import guarded_batch
 from slipway.steps.preprocess_dali import Preprocessor
 from tests.support import dali_backend
 from tests.support.bad_images import corpus
-from tests.support.colours import copy_colours
-from tests.support.image_files import encode, good_images
-from tests.support.plans import stand_in_plan
+from tests.support.geometries import GEOMETRIES, photographs
+from tests.support.gpu_lanes import gpu_classifier, with_gpu
+from tests.support.image_files import good_images
 
 LARGEST_BATCH = 8
-GEOMETRIES: dict[str, dict[str, Any]] = {
-    "crop": {"input_height": 64, "input_width": 64, "crop_fraction": 0.875, "mean": (0.485, 0.456, 0.406)},
-    "crop, cubic, upright": {
-        "input_height": 48,
-        "input_width": 80,
-        "interpolation": "cubic",
-        "exif_orientation": False,
-    },
-    "pad": {"input_height": 72, "input_width": 56, "resize": "pad", "pad_value": 114},
-    "without antialias": {"input_height": 64, "input_width": 64, "antialias": False},
-}
-
-
-def photographs() -> list[bytes]:
-    """Two photographs in every format, each of another size, two of them turned by EXIF."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    encoded = []
-    for number, array in enumerate(load_sample_images().images):
-        whole = Image.fromarray(array)
-        for step, (kind, options) in enumerate(
-            {"JPEG": {"exif": exif}, "PNG": {}, "WEBP": {"quality": 80}, "BMP": {}, "TIFF": {"exif": exif}}.items()
-        ):
-            width = 640 - 97 * step - 31 * number
-            encoded.append(encode(whole.resize((width, 2 * width // 3 + number)), kind, **options))
-        grey = io.BytesIO()
-        whole.convert("L").save(grey, "PNG")
-        encoded.append(grey.getvalue())
-    return encoded
-
-
 IMAGES = [*photographs(), *good_images(20, seed=11), *(case.data for case in corpus())]
 
 
@@ -77,8 +45,8 @@ def decode_step(geometry: dict[str, Any], tmp_path_factory: pytest.TempPathFacto
     def change(bundle: Path) -> None:
         Preprocess.parse(geometry, source="test").write(bundle / "preprocess.json")
 
-    bundle = copy_colours(folder / "colours", bundle=change, spec={"preprocess": geometry}).bundle
-    assemble([Classifier(bundle, stand_in_plan(folder / "plan", bundle))], folder / "repository", lane="gpu")
+    spec = {"preprocess": geometry, **with_gpu(decode="native", max_batch_size=LARGEST_BATCH)}
+    assemble([gpu_classifier(folder, "9.0", spec=spec, bundle=change)], folder / "repository", lane="gpu")
     (assembled,) = (folder / "repository").glob("decode_*/1")
     switched = folder / "switched"
     shutil.copytree(assembled, switched)
@@ -159,7 +127,7 @@ def test_exactly_one_pipeline_is_marked_and_it_declares_what_config_pbtxt_says(d
     done = subprocess.run(
         [sys.executable, "-c", program, str(decode_step)], capture_output=True, text=True, timeout=60, check=True
     )
-    assert json.loads(done.stdout) == [8, 1, True, [3], False, None]
+    assert json.loads(done.stdout) == [8, 4, True, [3], False, None]
 
 
 def test_without_the_switch_the_pipeline_is_for_the_first_gpu(decode_step: Path, tmp_path: Path) -> None:

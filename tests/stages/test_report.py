@@ -16,6 +16,7 @@ from tests.support.report_builds import (
     LABELS,
     LENIENT,
     Page,
+    add_choice,
     add_engine,
     add_int8_graph,
     evidence,
@@ -145,18 +146,24 @@ def test_the_images_that_a_proof_takes_are_what_the_gate_asks(tmp_path: Path) ->
         assert compare(nothing, nothing, nothing, LABELS, limits).overall.verdict == verdict
 
 
-def test_the_gpu_lane_serves_the_first_precision_that_passed(tmp_path: Path) -> None:
+def test_the_gpu_lane_serves_what_was_measured_to_be_the_fastest(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, precisions=["int8", "fp16"])
     add_engine(
         bundle, "tensorrt-int8-sm90", evidence(bundle, wrong=range(100)), layer_precisions={"FP32": 1, "INT8": 3}
     )
-    add_engine(bundle, "tensorrt-fp16-sm90", evidence(bundle))
+    fp16 = add_engine(bundle, "tensorrt-fp16-sm90", evidence(bundle))
     add_engine(bundle, "tensorrt-fp32-sm90", evidence(bundle))
     add_engine(bundle, "tensorrt_rtx-int8", None, layers_unknown="this machine shows no GPU")
+    gpu = lane_verdicts(opened(bundle))[1]
+    assert (gpu.tone, gpu.serves) == ("warn", ())
+    assert "no choice-sm90.json" in gpu.reason
+    assert "to be measured: tensorrt-fp16-sm90." in gpu.reason
+    assert gpu.command.endswith("--target tensorrt")
+    add_choice(bundle, fp16, chosen="tensorrt-fp16-sm90")
     build = opened(bundle)
     gpu = lane_verdicts(build)[1]
     assert [engine.name for engine in gpu.serves] == ["tensorrt-fp16-sm90"]
-    assert "tensorrt-int8-sm90: fail" in gpu.reason
+    assert gpu.reason == "it was the fastest."
     text = Page(render(build)).text
     assert "3 INT8 (75%) , 1 FP32 (25%)" in text
     assert "Plan not read back: this machine shows no GPU" in text
@@ -165,7 +172,9 @@ def test_the_gpu_lane_serves_the_first_precision_that_passed(tmp_path: Path) -> 
 
 def test_the_lanes_are_what_the_assembler_picks(bundle: Bundle) -> None:
     for name, wrong in (("int8-sm80", ()), ("int8-sm90", range(100)), ("fp32-sm80", ()), ("fp32-sm90", ())):
-        add_engine(bundle, f"tensorrt-{name}", evidence(bundle, wrong=wrong))
+        plan = add_engine(bundle, f"tensorrt-{name}", evidence(bundle, wrong=wrong))
+        if name.startswith("fp32"):
+            add_choice(bundle, plan, chosen=f"tensorrt-{name}")
     cpu, gpu = lane_verdicts(opened(bundle))
     assert [engine.name for engine in gpu.serves] == ["tensorrt-fp32-sm80", "tensorrt-fp32-sm90"]
     for verdict in (cpu, gpu):

@@ -10,6 +10,8 @@ from slipway.contract import SpecError
 from slipway.contract.spec import TensorRT
 from slipway.engines import tensorrt as building
 from slipway.engines import tensorrt_library
+from slipway.engines.child import run_in_child
+from slipway.engines.compile import timing_cache_of
 from slipway.engines.tensorrt import Plan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
@@ -71,7 +73,8 @@ def test_the_settings_reach_the_builder(graphs: dict[str, Path], plans: dict[str
     parser = trt.OnnxParser(network, log)
     assert parser.parse_from_file(str(graphs["fp32"]))
     plain = plans["fp32"].settings
-    for changed in ({}, {"optimization_level": 5, "version_compatible": True, "hardware_compatibility": "ampere_plus"}):
+    flags = {"optimization_level": 5, "version_compatible": True, "hardware_compatibility": "ampere_plus"}
+    for changed in ({}, flags, {"single_image_profile": True}):
         settings = plain.model_copy(update=changed)
         tensorrt_library.fresh_log(trt)
         config = building._configure(trt, builder, network, settings)
@@ -79,8 +82,32 @@ def test_the_settings_reach_the_builder(graphs: dict[str, Path], plans: dict[str
         assert config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE) is settings.version_compatible
         assert not config.get_flag(trt.BuilderFlag.TF32)
         assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
-        assert config.num_optimization_profiles == 1
+        assert config.num_optimization_profiles == (2 if settings.single_image_profile else 1)
         assert log.warnings == (settings.hardware_compatibility != "none"), "TensorRT-RTX warns of what it ignores"
+
+
+@pytest.mark.parametrize(
+    ("target", "largest", "second"), [("tensorrt", 8, True), ("tensorrt", 1, False), ("tensorrt_rtx", 8, False)]
+)
+def test_a_plan_that_is_served_has_a_profile_for_single_images(target: Any, largest: int, second: bool) -> None:
+    assert building.has_single_image_profile(target, largest) is second
+
+
+def test_a_plan_compiles_with_the_profile_for_single_images(graphs: dict[str, Path], plans: dict[str, Plan]) -> None:
+    """By TensorRT-RTX, whose builder is of the same kind; a GPU alone can run it."""
+    settings = plans["int8"].settings.model_copy(update={"single_image_profile": True})
+    build = {"graph": graphs["int8"], "target": "tensorrt_rtx", "settings": settings, "timing_cache": None}
+    plan = run_in_child(building._build, what="two profiles", **build)
+    assert plan.settings.single_image_profile
+    assert plan.warnings == 0
+    assert plan.data != plans["int8"].data
+
+
+def test_the_timings_of_a_gpu_stay_beside_the_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slipway.engines.compile.compute_capability", lambda: "9.0")
+    assert timing_cache_of(tmp_path, "tensorrt") == tmp_path / "timing-sm90.cache"
+    for target in ("tensorrt_rtx", "openvino"):
+        assert timing_cache_of(tmp_path, target) is None
 
 
 @pytest.mark.parametrize("options", [{"hardware_compatibility": "ampere_plus"}, {"version_compatible": True}], ids=str)

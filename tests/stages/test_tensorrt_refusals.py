@@ -1,5 +1,6 @@
 """What cannot be a plan of ours, and what is said where nothing can be compiled."""
 
+import ctypes
 import re
 import sys
 from collections.abc import Callable
@@ -208,7 +209,7 @@ def test_a_tensorrt_outside_the_supported_range_is_refused_by_its_version(
 @pytest.mark.parametrize("version", ["10.12.0.36", "10.13.3.9.post1", "11.4.0"])
 def test_without_a_gpu_tensorrt_is_not_even_started(version: str, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "tensorrt", version)
-    monkeypatch.setattr(tensorrt_library, "compute_capability", lambda: None)
+    monkeypatch.setattr(tensorrt_library, "cards", lambda: ())
     with pytest.raises(CompileError, match=r"compiling for tensorrt needs an NVIDIA GPU .* target tensorrt_rtx"):
         compile_tensorrt(graph)
 
@@ -217,5 +218,5 @@ def test_without_a_driver_there_is_no_compute_capability(monkeypatch: pytest.Mon
     def no_library(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(tensorrt_library.ctypes, "CDLL", no_library)
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
     assert tensorrt_library.compute_capability() is None

@@ -141,7 +141,7 @@ GPU: tuple[Defect, ...] = (
         PIPELINE,
         "gpu",
         pipeline_without_a_batch=in_pipeline('    batch_size=SIZES["batch_size"],\n', ""),
-        pipeline_of_smaller_batches=beside("decode", "pipeline.json", '"batch_size": 8', '"batch_size": 4'),
+        pipeline_of_smaller_batches=beside("decode", "pipeline.json", '"batch_size": 32', '"batch_size": 4'),
     ),
     *broken(
         "dali-outputs",
@@ -189,7 +189,23 @@ GPU: tuple[Defect, ...] = (
         "plan-facts",
         "engine/1/engine_sm90.json",
         "gpu",
-        plan_of_smaller_batches=beside("engine", "engine_sm90.json", "    8\n", "    4\n"),
+        plan_of_smaller_batches=beside("engine", "engine_sm90.json", "    32\n", "    4\n"),
+    ),
+    *broken(
+        "plan-facts",
+        "engine/1/engine_sm90.json",
+        "gpu",
+        plan_of_another_tensorrt=in_lane(tensorrt="11.2.1.2"),
+        plan_of_another_decoder=beside("engine", "engine_sm90.json", '"2.2.0"', '"2.4.0"'),
+        plan_of_another_codec=beside("engine", "engine_sm90.json", '"0.8.0.22"', '"0.9.0.20"'),
+        plan_without_the_second_profile=instance("engine", profile=["0", "1"]),
+    ),
+    *broken(
+        "lane-release",
+        "lane.json",
+        "gpu",
+        release_whose_dali_refuses_the_step=in_lane(release="26.06"),
+        release_that_does_not_exist=in_lane(release="26.13"),
     ),
     *broken("leaves-the-model", PLAN, "gpu", plan_outside=plan_key("9.0", "../plans/model_sm90.plan")),
 )

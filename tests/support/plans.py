@@ -34,7 +34,7 @@ def stand_in_plan(
     plan_settings = {
         "version": "10.16.1.11",
         "compute_capability": capability,
-        "batch_sizes": [1, 8, 8],
+        "batch_sizes": [1, 32, 32],
         "optimization_level": 3,
         "hardware_compatibility": "none",
         "version_compatible": False,

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from slipway.contract import Bundle, Choice, Engine, EngineSettings, Manifest, Spec, bundle_id, write_labels
+from slipway.contract.choice import choice_name
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.build import BundleMeasured, Search
 from slipway.contract.evidence.evaluation import EngineEvaluation, Flip
@@ -143,6 +144,7 @@ def add_engine(
 
 
 def add_choice(bundle: Bundle, *engines: Engine, chosen: str) -> None:
+    """`choice.json`, or between plans `choice-sm90.json` and its like."""
     figures = {"median_ms": 2.125, "speed_to_fp32": 1.375, "speed_low": 1.25, "speed_high": 1.5}
     candidates = [
         {
@@ -156,7 +158,12 @@ def add_choice(bundle: Bundle, *engines: Engine, chosen: str) -> None:
     ]
     run = {"rounds": 15, "images_per_round": 40, "threads": 1, "machine": "a <processor>", "versions": {}}
     choice = {"bundle": bundle.id, "chosen": chosen, "reason": "it was the fastest", "candidates": candidates, **run}
-    Choice.parse(choice, source="test").write(bundle.path.parent / "engines/choice.json")
+    plan = engines[0].settings.plan
+    capability = None if plan is None else plan.compute_capability
+    if capability is not None:
+        card = {"name": "NVIDIA L4", "multiprocessors": 58, "memory_mib": 22_000, "driver": "580.95.05", "cuda": "13.0"}
+        choice |= {"card": card | {"compute_capability": capability}}
+    Choice.parse(choice, source="test").write(bundle.path.parent / "engines" / choice_name(capability))
 
 
 def add_int8_graph(bundle: Bundle, search: dict[str, Any] | None) -> dict[str, str]:

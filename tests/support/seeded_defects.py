@@ -1,7 +1,8 @@
 """Seeded defects: each changes a good repository in one place, and names the file and the rule that must be found.
 
 `REPOSITORIES` makes the good ones: `example` is model_repository/example; `fleet` has two classifiers that share their
-first step, and one ensemble that answers both; `gpu` is a gpu lane around a stand-in for its plan.
+first step, and one ensemble that answers both; `gpu` is a gpu lane around a stand-in for its plan, which decodes in the
+native form, and `isolated` one in the isolated form.
 """
 
 import atexit
@@ -12,18 +13,20 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from slipway.contract import Bundle, Manifest
+from slipway.contract import Manifest
 from slipway.contract.manifest import hashes
-from slipway.repository import Classifier, assemble
-from tests.support.colours import COLOURS, copy_colours
+from slipway.repository import assemble
+from tests.support.colours import copy_colours
+from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.lint_changes import Change, model
-from tests.support.plans import stand_in_plan
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
-Base = Literal["example", "fleet", "gpu"]
+Base = Literal["example", "fleet", "gpu", "isolated"]
 POST, ENGINE, FIRST = "post/config.pbtxt", "engine/config.pbtxt", "preprocess/config.pbtxt"
 ONE, FULL = "colours/config.pbtxt", "colours_full/config.pbtxt"
 """Where most defects are."""
+MADE_WITH = {"release": "26.08", "dali": "2.2.0", "nvimgcodec": "0.8.0.22"}
+"""What the gpu lane's plan says of its evaluation."""
 KINDS = ("preprocess", "guard", "decode", "engine", "post")
 
 
@@ -45,7 +48,7 @@ class Defect:
     @property
     def served(self) -> bool:
         """Whether the cpu lane's server can be asked what it does with it; the others wait for a GPU's."""
-        return self.base != "gpu"
+        return self.base not in ("gpu", "isolated")
 
     def make(self, folder: Path) -> Path:
         """The repository with the defect in it."""
@@ -68,7 +71,11 @@ def good(base: Base) -> Path:
     """A good repository, made once; copy it."""
     folder = Path(tempfile.mkdtemp(prefix="lint-corpus-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return {"example": copy_example, "fleet": make_fleet, "gpu": make_gpu_lane}[base](folder)
+    if base in ("gpu", "isolated"):
+        spec = with_gpu(decode="native" if base == "gpu" else base)
+        assemble([gpu_classifier(folder / "in", "9.0", plan=MADE_WITH, spec=spec)], folder / base, lane="gpu")
+        return folder / base
+    return copy_example(folder) if base == "example" else make_fleet(folder)
 
 
 def copy_example(folder: Path) -> Path:
@@ -91,12 +98,6 @@ def make_fleet(folder: Path) -> Path:
     shades = copy_colours(folder / "shades", spec={"name": "shades"}, bundle=other_labels, engine=other_graph)
     assemble([colours, shades], folder / "fleet", multi={"page": ("colours", "shades")})
     return folder / "fleet"
-
-
-def make_gpu_lane(folder: Path) -> Path:
-    bundle = Bundle.open(COLOURS / "bundle")
-    assemble([Classifier(bundle, stand_in_plan(folder / "sm90", bundle))], folder / "gpu", lane="gpu")
-    return folder / "gpu"
 
 
 def reseal(repository: Path) -> None:

@@ -81,6 +81,7 @@ def test_every_level_of_the_contracts_is_tried_with_an_unknown_key() -> None:
         *(("recipe", "augment", part) for part in ("colour", "policy", "erase", "mix", "minority")),
         *(("recipe", "augment", "minority", part) for part in ("colour", "policy", "erase")),
         ("decision", "thresholds"),
+        ("serving", "gpu"),
         ("recipe", "loss"),
         ("recipe", "head"),
     }

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from slipway.contract import Lane
 from slipway.lint.models import read_models
 from slipway.serving.doctor import machine
 from slipway.serving.doctor.findings import Finding
-from slipway.serving.doctor.machine import imported_modules, look
+from slipway.serving.doctor.machine import Interpreter, imported_modules, look
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 
@@ -47,6 +48,27 @@ def test_a_package_that_the_serving_python_has_not_is_named(repository: Path, tm
     finding = seen(tmp_path, repository)["python3"]
     assert finding.state == "fail"
     assert "cannot import absent_package: ModuleNotFoundError" in finding.reason
+
+
+@pytest.mark.parametrize(
+    ("isolated", "backend", "found"),
+    [(True, "python", False), (False, "python", True), (True, "dali", True), (False, "dali", True)],
+)
+def test_packages_on_pythonpath_are_found_where_the_server_finds_them(
+    isolated: bool, backend: str, found: bool, tmp_path: Path
+) -> None:
+    """NVIDIA's images have DALI there. The wheel's stub is isolated; a DALI backend calls python3, which is not."""
+    (tmp_path / "only_there.py").write_text("__version__ = '2.2.0'\n")
+    (tmp_path / "step/1").mkdir(parents=True)
+    (tmp_path / "step/1/dali.py").write_text("import only_there\n")
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path)}
+    interpreter = Interpreter(Path(sys.executable), environment, isolated=isolated)
+    job = {"backend": "packages", "modules": ["only_there"]}
+    if backend == "dali":
+        job = {"backend": "dali", "folder": str(tmp_path / "step"), "version": "1", "build": False}
+    tried = interpreter.run(job, timeout_s=60)
+    said = str(tried.outputs) + tried.problem
+    assert ("No module named 'only_there'" not in said) is found
 
 
 def test_shared_memory_that_is_too_small_is_said_with_both_numbers(tmp_path: Path) -> None:

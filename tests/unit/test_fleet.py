@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from slipway.contract import Fleet, SlipwayError, SpecError
 from slipway.contract.fleet import Version
+from slipway.contract.gpu_serving import GpuServing
 from slipway.contract.spec import Serving
 from slipway.repository import open_fleet
 from tests.support.colours import COLOURS, copy_colours
@@ -46,6 +47,16 @@ def test_a_classifier_s_own_setting_goes_before_the_fleet_s_and_that_before_its_
     assert merged.serving_of("letters", spec) == Serving(instances=1, threads=4, max_batch_size=16, max_queue_size=8)
 
 
+def test_settings_of_the_gpu_lane_are_merged_key_by_key_as_well() -> None:
+    merged = fleet(
+        serving={"gpu": {"max_batch_size": 16, "decode_threads": 8}},
+        classifiers={"digits": {"active": "d", "serving": {"gpu": {"decode_threads": 2}}}},
+    )
+    spec = Serving(threads=4, gpu=GpuServing(gpus=(1,), max_batch_size=64))
+    expected = GpuServing(gpus=(1,), max_batch_size=16, decode_threads=2)
+    assert merged.serving_of("digits", spec) == Serving(threads=4, gpu=expected)
+
+
 def test_a_setting_that_is_given_its_default_value_is_still_given() -> None:
     """`instances: 2` is the default of a spec, and here the word of the fleet."""
     assert fleet(serving={"instances": 2}).serving_of("digits", Serving(instances=7)).instances == 2
@@ -70,7 +81,7 @@ def test_a_setting_that_is_given_its_default_value_is_still_given() -> None:
         ),
         (
             {"serving": {"instance": 1}},
-            "serving.instance: unknown key; the valid keys here are instances, layout, max_b",
+            "serving.instance: unknown key; the valid keys here are gpu, instances, layout, max_b",
         ),
         ({"serving": {"instances": 0}}, "serving.instances: Input should be greater than or equal to 1; given 0"),
         (

@@ -115,9 +115,9 @@ def graph_of(repository: Path) -> Path:
 
 
 def damage(path: Path) -> None:
-    """One flipped bit; size and time stay."""
+    """One flipped bit, of a digit, so that JSON stays JSON; size and time stay."""
     status, data = path.stat(), bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[next(at for at in range(len(data) // 2, len(data)) if data[at] in b"0123456789")] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 

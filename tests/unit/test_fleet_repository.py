@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from slipway.contract import Bundle, Lane, Manifest, RepositoryError
+from slipway.contract import Lane, Manifest, RepositoryError
+from slipway.lint import lint
 from slipway.repository import Classifier, assemble
 from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours, replaced
 from tests.support.plans import stand_in_plan
@@ -206,15 +207,42 @@ def test_classifiers_that_cannot_share_a_decode_are_refused_with_what_differs(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_gpu_lane_has_no_multi_ensembles(tmp_path: Path) -> None:
-    bundle = Bundle.open(COLOURS / "bundle")
-    plan = Classifier(bundle, stand_in_plan(tmp_path / "plan", bundle))
-    with pytest.raises(RepositoryError, match="multi page: the gpu lane has no ensembles of several classifiers"):
-        assemble([plan], tmp_path / "out", lane="gpu", multi={"page": ["colours", "other"]})
+def test_on_the_gpu_lane_the_engines_of_a_multi_ensemble_run_side_by_side(tmp_path: Path) -> None:
+    """TensorRT's engines have no tensor to wait for, and that lane's servers survive it: docs/adr/0051."""
+    pair = []
+    for name in ("colours", "other"):
+        bundle = colours(tmp_path / name, name).bundle
+        pair.append(Classifier(bundle, stand_in_plan(tmp_path / f"{name}_plan", bundle, data=name.encode())))
+    assemble(pair, tmp_path / "out", lane="gpu", multi={"page": ["colours", "other"]})
+    steps = configs(tmp_path / "out")["page"].ensemble_scheduling.step
+    _, engine, post, other_engine, other_post = steps
+    assert [step.model_name.split("_")[0] for step in steps] == ["preprocess", *["engine", "post"] * 2]
+    for engines in (engine, other_engine):
+        assert dict(engines.input_map) == {"pixels_nchw": "pixels_nchw"}
+    for own, posts in (("colours", post), ("other", other_post)):
+        assert set(posts.input_map.values()) == {f"{own}.logits_nc", "image_status"}
+        assert "PROBABILITY" not in posts.output_map, "nobody waits for it"
+    assert lint(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize(("lane", "first"), [("cpu", "preprocess"), ("gpu", "guard")])
-def test_the_first_step_s_queue_is_bounded_and_no_other_is(lane: Any, first: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("gpu", "difference"),
+    [
+        ({"decode_threads": 9}, "serving.gpu.decode_threads is 4 for colours and 9 for other"),
+        ({"max_batch_size": 16}, "serving.gpu.max_batch_size is 32 for colours and 16 for other"),
+    ],
+)
+def test_a_decode_that_differs_on_the_gpu_is_refused_too(gpu: dict[str, Any], difference: str, tmp_path: Path) -> None:
+    pair = []
+    for name, settings in (("colours", {}), ("other", gpu)):
+        bundle = colours(tmp_path / name, name, spec={"serving": {"gpu": settings}}).bundle
+        pair.append(Classifier(bundle, stand_in_plan(tmp_path / f"{name}_plan", bundle)))
+    with pytest.raises(RepositoryError, match=f"cannot share one decode: .*{difference}"):
+        assemble(pair, tmp_path / "out", lane="gpu", multi={"page": ["colours", "other"]})
+
+
+@pytest.mark.parametrize("lane", ["cpu", "gpu"])
+def test_the_first_step_s_queue_is_bounded_and_no_other_is(lane: Any, tmp_path: Path) -> None:
     serving = {"max_queue_size": 8, "queue_timeout_ms": 150}
     classifier = colours(tmp_path / "c", spec={"serving": serving})
     if lane == "gpu":
@@ -223,7 +251,7 @@ def test_the_first_step_s_queue_is_bounded_and_no_other_is(lane: Any, first: str
     for name, config in configs(tmp_path / "out").items():
         policy = config.dynamic_batching.default_queue_policy
         expected = pb.ModelQueuePolicy()
-        if name.startswith(f"{first}_"):
+        if name.startswith("preprocess_"):
             expected = pb.ModelQueuePolicy(
                 timeout_action=pb.ModelQueuePolicy.REJECT,
                 default_timeout_microseconds=150_000,
@@ -248,21 +276,3 @@ def test_a_queue_may_be_bounded_in_one_way_alone(only: str, tmp_path: Path) -> N
 def test_a_queue_without_bounds_is_not_spoken_of(tmp_path: Path) -> None:
     assemble([open_colours(COLOURS)], tmp_path / "out")
     assert not any(b"queue_policy" in data for data in contents(tmp_path / "out").values())
-
-
-def test_the_gpu_lane_s_engine_is_warmed_up_by_triton_and_no_other_step(tmp_path: Path) -> None:
-    serving = {"max_batch_size": 4, "warmup_batches": 3}
-    classifier = colours(tmp_path / "c", spec={"serving": serving})
-    plan = stand_in_plan(tmp_path / "plan", classifier.bundle)
-    assemble([Classifier(classifier.bundle, plan)], tmp_path / "out", lane="gpu")
-    for name, config in configs(tmp_path / "out").items():
-        samples = [(s.batch_size, s.count, list(s.inputs["pixels_nchw"].dims)) for s in config.model_warmup]
-        assert samples == ([(1, 3, [3, 32, 32]), (4, 3, [3, 32, 32])] if name.startswith("engine_") else []), name
-        assert all(s.inputs["pixels_nchw"].zero_data for s in config.model_warmup)
-
-
-def test_a_gpu_lane_that_is_not_to_be_warmed_up_says_nothing_of_it(tmp_path: Path) -> None:
-    classifier = colours(tmp_path / "c", spec={"serving": {"warmup_batches": 0}})
-    plan = stand_in_plan(tmp_path / "plan", classifier.bundle)
-    assemble([Classifier(classifier.bundle, plan)], tmp_path / "out", lane="gpu")
-    assert not any(config.model_warmup for config in configs(tmp_path / "out").values())

@@ -1,7 +1,6 @@
 """The gpu lane of the tiny fixed bundle: configurations that parse and chain, its files, and what both lanes share."""
 
 import ast
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,26 +13,24 @@ from slipway.contract import Bundle, EngineSettings, Lane, Manifest, Preprocess
 from slipway.repository import Classifier, assemble
 from slipway.repository.step import GUARD
 from slipway.system.files import sha256_file
-from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours
+from tests.support.colours import COLOURS, configs, contents, open_colours
+from tests.support.gpu_lanes import KINDS, gpu_classifier, steps, version_folder, with_gpu
 from tests.support.plans import NOT_A_PLAN, stand_in_plan
 
-KINDS = ("guard", "decode", "engine", "post")
 PUBLIC = {"LABEL", "SCORE", "CLASS_ID", "STATUS", "BUNDLE"}
 FULL = PUBLIC | {"PROBABILITY", "EMBEDDING"}
 Typed = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def gpu_classifier(folder: Path, *capabilities: str, **options: Any) -> Classifier:
-    """`colours`, as it is or with its spec changed, with a stand-in plan for each compute capability."""
-    bundle = copy_colours(folder / "colours", **options).bundle
-    first, *others = (stand_in_plan(folder / capability, bundle, capability=capability) for capability in capabilities)
-    return Classifier(bundle, first, tuple(others))
+@pytest.fixture(scope="module", params=list(KINDS))
+def form(request: pytest.FixtureRequest) -> str:
+    """How images are decoded: tests that are given it run for each of the two."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    bundle = Bundle.open(COLOURS / "bundle")
-    return Classifier(bundle, stand_in_plan(tmp_path_factory.mktemp("plans") / "sm90", bundle))
+def classifier(form: str, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return gpu_classifier(tmp_path_factory.mktemp("in"), "9.0", spec=with_gpu(decode=form))
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +40,17 @@ def repository(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
-def steps(repository: Path) -> dict[str, pb.ModelConfig]:
-    """The configuration of each step of a repository with one classifier, by kind."""
-    found = {name.split("_")[0]: config for name, config in configs(repository).items() if name.startswith(KINDS)}
-    assert sorted(found) == sorted(KINDS)
-    return found
-
-
-def version_folder(repository: Path, kind: str) -> Path:
-    return repository / steps(repository)[kind].name / "1"
-
-
 def typed(tensors: Any) -> Typed:
     return {t.name: (pb.DataType.Name(t.data_type), tuple(t.dims)) for t in tensors}
 
 
-def test_every_configuration_parses_strictly_and_is_named_as_its_folder(repository: Path) -> None:
+def test_every_configuration_parses_strictly_and_is_named_as_its_folder(form: str, repository: Path) -> None:
     found = configs(repository)
     assert {name: config.name for name, config in found.items()} == {name: name for name in found}
-    assert len(found) == 6
-    assert {config.max_batch_size for config in found.values()} == {8}
+    assert len(found) == len(KINDS[form]) + 2
+    assert {config.max_batch_size for config in found.values()} == {32}
     for name in found:
-        assert [path.name for path in (repository / name).iterdir() if path.is_dir()] == ["1"]
+        assert {path.name for path in (repository / name).iterdir() if path.is_dir()} - {"warmup"} == {"1"}
 
 
 def test_the_same_input_gives_the_same_bytes(classifier: Classifier, repository: Path, tmp_path: Path) -> None:
@@ -86,48 +72,31 @@ def test_the_manifest_names_every_file_the_bundle_and_each_plan(tmp_path: Path) 
     assert (lane.lane, lane.classifiers) == ("gpu", {"colours": classifier.bundle.id})
 
 
-def test_the_steps_say_what_they_take_and_give(repository: Path) -> None:
+def test_the_steps_say_what_they_take_and_give(form: str, repository: Path) -> None:
     found = steps(repository)
     encoded, status = ("TYPE_UINT8", (-1,)), ("TYPE_INT32", (1,))
     pixels, logits = ("TYPE_FP32", (3, 32, 32)), ("TYPE_FP32", (3,))
-    assert typed(found["guard"].input) == {"IMAGE": ("TYPE_STRING", (1,))}
-    assert typed(found["guard"].output) == {"encoded": encoded, "image_status": status}
-    assert typed(found["decode"].input) == {"encoded": encoded}
-    assert typed(found["decode"].output) == {"pixels_nchw": pixels}
+    first = found[KINDS[form][0]]
+    assert typed(first.input) == {"IMAGE": ("TYPE_STRING", (1,))}
+    if form == "native":
+        assert typed(first.output) == {"encoded": encoded, "image_status": status}
+        assert typed(found["decode"].input) == {"encoded": encoded}
+        assert typed(found["decode"].output) == {"pixels_nchw": pixels}
+    else:
+        assert typed(first.output) == {"pixels_nchw": pixels, "image_status": status}
     assert typed(found["engine"].input) == {"pixels_nchw": pixels}
     assert typed(found["engine"].output) == {"logits_nc": logits, "embedding_nd": logits}
     assert typed(found["post"].input) == {"logits_nc": logits, "image_status": status, "embedding_nd": logits}
     assert typed(found["post"].output).keys() == FULL
 
 
-def test_each_step_runs_in_its_backend_on_its_device_with_the_spec_s_instances_and_batch(tmp_path: Path) -> None:
-    serving = {"max_batch_size": 4, "instances": 3, "threads": 2, "max_queue_delay_us": 700}
-    assemble([gpu_classifier(tmp_path, "9.0", spec={"serving": serving})], tmp_path / "out", lane="gpu")
-    cpu, gpu = pb.ModelInstanceGroup.KIND_CPU, pb.ModelInstanceGroup.KIND_GPU
-    expected = {
-        "guard": ("python", "", cpu, 3, 700),
-        "decode": ("dali", "", gpu, 3, 0),
-        "engine": ("tensorrt", "tensorrt_plan", gpu, 3, 0),
-        "post": ("python", "", cpu, 1, 0),
-    }
-    for kind, config in steps(tmp_path / "out").items():
-        (group,) = config.instance_group
-        assert config.HasField("dynamic_batching")
-        delay_us = config.dynamic_batching.max_queue_delay_microseconds
-        assert (config.backend, config.platform, group.kind, group.count, delay_us) == expected[kind]
-        assert list(group.gpus) == [], "every GPU"
-        parameters = {key: value.string_value for key, value in config.parameters.items()}
-        assert parameters == ({"num_threads": "2"} if kind == "decode" else {})
-    assert {config.max_batch_size for config in configs(tmp_path / "out").values()} == {4}
-    sizes = json.loads((version_folder(tmp_path / "out", "decode") / "pipeline.json").read_text())
-    assert sizes == {"batch_size": 4, "num_threads": 2}
-
-
-def test_ragged_batching_is_written_out_where_the_decoder_takes_its_bytes_and_nowhere_else(repository: Path) -> None:
+def test_ragged_batching_is_written_out_where_the_decoder_takes_its_bytes_and_nowhere_else(
+    form: str, repository: Path
+) -> None:
     ragged = {
         (kind, tensor.name) for kind, c in steps(repository).items() for tensor in c.input if tensor.allow_ragged_batch
     }
-    assert ragged == {("decode", "encoded")}
+    assert ragged == ({("decode", "encoded")} if form == "native" else set())
 
 
 def chain(config: pb.ModelConfig) -> Iterator[tuple[str, dict[str, str], dict[str, str]]]:
@@ -136,13 +105,15 @@ def chain(config: pb.ModelConfig) -> Iterator[tuple[str, dict[str, str], dict[st
 
 
 @pytest.mark.parametrize(("name", "public"), [("colours", PUBLIC), ("colours_full", FULL)])
-def test_names_types_and_shapes_chain_through_every_step(repository: Path, name: str, public: set[str]) -> None:
+def test_names_types_and_shapes_chain_through_every_step(
+    form: str, repository: Path, name: str, public: set[str]
+) -> None:
     found = configs(repository)
     config = found[name]
     known: Typed = typed(config.input)
     used: set[str] = set()
     assert known == {"IMAGE": ("TYPE_STRING", (1,))}
-    assert [model.split("_")[0] for model, _, _ in chain(config)] == list(KINDS)
+    assert [model.split("_")[0] for model, _, _ in chain(config)] == list(KINDS[form])
     for model, inputs, outputs in chain(config):
         step = found[model]
         assert {t.name for t in step.input if not t.optional} <= inputs.keys() <= {t.name for t in step.input}
@@ -169,14 +140,13 @@ def test_the_dali_backend_is_asked_for_every_output_of_its_pipeline(repository: 
 def test_the_post_step_is_that_of_the_cpu_lane_but_for_the_decision_of_the_engine(
     classifier: Classifier, repository: Path, tmp_path: Path
 ) -> None:
-    """The stand-in's decision is the bundle's own, so that here even the name is the same."""
+    """And for what Triton is told of it. The stand-in's decision is the bundle's own."""
     assemble([open_colours(COLOURS)], tmp_path / "cpu")
-    (cpu,) = (tmp_path / "cpu").glob("post_*")
-    gpu = version_folder(repository, "post").parent
+    (cpu,) = (tmp_path / "cpu").glob("post_*/1")
+    gpu = version_folder(repository, "post")
     assert contents(gpu) == contents(cpu)
-    assert gpu.name == cpu.name
     decision = (classifier.engine.path / "decision.json").read_bytes()
-    assert (gpu / "1/decision.json").read_bytes() == decision
+    assert (gpu / "decision.json").read_bytes() == decision
 
 
 def test_both_lanes_offer_the_same_public_interface(repository: Path, tmp_path: Path) -> None:
@@ -184,7 +154,6 @@ def test_both_lanes_offer_the_same_public_interface(repository: Path, tmp_path: 
     for name in ("colours", "colours_full"):
         cpu, gpu = configs(tmp_path / "cpu")[name], configs(repository)[name]
         assert (list(gpu.input), list(gpu.output)) == (list(cpu.input), list(cpu.output))
-        assert gpu.max_batch_size == cpu.max_batch_size
 
 
 @pytest.mark.parametrize("shared", [*GUARD, "steps/dali_graph.py", "steps/postprocess.py"])
@@ -195,8 +164,9 @@ def test_what_both_lanes_run_is_the_same_file(shared: str, repository: Path, tmp
     assert gpu.read_bytes() == cpu.read_bytes()
 
 
-def test_the_decode_step_s_preprocess_is_the_bundle_s_on_mixed(classifier: Classifier, repository: Path) -> None:
-    written = Preprocess.read(version_folder(repository, "decode") / "preprocess.json")
+def test_the_decoder_s_preprocess_is_the_bundle_s_on_mixed(form: str, classifier: Classifier, repository: Path) -> None:
+    kind = "decode" if form == "native" else "preprocess"
+    written = Preprocess.read(version_folder(repository, kind) / "preprocess.json")
     assert classifier.bundle.preprocess.decoder == "cpu"
     assert written == classifier.bundle.preprocess.model_copy(update={"decoder": "mixed"})
 
@@ -254,9 +224,9 @@ def test_the_server_is_told_of_plans_that_may_come_from_another_tensorrt(compati
     assert lane.tensorrt_version_compatible is compatible
 
 
-def test_shared_memory_holds_two_full_batches_in_and_out(tmp_path: Path) -> None:
+def test_shared_memory_holds_two_full_batches_of_images_and_pixels(tmp_path: Path) -> None:
     lane = assemble([gpu_classifier(tmp_path, "9.0")], tmp_path / "out", lane="gpu")
-    assert lane.shm_default_bytes == 2 * 8 * 2 * (1 << 20)
+    assert lane.shm_default_bytes == 65 << 20 >= 2 * 32 * ((1 << 20) + 3 * 32 * 32 * 4)
 
 
 def test_the_engine_step_belongs_to_its_plan_alone(tmp_path: Path) -> None:
@@ -268,16 +238,22 @@ def test_the_engine_step_belongs_to_its_plan_alone(tmp_path: Path) -> None:
     for engine in (one, other):
         assemble([Classifier(bundle, engine)], tmp_path / f"out_{engine.path.name}", lane="gpu")
         names.append({kind: config.name for kind, config in steps(tmp_path / f"out_{engine.path.name}").items()})
-    assert {kind for kind in KINDS if names[0][kind] != names[1][kind]} == {"engine"}
+    assert {kind for kind, name in names[0].items() if name != names[1][kind]} == {"engine"}
 
 
-RUNTIMES = {"guard": {"numpy", "triton_python_backend_utils"}, "decode": {"nvidia"}}
+RUNTIMES = {
+    "preprocess": {"numpy", "nvidia", "triton_python_backend_utils"},
+    "guard": {"numpy", "triton_python_backend_utils"},
+    "decode": {"nvidia"},
+}
 NOT_EVERYWHERE = {"tomllib", "asyncore", "asynchat", "cgi", "distutils", "imp", "telnetlib", "uu", "xdrlib", "pipes"}
 
 
 @pytest.mark.parametrize("kind", RUNTIMES)
-def test_a_step_imports_its_one_runtime_and_the_files_beside_it_alone(kind: str, repository: Path) -> None:
-    folder = version_folder(repository, kind)
+def test_a_step_imports_its_one_runtime_and_the_files_beside_it_alone(kind: str, tmp_path: Path) -> None:
+    form = next(form for form, kinds in KINDS.items() if kind in kinds)
+    assemble([gpu_classifier(tmp_path / "in", "9.0", spec=with_gpu(decode=form))], tmp_path / "out", lane="gpu")
+    folder = version_folder(tmp_path / "out", kind)
     beside = {path.stem for path in folder.glob("*.py")}
     assert len(beside) >= 2
     for source in folder.glob("*.py"):

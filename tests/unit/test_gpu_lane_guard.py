@@ -10,13 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.contract import Bundle
-from slipway.repository import Classifier, assemble
+from slipway.repository import assemble
 from slipway.steps import guard, guarded_batch
 from tests.support.bad_images import corpus
-from tests.support.colours import COLOURS
+from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.image_files import good_images
-from tests.support.plans import stand_in_plan
 
 CORPUS = corpus()
 GOOD = good_images(4, seed=2)
@@ -51,6 +49,16 @@ def test_a_request_that_padding_would_make_huge_is_refused_with_what_may_be_sent
         guarded_batch.guarded_batch(GOOD)
 
 
+def test_a_request_whose_images_declare_too_many_pixels_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else bounds what NVIDIA's DALI backend decodes at once."""
+    pixels = [guard.measure(image)[1] for image in GOOD]
+    monkeypatch.setattr(guarded_batch, "MAX_BATCH_PIXELS", sum(pixels[:3]))
+    assert guarded_batch.guarded_batch(GOOD[:3])[1].tolist() == [guard.OK] * 3
+    assert guarded_batch.guarded_batch([*GOOD[:3], b"<svg/>"])[1].tolist() == [guard.OK] * 3 + [guard.UNSUPPORTED]
+    with pytest.raises(ValueError, match=f"4 images of {sum(pixels):,} pixels in one request, .*; send fewer at once"):
+        guarded_batch.guarded_batch(GOOD)
+
+
 class Tensor:
     """Of Triton's `pb_utils`, as far as the step uses it; bytes that are no strings fail as they do there."""
 
@@ -66,8 +74,7 @@ class Tensor:
 @pytest.fixture
 def step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The assembled guard step, loaded as the Python backend does it: its version folder is a package."""
-    bundle = Bundle.open(COLOURS / "bundle")
-    assemble([Classifier(bundle, stand_in_plan(tmp_path / "plan", bundle))], tmp_path / "gpu", lane="gpu")
+    assemble([gpu_classifier(tmp_path, "9.0", spec=with_gpu(decode="native"))], tmp_path / "gpu", lane="gpu")
     (folder,) = (tmp_path / "gpu").glob("guard_*/1")
     pb_utils = types.ModuleType("triton_python_backend_utils")
     vars(pb_utils).update(

@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "labels": (with_another_label, "4 labels for 3 logits of .*plan"),
     "smaller batch": (
         one(plan={"batch_sizes": [1, 4, 4]}),
-        r"plan: the plan takes batches of 1 to 4 images, but the spec serves 1 to 8 \(serving.max_batch_size\)",
+        r"plan: the plan takes batches of 1 to 4 images, but the spec serves 1 to 32 \(serving.gpu.max_batch_size\)",
     ),
     "no single images": (one(plan={"batch_sizes": [2, 8, 8]}), "the plan takes batches of 2 to 8 images"),
     "no word of the GPU": (one(capability=None), "engine.json: does not name the GPU that the plan was built for"),

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slipway.contract import Bundle, Choice, Manifest, RepositoryError, SlipwayError
-from slipway.contract.choice import Candidate
+from slipway.contract import Bundle, Choice, EngineSettings, Manifest, RepositoryError, SlipwayError
+from slipway.contract.card import Card
+from slipway.contract.choice import Candidate, choice_name
 from slipway.repository import assemble, open_engines, pick_engines
 from slipway.system.files import sha256_bytes, sha256_file
 from tests.support.colours import COLOURS, copy_colours
@@ -97,40 +99,110 @@ def test_a_folder_without_engines_names_the_command_that_compiles(tmp_path: Path
         pick_engines(bundle, tmp_path, lane="cpu")
 
 
-def plans(folder: Path, precisions: list[str], *built: tuple[str, str, str]) -> Bundle:
-    """`colours` with a spec that lists `precisions`, and a stand-in for each (precision, capability, verdict)."""
+CARDS = {
+    capability: Card(
+        name=name,
+        compute_capability=capability,
+        multiprocessors=multiprocessors,
+        memory_mib=22_000,
+        driver="580.95.05",
+        cuda="13.0",
+    )
+    for capability, name, multiprocessors in (("8.9", "NVIDIA L4", 58), ("9.0", "NVIDIA H100", 132))
+}
+
+
+def plans(folder: Path, precisions: list[str], *built: tuple[str, str, str], chosen: Sequence[str] = ()) -> Bundle:
+    """`colours` with a spec that lists `precisions`, a stand-in for each (precision, capability, verdict), and choices
+    of those that are named."""
     bundle = copy_colours(folder / "colours", spec={"precisions": precisions}).bundle
     for precision, capability, verdict in built:
         name = f"tensorrt-{precision}-sm{capability.replace('.', '')}"
         stand_in_plan(folder / name, bundle, capability=capability, verdict=verdict, precision=precision)
+    for name in chosen:
+        choose_plan(folder, bundle, name)
     return bundle
 
 
+def choose_plan(folder: Path, bundle: Bundle, name: str) -> None:
+    capability = f"{name[-2]}.{name[-1]}"
+    candidate = Candidate(
+        engine=name,
+        manifest_sha256=sha256_file(folder / name / "manifest.json"),
+        precision=EngineSettings.read(folder / name / "engine.json").precision,
+        verdict="pass",
+        median_ms=1.5,
+    )
+    Choice(
+        bundle=bundle.id,
+        chosen=name,
+        reason=f"{name}: the only one",
+        candidates=(candidate,),
+        rounds=3,
+        images_per_round=6,
+        threads=1,
+        machine="a processor",
+        card=CARDS[capability],
+        versions={},
+    ).write(folder / choice_name(capability))
+
+
 @pytest.mark.parametrize(
-    ("precisions", "built", "taken"),
+    ("precisions", "built", "chosen"),
     [
-        (["int8"], [("int8", "9.0", "pass")], {"tensorrt-int8-sm90"}),
+        (["int8"], [("int8", "9.0", "pass")], ["tensorrt-int8-sm90"]),
+        (["fp16", "int8"], [("int8", "9.0", "pass"), ("fp16", "9.0", "pass")], ["tensorrt-fp16-sm90"]),
         (
             ["fp16", "int8"],
             [("int8", "8.9", "pass"), ("int8", "9.0", "pass"), ("fp16", "9.0", "pass")],
-            {"tensorrt-int8-sm89", "tensorrt-int8-sm90"},
+            ["tensorrt-int8-sm89", "tensorrt-int8-sm90"],
         ),
-        (["int8", "fp16"], [("int8", "9.0", "fail"), ("fp16", "9.0", "pass")], {"tensorrt-fp16-sm90"}),
-        (
-            ["int8", "fp16"],
-            [("int8", "8.9", "fail"), ("int8", "9.0", "pass"), ("fp16", "8.9", "pass"), ("fp16", "9.0", "pass")],
-            {"tensorrt-fp16-sm89", "tensorrt-fp16-sm90"},
-        ),
-        (["fp16"], [("int8", "9.0", "pass"), ("fp16", "9.0", "pass")], {"tensorrt-fp16-sm90"}),
+        (["fp16"], [("int8", "8.9", "pass"), ("fp16", "9.0", "pass")], ["tensorrt-fp16-sm90"]),
     ],
 )
-def test_the_gpu_lane_takes_the_fastest_listed_precision_of_which_every_plan_passed(
-    precisions: list[str], built: list[tuple[str, str, str]], taken: set[str], tmp_path: Path
+def test_the_gpu_lane_takes_the_chosen_plan_of_each_gpu_and_records_the_choice(
+    precisions: list[str], built: list[tuple[str, str, str]], chosen: list[str], tmp_path: Path
 ) -> None:
-    bundle = plans(tmp_path, precisions, *built)
+    bundle = plans(tmp_path, precisions, *built, chosen=chosen)
     classifier = pick_engines(bundle, tmp_path, lane="gpu")
-    assert {engine.path.name for engine in classifier.engines} == taken
+    assert [engine.path.name for engine in classifier.engines] == chosen
     assert assemble([classifier], tmp_path / "out", lane="gpu").lane == "gpu"
+    manifest = Manifest.open(tmp_path / "out", kind="repository")
+    for name in chosen:
+        capability = name[-2:]
+        file = tmp_path / f"choice-sm{capability}.json"
+        assert manifest.inputs[f"colours/choice_sm{capability}"] == sha256_file(file)
+        assert manifest.measured["colours"][f"choice_sm{capability}"] == json.loads(file.read_text())
+
+
+CHOOSE = r"slipway choose .*colours/bundle --engines .* --target tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("built", "chosen", "message"),
+    [
+        ([("int8", "9.0", "pass")], [], rf"no choice-sm90\.json, so it is not known .*on that GPU.*: {CHOOSE}"),
+        (
+            [("int8", "9.0", "pass"), ("int8", "8.9", "pass")],
+            ["tensorrt-int8-sm90"],
+            rf"no choice-sm89\.json.*{CHOOSE}",
+        ),
+        ([("int8", "9.0", "fail"), ("fp16", "9.0", "pass")], ["tensorrt-int8-sm90"], f"gate says 'fail'.*{CHOOSE}"),
+    ],
+)
+def test_plans_without_a_choice_that_counts_are_refused_with_the_command_that_makes_one(
+    built: list[tuple[str, str, str]], chosen: list[str], message: str, tmp_path: Path
+) -> None:
+    bundle = plans(tmp_path, ["int8", "fp16"], *built, chosen=chosen)
+    with pytest.raises(RepositoryError, match=message):
+        pick_engines(bundle, tmp_path, lane="gpu")
+
+
+def test_where_the_fastest_precision_differs_between_gpus_one_repository_cannot_serve_both(tmp_path: Path) -> None:
+    built = [("int8", "8.9", "pass"), ("fp16", "9.0", "pass")]
+    bundle = plans(tmp_path, ["int8", "fp16"], *built, chosen=["tensorrt-int8-sm89", "tensorrt-fp16-sm90"])
+    with pytest.raises(RepositoryError, match=r"precision int8 and fp16; .*assemble a repository for each"):
+        assemble([pick_engines(bundle, tmp_path, lane="gpu")], tmp_path / "out", lane="gpu")
 
 
 MAKE = r"slipway container compile .*--graphs .*graphs --out .* --run .*slipway compile .*--target tensorrt"

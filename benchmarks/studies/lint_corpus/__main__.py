@@ -116,13 +116,14 @@ WORDS = {
 }
 HEAD = """# What the lint knows
 
-`build/lint.py REPOSITORY` reads the files of a model repository, on any machine, and prints what is wrong with it; the
+`slipway lint REPOSITORY` reads the files of a model repository, on any machine, and prints what is wrong with it; the
 exit code is 1 when there is anything. Each rule below is tried on seeded defects: a good repository, changed in one
 place. What tritonserver {tritonserver} did with each of them, without automatic completion of configurations, is in
 [lint-corpus.json](../benchmarks/results/lint-corpus.json): {refuses} were refused with a message, {takes} were taken in
 silence, {hangs} left a server that is never ready, {dies} ended it while it loaded, and {unseen} were not tried, since
 only a host with a GPU could. Where luck has a part, five servers were asked, also by clients that give up; the good
-repositories, asked in the same way, answered {answered} times of {controls}. Written by `make lint_corpus`.
+repositories, asked in the same way, answered {answered} times of {controls}. Written by
+`python -m benchmarks.studies.lint_corpus`.
 """
 
 

@@ -22,9 +22,9 @@ EPILOG = """example:
 
 A fleet file says which bundle of each classifier answers, which bundles are kept, and how they run: docs/fleet.md.
 
-With --engines, the cpu lane serves the engine that choice.json names, the fastest that passed (slipway choose).
-The gpu lane serves the plans of the first precision of int8, fp16 and fp32 that the spec lists and that passed. Several
---engine are plans of one graph for several GPUs; the decision of the first one is served.
+With --engines, a lane serves the fastest engine that passed, which slipway choose measured: the cpu lane the one that
+choice.json names, the gpu lane the plan that choice-sm90.json and its like name for each kind of GPU. Several --engine
+are plans of one graph for several GPUs; the decision of the first one is served.
 
 Every file of the bundles and the engines is checked against its manifest first. The changes are printed before anything
 is written. The repository appears whole or not at all. Steps are named by their content, so the same input gives the
@@ -86,8 +86,8 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
             for engine in version.engines:
                 settings = engine.settings
                 print(f"    engine {engine.path}: {settings.target} {settings.precision} ({engine.verdict})")
-            if version.choice is not None:
-                print(f"    chosen: {version.choice.reason}")
+            for choice in version.choices:
+                print(f"    chosen: {choice.reason}")
     for name, members in plan.lane.multi.items():
         print(f"  {name}: {', '.join(members)} from one decode")
     for folder in plan.folders:

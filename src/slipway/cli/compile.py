@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from slipway.cli.choose import show as show_choice
 from slipway.contract import Bundle, CompileError, Engine, GateError
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
@@ -16,17 +17,19 @@ EPILOG = """example:
 
 targets:
   openvino      the cpu lane, on this machine
-  tensorrt      the gpu lane; needs the GPU that serves: slipway container compile prints the command
+  tensorrt      the gpu lane; needs the GPU that serves: slipway container compile prints the command. Ends with
+                slipway choose, since the fastest precision is measured there
   tensorrt_rtx  shows without a GPU that a graph compiles, and the size of the plan; never served
 
 OpenVINO FP32 is always built first: the others are compared with it image by image. The verdict is pass, fail, or too
 few images to tell. An engine that did not pass is written for inspection and never assembled. The exit code is 0 when
 at least one precision that the spec lists passed."""
 FLIPS_SHOWN = 20
+ROUNDS, CALLS = 15, 40
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.engines import COMPILED, build_engine  # not at the top: --help needs no library
+    from slipway.engines import COMPILED, build_engine, choose_plan  # not at the top: --help needs no library
 
     bundle, options = (
         Bundle.open(arguments.bundle),
@@ -63,6 +66,8 @@ def main(arguments: argparse.Namespace) -> None:
         )
     for name, reason in hindered.items():
         print(f"  {name} is left out ({reason}); the spec lists {', '.join(bundle.spec.precisions)}")
+    if arguments.target == "tensorrt":  # the GPU is at hand now, and where the lane is assembled there may be none
+        show_choice(choose_plan(bundle, arguments.out, rounds=ROUNDS, calls_per_round=CALLS))
     print(f"  next: {next_command(arguments)}")
     print_json(arguments, result)
 
@@ -114,7 +119,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for engines, for example runs/digits/engines")
     parser.add_argument("--target", choices=("openvino", "tensorrt", "tensorrt_rtx"), default="openvino")
     parser.add_argument(
-        "--timing-cache", type=Path, help="TensorRT's timing cache, read and written, for faster builds"
+        "--timing-cache",
+        type=Path,
+        help="file of TensorRT's timings, read and written, for faster builds; default: beside the engines",
     )
     add_json(parser)
     return parser

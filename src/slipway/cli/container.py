@@ -103,6 +103,7 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
         *("tritonserver", "--disable-auto-complete-config"),
         *(f"--{name}={value}" for name, value in flags.items()),
         *(f"--backend-config={value}" for value in backend_config),
+        *lane.memory_options,
     ]
 
 

@@ -257,7 +257,8 @@ def _say_next(folder: Path, made: set[Target | None]) -> None:
     if "openvino" in made:
         print(f"  next: {command('slipway choose', *given)}, then {command('slipway assemble', *given)}")
     if "tensorrt" in made:
-        print(f"  next: {command('slipway assemble', *given, '--lane', 'gpu')}")
+        choose = command("slipway choose", *given, "--target", "tensorrt")
+        print(f"  next: {choose}, then {command('slipway assemble', *given, '--lane', 'gpu')}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -266,7 +267,9 @@ def parser() -> argparse.ArgumentParser:
     targets = ("openvino", "tensorrt", "tensorrt_rtx")
     parser.add_argument("--target", choices=targets, nargs="+", default=["openvino"], help="default: openvino")
     parser.add_argument(
-        "--timing-cache", type=Path, help="TensorRT's timing cache, read and written, for faster builds"
+        "--timing-cache",
+        type=Path,
+        help="file of TensorRT's timings, read and written, for faster builds; default: beside the engines",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, and build nothing")
     add_json(parser)

@@ -1,16 +1,23 @@
-"""`Choice`: the precision that the cpu lane serves, chosen end to end among the engines that passed the gate."""
+"""`Choice`: the precision that a lane serves, the fastest measured one among the engines that passed the gate."""
 
 from pydantic import Field
 
 from slipway.contract.base import Contract
+from slipway.contract.card import Card
 from slipway.contract.manifest import Sha256
 from slipway.contract.spec import Precision
 
 FILE_NAME = "choice.json"
 
 
+def choice_name(compute_capability: str | None) -> str:
+    """File name of a choice: `choice-sm90.json` between plans for compute capability 9.0, `choice.json` without one."""
+    return FILE_NAME if compute_capability is None else f"choice-sm{compute_capability.replace('.', '')}.json"
+
+
 class Candidate(Contract):
-    """One engine of the comparison. Times are for one image, from encoded bytes to the answer."""
+    """One engine of the comparison. Its time is that of one image, from encoded bytes to the answer; of a plan, that
+    of two calls, with one image and with the largest batch."""
 
     engine: str
     """Name of the engine's folder, beside `choice.json`."""
@@ -19,7 +26,7 @@ class Candidate(Contract):
     verdict: str
     """Verdict of the accuracy gate."""
     median_ms: float | None = Field(default=None, gt=0)
-    """Median time of an image; None if the engine did not pass the gate and was not measured."""
+    """Median time; None if the engine did not pass the gate and was not measured."""
     speed_to_fp32: float | None = None
     """Median over the rounds of FP32's time divided by this engine's. Above 1 is faster than FP32."""
     speed_low: float | None = None
@@ -29,7 +36,7 @@ class Candidate(Contract):
 
 
 class Choice(Contract):
-    """`choice.json`, beside the compared engines."""
+    """`choice.json`, or `choice-sm90.json` between plans, beside the compared engines."""
 
     bundle: Sha256
     chosen: str
@@ -40,4 +47,6 @@ class Choice(Contract):
     images_per_round: int
     threads: int
     machine: str
+    card: Card | None = None
+    """The GPU that the plans were measured on; None for the cpu lane."""
     versions: dict[str, str]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from slipway.contract.base import Contract
 from slipway.contract.bundle import Bundle
+from slipway.contract.card import Card
 from slipway.contract.decision import Decision
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.spec import Precision
@@ -27,10 +28,20 @@ class PlanSettings(Contract):
     compute_capability: str | None = Field(default=None, pattern=r"^\d+[.]\d+$")
     """Compute capability of the build GPU, such as `9.0`; None for TensorRT-RTX, which needs no GPU."""
     batch_sizes: tuple[int, int, int]
-    """Least, optimal and greatest batch size of the optimisation profile."""
+    """Least, optimal and greatest batch size of the first optimisation profile, which takes every batch."""
+    single_image_profile: bool = False
+    """Whether there is a second optimisation profile, tuned for single images alone."""
     optimization_level: int
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"]
     version_compatible: bool
+    card: Card | None = None
+    """The GPU that timed the plan's kernels and ran its evaluation; None for TensorRT-RTX."""
+    release: str | None = None
+    """NVIDIA's release of the image that compiled the plan, such as `26.10`; None outside of these images."""
+    dali: str | None = None
+    """Version of DALI that preprocessed the images of the evaluation."""
+    nvimgcodec: str | None = None
+    """Version of nvImageCodec, DALI's decoder, in the evaluation."""
 
 
 class EngineSettings(Contract):

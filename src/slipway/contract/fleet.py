@@ -1,7 +1,8 @@
 """`Fleet`: the YAML file of the classifiers that a model repository serves, and the bundle that answers for each."""
 
+import functools
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -9,6 +10,7 @@ from slipway.contract.base import Contract
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving, check_name
 
+_Settings = TypeVar("_Settings", bound=Contract)
 Name = Annotated[str, AfterValidator(check_name)]
 Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 """A folder, absolute or relative to the fleet file."""
@@ -19,8 +21,8 @@ class Version(Contract):
 
     bundle: Folder
     engines: Folder | None = None
-    """Folder of engines to choose from. The cpu lane takes the one that `choice.json` names; the gpu lane takes every
-    plan of the fastest precision that passed."""
+    """Folder of engines to choose from. The cpu lane takes the one that `choice.json` names; the gpu lane takes, for
+    each compute capability, the plan that `choice-sm90.json` and its like name."""
     engine: tuple[Folder, ...] = ()
     """Engine folders: one for the cpu lane; plans for several GPUs for the gpu lane."""
 
@@ -79,4 +81,12 @@ class Fleet(Contract):
     def serving_of(self, name: str, spec: Serving) -> Serving:
         """Serving options of `name`: its bundle's `spec`, overridden by the fleet, then by its own entry."""
         changes = (self.serving, self.classifiers[name].serving)
-        return spec.model_copy(update={key: getattr(c, key) for c in changes for key in c.model_fields_set})
+        return functools.reduce(_overridden, changes, spec)
+
+
+def _overridden(settings: _Settings, by: _Settings) -> _Settings:
+    """`settings` with the keys that were given in `by`, also in what they contain."""
+    given = {key: (getattr(settings, key), getattr(by, key)) for key in by.model_fields_set}
+    return settings.model_copy(
+        update={k: _overridden(old, new) if isinstance(new, Contract) else new for k, (old, new) in given.items()}
+    )

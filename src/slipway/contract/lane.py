@@ -1,6 +1,6 @@
 """`Lane`: the contents of a model repository, for its server; `lane.json` at the root."""
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -8,6 +8,8 @@ from slipway.contract.base import Contract
 
 FILE_NAME = "lane.json"
 LaneName: TypeAlias = Literal["cpu", "gpu"]
+MOST_GPUS = 8
+"""GPUs of the largest usual server."""
 
 
 class Lane(Contract):
@@ -26,6 +28,40 @@ class Lane(Contract):
     tensorrt_version_compatible: bool = False
     """True if a plan may come from another TensorRT version. The server then needs
     `--backend-config=tensorrt,version-compatible=true`."""
+    release: str | None = None
+    """NVIDIA's release that compiled the plans, and whose server serves them."""
+    tensorrt: str | None = None
+    """Version of TensorRT that the plans are tied to; None if they are tied to none."""
+    dali: str | None = None
+    """Version of DALI that the plans were evaluated with."""
+    nvimgcodec: str | None = None
+    """Version of nvImageCodec that the plans were evaluated with."""
+    cuda_pool_bytes: int | None = Field(default=None, ge=1)
+    """CUDA memory on each GPU for the tensors between the steps. Beyond it they would go through host memory."""
+    pinned_pool_bytes: int | None = Field(default=None, ge=1)
+    """Pinned host memory for the same tensors: what the CUDA pool cannot take falls back to it."""
+    gpus: tuple[int, ...] | None = None
+    """GPUs that the steps name; None if they run on every GPU."""
+
+    @property
+    def libraries(self) -> dict[str, str | None]:
+        """The versions that the server must have, since those made the numbers of the plans."""
+        return {"tensorrt": self.tensorrt, "dali": self.dali, "nvimgcodec": self.nvimgcodec}
+
+    def plain(self) -> dict[str, Any]:
+        """The content of `lane.json`, which leaves out what does not apply to the lane."""
+        return {name: value for name, value in super().plain().items() if value is not None}
+
+    @property
+    def memory_options(self) -> tuple[str, ...]:
+        """Options of tritonserver for its pools. A GPU that is not there makes no difference."""
+        if self.cuda_pool_bytes is None:
+            return ()
+        gpus = range(MOST_GPUS) if self.gpus is None else self.gpus
+        return (
+            f"--pinned-memory-pool-byte-size={self.pinned_pool_bytes}",
+            *(f"--cuda-memory-pool-byte-size={gpu}:{self.cuda_pool_bytes}" for gpu in gpus),
+        )
 
     @property
     def needs_gpu(self) -> bool:

@@ -1,12 +1,11 @@
 """Rules shared by several stages: what a lane serves, which class ids stay, which files are images, and when a server
 is busy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.contract.bundle import Bundle
-from slipway.contract.choice import FILE_NAME as CHOICE
-from slipway.contract.choice import Choice
+from slipway.contract.choice import FILE_NAME, Choice
 from slipway.contract.engine import Engine
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
@@ -26,45 +25,45 @@ class NotChosenError(RepositoryError):
 
 
 def listed(spec: Spec, *, lane: LaneName) -> list[Precision]:
-    """The spec's precisions that the lane serves, in the lane's order. The gpu lane takes the first that passed."""
+    """The spec's precisions that the lane serves, in the lane's order."""
     return [precision for precision in SERVED[lane] if precision in spec.precisions]
 
 
-def chosen_engine(bundle: Bundle, engines: Path) -> tuple[Choice, Engine]:
-    """The cpu lane's engine, named by `choice.json`. That file is not sealed, but identifies the engines it measured.
+def chosen_engine(bundle: Bundle, engines: Path, *, file: str = FILE_NAME) -> tuple[Choice, Engine]:
+    """The engine that a choice names, `choice.json` for the cpu lane's. It is not sealed, but says what it measured.
 
     Raises:
         NotChosenError: the engines were not measured, or other engines were.
         ManifestError: the engine is damaged, or belongs to another bundle.
     """
-    path = engines / CHOICE
+    path = engines / file
     if not path.is_file():
-        raise NotChosenError(f"no {CHOICE}, so it is not known which engine is the fastest")
+        raise NotChosenError(f"no {file}, so it is not known which engine is the fastest")
     choice = Choice.read(path)
     if choice.bundle != bundle.id:
-        raise NotChosenError(f"{CHOICE} was measured on bundle {choice.bundle:.12}, but the bundle is {bundle.id:.12}")
+        raise NotChosenError(f"{file} was measured on bundle {choice.bundle:.12}, but the bundle is {bundle.id:.12}")
     chosen = {candidate.engine: candidate for candidate in choice.candidates}.get(choice.chosen)
     folder = engines / choice.chosen
     if chosen is None or folder.parent != engines or choice.chosen == ".." or not folder.is_dir():
-        raise NotChosenError(f"{CHOICE} names {choice.chosen!r}, which is not a measured engine in this folder")
+        raise NotChosenError(f"{file} names {choice.chosen!r}, which is not a measured engine in this folder")
     engine = Engine.open(folder, bundle=bundle)
     if sha256_file(folder / MANIFEST) != chosen.manifest_sha256:
-        raise NotChosenError(f"{choice.chosen} was compiled again since {CHOICE} was measured, and may be slower now")
+        raise NotChosenError(f"{choice.chosen} was compiled again since {file} was measured, and may be slower now")
     if not engine.may_be_served:
-        raise NotChosenError(f"{CHOICE} names {choice.chosen!r}, but its accuracy gate says {engine.verdict!r}")
+        raise NotChosenError(f"{file} names {choice.chosen!r}, but its accuracy gate says {engine.verdict!r}")
     return choice, engine
 
 
-def served_plans(spec: Spec, plans: Callable[[Precision], Sequence[Engine]]) -> Sequence[Engine]:
-    """The gpu lane's plans, one for each GPU, of the first listed precision whose plans all passed; or none.
+def chosen_plans(bundle: Bundle, engines: Path) -> list[tuple[Choice, Engine]]:
+    """The gpu lane's plans: for each compute capability with plans of a listed precision, the chosen one.
 
-    A failed plan would leave its GPU unserved, while another precision may serve them all.
+    Raises:
+        NotChosenError: the plans of a compute capability were not measured, or other plans were.
+        ManifestError: a chosen plan is damaged, or belongs to another bundle.
     """
-    for precision in listed(spec, lane="gpu"):
-        found = plans(precision)
-        if found and all(plan.may_be_served for plan in found):
-            return found
-    return ()
+    found = (engines.glob(f"tensorrt-{precision}-sm*") for precision in listed(bundle.spec, lane="gpu"))
+    suffixes = {path.name.rpartition("-")[2] for paths in found for path in paths if path.is_dir()}
+    return [chosen_engine(bundle, engines, file=f"choice-{suffix}.json") for suffix in sorted(suffixes)]
 
 
 def changed_class(before: Sequence[str], after: Sequence[str]) -> tuple[int, str, str] | None:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from slipway.contract.base import Contract
 from slipway.contract.compute import Compute
 from slipway.contract.decision import Probability, Score, Task
+from slipway.contract.gpu_serving import GpuServing
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.recipe import AUTO, Recipe, Seed
 from slipway.contract.tracking import Tracking
@@ -187,7 +188,7 @@ class TensorRT(Contract):
     optimization_level: int = Field(default=3, ge=0, le=5)
     """TensorRT's `builder_optimization_level`."""
     optimal_batch_size: int | None = Field(default=None, ge=1)
-    """Batch size to choose kernels for. The default is serving.max_batch_size."""
+    """Batch size to choose kernels for. The default is serving.gpu.max_batch_size."""
     hardware_compatibility: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
     """GPUs besides the build GPU that can run the plan, at some cost in speed."""
     version_compatible: bool = False
@@ -226,6 +227,8 @@ class Serving(Contract):
     """Longest wait at the first step, after which a request is rejected instead of answered late. 0: no limit."""
     warmup_batches: int = Field(default=2, ge=0, le=100)
     """Batches of one image and of the largest size that each instance runs before it reports ready."""
+    gpu: GpuServing = GpuServing()
+    """Settings of the gpu lane."""
 
 
 def _distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
@@ -263,9 +266,8 @@ class Spec(Contract):
     calibration: Calibration = Calibration()
     sensitive_layers: SensitiveLayers = SensitiveLayers()
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_distinct)] = ("int8",)
-    """Precisions that may be served. The cpu lane takes the fastest of int8, bf16 and fp32 that is listed and passes
-    the gate; the gpu lane takes the first of int8, fp16 and fp32 that is listed and passes. FP32 is always built, as
-    the reference."""
+    """Precisions that may be served. Each lane takes the fastest measured one that is listed and passes the gate: the
+    cpu lane of int8, bf16 and fp32, the gpu lane of int8, fp16 and fp32. FP32 is always built, as the reference."""
     accuracy: AccuracyGate = AccuracyGate()
     tensorrt: TensorRT = TensorRT()
     latency: LatencyGate = LatencyGate()
@@ -307,7 +309,7 @@ class Spec(Contract):
 
     @model_validator(mode="after")
     def _the_optimal_batch_is_served(self) -> Self:
-        optimal, largest = self.tensorrt.optimal_batch_size, self.serving.max_batch_size
+        optimal, largest = self.tensorrt.optimal_batch_size, self.serving.gpu.max_batch_size
         if optimal is not None and optimal > largest:
-            raise ValueError(f"tensorrt.optimal_batch_size {optimal} is above serving.max_batch_size {largest}")
+            raise ValueError(f"tensorrt.optimal_batch_size {optimal} is above serving.gpu.max_batch_size {largest}")
         return self

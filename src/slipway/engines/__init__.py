@@ -1,6 +1,6 @@
 """From a bundle to engines that passed their gates."""
 
-from slipway.engines.choose import choose
+from slipway.engines.choose import choose, choose_plan
 from slipway.engines.compile import COMPILED, build_engine
 from slipway.engines.gate import compare
 from slipway.engines.quantize import quantize
@@ -9,6 +9,7 @@ __all__ = [
     "COMPILED",
     "build_engine",
     "choose",
+    "choose_plan",
     "compare",
     "quantize",
 ]

@@ -1,26 +1,79 @@
-"""Chooses the cpu lane's precision: the fastest that passed the gate, timed from encoded bytes to the answer."""
+"""Chooses the precision that a lane serves: the fastest measured one that the spec lists and that passed its gate."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from slipway.contract import Bundle, Choice, Engine, GateError
-from slipway.contract.choice import FILE_NAME, Candidate
+from slipway.contract import Bundle, Choice, CompileError, Engine, GateError
+from slipway.contract.card import Card
+from slipway.contract.choice import Candidate, choice_name
+from slipway.contract.engine import engine_name, plan_name
 from slipway.contract.evidence.origin import Machine, versions
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import SERVED
+from slipway.engines.plan import PlanRunner
+from slipway.engines.tensorrt_library import require_card
+from slipway.evaluation.predict import Network
 from slipway.steps import engine_openvino
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess_dali import Preprocessor
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_file, write_file
 
-REFERENCE = "openvino-fp32"
 WARM_UP_ROUNDS = 2
+Item = TypeVar("Item")
+Pixels = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The engines of one target, and for plans of one GPU, that may be served."""
+
+    bundle: Bundle
+    engines: Path
+    lane: Literal["cpu", "gpu"]
+    card: Card | None = None
+
+    def name(self, precision: str) -> str:
+        capability = None if self.card is None else self.card.compute_capability
+        return engine_name("openvino" if self.lane == "cpu" else "tensorrt", precision, capability)  # type: ignore[arg-type]
+
+    @property
+    def file(self) -> Path:
+        return self.engines / choice_name(None if self.card is None else self.card.compute_capability)
+
+    @property
+    def reference(self) -> str:
+        return self.name("fp32")
+
+    @property
+    def listed(self) -> list[str]:
+        """Names of the engines that the spec lists, in its order."""
+        return [self.name(precision) for precision in self.bundle.spec.precisions if precision in SERVED[self.lane]]
+
+    def open(self) -> dict[str, Engine]:
+        """Those that are built. FP32 must be: it is the yardstick even where the spec does not list it."""
+        check_file(self.file, mark=("chosen",), what="a choice between engines")
+        names = [name for name in self.listed if name != self.reference and (self.engines / name).is_dir()]
+        return {name: Engine.open(self.engines / name, bundle=self.bundle) for name in (self.reference, *names)}
+
+    def passed(self, opened: dict[str, Engine]) -> list[str]:
+        """Raises GateError: none that the spec lists passed its gate."""
+        passed = [name for name in self.listed if name in opened and opened[name].may_be_served]
+        if not passed:
+            verdicts = {name: opened[name].verdict if name in opened else "not built" for name in self.listed}
+            raise GateError(
+                f"{self.engines}: none of the spec's precisions can be served on the {self.lane} lane: "
+                f"{verdicts or 'none is listed'}; see their evaluation.json, or list another in the spec "
+                f"({', '.join(SERVED[self.lane])})"
+            )
+        return passed
 
 
 def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int) -> Choice:
@@ -33,36 +86,84 @@ def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int)
         ManifestError: an engine is missing or changed, or belongs to another bundle.
         GateError: no engine that the spec lists passed its gate.
     """
-    check_file(engines / FILE_NAME, mark=("chosen",), what="a choice between engines")
-    listed = [f"openvino-{precision}" for precision in bundle.spec.precisions if precision in SERVED["cpu"]]
-    built = [REFERENCE, *(name for name in listed if name != REFERENCE and (engines / name).is_dir())]
-    opened = {name: Engine.open(engines / name, bundle=bundle) for name in built}
-    passed = [name for name in listed if name in opened and opened[name].may_be_served]
-    if not passed:
-        verdicts = {name: opened[name].verdict if name in opened else "not built" for name in listed}
-        raise GateError(
-            f"{engines}: none of the spec's precisions can be served on the cpu lane: {verdicts or 'none is listed'}; "
-            "see their evaluation.json, or list another in the spec (int8, bf16, fp32)"
-        )
-    measured = sorted({REFERENCE, *passed})
-    runs = {name: _pipeline(bundle, opened[name]) for name in measured}
+    contest = Contest(bundle, engines, "cpu")
+    opened = contest.open()
+    passed = contest.passed(opened)
+    runs = {name: _pipeline(bundle, opened[name]) for name in sorted({contest.reference, *passed})}
     images = [encoded for _, encoded in bundle.load_calibration()][:images_per_round]
     times_ms = interleave(runs, images, rounds=rounds)
-    candidates = {name: _candidate(opened[name], times_ms, name) for name in opened}
-    fastest = min(passed, key=lambda name: candidates[name].median_ms or np.inf)
-    choice = Choice(
-        bundle=bundle.id,
-        chosen=fastest,
-        reason=_reason(fastest, candidates, listed),
-        candidates=tuple(candidates[name] for name in sorted(candidates)),
-        rounds=rounds,
-        images_per_round=len(images),
-        threads=bundle.spec.serving.threads,
-        machine=Machine.this().cpu,
-        versions=versions(("openvino", "nvidia-dali-cuda130")),
-    )
-    write_file(engines / FILE_NAME, choice.to_json())
-    return choice
+    libraries = ("openvino", "nvidia-dali-cuda130")
+    return _write(contest, opened, passed, times_ms, rounds=rounds, images=len(images), libraries=libraries)
+
+
+def choose_plan(
+    bundle: Bundle,
+    engines: Path,
+    *,
+    rounds: int,
+    calls_per_round: int,
+    card: Card | None = None,
+    network_of: Callable[[Engine], Network] | None = None,
+) -> Choice:
+    """Measure `engines/tensorrt-*` for this machine's GPU against each other and write `engines/choice-sm90.json`.
+
+    As `choose`, but the network alone: decoding is the same for all. Its unit is a call with a single image and one
+    with the largest batch, which stand for an idle and for a busy server.
+
+    Args:
+        card: the GPU that the plans are measured on; left out, the first of this machine.
+        network_of: makes the callable of a plan; left out, TensorRT runs it.
+
+    Raises:
+        CompileError: there is no GPU, or a plan was built on another card.
+        ManifestError, GateError: as `choose`.
+    """
+    contest = Contest(bundle, engines, "gpu", card or require_card("choosing between plans"))
+    opened = contest.open()
+    passed = contest.passed(opened)
+    measured = sorted({contest.reference, *passed})
+    for name in measured:
+        _require_same_card(opened[name], contest.card)
+    make = network_of or _plan_network
+    runs = {name: _calls(make(opened[name])) for name in measured}
+    units = [_batches(bundle, opened[contest.reference])] * calls_per_round
+    times_ms = interleave(runs, units, rounds=rounds)
+    return _write(contest, opened, passed, times_ms, rounds=rounds, images=calls_per_round, libraries=("onnx",))
+
+
+def _require_same_card(engine: Engine, card: Card | None) -> None:
+    plan = engine.settings.plan
+    assert plan is not None
+    assert card is not None
+    if plan.card is not None and plan.hardware_compatibility == "none" and not plan.card.same_model(card):
+        raise CompileError(
+            f"{engine.path}: built on {plan.card}, and this machine has {card}; compile it again here, since its "
+            "kernels were chosen on the other card"
+        )
+
+
+def _plan_network(engine: Engine) -> Network:
+    plan = engine.settings.plan
+    assert plan is not None
+    data = (engine.path / plan_name(plan.compute_capability)).read_bytes()
+    return PlanRunner(data, settings=plan).run
+
+
+def _batches(bundle: Bundle, engine: Engine) -> tuple[Pixels, Pixels]:
+    """Random pixels: a single image, and the largest batch."""
+    plan = engine.settings.plan
+    assert plan is not None
+    shape = (plan.batch_sizes[2], 3, bundle.preprocess.input_height, bundle.preprocess.input_width)
+    pixels_nchw = np.random.default_rng(0).standard_normal(shape, np.float32)
+    return pixels_nchw[:1], pixels_nchw
+
+
+def _calls(network: Network) -> Callable[[tuple[Pixels, Pixels]], None]:
+    def run(batches: tuple[Pixels, Pixels]) -> None:
+        for pixels_nchw in batches:
+            network(pixels_nchw)
+
+    return run
 
 
 def _pipeline(bundle: Bundle, engine: Engine) -> Callable[[bytes], None]:
@@ -83,31 +184,63 @@ def _pipeline(bundle: Bundle, engine: Engine) -> Callable[[bytes], None]:
 
 
 def interleave(
-    runs: dict[str, Callable[[bytes], None]], images: Sequence[bytes], *, rounds: int
+    runs: dict[str, Callable[[Item], None]], items: Sequence[Item], *, rounds: int
 ) -> dict[str, npt.NDArray[np.float64]]:
-    """Median milliseconds per image for each of `runs` and each round, after two warm-up rounds."""
+    """Median milliseconds per item for each of `runs` and each round, after two warm-up rounds."""
     names = sorted(runs)
     medians_ms: dict[str, list[float]] = {name: [] for name in names}
     for number in tqdm(range(WARM_UP_ROUNDS + rounds), desc="rounds", leave=False, disable=None):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             times_ms = []
-            for encoded in images:
+            for item in items:
                 started = time.perf_counter()
-                runs[name](encoded)
+                runs[name](item)
                 times_ms.append(1000 * (time.perf_counter() - started))
             if number >= WARM_UP_ROUNDS:
                 medians_ms[name].append(float(np.median(times_ms)))
     return {name: np.array(values) for name, values in medians_ms.items()}
 
 
-def _candidate(engine: Engine, times_ms: dict[str, npt.NDArray[np.float64]], name: str) -> Candidate:
+def _write(
+    contest: Contest,
+    opened: dict[str, Engine],
+    passed: Sequence[str],
+    times_ms: dict[str, npt.NDArray[np.float64]],
+    *,
+    rounds: int,
+    images: int,
+    libraries: tuple[str, ...],
+) -> Choice:
+    """The fastest of `passed`, written beside the engines with what was measured."""
+    reference = times_ms[contest.reference]
+    candidates = {name: _candidate(opened[name], times_ms.get(name), reference) for name in opened}
+    fastest = min(passed, key=lambda name: candidates[name].median_ms or np.inf)
+    choice = Choice(
+        bundle=contest.bundle.id,
+        chosen=fastest,
+        reason=_reason(fastest, candidates, contest.listed),
+        candidates=tuple(candidates[name] for name in sorted(candidates)),
+        rounds=rounds,
+        images_per_round=images,
+        threads=contest.bundle.spec.serving.threads,
+        machine=Machine.this().cpu,
+        card=contest.card,
+        versions=versions(libraries),
+    )
+    write_file(contest.file, choice.to_json())
+    return choice
+
+
+def _candidate(
+    engine: Engine, times_ms: npt.NDArray[np.float64] | None, reference_ms: npt.NDArray[np.float64]
+) -> Candidate:
     numbers: dict[str, float] = {}
-    if name in times_ms:
-        low, middle, high = np.percentile(times_ms[REFERENCE] / times_ms[name], [10, 50, 90]).tolist()
-        median_ms = float(np.median(times_ms[name]))
+    if times_ms is not None:
+        low, middle, high = np.percentile(reference_ms / times_ms, [10, 50, 90]).tolist()
+        median_ms = float(np.median(times_ms))
         numbers = {"median_ms": median_ms, "speed_to_fp32": middle, "speed_low": low, "speed_high": high}
     return Candidate(
-        engine=name,
+        engine=engine.path.name,
         manifest_sha256=sha256_file(engine.path / MANIFEST),
         precision=engine.settings.precision,
         verdict=engine.verdict,
@@ -117,8 +250,9 @@ def _candidate(engine: Engine, times_ms: dict[str, npt.NDArray[np.float64]], nam
 
 def _reason(chosen: str, candidates: dict[str, Candidate], listed: Sequence[str]) -> str:
     best = candidates[chosen]
+    unit = "a single image and a full batch" if chosen.startswith("tensorrt-") else "an image"
     text = (
-        f"{chosen}: the fastest listed engine that passed the gate, {best.median_ms:.2f} ms an image, "
+        f"{chosen}: the fastest listed engine that passed the gate, {best.median_ms:.2f} ms {unit}, "
         f"{best.speed_to_fp32:.2f} times FP32's speed ({best.speed_low:.2f} to {best.speed_high:.2f})"
     )
     return "; ".join([text, *(_beside(name, candidates.get(name)) for name in listed if name != chosen)])

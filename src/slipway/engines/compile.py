@@ -18,11 +18,13 @@ from slipway.contract import (
 from slipway.contract.engine import Target, engine_name, plan_name
 from slipway.contract.evidence.build import EngineMeasured, GraphMeasured, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, REFERENCE, Ungated
+from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.releases import release
 from slipway.contract.spec import Precision
 from slipway.engines.evaluate import evaluate_engine
 from slipway.engines.plan import PlanRunner, layer_precisions
-from slipway.engines.tensorrt import build_plan
+from slipway.engines.tensorrt import build_plan, compute_capability
 from slipway.engines.timing import time_batches
 from slipway.evaluation.predict import Network
 from slipway.onnx_graph import output_sizes
@@ -91,7 +93,8 @@ def build_engine(
 ) -> Engine:
     """Write one engine folder with its evidence below `out`, whatever the gate's verdict; return it opened.
 
-    `reference` is the FP32 engine that the gate compares with, or None for `openvino-fp32` itself.
+    `reference` is the FP32 engine that the gate compares with, or None for `openvino-fp32` itself. `timing_cache` is a
+    file that TensorRT reads and adds to; left out, it is `timing_cache_of(out, target)`.
 
     Raises:
         CompileError: the target's compiler rejected the graph, or this machine cannot run it.
@@ -101,7 +104,27 @@ def build_engine(
     graph = Graph.open(bundle, graphs, precision)
     check_folder(out / engine_name(target, precision), kind="engine", inputs=[bundle.path, graph.path.parent])
     build = _build_openvino if target == "openvino" else _build_plan
-    return build(bundle, graph, out, target=target, precision=precision, reference=reference, cache=timing_cache)
+    cache = timing_cache or timing_cache_of(out, target)
+    return build(bundle, graph, out, target=target, precision=precision, reference=reference, cache=cache)
+
+
+def require_decoder_of_release(installed: Installed) -> None:
+    """Raises CompileError or SpecError: this is an image of a release that is not supported, or whose server decodes
+    with another DALI than is installed here. Then the plan's accuracy would be that of other pixels."""
+    if installed.release is None:
+        return
+    server = release(installed.release)
+    for difference in differences({"dali": server.dali, "nvimgcodec": server.nvimgcodec}, installed):
+        raise CompileError(
+            f"{difference}, but the server of {server.name} decodes with what is needed: install that version here, or "
+            "compile in our image of the release (slipway container compile)"
+        )
+
+
+def timing_cache_of(out: Path, target: Target) -> Path | None:
+    """Where TensorRT's timing cache stays between builds: beside the engines, for this compute capability."""
+    capability = compute_capability() if target == "tensorrt" else None
+    return None if capability is None else out / f"timing-sm{capability.replace('.', '')}.cache"
 
 
 def _build_openvino(
@@ -138,10 +161,12 @@ def _build_plan(
     cache: Path | None,
 ) -> Engine:
     assert target != "openvino"
+    if target == "tensorrt":
+        require_decoder_of_release(Installed.here())
     plan = build_plan(
         graph.path,
         target=target,
-        max_batch_size=bundle.spec.serving.max_batch_size,
+        max_batch_size=bundle.spec.serving.gpu.max_batch_size,
         options=bundle.spec.tensorrt,
         timing_cache=cache.read_bytes() if cache is not None and cache.is_file() else None,
     )
@@ -192,6 +217,10 @@ def _settings(
     )
 
 
+def _largest_batch(bundle: Bundle, settings: EngineSettings) -> int:
+    return bundle.spec.serving.max_batch_size if settings.plan is None else settings.plan.batch_sizes[2]
+
+
 def _finish(
     staging: Path,
     bundle: Bundle,
@@ -223,7 +252,7 @@ def _finish(
             **{name: found[name] for name in EngineMeasured.model_fields.keys() & found.keys()},
             "temperature": evaluated.decision.temperature,
             "gate": evaluated.evaluation.gate or Ungated(verdict=REFERENCE),
-            "latency": time_batches(network, bundle, batch_sizes={1, bundle.spec.serving.max_batch_size}),
+            "latency": time_batches(network, bundle, batch_sizes={1, _largest_batch(bundle, settings)}),
         }
     Manifest.seal(
         staging,

@@ -14,14 +14,17 @@ from slipway.contract import (
     PlanSettings,
     SlipwayError,
 )
+from slipway.contract.card import Card
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.evidence.build import EngineMeasured, GraphMeasured
 from slipway.contract.evidence.gate import PROOF, REFERENCE, Comparison, GateResult
+from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
 from slipway.engines.compile import Graph
 from slipway.engines.rows import Row, gate_rows, read_rows
-from slipway.engines.tensorrt_library import import_library, library_version, require_gpu
+from slipway.engines.tensorrt import has_single_image_profile
+from slipway.engines.tensorrt_library import import_library, library_version, require_card
 from slipway.system.files import sha256_file
 
 NAMES: dict[Target, str] = {"openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -36,12 +39,17 @@ class Compiler:
 
     target: Target
     version: str
-    compute_capability: str | None = None
-    """Compute capability of this machine's GPU, for plans that are tied to one."""
+    card: Card | None = None
+    """This machine's GPU, for plans that are tied to one."""
 
     def __str__(self) -> str:
-        suffix = "" if self.compute_capability is None else f" on compute capability {self.compute_capability}"
+        suffix = "" if self.card is None else f" on {self.card}"
         return f"{NAMES[self.target]} {self.version}{suffix}"
+
+    @property
+    def compute_capability(self) -> str | None:
+        """What a plan's file and folder are named by."""
+        return None if self.card is None else self.card.compute_capability
 
 
 def installed(target: Target) -> Compiler:
@@ -51,8 +59,8 @@ def installed(target: Target) -> Compiler:
             return Compiler(target, metadata.version("openvino"))
         except metadata.PackageNotFoundError:
             raise MissingDependencyError("openvino", extra="build") from None
-    capability = require_gpu("compiling for tensorrt") if target == "tensorrt" else None
-    return Compiler(target, library_version(import_library(target)), capability)
+    card = require_card("compiling for tensorrt") if target == "tensorrt" else None
+    return Compiler(target, library_version(import_library(target)), card)
 
 
 def stale_graph(folder: Path, *, bundle: Bundle, precision: Precision) -> str | None:
@@ -120,7 +128,9 @@ def _changes_of_engine(
 def _changed_flags(plan: PlanSettings, bundle: Bundle, compiler: Compiler) -> Iterator[str]:
     if plan.compute_capability != compiler.compute_capability:
         yield f"compute capability {plan.compute_capability} → {compiler.compute_capability}"
-    options, largest = bundle.spec.tensorrt, bundle.spec.serving.max_batch_size
+    if plan.card is not None and compiler.card is not None and not plan.card.same_model(compiler.card):
+        yield f"{plan.card} → {compiler.card}"
+    options, largest = bundle.spec.tensorrt, bundle.spec.serving.gpu.max_batch_size
     wanted = {"optimization_level": options.optimization_level}
     if compiler.target == "tensorrt":  # TensorRT-RTX has no such flags
         wanted |= options.model_dump(include={"hardware_compatibility", "version_compatible"})
@@ -131,6 +141,9 @@ def _changed_flags(plan: PlanSettings, bundle: Bundle, compiler: Compiler) -> It
     batch_sizes = (1, options.optimal_batch_size or largest, largest)
     if plan.batch_sizes != batch_sizes:
         yield f"batch sizes {plan.batch_sizes} → {batch_sizes}"
+    if plan.single_image_profile != has_single_image_profile(compiler.target, largest):
+        yield "the second optimisation profile, for single images"
+    yield from differences({"nvimgcodec": plan.nvimgcodec}, Installed.here())  # DALI is in the manifest
 
 
 def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> Iterator[str]:

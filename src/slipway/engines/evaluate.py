@@ -85,12 +85,12 @@ def _evaluation(
 
 def run_split(bundle: Bundle, network: Network, split: Split, *, what: str, decoder: str = "cpu") -> Predictions:
     """Logits and embeddings of one split of the bundle's data set, by the serving preprocess with `decoder`."""
-    dataset = Dataset.read(bundle.path / DATASET)
+    dataset, serving = Dataset.read(bundle.path / DATASET), bundle.spec.serving
     return predict(
         network,
         dataset,
         dataset.of(split),
         preprocess=bundle.preprocess.model_copy(update={"decoder": decoder}),
-        batch_size=bundle.spec.serving.max_batch_size,
+        batch_size=min(serving.max_batch_size, serving.gpu.max_batch_size),  # every engine takes that
         what=what,
     )

@@ -17,7 +17,7 @@ from slipway.engines.tensorrt_library import (
     fresh_log,
     import_library,
     library_version,
-    require_gpu,
+    require_card,
     start,
 )
 from slipway.onnx_graph import INPUT, OUTPUTS
@@ -108,28 +108,36 @@ class PlanRunner:
         except ImportError:
             raise MissingDependencyError("torch", extra="gpu") from None
         trt = import_library("tensorrt")
-        require_gpu("running a plan")
+        require_card("running a plan")
         if not torch.cuda.is_available():
             raise CompileError(f"torch {torch.__version__} cannot use this machine's GPU; install one built for CUDA")
         self._log = fresh_log(trt)
         self._engine = _load(trt, plan, target="tensorrt", settings=settings, log=self._log)
-        self._context = self._engine.create_execution_context()
-        if self._context is None:
-            raise CompileError(f"the plan cannot be run on this GPU:{explain(self._log.errors)}")
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self._outputs = [name for name in OUTPUTS if name in names]
         self.max_batch_size = int(self._engine.get_tensor_profile_shape(INPUT, 0)[2][0])
         self._torch = torch
         # On CUDA's default stream TensorRT waits more than it has to.
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._contexts = [self._context(profile) for profile in range(self._engine.num_optimization_profiles)]
+
+    def _context(self, profile: int) -> Any:
+        """A context for one optimisation profile, as Triton makes one for each."""
+        context = self._engine.create_execution_context()
+        if context is None or not context.set_optimization_profile_async(profile, self._stream.cuda_stream):
+            raise CompileError(f"the plan cannot be run on this GPU:{explain(self._log.errors)}")
+        self._stream.synchronize()
+        return context
 
     def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
         """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the plan has no embedding.
 
+        A single image goes to the profile for single images, as in Triton.
+
         Raises:
             ValueError: the batch is empty or larger than the profile allows, or its images are of another size.
         """
-        torch, context = self._torch, self._context
+        torch, context = self._torch, self._contexts[-1 if len(pixels_nchw) == 1 else 0]
         if not 1 <= len(pixels_nchw) <= self.max_batch_size:
             raise ValueError(f"a batch of {len(pixels_nchw)}; this plan takes 1 to {self.max_batch_size} images")
         with torch.cuda.stream(self._stream):

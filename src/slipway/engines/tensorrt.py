@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
 from slipway.contract import CompileError, PlanSettings
+from slipway.contract.installed import Installed
 from slipway.contract.spec import TensorRT
 from slipway.engines.child import run_in_child
 from slipway.engines.plan import inspect
@@ -20,7 +21,7 @@ from slipway.engines.tensorrt_library import (
     fresh_log,
     import_library,
     library_version,
-    require_gpu,
+    require_card,
     start,
 )
 from slipway.onnx_graph import INPUT, load
@@ -50,6 +51,9 @@ def build_plan(
     graph: Path, *, target: PlanTarget, max_batch_size: int, options: TensorRT, timing_cache: bytes | None = None
 ) -> Plan:
     """Compile `graph` for batches of 1 to `max_batch_size`, in exactly the types of its tensors.
+
+    A plan of `tensorrt` gets two optimisation profiles: one for all batches, and one for single images, whose kernels
+    would otherwise be those of the larger batch.
 
     This runs in its own process: TensorRT-RTX 1.7 crashed in one that had run much else before.
 
@@ -108,14 +112,24 @@ def _settings(trt: Any, target: PlanTarget, *, max_batch_size: int, options: Ten
     optimal = options.optimal_batch_size or max_batch_size
     assert optimal <= max_batch_size  # Spec checks this
     on_gpu = target == "tensorrt"
+    card, installed = (require_card("compiling for tensorrt"), Installed.here()) if on_gpu else (None, None)
     return PlanSettings(
         version=library_version(trt),
-        compute_capability=require_gpu("compiling for tensorrt") if on_gpu else None,
+        compute_capability=None if card is None else card.compute_capability,
+        card=card,
+        release=None if installed is None else installed.release,
+        dali=None if installed is None else installed.dali,
+        nvimgcodec=None if installed is None else installed.nvimgcodec,
         batch_sizes=(1, optimal, max_batch_size),
+        single_image_profile=has_single_image_profile(target, max_batch_size),
         optimization_level=options.optimization_level,
         hardware_compatibility=options.hardware_compatibility if on_gpu else "none",
         version_compatible=options.version_compatible if on_gpu else False,
     )
+
+
+def has_single_image_profile(target: PlanTarget | Literal["openvino"], max_batch_size: int) -> bool:
+    return target == "tensorrt" and max_batch_size > 1
 
 
 def _check(graph: Path) -> None:
@@ -148,10 +162,11 @@ def _require_fixed_size(network: Any, graph: Path) -> None:
 
 
 def _configure(trt: Any, builder: Any, network: Any, settings: PlanSettings) -> Any:
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    image_chw = tuple(network.get_input(0).shape)[1:]
-    profile.set_shape(INPUT, *((batch, *image_chw) for batch in settings.batch_sizes))
-    config.add_optimization_profile(profile)
+    config, image_chw = builder.create_builder_config(), tuple(network.get_input(0).shape)[1:]
+    for batch_sizes in (settings.batch_sizes, *([(1, 1, 1)] if settings.single_image_profile else [])):
+        profile = builder.create_optimization_profile()
+        profile.set_shape(INPUT, *((batch, *image_chw) for batch in batch_sizes))
+        config.add_optimization_profile(profile)
     config.builder_optimization_level = settings.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector then knows every layer's types
     config.clear_flag(trt.BuilderFlag.TF32)  # on by default, it cuts FP32 factors to 10 bits of mantissa

@@ -1,6 +1,5 @@
 """Finds TensorRT, collects its messages, and finds the GPU that it runs on."""
 
-import ctypes
 import functools
 import importlib
 import re
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from slipway.contract import CompileError, MissingDependencyError
+from slipway.contract.card import Card, cards
 
 PlanTarget = Literal["tensorrt", "tensorrt_rtx"]
 # The wheels of TensorRT-RTX hold the bindings; the package of the plain name only imports them.
@@ -21,7 +21,6 @@ _SUPPORTED: dict[PlanTarget, tuple[tuple[int, int], tuple[int, int], str]] = {
 }
 _NO_DRIVER = "cudaError 35"  # follows every error of a build without a GPU, and is not its cause
 _PARSER_PLACE = "ModelImporter.cpp:"  # the parser's position, which its own errors also give, with the reason
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 
 def import_library(target: PlanTarget) -> Any:
@@ -60,32 +59,22 @@ def library_version(trt: Any) -> str:
 
 def compute_capability() -> str | None:
     """Compute capability of the first GPU visible to CUDA, such as `9.0`; None without a driver or a GPU."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, numbers = ctypes.c_int(), [ctypes.c_int(), ctypes.c_int()]
-    if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    for number, attribute in zip(numbers, (_CAPABILITY_MAJOR, _CAPABILITY_MINOR), strict=True):
-        if cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
-            return None
-    return ".".join(str(number.value) for number in numbers)
+    return next((card.compute_capability for card in cards()), None)
 
 
-def require_gpu(what: str) -> str:
-    """The compute capability of the GPU that `what` needs.
+def require_card(what: str) -> Card:
+    """The first GPU visible to CUDA, which `what` needs.
 
     Raises:
         CompileError: there is no GPU.
     """
-    capability = compute_capability()
-    if capability is None:
+    found = cards()
+    if not found:
         raise CompileError(
             f"{what} needs an NVIDIA GPU and its driver, and this machine shows none (libcuda.so.1); run it where the "
             "plan will be served. The target tensorrt_rtx proves without a GPU that a graph compiles"
         )
-    return capability
+    return found[0]
 
 
 def fresh_log(trt: Any) -> Any:

@@ -12,12 +12,13 @@ from slipway.lint.dali import check_dali
 from slipway.lint.ensembles import check_ensemble
 from slipway.lint.fields import check_fields
 from slipway.lint.finding import Finding
+from slipway.lint.gpu_lane import check_gpu_lane
 from slipway.lint.interface import check_interface
 from slipway.lint.labels import check_labels
 from slipway.lint.layout import check_layout
 from slipway.lint.manifest import read_hashes, read_lane
 from slipway.lint.models import ENSEMBLE, Model, Repository, read_models
-from slipway.lint.plans import check_plans
+from slipway.lint.plans import check_plans, check_release
 from slipway.lint.python_steps import check_python_step
 from slipway.lint.queues import check_queues
 from slipway.lint.rule_table import RULES
@@ -67,8 +68,11 @@ def _parts(repository: Repository, hashes: Mapping[str, str]) -> Iterator[Iterat
         yield _model(model, repository)
     yield check_queues(repository)
     if repository.lane is not None:
+        yield check_release(repository.lane)
         yield check_interface(repository)
         yield check_chain(repository.lane, repository.models, hashes)
+        if repository.lane.needs_gpu:
+            yield check_gpu_lane(repository, repository.lane)
 
 
 def _model(model: Model, repository: Repository) -> Iterator[Finding]:

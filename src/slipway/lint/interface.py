@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tritonclient.utils import triton_to_np_dtype
 
-from slipway.contract import EngineSettings, SpecError
+from slipway.contract import EngineSettings, Lane, SpecError
 from slipway.lint.ensembles import Wiring
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, listed, type_name
@@ -34,7 +34,7 @@ def check_interface(repository: Repository) -> Findings:
             yield from _tensors(
                 model, {f"{p}{tensor}": kind for p in prefixes for tensor, kind in (ANSWER | full).items()}
             )
-            yield from _chain(model)
+            yield from _chain(model, lane)
     for name in repository.ensembles.keys() - lane.ensembles.keys():
         reason = "not an ensemble of a classifier that lane.json names"
         yield repository.models[name].finding("ensemble-unnamed", "", reason, AGAIN, file="config.pbtxt")
@@ -79,7 +79,7 @@ def _tensors(model: Model, outputs: dict[str, str]) -> Findings:
             yield model.finding("public-tensors", name, f"{dims}, but the contract says {expected_dims}", AGAIN)
 
 
-def _chain(model: Model) -> Findings:
+def _chain(model: Model, lane: Lane) -> Findings:
     wiring = Wiring.of(model.config)
     for index, tensor in enumerate(model.config.output):
         maker = wiring.steps[wiring.made_by[tensor.name]].model_name if tensor.name in wiring.made_by else "post_"
@@ -89,7 +89,7 @@ def _chain(model: Model) -> Findings:
     for index, step in enumerate(wiring.steps):
         field = f"ensemble_scheduling.step[{index}]"
         beside = [wiring.steps[other].model_name for other in wiring.in_parallel(index) if other < index]
-        if beside:
+        if beside and not lane.needs_gpu:  # later servers survive it, docs/adr/0051
             reason = f"{step.model_name} runs beside {listed(beside)}: a client that gives up can end tritonserver 2.51"
             yield model.finding("steps-in-parallel", field, reason, "let it take a tensor of the step before")
         if (

@@ -1,10 +1,14 @@
 """Checks the TensorRT plans of an engine step: their GPUs, and whether their facts fit the configuration."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from slipway.contract import EngineSettings, SpecError
-from slipway.lint.finding import Findings
+from slipway.contract import EngineSettings, Lane, PlanSettings, SpecError
+from slipway.contract.installed import NAMES, same_version
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.contract.releases import release
+from slipway.lint.finding import Finding, Findings
 from slipway.lint.layout import leaves
 from slipway.lint.models import AGAIN, Model, Repository
 
@@ -20,7 +24,17 @@ def check_plans(model: Model, repository: Repository) -> Findings:
             where = f"{model.files.name}/{file}"
             yield model.finding("plan-missing", field, f"{file} is not there", AGAIN, file=where)
         elif not leaves(file) and repository.lane is not None:
-            yield from _facts(model, capability, model.files / file)
+            yield from _facts(model, capability, model.files / file, repository.lane)
+
+
+def check_release(lane: Lane) -> Findings:
+    """Check that the release that compiled the plans is one that can serve them."""
+    try:
+        if lane.release is not None:
+            release(lane.release)
+    except SpecError as error:
+        remedy = "compile again in a supported release, and assemble again"
+        yield Finding("", LANE, "release", str(error), remedy, "lane-release")
 
 
 def plan_facts(plan: Path) -> Path:
@@ -28,7 +42,7 @@ def plan_facts(plan: Path) -> Path:
     return plan.with_name(plan.name.replace("model", "engine", 1)).with_suffix(".json")
 
 
-def _facts(model: Model, capability: str, plan: Path) -> Findings:
+def _facts(model: Model, capability: str, plan: Path, lane: Lane) -> Findings:
     facts = plan_facts(plan)
     where = f"{model.files.name}/{facts.name}"
 
@@ -50,3 +64,19 @@ def _facts(model: Model, capability: str, plan: Path) -> Findings:
     if not least <= 1 <= model.config.max_batch_size <= most:
         reason = f"batches of {least} to {most}, but config.pbtxt serves 1 to {model.config.max_batch_size}"
         yield from wrong("plan.batch_sizes", reason)
+    for field, reason in _other_than_the_lane(settings.plan, lane):
+        yield from wrong(field, reason)
+    profiles = 2 if settings.plan.single_image_profile else 1
+    for profile in (name for group in model.config.instance_group for name in group.profile):
+        if not profile.isdecimal() or int(profile) >= profiles:
+            reason = f"a plan of {profiles} optimisation profiles, but config.pbtxt names profile {profile!r}"
+            yield from wrong("plan.single_image_profile", reason)
+
+
+def _other_than_the_lane(plan: PlanSettings, lane: Lane) -> Iterator[tuple[str, str]]:
+    """Libraries of the plan that are not those of lane.json, which the server is compared with."""
+    tensorrt = None if plan.version_compatible else plan.version
+    for field, version in (("tensorrt", tensorrt), ("dali", plan.dali), ("nvimgcodec", plan.nvimgcodec)):
+        needed = lane.libraries[field]
+        if version is not None and needed is not None and not same_version(field, needed, version):
+            yield f"plan.{field}", f"made with {NAMES[field]} {version}, but lane.json says {needed}"

@@ -18,7 +18,7 @@ from slipway.contract.evidence.evaluation import (
     read_engine_evaluation,
 )
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.selection import NotChosenError, chosen_engine
+from slipway.contract.selection import NotChosenError, chosen_engine, chosen_plans
 from slipway.system.files import sha256_file
 
 FAILED_SEARCH = f"int8{FAILED_SUFFIX}"
@@ -115,6 +115,10 @@ class Build:
     choice: Choice | None
     choice_flaw: str
     """The reason why there is no choice: none was made, or it is of other engines. Empty where there is one."""
+    plan_choices: tuple[Choice, ...]
+    """The choices between plans, one for each compute capability, or none at all."""
+    plan_flaw: str
+    """The reason why there is no choice between plans; empty where there is one for each compute capability."""
 
     @classmethod
     def open(cls, bundle_path: Path, *, engines: Path, graphs: Path) -> Self:
@@ -130,6 +134,7 @@ class Build:
         dataset, evaluated = bundle.path / DATASET, (bundle.path / EVALUATION).is_file()
         built = tuple(BuiltEngine.open(path, bundle=bundle) for path in _engine_folders(engines))
         choice, flaw = _open_choice(bundle, engines)
+        plan_choices, plan_flaw = _open_plan_choices(bundle, engines)
         folders = {precision: graphs / precision for precision in PRECISIONS}
         return cls(
             bundle=bundle,
@@ -142,6 +147,8 @@ class Build:
             engines=tuple(sorted(built, key=_place)),
             choice=choice,
             choice_flaw=flaw,
+            plan_choices=plan_choices,
+            plan_flaw=plan_flaw,
         )
 
     def engine(self, name: str) -> BuiltEngine | None:
@@ -174,3 +181,11 @@ def _open_choice(bundle: Bundle, engines: Path) -> tuple[Choice | None, str]:
         return chosen_engine(bundle, engines)[0], ""
     except NotChosenError as error:
         return None, str(error)
+
+
+def _open_plan_choices(bundle: Bundle, engines: Path) -> tuple[tuple[Choice, ...], str]:
+    """What is served on the gpu lane, or why nothing is."""
+    try:
+        return tuple(choice for choice, _ in chosen_plans(bundle, engines)), ""
+    except NotChosenError as error:
+        return (), str(error)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
 from slipway.contract.lane import LaneName
-from slipway.contract.selection import SERVED, listed, served_plans
+from slipway.contract.selection import SERVED, listed
 from slipway.pages.wording import points
 from slipway.report.build import PRECISIONS, Build, BuiltEngine
 from slipway.system.text import command
@@ -86,12 +86,18 @@ def _gpu(build: Build) -> LaneVerdict:
         return LaneVerdict("gpu", "warn", (), "No TensorRT plan.", "", _container(build))
     source = build.file("tensorrt-*", "manifest.json")
     verdicts = ", ".join(f"{plan.name}: {plan.engine.verdict}" for plan in plans)
-    served = served_plans(build.bundle.spec, lambda wanted: [p.engine for p in plans if p.precision == wanted])
-    if served:
-        reason = f"{served[0].settings.precision.upper()}: the first of {', '.join(SERVED['gpu']).upper()} that the "
-        reason += f"spec lists and whose plans all passed ({verdicts})."
-        return LaneVerdict("gpu", "good", tuple(plan for plan in plans if plan.engine in served), reason, source)
-    reason = f"The spec lists no precision whose plans all passed ({verdicts})."
+    if build.plan_choices:
+        chosen = [choice.chosen for choice in build.plan_choices]
+        reason = " ".join(f"{choice.reason}." for choice in build.plan_choices)
+        measured = build.file("choice-*.json")
+        return LaneVerdict("gpu", "good", tuple(plan for plan in plans if plan.name in chosen), reason, measured)
+    wanted = listed(build.bundle.spec, lane="gpu")
+    passed = [plan.name for plan in plans if plan.precision in wanted and plan.engine.may_be_served]
+    if passed:
+        reason = f"Not decided: {build.plan_flaw}. Passed and to be measured: {', '.join(passed)}."
+        choose = command("slipway choose", build.bundle.path, "--engines", build.engines_path, "--target", "tensorrt")
+        return LaneVerdict("gpu", "warn", (), reason, source, choose)
+    reason = f"Nothing that the spec lists can be served ({verdicts})."
     return LaneVerdict("gpu", "bad", (), reason, source, _container(build))
 
 

@@ -37,7 +37,7 @@ def plan_repository(
     versions = [version for classifier in classifiers for version in classifier.versions]
     read = [folder for version in versions for folder in (version.bundle.path, *(e.path for e in version.engines))]
     check_folder(out, kind="repository", inputs=[*read, *inputs])
-    check(classifiers, lane=lane, multi=multi)
+    check(classifiers, lane=lane)
     try:
         return plan(contents(classifiers, lane=lane, multi=multi), out)
     except OSError as error:

@@ -1,6 +1,6 @@
 """Checks of what is assembled: engines that passed and belong to the lane, stable class ids, the lane's own rules."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from slipway.contract import Engine, RepositoryError
@@ -11,7 +11,7 @@ from slipway.repository.classifier import Classifier
 from slipway.repository.lanes import LANE_RULES
 
 
-def check(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Collection[str]) -> None:
+def check(classifiers: Sequence[Classifier], *, lane: LaneName) -> None:
     """Raises RepositoryError: the classifiers cannot be served, alone or together; names the cause and the remedy."""
     names = sorted(classifier.name for classifier in classifiers)
     if not names:
@@ -23,10 +23,7 @@ def check(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Collectio
             for engine in version.engines:
                 _check_engine(engine, version, lane)
         _check_class_ids(classifier)
-    rules = LANE_RULES[lane]
-    rules.check([version for classifier in classifiers for version in classifier.versions])
-    if multi and rules.WHY_NO_MULTI:
-        raise RepositoryError(f"multi {', '.join(multi)}: {rules.WHY_NO_MULTI}; leave multi out of the fleet")
+    LANE_RULES[lane].check([version for classifier in classifiers for version in classifier.versions])
 
 
 def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> None:

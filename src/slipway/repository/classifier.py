@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from slipway.contract import Bundle, Choice, Engine
-from slipway.contract.engine import plan_name
+from slipway.contract.engine import LANES, plan_name
+from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
@@ -31,8 +32,8 @@ class Classifier:
     """The engine whose decision is served."""
     others: tuple[Engine, ...] = ()
     """Engines of the same graph for other GPUs, on the gpu lane."""
-    choice: Choice | None = None
-    """The measurement that chose the engine, on the cpu lane."""
+    choices: tuple[Choice, ...] = ()
+    """The measurements that chose the engines: one on the cpu lane, one for each plan on the gpu lane."""
     served_as: str = ""
     """The name that a fleet file gives the classifier; if empty, the bundle's own."""
     settings: Serving | None = None
@@ -93,15 +94,33 @@ class Classifier:
             *(replace(tensor, name="EMBEDDING") for tensor in self.embedding),
         )
 
+    @property
+    def lane(self) -> LaneName:
+        lane = LANES[self.engine.settings.target]
+        assert lane is not None, "checked before anything is assembled"
+        return lane
+
+    @property
+    def max_batch_size(self) -> int:
+        """The largest batch of its ensembles and of each of their steps."""
+        return self.serving.gpu.max_batch_size if self.lane == "gpu" else self.serving.max_batch_size
+
     def post_step(self) -> StepModel:
-        """The last step, the same on both lanes. It takes microseconds, so one instance is enough."""
+        """The last step, from the same files on both lanes. It takes microseconds, so one instance is enough.
+
+        On the gpu lane it is an instance of the GPU, which has a stream of its own. An instance of the CPU would copy
+        the logits on the default stream, which waits for the decoder and the engines, and they for it.
+        """
+        on_gpu = self.lane == "gpu"
         return StepModel(
             "post",
             config=step_config(
                 inputs=[self.logits, IMAGE_STATUS, *(tensor.as_optional() for tensor in self.embedding)],
                 outputs=self.made_answer,
-                max_batch_size=self.serving.max_batch_size,
+                max_batch_size=self.max_batch_size,
                 instances=1,
+                gpu=on_gpu,
+                gpus=self.serving.gpu.gpus if on_gpu else (),
             ),
             code=("repository/backends/post/model.py", *BATCHES_CODE, *ANSWER_CODE),
             files=self.answer_files,
@@ -135,7 +154,7 @@ class Classifier:
                 outputs=public,
                 # The embedding, which only `<name>_full` returns, although the decision may need it in both.
                 optional_inputs=public == self.full_answer or self.engine.decision.needs_embedding,
-                max_batch_size=self.serving.max_batch_size,
+                max_batch_size=self.max_batch_size,
             )
             for name, public in ((self.name, self.answer), (f"{self.name}_full", self.full_answer))
         ]

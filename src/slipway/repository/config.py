@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Self, TypeAlias
 
 from google.protobuf import text_format
@@ -38,6 +39,17 @@ class Tensor:
         return replace(self, ragged=True)
 
 
+@dataclass(frozen=True)
+class WarmupFile:
+    """One image's content of an input, raw as Triton takes it, in the folder `warmup` of the model."""
+
+    name: str
+    dims: tuple[int, ...]
+
+
+NO_FILES: Mapping[str, WarmupFile] = MappingProxyType({})
+
+
 def step_config(
     *,
     inputs: Iterable[Tensor],
@@ -46,12 +58,14 @@ def step_config(
     instances: int,
     backend: str = "python",
     gpu: bool = False,
+    gpus: Sequence[int] = (),
     parameters: Mapping[str, str] | None = None,
 ) -> ModelConfig:
-    """A dynamically batched step on the CPU or on every GPU (`instances` on each), with an unbounded queue."""
+    """A dynamically batched step with an unbounded queue, and `instances` on the CPU or on each of `gpus` (all GPUs
+    where `gpu` is given without them)."""
     config = pb.ModelConfig(backend=backend, max_batch_size=max_batch_size)
     kind = pb.ModelInstanceGroup.KIND_GPU if gpu else pb.ModelInstanceGroup.KIND_CPU
-    config.instance_group.add(kind=kind, count=instances)
+    config.instance_group.add(kind=kind, count=instances, gpus=gpus)
     config.dynamic_batching.SetInParent()  # even when empty: without it requests are never merged
     _add_inputs(config, inputs)
     _add_outputs(config, outputs)
@@ -60,29 +74,51 @@ def step_config(
     return config
 
 
-def set_queue(config: ModelConfig, serving: Serving) -> None:
-    """Set the queue of an ensemble's first step, which alone may delay requests to fill a batch, or reject them."""
-    batching = config.dynamic_batching
-    batching.max_queue_delay_microseconds = serving.max_queue_delay_us
-    if serving.preferred_batch_size:
-        batching.preferred_batch_size.append(serving.preferred_batch_size)
+def set_delay(config: ModelConfig, delay_us: int, *, preferred_batch_size: int = 0) -> None:
+    """Let the step delay requests to fill a batch of the preferred size; 0: of the largest."""
+    config.dynamic_batching.max_queue_delay_microseconds = delay_us
+    if preferred_batch_size:
+        config.dynamic_batching.preferred_batch_size.append(preferred_batch_size)
+
+
+def set_limits(config: ModelConfig, serving: Serving) -> None:
+    """Bound the queue of an ensemble's first step, which alone may reject requests."""
     if serving.max_queue_size or serving.queue_timeout_ms:
-        batching.default_queue_policy.timeout_action = pb.ModelQueuePolicy.REJECT
-        batching.default_queue_policy.default_timeout_microseconds = 1000 * serving.queue_timeout_ms
-        batching.default_queue_policy.allow_timeout_override = False
-        batching.default_queue_policy.max_queue_size = serving.max_queue_size
+        policy = config.dynamic_batching.default_queue_policy
+        policy.timeout_action = pb.ModelQueuePolicy.REJECT
+        policy.default_timeout_microseconds = 1000 * serving.queue_timeout_ms
+        policy.allow_timeout_override = False
+        policy.max_queue_size = serving.max_queue_size
 
 
-def set_warmup(config: ModelConfig, serving: Serving) -> None:
-    """Add batches of zeros that Triton runs in each instance before it reports the step ready."""
-    for batch_size in sorted({1, serving.max_batch_size}) if serving.warmup_batches else ():
-        sample = config.model_warmup.add(
-            name=f"batch_{batch_size}", batch_size=batch_size, count=serving.warmup_batches
-        )
+def set_warmup(config: ModelConfig, *, batches: int, files: Mapping[str, WarmupFile] = NO_FILES) -> None:
+    """Add batches of one image and of the largest size that Triton runs in each instance before the step is ready.
+
+    An input is zeros, or the content of its file in `files` for every image.
+    """
+    for batch_size in sorted({1, config.max_batch_size}) if batches else ():
+        sample = config.model_warmup.add(name=f"batch_{batch_size}", batch_size=batch_size, count=batches)
         for tensor in config.input:
-            sample.inputs[tensor.name].data_type = tensor.data_type
-            sample.inputs[tensor.name].dims.extend(tensor.dims)
-            sample.inputs[tensor.name].zero_data = True
+            given = sample.inputs[tensor.name]
+            given.data_type = tensor.data_type
+            if file := files.get(tensor.name):
+                given.dims.extend(file.dims)
+                given.input_data_file = file.name
+            else:
+                given.dims.extend(tensor.dims)
+                given.zero_data = True
+
+
+def set_cuda_graphs(config: ModelConfig) -> None:
+    """Capture CUDA graphs for batches of 1, 2, 4, 8 and so on, and of the largest size. By default, TensorRT's backend
+    captures the first and the last only, and other batches run without a graph."""
+    cuda = config.optimization.cuda
+    cuda.graphs = True
+    powers = (1 << power for power in range(config.max_batch_size.bit_length()))
+    for batch_size in sorted({*powers, config.max_batch_size}):
+        graph = cuda.graph_spec.add(batch_size=batch_size)
+        for tensor in config.input:
+            graph.input[tensor.name].dim.extend(tensor.dims)
 
 
 def ensemble_config(

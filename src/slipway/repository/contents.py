@@ -1,12 +1,16 @@
 """All files of a repository, before any is written. Equal input gives equal bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from slipway.contract import Lane, Manifest
+from slipway.contract import Choice, Lane, Manifest
+from slipway.contract.choice import choice_name
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.lint.gpu_lane import pool_bytes
+from slipway.lint.models import GPU
 from slipway.repository.classifier import Classifier, engine_part
 from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.repository.lanes import LANE_RULES
@@ -14,6 +18,8 @@ from slipway.repository.multi import multi_config
 from slipway.repository.step import VERSION, Content, Files
 from slipway.system.files import sha256_bytes, sha256_file
 
+PINNED_POOL_BYTES = 256 << 20
+"""Triton's own default."""
 Multi = Mapping[str, Sequence[str]]
 """Classifiers that each ensemble answers for from one decode."""
 
@@ -45,7 +51,8 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi)
         group = [by_name[member] for member in members]
         config = multi_config(name, group, [chains[member] for member in members])
         _add_ensemble(config, files, bundles=Content.of("".join(f"{c.name} {c.bundle.id}\n" for c in group).encode()))
-    described = _describe(classifiers, lane, multi)
+    served = {config.name: config for chain in chains.values() for config in chain}
+    described = _describe(classifiers, lane, multi, served.values())
     files[LANE] = Content.of(described.to_json().encode())
     files[MANIFEST] = _manifest(classifiers, lane, files)
     return Contents(described, files)
@@ -67,7 +74,7 @@ def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels
         files[f"{config.name}/labels.txt"] = labels
 
 
-def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi) -> Lane:
+def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi, served: Collection[ModelConfig]) -> Lane:
     versions = [version for classifier in classifiers for version in classifier.versions]
     plans = [engine.settings.plan for version in versions for engine in version.engines]
     return Lane(
@@ -77,7 +84,29 @@ def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi) -
         multi={name: tuple(members) for name, members in multi.items()},
         shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
+        release=max((plan.release for plan in plans if plan and plan.release), default=None),
+        tensorrt=_only(plan.version for plan in plans if plan and not plan.version_compatible),
+        dali=_only(plan.dali for plan in plans if plan),
+        nvimgcodec=_only(plan.nvimgcodec for plan in plans if plan),
+        **(_memory(served) if lane == "gpu" else {}),
     )
+
+
+def _only(versions: Iterable[str | None]) -> str | None:
+    """The version that all plans have; the lane's `check` refuses several."""
+    return next((version for version in versions if version is not None), None)
+
+
+def _memory(served: Collection[ModelConfig]) -> dict[str, Any]:
+    """What the server of a gpu lane is told of its GPUs' memory, and of which GPUs."""
+    pool = pool_bytes(served)
+    groups = [group for config in served for group in config.instance_group if group.kind == GPU]
+    named = None if any(not group.gpus for group in groups) else {gpu for group in groups for gpu in group.gpus}
+    return {
+        "cuda_pool_bytes": pool,
+        "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES),
+        "gpus": named and tuple(sorted(named)),
+    }
 
 
 def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -> Content:
@@ -92,7 +121,11 @@ def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -
             for name, sha256 in _inputs(version, f"{classifier.name}/kept{number}" if number else classifier.name)
         },
         outputs={path: content.sha256 for path, content in files.items()},
-        measured={c.name: {"choice": c.choice.model_dump(mode="json")} for c in classifiers if c.choice},
+        measured={
+            c.name: {_part(choice): choice.model_dump(mode="json") for choice in c.choices}
+            for c in classifiers
+            if c.choices
+        },
     )
     own_sha256 = sha256_bytes(manifest.to_json().encode())
     return Content.of(manifest.model_copy(update={"own_sha256": own_sha256}).to_json().encode())
@@ -104,6 +137,11 @@ def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
     for engine in version.engines:
         parts[engine_part(engine)] = engine.path
     hashed = [(f"{prefix}/{part}", sha256_file(path / MANIFEST)) for part, path in parts.items()]
-    if version.choice is not None:
-        hashed.append((f"{prefix}/choice", sha256_bytes(version.choice.to_json().encode())))
-    return hashed
+    choices = [(f"{prefix}/{_part(choice)}", sha256_bytes(choice.to_json().encode())) for choice in version.choices]
+    return [*hashed, *choices]
+
+
+def _part(choice: Choice) -> str:
+    """`choice`, or `choice_sm90` between plans for compute capability 9.0."""
+    name = choice_name(None if choice.card is None else choice.card.compute_capability)
+    return name.removesuffix(".json").replace("-", "_")

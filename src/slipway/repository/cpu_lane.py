@@ -11,14 +11,13 @@ from slipway.contract import Bundle, RepositoryError
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import NotChosenError, chosen_engine
 from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
-from slipway.repository.config import ModelConfig, Tensor, set_queue, step_config
+from slipway.repository.config import ModelConfig, Tensor, set_delay, set_limits, step_config
 from slipway.repository.step import ANSWER_CODE, ENGINE_CODE, PREPROCESS_CODE, WORKER_CODE, Content, StepModel
 from slipway.system.text import command
 
 DECODER = "cpu"
 """DALI's `cpu` decoder is libjpeg-turbo."""
 SERVE_VERB = "slipway serve"
-WHY_NO_MULTI = ""
 
 
 def pick(bundle: Bundle, engines: Path) -> Classifier:
@@ -30,7 +29,7 @@ def pick(bundle: Bundle, engines: Path) -> Classifier:
             raise RepositoryError(f"{engines}: no engine of the cpu lane; {how_to_make(bundle, engines)}") from None
         again = command("slipway choose", bundle.path, "--engines", engines)
         raise RepositoryError(f"{engines}: {error}; run {again}") from None
-    return Classifier(bundle, engine, choice=choice)
+    return Classifier(bundle, engine, choices=(choice,))
 
 
 def how_to_make(bundle: Bundle, engines: Path) -> str:
@@ -62,7 +61,7 @@ def chain(classifier: Classifier) -> tuple[StepModel, ...]:
 
 def _preprocess_step(classifier: Classifier) -> StepModel:
     config = _config(classifier, inputs=[IMAGE], outputs=[classifier.pixels, IMAGE_STATUS])
-    set_queue(config, classifier.serving)
+    _set_queue(config, classifier)
     return StepModel(
         "preprocess",
         config=config,
@@ -93,7 +92,7 @@ def _answer_step(classifier: Classifier) -> StepModel:
 
 def _fused_step(classifier: Classifier) -> StepModel:
     config = _config(classifier, inputs=[IMAGE], outputs=classifier.made_answer, **_arithmetic(classifier))
-    set_queue(config, classifier.serving)
+    _set_queue(config, classifier)
     return StepModel(
         "fused",
         config=config,
@@ -115,6 +114,12 @@ def _config(
         instances=serving.instances,
         parameters={"threads": str(serving.threads), "warmup_batches": str(serving.warmup_batches), **parameters},
     )
+
+
+def _set_queue(config: ModelConfig, classifier: Classifier) -> None:
+    serving = classifier.serving
+    set_delay(config, serving.max_queue_delay_us, preferred_batch_size=serving.preferred_batch_size)
+    set_limits(config, serving)
 
 
 def _arithmetic(classifier: Classifier) -> dict[str, str]:

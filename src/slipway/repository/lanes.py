@@ -18,8 +18,6 @@ class LaneRules(Protocol):
     """DALI decoder of the lane."""
     SERVE_VERB: str
     """Command that serves the lane."""
-    WHY_NO_MULTI: str
-    """Reason why the lane has no ensembles of several classifiers; empty if it has them."""
 
     def pick(self, bundle: Bundle, engines: Path) -> Classifier:
         """The classifier with the engines in `engines` that the lane serves; see `pick_engines`."""

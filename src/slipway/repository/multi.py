@@ -1,8 +1,9 @@
-"""One ensemble that answers for several classifiers: an image is decoded once, and the classifiers run in turn.
+"""One ensemble that answers for several classifiers: an image is decoded once.
 
-They run in turn because parallel branches crashed tritonserver 2.51 on requests that clients had cancelled
-(docs/adr/0023). So each engine but the first takes a tensor of the previous answer as an input, and ignores it. A
-TensorRT engine has no such input, so the gpu lane has no such ensembles.
+On the cpu lane the classifiers run in turn, because parallel branches crashed tritonserver 2.51 on requests that
+clients had cancelled (docs/adr/0023). So each engine but the first takes a tensor of the previous answer as an input,
+and ignores it. TensorRT engines have no such input, and the servers of the gpu lane no such bug (docs/adr/0051): there
+the engines run in parallel.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
         RepositoryError: the first steps are not the same; names the difference.
     """
     for classifier in group:
-        if classifier.serving.layout != "steps":
+        if classifier.lane == "cpu" and classifier.serving.layout != "steps":
             raise RepositoryError(
                 f"{name}: {classifier.name} has serving.layout {classifier.serving.layout}, but only classifiers with "
                 "layout steps can share a decode; set it to steps, or leave the classifier out"
@@ -36,7 +37,7 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
         name,
         inputs=[IMAGE],
         outputs=[replace(tensor, name=f"{c.name}.{tensor.name}") for c in group for tensor in c.answer],
-        max_batch_size=group[0].serving.max_batch_size,
+        max_batch_size=group[0].max_batch_size,
     )
     shared = {tensor.name: tensor.name for step in decode for tensor in (*step.input, *step.output)}
     for step in decode:
@@ -46,7 +47,7 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
         looked_at = [classifier.logits, *(classifier.embedding if classifier.engine.decision.needs_embedding else ())]
         outputs = {tensor.name: f"{classifier.name}.{tensor.name}" for tensor in looked_at}
         answer = {tensor.name: f"{classifier.name}.{tensor.name}" for tensor in classifier.answer}
-        if classifier is not group[-1]:
+        if classifier.lane == "cpu" and classifier is not group[-1]:
             answer["PROBABILITY"] = f"{classifier.name}.probability"
         add_step(config, engine, inputs=shared | before, outputs=outputs)
         add_step(config, post, inputs=shared | outputs, outputs=answer)
@@ -55,11 +56,15 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
 
 
 def _difference(one: Classifier, other: Classifier) -> str:
-    pairs = {"preprocess": (one.bundle.preprocess, other.bundle.preprocess), "serving": (one.serving, other.serving)}
+    pairs = {
+        "preprocess": (one.bundle.preprocess, other.bundle.preprocess),
+        "serving": (one.serving, other.serving),
+        "serving.gpu": (one.serving.gpu, other.serving.gpu),
+    }
     different = [
         f"{what}.{key} is {getattr(a, key)} for {one.name} and {getattr(b, key)} for {other.name}"
         for what, (a, b) in pairs.items()
         for key in type(a).model_fields
-        if getattr(a, key) != getattr(b, key)
+        if key != "gpu" and getattr(a, key) != getattr(b, key)
     ]
     return ", ".join(different) or "their preprocess.json files differ in format"

@@ -26,8 +26,8 @@ def open_engines(bundle: Bundle, folders: Sequence[Path], *, lane: LaneName) -> 
 def pick_engines(bundle: Bundle, engines: Path, *, lane: LaneName) -> Classifier:
     """The classifier with the engines in `engines` that the lane serves.
 
-    The cpu lane serves the engine that `choice.json` names. The gpu lane serves every plan of the first precision of
-    int8, fp16 and fp32 that the spec lists and whose plans all passed their gates.
+    The cpu lane serves the engine that `choice.json` names. The gpu lane serves, for each compute capability, the plan
+    that its own choice names.
 
     Raises:
         RepositoryError: there is nothing to serve, or the choice is not of these engines; names the command to run.

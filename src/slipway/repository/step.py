@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -20,7 +20,7 @@ GUARD = (
 BATCHES_CODE = ("repository/backends/batches.py",)
 WORKER_CODE = (*BATCHES_CODE, "steps/cores.py")
 """Code of the cpu lane's steps that may be pinned."""
-PREPROCESS_CODE = (*GUARD, "steps/dali_graph.py", "steps/preprocess_dali.py")
+PREPROCESS_CODE = (*GUARD, "steps/batch_limits.py", "steps/dali_graph.py", "steps/preprocess_dali.py")
 ENGINE_CODE = ("repository/backends/loading.py", "steps/engine_openvino.py")
 ANSWER_CODE = ("steps/postprocess.py",)
 
@@ -70,12 +70,15 @@ class StepModel:
     """Content of each file in the version folder."""
     code: tuple[str, ...] = ()
     """Files of the package, copied unchanged."""
+    warmup: Mapping[str, Content] = field(default_factory=dict)
+    """Content of each file in the folder `warmup`."""
 
     def named(self) -> tuple[ModelConfig, Files]:
         """The configuration, named `<kind>_<hash of all content>`, and the files of the step's folder."""
         package = resources.files("slipway")
         content = {path.rpartition("/")[2]: Content.of((package / path).read_bytes()) for path in self.code}
         files = {f"{VERSION}/{name}": part for name, part in {**content, **self.files}.items()}
+        files |= {f"warmup/{name}": part for name, part in self.warmup.items()}
         self.config.ClearField("name")
         hashed = {"config.pbtxt": Content.of(to_pbtxt(self.config).encode()), **files}
         listing = "".join(f"{part.sha256}  {path}\n" for path, part in sorted(hashed.items()))

@@ -67,6 +67,7 @@ def command(
         *(f"--{flag}={value}" for flag, value in flags.items()),
         *(f"--backend-config=python,{name}={value}" for name, value in backend_config.items()),
         *tensorrt,
+        *lane.memory_options,
     ]
 
 

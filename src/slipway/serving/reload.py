@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from slipway.contract import ServingError
 from slipway.contract.selection import changed_class
 from slipway.serving.contents import Contents
+from slipway.serving.libraries import check_libraries
 from slipway.serving.server import Say, Server
 
 QUIET_S = 1.0
@@ -38,10 +39,11 @@ def plan(old: Contents, new: Contents, *, loaded: set[str]) -> Change:
     """The changes from `old` to `new`; `loaded` are the models that the server has.
 
     Raises:
-        ServingError: the change needs a restart, or class ids would change their meaning.
+        ServingError: the change needs a restart or another release, or class ids would change their meaning.
     """
     if new.lane.lane != old.lane.lane or new.lane.tensorrt_version_compatible > old.lane.tensorrt_version_compatible:
         raise ServingError(f"{new.origin}: its lane.json needs a server with other options; restart the server")
+    check_libraries(new.origin, new.lane)
     for name in new.lane.classifiers.keys() & old.lane.classifiers.keys():
         _check_class_ids(name, old.labels(name), new.labels(name))
     # An ensemble that did not load is tried again only after it has changed.

@@ -19,6 +19,7 @@ from slipway.serving.binary import find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
+from slipway.serving.libraries import check_libraries
 from slipway.serving.limits import Limits, server_limits
 from slipway.serving.probe import BusyError
 from slipway.serving.workspace import Workspace, private_workspace
@@ -193,6 +194,7 @@ def running(
                 "NVIDIA's DALI backend; serve it in NVIDIA's image: "
                 + shell_line("slipway container", "serve", contents.origin, "--run")
             )
+        check_libraries(contents.origin, contents.lane)
         limits = server_limits(instances=sum(contents.models[step].instances for step in contents.needed()))
         workspace.add(contents, contents.steps)
         say(f"tritonserver {binary.path} ({binary.reason})")

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import guard
+from .batch_limits import MAX_BATCH_PIXELS, measure
 
 MAX_PADDED_BYTES = 8 * guard.DEFAULT_LIMITS.max_bytes
 """One large image makes every other of its request as large."""
@@ -20,9 +21,15 @@ def guarded_batch(images: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.N
         status_n: INT32 `[n]`, the codes of `guard`.
 
     Raises:
-        ValueError: padded, the images take more than `MAX_PADDED_BYTES`.
+        ValueError: together the images declare more than `MAX_BATCH_PIXELS`, or padded they take more than
+            `MAX_PADDED_BYTES`.
     """
-    status_n = np.array([guard.inspect(image) for image in images], np.int32)
+    status_n, declared_n = measure(images)
+    if declared_n.sum() > MAX_BATCH_PIXELS:
+        raise ValueError(
+            f"{len(images)} images of {declared_n.sum():,} pixels in one request, and together they may have "
+            f"{MAX_BATCH_PIXELS:,}; send fewer at once"
+        )
     passed = [
         guard.for_decoder(image) if status == guard.OK else guard.PLACEHOLDER
         for image, status in zip(images, status_n.tolist(), strict=True)

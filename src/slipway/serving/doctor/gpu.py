@@ -1,67 +1,53 @@
-"""Finds the GPUs and the TensorRT of this machine, and checks whether a step's plans fit both."""
+"""Finds the GPUs of this machine, and checks whether a step's plans fit them and the installed TensorRT."""
 
-import ctypes
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from slipway.contract import EngineSettings, Lane, PlanSettings, SpecError
+from slipway.contract.card import Card, cards
+from slipway.contract.releases import release
 from slipway.lint.models import Model
 from slipway.lint.plans import plan_facts
 from slipway.serving.doctor.findings import Finding
 
-QUERY = ("name", "compute_cap", "driver_version")
-LIBRARIES = tuple(f"libnvinfer.so.{major}" for major in (12, 11, 10))
-ON_GPU = "compile it there (slipway compile --target tensorrt), and assemble again"
+ON_GPU = "compile it there (slipway compile --target tensorrt), choose (slipway choose), and assemble again"
 IN_RELEASE = "compile it in the release that serves it, or with tensorrt.version_compatible, and assemble again"
 _AMPERE = (8, 0)
 
 
-@dataclass(frozen=True)
-class Gpu:
-    name: str
-    compute_capability: str
-    driver: str
-
-    def __str__(self) -> str:
-        return f"{self.name}, compute capability {self.compute_capability}, driver {self.driver}"
-
-
-def find_gpus() -> tuple[tuple[Gpu, ...], str]:
-    """The GPUs that `nvidia-smi` lists; if there are none, also the reason."""
-    command = ["nvidia-smi", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
+def find_gpus() -> tuple[tuple[Card, ...], str]:
+    """The GPUs that CUDA shows to this process; if there are none, also the reason, in the words of `nvidia-smi`."""
+    found = cards()
+    if found:
+        return found, ""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
     except FileNotFoundError:
         return (), "no nvidia-smi on PATH, so no NVIDIA driver"
     except (OSError, subprocess.TimeoutExpired) as error:
         return (), f"nvidia-smi: {error}"
-    gpus = tuple(_parse(done.stdout))
-    if done.returncode != 0 or not gpus:
-        return (), f"nvidia-smi: {(done.stdout + done.stderr).strip().partition(chr(10))[0] or 'lists no GPU'}"
-    return gpus, ""
+    said = (done.stdout + done.stderr).strip().partition("\n")[0] or "lists no GPU"
+    hidden = ", but CUDA shows this process none (CUDA_VISIBLE_DEVICES?)" if said.startswith("GPU ") else ""
+    return (), f"nvidia-smi: {said}{hidden}"
 
 
-def _parse(text: str) -> Iterator[Gpu]:
-    for line in text.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) == len(QUERY):
-            yield Gpu(*fields)
+def driver_problem(gpus: Sequence[Card], lane: Lane | None) -> str:
+    """Why the driver is too old for the release that the lane was compiled in; empty if it is not."""
+    try:
+        wanted = release(lane.release) if lane is not None and lane.release is not None else None
+    except SpecError as error:
+        return str(error)
+    for gpu in gpus if wanted is not None else ():
+        assert wanted is not None
+        if _numbers(gpu.cuda)[0] < _numbers(wanted.cuda)[0]:
+            return (
+                f"driver {gpu.driver or 'of this machine'} runs CUDA {gpu.cuda}, and release {wanted.name} has CUDA "
+                f"{wanted.cuda}, which needs driver {wanted.driver} or later"
+            )
+    return ""
 
 
-def tensorrt_version() -> str | None:
-    """Version of the TensorRT library that the loader finds, such as `10.13.3`; None if there is none."""
-    for name in LIBRARIES:
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        number = int(library.getInferLibVersion())
-        return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
-    return None
-
-
-def check_plans(model: Model, gpus: Sequence[Gpu], *, installed: str | None, lane: Lane | None) -> Iterator[Finding]:
+def check_plans(model: Model, gpus: Sequence[Card], *, installed: str | None, lane: Lane | None) -> Iterator[Finding]:
     """Check every plan against every GPU and the `installed` TensorRT. The lint has checked the recorded facts."""
     plans: dict[str, PlanSettings] = {}
     for file in model.config.cc_model_filenames.values():
@@ -71,7 +57,11 @@ def check_plans(model: Model, gpus: Sequence[Gpu], *, installed: str | None, lan
             continue
         plans |= {file: plan} if plan is not None else {}
     told = lane is not None and lane.tensorrt_version_compatible
-    problems = [(_unfit(model, plans, gpu), ON_GPU) for gpu in gpus]
+    named = {number for group in model.config.instance_group for number in group.gpus}
+    problems = [(_unfit(model, plans, gpu), ON_GPU) for index, gpu in enumerate(gpus) if not named or index in named]
+    if gpus and (absent := sorted(number for number in named if number >= len(gpus))):
+        reason = f"an instance is to run on GPU {', '.join(map(str, absent))}, and this machine shows {len(gpus)}"
+        problems.append((reason, "correct serving.gpu.gpus, and assemble again"))
     problems += [(_version_unfit(file, plan, installed, told=told), IN_RELEASE) for file, plan in plans.items()]
     problems = [(reason, remedy) for reason, remedy in problems if reason]
     for reason, remedy in problems:
@@ -85,11 +75,11 @@ def check_plans(model: Model, gpus: Sequence[Gpu], *, installed: str | None, lan
         yield Finding("step", model.name, "ok", f"{what}fits TensorRT {installed} and every GPU of this machine")
 
 
-def _unfit(model: Model, plans: dict[str, PlanSettings], gpu: Gpu) -> str:
+def _unfit(model: Model, plans: dict[str, PlanSettings], gpu: Card) -> str:
     """The reason why the plan that Triton would choose does not run on `gpu`; empty if it does."""
     file = model.config.cc_model_filenames.get(gpu.compute_capability, "")
     if file:
-        return ""
+        return _other_card(file, plans[file], gpu) if file in plans else ""
     default = model.config.default_model_filename
     plan = plans.get(default)
     if plan is None:
@@ -101,6 +91,18 @@ def _unfit(model: Model, plans: dict[str, PlanSettings], gpu: Gpu) -> str:
             f"{plan.compute_capability} with hardware compatibility {plan.hardware_compatibility}"
         )
     return ""
+
+
+def _other_card(file: str, plan: PlanSettings, gpu: Card) -> str:
+    """The reason why a plan of the right compute capability is of another card than `gpu`; empty if it is not.
+
+    TensorRT loads such a plan and warns. Its kernels were timed on the other card, it may want memory that this one
+    has not, and its gate and its speed were measured there. `hardware_compatibility` says that this is wanted.
+    """
+    built = plan.card
+    if built is None or plan.hardware_compatibility != "none" or built.same_model(gpu):
+        return ""
+    return f"{file} was built and measured on {built}, and this machine has {gpu}"
 
 
 def _version_unfit(file: str, plan: PlanSettings, installed: str | None, *, told: bool) -> str:

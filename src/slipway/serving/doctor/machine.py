@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Lane, ServingError
+from slipway.contract.card import Card
+from slipway.contract.installed import Installed, differences
 from slipway.lint.models import Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports
 from slipway.serving.doctor.findings import Finding, State
-from slipway.serving.doctor.gpu import Gpu, find_gpus
+from slipway.serving.doctor.gpu import driver_problem, find_gpus
 
 DEFAULT_BACKENDS = Path("/opt/tritonserver/backends")
 """Folder of the backends of a tritonserver that is on PATH."""
@@ -43,16 +45,20 @@ class Rehearsal:
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The interpreter, isolated as in the stub: it ignores PYTHONPATH and the user's own packages."""
+    """The interpreter that the server's stub or its DALI backend takes its packages from."""
 
     path: Path
     environment: Mapping[str, str]
+    isolated: bool
+    """Whether it ignores PYTHONPATH and the user's own packages, as the stub of the nvidia-pytriton wheel does. That of
+    NVIDIA's images reads PYTHONPATH, where their DALI is; their DALI backend calls `python3` and does so too."""
 
     def run(self, job: Mapping[str, Any], *, timeout_s: float) -> Rehearsal:
         """Run one job of `rehearsal.py`. Nothing is written beside the step."""
+        flag = "-I" if self.isolated and job["backend"] != "dali" else "-P"
         try:
             done = subprocess.run(
-                [str(self.path), "-I", "-B", str(REHEARSAL)],
+                [str(self.path), flag, "-B", str(REHEARSAL)],
                 input=json.dumps(job).encode(),
                 capture_output=True,
                 env=dict(self.environment),
@@ -85,7 +91,7 @@ class Machine:
     interpreter: Interpreter
     packages: Mapping[str, Any]
     """Importable module to its version; for `openvino` also the capabilities of the processor."""
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[Card, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -101,8 +107,9 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
     tritonserver, found = _tritonserver(workspace)
     environment = (tritonserver or NO_SERVER).environment()
     python3 = shutil.which("python3", path=environment["PATH"])
-    interpreter = Interpreter(Path(python3 or sys.executable), environment)
-    packages, about_python = _python3(interpreter, models, from_wheel=bool(tritonserver and _from_wheel(tritonserver)))
+    from_wheel = bool(tritonserver and _from_wheel(tritonserver))
+    interpreter = Interpreter(Path(python3 or sys.executable), environment, isolated=from_wheel)
+    packages, about_python = _python3(interpreter, models, from_wheel=from_wheel)
     gpus, about_gpus = _gpus(lane)
     findings = (
         found,
@@ -111,6 +118,7 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
         _processors(models),
         _ports(),
         about_gpus,
+        *_decoder(lane),
     )
     return Machine(tritonserver, interpreter, packages, gpus, findings)
 
@@ -254,14 +262,28 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _gpus(lane: Lane | None) -> tuple[tuple[Gpu, ...], Finding]:
+def _gpus(lane: Lane | None) -> tuple[tuple[Card, ...], Finding]:
     gpus, reason = find_gpus()
     if gpus:
-        return gpus, _finding("GPU", "ok", ", ".join(map(str, gpus)))
+        if too_old := driver_problem(gpus, lane):
+            remedy = "bring the driver up to date, or compile and serve in an older release"
+            return gpus, _finding("GPU", "fail", too_old, remedy)
+        return gpus, _finding("GPU", "ok", ", ".join(f"{gpu}, driver {gpu.driver}" for gpu in gpus))
     if lane is not None and lane.needs_gpu:
         what = f"this repository has the gpu lane, and this machine has no usable GPU: {reason}"
         return (), _finding("GPU", "fail", what, "serve it on a machine with an NVIDIA GPU, or assemble the cpu lane")
     return (), _finding("GPU", "untold", f"not needed ({reason})")
+
+
+def _decoder(lane: Lane | None) -> list[Finding]:
+    """Findings on the decoder that the plans of a gpu lane were evaluated with; their own TensorRT is another check."""
+    needed = {} if lane is None else {"dali": lane.dali, "nvimgcodec": lane.nvimgcodec}
+    if lane is None or not lane.needs_gpu or not any(needed.values()):
+        return []
+    where = f"release {lane.release}" if lane.release else "the release that compiled it"
+    remedy = f"serve it in {where} (slipway container serve), or compile it again in the one that serves"
+    found = [_finding("decoder", "fail", reason, remedy) for reason in differences(needed, Installed.here())]
+    return found or [_finding("decoder", "ok", "the versions that the plans were evaluated with")]
 
 
 def _free_mb() -> float:

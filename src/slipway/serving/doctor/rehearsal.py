@@ -26,6 +26,13 @@ class Tensor:
     def as_numpy(self) -> Any:
         return self._array
 
+    @staticmethod
+    def from_dlpack(name: str, tensor: Any) -> "Tensor":
+        """Of DALI's tensors, which are what our steps give."""
+        import numpy as np
+
+        return Tensor(name, np.asarray(tensor.as_cpu() if hasattr(tensor, "as_cpu") else tensor))
+
 
 class TritonError:
     def __init__(self, message: str) -> None:
@@ -75,7 +82,7 @@ def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
                 "model_version": job["version"],
                 "model_repository": job["folder"],
                 "model_instance_name": "rehearsal_0",
-                "model_instance_kind": "CPU",
+                "model_instance_kind": "GPU" if job["gpu"] else "CPU",
                 "model_instance_device_id": "0",
             }
         )

@@ -10,9 +10,10 @@ from google.protobuf import json_format
 from tritonclient.utils import triton_to_np_dtype
 
 from slipway.contract import Lane
-from slipway.lint.models import AGAIN, Model, type_name
+from slipway.contract.installed import tensorrt_version
+from slipway.lint.models import AGAIN, GPU, Model, type_name
 from slipway.serving.doctor.findings import Finding
-from slipway.serving.doctor.gpu import check_plans, tensorrt_version
+from slipway.serving.doctor.gpu import check_plans
 from slipway.serving.doctor.machine import IN_CONTAINER, Machine, Rehearsal, backend_problem
 from slipway.steps.guard import PLACEHOLDER
 
@@ -51,6 +52,7 @@ def _try_python(model: Model, machine: Machine, *, timeout_s: float) -> Trial:
         "inputs": {tensor.name: (_dtype(tensor), list(tensor.dims)) for tensor in model.config.input},
         "outputs": [tensor.name for tensor in model.config.output],
         "image": base64.b64encode(PLACEHOLDER).decode(),
+        "gpu": bool(machine.gpus) and any(group.kind == GPU for group in model.config.instance_group),
     }
     tried = machine.interpreter.run(job, timeout_s=timeout_s)
     problem = tried.problem or _wrong_outputs(model, tried.outputs)

@@ -31,4 +31,4 @@ SIZES = json.loads((HERE / "pipeline.json").read_text(encoding="utf-8"))
 )
 def pipeline() -> Any:
     encoded = fn.external_source(name="encoded", device="cpu", dtype=types.UINT8, ndim=1)
-    return preprocess(encoded, CONFIG)
+    return preprocess(encoded, CONFIG, hardware_jpeg=SIZES["hardware_jpeg"])

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from nvidia.dali import fn, pipeline_def
 
 from . import guard
+from .batch_limits import measure, pieces
 from .dali_graph import preprocess
-
-MAX_BATCH_PIXELS = guard.DEFAULT_LIMITS.max_pixels
 
 
 class Preprocessor:
@@ -52,16 +51,12 @@ class Preprocessor:
             pixels_nchw: FP32 `[n, 3, H, W]`; a refused image has the placeholder's pixels.
             status_n: INT32 `[n]`, the codes of `guard`.
         """
-        measured_n2 = np.array([guard.measure(image) for image in images], np.int64).reshape(-1, 2)
-        status_n, declared_n = measured_n2[:, 0].astype(np.int32), measured_n2[:, 1]
+        status_n, declared_n = measure(images)
         pixels_nchw = np.empty((len(images), *self.input_shape), np.float32)
         pixels_nchw[status_n != guard.OK] = self._placeholder
         rows = np.flatnonzero(status_n == guard.OK)
-        while len(rows):
-            # DALI decodes a batch whole and keeps the memory: eight images of 64 million pixels took 2 GB for good.
-            fitting = max(1, int((declared_n[rows].cumsum() <= MAX_BATCH_PIXELS).sum()))
-            self._isolate(images, rows[:fitting], pixels_nchw, status_n)
-            rows = rows[fitting:]
+        for piece in pieces(declared_n[rows]):
+            self._isolate(images, rows[piece], pixels_nchw, status_n)
         return pixels_nchw, status_n
 
     def _isolate(
@@ -72,8 +67,6 @@ class Preprocessor:
         status_n: npt.NDArray[np.int32],
     ) -> None:
         """Decode `rows`; where DALI refuses the batch, halve it until each bad image stands alone."""
-        if not len(rows):
-            return
         try:
             pixels_nchw[rows] = self._decode([images[row] for row in rows])
         except RuntimeError:

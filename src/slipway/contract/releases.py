@@ -1,0 +1,74 @@
+"""NVIDIA's monthly releases that the gpu lane supports: what the server's and the compiler's image of each contain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slipway.errors import SpecError
+
+OLDEST_DALI = "2.2.0"
+"""The decode graph gives `adjust_orientation` to operators that take it from this version of DALI on."""
+_NO_SOURCE = "no public source that we found names it"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release. A version may be a prefix, such as `11.3`; None is a version that we could not establish."""
+
+    name: str
+    """As in the tags of the images, such as `26.10`."""
+    cuda: str
+    triton: str | None
+    tensorrt: str | None
+    dali: str | None
+    nvimgcodec: str | None
+    python: str = "3.12"
+    driver: str = "580"
+    """The oldest driver branch: the one that came with CUDA 13.0, whose minor versions are compatible."""
+    unknown: str = ""
+    """Why a version is None."""
+
+    @property
+    def server_image(self) -> str:
+        return f"nvcr.io/nvidia/tritonserver:{self.name}-py3"
+
+    @property
+    def compiler_image(self) -> str:
+        return f"nvcr.io/nvidia/tensorrt:{self.name}-py3"
+
+
+RELEASES = (
+    Release("26.07", cuda="13.3.1", triton="2.71.0", tensorrt="11.1.0", dali="2.2.0", nvimgcodec="0.8"),
+    Release("26.08", cuda="13.4.1", triton="2.72.0", tensorrt="11.2.1", dali="2.2.0", nvimgcodec="0.8"),
+    Release(
+        "26.09", cuda="13.4.1", triton="2.73.0", tensorrt="11.3", dali=None, nvimgcodec=None, unknown=_NO_SOURCE
+    ),
+    Release(
+        "26.10", cuda="13.4.3", triton=None, tensorrt=None, dali=None, nvimgcodec=None, unknown=_NO_SOURCE
+    ),
+)  # fmt: skip
+"""The oldest first."""
+NEWEST = RELEASES[-1]
+_REFUSED = {"26.06": f"its DALI is 2.1.1, and the decode graph needs {OLDEST_DALI}"}
+_VARIABLES = ("NVIDIA_TRITON_SERVER_VERSION", "NVIDIA_TENSORRT_VERSION")
+
+
+def release(name: str) -> Release:
+    """The release of that name.
+
+    Raises:
+        SpecError: there is none, or it is not supported; lists those that are.
+    """
+    for found in RELEASES:
+        if found.name == name:
+            return found
+    reason = _REFUSED.get(name, "not one of the releases of NVIDIA's images that are supported")
+    raise SpecError(f"release {name!r}: {reason}; give one of {', '.join(known.name for known in RELEASES)}")
+
+
+def release_of(environment: Mapping[str, str]) -> str | None:
+    """The release that an image's own variables name, supported or not; None outside of NVIDIA's images."""
+    for variable in _VARIABLES:
+        value = environment.get(variable, "")
+        if len(value) == 5 and value[2] == "." and value.replace(".", "").isdecimal():
+            return value
+    return None

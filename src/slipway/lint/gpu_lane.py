@@ -1,0 +1,160 @@
+"""Checks what makes a gpu lane slow, or its decoder wrong, and what its server takes in silence."""
+
+import ast
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from tritonclient.utils import triton_to_np_dtype
+
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.contract.lane import Lane
+from slipway.lint.finding import Finding, Findings
+from slipway.lint.literals import Literals
+from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, listed, type_name
+from slipway.lint.python_steps import parse
+
+PIXELS = "pixels_nchw"
+FANCY = ":fancy_upsampling=1"
+POOL_UNIT = 64 << 20
+"""The size of Triton's own pool in bytes. Whole ones leave room for what the pool cannot use, between tensors."""
+
+
+def pool_bytes(configs: Iterable[ModelConfig]) -> int:
+    """CUDA memory in bytes for the tensors between the steps of `configs`, on each GPU.
+
+    Every instance of a decoder makes a largest batch of pixels; for every instance of an engine one is computed, and
+    the next waits.
+    """
+    needed = 0
+    for config in configs:
+        instances = sum(group.count for group in config.instance_group if group.kind == GPU)
+        batches = instances * max(config.max_batch_size, 1)
+        if any(tensor.name == PIXELS for tensor in config.output):
+            needed += batches * sum(map(_bytes, config.output))
+        if any(tensor.name == PIXELS for tensor in config.input):
+            needed += 2 * batches * sum(map(_bytes, (*config.input, *config.output)))
+    return max(1, -(-needed // POOL_UNIT)) * POOL_UNIT
+
+
+def _bytes(tensor: Any) -> int:
+    dtype = triton_to_np_dtype(type_name(tensor).removeprefix("TYPE_"))
+    return 0 if dtype is None or dtype is np.object_ else math.prod(tensor.dims) * np.dtype(dtype).itemsize
+
+
+def check_gpu_lane(repository: Repository, lane: Lane) -> Findings:
+    """Check a repository whose lane.json says that it is a gpu lane."""
+    steps = [model for model in repository.models.values() if model.backend not in ("", ENSEMBLE) and model.versions]
+    for model in steps:
+        yield from _step(model)
+        if model.config.optimization.HasField("cuda") and model.backend == "tensorrt":
+            yield from _graphs(model)
+        yield from _decoder(model)
+    yield from _warmups(steps)
+    yield from _one_place(repository)
+    needed = pool_bytes(repository.models[name].config for name in _used(repository))
+    if (lane.cuda_pool_bytes or 0) < needed:
+        reason = f"{lane.cuda_pool_bytes}, and the steps have up to {needed:,} bytes between them on each GPU"
+        yield Finding("", LANE, "cuda_pool_bytes", reason, AGAIN, "gpu-memory")
+
+
+def _step(model: Model) -> Findings:
+    config = model.config
+    kinds = {group.kind for group in config.instance_group}
+    if model.name.startswith("post_") and GPU not in kinds:
+        reason = "without a stream of its own it waits for the decoder and the engines, and they for it"
+        yield model.finding("post-on-the-cpu", "instance_group[0].kind", reason, "write KIND_GPU")
+    if model.parameter("FORCE_CPU_ONLY_INPUT_TENSORS") == "no":
+        field, reason = "parameters['FORCE_CPU_ONLY_INPUT_TENSORS']", "the step reads its tensors on the CPU"
+        yield model.finding("gpu-inputs", field, f"no, but {reason}", "remove it")
+    batching = config.dynamic_batching
+    if model.name.startswith("guard_") and (batching.max_queue_delay_microseconds or batching.preferred_batch_size):
+        reason = "the guard looks at each image alone, and a request that waits here gains nothing"
+        remedy = "write it for the decode and the engine step"
+        yield model.finding("delay-on-the-guard", "dynamic_batching", reason, remedy)
+    for name in ("threads", "num_threads"):
+        if GPU in kinds and model.parameter(name) == "1":
+            reason = "1 for a decoder on a GPU, which waits for the CPU to decode Huffman codes"
+            yield model.finding("decoder-threads", f"parameters[{name!r}]", reason, "write 2 or more")
+
+
+def _graphs(model: Model) -> Findings:
+    cuda = model.config.optimization.cuda
+    field = "optimization.cuda.graph_spec"
+
+    def wrong(reason: str, where: str = field) -> Finding:
+        return model.finding("cuda-graphs", where, reason, "write one for each of 1, 2, 4, 8 and so on")
+
+    if cuda.graphs and not cuda.graph_spec:
+        yield wrong("none: graphs are captured for batches of 1 and the largest alone")
+    if cuda.graph_spec and not cuda.graphs:
+        yield wrong("false, so none is captured", "optimization.cuda.graphs")
+    inputs = {tensor.name: list(tensor.dims) for tensor in model.config.input}
+    for index, graph in enumerate(cuda.graph_spec):
+        if not 1 <= graph.batch_size <= model.config.max_batch_size:
+            yield wrong(f"a batch of {graph.batch_size} of 1 to {model.config.max_batch_size}", f"{field}[{index}]")
+        shapes = {name: list(shape.dim) for name, shape in graph.input.items()}
+        if shapes != inputs:
+            yield wrong(f"inputs {shapes}, and the model has {inputs}", f"{field}[{index}]")
+
+
+def _decoder(model: Model) -> Findings:
+    """Look for the calls that make a decoder, without running them."""
+    for path in sorted(path for path in model.files.glob("*.py") if path.is_file()):
+        tree = parse(path.read_bytes())
+        if isinstance(tree, str):
+            continue  # a finding of the steps' own
+        literals = Literals(tree, path.parent)
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            given = {word.arg: literals.value(word.value) for word in call.keywords}
+            for problem in _problems(ast.unparse(call.func), given):
+                where, remedy = f"{model.files.name}/{path.name}", AGAIN
+                yield model.finding("decoder-settings", f"line {call.lineno}", problem, remedy, file=where)
+
+
+def _problems(function: str, given: dict[str | None, Any]) -> Iterable[str]:
+    if function == "fn.decoders.image":
+        if given.get("jpeg_fancy_upsampling") is not True:
+            yield "chroma is interpolated otherwise than on a CPU (jpeg_fancy_upsampling)"
+        if "hw_decoder_load" not in given:
+            yield "the hardware JPEG decoder is on, which reports success for a damaged image (hw_decoder_load)"
+    elif function == "nvimgcodec.Decoder":
+        if FANCY not in str(given.get("options")):
+            yield "chroma is interpolated otherwise than on a CPU (options)"
+        if "backends" not in given:
+            yield "the hardware JPEG decoder is on, which reports success for a damaged image (backends)"
+
+
+def _warmups(steps: list[Model]) -> Findings:
+    for model in steps:
+        samples = model.config.model_warmup
+        if not samples and any(other.config.model_warmup for other in steps):
+            reason = "none, though other steps have one: the first requests wait for what is loaded on first use"
+            yield model.finding("warmup-missing", "model_warmup", reason, AGAIN)
+        images = {tensor.name for tensor in model.config.input} & {"IMAGE", "encoded"}
+        for index, sample in enumerate(samples):
+            for name in sorted(images & set(sample.inputs)):
+                if not sample.inputs[name].input_data_file:
+                    reason = f"{name} is no image, so the decoder stays cold, and NVIDIA's DALI backend does not load"
+                    yield model.finding("warmup-missing", f"model_warmup[{index}]", reason, AGAIN)
+
+
+def _one_place(repository: Repository) -> Findings:
+    for name, steps in repository.ensembles.items():
+        models = [repository.models[step] for step in steps if step in repository.models]
+        places = {
+            model.name: f"GPUs {list(group.gpus)}" if group.gpus else "every GPU"
+            for model in models
+            for group in model.config.instance_group
+            if group.kind == GPU
+        }
+        if len(set(places.values())) > 1:
+            reason = f"{listed(f'{step} on {place}' for step, place in places.items())}: batches move between them"
+            field, remedy = "ensemble_scheduling.step", "give all steps the same gpus"
+            yield repository.models[name].finding("gpus-differ", field, reason, remedy)
+
+
+def _used(repository: Repository) -> list[str]:
+    used = dict.fromkeys(step for steps in repository.ensembles.values() for step in steps)
+    return [name for name in used if name in repository.models and repository.models[name].problem is None]

@@ -1,0 +1,45 @@
+"""Triton's Python backend: encoded images to pixels and statuses, each image by itself, on the instance's device."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from .batches import images_of, rows_of
+from .preprocess_isolated import IsolatedPreprocessor, tensor_of
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        model = json.loads(args["model_config"])
+        parameters = model["parameters"]
+        on_gpu = args["model_instance_kind"] == "GPU"
+        self.preprocessor = IsolatedPreprocessor(
+            json.loads((Path(__file__).parent / "preprocess.json").read_text(encoding="utf-8")),
+            max_batch_size=model["max_batch_size"],
+            threads=int(parameters["threads"]["string_value"]),
+            device_id=int(args["model_instance_device_id"]) if on_gpu else None,
+            hardware_jpeg="hardware_jpeg" in parameters,
+        )
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        batches, responses = images_of(requests)
+        if not batches:
+            return responses
+        images = [image for batch in batches.values() for image in batch]
+        # Kept until the next batch: Triton copies the pixels after this returns.
+        self.pixels_nchw, self.status_n = self.preprocessor.run(images)
+        for index, rows in zip(batches, rows_of(batches.values())):
+            responses[index] = self._response(requests[index], rows)
+        return responses
+
+    def _response(self, request: Any, rows: slice) -> Any:
+        asked = request.requested_output_names()
+        tensors = []
+        if "pixels_nchw" in asked:
+            tensors.append(pb_utils.Tensor.from_dlpack("pixels_nchw", tensor_of(self.pixels_nchw, rows)))
+        if "image_status" in asked:
+            tensors.append(pb_utils.Tensor("image_status", self.status_n[rows, np.newaxis]))
+        return pb_utils.InferenceResponse(tensors)

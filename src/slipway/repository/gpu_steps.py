@@ -1,0 +1,184 @@
+"""The steps of the gpu lane, from encoded images to the answer.
+
+    isolated   IMAGE ─ preprocess (Python, GPU): guard, nvImageCodec, DALI's fit ─ pixels_nchw ─ engine ─ post
+    native     IMAGE ─ guard (Python, CPU) ─ encoded ─ decode (DALI backend) ─ pixels_nchw ─ engine ─ post
+
+The first step alone may reject; the steps that gain from batches, the decoder and the engine, may wait for them. Triton
+warms every step up: what takes images with a photograph, the rest with zeros.
+"""
+
+import json
+import struct
+from importlib import resources
+
+from slipway.contract import Engine
+from slipway.contract.engine import plan_name
+from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier, engine_part
+from slipway.repository.config import (
+    ModelConfig,
+    Tensor,
+    WarmupFile,
+    set_cuda_graphs,
+    set_delay,
+    set_limits,
+    set_warmup,
+    step_config,
+)
+from slipway.repository.step import BATCHES_CODE, GUARD, Content, StepModel
+
+DECODER = "mixed"
+"""nvJPEG, and what it cannot decode on the CPU."""
+ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
+
+
+def chain(classifier: Classifier) -> tuple[StepModel, ...]:
+    """The steps, in the order in which an image meets them."""
+    native = classifier.serving.gpu.decode == "native"
+    first = (_guard_step(classifier), _decode_step(classifier)) if native else (_isolated_step(classifier),)
+    post = classifier.post_step()
+    set_warmup(post.config, batches=classifier.serving.warmup_batches)
+    return *first, _engine_step(classifier), post
+
+
+def _isolated_step(classifier: Classifier) -> StepModel:
+    serving, gpu = classifier.serving, classifier.serving.gpu
+    parameters = {"threads": str(gpu.decode_threads)}
+    if gpu.hardware_jpeg:
+        parameters["hardware_jpeg"] = "true"
+    config = step_config(
+        inputs=[IMAGE],
+        outputs=[classifier.pixels, IMAGE_STATUS],
+        max_batch_size=gpu.max_batch_size,
+        instances=gpu.decode_instances,
+        gpu=True,
+        gpus=gpu.gpus,
+        parameters=parameters,
+    )
+    set_delay(config, gpu.max_queue_delay_us)
+    set_limits(config, serving)
+    return StepModel(
+        "preprocess",
+        config=config,
+        code=(
+            "repository/backends/isolated/model.py",
+            *BATCHES_CODE,
+            *GUARD,
+            *("steps/batch_limits.py", "steps/dali_graph.py", "steps/preprocess_isolated.py"),
+        ),
+        files={"preprocess.json": _preprocess(classifier)},
+        warmup=_warm_image(config, classifier),
+    )
+
+
+def _guard_step(classifier: Classifier) -> StepModel:
+    config = step_config(
+        inputs=[IMAGE],
+        outputs=[ENCODED, IMAGE_STATUS],
+        max_batch_size=classifier.max_batch_size,
+        instances=classifier.serving.instances,
+    )
+    set_limits(config, classifier.serving)
+    return StepModel(
+        "guard",
+        config=config,
+        code=(
+            "repository/backends/guard/model.py",
+            *GUARD,
+            *("steps/batch_limits.py", "steps/guarded_batch.py"),
+        ),
+        files={},
+        warmup=_warm_image(config, classifier),
+    )
+
+
+def _decode_step(classifier: Classifier) -> StepModel:
+    gpu = classifier.serving.gpu
+    config = step_config(
+        # Without the word ragged, requests of different sizes never share a batch, and nothing says so.
+        inputs=[ENCODED.as_ragged()],
+        outputs=[classifier.pixels],
+        max_batch_size=gpu.max_batch_size,
+        instances=gpu.decode_instances,
+        backend="dali",
+        gpu=True,
+        gpus=gpu.gpus,
+        parameters={"num_threads": str(gpu.decode_threads)},
+    )
+    set_delay(config, gpu.max_queue_delay_us)
+    pipeline = {
+        "batch_size": gpu.max_batch_size,
+        "num_threads": gpu.decode_threads,
+        "hardware_jpeg": gpu.hardware_jpeg,
+    }
+    photograph = _photograph()
+    batches = classifier.serving.warmup_batches
+    set_warmup(config, batches=batches, files={"encoded": WarmupFile("photograph.jpg", (len(photograph),))})
+    return StepModel(
+        "decode",
+        config=config,
+        code=("repository/backends/decode/dali.py", "steps/dali_graph.py"),
+        files={
+            "preprocess.json": _preprocess(classifier),
+            "pipeline.json": Content.of((json.dumps(pipeline, indent=2, sort_keys=True) + "\n").encode()),
+        },
+        warmup={"photograph.jpg": Content.of(photograph)} if batches else {},
+    )
+
+
+def _preprocess(classifier: Classifier) -> Content:
+    preprocess = classifier.bundle.preprocess.model_copy(update={"decoder": DECODER})
+    return Content.of(preprocess.to_json().encode())
+
+
+def _warm_image(config: ModelConfig, classifier: Classifier) -> dict[str, Content]:
+    """The file for the warm-up of a step that takes IMAGE: in a tensor of strings, a length stands before each."""
+    batches = classifier.serving.warmup_batches
+    set_warmup(config, batches=batches, files={IMAGE.name: WarmupFile("photograph", IMAGE.dims)})
+    photograph = _photograph()
+    return {"photograph": Content.of(struct.pack("<I", len(photograph)) + photograph)} if batches else {}
+
+
+def _photograph() -> bytes:
+    """A JPEG of 512 pixels a side, in baseline 4:2:0 as cameras write it."""
+    return (resources.files("slipway") / "repository/photograph.jpg").read_bytes()
+
+
+def _engine_step(classifier: Classifier) -> StepModel:
+    gpu = classifier.serving.gpu
+    config = step_config(
+        inputs=[classifier.pixels],
+        outputs=[classifier.logits, *classifier.embedding],
+        max_batch_size=gpu.max_batch_size,
+        instances=gpu.engine_instances,
+        backend="tensorrt",
+        gpu=True,
+        gpus=gpu.gpus,
+    )
+    config.platform = "tensorrt_plan"
+    set_delay(config, gpu.max_queue_delay_us)
+    set_warmup(config, batches=classifier.serving.warmup_batches)
+    if gpu.cuda_graphs:
+        set_cuda_graphs(config)
+    plans = [engine.settings.plan for engine in classifier.engines]
+    if all(plan is not None and plan.single_image_profile for plan in plans):
+        # The backend takes the profile whose optimal batch is nearest; unasked, it takes the first alone.
+        config.instance_group[0].profile.extend(["0", "1"])
+    files = {}
+    for engine in sorted(classifier.engines, key=_capability):
+        plan = engine.settings.plan
+        assert plan is not None  # checked before anything is assembled, and the next too
+        assert plan.compute_capability is not None
+        name = plan_name(plan.compute_capability)
+        config.cc_model_filenames[plan.compute_capability] = name
+        if plan.hardware_compatibility == "ampere_plus" and not config.default_model_filename:
+            # For every other GPU. Where no plan is for others, Triton's own default names a file that is not there,
+            # and such a GPU is refused when the model is loaded.
+            config.default_model_filename = name
+        files[name] = Content.file(engine, name)
+        files[f"{engine_part(engine)}.json"] = Content.file(engine, "engine.json")
+    return StepModel("engine", config=config, files=files)
+
+
+def _capability(engine: Engine) -> tuple[int, ...]:
+    plan = engine.settings.plan
+    return tuple(map(int, (plan.compute_capability or "0").split("."))) if plan else ()

@@ -1,0 +1,131 @@
+"""The gpu lane's isolated decoder, on the CPU: the pixels of the cpu lane, and no image harmed by another."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from nvidia.dali.backend import TensorCPU
+
+from slipway.contract import Preprocess
+from slipway.steps import batch_limits, guard
+from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess_isolated import IsolatedPreprocessor, Rows, tensor_of
+from tests.support.bad_images import corpus
+from tests.support.geometries import GEOMETRIES, photographs
+from tests.support.image_files import good_images
+
+BATCH = 8
+IMAGES = [*photographs(), *good_images(20, seed=11), *(case.data for case in corpus())]
+REFUSED_BY_DECODER = next(case.data for case in corpus() if case.name == "PNG with half of its data")
+
+
+def isolated(config: dict[str, Any], **options: Any) -> IsolatedPreprocessor:
+    return IsolatedPreprocessor(config, max_batch_size=BATCH, threads=1, device_id=None, **options)
+
+
+@pytest.fixture(scope="module", params=GEOMETRIES)
+def both(request: pytest.FixtureRequest) -> tuple[Preprocessor, IsolatedPreprocessor]:
+    config = Preprocess.parse(GEOMETRIES[request.param], source="test").model_dump(mode="json")
+    return Preprocessor(config, max_batch_size=BATCH, threads=1), isolated(config)
+
+
+def test_every_image_alone_has_the_pixels_and_the_status_of_the_cpu_lane_bit_for_bit(
+    both: tuple[Preprocessor, IsolatedPreprocessor],
+) -> None:
+    answered = 0
+    for image in IMAGES:
+        (expected_nchw, expected_n), (pixels_nchw, status_n) = (side.run([image]) for side in both)
+        assert status_n.tolist() == expected_n.tolist()
+        np.testing.assert_array_equal(pixels_nchw, expected_nchw)
+        answered += int(status_n[0] == guard.OK)
+    assert answered > 115
+
+
+def test_bad_images_change_nothing_of_those_in_their_batch(both: tuple[Preprocessor, IsolatedPreprocessor]) -> None:
+    shuffled = np.random.default_rng(3).permutation(len(IMAGES)).tolist()
+    for first in range(0, len(IMAGES), BATCH):
+        batch = [IMAGES[index] for index in shuffled[first : first + BATCH]]
+        (expected_nchw, expected_n), (pixels_nchw, status_n) = (side.run(batch) for side in both)
+        assert status_n.tolist() == expected_n.tolist()
+        np.testing.assert_array_equal(pixels_nchw, expected_nchw)
+
+
+@pytest.fixture(scope="module")
+def small() -> IsolatedPreprocessor:
+    return isolated(Preprocess(input_height=16, input_width=16).model_dump())
+
+
+def test_a_batch_of_bad_images_only_is_the_placeholder_throughout(small: IsolatedPreprocessor) -> None:
+    placeholder = small.run([guard.PLACEHOLDER])[0][0]
+    pixels_nchw, status_n = small.run([REFUSED_BY_DECODER, b"", REFUSED_BY_DECODER, b"<svg/>"])
+    assert status_n.tolist() == [guard.CORRUPT, guard.EMPTY, guard.CORRUPT, guard.UNSUPPORTED]
+    assert all(np.array_equal(row, placeholder) for row in pixels_nchw)
+
+
+def test_images_that_declare_too_much_together_are_decoded_in_pieces_with_the_same_answers(
+    small: IsolatedPreprocessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [*good_images(5, seed=4), REFUSED_BY_DECODER, b"", good_images(1, seed=9)[0]]
+    expected_nchw, expected_n = small.run(batch)
+    sizes = batch_limits.measure(batch)[1]
+    decoded = []
+    decode = small._decode
+    monkeypatch.setattr(small, "_decode", lambda images: decoded.append(len(images)) or decode(images))
+    monkeypatch.setattr(batch_limits, "MAX_BATCH_PIXELS", int(sizes.max()))
+    pixels_nchw, status_n = small.run(batch)
+    assert len(decoded) > 2
+    assert sum(decoded) == np.count_nonzero(sizes)
+    assert status_n.tolist() == expected_n.tolist()
+    np.testing.assert_array_equal(pixels_nchw, expected_nchw)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pieces_are_within_the_limit_or_one_image_and_leave_none_out(seed: int) -> None:
+    declared_n = np.random.default_rng(seed).integers(0, 2 * batch_limits.MAX_BATCH_PIXELS, 40)
+    declared_n[::3] //= 9
+    cut = batch_limits.pieces(declared_n)
+    assert [row for piece in cut for row in range(piece.start, piece.stop)] == list(range(40))
+    for piece in cut:
+        assert piece.stop - piece.start == 1 or declared_n[piece].sum() <= batch_limits.MAX_BATCH_PIXELS
+    assert batch_limits.pieces(declared_n[:0]) == []
+
+
+class OnDevice:
+    """Host memory with the interface that a DALI tensor on a GPU has."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        address, read_only = array.__array_interface__["data"]
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": array.dtype.str,
+            "data": (address, read_only),
+            "version": 2,
+            "strides": None,
+        }
+
+
+@pytest.mark.parametrize("rows", [slice(0, 5), slice(0, 1), slice(2, 4), slice(4, 5)])
+def test_rows_of_a_batch_on_a_gpu_are_the_same_memory(rows: slice) -> None:
+    batch = np.arange(5 * 3 * 4 * 2, dtype=np.float32).reshape(5, 3, 4, 2)
+    view = Rows(OnDevice(batch), rows)
+    view.__array_interface__ = {**view.__cuda_array_interface__, "version": 3}  # type: ignore[attr-defined]
+    seen = np.asarray(view)
+    np.testing.assert_array_equal(seen, batch[rows])
+    batch[rows.start] = -1
+    assert (seen[0] == -1).all(), "not a copy"
+
+
+def test_the_tensor_that_triton_gets_is_dali_s_and_borrows_the_rows(small: IsolatedPreprocessor) -> None:
+    pixels_nchw, _ = small.run(good_images(3, seed=1))
+    tensor = tensor_of(pixels_nchw, slice(1, 3))
+    assert isinstance(tensor, TensorCPU)
+    np.testing.assert_array_equal(np.asarray(tensor), pixels_nchw[1:3])
+    assert np.shares_memory(np.asarray(tensor), pixels_nchw)
+
+
+@pytest.mark.parametrize("hardware_jpeg", [False, True])
+def test_a_gpu_that_is_not_there_is_an_error_when_the_step_starts(hardware_jpeg: bool) -> None:
+    """On a machine with one, the step starts: see tests/gpu."""
+    config = Preprocess(input_height=16, input_width=16).model_dump()
+    with pytest.raises(RuntimeError):
+        IsolatedPreprocessor(config, max_batch_size=1, threads=2, device_id=7, hardware_jpeg=hardware_jpeg)

@@ -1,0 +1,44 @@
+"""Ways to preprocess, and photographs of every format, to compare the pixels of two decoders with."""
+
+import io
+from typing import Any
+
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from tests.support.image_files import encode
+
+GEOMETRIES: dict[str, dict[str, Any]] = {
+    "crop": {"input_height": 64, "input_width": 64, "crop_fraction": 0.875, "mean": (0.485, 0.456, 0.406)},
+    "crop, cubic, upright": {
+        "input_height": 48,
+        "input_width": 80,
+        "interpolation": "cubic",
+        "exif_orientation": False,
+    },
+    "pad": {"input_height": 72, "input_width": 56, "resize": "pad", "pad_value": 114},
+    "without antialias": {"input_height": 64, "input_width": 64, "antialias": False},
+}
+
+
+def photographs() -> list[bytes]:
+    """Two photographs in every format, each of another size, two of them turned by EXIF."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = []
+    for number, array in enumerate(load_sample_images().images):
+        whole = Image.fromarray(array)
+        kinds: dict[str, dict[str, Any]] = {
+            "JPEG": {"exif": exif},
+            "PNG": {},
+            "WEBP": {"quality": 80},
+            "BMP": {},
+            "TIFF": {"exif": exif},
+        }
+        for step, (kind, options) in enumerate(kinds.items()):
+            width = 640 - 97 * step - 31 * number
+            encoded.append(encode(whole.resize((width, 2 * width // 3 + number)), kind, **options))
+        grey = io.BytesIO()
+        whole.convert("L").save(grey, "PNG")
+        encoded.append(grey.getvalue())
+    return encoded

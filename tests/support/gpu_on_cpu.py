@@ -1,0 +1,89 @@
+"""A gpu lane that the tritonserver of the wheel serves on the CPU: its own first steps, post step and ensembles.
+
+TensorRT and NVIDIA's DALI backend are not in that server. Their steps keep names, tensors and batching, and are played
+in the Python backend: the engine by OpenVINO, the native decoder by the `dali.py` of the assembled step. The isolated
+decoder is the assembled step itself, an instance of the CPU.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+import slipway
+from slipway.contract import Lane
+from slipway.repository import assemble
+from slipway.repository.step import ENGINE_CODE, WORKER_CODE
+from tests.support.colours import configs, reseal
+from tests.support.gpu_lanes import gpu_classifier
+
+PACKAGE = Path(slipway.__file__).parent
+DALI_BACKEND = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+import dali
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.pipeline = dali.pipeline(prefetch_queue_depth=1)
+        self.pipeline.build()
+
+    def execute(self, requests):
+        batches = [pb_utils.get_input_tensor_by_name(request, "encoded").as_numpy() for request in requests]
+        self.pipeline.feed_input("encoded", [row for batch in batches for row in batch])
+        (pixels,) = self.pipeline.run()
+        parts = np.split(pixels.as_array(), np.cumsum([len(batch) for batch in batches])[:-1])
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("pixels_nchw", part)]) for part in parts]
+"""
+
+
+def gpu_lane_on_the_cpu(folder: Path, **serving: Any) -> Path:
+    """The repository of `colours` with `serving` changed, assembled as a gpu lane and made to run here."""
+    classifier = gpu_classifier(folder / "in", "9.0", spec={"serving": serving})
+    assemble([classifier], folder / "repository", lane="gpu")
+    play_on_the_cpu(folder / "repository", folder / "in/colours/engine")
+    return folder / "repository"
+
+
+def play_on_the_cpu(repository: Path, engine: Path) -> None:
+    """Put every step on the CPU, play the absent backends, and call the lane a cpu lane so that it is served."""
+    for name, config in configs(repository).items():
+        if name.startswith("decode_"):
+            _play_the_decoder(config, repository / name / "1")
+        elif name.startswith("engine_"):
+            _play_the_engine(config, repository / name / "1", engine)
+        for group in config.instance_group:
+            group.kind = pb.ModelInstanceGroup.KIND_CPU
+            group.ClearField("gpus")
+        (repository / name / "config.pbtxt").write_text(text_format.MessageToString(config))
+    lane = Lane.read(repository / "lane.json")
+    lane.model_copy(update={"lane": "cpu"}).write(repository / "lane.json")
+    reseal(repository)
+
+
+def _play_the_decoder(config: Any, folder: Path) -> None:
+    (folder / "model.py").write_text(DALI_BACKEND)
+    text = (folder / "preprocess.json").read_text()
+    (folder / "preprocess.json").write_text(text.replace('"mixed"', '"cpu"'))
+    config.backend = "python"
+
+
+def _play_the_engine(config: Any, folder: Path, engine: Path) -> None:
+    for code in ("repository/backends/engine/model.py", *WORKER_CODE, *ENGINE_CODE):
+        shutil.copyfile(PACKAGE / code, folder / Path(code).name)
+    for path in folder.glob("*_sm90.*"):  # the plan and its settings
+        path.unlink()
+    for name in ("model.onnx", "engine.json"):
+        shutil.copyfile(engine / name, folder / name)
+    config.parameters["threads"].string_value = "1"
+    config.parameters["arithmetic"].string_value = "f32"
+    config.backend = "python"
+    for field in ("platform", "cc_model_filenames", "optimization"):
+        config.ClearField(field)

@@ -1,0 +1,90 @@
+"""Seeded defects of what makes a gpu lane slow, or its decoder wrong."""
+
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from tests.support.lint_changes import beside, clear, edit, in_lane, instance, parameter
+from tests.support.seeded_defects import Defect, broken
+
+FIRST, DECODE, GUARD = "preprocess/config.pbtxt", "decode/config.pbtxt", "guard/config.pbtxt"
+ENGINE, POST = "engine/config.pbtxt", "post/config.pbtxt"
+CPU = pb.ModelInstanceGroup.KIND_CPU
+
+
+def graphs(config: Any) -> Any:
+    return config.optimization.cuda
+
+
+SPEED: tuple[Defect, ...] = (
+    *broken(
+        "decoder-settings",
+        "decode/1/dali_graph.py",
+        "gpu",
+        plain_upsampling=beside("decode", "dali_graph.py", "jpeg_fancy_upsampling=True", "jpeg_fancy_upsampling=False"),
+        upsampling_left_out=beside("decode", "dali_graph.py", "jpeg_fancy_upsampling=True,", ""),
+        hardware_decoder_as_dali_has_it=beside(
+            "decode", "dali_graph.py", "hw_decoder_load=HARDWARE_SHARE if hardware_jpeg else 0.0,", ""
+        ),
+    ),
+    *broken(
+        "decoder-settings",
+        "preprocess/1/preprocess_isolated.py",
+        "isolated",
+        isolated_with_plain_upsampling=beside(
+            "preprocess", "preprocess_isolated.py", '":fancy_upsampling=1"', '":fancy_upsampling=0"'
+        ),
+        isolated_upsampling_left_out=beside("preprocess", "preprocess_isolated.py", "options=OPTIONS,", ""),
+        every_decoder_of_the_gpu=beside(
+            "preprocess", "preprocess_isolated.py", "backends=_backends(device_id, hardware_jpeg),", ""
+        ),
+    ),
+    *broken("decoder-threads", FIRST, "isolated", one_thread_for_a_gpu=parameter("preprocess", "threads", "1")),
+    *broken("decoder-threads", DECODE, "gpu", one_thread_for_the_dali_backend=parameter("decode", "num_threads", "1")),
+    *broken(
+        "delay-on-the-guard",
+        GUARD,
+        "gpu",
+        guard_waits=edit("guard", lambda c: setattr(c.dynamic_batching, "max_queue_delay_microseconds", 500)),
+        guard_prefers_batches=edit("guard", lambda c: c.dynamic_batching.preferred_batch_size.append(4)),
+    ),
+    *broken("post-on-the-cpu", POST, "isolated", post_without_a_stream=instance("post", kind=CPU)),
+    *broken(
+        "gpu-inputs", POST, "isolated", post_takes_gpu_tensors=parameter("post", "FORCE_CPU_ONLY_INPUT_TENSORS", "no")
+    ),
+    *broken(
+        "gpu-memory",
+        "lane.json",
+        "isolated",
+        pool_too_small=in_lane(cuda_pool_bytes=1 << 20),
+        pool_left_to_triton=in_lane(cuda_pool_bytes=None),
+        more_engines_than_the_pool_is_for=instance("engine", count=400),
+    ),
+    *broken("gpus-differ", "colours/config.pbtxt", "isolated", engine_on_another_gpu=instance("engine", gpus=[1])),
+    *broken(
+        "cuda-graphs",
+        ENGINE,
+        "isolated",
+        graphs_of_two_sizes=edit("engine", lambda c: graphs(c).ClearField("graph_spec")),
+        graphs_that_are_off=edit("engine", lambda c: setattr(graphs(c), "graphs", False)),
+        graph_of_too_large_a_batch=edit("engine", lambda c: setattr(graphs(c).graph_spec[-1], "batch_size", 64)),
+        graph_of_another_size=edit("engine", lambda c: graphs(c).graph_spec[0].input["pixels_nchw"].dim.append(3)),
+        graph_of_no_input=edit("engine", lambda c: graphs(c).graph_spec[0].ClearField("input")),
+    ),
+    *broken("warmup-missing", DECODE, "gpu", decoder_that_stays_cold=clear("decode", "model_warmup")),
+    *broken("warmup-missing", POST, "isolated", post_that_stays_cold=clear("post", "model_warmup")),
+    *broken(
+        "warmup-missing",
+        FIRST,
+        "isolated",
+        decoder_warmed_by_zeros=edit(
+            "preprocess", lambda c: setattr(c.model_warmup[0].inputs["IMAGE"], "zero_data", True)
+        ),
+    ),
+    *broken(
+        "parameter-missing",
+        FIRST,
+        "isolated",
+        isolated_without_threads=parameter("preprocess", "threads", None),
+    ),
+)
