@@ -114,12 +114,3 @@ def test_a_lane_of_the_other_kind_is_refused_with_the_image_that_serves_it(
     monkeypatch.setattr(fit.importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name))
     with pytest.raises(ServingError, match=r"a cpu lane, and OpenVINO is not installed here"):
         serve(EXAMPLE, ports=Ports.free()).__enter__()
-
-
-def test_a_server_that_does_not_start_says_why(installed: Path) -> None:
-    server = installed / "bin/tritonserver"
-    server.unlink()
-    server.write_text("#!/bin/sh\necho 'error while loading shared libraries: libcuda.so.1' >&2; exit 127\n")
-    server.chmod(0o755)
-    with pytest.raises(ServingError, match=r"tritonserver does not start: error while loading shared libraries: libc"):
-        serve(EXAMPLE, ports=Ports.free()).__enter__()

@@ -1,64 +1,112 @@
-"""The packages of the three images, installed from their locks as the Dockerfiles do it, for the images' Python 3.12.
-
-Where there is a Python 3.12 on PATH, it also imports them; elsewhere pip fetches, checks and unpacks its wheels alone.
-"""
+"""The three images carried out without docker under their Python 3.12; their packages come from an index, by hash."""
 
 import re
-import shutil
+import signal
 import subprocess
-import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from slipway.cli.container import IMAGES
+from slipway.serving import Ports
+from tests.support.played_image import PlayedImage, python_3_12
 from tests.support.scripts import ROOT
 
-PYTHON = shutil.which("python3.12")
-FOR_PYTHON_3_12 = ["--python-version=3.12", "--implementation=cp", "--abi=cp312", "--abi=abi3", "--abi=none"]
-GLIBC = [
-    f"--platform={name}_x86_64" for name in ("manylinux2014", *(f"manylinux_2_{minor}" for minor in range(17, 40)))
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(python_3_12() is None, reason="there is no Python 3.12 on this machine"),
 ]
-IMPORTS = {
-    "gpu": "slipway.serving.__main__, slipway.serving.supervisor, slipway.serving.doctor.examine",
-    "cpu": "slipway.serving.__main__, slipway.serving.supervisor, slipway.steps.engine_openvino",
-    "compile": "slipway.cli.compile, slipway.steps.engine_openvino",
-}
+EXAMPLE = ROOT / "model_repository/example"
+Play = Callable[[str], PlayedImage]
 
 
-def pip_install(kind: str) -> list[str]:
-    """The options of the Dockerfile's own `pip install` of the lock, without target and file."""
-    text = (ROOT / "build/images" / kind / "Dockerfile").read_text().replace("\\\n", " ")
-    (options,) = re.findall(r"^RUN python3 -m pip install (.*) --target \S+ --requirement \S+$", text, re.MULTILINE)
-    return str(options).split()
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
+    """`play(kind)` is that image, above one stand-in for all."""
+    python = python_3_12()
+    assert python is not None
+    images: dict[str, PlayedImage] = {}
+
+    def play(kind: str) -> PlayedImage:
+        if kind not in images:
+            image = PlayedImage(tmp_path_factory.mktemp(kind), python)
+            image.lay_base()
+            image.build(ROOT / "build/images" / kind / "Dockerfile")
+            images[kind] = image
+        return images[kind]
+
+    return play
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("kind", IMAGES)
-def test_the_packages_of_an_image_install_by_hash_and_are_all_that_it_imports(kind: str, tmp_path: Path) -> None:
-    python = [PYTHON] if PYTHON else [sys.executable]
-    foreign = [] if PYTHON else [*FOR_PYTHON_3_12, *GLIBC]
-    lock = ROOT / "build/images" / kind / "requirements.lock"
-    target = ["--target", str(tmp_path / "packages"), "--requirement", str(lock)]
-    subprocess.run([*python, "-m", "pip", "install", "--quiet", *pip_install(kind), *foreign, *target], check=True)
-    pins = re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock.read_text(), re.MULTILINE)
-    installed = {path.name.lower().replace("_", "-") for path in (tmp_path / "packages").glob("*.dist-info")}
+@pytest.mark.parametrize("kind", ["gpu", "cpu", "compile"])
+def test_an_image_holds_exactly_its_lock(kind: str, play: Play) -> None:
+    image = play(kind)
+    lock = (ROOT / "build/images" / kind / "requirements.lock").read_text()
+    pins = re.findall(r"^([a-z0-9-]+)==(\S+) \\$", lock, re.MULTILINE)
+    installed = {
+        path.name.lower().replace("_", "-") for path in (image.root / "opt/slipway/packages").glob("*.dist-info")
+    }
     assert installed == {f"{name}-{version}.dist-info" for name, version in pins}
-    if PYTHON:
-        path = {"PYTHONPATH": f"{ROOT / 'src'}:{tmp_path / 'packages'}", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
-        subprocess.run([PYTHON, "-c", f"import {IMPORTS[kind]}"], env=path, check=True)
 
 
-@pytest.mark.nightly
-def test_the_wheel_is_built_in_the_image_without_an_index(tmp_path: Path) -> None:
-    text = (ROOT / "build/images/gpu/Dockerfile").read_text().replace("\\\n", " ")
-    (options,) = re.findall(r"^RUN python3 -m pip install (.*) --target /opt/slipway/code \S+$", text, re.MULTILINE)
-    source = tmp_path / "source"
-    for copied in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
-        (source / "src").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / copied, source / copied)
-    shutil.copytree(ROOT / "src/slipway", source / "src/slipway")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", *str(options).split()]
-    subprocess.run([*command, "--target", str(tmp_path / "code"), str(source)], check=True)
-    assert (tmp_path / "code/bin/slipway").is_file()
-    assert (tmp_path / "code/slipway/cli/prices.yaml").is_file()
+@pytest.mark.parametrize(
+    ("kind", "modules"),
+    [
+        ("gpu", "slipway.serving.supervisor, slipway.serving.doctor.examine, nvidia.dali, nvidia.nvimgcodec"),
+        ("cpu", "slipway.serving.supervisor, slipway.steps.engine_openvino, nvidia.dali"),
+        ("compile", "slipway.engines, nvidia.dali, nvidia.nvimgcodec"),
+    ],
+)
+def test_an_image_can_import_what_it_runs_with_the_numpy_of_its_lock(kind: str, modules: str, play: Play) -> None:
+    image = play(kind)
+    program = f"import numpy, {modules}; assert numpy.__version__.startswith('1.'), numpy.__file__"
+    subprocess.run(["python3", "-c", program], env=image.environment, check=True)
+
+
+def test_the_cpu_image_serves_the_example_by_its_own_entry_point(play: Play) -> None:
+    image, ports = play("cpu"), Ports.free()
+    assert image.entrypoint == ["/opt/nvidia/nvidia_entrypoint.sh", "slipway"]
+    assert image.command == ["serve", "/models", "--host", "0.0.0.0"]
+    slipway, options = image.root / "opt/slipway/code/bin/slipway", image.command[2:]
+    flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
+    command = [slipway, "serve", EXAMPLE, *options, *flags]
+    with subprocess.Popen(command, env=image.environment, stderr=subprocess.PIPE) as launcher:
+        try:
+            deadline = time.monotonic() + 120
+            while not answers(f"http://127.0.0.1:{ports.status}/ready"):
+                assert launcher.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        finally:
+            launcher.send_signal(signal.SIGTERM)
+            _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, said.decode()
+    assert f"installed in {image.root}/opt/tritonserver".encode() not in said  # a terminal's words, not an event
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def test_the_units_of_the_steps_pass_under_the_images_python(play: Play, tmp_path: Path) -> None:
+    image = play("cpu")
+    lock = (ROOT / "requirements.lock").read_text()
+    wanted = ("pytest", "iniconfig", "pygments", "hypothesis", "sortedcontainers", "pillow")
+    blocks = [re.search(rf"^{name}==(?:.*\\\n)+.*\n", lock, re.MULTILINE) for name in wanted]
+    (tmp_path / "tests.lock").write_text("".join(block[0] for block in blocks if block))
+    install = (
+        f"python3 -m pip install --quiet --no-deps --require-hashes --target {tmp_path}/more -r {tmp_path}/tests.lock"
+    )
+    subprocess.run(["bash", "-c", install], env=image.environment, check=True)
+    environment = {**image.environment, "PYTHONPATH": f"{image.environment['PYTHONPATH']}:{tmp_path}/more:{ROOT}"}
+    units = ["tests/unit/test_guard_fuzz.py", "tests/unit/test_postprocess.py", "tests/unit/test_gpu_lane_guard.py"]
+    subprocess.run(
+        ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", *units], cwd=ROOT, env=environment, check=True
+    )

@@ -93,17 +93,13 @@ def test_the_printed_line_is_the_command_for_a_shell(gpu_lane: Path, tmp_path: P
     assert parsed.strip() == str(json.loads(as_json)["command"])
 
 
-def test_compiling_sees_the_present_folder_and_its_timing_cache_as_the_user(work: Path, tmp_path: Path) -> None:
-    command = printed(*COMPILE, "--timing-cache", tmp_path / "timing", cwd=work)
-    assert option(command, "--mount") == [
-        f"type=bind,source={work},target=/work",
-        f"type=bind,source={tmp_path / 'timing'},target=/cache",
-    ]
+def test_compiling_sees_the_present_folder_alone_and_writes_as_the_user(work: Path) -> None:
+    command = printed(*COMPILE, cwd=work)
+    assert option(command, "--mount") == [f"type=bind,source={work},target=/work"]
     assert option(command, "--user") == [f"{os.getuid()}:{os.getgid()}"]
     assert option(command, "--gpus") == ["all"]
     inner = command[command.index(f"slipway-compile:{NEWEST.name}") + 1 :]
-    assert inner == [*COMPILE, "--target", "tensorrt", "--timing-cache", f"/cache/{NEWEST.name}"]
-    assert not (tmp_path / "timing").exists()  # nothing is made for a command that is only printed
+    assert inner == [*COMPILE, "--target", "tensorrt"]
 
 
 def test_absolute_paths_inside_the_folder_become_those_of_the_container(work: Path) -> None:
@@ -276,13 +272,6 @@ def test_an_error_of_docker_is_passed_on_with_what_to_do(
         run()
     assert said in capsys.readouterr().err
     assert DOCKER_SAYS[said] in str(raised.value)
-
-
-def test_the_timing_cache_is_made_before_docker_mounts_it(
-    work: Path, docker_that: Callable[[str], None], tmp_path: Path
-) -> None:
-    docker_that(f"exec ls {tmp_path}/.cache/slipway/timing")
-    run(*COMPILE, cwd=work)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["build", "--help"], ["compile", "--help"], ["serve", "--help"]])

@@ -10,7 +10,6 @@ from slipway.cli.docker import execute
 from slipway.contract import Bundle, CompileError, ServingError, SlipwayError, SpecError
 from slipway.contract.releases import NEWEST, release
 from slipway.system.arguments import port
-from slipway.system.home import user_folder
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command as shell_line
 
@@ -30,7 +29,7 @@ IMAGES: Mapping[str, str] = {
     "cpu": "serves a cpu lane",
     "compile": "compiles plans for a GPU",
 }
-WORK, MODELS, CACHE = "/work", "/models", "/cache"  # in the container
+WORK, MODELS = "/work", "/models"  # in the container
 INNER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002, "status": 8003}
 TRITON_USER = "1000:1000"  # of NVIDIA's image
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only")
@@ -65,20 +64,18 @@ def build_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def compile_command(arguments: argparse.Namespace) -> list[str]:
-    """The docker command for `slipway compile --target tensorrt`, run as the current user."""
+    """The docker command for `slipway compile --target tensorrt`, as the current user, who owns what it writes.
+
+    TensorRT's timing cache stays beside the engines, where the next job finds it.
+    """
     Bundle.open(arguments.bundle)
-    cache = arguments.timing_cache or user_folder("XDG_CACHE_HOME", ".cache") / "slipway/timing"
-    if arguments.run:
-        cache.mkdir(parents=True, exist_ok=True)
     bundle, graphs, out = (inside(path) for path in (arguments.bundle, arguments.graphs, arguments.out))
     return [
         *docker_run(user=f"{os.getuid()}:{os.getgid()}", tmpfs="/tmp"),
         *("--gpus", arguments.gpus),
         *mount(Path.cwd(), WORK),
-        *mount(cache, CACHE),
         image(arguments),
         *("compile", bundle, "--graphs", graphs, "--out", out, "--target", "tensorrt"),
-        *("--timing-cache", f"{CACHE}/{arguments.release}"),
     ]
 
 
@@ -161,17 +158,14 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="build | compile | serve")
     building = commands.add_parser("build", help="build an image, at the root of a clone")
-    building.add_argument("image", choices=list(IMAGES), help="; ".join(f"{name} {what}" for name, what in IMAGES.items()))
+    building.add_argument(
+        "image", choices=list(IMAGES), help="; ".join(f"{name} {what}" for name, what in IMAGES.items())
+    )
     building.set_defaults(command_of=build_command, failure=SlipwayError)
     compiling = commands.add_parser("compile", help="compile plans for the GPU of this machine")
     compiling.add_argument("bundle", type=Path, help="folder that slipway export wrote")
     compiling.add_argument("--graphs", type=Path, required=True, help="folder of graph folders")
     compiling.add_argument("--out", type=Path, required=True, help="folder to write engine folders into")
-    compiling.add_argument(
-        "--timing-cache",
-        type=Path,
-        help="folder for TensorRT's timing caches, which make later builds faster; default: ~/.cache/slipway/timing",
-    )
     compiling.set_defaults(command_of=compile_command, failure=CompileError, image="compile")
     serving = commands.add_parser("serve", help="serve a repository on 127.0.0.1, in the image of its lane")
     serving.add_argument("repository", type=Path, help="folder that slipway assemble wrote")

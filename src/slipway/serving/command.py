@@ -67,6 +67,7 @@ def command(
         "metrics-port": str(ports.metrics),
         "http-restricted-api": f"{restricted}:slipway-admin={admin_key}",
         "grpc-restricted-protocol": f"{restricted}:slipway-admin={admin_key}",
+        "metrics-config": "histogram_latencies=true",  # 2.51 has none, and ignores it
     }
     newer = {"http-max-input-size": str(HTTP_BODY_BYTES), "allow-client-shm": "false"}
     flags |= {option: value for option, value in newer.items() if option in options}
