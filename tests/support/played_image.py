@@ -28,6 +28,12 @@ def python_3_12() -> Path | None:
     return None
 
 
+def install_dali(python: Path, folder: Path) -> Path:
+    """DALI with all that it asks for, numpy 2 among it, in one folder, as NVIDIA's build makes it."""
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--target", folder, DALI], check=True)
+    return folder
+
+
 @dataclass
 class PlayedImage:
     """The root folder of an image, in which `/opt` is `root/opt`."""
@@ -38,12 +44,15 @@ class PlayedImage:
     entrypoint: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
 
-    def lay_base(self) -> None:
-        """What NVIDIA's image has before the first line of ours."""
+    def lay_base(self, dali: Path) -> None:
+        """What NVIDIA's image has before the first line of ours; `dali` is what `install_dali` made."""
         subprocess.run([self.python, "-m", "venv", self.root / "python"], check=True)
-        server, (wheel,) = self.root / "opt/tritonserver", self._wheel()
-        for part in ("bin", "lib", "backends/python"):
+        server = self.root / "opt/tritonserver"
+        (self.root / "workspace").mkdir()
+        wheel = find_tritonserver(self.root / "workspace").path.parents[1]
+        for part in ("bin", "lib", "backends/python", "backends/dali/wheel"):
             (server / part).mkdir(parents=True)
+        (server / "backends/dali/wheel/dali").symlink_to(dali)
         (server / "bin/tritonserver").symlink_to(wheel / "bin/tritonserver")
         libpython = self.python.resolve().parents[1] / "lib/libpython3.12.so.1.0"
         for library in (*(wheel.parents[1] / "nvidia_pytriton.libs").iterdir(), libpython):
@@ -56,12 +65,6 @@ class PlayedImage:
             "PATH": f"{server / 'bin'}:{self.root / 'python/bin'}:/usr/bin:/bin",
             "HOME": str(self.root),
         }
-        self._run(f"python3 -m pip install --quiet --target /opt/tritonserver/backends/dali/wheel/dali {DALI}")
-
-    def _wheel(self) -> list[Path]:
-        workspace = self.root / "workspace"
-        workspace.mkdir(parents=True)
-        return [find_tritonserver(workspace).path.parents[1]]
 
     def build(self, dockerfile: Path) -> None:
         """Carry out a Dockerfile, with the clone as docker's context."""
@@ -72,7 +75,7 @@ class PlayedImage:
                 self._copy(rest.split())
             elif instruction == "ENV":
                 for name, value in re.findall(r"(\w+)=(\S+)", rest):
-                    self.environment[name] = self._here(value.replace("${PATH}", self.environment["PATH"]))
+                    self.environment[name] = self._here(value).replace("${PATH}", self.environment["PATH"])
             elif instruction == "RUN":
                 self._run(rest)
             elif instruction == "ENTRYPOINT":
