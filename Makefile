@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nigh
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test coverage nightly check engines doctor bench pictures docs release perf_analyzer lock peers_lock clean
+.PHONY: help setup demo fast test coverage nightly check engines doctor bench pictures docs release perf_analyzer lock peers_lock images_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -83,6 +83,12 @@ peers_lock: setup ## the peers' lock files anew from requirements/*.in
 	  $(BIN)/uv pip compile --no-config benchmarks/studies/peers/requirements/$$name.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make peers_lock" \
 	    -o benchmarks/studies/peers/requirements/$$name.lock --quiet || exit 1; done
+
+images_lock: setup ## the images' lock files anew from build/images/*/requirements.in, in the versions of requirements.lock
+	@for name in gpu cpu compile; do \
+	  $(BIN)/uv pip compile --no-config build/images/$$name/requirements.in --constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+	    --python-version 3.12 --python-platform x86_64-manylinux_2_39 --custom-compile-command "make images_lock" \
+	    -o build/images/$$name/requirements.lock --quiet || exit 1; done
 
 clean: ## remove what demo, test and check wrote; .venv stays
 	rm -rf runs model_repository/cpu model_repository/gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

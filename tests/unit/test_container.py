@@ -1,41 +1,45 @@
-"""The docker commands that compile plans and serve the gpu lane: what they mount, open and close; nothing is pulled."""
+"""The docker commands that build images, compile plans and serve: what they mount, open and close. Nothing is run."""
 
+import contextlib
+import io
 import json
 import os
-import re
 import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slipway.contract import Bundle, Lane
+from slipway.cli.container import main, parser
+from slipway.contract import Bundle, Lane, ServingError, SlipwayError
+from slipway.contract.releases import NEWEST, RELEASES
+from slipway.lint.models import read_models
 from slipway.repository import Classifier, assemble
-from slipway.serving import Ports
-from slipway.serving.binary import TritonBinary
-from slipway.serving.command import command as wheel_command
-from tests.support.colours import COLOURS, open_colours
+from slipway.system.files import complete_folder
+from tests.support.colours import COLOURS
 from tests.support.plans import stand_in_plan
 from tests.support.scripts import ROOT, run_script
+
+EXAMPLE = ROOT / "model_repository/example"
 
 
 @pytest.fixture
 def gpu_lane(tmp_path: Path) -> Path:
     bundle = Bundle.open(COLOURS / "bundle")
-    assemble([Classifier(bundle, stand_in_plan(tmp_path / "plan", bundle))], tmp_path / "gpu", lane="gpu")
-    return tmp_path / "gpu"
+    repository = tmp_path / "repositories/gpu"
+    assemble([Classifier(bundle, stand_in_plan(tmp_path / "plan", bundle))], repository, lane="gpu")
+    return repository
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A folder that looks like a clone, with a bundle in it."""
-    folder = tmp_path / "clone"
-    (folder / "build").mkdir(parents=True)
-    shutil.copyfile(ROOT / "build/compile.py", folder / "build/compile.py")
+def work(tmp_path: Path) -> Path:
+    """A folder with a bundle in it."""
+    folder = tmp_path / "work"
     shutil.copytree(COLOURS / "bundle", folder / "runs/colours/bundle")
     return folder
 
@@ -43,40 +47,41 @@ def clone(tmp_path: Path) -> Path:
 COMPILE = ("compile", "runs/colours/bundle", "--graphs", "runs/colours/graphs", "--out", "runs/colours/engines")
 
 
-def printed(*arguments: str | Path, cwd: Path) -> list[str]:
-    done = run_script("build/container.py", *arguments, "--json", cwd=cwd)
-    command: list[str] = json.loads(done.stdout.splitlines()[-1])["command"]
+def printed(*words: str | Path, cwd: Path) -> list[str]:
+    """The command that `slipway container` prints for these words in this folder."""
+    with contextlib.chdir(cwd):
+        arguments = parser().parse_args([str(word) for word in words])
+        command: list[str] = arguments.command_of(arguments)
     return command
 
 
-def refusal(*arguments: str | Path, cwd: Path) -> str:
-    done = run_script("build/container.py", *arguments, cwd=cwd, check=False)
-    assert done.returncode in (1, 2)
-    assert "Traceback" not in done.stderr
-    return done.stderr
+def refusal(*words: str | Path, cwd: Path) -> str:
+    """The message with which it refuses them."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), pytest.raises((SlipwayError, SystemExit)) as raised:
+        printed(*words, cwd=cwd)
+    return f"{said.getvalue()}{raised.value}"
 
 
 def option(command: list[str], name: str) -> list[str]:
     return [value for flag, value in pairwise(command) if flag == name]
 
 
-def flags(command: list[str]) -> dict[str, str]:
-    """`--name=value` of tritonserver; backend options are joined."""
-    found: dict[str, str] = {}
-    for part in command:
-        name, equals, value = part.partition("=")
-        if part.startswith("--") and equals:
-            found[name] = f"{found[name]} {value}" if name in found else value
-    return found
+@pytest.mark.parametrize("kind", ["gpu", "cpu", "compile"])
+def test_every_image_is_built_of_the_release_that_is_asked_for(kind: str) -> None:
+    for release in ([], ["--release", RELEASES[0].name]):
+        wanted = release[1] if release else NEWEST.name
+        command = printed("build", kind, *release, cwd=ROOT)
+        assert command[:2] == ["docker", "build"]
+        assert option(command, "--build-arg") == [f"RELEASE={wanted}"]
+        assert option(command, "--tag") == [f"slipway-{kind}:{wanted}"]
+        assert (ROOT / option(command, "--file")[0]).is_file()
 
 
-def test_both_images_are_of_one_release(gpu_lane: Path, clone: Path) -> None:
-    for release in ([], ["--release", "27.01"]):
-        wanted = release[1] if release else "26.06"
-        compiling = printed(*COMPILE, *release, cwd=clone)
-        serving = printed("serve", gpu_lane, *release, cwd=clone)
-        assert f"nvcr.io/nvidia/tensorrt:{wanted}-py3" in compiling
-        assert f"nvcr.io/nvidia/tritonserver:{wanted}-py3" in serving
+def test_compiling_and_serving_take_the_images_that_build_makes(gpu_lane: Path, work: Path) -> None:
+    assert f"slipway-compile:{NEWEST.name}" in printed(*COMPILE, cwd=work)
+    assert f"slipway-gpu:{NEWEST.name}" in printed("serve", gpu_lane, cwd=work)
+    assert f"slipway-cpu:{RELEASES[0].name}" in printed("serve", EXAMPLE, "--release", RELEASES[0].name, cwd=work)
 
 
 def test_the_printed_line_is_the_command_for_a_shell(gpu_lane: Path, tmp_path: Path) -> None:
@@ -88,147 +93,188 @@ def test_the_printed_line_is_the_command_for_a_shell(gpu_lane: Path, tmp_path: P
     assert parsed.strip() == str(json.loads(as_json)["command"])
 
 
-def test_compiling_mounts_the_clone_and_runs_compile_in_it_as_the_user(clone: Path) -> None:
-    command = printed(*COMPILE, cwd=clone)
-    assert option(command, "--mount") == [f"type=bind,source={clone},target=/slipway"]
-    assert option(command, "--workdir") == ["/slipway"]
+def test_compiling_sees_the_present_folder_alone_and_writes_as_the_user(work: Path) -> None:
+    command = printed(*COMPILE, cwd=work)
+    assert option(command, "--mount") == [f"type=bind,source={work},target=/work"]
     assert option(command, "--user") == [f"{os.getuid()}:{os.getgid()}"]
     assert option(command, "--gpus") == ["all"]
-    install, _, compiling = command[-1].partition(" && ")
-    assert install == "python3 -m pip install --quiet --editable '.[gpu]'"
-    assert compiling.split() == ["python3", "build/compile.py", *COMPILE[1:], "--target", "tensorrt"]
+    inner = command[command.index(f"slipway-compile:{NEWEST.name}") + 1 :]
+    assert inner == [*COMPILE, "--target", "tensorrt"]
 
 
-def test_absolute_paths_inside_the_clone_become_those_of_the_container(clone: Path) -> None:
-    absolute = [str(clone / part) if part.startswith("runs/") else part for part in COMPILE]
-    assert printed(*absolute, cwd=clone)[-1] == printed(*COMPILE, cwd=clone)[-1]
+def test_absolute_paths_inside_the_folder_become_those_of_the_container(work: Path) -> None:
+    absolute = [str(work / part) if part.startswith("runs/") else part for part in COMPILE]
+    assert printed(*absolute, cwd=work) == printed(*COMPILE, cwd=work)
 
 
-def test_serving_opens_loopback_alone_and_mounts_the_repository_read_only(gpu_lane: Path, tmp_path: Path) -> None:
+def test_serving_opens_loopback_alone_and_mounts_read_only(gpu_lane: Path, tmp_path: Path) -> None:
     command = printed("serve", gpu_lane, "--http-port", "9000", cwd=tmp_path)
-    assert option(command, "--publish") == ["127.0.0.1:9000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"]
-    assert option(command, "--mount") == [f"type=bind,source={gpu_lane},target=/models,readonly"]
+    ports = ("9000:8000", "8001:8001", "8002:8002", "8003:8003")
+    assert option(command, "--publish") == [f"127.0.0.1:{port}" for port in ports]
+    assert option(command, "--mount") == [f"type=bind,source={gpu_lane.parent},target=/models,readonly"]
+    assert command[-4:] == ["serve", "/models/gpu", "--host", "0.0.0.0"]
     assert not {"--privileged", "--network", "--ipc", "-v", "-p"} & set(command)
 
 
-def test_the_server_is_hardened_at_least_as_the_wheel_s_is(gpu_lane: Path, tmp_path: Path) -> None:
-    """The container's own network stands in for the loopback addresses; its ports are published there."""
-    command = printed("serve", gpu_lane, cwd=tmp_path)
-    wheel = wheel_command(
-        TritonBinary(Path("tritonserver"), "", backend_directory=None, library_path=""),
-        Path("/models"),
-        lane=Lane.read(gpu_lane / "lane.json"),
-        ports=Ports(),
-        admin_key="key",
-        shm_prefix="prefix",
-    )
-    inside, outside = flags(command[command.index("tritonserver") :]), flags(wheel)
-    assert "--disable-auto-complete-config" in command
-    addresses = {name for name in outside if name.endswith(("-address", "-port"))}
-    supervised = {"--model-control-mode", "--exit-on-error"}  # nobody loads models in the container
-    assert inside["--model-control-mode"] == "none"
-    assert inside.keys() >= outside.keys() - addresses - supervised
-    for name, value in outside.items():
-        if name not in addresses | supervised and name != "--backend-config":
-            assert re.sub("=.*", "", inside[name]) == re.sub("=.*", "", value)
-    assert inside["--allow-client-shm"] == "false"
-    shared = Lane.read(gpu_lane / "lane.json").shm_default_bytes
-    assert inside["--backend-config"] == f"python,shm-default-byte-size={shared}"
+def test_a_mount_of_the_folder_above_shows_the_new_repository(tmp_path: Path) -> None:
+    """A mount keeps the folder that it was given, whatever takes its name; here an open directory does."""
+    for name in ("old", "new"):
+        with complete_folder(tmp_path / "repository", kind="repository") as staging:
+            (staging / name).touch()
+            (staging / "manifest.json").write_text('{"kind": "repository"}')
+        if name == "old":
+            mounted, above = (os.open(folder, os.O_RDONLY) for folder in (tmp_path / "repository", tmp_path))
+    assert "new" not in os.listdir(mounted)
+    inner = os.open("repository", os.O_RDONLY, dir_fd=above)
+    assert "new" in os.listdir(inner)
+    for descriptor in (mounted, above, inner):
+        os.close(descriptor)
 
 
-def test_the_key_of_the_restricted_apis_is_long_and_new_each_time(gpu_lane: Path, tmp_path: Path) -> None:
-    keys = set()
-    for _ in range(2):
-        given = flags(printed("serve", gpu_lane, cwd=tmp_path))
-        assert given["--http-restricted-api"] == given["--grpc-restricted-protocol"]
-        keys.add(given["--http-restricted-api"].rpartition("=")[2])
-    assert len(keys) == 2
-    assert min(map(len, keys)) >= 32
+def test_both_containers_are_hardened(gpu_lane: Path, work: Path) -> None:
+    for command in (printed(*COMPILE, cwd=work), printed("serve", gpu_lane, cwd=work)):
+        assert option(command, "--cap-drop") == ["ALL"]
+        assert option(command, "--security-opt") == ["no-new-privileges"]
+        assert "--read-only" in command
+        assert option(command, "--tmpfs")[0].startswith("/tmp")
+        assert option(command, "--ulimit") == ["memlock=-1", "stack=67108864", "nofile=65536"]
+        assert option(command, "--pull") == ["never"]  # a registry's image of that name would not be ours
+        assert "--init" in command  # ends orphaned stubs
+    (user,) = option(printed("serve", gpu_lane, cwd=work), "--user")
+    assert not user.startswith("0:")
 
 
-def test_version_compatible_plans_are_allowed_where_there_are_some(tmp_path: Path) -> None:
-    bundle = Bundle.open(COLOURS / "bundle")
-    plan = stand_in_plan(tmp_path / "plan", bundle, plan={"version_compatible": True})
-    assemble([Classifier(bundle, plan)], tmp_path / "gpu", lane="gpu")
-    config = flags(printed("serve", "gpu", cwd=tmp_path))["--backend-config"]
-    assert config.endswith(" tensorrt,version-compatible=true")
+def test_shared_memory_and_tmp_are_as_large_as_two_of_the_repository_need(tmp_path: Path) -> None:
+    command = printed("serve", EXAMPLE, cwd=tmp_path)
+    instances = sum(model.instances for model in read_models(EXAMPLE).values() if model.backend == "python")
+    shared = int(option(command, "--shm-size")[0])
+    assert shared == 2 * instances * Lane.read(EXAMPLE / "lane.json").shm_default_bytes + 64 * 2**20
+    assert option(printed("serve", EXAMPLE, "--shm-size", "8g", cwd=tmp_path), "--shm-size") == ["8g"]
+    size = sum(path.stat().st_size for path in EXAMPLE.rglob("*") if path.is_file())
+    assert int(option(command, "--tmpfs")[0].removeprefix("/tmp:size=")) >= 2 * size + 512 * 2**20
 
 
-@pytest.mark.parametrize("release", ["26.05", "24.10", "26.13", "26.6", "latest", "26.06; ls", ""])
-def test_releases_that_are_none_or_too_old_are_refused(release: str, tmp_path: Path) -> None:
-    assert "26.06" in refusal("serve", "gpu", "--release", release, cwd=tmp_path)
+def test_a_cpu_lane_is_given_no_gpu(gpu_lane: Path, tmp_path: Path) -> None:
+    assert option(printed("serve", gpu_lane, "--gpus", "device=1", cwd=tmp_path), "--gpus") == ["device=1"]
+    assert "--gpus" not in printed("serve", EXAMPLE, cwd=tmp_path)
 
 
-def test_a_repository_that_cannot_be_served_there_is_refused(gpu_lane: Path, tmp_path: Path) -> None:
-    assemble([open_colours(COLOURS)], tmp_path / "cpu")
-    assert "a cpu lane, which needs no container: slipway serve cpu" in refusal("serve", "cpu", cwd=tmp_path)
+@pytest.mark.parametrize("release", ["26.06", "24.10", "26.13", "26.7", "latest", "26.10; ls", ""])
+def test_releases_that_do_not_exist_or_are_too_old_are_refused(release: str, tmp_path: Path) -> None:
+    said = refusal("serve", "gpu", "--release", release, cwd=tmp_path)
+    assert all(known.name in said for known in RELEASES)
+
+
+def test_repositories_that_cannot_be_served_are_refused(
+    gpu_lane: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "no manifest.json here" in refusal("serve", "nowhere", cwd=tmp_path)
+    monkeypatch.setenv("HOME", str(gpu_lane.parent))
+    assert "move it out of" in refusal("serve", gpu_lane, cwd=tmp_path)
+    monkeypatch.undo()
     (plan,) = gpu_lane.rglob("*.plan")
     plan.write_bytes(plan.read_bytes() + b" ")
     assert "model_sm90.plan: changed since this repository was made" in refusal("serve", gpu_lane, cwd=tmp_path)
 
 
-def test_wrong_folders_and_ports_are_refused(gpu_lane: Path, clone: Path, tmp_path: Path) -> None:
-    assert "not a clone of Slipway" in refusal(*COMPILE, cwd=tmp_path)
-    assert "no manifest.json here" in refusal("compile", "runs/none", *COMPILE[2:], cwd=clone)
-    outside = refusal(*COMPILE[:-1], "../engines", cwd=clone)
+def test_wrong_folders_and_ports_are_refused(gpu_lane: Path, work: Path, tmp_path: Path) -> None:
+    assert "not a clone of Slipway" in refusal("build", "gpu", cwd=tmp_path)
+    assert "no manifest.json here" in refusal("compile", "runs/none", *COMPILE[2:], cwd=work)
+    outside = refusal(*COMPILE[:-1], "../engines", cwd=work)
     assert "../engines: outside" in outside
     assert "the only folder that the container sees" in outside
-    assert "give three" in refusal("serve", gpu_lane, "--http-port", "8001", cwd=tmp_path)
+    assert "give four" in refusal("serve", gpu_lane, "--http-port", "8001", cwd=tmp_path)
     assert "invalid port" in refusal("serve", gpu_lane, "--grpc-port", "0", cwd=tmp_path)
     (tmp_path / "with, comma").mkdir()
     shutil.move(gpu_lane, tmp_path / "with, comma/gpu")
     assert "use a path without one" in refusal("serve", "with, comma/gpu", cwd=tmp_path)
 
 
-def docker_that(folder: Path, script: str) -> dict[str, str]:
-    """An environment whose `docker` is a script; the real one may have no daemon, or may have one."""
-    folder.mkdir()
-    docker = folder / "docker"
-    docker.write_text(f"#!/bin/sh\n{script}\n")
-    docker.chmod(docker.stat().st_mode | stat.S_IXUSR)
-    return {"PATH": f"{folder}:/usr/bin:/bin"}
+@pytest.fixture
+def docker_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`docker_that(script)` makes `docker` a script; the real one may have no daemon, or may have one."""
+
+    def docker_that(script: str) -> None:
+        (tmp_path / "bin").mkdir()
+        docker = tmp_path / "bin/docker"
+        docker.write_text(f"#!/bin/sh\n{script}\n")
+        docker.chmod(docker.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+        monkeypatch.setenv("HOME", str(tmp_path))
+
+    return docker_that
 
 
-def run_here(gpu_lane: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "build/container.py"), "serve", str(gpu_lane), "--run"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+def run(*words: str | Path, cwd: Path = ROOT) -> None:
+    with contextlib.chdir(cwd):
+        main(parser().parse_args([*map(str, words or ("serve", EXAMPLE)), "--run"]))
 
 
-def test_without_docker_the_command_is_printed_and_that_is_said(gpu_lane: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    done = run_here(gpu_lane, {"PATH": str(tmp_path / "empty")})
-    assert done.returncode == 1
-    assert done.stdout.startswith("docker run ")
-    assert "docker is not installed here" in done.stderr
+def test_without_docker_the_command_is_printed_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServingError, match="docker is not installed here"):
+        run()
+    assert capsys.readouterr().out.startswith("docker run ")
 
 
-def test_a_daemon_that_does_not_run_is_told_from_a_missing_docker(gpu_lane: Path, tmp_path: Path) -> None:
-    script = "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1"
-    done = run_here(gpu_lane, docker_that(tmp_path / "bin", script))
-    assert done.returncode == 1
-    assert "its daemon cannot be reached: Cannot connect to the Docker daemon" in done.stderr
+def test_a_daemon_that_does_not_run_is_told_from_a_missing_docker(docker_that: Callable[[str], None]) -> None:
+    docker_that("echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1")
+    with pytest.raises(ServingError, match="its daemon cannot be reached: Cannot connect to the Docker daemon"):
+        run()
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="docker is not installed here")
-def test_the_docker_of_this_machine_is_asked(gpu_lane: Path) -> None:
-    """With a daemon it would pull an image of many gigabytes: only the answer without one is looked at."""
+def test_the_docker_of_this_machine_is_asked() -> None:
+    """With a daemon it would serve: only the answer without one is looked at."""
     asked = subprocess.run(["docker", "version"], capture_output=True, text=True, timeout=60, check=False)
     if asked.returncode == 0:
-        pytest.skip("a docker daemon runs here, and would pull NVIDIA's image")
-    assert "its daemon cannot be reached" in run_here(gpu_lane, dict(os.environ)).stderr
+        pytest.skip("a docker daemon runs here, and would start the container")
+    with pytest.raises(ServingError, match="its daemon cannot be reached"):
+        run()
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_the_container_s_end_is_the_script_s(code: int, gpu_lane: Path, tmp_path: Path) -> None:
-    script = f'test "$1" = version && echo 28 && exit 0\necho "$@" > {tmp_path}/given\nexit {code}'
-    done = run_here(gpu_lane, docker_that(tmp_path / "bin", script))
-    assert (tmp_path / "given").read_text().startswith("run --rm --init --gpus all ")
-    assert done.returncode == (1 if code else 0)
-    assert ("the container ended with exit code 3" in done.stderr) == bool(code)
+def test_the_container_s_end_is_the_verb_s(docker_that: Callable[[str], None], tmp_path: Path) -> None:
+    docker_that(f'test "$1" = version && exit 0\necho "$@" > {tmp_path}/given\nexit $(cat {tmp_path}/code)')
+    (tmp_path / "code").write_text("0")
+    run()
+    assert (tmp_path / "given").read_text().startswith("run --rm --init ")
+    (tmp_path / "code").write_text("3")
+    with pytest.raises(ServingError, match="the container ended with exit code 3; its own message is above"):
+        run()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["compile", "--help"], ["serve", "--help"]])
+DOCKER_SAYS = {
+    "docker: Error response from daemon: No such image: slipway-cpu:26.10": (
+        f"build it: slipway container build cpu --release {NEWEST.name} --run"
+    ),
+    'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].': (
+        "install NVIDIA's container toolkit"
+    ),
+    "docker: Error response from daemon: driver failed programming external connectivity on endpoint slipway: Bind for "
+    "127.0.0.1:8000 failed: port is already allocated.": "choose others with --http-port",
+    'docker: Error response from daemon: Conflict. The container name "/slipway" is already in use by container '
+    '"c0ffee". You have to remove (or rename) that container to be able to reuse that name.': "give another --name",
+    "ERROR: failed to solve: failed to copy: write /var/lib/docker/tmp/x: no space left on device": "docker system df",
+    "ERROR: nvcr.io/nvidia/tritonserver:26.10-py3: failed to resolve source metadata: not found": (
+        "look whether NVIDIA has that release"
+    ),
+}
+
+
+@pytest.mark.parametrize("said", DOCKER_SAYS)
+def test_an_error_of_docker_is_passed_on_with_what_to_do(
+    said: str, docker_that: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    docker_that(f"test \"$1\" = version && exit 0\ncat >&2 <<'END'\n{said}\nEND\nexit 125")
+    with pytest.raises(ServingError) as raised:
+        run()
+    assert said in capsys.readouterr().err
+    assert DOCKER_SAYS[said] in str(raised.value)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["build", "--help"], ["compile", "--help"], ["serve", "--help"]])
 def test_help_explains(arguments: list[Any], tmp_path: Path) -> None:
     done = run_script("build/container.py", *arguments, cwd=tmp_path)
     assert "usage: container.py" in done.stdout

@@ -1,40 +1,41 @@
-"""Compile plans and serve the gpu lane in NVIDIA's container images: prints the docker command, or runs it."""
+"""Build the images of the lanes, compile plans in one, and serve in one: prints the docker command, or runs it."""
 
 import argparse
 import os
-import re
-import secrets
 import shlex
-import shutil
-import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
-from slipway.contract import (
-    Bundle,
-    CompileError,
-    Lane,
-    Manifest,
-    RepositoryError,
-    ServingError,
-    SlipwayError,
-    SpecError,
-)
+from slipway.cli.docker import execute
+from slipway.contract import Bundle, CompileError, ServingError, SlipwayError, SpecError
+from slipway.contract.releases import NEWEST, release
 from slipway.system.arguments import port
 from slipway.system.json_line import add_json, print_json
-from slipway.system.process import child
+from slipway.system.text import command as shell_line
 
-EPILOG = """example:
+EPILOG = """example, at the root of a clone:
+  slipway container build compile --run
   slipway container compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines --run
+  slipway container build gpu --run
   slipway container serve model_repository/gpu --run
+  docker exec slipway slipway reload        # in another terminal, after slipway assemble has rewritten the repository
 
-A plan needs the TensorRT version that built it, so both images have the same release. Run compile in a clone of Slipway
-that contains the bundle, the graphs and the data set; it installs Slipway in the container, which takes some minutes.
-serve listens on 127.0.0.1. Both need docker and NVIDIA's container toolkit."""
+A plan needs the TensorRT version that built it, so all images have the same release. compile sees the present folder
+alone, which must contain the bundle, the graphs and the data set. serve listens on 127.0.0.1, and takes the image of
+the repository's lane. All need docker, and those of the gpu lane NVIDIA's container toolkit."""
 
-RELEASE = "26.06"  # earlier servers lack fixes that production needs
-COMPILER, SERVER = "nvcr.io/nvidia/tensorrt", "nvcr.io/nvidia/tritonserver"
-CLONE, MODELS = "/slipway", "/models"  # in the container; the DALI backend takes no path with odd characters
-DOCKER_TIMEOUT_S = 20
+IMAGES: Mapping[str, str] = {
+    "gpu": "serves a gpu lane",
+    "cpu": "serves a cpu lane",
+    "compile": "compiles plans for a GPU",
+}
+WORK, MODELS = "/work", "/models"  # in the container
+INNER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002, "status": 8003}
+TRITON_USER = "1000:1000"  # of NVIDIA's image
+HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only")
+LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864", "--ulimit", "nofile=65536")
+"""Pinned memory for copies to the GPU, stacks as NVIDIA advises, and a file for each connection."""
+SPARE_SHM_BYTES, SPARE_TMP_BYTES = 64 * 2**20, 512 * 2**20
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -42,73 +43,91 @@ def main(arguments: argparse.Namespace) -> None:
     print(shlex.join(command))
     print_json(arguments, {"command": command})
     if arguments.run:
-        execute(command, failure=arguments.failure)
+        build = shell_line("slipway container build", arguments.image, "--release", arguments.release, "--run")
+        execute(command, failure=arguments.failure, build=build)
+
+
+def build_command(arguments: argparse.Namespace) -> list[str]:
+    """The docker command that builds one image, at the root of a clone."""
+    dockerfile = Path("build/images", arguments.image, "Dockerfile")
+    if not dockerfile.is_file():
+        raise SpecError(
+            f"{Path.cwd()}: not a clone of Slipway (no {dockerfile}); run this at the root of one: its code goes into "
+            "the image"
+        )
+    options = {
+        "file": str(dockerfile),
+        "build-arg": f"RELEASE={arguments.release}",
+        "tag": image(arguments),
+    }
+    return ["docker", "build", *(part for name, value in options.items() for part in (f"--{name}", value)), "."]
 
 
 def compile_command(arguments: argparse.Namespace) -> list[str]:
-    """The docker command for `slipway compile --target tensorrt` in the TensorRT image, run as the current user."""
-    if not Path("build/compile.py").is_file():
-        raise SpecError(
-            f"{Path.cwd()}: not a clone of Slipway (no build/compile.py); run this in one, since it is mounted"
-        )
+    """The docker command for `slipway compile --target tensorrt`, as the current user, who owns what it writes.
+
+    TensorRT's timing cache stays beside the engines, where the next job finds it.
+    """
     Bundle.open(arguments.bundle)
     bundle, graphs, out = (inside(path) for path in (arguments.bundle, arguments.graphs, arguments.out))
-    compiling = ["python3", "build/compile.py", bundle, "--graphs", graphs, "--out", out, "--target", "tensorrt"]
-    environment = {
-        "HOME": "/tmp",
-        "USER": "slipway",
-        "PIP_BREAK_SYSTEM_PACKAGES": "1",
-    }  # the user has no home in the image
     return [
-        *docker_run(arguments),
-        *("--user", f"{os.getuid()}:{os.getgid()}"),
-        *(part for name, value in environment.items() for part in ("--env", f"{name}={value}")),
-        *mount(Path.cwd(), CLONE),
-        *("--workdir", CLONE),
-        f"{COMPILER}:{arguments.release}-py3",
-        *("bash", "-c", f"python3 -m pip install --quiet --editable '.[gpu]' && {shlex.join(compiling)}"),
+        *docker_run(user=f"{os.getuid()}:{os.getgid()}", tmpfs="/tmp"),
+        *("--gpus", arguments.gpus),
+        *mount(Path.cwd(), WORK),
+        image(arguments),
+        *("compile", bundle, "--graphs", graphs, "--out", out, "--target", "tensorrt"),
     ]
 
 
 def serve_command(arguments: argparse.Namespace) -> list[str]:
-    """The docker command for tritonserver on a gpu lane, hardened as in `slipway.serving`."""
-    Manifest.open(arguments.repository, kind="repository")
-    lane = Lane.read(arguments.repository / "lane.json")
-    if not lane.needs_gpu:
-        raise RepositoryError(
-            f"{arguments.repository}: a {lane.lane} lane, which needs no container: "
-            f"slipway serve {shlex.quote(str(arguments.repository))}"
+    """The docker command for `slipway serve` in the image of the repository's lane."""
+    from slipway.serving.contents import Contents  # not at the top: --help needs no library
+
+    contents = Contents.open(arguments.repository)
+    arguments.image = contents.lane.lane
+    arguments.release = arguments.release or contents.lane.release or NEWEST.name
+    ports = {getattr(arguments, f"{name}_port"): inner for name, inner in INNER_PORTS.items()}
+    if len(ports) < len(INNER_PORTS):
+        raise SpecError(f"ports {sorted(ports)}: give four different ones, for HTTP, gRPC, metrics and the supervisor")
+    instances = sum(contents.models[step].instances for step in contents.needed())
+    # Twice, since the old and the new steps are there side by side while a repository is loaded again.
+    shm_bytes = 2 * instances * contents.lane.shm_default_bytes + SPARE_SHM_BYTES
+    tmp_bytes = 2 * sum(path.stat().st_size for path in arguments.repository.rglob("*")) + SPARE_TMP_BYTES
+    repository = arguments.repository.resolve()
+    if repository.parent in (Path("/"), Path.home().resolve()):
+        raise SpecError(
+            f"{repository}: the container sees the folder above it, so that a new repository can take its place; move "
+            f"it out of {repository.parent} into a folder of its own, such as model_repository"
         )
-    ports = {arguments.http_port: 8000, arguments.grpc_port: 8001, arguments.metrics_port: 8002}
-    if len(ports) < 3:
-        raise SpecError(f"ports {sorted(ports)}: give three different ones, for HTTP, gRPC and metrics")
-    restricted = f"shared-memory,model-repository,logging,trace:slipway-admin={secrets.token_urlsafe(24)}"
-    flags = {
-        "model-repository": MODELS,
-        "model-control-mode": "none",
-        "exit-timeout-secs": "3",
-        "grpc-max-connection-age": "300000",
-        "http-restricted-api": restricted,
-        "grpc-restricted-protocol": restricted,
-        "allow-client-shm": "false",
-    }
-    backend_config = [f"python,shm-default-byte-size={lane.shm_default_bytes}"]
-    if lane.tensorrt_version_compatible:
-        backend_config.append("tensorrt,version-compatible=true")
     return [
-        *docker_run(arguments),
+        *docker_run(
+            user=f"{os.getuid()}:{os.getgid()}" if os.getuid() else TRITON_USER,
+            tmpfs=f"/tmp:size={tmp_bytes}",
+        ),
+        *("--name", arguments.name),
+        *(("--gpus", arguments.gpus) if contents.lane.needs_gpu else ()),
+        *("--shm-size", arguments.shm_size or str(shm_bytes)),
         *(part for port, inner in ports.items() for part in ("--publish", f"127.0.0.1:{port}:{inner}")),
-        *mount(arguments.repository, MODELS, readonly=True),
-        f"{SERVER}:{arguments.release}-py3",
-        *("tritonserver", "--disable-auto-complete-config"),
-        *(f"--{name}={value}" for name, value in flags.items()),
-        *(f"--backend-config={value}" for value in backend_config),
-        *lane.memory_options,
+        # A new repository takes the place of the old folder, and a mount of that folder would keep the old one.
+        *mount(repository.parent, MODELS, readonly=True),
+        image(arguments),
+        *("serve", f"{MODELS}/{repository.name}", "--host", "0.0.0.0"),
     ]
 
 
-def docker_run(arguments: argparse.Namespace) -> list[str]:
-    return ["docker", "run", "--rm", "--init", "--gpus", arguments.gpus, "--shm-size", arguments.shm_size]
+def docker_run(*, user: str, tmpfs: str) -> list[str]:
+    """`docker run` with what both images have; `--pull never`, since no registry has an image of ours."""
+    return [
+        *("docker", "run", "--rm", "--init", "--pull", "never"),
+        *("--user", user),
+        *HARDENED,
+        *("--tmpfs", tmpfs),
+        *LIMITS,
+    ]
+
+
+def image(arguments: argparse.Namespace) -> str:
+    return f"slipway-{arguments.image}:{arguments.release}"
 
 
 def mount(folder: Path, target: str, *, readonly: bool = False) -> list[str]:
@@ -128,72 +147,42 @@ def inside(path: Path) -> str:
         ) from None
 
 
-def execute(command: list[str], *, failure: type[SlipwayError]) -> None:
-    """Run a docker command in the foreground.
-
-    Raises:
-        CompileError, ServingError: docker is not installed or not running, or the container failed.
-    """
-    if shutil.which("docker") is None:
-        raise failure(
-            "docker is not installed here; install it with NVIDIA's container toolkit, or run the command "
-            "above on a machine that has both"
-        )
-    try:
-        asked = subprocess.run(
-            ["docker", "version", "--format", "{{.Server.Version}}"],
-            capture_output=True,
-            text=True,
-            timeout=DOCKER_TIMEOUT_S,
-            check=False,
-        )
-        problem = asked.stderr.strip() if asked.returncode else ""
-    except subprocess.TimeoutExpired:
-        problem = f"no answer within {DOCKER_TIMEOUT_S} s"
-    if problem:
-        raise failure(
-            f"docker is installed and its daemon cannot be reached: {problem}; start it (systemctl start "
-            "docker), or run the command above on a machine where it runs"
-        )
-    with child(command) as container:
-        code = container.wait()
-    if code != 0:
-        raise failure(f"the container ended with exit code {code}; its own message is above")
-
-
 def _release(text: str) -> str:
-    if not re.fullmatch(r"\d\d[.](0[1-9]|1[0-2])", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a release of NVIDIA's images; give YY.MM, such as {RELEASE}")
-    if text < RELEASE:
-        raise argparse.ArgumentTypeError(
-            f"{text} is older than {RELEASE}, the first release that is safe to serve with"
-        )
-    return text
+    try:
+        return release(text).name
+    except SlipwayError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="compile | serve")
-    compiling = commands.add_parser(
-        "compile", help="compile plans for the GPU of this machine", formatter_class=argparse.RawTextHelpFormatter
+    commands = parser.add_subparsers(required=True, metavar="build | compile | serve")
+    building = commands.add_parser("build", help="build an image, at the root of a clone")
+    building.add_argument(
+        "image", choices=list(IMAGES), help="; ".join(f"{name} {what}" for name, what in IMAGES.items())
     )
+    building.set_defaults(command_of=build_command, failure=SlipwayError)
+    compiling = commands.add_parser("compile", help="compile plans for the GPU of this machine")
     compiling.add_argument("bundle", type=Path, help="folder that slipway export wrote")
     compiling.add_argument("--graphs", type=Path, required=True, help="folder of graph folders")
     compiling.add_argument("--out", type=Path, required=True, help="folder to write engine folders into")
-    compiling.set_defaults(command_of=compile_command, failure=CompileError)
-    serving = commands.add_parser(
-        "serve", help="serve a gpu lane on 127.0.0.1", formatter_class=argparse.RawTextHelpFormatter
-    )
-    serving.add_argument("repository", type=Path, help="folder that slipway assemble --lane gpu wrote")
-    for name, default in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
-        serving.add_argument(f"--{name}-port", type=port, default=default, help="local port; default: %(default)s")
+    compiling.set_defaults(command_of=compile_command, failure=CompileError, image="compile")
+    serving = commands.add_parser("serve", help="serve a repository on 127.0.0.1, in the image of its lane")
+    serving.add_argument("repository", type=Path, help="folder that slipway assemble wrote")
+    for name, inner in INNER_PORTS.items():
+        serving.add_argument(f"--{name}-port", type=port, default=inner, help="local port; default: %(default)s")
+    serving.add_argument("--name", default="slipway", help="name of the container; default: %(default)s")
+    serving.add_argument("--shm-size", help="option --shm-size of docker; default: what the repository needs, in bytes")
     serving.set_defaults(command_of=serve_command, failure=ServingError)
     for command in (compiling, serving):
-        command.add_argument(
-            "--release", type=_release, default=RELEASE, help="release of the image, YY.MM; default: %(default)s"
-        )
         command.add_argument("--gpus", default="all", help="option --gpus of docker; default: %(default)s")
-        command.add_argument("--shm-size", default="4g", help="option --shm-size of docker; default: %(default)s")
+    for command in (building, compiling, serving):
+        command.add_argument(
+            "--release",
+            type=_release,
+            default=None if command is serving else NEWEST.name,
+            help=f"release of NVIDIA's images, YY.MM; default: {NEWEST.name}, or to serve, that of the plans",
+        )
         command.add_argument("--run", action="store_true", help="run the command instead of only printing it")
         add_json(command, help="print the command as one JSON line too")
     return parser

@@ -1,6 +1,7 @@
 """Reads a plan back: its layers and their precisions, and its answers on a GPU."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from slipway.contract import CompileError, MissingDependencyError, PlanSettings
+from slipway.contract import CompileError, PlanSettings
+from slipway.engines.device import Device
 from slipway.engines.tensorrt_library import (
     PlanTarget,
     compute_capability,
@@ -39,6 +41,7 @@ _PRECISIONS = {
     "bool": "BOOL",
 }
 _WORD = re.compile(r"[a-z]+[0-9]*")
+_FP32_BYTES = 4
 
 
 def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple[list[Layer] | None, str]:
@@ -99,35 +102,36 @@ class PlanRunner:
     Raises:
         CompileError: TensorRT or a GPU is missing; the plan is for another TensorRT or GPU, both of which are named;
             or it has unexpected tensors.
-        MissingDependencyError: torch is not installed.
     """
 
     def __init__(self, plan: bytes, *, settings: PlanSettings) -> None:
-        try:
-            import torch
-        except ImportError:
-            raise MissingDependencyError("torch", extra="gpu") from None
         trt = import_library("tensorrt")
         require_card("running a plan")
-        if not torch.cuda.is_available():
-            raise CompileError(f"torch {torch.__version__} cannot use this machine's GPU; install one built for CUDA")
+        self._device = Device()
         self._log = fresh_log(trt)
         self._engine = _load(trt, plan, target="tensorrt", settings=settings, log=self._log)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self._outputs = [name for name in OUTPUTS if name in names]
-        self.max_batch_size = int(self._engine.get_tensor_profile_shape(INPUT, 0)[2][0])
-        self._torch = torch
-        # On CUDA's default stream TensorRT waits more than it has to.
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._contexts = [self._context(profile) for profile in range(self._engine.num_optimization_profiles)]
+        largest = tuple(self._engine.get_tensor_profile_shape(INPUT, 0)[2])
+        self.max_batch_size = int(largest[0])
+        self._contexts[0].set_input_shape(INPUT, largest)
+        self._addresses = {name: self._allocate(name) for name in (INPUT, *self._outputs)}
 
     def _context(self, profile: int) -> Any:
         """A context for one optimisation profile, as Triton makes one for each."""
         context = self._engine.create_execution_context()
-        if context is None or not context.set_optimization_profile_async(profile, self._stream.cuda_stream):
+        if context is None or not context.set_optimization_profile_async(profile, self._device.stream):
             raise CompileError(f"the plan cannot be run on this GPU:{explain(self._log.errors)}")
-        self._stream.synchronize()
+        self._device.synchronize()
         return context
+
+    def _allocate(self, name: str) -> int:
+        """Memory for the largest batch of a tensor, in every context."""
+        address = self._device.allocate(_FP32_BYTES * math.prod(self._contexts[0].get_tensor_shape(name)))
+        for context in self._contexts:
+            context.set_tensor_address(name, address)
+        return address
 
     def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
         """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the plan has no embedding.
@@ -137,22 +141,19 @@ class PlanRunner:
         Raises:
             ValueError: the batch is empty or larger than the profile allows, or its images are of another size.
         """
-        torch, context = self._torch, self._contexts[-1 if len(pixels_nchw) == 1 else 0]
+        device, context = self._device, self._contexts[-1 if len(pixels_nchw) == 1 else 0]
         if not 1 <= len(pixels_nchw) <= self.max_batch_size:
             raise ValueError(f"a batch of {len(pixels_nchw)}; this plan takes 1 to {self.max_batch_size} images")
-        with torch.cuda.stream(self._stream):
-            tensors = {INPUT: torch.from_numpy(np.ascontiguousarray(pixels_nchw, np.float32)).cuda()}
-            if not context.set_input_shape(INPUT, tuple(tensors[INPUT].shape)):
-                raise ValueError(f"{INPUT} of shape {pixels_nchw.shape} does not fit this plan")
-            for name in self._outputs:
-                shape = tuple(context.get_tensor_shape(name))
-                tensors[name] = torch.empty(shape, dtype=torch.float32, device="cuda")
-            for name, tensor in tensors.items():
-                context.set_tensor_address(name, tensor.data_ptr())
-            if not context.execute_async_v3(self._stream.cuda_stream):
-                raise CompileError(f"the plan could not be run:{explain(self._log.errors)}")
-            self._stream.synchronize()
-            found = {name: tensors[name].cpu().numpy() for name in self._outputs}
+        pixels_nchw = np.ascontiguousarray(pixels_nchw, np.float32)
+        if not context.set_input_shape(INPUT, pixels_nchw.shape):
+            raise ValueError(f"{INPUT} of shape {pixels_nchw.shape} does not fit this plan")
+        device.upload(pixels_nchw, self._addresses[INPUT])
+        if not context.execute_async_v3(device.stream):
+            raise CompileError(f"the plan could not be run:{explain(self._log.errors)}")
+        found = {name: np.empty(tuple(context.get_tensor_shape(name)), np.float32) for name in self._outputs}
+        for name, array in found.items():
+            device.download(self._addresses[name], array)
+        device.synchronize()
         none = np.zeros((len(pixels_nchw), 0), np.float32)
         return found["logits_nc"], found.get("embedding_nd", none)
 

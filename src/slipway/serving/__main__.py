@@ -2,6 +2,7 @@
 
 import argparse
 import http.client
+import ipaddress
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import ServingError
-from slipway.serving.binary import ignored_variables
+from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
 from slipway.system.arguments import port, seconds
@@ -24,8 +25,9 @@ EPILOG = """example:
   curl http://127.0.0.1:8003/ready
   slipway reload         # in another terminal, after slipway assemble has rewritten the repository
 
-The server listens on 127.0.0.1 only: the wheel's tritonserver has known vulnerabilities. To serve other machines, run
-the gpu lane in NVIDIA's current image (slipway container serve), or put a proxy in front of the inference ports only.
+The wheel's tritonserver has known vulnerabilities and listens on 127.0.0.1 only. To serve other machines, run the lane
+in NVIDIA's current image (slipway container serve), or put a proxy in front of the inference ports only. In an image
+the launcher takes the tritonserver that is there, and --host 0.0.0.0 opens its ports to the outside of the container.
 
 The supervisor's port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The key
 is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. Events go to stderr: to a terminal as text,
@@ -42,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
         answer = _ask_for_reload(ports.status, timeout_s=2 * arguments.timeout_s)
         print(answer["message"])
         return print_json(arguments, answer)
-    if arguments.host not in (HOST, "localhost"):
+    if arguments.host != HOST and installed_server() is None:
         raise ServingError(
             f"--host {arguments.host}: the wheel's tritonserver has known vulnerabilities and listens on {HOST} alone; "
             "serve other machines from NVIDIA's current image (slipway container serve), or put a proxy in front of "
@@ -96,12 +98,13 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages) 
         timeout_s=arguments.timeout_s,
         status=status,
         event=event,
+        address=arguments.host,
     )
     supervisor.check()
     raise_open_files()
     with (
         offered_key(ports.status) as key,
-        endpoint(ports.status, status=status, reload=supervisor.ask_for_reload, key=key),
+        endpoint(ports.status, status=status, reload=supervisor.ask_for_reload, key=key, address=arguments.host),
     ):
         supervisor.run()
 
@@ -120,6 +123,13 @@ def _ask_for_reload(port: int, *, timeout_s: float) -> dict[str, Any]:
     if response.status != 200:
         raise ServingError(answer.get("message") or answer.get("error"))
     return answer
+
+
+def _host(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(HOST if text == "localhost" else text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid address {text!r}: give an IPv4 address, such as {HOST}") from None
 
 
 def _log(text: str) -> Path:
@@ -153,7 +163,12 @@ def parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}-port", type=port, default=default, help="port to listen on; default: %(default)s"
         )
-    parser.add_argument("--host", default=HOST, help="always %(default)s, see below")
+    parser.add_argument(
+        "--host",
+        type=_host,
+        default=HOST,
+        help="address to listen on; another than %(default)s only in an image, see below",
+    )
     parser.add_argument(
         "--timeout-s", type=seconds, default=120.0, help="seconds to become ready; default: %(default)s"
     )

@@ -2,7 +2,9 @@
 
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +13,11 @@ from pathlib import Path
 
 from slipway.contract import ServingError
 from slipway.system.home import user_folder
+
+INSTALLED = Path("/opt/tritonserver/bin/tritonserver")
+"""The server in NVIDIA's images."""
+HELP_TIMEOUT_S = 30
+_OPTION = re.compile(r"--([a-z][a-z-]+)")
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,33 @@ class TritonBinary:
     """Folder of the backends; None is the server's own default."""
     library_path: str
     """`LD_LIBRARY_PATH` for the server and its stubs."""
+    from_wheel: bool = False
+    """The server is 2.51 from the nvidia-pytriton wheel."""
+
+    def options(self) -> frozenset[str]:
+        """The options that this server knows and 2.51 may not, by its own `--help`; none for the wheel's.
+
+        Raises:
+            ServingError: the server does not start.
+        """
+        if self.from_wheel:
+            return frozenset()
+        try:
+            done = subprocess.run(
+                [self.path, "--help"],
+                env=self.environment(),
+                capture_output=True,
+                text=True,
+                timeout=HELP_TIMEOUT_S,
+                check=False,
+            )
+            said = done.stdout + done.stderr
+        except (OSError, subprocess.TimeoutExpired) as error:
+            said = str(error)
+        found = frozenset(_OPTION.findall(said))
+        if "model-repository" not in found:
+            raise ServingError(f"{self.path} does not start: {said.strip().partition(chr(10))[0] or 'it says nothing'}")
+        return found
 
     def environment(self) -> dict[str, str]:
         """This environment, with the server's libraries, and the running Python first on PATH.
@@ -56,18 +90,33 @@ def ignored_variables() -> list[str]:
     )
 
 
+def installed_server() -> Path | None:
+    """The tritonserver on PATH, else that of NVIDIA's image; None if this machine has neither."""
+    on_path = shutil.which("tritonserver")
+    if on_path:
+        return Path(on_path)
+    return INSTALLED if os.access(INSTALLED, os.X_OK) else None
+
+
 def find_tritonserver(workspace: Path) -> TritonBinary:
-    """The tritonserver on PATH, else the one of the nvidia-pytriton wheel with a backend folder in `workspace`.
+    """The installed tritonserver, else the one of the nvidia-pytriton wheel with a backend folder in `workspace`.
 
     Raises:
         ServingError: neither is installed, or the wheel has no stub for this Python.
     """
-    on_path = shutil.which("tritonserver")
-    if on_path:
-        return TritonBinary(Path(on_path), "found on PATH", backend_directory=None, library_path="")
+    installed = installed_server()
+    if installed is not None:
+        root = installed.parents[1]
+        backends, libraries = root / "backends", root / "lib"
+        return TritonBinary(
+            installed,
+            f"installed in {root}",
+            backend_directory=backends if backends.is_dir() else None,
+            library_path=str(libraries) if libraries.is_dir() else "",
+        )
     spec = importlib.util.find_spec("pytriton")  # found, not imported: only its files are used
     if spec is None or not spec.submodule_search_locations:
-        raise ServingError("no tritonserver on PATH and no nvidia-pytriton: pip install 'slipway[serve]'")
+        raise ServingError("no tritonserver is installed, nor nvidia-pytriton: pip install 'slipway[serve]'")
     if int(metadata.version("numpy").partition(".")[0]) >= 2:
         raise ServingError(
             f"numpy {metadata.version('numpy')} is installed: the wheel's Python backend misreads every BYTES tensor "
@@ -77,9 +126,10 @@ def find_tritonserver(workspace: Path) -> TritonBinary:
     wheel = package / "tritonserver"
     return TritonBinary(
         wheel / "bin" / "tritonserver",
-        "from the nvidia-pytriton wheel, since none is on PATH",
+        "from the nvidia-pytriton wheel, since no other is installed",
         backend_directory=_prepare_backends(wheel, workspace),
         library_path=str(package.parent / "nvidia_pytriton.libs"),
+        from_wheel=True,
     )
 
 

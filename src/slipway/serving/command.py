@@ -1,6 +1,7 @@
 """The command line of a hardened tritonserver, and the ports that it listens on."""
 
 import socket
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from slipway.serving.process import EXIT_TIMEOUT_S
 
 HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
 CONNECTION_AGE_MS = 300_000
+HTTP_BODY_BYTES = 160 * 2**20
+"""Largest HTTP body that a newer server reads. A client of ours sends images of up to 128 MiB."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,29 @@ class Ports:
 
 
 def command(
-    binary: TritonBinary, models: Path, *, lane: Lane, ports: Ports, admin_key: str, shm_prefix: str
+    binary: TritonBinary,
+    models: Path,
+    *,
+    lane: Lane,
+    ports: Ports,
+    admin_key: str,
+    shm_prefix: str,
+    address: str = HOST,
+    options: Collection[str] = (),
 ) -> list[str]:
-    """The command of a server that starts without models, on loopback, with its administrative APIs behind a key."""
+    """The command of a server that starts without models, with its administrative APIs behind a key.
+
+    `address` is where its ports listen, and `options` are the names of options that it knows and 2.51 may not.
+    """
     restricted = "shared-memory,model-repository,logging,trace"
     flags = {
         "model-repository": str(models),
         "model-control-mode": "explicit",
         "exit-on-error": "false",
         "exit-timeout-secs": str(EXIT_TIMEOUT_S),
-        "http-address": HOST,
-        "grpc-address": HOST,
-        "metrics-address": HOST,
+        "http-address": address,
+        "grpc-address": address,
+        "metrics-address": address,
         # An idle connection holds a file that a new one needs. Calls under way are finished, and clients reconnect
         # by themselves. tritonserver has no such option for HTTP.
         "grpc-max-connection-age": str(CONNECTION_AGE_MS),
@@ -53,7 +67,10 @@ def command(
         "metrics-port": str(ports.metrics),
         "http-restricted-api": f"{restricted}:slipway-admin={admin_key}",
         "grpc-restricted-protocol": f"{restricted}:slipway-admin={admin_key}",
+        "metrics-config": "histogram_latencies=true",  # 2.51 has none, and ignores it
     }
+    newer = {"http-max-input-size": str(HTTP_BODY_BYTES), "allow-client-shm": "false"}
+    flags |= {option: value for option, value in newer.items() if option in options}
     if binary.backend_directory is not None:
         flags["backend-directory"] = str(binary.backend_directory)
     backend_config = {
@@ -71,7 +88,7 @@ def command(
     ]
 
 
-def check_ports(ports: Ports, *, supervised: bool) -> None:
+def check_ports(ports: Ports, *, supervised: bool, address: str = HOST) -> None:
     """Raises ServingError if two ports are equal, or one is in use; a `supervised` server has one more port."""
     given = {name: port for name, port in vars(ports).items() if supervised or name != "status"}
     if len(set(given.values())) < len(given):
@@ -79,9 +96,9 @@ def check_ports(ports: Ports, *, supervised: bool) -> None:
         raise ServingError(f"ports {given}: all must differ; see {options}")
     for name, port in given.items():
         try:
-            socket.create_server((HOST, port)).close()
+            socket.create_server((address, port)).close()
         except (OSError, OverflowError) as error:
             raise ServingError(
-                f"port {port} ({name}) on {HOST} cannot be used: {getattr(error, 'strerror', error)}; end the "
+                f"port {port} ({name}) on {address} cannot be used: {getattr(error, 'strerror', error)}; end the "
                 f"process that listens there, or choose another with --{name}-port"
             ) from None

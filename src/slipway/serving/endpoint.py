@@ -20,14 +20,14 @@ Reload = Callable[[], tuple[bool, str]]
 
 
 @contextmanager
-def endpoint(port: int, *, status: Status, reload: Reload, key: str) -> Iterator[None]:
-    """Answer on the loopback address for the duration of the block."""
+def endpoint(port: int, *, status: Status, reload: Reload, key: str, address: str = HOST) -> Iterator[None]:
+    """Answer on `address` for the duration of the block."""
 
     class Handler(_Handler):
         pass
 
     Handler.status, Handler.reload, Handler.key = status, staticmethod(reload), key
-    with _Server((HOST, port), Handler) as server:
+    with _Server((address, port), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:

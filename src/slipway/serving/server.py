@@ -19,11 +19,11 @@ from slipway.serving.binary import find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
+from slipway.serving.fit import check_fit
 from slipway.serving.libraries import check_libraries
 from slipway.serving.limits import Limits, server_limits
 from slipway.serving.probe import BusyError
 from slipway.serving.workspace import Workspace, private_workspace
-from slipway.system.text import command as shell_line
 
 DEFAULT_PORTS = Ports()
 LOADERS = 2
@@ -177,23 +177,19 @@ def running(
     ports: Ports,
     log: Path | None,
     deadline: float,
+    address: str = HOST,
     say: Say = lambda _: None,
 ) -> Iterator[Server]:
-    """A server that listens without models; `workspace` must have the steps of `contents`.
+    """A server that listens on `address` without models; `workspace` must have the steps of `contents`.
 
     Raises:
         ServingError: as in `serve`.
     """
-    check_ports(ports, supervised=False)
+    check_ports(ports, supervised=False, address=address)
     with ExitStack() as undo:  # in reverse: the server, its shared memory, its folder
         root = Path(undo.enter_context(tempfile.TemporaryDirectory(dir=workspace.root, ignore_cleanup_errors=True)))
         binary = find_tritonserver(root)
-        if contents.lane.needs_gpu and binary.backend_directory is not None:
-            raise ServingError(
-                f"{contents.origin}: a gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT nor "
-                "NVIDIA's DALI backend; serve it in NVIDIA's image: "
-                + shell_line("slipway container", "serve", contents.origin, "--run")
-            )
+        check_fit(contents, binary)
         check_libraries(contents.origin, contents.lane)
         limits = server_limits(instances=sum(contents.models[step].instances for step in contents.needed()))
         workspace.add(contents, contents.steps)
@@ -209,6 +205,8 @@ def running(
                 ports=ports,
                 admin_key=admin_key,
                 shm_prefix=shm_prefix,
+                address=address,
+                options=binary.options(),
             ),
             environment=binary.environment(),
             log=log,

@@ -11,7 +11,7 @@ from typing import Any
 
 from slipway.contract import ServingError, SlipwayError
 from slipway.serving import process as processes
-from slipway.serving.command import Ports, check_ports
+from slipway.serving.command import HOST, Ports, check_ports
 from slipway.serving.contents import Contents
 from slipway.serving.hidden import is_shown
 from slipway.serving.probe import BusyError
@@ -41,9 +41,18 @@ class Supervisor:
     """Serves one repository. Everything but `ask_for_reload` happens in the thread that calls `run`."""
 
     def __init__(
-        self, repository: Path, *, ports: Ports, log: Path | None, timeout_s: float, status: Status, event: Event
+        self,
+        repository: Path,
+        *,
+        ports: Ports,
+        log: Path | None,
+        timeout_s: float,
+        status: Status,
+        event: Event,
+        address: str = HOST,
     ) -> None:
         self._repository, self._ports, self._log, self._timeout_s = repository, ports, log, timeout_s
+        self._address = address
         self._status, self._event = status, event
         self._reloads: queue.Queue[queue.Queue[tuple[bool, str]]] = queue.Queue()
         self._failures: dict[str, int] = {}
@@ -51,7 +60,7 @@ class Supervisor:
 
     def check(self) -> None:
         """Raises SlipwayError if `run` could not start with this repository or these ports."""
-        check_ports(self._ports, supervised=True)
+        check_ports(self._ports, supervised=True, address=self._address)
         Contents.open(self._repository)
 
     def ask_for_reload(self) -> tuple[bool, str]:
@@ -103,7 +112,7 @@ class Supervisor:
         deadline, started = time.monotonic() + self._timeout_s, time.monotonic()
         self._event("starting", f"tritonserver on {self._contents.origin}")
         with ExitStack() as undo:
-            options: dict[str, Any] = {"ports": self._ports, "deadline": deadline}
+            options: dict[str, Any] = {"ports": self._ports, "address": self._address, "deadline": deadline}
             try:
                 server = undo.enter_context(running(self._contents, self._workspace, log=self._log, **options))
             except LogError as error:

@@ -144,7 +144,7 @@ def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model]) -> F
 
 
 def _from_wheel(tritonserver: TritonBinary) -> bool:
-    return tritonserver.backend_directory is not None
+    return tritonserver.from_wheel
 
 
 def _tritonserver(workspace: Path) -> tuple[TritonBinary | None, Finding]:

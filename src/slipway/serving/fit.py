@@ -1,0 +1,50 @@
+"""Whether a server can serve a lane at all, asked before it is started."""
+
+import importlib.util
+
+from slipway.contract import ServingError
+from slipway.serving.binary import TritonBinary
+from slipway.serving.contents import Contents
+from slipway.serving.doctor.gpu import driver_problem, find_gpus
+from slipway.system.text import command
+
+
+def check_fit(contents: Contents, binary: TritonBinary) -> None:
+    """Compare what the steps of `contents` need with what `binary` and this machine have.
+
+    Raises:
+        ServingError: the lane needs a backend, a GPU or OpenVINO, and there is none; or the driver is too old.
+    """
+    problem = _missing(contents, binary)
+    if problem:
+        image = command("slipway container", "serve", contents.origin, "--run")
+        raise ServingError(
+            f"{contents.origin}: a {contents.lane.lane} lane, and {problem}; serve it in its own image: {image}"
+        )
+    if contents.lane.needs_gpu:
+        gpus, reason = find_gpus()
+        if not gpus:
+            raise ServingError(
+                f"{contents.origin}: a gpu lane, and this machine shows no GPU ({reason}); give the container one "
+                "(docker run --gpus all, with NVIDIA's container toolkit), or assemble the cpu lane"
+            )
+        too_old = driver_problem(gpus, contents.lane)
+        if too_old:
+            raise ServingError(
+                f"{contents.origin}: {too_old}; bring the driver up to date, or compile in an older release"
+            )
+
+
+def _missing(contents: Contents, binary: TritonBinary) -> str:
+    """The software that the lane needs and is not installed; empty if all of it is."""
+    if binary.from_wheel:
+        wheel = "the server of the nvidia-pytriton wheel has neither TensorRT nor NVIDIA's DALI backend"
+        return wheel if contents.lane.needs_gpu else ""
+    folder = binary.backend_directory
+    backends = {contents.models[step].backend for step in contents.needed()}
+    absent = sorted(name for name in backends if folder is not None and not (folder / name).is_dir())
+    if absent:
+        return f"{folder} has no backend {', '.join(absent)}"
+    if not contents.lane.needs_gpu and importlib.util.find_spec("openvino") is None:
+        return "OpenVINO is not installed here, as in the image of the gpu lane"
+    return ""
