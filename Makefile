@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nigh
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test coverage nightly check engines doctor bench pictures docs release perf_analyzer lock peers_lock images_lock clean
+.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -49,6 +49,9 @@ study-%: setup ## a study of benchmarks/studies: make study-soak, make study-tra
 
 bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps, layouts and a report, in RUN/bench (8 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
+
+gpu-proof: ## on a GPU machine: what only a GPU can prove, or PROOFS="codec dali" of it (10 minutes; docs/gpu-proof.md)
+	python3 -m benchmarks.studies.gpu_proof run $(PROOFS)
 
 pictures: setup ## the README's pictures, from the published results and what make demo wrote (needs chromium)
 	$(BIN)/python docs/pictures/make_pictures.py

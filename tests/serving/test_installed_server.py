@@ -19,9 +19,9 @@ from slipway.contract import Lane, ServingError
 from slipway.repository import Classifier, assemble
 from slipway.serving import Ports, fit, serve
 from slipway.serving.binary import find_tritonserver
-from tests.support.gpu_on_cpu import play_on_the_cpu
 from tests.support.asking import get
 from tests.support.colours import copy_colours, reseal
+from tests.support.gpu_on_cpu import play_on_the_cpu
 from tests.support.plans import stand_in_plan
 from tests.support.v2_requests import RED
 

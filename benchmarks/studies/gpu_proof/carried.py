@@ -1,0 +1,65 @@
+"""Puts carried wheels together again and makes them importable, without pip and without a registry."""
+
+import importlib
+import io
+import sys
+import tarfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.gpu_proof.folder import ProofError, sha256
+
+SHADOWING = "numpy"
+"""Triton's Python backend of the wheel misreads BYTES with numpy 2, so the server's steps get one of their own."""
+
+
+def unpack(described: Mapping[str, Any], names: Iterable[str], folder: Path) -> None:
+    """Unpack the wheels `names` into `site/all` of the folder, and numpy into `site/numpy`; what is there, stays.
+
+    Raises:
+        ProofError: a piece is missing, or the bytes of a wheel are not those that were prepared.
+    """
+    wanted, start = set(names), 0
+    for wheel in described["wheels"]:
+        end = start + wheel["size"]
+        done = folder / "site" / f"{wheel['file']}.unpacked"
+        if wheel["name"] in wanted and not done.is_file():
+            data = _bytes(described["pieces"], folder / "pieces", start, end)
+            if sha256(data) != wheel["sha256"]:
+                raise ProofError(f"{wheel['file']}: not the bytes that were prepared; carry the pieces again")
+            target = folder / "site" / ("numpy" if wheel["name"] == SHADOWING else "all")
+            target.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:xz") as archive:
+                archive.extractall(target, filter="data")
+            done.write_bytes(b"")
+        start = end
+
+
+def _bytes(sizes: list[int], pieces: Path, start: int, end: int) -> bytes:
+    found, first = b"", 0
+    for number, size in enumerate(sizes, start=1):
+        if first < end and start < first + size:
+            part = pieces / str(number) / "part"
+            if not part.is_file() or part.stat().st_size != size:
+                raise ProofError(
+                    f"{part}: {'cut short' if part.is_file() else 'missing'}; carry piece {number} of {len(sizes)}"
+                )
+            with part.open("rb") as file:
+                file.seek(max(start - first, 0))
+                found += file.read(min(end, first + size) - max(start, first))
+        first += size
+    return found
+
+
+def make_importable(folder: Path) -> None:
+    """What was unpacked comes last on the path: a package that this Python has itself is used."""
+    site = str(folder / "site/all")
+    if site not in sys.path:
+        sys.path.append(site)
+    importlib.invalidate_caches()
+    with suppress(ImportError):  # a package of that name that is no namespace would hide ours
+        nvidia = importlib.import_module("nvidia")
+        if f"{site}/nvidia" not in list(nvidia.__path__):
+            nvidia.__path__.append(f"{site}/nvidia")

@@ -1,0 +1,88 @@
+"""The folder `.gpu-proof`: what is prepared on a full machine, carried to a bare one, and brought back.
+
+    inputs/       prepared.json and what the proofs read: carried
+    pieces/<n>/   the wheels as one stream of bytes, cut so that each piece can be carried
+    kept/         what only `judge` needs: stays
+    results/      one JSON file a proof, and the logits of `precision`: brought back
+    site/         wheels, unpacked where they are needed
+
+Standard library and numpy alone, since a bare machine has nothing else of ours.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).parents[3]
+DEFAULT = ROOT / ".gpu-proof"
+PREPARED = "prepared.json"
+CODE = ("benchmarks/studies/gpu_proof/*.py", "src/slipway/steps/*.py", "src/slipway/repository/backends/*/*.py")
+
+
+class ProofError(Exception):
+    """A proof that cannot be run; the text says what to do."""
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Whole or not at all: a proof that crashes leaves what it had measured before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f"{path.name}.half")
+    half.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    half.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises ProofError: not there, or cut short."""
+    if not path.is_file():
+        raise ProofError(
+            f"{path}: missing; prepare it on a machine with the full .venv (run prepare), and carry it here"
+        )
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ProofError(f"{path}: not JSON ({error}); carry it again") from None
+    return content
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def code_sha256() -> str:
+    """One hash of all code that runs in the proofs."""
+    paths = sorted(path for pattern in CODE for path in ROOT.glob(pattern))
+    return sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() for path in paths))
+
+
+def write_files(path: Path, files: Sequence[bytes], facts: Sequence[Mapping[str, Any]]) -> None:
+    """Many small files in one `.npz`, each with facts about it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        path,
+        data=np.frombuffer(b"".join(files), np.uint8),
+        ends=np.cumsum([len(file) for file in files], dtype=np.int64),
+        facts=np.frombuffer(json.dumps(list(facts)).encode(), np.uint8),
+    )
+
+
+def read_files(path: Path) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """Raises ProofError: not there."""
+    arrays = read_arrays(path)
+    ends = [0, *arrays["ends"].tolist()]
+    data = arrays["data"].tobytes()
+    files = [data[start:end] for start, end in pairwise(ends)]
+    return files, json.loads(arrays["facts"].tobytes())
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Raises ProofError: not there."""
+    if not path.is_file():
+        raise ProofError(f"{path}: missing; run prepare on a machine with the full .venv, and carry inputs/ here")
+    with np.load(path) as loaded:
+        return dict(loaded)

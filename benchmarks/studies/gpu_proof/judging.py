@@ -1,0 +1,124 @@
+"""Reads what came back from the GPU machine, applies the accuracy gate, and publishes results and their table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.studies.gpu_proof.folder import ROOT, ProofError, read_arrays, read_json
+from benchmarks.studies.gpu_proof.precision import LOGITS
+from slipway.contract.evidence.gate import FAIL
+from slipway.contract.evidence.gate import GateResult as Gated
+from slipway.contract.evidence.gpu_proof import Agreement, GpuProofResult
+from slipway.contract.spec import AccuracyGate
+from slipway.engines.gate import compare
+from slipway.system.targets import write_file
+
+PAGE = ROOT / "docs/gpu-proof.md"
+START, END = "<!-- results: written by judge -->", "<!-- end of results -->"
+PUBLISHED = ROOT / "benchmarks/results"
+
+
+def judge(results: Path, *, folder: Path, out: Path) -> int:
+    """Write `<out>/gpu_proof_<name>.json` for each result; 0 where all pass.
+
+    Raises:
+        ProofError: no result, one that is not whole, or a rehearsal that is to be published.
+    """
+    paths = sorted(results.glob("gpu_proof_*.json"))
+    if not paths:
+        raise ProofError(
+            f"{results}: no gpu_proof_*.json; bring the results of `run` there, or name their folder with --results"
+        )
+    judged = []
+    for path in paths:
+        content = read_json(path)
+        if content["device"] != "cuda" and out.resolve() == PUBLISHED:
+            raise ProofError(
+                f"{path}: a rehearsal on the {content['device']} is not published; give another folder with --out"
+            )
+        if content["proof"] == "precision" and content["verdict"] != "could not run":
+            content |= _gated(content, results / LOGITS, folder / "kept")
+        judged.append(GpuProofResult.parse(content, source=str(path)))
+    out.mkdir(parents=True, exist_ok=True)
+    for result in judged:
+        write_file(out / f"gpu_proof_{result.proof}.json", result.to_json())
+    lines = table(judged)
+    print("\n".join(lines))
+    if out.resolve() == PUBLISHED:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+        after = rest.partition(END)[2]
+        PAGE.write_text("\n".join([f"{before}{START}", "", *lines, "", f"{END}{after}"]), encoding="utf-8")
+    return int(any(result.verdict != "pass" for result in judged))
+
+
+def _gated(content: dict[str, Any], logits: Path, kept: Path) -> dict[str, Any]:
+    """The gate of trained networks and the agreement of random ones, with reasons against a pass."""
+    answered = read_arrays(logits)
+    gates: dict[str, Gated] = {}
+    agreement: dict[str, Agreement] = {}
+    reasons = list(content["reasons"])
+    for path in sorted(kept.glob("*.npz")):
+        arrays = read_arrays(path)
+        for graph in ("fp16", "int8"):
+            typed_nc, name = answered[f"{path.stem}/{graph}/typed"], f"{path.stem}, {graph}"
+            if "truth_n" not in arrays:
+                agreement[name] = _agreement(typed_nc, arrays["fp32"])
+                continue
+            facts = json.loads(str(arrays["facts"]))
+            limits = AccuracyGate.parse(facts["accuracy"], source=str(path))
+            reference_n, candidate_n = arrays["fp32"].argmax(axis=1), typed_nc.argmax(axis=1)
+            gates[name] = compare(arrays["truth_n"], reference_n, candidate_n, facts["labels"], limits)
+            if gates[name].verdict == FAIL:
+                reasons.append(f"{name}: {gates[name]}")
+    plain = {name: result.plain() for name, result in gates.items()}
+    found = {
+        "gates": plain,
+        "agreement": {name: result.plain() for name, result in agreement.items()},
+        "reasons": reasons,
+    }
+    return {**found, "verdict": "fail" if reasons else content["verdict"]}
+
+
+def _agreement(typed_nc: Any, reference_nc: Any) -> Agreement:
+    centre_c = reference_nc.mean(axis=0)
+    one, other = typed_nc - centre_c, reference_nc - centre_c
+    cosine_n = (one * other).sum(axis=1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    same = (typed_nc.argmax(axis=1) == reference_nc.argmax(axis=1)).mean()
+    return Agreement(cosine=float(cosine_n.mean()), same_class=float(same), images=len(typed_nc))
+
+
+def table(results: list[GpuProofResult]) -> list[str]:
+    """Markdown: one row a proof, and one for each thing that it measured."""
+    first = results[0]
+    lines = [
+        f"{first.machine.gpu or 'CPU (rehearsal)'}, driver {first.machine.driver}, CUDA {first.machine.cuda}; "
+        f"commit {(first.commit or 'unknown')[:12]}, {first.created[:10]}.",
+        "",
+        "| proof | verdict | found |",
+        "| --- | --- | --- |",
+    ]
+    for result in results:
+        lines.append(
+            f"| {result.proof} | {result.verdict} | {'; '.join(map(_cell, result.reasons)) or 'nothing against it'} |"
+        )
+        lines += [f"| | | {_cell(f'{name}: {_short(value)}')} |" for name, value in result.measured.items()]
+        lines += [f"| | | gate, {name}: {_cell(str(gate))} |" for name, gate in (result.gates or {}).items()]
+        lines += [
+            f"| | | {name}, random weights: cosine {found.cosine:.5f}, same class {found.same_class:.1%} |"
+            for name, found in (result.agreement or {}).items()
+        ]
+    return lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_short, value))
+    return str(value)

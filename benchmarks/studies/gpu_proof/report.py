@@ -1,0 +1,129 @@
+"""What one proof has found so far, written after each part, so that a crash costs no more than the part it was in."""
+
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.gpu_proof.folder import code_sha256, write_json
+
+PASS, FAIL, NOT_RUN = "pass", "fail", "could not run"
+LIBRARIES = (
+    *(
+        "numpy",
+        "torch",
+        "nvidia-nvimgcodec-cu13",
+        "nvidia-nvjpeg",
+        "nvidia-dali-cuda130",
+        "nvidia-pytriton",
+        "tritonclient",
+    ),
+)
+
+
+class Report:
+    """The result file of one proof.
+
+    Args:
+        prepared: `prepared.json`, whose commit the result names.
+        device: `cuda`, or `cpu` for a rehearsal.
+    """
+
+    def __init__(self, path: Path, *, proof: str, device: str, prepared: Mapping[str, Any]) -> None:
+        self._path, self._started = path, time.monotonic()
+        code = code_sha256()
+        self.device = device
+        self.folder = path.parent
+        self.reasons: list[str] = []
+        self._content: dict[str, Any] = {
+            "proof": proof,
+            "verdict": NOT_RUN,
+            "reasons": self.reasons,
+            "device": device,
+            "part": "start",
+            "seconds": 0.0,
+            "created": now(),
+            "commit": prepared["commit"] if code == prepared["code_sha256"] else f"{prepared['commit']}, changed since",
+            "versions": {"python": platform.python_version(), **_versions(prepared.get("versions", {}))},
+            "machine": machine(device),
+            "seed": prepared["seed"],
+            "measured": {},
+        }
+        self.write()
+
+    def part(self, name: str) -> None:
+        """Say which part begins: should the process end, it was this one."""
+        print(f"── {self._content['proof']}: {name} ({time.monotonic() - self._started:.0f} s)", flush=True)
+        self._content["part"] = name
+        self.write()
+
+    def measure(self, name: str, value: Any) -> None:
+        self._content["measured"][name] = value
+        self.write()
+
+    def require(self, condition: bool, otherwise: str) -> None:
+        """A reason to fail where `condition` does not hold; the proof goes on."""
+        if not condition:
+            print(f"   FAIL: {otherwise}", flush=True)
+            self.reasons.append(otherwise)
+
+    def finish(self) -> None:
+        self._content["verdict"] = FAIL if self.reasons else PASS
+        self._content["part"] = "done"
+        self.write()
+
+    def stop(self, why: str) -> None:
+        self.reasons.append(why)
+        self.write()
+
+    def write(self) -> None:
+        self._content["seconds"] = round(time.monotonic() - self._started, 1)
+        write_json(self._path, self._content)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions(carried: Mapping[str, str]) -> dict[str, str]:
+    """Of what is installed here, and of carried wheels (`carried`), which pip does not know."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if name in carried:
+                found[name] = carried[name]
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    import os
+
+    facts: dict[str, Any] = {"system": platform.platform(), "cores": len(os.sched_getaffinity(0))}
+    if device == "cuda":
+        import torch
+
+        properties = torch.cuda.get_device_properties(0)
+        facts |= {
+            "gpu": properties.name,
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "multiprocessors": properties.multi_processor_count,
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+            "cuda": torch.version.cuda,
+            "driver": driver(),
+        }
+    return facts
+
+
+def driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.splitlines()[0].strip() if done.stdout else None

@@ -1,0 +1,121 @@
+"""Runs proofs one after another, each in a process of its own with a limit: one that crashes costs no other."""
+
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.gpu_proof.carried import make_importable, unpack
+from benchmarks.studies.gpu_proof.folder import PREPARED, ROOT, ProofError, read_json, write_json
+from benchmarks.studies.gpu_proof.report import NOT_RUN, Report, machine, now
+from benchmarks.studies.gpu_proof.wheels import NEEDED
+
+LOG = "gpu_proof.log"
+"""What decoders say of damaged images, thousands of lines; the end of it says why a proof crashed."""
+LAST_LINES, ENDS_WITHIN_S = 12, 12
+LIMITS_S: Mapping[str, int] = {"codec": 150, "precision": 60, "dali": 90, "server": 270}
+"""In this order; together they fit a run of ten minutes."""
+Prove = Callable[[Path, Report], None]
+
+
+def run(proofs: Sequence[str], *, folder: Path, out: Path, device: str, installed: bool, scale: float = 1.0) -> int:
+    """Run `proofs` and print a line for each; 0 where all pass.
+
+    Args:
+        installed: use the packages of this Python, not carried wheels.
+        scale: how many times its limit a proof may take.
+
+    Raises:
+        ProofError: nothing was prepared.
+    """
+    prepared = read_json(folder / "inputs" / PREPARED)
+    codes = []
+    out.mkdir(parents=True, exist_ok=True)
+    (out / LOG).unlink(missing_ok=True)
+    for name in proofs:
+        path = out / f"gpu_proof_{name}.json"
+        path.unlink(missing_ok=True)
+        try:
+            if not installed:
+                unpack(prepared["wheels"], NEEDED[name], folder)
+        except ProofError as error:
+            _not_run(path, name, device, prepared, f"{error}")
+        else:
+            limit_s = LIMITS_S[name] * scale
+            _child(name, path, prepared, folder=folder, device=device, installed=installed, limit_s=limit_s)
+        result = read_json(path)
+        codes.append(result["verdict"] != "pass")
+        print(f"{name}: {result['verdict']} ({result['seconds']} s) {path}", flush=True)
+        for reason in result["reasons"]:
+            print(f"   {reason}", flush=True)
+    return max(codes, default=False)
+
+
+def _child(
+    name: str, path: Path, prepared: Mapping[str, Any], *, folder: Path, device: str, installed: bool, limit_s: float
+) -> None:
+    command = [sys.executable, "-m", "benchmarks.studies.gpu_proof", "prove", name, "--folder", str(folder)]
+    command += ["--result", str(path), "--device", device, *(["--installed"] if installed else [])]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    with (path.parent / LOG).open("ab") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log, start_new_session=True)
+    try:
+        code = process.wait(limit_s)
+        ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}" if code else ""
+    except subprocess.TimeoutExpired:
+        ended = f"its limit of {limit_s:.0f} s"
+    finally:
+        _end_group(process)
+    if ended:
+        last = (path.parent / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        print("\n".join(f"   | {line[:200]}" for line in last), flush=True)
+        if not path.is_file():
+            _not_run(path, name, device, prepared, f"ended by {ended} before it began")
+        result = read_json(path)
+        if not (result.get("verdict") == NOT_RUN and result["reasons"]):
+            result["reasons"].append(f"ended by {ended} in part {result['part']!r}")
+        write_json(path, {**result, "verdict": NOT_RUN})
+
+
+def _end_group(process: "subprocess.Popen[Any]") -> None:
+    """The proof, which ends a server that it started, and then whatever is left."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(ENDS_WITHIN_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _not_run(path: Path, name: str, device: str, prepared: Mapping[str, Any], why: str) -> None:
+    content = {"proof": name, "verdict": NOT_RUN, "reasons": [why], "device": device, "part": "start", "seconds": 0.0}
+    content |= {"created": now(), "versions": {}, "machine": machine("cpu"), "measured": {}}
+    write_json(path, {**content, "commit": prepared["commit"], "seed": prepared["seed"]})
+
+
+def prove(name: str, *, folder: Path, result: Path, device: str, installed: bool) -> int:
+    """One proof in this process; whatever goes wrong stands in the result file."""
+    prepared = read_json(folder / "inputs" / PREPARED)
+    if not installed:
+        make_importable(folder)
+    carried = {} if installed else prepared["versions"]
+    report: Report | None = None
+    try:
+        report = Report(result, proof=name, device=device, prepared={**prepared, "versions": carried})
+        proof: Prove = import_module(f"benchmarks.studies.gpu_proof.{name}").prove
+        proof(folder / "inputs", report)
+    except Exception as error:
+        traceback.print_exc()
+        if report is None:
+            _not_run(result, name, device, prepared, f"{type(error).__name__}: {error}")
+        else:
+            report.stop(f"{type(error).__name__}: {error}")
+        return 1
+    report.finish()
+    return 0

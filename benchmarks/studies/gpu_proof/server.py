@@ -1,0 +1,224 @@
+"""Proof `server`: the real tritonserver on a GPU: isolated decode, a torch engine in TensorRT's place, and post.
+
+Answers against the CPU's; damaged images alone, in a request and in dynamic batches; a CUDA pool that is too small; and
+P99 by rate with post on the CPU and on the GPU. tritonserver 2.51 of the wheel, so its own speed is not the image's.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.studies.gpu_proof.carried import SHADOWING
+from benchmarks.studies.gpu_proof.folder import ProofError, read_files, read_json
+from benchmarks.studies.gpu_proof.http_load import Answer, ask_all, open_loop
+from benchmarks.studies.gpu_proof.report import Report
+from benchmarks.studies.gpu_proof.triton import serve, step_python
+
+POOL, SMALL_POOL = 256 << 20, 1 << 20
+"""Bytes of CUDA memory that Triton keeps for tensors between steps; the small one holds 21 images of 64 pixels."""
+SCORE = 0.05
+RATES = (100, 200, 400, 800, 1200, 1600, 2400, 3200)
+RATE_S, LIMIT_MS = 5.0, 50.0
+LOG = "tritonserver.log"
+PLAIN_MEMORY = {"DALI_USE_VMM": "0"}
+WAYS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
+    ("DLPack", "no", {}),
+    ("DLPack, DALI's memory from cudaMalloc", "no", PLAIN_MEMORY),
+    ("the CPU", "yes", PLAIN_MEMORY),
+)
+"""How pixels get from the decoder to the engine; where one fails, a reason against a pass, the next is tried."""
+
+
+def prove(inputs: Path, report: Report) -> None:
+    if not (inputs / "server/repository/lane.json").is_file():
+        raise ProofError(
+            f"{inputs / 'server'}: no repository; run prepare server on a commit with serving.gpu, and carry inputs/"
+        )
+    (report.folder / LOG).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gpu-proof-", ignore_cleanup_errors=True) as work:
+        proof = Proof(inputs, report, Path(work))
+        for path, force, variables in WAYS:
+            report.part(f"answers, pixels by way of {path}")
+            os.environ.update(variables)
+            with attempt(report, f"pixels by way of {path}"), proof.server("first", force_cpu=force) as port:
+                proof.correct(port)
+                proof.rates(port, f"post as {proof.post}, as assembled")
+                break
+        else:
+            return
+        if report.device == "cuda":
+            post = "KIND_CPU" if proof.post == "KIND_GPU" else "KIND_GPU"
+            with attempt(report, f"post as {post}"), proof.server(post, force_cpu=force, post=post) as port:
+                proof.rates(port, f"post as {post}")
+        with attempt(report, "a CUDA pool that is too small"):
+            proof.exhaust(force)
+
+
+@contextmanager
+def attempt(report: Report, what: str) -> Iterator[None]:
+    """A server that does not start or does not answer is a reason to fail, and the rest goes on."""
+    try:
+        yield
+    except ProofError as error:
+        report.require(False, f"{what}: {error}")
+
+
+class Proof:
+    """The inputs, and the servers that are started on copies of the repository in `work`."""
+
+    def __init__(self, inputs: Path, report: Report, work: Path) -> None:
+        self._inputs, self._report, self._work = inputs, report, work
+        self.model = next(iter(read_json(inputs / "server/repository/lane.json")["classifiers"]))
+        self.photographs = [
+            file for file, fact in zip(*read_files(inputs / "photographs.npz"), strict=True) if fact["side"] <= 512
+        ]
+        (config,) = (inputs / "server/repository").glob("post_*/config.pbtxt")
+        self.post = "KIND_GPU" if "KIND_GPU" in config.read_text(encoding="utf-8") else "KIND_CPU"
+        site = inputs.parent / "site"
+        carried = (site / SHADOWING).is_dir()
+        self._environment = (
+            step_python(work / "python", first=[site / SHADOWING], last=[site / "all"]) if carried else None
+        )
+
+    @contextmanager
+    def server(self, name: str, *, force_cpu: str, post: str = "", pool: int = POOL) -> Iterator[int]:
+        repository = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._work)) / "repository"
+        shutil.copytree(self._inputs / "server/repository", repository)
+        for config in repository.glob("*/config.pbtxt"):
+            text = config.read_text(encoding="utf-8")
+            if config.parent.name.startswith("engine_"):
+                weights = self._inputs / "precision/digits/weights.npz"
+                (config.parent / "1/weights.npz").symlink_to(weights)
+                text = re.sub(
+                    r'(FORCE_CPU_ONLY_INPUT_TENSORS"\s*value\s*{\s*string_value: ")no', rf"\g<1>{force_cpu}", text
+                )
+            if post and config.parent.name.startswith("post_"):
+                text = re.sub(r"KIND_(CPU|GPU)", post, text)
+            config.write_text(text if self._report.device == "cuda" else on_the_cpu(text), encoding="utf-8")
+        flags = [f"--cuda-memory-pool-byte-size=0:{pool}"] if self._report.device == "cuda" else []
+        log = self._report.folder / LOG
+        self._seen = log.stat().st_size if log.is_file() else 0
+        with serve(repository, self._work, flags=flags, log=log, environment=self._environment) as port:
+            yield port
+
+    def correct(self, port: int) -> None:
+        """Raises ProofError: no question is answered at all."""
+        questions, expected = read_files(self._inputs / "server/questions.npz")
+        answers = [answer for (answer,) in ask_all(port, self.model, [[q] for q in questions], concurrency=8)]
+        if all(answer.error for answer in answers):
+            raise ProofError(f"no image is answered: {answers[0].error}")
+        other = [
+            f"{fact['label']} {fact['score']:.3f} on the CPU, {answer}"
+            for answer, fact in zip(answers, expected, strict=True)
+            if answer.error or answer.label != fact["label"] or abs(answer.score - fact["score"]) > SCORE
+        ]
+        log = (self._report.folder / LOG).read_bytes()[self._seen :].decode("utf-8", "replace")
+        where = sorted(set(re.findall(r"gpu_proof: pixels arrive on the (\w+)", log)))
+        found = {
+            "asked": len(answers),
+            "other than the CPU's": len(other),
+            "examples": other[:5],
+            "pixels arrive on": where,
+        }
+        self._report.measure("answers", found)
+        self._report.require(
+            len(other) <= len(answers) / 100, f"{len(other)} of {len(answers)} answers differ: {other[:3]}"
+        )
+        self._report.part("damaged images")
+        self._isolate(port, list(zip(questions, answers, strict=True)))
+
+    def _isolate(self, port: int, good: Sequence[tuple[bytes, Answer]]) -> None:
+        files, facts = read_files(self._inputs / "corpus.npz")
+        statuses = np.load(self._inputs / "server/statuses.npy").tolist()
+        bad = [(f, s) for f, fact, s in zip(files, facts, statuses, strict=True) if fact["damage"] is not None]
+        alone = ask_all(port, self.model, [[file] for file, _ in bad], concurrency=1)
+        groups = [bad[start : start + 4] for start in range(0, len(bad), 4)]
+        mixed = [
+            [image for i, (file, _) in enumerate(group) for image in (file, good[i % len(good)][0])] for group in groups
+        ]
+        together = ask_all(port, self.model, mixed, concurrency=2)
+        singles = [image for group in mixed for image in group]
+        merged = [answer for (answer,) in ask_all(port, self.model, [[image] for image in singles], concurrency=48)]
+        ways = {"in a request": [a for answers in together for a in answers], "in dynamic batches": merged}
+        found: dict[str, Any] = {"alone": dict(Counter(said(answer) for (answer,) in alone))}
+        found["alone, status other than the CPU's"] = sum(
+            a.status != s for (a,), (_, s) in zip(alone, bad, strict=True)
+        )
+        for way, answers in ways.items():
+            own = [answers[index] for index in range(0, len(answers), 2)]
+            beside = [answers[index] for index in range(1, len(answers), 2)]
+            expected = [good[i % len(good)][1] for group in groups for i in range(len(group))]
+            harmed = sum(not same(a, b) for a, b in zip(beside, expected, strict=True))
+            changed = sum(a.status != b.status for a, (b,) in zip(own, alone, strict=True))
+            found[way] = {
+                "neighbours": len(beside),
+                "harmed": harmed,
+                "damaged with another status than alone": changed,
+            }
+            self._report.require(harmed == 0, f"{way}: {harmed} of {len(beside)} good neighbours were harmed")
+            self._report.require(changed == 0, f"{way}: {changed} damaged images had another STATUS than alone")
+        self._report.measure("damaged images", found)
+        errors = sum(bool(answer.error) for (answer,) in alone)
+        self._report.require(errors == 0, f"{errors} damaged images alone got an error in place of a STATUS")
+
+    def rates(self, port: int, name: str) -> None:
+        """P99 by rate up to saturation: over the limit, or less than 99 % of what was offered."""
+        self._report.part(f"rates, {name}")
+        found = []
+        rates, seconds = (RATES, RATE_S) if self._report.device == "cuda" else ((5,), 2.0)
+        for rate in rates:
+            run = open_loop(port, self.model, self.photographs, rate_per_s=rate, seconds=seconds, seed=rate)
+            found.append(run)
+            print(f"   {rate}/s: P99 {run['p99_ms']} ms, {run['achieved_per_s']}/s", flush=True)
+            self._report.measure(f"rates, {name}", found)
+            if run["p99_ms"] > LIMIT_MS or run["failed"] or run["achieved_per_s"] < 0.99 * run["offered_per_s"]:
+                break
+
+    def exhaust(self, force_cpu: str) -> None:
+        """More pixels at once than the pool holds: is every image still answered, and rightly?"""
+        self._report.part("a CUDA pool that is too small")
+        questions, _ = read_files(self._inputs / "server/questions.npz")
+        with self.server("small", force_cpu=force_cpu, pool=SMALL_POOL) as port:
+            before = [answer for (answer,) in ask_all(port, self.model, [[q] for q in questions], concurrency=1)]
+            log = self._report.folder / LOG
+            seen = log.stat().st_size
+            at_once = [(questions * 32)[:32]] * 24
+            answers = [answer for answers in ask_all(port, self.model, at_once, concurrency=12) for answer in answers]
+            expected = (before * 32)[:32] * 24
+            said_by_server = log.read_bytes()[seen:].decode("utf-8", "replace").splitlines()
+            found: Mapping[str, Any] = {
+                "pool_bytes": SMALL_POOL,
+                "images at once": 12 * 32,
+                "answers": dict(Counter(said(answer) for answer in answers)),
+                "other than alone": sum(not same(a, b) for a, b in zip(answers, expected, strict=True)),
+                "warnings": [
+                    line[:200] for line in said_by_server if re.search("pool|pinned|alloc", line, re.IGNORECASE)
+                ][:5],
+            }
+        self._report.measure("a CUDA pool that is too small", found)
+        self._report.require(
+            not found["other than alone"],
+            f"a small pool: {found['other than alone']} answers differ: {found['answers']}",
+        )
+
+
+def on_the_cpu(config: str) -> str:
+    return re.sub(r"\n\s*gpus: \d+", "", config.replace("KIND_GPU", "KIND_CPU"))
+
+
+def same(one: Answer, other: Answer) -> bool:
+    return (one.error, one.label, one.status) == (other.error, other.label, other.status) and abs(
+        one.score - other.score
+    ) <= SCORE
+
+
+def said(answer: Answer) -> str:
+    return answer.error or f"STATUS {answer.status}"
