@@ -42,7 +42,7 @@ def runs(needs_tensorrt: str, digits: Path) -> Callable[[str], Run]:  # noqa: AR
             plan = build_plan(
                 graph_of(digits / "runs/digits", precision),
                 target="tensorrt",
-                max_batch_size=bundle.spec.serving.max_batch_size,
+                max_batch_size=bundle.spec.serving.gpu.max_batch_size,
                 options=bundle.spec.tensorrt,
             )
             built[precision] = Run(bundle, plan)

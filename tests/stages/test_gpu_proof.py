@@ -1,6 +1,5 @@
 """`make gpu-proof` rehearsed without a GPU: prepared, run with `--device cpu`, judged."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ from tests.support.colours import reseal
 from tests.support.quantizable import SIZE, bundle_of, network, write_dataset
 
 PROOFS = ["codec", "precision", "dali", "server"]
-if importlib.util.find_spec("slipway.steps.preprocess_isolated") is None:
-    PROOFS.remove("server")
 IMAGES = 600
 SPREAD = 1e-4
 """Of logits, the difference to OpenVINO's in FP32 that is rounding."""

@@ -67,21 +67,18 @@ def prove(inputs: Path, report: Report) -> None:
         report.require(all(level["max"] <= SAME for level in apart.values()), f"native form: other pixels, {apart}")
         refused = [image for image in bad if cpu.run([image])[1][0]]
         report.measure("native form, after a bad image", after_a_bad_image(run, refused[:1], photographs[0]))
-    if importlib.util.find_spec("slipway.steps.preprocess_isolated") is None:
-        report.measure("isolated form", "this commit has none")
-    else:
-        report.part("isolated form")
-        run = isolated(mixed, report.device, threads=8)
-        apart = levels(in_batches(run, good)[0], in_batches(served.run, good)[0], config, ["all"] * len(good))
-        report.measure("isolated form, levels apart from DALI's decoder", apart["all"])
-        near = apart["all"]["mean"] <= SAME
-        report.require(near, f"isolated form: {apart['all']} grey levels from DALI's decoder on the same device")
-        found = isolation(run, good, bad, config)
-        report.measure("damaged images, isolated", found)
-        for wrong in ("harmed neighbours", "status depends on neighbours"):
-            report.require(not found[wrong], f"isolated form: {wrong}: {found[wrong]}")
-        statuses = in_batches(run, [photographs[0], b"", *photographs[1:3]])[1].tolist()
-        report.require(statuses == [0, 1, 0, 0], f"isolated form: statuses of good, empty, good, good: {statuses}")
+    report.part("isolated form")
+    run = isolated(mixed, report.device, threads=8)
+    apart = levels(in_batches(run, good)[0], in_batches(served.run, good)[0], config, ["all"] * len(good))
+    report.measure("isolated form, levels apart from DALI's decoder", apart["all"])
+    near = apart["all"]["mean"] <= SAME
+    report.require(near, f"isolated form: {apart['all']} grey levels from DALI's decoder on the same device")
+    found = isolation(run, good, bad, config)
+    report.measure("damaged images, isolated", found)
+    for wrong in ("harmed neighbours", "status depends on neighbours"):
+        report.require(not found[wrong], f"isolated form: {wrong}: {found[wrong]}")
+    statuses = in_batches(run, [photographs[0], b"", *photographs[1:3]])[1].tolist()
+    report.require(statuses == [0, 1, 0, 0], f"isolated form: statuses of good, empty, good, good: {statuses}")
     report.part("images/s")
     report.measure("images/s", speed(mixed, photographs, about, report.device))
 
@@ -209,9 +206,7 @@ def after_a_bad_image(run: Run, refused: Sequence[bytes], good: bytes) -> dict[s
 
 
 def isolated(config: Mapping[str, Any], device: str, *, threads: int) -> Run:
-    from slipway.steps.preprocess_isolated import (  # type: ignore[import-not-found, unused-ignore]
-        IsolatedPreprocessor,
-    )
+    from slipway.steps.preprocess_isolated import IsolatedPreprocessor
 
     step = IsolatedPreprocessor(
         config, max_batch_size=SPEED_BATCH, threads=threads, device_id=0 if device == "cuda" else None
@@ -236,9 +231,8 @@ def speed(mixed: Mapping[str, Any], photographs: Sequence[bytes], about: Any, de
     for threads in (4, 8, 16) if device == "cuda" else (1,):
         with native(mixed, threads=threads) as run:
             found[f"native, {side} px, {threads} threads"] = per_second(run, batch, device)
-        if importlib.util.find_spec("slipway.steps.preprocess_isolated") is not None:
-            run = isolated(mixed, device, threads=threads)
-            found[f"isolated, {side} px, {threads} threads"] = per_second(run, batch, device)
+        run = isolated(mixed, device, threads=threads)
+        found[f"isolated, {side} px, {threads} threads"] = per_second(run, batch, device)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.gpu_proof.folder import ProofError, read_files, write_files
+from benchmarks.studies.gpu_proof.folder import read_files, write_files
 
 PRECISION = "fp16"
 ANSWERED = 96
@@ -29,8 +29,6 @@ def write_server(inputs: Path, run: Path, *, small: bool) -> dict[str, Any]:
     from tests.support.plans import stand_in_plan
 
     bundle = Bundle.open(run / "bundle")
-    if not hasattr(bundle.spec.serving, "gpu"):
-        raise ProofError("this commit has no isolated decode step (serving.gpu), and proof `server` is about it")
     largest = bundle.spec.serving.gpu.max_batch_size
     size = output_sizes(bundle.path / "model.onnx")["embedding_nd"]
     repository = inputs / "server/repository"
@@ -89,9 +87,7 @@ def _outputs(outputs: Any, status_n: Any) -> tuple[Any, Any, Any]:
 
 def write_statuses(inputs: Path) -> None:
     """STATUS of each image of the corpus on the CPU, by the isolated step itself."""
-    from slipway.steps.preprocess_isolated import (  # type: ignore[import-not-found, unused-ignore]
-        IsolatedPreprocessor,
-    )
+    from slipway.steps.preprocess_isolated import IsolatedPreprocessor
 
     config = json.loads((inputs / "preprocess.json").read_text(encoding="utf-8"))
     step = IsolatedPreprocessor(config, max_batch_size=1, threads=1, device_id=None)
