@@ -156,7 +156,7 @@ def _release(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="build | compile | serve")
+    commands = parser.add_subparsers(prog="slipway container", required=True, metavar="build | compile | serve")
     building = commands.add_parser("build", help="build an image, at the root of a clone")
     building.add_argument(
         "image", choices=list(IMAGES), help="; ".join(f"{name} {what}" for name, what in IMAGES.items())
