@@ -108,7 +108,7 @@ def test_a_lane_of_the_other_kind_is_refused_with_the_image_that_serves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = gpu_lane(tmp_path)
-    with pytest.raises(ServingError, match=r"has no backend dali, tensorrt; serve it in its own image: slipway contai"):
+    with pytest.raises(ServingError, match=r"has no backend tensorrt; serve it in its own image: slipway contai"):
         serve(repository, ports=Ports.free()).__enter__()
     found = importlib.util.find_spec
     monkeypatch.setattr(fit.importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name))

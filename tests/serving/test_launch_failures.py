@@ -111,8 +111,10 @@ def test_what_is_no_repository_is_refused(refused: Callable[..., str], tmp_path:
 
 
 def _server_on_path(folder: Path, script: str) -> dict[str, str]:
+    """An environment whose tritonserver tells its options, and else runs `script`."""
     (folder / "bin").mkdir()
-    (folder / "bin/tritonserver").write_text(f"#!/bin/sh\n{script}\n")
+    options = '[ "$1" = --help ] && echo "  --model-repository <string>" && exit 0'
+    (folder / "bin/tritonserver").write_text(f"#!/bin/sh\n{options}\n{script}\n")
     (folder / "bin/tritonserver").chmod(0o755)
     return {"PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
 
