@@ -9,12 +9,28 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ONE_PROCESS = """
+import sys
+from slipway.cli import main
+for command in sys.argv[1:]:
+    sys.argv = ["slipway", *command.split()]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
 
 
 def run_script(*arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run one of our scripts in `cwd` with the tests' Python; its output is in the failure's message."""
     script, *rest = map(str, arguments)
     return _run([sys.executable, str(ROOT / script), *rest], cwd=cwd, check=check)
+
+
+def run_verbs(*commands: str, cwd: Path) -> None:
+    """Run `slipway` with each command's words in turn, in one process: the libraries are imported once."""
+    _run([sys.executable, "-c", ONE_PROCESS, *commands], cwd=cwd, check=True)
 
 
 def run_study(name: str, *arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
