@@ -23,9 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder where `runs/digits` holds every stage's result and `repository` the cpu lane. Tests only read it.
+    """A folder with every stage's result in `runs/digits`, the cpu lane in `repository`, and what was said in `said.txt`.
 
-    Where several workers run the tests, the first that needs it makes it, and the others wait.
+    Tests only read it. Where several workers run the tests, the first that needs it makes it, and the others wait.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker_id == "master" else base.parent) / "digits"
@@ -43,12 +43,14 @@ def _make_digits(folder: Path) -> None:
     spec["recipe"]["epochs"] = 6  # of 20: it is as good on the test split, and made in half the time
     (folder / "digits.yaml").write_text(yaml.safe_dump(spec))
     run = "runs/digits"
-    run_verbs(
+    done = run_verbs(
         f"make-digits --out {run}/data",
         f"train digits.yaml --out {run}/checkpoint",
         f"export {run}/checkpoint --out {run}/bundle",
-        *(f"quantize {run}/bundle --out {run}/graphs/{name} --precision {name}" for name in ("int8", "fp16")),
+        f"quantize {run}/bundle --out {run}/graphs/int8 --json",
+        f"quantize {run}/bundle --out {run}/graphs/fp16 --precision fp16",
         f"compile {run}/bundle --graphs {run}/graphs --out {run}/engines",
         f"assemble {run}/bundle --engine {run}/engines/openvino-int8 --out repository",
         cwd=folder,
     )
+    (folder / "said.txt").write_text(done.stdout)
