@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder with every stage's result in `runs/digits`, the cpu lane in `repository`, and what was said in `said.txt`.
+    """A folder with every stage's result in `runs/digits`, the cpu lane in `repository`, and `said.txt`.
 
     Tests only read it. Where several workers run the tests, the first that needs it makes it, and the others wait.
     """
