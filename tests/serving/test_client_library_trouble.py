@@ -169,7 +169,14 @@ def kill_at(launched: Any, results: list[Result], count: int) -> None:
         launched.server().kill()
 
 
-@pytest.mark.parametrize(("protocol", "side", "images"), [("grpc", "async", 10_000), ("http", "sync", 2_000)])
+@pytest.mark.parametrize(
+    ("protocol", "side", "images"),
+    [
+        ("grpc", "async", 2_000),
+        ("http", "sync", 2_000),
+        pytest.param("grpc", "async", 10_000, marks=pytest.mark.nightly),
+    ],
+)
 def test_every_image_is_answered_once_through_a_restart_of_the_server(
     launch: Callable[..., Any], tmp_path: Path, protocol: str, side: str, images: int
 ) -> None:

@@ -63,7 +63,13 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("kind", "defect", "doctor_says", "server_says"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(
+    ("kind", "defect", "doctor_says", "server_says"),
+    [
+        pytest.param(*case, id=name, marks=pytest.mark.nightly if name == "fails on an image" else ())
+        for name, case in BROKEN.items()
+    ],
+)
 def test_what_the_doctor_says_is_broken_is_refused_by_the_server(
     repository: Path, kind: str, defect: Callable[[Path], object], doctor_says: str, server_says: str
 ) -> None:

@@ -130,7 +130,7 @@ def test_a_pool_that_cannot_start_says_so(work: Work, tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.parametrize("instances", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_a_pinned_instance_keeps_to_a_core_of_its_own(
     colours: Classifier, work: Work, tmp_path: Path, instances: int
 ) -> None:

@@ -17,7 +17,7 @@ from slipway.contract import Decision, Lane
 from slipway.serving import Ports, Server, serve
 from tests.support.colours import configs, copy_colours, replaced
 from tests.support.image_files import encode
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 FLEET = """
 serving: {max_queue_size: 2}
@@ -55,7 +55,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy_colours(folder / "colours")
     copy_colours(folder / "shades", spec={"name": "shades"}, bundle=in_another_order, engine=another_decision)
     (folder / "fleet.yaml").write_text(FLEET)
-    run_script("build/assemble.py", "fleet.yaml", "--out", "repository", cwd=folder)
+    run_here("assemble", "fleet.yaml", "--out", "repository", cwd=folder)
     return folder / "repository"
 
 

@@ -42,7 +42,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
     write_pages(folder / "data", pages=600, seed=0)
     values = yaml.safe_load((ROOT / "training/configs/pages.yaml").read_text())
     values["data"] = {"root": str(folder / "data"), "csv": str(folder / "data/pages.csv")}
-    values["recipe"] |= {"epochs": 6, "loss": {"kind": "focal", "gamma": 1.0}, "balance": "square_root"}
+    values["recipe"] |= {"epochs": 4, "loss": {"kind": "focal", "gamma": 1.0}, "balance": "square_root"}
     values["calibration"]["images"] = 64
     limits = {"max_loss_points": 30.0, "max_class_loss_points": 60.0, "max_flip_points": 90.0}
     values["accuracy"] = {**limits, "prove_classes": False}

@@ -19,7 +19,7 @@ from slipway.serving import Server
 from slipway.steps.preprocess_dali import Preprocessor
 from tests.support.image_files import encode
 from tests.support.imports import spec, write_images, written
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here, run_script
 
 ROOT = Path(__file__).parents[2]
 SQUEEZE = ROOT / "tests/assets/faults/squeeze.onnx"
@@ -38,7 +38,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     values = spec(write_images(folder / "images"), backbone=None, accuracy=allowed, serving=serving)
     (folder / "labels.txt").write_text("\n".join(LABELS) + "\n")
     options = ("--onnx", SQUEEZE, "--labels", "labels.txt", "--no-embedding", "--out", "bundle")
-    said = run_script("build/import_bundle.py", written(folder, values), *options, cwd=folder).stdout
+    said = run_here("import", written(folder, values), *options, cwd=folder).stdout
     assert "no embedding: `unknown` is decided by the logits, and <name>_full has no EMBEDDING" in said
     return Bundle.open(folder / "bundle")
 

@@ -17,7 +17,7 @@ from slipway.steps.preprocess_dali import Preprocessor
 
 LIMIT_MS, STEPS_MS = 3.0, 2.77
 """What serving may add, where the three steps take so long in one process; on a slower machine in proportion."""
-ROUNDS = 40
+ROUNDS = 20
 IMAGES_PER_ROUND = 25
 
 

@@ -53,8 +53,10 @@ def client(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> Any:
     return connect(server, protocol)
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
-@pytest.mark.parametrize("model", ["digits", "digits_full"])
+@pytest.mark.parametrize(
+    ("model", "batch_size"),
+    [("digits", 1), ("digits", 8), ("digits_full", 8), pytest.param("digits_full", 1, marks=pytest.mark.nightly)],
+)
 def test_every_test_image_gets_the_label_and_the_score_of_the_offline_evaluation(
     client: Any, offline: Offline, model: str, batch_size: int
 ) -> None:

@@ -66,6 +66,7 @@ def test_a_server_that_mixes_images_up_fails_the_soak(soak: Any, worse_example: 
     assert "the first: good image" in result["reasons"][0]
 
 
+@pytest.mark.nightly
 def test_a_server_that_loses_a_step_fails_the_soak_and_ends_it(soak: Any, worse_example: Any) -> None:
     dies = "self.n = getattr(self, 'n', 0) + 1; self.n < 150 or __import__('os')._exit(1)"
     code, result = soak(worse_example(dies), 5000, "--timeout-s", "3")

@@ -12,10 +12,10 @@ from slipway.contract import Bundle, ManifestError, SpecError
 from slipway.pages.wording import figures
 from tests.support import benchmark_results as made
 from tests.support.report_builds import Page, add_engine, evidence, make_bundle
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 PRICES = Path(__file__).parents[2] / "src/slipway/cli/prices.yaml"
-SCRIPT = "benchmarks/report.py"
+SCRIPT = "speed"
 PRICE = Priced("An example.", 0.36, "USD", cores=None)
 
 
@@ -100,7 +100,7 @@ def test_the_script_writes_the_page_and_one_line(tmp_path: Path, bundle: Bundle,
     made.gate(bundle=bundle.id).write(tmp_path / "gate.json")
     shutil.copyfile(paths["layouts"], tmp_path / "layouts.json")
     line = ("gate.json", "layouts.json", "--engine", "engines/openvino-int8", "--price", "cpu-2", "--out", "r.html")
-    done = run_script(SCRIPT, *line, "--json", cwd=tmp_path)
+    done = run_here(SCRIPT, *line, "--json", cwd=tmp_path)
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["verdicts"] == {"gate.json": "pass", "layouts.json": None}
     assert said["costs"][0]["per_million"] == pytest.approx(0.5)
@@ -120,7 +120,7 @@ def test_the_script_writes_the_page_and_one_line(tmp_path: Path, bundle: Bundle,
 )
 def test_what_cannot_be_shown_leaves_no_page(tmp_path: Path, bundle: Bundle, line: str, code: int, says: str) -> None:
     made.gate().write(tmp_path / "gate.json")
-    done = run_script(SCRIPT, *line.split(), "--out", "r.html", cwd=bundle.path.parent, check=False)
+    done = run_here(SCRIPT, *line.split(), "--out", "r.html", cwd=bundle.path.parent, check=False)
     assert done.returncode == code
     assert says in done.stderr
     assert not (tmp_path / "r.html").exists()

@@ -19,7 +19,7 @@ from slipway.report.evaluation import render
 from slipway.report.evaluation.drawings import confused_pairs, least_shown, matrix
 from tests.support.evaluated import evaluated
 from tests.support.report_builds import LABELS, Page, make_bundle
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def test_two_hundred_classes_are_a_drawing_of_the_worst_and_a_list_of_pairs(
 
 
 def test_an_imported_bundle_has_no_grad_cam_and_takes_no_checkpoint(bundle: Bundle, tmp_path: Path) -> None:
-    script = ("training/evaluate.py", bundle.path, "--out", tmp_path / "page.html")
-    assert "No Grad-CAM: this bundle was imported" in run_script(*script, cwd=tmp_path).stdout
+    script = ("evaluate", bundle.path, "--out", tmp_path / "page.html")
+    assert "No Grad-CAM: this bundle was imported" in run_here(*script, cwd=tmp_path).stdout
     assert "No Grad-CAM: this bundle was imported" in Page((tmp_path / "page.html").read_text()).text
-    done = run_script(*script, "--checkpoint", "x", cwd=tmp_path, check=False)
+    done = run_here(*script, "--checkpoint", "x", cwd=tmp_path, check=False)
     assert "was imported, and not exported from a checkpoint; leave it out" in done.stderr
 
 

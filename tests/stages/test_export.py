@@ -46,6 +46,7 @@ def graph(bundle: Bundle) -> onnx.ModelProto:
     return onnx.load(bundle.path / "model.onnx", load_external_data=False)
 
 
+@pytest.mark.nightly  # test_import_equals_training makes the same bundle too, from the same source
 def test_exporting_again_from_a_copy_of_the_source_in_another_folder_gives_the_same_bundle(
     digits: Path, bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from slipway.training.bundle.grad_cam import Layer, attribute, find_layer, grad_
 from slipway.training.learn.network import Network
 from tests.support.colour_training import small_spec, write_colours
 from tests.support.report_builds import Page
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 
 def network(name: str, side: int) -> Network:
@@ -77,7 +77,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_page_shows_where_the_network_looked_for_the_answer_and_for_the_truth(exported: Path) -> None:
-    done = run_script("training/evaluate.py", exported / "bundle", "--out", exported / "page.html", cwd=exported)
+    done = run_here("evaluate", exported / "bundle", "--out", exported / "page.html", cwd=exported)
     assert "Grad-CAM at the stage layer2 (4 by 4 places)" in done.stdout
     page = Page((exported / "page.html").read_text(encoding="utf-8"))
     mistakes = json.loads((exported / "bundle/evaluation.json").read_text())["mistakes"]

@@ -22,7 +22,7 @@ from slipway.steps.preprocess_dali import Preprocessor
 from slipway.system.files import sha256_file
 from slipway.training.bundle.importing import preprocess_of
 from tests.support.image_files import encode
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 RUN = Path("runs/digits")
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def trained(digits: Path) -> Bundle:
 
 def imported(work: Path, *options: str) -> Bundle:
     arguments = ["spec.yaml", *options, "--labels", "labels.txt", "--out", "bundle"]
-    run_script("build/import_bundle.py", *arguments, cwd=work)
+    run_here("import", *arguments, cwd=work)
     return Bundle.open(work / "bundle")
 
 

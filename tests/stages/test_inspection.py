@@ -25,7 +25,7 @@ from tests.support.bad_images import corpus
 from tests.support.image_files import encode
 from tests.support.labelled_files import unique, write_images, write_table
 from tests.support.report_builds import Page
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 CASES = {case.name: case.data for case in corpus()}
 CHINA, FLOWER = (Image.fromarray(image) for image in load_sample_images().images)
@@ -305,13 +305,13 @@ def test_near_groups_are_those_of_every_pair_counted_one_by_one(seed: int, count
 def test_the_script_ends_with_1_where_training_would_stop_and_with_0_else(folders: Path, tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(json.loads(spec(folders).to_json())))
-    script = ("training/inspect_data.py", path, "--out", tmp_path / "out", "--json")
-    done = run_script(*script, cwd=tmp_path)
+    script = ("inspect", path, "--out", tmp_path / "out", "--json")
+    done = run_here(*script, cwd=tmp_path)
     last = json.loads(done.stdout.splitlines()[-1])
     assert (last["images"], last["exact_duplicates"], done.returncode) == (40, 0, 0)
     assert "next: slipway train" in done.stdout
     (folders / "one/bad.png").write_bytes(b"not an image")
-    done = run_script(*script, cwd=tmp_path, check=False)
+    done = run_here(*script, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "error: 1 of 41 files cannot be read\n    one/bad.png: unsupported" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["unreadable"] == 1

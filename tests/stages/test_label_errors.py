@@ -24,7 +24,7 @@ from slipway.training.search.label_errors import (
 )
 from tests.support.colour_training import EACH, small_spec, write_colours
 from tests.support.report_builds import Page
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 LABELS = ("cat", "dog", "owl")
 WRONG = "blue/03.png"
@@ -195,11 +195,11 @@ def test_the_script_writes_the_clean_table_of_a_review_without_training(
 ) -> None:
     folder, errors = found
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(json.loads(small_spec(folder / "data").to_json())))
-    script = ("training/find_label_errors.py", "spec.yaml", "--out", folder / "out", "--json")
-    done = run_script(*script, "--reviewed", folder / "out" / SUSPECTS, "--clean", "clean.csv", cwd=tmp_path)
+    script = ("label-errors", "spec.yaml", "--out", folder / "out", "--json")
+    done = run_here(*script, "--reviewed", folder / "out" / SUSPECTS, "--clean", "clean.csv", cwd=tmp_path)
     last = json.loads(done.stdout.splitlines()[-1])
     assert last["clean"] == "clean.csv"
     assert last.get("drop", 0) + last.get("keep", 0) == len(errors.suspects)
-    done = run_script(*script, "--reviewed", "x.csv", cwd=tmp_path, check=False)
+    done = run_here(*script, "--reviewed", "x.csv", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "--reviewed needs --clean FILE" in done.stderr

@@ -179,7 +179,7 @@ def pages(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize(("width", "dark"), [(1200, False), (390, True)])
+@pytest.mark.parametrize(("width", "dark"), [pytest.param(1200, False, marks=pytest.mark.nightly), (390, True)])
 def test_a_browser_paints_the_pages_without_a_complaint(tmp_path: Path, width: int, dark: bool) -> None:
     colours = {
         "report": ("#12734a", "#5fd09a"),

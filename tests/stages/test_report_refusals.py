@@ -10,7 +10,7 @@ import pytest
 from slipway.contract import Bundle, ManifestError, SpecError
 from slipway.report import render
 from tests.support.report_builds import Page, add_engine, evidence, make_bundle, make_served, opened
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_the_script_writes_the_page_and_says_what_is_served(bundle: Bundle) -> None:
     folder = bundle.path.parent
-    done = run_script("build/report.py", "bundle", "--engines", "engines", "--json", cwd=folder)
+    done = run_here("report", "bundle", "--engines", "engines", "--json", cwd=folder)
     line = json.loads(done.stdout.splitlines()[-1])
     assert line["served"] == {"cpu": ["openvino-int8"], "gpu": []}
     assert "No TensorRT plan" in line["todo"]
@@ -82,9 +82,7 @@ def test_the_script_writes_the_page_and_says_what_is_served(bundle: Bundle) -> N
 def test_a_page_that_cannot_be_written_leaves_nothing(bundle: Bundle) -> None:
     folder = bundle.path.parent
     (folder / "taken").write_text("")
-    done = run_script(
-        "build/report.py", "bundle", "--engines", "engines", "--out", "taken/r.html", cwd=folder, check=False
-    )
+    done = run_here("report", "bundle", "--engines", "engines", "--out", "taken/r.html", cwd=folder, check=False)
     assert done.returncode == 1
     assert "taken/r.html: cannot be written" in done.stderr
     assert not list(folder.rglob("*.html*"))

@@ -11,15 +11,16 @@ from slipway.contract import Bundle, Manifest
 from slipway.contract.evidence.build import Search
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.steps.engine_openvino import Engine
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 from tests.support.unequal_channels import copy_bundle, enlarge_channel
 
 FACTOR = 300
+RUN = Path("runs/digits")
 
 
 @pytest.fixture(scope="module")
 def before(digits: Path) -> Bundle:
-    return Bundle.open(digits / "runs/digits/bundle")
+    return Bundle.open(digits / RUN / "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def suffering(before: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple
 @pytest.fixture(scope="module")
 def int8(digits: Path, suffering: tuple[Bundle, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("int8") / "graph"
-    run_script("build/quantize.py", suffering[0].path, "--out", out, cwd=digits)
+    run_here("quantize", suffering[0].path, "--out", out, cwd=digits)
     return out
 
 
@@ -78,7 +79,7 @@ def test_without_enough_steps_the_script_says_what_was_tried_and_leaves_its_step
     digits: Path, suffering: tuple[Bundle, set[str]], tmp_path: Path
 ) -> None:
     one = copy_bundle(suffering[0].path, tmp_path / "bundle", spec={"sensitive_layers": {"max_steps": 1, "images": 16}})
-    done = run_script("build/quantize.py", one.path, "--out", tmp_path / "int8", cwd=digits, check=False)
+    done = run_here("quantize", one.path, "--out", tmp_path / "int8", cwd=digits, check=False)
     assert done.returncode == 1
     assert "INT8 loses more than 1.5 points on the validation split, or flips more than 5 (0 in FP16: +" in done.stderr
     assert "; 1 in FP16: +" in done.stderr
@@ -87,12 +88,13 @@ def test_without_enough_steps_the_script_says_what_was_tried_and_leaves_its_step
     assert len(Search.read(tmp_path / "int8-search.json").steps) == 2
 
 
-def test_the_script_prints_every_step_and_its_last_line_is_json(digits: Path, before: Bundle, tmp_path: Path) -> None:
-    done = run_script("build/quantize.py", before.path, "--out", tmp_path / "int8", "--json", cwd=digits)
-    assert "15 convolutions and matrix products, 14 in INT8 (93%), 1 in FP16 (7%); opset 19" in done.stdout
-    assert "not INT8: " in done.stdout
-    assert "validation, plain INT8: " in done.stdout
-    measured = json.loads(done.stdout.splitlines()[-1])
+def test_quantize_prints_every_step_and_its_last_line_is_json(digits: Path, before: Bundle) -> None:
+    said = (digits / "said.txt").read_text()
+    assert "15 convolutions and matrix products, 14 in INT8 (93%), 1 in FP16 (7%); opset 19" in said
+    assert "not INT8: " in said
+    assert "validation, plain INT8: " in said
+    (line,) = [line for line in said.splitlines() if line.startswith("{")]
+    measured = json.loads(line)
     assert (measured["int8_layers"], measured["layers"], measured["calibration_images"]) == (14, 15, 500)
-    sizes = [path.stat().st_size for path in (tmp_path / "int8/model.onnx", before.path / "model.onnx")]
+    sizes = [path.stat().st_size for path in (digits / RUN / "graphs/int8/model.onnx", before.path / "model.onnx")]
     assert sizes[0] < 0.55 * sizes[1]

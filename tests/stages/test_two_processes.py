@@ -67,7 +67,7 @@ def test_two_processes_end_with_the_loss_and_the_weights_of_one(folder: Path) ->
     options = {"cwd": folder, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     done = subprocess.run(command, **options, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    for said in (" trained in ", "on: all learning"):
+    for said in (" trained in ", ": training all"):
         assert done.stdout.count(said) == 1, "the first process alone reports"
 
     one, two = history(folder / "one"), history(folder / "two")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import openvino as ov
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -59,13 +60,17 @@ def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, r
         cells[f"plan_{precision}"] = reasoned(partial(plan, graph))
     runners = {}
     for precision, (source, arithmetic) in ENGINES.items():
-        if graphs[source].is_file():
+        if graphs[source].is_file() and (arithmetic != "bf16" or has_bf16()):
             runners[precision] = Engine(graphs[source], arithmetic=arithmetic, threads=1)
     cells["openvino"] = compare_outputs(runners, compared)
     if graphs["fp16"].is_file():
         typed = {"fp32": runners["fp32"], "fp16": Engine(graphs["fp16"], arithmetic="f32", threads=1)}
         cells["openvino"] |= compare_outputs(typed, compared)
     cells["speed"], cells["chosen"] = speeds(runners, encoded[:TIMED_IMAGES], preprocess, rounds=rounds)
+
+
+def has_bf16() -> bool:
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def reasoned(make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Writes a trained network as one ONNX file."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from slipway.onnx_graph import INPUT, OUTPUTS, save
 from slipway.training.learn.network import Network
 
 OPSET = 18
+CACHED_WHILE_EXPORTING = r"The tensor attributes? ([\w.]+\.attention_bias_cache\['cpu'\],? )+(was|were) assigned"
+"""What torch.export says of levit and its kin. It empties their caches again, and the graph computes the biases."""
 
 
 def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int]) -> None:
@@ -20,16 +23,18 @@ def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int
     example = torch.zeros(2, *input_shape)  # a batch of 1 would become a constant
     network.train()  # drop what some backbones (levit, tiny_vit) cache in eval mode: it would become constants
     try:
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: torch.export.Dim("n")},),
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", CACHED_WHILE_EXPORTING, UserWarning)
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                verbose=False,
+            )
         assert program is not None
         save(program.model_proto, path)
     except OSError:  # a fault of the file system, not of the network
