@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from slipway.contract import Lane, ServingError
+from slipway.contract.card import Card
 from slipway.repository import Classifier, assemble
 from slipway.serving import Ports, fit, serve
 from slipway.serving.binary import find_tritonserver
@@ -26,6 +27,9 @@ from tests.support.plans import stand_in_plan
 from tests.support.v2_requests import RED
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
+FACTS: dict[str, Any] = {"memory_mib": 22_000, "driver": "580.95.05", "cuda": "13.0"}
+H100 = Card(name="NVIDIA H100", compute_capability="9.0", multiprocessors=132, **FACTS)
+L4 = Card(name="NVIDIA L4", compute_capability="8.9", multiprocessors=58, **FACTS)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def test_it_serves_a_gpu_lane_where_there_is_a_gpu(
     reseal(repository)
     with pytest.raises(ServingError, match=r"a gpu lane, and this machine shows no GPU \(.*docker run --gpus all"):
         serve(repository, ports=Ports.free()).__enter__()
-    monkeypatch.setattr(fit, "find_gpus", lambda: (("a GPU",), ""))
+    monkeypatch.setattr(fit, "find_gpus", lambda: ((H100,), ""))
     with serve(repository, ports=Ports.free()) as server:
         assert connect(server, "grpc").ask("colours", [RED])["LABEL"][0, 0] == b"red"
 
@@ -109,6 +113,15 @@ def test_a_lane_of_the_other_kind_is_refused_with_the_image_that_serves_it(
 ) -> None:
     repository = gpu_lane(tmp_path)
     with pytest.raises(ServingError, match=r"has no backend tensorrt; serve it in its own image: slipway contai"):
+        serve(repository, ports=Ports.free()).__enter__()
+    (repository.parent / "opt/tritonserver/backends/tensorrt").mkdir()
+    monkeypatch.setattr(fit, "find_gpus", lambda: ((L4,), ""))
+    with pytest.raises(
+        ServingError, match=r"engine_\w+: no plan for NVIDIA L4 \(compute capability 8.9\), only for 9.0"
+    ):
+        serve(repository, ports=Ports.free()).__enter__()
+    monkeypatch.setattr(fit, "find_gpus", lambda: ((H100,), ""))
+    with pytest.raises(ServingError, match=r"TensorRT 10.16\S* is needed, and none is installed here; serve it in the"):
         serve(repository, ports=Ports.free()).__enter__()
     found = importlib.util.find_spec
     monkeypatch.setattr(fit.importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name))

@@ -27,6 +27,16 @@ def test_on_the_gpu_nothing_comes_back_to_the_cpu(resize: str) -> None:
             dali_graph.fit(dali_graph.decode(encoded, MIXED), MIXED)
 
 
+@pytest.mark.parametrize(("hardware_jpeg", "share"), [(False, 0.0), (True, 0.65)])
+def test_the_hardware_jpeg_decoder_gets_its_share_of_a_batch_only_where_it_is_asked_for(
+    hardware_jpeg: bool, share: float
+) -> None:
+    with Pipeline(batch_size=1, num_threads=1, device_id=None):
+        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
+        decoded = dali_graph.decode(encoded, MIXED, hardware_jpeg=hardware_jpeg)
+    assert f"hw_decoder_load: {share:f}" in str(decoded.source.spec)
+
+
 def turned(kind: str, orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nvidia import nvimgcodec
 from nvidia.dali.backend import TensorCPU
 
 from slipway.contract import Preprocess
 from slipway.steps import batch_limits, guard
 from slipway.steps.preprocess_dali import Preprocessor
-from slipway.steps.preprocess_isolated import IsolatedPreprocessor, Rows, tensor_of
+from slipway.steps.preprocess_isolated import IsolatedPreprocessor, Rows, _backends, tensor_of
 from tests.support.bad_images import corpus
 from tests.support.geometries import GEOMETRIES, photographs
 from tests.support.image_files import good_images
@@ -121,6 +122,15 @@ def test_the_tensor_that_triton_gets_is_dali_s_and_borrows_the_rows(small: Isola
     assert isinstance(tensor, TensorCPU)
     np.testing.assert_array_equal(np.asarray(tensor), pixels_nchw[1:3])
     assert np.shares_memory(np.asarray(tensor), pixels_nchw)
+
+
+def test_the_hardware_jpeg_decoder_is_among_the_decoders_only_where_it_is_asked_for() -> None:
+    kinds = nvimgcodec.BackendKind
+    assert [backend.backend_kind for backend in _backends(None, hardware_jpeg=True)] == [kinds.CPU_ONLY]
+    for asked in (False, True):
+        found = [backend.backend_kind for backend in _backends(0, hardware_jpeg=asked)]
+        assert (kinds.HW_GPU_ONLY in found) is asked
+        assert kinds.GPU_ONLY in found
 
 
 @pytest.mark.parametrize("hardware_jpeg", [False, True])

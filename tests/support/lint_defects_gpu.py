@@ -58,6 +58,8 @@ SPEED: tuple[Defect, ...] = (
         "isolated",
         pool_too_small=in_lane(cuda_pool_bytes=1 << 20),
         pool_left_to_triton=in_lane(cuda_pool_bytes=None),
+        pinned_pool_left_out=in_lane(pinned_pool_bytes=None),
+        pool_on_another_gpu_than_the_steps=in_lane(gpus=[3]),
         more_engines_than_the_pool_is_for=instance("engine", count=400),
     ),
     *broken("gpus-differ", "colours/config.pbtxt", "isolated", engine_on_another_gpu=instance("engine", gpus=[1])),

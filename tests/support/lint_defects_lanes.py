@@ -199,6 +199,9 @@ GPU: tuple[Defect, ...] = (
         plan_of_another_decoder=beside("engine", "engine_sm90.json", '"2.2.0"', '"2.4.0"'),
         plan_of_another_codec=beside("engine", "engine_sm90.json", '"0.8.0.22"', '"0.9.0.20"'),
         plan_without_the_second_profile=instance("engine", profile=["0", "1"]),
+        second_profile_that_is_never_used=beside(
+            "engine", "engine_sm90.json", '"single_image_profile": false', '"single_image_profile": true'
+        ),
     ),
     *broken(
         "lane-release",
@@ -206,6 +209,7 @@ GPU: tuple[Defect, ...] = (
         "gpu",
         release_whose_dali_refuses_the_step=in_lane(release="26.06"),
         release_that_does_not_exist=in_lane(release="26.13"),
+        dali_that_refuses_the_step=in_lane(dali="2.1.1"),
     ),
     *broken("leaves-the-model", PLAN, "gpu", plan_outside=plan_key("9.0", "../plans/model_sm90.plan")),
 )

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
 
-from slipway.contract import Spec, SpecError
+from slipway.contract import ServingError, Spec, SpecError
 from slipway.lint.gpu_lane import pool_bytes
 from slipway.repository import assemble
 from slipway.serving.binary import TritonBinary
 from slipway.serving.command import Ports, command
+from slipway.serving.contents import Contents
+from slipway.serving.reload import plan
 from slipway.steps import guard
 from tests.support.colours import COLOURS, configs, open_colours
 from tests.support.gpu_lanes import KINDS, gpu_classifier, steps, version_folder, with_gpu
@@ -182,6 +185,31 @@ def test_the_pools_are_options_of_the_server_for_the_gpus_that_are_used(tmp_path
     binary = TritonBinary(Path("tritonserver"), None, None, "2.71.0")
     given = command(binary, Path("/models"), lane=lane, ports=Ports(), admin_key="key", shm_prefix="prefix")
     assert set(lane.memory_options) < set(given)
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"cuda_pool_bytes": 64 << 20}, True),
+        ({"cuda_pool_bytes": 192 << 20}, False),
+        ({"pinned_pool_bytes": 512 << 20}, False),
+        ({"gpus": (1,)}, True),
+        ({"gpus": (1, 4)}, False),
+        ({"gpus": None}, False),
+    ],
+)
+def test_a_reload_is_refused_where_the_pools_of_the_running_server_are_too_small(
+    change: dict[str, Any], fits: bool, tmp_path: Path
+) -> None:
+    assemble([gpu_classifier(tmp_path, "9.0")], tmp_path / "out", lane="gpu")
+    opened = Contents.open(tmp_path / "out")
+    pools = {"cuda_pool_bytes": 128 << 20, "pinned_pool_bytes": 256 << 20, "gpus": (0, 1)}
+    running = replace(opened, lane=opened.lane.model_copy(update=pools))
+    new = replace(opened, lane=opened.lane.model_copy(update=pools | change))
+    # The libraries of the plan are asked for next, and are not here.
+    with pytest.raises(ServingError, match="TensorRT .* is needed" if fits else "larger memory pools on a GPU"):
+        plan(running, new, loaded=set())
 
 
 def test_a_cpu_lane_has_no_pools(tmp_path: Path) -> None:

@@ -30,11 +30,14 @@ ROUNDS, CALLS = 15, 40
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.engines import COMPILED, build_engine, choose_plan  # not at the top: --help needs no library
+    from slipway.engines.tensorrt_library import import_library
 
     bundle, options = (
         Bundle.open(arguments.bundle),
         {"target": arguments.target, "timing_cache": arguments.timing_cache},
     )
+    if arguments.target in ("tensorrt", "tensorrt_rtx"):
+        import_library(arguments.target)  # before minutes go into the reference
     reference = reference_engine(bundle, arguments)
     passed = [reference] if arguments.target == "openvino" else []
     hindered: dict[str, str] = {}

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from slipway.cli.docker import execute
-from slipway.contract import Bundle, CompileError, ServingError, SlipwayError, SpecError
+from slipway.contract import Bundle, CompileError, Lane, ServingError, SlipwayError, SpecError
+from slipway.contract.installed import Installed, differences
 from slipway.contract.releases import NEWEST, release
 from slipway.system.arguments import port
 from slipway.system.json_line import add_json, print_json
@@ -79,13 +80,27 @@ def compile_command(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
+def _release_that_serves(arguments: argparse.Namespace, lane: Lane) -> str:
+    """The release that was asked for, else the one that compiled the plans, else the newest.
+
+    Raises:
+        SpecError: it is not supported, or its server is known to have another library than the plans need.
+    """
+    chosen = release(arguments.release or lane.release or NEWEST.name)
+    known = Installed(chosen.name, chosen.tensorrt, chosen.dali, chosen.nvimgcodec)
+    needed = {name: version for name, version in lane.libraries.items() if getattr(known, name) is not None}
+    for difference in differences(needed, known):
+        raise SpecError(f"{arguments.repository}: {difference}; serve it in release {lane.release or 'of its plans'}")
+    return chosen.name
+
+
 def serve_command(arguments: argparse.Namespace) -> list[str]:
     """The docker command for `slipway serve` in the image of the repository's lane."""
     from slipway.serving.contents import Contents  # not at the top: --help needs no library
 
     contents = Contents.open(arguments.repository)
     arguments.image = contents.lane.lane
-    arguments.release = arguments.release or contents.lane.release or NEWEST.name
+    arguments.release = _release_that_serves(arguments, contents.lane)
     ports = {getattr(arguments, f"{name}_port"): inner for name, inner in INNER_PORTS.items()}
     if len(ports) < len(INNER_PORTS):
         raise SpecError(f"ports {sorted(ports)}: give four different ones, for HTTP, gRPC, metrics and the supervisor")

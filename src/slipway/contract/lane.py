@@ -63,6 +63,18 @@ class Lane(Contract):
             *(f"--cuda-memory-pool-byte-size={gpu}:{self.cuda_pool_bytes}" for gpu in gpus),
         )
 
+    def pools_fit(self, other: "Lane") -> bool:
+        """Whether the pools of a server that was started for `other` are large enough for this lane."""
+        if self.cuda_pool_bytes is None:
+            return True
+        wanted = range(MOST_GPUS) if self.gpus is None else self.gpus
+        there = range(MOST_GPUS) if other.gpus is None else other.gpus
+        return (
+            self.cuda_pool_bytes <= (other.cuda_pool_bytes or 0)
+            and (self.pinned_pool_bytes or 0) <= (other.pinned_pool_bytes or 0)
+            and set(wanted) <= set(there)
+        )
+
     @property
     def needs_gpu(self) -> bool:
         return self.lane == "gpu"

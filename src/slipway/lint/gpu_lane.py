@@ -38,6 +38,18 @@ def pool_bytes(configs: Iterable[ModelConfig]) -> int:
     return max(1, -(-needed // POOL_UNIT)) * POOL_UNIT
 
 
+def gpus_of(configs: Iterable[ModelConfig]) -> tuple[int, ...] | None:
+    """The GPUs that the steps name; None if one of them runs on every GPU."""
+    groups = [group for config in configs for group in config.instance_group if group.kind == GPU]
+    if any(not group.gpus for group in groups):
+        return None
+    return tuple(sorted({gpu for group in groups for gpu in group.gpus}))
+
+
+def _gpus(numbers: tuple[int, ...] | None) -> str:
+    return "every GPU" if numbers is None else f"GPUs {list(numbers)}"
+
+
 def _bytes(tensor: Any) -> int:
     dtype = triton_to_np_dtype(type_name(tensor).removeprefix("TYPE_"))
     return 0 if dtype is None or dtype is np.object_ else math.prod(tensor.dims) * np.dtype(dtype).itemsize
@@ -57,6 +69,13 @@ def check_gpu_lane(repository: Repository, lane: Lane) -> Findings:
     if (lane.cuda_pool_bytes or 0) < needed:
         reason = f"{lane.cuda_pool_bytes}, and the steps have up to {needed:,} bytes between them on each GPU"
         yield Finding("", LANE, "cuda_pool_bytes", reason, AGAIN, "gpu-memory")
+    if (lane.pinned_pool_bytes or 0) < (lane.cuda_pool_bytes or 0):
+        reason = f"{lane.pinned_pool_bytes}, and it takes what the CUDA pool of {lane.cuda_pool_bytes} cannot"
+        yield Finding("", LANE, "pinned_pool_bytes", reason, AGAIN, "gpu-memory")
+    named = gpus_of(repository.models[name].config for name in _used(repository))
+    if lane.gpus != named:
+        reason = f"{_gpus(lane.gpus)}, and the steps run on {_gpus(named)}: only the GPUs here get a pool of that size"
+        yield Finding("", LANE, "gpus", reason, AGAIN, "gpu-memory")
 
 
 def _step(model: Model) -> Findings:
@@ -144,7 +163,7 @@ def _one_place(repository: Repository) -> Findings:
     for name, steps in repository.ensembles.items():
         models = [repository.models[step] for step in steps if step in repository.models]
         places = {
-            model.name: f"GPUs {list(group.gpus)}" if group.gpus else "every GPU"
+            model.name: _gpus(tuple(group.gpus) or None)
             for model in models
             for group in model.config.instance_group
             if group.kind == GPU

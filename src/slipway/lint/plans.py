@@ -7,10 +7,12 @@ from pathlib import Path
 from slipway.contract import EngineSettings, Lane, PlanSettings, SpecError
 from slipway.contract.installed import NAMES, same_version
 from slipway.contract.lane import FILE_NAME as LANE
-from slipway.contract.releases import release
+from slipway.contract.releases import OLDEST_DALI, release
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.layout import leaves
 from slipway.lint.models import AGAIN, Model, Repository
+
+SUPPORTED = "compile again in a supported release, and assemble again"
 
 
 def check_plans(model: Model, repository: Repository) -> Findings:
@@ -33,8 +35,14 @@ def check_release(lane: Lane) -> Findings:
         if lane.release is not None:
             release(lane.release)
     except SpecError as error:
-        remedy = "compile again in a supported release, and assemble again"
-        yield Finding("", LANE, "release", str(error), remedy, "lane-release")
+        yield Finding("", LANE, "release", str(error), SUPPORTED, "lane-release")
+    if lane.dali is not None and _numbers(lane.dali) < _numbers(OLDEST_DALI):
+        reason = f"{lane.dali}, and the decode graph needs {OLDEST_DALI} or later"
+        yield Finding("", LANE, "dali", reason, SUPPORTED, "lane-release")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def plan_facts(plan: Path) -> Path:
@@ -71,6 +79,9 @@ def _facts(model: Model, capability: str, plan: Path, lane: Lane) -> Findings:
         if not profile.isdecimal() or int(profile) >= profiles:
             reason = f"a plan of {profiles} optimisation profiles, but config.pbtxt names profile {profile!r}"
             yield from wrong("plan.single_image_profile", reason)
+    if settings.plan.single_image_profile and not any(group.profile for group in model.config.instance_group):
+        reason = "config.pbtxt names no profile, so the one for single images is never used"
+        yield from wrong("plan.single_image_profile", reason)
 
 
 def _other_than_the_lane(plan: PlanSettings, lane: Lane) -> Iterator[tuple[str, str]]:

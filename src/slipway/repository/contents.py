@@ -9,8 +9,7 @@ from slipway.contract.choice import choice_name
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.lint.gpu_lane import pool_bytes
-from slipway.lint.models import GPU
+from slipway.lint.gpu_lane import gpus_of, pool_bytes
 from slipway.repository.classifier import Classifier, engine_part
 from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.repository.lanes import LANE_RULES
@@ -100,13 +99,7 @@ def _only(versions: Iterable[str | None]) -> str | None:
 def _memory(served: Collection[ModelConfig]) -> dict[str, Any]:
     """What the server of a gpu lane is told of its GPUs' memory, and of which GPUs."""
     pool = pool_bytes(served)
-    groups = [group for config in served for group in config.instance_group if group.kind == GPU]
-    named = None if any(not group.gpus for group in groups) else {gpu for group in groups for gpu in group.gpus}
-    return {
-        "cuda_pool_bytes": pool,
-        "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES),
-        "gpus": named and tuple(sorted(named)),
-    }
+    return {"cuda_pool_bytes": pool, "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES), "gpus": gpus_of(served)}
 
 
 def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -> Content:

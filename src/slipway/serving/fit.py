@@ -5,7 +5,7 @@ import importlib.util
 from slipway.contract import ServingError
 from slipway.serving.binary import TritonBinary
 from slipway.serving.contents import Contents
-from slipway.serving.doctor.gpu import driver_problem, find_gpus
+from slipway.serving.doctor.gpu import check_plans, driver_problem, find_gpus
 from slipway.system.text import command
 
 
@@ -13,7 +13,8 @@ def check_fit(contents: Contents, binary: TritonBinary) -> None:
     """Compare what the steps of `contents` need with what `binary` and this machine have.
 
     Raises:
-        ServingError: the lane needs a backend, a GPU or OpenVINO, and there is none; or the driver is too old.
+        ServingError: the lane needs a backend, a GPU or OpenVINO, and there is none; the driver is too old; or a plan
+            is for another GPU.
     """
     problem = _missing(contents, binary)
     if problem:
@@ -33,6 +34,11 @@ def check_fit(contents: Contents, binary: TritonBinary) -> None:
             raise ServingError(
                 f"{contents.origin}: {too_old}; bring the driver up to date, or compile in an older release"
             )
+        engines = (contents.models[step] for step in contents.needed() if contents.models[step].backend == "tensorrt")
+        for engine in engines:
+            for finding in check_plans(engine, gpus, installed=None, lane=contents.lane):
+                if finding.state == "fail":
+                    raise ServingError(f"{contents.origin}: {engine.name}: {finding.reason}; {finding.remedy}")
 
 
 def _missing(contents: Contents, binary: TritonBinary) -> str:

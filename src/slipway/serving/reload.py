@@ -43,6 +43,11 @@ def plan(old: Contents, new: Contents, *, loaded: set[str]) -> Change:
     """
     if new.lane.lane != old.lane.lane or new.lane.tensorrt_version_compatible > old.lane.tensorrt_version_compatible:
         raise ServingError(f"{new.origin}: its lane.json needs a server with other options; restart the server")
+    if not new.lane.pools_fit(old.lane):
+        raise ServingError(
+            f"{new.origin}: its steps need larger memory pools on a GPU ({' '.join(new.lane.memory_options)}) than the "
+            f"server started with ({' '.join(old.lane.memory_options)}), and pools cannot grow; restart the server"
+        )
     check_libraries(new.origin, new.lane)
     for name in new.lane.classifiers.keys() & old.lane.classifiers.keys():
         _check_class_ids(name, old.labels(name), new.labels(name))

@@ -16,7 +16,7 @@ from typing import Any
 from slipway.contract import Lane, ServingError
 from slipway.contract.card import Card
 from slipway.contract.installed import Installed, differences
-from slipway.lint.models import Model
+from slipway.lint.models import GPU, Model
 from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports
 from slipway.serving.doctor.findings import Finding, State
@@ -139,7 +139,9 @@ def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model]) -> F
     free_mb = _free_mb()
     what = f"all instances of the steps that started need about {needed_mb:.0f} MB; {free_mb:.0f} MB are free"
     if needed_mb > free_mb:
-        return _finding("memory", "untold", f"{what}: it may not fit", "lower serving.instances in the spec")
+        return _finding(
+            "memory", "untold", f"{what}: it may not fit", f"lower {_settings(models.values())[0]} in the spec"
+        )
     return _finding("memory", "ok" if peak_mb else "untold", what)
 
 
@@ -231,18 +233,26 @@ def _shared_memory(lane: Lane, models: Iterable[Model]) -> Finding:
 
 def _processors(models: Iterable[Model]) -> Finding:
     here = len(os.sched_getaffinity(0))
+    models = list(models)
     threads = {model.name: model.instances * _threads(model) for model in models}
     greedy = [f"{name} with {count}" for name, count in threads.items() if count > here]
     if greedy:
         reason = f"{here} processors, and these steps have more threads in their instances: {', '.join(greedy)}"
-        return _finding(
-            "processors", "untold", reason, "lower serving.instances or serving.threads, or latency suffers"
-        )
+        remedy = f"lower {' or '.join(_settings(models))}, or latency suffers"
+        return _finding("processors", "untold", reason, remedy)
     return _finding("processors", "ok", f"{here} processors, and no step has more threads in its instances")
 
 
+def _settings(models: Iterable[Model]) -> tuple[str, str]:
+    """The settings of a spec that say how many instances and threads these steps have."""
+    on_gpu = any(group.kind == GPU for model in models for group in model.config.instance_group)
+    if on_gpu:
+        return "serving.gpu.decode_instances or serving.gpu.engine_instances", "serving.gpu.decode_threads"
+    return "serving.instances", "serving.threads"
+
+
 def _threads(model: Model) -> int:
-    written = model.parameter("threads")
+    written = model.parameter("threads") or model.parameter("num_threads")
     return int(written) if written.isdecimal() else 1
 
 

@@ -21,7 +21,7 @@ class TritonPythonModel:
             max_batch_size=model["max_batch_size"],
             threads=int(parameters["threads"]["string_value"]),
             device_id=int(args["model_instance_device_id"]) if on_gpu else None,
-            hardware_jpeg="hardware_jpeg" in parameters,
+            hardware_jpeg=parameters.get("hardware_jpeg") == "true",
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
