@@ -22,11 +22,11 @@ EPILOG = """example:
   slipway engines runs/digits
   slipway engines runs/* --target tensorrt --dry-run     in the container of the new release, for its TensorRT
 
-A run is a folder with bundle/; graphs/ and engines/ are written beside it. The target onnxruntime is for runs whose
-spec says serving.gpu.fallback: onnxruntime, and passes the others by. The plan is printed first: the parts that
+A run is a folder with bundle/; graphs/ and engines/ are written beside it. The plan is printed first: the parts that
 are current, and for every other part the reason why it is rebuilt. If a part fails, that is recorded in
 engines/made.json, the rest continues, and the exit code is 1. Folders appear whole or not at all, so after an
-interruption the same command continues where it stopped. Run this where training ran, since it reads the data set."""
+interruption the same command continues where it stopped. Run this where training ran, since it reads the data set.
+The target onnxruntime is built for the runs whose spec says serving.gpu.fallback: onnxruntime."""
 RECORD = "made.json"
 QUANTISED: tuple[Precision, ...] = ("int8", "fp16")
 

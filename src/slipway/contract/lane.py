@@ -53,6 +53,11 @@ class Lane(Contract):
         """The versions that the server must have, since those made the numbers of the plans."""
         return {"tensorrt": self.tensorrt, "dali": self.dali, "nvimgcodec": self.nvimgcodec}
 
+    @property
+    def notes(self) -> list[str]:
+        """A line on every classifier that is served without a TensorRT plan, for whoever reads a log or a report."""
+        return [f"{name}: {NO_PLAN} ({engine})" for name, engine in sorted((self.fallback or {}).items())]
+
     def plain(self) -> dict[str, Any]:
         """The content of `lane.json`, which leaves out what does not apply to the lane."""
         return {name: value for name, value in super().plain().items() if value is not None}

@@ -15,6 +15,7 @@ from slipway.system.text import command
 __all__ = ["DECODER", "SERVE_VERB", "chain", "check", "how_to_make", "pick", "shm_bytes"]
 
 SERVE_VERB = "slipway container serve"
+DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the spec and export it again"
 
 
 def pick(bundle: Bundle, engines: Path, serving: Serving) -> Classifier:
@@ -50,8 +51,8 @@ def _without_a_plan(bundle: Bundle, engines: Path, serving: Serving, reason: str
     no_plan = f"{engines}: no TensorRT plan of {precisions} to serve: {reason}"
     if serving.gpu.fallback == "none":
         raise RepositoryError(
-            f"{no_plan}; {how_to_make(bundle, engines)}. Or set serving.gpu.fallback: onnxruntime, in the fleet file or "
-            "before slipway export, which serves the graph without a plan, more slowly"
+            f"{no_plan}; {how_to_make(bundle, engines)}. Or serve the graph without a plan, more slowly: {DECIDE}, and "
+            f"{_compile(bundle, engines, 'onnxruntime')}"
         )
     engine = fallback_engine(bundle, engines)
     if engine is None:
@@ -99,8 +100,8 @@ def _check_fallback(classifier: Classifier) -> None:
         raise RepositoryError(f"{path}: ONNX Runtime serves every GPU with one engine; leave out {folders}")
     if classifier.serving.gpu.fallback != "onnxruntime":
         raise RepositoryError(
-            f"{path}: an engine of ONNX Runtime, but serving.gpu.fallback is {classifier.serving.gpu.fallback!r}; set it "
-            "to onnxruntime, in the fleet file or before slipway export, or give a TensorRT plan"
+            f"{path}: an engine of ONNX Runtime, which is served only where that was decided: {DECIDE}; or give a "
+            "TensorRT plan"
         )
 
 

@@ -162,7 +162,7 @@ def _engine_config(classifier: Classifier, *, backend: str) -> ModelConfig:
 
 
 def _fallback_step(classifier: Classifier) -> StepModel:
-    """The graph in Triton's ONNX Runtime backend, where there is no plan. Its providers compute in the graph's types."""
+    """The graph in Triton's ONNX Runtime backend, where there is no plan."""
     engine = classifier.engine
     config = _engine_config(classifier, backend="onnxruntime")
     set_tensorrt_provider(config, cache_prefix=f"slipway-{engine.settings.graph_sha256}")

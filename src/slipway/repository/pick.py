@@ -28,8 +28,10 @@ def pick_engines(bundle: Bundle, engines: Path, *, lane: LaneName, serving: Serv
     """The classifier with the engines in `engines` that the lane serves.
 
     The cpu lane serves the engine that `choice.json` names. The gpu lane serves, for each compute capability, the plan
-    that its own choice names; without any plan, the engine of ONNX Runtime, if `serving.gpu.fallback` says so. `serving`
-    has the options of a fleet file; None takes those of the bundle's spec.
+    that its own choice names; without any plan, the engine of ONNX Runtime, if `serving.gpu.fallback` says so.
+
+    Args:
+        serving: options from a fleet file; None takes those of the bundle's spec.
 
     Raises:
         RepositoryError: there is nothing to serve, or the choice is not of these engines; names the command to run.
