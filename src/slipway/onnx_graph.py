@@ -7,7 +7,6 @@ from google.protobuf.message import DecodeError
 
 INPUT, OUTPUTS = "pixels_nchw", ("logits_nc", "embedding_nd")
 """The embedding is missing from a network that has none: see `output_sizes`."""
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 def load(path: Path) -> onnx.ModelProto:

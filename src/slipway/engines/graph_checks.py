@@ -7,11 +7,11 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from slipway.contract import QuantizeError
-from slipway.engines.typed_graph import node_session
-from slipway.onnx_graph import DEQUANTIZE, INPUT, QUANTIZE
+from slipway.contract import MissingDependencyError, QuantizeError
+from slipway.onnx_graph import INPUT
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 OPSETS = range(9, 25)
 """Opsets that TensorRT's parser reads (10.15 to 11.2). FP16 scales, and so ModelOpt's graphs, need at least 19."""
 FP16_MAX = 65504.0
@@ -167,9 +167,26 @@ def check_overflow(model: onnx.ModelProto, pixels: Iterable[Array]) -> None:
 def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[str, Array]]:
     """Every floating-point tensor that the graph reads and computes for each `pixels_nchw`, by name.
 
-    Q/DQ nodes are left out; see `node_session`.
+    Q/DQ nodes are left out, since their outputs are bounded. ONNX Runtime keeps each node's own type because every
+    tensor is an output; otherwise it would compute FP16 nodes in FP32 and hide an overflow.
     """
-    session, names = node_session(model)
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependencyError("onnxruntime", extra="build") from None
+    open_model = onnx.ModelProto()
+    open_model.CopyFrom(model)
+    graph = open_model.graph
+    del graph.value_info[:]
+    outputs = {value.name for value in graph.output}
+    nodes = (node for node in graph.node if node.op_type not in (QUANTIZE, DEQUANTIZE))
+    inner = (name for node in nodes for name in node.output if name and name not in outputs)
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(open_model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in graph.output]
     for pixels_nchw in pixels:
         arrays = zip(names, session.run(None, {INPUT: pixels_nchw}), strict=True)
         yield {INPUT: pixels_nchw} | {name: array for name, array in arrays if array.dtype.kind == "f"}

@@ -18,7 +18,7 @@ from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.modelopt import modelopt_file
 from slipway.engines.sensitivity import SearchFailedError, search
 from slipway.evaluation.predict import Float
-from slipway.onnx_graph import INPUT, QUANTIZE, load, save
+from slipway.onnx_graph import INPUT, load, save
 from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_file, check_folder
 
@@ -87,7 +87,7 @@ def open_source(path: Path) -> onnx.ModelProto:
         source = load(path)
     except ValueError as error:
         raise QuantizeError(f"{path}: {error}") from None
-    if any(node.op_type == QUANTIZE for node in source.graph.node):
+    if any(node.op_type == graph_checks.QUANTIZE for node in source.graph.node):
         raise QuantizeError(f"{path}: already quantised; make the bundle from the FP32 network")
     graph_checks.check_numbers(source)
     _remove_identities(source.graph)

@@ -18,11 +18,11 @@ from slipway.contract.evidence.gate import FAIL, GateResult
 from slipway.engines.calibration_pixels import BATCH, CalibrationSample
 from slipway.engines.evaluate import run_split
 from slipway.engines.gate import compare, compare_labels
-from slipway.engines.graph_checks import int8_layers
+from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, int8_layers
 from slipway.evaluation.fit import answer, refit_decision
 from slipway.evaluation.label_bundle import given
 from slipway.evaluation.predict import Float, table
-from slipway.onnx_graph import DEQUANTIZE, QUANTIZE, producers, save
+from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 
 
