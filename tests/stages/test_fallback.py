@@ -1,5 +1,6 @@
 """An engine of ONNX Runtime from a real bundle: computed in the types of its graph, gated, and kept current."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -17,13 +18,15 @@ from slipway.contract import Bundle, CompileError, Engine, Manifest, Spec
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.engines import quantize
 from slipway.engines.typed_graph import TypedGraph
+from slipway.report import lane_verdicts, render
+from slipway.report.build import Build
 from slipway.repository import assemble, pick_engines
 from slipway.steps import engine_openvino
 from slipway.training.bundle.write import write_bundle
 from slipway.training.data.dataset import scan
 from tests.support.colours import COLOURS
 from tests.support.image_files import encode
-from tests.support.quantizable import SIZE, model, network, node, weights_of
+from tests.support.quantizable import SIZE, bundle_of, model, network, node, weights_of
 from tests.support.scripts import run_script
 
 COLOUR = {"blue": (0, 0, 200), "green": (0, 160, 0), "red": (220, 0, 0)}
@@ -61,6 +64,14 @@ def in_fp16(factor: float) -> onnx.ModelProto:
 def test_an_fp32_graph_answers_as_in_openvino(tmp_path: Path) -> None:
     graph = saved(network(), tmp_path / "model.onnx")
     np.testing.assert_allclose(typed(graph), openvino(graph), rtol=1e-4, atol=1e-4)
+
+
+def test_an_int8_graph_answers_as_in_openvino_but_for_its_fp16_remainder(tmp_path: Path) -> None:
+    bundle = bundle_of(network(), tmp_path / "bundle", precisions=["int8"])
+    quantize(bundle, tmp_path / "graphs/int8", precision="int8")
+    graph = tmp_path / "graphs/int8/model.onnx"
+    expected = openvino(graph)
+    np.testing.assert_allclose(typed(graph), expected, atol=2e-3 * np.abs(expected).max())
 
 
 def test_an_fp16_node_gives_fp16_numbers_which_openvino_does_not_round_to(tmp_path: Path) -> None:
@@ -167,6 +178,16 @@ def test_what_passed_is_served_without_a_plan_and_recorded(runs: Path, compiled:
     assert assemble([classifier], tmp_path / "gpu", lane="gpu").fallback == {"colours": "onnxruntime-fp16"}
     (served,) = (tmp_path / "gpu").glob("engine_*/1/model.onnx")
     assert served.read_bytes() == (runs / "runs/colours/graphs/fp16/model.onnx").read_bytes()
+
+
+def test_the_report_shows_it_as_what_the_gpu_lane_serves(runs: Path, compiled: str) -> None:
+    assert compiled
+    folder = runs / "runs/colours"
+    build = Build.open(folder / "bundle", engines=folder / "engines", graphs=folder / "graphs")
+    _, gpu = lane_verdicts(build)
+    assert ([engine.name for engine in gpu.serves], gpu.tone) == (["onnxruntime-fp16"], "good")
+    assert gpu.reason.startswith("serving.gpu.fallback: no TensorRT plan;")
+    assert gpu.reason in html.unescape(render(build))
 
 
 def test_a_fallback_that_is_current_is_left_alone_and_a_newer_onnx_runtime_makes_it_again(
