@@ -11,25 +11,21 @@ import pytest
 import torch
 from modelopt.onnx.autocast import convert_to_mixed_precision
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 from torch.nn.functional import conv2d
 
-from slipway.contract import Bundle, CompileError, Engine, Manifest, Spec
-from slipway.contract.evidence.build import NetworkOrigin
+from slipway.contract import Bundle, CompileError, Engine, Manifest
 from slipway.engines import quantize
 from slipway.engines.typed_graph import TypedGraph
 from slipway.report import lane_verdicts, render
 from slipway.report.build import Build
 from slipway.repository import assemble, pick_engines
 from slipway.steps import engine_openvino
-from slipway.training.bundle.write import write_bundle
-from slipway.training.data.dataset import scan
+from tests.support.coloured_runs import coloured_run
 from tests.support.colours import COLOURS
-from tests.support.image_files import encode
+from tests.support.gpu_lanes import with_gpu
 from tests.support.quantizable import SIZE, bundle_of, model, network, node, weights_of
 from tests.support.scripts import run_script
 
-COLOUR = {"blue": (0, 0, 200), "green": (0, 160, 0), "red": (220, 0, 0)}
 PIXELS = np.random.default_rng(0).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)
 
 
@@ -119,28 +115,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to run scripts in, with runs/colours: a real bundle whose spec decides for the fallback, its images, and
     its FP16 graph. The limits are wide, since 9 test images prove little."""
     folder = tmp_path_factory.mktemp("fallback")
-    rng = np.random.default_rng(0)
-    for label, colour in COLOUR.items():
-        (folder / "data" / label).mkdir(parents=True)
-        for index in range(30):
-            pixels = np.clip(np.array(colour) + rng.integers(-20, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
-            (folder / "data" / label / f"{index}.png").write_bytes(encode(Image.fromarray(pixels), "PNG"))
-    text = json.loads((COLOURS / "bundle/spec.json").read_text())
-    text["precisions"], text["data"] = ["fp16", "fp32"], {"root": str(folder / "data")}
-    text["serving"]["gpu"] = {"fallback": "onnxruntime"}
-    text["accuracy"] = {"max_loss_points": 100, "max_flip_points": 100, "prove_classes": False, "confidence": 0.5}
-    spec = Spec.parse(text, source="test")
-    write_bundle(
-        folder / "runs/colours/bundle",
-        spec=spec,
-        dataset=scan(spec.data),
-        write_graph=lambda path: shutil.copyfile(COLOURS / "bundle/model.onnx", path),
-        reference=None,
-        inputs={},
-        libraries=(),
-        origin=NetworkOrigin(origin="test"),
-    )
-    bundle = Bundle.open(folder / "runs/colours/bundle")
+    limits = {"max_loss_points": 100, "max_flip_points": 100, "prove_classes": False, "confidence": 0.5}
+    gpu = with_gpu(fallback="onnxruntime")
+    bundle = coloured_run(folder, images=30, precisions=["fp16", "fp32"], accuracy=limits, **gpu)
     quantize(bundle, folder / "runs/colours/graphs/fp16", precision="fp16")
     return folder
 
