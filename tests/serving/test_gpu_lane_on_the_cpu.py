@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from slipway.serving import Ports, Server, serve
 from slipway.steps.guard import CORRUPT, EMPTY, OK, UNSUPPORTED
-from tests.support.gpu_on_cpu import gpu_lane_on_the_cpu
+from tests.support.gpu_on_cpu import fallback_on_the_cpu, gpu_lane_on_the_cpu
 from tests.support.image_files import encode, good_images
 
 
@@ -80,3 +81,17 @@ def test_requests_of_different_sizes_share_a_batch_of_the_decoder(
     assert labels == [b"red"] * 8
     assert after.inference_count - before.inference_count == 8
     assert after.execution_count - before.execution_count < 8
+
+
+def test_without_a_plan_the_ensembles_answer_as_on_the_cpu_lane(
+    example_server: Server, connect: Callable[..., Any], tmp_path: Path
+) -> None:
+    images = [*good_images(6, seed=22), CUT]
+    with serve(fallback_on_the_cpu(tmp_path), ports=Ports.free()) as server:
+        cpu, gpu = (connect(each, "grpc").ask("colours_full", images) for each in (example_server, server))
+    assert cpu.keys() == gpu.keys()
+    for name in cpu.keys() - {"BUNDLE"}:
+        if cpu[name].dtype == np.float32:
+            np.testing.assert_allclose(gpu[name], cpu[name], rtol=1e-4, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(gpu[name], cpu[name])

@@ -10,22 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, Spec
 from slipway.contract.card import Card
 from slipway.contract.engine import plan_name
-from slipway.contract.evidence.build import NetworkOrigin
 from slipway.engines import compare
 from slipway.engines.compile import Graph
 from slipway.engines.current import Compiler, installed, stale, stale_graph
 from slipway.engines.rows import PREDICTIONS
 from slipway.engines.tensorrt_library import compute_capability
 from slipway.system.files import sha256_file
-from slipway.training.bundle.write import write_bundle
-from slipway.training.data.dataset import scan
+from tests.support.coloured_runs import coloured_run
 from tests.support.colours import COLOURS, copy_colours
-from tests.support.image_files import encode
 from tests.support.scripts import run_script
 
 OPENVINO, DALI, NVIMGCODEC = (
@@ -298,32 +294,11 @@ def test_the_compilers_of_this_machine_are_named_or_missed() -> None:
             installed("tensorrt")
 
 
-COLOUR = {"blue": (0, 0, 200), "green": (0, 160, 0), "red": (220, 0, 0)}
-
-
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to run scripts in: runs/colours with a real bundle and its images, and runs/empty without one."""
     folder = tmp_path_factory.mktemp("fleet")
-    rng = np.random.default_rng(0)
-    for label, colour in COLOUR.items():
-        (folder / "data" / label).mkdir(parents=True)
-        for index in range(20):
-            pixels = np.clip(np.array(colour) + rng.integers(-20, 20, (40, 40, 3)), 0, 255).astype(np.uint8)
-            (folder / "data" / label / f"{index}.png").write_bytes(encode(Image.fromarray(pixels), "PNG"))
-    text = json.loads((COLOURS / "bundle/spec.json").read_text())
-    text |= {"precisions": ["int8", "fp16", "fp32"], "data": {"root": str(folder / "data")}}
-    spec = Spec.parse(text, source="test")
-    write_bundle(
-        folder / "runs/colours/bundle",
-        spec=spec,
-        dataset=scan(spec.data),
-        write_graph=lambda path: shutil.copyfile(COLOURS / "bundle/model.onnx", path),
-        reference=None,
-        inputs={},
-        libraries=(),
-        origin=NetworkOrigin(origin="test"),
-    )
+    coloured_run(folder, images=20, precisions=["int8", "fp16", "fp32"])
     (folder / "runs/empty").mkdir()
     return folder
 

@@ -1,8 +1,8 @@
 """A gpu lane that the tritonserver of the wheel serves on the CPU: its own first steps, post step and ensembles.
 
-TensorRT and NVIDIA's DALI backend are not in that server. Their steps keep names, tensors and batching, and are played
-in the Python backend: the engine by OpenVINO, the native decoder by the `dali.py` of the assembled step. The isolated
-decoder is the assembled step itself, an instance of the CPU.
+TensorRT, ONNX Runtime and NVIDIA's DALI backend are not in that server. Their steps keep names, tensors and batching,
+and are played in the Python backend: a plan by OpenVINO, a graph without a plan by ONNX Runtime in Python, the native
+decoder by the `dali.py` of the assembled step. The isolated decoder is the assembled step itself, run by the CPU.
 """
 
 import shutil
@@ -13,10 +13,11 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 import slipway
-from slipway.contract import Lane
+from slipway.contract import EngineSettings, Lane
 from slipway.repository import assemble
 from slipway.repository.step import ENGINE_CODE, WORKER_CODE
 from tests.support.colours import configs, reseal
+from tests.support.fallbacks import fallback_classifier
 from tests.support.gpu_lanes import gpu_classifier
 
 PACKAGE = Path(slipway.__file__).parent
@@ -42,6 +43,36 @@ class TritonPythonModel:
         parts = np.split(pixels.as_array(), np.cumsum([len(batch) for batch in batches])[:-1])
         return [pb_utils.InferenceResponse([pb_utils.Tensor("pixels_nchw", part)]) for part in parts]
 """
+ONNX_RUNTIME_BACKEND = """
+import json
+from pathlib import Path
+
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        (self.input,), self.outputs = ([tensor["name"] for tensor in config[way]] for way in ("input", "output"))
+        graph = Path(__file__).with_name("model.onnx")
+        self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse(self.run(request)) for request in requests]
+
+    def run(self, request):
+        pixels_nchw = pb_utils.get_input_tensor_by_name(request, self.input).as_numpy()
+        arrays = self.session.run(self.outputs, {self.input: pixels_nchw})
+        return [pb_utils.Tensor(name, array) for name, array in zip(self.outputs, arrays)]
+"""
+
+
+def fallback_on_the_cpu(folder: Path) -> Path:
+    """The repository of `colours` without a plan, assembled as a gpu lane and made to run here."""
+    assemble([fallback_classifier(folder / "in")], folder / "repository", lane="gpu")
+    play_on_the_cpu(folder / "repository", folder / "in/colours/engine")
+    return folder / "repository"
 
 
 def gpu_lane_on_the_cpu(folder: Path, **serving: Any) -> Path:
@@ -57,6 +88,8 @@ def play_on_the_cpu(repository: Path, engine: Path) -> None:
     for name, config in configs(repository).items():
         if name.startswith("decode_"):
             _play_the_decoder(config, repository / name / "1")
+        elif config.backend == "onnxruntime":
+            _play_the_graph(config, repository / name / "1")
         elif name.startswith("engine_"):
             _play_the_engine(config, repository / name / "1", engine)
         for group in config.instance_group:
@@ -73,6 +106,14 @@ def _play_the_decoder(config: Any, folder: Path) -> None:
     text = (folder / "preprocess.json").read_text()
     (folder / "preprocess.json").write_text(text.replace('"mixed"', '"cpu"'))
     config.backend = "python"
+
+
+def _play_the_graph(config: Any, folder: Path) -> None:
+    (folder / "model.py").write_text(ONNX_RUNTIME_BACKEND)
+    settings = EngineSettings.read(folder / "engine.json")
+    settings.model_copy(update={"target": "openvino"}).write(folder / "engine.json")
+    config.backend = "python"
+    config.ClearField("optimization")
 
 
 def _play_the_engine(config: Any, folder: Path, engine: Path) -> None:

@@ -12,6 +12,10 @@ ENGINE, POST = "engine/config.pbtxt", "post/config.pbtxt"
 CPU = pb.ModelInstanceGroup.KIND_CPU
 
 
+def provider(config: Any) -> Any:
+    return config.optimization.execution_accelerators.gpu_execution_accelerator[0].parameters
+
+
 def graphs(config: Any) -> Any:
     return config.optimization.cuda
 
@@ -88,5 +92,22 @@ SPEED: tuple[Defect, ...] = (
         FIRST,
         "isolated",
         isolated_without_threads=parameter("preprocess", "threads", None),
+    ),
+    *broken(
+        "fallback-unsaid",
+        "lane.json",
+        "fallback",
+        fallback_in_silence=in_lane(fallback=None),
+    ),
+    *broken("fallback-unsaid", "lane.json", "isolated", fallback_beside_a_plan=in_lane(fallback={"colours": "a"})),
+    *broken("plan-on-the-cpu", ENGINE, "fallback", fallback_on_the_cpu=instance("engine", kind=CPU)),
+    *broken(
+        "engine-cache",
+        ENGINE,
+        "fallback",
+        cached_engines_without_a_prefix=edit("engine", lambda c: provider(c).pop("trt_engine_cache_prefix")),
+        cached_engines_of_another_graph=edit(
+            "engine", lambda c: provider(c).update({"trt_engine_cache_prefix": f"slipway-{'0' * 64}"})
+        ),
     ),
 )

@@ -2,7 +2,7 @@
 
 `REPOSITORIES` makes the good ones: `example` is model_repository/example; `fleet` has two classifiers that share their
 first step, and one ensemble that answers both; `gpu` is a gpu lane around a stand-in for its plan, which decodes in the
-native form, and `isolated` one in the isolated form.
+native form, `isolated` one in the isolated form, and `fallback` one that ONNX Runtime serves without a plan.
 """
 
 import atexit
@@ -17,11 +17,12 @@ from slipway.contract import Manifest
 from slipway.contract.manifest import hashes
 from slipway.repository import assemble
 from tests.support.colours import copy_colours
+from tests.support.fallbacks import fallback_classifier
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.lint_changes import Change, model
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
-Base = Literal["example", "fleet", "gpu", "isolated"]
+Base = Literal["example", "fleet", "gpu", "isolated", "fallback"]
 POST, ENGINE, FIRST = "post/config.pbtxt", "engine/config.pbtxt", "preprocess/config.pbtxt"
 ONE, FULL = "colours/config.pbtxt", "colours_full/config.pbtxt"
 """Where most defects are."""
@@ -48,7 +49,7 @@ class Defect:
     @property
     def served(self) -> bool:
         """Whether the cpu lane's server can be asked what it does with it; the others wait for a GPU's."""
-        return self.base not in ("gpu", "isolated")
+        return self.base not in ("gpu", "isolated", "fallback")
 
     def make(self, folder: Path) -> Path:
         """The repository with the defect in it."""
@@ -74,6 +75,9 @@ def good(base: Base) -> Path:
     if base in ("gpu", "isolated"):
         spec = with_gpu(decode="native" if base == "gpu" else base)
         assemble([gpu_classifier(folder / "in", "9.0", plan=MADE_WITH, spec=spec)], folder / base, lane="gpu")
+        return folder / base
+    if base == "fallback":
+        assemble([fallback_classifier(folder / "in")], folder / base, lane="gpu")
         return folder / base
     return copy_example(folder) if base == "example" else make_fleet(folder)
 

@@ -110,7 +110,8 @@ def test_compose_serves_a_lane_as_slipway_container_does(lane: str, services: An
     service = services[lane]
     assert service["image"] == f"slipway-{lane}:${{SLIPWAY_RELEASE:-{NEWEST.name}}}"
     assert service["pull_policy"] == "never"
-    assert service["command"] == ["serve", f"/models/{lane}", "--host", "0.0.0.0"]
+    timeout = ["--timeout-s", "${SLIPWAY_TIMEOUT_S:-120}"] if lane == "gpu" else []
+    assert service["command"] == ["serve", f"/models/{lane}", "--host", "0.0.0.0", *timeout]
     assert service["ports"] == [f"127.0.0.1:{port}:{port}" for port in INNER_PORTS.values()]
     assert ("deploy" in service) == (lane == "gpu")
 

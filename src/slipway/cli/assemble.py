@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Fleet
+from slipway.contract.lane import NO_PLAN
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -86,6 +87,8 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
             for engine in version.engines:
                 settings = engine.settings
                 print(f"    engine {engine.path}: {settings.target} {settings.precision} ({engine.verdict})")
+            if version.falls_back:
+                print(f"    fallback: {NO_PLAN}; its gate ran on {version.engine.settings.provider}")
             for choice in version.choices:
                 print(f"    chosen: {choice.reason}")
     for name, members in plan.lane.multi.items():

@@ -2,9 +2,11 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from slipway.cli.choose import show as show_choice
 from slipway.contract import Bundle, CompileError, Engine, GateError
+from slipway.contract.engine import Target
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import PASS, PROOF, REFERENCE
@@ -20,6 +22,8 @@ targets:
   tensorrt      the gpu lane; needs the GPU that serves: slipway container compile prints the command. Ends with
                 slipway choose, since the fastest precision is measured there
   tensorrt_rtx  shows without a GPU that a graph compiles, and the size of the plan; never served
+  onnxruntime   the gpu lane of a classifier without a plan, where its spec says serving.gpu.fallback: onnxruntime;
+                gated on this machine's CPU, which computes every node in the type that the graph gives it
 
 OpenVINO FP32 is always built first: the others are compared with it image by image. The verdict is pass, fail, or too
 few images to tell. An engine that did not pass is written for inspection and never assembled. The exit code is 0 when
@@ -29,7 +33,7 @@ ROUNDS, CALLS = 15, 40
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.engines import COMPILED, build_engine, choose_plan  # not at the top: --help needs no library
+    from slipway.engines import build_engine, choose_plan, wanted  # not at the top: --help needs no library
     from slipway.engines.tensorrt_library import import_library
 
     bundle, options = (
@@ -42,8 +46,8 @@ def main(arguments: argparse.Namespace) -> None:
     passed = [reference] if arguments.target == "openvino" else []
     hindered: dict[str, str] = {}
     built = "fp32" if arguments.target == "openvino" else None
-    for precision in COMPILED[arguments.target]:
-        if precision == built or precision not in {"fp32", *bundle.spec.precisions}:
+    for precision in wanted(bundle.spec, arguments.target):
+        if precision == built:
             continue
         try:
             engine = build_engine(
@@ -110,7 +114,7 @@ def show(engine: Engine) -> None:
 def next_command(arguments: argparse.Namespace) -> str:
     if arguments.target == "openvino":
         return command("slipway choose", arguments.bundle, "--engines", arguments.out)
-    if arguments.target == "tensorrt":
+    if arguments.target in ("tensorrt", "onnxruntime"):
         return command("slipway assemble", arguments.bundle, "--engines", arguments.out, "--lane", "gpu")
     return command("slipway report", arguments.bundle, "--engines", arguments.out)
 
@@ -120,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
     parser.add_argument("--graphs", type=Path, required=True, help="folder of graphs, for example runs/digits/graphs")
     parser.add_argument("--out", type=Path, required=True, help="folder for engines, for example runs/digits/engines")
-    parser.add_argument("--target", choices=("openvino", "tensorrt", "tensorrt_rtx"), default="openvino")
+    parser.add_argument("--target", choices=get_args(Target), default="openvino")
     parser.add_argument(
         "--timing-cache",
         type=Path,

@@ -36,6 +36,8 @@ TRITON_USER = "1000:1000"  # of NVIDIA's image
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only")
 LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864", "--ulimit", "nofile=65536")
 """Pinned memory for copies to the GPU, stacks as NVIDIA advises, and a file for each connection."""
+FALLBACK_START_S = 1800
+"""Seconds for ONNX Runtime to build the engines of its graphs, which it does in every new container."""
 SPARE_SHM_BYTES, SPARE_TMP_BYTES = 64 * 2**20, 512 * 2**20
 
 
@@ -107,7 +109,8 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
     instances = sum(contents.models[step].instances for step in contents.needed())
     # Twice, since the old and the new steps are there side by side while a repository is loaded again.
     shm_bytes = 2 * instances * contents.lane.shm_default_bytes + SPARE_SHM_BYTES
-    tmp_bytes = 2 * sum(path.stat().st_size for path in arguments.repository.rglob("*")) + SPARE_TMP_BYTES
+    copies = 4 if contents.lane.fallback else 2  # ONNX Runtime keeps the engines there that it builds of its graphs
+    tmp_bytes = copies * sum(path.stat().st_size for path in arguments.repository.rglob("*")) + SPARE_TMP_BYTES
     repository = arguments.repository.resolve()
     if repository.parent in (Path("/"), Path.home().resolve()):
         raise SpecError(
@@ -127,6 +130,7 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
         *mount(repository.parent, MODELS, readonly=True),
         image(arguments),
         *("serve", f"{MODELS}/{repository.name}", "--host", "0.0.0.0"),
+        *(("--timeout-s", str(FALLBACK_START_S)) if contents.lane.fallback else ()),
     ]
 
 

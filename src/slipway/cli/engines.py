@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
 from slipway.contract.engine import Target, engine_name
@@ -25,7 +25,8 @@ EPILOG = """example:
 A run is a folder with bundle/; graphs/ and engines/ are written beside it. The plan is printed first: the parts that
 are current, and for every other part the reason why it is rebuilt. If a part fails, that is recorded in
 engines/made.json, the rest continues, and the exit code is 1. Folders appear whole or not at all, so after an
-interruption the same command continues where it stopped. Run this where training ran, since it reads the data set."""
+interruption the same command continues where it stopped. Run this where training ran, since it reads the data set.
+The target onnxruntime is built for the runs whose spec says serving.gpu.fallback: onnxruntime."""
 RECORD = "made.json"
 QUANTISED: tuple[Precision, ...] = ("int8", "fp16")
 
@@ -56,20 +57,20 @@ class Fleet:
 
     def parts(self, folder: Path) -> list[Part]:
         """The parts of one run, in the order of their dependencies."""
-        from slipway.engines import COMPILED
+        from slipway.engines import wanted
 
         bundle = Bundle.open(folder / "bundle")
-        wanted = {
-            target: [p for p in COMPILED[target] if p == "fp32" or p in bundle.spec.precisions]
-            for target in self.compilers
+        falls_back = bundle.spec.serving.gpu.fallback == "onnxruntime"
+        built = {
+            target: wanted(bundle.spec, target) for target in self.compilers if target != "onnxruntime" or falls_back
         }
         reference = Part(bundle, folder / "engines/openvino-fp32", "fp32", "openvino")
-        quantised = [p for p in QUANTISED if any(p in precisions for precisions in wanted.values())]
+        quantised = [p for p in QUANTISED if any(p in precisions for precisions in built.values())]
         graphs = [Part(bundle, folder / "graphs" / precision, precision) for precision in quantised]
         engines = [
             Part(bundle, folder / "engines" / engine_name(target, p, compiler.compute_capability), p, target)
             for target, compiler in self.compilers.items()
-            for p in wanted[target]
+            for p in built.get(target, ())
         ]
         return [reference, *graphs, *(part for part in engines if part.folder != reference.folder)]
 
@@ -256,6 +257,8 @@ def _say_next(folder: Path, made: set[Target | None]) -> None:
     given = (folder / "bundle", "--engines", folder / "engines")
     if "openvino" in made:
         print(f"  next: {command('slipway choose', *given)}, then {command('slipway assemble', *given)}")
+    if "onnxruntime" in made:
+        print(f"  next: {command('slipway assemble', *given, '--lane', 'gpu')}, where there is no plan")
     if "tensorrt" in made:
         choose = command("slipway choose", *given, "--target", "tensorrt")
         print(f"  next: {choose}, then {command('slipway assemble', *given, '--lane', 'gpu')}")
@@ -264,8 +267,7 @@ def _say_next(folder: Path, made: set[Target | None]) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, nargs="+", help="folder with bundle/, for example runs/digits")
-    targets = ("openvino", "tensorrt", "tensorrt_rtx")
-    parser.add_argument("--target", choices=targets, nargs="+", default=["openvino"], help="default: openvino")
+    parser.add_argument("--target", choices=get_args(Target), nargs="+", default=["openvino"], help="default: openvino")
     parser.add_argument(
         "--timing-cache",
         type=Path,

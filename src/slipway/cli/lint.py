@@ -25,22 +25,26 @@ The last word says what tritonserver 2.51 does with the fault:
   ends         ends while it loads the model
   untried      unknown: only a host with a GPU loads DALI and TensorRT models
 
-Every finding has to be fixed. docs/lint.md describes the rules, and how the server was seen to behave. slipway doctor
-checks what depends on the machine. The exit code is 0 if nothing is found, and 1 otherwise."""
+Every finding has to be fixed. A note is a decision that was made, such as serving without a TensorRT plan. docs/lint.md
+describes the rules, and how the server was seen to behave. slipway doctor checks what depends on the machine.
+The exit code is 0 if nothing is found, and 1 otherwise."""
 WORDS = {"refuses": "refused", "takes": "silent", "hangs": "never ready", "dies": "ends", "unseen": "untried"}
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from slipway.lint import lint  # not at the top: --help needs no library
+    from slipway.lint import lint, notes  # not at the top: --help needs no library
 
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     findings = lint(arguments.repository)
     for finding in findings:
         print(f"{finding} [{finding.rule}, {WORDS[finding.about.server]}]")
+    noted = notes(arguments.repository)
+    for note in noted:
+        print(f"note: {note}")
     print(summary([WORDS[finding.about.server] for finding in findings]))
     told = [{**asdict(finding), "server": finding.about.server} for finding in findings]
-    print_json(arguments, {"repository": str(arguments.repository), "findings": told})
+    print_json(arguments, {"repository": str(arguments.repository), "findings": told, "notes": noted})
     return 1 if findings else 0
 
 

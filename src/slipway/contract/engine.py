@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -15,9 +15,17 @@ from slipway.contract.spec import Precision
 from slipway.errors import ManifestError
 from slipway.system.files import sha256_file
 
-Target = Literal["openvino", "tensorrt", "tensorrt_rtx"]
-LANES: dict[Target, Literal["cpu", "gpu"] | None] = {"openvino": "cpu", "tensorrt": "gpu", "tensorrt_rtx": None}
-"""Lane that may serve each target. TensorRT-RTX only proves that a graph compiles, and is never served."""
+Target = Literal["openvino", "tensorrt", "tensorrt_rtx", "onnxruntime"]
+LANES: dict[Target, Literal["cpu", "gpu"] | None] = {
+    "openvino": "cpu",
+    "tensorrt": "gpu",
+    "tensorrt_rtx": None,
+    "onnxruntime": "gpu",
+}
+"""Lane that may serve each target. TensorRT-RTX only proves that a graph compiles, and is never served. ONNX Runtime
+stands in for a TensorRT plan, where `serving.gpu.fallback` says so."""
+RUNTIMES: tuple[Target, ...] = ("openvino", "onnxruntime")
+"""Targets that run the graph itself: their engine folders hold `model.onnx`, the others a plan."""
 
 
 class PlanSettings(Contract):
@@ -50,7 +58,8 @@ class EngineSettings(Contract):
     target: Target
     precision: Precision
     arithmetic: Literal["f32", "bf16", "typed"]
-    """OpenVINO's arithmetic outside Q/DQ nodes; `typed` for a strongly typed plan, which follows its graph."""
+    """OpenVINO's arithmetic outside Q/DQ nodes; `typed` for a strongly typed plan and for ONNX Runtime, which follow
+    their graph."""
     decoder: Literal["cpu", "mixed"] = "cpu"
     """DALI decoder with which the engine was evaluated."""
     classes: int
@@ -61,6 +70,17 @@ class EngineSettings(Contract):
     calibration_sha256: Sha256
     """sha256 of the bundle's `calibration.json`."""
     plan: PlanSettings | None = None
+    provider: str | None = None
+    """Execution provider of ONNX Runtime in the evaluation, such as `CPUExecutionProvider`."""
+
+    @property
+    def name(self) -> str:
+        """What the engine's folder is called."""
+        return engine_name(self.target, self.precision, self.plan.compute_capability if self.plan else None)
+
+    def plain(self) -> dict[str, Any]:
+        """The content of `engine.json`, in which only ONNX Runtime has a provider."""
+        return {name: value for name, value in super().plain().items() if (name, value) != ("provider", None)}
 
 
 def plan_name(compute_capability: str | None) -> str:
@@ -69,7 +89,7 @@ def plan_name(compute_capability: str | None) -> str:
 
 
 def engine_name(target: Target, precision: Precision, compute_capability: str | None = None) -> str:
-    """Folder name of an engine: `openvino-int8`, `tensorrt-int8-sm90`, `tensorrt_rtx-int8`."""
+    """Folder name of an engine: `openvino-int8`, `tensorrt-int8-sm90`, `tensorrt_rtx-int8`, `onnxruntime-fp16`."""
     suffix = "" if compute_capability is None else f"-sm{compute_capability.replace('.', '')}"
     return f"{target}-{precision}{suffix}"
 
@@ -113,7 +133,7 @@ class Engine:
                 f"embedding need {expected}; compile again"
             )
         graph = path / "model.onnx"
-        if engine.settings.target == "openvino" and sha256_file(graph) != engine.settings.graph_sha256:
+        if engine.settings.target in RUNTIMES and sha256_file(graph) != engine.settings.graph_sha256:
             raise ManifestError(f"{graph}: not the graph that engine.json names; compile again")
         return engine
 

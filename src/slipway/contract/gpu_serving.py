@@ -39,3 +39,7 @@ class GpuServing(Contract):
     hardware_jpeg: bool = False
     """Whether the GPU's hardware JPEG decoder may be used. It reports success for a damaged image, whose pixels may
     then be those of another image."""
+    fallback: Literal["none", "onnxruntime"] = "none"
+    """Engine of a classifier without a TensorRT plan that passed its gate. `none`: it is not served. `onnxruntime`:
+    Triton's ONNX Runtime backend serves the graph itself, on any GPU, after minutes at the first start and more slowly
+    than a plan; `slipway compile --target onnxruntime` gates it. `cuda_graphs` is for plans alone."""

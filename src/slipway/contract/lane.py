@@ -8,6 +8,8 @@ from slipway.contract.base import Contract
 
 FILE_NAME = "lane.json"
 LaneName: TypeAlias = Literal["cpu", "gpu"]
+NO_PLAN = "no TensorRT plan; Triton's ONNX Runtime backend serves the graph itself, more slowly"
+"""What is said of a classifier that `serving.gpu.fallback` serves."""
 MOST_GPUS = 8
 """GPUs of the largest usual server."""
 
@@ -28,6 +30,9 @@ class Lane(Contract):
     tensorrt_version_compatible: bool = False
     """True if a plan may come from another TensorRT version. The server then needs
     `--backend-config=tensorrt,version-compatible=true`."""
+    fallback: dict[str, str] | None = None
+    """Classifiers that Triton's ONNX Runtime backend serves, since no TensorRT plan does, with the engine of each, such
+    as `onnxruntime-fp16`."""
     release: str | None = None
     """NVIDIA's release that compiled the plans, and whose server serves them."""
     tensorrt: str | None = None
@@ -47,6 +52,11 @@ class Lane(Contract):
     def libraries(self) -> dict[str, str | None]:
         """The versions that the server must have, since those made the numbers of the plans."""
         return {"tensorrt": self.tensorrt, "dali": self.dali, "nvimgcodec": self.nvimgcodec}
+
+    @property
+    def notes(self) -> list[str]:
+        """A line on every classifier that is served without a TensorRT plan, for whoever reads a log or a report."""
+        return [f"{name}: {NO_PLAN} ({engine})" for name, engine in sorted((self.fallback or {}).items())]
 
     def plain(self) -> dict[str, Any]:
         """The content of `lane.json`, which leaves out what does not apply to the lane."""

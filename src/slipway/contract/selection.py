@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slipway.contract.bundle import Bundle
 from slipway.contract.choice import FILE_NAME, Choice
-from slipway.contract.engine import Engine
+from slipway.contract.engine import Engine, engine_name
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision, Spec
@@ -15,6 +15,9 @@ from slipway.system.files import sha256_file
 
 SERVED: dict[LaneName, tuple[Precision, ...]] = {"cpu": ("int8", "bf16", "fp32"), "gpu": ("int8", "fp16", "fp32")}
 """Precisions that each lane serves. On the CPU an FP16 graph computes in FP32, so it does not count there."""
+FALLBACKS: tuple[Precision, ...] = ("fp16", "int8", "fp32")
+"""Precisions of the gpu lane's engine without a plan, the first one first: none was measured. FP16 is fast in both of
+ONNX Runtime's providers for NVIDIA's GPUs; in the CUDA provider Q/DQ nodes only add work."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".heic", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes of the files that are sent. The server judges their content: it refuses GIF and HEIC by a status."""
 _BUSY = ("exceeds maximum queue size", "request timeout expired")
@@ -64,6 +67,18 @@ def chosen_plans(bundle: Bundle, engines: Path) -> list[tuple[Choice, Engine]]:
     found = (engines.glob(f"tensorrt-{precision}-sm*") for precision in listed(bundle.spec, lane="gpu"))
     suffixes = {path.name.rpartition("-")[2] for paths in found for path in paths if path.is_dir()}
     return [chosen_engine(bundle, engines, file=f"choice-{suffix}.json") for suffix in sorted(suffixes)]
+
+
+def fallback_engine(bundle: Bundle, engines: Path) -> Engine | None:
+    """The engine of ONNX Runtime that the gpu lane may serve instead of a plan; None if none passed its gate.
+
+    Raises:
+        ManifestError: the engine is damaged, or belongs to another bundle.
+    """
+    listed_here = (precision for precision in FALLBACKS if precision in bundle.spec.precisions)
+    folders = (engines / engine_name("onnxruntime", precision) for precision in listed_here)
+    opened = (Engine.open(folder, bundle=bundle) for folder in folders if folder.is_dir())
+    return next((engine for engine in opened if engine.may_be_served), None)
 
 
 def changed_class(before: Sequence[str], after: Sequence[str]) -> tuple[int, str, str] | None:

@@ -1,7 +1,7 @@
 """From a bundle to engines that passed their gates."""
 
 from slipway.engines.choose import choose, choose_plan
-from slipway.engines.compile import COMPILED, build_engine
+from slipway.engines.compile import COMPILED, build_engine, wanted
 from slipway.engines.gate import compare
 from slipway.engines.quantize import quantize
 
@@ -12,4 +12,5 @@ __all__ = [
     "choose_plan",
     "compare",
     "quantize",
+    "wanted",
 ]

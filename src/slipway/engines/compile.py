@@ -15,17 +15,19 @@ from slipway.contract import (
     ManifestError,
     PlanSettings,
 )
-from slipway.contract.engine import Target, engine_name, plan_name
+from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
 from slipway.contract.evidence.build import EngineMeasured, GraphMeasured, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, REFERENCE, Ungated
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.releases import release
-from slipway.contract.spec import Precision
+from slipway.contract.selection import FALLBACKS
+from slipway.contract.spec import Precision, Spec
 from slipway.engines.evaluate import evaluate_engine
 from slipway.engines.plan import PlanRunner, layer_precisions
 from slipway.engines.tensorrt import build_plan, compute_capability
 from slipway.engines.timing import time_batches
+from slipway.engines.typed_graph import PROVIDER, TypedGraph
 from slipway.evaluation.predict import Network
 from slipway.onnx_graph import output_sizes
 from slipway.steps import engine_openvino
@@ -37,8 +39,9 @@ COMPILED: dict[Target, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16", "int8", "fp16"),
     "tensorrt": ("fp32", "fp16", "int8"),
     "tensorrt_rtx": ("fp32", "fp16", "int8"),
+    "onnxruntime": FALLBACKS,
 }
-"""Precisions of each target. On the CPU an FP16 graph computes in FP32: it tests the weights and is never served."""
+"""Precisions of each target. In OpenVINO an FP16 graph computes in FP32: it tests the weights and is never served."""
 LIBRARIES = ("onnx", "nvidia-dali-cuda130", "scipy", "scikit-learn")
 NOTHING = PlanMeasured()
 
@@ -81,6 +84,13 @@ class Graph:
         return cls(path, sha256_file(path), inputs, manifest.versions, manifest.read_measured(GraphMeasured))
 
 
+def wanted(spec: Spec, target: Target) -> list[Precision]:
+    """Precisions of a target that the spec lists, and FP32, with which the others are compared. ONNX Runtime needs no
+    FP32 engine of its own for that: the gate's reference is OpenVINO's, and nothing is timed."""
+    always = () if target == "onnxruntime" else ("fp32",)
+    return [precision for precision in COMPILED[target] if precision in (*always, *spec.precisions)]
+
+
 def build_engine(
     bundle: Bundle,
     graphs: Path,
@@ -103,7 +113,7 @@ def build_engine(
     """
     graph = Graph.open(bundle, graphs, precision)
     check_folder(out / engine_name(target, precision), kind="engine", inputs=[bundle.path, graph.path.parent])
-    build = _build_openvino if target == "openvino" else _build_plan
+    build = _build_runtime if target in RUNTIMES else _build_plan
     cache = timing_cache or timing_cache_of(out, target)
     return build(bundle, graph, out, target=target, precision=precision, reference=reference, cache=cache)
 
@@ -127,7 +137,7 @@ def timing_cache_of(out: Path, target: Target) -> Path | None:
     return None if capability is None else out / f"timing-sm{capability.replace('.', '')}.cache"
 
 
-def _build_openvino(
+def _build_runtime(
     bundle: Bundle,
     graph: Graph,
     out: Path,
@@ -135,18 +145,24 @@ def _build_openvino(
     target: Target,
     precision: Precision,
     reference: Engine | None,
-    cache: Path | None,  # noqa: ARG001  OpenVINO has no timing cache
+    cache: Path | None,  # noqa: ARG001  neither runtime has a timing cache
 ) -> Engine:
-    arithmetic = "bf16" if precision == "bf16" else "f32"
-    folder = out / engine_name(target, precision)
-    try:
-        runner = engine_openvino.Engine(graph.path, arithmetic=arithmetic, threads=bundle.spec.serving.threads)
-    except ValueError as error:
-        raise CompileError(f"{folder.name}: {error}") from None
+    folder, threads = out / engine_name(target, precision), bundle.spec.serving.threads
+    if target == "onnxruntime":
+        arithmetic, provider = "typed", PROVIDER
+        network = TypedGraph(graph.path, threads=threads).run
+    else:
+        arithmetic, provider = "bf16" if precision == "bf16" else "f32", None
+        try:
+            network = engine_openvino.Engine(graph.path, arithmetic=arithmetic, threads=threads).run
+        except ValueError as error:
+            raise CompileError(f"{folder.name}: {error}") from None
     with complete_folder(folder, kind="engine") as staging:
         shutil.copyfile(graph.path, staging / "model.onnx")
-        settings = _settings(bundle, graph, target=target, precision=precision, arithmetic=arithmetic)
-        _finish(staging, bundle, graph, settings, runner.run, reference=reference, libraries=("openvino",))
+        settings = _settings(
+            bundle, graph, target=target, precision=precision, arithmetic=arithmetic, provider=provider
+        )
+        _finish(staging, bundle, graph, settings, network, reference=reference, libraries=(target,))
     return Engine.open(folder, bundle=bundle)
 
 
@@ -160,7 +176,7 @@ def _build_plan(
     reference: Engine | None,
     cache: Path | None,
 ) -> Engine:
-    assert target != "openvino"
+    assert target in ("tensorrt", "tensorrt_rtx")
     if target == "tensorrt":
         require_decoder_of_release(Installed.here())
     plan = build_plan(
@@ -198,6 +214,7 @@ def _settings(
     precision: Precision,
     arithmetic: str,
     plan: PlanSettings | None = None,
+    provider: str | None = None,
 ) -> EngineSettings:
     sizes = output_sizes(graph.path)
     return EngineSettings.parse(
@@ -205,20 +222,24 @@ def _settings(
             "target": target,
             "precision": precision,
             "arithmetic": arithmetic,
-            # The gpu lane decodes with nvJPEG, so its engines are evaluated with nvJPEG.
+            # The gpu lane decodes with nvJPEG, so its plans are evaluated with nvJPEG, where their GPU is.
             "decoder": "mixed" if target == "tensorrt" else bundle.preprocess.decoder,
             "classes": sizes["logits_nc"],
             "embedding_size": sizes["embedding_nd"],
             "graph_sha256": graph.sha256,
             "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
             "plan": plan,
+            "provider": provider,
         },
         source="engine.json",
     )
 
 
-def _largest_batch(bundle: Bundle, settings: EngineSettings) -> int:
-    return bundle.spec.serving.max_batch_size if settings.plan is None else settings.plan.batch_sizes[2]
+def _timed_batches(bundle: Bundle, settings: EngineSettings) -> set[int]:
+    """Batch sizes to time: none in ONNX Runtime, which computes a graph on the CPU that a GPU will serve."""
+    if settings.target == "onnxruntime":
+        return set()
+    return {1, bundle.spec.serving.max_batch_size if settings.plan is None else settings.plan.batch_sizes[2]}
 
 
 def _finish(
@@ -252,7 +273,7 @@ def _finish(
             **{name: found[name] for name in EngineMeasured.model_fields.keys() & found.keys()},
             "temperature": evaluated.decision.temperature,
             "gate": evaluated.evaluation.gate or Ungated(verdict=REFERENCE),
-            "latency": time_batches(network, bundle, batch_sizes={1, _largest_batch(bundle, settings)}),
+            "latency": time_batches(network, bundle, batch_sizes=_timed_batches(bundle, settings)),
         }
     Manifest.seal(
         staging,

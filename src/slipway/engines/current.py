@@ -27,7 +27,12 @@ from slipway.engines.tensorrt import has_single_image_profile
 from slipway.engines.tensorrt_library import import_library, library_version, require_card
 from slipway.system.files import sha256_file
 
-NAMES: dict[Target, str] = {"openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+NAMES: dict[Target, str] = {
+    "openvino": "OpenVINO",
+    "tensorrt": "TensorRT",
+    "tensorrt_rtx": "TensorRT-RTX",
+    "onnxruntime": "ONNX Runtime",
+}
 GRAPH_LIBRARIES = ("nvidia-modelopt", "nvidia-dali-cuda130")
 EVIDENCE_LIBRARIES = ("nvidia-dali-cuda130",)
 """Libraries behind an evaluation's pixels. One that is not installed here is not compared."""
@@ -54,13 +59,13 @@ class Compiler:
 
 def installed(target: Target) -> Compiler:
     """Raises CompileError or MissingDependencyError: the compiler or its GPU is missing."""
-    if target == "openvino":
-        try:
-            return Compiler(target, metadata.version("openvino"))
-        except metadata.PackageNotFoundError:
-            raise MissingDependencyError("openvino", extra="build") from None
-    card = require_card("compiling for tensorrt") if target == "tensorrt" else None
-    return Compiler(target, library_version(import_library(target)), card)
+    if target in ("tensorrt", "tensorrt_rtx"):
+        card = require_card("compiling for tensorrt") if target == "tensorrt" else None
+        return Compiler(target, library_version(import_library(target)), card)
+    try:
+        return Compiler(target, metadata.version(target))  # both runtimes have the name of their package
+    except metadata.PackageNotFoundError:
+        raise MissingDependencyError(target, extra="build") from None
 
 
 def stale_graph(folder: Path, *, bundle: Bundle, precision: Precision) -> str | None:
@@ -116,7 +121,7 @@ def _changes_of_engine(
         yield f"the folder holds {engine_name(settings.target, settings.precision)}"
     if settings.graph_sha256 != graph.sha256:
         yield f"graph changed ({settings.graph_sha256:.12} → {graph.sha256:.12})"
-    before = settings.plan.version if settings.plan is not None else engine.manifest.versions.get("openvino")
+    before = settings.plan.version if settings.plan is not None else engine.manifest.versions.get(compiler.target)
     if before != compiler.version:
         yield f"{NAMES[compiler.target]} {before or 'not recorded'} → {compiler.version}"
     if settings.plan is not None:

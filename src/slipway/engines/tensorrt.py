@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
 from slipway.contract import CompileError, PlanSettings
+from slipway.contract.engine import Target
 from slipway.contract.installed import Installed
 from slipway.contract.spec import TensorRT
 from slipway.engines.child import run_in_child
@@ -128,7 +129,7 @@ def _settings(trt: Any, target: PlanTarget, *, max_batch_size: int, options: Ten
     )
 
 
-def has_single_image_profile(target: PlanTarget | Literal["openvino"], max_batch_size: int) -> bool:
+def has_single_image_profile(target: Target, max_batch_size: int) -> bool:
     return target == "tensorrt" and max_batch_size > 1
 
 

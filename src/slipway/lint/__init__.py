@@ -10,6 +10,7 @@ from pathlib import Path
 from slipway.lint.chain import check_chain
 from slipway.lint.dali import check_dali
 from slipway.lint.ensembles import check_ensemble
+from slipway.lint.fallback import notes
 from slipway.lint.fields import check_fields
 from slipway.lint.finding import Finding
 from slipway.lint.gpu_lane import check_gpu_lane
@@ -24,7 +25,7 @@ from slipway.lint.queues import check_queues
 from slipway.lint.rule_table import RULES
 from slipway.lint.tensors import check_tensors
 
-__all__ = ["RULES", "Finding", "lint"]
+__all__ = ["RULES", "Finding", "lint", "notes"]
 
 
 def lint(repository: Path) -> list[Finding]:

@@ -47,6 +47,9 @@ def _instances(model: Model, repository: Repository) -> Findings:
             yield model.finding("gpu-on-the-cpu-lane", f"{field}.kind", reason, "write KIND_CPU")
         if model.backend == "tensorrt" and group.kind == CPU:
             yield model.finding("plan-on-the-cpu", f"{field}.kind", f"{kind} for a TensorRT plan", "write KIND_GPU")
+        if model.backend == "onnxruntime" and ours and group.kind == CPU:
+            reason = f"{kind} for the engine of a gpu lane, which would run on the CPU in silence"
+            yield model.finding("plan-on-the-cpu", f"{field}.kind", reason, "write KIND_GPU")
         if group.gpus and group.kind in (CPU, proto.ModelInstanceGroup.KIND_MODEL):
             reason = f"GPUs {list(group.gpus)} for {kind}"
             yield model.finding("instance-gpus", f"{field}.gpus", reason, "remove them, or write KIND_GPU")

@@ -10,6 +10,7 @@ from tritonclient.utils import triton_to_np_dtype
 
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import Lane
+from slipway.lint.fallback import check_fallback
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.literals import Literals
 from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, listed, type_name
@@ -65,6 +66,7 @@ def check_gpu_lane(repository: Repository, lane: Lane) -> Findings:
         yield from _decoder(model)
     yield from _warmups(steps)
     yield from _one_place(repository)
+    yield from check_fallback(repository, lane)
     needed = pool_bytes(repository.models[name].config for name in _used(repository))
     if (lane.cuda_pool_bytes or 0) < needed:
         reason = f"{lane.cuda_pool_bytes}, and the steps have up to {needed:,} bytes between them on each GPU"

@@ -7,7 +7,7 @@ from slipway.lint.finding import Findings
 from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository
 
 _MODEL_FILE = {"python": "model.py", "tensorrt": "model.plan", "onnxruntime": "model.onnx", "openvino": "model.xml"}
-_BACKENDS = {"cpu": ("python",), "gpu": ("python", "dali", "tensorrt")}
+_BACKENDS = {"cpu": ("python",), "gpu": ("python", "dali", "tensorrt", "onnxruntime")}
 _TAKEN_FOR_A_VERSION = re.compile(r"-?[1-9].*")
 """Triton reads the leading number of a folder's name, and then looks for a folder with that number."""
 

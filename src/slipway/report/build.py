@@ -8,7 +8,7 @@ from typing import Self, get_args
 from slipway.contract import Bundle, Choice, Engine, Manifest, ManifestError, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.engine import Target, engine_name, plan_name
+from slipway.contract.engine import RUNTIMES, Target, plan_name
 from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, EngineMeasured, GraphMeasured, Search
 from slipway.contract.evidence.evaluation import (
     EVALUATION,
@@ -42,12 +42,11 @@ class BuiltEngine:
         engine = Engine.open(path, bundle=bundle)
         settings = engine.settings
         capability = None if settings.plan is None else settings.plan.compute_capability
-        expected = engine_name(settings.target, settings.precision, capability)
-        if path.name != expected:
-            raise ManifestError(f"{path}: holds the engine {expected}; rename the folder to that")
+        if path.name != settings.name:
+            raise ManifestError(f"{path}: holds the engine {settings.name}; rename the folder to that")
         evaluated = (path / EVALUATION).is_file()
         evaluation = read_engine_evaluation(path, task=bundle.decision.task) if evaluated else None
-        model = path / ("model.onnx" if settings.target == "openvino" else plan_name(capability))
+        model = path / ("model.onnx" if settings.target in RUNTIMES else plan_name(capability))
         measured = engine.manifest.read_measured(EngineMeasured)
         return cls(engine, measured, evaluation, model.stat().st_size)
 

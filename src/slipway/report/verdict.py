@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
-from slipway.contract.lane import LaneName
-from slipway.contract.selection import SERVED, listed
+from slipway.contract.lane import NO_PLAN, LaneName
+from slipway.contract.selection import SERVED, fallback_engine, listed
 from slipway.pages.wording import points
 from slipway.report.build import PRECISIONS, Build, BuiltEngine
 from slipway.system.text import command
@@ -83,7 +83,7 @@ def _cpu(build: Build) -> LaneVerdict:
 def _gpu(build: Build) -> LaneVerdict:
     plans = [engine for engine in build.engines if engine.target == "tensorrt"]
     if not plans:
-        return LaneVerdict("gpu", "warn", (), "No TensorRT plan.", "", _container(build))
+        return _fallback(build) or LaneVerdict("gpu", "warn", (), "No TensorRT plan.", "", _container(build))
     source = build.file("tensorrt-*", "manifest.json")
     verdicts = ", ".join(f"{plan.name}: {plan.engine.verdict}" for plan in plans)
     if build.plan_choices:
@@ -98,7 +98,19 @@ def _gpu(build: Build) -> LaneVerdict:
         choose = command("slipway choose", build.bundle.path, "--engines", build.engines_path, "--target", "tensorrt")
         return LaneVerdict("gpu", "warn", (), reason, source, choose)
     reason = f"Nothing that the spec lists can be served ({verdicts})."
-    return LaneVerdict("gpu", "bad", (), reason, source, _container(build))
+    return _fallback(build) or LaneVerdict("gpu", "bad", (), reason, source, _container(build))
+
+
+def _fallback(build: Build) -> LaneVerdict | None:
+    """The engine of ONNX Runtime that is served without a plan; None if the spec wants none, or none passed."""
+    if build.bundle.spec.serving.gpu.fallback == "none":
+        return None
+    passed = fallback_engine(build.bundle, build.engines_path)
+    engine = None if passed is None else build.engine(passed.path.name)
+    if engine is None:
+        return None
+    reason = f"serving.gpu.fallback: {NO_PLAN}. Its gate ran on {engine.engine.settings.provider}."
+    return LaneVerdict("gpu", "good", (engine,), reason, build.file(engine.name, "manifest.json"), _container(build))
 
 
 def _hindered(build: Build) -> Iterator[Todo]:

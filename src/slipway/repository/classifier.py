@@ -101,6 +101,11 @@ class Classifier:
         return lane
 
     @property
+    def falls_back(self) -> bool:
+        """Whether Triton's ONNX Runtime backend serves its graph, instead of a TensorRT plan."""
+        return self.engine.settings.target == "onnxruntime"
+
+    @property
     def max_batch_size(self) -> int:
         """The largest batch of its ensembles and of each of their steps."""
         return self.serving.gpu.max_batch_size if self.lane == "gpu" else self.serving.max_batch_size

@@ -121,6 +121,24 @@ def set_cuda_graphs(config: ModelConfig) -> None:
             graph.input[tensor.name].dim.extend(tensor.dims)
 
 
+def set_tensorrt_provider(config: ModelConfig, *, cache_prefix: str) -> None:
+    """Let ONNX Runtime's TensorRT provider run a step, and its CUDA provider the nodes that TensorRT does not take.
+
+    The provider builds one engine for batches of 1 to the largest. Without these shapes it builds again for every batch
+    that is larger than any before. It names cached engines without looking at the weights, so `cache_prefix` must
+    belong to one graph alone. They are kept in the folder in which the server was started, `/tmp` in our image: for a
+    folder that is missing, two instances that load side by side would both ask, and the later one fails.
+    """
+    provider = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
+    (pixels,) = config.input
+    for bound, batch_size in (("min", 1), ("opt", config.max_batch_size), ("max", config.max_batch_size)):
+        shape = "x".join(str(size) for size in (batch_size, *pixels.dims))
+        provider.parameters[f"trt_profile_{bound}_shapes"] = f"{pixels.name}:{shape}"
+    provider.parameters["trt_engine_cache_enable"] = "true"
+    provider.parameters["trt_engine_cache_path"] = "."
+    provider.parameters["trt_engine_cache_prefix"] = cache_prefix
+
+
 def ensemble_config(
     name: str,
     *,

@@ -82,6 +82,7 @@ def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi, s
         kept={c.name: tuple(dict.fromkeys(kept.bundle.id for kept in c.kept)) for c in classifiers if c.kept},
         multi={name: tuple(members) for name, members in multi.items()},
         shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
+        fallback={c.name: c.engine.settings.name for c in classifiers if c.falls_back} or None,
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
         release=max((plan.release for plan in plans if plan and plan.release), default=None),
         tensorrt=_only(plan.version for plan in plans if plan and not plan.version_compatible),

@@ -10,6 +10,7 @@ from pathlib import Path
 from slipway.contract import Bundle, RepositoryError
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import NotChosenError, chosen_engine
+from slipway.contract.spec import Serving
 from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
 from slipway.repository.config import ModelConfig, Tensor, set_delay, set_limits, step_config
 from slipway.repository.step import ANSWER_CODE, ENGINE_CODE, PREPROCESS_CODE, WORKER_CODE, Content, StepModel
@@ -20,7 +21,7 @@ DECODER = "cpu"
 SERVE_VERB = "slipway serve"
 
 
-def pick(bundle: Bundle, engines: Path) -> Classifier:
+def pick(bundle: Bundle, engines: Path, serving: Serving) -> Classifier:  # noqa: ARG001  one engine for any
     """The classifier with the engine that `choice.json` names."""
     try:
         choice, engine = chosen_engine(bundle, engines)

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from slipway.contract import Bundle, Fleet
 from slipway.contract.fleet import Version
 from slipway.contract.lane import LaneName
+from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.pick import open_engines, pick_engines
 
@@ -22,14 +23,14 @@ def open_fleet(fleet: Fleet, *, root: Path) -> list[Classifier]:
     versions = [(name, version) for name, c in fleet.classifiers.items() for version in (c.active, *c.keep)]
     opened: dict[str, list[Classifier]] = {}
     for name, version in tqdm(versions, "opening", unit="bundle", leave=False, disable=None, delay=1):
-        classifier = _open(version, root, fleet.lane)
-        serving = fleet.serving_of(name, classifier.bundle.spec.serving)
+        bundle = Bundle.open(root / version.bundle)
+        serving = fleet.serving_of(name, bundle.spec.serving)
+        classifier = _open(bundle, version, root, lane=fleet.lane, serving=serving)
         opened.setdefault(name, []).append(replace(classifier, served_as=name, settings=serving))
     return [replace(active, kept=tuple(kept)) for active, *kept in opened.values()]
 
 
-def _open(version: Version, root: Path, lane: LaneName) -> Classifier:
-    bundle = Bundle.open(root / version.bundle)
+def _open(bundle: Bundle, version: Version, root: Path, *, lane: LaneName, serving: Serving) -> Classifier:
     if version.engines is not None:
-        return pick_engines(bundle, root / version.engines, lane=lane)
+        return pick_engines(bundle, root / version.engines, lane=lane, serving=serving)
     return open_engines(bundle, [root / folder for folder in version.engine], lane=lane)

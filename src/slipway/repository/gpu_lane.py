@@ -1,4 +1,4 @@
-"""The gpu lane: which plans it serves, and what it refuses. `gpu_steps` has its steps."""
+"""The gpu lane: which engines it serves, and what it refuses. `gpu_steps` has its steps."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from slipway.contract import Bundle, Engine, PlanSettings, RepositoryError
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
-from slipway.contract.selection import SERVED, NotChosenError, chosen_plans, listed
+from slipway.contract.selection import FALLBACKS, SERVED, NotChosenError, chosen_plans, fallback_engine, listed
+from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.gpu_steps import DECODER, chain
 from slipway.system.text import command
@@ -14,10 +15,12 @@ from slipway.system.text import command
 __all__ = ["DECODER", "SERVE_VERB", "chain", "check", "how_to_make", "pick", "shm_bytes"]
 
 SERVE_VERB = "slipway container serve"
+DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the spec and export it again"
 
 
-def pick(bundle: Bundle, engines: Path) -> Classifier:
-    """The classifier with the plan that was measured to be the fastest, for each compute capability."""
+def pick(bundle: Bundle, engines: Path, serving: Serving) -> Classifier:
+    """The classifier with the plan that was measured to be the fastest, for each compute capability; where no plan can
+    be served and `serving.gpu.fallback` says so, with the engine of ONNX Runtime."""
     wanted = listed(bundle.spec, lane="gpu")
     if not wanted:
         raise RepositoryError(
@@ -35,17 +38,32 @@ def pick(bundle: Bundle, engines: Path) -> Classifier:
                 "(--engine)"
             ) from None
         verdicts = {plan.path.name: plan.verdict for plan in plans}
-        raise RepositoryError(
-            f"{engines}: no TensorRT plan of {', '.join(wanted)} to serve: the accuracy gates say {verdicts}; "
-            + how_to_make(bundle, engines)
-        ) from None
+        return _without_a_plan(bundle, engines, serving, f"the accuracy gates say {verdicts}")
     if not chosen:
-        raise RepositoryError(
-            f"{engines}: no TensorRT plan of {', '.join(wanted)} to serve: none was found; "
-            + how_to_make(bundle, engines)
-        )
+        return _without_a_plan(bundle, engines, serving, "none was found")
     first, *others = (engine for _, engine in chosen)
     return Classifier(bundle, first, tuple(others), choices=tuple(choice for choice, _ in chosen))
+
+
+def _without_a_plan(bundle: Bundle, engines: Path, serving: Serving, reason: str) -> Classifier:
+    """The classifier with the engine of ONNX Runtime. Raises RepositoryError: there is none, or it is not wanted."""
+    precisions = ", ".join(listed(bundle.spec, lane="gpu"))
+    no_plan = f"{engines}: no TensorRT plan of {precisions} to serve: {reason}"
+    if serving.gpu.fallback == "none":
+        raise RepositoryError(
+            f"{no_plan}; {how_to_make(bundle, engines)}. Or serve the graph without a plan, more slowly: {DECIDE}, and "
+            f"{_compile(bundle, engines, 'onnxruntime')}"
+        )
+    engine = fallback_engine(bundle, engines)
+    if engine is None:
+        folders = sorted(engines.glob("onnxruntime-*"))
+        verdicts = {folder.name: Engine.open(folder, bundle=bundle).verdict for folder in folders}
+        fallback = f"the accuracy gates say {verdicts}" if verdicts else "none was found"
+        raise RepositoryError(
+            f"{no_plan}; and no engine of ONNX Runtime (serving.gpu.fallback): {fallback}; make one of "
+            f"{', '.join(FALLBACKS)} with {_compile(bundle, engines, 'onnxruntime')}"
+        )
+    return Classifier(bundle, engine)
 
 
 def _plan_folders(engines: Path, precisions: Iterable[str]) -> list[Path]:
@@ -56,17 +74,35 @@ def how_to_make(bundle: Bundle, engines: Path) -> str:
     arguments = (bundle.path, "--graphs", engines.parent / "graphs", "--out", engines)
     return (
         f"make it on the GPU that serves, with {command('slipway container', 'compile', *arguments, '--run')} (in "
-        f"NVIDIA's image), or, where TensorRT is installed, "
-        f"{command('slipway compile', *arguments, '--target', 'tensorrt')}"
+        f"NVIDIA's image), or, where TensorRT is installed, {_compile(bundle, engines, 'tensorrt')}"
     )
+
+
+def _compile(bundle: Bundle, engines: Path, target: str) -> str:
+    graphs = engines.parent / "graphs"
+    return command("slipway compile", bundle.path, "--graphs", graphs, "--out", engines, "--target", target)
 
 
 def check(versions: Sequence[Classifier]) -> None:
     """Raises RepositoryError: a version cannot be served, or plans are of several TensorRT versions."""
     for version in versions:
-        _check_plans(version)
-    _check_one_tensorrt(versions)
-    _check_one_decoder(versions)
+        (_check_fallback if version.falls_back else _check_plans)(version)
+    with_plans = [version for version in versions if not version.falls_back]
+    _check_one_tensorrt(with_plans)
+    _check_one_decoder(with_plans)
+
+
+def _check_fallback(classifier: Classifier) -> None:
+    """Raises RepositoryError: nobody decided that ONNX Runtime serves it, or there is another engine beside it."""
+    path = classifier.engine.path
+    if classifier.others:
+        folders = ", ".join(str(engine.path) for engine in classifier.others)
+        raise RepositoryError(f"{path}: ONNX Runtime serves every GPU with one engine; leave out {folders}")
+    if classifier.serving.gpu.fallback != "onnxruntime":
+        raise RepositoryError(
+            f"{path}: an engine of ONNX Runtime, which is served only where that was decided: {DECIDE}; or give a "
+            "TensorRT plan"
+        )
 
 
 def _check_plans(classifier: Classifier) -> None:
@@ -74,6 +110,8 @@ def _check_plans(classifier: Classifier) -> None:
     largest = classifier.max_batch_size
     by_capability: dict[str, Engine] = {}
     for engine in classifier.engines:
+        if engine.settings.target == "onnxruntime":
+            raise RepositoryError(f"{engine.path}: not a TensorRT plan; give either plans or this engine alone")
         capability, plan = _plan_of(engine)
         least, _, most = plan.batch_sizes
         if not least <= 1 <= largest <= most:

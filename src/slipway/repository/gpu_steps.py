@@ -21,6 +21,7 @@ from slipway.repository.config import (
     set_cuda_graphs,
     set_delay,
     set_limits,
+    set_tensorrt_provider,
     set_warmup,
     step_config,
 )
@@ -37,7 +38,8 @@ def chain(classifier: Classifier) -> tuple[StepModel, ...]:
     first = (_guard_step(classifier), _decode_step(classifier)) if native else (_isolated_step(classifier),)
     post = classifier.post_step()
     set_warmup(post.config, batches=classifier.serving.warmup_batches)
-    return *first, _engine_step(classifier), post
+    engine = _fallback_step(classifier) if classifier.falls_back else _engine_step(classifier)
+    return *first, engine, post
 
 
 def _isolated_step(classifier: Classifier) -> StepModel:
@@ -143,20 +145,38 @@ def _photograph() -> bytes:
     return (resources.files("slipway") / "repository/photograph.jpg").read_bytes()
 
 
-def _engine_step(classifier: Classifier) -> StepModel:
+def _engine_config(classifier: Classifier, *, backend: str) -> ModelConfig:
     gpu = classifier.serving.gpu
     config = step_config(
         inputs=[classifier.pixels],
         outputs=[classifier.logits, *classifier.embedding],
         max_batch_size=gpu.max_batch_size,
         instances=gpu.engine_instances,
-        backend="tensorrt",
+        backend=backend,
         gpu=True,
         gpus=gpu.gpus,
     )
-    config.platform = "tensorrt_plan"
     set_delay(config, gpu.max_queue_delay_us)
     set_warmup(config, batches=classifier.serving.warmup_batches)
+    return config
+
+
+def _fallback_step(classifier: Classifier) -> StepModel:
+    """The graph in Triton's ONNX Runtime backend, where there is no plan."""
+    engine = classifier.engine
+    config = _engine_config(classifier, backend="onnxruntime")
+    set_tensorrt_provider(config, cache_prefix=f"slipway-{engine.settings.graph_sha256}")
+    files = {
+        "model.onnx": Content.file(engine, "model.onnx"),
+        f"{engine_part(engine)}.json": Content.file(engine, "engine.json"),
+    }
+    return StepModel("engine", config=config, files=files)
+
+
+def _engine_step(classifier: Classifier) -> StepModel:
+    gpu = classifier.serving.gpu
+    config = _engine_config(classifier, backend="tensorrt")
+    config.platform = "tensorrt_plan"
     if gpu.cuda_graphs:
         set_cuda_graphs(config)
     plans = [engine.settings.plan for engine in classifier.engines]

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from slipway.contract import Bundle
 from slipway.contract.lane import LaneName
+from slipway.contract.spec import Serving
 from slipway.repository import cpu_lane, gpu_lane
 from slipway.repository.classifier import Classifier
 from slipway.repository.step import StepModel
@@ -19,7 +20,7 @@ class LaneRules(Protocol):
     SERVE_VERB: str
     """Command that serves the lane."""
 
-    def pick(self, bundle: Bundle, engines: Path) -> Classifier:
+    def pick(self, bundle: Bundle, engines: Path, serving: Serving, /) -> Classifier:
         """The classifier with the engines in `engines` that the lane serves; see `pick_engines`."""
         ...
 

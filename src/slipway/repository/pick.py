@@ -5,6 +5,7 @@ from pathlib import Path
 
 from slipway.contract import Bundle, Engine, RepositoryError
 from slipway.contract.lane import LaneName
+from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.lanes import LANE_RULES
 
@@ -23,14 +24,17 @@ def open_engines(bundle: Bundle, folders: Sequence[Path], *, lane: LaneName) -> 
     return Classifier(bundle, first, tuple(others))
 
 
-def pick_engines(bundle: Bundle, engines: Path, *, lane: LaneName) -> Classifier:
+def pick_engines(bundle: Bundle, engines: Path, *, lane: LaneName, serving: Serving | None = None) -> Classifier:
     """The classifier with the engines in `engines` that the lane serves.
 
     The cpu lane serves the engine that `choice.json` names. The gpu lane serves, for each compute capability, the plan
-    that its own choice names.
+    that its own choice names; without any plan, the engine of ONNX Runtime, if `serving.gpu.fallback` says so.
+
+    Args:
+        serving: options from a fleet file; None takes those of the bundle's spec.
 
     Raises:
         RepositoryError: there is nothing to serve, or the choice is not of these engines; names the command to run.
         ManifestError: an engine is damaged, or belongs to another bundle.
     """
-    return LANE_RULES[lane].pick(bundle, engines)
+    return LANE_RULES[lane].pick(bundle, engines, serving or bundle.spec.serving)

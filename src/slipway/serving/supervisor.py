@@ -111,6 +111,8 @@ class Supervisor:
         """
         deadline, started = time.monotonic() + self._timeout_s, time.monotonic()
         self._event("starting", f"tritonserver on {self._contents.origin}")
+        for note in self._contents.lane.notes:
+            self._event("fallback", note)
         with ExitStack() as undo:
             options: dict[str, Any] = {"ports": self._ports, "address": self._address, "deadline": deadline}
             try:

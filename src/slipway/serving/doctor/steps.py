@@ -11,6 +11,7 @@ from tritonclient.utils import triton_to_np_dtype
 
 from slipway.contract import Lane
 from slipway.contract.installed import tensorrt_version
+from slipway.contract.lane import NO_PLAN
 from slipway.lint.models import AGAIN, GPU, Model, type_name
 from slipway.serving.doctor.findings import Finding
 from slipway.serving.doctor.gpu import check_plans
@@ -35,6 +36,8 @@ def check_step(model: Model, machine: Machine, *, lane: Lane | None, timeout_s: 
         more = _try_python(model, machine, timeout_s=timeout_s)
     elif model.backend == "dali":
         more = _try_dali(model, machine, timeout_s=timeout_s)
+    elif model.backend == "onnxruntime":
+        more = _one(model, "untold", f"a fallback: {NO_PLAN}; only that backend can try it")
     else:
         more = Trial(tuple(check_plans(model, machine.gpus, installed=tensorrt_version(), lane=lane)))
     return Trial((*found, *more.findings), more.peak_mb)

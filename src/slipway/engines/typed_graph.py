@@ -1,0 +1,75 @@
+"""A graph in ONNX Runtime, computed node by node in its own types, so that a CPU can judge what a GPU will compute."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from slipway.contract import CompileError, MissingDependencyError
+from slipway.onnx_graph import INPUT, OUTPUTS
+
+Float = npt.NDArray[np.float32]
+PROVIDER = "CPUExecutionProvider"
+
+
+class TypedGraph:
+    """`FP32 [n, 3, H, W]` in, logits and embedding out, like `engine_openvino.Engine`.
+
+    Nothing is fused, Q/DQ nodes round, and so does every FP16 node: it gives FP16 numbers, or infinity.
+
+    Args:
+        graph: an ONNX file with the tensors of `slipway.onnx_graph`.
+        threads: threads of each call.
+
+    Raises:
+        CompileError: ONNX Runtime does not take the graph.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, graph: Path, *, threads: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingDependencyError("onnxruntime", extra="build") from None
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        model = onnx.load(graph, load_external_data=False)
+        self._names = [value.name for value in model.graph.output]
+        try:
+            data = rounded(model).SerializeToString()
+            self._session: Any = onnxruntime.InferenceSession(data, options, providers=[PROVIDER])
+        except Exception as error:  # ONNX Runtime's own errors have no class in common
+            raise CompileError(f"{graph}: ONNX Runtime does not take it: {error}") from None
+
+    def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the graph has no embedding."""
+        results = dict(zip(self._names, self._session.run(self._names, {INPUT: pixels_nchw}), strict=True))
+        logits, embedding = OUTPUTS
+        return results[logits], results.get(embedding, np.zeros((len(pixels_nchw), 0), np.float32))
+
+
+def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `model` in which every result passes through an Identity node before another node reads it.
+
+    On a CPU, ONNX Runtime computes FP16 nodes in FP32 between conversions that it adds, and leaves out those that meet:
+    a chain of FP16 nodes would never round. An Identity takes FP16 as it is, and so keeps the conversions apart, unless
+    it stands alone between nodes that do not; what makes an output of the graph is left as it is even then.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    nodes = list(copy.graph.node)
+    inner = {name for node in nodes for name in node.output if name} - {value.name for value in model.graph.output}
+    del copy.graph.node[:], copy.graph.value_info[:]
+    for node in nodes:
+        node.input[:] = [f"{name}/rounded" if name in inner else name for name in node.input]
+        identities = [
+            helper.make_node("Identity", [name], [f"{name}/rounded"]) for name in node.output if name in inner
+        ]
+        copy.graph.node.extend([node, *identities])
+        copy.graph.output.extend(onnx.ValueInfoProto(name=identity.output[0]) for identity in identities)
+    return copy
