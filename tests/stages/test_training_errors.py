@@ -120,7 +120,7 @@ WRONG_SPECS: dict[str, tuple[Callable[[Path], str | bytes], list[str]]] = {
     ),
     "groups without a table": (
         lambda folder: yaml.safe_dump(spec(folder, data={"root": str(folder / "images"), "group_column": "camera"})),
-        ["data: Value error, group_column is a column of a CSV file; give data.csv too"],
+        ["data: group_column is a column of a CSV file; give data.csv too"],
     ),
     "an unknown backbone": (
         lambda folder: yaml.safe_dump(spec(folder, backbone={"name": "resnet999", "pretrained": False})),

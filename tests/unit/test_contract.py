@@ -106,7 +106,7 @@ def test_an_unknown_key_is_named_with_the_valid_ones(
         ("task", "regression", "'multiclass' or 'multilabel'"),
         ("data.root", "", "should match pattern"),
         ("data.validation_fraction", 0.01, "greater than or equal to 0.05"),
-        ("data.test_fraction", "half", "valid number"),
+        ("data.test_fraction", "half", "write a number, without quotes"),
         ("preprocess.input_height", 7, "greater than or equal to 8"),
         ("preprocess.input_width", 64.5, "integer"),
         ("preprocess.resize", "stretch", "'crop' or 'pad'"),
@@ -137,6 +137,10 @@ def test_an_unknown_key_is_named_with_the_valid_ones(
         ("accuracy.confidence", 1.0, "less than 1"),
         ("latency.p99_ms", 0, "greater than 0"),
         ("serving.max_batch_size", 129, "less than or equal to 128"),
+        ("latency.p99_ms", "010", "write a number, without quotes; given '010'"),
+        ("decision.top_k", True, "write a number, without quotes; given True"),
+        ("accuracy.prove_classes", "y", "write true or false, without quotes; given 'y'"),
+        ("accuracy.prove_classes", 1, "write true or false, without quotes; given 1"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(path: str, value: Any, says: str) -> None:

@@ -29,20 +29,21 @@ _CHANNEL = [
     ("grpc.min_reconnect_backoff_ms", 5000),
 ]
 _FORKED = (
-    "this process was forked from one with an open gRPC client, and gRPC would end it or hang; use an http:// address, "
-    "close the client before the fork, or start workers by spawn"
+    "this process was forked from one that had a gRPC client, and gRPC would end it or hang; use an http:// address, "
+    "or start workers by spawn"
 )
-_open: dict[int, int] = {}
-"""The process that opened each transport that is open, by the transport's id: a forked child sees its parent's."""
+_users: set[int] = set()
+"""The processes that had a transport: a forked child sees its parent. gRPC's threads outlive a closed one, and with
+those 10 of 20 children died."""
 
 
 class GrpcTransport:
     """See `Transport`."""
 
     def __init__(self, address: Address) -> None:
-        if any(pid != os.getpid() for pid in list(_open.values())):
+        if _users - {os.getpid()}:
             raise ClientError(_FORKED)
-        _open[id(self)] = os.getpid()
+        _users.add(os.getpid())
         self._address = address
         options = [*channel_options(address.host_port), *_CHANNEL]
         self._client = InferenceServerClient(address.host_port, channel_args=options)
@@ -69,10 +70,7 @@ class GrpcTransport:
         return {name: reply.as_numpy(name) for name in outputs}
 
     async def close(self) -> None:
-        try:
-            await self._client.close()
-        finally:
-            del _open[id(self)]
+        await self._client.close()
 
     async def _call(self, call: Callable[..., Awaitable[Any]], *arguments: Any, deadline_s: float, **named: Any) -> Any:
         try:

@@ -3,9 +3,10 @@
 import json
 import reprlib
 from pathlib import Path
-from typing import Any, Self
+from types import NoneType
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from slipway.errors import SpecError
 from slipway.system.targets import told
@@ -19,6 +20,18 @@ class Contract(BaseModel):
     """A frozen pydantic model that is read from and written to JSON or YAML."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic alone would convert in silence: `"010"` to 10, `y` to true, `true` to 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        wanted = set(get_args(annotation) or [annotation]) - {NoneType}
+        if wanted == {bool} and isinstance(value, str | int | float) and not isinstance(value, bool):
+            raise ValueError("write true or false, without quotes")
+        if wanted <= {int, float} and isinstance(value, str | bool):
+            raise ValueError("write a number, without quotes")
+        return value
 
     @classmethod
     def parse(cls, data: Any, *, source: str) -> Self:
@@ -81,8 +94,11 @@ def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> 
             lines.append(f"{field}: unknown key; the valid keys here are {allowed}")
         elif issue["type"] == "missing":
             lines.append(f"{field}: required but not given")
+        elif issue["type"] == "model_type":
+            lines.append(f"{field}: keys with values are needed; given {_SHORT.repr(issue['input']):.80}")
         else:
-            lines.append(f"{field}: {issue['msg']}; given {_SHORT.repr(issue['input']):.80}")
+            said = issue["msg"].removeprefix("Value error, ")
+            lines.append(f"{field}: {said}; given {_SHORT.repr(issue['input']):.80}")
     return f"{source}: " + "\n  ".join(lines)
 
 

@@ -1,30 +1,48 @@
 """`labels.txt`: one label per line; the class id is the line number, from 0."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.errors import SpecError
 
 RESERVED = "unknown"
+_JOINERS = "\u200c\u200d"
+"""Letters without width that Persian, Hindi and others need inside a word, and emoji too."""
+
+
+def odd_in(label: str) -> str:
+    """Why the text is no label: it is empty, padded, or has a character that cannot be seen; empty if it is one."""
+    if not label:
+        return "it is empty"
+    if label != label.strip().strip(_JOINERS):
+        return "it has spaces around it"
+    for character in label:
+        if not character.isprintable() and character not in _JOINERS:
+            name = unicodedata.name(character, "a control character")
+            return f"it holds U+{ord(character):04X} ({name}), which cannot be seen"
+    return ""
 
 
 def check_labels(labels: Sequence[str], *, source: str) -> tuple[str, ...]:
     """Return the labels if they are valid.
 
     Raises:
-        SpecError: fewer than two labels; one that is empty, duplicated, reserved, not printable or padded.
+        SpecError: fewer than two labels; one that is empty, duplicated, reserved, not printable or padded; two that
+            differ only in how Unicode composes their letters.
     """
     if len(labels) < 2:
         raise SpecError(f"{source}: {len(labels)} label(s) given; a classifier needs at least 2")
     seen: dict[str, int] = {}
     for class_id, label in enumerate(labels):
-        if not label or label != label.strip() or not label.isprintable():
-            raise SpecError(f"{source}: label {class_id} is {label!r}; use printable text without spaces around it")
+        if odd := odd_in(label):
+            raise SpecError(f"{source}: label {class_id} is {label!r}: {odd}; rename the class")
         if label == RESERVED:
             raise SpecError(f"{source}: label {class_id} is {label!r}, reserved for refused answers; rename it")
-        if label in seen:
-            raise SpecError(f"{source}: label {label!r} stands for classes {seen[label]} and {class_id}; rename one")
-        seen[label] = class_id
+        composed = unicodedata.normalize("NFC", label)
+        if composed in seen:
+            raise SpecError(f"{source}: label {label!r} stands for classes {seen[composed]} and {class_id}; rename one")
+        seen[composed] = class_id
     return tuple(labels)
 
 

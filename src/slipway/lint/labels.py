@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from typing import Any
 
+from slipway.contract.labels import odd_in
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.models import Model, type_name
 
@@ -37,9 +38,9 @@ def _file(model: Model, tensor: Any, data: bytes) -> Findings:
     classes = math.prod(tensor.dims)
     if len(labels) != classes and -1 not in tensor.dims:
         yield wrong("labels-count", f"{len(labels)} labels, and {tensor.name} has {classes} values")
-    odd = [label for label in labels if not label or label != label.strip() or not label.isprintable()]
+    odd = [label for label in labels if odd_in(label)]
     if odd:
-        yield wrong("labels-text", f"{odd[0]!r} is empty, or has surrounding spaces or invisible characters")
+        yield wrong("labels-text", f"{odd[0]!r}: {odd_in(odd[0])}")
     twice = [label for label, count in Counter(labels).items() if count > 1 and label]
     if twice:
         yield wrong("labels-text", f"{twice[0]!r} stands for {labels.count(twice[0])} classes")
