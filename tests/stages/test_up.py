@@ -46,6 +46,17 @@ def test_init_writes_a_spec_from_what_the_images_say(started: Callable[..., Path
     assert "the median shorter side is 24 px" in text
 
 
+@pytest.mark.parametrize(("images", "fraction"), [(14, 0.15), (13, 0.2), (11, 0.2), (9, 0.25), (7, 0.3)])
+def test_init_gives_every_split_an_image_of_the_smallest_class(
+    images: int, fraction: float, started: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_colours(tmp_path / "images", each=images)
+    started("images")
+    data = Spec.read(tmp_path / "spec.yaml").data
+    assert (data.validation_fraction, data.test_fraction) == (fraction, fraction)
+    assert data.least_images <= images
+
+
 def test_init_reads_a_table_with_several_labels_an_image(started: Callable[..., Path], tmp_path: Path) -> None:
     write_colours(tmp_path / "images")
     rows = [
@@ -59,6 +70,9 @@ def test_init_reads_a_table_with_several_labels_an_image(started: Callable[..., 
 def test_init_refuses_what_it_cannot_use_and_replaces_nothing(started: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
         started("nowhere")
+    write_colours(tmp_path / "few", each=6)
+    with pytest.raises(DataError, match=r"class '.*' has 6 images, and a class needs at least 7 to be in each split"):
+        started("few")
     write_colours(tmp_path / "images")
     started("images")
     with pytest.raises(SpecError, match="exists already; give another name with --out"):

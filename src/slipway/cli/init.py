@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from slipway.contract import Spec, SpecError
+from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.spec import Data
 from slipway.steps import guard
 from slipway.system.json_line import add_json, print_json
@@ -24,6 +24,8 @@ EPILOG = """examples:
 The images are listed, and a sample of them is opened. Only the spec is written; an existing file is never replaced."""
 SAMPLE = 200
 LARGEST_PX, SMALLEST_PX, STEP_PX = 224, 32, 32
+FRACTIONS = (0.15, 0.2, 0.25, 0.3)
+"""Shares of the validation and of the test split: the first that leaves each split an image of the smallest class."""
 PROVABLE_IMAGES = 300
 """Number of test images of a class that can prove a limit of 2 points of recall; see docs/adr/0015."""
 
@@ -35,6 +37,8 @@ class Seen:
     images: int
     images_of_class: Counter[str]
     several_labels: bool
+    split: bool
+    """The images are in splits already."""
     sides_px: Sequence[int]
     """The shorter side of each sampled image, in pixels."""
     origin: str
@@ -45,12 +49,30 @@ class Seen:
         side_px = int(median(self.sides_px)) // STEP_PX * STEP_PX
         return min(max(side_px, SMALLEST_PX), LARGEST_PX)
 
+    @property
+    def fraction(self) -> float | None:
+        """Share of the validation and of the test split; None if some class has too few images for any."""
+        fewest = min(self.images_of_class.values())
+        fitting = (fraction for fraction in FRACTIONS if _least_images(fraction) <= fewest)
+        return FRACTIONS[0] if self.several_labels or self.split else next(fitting, None)
+
+
+def _least_images(fraction: float) -> int:
+    return Data(root=".", validation_fraction=fraction, test_fraction=fraction).least_images
+
 
 def main(arguments: argparse.Namespace) -> None:
     out = arguments.out or Path(f"{_name(arguments.folder)}.yaml")
     if out.exists():
         raise SpecError(f"{out}: exists already; give another name with --out, or remove it")
     seen = look(arguments.folder, arguments.csv)
+    if seen.fraction is None:
+        label, images = min(seen.images_of_class.items(), key=lambda item: item[1])
+        needed = _least_images(FRACTIONS[-1])
+        raise DataError(
+            f"{arguments.folder}: class {label!r} has {images} images, and a class needs at least {needed} to be in "
+            "each split: add images, or remove the class"
+        )
     out.write_text(written(arguments, out, seen), encoding="utf-8")
     Spec.read(out)
     shares = f"{min(seen.images_of_class.values()):,} to {max(seen.images_of_class.values()):,} images each"
@@ -77,7 +99,8 @@ def look(folder: Path, csv: Path | None) -> Seen:
         raise SpecError(f"{folder}: none of the images can be read; slipway inspect says why")
     of_class = Counter(dict.fromkeys(source.labels, 0))
     of_class.update(label for entry in source.entries for label in entry.labels)
-    return Seen(len(source.entries), of_class, several, sides, source.origin)
+    split = any(entry.split is not None for entry in source.entries)
+    return Seen(len(source.entries), of_class, several, split, sides, source.origin)
 
 
 def _shorter_side_px(path: Path) -> int | None:
@@ -98,7 +121,7 @@ def _name(folder: Path) -> str:
 
 def written(arguments: argparse.Namespace, out: Path, seen: Seen) -> str:
     """The spec as YAML, with a comment for each choice."""
-    side_px, test_images = int(median(seen.sides_px)), int(0.15 * min(seen.images_of_class.values()))
+    side_px, test_images = int(median(seen.sides_px)), int((seen.fraction or 0) * min(seen.images_of_class.values()))
     lines = [
         f"# {seen.images:,} images in {len(seen.images_of_class):,} classes, {seen.origin}.",
         f"# Next: {command('slipway up', out)}",
@@ -108,8 +131,8 @@ def written(arguments: argparse.Namespace, out: Path, seen: Seen) -> str:
         "data:",
         f"  root: {json.dumps(str(arguments.folder), ensure_ascii=False)}",
         *([f"  csv: {json.dumps(str(arguments.csv), ensure_ascii=False)}"] if arguments.csv else []),
-        "  validation_fraction: 0.15    # fits temperature and thresholds",
-        "  test_fraction: 0.15          # judges every engine, once",
+        f"  validation_fraction: {seen.fraction:<7} # fits temperature and thresholds",
+        f"  test_fraction: {seen.fraction:<13} # judges every engine, once",
         "preprocess:",
         f"  input_height: {seen.input_px}            # the median shorter side is {side_px} px",
         f"  input_width: {seen.input_px}",

@@ -51,6 +51,12 @@ class Data(Contract):
     seed: Seed = 0
     """Seed of the split. Ignored if splits are given."""
 
+    @property
+    def least_images(self) -> int:
+        """Different images that each class needs, so that rounding leaves no split without the class."""
+        share = min(self.validation_fraction, self.test_fraction, 1 - self.validation_fraction - self.test_fraction)
+        return int(2 / share) + 1
+
     @model_validator(mode="after")
     def _groups_are_a_column_of_a_table(self) -> Self:
         if self.group_column is not None and self.csv is None:

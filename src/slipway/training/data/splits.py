@@ -86,13 +86,11 @@ def equal(keys: Sequence[Hashable]) -> list[list[int]]:
 def _draw_images(entries: Sequence[Entry], digests: Sequence[str], labels: Sequence[str], data: Data) -> list[Split]:
     classes = {digest: entry.labels[0] for entry, digest in zip(entries, digests, strict=True)}
     counts = Counter(classes.values())
-    share = min(data.validation_fraction, data.test_fraction, 1 - data.validation_fraction - data.test_fraction)
-    needed = int(2 / share) + 1  # enough images that rounding leaves no split without the class
     for label in labels:
-        if counts[label] < needed:
+        if counts[label] < data.least_images:
             raise DataError(
                 f"class {label!r} has {counts[label]} different images; with these split fractions every class "
-                f"needs at least {needed}: add images, or remove the class"
+                f"needs at least {data.least_images}: add images, or remove the class"
             )
     numbers = {label: number for number, label in enumerate(labels)}
 
