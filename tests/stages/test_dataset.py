@@ -176,7 +176,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "a label with a line break": (
         lambda root: (root / "a\nb").mkdir(),
         SpecError,
-        r"label 0 is 'a\\nb'; use printable",
+        r"label 0 is 'a\\nb': it holds U",
     ),
     "a label with an outer space": (lambda root: (root / "cow ").mkdir(), SpecError, "label 1 is 'cow '"),
     "a reserved label": (lambda root: (root / "unknown").mkdir(), SpecError, "label 2 is 'unknown', reserved for"),

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import SPLITS
@@ -137,10 +138,10 @@ def _entry(row: Sequence[str], columns: _Columns, *, task: Task, separator: str)
 
 def _hint(path: str, root: Path) -> str:
     """Guess what is wrong with a path that leads to no image."""
-    if "\\" in path and (root / path.replace("\\", "/")).is_file():
-        return "; write the paths with / instead of \\"
-    if PureWindowsPath(path).is_absolute():
-        return "; write the paths relative to data.root"
+    if "\\" in path:
+        return "; write the paths relative to data.root, with / instead of \\"
+    if os.path.isdir(root / path):
+        return "; it is a folder"
     if path != path.strip() and (root / path.strip()).is_file():
         return "; remove the spaces around the paths"
     return ""
