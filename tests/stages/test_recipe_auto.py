@@ -97,7 +97,7 @@ RANDOM = {"name": "resnet10t", "pretrained": False}
 @pytest.mark.parametrize(
     ("recipe", "backbone", "message"),
     [
-        ("car", "auto", "recipe: Input should be a valid dictionary"),
+        ("car", "auto", "recipe: keys with values are needed"),
         ({"preset": "fast"}, "auto", "recipe.preset: Input should be 'auto'"),
         ("auto", {"name": "auto", "weights": "x"}, "write its name instead of auto"),
         (

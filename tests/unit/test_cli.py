@@ -35,15 +35,20 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(body, *arguments)` runs a script with that main, and a temporary folder of its own."""
+    """`start(body, *arguments)` runs a script with that main, and a temporary folder of its own.
+
+    `signals` is an option of env(1), which leaves the tests' own process as it is: a fork of it has gRPC's threads.
+    """
     started: list[subprocess.Popen[str]] = []
     (tmp_path / "tmp").mkdir()
 
-    def start(body: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def start(
+        body: str, *arguments: str, signals: str = "--default-signal=INT", **options: Any
+    ) -> subprocess.Popen[str]:
         code = SCRIPT.format(body=textwrap.indent(textwrap.dedent(body), "    "))
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {}, **options}
         options["env"] = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), **options["env"]}
-        started.append(subprocess.Popen([sys.executable, "-c", code, *arguments], text=True, **options))
+        started.append(subprocess.Popen(["env", signals, sys.executable, "-c", code, *arguments], text=True, **options))
         return started[-1]
 
     yield start
@@ -56,7 +61,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_what_ends_a_script_lets_it_remove_its_temporary_folders(
     start: Start, tmp_path: Path, ending: signal.Signals, code: int
 ) -> None:
-    process = start(WAITS, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    process = start(WAITS)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     assert list((tmp_path / "tmp").iterdir())
@@ -89,7 +94,7 @@ def test_a_second_signal_does_not_cut_the_cleaning_up_short(start: Start) -> Non
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_was_ignored_from_the_start_stays_ignored(start: Start, ending: signal.Signals) -> None:
     body = "print('ready', flush=True); sys.stdin.readline(); print('done', flush=True)"
-    process = start(body, stdin=subprocess.PIPE, preexec_fn=lambda: signal.signal(ending, signal.SIG_IGN))
+    process = start(body, stdin=subprocess.PIPE, signals=f"--ignore-signal={ending.name.removeprefix('SIG')}")
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(ending)

@@ -121,9 +121,9 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "Input should be a valid dictionary"),
-        ("- digits\n", "Input should be a valid dictionary"),
-        ("digits", "Input should be a valid dictionary"),
+        ("", "keys with values are needed"),
+        ("- digits\n", "keys with values are needed"),
+        ("digits", "keys with values are needed"),
         ("classifiers: {", "not valid YAML"),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
         ("!!python/object/apply:os.system [id]", "not valid YAML"),
