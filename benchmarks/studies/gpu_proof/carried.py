@@ -59,7 +59,7 @@ def make_importable(folder: Path) -> None:
     if site not in sys.path:
         sys.path.append(site)
     importlib.invalidate_caches()
-    with suppress(ImportError):  # a package of that name that is no namespace would hide ours
+    with suppress(ImportError):  # an installed regular package of the same name would hide ours
         nvidia = importlib.import_module("nvidia")
         if f"{site}/nvidia" not in list(nvidia.__path__):
             nvidia.__path__.append(f"{site}/nvidia")

@@ -60,7 +60,7 @@ class Decoding:
         return list(self._decoder.decode(streams, params=self._params))
 
     def run(self, images: Sequence[bytes]) -> list[Pixels | None]:
-        """RGB `UINT8 [h, w, 3]` of each image, None where there are no pixels to be had."""
+        """RGB `UINT8 [h, w, 3]` of each image, None for an image that could not be decoded."""
         return [None if image is None else np.array(image.cpu()) for image in self.on_device(images)]
 
 

@@ -60,7 +60,7 @@ def _wheels(folder: Path, names: Sequence[str], inputs_bytes: int) -> dict[str, 
 
 
 def _clone_bytes() -> int:
-    """Of the files that travel with every piece: tracked, or new and not ignored."""
+    """Size of the files that travel with every piece: tracked ones, and new ones that git does not ignore."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
     return sum(path.stat().st_size for name in names if name and (path := ROOT / name).is_file())

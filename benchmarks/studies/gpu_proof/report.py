@@ -90,7 +90,7 @@ def now() -> str:
 
 
 def _versions(carried: Mapping[str, str]) -> dict[str, str]:
-    """Of what is installed here, and of carried wheels (`carried`), which pip does not know."""
+    """Versions of the packages installed here, and of the `carried` wheels, which pip does not know."""
     found = {}
     for name in LIBRARIES:
         try:

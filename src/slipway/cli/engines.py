@@ -258,7 +258,7 @@ def _say_next(folder: Path, made: set[Target | None]) -> None:
     if "openvino" in made:
         print(f"  next: {command('slipway choose', *given)}, then {command('slipway assemble', *given)}")
     if "onnxruntime" in made:
-        print(f"  next: {command('slipway assemble', *given, '--lane', 'gpu')}, where there is no plan")
+        print(f"  next: {command('slipway assemble', *given, '--lane', 'gpu')} (for a classifier without a plan)")
     if "tensorrt" in made:
         choose = command("slipway choose", *given, "--target", "tensorrt")
         print(f"  next: {choose}, then {command('slipway assemble', *given, '--lane', 'gpu')}")

@@ -19,7 +19,7 @@ class Installed:
     """The versions that are found here; None for a library that is not."""
 
     release: str | None
-    """Of the image; None outside of NVIDIA's images."""
+    """Release of NVIDIA's image; None outside of one."""
     tensorrt: str | None
     dali: str | None
     nvimgcodec: str | None

@@ -12,7 +12,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def odd_in(label: str) -> str:
-    """Why the text is no label: it is empty, padded, or has a character that cannot be seen; empty if it is one."""
+    """The reason why `label` is invalid: empty, padded, or with an invisible character. Empty text if it is valid."""
     if not label:
         return "it is empty"
     if label != label.strip().strip(_JOINERS):

@@ -104,7 +104,7 @@ class IsolatedPreprocessor:
         return pixels
 
     def _decode(self, images: Sequence[bytes]) -> list[Any]:
-        """RGB `UINT8 [h, w, 3]` of each image on the device, or None where there are no pixels to be had."""
+        """RGB `UINT8 [h, w, 3]` of each image on the device, or None for an image that could not be decoded."""
         streams = [nvimgcodec.CodeStream(guard.for_decoder(image)) for image in images]
         decoded = self._decoder.decode(streams, params=self._params)
         if self._device_id is not None:
