@@ -12,7 +12,7 @@ from benchmarks.studies.gpu_proof.folder import ProofError, write_files
 
 Float = npt.NDArray[np.float32]
 SIDES = (48, 144)
-"""Sides of the images in the corpus, in pixels. Damage is done to bytes, so small images serve as well, and more fit."""
+"""Sides of the corpus's images, in pixels. Damage is done to bytes, so small images serve as well, and more fit."""
 ENCODINGS: dict[str, dict[str, Any]] = {
     "4:2:0": {"subsampling": 2},
     "4:2:2": {"subsampling": 1},
