@@ -70,3 +70,13 @@ def test_the_script_writes_its_result_and_prints_every_server(tmp_path, capsys, 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert json.loads(lines[-1]) == {"out": str(out), "verdict": "pass"}
+
+
+@pytest.mark.parametrize(
+    ("server", "share", "status"), [("stall in 500", 0.07, 0), ("stall in 500", 0.12, 1), ("M/D/1", 0.02, 1)]
+)
+def test_only_a_new_miss_fails_the_study(tmp_path, monkeypatch, server, share, status):
+    passes = {place: {"rule": share, "fails": 0.0, "seconds": 60.0} for place in script.LIMIT_BY_P99}
+    entry = {"server": server, "utilisation": 0.3, "rate_per_s": 50, "true_p99": 1.0, "passes": passes, "allowed": 0.01}
+    monkeypatch.setattr(script, "progress", lambda *_: iter([entry]))
+    assert script.main(script.parser().parse_args(["--out", str(tmp_path / "verdict.json")])) == status

@@ -39,6 +39,8 @@ NOT_JUDGED = ("stall in 2000",)
 """The first verdict falls after 3,000 requests, of which a fifth of the runs see no such stall: shown all the same."""
 ALLOWED = 0.01
 """False passes, as a share of all runs with the true P99 on the limit."""
+STATED = {"stall in 500": 0.1}
+"""The rule misses here, as ADR 0045 states (7 %): a larger share than this one is a change for the worse."""
 LIMIT_BY_P99 = {"at the limit": 1.0, "20 % under": 1 / 0.8, "half of it": 2.0}
 LONG_BLOCKS, LONG_REQUESTS, LONG_WARM_UP = 32, 250_000, 10_000
 """What the true P99 is taken from."""
@@ -52,7 +54,7 @@ do by default: at most 5 minutes.
 M/D/1 takes the same time for each request, M/M/1 an exponential one, M/H2/1 one of two exponential ones, of which one
 request in ten gets an eleven times longer one. "stall in N" stands still for a while before one request in N.
 
-exit status: 0; 1 where more than 1 % of the runs pass falsely"""
+exit status: 0; 1 where more than 1 % of the runs pass falsely (of "stall in 500": 10 %, since ADR 0045 states 7 %)"""
 
 Latencies = npt.NDArray[np.float64]
 
@@ -72,7 +74,8 @@ def main(arguments: argparse.Namespace) -> int:
 
     judge = partial(judged, runs=arguments.runs, seed=arguments.seed)
     results = list(progress(judge, workloads()))
-    broken = [e for e in results if e["allowed"] is not None and e["passes"]["at the limit"]["rule"] > e["allowed"]]
+    missed = [e for e in results if e["allowed"] is not None and e["passes"]["at the limit"]["rule"] > e["allowed"]]
+    broken = [e for e in missed if e["passes"]["at the limit"]["rule"] > STATED.get(e["server"], ALLOWED)]
     asked = options()
     result = {
         "runs": arguments.runs,
@@ -86,6 +89,10 @@ def main(arguments: argparse.Namespace) -> int:
     }
     write_file(arguments.out, VerdictResult.parse(result, source="the result").to_json())
     print("\n".join(table(results)))
+    for entry in missed:
+        print(
+            f"{entry['server']}: over the allowed share, {'and over' if entry in broken else 'as'} what ADR 0045 states"
+        )
     if arguments.json:
         print(json.dumps({"out": str(arguments.out), "verdict": "fail" if broken else "pass"}))
     return 1 if broken else 0
