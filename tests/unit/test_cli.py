@@ -233,6 +233,16 @@ def test_matplotlib_gets_a_folder_where_its_own_cannot_be_written(start: Start, 
     assert start("print(os.environ['MPLCONFIGDIR'])", env=own).communicate(timeout=60) == ("/mine\n", "")
 
 
+def test_openvino_reports_to_nobody(start: Start) -> None:
+    body = """
+        try:
+            import openvino_telemetry
+        except ImportError:
+            print("absent")
+    """
+    assert start(body).communicate(timeout=60) == ("absent\n", "")
+
+
 def test_a_substitute_home_that_others_can_write_to_is_refused(start: Start, tmp_path: Path) -> None:
     (tmp_path / "tmp" / f"slipway-{os.getuid()}").mkdir(mode=0o777)
     (tmp_path / "tmp" / f"slipway-{os.getuid()}").chmod(0o777)

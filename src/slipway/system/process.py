@@ -22,6 +22,8 @@ from slipway.system.text import shown
 
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"
+_TELEMETRY = "openvino_telemetry"
+"""It would report each import of openvino to a web service, and complain about a home that can only be read."""
 _ENDS_BY_ITSELF_S = 3
 """Seconds for a child that the terminal's Ctrl-C reached too; a second signal would cut its clean-up short."""
 
@@ -43,6 +45,7 @@ def run(
         notice: called with a message about the environment, if there is one.
     """
     output = keep_going()
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # its import fails now, and openvino does without
     arguments = parser.parse_args(words)
     with as_ctrl_c() as received:
         try:

@@ -129,7 +129,7 @@ def _check_events(text: str, source: str) -> None:
     """Refuse tags, which convert values past every other check, and what is nested too deeply to be read."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1
+        line = _line(event)
         if tag := getattr(event, "tag", None):
             raise SpecError(
                 f"{source}: line {line}: the tag {tag.replace(_TAGS, '!!')} is not read; remove it, and write the "
@@ -176,8 +176,9 @@ def _ambiguous(value: str) -> str | None:
     return next((reason for pattern, reason in _AMBIGUOUS.items() if re.fullmatch(pattern, value)), None)
 
 
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
+def _line(part: yaml.Node | yaml.Event) -> int:
+    assert part.start_mark is not None
+    return int(part.start_mark.line) + 1
 
 
 def _remedy(message: str) -> str:
