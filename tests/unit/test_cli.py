@@ -233,6 +233,11 @@ def test_matplotlib_gets_a_folder_where_its_own_cannot_be_written(start: Start, 
     assert start("print(os.environ['MPLCONFIGDIR'])", env=own).communicate(timeout=60) == ("/mine\n", "")
 
 
+def test_unbuffered_output_is_written_at_once(start: Start) -> None:
+    body = "print('out'); print('err', file=sys.stderr); os.kill(os.getpid(), 9)"
+    assert start(body, env={"PYTHONUNBUFFERED": "1"}).communicate(timeout=60) == ("out\n", "err\n")
+
+
 def test_openvino_reports_to_nobody(start: Start) -> None:
     body = """
         try:
