@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(full: Path) -> None:
         with complete_folder(full / "out", kind="bundle") as staging:
             (staging / "model.onnx").write_bytes(b"x" * 200_000)
     assert os.listdir(full) == []
+
+
+def test_a_disk_without_a_free_block_is_refused_before_the_work(full: Path) -> None:
+    with suppress(OSError), (full / "everything").open("wb", buffering=0) as file:
+        while file.write(bytes(1024)):
+            pass
+    for check in (partial(check_folder, kind="bundle"), partial(check_file, mark="x", what="a page")):
+        with pytest.raises(StorageError, match="out: cannot be written: No space left on device; free some space"):
+            check(full / "a/out")
+    assert os.listdir(full) == ["everything"]
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "compile"])

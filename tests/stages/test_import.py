@@ -110,7 +110,12 @@ REFUSED: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "too few images to calibrate": (
         {"calibration": {"images": 500}},
         ["--onnx", "team.onnx"],
-        "calibration.images: 500 given, but the train split has only 42 images",
+        "calibration.images: 500 given, but the train split can have at most 60 images",
+    ),
+    "too few images to calibrate in the train split": (
+        {"calibration": {"images": 50}},
+        ["--onnx", "team.onnx"],
+        "calibration.images: 50 given, but the train split has only 42 images",
     ),
     "more logits than labels": (
         {},

@@ -157,7 +157,7 @@ def test_a_model_that_another_server_does_not_know_is_not_served(images):
 
 
 def test_a_port_that_speaks_http_is_said_not_to_speak_grpc(images):
-    with web_server() as url, pytest.raises(ServingError, match=f"no tritonserver answers gRPC at {url}"):
+    with web_server() as url, pytest.raises(ServingError, match=f"at {url} .*does not speak gRPC.*; give the gRPC"):
         run_gate(GateOptions(model="model", images=images, url=url))
 
 

@@ -126,6 +126,17 @@ def test_a_script_that_another_runs_is_ended_with_it_and_cleans_up(start: Start,
     assert not list((tmp_path / "tmp").iterdir())
 
 
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("body", ["", "from slipway.errors import SpecError; raise SpecError('wrong')"])
+def test_what_ends_a_script_after_its_work_is_done_ends_it_without_a_traceback(
+    start: Start, ending: signal.Signals, body: str
+) -> None:
+    """Libraries unload themselves at exit, which takes a while."""
+    process = start(f"import atexit; atexit.register(os.kill, os.getpid(), {ending.value}); {body}")
+    assert process.communicate(timeout=60) == ("", "script: wrong\n" if body else "")
+    assert process.returncode == -ending
+
+
 def closed_pipe() -> int:
     reader, writer = os.pipe()
     os.close(reader)
@@ -206,6 +217,35 @@ def test_without_a_home_there_is_one_in_the_temporary_folder_and_it_is_said(tmp_
 def test_a_home_that_can_be_written_is_left_alone(start: Start, tmp_path: Path) -> None:
     process = start("print(os.environ['HOME'])", env={"HOME": str(tmp_path)})
     assert process.communicate(timeout=60) == (f"{tmp_path}\n", "")
+
+
+@pytest.mark.parametrize("variable", ["XDG_CONFIG_HOME", "XDG_CACHE_HOME"])
+def test_matplotlib_gets_a_folder_where_its_own_cannot_be_written(start: Start, tmp_path: Path, variable: str) -> None:
+    process = start(
+        "print(os.environ['MPLCONFIGDIR'])",
+        env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", variable: "/dev/null"},
+    )
+    assert process.communicate(timeout=60) == (
+        f"{tmp_path / 'tmp' / f'slipway-{os.getuid()}'}/.config/matplotlib\n",
+        "",
+    )
+    own = {"HOME": str(tmp_path), variable: "/dev/null", "MPLCONFIGDIR": "/mine"}
+    assert start("print(os.environ['MPLCONFIGDIR'])", env=own).communicate(timeout=60) == ("/mine\n", "")
+
+
+def test_unbuffered_output_is_written_at_once(start: Start) -> None:
+    body = "print('out'); print('err', file=sys.stderr); os.kill(os.getpid(), 9)"
+    assert start(body, env={"PYTHONUNBUFFERED": "1"}).communicate(timeout=60) == ("out\n", "err\n")
+
+
+def test_openvino_reports_to_nobody(start: Start) -> None:
+    body = """
+        try:
+            import openvino_telemetry
+        except ImportError:
+            print("absent")
+    """
+    assert start(body).communicate(timeout=60) == ("absent\n", "")
 
 
 def test_a_substitute_home_that_others_can_write_to_is_refused(start: Start, tmp_path: Path) -> None:

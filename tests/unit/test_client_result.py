@@ -1,17 +1,23 @@
 """What an answer's tensors say, and what a refusal's words mean."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import numpy as np
 import pytest
 
 from slipway.client import (
+    Client,
     ClientError,
     DeadlineError,
     ForbiddenError,
     GoneError,
     ModelError,
+    Options,
     OverloadedError,
     RequestError,
     Result,
+    ServerError,
 )
 from slipway.client.core import batch_limit
 from slipway.client.options import Address
@@ -90,6 +96,8 @@ def test_no_answer_is_an_error_and_no_status() -> None:
         ("403", "This API is restricted, expecting header 'key'", ForbiddenError),
         ("NOT_FOUND", "Request for unknown model: 'colours' is not found", ModelError),
         ("404", "Request for unknown model: 'colours' is not found", ModelError),
+        ("UNAVAILABLE", "connections failed: Failed parsing HTTP/2 (Expected SETTINGS frame", ServerError),
+        ("UNIMPLEMENTED", "Received http2 header with status: 404", ServerError),
         ("UNAVAILABLE", "Request for unknown model: 'colours' version 1 is not at ready state", ModelError),
         ("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused", GoneError),
         ("UNAVAILABLE", "Stream removed (Socket closed)", GoneError),
@@ -103,6 +111,35 @@ def test_the_words_tell_apart_what_has_one_code(code: str, said: str, kind: type
     error = refusal(code, said, address=ADDRESS)
     assert type(error) is kind
     assert "grpc://127.0.0.1:8001" in str(error)
+
+
+@pytest.mark.parametrize("body", [b"<html>Not Found</html>", b'{"detail": "Not Found"}', b""])
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_web_server_that_knows_no_such_page_is_told_from_a_tritonserver(body: bytes, protocol: str) -> None:
+    class NotFound(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), NotFound) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"{protocol}://127.0.0.1:{server.server_port}"
+        with (
+            Client(url, model="colours", options=Options(reconnect_s=60)) as client,
+            pytest.raises(ClientError) as raised,
+        ):
+            client.classify(b"image")
+        server.shutdown()
+    assert url in str(raised.value)
+    found, port = ("answered 404 to a V2 request", "HTTP port of one, http://host:8000")
+    if protocol == "grpc":
+        found, port = ("does not speak gRPC", "gRPC port of one, host:8001")
+    assert f"{found}, so it is probably not a tritonserver; give the {port}" in str(raised.value)
 
 
 def test_an_error_has_the_servers_words_without_a_steps_stack_trace() -> None:

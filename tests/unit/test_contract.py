@@ -245,15 +245,19 @@ def test_something_else_than_a_mapping_is_refused(data: Any) -> None:
         ("a.json", b"", "not valid JSON"),
         ("a.json", b"{", "not valid JSON"),
         ("a.json", b"\xff\xfe", "not UTF-8 text"),
-        ("a.yaml", b"", "the whole file"),
+        ("a.yaml", b"", "(the whole file): empty; write its keys: accuracy, backbone, "),
         ("a.yaml", b"x: [", "not valid YAML"),
         ("a.yaml", b"\x00", "not valid YAML"),
         ("a.yaml", b"x: \xff", "not UTF-8 text"),
-        ("a.yaml", b"!!python/object/apply:os.getcwd []", "not valid YAML"),
-        ("a.json", b"[" * 100_000, "not valid JSON"),
+        (
+            "a.yaml",
+            b"!!python/object/apply:os.getcwd []",
+            "the tag !!python/object/apply:os.getcwd is not read",
+        ),
+        ("a.json", b"[" * 100_000, "too many levels of objects and arrays; write fewer"),
         ("a.json", b"9" * 5_000, "not valid JSON"),
         ("a.yaml", b"x: 2020-99-99", "x: unknown key"),
-        ("a.yaml", b"[" * 5_000, "not valid YAML"),
+        ("a.yaml", b"[" * 5_000, "line 1: more than 100 levels; write fewer"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:

@@ -121,13 +121,13 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "keys with values are needed"),
+        ("", "empty; write its keys: classifiers, lane, "),
         ("- digits\n", "keys with values are needed"),
         ("digits", "keys with values are needed"),
         ("classifiers: {", "not valid YAML"),
         ("a: 1\n---\nb: 2\n", "not valid YAML"),
-        ("!!python/object/apply:os.system [id]", "not valid YAML"),
-        ("[" * 5000, "not valid YAML"),
+        ("!!python/object/apply:os.system [id]", "the tag !!python/object/apply:os.system is not read"),
+        ("[" * 5000, "more than 100 levels; write fewer"),
         (
             "classifiers:\n  digits: {active: a}\n  digits: {active: b}\n",
             "'digits' is there twice, in line 2 and line 3",

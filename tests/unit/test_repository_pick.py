@@ -248,6 +248,28 @@ def test_an_engine_that_was_named_and_is_not_there_is_named_with_the_command_tha
         open_engines(Bundle.open(COLOURS / "bundle"), [tmp_path / "tensorrt-int8-sm90"], lane=lane)
 
 
+@pytest.mark.parametrize("named", ["mine", "openvino-int8", "elsewhere/mine", "elsewhere/openvino-int8"])
+def test_the_command_that_makes_a_missing_engine_names_folders_that_fit_its_bundle(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bundle := tmp_path / "run/bundle").parent.mkdir()
+    shutil.copytree(COLOURS / "bundle", bundle)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RepositoryError) as raised:
+        open_engines(Bundle.open(Path("run/bundle")), [Path(named)], lane="cpu")
+    own = named.endswith("openvino-int8")  # compile writes this very folder
+    out = Path(named).parent if own else "run/engines"
+    remedy = f"make it with slipway compile run/bundle --graphs run/graphs --out {out}"
+    assert str(raised.value) == f"{named}: no such engine; {remedy}" + (
+        "" if own else ", and give one of the folders in run/engines"
+    )
+
+
+def test_beside_other_engines_a_missing_one_is_answered_with_their_names() -> None:
+    with pytest.raises(RepositoryError, match=r"int9: no such engine; the engines in .*colours are engine$"):
+        open_engines(Bundle.open(COLOURS / "bundle"), [COLOURS / "openvino-int9"], lane="cpu")
+
+
 def test_the_script_assembles_what_was_chosen_into_the_lane_s_folder(tmp_path: Path) -> None:
     with_choice(tmp_path)
     done = run_script("build/assemble.py", "colours/bundle", "--engines", "engines", "--json", cwd=tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slipway import cli
-from slipway.cli import STAGES, VERBS
+from slipway.cli import STAGES, VERBS, quantize
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [
@@ -49,6 +49,46 @@ def test_what_is_not_a_verb_is_refused_with_those_that_are(
     if words == ["trian"]:
         assert "invalid choice: 'trian'" in said
         assert "train" in said
+
+
+WRITES = {
+    "inspect": ("spec", "--out"),
+    "train": ("spec", "--out"),
+    "search": ("spec", "--space", "space", "--out"),
+    "label-errors": ("spec", "--out"),
+    "export": ("checkpoint", "--out"),
+    "import": ("spec", "--onnx", "network.onnx", "--labels-from-folders", "--out"),
+    "quantize": ("bundle", "--out"),
+    "compile": ("bundle", "--graphs", "graphs", "--out"),
+    "evaluate": ("bundle", "--out"),
+    "report": ("bundle", "--engines", "engines", "--out"),
+    "augmentations": ("spec", "--out"),
+    "gate": ("digits", "--images", "images", "--output"),
+    "perf-analyzer": ("digits", "--images", "images", "--rate", "1", "--output"),
+    "tune": ("fleet.yaml", "--images", "images", "--output"),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_verb_says_that_it_cannot_write_before_it_reads_anything(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its libraries would take seconds; root may write anywhere by its permissions, but /proc takes no file."""
+    libraries = {library for library in ("torch", "openvino", "nvidia.dali") if library not in sys.modules}
+    said = called(monkeypatch, name, *WRITES[name], "/proc/out")
+    said = capsys.readouterr().err if said == 2 else str(said)
+    assert "/proc/out" in said
+    assert "cannot be written: Read-only file system; give a path on a disk that can be written" in said
+    assert not libraries & sys.modules.keys()
+
+
+@pytest.mark.parametrize(
+    ("out", "first"), [("run/graphs/int8", ""), ("run/graphs/mine", "mv run/graphs/mine run/graphs/int8 && ")]
+)
+def test_the_command_after_quantize_finds_the_graph_where_it_was_written(out: str, first: str) -> None:
+    arguments = quantize.parser().parse_args(["run/bundle", "--out", out])
+    line = "slipway compile run/bundle --graphs run/graphs --out run/engines"
+    assert quantize.next_command(arguments) == f"{first}{line}"
 
 
 @pytest.mark.parametrize("name", VERBS)

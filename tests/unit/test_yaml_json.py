@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from slipway.benchmark.page.cost import Prices
 from slipway.contract import Fleet, Spec, SpecError
 from slipway.contract.search import SearchSpace
-from slipway.system.yaml_json import dump_yaml, parse_yaml, read_plain
+from slipway.system.yaml_json import MAX_DEPTH, dump_yaml, parse_yaml, read_plain
 
 ROOT = Path(__file__).parents[2]
 SPEC = (ROOT / "training/configs/digits.yaml").read_text()
@@ -100,6 +100,34 @@ def test_what_has_one_reading_is_read_as_yaml_1_2_reads_it(text: str, value: Any
     assert (found, type(found)) == (value, type(value))
 
 
+@pytest.mark.parametrize(
+    ("value", "tag"),
+    [
+        ('!!int "010"', "!!int"),
+        ("!!bool yes", "!!bool"),
+        ("!!float '1_0'", "!!float"),
+        ("!!str 10", "!!str"),
+        ("! 010", "!"),
+        ("!ours [1]", "!ours"),
+        ("!!set {a, b}", "!!set"),
+        ("[1, {b: !!binary aGk=}]", "!!binary"),
+    ],
+)
+def test_a_tag_converts_nothing_and_is_refused_with_its_line(value: str, tag: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        parse_yaml(f"a: 1\nb: {value}\n", source="spec.yaml")
+    assert str(raised.value) == (
+        f"spec.yaml: line 2: the tag {tag} is not read; remove it, and write the value as it is meant: 10, true, or in "
+        "quotes if it is text"
+    )
+
+
+def test_a_file_may_be_as_deep_as_the_limit_and_no_deeper() -> None:
+    assert parse_yaml("[" * MAX_DEPTH + "]" * MAX_DEPTH, source="here")
+    with pytest.raises(SpecError, match="here: line 2: more than 100 levels; write fewer"):
+        parse_yaml("\n" + "[" * 5000 + "]" * 5000, source="here")
+
+
 def test_a_date_is_still_one_where_a_date_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "prices.yaml").write_text(PRICES)
     assert all(isinstance(price.as_of, date) for price in Prices.read(tmp_path / "prices.yaml").machines.values())
@@ -112,8 +140,8 @@ def test_a_date_is_still_one_where_a_date_is_wanted(tmp_path: Path) -> None:
         ("a: 1\n---\nb: 2\n", "write one document; remove the second line of three dashes"),
         ("a: [1\n", "not valid YAML"),
         ("a: *b\n", "not valid YAML"),
-        ("a: &a [*a]\n", "more than 100000 keys and values"),
-        ("# " + "x" * (1 << 20), "at most 1048576 are read"),
+        ("a: &a [*a]\n", "more than 100000 keys and values, aliases expanded; write fewer, and repeat fewer by"),
+        ("# " + "x" * (1 << 20), "at most 1048576 are read: write a shorter file"),
     ],
 )
 def test_what_is_not_one_plain_document_is_refused_with_what_to_change(text: str, message: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from slipway.benchmark.http_client import HttpClient, message
 from slipway.contract.selection import is_busy
 from slipway.errors import MissingDependencyError, ServingError
-from slipway.system.channel import channel_options, proxy_hint
+from slipway.system.channel import channel_options, not_triton, proxy_hint
 
 try:
     from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
@@ -84,9 +84,9 @@ class Server:
         try:
             await self._client.is_server_live(client_timeout=SETUP_DEADLINE_S)
         except InferenceServerException as error:
+            remedy = not_triton(str(error.message())) or "start one with: slipway serve REPOSITORY"
             raise ServingError(
-                f"no tritonserver answers gRPC at {self.url} ({error.message()}); "
-                f"start one with: slipway serve REPOSITORY{proxy_hint(self.url)}"
+                f"no tritonserver answers gRPC at {self.url} ({error.message()}); {remedy}{proxy_hint(self.url)}"
             ) from None
         if not await self._is_model_ready():
             served = sorted(await self.counters())

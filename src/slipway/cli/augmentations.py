@@ -18,9 +18,10 @@ docs/augmentation.md explains `recipe.augment`."""
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.pages import check_page, write  # not at the top: --help needs no library
-    from slipway.training.data.inspection.augmentation import render
 
     check_page(arguments.out, kind="augmentation")
+    from slipway.training.data.inspection.augmentation import render  # after the check: it takes seconds
+
     spec = Spec.read(arguments.spec)
     page, found = render(spec)
     write(page, arguments.out, kind="augmentation")

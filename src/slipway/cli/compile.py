@@ -11,6 +11,7 @@ from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import PASS, PROOF, REFERENCE
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
 
 EPILOG = """example:
@@ -33,7 +34,9 @@ ROUNDS, CALLS = 15, 40
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.engines import build_engine, choose_plan, wanted  # not at the top: --help needs no library
+    check_folder(arguments.out / "openvino-fp32", kind="engine")
+
+    from slipway.engines import build_engine, choose_plan, wanted  # after the check: it takes seconds
     from slipway.engines.tensorrt_library import import_library
 
     bundle, options = (

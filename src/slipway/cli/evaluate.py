@@ -23,10 +23,11 @@ The page is self-contained. Run this where training ran, since the mistakes are 
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.pages import check_page, write  # not at the top: --help needs no library
-    from slipway.report.evaluation import Heatmaps, render
 
     out = arguments.out or arguments.bundle.parent / "evaluation.html"
     check_page(out, kind="evaluation")
+    from slipway.report.evaluation import Heatmaps, render  # after the check: it takes seconds
+
     bundle = Bundle.open(arguments.bundle)
     evaluation = read_bundle_evaluation(bundle.path, task=bundle.decision.task)
     heatmaps = Heatmaps("No Grad-CAM: it needs a classifier with one label per image, and this one gives several.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from slipway.contract import Spec
 from slipway.contract.evidence.build import BundleMeasured
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -18,7 +19,9 @@ precisions, accuracy, latency and serving."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.training import export  # not at the top: --help needs no library
+    check_folder(arguments.out, kind="bundle")
+
+    from slipway.training import export  # after the check: it takes seconds
 
     spec = Spec.read(arguments.spec) if arguments.spec else None
     manifest = export(arguments.checkpoint, arguments.out, spec=spec)

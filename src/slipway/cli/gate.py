@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
 from slipway.system.json_line import add_json, print_json
-from slipway.system.targets import file_option
+from slipway.system.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from slipway.benchmark import CapacityResult, GateOptions, GateResult
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
         parser().error(str(error))
     result = capacity(options) if arguments.find_capacity else gate(options)
     if arguments.output:
-        result.write(arguments.output)
+        write_file(arguments.output, result.to_json())
         print(f"written to {arguments.output}")
     print_json(arguments, result.model_dump(mode="json"))
     return EXIT_CODES[result.verdict]

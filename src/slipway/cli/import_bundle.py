@@ -8,6 +8,7 @@ from slipway.contract import SpecError
 from slipway.contract.evidence.build import BundleMeasured
 from slipway.contract.labels import read_label_list
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
 
 EPILOG = """examples:
@@ -20,7 +21,9 @@ calibration sample. Nothing is trained. For a timm model, preprocess may be left
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.training import complete_spec, import_onnx, import_timm  # not at the top: --help needs no library
+    check_folder(arguments.out, kind="bundle")
+
+    from slipway.training import complete_spec, import_onnx, import_timm  # after the check: it takes seconds
 
     labels = read_label_list(arguments.labels) if arguments.labels else None
     spec, origin = complete_spec(

@@ -13,6 +13,7 @@ from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.spec import Data
 from slipway.steps import guard
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import write_file
 from slipway.system.text import command
 
 EPILOG = """examples:
@@ -73,7 +74,7 @@ def main(arguments: argparse.Namespace) -> None:
             f"{arguments.folder}: class {label!r} has {images} images, and a class needs at least {needed} to be in "
             "each split: add images, or remove the class"
         )
-    out.write_text(written(arguments, out, seen), encoding="utf-8")
+    write_file(out, written(arguments, out, seen))
     Spec.read(out)
     shares = f"{min(seen.images_of_class.values()):,} to {max(seen.images_of_class.values()):,} images each"
     print(f"{out}: {seen.images:,} images in {len(seen.images_of_class):,} classes ({shares}), {seen.origin}")

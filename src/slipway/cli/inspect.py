@@ -5,6 +5,7 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
 
 EPILOG = """example:
@@ -27,7 +28,9 @@ exit status: 0 without errors (warnings allowed); 1 with an error that would als
 
 
 def main(arguments: argparse.Namespace) -> int:
-    from slipway.training.data.inspection import PAGE, RESULT, inspect  # not at the top: --help needs no library
+    check_folder(arguments.out, kind="inspection")
+
+    from slipway.training.data.inspection import PAGE, RESULT, inspect  # after the check: it takes seconds
 
     found = inspect(Spec.read(arguments.spec), arguments.out)
     print(f"{arguments.out / PAGE}: {found.images:,} images in {len(found.classes):,} classes")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from slipway.contract import Spec, SpecError
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
 from slipway.system.text import shown
 
 SHOWN = 10
@@ -29,6 +30,8 @@ A suspect may be a hard image with the right label: look before you drop it. doc
 
 
 def main(arguments: argparse.Namespace) -> None:
+    if not arguments.reviewed:
+        check_folder(arguments.out, kind="label errors")
     spec = Spec.read(arguments.spec)
     if arguments.reviewed and not arguments.clean:
         raise SpecError("--reviewed needs --clean FILE, the table to write")
@@ -39,8 +42,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def find(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
-    from slipway.training.search.label_errors import PAGE, find_label_errors  # not at the top: --help needs no library
+    # Not at the top: --help needs no library.
+    from slipway.training.search.label_errors import PAGE, check_clean, find_label_errors
 
+    if arguments.clean:
+        check_clean(spec, arguments.clean)
     found = find_label_errors(spec, arguments.out, folds=arguments.folds, seed=arguments.seed)
     share = len(found.suspects) / found.images
     print(f"{arguments.out / PAGE}: {len(found.suspects):,} of {found.images:,} labels are suspect ({share:.1%})")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.contract import SpecError
 from slipway.system.json_line import add_json, print_json
-from slipway.system.targets import file_option
+from slipway.system.targets import file_option, write_file
 
 EPILOG = """example:
   make perf_analyzer                                        # once: links the libraries that its wheel lacks
@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
     result = run_perf_analyzer(options)
     print(table(result))
     if arguments.output:
-        result.write(arguments.output)
+        write_file(arguments.output, result.to_json())
         print(f"written to {arguments.output}")
     print_json(arguments, result.model_dump(mode="json"))
 

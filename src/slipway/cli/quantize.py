@@ -6,6 +6,7 @@ from pathlib import Path
 from slipway.contract import Bundle
 from slipway.contract.evidence.build import SEARCH, GraphMeasured, Search
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -21,17 +22,26 @@ where training ran, since it reads the validation images."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.engines import quantize  # not at the top: --help needs no library
+    check_folder(arguments.out, kind="graph")
+
+    from slipway.engines import quantize  # after the check: it takes seconds
 
     bundle = Bundle.open(arguments.bundle)
     manifest = quantize(bundle, arguments.out, precision=arguments.precision)
     show_layers(arguments.out, manifest.read_measured(GraphMeasured))
     if arguments.precision == "int8":
         show_search(Search.read(arguments.out / SEARCH))
+    print(f"  next: {next_command(arguments)}")
+    print_json(arguments, {"graph": str(arguments.out), **manifest.measured})
+
+
+def next_command(arguments: argparse.Namespace) -> str:
     engines = arguments.bundle.parent / "engines"
     line = command("slipway compile", arguments.bundle, "--graphs", arguments.out.parent, "--out", engines)
-    print(f"  next: {line}")
-    print_json(arguments, {"graph": str(arguments.out), **manifest.measured})
+    if arguments.out.name == arguments.precision:
+        return line
+    wanted = arguments.out.parent / arguments.precision  # where compile looks for it
+    return f"{command('mv', arguments.out, wanted)} && {line}"
 
 
 def show_layers(out: Path, measured: GraphMeasured) -> None:

@@ -15,11 +15,12 @@ flipped images are read from the data set."""
 
 def main(arguments: argparse.Namespace) -> None:
     from slipway.pages import check_page, write  # not at the top: --help needs no library
-    from slipway.report import Build, lane_verdicts, render, todos
 
     beside = arguments.bundle.parent
     out = arguments.out or beside / "report.html"
     check_page(out, kind="build report")
+    from slipway.report import Build, lane_verdicts, render, todos  # after the check: it takes seconds
+
     build = Build.open(arguments.bundle, engines=arguments.engines, graphs=arguments.graphs or beside / "graphs")
     write(render(build), out, kind="build report")
     print(f"{out}: {len(build.engines)} engines, {out.stat().st_size / 1e6:.2f} MB")

@@ -6,6 +6,7 @@ from pathlib import Path
 from slipway.contract import Spec
 from slipway.contract.search import SearchSpace
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -30,6 +31,8 @@ logs of each trial. Only the validation split is used; export the best trial to 
 
 
 def main(arguments: argparse.Namespace) -> None:
+    check_folder(arguments.out, kind="search")
+
     from slipway.training.search.hyperparameters import (
         BEST,
         PLOT,
@@ -37,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
         best_number,
         checkpoint_of,
         search,
-    )  # not at the top: --help needs no library
+    )  # after the check: it takes seconds
 
     spec, space = Spec.read(arguments.spec), SearchSpace.read(arguments.space)
     study = search(spec, space, arguments.out, trials=arguments.trials, seed=arguments.seed)

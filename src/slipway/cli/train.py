@@ -6,6 +6,7 @@ from pathlib import Path
 from slipway.contract import Spec
 from slipway.contract.evidence.build import CheckpointMeasured
 from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
 from slipway.system.text import command
 
 EPILOG = """examples:
@@ -40,7 +41,9 @@ epoch: phase, learning rates, losses, top-1, macro-F1) and manifest.json."""
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.training import train  # not at the top: --help needs no library
+    check_folder(arguments.out, kind="checkpoint")
+
+    from slipway.training import train  # after the check: it takes seconds
 
     spec = Spec.read(arguments.spec)
     manifest = train(spec, arguments.out, resume=arguments.resume)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.system.json_line import add_json, print_json
-from slipway.system.targets import file_option, write_file
+from slipway.system.targets import check_file, file_option, write_file
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 LIBRARIES = ("grpcio", "hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+EVIDENCE, EVIDENCE_IS = ("better",), "evidence of slipway tune"
 MAX_RUNS = 40
 """Largest number of measurements in the search."""
 EPILOG = """examples:
@@ -56,6 +57,10 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.contract.evidence.origin import Origin
 
     target = open_target(arguments.path, arguments.classifier)
+    output = arguments.output or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
+    if not arguments.dry_run:
+        check_file(output, mark=EVIDENCE, what=EVIDENCE_IS)
+        check_file(target.fleet, mark="classifiers", what="a fleet file")
     start = target.classifier.serving
     print(f"{target.name} at the start: {described(start)}", flush=True)
     found = search_and_compare(target, arguments)
@@ -68,7 +73,6 @@ def main(arguments: argparse.Namespace) -> None:
     print(verdict(found, described(best)))
     origin = Origin.here(LIBRARIES).plain() | {"client_shares_the_cores": True}
     evidence = {**origin, **found, "start": start.model_dump(mode="json"), "chosen": values, "changes": changes}
-    output = arguments.output or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
     if arguments.output or not arguments.dry_run:
         write_file(output, json.dumps(evidence, indent=1) + "\n")
         print(f"evidence: {output}")
@@ -204,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="seed of the arrivals and the order of the images (%(default)s)")
     add(
         "--output",
-        type=file_option(("better",), what="evidence of slipway tune"),
+        type=file_option(EVIDENCE, what=EVIDENCE_IS),
         metavar="JSON",
         help="file for the evidence (default: FLEET.NAME.tuning.json beside the fleet)",
     )

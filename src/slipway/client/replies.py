@@ -16,13 +16,15 @@ from slipway.client.errors import (
     ModelError,
     OverloadedError,
     RequestError,
+    ServerError,
 )
 from slipway.client.options import Address
 from slipway.contract.selection import is_busy
-from slipway.system.channel import proxy_hint
+from slipway.system.channel import not_triton, proxy_hint
 
 _RESTRICTED = ("is restricted, expecting header",)
 _NO_JSON = "in the client while decoding the response"
+_NOT_TRITON = (_NO_JSON, "client received an empty response")
 _NOT_READY = ("is not at ready state", "has no available versions", "stopped accepting", "server is stopping")
 
 
@@ -34,6 +36,21 @@ def refusal(code: str, said: str, *, address: Address) -> ClientError:
         said: the message of the server, or of the gRPC library where no server answered.
     """
     said = said.partition("\n")[0].strip()  # without the stack trace of a step that raised
+    return _of_another_server(code, said, address=address) or _of_triton(code, said, address=address)
+
+
+def _of_another_server(code: str, said: str, *, address: Address) -> ClientError | None:
+    if code == "404" and _one_of(_NOT_TRITON, said):
+        return ModelError(  # as a proxy may answer while it has no server
+            f"{address} answered 404 to a V2 request, so it is probably not a tritonserver; give the HTTP port of one, "
+            "http://host:8000"
+        )
+    if address.protocol == "grpc" and (remedy := not_triton(said)):
+        return ServerError(f"no tritonserver answers at {address} ({said}); {remedy}")
+    return None
+
+
+def _of_triton(code: str, said: str, *, address: Address) -> ClientError:
     if _NO_JSON in said:
         said = "not a tritonserver's message: a proxy or a gateway answers"
     unavailable = code in ("UNAVAILABLE", "503")

@@ -94,6 +94,9 @@ def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> 
             lines.append(f"{field}: unknown key; the valid keys here are {allowed}")
         elif issue["type"] == "missing":
             lines.append(f"{field}: required but not given")
+        elif issue["type"] == "model_type" and issue["input"] is None:
+            keys = ", ".join(sorted(_model_at(model, location).model_fields))
+            lines.append(f"{field}: empty; write its keys: {keys}")
         elif issue["type"] == "model_type":
             lines.append(f"{field}: keys with values are needed; given {_SHORT.repr(issue['input']):.80}")
         else:

@@ -34,8 +34,8 @@ def pick(bundle: Bundle, engines: Path, serving: Serving) -> Classifier:  # noqa
 
 
 def how_to_make(bundle: Bundle, engines: Path) -> str:
-    graphs = engines.parent / "graphs"
-    return f"make it with {command('slipway compile', bundle.path, '--graphs', graphs, '--out', engines)}"
+    made = command("slipway compile", bundle.path, "--graphs", bundle.path.parent / "graphs", "--out", engines)
+    return f"make it with {made}"
 
 
 def check(versions: Sequence[Classifier]) -> None:

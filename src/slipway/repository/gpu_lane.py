@@ -71,7 +71,7 @@ def _plan_folders(engines: Path, precisions: Iterable[str]) -> list[Path]:
 
 
 def how_to_make(bundle: Bundle, engines: Path) -> str:
-    arguments = (bundle.path, "--graphs", engines.parent / "graphs", "--out", engines)
+    arguments = (bundle.path, "--graphs", bundle.path.parent / "graphs", "--out", engines)
     return (
         f"make it on the GPU that serves, with {command('slipway container', 'compile', *arguments, '--run')} (in "
         f"NVIDIA's image), or, where TensorRT is installed, {_compile(bundle, engines, 'tensorrt')}"
@@ -79,8 +79,8 @@ def how_to_make(bundle: Bundle, engines: Path) -> str:
 
 
 def _compile(bundle: Bundle, engines: Path, target: str) -> str:
-    graphs = engines.parent / "graphs"
-    return command("slipway compile", bundle.path, "--graphs", graphs, "--out", engines, "--target", target)
+    given = (bundle.path, "--graphs", bundle.path.parent / "graphs", "--out", engines, "--target", target)
+    return command("slipway compile", *given)
 
 
 def check(versions: Sequence[Classifier]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.contract import Bundle, Engine, RepositoryError
+from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
@@ -19,9 +20,19 @@ def open_engines(bundle: Bundle, folders: Sequence[Path], *, lane: LaneName) -> 
     """
     for folder in folders:
         if not folder.is_dir():
-            raise RepositoryError(f"{folder}: no such engine; {LANE_RULES[lane].how_to_make(bundle, folder.parent)}")
+            raise RepositoryError(f"{folder}: no such engine; {_remedy(bundle, folder, lane)}")
     first, *others = (Engine.open(folder, bundle=bundle) for folder in folders)
     return Classifier(bundle, first, tuple(others))
+
+
+def _remedy(bundle: Bundle, folder: Path, lane: LaneName) -> str:
+    """What to give instead of an engine `folder` that does not exist, or how to make it."""
+    if there := sorted(path.parent.name for path in folder.parent.glob("*/engine.json")):
+        return f"the engines in {folder.parent} are {', '.join(there)}"
+    if folder.name.startswith(tuple(f"{target}-" for target in LANES)):  # the name of one that compile writes
+        return LANE_RULES[lane].how_to_make(bundle, folder.parent)
+    engines = bundle.path.parent / "engines"
+    return f"{LANE_RULES[lane].how_to_make(bundle, engines)}, and give one of the folders in {engines}"
 
 
 def pick_engines(bundle: Bundle, engines: Path, *, lane: LaneName, serving: Serving | None = None) -> Classifier:

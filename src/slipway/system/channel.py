@@ -25,6 +25,17 @@ def channel_options(host_port: str) -> list[tuple[str, int]]:
     ]
 
 
+def not_triton(said: str) -> str:
+    """What gRPC's message `said` tells of a server that is not a tritonserver, and the remedy; otherwise empty."""
+    if "http2 header with status: 404" in said:
+        found = "answered 404 to a V2 request"
+    elif "Failed parsing HTTP/2" in said:
+        found = "does not speak gRPC"
+    else:
+        return ""
+    return f"the server there {found}, so it is probably not a tritonserver; give the gRPC port of one, host:8001"
+
+
 def proxy_hint(host_port: str) -> str:
     """A hint for an error of gRPC that a proxy may have caused; otherwise empty."""
     found = next((name for name in PROXIES if os.environ.get(name)), None)

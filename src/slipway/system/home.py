@@ -4,9 +4,13 @@ import getpass
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from slipway.errors import SpecError
+
+_MATPLOTLIB = {"XDG_CONFIG_HOME": ".config", "XDG_CACHE_HOME": ".cache"}
+"""Where matplotlib writes: the variables, and their defaults below the home."""
 
 
 def user_folder(variable: str, below_home: str) -> Path:
@@ -26,6 +30,8 @@ def user_folder(variable: str, below_home: str) -> Path:
 def ensure_home() -> str:
     """Set HOME and USER if the user has none: libraries of every stage store files there.
 
+    In a home that can only be read, matplotlib alone complains; MPLCONFIGDIR gives it a folder.
+
     Returns:
         A message for the user about the change; empty if there was none.
     """
@@ -35,6 +41,8 @@ def ensure_home() -> str:
         os.environ["USER"] = str(os.getuid())
     home = Path(os.path.expanduser("~"))
     if home.is_absolute() and os.path.isdir(home) and (_can_be_written(home) or os.path.exists(home / ".cache")):
+        with suppress(FileNotFoundError, SpecError):  # without a substitute, matplotlib says what it lacks
+            _ensure_matplotlib_folder(home)
         return ""
     try:
         substitute = str(substitute_home())
@@ -43,6 +51,12 @@ def ensure_home() -> str:
     given, os.environ["HOME"] = os.environ.get("HOME"), substitute
     said = "no HOME" if given is None else f"HOME={given} is not a folder that can be written"
     return f"{said}: caches and keys go to {substitute}; set HOME to keep them elsewhere"
+
+
+def _ensure_matplotlib_folder(home: Path) -> None:
+    usual = [Path(os.environ.get(name) or home / below) / "matplotlib" for name, below in _MATPLOTLIB.items()]
+    if "MPLCONFIGDIR" not in os.environ and not all(map(_can_be_written, usual)):
+        os.environ["MPLCONFIGDIR"] = str(substitute_home() / ".config/matplotlib")
 
 
 def substitute_home() -> Path:

@@ -4,6 +4,7 @@ SIGTERM and SIGHUP act as Ctrl-C, with exit codes 143 and 129. The reader of a p
 """
 
 import argparse
+import atexit
 import os
 import signal
 import subprocess
@@ -21,6 +22,8 @@ from slipway.system.text import shown
 
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"
+_TELEMETRY = "openvino_telemetry"
+"""It would report each import of openvino to a web service, and complain about a home that can only be read."""
 _ENDS_BY_ITSELF_S = 3
 """Seconds for a child that the terminal's Ctrl-C reached too; a second signal would cut its clean-up short."""
 
@@ -42,6 +45,7 @@ def run(
         notice: called with a message about the environment, if there is one.
     """
     output = keep_going()
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # its import fails now, and openvino does without
     arguments = parser.parse_args(words)
     with as_ctrl_c() as received:
         try:
@@ -71,7 +75,8 @@ def as_ctrl_c() -> Iterator[list[int]]:
     """Raise KeyboardInterrupt for the first SIGTERM or SIGHUP, and yield the list that gets its number.
 
     Ignored signals (nohup) stay ignored. Forked children get the default action back, since a signal to them is meant
-    for them only.
+    for them only. This process gets it back after the block, and for Ctrl-C at exit: an exception would have its
+    traceback printed by the libraries that unload themselves then.
     """
     received: list[int] = []
 
@@ -94,7 +99,16 @@ def as_ctrl_c() -> Iterator[list[int]]:
         after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS),
         after_in_child=default,
     )
-    yield received
+    try:
+        yield received
+    finally:
+        default()
+        atexit.register(_end_quietly)  # called first: the last to be registered
+
+
+def _end_quietly() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

@@ -65,6 +65,5 @@ def _text(raw: Lossy, *, like: Any) -> TextIO:
         io.BufferedWriter(raw),
         encoding=like.encoding,
         errors="backslashreplace",  # a name that the terminal cannot show
-        line_buffering=like.line_buffering,
-        write_through=like.write_through,
+        line_buffering=like.line_buffering or like.write_through,  # PYTHONUNBUFFERED
     )

@@ -5,6 +5,7 @@ import errno
 import json
 import mmap
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ MARKERS: dict[FolderKind, str] = {
 }
 """The file that marks a folder of this kind if it has no manifest."""
 Mark = str | tuple[str, ...]
+_LEAST_BYTES = 4096
+"""Size of the file that shows whether a disk takes one: a block."""
 GROWING: tuple[FolderKind, ...] = ("search",)
 """Kinds of folder that other stages write into."""
 REMEDIES = {
@@ -178,10 +181,12 @@ def _check_surroundings(target: Path) -> None:
                     f"{target}: lies in {parent}, a folder of kind {kind}, which holds nothing else; give another path"
                 )
         there = next(parent for parent in parents if parent.exists())
-        if not os.access(there, os.W_OK | os.X_OK):
-            read_only = os.statvfs(there).f_flag & os.ST_RDONLY
-            number = errno.EROFS if read_only else errno.EACCES if there.is_dir() else errno.ENOTDIR
-            raise OSError(number, os.strerror(number))
+        try:
+            with tempfile.TemporaryFile(dir=there) as file:  # permissions alone do not tell of a full disk, or of /proc
+                file.write(bytes(_LEAST_BYTES))
+        except OSError as error:
+            number = errno.EROFS if error.errno == errno.ENOENT else error.errno  # /proc takes no new file
+            raise OSError(number, os.strerror(number or 0)) from None
 
 
 def contains(folder: Path, path: Path) -> bool:

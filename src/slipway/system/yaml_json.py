@@ -18,6 +18,9 @@ from slipway.errors import SpecError
 MAX_YAML_BYTES = 1 << 20
 MAX_VALUES = 100_000
 """Largest number of keys and values of a YAML file, with aliases expanded."""
+MAX_DEPTH = 100
+"""Largest number of levels of a YAML file."""
+_TAGS = "tag:yaml.org,2002:"
 _CORE = {
     "bool": r"true|True|TRUE|false|False|FALSE",
     "int": r"[-+]?[0-9]+|0x[0-9a-fA-F]+",
@@ -54,9 +57,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _name, _pattern in _CORE.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"(?:{_pattern})\\Z"), None)
+    _Loader.add_implicit_resolver(f"{_TAGS}{_name}", re.compile(f"(?:{_pattern})\\Z"), None)
 for _pattern in (_CORE["float"], *_AMBIGUOUS):
-    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"(?:{_pattern})\\Z"), None)
+    _Dumper.add_implicit_resolver(f"{_TAGS}float", re.compile(f"(?:{_pattern})\\Z"), None)
 
 
 def read_plain(path: Path) -> Any:
@@ -82,18 +85,26 @@ def parse_json(text: str, *, source: str) -> Any:
         with suppress(yaml.YAMLError):  # JSON is YAML, whose nodes know their lines
             _check_nodes(yaml.compose(text, Loader=_Loader), source, most=len(text))
         raise SpecError(f"{source}: {error.args[0]!r} is there twice; remove one") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise SpecError(f"{source}: too many levels of objects and arrays; write fewer") from None
+    except ValueError as error:
         raise SpecError(f"{source}: not valid JSON: {error}") from None
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
-    """Parse YAML; raises SpecError if it is invalid, has several documents, a repeated key, or an ambiguous value."""
+    """Parse YAML.
+
+    Raises:
+        SpecError: it is invalid, too large or too deep, or has several documents, a tag, a repeated key or an ambiguous
+            value.
+    """
     if (size := len(text.encode(errors="surrogatepass"))) > MAX_YAML_BYTES:
-        raise SpecError(f"{source}: {size} bytes; at most {MAX_YAML_BYTES} are read")
+        raise SpecError(f"{source}: {size} bytes; at most {MAX_YAML_BYTES} are read: write a shorter file")
     try:
+        _check_events(text, source)
         _check_nodes(yaml.compose(text, Loader=_Loader), source, most=MAX_VALUES)
         return yaml.load(text, Loader=_Loader)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a number or date
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: a number or date
         raise SpecError(f"{source}: not valid YAML: {error}{_remedy(str(error))}") from None
 
 
@@ -114,6 +125,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _check_events(text: str, source: str) -> None:
+    """Refuse tags, which convert values past every other check, and what is nested too deeply to be read."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        line = _line(event)
+        if tag := getattr(event, "tag", None):
+            raise SpecError(
+                f"{source}: line {line}: the tag {tag.replace(_TAGS, '!!')} is not read; remove it, and write the "
+                "value as it is meant: 10, true, or in quotes if it is text"
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise SpecError(f"{source}: line {line}: more than {MAX_DEPTH} levels; write fewer")
+
+
 def _check_nodes(root: yaml.Node | None, source: str, *, most: int) -> None:
     """Refuse repeated keys, ambiguous plain values, and aliases that expand to too many values."""
     unseen, values = [root] if root else [], 0
@@ -121,7 +147,10 @@ def _check_nodes(root: yaml.Node | None, source: str, *, most: int) -> None:
         node = unseen.pop()
         values += 1
         if values > most:
-            raise SpecError(f"{source}: more than {most} keys and values, aliases expanded")
+            raise SpecError(
+                f"{source}: more than {most} keys and values, aliases expanded; write fewer, and repeat fewer by "
+                "aliases (*name)"
+            )
         if isinstance(node, yaml.MappingNode):
             _check_keys(node, source)
             unseen += [part for pair in node.value for part in pair]
@@ -147,8 +176,9 @@ def _ambiguous(value: str) -> str | None:
     return next((reason for pattern, reason in _AMBIGUOUS.items() if re.fullmatch(pattern, value)), None)
 
 
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
+def _line(part: yaml.Node | yaml.Event) -> int:
+    assert part.start_mark is not None
+    return int(part.start_mark.line) + 1
 
 
 def _remedy(message: str) -> str:

@@ -26,17 +26,22 @@ def write_calibration(bundle: Path, dataset: Dataset, calibration: Calibration, 
     CalibrationList(images=tuple(images)).write(bundle / "calibration.json")
 
 
+def check_calibration(calibration: Calibration, *, images: int, has: str = "has only") -> None:
+    """Raises DataError: the train split, with so many images, has too few."""
+    if images < calibration.images:
+        raise DataError(
+            f"calibration.images: {calibration.images} given, but the train split {has} {images} images; add images, "
+            "or write a smaller number into the spec"
+        )
+
+
 def sample(train: list[LabelledImage], calibration: Calibration) -> list[LabelledImage]:
     """Draw `calibration.images` images of `train` with the seed, in the classes' proportions.
 
     Raises:
         DataError: `train` has fewer images.
     """
-    if len(train) < calibration.images:
-        raise DataError(
-            f"calibration.images: {calibration.images} given, but the train split has only {len(train)} images; add "
-            "images, or write a smaller number into the spec"
-        )
+    check_calibration(calibration, images=len(train))
     rng = np.random.default_rng(calibration.seed)
     drawn: list[LabelledImage] = []
     ordered = sorted(train, key=lambda image: (image.class_ids, image.path))

@@ -15,6 +15,7 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import AFTER_TRAINING
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
+from slipway.training.bundle.calibration import check_calibration
 from slipway.training.bundle.to_onnx import write_onnx
 from slipway.training.bundle.write import write_bundle
 from slipway.training.learn.network import Network, timm_model
@@ -43,6 +44,7 @@ def export(checkpoint: Path, out: Path, *, spec: Spec | None = None) -> Manifest
             f"{checkpoint}: was not trained with this spec; train again, or change only {', '.join(AFTER_TRAINING)}"
         )
     spec = trained.model_copy(update={name: getattr(spec or trained, name) for name in AFTER_TRAINING})
+    check_calibration(spec.calibration, images=len(dataset.of("train")))
     network = load_network(checkpoint, spec, classes=len(dataset.labels))
     inputs = {"checkpoint": sha256_file(checkpoint / MANIFEST)}
     return export_network(network, out, spec=spec, dataset=dataset, inputs=inputs, origin="checkpoint")

@@ -15,11 +15,12 @@ from slipway.contract.recipe import AUTO
 from slipway.onnx_graph import save
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
+from slipway.training.bundle.calibration import check_calibration
 from slipway.training.bundle.export import export_network
 from slipway.training.bundle.from_onnx import adopt
 from slipway.training.bundle.write import write_bundle
 from slipway.training.data.dataset import scan
-from slipway.training.data.sources import read_from
+from slipway.training.data.sources import find, read_from
 from slipway.training.learn.network import Network, check_backbone
 from slipway.training.learn.weights import fill, load_weights
 
@@ -97,6 +98,12 @@ def _check(spec: Spec) -> Spec:
     return spec
 
 
+def _check_listed(spec: Spec) -> None:
+    """Raises DataError: whatever the splits, the images cannot give the calibration sample; none has been read."""
+    images = sum(entry.split in (None, "train") for entry in find(spec.data, task=spec.task).entries)
+    check_calibration(spec.calibration, images=images, has="can have at most")
+
+
 def preprocess_of(backbone: str) -> tuple[Preprocess, str]:
     """Return timm's evaluation preprocessing for the model's default weights, and the full name of those weights.
 
@@ -155,6 +162,7 @@ def import_onnx(
         DataError: the images cannot be used, or their folders do not match the labels.
     """
     check_folder(out, kind="bundle", inputs=[path, *read_from(spec.data, out=out)])
+    _check_listed(spec)
     unknown = spec.decision.unknown
     if not with_embedding and unknown is not None and unknown.score == "embedding":
         raise SpecError(
@@ -164,6 +172,7 @@ def import_onnx(
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     adopted = adopt(path, input_size=input_size, logits=logits, embedding=embedding, with_embedding=with_embedding)
     dataset = scan(spec.data, labels=labels, empty_classes=empty_classes)
+    check_calibration(spec.calibration, images=len(dataset.of("train")))
     if adopted.classes != len(dataset.labels):
         raise SpecError(
             f"{path}: {adopted.classes} logits but {len(dataset.labels)} labels; give one label per logit, in the "
@@ -196,8 +205,10 @@ def import_timm(
         DataError: the images cannot be used, or their folders do not match the labels.
     """
     check_folder(out, kind="bundle", inputs=[path, *read_from(spec.data, out=out)])
+    _check_listed(spec)
     weights = load_weights(path)
     dataset = scan(spec.data, labels=labels, empty_classes=empty_classes)
+    check_calibration(spec.calibration, images=len(dataset.of("train")))
     input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
     network = Network(spec.backbone, classes=len(dataset.labels), pretrained=False, input_size=input_size)
     fill(network, weights, what=f"{path}: not the weights of {spec.backbone.name} for {len(dataset.labels)} labels")

@@ -2,6 +2,16 @@
 
 from slipway.training.search.label_errors.find import PAGE, RESULT, SUSPECTS, find_label_errors, suspects
 from slipway.training.search.label_errors.result import LabelErrors, Suspect
-from slipway.training.search.label_errors.table import write_clean
+from slipway.training.search.label_errors.table import check_clean, write_clean
 
-__all__ = ["PAGE", "RESULT", "SUSPECTS", "LabelErrors", "Suspect", "find_label_errors", "suspects", "write_clean"]
+__all__ = [
+    "PAGE",
+    "RESULT",
+    "SUSPECTS",
+    "LabelErrors",
+    "Suspect",
+    "check_clean",
+    "find_label_errors",
+    "suspects",
+    "write_clean",
+]

@@ -17,6 +17,12 @@ from slipway.training.search.cross_validation import write_table
 ACTIONS = ("drop", "relabel", "keep")
 
 
+def check_clean(spec: Spec, out: Path, *, reviewed: Path | None = None) -> None:
+    """Raise what `write_clean` raises about `out`, before the work."""
+    read = [path for path in (reviewed, spec.data.csv) if path is not None]
+    check_file(out, mark=f"path,{LABEL_COLUMNS[spec.task]},split", what="a table for data.csv", inputs=map(Path, read))
+
+
 def write_clean(spec: Spec, reviewed: Path, out: Path) -> Counter[str]:
     """Write the data set of `spec` as decided in `reviewed`: without dropped rows, and with relabelled ones changed.
 
@@ -27,8 +33,7 @@ def write_clean(spec: Spec, reviewed: Path, out: Path) -> Counter[str]:
         SpecError: `out` exists but is not such a table, or is one of the files read.
         StorageError: `out` cannot be written.
     """
-    read = [reviewed, *([Path(spec.data.csv)] if spec.data.csv else [])]
-    check_file(out, mark=f"path,{LABEL_COLUMNS[spec.task]},split", what="a table for data.csv", inputs=read)
+    check_clean(spec, out, reviewed=reviewed)
     dataset = scan(spec.data, task=spec.task)
     actions = _read(reviewed, dataset, separator=spec.data.label_separator, multilabel=spec.task == "multilabel")
     images: list[LabelledImage] = []
