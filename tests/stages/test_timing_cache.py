@@ -7,19 +7,11 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import Bundle, CompileError
-from slipway.contract.card import Card
 from slipway.engines import build_engine, tensorrt_library
+from tests.support.cards import H100
 from tests.support.colours import COLOURS
 from tests.support.played_tensorrt.tensorrt import HEADER, ONE_BUILD
 
-H100 = Card(
-    name="NVIDIA H100",
-    compute_capability="9.0",
-    multiprocessors=132,
-    memory_mib=81_000,
-    driver="580.95.05",
-    cuda="13.0",
-)
 pytestmark = pytest.mark.skipif(tensorrt_library.compute_capability() is not None, reason="there is a GPU")
 
 

@@ -13,24 +13,16 @@ from slipway.benchmark.tuning_fleet import replace_text, with_serving
 from slipway.cli import tune as script
 from slipway.cli import tune_measure
 from slipway.contract import Bundle, Fleet, Lane, ServingError, SpecError, card
-from slipway.contract.card import Card
 from slipway.contract.spec import Serving
 from slipway.lint.models import read_models
 from slipway.serving import binary
 from slipway.serving.doctor import gpu as doctor_gpu
+from tests.support.cards import H100
 from tests.support.colours import copy_colours
 from tests.support.fallbacks import fallback_classifier
 from tests.support.plans import stand_in_plan
 
 REAL_BENCH = tune_measure.Bench
-H100 = Card(
-    name="NVIDIA H100",
-    compute_capability="9.0",
-    multiprocessors=132,
-    memory_mib=81_000,
-    driver="580.95.05",
-    cuda="13.0",
-)
 
 FLEET = """# ours
 lane: cpu
@@ -412,8 +404,9 @@ def test_what_is_measured_of_a_gpu_lane_is_a_repository_of_that_lane(
     (tmp_path / "work").mkdir()
     target = script.open_target(gpu_fleet, None)
     bench = REAL_BENCH(target.classifier, script.gate_options("digits", arguments), tmp_path / "work")
+    candidate = changed(target.classifier.serving, {"gpu": {"engine_instances": 3}})
     with pytest.raises(ServingError, match="no such server here"):
-        bench.searched(changed(target.classifier.serving, {"gpu": {"engine_instances": 3}}), 10)
+        bench.searched(candidate, 10)
     (repository,) = served
     assert Lane.read(repository / "lane.json").lane == "gpu"
     models = read_models(repository)
@@ -421,6 +414,9 @@ def test_what_is_measured_of_a_gpu_lane_is_a_repository_of_that_lane(
     decoder = next(model for name, model in models.items() if name.startswith("preprocess_"))
     assert engine.instances == 3
     assert decoder.parameter("threads") == "2"
+    bench.evidence.append({"of": "the start"})
+    assert not bench.searched(candidate, 10), "a later one that does not start is no better"
+    assert bench.evidence[1]["error"] == "no such server here"
 
 
 def test_what_a_fallback_serves_is_not_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from slipway.benchmark.gate import Subject, measure, meet
 from slipway.benchmark.looks import single
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.tuning_climb import climb_rounds, rate_at
+from slipway.contract import ServingError
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository import Classifier, assemble
@@ -48,8 +49,23 @@ class Bench:
         self._keep(0)
 
     def searched(self, serving: Serving, rung: int) -> bool:
-        """Whether P99 stays within the limit, on arrivals that were not used before."""
-        return self._held(serving, rung, blocks=SEARCH_BLOCKS, number=SEARCH_BLOCKS * len(self.evidence), servers=1)
+        """Whether P99 stays within the limit, on arrivals that were not used before.
+
+        A candidate whose server does not start, for want of memory for example, holds nothing; the evidence says why.
+
+        Raises:
+            ServingError: the server of the first one, the present settings, does not start.
+        """
+        number = SEARCH_BLOCKS * len(self.evidence)
+        try:
+            return self._held(serving, rung, blocks=SEARCH_BLOCKS, number=number, servers=1)
+        except ServingError as error:
+            if not self.evidence:
+                raise
+            values = serving.model_dump(mode="json")
+            self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), "error": str(error)})
+            print(f"{len(self.evidence):3}  {described(serving, self._classifier.lane):50} {error}", flush=True)
+            return False
 
     def compared(self, sides: Mapping[str, Serving], *, rung: int, rounds: int) -> dict[str, list[int]]:
         """The highest rung of each side in each round; both servers run throughout."""
