@@ -16,17 +16,10 @@ from slipway.engines import choose_plan
 from slipway.engines.compile import require_decoder_of_release
 from slipway.evaluation.predict import Network
 from slipway.system.files import sha256_file
+from tests.support.cards import H100
 from tests.support.colours import copy_colours
 from tests.support.plans import stand_in_plan
 
-H100 = Card(
-    name="NVIDIA H100",
-    compute_capability="9.0",
-    multiprocessors=132,
-    memory_mib=81_000,
-    driver="580.95.05",
-    cuda="13.0",
-)
 PASSED = {"fp32": "pass", "fp16": "pass", "int8": "pass"}
 BOTH_CALLS_MS = {"fp32": 3.0, "fp16": 1.0, "int8": 2.0}
 Networks = Callable[[Engine], Network]

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, Spec
-from slipway.contract.card import Card
 from slipway.contract.engine import plan_name
 from slipway.engines import compare
 from slipway.engines.compile import Graph
@@ -20,6 +19,7 @@ from slipway.engines.current import Compiler, installed, stale, stale_graph
 from slipway.engines.rows import PREDICTIONS
 from slipway.engines.tensorrt_library import compute_capability
 from slipway.system.files import sha256_file
+from tests.support.cards import H100
 from tests.support.coloured_runs import coloured_run
 from tests.support.colours import COLOURS, copy_colours
 from tests.support.scripts import run_script
@@ -28,14 +28,6 @@ OPENVINO, DALI, NVIMGCODEC = (
     metadata.version(name) for name in ("openvino", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13")
 )
 HERE = Compiler("openvino", OPENVINO)
-H100 = Card(
-    name="NVIDIA H100",
-    compute_capability="9.0",
-    multiprocessors=132,
-    memory_mib=81_000,
-    driver="580.95.05",
-    cuda="13.0",
-)
 TENSORRT = Compiler("tensorrt", "10.15.0.1", H100)
 LABELS = ("blue", "green", "red")
 IMAGES = 300

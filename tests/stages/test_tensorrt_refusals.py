@@ -19,6 +19,8 @@ from slipway.contract.spec import TensorRT
 from slipway.engines import tensorrt_library
 from slipway.engines.tensorrt import Plan, build_plan
 from slipway.onnx_graph import save
+from tests.support.colours import COLOURS
+from tests.support.scripts import run_here
 from tests.support.typed_graphs import CHANNELS, CLASSES, compile_rtx, network
 
 Change = Callable[[onnx.ModelProto], None]
@@ -188,6 +190,20 @@ def installed(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> None:
 def test_without_tensorrt_the_container_that_has_it_is_named(graph: Path) -> None:
     with pytest.raises(CompileError, match=r"No module named 'tensorrt'.*slipway container compile.*pip install"):
         compile_tensorrt(graph)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt_rtx"])
+def test_without_the_compiler_not_even_the_reference_is_built(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    words = (COLOURS / "bundle", "--graphs", "graphs", "--out", "engines", "--target", target)
+    done = run_here("compile", *words, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert re.search(rf"{target} (cannot be imported|is not installed)", done.stderr)
+    assert done.stdout == ""
+    assert not (tmp_path / "engines").exists()
 
 
 def test_without_tensorrt_rtx_the_extra_that_has_it_is_named(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:

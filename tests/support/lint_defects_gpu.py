@@ -4,11 +4,13 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from tests.support.lint_changes import beside, clear, edit, in_lane, instance, parameter
+from tests.support.lint_changes import all_of, beside, clear, edit, in_lane, instance, parameter
 from tests.support.seeded_defects import Defect, broken
 
 FIRST, DECODE, GUARD = "preprocess/config.pbtxt", "decode/config.pbtxt", "guard/config.pbtxt"
 ENGINE, POST = "engine/config.pbtxt", "post/config.pbtxt"
+HARDWARE = "hw_decoder_load=HARDWARE_SHARE if hardware_jpeg else 0.0,"
+BACKENDS = "backends=_backends(device_id, hardware_jpeg),"
 CPU = pb.ModelInstanceGroup.KIND_CPU
 
 
@@ -27,8 +29,22 @@ SPEED: tuple[Defect, ...] = (
         "gpu",
         plain_upsampling=beside("decode", "dali_graph.py", "jpeg_fancy_upsampling=True", "jpeg_fancy_upsampling=False"),
         upsampling_left_out=beside("decode", "dali_graph.py", "jpeg_fancy_upsampling=True,", ""),
-        hardware_decoder_as_dali_has_it=beside(
-            "decode", "dali_graph.py", "hw_decoder_load=HARDWARE_SHARE if hardware_jpeg else 0.0,", ""
+        hardware_decoder_as_dali_has_it=beside("decode", "dali_graph.py", HARDWARE, ""),
+        hardware_decoder_with_a_share=beside("decode", "dali_graph.py", HARDWARE, "hw_decoder_load=HARDWARE_SHARE,"),
+        decoder_under_its_experimental_name=all_of(
+            beside("decode", "dali_graph.py", "fn.decoders.image", "fn.experimental.decoders.image"),
+            beside("decode", "dali_graph.py", HARDWARE, ""),
+        ),
+        decoder_under_its_older_name=all_of(
+            beside("decode", "dali_graph.py", "fn.decoders.image", "fn.image_decoder"),
+            beside("decode", "dali_graph.py", HARDWARE, ""),
+        ),
+        decoder_imported_by_name=all_of(
+            beside("decode", "dali_graph.py", "fn.decoders.image", "image"),
+            beside(
+                "decode", "dali_graph.py", "import Any\n", "import Any\n\nfrom nvidia.dali.fn.decoders import image\n"
+            ),
+            beside("decode", "dali_graph.py", HARDWARE, ""),
         ),
     ),
     *broken(
@@ -39,8 +55,17 @@ SPEED: tuple[Defect, ...] = (
             "preprocess", "preprocess_isolated.py", '":fancy_upsampling=1"', '":fancy_upsampling=0"'
         ),
         isolated_upsampling_left_out=beside("preprocess", "preprocess_isolated.py", "options=OPTIONS,", ""),
-        every_decoder_of_the_gpu=beside(
-            "preprocess", "preprocess_isolated.py", "backends=_backends(device_id, hardware_jpeg),", ""
+        every_decoder_of_the_gpu=beside("preprocess", "preprocess_isolated.py", BACKENDS, ""),
+        every_decoder_of_the_gpu_by_none=beside("preprocess", "preprocess_isolated.py", BACKENDS, "backends=None,"),
+        codec_imported_by_name=all_of(
+            beside("preprocess", "preprocess_isolated.py", "nvimgcodec.Decoder(", "Decoder("),
+            beside(
+                "preprocess",
+                "preprocess_isolated.py",
+                "from nvidia import nvimgcodec\n",
+                "from nvidia import nvimgcodec\nfrom nvidia.nvimgcodec import Decoder\n",
+            ),
+            beside("preprocess", "preprocess_isolated.py", BACKENDS, ""),
         ),
     ),
     *broken("decoder-threads", FIRST, "isolated", one_thread_for_a_gpu=parameter("preprocess", "threads", "1")),

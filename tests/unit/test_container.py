@@ -21,6 +21,7 @@ from slipway.lint.models import read_models
 from slipway.repository import Classifier, assemble
 from slipway.system.files import complete_folder
 from tests.support.colours import COLOURS
+from tests.support.gpu_lanes import gpu_classifier
 from tests.support.plans import stand_in_plan
 from tests.support.scripts import ROOT, run_script
 
@@ -162,6 +163,52 @@ def test_a_cpu_lane_is_given_no_gpu(gpu_lane: Path, tmp_path: Path) -> None:
 def test_releases_that_do_not_exist_or_are_too_old_are_refused(release: str, tmp_path: Path) -> None:
     said = refusal("serve", "gpu", "--release", release, cwd=tmp_path)
     assert all(known.name in said for known in RELEASES)
+
+
+MADE_IN_26_07 = {"release": "26.07", "version": "11.1.0.12", "dali": "2.2.0", "nvimgcodec": "0.8.0.22"}
+
+
+def compiled_in(tmp_path: Path, **plan: str | bool) -> Path:
+    assemble([gpu_classifier(tmp_path, "9.0", plan=MADE_IN_26_07 | plan)], tmp_path / "repositories/gpu", lane="gpu")
+    return tmp_path / "repositories/gpu"
+
+
+def test_plans_are_served_in_the_release_that_compiled_them(tmp_path: Path) -> None:
+    repository = compiled_in(tmp_path)
+    for options in ([], ["--release", "26.07"]):
+        assert "slipway-gpu:26.07" in printed("serve", repository, *options, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("plan", "wanted", "says"),
+    [
+        ({}, "26.08", "TensorRT 11.1.0.12 is needed, and 11.2.1 is installed in release 26.08"),
+        ({}, "26.09", "TensorRT 11.1.0.12 is needed, and 11.3 is installed in release 26.09"),
+        (
+            {"version_compatible": True, "dali": "2.3.0"},
+            "26.08",
+            "DALI 2.3.0 is needed, and 2.2.0 is installed in release 26.08",
+        ),
+        (
+            {"version_compatible": True, "nvimgcodec": "0.9.0.20"},
+            "26.08",
+            "nvImageCodec 0.9.0.20 is needed, and 0.8 is installed in release 26.08",
+        ),
+    ],
+)
+def test_a_release_with_another_library_than_the_plans_need_is_refused_with_the_one_that_fits(
+    plan: dict[str, str | bool], wanted: str, says: str, tmp_path: Path
+) -> None:
+    said = refusal("serve", compiled_in(tmp_path, **plan), "--release", wanted, cwd=tmp_path)
+    assert said == f"{tmp_path / 'repositories/gpu'}: {says}; serve it in release 26.07"
+
+
+@pytest.mark.parametrize(("plan", "wanted"), [({"version_compatible": True}, "26.08"), ({}, "26.10")])
+def test_a_release_whose_known_libraries_all_fit_is_taken(
+    plan: dict[str, str | bool], wanted: str, tmp_path: Path
+) -> None:
+    """Nothing is known of 26.10; the launcher in the container looks again."""
+    assert f"slipway-gpu:{wanted}" in printed("serve", compiled_in(tmp_path, **plan), "--release", wanted, cwd=tmp_path)
 
 
 def test_repositories_that_cannot_be_served_are_refused(

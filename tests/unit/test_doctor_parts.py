@@ -10,9 +10,11 @@ import pytest
 
 from slipway.contract import Lane
 from slipway.lint.models import read_models
+from slipway.repository import assemble
 from slipway.serving.doctor import machine
 from slipway.serving.doctor.findings import Finding
-from slipway.serving.doctor.machine import Interpreter, imported_modules, look
+from slipway.serving.doctor.machine import Interpreter, check_memory, imported_modules, look
+from tests.support.gpu_lanes import gpu_classifier
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 
@@ -71,6 +73,27 @@ def test_packages_on_pythonpath_are_found_where_the_server_finds_them(
     assert ("No module named 'only_there'" not in said) is found
 
 
+@pytest.mark.parametrize(("server", "state"), [("of the wheel", "fail"), ("installed", "ok")])
+def test_a_package_on_pythonpath_alone_is_missing_from_the_wheel_s_server_and_not_from_an_installed_one(
+    server: str, state: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (step(repository, "engine") / "1/more.py").write_text("import only_there\n")
+    (tmp_path / "only_there.py").write_text("__version__ = '2.2.0'\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if server == "installed":
+        write_server(tmp_path, "echo 'Usage: tritonserver [options]'")
+    finding = seen(tmp_path, repository)["python3"]
+    assert finding.state == state
+    assert ("cannot import only_there" in finding.reason) is (state == "fail")
+    assert ("only_there 2.2.0" in finding.reason) is (state == "ok")
+
+
+def write_server(folder: Path, body: str) -> None:
+    (folder / "tritonserver").write_text(f"#!/bin/sh\n{body}\n")
+    (folder / "tritonserver").chmod(0o755)
+
+
 def test_shared_memory_that_is_too_small_is_said_with_both_numbers(tmp_path: Path) -> None:
     assert seen(tmp_path / "enough")["shared memory"].state == "ok"
     finding = seen(tmp_path, shm_default_bytes=1 << 50)["shared memory"]
@@ -92,18 +115,41 @@ def test_a_port_in_use_is_a_note_that_names_the_option(tmp_path: Path, monkeypat
 def test_no_server_and_a_server_that_does_not_start_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tritonserver").write_text(
-        "#!/bin/sh\necho 'libb64.so.0d: cannot open shared object file' >&2; exit 127\n"
-    )
-    (tmp_path / "tritonserver").chmod(0o755)
+    write_server(tmp_path, "echo 'libb64.so.0d: cannot open shared object file' >&2; exit 127")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     finding = seen(tmp_path)["tritonserver"]
     assert finding.state == "fail"
     assert "does not start: libb64.so.0d: cannot open" in finding.reason
 
 
-def test_more_threads_than_processors_are_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["cpu", "gpu"])
+def lane_and_settings(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str, str]:
+    """A repository of each lane, and the settings of its instances and threads."""
+    if request.param == "cpu":
+        return EXAMPLE, "serving.instances", "serving.threads"
+    assemble([gpu_classifier(tmp_path, "9.0")], tmp_path / "gpu", lane="gpu")
+    instances = "serving.gpu.decode_instances or serving.gpu.engine_instances"
+    return tmp_path / "gpu", instances, "serving.gpu.decode_threads"
+
+
+def test_more_threads_than_processors_are_a_note_that_names_the_lane_s_own_settings(
+    lane_and_settings: tuple[Path, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, instances, threads = lane_and_settings
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set())
-    finding = seen(tmp_path)["processors"]
+    finding = seen(tmp_path, repository)["processors"]
     assert finding.state == "untold"
     assert "have more threads" in finding.reason
+    assert finding.remedy == f"lower {instances} or {threads}, or latency suffers"
+
+
+def test_memory_that_may_not_do_is_a_note_that_names_the_lane_s_own_settings(
+    lane_and_settings: tuple[Path, str, str],
+) -> None:
+    repository, instances, _ = lane_and_settings
+    models = read_models(repository)
+    finding = check_memory(dict.fromkeys(models, 1e9), models)
+    assert finding.state == "untold"
+    assert "it may not fit" in finding.reason
+    assert finding.remedy == f"lower {instances} in the spec"
+    assert check_memory(dict.fromkeys(models, 0.001), models).state == "ok"

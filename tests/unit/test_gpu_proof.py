@@ -12,10 +12,11 @@ import pytest
 
 from benchmarks.studies.gpu_proof.carried import unpack
 from benchmarks.studies.gpu_proof.codec import WRONG, Pixels, isolation
-from benchmarks.studies.gpu_proof.folder import ProofError, code_sha256, write_json
+from benchmarks.studies.gpu_proof.folder import Carried, Prepared, ProofError, Wheel, code_sha256, write_json
 from benchmarks.studies.gpu_proof.running import LIMITS_S, run
 from benchmarks.studies.gpu_proof.triton import step_python
 from benchmarks.studies.gpu_proof.wheels import NEEDED, ORDER, completes, cut, locked, pack
+from slipway.contract.evidence.gpu_proof import GpuProofResult
 
 GOOD, BAD = [bytes([1, seed]) for seed in range(12)], [bytes([2, seed]) for seed in range(20)]
 
@@ -88,7 +89,7 @@ def test_a_decoder_that_gives_foreign_or_black_pixels_or_harms_a_neighbour_is_fo
 
 
 @pytest.fixture
-def carried(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def carried(tmp_path: Path) -> tuple[Path, Carried]:
     """Two wheels in pieces of 500 bytes."""
     wheels = {}
     for name in ("nvidia-nvimgcodec-cu13", "numpy"):
@@ -101,7 +102,7 @@ def carried(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     return tmp_path, cut(wheels, tmp_path / "pieces", first=300, each=500)
 
 
-def test_wheels_are_whole_again_after_being_carried_in_pieces(carried: tuple[Path, dict[str, Any]]) -> None:
+def test_wheels_are_whole_again_after_being_carried_in_pieces(carried: tuple[Path, Carried]) -> None:
     folder, described = carried
     unpack(described, ["numpy", "nvidia-nvimgcodec-cu13"], folder)
     assert (folder / "site/all/nvidia-nvimgcodec-cu13/data.bin").stat().st_size == 2000
@@ -112,7 +113,7 @@ def test_wheels_are_whole_again_after_being_carried_in_pieces(carried: tuple[Pat
     ]
 
 
-def test_a_missing_or_cut_piece_is_named_and_a_changed_byte_is_refused(carried: tuple[Path, dict[str, Any]]) -> None:
+def test_a_missing_or_cut_piece_is_named_and_a_changed_byte_is_refused(carried: tuple[Path, Carried]) -> None:
     folder, described = carried
     part = folder / "pieces/2/part"
     data = part.read_bytes()
@@ -129,8 +130,8 @@ def test_a_missing_or_cut_piece_is_named_and_a_changed_byte_is_refused(carried: 
 
 
 def test_a_proof_is_complete_with_the_piece_that_ends_its_last_wheel() -> None:
-    sizes = [{"name": name, "size": 10} for name in ORDER]
-    found = completes({"wheels": sizes, "pieces": [10] * len(ORDER)})
+    wheels = tuple(Wheel(name, file=f"{name}.tar.xz", size=10, sha256="") for name in ORDER)
+    found = completes(Carried(wheels, pieces=(10,) * len(ORDER)))
     assert found[1] == ["precision"]
     assert found[len(NEEDED["codec"])] == ["codec"]
     assert found[len(ORDER)] == ["server"]
@@ -145,18 +146,27 @@ def test_every_wheel_has_its_version_in_the_lock_file() -> None:
 def test_a_proof_without_its_inputs_and_one_over_its_limit_say_so_and_the_next_still_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepared = {"commit": "c", "code_sha256": code_sha256(), "seed": 0, "wheels": {"wheels": [], "pieces": []}}
-    write_json(tmp_path / "inputs/prepared.json", {**prepared, "versions": {}})
+    Prepared("c", code_sha256(), seed=0, small=True, versions={}, wheels=Carried(), inputs={}).write(tmp_path)
     out = tmp_path / "out"
     assert run(["codec", "server"], folder=tmp_path, out=out, device="cpu", installed=True)
     for name, missing in (("codec", "photographs.npz: missing"), ("server", "no repository; run prepare server")):
-        result = json.loads((out / f"gpu_proof_{name}.json").read_text())
-        assert result["verdict"] == "could not run"
-        assert missing in result["reasons"][0]
+        result = GpuProofResult.read(out / f"gpu_proof_{name}.json")
+        assert result.verdict == "could not run"
+        assert missing in result.reasons[0]
     assert run(["codec"], folder=tmp_path, out=out, device="cpu", installed=True, scale=1e-6)
     (reason,) = json.loads((out / "gpu_proof_codec.json").read_text())["reasons"]
     assert "its limit of 0 s" in reason
     assert reason in capsys.readouterr().out
+
+
+def test_what_was_prepared_is_read_as_it_was_written_and_an_older_one_is_prepared_again(tmp_path: Path) -> None:
+    wheels = Carried((Wheel("numpy", file="numpy.tar.xz", size=3, sha256="0"),), pieces=(3,))
+    prepared = Prepared(None, "c", seed=1, small=False, versions={"numpy": "1"}, wheels=wheels, inputs={"corpus": 3})
+    prepared.write(tmp_path)
+    assert Prepared.read(tmp_path) == prepared
+    write_json(tmp_path / "inputs/prepared.json", {"commit": "c", "wheels": {"wheels": [], "pieces": []}})
+    with pytest.raises(ProofError, match=r"not what this commit's prepare writes .*; prepare again"):
+        Prepared.read(tmp_path)
 
 
 def test_together_the_limits_fit_a_run_of_ten_minutes() -> None:

@@ -1,5 +1,6 @@
 """The files that the images are built of agree with one another, and with what the tests run on."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -66,8 +67,22 @@ def test_an_image_is_of_the_newest_release_and_runs_as_nobody_s_root(kind: str) 
     bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
     assert all(re.fullmatch(r"nvcr\.io/nvidia/(tritonserver|tensorrt):\$\{RELEASE\}-py3", base) for base in bases)
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == [TRITON_USER]
-    assert "HEALTHCHECK" in text
     assert text.index("requirements.lock") < text.index("COPY src")  # code last: the layer of packages stays
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_a_server_is_healthy_while_its_launcher_answers_ready_and_a_compile_job_is_not_asked(kind: str) -> None:
+    (check,) = re.findall(r"^HEALTHCHECK (.*)$", dockerfile(kind).replace("\\\n", ""), re.MULTILINE)
+    if kind == "compile":
+        assert check == "NONE"
+        return
+    options, _, command = check.partition(" CMD ")
+    curl, *flags, url = json.loads(command)
+    assert curl == "curl"
+    assert "--fail" in flags, "without it curl ends with 0 when the launcher answers 503"
+    assert url == f"http://127.0.0.1:{INNER_PORTS['status']}/ready"
+    given = dict(re.findall(r"--([a-z-]+)=(\S+)", options))
+    assert given.keys() == {"interval", "timeout", "start-period", "retries"}
 
 
 @pytest.mark.parametrize("kind", IMAGES)
@@ -110,6 +125,7 @@ def test_compose_serves_a_lane_as_slipway_container_does(lane: str, services: An
     service = services[lane]
     assert service["image"] == f"slipway-{lane}:${{SLIPWAY_RELEASE:-{NEWEST.name}}}"
     assert service["pull_policy"] == "never"
+    assert "healthcheck" not in service, "the image's own would be replaced"
     timeout = ["--timeout-s", "${SLIPWAY_TIMEOUT_S:-120}"] if lane == "gpu" else []
     assert service["command"] == ["serve", f"/models/{lane}", "--host", "0.0.0.0", *timeout]
     assert service["ports"] == [f"127.0.0.1:{port}:{port}" for port in INNER_PORTS.values()]

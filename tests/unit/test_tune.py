@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slipway.benchmark.tuning import settings, tune
+from slipway.benchmark.tuning import changed, settings, tune
 from slipway.benchmark.tuning_climb import HIGHEST, NONE, STEP, climb, climb_rounds, in_turns, rate_at, ratio, rung_at
 from slipway.benchmark.tuning_fleet import replace_text, with_serving
 from slipway.cli import tune as script
@@ -14,6 +14,7 @@ from slipway.cli import tune_measure
 from slipway.contract import Fleet, SpecError
 from slipway.contract.spec import Serving
 from tests.support.colours import copy_colours
+from tests.support.played_bench import PlayedBench
 
 FLEET = """# ours
 lane: cpu
@@ -46,7 +47,7 @@ class Asked(list):
 
 
 def tuned(start: Serving, asked: Asked, *, rung: int = 10, runs: int = 100):
-    return tune(start, asked, cores=2, rung=rung, in_budget=lambda: len(asked) < runs)
+    return tune(start, asked, lane="cpu", cores=2, rung=rung, in_budget=lambda: len(asked) < runs)
 
 
 @pytest.mark.parametrize("start", [0, 3, 12, 13, 14, 60])
@@ -132,8 +133,17 @@ def test_the_search_ends_with_its_budget_and_says_so() -> None:
 
 
 def test_no_batch_is_preferred_that_is_over_the_largest() -> None:
-    _, _, batches, *_ = settings(cores=2, max_batch_size=2)
+    _, _, batches, *_ = settings("cpu", cores=2, max_batch_size=2)
     assert [change["preferred_batch_size"] for change in batches] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 16, 256])
+def test_every_value_that_a_search_may_try_is_one_that_the_spec_takes(cores: int) -> None:
+    for lane in ("cpu", "gpu"):
+        for values in settings(lane, cores=cores, max_batch_size=8):
+            assert values
+            for change in values:
+                Serving.parse(changed(Serving(), change).model_dump(mode="json"), source="test")
 
 
 CHANGES = {"layout": "fused", "instances": 3}
@@ -176,35 +186,15 @@ def test_a_file_is_replaced_whole_and_stays_what_it_was(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fleet.yaml", "real.yaml"]
 
 
-class FakeBench:
-    """In the place of servers: what `known` says."""
-
-    gain = 0
-    """Rungs by which the comparison takes back what the search found."""
-
-    def __init__(self, *_) -> None:
-        self.evidence = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_) -> None:
-        pass
-
-    def searched(self, serving: Serving, rung: int) -> bool:
-        self.evidence.append({"rate_per_s": rate_at(rung)})
-        return rung <= known(serving)
-
-    def compared(self, sides, *, rung: int, rounds: int):  # noqa: ARG002
-        start = known(sides["before"])
-        after = known(sides["after"]) if self.gain is None else start + self.gain
-        return {"before": [start] * rounds, "after": [after] * rounds}
+class Bench(PlayedBench):
+    def known(self, serving: Serving) -> int:
+        return known(serving)
 
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy_colours(tmp_path / "digits")
-    monkeypatch.setattr(tune_measure, "Bench", FakeBench)
+    monkeypatch.setattr(tune_measure, "Bench", Bench)
     monkeypatch.setattr(script.os, "sched_getaffinity", lambda _: {0, 1})
     (tmp_path / "images").mkdir()
     path = tmp_path / "fleet.yaml"
@@ -217,7 +207,7 @@ def run(*options: str | Path) -> None:
 
 
 def test_the_winner_is_written_with_its_evidence(fleet: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(FakeBench, "gain", None)
+    monkeypatch.setattr(Bench, "gain", None)
     run(fleet, "--images", fleet.parent / "images", "--classifier", "digits", "--json")
     serving = Fleet.read(fleet).serving_of("digits", Serving())
     assert (serving.layout, serving.preferred_batch_size, serving.instances) == ("fused", 2, 2)
@@ -232,7 +222,7 @@ def test_the_winner_is_written_with_its_evidence(fleet: Path, monkeypatch: pytes
 
 
 def test_a_dry_run_writes_nothing(fleet: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(FakeBench, "gain", None)
+    monkeypatch.setattr(Bench, "gain", None)
     before = sorted(path.name for path in fleet.parent.iterdir())
     run(fleet, "--images", fleet.parent / "images", "--classifier", "digits", "--dry-run")
     assert fleet.read_text() == FLEET
@@ -252,7 +242,7 @@ def test_a_winner_of_the_search_that_is_no_better_when_compared_is_not_taken(fle
     [
         (("", ""), [], "--classifier is not given; the classifiers are digits, letters, pets, cars"),
         (("", ""), ["--classifier", "birds"], "--classifier birds; the classifiers are"),
-        (("lane: cpu", "lane: gpu"), ["--classifier", "digits"], "settings of the cpu lane"),
+        (("lane: cpu", "lane: gpu"), ["--classifier", "digits"], r"this machine shows none \(.*\); tune there"),
         (("lane: cpu", "multi: {page: [digits, cars]}"), ["--classifier", "digits"], "shares its decode in page"),
         (("", ""), ["--classifier", "digits", "--requests", "458"], "give 459 or more"),
         (("", ""), ["--classifier", "digits", "--limit-ms", "0"], "limit_ms"),

@@ -4,32 +4,31 @@ import importlib
 import io
 import sys
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from benchmarks.studies.gpu_proof.folder import ProofError, sha256
+from benchmarks.studies.gpu_proof.folder import Carried, ProofError, sha256
 
 SHADOWING = "numpy"
 """Triton's Python backend of the wheel misreads BYTES with numpy 2, so the server's steps get one of their own."""
 
 
-def unpack(described: Mapping[str, Any], names: Iterable[str], folder: Path) -> None:
+def unpack(carried: Carried, names: Iterable[str], folder: Path) -> None:
     """Unpack the wheels `names` into `site/all` of the folder, and numpy into `site/numpy`; what is there, stays.
 
     Raises:
         ProofError: a piece is missing, or the bytes of a wheel are not those that were prepared.
     """
     wanted, start = set(names), 0
-    for wheel in described["wheels"]:
-        end = start + wheel["size"]
-        done = folder / "site" / f"{wheel['file']}.unpacked"
-        if wheel["name"] in wanted and not done.is_file():
-            data = _bytes(described["pieces"], folder / "pieces", start, end)
-            if sha256(data) != wheel["sha256"]:
-                raise ProofError(f"{wheel['file']}: not the bytes that were prepared; carry the pieces again")
-            target = folder / "site" / ("numpy" if wheel["name"] == SHADOWING else "all")
+    for wheel in carried.wheels:
+        end = start + wheel.size
+        done = folder / "site" / f"{wheel.file}.unpacked"
+        if wheel.name in wanted and not done.is_file():
+            data = _bytes(carried.pieces, folder / "pieces", start, end)
+            if sha256(data) != wheel.sha256:
+                raise ProofError(f"{wheel.file}: not the bytes that were prepared; carry the pieces again")
+            target = folder / "site" / ("numpy" if wheel.name == SHADOWING else "all")
             target.mkdir(parents=True, exist_ok=True)
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:xz") as archive:
                 archive.extractall(target, filter="data")
@@ -37,7 +36,7 @@ def unpack(described: Mapping[str, Any], names: Iterable[str], folder: Path) -> 
         start = end
 
 
-def _bytes(sizes: list[int], pieces: Path, start: int, end: int) -> bytes:
+def _bytes(sizes: tuple[int, ...], pieces: Path, start: int, end: int) -> bytes:
     found, first = b"", 0
     for number, size in enumerate(sizes, start=1):
         if first < end and start < first + size:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.studies.gpu_proof.folder import read_files
+from benchmarks.studies.gpu_proof.folder import CorpusFile, Photograph, read_files
 from benchmarks.studies.gpu_proof.report import Report
 
 Pixels = npt.NDArray[np.uint8]
@@ -66,18 +66,18 @@ class Decoding:
 
 def prove(inputs: Path, report: Report) -> None:
     """Good images first, then damaged JPEGs, then the other formats: each part likelier to crash than the last."""
-    photographs, about = read_files(inputs / "photographs.npz")
+    photographs, about = read_files(inputs / "photographs.npz", Photograph)
     cpu = Decoding(("CPU_ONLY",), device="cpu")
     report.part("pixels against the CPU")
     report.measure("levels apart from the CPU", parity(photographs, about, cpu, report))
     report.part("images/s")
     report.measure("images/s", speed(photographs, about, report.device))
-    files, facts = read_files(inputs / "corpus.npz")
-    formats = ["JPEG" if fact["encoding"].startswith("JPEG") else "other formats" for fact in facts]
+    files, facts = read_files(inputs / "corpus.npz", CorpusFile)
+    formats = ["JPEG" if fact.encoding.startswith("JPEG") else "other formats" for fact in facts]
     for wanted in ("JPEG", "other formats"):
         chosen = [(f, fact) for f, fact, name in zip(files, facts, formats, strict=True) if name == wanted]
-        good = [file for file, fact in chosen if fact["damage"] is None]
-        bad = [file for file, fact in chosen if fact["damage"] is not None]
+        good = [file for file, fact in chosen if fact.damage is None]
+        bad = [file for file, fact in chosen if fact.damage is not None]
         report.part(f"{wanted}, reference on the CPU")
         references = {"good": one_by_one(cpu, good), "bad": one_by_one(cpu, bad)}
         refused = sum(pixels is None for pixels in references["bad"])
@@ -191,17 +191,15 @@ def black(pixels: Pixels | None) -> bool:
     return pixels is not None and int(pixels.max()) <= BLACK
 
 
-def parity(
-    images: Sequence[bytes], about: Sequence[Mapping[str, Any]], cpu: Decoding, report: Report
-) -> dict[str, Any]:
+def parity(images: Sequence[bytes], about: Sequence[Photograph], cpu: Decoding, report: Report) -> dict[str, Any]:
     """Mean, P99 and largest difference by encoding, with fancy upsampling on and off."""
     references = one_by_one(cpu, images)
     found: dict[str, Any] = {}
     for fancy in (True, False):
         decoding = Decoding(BACKENDS[SERVED], device=report.device, fancy=fancy)
         decoded = one_by_one(decoding, images)
-        for encoding in dict.fromkeys(fact["encoding"] for fact in about):
-            rows = [row for row, fact in enumerate(about) if fact["encoding"] == encoding]
+        for encoding in dict.fromkeys(fact.encoding for fact in about):
+            rows = [row for row, fact in enumerate(about) if fact.encoding == encoding]
             pairs = [(decoded[row], references[row]) for row in rows]
             levels = [apart(a, b) for a, b in pairs if a is not None and b is not None]
             name = f"{encoding}, fancy upsampling {'on' if fancy else 'off'}"
@@ -216,18 +214,16 @@ def parity(
 
 def speed(
     images: Sequence[bytes],
-    about: Sequence[Mapping[str, Any]],
+    about: Sequence[Photograph],
     device: str,
     *,
     backends: tuple[str, ...] = BACKENDS[SERVED],
 ) -> dict[str, float]:
     """Images/s of batches of 32 4:2:0 JPEGs that stay on the device, by side and threads."""
     found = {}
-    for side in sorted({fact["side"] for fact in about}):
+    for side in sorted({fact.side for fact in about}):
         chosen = [
-            image
-            for image, fact in zip(images, about, strict=True)
-            if fact["side"] == side and fact["encoding"] == "4:2:0"
+            image for image, fact in zip(images, about, strict=True) if fact.side == side and fact.encoding == "4:2:0"
         ]
         batch = (chosen * SPEED_BATCH)[:SPEED_BATCH]
         for threads in THREADS if device == "cuda" else THREADS[:1]:

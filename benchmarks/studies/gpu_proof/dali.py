@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.studies.gpu_proof.codec import PARITY_MEAN, PARITY_P99
-from benchmarks.studies.gpu_proof.folder import ROOT, read_files, read_json
+from benchmarks.studies.gpu_proof.folder import ROOT, CorpusFile, Photograph, read_files, read_json
 from benchmarks.studies.gpu_proof.report import Report
 
 Float = npt.NDArray[np.float32]
@@ -33,16 +33,16 @@ def prove(inputs: Path, report: Report) -> None:
     from slipway.steps.preprocess_dali import Preprocessor
 
     config = read_json(inputs / "preprocess.json")
-    files, facts = read_files(inputs / "corpus.npz")
-    photographs, about = read_files(inputs / "photographs.npz")
-    good = [file for file, fact in zip(files, facts, strict=True) if fact["damage"] is None]
-    bad = [file for file, fact in zip(files, facts, strict=True) if fact["damage"] is not None]
+    files, facts = read_files(inputs / "corpus.npz", CorpusFile)
+    photographs, about = read_files(inputs / "photographs.npz", Photograph)
+    good = [file for file, fact in zip(files, facts, strict=True) if fact.damage is None]
+    bad = [file for file, fact in zip(files, facts, strict=True) if fact.damage is not None]
     mixed = {**config, "decoder": "mixed" if report.device == "cuda" else "cpu"}
     served = Preprocessor(mixed, max_batch_size=SPEED_BATCH, threads=8)
     cpu = Preprocessor(config, max_batch_size=SPEED_BATCH, threads=8)
 
     report.part("mixed against the CPU")
-    encodings = [fact["encoding"] for fact in about]
+    encodings = [fact.encoding for fact in about]
     reference = in_batches(cpu.run, photographs)[0]
     apart = levels(in_batches(served.run, photographs)[0], reference, config, encodings)
     report.measure("levels apart from the CPU", apart)
@@ -220,13 +220,13 @@ def isolated(config: Mapping[str, Any], device: str, *, threads: int) -> Run:
     return run
 
 
-def speed(mixed: Mapping[str, Any], photographs: Sequence[bytes], about: Any, device: str) -> dict[str, float]:
+def speed(
+    mixed: Mapping[str, Any], photographs: Sequence[bytes], about: Sequence[Photograph], device: str
+) -> dict[str, float]:
     """Images/s of whole batches of 4:2:0 JPEGs through each form, the copy to the CPU included."""
     found = {}
-    side = min(fact["side"] for fact in about)
-    chosen = [
-        p for p, fact in zip(photographs, about, strict=True) if (fact["side"], fact["encoding"]) == (side, "4:2:0")
-    ]
+    side = min(fact.side for fact in about)
+    chosen = [p for p, fact in zip(photographs, about, strict=True) if (fact.side, fact.encoding) == (side, "4:2:0")]
     batch = (chosen * SPEED_BATCH)[:SPEED_BATCH]
     for threads in (4, 8, 16) if device == "cuda" else (1,):
         with native(mixed, threads=threads) as run:

@@ -12,9 +12,10 @@ Standard library and numpy alone, since a bare machine has nothing else of ours.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,84 @@ CODE = ("benchmarks/studies/gpu_proof/*.py", "src/slipway/steps/*.py", "src/slip
 
 class ProofError(Exception):
     """A proof that cannot be run; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class CorpusFile:
+    """A file of `corpus.npz`."""
+
+    encoding: str
+    damage: str | None
+    """Kind of damage; None for a good file."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A file of `photographs.npz`."""
+
+    encoding: str
+    side: int
+    """Width and height in pixels."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The CPU's answer to an image of `server/questions.npz`."""
+
+    label: str
+    score: float
+
+
+Fact = TypeVar("Fact", CorpusFile, Photograph, Expected)
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One packed wheel in the stream of bytes."""
+
+    name: str
+    file: str
+    size: int
+    """Size in bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The wheels in the order of the stream, and the size in bytes of each piece that it was cut into."""
+
+    wheels: tuple[Wheel, ...] = ()
+    pieces: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`prepared.json`: what `prepare` tells `run`. A bare machine has no pydantic to check it with."""
+
+    commit: str | None
+    code_sha256: str
+    seed: int
+    small: bool
+    versions: Mapping[str, str]
+    """Versions of the carried wheels."""
+    wheels: Carried
+    inputs: Mapping[str, object]
+    """Counts of what was made, for whoever reads the file."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Raises ProofError: not there, or written by another commit's prepare."""
+        path = folder / "inputs" / PREPARED
+        content = read_json(path)
+        try:
+            carried = content.pop("wheels")
+            wheels = tuple(Wheel(**wheel) for wheel in carried["wheels"])
+            return cls(**content, wheels=Carried(wheels, tuple(carried["pieces"])))
+        except (KeyError, TypeError) as error:
+            raise ProofError(f"{path}: not what this commit's prepare writes ({error}); prepare again") from None
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "inputs" / PREPARED, asdict(self))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -60,24 +139,24 @@ def code_sha256() -> str:
     return sha256(b"".join(path.name.encode() + b"\0" + path.read_bytes() for path in paths))
 
 
-def write_files(path: Path, files: Sequence[bytes], facts: Sequence[Mapping[str, Any]]) -> None:
+def write_files(path: Path, files: Sequence[bytes], facts: Sequence[Fact]) -> None:
     """Many small files in one `.npz`, each with facts about it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         path,
         data=np.frombuffer(b"".join(files), np.uint8),
         ends=np.cumsum([len(file) for file in files], dtype=np.int64),
-        facts=np.frombuffer(json.dumps(list(facts)).encode(), np.uint8),
+        facts=np.frombuffer(json.dumps([asdict(fact) for fact in facts]).encode(), np.uint8),
     )
 
 
-def read_files(path: Path) -> tuple[list[bytes], list[dict[str, Any]]]:
+def read_files(path: Path, kind: type[Fact]) -> tuple[list[bytes], list[Fact]]:
     """Raises ProofError: not there."""
-    arrays = read_arrays(path)
+    arrays: dict[str, npt.NDArray[Any]] = read_arrays(path)
     ends = [0, *arrays["ends"].tolist()]
     data = arrays["data"].tobytes()
     files = [data[start:end] for start, end in pairwise(ends)]
-    return files, json.loads(arrays["facts"].tobytes())
+    return files, [kind(**fact) for fact in json.loads(arrays["facts"].tobytes())]
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks.studies.gpu_proof.folder import ProofError, sha256
+from benchmarks.studies.gpu_proof.torch_graph import Graph, Node
 
 
 def write_graphs(graphs: Mapping[str, Path], folder: Path) -> None:
@@ -27,7 +28,7 @@ def write_graphs(graphs: Mapping[str, Path], folder: Path) -> None:
     np.savez(folder / "weights.npz", **numbers)  # type: ignore[arg-type, unused-ignore]
 
 
-def _describe(model: onnx.ModelProto, path: Path, numbers: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+def _describe(model: onnx.ModelProto, path: Path, numbers: dict[str, npt.NDArray[Any]]) -> Graph:
     graph = model.graph
     if len(graph.input) != 1 or any(len(node.output) != 1 for node in graph.node):
         raise ProofError(f"{path}: more than one input, or a node with several outputs; the executor takes one of each")
@@ -37,7 +38,7 @@ def _describe(model: onnx.ModelProto, path: Path, numbers: dict[str, npt.NDArray
         key = sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes())[:20]
         numbers[key] = array
         constants[tensor.name] = key
-    nodes = [
+    nodes: list[Node] = [
         {
             "op": node.op_type,
             "name": node.name,

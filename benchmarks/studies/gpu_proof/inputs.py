@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.studies.gpu_proof.folder import ProofError, write_files
+from benchmarks.studies.gpu_proof.folder import CorpusFile, Photograph, ProofError, write_files
 
 Float = npt.NDArray[np.float32]
 SIDES = (48, 144)
@@ -33,13 +33,13 @@ def write_corpus(path: Path, *, seed: int, small: bool) -> dict[str, int]:
     pictures = list(load_photographs(scikit_image()).values())
     good = good_files(pictures, len(ACCEPTED) * (1 if small else 3), seed=seed, sides=SIDES)
     drawn, others = (200, 20) if small else (4000, 250)
-    files = [(file.data, {"encoding": file.encoding, "damage": None}) for file in good]
+    files = [(file.data, CorpusFile(file.encoding, damage=None)) for file in good]
     for file, kind, data in damaged(good, drawn, seed=seed + 1):
         jpeg = file.format == "JPEG"
         if guard.inspect(data) != guard.OK or (others == 0 and not jpeg):
             continue
         others -= not jpeg
-        files.append((data, {"encoding": file.encoding, "damage": kind}))
+        files.append((data, CorpusFile(file.encoding, damage=kind)))
     write_files(path, [data for data, _ in files], [fact for _, fact in files])
     return {"good": len(good), "damaged": len(files) - len(good)}
 
@@ -63,7 +63,7 @@ def write_photographs(path: Path, *, small: bool) -> int:
         for encoding, options in ENCODINGS.items():
             for picture in pictures[: each if side == sides[0] or encoding == "4:2:0" else 1]:
                 files.append(encode(picture.resize((side, side)), "JPEG", quality=85, **options))
-                facts.append({"encoding": encoding, "side": side})
+                facts.append(Photograph(encoding, side))
     write_files(path, files, facts)
     return len(files)
 
@@ -83,6 +83,7 @@ def write_precision(inputs: Path, kept: Path, run: Path, *, small: bool) -> dict
 def _digits(folder: Path, kept: Path, run: Path, *, images: int | None) -> dict[str, Any]:
     from slipway.contract import Bundle, SlipwayError
     from slipway.contract.dataset import FILE_NAME, Dataset
+    from slipway.contract.evidence.gpu_proof import KeptFacts
     from slipway.evaluation.predict import pixel_batches
 
     graphs = {name: run / "graphs" / name / "model.onnx" for name in ("fp16", "int8")}
@@ -106,8 +107,8 @@ def _digits(folder: Path, kept: Path, run: Path, *, images: int | None) -> dict[
     logits = _write(folder, {"fp32": bundle.path / "model.onnx", **graphs}, pixels_nchw, bundle.preprocess)
     kept.parent.mkdir(parents=True, exist_ok=True)
     truth_n = np.array([entry.class_id for entry in entries], np.int64)
-    facts = {"labels": bundle.labels, "accuracy": bundle.spec.accuracy.plain()}
-    np.savez(kept, truth_n=truth_n, facts=np.array(json.dumps(facts)), **logits)  # type: ignore[arg-type, unused-ignore]
+    facts = KeptFacts(labels=tuple(bundle.labels), accuracy=bundle.spec.accuracy)
+    np.savez(kept, truth_n=truth_n, facts=np.array(facts.to_json()), **logits)  # type: ignore[arg-type, unused-ignore]
     return {"weights": "trained", "bundle": bundle.id, "images": len(entries)}
 
 

@@ -10,8 +10,7 @@ from benchmarks.studies.gpu_proof.folder import ROOT, ProofError, read_arrays, r
 from benchmarks.studies.gpu_proof.precision import LOGITS
 from slipway.contract.evidence.gate import FAIL
 from slipway.contract.evidence.gate import GateResult as Gated
-from slipway.contract.evidence.gpu_proof import Agreement, GpuProofResult
-from slipway.contract.spec import AccuracyGate
+from slipway.contract.evidence.gpu_proof import Agreement, GpuProofResult, KeptFacts
 from slipway.engines.gate import compare
 from slipway.system.targets import write_file
 
@@ -33,14 +32,14 @@ def judge(results: Path, *, folder: Path, out: Path) -> int:
         )
     judged = []
     for path in paths:
-        content = read_json(path)
-        if content["device"] != "cuda" and out.resolve() == PUBLISHED:
+        result = GpuProofResult.parse(read_json(path), source=str(path))
+        if result.device != "cuda" and out.resolve() == PUBLISHED:
             raise ProofError(
-                f"{path}: a rehearsal on the {content['device']} is not published; give another folder with --out"
+                f"{path}: a rehearsal on the {result.device} is not published; give another folder with --out"
             )
-        if content["proof"] == "precision" and content["verdict"] != "could not run":
-            content |= _gated(content, results / LOGITS, folder / "kept")
-        judged.append(GpuProofResult.parse(content, source=str(path)))
+        if result.proof == "precision" and result.verdict != "could not run":
+            result = _gated(result, results / LOGITS, folder / "kept")
+        judged.append(result)
     out.mkdir(parents=True, exist_ok=True)
     for result in judged:
         write_file(out / f"gpu_proof_{result.proof}.json", result.to_json())
@@ -53,12 +52,12 @@ def judge(results: Path, *, folder: Path, out: Path) -> int:
     return int(any(result.verdict != "pass" for result in judged))
 
 
-def _gated(content: dict[str, Any], logits: Path, kept: Path) -> dict[str, Any]:
-    """The gate of trained networks and the agreement of random ones, with reasons against a pass."""
+def _gated(result: GpuProofResult, logits: Path, kept: Path) -> GpuProofResult:
+    """The result with the gate of trained networks and the agreement of random ones, with reasons against a pass."""
     answered = read_arrays(logits)
     gates: dict[str, Gated] = {}
     agreement: dict[str, Agreement] = {}
-    reasons = list(content["reasons"])
+    reasons = list(result.reasons)
     for path in sorted(kept.glob("*.npz")):
         arrays = read_arrays(path)
         for graph in ("fp16", "int8"):
@@ -66,19 +65,14 @@ def _gated(content: dict[str, Any], logits: Path, kept: Path) -> dict[str, Any]:
             if "truth_n" not in arrays:
                 agreement[name] = _agreement(typed_nc, arrays["fp32"])
                 continue
-            facts = json.loads(str(arrays["facts"]))
-            limits = AccuracyGate.parse(facts["accuracy"], source=str(path))
+            facts = KeptFacts.parse(json.loads(str(arrays["facts"])), source=str(path))
             reference_n, candidate_n = arrays["fp32"].argmax(axis=1), typed_nc.argmax(axis=1)
-            gates[name] = compare(arrays["truth_n"], reference_n, candidate_n, facts["labels"], limits)
+            gates[name] = compare(arrays["truth_n"], reference_n, candidate_n, facts.labels, facts.accuracy)
             if gates[name].verdict == FAIL:
                 reasons.append(f"{name}: {gates[name]}")
-    plain = {name: result.plain() for name, result in gates.items()}
-    found = {
-        "gates": plain,
-        "agreement": {name: result.plain() for name, result in agreement.items()},
-        "reasons": reasons,
-    }
-    return {**found, "verdict": "fail" if reasons else content["verdict"]}
+    verdict = "fail" if reasons else result.verdict
+    found = {"gates": gates, "agreement": agreement, "reasons": tuple(reasons), "verdict": verdict}
+    return result.model_copy(update=found)
 
 
 def _agreement(typed_nc: Any, reference_nc: Any) -> Agreement:

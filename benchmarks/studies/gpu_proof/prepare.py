@@ -2,12 +2,11 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.studies.gpu_proof import inputs as make
-from benchmarks.studies.gpu_proof.folder import PREPARED, ROOT, code_sha256, write_json
+from benchmarks.studies.gpu_proof.folder import ROOT, Carried, Prepared, code_sha256
 from benchmarks.studies.gpu_proof.wheels import NEEDED, ORDER, completes, cut, download, locked, pack
 
 MIB = 1 << 20
@@ -25,34 +24,34 @@ def prepare(folder: Path, *, run: Path, proofs: Sequence[str], small: bool, seed
     """
     from slipway.contract.evidence.origin import commit
 
-    facts: dict[str, Any] = {"commit": commit(), "code_sha256": code_sha256(), "seed": seed, "small": small}
+    made: dict[str, object] = {}
     for old in ("inputs", "kept", "pieces"):
         shutil.rmtree(folder / old, ignore_errors=True)
     inputs, kept = folder / "inputs", folder / "kept"
     kept.mkdir(parents=True)
     print(f"inputs for {', '.join(proofs)}", flush=True)
     if set(proofs) - {"precision"}:
-        facts["corpus"] = make.write_corpus(inputs / "corpus.npz", seed=seed, small=small)
+        made["corpus"] = make.write_corpus(inputs / "corpus.npz", seed=seed, small=small)
         make.write_preprocess(inputs / "preprocess.json")
-        facts["photographs"] = make.write_photographs(inputs / "photographs.npz", small=small)
+        made["photographs"] = make.write_photographs(inputs / "photographs.npz", small=small)
     if "precision" in proofs or "server" in proofs:
-        facts["precision"] = make.write_precision(inputs / "precision", kept, run, small=small)
+        made["precision"] = make.write_precision(inputs / "precision", kept, run, small=small)
     if "server" in proofs:
         from benchmarks.studies.gpu_proof.server_inputs import write_server
 
-        facts["server"] = write_server(inputs, run, small=small)
+        made["server"] = write_server(inputs, run, small=small)
     names = [name for name in ORDER if any(name in NEEDED[proof] for proof in proofs)]
-    facts["versions"] = locked(names)
-    facts["wheels"] = {"wheels": [], "pieces": []} if small else _wheels(folder, names, _size(inputs))
-    write_json(inputs / PREPARED, facts)
+    carried = Carried() if small else _wheels(folder, names, _size(inputs))
+    prepared = Prepared(commit(), code_sha256(), seed, small, versions=locked(names), wheels=carried, inputs=made)
+    prepared.write(folder)
     if not small:
-        _say(folder, facts["wheels"], proofs)
+        _say(folder, carried, proofs)
 
 
-def _wheels(folder: Path, names: Sequence[str], inputs_bytes: int) -> dict[str, Any]:
+def _wheels(folder: Path, names: Sequence[str], inputs_bytes: int) -> Carried:
     print(f"wheels: {', '.join(names)}", flush=True)
     if not names:
-        return {"wheels": [], "pieces": []}
+        return Carried()
     downloaded = download(names, folder / "wheels")
     packed = {name: pack(wheel, folder / "wheels") for name, wheel in zip(names, downloaded, strict=True)}
     room = CARRIED - RESERVE - _clone_bytes()
@@ -70,20 +69,20 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _say(folder: Path, described: Mapping[str, Any], proofs: Sequence[str]) -> None:
+def _say(folder: Path, carried: Carried, proofs: Sequence[str]) -> None:
     place = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    ready, verb = completes(described), "python3 -m benchmarks.studies.gpu_proof run"
+    ready, verb = completes(carried), "python3 -m benchmarks.studies.gpu_proof run"
     print(
         f"\nclone {_clone_bytes() / 1e6:.1f} MB, inputs {_size(folder / 'inputs') / 1e6:.1f} MB, "
-        f"{len(described['wheels'])} wheels, {sum(described['pieces']) / 1e6:.1f} MB"
+        f"{len(carried.wheels)} wheels, {sum(carried.pieces) / 1e6:.1f} MB"
     )
     print("Carry these in turn, each with the clone, and run there what stands beside them:\n")
-    for number in range(1, max(len(described["pieces"]), 1) + 1):
-        carried = [*([f"{place}/inputs"] if number == 1 else []), f"{place}/pieces/{number}"]
-        size = described["pieces"][number - 1] if described["pieces"] else 0
-        now = [proof for proof in ready.get(number, proofs if not described["pieces"] else []) if proof in proofs]
+    for number in range(1, max(len(carried.pieces), 1) + 1):
+        paths = [*([f"{place}/inputs"] if number == 1 else []), f"{place}/pieces/{number}"]
+        size = carried.pieces[number - 1] if carried.pieces else 0
+        now = [proof for proof in ready.get(number, proofs if not carried.pieces else []) if proof in proofs]
         command = f'{verb} {" ".join(now)} --out "$OUT"' if now else "true   (only carried)"
-        print(f"  {number}  {' '.join(carried)}   {size / 1e6:.1f} MB\n     {command}")
+        print(f"  {number}  {' '.join(paths)}   {size / 1e6:.1f} MB\n     {command}")
     print(
         "\nBring back what lies under $OUT, put it into "
         f"{place}/results, and run: python -m benchmarks.studies.gpu_proof judge"

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from benchmarks.studies.gpu_proof.folder import code_sha256, write_json
+from benchmarks.studies.gpu_proof.folder import Prepared, code_sha256, write_json
 
 PASS, FAIL, NOT_RUN = "pass", "fail", "could not run"
 LIBRARIES = (
@@ -33,7 +33,7 @@ class Report:
         device: `cuda`, or `cpu` for a rehearsal.
     """
 
-    def __init__(self, path: Path, *, proof: str, device: str, prepared: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, *, proof: str, device: str, prepared: Prepared) -> None:
         self._path, self._started = path, time.monotonic()
         code = code_sha256()
         self.device = device
@@ -47,10 +47,10 @@ class Report:
             "part": "start",
             "seconds": 0.0,
             "created": now(),
-            "commit": prepared["commit"] if code == prepared["code_sha256"] else f"{prepared['commit']}, changed since",
-            "versions": {"python": platform.python_version(), **_versions(prepared.get("versions", {}))},
+            "commit": prepared.commit if code == prepared.code_sha256 else f"{prepared.commit}, changed since",
+            "versions": {"python": platform.python_version(), **_versions(prepared.versions)},
             "machine": machine(device),
-            "seed": prepared["seed"],
+            "seed": prepared.seed,
             "measured": {},
         }
         self.write()

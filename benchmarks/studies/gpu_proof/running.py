@@ -7,12 +7,13 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from benchmarks.studies.gpu_proof.carried import make_importable, unpack
-from benchmarks.studies.gpu_proof.folder import PREPARED, ROOT, ProofError, read_json, write_json
+from benchmarks.studies.gpu_proof.folder import ROOT, Prepared, ProofError, read_json, write_json
 from benchmarks.studies.gpu_proof.report import NOT_RUN, Report, machine, now
 from benchmarks.studies.gpu_proof.wheels import NEEDED
 
@@ -34,7 +35,7 @@ def run(proofs: Sequence[str], *, folder: Path, out: Path, device: str, installe
     Raises:
         ProofError: nothing was prepared.
     """
-    prepared = read_json(folder / "inputs" / PREPARED)
+    prepared = Prepared.read(folder)
     codes = []
     out.mkdir(parents=True, exist_ok=True)
     (out / LOG).unlink(missing_ok=True)
@@ -43,7 +44,7 @@ def run(proofs: Sequence[str], *, folder: Path, out: Path, device: str, installe
         path.unlink(missing_ok=True)
         try:
             if not installed:
-                unpack(prepared["wheels"], NEEDED[name], folder)
+                unpack(prepared.wheels, NEEDED[name], folder)
         except ProofError as error:
             _not_run(path, name, device, prepared, f"{error}")
         else:
@@ -58,7 +59,7 @@ def run(proofs: Sequence[str], *, folder: Path, out: Path, device: str, installe
 
 
 def _child(
-    name: str, path: Path, prepared: Mapping[str, Any], *, folder: Path, device: str, installed: bool, limit_s: float
+    name: str, path: Path, prepared: Prepared, *, folder: Path, device: str, installed: bool, limit_s: float
 ) -> None:
     command = [sys.executable, "-m", "benchmarks.studies.gpu_proof", "prove", name, "--folder", str(folder)]
     command += ["--result", str(path), "--device", device, *(["--installed"] if installed else [])]
@@ -93,21 +94,21 @@ def _end_group(process: "subprocess.Popen[Any]") -> None:
     process.wait()
 
 
-def _not_run(path: Path, name: str, device: str, prepared: Mapping[str, Any], why: str) -> None:
+def _not_run(path: Path, name: str, device: str, prepared: Prepared, why: str) -> None:
     content = {"proof": name, "verdict": NOT_RUN, "reasons": [why], "device": device, "part": "start", "seconds": 0.0}
     content |= {"created": now(), "versions": {}, "machine": machine("cpu"), "measured": {}}
-    write_json(path, {**content, "commit": prepared["commit"], "seed": prepared["seed"]})
+    write_json(path, {**content, "commit": prepared.commit, "seed": prepared.seed})
 
 
 def prove(name: str, *, folder: Path, result: Path, device: str, installed: bool) -> int:
     """One proof in this process; whatever goes wrong stands in the result file."""
-    prepared = read_json(folder / "inputs" / PREPARED)
+    prepared = Prepared.read(folder)
     if not installed:
         make_importable(folder)
-    carried = {} if installed else prepared["versions"]
+    prepared = replace(prepared, versions={}) if installed else prepared
     report: Report | None = None
     try:
-        report = Report(result, proof=name, device=device, prepared={**prepared, "versions": carried})
+        report = Report(result, proof=name, device=device, prepared=prepared)
         proof: Prove = import_module(f"benchmarks.studies.gpu_proof.{name}").prove
         proof(folder / "inputs", report)
     except Exception as error:

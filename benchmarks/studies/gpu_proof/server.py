@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.gpu_proof.carried import SHADOWING
-from benchmarks.studies.gpu_proof.folder import ProofError, read_files, read_json
+from benchmarks.studies.gpu_proof.folder import CorpusFile, Expected, Photograph, ProofError, read_files, read_json
 from benchmarks.studies.gpu_proof.http_load import Answer, ask_all, open_loop
 from benchmarks.studies.gpu_proof.report import Report
 from benchmarks.studies.gpu_proof.triton import serve, step_python
@@ -78,7 +78,9 @@ class Proof:
         self._inputs, self._report, self._work = inputs, report, work
         self.model = next(iter(read_json(inputs / "server/repository/lane.json")["classifiers"]))
         self.photographs = [
-            file for file, fact in zip(*read_files(inputs / "photographs.npz"), strict=True) if fact["side"] <= 512
+            file
+            for file, fact in zip(*read_files(inputs / "photographs.npz", Photograph), strict=True)
+            if fact.side <= 512
         ]
         (config,) = (inputs / "server/repository").glob("post_*/config.pbtxt")
         self.post = "KIND_GPU" if "KIND_GPU" in config.read_text(encoding="utf-8") else "KIND_CPU"
@@ -111,14 +113,14 @@ class Proof:
 
     def correct(self, port: int) -> None:
         """Raises ProofError: no question is answered at all."""
-        questions, expected = read_files(self._inputs / "server/questions.npz")
+        questions, expected = read_files(self._inputs / "server/questions.npz", Expected)
         answers = [answer for (answer,) in ask_all(port, self.model, [[q] for q in questions], concurrency=8)]
         if all(answer.error for answer in answers):
             raise ProofError(f"no image is answered: {answers[0].error}")
         other = [
-            f"{fact['label']} {fact['score']:.3f} on the CPU, {answer}"
+            f"{fact.label} {fact.score:.3f} on the CPU, {answer}"
             for answer, fact in zip(answers, expected, strict=True)
-            if answer.error or answer.label != fact["label"] or abs(answer.score - fact["score"]) > SCORE
+            if answer.error or answer.label != fact.label or abs(answer.score - fact.score) > SCORE
         ]
         log = (self._report.folder / LOG).read_bytes()[self._seen :].decode("utf-8", "replace")
         where = sorted(set(re.findall(r"gpu_proof: pixels arrive on the (\w+)", log)))
@@ -136,9 +138,9 @@ class Proof:
         self._isolate(port, list(zip(questions, answers, strict=True)))
 
     def _isolate(self, port: int, good: Sequence[tuple[bytes, Answer]]) -> None:
-        files, facts = read_files(self._inputs / "corpus.npz")
+        files, facts = read_files(self._inputs / "corpus.npz", CorpusFile)
         statuses = np.load(self._inputs / "server/statuses.npy").tolist()
-        bad = [(f, s) for f, fact, s in zip(files, facts, statuses, strict=True) if fact["damage"] is not None]
+        bad = [(f, s) for f, fact, s in zip(files, facts, statuses, strict=True) if fact.damage is not None]
         alone = ask_all(port, self.model, [[file] for file, _ in bad], concurrency=1)
         groups = [bad[start : start + 4] for start in range(0, len(bad), 4)]
         mixed = [
@@ -185,7 +187,7 @@ class Proof:
     def exhaust(self, force_cpu: str) -> None:
         """More pixels at once than the pool holds: is every image still answered, and rightly?"""
         self._report.part("a CUDA pool that is too small")
-        questions, _ = read_files(self._inputs / "server/questions.npz")
+        questions, _ = read_files(self._inputs / "server/questions.npz", Expected)
         with self.server("small", force_cpu=force_cpu, pool=SMALL_POOL) as port:
             before = [answer for (answer,) in ask_all(port, self.model, [[q] for q in questions], concurrency=1)]
             log = self._report.folder / LOG

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.gpu_proof.folder import read_files, write_files
+from benchmarks.studies.gpu_proof.folder import CorpusFile, Expected, read_files, write_files
 
 PRECISION = "fp16"
 ANSWERED = 96
@@ -76,7 +76,7 @@ def write_questions(path: Path, bundle: Any, run: Path, *, images: int) -> None:
     for image in encoded:
         pixels_nchw, status_n = preprocessor.run([image])
         answers = postprocessor.run(*_outputs(engine.run(pixels_nchw), status_n))
-        facts.append({"label": answers.label_nk[0, 0].decode(), "score": float(answers.score_nk[0, 0])})
+        facts.append(Expected(answers.label_nk[0, 0].decode(), score=float(answers.score_nk[0, 0])))
     write_files(path, encoded, facts)
 
 
@@ -91,5 +91,5 @@ def write_statuses(inputs: Path) -> None:
 
     config = json.loads((inputs / "preprocess.json").read_text(encoding="utf-8"))
     step = IsolatedPreprocessor(config, max_batch_size=1, threads=1, device_id=None)
-    files, _ = read_files(inputs / "corpus.npz")
+    files, _ = read_files(inputs / "corpus.npz", CorpusFile)
     np.save(inputs / "server/statuses.npy", np.array([int(step.run([file])[1][0]) for file in files], np.int32))

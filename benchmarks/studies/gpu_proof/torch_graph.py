@@ -7,7 +7,7 @@ This file is also copied beside a model of Triton's Python backend: numpy and to
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -19,6 +19,26 @@ Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Any], Attributes], Tensor]
 TYPES = {1: torch.float32, 3: torch.int8, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16}
 """By the numbers that ONNX gives them."""
+
+
+class Node(TypedDict):
+    """An operator of the graph, as `graphs.py` writes it."""
+
+    op: str
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Any]
+
+
+class Graph(TypedDict):
+    """The JSON of a graph."""
+
+    input: str
+    outputs: list[str]
+    constants: dict[str, str]
+    """Name of each constant to its key in the `.npz`."""
+    nodes: list[Node]
 
 
 class UnsupportedError(Exception):
@@ -39,10 +59,10 @@ class TorchGraph:
     """
 
     def __init__(self, path: Path, weights: Path, *, device: str, arithmetic: Arithmetic = "typed") -> None:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described: Graph = json.loads(path.read_text(encoding="utf-8"))
         self._types = {**TYPES, 10: torch.float32} if arithmetic == "f32" else TYPES
-        self._outputs: list[str] = described["outputs"]
-        self._input: str = described["input"]
+        self._outputs = described["outputs"]
+        self._input = described["input"]
         self._constants: dict[str, Any] = {"": None}
         with np.load(weights) as arrays:
             for name, key in described["constants"].items():
@@ -81,10 +101,10 @@ class TorchGraph:
                     values.pop(name, None)
         return {name: values[name].float() for name in self._outputs}
 
-    def _constants_of(self, node: Mapping[str, Any]) -> dict[str, Any]:
+    def _constants_of(self, node: Node) -> dict[str, Any]:
         return {name: self._constants[name] for name in node["inputs"] if name in self._constants}
 
-    def _compute(self, node: Mapping[str, Any], values: Mapping[str, Any]) -> Tensor:
+    def _compute(self, node: Node, values: Mapping[str, Any]) -> Tensor:
         inputs = [values[name] for name in node["inputs"]]
         if node["op"] == "Cast":
             result: Tensor = inputs[0].to(self._types[node["attributes"]["to"]])

@@ -9,9 +9,8 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from benchmarks.studies.gpu_proof.folder import ROOT, ProofError, sha256
+from benchmarks.studies.gpu_proof.folder import ROOT, Carried, ProofError, Wheel, sha256
 
 CODEC = ("nvidia-nvimgcodec-cu13", "nvidia-nvjpeg", "nvidia-nvjpeg2k-cu13", "nvidia-nvtiff-cu13")
 NVCOMP = ("nvidia-libnvcomp-cu13",)  # nvTIFF and DALI load it
@@ -98,10 +97,10 @@ def pack(wheel: Path, folder: Path) -> Path:
     return packed
 
 
-def cut(wheels: Mapping[str, Path], pieces: Path, *, first: int, each: int) -> dict[str, Any]:
+def cut(wheels: Mapping[str, Path], pieces: Path, *, first: int, each: int) -> Carried:
     """Write the wheels, one after another, as files `<pieces>/<n>/part`: `first` bytes in the first, then `each`.
 
-    Returns what `carried.join` needs to put them together again.
+    Returns what `carried.unpack` needs to put them together again.
     """
     stream = b"".join(path.read_bytes() for path in wheels.values())
     bounds = [0, *range(min(first, len(stream)), len(stream), each), len(stream)]
@@ -111,25 +110,25 @@ def cut(wheels: Mapping[str, Path], pieces: Path, *, first: int, each: int) -> d
         part.parent.mkdir(parents=True)
         part.write_bytes(stream[start:end])
         sizes.append(end - start)
-    described = [
-        {"name": name, "file": path.name, "size": path.stat().st_size, "sha256": sha256(path.read_bytes())}
+    carried = (
+        Wheel(name, file=path.name, size=path.stat().st_size, sha256=sha256(path.read_bytes()))
         for name, path in wheels.items()
-    ]
-    return {"wheels": described, "pieces": sizes}
+    )
+    return Carried(tuple(carried), tuple(sizes))
 
 
-def completes(described: Mapping[str, Any]) -> dict[int, list[str]]:
+def completes(carried: Carried) -> dict[int, list[str]]:
     """The proofs that can run once a piece, and those before it, are there."""
     ends: dict[str, int] = {}
     end = 0
-    for wheel in described["wheels"]:
-        end += wheel["size"]
-        ends[wheel["name"]] = end
+    for wheel in carried.wheels:
+        end += wheel.size
+        ends[wheel.name] = end
     found: dict[int, list[str]] = {}
     for proof, names in NEEDED.items():
         needed, reached, number = max((ends[name] for name in names), default=0), 0, 0
         while number == 0 or reached < needed:
-            reached += described["pieces"][number]
+            reached += carried.pieces[number]
             number += 1
         found.setdefault(number, []).append(proof)
     return found

@@ -19,6 +19,8 @@ Edit = tuple[int, int, str]
 def with_serving(text: str, name: str, changes: Mapping[str, Any]) -> str:
     """Return the text of a fleet file with `changes` in the `serving` of classifier `name`, comments kept.
 
+    A value that is a mapping, such as that of `gpu`, changes the keys in it.
+
     Raises:
         SpecError: the change would hit an anchor or a merge key; the message says what to write by hand.
     """
@@ -30,7 +32,7 @@ def with_serving(text: str, name: str, changes: Mapping[str, Any]) -> str:
         edited = edited[:start] + new + edited[end:]
     before = parse_yaml(text, source="the fleet file")
     entry = before["classifiers"][name]
-    entry = {**entry, "serving": {**entry.get("serving", {}), **changes}}
+    entry = {**entry, "serving": _merged(entry.get("serving", {}), changes)}
     expected = {**before, "classifiers": {**before["classifiers"], name: entry}}
     if not _reads_as(edited, expected):
         raise SpecError(
@@ -72,14 +74,25 @@ def _edits(mapping: Any, changes: Mapping[str, Any]) -> list[Edit]:
     for key, value in changes.items():
         node = _value(mapping, key)
         if node is None:
-            edits.append((first.index, first.index, f"{key}: {value}{separator}"))
+            edits.append((first.index, first.index, f"{key}: {_plain(value)}{separator}"))
+        elif isinstance(value, Mapping):
+            edits += _edits(node, value)
         else:
             edits.append((node.start_mark.index, node.end_mark.index, str(value)))
     return edits
 
 
+def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    inner = {key: _merged(before.get(key, {}), value) for key, value in changes.items() if isinstance(value, Mapping)}
+    return {**before, **changes, **inner}
+
+
+def _plain(value: Any) -> str:
+    return _flow(value) if isinstance(value, Mapping) else str(value)
+
+
 def _flow(changes: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{key}: {value}" for key, value in changes.items()) + "}"
+    return "{" + ", ".join(f"{key}: {_plain(value)}" for key, value in changes.items()) + "}"
 
 
 def _reads_as(text: str, expected: Any) -> bool:

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
     from slipway.repository import Classifier
 
 
-LIBRARIES = ("grpcio", "hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EVIDENCE, EVIDENCE_IS = ("better",), "evidence of slipway tune"
+LIBRARIES = {
+    "cpu": ("grpcio", "hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient"),
+    "gpu": ("grpcio", "hdrhistogram", "tritonclient"),
+}
+"""Libraries of the evidence. Those of the gpu lane's server are beside its card, under `gpu`."""
+TRIAL: Mapping[str, Mapping[str, Any]] = {"cpu": {"instances": 1}, "gpu": {"gpu": {"engine_instances": 1}}}
+"""A change that shows whether the fleet file can be changed."""
 MAX_RUNS = 40
 """Largest number of measurements in the search."""
 EPILOG = """examples:
@@ -28,9 +35,11 @@ EPILOG = """examples:
   slipway tune runs/digits --images runs/digits/data --dry-run
 
 The search covers layout, pinned, preferred_batch_size, instances with threads, and max_queue_delay_us, in the order of
-the gain that each gave in our measurements. It starts from the present settings. A candidate differs from the best so
-far in one setting, and is tried at one rate, 10 % above the best one's. If the gate finds its P99 within the limit in
-two blocks, it becomes the best, and its rate rises step by step. So a candidate that is not better usually costs 15 s.
+the gain that each gave in our measurements. On the gpu lane it covers serving.gpu's engine_instances, decode_instances
+with decode_threads, max_queue_delay_us and cuda_graphs, and needs the GPU and the server of that lane. It starts from
+the present settings. A candidate differs from the best so far in one setting, and is tried at one rate, 10 % above the
+best one's. If the gate finds its P99 within the limit in two blocks, it becomes the best, and its rate rises step by
+step. So a candidate that is not better usually costs 15 s.
 
 The best of many noisy measurements looks better than it is. So the start and the best are compared once more, in rounds
 in which they take turns on the same arrivals. Unless the best is better beyond the spread of these, the start is kept.
@@ -54,24 +63,28 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.benchmark.tuning_climb import rate_at
     from slipway.benchmark.tuning_fleet import replace_text, with_serving
     from slipway.cli.tune_measure import described
+    from slipway.contract.card import cards
     from slipway.contract.evidence.origin import Origin
+    from slipway.contract.installed import Installed
 
     target = open_target(arguments.path, arguments.classifier)
     output = arguments.output or target.fleet.with_name(f"{target.fleet.stem}.{target.name}.tuning.json")
     if not arguments.dry_run:
         check_file(output, mark=EVIDENCE, what=EVIDENCE_IS)
         check_file(target.fleet, mark="classifiers", what="a fleet file")
-    start = target.classifier.serving
-    print(f"{target.name} at the start: {described(start)}", flush=True)
+    start, lane = target.classifier.serving, target.classifier.lane
+    print(f"{target.name} at the start: {described(start, lane)}", flush=True)
     found = search_and_compare(target, arguments)
     best: Serving = found.pop("best")
     values = best.model_dump(mode="json")
-    changes = {key: value for key, value in values.items() if value != start.model_dump(mode="json")[key]}
+    changes = differing(start.model_dump(mode="json"), values)
     for side, rungs in found["rungs"].items():
         rates = [rate_at(rung) for rung in rungs]
         print(f"{side:6} {min(rates):.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds")
-    print(verdict(found, described(best)))
-    origin = Origin.here(LIBRARIES).plain() | {"client_shares_the_cores": True}
+    print(verdict(found, described(best, lane)))
+    origin = Origin.here(LIBRARIES[lane]).plain() | {"client_shares_the_cores": True}
+    if lane == "gpu":
+        origin |= {"gpu": {"card": cards()[0].plain(), **asdict(Installed.here())}}
     evidence = {**origin, **found, "start": start.model_dump(mode="json"), "chosen": values, "changes": changes}
     if arguments.output or not arguments.dry_run:
         write_file(output, json.dumps(evidence, indent=1) + "\n")
@@ -88,11 +101,18 @@ def main(arguments: argparse.Namespace) -> None:
     print_json(arguments, evidence)
 
 
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `after` that are not those of `before`, also in what they contain."""
+    changed = {key: value for key, value in after.items() if value != before[key]}
+    return {key: differing(before[key], value) if isinstance(value, dict) else value for key, value in changed.items()}
+
+
 def open_target(path: Path, name: str | None) -> Target:
     """Open one classifier of a fleet file, or that of a run.
 
     Raises:
-        SpecError: the repository does not serve this classifier, or cannot tune it alone.
+        SpecError: the repository does not serve this classifier, or cannot tune it alone; or its lane is the gpu lane,
+            and this machine has no GPU, or the classifier no plan.
     """
     from slipway.benchmark.tuning_fleet import with_serving
     from slipway.contract import Bundle, Fleet, SpecError
@@ -111,16 +131,37 @@ def open_target(path: Path, name: str | None) -> Target:
         raise SpecError(f"{fleet_path}: --classifier {name or 'is not given'}; the classifiers are {names}")
     if fleet_path.suffix == ".json":
         raise SpecError(f"{fleet_path}: only YAML is changed in place; write it as fleet.yaml")
-    if fleet.lane != "cpu":
-        raise SpecError(f"{fleet_path}: lane {fleet.lane}; only settings of the cpu lane can be tuned")
+    if fleet.lane == "gpu":
+        require_gpu_and_server(fleet_path)
     if members := [multi for multi, members in fleet.multi.items() if name in members]:
         raise SpecError(f"{fleet_path}: {name} shares its decode in {', '.join(members)}, whose serving must be equal")
-    with_serving(text, name, {"instances": 1})  # raises before the search if the file cannot be changed
+    with_serving(text, name, TRIAL[fleet.lane])  # raises before the search if the file cannot be changed
     alone = fleet.classifiers[name].model_copy(update={"keep": ()})
     (classifier,) = open_fleet(
         fleet.model_copy(update={"classifiers": {name: alone}, "multi": {}}), root=fleet_path.parent
     )
+    if classifier.falls_back:
+        raise SpecError(f"{fleet_path}: {name} has no TensorRT plan; compile one for this GPU, and tune that")
     return Target(fleet_path, text, name, classifier)
+
+
+def require_gpu_and_server(fleet: Path) -> None:
+    """Raises SpecError: there is no GPU here, or no tritonserver that has the backends of the gpu lane."""
+    from slipway.contract import SpecError
+    from slipway.serving.binary import INSTALLED, installed_server
+    from slipway.serving.doctor.gpu import find_gpus
+
+    gpus, reason = find_gpus()
+    if not gpus:
+        raise SpecError(
+            f"{fleet}: lane gpu, whose settings are measured on the GPU that serves; this machine shows none "
+            f"({reason}); tune there"
+        )
+    if installed_server() is None:
+        raise SpecError(
+            f"{fleet}: lane gpu, whose settings are measured on NVIDIA's tritonserver; there is none on PATH, nor "
+            f"{INSTALLED}; tune where it is, with slipway[serve,bench] installed there"
+        )
 
 
 def search_and_compare(target: Target, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -129,7 +170,8 @@ def search_and_compare(target: Target, arguments: argparse.Namespace) -> dict[st
     from slipway.benchmark.tuning_climb import ratio, rung_at
     from slipway.cli.tune_measure import Bench, described
 
-    options, start = gate_options(target.name, arguments), target.classifier.serving
+    options = gate_options(target.name, arguments)
+    start, lane = target.classifier.serving, target.classifier.lane
     over_s = time.monotonic() + 60 * arguments.minutes
     rungs, compared = {}, None
     with (
@@ -139,13 +181,14 @@ def search_and_compare(target: Target, arguments: argparse.Namespace) -> dict[st
         tuned = tune(
             start,
             bench.searched,
+            lane=lane,
             cores=len(os.sched_getaffinity(0)),
             rung=rung_at(arguments.start),
             in_budget=lambda: time.monotonic() < over_s and len(bench.evidence) < MAX_RUNS,
         )
         searched = len(bench.evidence)
         if tuned.serving != start:
-            print(f"best of the search: {described(tuned.serving)}; compared with the start:", flush=True)
+            print(f"best of the search: {described(tuned.serving, lane)}; compared with the start:", flush=True)
             sides = {"before": start, "after": tuned.serving}
             rungs = bench.compared(sides, rung=tuned.rung, rounds=arguments.rounds)
             compared = ratio(rungs["after"], to=rungs["before"])

@@ -13,6 +13,8 @@ from slipway.benchmark.gate import Subject, measure, meet
 from slipway.benchmark.looks import single
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.tuning_climb import climb_rounds, rate_at
+from slipway.contract import ServingError
+from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository import Classifier, assemble
 from slipway.serving import Ports, serve
@@ -47,8 +49,23 @@ class Bench:
         self._keep(0)
 
     def searched(self, serving: Serving, rung: int) -> bool:
-        """Whether P99 stays within the limit, on arrivals that were not used before."""
-        return self._held(serving, rung, blocks=SEARCH_BLOCKS, number=SEARCH_BLOCKS * len(self.evidence), servers=1)
+        """Whether P99 stays within the limit, on arrivals that were not used before.
+
+        A candidate whose server does not start, for want of memory for example, holds nothing; the evidence says why.
+
+        Raises:
+            ServingError: the server of the first one, the present settings, does not start.
+        """
+        number = SEARCH_BLOCKS * len(self.evidence)
+        try:
+            return self._held(serving, rung, blocks=SEARCH_BLOCKS, number=number, servers=1)
+        except ServingError as error:
+            if not self.evidence:
+                raise
+            values = serving.model_dump(mode="json")
+            self.evidence.append({"serving": values, "rate_per_s": rate_at(rung), "error": str(error)})
+            print(f"{len(self.evidence):3}  {described(serving, self._classifier.lane):50} {error}", flush=True)
+            return False
 
     def compared(self, sides: Mapping[str, Serving], *, rung: int, rounds: int) -> dict[str, list[int]]:
         """The highest rung of each side in each round; both servers run throughout."""
@@ -72,7 +89,7 @@ class Bench:
         # One or two blocks can rarely prove that P99 is within the limit, but they can prove that it is not.
         held = found.verdict in (Verdict.PASS, Verdict.TOO_FEW)
         print(
-            f"{len(self.evidence):3}  {described(serving):50} {rate_at(rung):6.1f}/s  "
+            f"{len(self.evidence):3}  {described(serving, self._classifier.lane):50} {rate_at(rung):6.1f}/s  "
             f"P99 {found.latency.p99_ms:6.1f} ms  {'held' if held else found.verdict}",
             flush=True,
         )
@@ -87,7 +104,7 @@ class Bench:
     def _start(self, serving: Serving) -> tuple[ExitStack, GateOptions, Subject]:
         self._started += 1
         repository = self._folder / f"repository{self._started}"
-        assemble([replace(self._classifier, settings=serving)], repository)
+        assemble([replace(self._classifier, settings=serving)], repository, lane=self._classifier.lane)
         with ExitStack() as stack:
             log = self._folder / f"server{self._started}.log"
             server = stack.enter_context(serve(repository, ports=Ports.free(), log=log))
@@ -102,8 +119,16 @@ class Bench:
             self._running.pop(oldest)[0].close()
 
 
-def described(serving: Serving) -> str:
+def described(serving: Serving, lane: LaneName) -> str:
     """The settings that the search may change, as one line."""
+    if lane == "gpu":
+        gpu = serving.gpu
+        delay = f", delay {gpu.max_queue_delay_us} µs" if gpu.max_queue_delay_us else ""
+        graphs = "" if gpu.cuda_graphs else ", no CUDA graphs"
+        return (
+            f"{gpu.engine_instances} engines, {gpu.decode_instances} decoders of {gpu.decode_threads} threads"
+            f"{graphs}{delay}"
+        )
     batch = serving.preferred_batch_size or serving.max_batch_size
     delay = f", delay {serving.max_queue_delay_us} µs" if serving.max_queue_delay_us else ""
     pinned = ", pinned" if serving.pinned else ""

@@ -2,6 +2,7 @@
 
 import ast
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,10 @@ from slipway.lint.python_steps import parse
 
 PIXELS = "pixels_nchw"
 FANCY = ":fancy_upsampling=1"
+HARDWARE_IS_ON = "the hardware JPEG decoder is on, which reports success for a damaged image"
+DALI_DECODER = re.compile(r"\bfn\.(experimental\.)?(decoders\.image|image_decoder)(_crop|_random_crop|_slice)?$")
+"""DALI has its decoder under several names, with one set of defaults."""
+CODEC_DECODER = re.compile(r"\bnvimgcodec\.Decoder$")
 POOL_UNIT = 64 << 20
 """The size of Triton's own pool in bytes. Whole ones leave room for what the pool cannot use, between tensors."""
 
@@ -129,22 +134,23 @@ def _decoder(model: Model) -> Findings:
         literals = Literals(tree, path.parent)
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             given = {word.arg: literals.value(word.value) for word in call.keywords}
-            for problem in _problems(ast.unparse(call.func), given):
+            for problem in _problems(literals.dotted(call.func), given):
                 where, remedy = f"{model.files.name}/{path.name}", AGAIN
                 yield model.finding("decoder-settings", f"line {call.lineno}", problem, remedy, file=where)
 
 
 def _problems(function: str, given: dict[str | None, Any]) -> Iterable[str]:
-    if function == "fn.decoders.image":
+    if DALI_DECODER.search(function):
         if given.get("jpeg_fancy_upsampling") is not True:
             yield "chroma is interpolated otherwise than on a CPU (jpeg_fancy_upsampling)"
-        if "hw_decoder_load" not in given:
-            yield "the hardware JPEG decoder is on, which reports success for a damaged image (hw_decoder_load)"
-    elif function == "nvimgcodec.Decoder":
+        share = given.get("hw_decoder_load")
+        if share is None or (isinstance(share, int | float) and share != 0):
+            yield f"{HARDWARE_IS_ON} (hw_decoder_load{'' if share is None else f' {share}'})"
+    elif CODEC_DECODER.search(function):
         if FANCY not in str(given.get("options")):
             yield "chroma is interpolated otherwise than on a CPU (options)"
-        if "backends" not in given:
-            yield "the hardware JPEG decoder is on, which reports success for a damaged image (backends)"
+        if not given.get("backends"):
+            yield f"{HARDWARE_IS_ON} (backends)"
 
 
 def _warmups(steps: list[Model]) -> Findings:

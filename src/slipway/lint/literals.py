@@ -1,7 +1,8 @@
-"""Reads literal values from Python source without running it."""
+"""Reads literal values and the full names of what is called from Python source, without running it."""
 
 import ast
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ class _Unknown:
 
 UNKNOWN: Any = _Unknown()
 _DEPTH = 20
-"""Largest number of names that refer to each other; more is a circle."""
+"""Largest number of names that refer to each other, or are joined by points; more is a circle, or not ours."""
 
 
 class Literals:
@@ -24,6 +25,7 @@ class Literals:
 
     def __init__(self, tree: ast.Module, folder: Path) -> None:
         self.folder = folder
+        self.imported = dict(_imported(tree))
         self.names = {
             node.targets[0].id: node.value
             for node in tree.body
@@ -55,6 +57,20 @@ class Literals:
                 value = self._json(read)
         return value
 
+    def dotted(self, node: ast.AST, depth: int = 0) -> str:
+        """The full name of `node`, such as `nvidia.dali.fn.decoders.image`, whatever this file imports or calls it as;
+        empty if it is not a name."""
+        match node:
+            case ast.Attribute(value=whole, attr=word) if depth < _DEPTH:
+                return f"{self.dotted(whole, depth + 1)}.{word}"
+            case ast.Name(id=name) if name in self.imported:
+                return self.imported[name]
+            case ast.Name(id=name) if name in self.names and depth < _DEPTH:
+                return self.dotted(self.names[name], depth + 1)
+            case ast.Name(id=name):
+                return name
+        return ""
+
     def _json(self, read: ast.AST) -> Any:
         """The value of `json.loads((HERE / "sizes.json").read_text())`."""
         names = [
@@ -65,6 +81,15 @@ class Literals:
             return json.loads((self.folder / files[0]).read_text(encoding="utf-8")) if files else UNKNOWN
         except (OSError, ValueError, RecursionError):
             return UNKNOWN
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each name that the file imports under a name of its own, with the full name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.asname, alias.name) for alias in node.names if alias.asname)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
 
 
 def _part(whole: Any, key: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from slipway.contract.base import Evidence
 from slipway.contract.evidence.gate import GateResult
+from slipway.contract.spec import AccuracyGate
 
 ProofVerdict = Literal["pass", "fail", "could not run"]
 
@@ -22,6 +23,14 @@ class GpuMachine(Evidence):
     """The CUDA version that torch was built with."""
     driver: str | None = None
     """None where nvidia-smi did not answer."""
+
+
+class KeptFacts(Evidence):
+    """What `judge` needs beside the kept logits of a network with trained weights."""
+
+    labels: tuple[str, ...]
+    accuracy: AccuracyGate
+    """Limits of the gate."""
 
 
 class Agreement(Evidence):
