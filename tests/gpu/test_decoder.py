@@ -1,4 +1,4 @@
-"""Is nvJPEG's picture the CPU's? The same pipeline with its decoder on the CPU and on the GPU (`mixed`)."""
+"""Is nvJPEG's picture the CPU's? The same preprocessing on the CPU and on the GPU."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +15,10 @@ Float = npt.NDArray[np.float32]
 BATCH = 16
 
 
-def run(images: list[bytes], preprocess: Preprocess, *, decoder: str) -> Float:
-    from slipway.steps.preprocess_dali import Preprocessor
+def run(images: list[bytes], preprocess: Preprocess, *, device_id: int | None) -> Float:
+    from slipway.steps.preprocess import Preprocessor
 
-    preprocessor = Preprocessor({**preprocess.model_dump(), "decoder": decoder}, max_batch_size=BATCH, threads=2)
+    preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=BATCH, threads=2, device_id=device_id)
     batches = [preprocessor.run(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
     assert all((status_n == guard.OK).all() for _, status_n in batches)
     return np.concatenate([pixels_nchw for pixels_nchw, _ in batches])
@@ -38,8 +38,8 @@ def test_photographs_decoded_on_the_gpu_have_the_pixels_of_the_cpu(
 ) -> None:
     preprocess = Preprocess(input_height=224, input_width=224, crop_fraction=0.875)
     images = photographs(64)
-    cpu_nchw, mixed_nchw = (run(images, preprocess, decoder=decoder) for decoder in ("cpu", "mixed"))
-    apart = levels_apart(cpu_nchw, mixed_nchw, preprocess)
+    cpu_nchw, gpu_nchw = (run(images, preprocess, device_id=device_id) for device_id in (None, 0))
+    apart = levels_apart(cpu_nchw, gpu_nchw, preprocess)
     write_result("gpu-decoder-pixels", {"images": len(images), "levels": apart})
     assert apart["mean"] < 1
     assert apart["p99"] < 8
@@ -63,22 +63,23 @@ def test_digits_decoded_on_the_gpu_get_the_labels_of_the_cpu(
     images = [dataset.load(entry) for entry in entries]
     truth_n = np.array([entry.class_id for entry in entries])
     network = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=2)
-    pixels = {decoder: run(images, bundle.preprocess, decoder=decoder) for decoder in ("cpu", "mixed")}
-    class_ids = {decoder: network.run(pixels_nchw)[0].argmax(axis=1) for decoder, pixels_nchw in pixels.items()}
-    gate = compare(truth_n, class_ids["cpu"], class_ids["mixed"], bundle.labels, bundle.spec.accuracy)
-    flips = np.flatnonzero(class_ids["cpu"] != class_ids["mixed"]).tolist()
+    devices = {"cpu": None, "gpu": 0}
+    pixels = {name: run(images, bundle.preprocess, device_id=device_id) for name, device_id in devices.items()}
+    class_ids = {device: network.run(pixels_nchw)[0].argmax(axis=1) for device, pixels_nchw in pixels.items()}
+    gate = compare(truth_n, class_ids["cpu"], class_ids["gpu"], bundle.labels, bundle.spec.accuracy)
+    flips = np.flatnonzero(class_ids["cpu"] != class_ids["gpu"]).tolist()
     write_result(
         "gpu-decoder-labels",
         {
             "bundle": bundle.id,
             "images": len(images),
-            "levels": levels_apart(pixels["cpu"], pixels["mixed"], bundle.preprocess),
+            "levels": levels_apart(pixels["cpu"], pixels["gpu"], bundle.preprocess),
             "verdict": gate.verdict,
             "flips": [
                 {
                     "image": entries[row].path,
                     "truth": bundle.labels[truth_n[row]],
-                    **{decoder: bundle.labels[class_ids[decoder][row]] for decoder in class_ids},
+                    **{device: bundle.labels[class_ids[device][row]] for device in class_ids},
                 }
                 for row in flips
             ],

@@ -21,7 +21,7 @@ from PIL import Image
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.guard import CORRUPT, OK, inspect
 from slipway.steps.postprocess import Postprocessor
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from tests.support.bad_images import Case, corpus
 from tests.support.gpu_on_cpu import gpu_lane_on_the_cpu
 from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images

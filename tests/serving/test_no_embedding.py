@@ -16,7 +16,7 @@ from slipway.engines import build_engine
 from slipway.evaluation.predict import Float
 from slipway.repository import Classifier, assemble
 from slipway.serving import Server
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from tests.support.image_files import encode
 from tests.support.imports import spec, write_images, written
 from tests.support.scripts import run_here, run_script

@@ -13,7 +13,7 @@ from slipway.contract import Bundle
 from slipway.contract import Engine as EngineFolder
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.postprocess import Postprocessor
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 
 LIMIT_MS, STEPS_MS = 3.0, 2.77
 """What serving may add, where the three steps take so long in one process; on a slower machine in proportion."""

@@ -12,7 +12,7 @@ from PIL import Image
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.recipe import Recipe
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
 from slipway.training.data.loader import Loader, eval_loader, train_loader
 from slipway.training.data.order import Share

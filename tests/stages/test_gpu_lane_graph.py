@@ -9,7 +9,7 @@ from PIL import Image
 
 from slipway.contract import Preprocess
 from slipway.steps import dali_graph, guard
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from tests.support.bad_images import corpus
 from tests.support.image_files import encode, good_images, photo
 

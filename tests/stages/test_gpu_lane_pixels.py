@@ -21,7 +21,7 @@ from slipway.contract import Preprocess
 from slipway.repository import assemble
 from slipway.steps import guard
 from slipway.steps.guarded_batch import guarded_batch
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from tests.support import dali_backend
 from tests.support.bad_images import corpus
 from tests.support.geometries import GEOMETRIES, photographs

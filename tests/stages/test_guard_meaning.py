@@ -10,7 +10,7 @@ from slipway.contract import Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.recipe import Recipe
 from slipway.steps import guard
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
 from slipway.training.data.loader import eval_loader
 from tests.support.bad_images import corpus

@@ -18,7 +18,7 @@ from slipway.contract import Bundle
 from slipway.contract.dataset import Dataset
 from slipway.evaluation.predict import predict
 from slipway.steps.engine_openvino import Engine
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_file
 from slipway.training.bundle.importing import preprocess_of
 from tests.support.image_files import encode

@@ -17,7 +17,7 @@ from slipway.evaluation.confidence import fit_temperature
 from slipway.evaluation.metrics import evaluate, mean_average_precision, top_k_accuracy
 from slipway.evaluation.predict import pixel_batches, predict
 from slipway.evaluation.reliability import expected_calibration_error
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
 from tests.support.image_files import encode, photo
 

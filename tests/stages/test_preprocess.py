@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from slipway.contract import Preprocess
 from slipway.steps import guard
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from tests.support.bad_images import Case, corpus
 from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images, photo
 
@@ -336,7 +336,7 @@ def test_a_ramp_stays_a_ramp_whatever_the_scale() -> None:
 LARGE = """
 import io, resource, sys
 from PIL import Image
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 config = dict(decoder="cpu", exif_orientation=True, input_height=64, input_width=64, crop_fraction=1.0, resize="crop",
               interpolation="linear", antialias=True, mean=[0.5] * 3, std=[0.5] * 3, pad_value=0)
 encoded = io.BytesIO()

@@ -21,7 +21,7 @@ from slipway.contract.augmentation import Augmentation
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.recipe import Recipe
 from slipway.evaluation.predict import predict
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
 from slipway.training.data.loader import eval_loader, train_loader
 from tests.support.image_files import encode, good_images

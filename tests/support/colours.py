@@ -1,11 +1,15 @@
 """Sealed copies of the tiny fixed bundle and engine of tests/assets/colours, and what is assembled from them."""
 
+import importlib
 import json
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -55,6 +59,15 @@ def copy_colours(
 def open_colours(folder: Path) -> Classifier:
     bundle = Bundle.open(folder / "bundle")
     return Classifier(bundle, Engine.open(folder / "engine", bundle=bundle))
+
+
+def import_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The adapter `model.py` of a step's folder, imported as Triton's Python backend imports it."""
+    package = types.ModuleType(folder.name)
+    package.__path__ = [str(folder / "1")]
+    monkeypatch.setitem(sys.modules, folder.name, package)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", types.ModuleType("stand-in"))
+    return importlib.import_module(f"{folder.name}.model")
 
 
 def reseal(folder: Path, **changes: Any) -> None:

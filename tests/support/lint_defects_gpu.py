@@ -49,23 +49,23 @@ SPEED: tuple[Defect, ...] = (
     ),
     *broken(
         "decoder-settings",
-        "preprocess/1/preprocess_isolated.py",
+        "preprocess/1/preprocess.py",
         "isolated",
         isolated_with_plain_upsampling=beside(
-            "preprocess", "preprocess_isolated.py", '":fancy_upsampling=1"', '":fancy_upsampling=0"'
+            "preprocess", "preprocess.py", '":fancy_upsampling=1"', '":fancy_upsampling=0"'
         ),
-        isolated_upsampling_left_out=beside("preprocess", "preprocess_isolated.py", "options=OPTIONS,", ""),
-        every_decoder_of_the_gpu=beside("preprocess", "preprocess_isolated.py", BACKENDS, ""),
-        every_decoder_of_the_gpu_by_none=beside("preprocess", "preprocess_isolated.py", BACKENDS, "backends=None,"),
+        isolated_upsampling_left_out=beside("preprocess", "preprocess.py", "options=OPTIONS,", ""),
+        every_decoder_of_the_gpu=beside("preprocess", "preprocess.py", BACKENDS, ""),
+        every_decoder_of_the_gpu_by_none=beside("preprocess", "preprocess.py", BACKENDS, "backends=None,"),
         codec_imported_by_name=all_of(
-            beside("preprocess", "preprocess_isolated.py", "nvimgcodec.Decoder(", "Decoder("),
+            beside("preprocess", "preprocess.py", "nvimgcodec.Decoder(", "Decoder("),
             beside(
                 "preprocess",
-                "preprocess_isolated.py",
+                "preprocess.py",
                 "from nvidia import nvimgcodec\n",
                 "from nvidia import nvimgcodec\nfrom nvidia.nvimgcodec import Decoder\n",
             ),
-            beside("preprocess", "preprocess_isolated.py", BACKENDS, ""),
+            beside("preprocess", "preprocess.py", BACKENDS, ""),
         ),
     ),
     *broken("decoder-threads", FIRST, "isolated", one_thread_for_a_gpu=parameter("preprocess", "threads", "1")),

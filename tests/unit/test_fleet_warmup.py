@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 from google.protobuf import json_format
 
 from slipway.repository import assemble
-from tests.support.colours import COLOURS, configs, open_colours, step_names
+from tests.support.colours import COLOURS, configs, import_step, open_colours, step_names
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +24,7 @@ def batches_of_initialize(
 ) -> list[int]:
     """The sizes of the batches that the real step runs when Triton initialises it with `parameters`."""
     name = step_names(repository)[kind]
-    package = types.ModuleType(name)
-    package.__path__ = [str(repository / name / "1")]
-    monkeypatch.setitem(sys.modules, name, package)
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", types.ModuleType("stand-in"))
-    model = importlib.import_module(f"{name}.model")
+    model = import_step(repository / name, monkeypatch)
     part, worker = {"preprocess": ("model", "Preprocessor"), "engine": ("loading", "Engine")}[kind]
     maker = importlib.import_module(f"{name}.{part}")
     sizes = []
@@ -44,7 +38,7 @@ def batches_of_initialize(
     config = json_format.MessageToDict(configs(repository)[name], preserving_proto_field_name=True)
     given = {key: value for key, value in config["parameters"].items() if key != "warmup_batches"}
     config["parameters"] = given | {key: {"string_value": value} for key, value in parameters.items()}
-    model.TritonPythonModel().initialize({"model_config": json.dumps(config)})
+    model.TritonPythonModel().initialize({"model_config": json.dumps(config), "model_instance_kind": "CPU"})
     return sizes
 
 

@@ -4,9 +4,11 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -18,7 +20,7 @@ from slipway.serving.command import Ports, command
 from slipway.serving.contents import Contents
 from slipway.serving.reload import plan
 from slipway.steps import guard
-from tests.support.colours import COLOURS, configs, open_colours
+from tests.support.colours import COLOURS, configs, import_step, open_colours
 from tests.support.gpu_lanes import KINDS, gpu_classifier, steps, version_folder, with_gpu
 
 SPEC = json.loads((COLOURS / "bundle/spec.json").read_text())
@@ -128,6 +130,24 @@ def test_the_hardware_decoder_is_off_unless_asked_for(form: str, tmp_path: Path)
         assert found["preprocess"].parameters["hardware_jpeg"].string_value == "true"
     else:
         assert json.loads((version_folder(tmp_path / "out", "decode") / "pipeline.json").read_text())["hardware_jpeg"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_isolated_step_hands_its_switch_for_the_hardware_decoder_on(
+    asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = with_gpu(decode="isolated", hardware_jpeg=asked, gpus=[3])
+    assemble([gpu_classifier(tmp_path, "9.0", spec=spec)], tmp_path / "out", lane="gpu")
+    config = steps(tmp_path / "out")["preprocess"]
+    model = import_step(tmp_path / "out" / config.name, monkeypatch)
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(
+        model, "Preprocessor", lambda _, **given: options.update(given) or SimpleNamespace(run_on_gpu=0)
+    )
+    args = {"model_instance_kind": "GPU", "model_instance_device_id": "3"}
+    text = json.dumps(json_format.MessageToDict(config, preserving_proto_field_name=True))
+    model.TritonPythonModel().initialize({"model_config": text, **args})
+    assert options == {"max_batch_size": 32, "threads": 4, "device_id": 3, "hardware_jpeg": asked}
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_step_gets_another_name_exactly_when_something_in_it_is_another(change
         ("steps/guard.py", "preprocess"),
         ("steps/guard_jpeg.py", "preprocess"),
         ("steps/dali_graph.py", "preprocess"),
-        ("steps/preprocess_dali.py", "preprocess"),
+        ("steps/preprocess.py", "preprocess"),
         ("steps/engine_openvino.py", "engine"),
         ("steps/postprocess.py", "post"),
         ("repository/backends/preprocess/model.py", "preprocess"),

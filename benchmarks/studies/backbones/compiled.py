@@ -25,7 +25,7 @@ from slipway.engines.quantize import open_source, to_int8
 from slipway.engines.tensorrt import build_plan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.training.bundle.to_onnx import write_onnx
 from slipway.training.learn.network import Network
 

@@ -1,7 +1,7 @@
 """Proof `dali`: the graph of `dali_graph.py` with its decoder on a GPU, and the two forms of the decode step.
 
-`mixed` against the CPU in grey levels after the whole preprocessing; statuses and neighbours of damaged images; the
-native form, as NVIDIA's backend runs `dali.py`; the isolated form; and images/s of both.
+The isolated form against the CPU in grey levels after the whole preprocessing; statuses and neighbours of damaged
+images; the native form, as NVIDIA's backend runs `dali.py`; and images/s of both.
 """
 
 import importlib.util
@@ -30,55 +30,43 @@ SAME = 2.0
 
 
 def prove(inputs: Path, report: Report) -> None:
-    from slipway.steps.preprocess_dali import Preprocessor
-
     config = read_json(inputs / "preprocess.json")
     files, facts = read_files(inputs / "corpus.npz", CorpusFile)
     photographs, about = read_files(inputs / "photographs.npz", Photograph)
     good = [file for file, fact in zip(files, facts, strict=True) if fact.damage is None]
     bad = [file for file, fact in zip(files, facts, strict=True) if fact.damage is not None]
     mixed = {**config, "decoder": "mixed" if report.device == "cuda" else "cpu"}
-    served = Preprocessor(mixed, max_batch_size=SPEED_BATCH, threads=8)
-    cpu = Preprocessor(config, max_batch_size=SPEED_BATCH, threads=8)
+    cpu, run = isolated(config, "cpu", threads=8), isolated(config, report.device, threads=8)
 
-    report.part("mixed against the CPU")
+    report.part("isolated form against the CPU")
     encodings = [fact.encoding for fact in about]
-    reference = in_batches(cpu.run, photographs)[0]
-    apart = levels(in_batches(served.run, photographs)[0], reference, config, encodings)
+    reference = in_batches(cpu, photographs)[0]
+    apart = levels(in_batches(run, photographs)[0], reference, config, encodings)
     report.measure("levels apart from the CPU", apart)
     for encoding, level in apart.items():
         near = level["mean"] < PARITY_MEAN and level["p99"] < PARITY_P99
-        report.require(near, f"mixed, {encoding}: {level} grey levels from the CPU's pixels")
+        report.require(near, f"{encoding}: {level} grey levels from the CPU's pixels")
     plain = in_batches(without_fancy_upsampling(mixed), photographs)[0]
     report.measure("the same without fancy upsampling", levels(plain, reference, config, encodings))
 
     report.part("damaged images, cpu")
-    expected = isolation(cpu.run, good, bad, config)
-    report.measure("damaged images, cpu", expected)
-    report.part("damaged images, mixed")
-    found = isolation(served.run, good, bad, config)
-    report.measure("damaged images, mixed", found)
-    report.require(not found["harmed neighbours"], f"mixed: {found['harmed neighbours']} harmed neighbours")
-
-    report.part("native form")
-    with native(mixed) as run:
-        apart = levels(in_batches(run, photographs)[0], in_batches(served.run, photographs)[0], config, encodings)
-        report.measure("native form, levels apart from the step", apart)
-        report.require(all(level["max"] <= SAME for level in apart.values()), f"native form: other pixels, {apart}")
-        refused = [image for image in bad if cpu.run([image])[1][0]]
-        report.measure("native form, after a bad image", after_a_bad_image(run, refused[:1], photographs[0]))
-    report.part("isolated form")
-    run = isolated(mixed, report.device, threads=8)
-    apart = levels(in_batches(run, good)[0], in_batches(served.run, good)[0], config, ["all"] * len(good))
-    report.measure("isolated form, levels apart from DALI's decoder", apart["all"])
-    near = apart["all"]["mean"] <= SAME
-    report.require(near, f"isolated form: {apart['all']} grey levels from DALI's decoder on the same device")
+    report.measure("damaged images, cpu", isolation(cpu, good, bad, config))
+    report.part("damaged images, isolated")
     found = isolation(run, good, bad, config)
     report.measure("damaged images, isolated", found)
     for wrong in ("harmed neighbours", "status depends on neighbours"):
         report.require(not found[wrong], f"isolated form: {wrong}: {found[wrong]}")
     statuses = in_batches(run, [photographs[0], b"", *photographs[1:3]])[1].tolist()
     report.require(statuses == [0, 1, 0, 0], f"isolated form: statuses of good, empty, good, good: {statuses}")
+
+    report.part("native form")
+    with native(mixed) as by_dali:
+        apart = levels(in_batches(by_dali, good)[0], in_batches(run, good)[0], config, ["all"] * len(good))
+        report.measure("native form, levels apart from the isolated form", apart["all"])
+        near = apart["all"]["mean"] <= SAME
+        report.require(near, f"native form: {apart['all']} grey levels from the isolated form on the same device")
+        refused = [image for image in bad if cpu([image])[1][0]]
+        report.measure("native form, after a bad image", after_a_bad_image(by_dali, refused[:1], photographs[0]))
     report.part("images/s")
     report.measure("images/s", speed(mixed, photographs, about, report.device))
 
@@ -206,18 +194,11 @@ def after_a_bad_image(run: Run, refused: Sequence[bytes], good: bytes) -> dict[s
 
 
 def isolated(config: Mapping[str, Any], device: str, *, threads: int) -> Run:
-    from slipway.steps.preprocess_isolated import IsolatedPreprocessor
+    from slipway.steps.preprocess import Preprocessor
 
-    step = IsolatedPreprocessor(
-        config, max_batch_size=SPEED_BATCH, threads=threads, device_id=0 if device == "cuda" else None
-    )
+    step = Preprocessor(config, max_batch_size=SPEED_BATCH, threads=threads, device_id=0 if device == "cuda" else None)
 
-    def run(images: Sequence[bytes]) -> tuple[Float, npt.NDArray[np.int32]]:
-        pixels, status_n = step.run(images)
-        on_cpu = pixels if isinstance(pixels, np.ndarray) else pixels[: len(images)].as_cpu()
-        return np.array(on_cpu), status_n
-
-    return run
+    return step.run
 
 
 def speed(

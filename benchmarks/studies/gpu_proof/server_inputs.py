@@ -65,7 +65,7 @@ def write_questions(path: Path, bundle: Any, run: Path, *, images: int) -> None:
     from slipway.contract.dataset import FILE_NAME, Dataset
     from slipway.steps.engine_openvino import Engine
     from slipway.steps.postprocess import Postprocessor
-    from slipway.steps.preprocess_dali import Preprocessor
+    from slipway.steps.preprocess import Preprocessor
 
     dataset = Dataset.read(bundle.path / FILE_NAME)
     encoded = [dataset.load(entry) for entry in dataset.of("test")[:images]]
@@ -87,9 +87,9 @@ def _outputs(outputs: Any, status_n: Any) -> tuple[Any, Any, Any]:
 
 def write_statuses(inputs: Path) -> None:
     """STATUS of each image of the corpus on the CPU, by the isolated step itself."""
-    from slipway.steps.preprocess_isolated import IsolatedPreprocessor
+    from slipway.steps.preprocess import Preprocessor
 
     config = json.loads((inputs / "preprocess.json").read_text(encoding="utf-8"))
-    step = IsolatedPreprocessor(config, max_batch_size=1, threads=1, device_id=None)
+    step = Preprocessor(config, max_batch_size=1, threads=1, device_id=None)
     files, _ = read_files(inputs / "corpus.npz", CorpusFile)
     np.save(inputs / "server/statuses.npy", np.array([int(step.run([file])[1][0]) for file in files], np.int32))

@@ -57,7 +57,7 @@ class Decoder:
 
     def __init__(self) -> None:
         from slipway.contract import Preprocess
-        from slipway.steps.preprocess_dali import Preprocessor
+        from slipway.steps.preprocess import Preprocessor
 
         config = Preprocess.parse(INPUT, source="this script").model_dump()
         self.preprocessor = Preprocessor(config, max_batch_size=1, threads=1)

@@ -144,7 +144,7 @@ def outputs(bundle: Bundle, images: Sequence[Path]) -> tuple[Any, Any, Any]:
     import numpy as np
 
     from slipway.steps.engine_openvino import Engine
-    from slipway.steps.preprocess_dali import Preprocessor
+    from slipway.steps.preprocess import Preprocessor
 
     size = bundle.spec.serving.max_batch_size
     preprocessor = Preprocessor(bundle.preprocess.model_dump(), max_batch_size=size, threads=1)

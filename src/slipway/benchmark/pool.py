@@ -203,7 +203,7 @@ def _work(work: Work, queue: int, answers: int) -> None:
     from slipway.steps.engine_openvino import Engine  # not at the top: the client does without
     from slipway.steps.guard import PLACEHOLDER
     from slipway.steps.postprocess import Postprocessor, public_tensors
-    from slipway.steps.preprocess_dali import Preprocessor
+    from slipway.steps.preprocess import Preprocessor
 
     preprocessor = Preprocessor(work.preprocess, max_batch_size=work.max_batch, threads=work.threads)
     engine = Engine(work.graph, arithmetic=work.arithmetic, threads=work.threads)

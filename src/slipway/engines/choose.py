@@ -22,7 +22,7 @@ from slipway.engines.tensorrt_library import require_card
 from slipway.evaluation.predict import Network
 from slipway.steps import engine_openvino
 from slipway.steps.postprocess import Postprocessor
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_file, write_file
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.steps import guard
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 
 Float = npt.NDArray[np.float32]
 Network = Callable[[Float], tuple[Float, Float]]
@@ -72,7 +72,8 @@ def pixel_batches(
     encoded: Iterator[tuple[str, bytes]], *, preprocess: Preprocess, batch_size: int, total: int, what: str
 ) -> Iterator[Float]:
     """Preprocess pairs of name and encoded image as in serving; yields `pixels_nchw` `[<= batch_size, 3, H, W]`."""
-    preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=batch_size, threads=1)
+    on = None if preprocess.decoder == "cpu" else 0  # `mixed` decodes on the first GPU
+    preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=batch_size, threads=1, device_id=on)
     with tqdm(total=total, desc=what, unit="image", leave=False, disable=None) as progress:
         while batch := list(islice(encoded, batch_size)):
             yield _run(preprocessor, batch)

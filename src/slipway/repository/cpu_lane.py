@@ -13,7 +13,15 @@ from slipway.contract.selection import NotChosenError, chosen_engine
 from slipway.contract.spec import Serving
 from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
 from slipway.repository.config import ModelConfig, Tensor, set_delay, set_limits, step_config
-from slipway.repository.step import ANSWER_CODE, ENGINE_CODE, PREPROCESS_CODE, WORKER_CODE, Content, StepModel
+from slipway.repository.step import (
+    ANSWER_CODE,
+    ENGINE_CODE,
+    PREPROCESS_CODE,
+    PREPROCESS_STEP_CODE,
+    WORKER_CODE,
+    Content,
+    StepModel,
+)
 from slipway.system.text import command
 
 DECODER = "cpu"
@@ -66,7 +74,7 @@ def _preprocess_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "preprocess",
         config=config,
-        code=("repository/backends/preprocess/model.py", *WORKER_CODE, *PREPROCESS_CODE),
+        code=PREPROCESS_STEP_CODE,
         files=_preprocess_files(classifier),
     )
 

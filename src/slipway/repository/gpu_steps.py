@@ -25,7 +25,7 @@ from slipway.repository.config import (
     set_warmup,
     step_config,
 )
-from slipway.repository.step import BATCHES_CODE, GUARD, Content, StepModel
+from slipway.repository.step import GUARD, PREPROCESS_STEP_CODE, Content, StepModel
 
 DECODER = "mixed"
 """nvJPEG, and what it cannot decode on the CPU."""
@@ -61,12 +61,7 @@ def _isolated_step(classifier: Classifier) -> StepModel:
     return StepModel(
         "preprocess",
         config=config,
-        code=(
-            "repository/backends/isolated/model.py",
-            *BATCHES_CODE,
-            *GUARD,
-            *("steps/batch_limits.py", "steps/dali_graph.py", "steps/preprocess_isolated.py"),
-        ),
+        code=PREPROCESS_STEP_CODE,
         files={"preprocess.json": _preprocess(classifier)},
         warmup=_warm_image(config, classifier),
     )

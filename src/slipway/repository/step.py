@@ -20,7 +20,9 @@ GUARD = (
 BATCHES_CODE = ("repository/backends/batches.py",)
 WORKER_CODE = (*BATCHES_CODE, "steps/cores.py")
 """Code of the cpu lane's steps that may be pinned."""
-PREPROCESS_CODE = (*GUARD, "steps/batch_limits.py", "steps/dali_graph.py", "steps/preprocess_dali.py")
+PREPROCESS_CODE = (*GUARD, "steps/batch_limits.py", "steps/dali_graph.py", "steps/preprocess.py")
+PREPROCESS_STEP_CODE = ("repository/backends/preprocess/model.py", *WORKER_CODE, *PREPROCESS_CODE)
+"""The step of both lanes that decodes image by image."""
 ENGINE_CODE = ("repository/backends/loading.py", "steps/engine_openvino.py")
 ANSWER_CODE = ("steps/postprocess.py",)
 

@@ -49,33 +49,55 @@ def fit(images: Any, config: Mapping[str, Any], *, shape: Any = None) -> Any:
     """Resize and centre `[h, w, 3]` in the input, then normalise: `FP32 [3, H, W]`.
 
     `shape` is that of `images` as `INT64 [3]` on the CPU; left out, it is taken from them.
-
-    Sizes and offsets are computed here as torchvision's Resize and CenterCrop do, since DALI's own rounding
-    differs by up to a pixel: `int(size * long / short)`, and an offset rounded half to even.
     """
     shape = images.shape(device="cpu") if shape is None else shape
     size_hw, size_wh = fn.stack(shape[0], shape[1]), fn.stack(shape[1], shape[0])
+    new_hw, position_hw = geometry(size_hw, size_wh, config, largest=math.max, smallest=math.min, constant=_constant)
+    position_y, position_x = position_hw
+    return resize(images, config, fn.cast(new_hw, dtype=types.FLOAT), position_y, position_x)
+
+
+def geometry(
+    size_hw: Any, size_wh: Any, config: Mapping[str, Any], *, largest: Any, smallest: Any, constant: Any
+) -> Any:
+    """The size to which an image is resized, and where the input is cut out of that: once for DALI and for numpy.
+
+    As torchvision's Resize and CenterCrop compute it, since DALI's own rounding differs by up to a pixel:
+    `int(size * long / short)`, and an offset rounded half to even.
+
+    Args:
+        size_hw: height and width of the image, INT64 `[2]`; `size_wh` is the same, turned round.
+        largest: the element-wise maximum of two arrays; `smallest` the minimum.
+        constant: makes an INT64 array of a list.
+
+    Returns:
+        new_hw: INT64 `[2]`.
+        position_hw: two numbers, the offset as a share of what is cut off; meaningless for `resize: pad`.
+    """
     input_hw = [config["input_height"], config["input_width"]]
     target_hw = [round(side / config["crop_fraction"]) for side in input_hw]
-    crop = config["resize"] == "crop"
-    bound = math.max if crop else math.min  # cover the target, or stay inside it
-    new_hw = math.max(bound(_constant(target_hw[::-1]) * size_hw // size_wh, _constant(target_hw)), 1)
-    resized = fn.resize(
-        images,
-        size=fn.cast(new_hw, dtype=types.FLOAT),
-        interp_type=INTERPOLATION[config["interpolation"]],
-        antialias=config["antialias"],
-    )
-    if not crop:
-        return normalize(resized, config)
-    surplus_hw = new_hw - _constant(input_hw)
+    bound = largest if config["resize"] == "crop" else smallest  # cover the target, or stay inside it
+    new_hw = largest(bound(constant(target_hw[::-1]) * size_hw // size_wh, constant(target_hw)), 1)
+    surplus_hw = new_hw - constant(input_hw)
     offset_hw = (surplus_hw + ((surplus_hw // 2) & 1)) // 2  # surplus / 2, rounded half to even
-    position_hw = offset_hw / math.max(surplus_hw, 1)
-    return normalize(resized, config, crop_pos_y=position_hw[0], crop_pos_x=position_hw[1])
+    position_hw = offset_hw / largest(surplus_hw, 1)
+    return new_hw, (position_hw[0], position_hw[1])
 
 
 def _constant(values: Sequence[int]) -> Any:
     return types.Constant(list(values), dtype=types.INT64)
+
+
+def resize(images: Any, config: Mapping[str, Any], new_hw: Any, position_y: Any = None, position_x: Any = None) -> Any:
+    """Resize `[h, w, 3]` to `new_hw` (FP32 `[2]`), then cut or pad to the input and normalise: `FP32 [3, H, W]`.
+
+    The positions belong to `resize: crop`.
+    """
+    resized = fn.resize(
+        images, size=new_hw, interp_type=INTERPOLATION[config["interpolation"]], antialias=config["antialias"]
+    )
+    position = {"crop_pos_y": position_y, "crop_pos_x": position_x} if config["resize"] == "crop" else {}
+    return normalize(resized, config, **position)
 
 
 def normalize(images: Any, config: Mapping[str, Any], **crop_pos: Any) -> Any:

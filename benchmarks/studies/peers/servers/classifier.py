@@ -45,7 +45,7 @@ class Classifier:
         from slipway.steps.engine_openvino import Engine
         from slipway.steps.guard import PLACEHOLDER
         from slipway.steps.postprocess import Postprocessor
-        from slipway.steps.preprocess_dali import Preprocessor
+        from slipway.steps.preprocess import Preprocessor
 
         if settings.pinned:
             number, self._number_held = worker_number(settings)

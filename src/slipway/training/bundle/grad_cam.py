@@ -20,7 +20,7 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.evaluation.predict import Float
 from slipway.steps import guard
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_file
 from slipway.training.bundle.export import load_network
 from slipway.training.learn.network import Network

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from slipway.contract import Preprocess
 from slipway.contract.dataset import Dataset
 from slipway.steps import guard
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 from slipway.training.data.entries import raise_faults
 
 BATCH, THREADS = 32, 2

@@ -12,7 +12,7 @@ from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .loading import load_engine
 from .postprocess import Postprocessor, public_tensors
-from .preprocess_dali import Preprocessor
+from .preprocess import Preprocessor
 
 
 class TritonPythonModel:

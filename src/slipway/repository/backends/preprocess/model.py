@@ -1,36 +1,51 @@
-"""Triton's Python backend: encoded images to pixels and statuses (guard, then DALI on the CPU)."""
+"""Triton's Python backend: encoded images to pixels and statuses, each image by itself, on the instance's device."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import triton_python_backend_utils as pb_utils
 
-from .batches import images_of, response, rows_of
+from .batches import images_of, rows_of
 from .cores import keep_as_configured
 from .guard import PLACEHOLDER
-from .preprocess_dali import Preprocessor
+from .preprocess import Preprocessor, tensor_of
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
         keep_as_configured(model, args)
-        parameters = model["parameters"]
-        here = Path(__file__).parent
-        self.preprocessor = Preprocessor(
-            json.loads((here / "preprocess.json").read_text(encoding="utf-8")),
+        parameters = {name: value["string_value"] for name, value in model["parameters"].items()}
+        on_gpu = args["model_instance_kind"] == "GPU"
+        preprocessor = Preprocessor(
+            json.loads((Path(__file__).parent / "preprocess.json").read_text(encoding="utf-8")),
             max_batch_size=model["max_batch_size"],
-            threads=int(parameters["threads"]["string_value"]),
+            threads=int(parameters["threads"]),
+            device_id=int(args["model_instance_device_id"]) if on_gpu else None,
+            hardware_jpeg=parameters.get("hardware_jpeg") == "true",
         )
-        warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
-        for batch_size in (1, model["max_batch_size"]) * warmup_batches:
-            self.preprocessor.run([PLACEHOLDER] * batch_size)
+        self.run = preprocessor.run_on_gpu if on_gpu else preprocessor.run
+        for batch_size in (1, model["max_batch_size"]) * int(parameters.get("warmup_batches", 0)):
+            self.run([PLACEHOLDER] * batch_size)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches, responses = images_of(requests)
-        pixels_nchw, status_n = self.preprocessor.run([image for batch in batches.values() for image in batch])
-        tensors = {"pixels_nchw": pixels_nchw, "image_status": status_n[:, np.newaxis]}
+        if not batches:
+            return responses
+        images = [image for batch in batches.values() for image in batch]
+        # Kept until the next batch: Triton copies the pixels after this returns.
+        self.pixels_nchw, self.status_n = self.run(images)
         for index, rows in zip(batches, rows_of(batches.values())):
-            responses[index] = response(requests[index], tensors, rows)
+            responses[index] = self._response(requests[index], rows)
         return responses
+
+    def _response(self, request: Any, rows: slice) -> Any:
+        asked = request.requested_output_names()
+        tensors = []
+        if "pixels_nchw" in asked:
+            tensors.append(pb_utils.Tensor.from_dlpack("pixels_nchw", tensor_of(self.pixels_nchw, rows)))
+        if "image_status" in asked:
+            tensors.append(pb_utils.Tensor("image_status", self.status_n[rows, np.newaxis]))
+        return pb_utils.InferenceResponse(tensors)

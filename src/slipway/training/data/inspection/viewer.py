@@ -10,7 +10,7 @@ from nvidia.dali import fn, pipeline_def
 
 from slipway.contract import Preprocess
 from slipway.steps import guard
-from slipway.steps.preprocess_dali import Preprocessor
+from slipway.steps.preprocess import Preprocessor
 
 SIDE = 112
 """Length of a picture's longer side in pixels."""

@@ -8,21 +8,27 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .batches import images_of, rows_of
-from .preprocess_isolated import IsolatedPreprocessor, tensor_of
+from .cores import keep_as_configured
+from .guard import PLACEHOLDER
+from .preprocess import Preprocessor, tensor_of
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
-        parameters = model["parameters"]
+        keep_as_configured(model, args)
+        parameters = {name: value["string_value"] for name, value in model["parameters"].items()}
         on_gpu = args["model_instance_kind"] == "GPU"
-        self.preprocessor = IsolatedPreprocessor(
+        preprocessor = Preprocessor(
             json.loads((Path(__file__).parent / "preprocess.json").read_text(encoding="utf-8")),
             max_batch_size=model["max_batch_size"],
-            threads=int(parameters["threads"]["string_value"]),
+            threads=int(parameters["threads"]),
             device_id=int(args["model_instance_device_id"]) if on_gpu else None,
             hardware_jpeg=parameters.get("hardware_jpeg") == "true",
         )
+        self.run = preprocessor.run_on_gpu if on_gpu else preprocessor.run
+        for batch_size in (1, model["max_batch_size"]) * int(parameters.get("warmup_batches", 0)):
+            self.run([PLACEHOLDER] * batch_size)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches, responses = images_of(requests)
@@ -30,7 +36,7 @@ class TritonPythonModel:
             return responses
         images = [image for batch in batches.values() for image in batch]
         # Kept until the next batch: Triton copies the pixels after this returns.
-        self.pixels_nchw, self.status_n = self.preprocessor.run(images)
+        self.pixels_nchw, self.status_n = self.run(images)
         for index, rows in zip(batches, rows_of(batches.values())):
             responses[index] = self._response(requests[index], rows)
         return responses

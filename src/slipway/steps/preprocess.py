@@ -1,7 +1,8 @@
-"""Encoded images to the network's input and statuses, image by image: guard, nvImageCodec, then DALI's `fit`.
+"""Encoded images to the network's input and statuses, image by image: guard, nvImageCodec, then DALI's resize.
 
-DALI fails a batch for one image that its decoder refuses. nvImageCodec, the decoder inside DALI, answers each image by
-itself, so a bad one costs the others nothing. The graph after the decoder is that of `dali_graph`.
+Both lanes, calibration and evaluation call `Preprocessor`. DALI fails a batch for one image that its decoder refuses.
+nvImageCodec, the decoder inside DALI, answers each image by itself, so a bad one costs the others nothing. What follows
+the decoder is the graph of `dali_graph`, and its sizes are computed here, since the decoded images are at hand.
 
 This file is copied into model repositories: numpy, DALI, nvImageCodec and the guard alone, Python 3.10 to 3.13.
 """
@@ -17,13 +18,15 @@ from nvidia.dali.backend import TensorCPU, TensorGPU
 
 from . import guard
 from .batch_limits import measure, pieces
-from .dali_graph import fit
+from .dali_graph import geometry, resize
 
 OPTIONS = ":fancy_upsampling=1"
 """Chroma is interpolated on a GPU as libjpeg-turbo does it on a CPU; nvImageCodec 0.8 has this off by default."""
+SIZES = ("new_hw", "position_y", "position_x")
+"""The graph's inputs beside the images: see `geometry`."""
 
 
-class IsolatedPreprocessor:
+class Preprocessor:
     """Encoded images in, network input and statuses out; one bad image never harms another.
 
     Args:
@@ -43,10 +46,13 @@ class IsolatedPreprocessor:
         *,
         max_batch_size: int,
         threads: int,
-        device_id: int | None,
+        device_id: int | None = None,
         hardware_jpeg: bool = False,
     ) -> None:
-        self._device_id = device_id
+        self.max_batch_size = max_batch_size
+        self.input_shape = (3, config["input_height"], config["input_width"])
+        self._config, self._device_id = config, device_id
+        self._sizes = SIZES if config["resize"] == "crop" else SIZES[:1]
         self._decoder = nvimgcodec.Decoder(
             device_id=types.CPU_ONLY_DEVICE_ID if device_id is None else device_id,
             max_num_cpu_threads=threads,
@@ -54,7 +60,9 @@ class IsolatedPreprocessor:
             options=OPTIONS,
         )
         self._params = nvimgcodec.DecodeParams(
-            apply_exif_orientation=config["exif_orientation"], color_spec=nvimgcodec.ColorSpec.SRGB
+            apply_exif_orientation=config["exif_orientation"],
+            color_spec=nvimgcodec.ColorSpec.SRGB,
+            allow_any_depth=True,
         )
 
         @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
@@ -63,7 +71,8 @@ class IsolatedPreprocessor:
         def pipeline() -> Any:
             device = "cpu" if device_id is None else "gpu"
             images = fn.external_source(name="images", device=device, batch=True, no_copy=True, layout="HWC")
-            return fit(images, config)
+            sizes = {name: fn.external_source(name=name, batch=True, no_copy=True) for name in self._sizes}
+            return resize(images, config, **sizes)
 
         self._pipeline = pipeline()
         self._pipeline.build()
@@ -72,21 +81,33 @@ class IsolatedPreprocessor:
             where = "the CPU" if device_id is None else f"GPU {device_id}"
             raise RuntimeError(f"nvImageCodec {nvimgcodec.__version__} cannot decode on {where}")
 
-    def run(self, images: Sequence[bytes]) -> tuple[Any, npt.NDArray[np.int32]]:
-        """Preprocess 1 to `max_batch_size` encoded images.
+    def run(self, images: Sequence[bytes]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        """Preprocess up to `max_batch_size` encoded images.
 
         Returns:
-            pixels_nchw: FP32 `[n, 3, H, W]`: a numpy array, or, on a GPU, a `DeviceBatch`, valid until the next
-                `run`. A refused image has the placeholder's pixels.
+            pixels_nchw: FP32 `[n, 3, H, W]`; a refused image has the placeholder's pixels.
             status_n: INT32 `[n]`, the codes of `guard`.
         """
         status_n, declared_n = measure(images)
-        cut = pieces(declared_n)
-        if len(cut) == 1:
-            return self._on_device(self._fit(images, status_n)), status_n
-        # Images too large to be decoded at once are rare: their pixels are put together on the CPU.
-        fitted = [self._fit(images[piece], status_n[piece]).as_cpu().as_array() for piece in cut]
-        return np.concatenate(fitted), status_n
+        pixels_nchw = np.empty((len(images), *self.input_shape), np.float32)
+        # Images too large to be decoded at once are rare.
+        for piece in pieces(declared_n):
+            pixels_nchw[piece] = self._fit(images[piece], status_n[piece]).as_cpu().as_array()
+        return pixels_nchw, status_n
+
+    def run_on_gpu(self, images: Sequence[bytes]) -> tuple[Any, npt.NDArray[np.int32]]:
+        """As `run`, with at least one image.
+
+        Returns:
+            pixels_nchw: a `DeviceBatch`, valid until the next run; where the images together are too large to be
+                decoded at once, a numpy array.
+            status_n: INT32 `[n]`, the codes of `guard`.
+        """
+        status_n, declared_n = measure(images)
+        if len(pieces(declared_n)) > 1:
+            return self.run(images)
+        assert self._device_id is not None
+        return DeviceBatch(self._fit(images, status_n).as_tensor(), self._device_id), status_n
 
     def _fit(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> Any:
         """The list of DALI's tensors for `images`; what is not decoded becomes CORRUPT in `status_n`."""
@@ -97,22 +118,40 @@ class IsolatedPreprocessor:
                 status_n[row] = guard.CORRUPT
             else:
                 decoded[row] = image
-        # Not copied, so `decoded` is kept for the run. The decoder's work is ordered by CUDA's default stream.
-        on_gpu = self._device_id is not None
-        self._pipeline.feed_input("images", decoded, cuda_stream=0 if on_gpu else None)
+        # Nothing is copied, so all is kept for the run. The decoder's work is ordered by CUDA's default stream.
+        sizes = self._geometry(decoded)
+        self._pipeline.feed_input("images", decoded, cuda_stream=None if self._device_id is None else 0)
+        for name, values in sizes.items():
+            self._pipeline.feed_input(name, values)
         (pixels,) = self._pipeline.run()
         return pixels
+
+    def _geometry(self, decoded: Sequence[Any]) -> dict[str, list[npt.NDArray[np.float32]]]:
+        """For each image the inputs of the graph that `SIZES` names."""
+        hw_2n = np.array([image.shape[:2] for image in decoded], np.int64).T
+        new_2n, position_2n = geometry(
+            hw_2n,
+            hw_2n[::-1],
+            self._config,
+            largest=np.maximum,
+            smallest=np.minimum,
+            constant=lambda values: np.array(values, np.int64)[:, None],
+        )
+        arrays = (new_2n.T, *position_2n)
+        return {name: list(array.astype(np.float32)) for name, array in zip(self._sizes, arrays, strict=False)}
 
     def _decode(self, images: Sequence[bytes]) -> list[Any]:
         """RGB `UINT8 [h, w, 3]` of each image on the device, or None for an image that could not be decoded."""
         streams = [nvimgcodec.CodeStream(guard.for_decoder(image)) for image in images]
         decoded = self._decoder.decode(streams, params=self._params)
-        if self._device_id is not None:
-            return list(decoded)
-        return [None if image is None else np.asarray(image) for image in decoded]
+        return [None if image is None else self._with_8_bits(image) for image in decoded]
 
-    def _on_device(self, pixels: Any) -> Any:
-        return pixels.as_array() if self._device_id is None else DeviceBatch(pixels.as_tensor(), self._device_id)
+    def _with_8_bits(self, image: Any) -> Any:
+        """Samples of 16 bits rounded to 8, as DALI's decoder does it; nvImageCodec would cut them off."""
+        if image.dtype == np.uint8:
+            return np.asarray(image) if self._device_id is None else image
+        rounded = ((np.asarray(image.cpu()).astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return rounded if self._device_id is None else nvimgcodec.as_image(rounded).cuda()
 
 
 def tensor_of(pixels_nchw: Any, rows: slice) -> TensorCPU | TensorGPU:

@@ -1,16 +1,19 @@
-"""The gpu lane's isolated decoder, on the CPU: the pixels of the cpu lane, and no image harmed by another."""
+"""The serving preprocess against DALI's own decoder, image by image, and what bad images cost a batch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from nvidia import nvimgcodec
+from nvidia.dali import fn, pipeline_def
 from nvidia.dali.backend import TensorCPU
 
 from slipway.contract import Preprocess
 from slipway.steps import batch_limits, guard
-from slipway.steps.preprocess_dali import Preprocessor
-from slipway.steps.preprocess_isolated import IsolatedPreprocessor, Rows, _backends, tensor_of
+from slipway.steps.dali_graph import preprocess
+from slipway.steps.preprocess import Preprocessor, Rows, _backends, tensor_of
 from tests.support.bad_images import corpus
 from tests.support.geometries import GEOMETRIES, photographs
 from tests.support.image_files import good_images
@@ -18,45 +21,80 @@ from tests.support.image_files import good_images
 BATCH = 8
 IMAGES = [*photographs(), *good_images(20, seed=11), *(case.data for case in corpus())]
 REFUSED_BY_DECODER = next(case.data for case in corpus() if case.name == "PNG with half of its data")
+Pixels = npt.NDArray[np.float32]
+Sides = tuple[Callable[[bytes], Pixels | None], Preprocessor]
 
 
-def isolated(config: dict[str, Any], **options: Any) -> IsolatedPreprocessor:
-    return IsolatedPreprocessor(config, max_batch_size=BATCH, threads=1, device_id=None, **options)
+def by_dali(config: dict[str, Any]) -> Callable[[bytes], Pixels | None]:
+    """The graph that training and the native form run, decoder included; None for an image that it refuses."""
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)  # type: ignore[untyped-decorator, unused-ignore]
+    def graph() -> Any:
+        return preprocess(fn.external_source(name="encoded", batch=True), config)
+
+    pipeline = graph()
+    pipeline.build()
+
+    def run(image: bytes) -> Pixels | None:
+        pipeline.feed_input("encoded", [np.frombuffer(guard.for_decoder(image), np.uint8)])
+        try:
+            (pixels,) = pipeline.run()
+        except RuntimeError:
+            return None
+        found: Pixels = pixels.as_array()[0].copy()
+        return found
+
+    return run
 
 
 @pytest.fixture(scope="module", params=GEOMETRIES)
-def both(request: pytest.FixtureRequest) -> tuple[Preprocessor, IsolatedPreprocessor]:
+def both(request: pytest.FixtureRequest) -> Sides:
     config = Preprocess.parse(GEOMETRIES[request.param], source="test").model_dump(mode="json")
-    return Preprocessor(config, max_batch_size=BATCH, threads=1), isolated(config)
+    return by_dali(config), Preprocessor(config, max_batch_size=BATCH, threads=1)
 
 
-def test_every_image_alone_has_the_pixels_and_the_status_of_the_cpu_lane_bit_for_bit(
-    both: tuple[Preprocessor, IsolatedPreprocessor],
-) -> None:
+def test_every_image_has_the_pixels_of_dali_s_decoder_bit_for_bit_whatever_is_beside_it(both: Sides) -> None:
+    dali, preprocessor = both
+    placeholder = dali(guard.PLACEHOLDER)
     answered = 0
-    for image in IMAGES:
-        (expected_nchw, expected_n), (pixels_nchw, status_n) = (side.run([image]) for side in both)
-        assert status_n.tolist() == expected_n.tolist()
-        np.testing.assert_array_equal(pixels_nchw, expected_nchw)
-        answered += int(status_n[0] == guard.OK)
-    assert answered > 115
-
-
-def test_bad_images_change_nothing_of_those_in_their_batch(both: tuple[Preprocessor, IsolatedPreprocessor]) -> None:
     shuffled = np.random.default_rng(3).permutation(len(IMAGES)).tolist()
     for first in range(0, len(IMAGES), BATCH):
         batch = [IMAGES[index] for index in shuffled[first : first + BATCH]]
-        (expected_nchw, expected_n), (pixels_nchw, status_n) = (side.run(batch) for side in both)
-        assert status_n.tolist() == expected_n.tolist()
-        np.testing.assert_array_equal(pixels_nchw, expected_nchw)
+        pixels_nchw, status_n = preprocessor.run(batch)
+        for image, pixels, status in zip(batch, pixels_nchw, status_n.tolist(), strict=True):
+            said = guard.inspect(image)
+            expected = dali(image) if said == guard.OK else None
+            assert status == (said or (guard.CORRUPT if expected is None else guard.OK))
+            np.testing.assert_array_equal(pixels, placeholder if expected is None else expected)
+            answered += expected is not None
+    assert answered > 115
 
 
 @pytest.fixture(scope="module")
-def small() -> IsolatedPreprocessor:
-    return isolated(Preprocess(input_height=16, input_width=16).model_dump())
+def small() -> Preprocessor:
+    return Preprocessor(Preprocess(input_height=16, input_width=16).model_dump(), max_batch_size=BATCH, threads=1)
 
 
-def test_a_batch_of_bad_images_only_is_the_placeholder_throughout(small: IsolatedPreprocessor) -> None:
+def test_a_batch_is_decoded_in_one_call_without_what_the_guard_refuses(
+    small: Preprocessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    decode = small._decode
+    monkeypatch.setattr(small, "_decode", lambda images: decoded.append(len(images)) or decode(images))
+    good = good_images(4, seed=2)
+    small.run([good[0], REFUSED_BY_DECODER, good[1], good[2][: len(good[2]) // 2], b"", REFUSED_BY_DECODER, good[3]])
+    assert decoded == [5]
+
+
+def test_pixels_that_were_answered_stay_as_they_are(small: Preprocessor) -> None:
+    one, other = good_images(2, seed=8)
+    pixels_nchw, _ = small.run([one])
+    before = pixels_nchw.copy()
+    small.run([other])
+    np.testing.assert_array_equal(pixels_nchw, before)
+
+
+def test_a_batch_of_bad_images_only_is_the_placeholder_throughout(small: Preprocessor) -> None:
     placeholder = small.run([guard.PLACEHOLDER])[0][0]
     pixels_nchw, status_n = small.run([REFUSED_BY_DECODER, b"", REFUSED_BY_DECODER, b"<svg/>"])
     assert status_n.tolist() == [guard.CORRUPT, guard.EMPTY, guard.CORRUPT, guard.UNSUPPORTED]
@@ -64,7 +102,7 @@ def test_a_batch_of_bad_images_only_is_the_placeholder_throughout(small: Isolate
 
 
 def test_images_that_declare_too_much_together_are_decoded_in_pieces_with_the_same_answers(
-    small: IsolatedPreprocessor, monkeypatch: pytest.MonkeyPatch
+    small: Preprocessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [*good_images(5, seed=4), REFUSED_BY_DECODER, b"", good_images(1, seed=9)[0]]
     expected_nchw, expected_n = small.run(batch)
@@ -116,7 +154,7 @@ def test_rows_of_a_batch_on_a_gpu_are_the_same_memory(rows: slice) -> None:
     assert (seen[0] == -1).all(), "not a copy"
 
 
-def test_the_tensor_that_triton_gets_is_dali_s_and_borrows_the_rows(small: IsolatedPreprocessor) -> None:
+def test_the_tensor_that_triton_gets_is_dali_s_and_borrows_the_rows(small: Preprocessor) -> None:
     pixels_nchw, _ = small.run(good_images(3, seed=1))
     tensor = tensor_of(pixels_nchw, slice(1, 3))
     assert isinstance(tensor, TensorCPU)
@@ -138,4 +176,4 @@ def test_a_gpu_that_is_not_there_is_an_error_when_the_step_starts(hardware_jpeg:
     """On a machine with one, the step starts: see tests/gpu."""
     config = Preprocess(input_height=16, input_width=16).model_dump()
     with pytest.raises(RuntimeError):
-        IsolatedPreprocessor(config, max_batch_size=1, threads=2, device_id=7, hardware_jpeg=hardware_jpeg)
+        Preprocessor(config, max_batch_size=1, threads=2, device_id=7, hardware_jpeg=hardware_jpeg)
