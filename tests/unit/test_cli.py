@@ -248,6 +248,11 @@ def test_openvino_reports_to_nobody(start: Start) -> None:
     assert start(body).communicate(timeout=60) == ("absent\n", "")
 
 
+def test_the_server_s_engine_reports_to_nobody_either() -> None:
+    body = "import sys, slipway.steps.engine_openvino; print('openvino_telemetry.main' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_a_substitute_home_that_others_can_write_to_is_refused(start: Start, tmp_path: Path) -> None:
     (tmp_path / "tmp" / f"slipway-{os.getuid()}").mkdir(mode=0o777)
     (tmp_path / "tmp" / f"slipway-{os.getuid()}").chmod(0o777)

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report each import of openvino
+import openvino as ov  # noqa: E402
 
 Float = npt.NDArray[np.float32]
 _HASH_BYTES = 32  # a blob file is the sha256 of what follows it
