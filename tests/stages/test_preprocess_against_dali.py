@@ -16,7 +16,7 @@ from slipway.steps.dali_graph import preprocess
 from slipway.steps.preprocess import Preprocessor, Rows, _backends, tensor_of
 from tests.support.bad_images import corpus
 from tests.support.geometries import GEOMETRIES, photographs
-from tests.support.image_files import good_images
+from tests.support.image_files import encode, good_images, photo
 
 BATCH = 8
 IMAGES = [*photographs(), *good_images(20, seed=11), *(case.data for case in corpus())]
@@ -177,3 +177,37 @@ def test_a_gpu_that_is_not_there_is_an_error_when_the_step_starts(hardware_jpeg:
     config = Preprocess(input_height=16, input_width=16).model_dump()
     with pytest.raises(RuntimeError):
         Preprocessor(config, max_batch_size=1, threads=2, device_id=7, hardware_jpeg=hardware_jpeg)
+
+
+def test_a_batch_that_failed_halfway_leaves_nothing_to_the_next(
+    small: Preprocessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, third = good_images(3, seed=12)
+    expected_nchw, _ = small.run([other, third])
+    feed = small._pipeline.feed_input
+
+    def fail_at_the_second(name: str, *arguments: Any, **options: Any) -> None:
+        if name != "images":
+            raise RuntimeError("no memory")
+        feed(name, *arguments, **options)
+
+    monkeypatch.setattr(small._pipeline, "feed_input", fail_at_the_second)
+    with pytest.raises(RuntimeError, match="no memory"):
+        small.run([one])
+    np.testing.assert_array_equal(small.run([other])[0], expected_nchw[:1])
+    np.testing.assert_array_equal(small.run([third])[0], expected_nchw[1:])
+
+
+def test_thin_images_are_resized_in_pieces_with_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Preprocess(input_height=64, input_width=64).model_dump()
+    preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=1)
+    thin = [encode(photo(64, 1), "PNG"), encode(photo(1, 64), "PNG")] * 4
+    expected_nchw = np.concatenate([preprocessor.run([image])[0] for image in thin])
+    resized: list[int] = []
+    resize = preprocessor._resize
+    monkeypatch.setattr(preprocessor, "_resize", lambda some, sizes: resized.append(len(some)) or resize(some, sizes))
+    monkeypatch.setattr(batch_limits, "MAX_BATCH_PIXELS", 3 * 64 * 64 * 64)
+    pixels_nchw, status_n = preprocessor.run(thin)
+    assert not status_n.any()
+    assert resized == [3, 3, 2]
+    np.testing.assert_array_equal(pixels_nchw, expected_nchw)

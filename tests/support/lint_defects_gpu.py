@@ -10,7 +10,7 @@ from tests.support.seeded_defects import Defect, broken
 FIRST, DECODE, GUARD = "preprocess/config.pbtxt", "decode/config.pbtxt", "guard/config.pbtxt"
 ENGINE, POST = "engine/config.pbtxt", "post/config.pbtxt"
 HARDWARE = "hw_decoder_load=HARDWARE_SHARE if hardware_jpeg else 0.0,"
-BACKENDS = "backends=_backends(device_id, hardware_jpeg),"
+BACKENDS = "backends=backends,"
 CPU = pb.ModelInstanceGroup.KIND_CPU
 
 

@@ -37,7 +37,7 @@ THREADS, SPEED_BATCH, SPEED_S = (1, 4, 8, 16), 32, 0.7
 
 
 class Decoding:
-    """One decoder of nvImageCodec, as the isolated decode step sets it up."""
+    """One decoder of nvImageCodec, set up as in `steps/preprocess.py`, which needs DALI to be imported."""
 
     def __init__(self, backends: Iterable[str], *, device: str, threads: int = 4, fancy: bool = True) -> None:
         from nvidia import nvimgcodec
@@ -51,7 +51,9 @@ class Decoding:
             backends=[nvimgcodec.Backend(kinds[name]) for name in allowed],
             options=f":fancy_upsampling={int(fancy)}",
         )
-        self._params = nvimgcodec.DecodeParams(apply_exif_orientation=True, color_spec=nvimgcodec.ColorSpec.SRGB)
+        self._params = nvimgcodec.DecodeParams(
+            apply_exif_orientation=True, color_spec=nvimgcodec.ColorSpec.SRGB, allow_any_depth=True
+        )
 
     def on_device(self, images: Sequence[bytes]) -> list[Any]:
         from slipway.steps import guard
@@ -61,7 +63,8 @@ class Decoding:
 
     def run(self, images: Sequence[bytes]) -> list[Pixels | None]:
         """RGB `UINT8 [h, w, 3]` of each image, None for an image that could not be decoded."""
-        return [None if image is None else np.array(image.cpu()) for image in self.on_device(images)]
+        found = [None if image is None else np.array(image.cpu()) for image in self.on_device(images)]
+        return [pixels if pixels is None or pixels.dtype == np.uint8 else with_8_bits(pixels) for pixels in found]
 
 
 def prove(inputs: Path, report: Report) -> None:
@@ -185,6 +188,11 @@ def foreign(own: Pixels | None, pixels: Pixels | None, others: Sequence[Pixels |
             if equal.sum() > max(64, len(changed) / 2):
                 return True
     return False
+
+
+def with_8_bits(pixels: npt.NDArray[np.uint16]) -> Pixels:
+    rounded: Pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return rounded
 
 
 def black(pixels: Pixels | None) -> bool:

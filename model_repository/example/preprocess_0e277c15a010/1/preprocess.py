@@ -7,7 +7,10 @@ the decoder is the graph of `dali_graph`, and its sizes are computed here, since
 This file is copied into model repositories: numpy, DALI, nvImageCodec and the guard alone, Python 3.10 to 3.13.
 """
 
-from collections.abc import Mapping, Sequence
+import base64
+import ctypes
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,13 @@ from .dali_graph import geometry, resize
 
 OPTIONS = ":fancy_upsampling=1"
 """Chroma is interpolated on a GPU as libjpeg-turbo does it on a CPU; nvImageCodec 0.8 has this off by default."""
+JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19iZ2hnPk1xeXBk"
+    "eFxlZ2P/2wBDARESEhgVGC8aGi9jQjhCY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2P/wAARCAAQABAD"
+    "ASIAAhEBAxEB/8QAFAABAAAAAAAAAAAAAAAAAAAAAP/EABQQAQAAAAAAAAAAAAAAAAAAAAD/xAAUAQEAAAAAAAAAAAAAAAAAAAAA/8QAFBEBAAAA"
+    "AAAAAAAAAAAAAAAAAP/aAAwDAQACEQMRAD8AAA//2Q=="
+)
+"""A grey JPEG of 16x16 pixels: a GPU that cannot decode it would leave every JPEG to the CPU, in silence."""
 SIZES = ("new_hw", "position_y", "position_x")
 """The graph's inputs beside the images: see `geometry`."""
 
@@ -37,7 +47,7 @@ class Preprocessor:
         hardware_jpeg: let a GPU's hardware JPEG decoder decode too, which reports success for a damaged image.
 
     Raises:
-        RuntimeError: the decoder cannot decode a good image on this device.
+        RuntimeError: the decoder cannot decode a good image on this device; on a GPU, a JPEG without the CPU's help.
     """
 
     def __init__(
@@ -51,35 +61,53 @@ class Preprocessor:
     ) -> None:
         self.max_batch_size = max_batch_size
         self.input_shape = (3, config["input_height"], config["input_width"])
-        self._config, self._device_id = config, device_id
+        self._config, self._device_id, self._threads = config, device_id, threads
         self._sizes = SIZES if config["resize"] == "crop" else SIZES[:1]
-        self._decoder = nvimgcodec.Decoder(
-            device_id=types.CPU_ONLY_DEVICE_ID if device_id is None else device_id,
-            max_num_cpu_threads=threads,
-            backends=_backends(device_id, hardware_jpeg),
-            options=OPTIONS,
-        )
         self._params = nvimgcodec.DecodeParams(
             apply_exif_orientation=config["exif_orientation"],
             color_spec=nvimgcodec.ColorSpec.SRGB,
             allow_any_depth=True,
         )
+        backends = _backends(device_id, hardware_jpeg)
+        if device_id is not None:
+            _make_current(device_id)
+            self._decoder = self._new_decoder(backends[:-1])  # without the CPU
+            self._decode_or_raise(JPEG)
+        self._decoder = self._new_decoder(backends)
+        self._placeholder = self._decode_or_raise(guard.PLACEHOLDER)
+        self._pipeline = self._new_pipeline()
 
+    def _new_decoder(self, backends: Sequence[nvimgcodec.Backend]) -> nvimgcodec.Decoder:
+        return nvimgcodec.Decoder(
+            device_id=types.CPU_ONLY_DEVICE_ID if self._device_id is None else self._device_id,
+            max_num_cpu_threads=self._threads,
+            backends=backends,
+            options=OPTIONS,
+        )
+
+    def _decode_or_raise(self, image: bytes) -> Any:
+        (decoded,) = self._decode([image])
+        if decoded is None:
+            where = "the CPU" if self._device_id is None else f"GPU {self._device_id}"
+            raise RuntimeError(f"nvImageCodec {nvimgcodec.__version__} cannot decode a good image on {where}")
+        return decoded
+
+    def _new_pipeline(self) -> Any:
         @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
-            batch_size=max_batch_size, num_threads=threads, device_id=device_id, prefetch_queue_depth=1
+            batch_size=self.max_batch_size,
+            num_threads=self._threads,
+            device_id=self._device_id,
+            prefetch_queue_depth=1,
         )
         def pipeline() -> Any:
-            device = "cpu" if device_id is None else "gpu"
+            device = "cpu" if self._device_id is None else "gpu"
             images = fn.external_source(name="images", device=device, batch=True, no_copy=True, layout="HWC")
             sizes = {name: fn.external_source(name=name, batch=True, no_copy=True) for name in self._sizes}
-            return resize(images, config, **sizes)
+            return resize(images, self._config, **sizes)
 
-        self._pipeline = pipeline()
-        self._pipeline.build()
-        (self._placeholder,) = self._decode([guard.PLACEHOLDER])
-        if self._placeholder is None:
-            where = "the CPU" if device_id is None else f"GPU {device_id}"
-            raise RuntimeError(f"nvImageCodec {nvimgcodec.__version__} cannot decode on {where}")
+        built = pipeline()
+        built.build()
+        return built
 
     def run(self, images: Sequence[bytes]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
         """Preprocess up to `max_batch_size` encoded images.
@@ -89,28 +117,47 @@ class Preprocessor:
             status_n: INT32 `[n]`, the codes of `guard`.
         """
         status_n, declared_n = measure(images)
-        pixels_nchw = np.empty((len(images), *self.input_shape), np.float32)
-        # Images too large to be decoded at once are rare.
-        for piece in pieces(declared_n):
-            pixels_nchw[piece] = self._fit(images[piece], status_n[piece]).as_cpu().as_array()
-        return pixels_nchw, status_n
+        return self._on_cpu(len(images), self._fit(images, status_n, declared_n)), status_n
 
     def run_on_gpu(self, images: Sequence[bytes]) -> tuple[Any, npt.NDArray[np.int32]]:
         """As `run`, with at least one image.
 
         Returns:
-            pixels_nchw: a `DeviceBatch`, valid until the next run; where the images together are too large to be
-                decoded at once, a numpy array.
+            pixels_nchw: a `DeviceBatch`, valid until the next run; where the images are too large to be decoded or
+                resized at once, which is rare, a numpy array.
             status_n: INT32 `[n]`, the codes of `guard`.
         """
-        status_n, declared_n = measure(images)
-        if len(pieces(declared_n)) > 1:
-            return self.run(images)
         assert self._device_id is not None
-        return DeviceBatch(self._fit(images, status_n).as_tensor(), self._device_id), status_n
+        status_n, declared_n = measure(images)
+        fitted = self._fit(images, status_n, declared_n)
+        rows, pixels = next(fitted)
+        if rows.stop == len(images):
+            return DeviceBatch(pixels.as_tensor(), self._device_id), status_n
+        return self._on_cpu(len(images), chain([(rows, pixels)], fitted)), status_n
 
-    def _fit(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> Any:
-        """The list of DALI's tensors for `images`; what is not decoded becomes CORRUPT in `status_n`."""
+    def _on_cpu(self, count: int, fitted: Iterable[tuple[slice, Any]]) -> npt.NDArray[np.float32]:
+        pixels_nchw = np.empty((count, *self.input_shape), np.float32)
+        for rows, pixels in fitted:
+            pixels_nchw[rows] = pixels.as_cpu().as_array()
+        return pixels_nchw
+
+    def _fit(
+        self, images: Sequence[bytes], status_n: npt.NDArray[np.int32], declared_n: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[slice, Any]]:
+        """Rows of `images` and DALI's tensors of their pixels; what is not decoded becomes CORRUPT in `status_n`.
+
+        Thin images declare few pixels, and resizing them gives many: those count too.
+        """
+        for piece in pieces(declared_n):
+            decoded = self._decode_good(images[piece], status_n[piece])
+            new_2n, position_2n = self._geometry(decoded)
+            arrays = (new_2n.T, *position_2n)
+            inputs = {name: array.astype(np.float32) for name, array in zip(self._sizes, arrays, strict=False)}
+            for part in pieces(new_2n.prod(axis=0)):
+                rows = slice(piece.start + part.start, piece.start + part.stop)
+                yield rows, self._resize(decoded[part], {name: list(array[part]) for name, array in inputs.items()})
+
+    def _decode_good(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> list[Any]:
         rows = np.flatnonzero(status_n == guard.OK)
         decoded = [self._placeholder] * len(images)
         for row, image in zip(rows, self._decode([images[row] for row in rows]), strict=True):
@@ -118,18 +165,24 @@ class Preprocessor:
                 status_n[row] = guard.CORRUPT
             else:
                 decoded[row] = image
-        # Nothing is copied, so all is kept for the run. The decoder's work is ordered by CUDA's default stream.
-        sizes = self._geometry(decoded)
-        self._pipeline.feed_input("images", decoded, cuda_stream=None if self._device_id is None else 0)
-        for name, values in sizes.items():
-            self._pipeline.feed_input(name, values)
-        (pixels,) = self._pipeline.run()
+        return decoded
+
+    def _resize(self, decoded: Sequence[Any], sizes: Mapping[str, Any]) -> Any:
+        try:
+            # CUDA's default stream orders the decoder's work and this.
+            self._pipeline.feed_input("images", decoded, cuda_stream=None if self._device_id is None else 0)
+            for name, values in sizes.items():
+                self._pipeline.feed_input(name, values)
+            (pixels,) = self._pipeline.run()
+        except BaseException:
+            self._pipeline = self._new_pipeline()  # what was fed would be the next batch's
+            raise
         return pixels
 
-    def _geometry(self, decoded: Sequence[Any]) -> dict[str, list[npt.NDArray[np.float32]]]:
-        """For each image the inputs of the graph that `SIZES` names."""
-        hw_2n = np.array([image.shape[:2] for image in decoded], np.int64).T
-        new_2n, position_2n = geometry(
+    def _geometry(self, decoded: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]]:
+        """`geometry` of each image: INT64 `[2, n]` and twice `[n]`."""
+        hw_2n = np.array([image.shape[:2] for image in decoded], np.int64).reshape(-1, 2).T
+        found: tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]] = geometry(
             hw_2n,
             hw_2n[::-1],
             self._config,
@@ -137,8 +190,7 @@ class Preprocessor:
             smallest=np.minimum,
             constant=lambda values: np.array(values, np.int64)[:, None],
         )
-        arrays = (new_2n.T, *position_2n)
-        return {name: list(array.astype(np.float32)) for name, array in zip(self._sizes, arrays, strict=False)}
+        return found
 
     def _decode(self, images: Sequence[bytes]) -> list[Any]:
         """RGB `UINT8 [h, w, 3]` of each image on the device, or None for an image that could not be decoded."""
@@ -191,7 +243,25 @@ class Rows:
         }
 
 
+def _make_current(device_id: int) -> None:
+    """Let this thread's CUDA calls without a device, such as the default stream and copies, mean this GPU."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise RuntimeError(f"GPU {device_id}: no driver: {error}") from None
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    failed = (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), device_id)
+        or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+        or cuda.cuCtxSetCurrent(context)
+    )
+    if failed:
+        raise RuntimeError(f"GPU {device_id}: the driver cannot use it (CUDA error {failed})")
+
+
 def _backends(device_id: int | None, hardware_jpeg: bool) -> list[nvimgcodec.Backend]:
+    """What may decode, the preferred first and the CPU last."""
     kinds = nvimgcodec.BackendKind
     allowed = [kinds.CPU_ONLY] if device_id is None else [kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU, kinds.CPU_ONLY]
     if device_id is not None and hardware_jpeg:
