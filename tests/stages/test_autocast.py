@@ -68,6 +68,7 @@ def test_the_manifest_says_what_came_in_and_that_nothing_stayed_in_fp32(bundle: 
         "opset": 18,
         "layers": 4,
         "int8_layers": 0,
+        "fp8_layers": 0,
         "fp16_layers": 4,
         "nodes_kept_fp32": [],
         "calibration_images": IMAGES,

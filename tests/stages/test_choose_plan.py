@@ -25,7 +25,7 @@ from tests.support.colours import copy_colours
 from tests.support.plans import stand_in_plan
 
 PASSED = {"fp32": "pass", "fp16": "pass", "int8": "pass"}
-BOTH_CALLS_MS = {"fp32": 3.0, "fp16": 1.0, "int8": 2.0}
+BOTH_CALLS_MS = {"fp32": 3.0, "fp16": 1.0, "int8": 2.0, "fp8": 0.5}
 Networks = Callable[[Engine], Network]
 CLOCK = SimpleNamespace(now_s=0.0, perf_counter=lambda: CLOCK.now_s)
 
@@ -77,6 +77,15 @@ def test_the_fastest_measured_plan_is_chosen_although_int8_passed_too(tmp_path: 
     assert [(found.card, engine.path.name) for found, engine in chosen_plans(bundle, engines)] == [
         (H100, "tensorrt-fp16-sm90")
     ]
+
+
+def test_fp8_is_one_more_candidate_where_the_spec_lists_it(tmp_path: Path) -> None:
+    verdicts = PASSED | {"fp8": "pass"}
+    bundle, engines = build(tmp_path / "listed", verdicts, ["int8", "fp8", "fp16"])
+    assert measure(bundle, engines).chosen == "tensorrt-fp8-sm90"
+    assert [engine.path.name for _, engine in chosen_plans(bundle, engines)] == ["tensorrt-fp8-sm90"]
+    bundle, engines = build(tmp_path / "not_listed", verdicts, ["int8", "fp16"])
+    assert measure(bundle, engines).chosen == "tensorrt-fp16-sm90"
 
 
 def test_every_plan_is_asked_in_turn_for_a_single_image_and_for_the_largest_batch(tmp_path: Path) -> None:

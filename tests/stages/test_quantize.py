@@ -10,7 +10,7 @@ from slipway.contract import Bundle, Manifest
 from slipway.contract.evidence.build import Search
 from slipway.engines import quantize
 from slipway.engines.calibration_pixels import CalibrationSample
-from slipway.engines.quantize import open_source, to_int8
+from slipway.engines.quantize import open_source, with_qdq
 from slipway.onnx_graph import output_sizes, producers
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file
@@ -136,7 +136,7 @@ def test_by_max_the_range_of_the_input_is_the_greatest_magnitude_of_all_calibrat
     sample = CalibrationSample(bundle)
     greatest = np.array([np.abs(pixels_nchw).max() for pixels_nchw in sample.pixels()])
     assert len(greatest) == IMAGES
-    graph = to_int8(open_source(bundle.path / "model.onnx"), sample, method="max")
+    graph = with_qdq(open_source(bundle.path / "model.onnx"), sample, "int8", method="max")
     (quantizer,) = (node for node in graph.graph.node if node.name.startswith("pixels_nchw_QuantizeLinear"))
     scale = weights_of(graph)[quantizer.input[1]]
     np.testing.assert_allclose(float(scale), greatest.max() / 127, rtol=1e-3)

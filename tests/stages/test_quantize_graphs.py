@@ -11,15 +11,15 @@ from onnx import TensorProto, numpy_helper
 from slipway.contract import Bundle, QuantizeError
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import (
-    check_int8,
     check_numbers,
     check_opset,
     check_overflow,
-    int8_layers,
+    check_quantised,
     kept_in_fp32,
+    quantised_layers,
     run_nodes,
 )
-from slipway.engines.quantize import open_source, to_int8
+from slipway.engines.quantize import open_source, with_qdq
 from slipway.engines.sensitivity import keep_in_fp16
 from slipway.onnx_graph import save
 from tests.support.quantizable import CHANNELS, SIZE, bundle_of, model, network, node, set_weight, weights_of
@@ -44,7 +44,7 @@ def pixels_nchw(bundle: Bundle) -> np.ndarray:
 def int8(bundle: Bundle, source: onnx.ModelProto, made: dict[str, bytes]) -> onnx.ModelProto:
     """A copy for each test."""
     if "int8" not in made:
-        made["int8"] = to_int8(source, CalibrationSample(bundle), method="max").SerializeToString()
+        made["int8"] = with_qdq(source, CalibrationSample(bundle), "int8", method="max").SerializeToString()
     return onnx.ModelProto.FromString(made["int8"])
 
 
@@ -56,8 +56,8 @@ def made() -> dict[str, bytes]:
 def test_every_layer_is_int8_or_has_a_reason(
     source: onnx.ModelProto, int8: onnx.ModelProto, pixels_nchw: np.ndarray
 ) -> None:
-    assert int8_layers(int8) == ["first", "second", "third"]
-    reasons = check_int8(source, int8, pixels_nchw=pixels_nchw)
+    assert quantised_layers(int8, "int8") == ["first", "second", "third"]
+    reasons = check_quantised(source, int8, "int8", pixels_nchw=pixels_nchw)
     assert reasons == {"linear": "one row per image: INT8 would not be faster"}
 
 
@@ -66,13 +66,13 @@ def test_a_layer_that_lost_its_q_dq_nodes_is_named(
 ) -> None:
     doctored = keep_in_fp16(int8, {"second"})
     with pytest.raises(QuantizeError, match="1 of 4 layers should be INT8 but are not: second;"):
-        check_int8(source, doctored, pixels_nchw=pixels_nchw)
+        check_quantised(source, doctored, "int8", pixels_nchw=pixels_nchw)
 
 
 def test_a_layer_whose_weight_alone_is_quantised_is_not_int8(int8: onnx.ModelProto) -> None:
     third = next(each for each in int8.graph.node if each.name == "third")
     third.input[0] = "d"
-    assert int8_layers(int8) == ["first", "second"]
+    assert quantised_layers(int8, "int8") == ["first", "second"]
 
 
 def test_a_layer_that_vanished_is_named(
@@ -80,7 +80,7 @@ def test_a_layer_that_vanished_is_named(
 ) -> None:
     next(each for each in int8.graph.node if each.name == "third").name = "fourth"
     with pytest.raises(QuantizeError, match="are not: third;"):
-        check_int8(source, int8, pixels_nchw=pixels_nchw)
+        check_quantised(source, int8, "int8", pixels_nchw=pixels_nchw)
 
 
 def odd_layers() -> onnx.ModelProto:
@@ -123,8 +123,8 @@ def odd_layers() -> onnx.ModelProto:
 def test_layers_that_modelopt_leaves_out_by_rule_are_listed_with_the_rule(tmp_path: Path) -> None:
     bundle = bundle_of(odd_layers(), tmp_path / "c")
     source, sample = open_source(bundle.path / "model.onnx"), CalibrationSample(bundle)
-    int8 = to_int8(source, sample, method="max")
-    reasons = check_int8(source, int8, pixels_nchw=next(sample.pixels()))
+    int8 = with_qdq(source, sample, "int8", method="max")
+    reasons = check_quantised(source, int8, "int8", pixels_nchw=next(sample.pixels()))
     small = "too few channels for INT8 kernels"
     assert reasons == {
         "pointwise_groups": f"weight 16x1x1x1: {small}",
@@ -134,7 +134,7 @@ def test_layers_that_modelopt_leaves_out_by_rule_are_listed_with_the_rule(tmp_pa
         "by_few": "depth 32, width 8: INT8 kernels start at 16",
         "linear": "one row per image: INT8 would not be faster",
     }
-    assert int8_layers(int8) == ["enough", "depthwise", "twelve", "back", "by_rows", "by_itself"]
+    assert quantised_layers(int8, "int8") == ["enough", "depthwise", "twelve", "back", "by_rows", "by_itself"]
 
 
 def test_identities_do_not_hide_a_layer_from_modelopt(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_identities_do_not_hide_a_layer_from_modelopt(tmp_path: Path) -> None:
     assert third.name == "third"
     bundle = bundle_of(graph, tmp_path / "c")
     source, sample = open_source(bundle.path / "model.onnx"), CalibrationSample(bundle)
-    int8 = to_int8(source, sample, method="max")
-    assert check_int8(source, int8, pixels_nchw=next(sample.pixels())).keys() == {"linear"}
+    int8 = with_qdq(source, sample, "int8", method="max")
+    assert check_quantised(source, int8, "int8", pixels_nchw=next(sample.pixels())).keys() == {"linear"}
 
 
 def test_a_scale_of_zero_or_a_constant_that_is_not_finite_is_named(int8: onnx.ModelProto) -> None:

@@ -96,6 +96,14 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(bundle: Bundle)
     assert "There is no INT8 graph in graphs." in page.text
 
 
+def test_a_missing_fp8_plan_is_named_for_the_cards_that_have_fp8_alone(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, precisions=["fp8", "fp32"])
+    for name in ("openvino-fp32", "tensorrt-fp32-sm86", "tensorrt-fp32-sm89"):
+        add_engine(bundle, name, evidence(bundle, gated=name != "openvino-fp32"))
+    missing = [todo.what for todo in todos(opened(bundle)) if "FP8" in todo.what.upper()]
+    assert missing == ["No TensorRT plan of FP8 for compute capability 8.9"]
+
+
 def test_a_build_without_engines_is_all_to_do(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, precisions=["int8"])
     (tmp_path / "engines").mkdir()

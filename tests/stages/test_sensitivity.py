@@ -12,8 +12,8 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import Search
 from slipway.engines import quantize
 from slipway.engines.calibration_pixels import CalibrationSample
-from slipway.engines.graph_checks import int8_layers
-from slipway.engines.quantize import open_source, to_int8
+from slipway.engines.graph_checks import quantised_layers
+from slipway.engines.quantize import open_source, with_qdq
 from slipway.engines.sensitivity import keep_in_fp16, quantised_nodes, rank, search
 from slipway.evaluation.predict import predict
 from slipway.onnx_graph import producers, save
@@ -38,7 +38,7 @@ def sample(bundle: Bundle) -> CalibrationSample:
 
 @pytest.fixture(scope="module")
 def int8(bundle: Bundle, sample: CalibrationSample) -> onnx.ModelProto:
-    return to_int8(open_source(bundle.path / "model.onnx"), sample, method="max")
+    return with_qdq(open_source(bundle.path / "model.onnx"), sample, "int8", method="max")
 
 
 def with_unequal_channels(folder: Path, **spec: Any) -> Bundle:
@@ -98,7 +98,7 @@ def test_a_layer_in_fp16_reads_what_its_q_dq_nodes_read_and_the_others_are_as_be
     kept = keep_in_fp16(int8, {"second"})
     assert sources(kept, "second")[:2] == ["Relu", "second.weight"]
     assert sources(kept, "third")[:2] == ["DequantizeLinear", "DequantizeLinear"]
-    assert int8_layers(kept) == ["first", "third"]
+    assert quantised_layers(kept, "int8") == ["first", "third"]
     assert int8.SerializeToString() == before
 
 

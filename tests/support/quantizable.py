@@ -139,3 +139,37 @@ def write_images(folder: Path, count: int, *, seed: int) -> list[tuple[str, byte
 
 def change_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def transformer() -> onnx.ModelProto:
+    """A vision transformer of one block: patches by a convolution, attention with one head, an MLP, a linear layer."""
+    rng, width = np.random.default_rng(0), 64
+    sizes = dict.fromkeys(("query", "key", "value", "project"), (width, width))
+    sizes |= {"up": (width, 4 * width), "down": (4 * width, width), "linear": (width, CLASSES)}
+    weights = {name: rng.normal(size=size) / np.sqrt(size[0]) for name, size in sizes.items()}
+    weights |= {"patches.weight": rng.normal(size=(width, 3, 8, 8)) / 8, "one": np.ones(width), "zero": np.zeros(width)}
+    weights["eighth"] = np.array(1 / np.sqrt(width))
+    nodes = [
+        node("Conv", ["pixels_nchw", "patches.weight"], "grid", name="patches", kernel_shape=[8, 8], strides=[8, 8]),
+        node("Constant", [], "shape", value_ints=[0, width, -1]),
+        node("Reshape", ["grid", "shape"], "columns"),
+        node("Transpose", ["columns"], "x", perm=[0, 2, 1]),
+        node("LayerNormalization", ["x", "one", "zero"], "a"),
+        *(node("MatMul", ["a", name], f"{name}_out", name=name) for name in ("query", "key", "value")),
+        node("Transpose", ["key_out"], "key_t", perm=[0, 2, 1]),
+        node("MatMul", ["query_out", "key_t"], "scores", name="scores"),
+        node("Mul", ["scores", "eighth"], "scaled"),
+        node("Softmax", ["scaled"], "shares"),
+        node("MatMul", ["shares", "value_out"], "mixed", name="mixed"),
+        node("MatMul", ["mixed", "project"], "attended", name="project"),
+        node("Add", ["x", "attended"], "y"),
+        node("LayerNormalization", ["y", "one", "zero"], "b"),
+        node("MatMul", ["b", "up"], "up_out", name="up"),
+        node("Relu", ["up_out"], "bent"),
+        node("MatMul", ["bent", "down"], "down_out", name="down"),
+        node("Add", ["y", "down_out"], "z"),
+        node("Constant", [], "tokens", value_ints=[1]),
+        node("ReduceMean", ["z", "tokens"], "embedding_nd", keepdims=0),
+        node("MatMul", ["embedding_nd", "linear"], "logits_nc", name="linear"),
+    ]
+    return model(nodes, weights, embedding_size=width)

@@ -129,7 +129,7 @@ def test_an_unknown_key_is_named_with_the_valid_ones(
         ("calibration.method", "random", "'entropy' or 'max'"),
         ("precisions", [], "at least 1 item"),
         ("precisions", ["int8", "int8"], "name each precision once"),
-        ("precisions.0", ["fp8"], "'fp32', 'fp16', 'bf16' or 'int8'"),
+        ("precisions.0", ["fp4"], "'fp32', 'fp16', 'bf16', 'int8' or 'fp8'"),
         ("sensitive_layers.max_steps", -1, "greater than or equal to 0"),
         ("accuracy.max_class_loss_points", 0, "greater than 0"),
         ("tensorrt.optimization_level", 6, "less than or equal to 5"),

@@ -42,6 +42,8 @@ def test_a_server_is_busy_when_it_says_so_and_not_when_it_is_gone(said: str, bus
 
 
 def test_a_lane_takes_what_the_spec_lists_in_the_lanes_own_order() -> None:
-    spec = Bundle.open(COLOURS / "bundle").spec.model_copy(update={"precisions": ("fp32", "fp16", "bf16", "int8")})
+    spec = Bundle.open(COLOURS / "bundle").spec.model_copy(
+        update={"precisions": ("fp32", "fp16", "bf16", "fp8", "int8")}
+    )
     assert listed(spec, lane="cpu") == ["int8", "bf16", "fp32"]
-    assert listed(spec, lane="gpu") == ["int8", "fp16", "fp32"]
+    assert listed(spec, lane="gpu") == ["int8", "fp8", "fp16", "fp32"]

@@ -221,7 +221,7 @@ MAKE = r"slipway container compile .*--graphs .*graphs --out .* --run .*slipway 
         (
             ["bf16"],
             [("int8", "9.0", "pass")],
-            "the spec lists only bf16, but the gpu lane serves one of int8, fp16, fp32",
+            "the spec lists only bf16, but the gpu lane serves one of int8, fp8, fp16, fp32",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from slipway.engines import graph_checks
 from slipway.engines.autocast import to_fp16
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.choose import interleave
-from slipway.engines.quantize import open_source, to_int8
+from slipway.engines.quantize import open_source, with_qdq
 from slipway.engines.tensorrt import build_plan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
@@ -102,11 +102,11 @@ def fp16(source: Path, out: Path, sample: Sample) -> dict[str, Any]:
 
 def int8(source: Path, out: Path, sample: Sample) -> dict[str, Any]:
     before = open_source(source)
-    graph = to_int8(before, sample, method="entropy")
-    reasons = graph_checks.check_int8(before, graph, pixels_nchw=next(sample.pixels()))
+    graph = with_qdq(before, sample, "int8", method="entropy")
+    reasons = graph_checks.check_quantised(before, graph, "int8", pixels_nchw=next(sample.pixels()))
     save(graph, out)
-    counts = {"int8_layers": len(graph_checks.int8_layers(graph)), "layers": len(graph_checks.layers(graph))}
-    return {**counts, "not_quantised": reasons}
+    quantised, layers = graph_checks.quantised_layers(graph, "int8"), graph_checks.layers(graph)
+    return {"int8_layers": len(quantised), "layers": len(layers), "not_quantised": reasons}
 
 
 def plan(graph: Path) -> dict[str, Any]:

@@ -47,7 +47,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "evaluate": Verb("slipway.cli.evaluate", "write the HTML page of a bundle's evaluation"),
         },
         "engines": {
-            "quantize": Verb("slipway.cli.quantize", "quantise a bundle to an INT8 or FP16 graph"),
+            "quantize": Verb("slipway.cli.quantize", "quantise a bundle to an INT8, FP8 or FP16 graph"),
             "compile": Verb("slipway.cli.compile", "compile a graph, and gate the engine's accuracy"),
             "choose": Verb("slipway.cli.choose", "measure which engine the cpu lane should serve"),
             "engines": Verb("slipway.cli.engines", "rebuild every graph and engine that is not current"),

@@ -10,6 +10,7 @@ from slipway.contract.engine import Target
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import PASS, PROOF, REFERENCE
+from slipway.contract.selection import NOT_EVERYWHERE
 from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
@@ -37,12 +38,14 @@ def main(arguments: argparse.Namespace) -> None:
     check_folder(arguments.out / "openvino-fp32", kind="engine")
 
     from slipway.engines import build_engine, choose_plan, wanted  # after the check: it takes seconds
+    from slipway.engines.compile import require_listed
     from slipway.engines.tensorrt_library import import_library
 
     bundle, options = (
         Bundle.open(arguments.bundle),
         {"target": arguments.target, "timing_cache": arguments.timing_cache},
     )
+    require_listed(bundle.spec, arguments.target)
     if arguments.target in ("tensorrt", "tensorrt_rtx"):
         import_library(arguments.target)  # before minutes go into the reference
     reference = reference_engine(bundle, arguments)
@@ -57,7 +60,7 @@ def main(arguments: argparse.Namespace) -> None:
                 bundle, arguments.graphs, arguments.out, precision=precision, reference=reference, **options
             )
         except CompileError as error:
-            if precision != "bf16":  # not every processor has BF16
+            if precision not in NOT_EVERYWHERE:
                 raise
             hindered[precision] = str(error)
             continue

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.evidence.build import GraphMeasured
+from slipway.contract.selection import NOT_EVERYWHERE
 from slipway.contract.spec import Precision
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
@@ -28,7 +29,7 @@ engines/made.json, the rest continues, and the exit code is 1. Folders appear wh
 interruption the same command continues where it stopped. Run this where training ran, since it reads the data set.
 The target onnxruntime is built for the runs whose spec says serving.gpu.fallback: onnxruntime."""
 RECORD = "made.json"
-QUANTISED: tuple[Precision, ...] = ("int8", "fp16")
+QUANTISED: tuple[Literal["int8", "fp8", "fp16"], ...] = ("int8", "fp8", "fp16")
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,10 @@ class Fleet:
         from slipway.engines import build_engine, quantize
 
         if part.target is None:
-            precision: Literal["int8", "fp16"] = "int8" if part.precision == "int8" else "fp16"
+            precision = next(name for name in QUANTISED if name == part.precision)
             found = quantize(part.bundle, part.folder, precision=precision).read_measured(GraphMeasured)
-            return f"{found.layers} layers, {found.int8_layers} of them in INT8"
+            shares = (f"{count} in {name}" for name, count in found.by_precision.items() if count)
+            return f"{found.layers} layers: {', '.join(shares)}"
         engine = build_engine(
             part.bundle,
             _graphs(part),
@@ -223,7 +225,7 @@ def _make(fleet: Fleet, part: Part) -> Part:
         result = fleet.make(part)
         return replace(part, outcome="made", reason=f"{_one_line(reason, part)}; {result}")
     except CompileError as error:
-        if part.precision == "bf16":  # not every processor has BF16
+        if part.precision in NOT_EVERYWHERE:
             return replace(part, outcome="left out", reason=str(error))
         return replace(part, outcome="failed", reason=str(error))
     except SlipwayError as error:

@@ -1,4 +1,4 @@
-"""Quantise a bundle's graph: INT8 from the bundle's own calibration sample, or FP16, with ModelOpt."""
+"""Quantise a bundle's graph: INT8 or FP8 from the bundle's own calibration sample, or FP16, with ModelOpt."""
 
 import argparse
 from pathlib import Path
@@ -12,13 +12,17 @@ from slipway.system.text import command
 EPILOG = """example:
   slipway quantize runs/digits/bundle --out runs/digits/graphs/int8
   slipway quantize runs/digits/bundle --out runs/digits/graphs/fp16 --precision fp16
+  slipway quantize runs/digits/bundle --out runs/digits/graphs/fp8 --precision fp8
 
 The calibration images pass through the preprocessing of serving. The spec sets their number (calibration.images), the
-bundle holds them, and their hashes are part of its id; INT8 refuses to run with fewer.
+bundle holds them, and their hashes are part of its id; INT8 and FP8 refuse to run with fewer.
 
 If INT8 loses too much on the validation split, a search keeps layers in FP16, the most sensitive first, for as many
 steps as the spec allows (sensitive_layers.max_steps). search.json has every step. The test split is not used. Run this
-where training ran, since it reads the validation images."""
+where training ran, since it reads the validation images.
+
+FP8 is for TensorRT on GPUs of compute capability 8.9 and later. Nothing is searched for it: its accuracy gate runs
+where its plan is compiled."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -49,7 +53,7 @@ def show_layers(out: Path, measured: GraphMeasured) -> None:
     shares = [f"{count} in {name} ({count / layers:.0%})" for name, count in measured.by_precision.items() if count]
     print(f"{out}: {layers} convolutions and matrix products, {', '.join(shares)}; opset {measured.opset}")
     for layer, reason in measured.not_quantised.items():
-        print(f"  not INT8: {layer}: {reason}")
+        print(f"  not {str(measured.precision).upper()}: {layer}: {reason}")
     if measured.nodes_kept_fp32:
         print(f"  kept in FP32: {', '.join(measured.nodes_kept_fp32)}")
     if measured.calibration_method:
@@ -71,6 +75,6 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder, for example runs/digits/graphs/int8")
-    parser.add_argument("--precision", choices=("int8", "fp16"), default="int8", help="default: int8")
+    parser.add_argument("--precision", choices=("int8", "fp8", "fp16"), default="int8", help="default: int8")
     add_json(parser)
     return parser

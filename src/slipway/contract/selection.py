@@ -13,11 +13,17 @@ from slipway.contract.spec import Precision, Spec
 from slipway.errors import RepositoryError
 from slipway.system.files import sha256_file
 
-SERVED: dict[LaneName, tuple[Precision, ...]] = {"cpu": ("int8", "bf16", "fp32"), "gpu": ("int8", "fp16", "fp32")}
+SERVED: dict[LaneName, tuple[Precision, ...]] = {
+    "cpu": ("int8", "bf16", "fp32"),
+    "gpu": ("int8", "fp8", "fp16", "fp32"),
+}
 """Precisions that each lane serves. On the CPU an FP16 graph computes in FP32, so it does not count there."""
+NOT_EVERYWHERE: tuple[Precision, ...] = ("bf16", "fp8")
+"""Precisions that not every processor or GPU has: where one cannot be compiled, the others are built all the same."""
 FALLBACKS: tuple[Precision, ...] = ("fp16", "int8", "fp32")
 """Precisions of the gpu lane's engine without a plan, the first one first: none was measured. FP16 is fast in both of
-ONNX Runtime's providers for NVIDIA's GPUs; in the CUDA provider Q/DQ nodes only add work."""
+ONNX Runtime's providers for NVIDIA's GPUs; in the CUDA provider Q/DQ nodes only add work. FP8 is missing, since ONNX
+Runtime's optimiser makes FP8 graphs that it then rejects."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".heic", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes of the files that are sent. The server judges their content: it refuses GIF and HEIC by a status."""
 _BUSY = ("exceeds maximum queue size", "request timeout expired")
@@ -30,6 +36,11 @@ class NotChosenError(RepositoryError):
 def listed(spec: Spec, *, lane: LaneName) -> list[Precision]:
     """The spec's precisions that the lane serves, in the lane's order."""
     return [precision for precision in SERVED[lane] if precision in spec.precisions]
+
+
+def has_fp8(compute_capability: str) -> bool:
+    """Whether a GPU computes in FP8: those from 8.9 on (Ada, Hopper, Blackwell)."""
+    return tuple(map(int, compute_capability.split("."))) >= (8, 9)
 
 
 def chosen_engine(bundle: Bundle, engines: Path, *, file: str = FILE_NAME) -> tuple[Choice, Engine]:

@@ -16,7 +16,7 @@ from slipway.contract.tracking import Tracking
 from slipway.system.files import sha256_bytes
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 FLIP_POINTS = 5.0
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_", "answer_", "fused_")
@@ -150,7 +150,7 @@ class DecisionPolicy(Contract):
 
 
 class Calibration(Contract):
-    """The images that set the INT8 ranges: a seeded, stratified sample of the training split."""
+    """The images that set the ranges of INT8 and FP8: a seeded, stratified sample of the training split."""
 
     images: int = Field(default=500, ge=1)
     seed: Seed = 0
@@ -273,7 +273,8 @@ class Spec(Contract):
     sensitive_layers: SensitiveLayers = SensitiveLayers()
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_distinct)] = ("int8",)
     """Precisions that may be served. Each lane takes the fastest measured one that is listed and passes the gate: the
-    cpu lane of int8, bf16 and fp32, the gpu lane of int8, fp16 and fp32. FP32 is always built, as the reference."""
+    cpu lane of int8, bf16 and fp32, the gpu lane of int8, fp8 (Ada and later), fp16 and fp32. FP32 is always built, as
+    the reference."""
     accuracy: AccuracyGate = AccuracyGate()
     tensorrt: TensorRT = TensorRT()
     latency: LatencyGate = LatencyGate()

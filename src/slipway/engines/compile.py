@@ -21,7 +21,7 @@ from slipway.contract.evidence.gate import PROOF, REFERENCE, Ungated
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.releases import release
-from slipway.contract.selection import FALLBACKS
+from slipway.contract.selection import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
 from slipway.engines.evaluate import evaluate_engine
 from slipway.engines.plan import PlanRunner, layer_precisions
@@ -37,8 +37,8 @@ from slipway.system.text import command
 
 COMPILED: dict[Target, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16", "int8", "fp16"),
-    "tensorrt": ("fp32", "fp16", "int8"),
-    "tensorrt_rtx": ("fp32", "fp16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8", "fp8"),
+    "tensorrt_rtx": ("fp32", "fp16", "int8", "fp8"),
     "onnxruntime": FALLBACKS,
 }
 """Precisions of each target. In OpenVINO an FP16 graph computes in FP32: it tests the weights and is never served."""
@@ -89,6 +89,25 @@ def wanted(spec: Spec, target: Target) -> list[Precision]:
     FP32 engine of its own for that: the gate's reference is OpenVINO's, and nothing is timed."""
     always = () if target == "onnxruntime" else ("fp32",)
     return [precision for precision in COMPILED[target] if precision in (*always, *spec.precisions)]
+
+
+def require_listed(spec: Spec, target: Target) -> None:
+    """Raises CompileError: the spec lists no precision of the target, so that nothing could be served."""
+    if not set(COMPILED[target]).intersection(spec.precisions):
+        raise CompileError(
+            f"the spec lists only {', '.join(spec.precisions)}, but the target {target} takes "
+            f"{', '.join(COMPILED[target])}; list one of them in its precisions and build the bundle again, or compile "
+            "for another target"
+        )
+
+
+def require_fp8(compute_capability: str | None) -> None:
+    """Raises CompileError: this GPU has no FP8. Where there is no GPU (None), the compiler says so."""
+    if compute_capability is not None and not has_fp8(compute_capability):
+        raise CompileError(
+            "FP8 needs a GPU of compute capability 8.9 or later (Ada, Hopper, Blackwell), and this one has "
+            f"{compute_capability}; list int8 or fp16 in the spec's precisions for it"
+        )
 
 
 def build_engine(
@@ -179,6 +198,8 @@ def _build_plan(
     assert target in ("tensorrt", "tensorrt_rtx")
     if target == "tensorrt":
         require_decoder_of_release(Installed.here())
+        if precision == "fp8":
+            require_fp8(compute_capability())
     plan = build_plan(
         graph.path,
         target=target,

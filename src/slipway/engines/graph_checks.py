@@ -1,6 +1,8 @@
-"""Checks of a quantised graph: INT8 where it is meant to be, readable by TensorRT, and finite in FP16."""
+"""Checks of a quantised graph: INT8 or FP8 where it is meant to be, readable by TensorRT, and finite in FP16."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,8 @@ from onnx import numpy_helper
 from slipway.contract import MissingDependencyError, QuantizeError
 from slipway.onnx_graph import INPUT
 
+Quantised = Literal["int8", "fp8"]
+TYPES = {"int8": onnx.TensorProto.INT8, "fp8": onnx.TensorProto.FLOAT8E4M3FN}
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 OPSETS = range(9, 25)
@@ -18,6 +22,8 @@ FP16_MAX = 65504.0
 WIDER = "list fp16 in the spec's precisions, which keeps nodes with large values in FP32, or list fp32"
 LEAST_SIDE = 16
 """ModelOpt skips matrix products whose depth or width is below this, and most such convolutions."""
+MOST_TAPS = 32
+"""Height times width of the largest convolution that ModelOpt 0.47 makes FP8."""
 Array = npt.NDArray[np.generic]
 
 
@@ -26,41 +32,49 @@ def layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type in LAYERS]
 
 
-def int8_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the layers whose input and weight both come from Q/DQ nodes."""
-    dequantised = {output for node in model.graph.node if node.op_type == DEQUANTIZE for output in node.output}
+def quantised_layers(model: onnx.ModelProto, precision: Quantised) -> list[str]:
+    """Names of the layers whose input and weight both come from Q/DQ nodes of that type."""
+    zeros = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TYPES[precision]}
+    nodes = (node for node in model.graph.node if node.op_type == DEQUANTIZE and not zeros.isdisjoint(node.input[2:]))
+    dequantised = {output for node in nodes for output in node.output}
     return [node.name for node in layers(model) if dequantised.issuperset(node.input[:2])]
 
 
-def check_int8(source: onnx.ModelProto, int8: onnx.ModelProto, *, pixels_nchw: Array) -> dict[str, str]:
-    """Layers that are not INT8, each with the reason why it is not meant to be.
+def check_quantised(
+    source: onnx.ModelProto, graph: onnx.ModelProto, precision: Quantised, *, pixels_nchw: Array
+) -> dict[str, str]:
+    """Layers that are not of that precision, each with the reason why it is not meant to be.
 
     Args:
         source: the graph before quantisation, with named nodes.
-        int8: the quantised graph.
+        graph: the quantised graph.
         pixels_nchw: one image, to find the shapes that the reasons depend on.
 
     Raises:
-        QuantizeError: no layer is INT8, or one is not INT8 without a reason; names it.
+        QuantizeError: no layer is of that precision, or one is not without a reason; names it.
     """
-    quantised = set(int8_layers(int8))
+    quantised, name = set(quantised_layers(graph, precision)), precision.upper()
     left = [node for node in layers(source) if node.name not in quantised]
     if not quantised:
-        raise QuantizeError(f"INT8 was requested, but none of {len(left)} layers is quantised; use FP16 or FP32")
-    reasons = _reasons_to_leave(source, left, shapes=_shapes(source, pixels_nchw))
+        raise QuantizeError(f"{name} was requested, but none of {len(left)} layers is quantised; use FP16 or FP32")
+    reasons = _reasons_to_leave(source, left, precision, shapes=_shapes(source, pixels_nchw))
     missed = [node.name for node in left if node.name not in reasons]
     if missed:
         raise QuantizeError(
-            f"{len(missed)} of {len(layers(source))} layers should be INT8 but are not: {', '.join(missed)}; "
+            f"{len(missed)} of {len(layers(source))} layers should be {name} but are not: {', '.join(missed)}; "
             "ModelOpt does not quantise them in this network, so use FP16 or FP32"
         )
     return reasons
 
 
 def _reasons_to_leave(
-    source: onnx.ModelProto, left: Iterable[onnx.NodeProto], *, shapes: Mapping[str, tuple[int, ...]]
+    source: onnx.ModelProto,
+    left: Iterable[onnx.NodeProto],
+    precision: Quantised,
+    *,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, str]:
-    constant = _constants(source.graph)
+    constant, name = _constants(source.graph), precision.upper()
     reasons = {}
     for node in left:
         if node.input[0] in constant:
@@ -70,18 +84,23 @@ def _reasons_to_leave(
         elif node.op_type in ("Gemm", "MatMul"):
             depth, output = shapes[node.input[0]][-1], shapes[node.output[0]]
             if len(output) < 2 or 1 in output[-2:]:
-                reasons[node.name] = "one row per image: INT8 would not be faster"
+                reasons[node.name] = f"one row per image: {name} would not be faster"
             elif min(depth, output[-1]) < LEAST_SIDE:
-                reasons[node.name] = f"depth {depth}, width {output[-1]}: INT8 kernels start at {LEAST_SIDE}"
-        elif _is_small(node, shapes[node.input[1]]):
+                reasons[node.name] = f"depth {depth}, width {output[-1]}: {name} kernels start at {LEAST_SIDE}"
+        elif _is_small(node, shapes[node.input[1]], precision):
             reasons[node.name] = (
-                f"weight {'x'.join(map(str, shapes[node.input[1]]))}: too few channels for INT8 kernels"
+                f"weight {'x'.join(map(str, shapes[node.input[1]]))}: too few channels for {name} kernels"
             )
+        elif precision == "fp8" and math.prod(shapes[node.input[1]][2:]) > MOST_TAPS:
+            kernel = "x".join(map(str, shapes[node.input[1]][2:]))
+            reasons[node.name] = f"kernel {kernel}: FP8 kernels end at {MOST_TAPS} weights a channel"
     return reasons
 
 
-def _is_small(convolution: onnx.NodeProto, weight: tuple[int, ...]) -> bool:
+def _is_small(convolution: onnx.NodeProto, weight: tuple[int, ...], precision: Quantised) -> bool:
     """Whether ModelOpt 0.47 skips a convolution for its channels; its INT8 kernels work on multiples of 8."""
+    if precision == "fp8":
+        return min(weight[:2]) <= LEAST_SIDE
     attributes = {attribute.name: attribute for attribute in convolution.attribute}
     kernel = list(attributes["kernel_shape"].ints) if "kernel_shape" in attributes else [1]
     outputs, inputs = weight[:2]

@@ -1,10 +1,11 @@
-"""Converts a bundle's graph to a typed one: INT8 by ModelOpt's Q/DQ nodes and FP16 elsewhere, or FP16 by AutoCast."""
+"""Converts a bundle's graph to a typed one: INT8 or FP8 by ModelOpt's Q/DQ nodes and FP16 elsewhere, or FP16 by
+AutoCast."""
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import onnx
 from tqdm import tqdm
@@ -22,19 +23,20 @@ from slipway.onnx_graph import INPUT, load, save
 from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_file, check_folder
 
+Typed = Literal["int8", "fp8", "fp16"]
 LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "nvidia-dali-cuda130")
 
 
-def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = "int8") -> Manifest:
+def quantize(bundle: Bundle, out: Path, *, precision: Typed = "int8") -> Manifest:
     """Write the graph folder `out`, whole or not at all. The manifest's `measured` has its figures.
 
     INT8 takes its ranges from the calibration sample and leaves everything else in FP16; if that loses too much on the
-    validation split, `search` keeps sensitive layers in FP16. FP16 leaves nodes with large values in FP32. Input and
-    outputs are FP32.
+    validation split, `search` keeps sensitive layers in FP16. FP8 takes its ranges from the same images; only its gate
+    on a GPU judges it. FP16 leaves nodes with large values in FP32. Input and outputs are FP32.
 
     Raises:
         QuantizeError: the calibration images are too few or of one class; the graph is incomplete, not finite or
-            already quantised; a layer is not INT8 that should be; a value exceeds FP16; or INT8 loses too much
+            already quantised; a layer is not INT8 or FP8 that should be; a value exceeds FP16; or INT8 loses too much
             whatever stays in FP16.
         DataError: an image of the validation split is missing or changed.
     """
@@ -45,11 +47,13 @@ def quantize(bundle: Bundle, out: Path, *, precision: Literal["int8", "fp16"] = 
     source = open_source(bundle.path / "model.onnx")
     failed.unlink(missing_ok=True)
     with _kept_for_the_report(failed), complete_folder(out, kind="graph") as staging:
-        if precision == "int8":
-            graph, measured = _int8(bundle, source, sample, staging)
-        else:
+        if precision == "fp16":
             graph = to_fp16(source, sample)
-            measured = {"calibration_images": min(IMAGES, len(sample))}
+            measured: dict[str, Any] = {"calibration_images": min(IMAGES, len(sample))}
+        else:
+            graph, measured = _quantised(bundle, source, sample, precision)
+            if precision == "int8":
+                graph = _searched(bundle, graph, sample, measured, staging)
         opset = graph_checks.check_opset(graph)
         save(graph, staging / "model.onnx")
         return Manifest.seal(
@@ -109,41 +113,51 @@ def _remove_identities(graph: onnx.GraphProto) -> None:
             graph.node.remove(node)
 
 
-def _int8(
-    bundle: Bundle, source: onnx.ModelProto, sample: CalibrationSample, staging: Path
+def _quantised(
+    bundle: Bundle, source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The graph with Q/DQ nodes, checked, and its fields of `GraphMeasured`."""
     method = bundle.spec.calibration.method
     graph_checks.check_numbers(source, largest=graph_checks.FP16_MAX)  # ModelOpt would clamp them silently
-    plain = to_int8(source, sample, method=method)
-    graph_checks.check_numbers(plain)
-    reasons = graph_checks.check_int8(source, plain, pixels_nchw=next(sample.pixels(images=1)))
-    graph_checks.check_overflow(plain, sample.pixels(images=IMAGES, what="FP16 overflow"))
+    graph = with_qdq(source, sample, precision, method=method)
+    graph_checks.check_numbers(graph)
+    pixels_nchw = next(sample.pixels(images=1))
+    reasons = graph_checks.check_quantised(source, graph, precision, pixels_nchw=pixels_nchw)
+    graph_checks.check_overflow(graph, sample.pixels(images=IMAGES, what="FP16 overflow"))
+    return graph, {"calibration_images": len(sample), "calibration_method": method, "not_quantised": reasons}
+
+
+def _searched(
+    bundle: Bundle, plain: onnx.ModelProto, sample: CalibrationSample, measured: dict[str, Any], staging: Path
+) -> onnx.ModelProto:
+    """The INT8 graph that the validation split accepts; what it took is written and added to `measured`."""
     graph, found = search(bundle, plain, sample)
     found.write(staging / SEARCH)
     accepted = found.steps[-1]
-    measured = {
-        "calibration_images": len(sample),
-        "calibration_method": method,
-        "not_quantised": reasons | dict.fromkeys(accepted.kept_fp16, "kept in FP16 by the search"),
-        "search": AcceptedStep(steps=len(found.steps), kept_fp16=accepted.kept_fp16, **accepted.validation.fields()),
-    }
-    return graph, measured
+    measured["not_quantised"] |= dict.fromkeys(accepted.kept_fp16, "kept in FP16 by the search")
+    measured["search"] = AcceptedStep(
+        steps=len(found.steps), kept_fp16=accepted.kept_fp16, **accepted.validation.fields()
+    )
+    return graph
 
 
 def _count(graph: onnx.ModelProto) -> dict[str, Any]:
     """Number of layers that compute in each type."""
     layers, kept = graph_checks.layers(graph), graph_checks.kept_in_fp32(graph)
-    int8 = set(graph_checks.int8_layers(graph))
-    fp32 = {node.name for node in layers}.intersection(kept) - int8
+    int8, fp8 = (set(graph_checks.quantised_layers(graph, precision)) for precision in get_args(graph_checks.Quantised))
+    fp32 = {node.name for node in layers}.intersection(kept) - int8 - fp8
     return {
         "layers": len(layers),
         "int8_layers": len(int8),
-        "fp16_layers": len(layers) - len(int8) - len(fp32),
+        "fp8_layers": len(fp8),
+        "fp16_layers": len(layers) - len(int8) - len(fp8) - len(fp32),
         "nodes_kept_fp32": kept,
     }
 
 
-def to_int8(source: onnx.ModelProto, sample: CalibrationSample, *, method: str) -> onnx.ModelProto:
+def with_qdq(
+    source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised, *, method: str
+) -> onnx.ModelProto:
     """The graph with ModelOpt's Q/DQ nodes, ranges from every image of `sample`, FP32 input and outputs, else FP16.
 
     Raises:
@@ -156,7 +170,7 @@ def to_int8(source: onnx.ModelProto, sample: CalibrationSample, *, method: str) 
 
             quantization.quantize(
                 str(path),
-                quantize_mode="int8",
+                quantize_mode=precision,
                 calibration_data_reader=reader,
                 calibration_method=method,
                 calibration_eps=["cpu"],
@@ -166,7 +180,8 @@ def to_int8(source: onnx.ModelProto, sample: CalibrationSample, *, method: str) 
             )
             graph = onnx.load(path)
     del graph.graph.value_info[:]  # outdated shapes; runtimes infer their own
-    if reader.used != len(sample):
+    is_quantised = any(node.op_type == graph_checks.QUANTIZE for node in graph.graph.node)  # else FP8 reads nothing
+    if is_quantised and reader.used != len(sample):
         raise QuantizeError(f"ModelOpt read {reader.used} of {len(sample)} calibration images")
     return graph
 

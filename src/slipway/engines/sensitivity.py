@@ -18,7 +18,7 @@ from slipway.contract.evidence.gate import FAIL, GateResult
 from slipway.engines.calibration_pixels import BATCH, CalibrationSample
 from slipway.engines.evaluate import run_split
 from slipway.engines.gate import compare, compare_labels
-from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, int8_layers
+from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
 from slipway.evaluation.fit import answer, refit_decision
 from slipway.evaluation.label_bundle import given
 from slipway.evaluation.predict import Float, table
@@ -66,7 +66,7 @@ def search(bundle: Bundle, int8: onnx.ModelProto, sample: CalibrationSample) -> 
     while not steps[-1].accepted:
         kept = tuple(entry.layer for entry in ranking[: 2 ** (len(steps) - 1)])
         graph = keep_in_fp16(int8, kept)
-        if len(steps) > limits.max_steps or not int8_layers(graph):
+        if len(steps) > limits.max_steps or not quantised_layers(graph, "int8"):
             raise SearchFailedError(_spent(steps, bundle), found(steps, ranking))
         steps.append(judge.step(graph, kept=kept))
     return graph, found(steps, ranking)
@@ -170,7 +170,7 @@ class _Judge:
         overall, flips = result.overall, result.flips
         return Step(
             kept_fp16=tuple(kept),
-            int8_layers=len(int8_layers(graph)),
+            int8_layers=len(quantised_layers(graph, "int8")),
             validation=Validation(
                 images=overall.images,
                 lost=overall.lost,

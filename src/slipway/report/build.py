@@ -22,7 +22,7 @@ from slipway.contract.selection import NotChosenError, chosen_engine, chosen_pla
 from slipway.system.files import sha256_file
 
 FAILED_SEARCH = f"int8{FAILED_SUFFIX}"
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "int8")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
 from slipway.contract.lane import NO_PLAN, LaneName
-from slipway.contract.selection import SERVED, fallback_engine, listed
+from slipway.contract.selection import SERVED, fallback_engine, has_fp8, listed
 from slipway.pages.wording import points
 from slipway.report.build import PRECISIONS, Build, BuiltEngine
 from slipway.system.text import command
@@ -173,7 +173,7 @@ def _missing(build: Build) -> Iterator[Todo]:
     wanted = {"fp32", *build.bundle.spec.precisions}
     have = {engine.name for engine in build.engines}
     for precision in PRECISIONS:
-        if precision in wanted and f"openvino-{precision}" not in have:
+        if precision != "fp8" and precision in wanted and f"openvino-{precision}" not in have:
             yield _missing_openvino(build, precision)
     targets = {engine.target for engine in build.engines}
     if "tensorrt" not in targets:
@@ -183,7 +183,9 @@ def _missing(build: Build) -> Iterator[Todo]:
         absent = [
             precision.upper()
             for precision in SERVED["gpu"]
-            if precision in wanted and f"tensorrt-{precision}-sm{capability.replace('.', '')}" not in have
+            if precision in wanted
+            and (precision != "fp8" or has_fp8(capability))
+            and f"tensorrt-{precision}-sm{capability.replace('.', '')}" not in have
         ]
         if absent:
             what = f"No TensorRT plan of {', '.join(absent)} for compute capability {capability}"

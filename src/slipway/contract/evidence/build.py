@@ -126,10 +126,11 @@ class GraphMeasured(Evidence):
     layers: int | None = None
     """Number of convolutions and matrix products; None if they were not counted."""
     int8_layers: int = 0
+    fp8_layers: int = 0
     fp16_layers: int = 0
     nodes_kept_fp32: tuple[str, ...] = ()
     not_quantised: dict[str, str] = Field(default_factory=dict)
-    """Reason why each remaining layer is not INT8."""
+    """Reason why each remaining layer is not INT8, or not FP8 in a graph of that precision."""
     calibration_images: int | None = None
     calibration_method: str | None = None
     search: AcceptedStep | None = None
@@ -137,7 +138,7 @@ class GraphMeasured(Evidence):
     @property
     def by_precision(self) -> dict[str, int]:
         """Number of layers that compute in each precision; empty if they were not counted."""
-        counts = {"INT8": self.int8_layers, "FP16": self.fp16_layers}
+        counts = {"INT8": self.int8_layers, "FP8": self.fp8_layers, "FP16": self.fp16_layers}
         return {} if self.layers is None else {**counts, "FP32": self.layers - sum(counts.values())}
 
 
