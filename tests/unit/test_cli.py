@@ -261,6 +261,17 @@ def test_a_substitute_home_that_others_can_write_to_is_refused(start: Start, tmp
     assert process.returncode == 1
 
 
+def test_a_library_that_is_missing_is_said_with_what_installs_it_and_a_module_of_ours_is_a_fault(start: Start) -> None:
+    process = start("import nowhere.at_all")
+    assert process.communicate(timeout=60) == (
+        "",
+        "script: nowhere is not installed: pip install 'slipway[train,build,serve,client,bench]' "
+        "(in a clone: make setup)\n",
+    )
+    assert process.returncode == 1
+    assert "Traceback" in start("import slipway.nowhere").communicate(timeout=60)[1]
+
+
 def test_without_a_temporary_folder_it_says_what_to_set(start: Start) -> None:
     process = start(
         "tempfile._candidate_tempdir_list = lambda: ['/proc', '/nowhere']\ntempfile.mkdtemp()",

@@ -10,7 +10,7 @@ import shtab
 from slipway.cli import PROG, VERBS
 
 SHELLS = ("bash", "zsh", "fish")
-EPILOG = """where the script belongs:
+EPILOG = """where the script belongs (make the folder if it is missing; bash needs the package bash-completion):
   slipway completion bash > ~/.local/share/bash-completion/completions/slipway
   slipway completion zsh > ~/.zfunc/_slipway           # with fpath+=(~/.zfunc) before compinit in ~/.zshrc
   slipway completion fish > ~/.config/fish/completions/slipway.fish

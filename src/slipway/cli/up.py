@@ -205,7 +205,10 @@ def print_summary(run: Run, *, seconds: float) -> None:
         print(f"  TensorRT    compiles without a GPU (RTX, never served): {', '.join(sizes)}")
     print(f"  pages       {run.folder}/evaluation.html, {run.folder}/report.html")
     print(f"  repository  {run.repository}")
+    name = run.spec.name
     print(f"\n  serve it:   {command('slipway serve', run.repository)}")
+    print(f"  then ask:   {command('slipway classify')} FOLDER {command('--model', name, '--out', f'{name}.csv')}")
+    print(f"  and gate:   {command('slipway gate', name)} --images FOLDER")
 
 
 def _verdict(gate: GateResult | None) -> str:

@@ -24,6 +24,8 @@ _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 _NO_TEMPORARY_FOLDER = "No usable temporary directory found"
 _TELEMETRY = "openvino_telemetry"
 """It would report each import of openvino to a web service, and complain about a home that can only be read."""
+INSTALL_ALL = "pip install 'slipway[train,build,serve,client,bench]' (in a clone: make setup)"
+"""What every verb needs."""
 _ENDS_BY_ITSELF_S = 3
 """Seconds for a child that the terminal's Ctrl-C reached too; a second signal would cut its clean-up short."""
 
@@ -55,6 +57,10 @@ def run(
             sys.stdout.flush()
         except SlipwayError as error:
             sys.exit("\n".join(map(shown, f"{parser.prog}: {error}".split("\n"))))
+        except ModuleNotFoundError as error:  # of an extra that is not installed
+            if str(error.name).partition(".")[0] == __package__.partition(".")[0]:
+                raise
+            sys.exit(f"{parser.prog}: {error.name} is not installed: {INSTALL_ALL}")
         except OSError as error:
             if str(error.strerror).startswith(_NO_TEMPORARY_FOLDER):
                 sys.exit(f"{parser.prog}: no temporary folder can be written; set TMPDIR to one that can")
