@@ -1,5 +1,6 @@
 """Which engines of a folder each lane takes, and what is said of the one that is missing."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from slipway.cli import assemble as assemble_command
 from slipway.contract import Bundle, Choice, EngineSettings, Manifest, RepositoryError, SlipwayError
 from slipway.contract.card import Card
 from slipway.contract.choice import Candidate, choice_name
@@ -196,6 +198,19 @@ def test_plans_without_a_choice_that_counts_are_refused_with_the_command_that_ma
     bundle = plans(tmp_path, ["int8", "fp16"], *built, chosen=chosen)
     with pytest.raises(RepositoryError, match=message):
         pick_engines(bundle, tmp_path, lane="gpu")
+
+
+def test_a_gpu_for_which_no_plan_passed_is_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = [("int8", "8.0", "fail"), ("fp16", "8.0", "fail"), ("int8", "9.0", "pass")]
+    plans(tmp_path, ["int8", "fp16"], *built, chosen=["tensorrt-int8-sm90"])
+    words = ["colours/bundle", "--engines", ".", "--lane", "gpu", "--out", "out", "--dry-run"]
+    with contextlib.chdir(tmp_path):
+        assemble_command.main(assemble_command.parser().parse_args(words))
+    said = capsys.readouterr().out
+    assert "engine tensorrt-int8-sm90: tensorrt int8 (pass)" in said
+    assert "left out: tensorrt-fp16-sm80, tensorrt-int8-sm80; no plan for that GPU passed its accuracy gate" in said
 
 
 def test_where_the_fastest_precision_differs_between_gpus_one_repository_cannot_serve_both(tmp_path: Path) -> None:

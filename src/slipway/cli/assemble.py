@@ -91,6 +91,8 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
                 print(f"    fallback: {NO_PLAN}; its gate ran on {version.engine.settings.provider}")
             for choice in version.choices:
                 print(f"    chosen: {choice.reason}")
+            if version.failed_plans:
+                print(f"    left out: {', '.join(version.failed_plans)}; no plan for that GPU passed its accuracy gate")
     for name, members in plan.lane.multi.items():
         print(f"  {name}: {', '.join(members)} from one decode")
     for folder in plan.folders:

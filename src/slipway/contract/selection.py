@@ -69,15 +69,24 @@ def chosen_engine(bundle: Bundle, engines: Path, *, file: str = FILE_NAME) -> tu
 
 
 def chosen_plans(bundle: Bundle, engines: Path) -> list[tuple[Choice, Engine]]:
-    """The gpu lane's plans: for each compute capability with plans of a listed precision, the chosen one.
+    """The gpu lane's plans: for each compute capability with plans of a listed precision, the chosen one. Where none
+    of them passed its gate, there is nothing to choose from, and the capability is left out.
 
     Raises:
         NotChosenError: the plans of a compute capability were not measured, or other plans were.
         ManifestError: a chosen plan is damaged, or belongs to another bundle.
     """
     found = (engines.glob(f"tensorrt-{precision}-sm*") for precision in listed(bundle.spec, lane="gpu"))
-    suffixes = {path.name.rpartition("-")[2] for paths in found for path in paths if path.is_dir()}
-    return [chosen_engine(bundle, engines, file=f"choice-{suffix}.json") for suffix in sorted(suffixes)]
+    plans = [path for paths in found for path in paths if path.is_dir()]
+    chosen = []
+    for suffix in sorted({path.name.rpartition("-")[2] for path in plans}):
+        try:
+            chosen.append(chosen_engine(bundle, engines, file=f"choice-{suffix}.json"))
+        except NotChosenError:
+            same_gpu = (Engine.open(path, bundle=bundle) for path in plans if path.name.endswith(f"-{suffix}"))
+            if any(plan.may_be_served for plan in same_gpu):
+                raise
+    return chosen
 
 
 def fallback_engine(bundle: Bundle, engines: Path) -> Engine | None:

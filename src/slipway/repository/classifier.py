@@ -34,6 +34,8 @@ class Classifier:
     """Engines of the same graph for other GPUs, on the gpu lane."""
     choices: tuple[Choice, ...] = ()
     """The measurements that chose the engines: one on the cpu lane, one for each plan on the gpu lane."""
+    failed_plans: tuple[str, ...] = ()
+    """Names of plans for GPUs that are left out, since no plan for them passed its accuracy gate."""
     served_as: str = ""
     """The name that a fleet file gives the classifier; if empty, the bundle's own."""
     settings: Serving | None = None

@@ -19,8 +19,8 @@ DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the sp
 
 
 def pick(bundle: Bundle, engines: Path, serving: Serving) -> Classifier:
-    """The classifier with the plan that was measured to be the fastest, for each compute capability; where no plan can
-    be served and `serving.gpu.fallback` says so, with the engine of ONNX Runtime."""
+    """The classifier with the plan that was measured to be the fastest, for each compute capability of which one passed
+    its gate; where no plan can be served and `serving.gpu.fallback` says so, with the engine of ONNX Runtime."""
     wanted = listed(bundle.spec, lane="gpu")
     if not wanted:
         raise RepositoryError(
@@ -30,19 +30,21 @@ def pick(bundle: Bundle, engines: Path, serving: Serving) -> Classifier:
     try:
         chosen = chosen_plans(bundle, engines)
     except NotChosenError as error:
-        plans = [Engine.open(path, bundle=bundle) for path in _plan_folders(engines, wanted)]
-        if any(plan.may_be_served for plan in plans):
-            choose = command("slipway choose", bundle.path, "--engines", engines, "--target", "tensorrt")
-            raise RepositoryError(
-                f"{engines}: {error}; measure it on that GPU, in NVIDIA's image: {choose}, or take plans by name "
-                "(--engine)"
-            ) from None
-        verdicts = {plan.path.name: plan.verdict for plan in plans}
-        return _without_a_plan(bundle, engines, serving, f"the accuracy gates say {verdicts}")
+        choose = command("slipway choose", bundle.path, "--engines", engines, "--target", "tensorrt")
+        raise RepositoryError(
+            f"{engines}: {error}; measure it on that GPU, in NVIDIA's image: {choose}, or take plans by name (--engine)"
+        ) from None
+    folders = _plan_folders(engines, wanted)
     if not chosen:
-        return _without_a_plan(bundle, engines, serving, "none was found")
+        verdicts = {path.name: Engine.open(path, bundle=bundle).verdict for path in folders}
+        reason = f"the accuracy gates say {verdicts}" if verdicts else "none was found"
+        return _without_a_plan(bundle, engines, serving, reason)
+    suffixes = tuple(engine.path.name.rpartition("-")[2] for _, engine in chosen)
+    left_out = tuple(path.name for path in folders if not path.name.endswith(suffixes))
     first, *others = (engine for _, engine in chosen)
-    return Classifier(bundle, first, tuple(others), choices=tuple(choice for choice, _ in chosen))
+    return Classifier(
+        bundle, first, tuple(others), choices=tuple(choice for choice, _ in chosen), failed_plans=left_out
+    )
 
 
 def _without_a_plan(bundle: Bundle, engines: Path, serving: Serving, reason: str) -> Classifier:
