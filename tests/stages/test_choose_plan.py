@@ -121,6 +121,15 @@ def test_a_plan_that_was_built_for_more_cards_is_measured_on_any_of_them(tmp_pat
     assert measure(bundle, engines, card=smaller).card == smaller
 
 
+def test_plans_of_different_largest_batches_are_not_compared_and_the_stale_one_is_named(tmp_path: Path) -> None:
+    bundle, engines = build(tmp_path, {"fp32": "pass", "fp16": "pass"}, ["int8", "fp16"])
+    path = engines / "tensorrt-int8-sm90"
+    stand_in_plan(path, bundle, plan={"card": H100, "batch_sizes": [1, 8, 8]})
+    with pytest.raises(CompileError, match=r"compared: \S*tensorrt-int8-sm90 for 8, while the spec says 32 .*again"):
+        measure(bundle, engines)
+    assert not (engines / "choice-sm90.json").exists()
+
+
 def test_where_nothing_passed_or_fp32_is_missing_nothing_is_chosen(tmp_path: Path) -> None:
     bundle, engines = build(tmp_path / "failed", {"fp32": "pass", "int8": "fail"}, ["int8"])
     with pytest.raises(GateError, match=r"none of the spec's precisions can be served on the gpu lane: .*'fail'"):

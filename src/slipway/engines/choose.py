@@ -115,7 +115,7 @@ def choose_plan(
         network_of: makes the callable of a plan; left out, TensorRT runs it.
 
     Raises:
-        CompileError: there is no GPU, or a plan was built on another card.
+        CompileError: there is no GPU, a plan was built on another card, or the plans' largest batches differ.
         ManifestError, GateError: as `choose`.
     """
     contest = Contest(bundle, engines, "gpu", card or require_card("choosing between plans"))
@@ -124,6 +124,7 @@ def choose_plan(
     measured = sorted({contest.reference, *passed})
     for name in measured:
         _require_same_card(opened[name], contest.card)
+    _require_same_batch(bundle, [opened[name] for name in measured])
     make = network_of or _plan_network
     runs = {name: _calls(make(opened[name])) for name in measured}
     units = [_batches(bundle, opened[contest.reference])] * calls_per_round
@@ -139,6 +140,18 @@ def _require_same_card(engine: Engine, card: Card | None) -> None:
         raise CompileError(
             f"{engine.path}: built on {plan.card}, and this machine has {card}; compile it again here, since its "
             "kernels were chosen on the other card"
+        )
+
+
+def _require_same_batch(bundle: Bundle, engines: Sequence[Engine]) -> None:
+    """Raises CompileError: the plans differ in their largest batch, so a full one is not the same work for each."""
+    largest = {engine.path: engine.settings.plan.batch_sizes[2] for engine in engines if engine.settings.plan}
+    if len({*largest.values()}) > 1:
+        wanted = bundle.spec.serving.gpu.max_batch_size
+        others = ", ".join(f"{path} for {size}" for path, size in largest.items() if size != wanted)
+        raise CompileError(
+            f"plans with different largest batches cannot be compared: {others}, while the spec says {wanted} "
+            "(serving.gpu.max_batch_size); compile them again"
         )
 
 
