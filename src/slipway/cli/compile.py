@@ -110,7 +110,8 @@ def show(engine: Engine) -> None:
         f", unknown {found.unknown_rate:.2%}, temperature {temperature}" if found.unknown_rate is not None else ""
     )
     print(f"{engine.path}: {found.primary_metrics}, macro-F1 {found.macro_f1:.4f}, ECE {found.ece:.4f}{one_label}")
-    print(f"  gate: {found.gate or 'the reference'}")
+    run = f" ({found.profile})" if found.profile else ""
+    print(f"  gate{run}: {found.gate or 'the reference'}")
     for flip in found.flips[:FLIPS_SHOWN]:
         print(f"  flipped: {shown(flip.image)} (truth {flip.truth}): {flip.fp32} → {flip.label}")
     if len(found.flips) > FLIPS_SHOWN:

@@ -287,6 +287,7 @@ def _finish(
             arithmetic=settings.arithmetic,
             decoder=settings.decoder,
             reference=reference,
+            single_image_profile=settings.plan is not None and settings.plan.single_image_profile,
         )
         evaluated.write(staging)
         found = evaluated.evaluation.fields()

@@ -15,12 +15,13 @@ from slipway.contract.evidence.evaluation import (
     EngineEvaluation,
     LabelEngineEvaluation,
 )
+from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW
 from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
 from slipway.evaluation.fit import answer, refit_decision
 from slipway.evaluation.label_bundle import given
 from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
-from slipway.evaluation.predict import Network, Predictions, predict
+from slipway.evaluation.predict import Float, Network, Predictions, predict
 from slipway.steps.postprocess import UNKNOWN, Answers
 
 
@@ -33,6 +34,12 @@ class Evaluated:
     evaluation: AnyEngineEvaluation
     rows: list[Row]
 
+    @property
+    def severity(self) -> int:
+        """Rank of the gate's verdict, the worst one the highest."""
+        gate = self.evaluation.gate
+        return 0 if gate is None else (PASS, TOO_FEW, FAIL).index(gate.verdict)
+
     def write(self, folder: Path) -> None:
         """Write `decision.json`, `evaluation.json` and, with a client's labels and scores, `predictions.csv`."""
         self.decision.write(folder / "decision.json")
@@ -41,33 +48,67 @@ class Evaluated:
 
 
 def evaluate_engine(
-    bundle: Bundle, network: Network, *, name: str, arithmetic: str, decoder: str, reference: Engine | None
+    bundle: Bundle,
+    network: Network,
+    *,
+    name: str,
+    arithmetic: str,
+    decoder: str,
+    reference: Engine | None,
+    single_image_profile: bool = False,
 ) -> Evaluated:
     """Fit the decision on the validation split, evaluate on the test split, and compare with `reference` (FP32).
 
     `network` runs `FP32 [n <= serving.max_batch_size, 3, H, W]` as it will be served; `name` is shown in
-    progress bars.
+    progress bars. With `single_image_profile`, `network` computes a single image by kernels of their own: the test
+    split is evaluated once more, image by image, and the worse verdict counts.
 
     Raises:
         CompileError: logits are not finite.
         DataError: an image of the data set is missing or changed, or no threshold reaches the spec's target.
     """
     validation = run_split(bundle, network, "validation", decoder=decoder, what=f"validation split, {name}")
-    broken = int((~np.isfinite(validation.logits_nc).all(axis=1)).sum())
+    _require_finite(validation, "validation", name)
+    decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
+    measured: dict[str, Any] = {"split": "test", "arithmetic": arithmetic, "decoder": decoder}
+    test = run_split(bundle, network, "test", decoder=decoder, what=f"test split, {name}")
+    if not single_image_profile:
+        return _compared(bundle, decision, test, reference, measured)
+    batches = _compared(bundle, decision, test, reference, measured | {"profile": "batches"})
+    what = f"test split image by image, {name}"
+    test = run_split(bundle, _image_by_image(network), "test", decoder=decoder, what=what)
+    _require_finite(test, "test", name)
+    single = _compared(bundle, decision, test, reference, measured | {"profile": "single images"})
+    return max(batches, single, key=lambda evaluated: evaluated.severity)
+
+
+def _require_finite(found: Predictions, split: Split, name: str) -> None:
+    broken = int((~np.isfinite(found.logits_nc).all(axis=1)).sum())
     if broken:
         raise CompileError(
-            f"{name}: logits of {broken} of {len(validation.images)} validation images are not finite; this precision "
+            f"{name}: logits of {broken} of {len(found.images)} {split} images are not finite; this precision "
             "does not suit the network, so use another"
         )
-    decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
-    test = run_split(bundle, network, "test", decoder=decoder, what=f"test split, {name}")
+
+
+def _image_by_image(network: Network) -> Network:
+    def run(pixels_nchw: Float) -> tuple[Float, Float]:
+        answers = [network(pixels_nchw[index : index + 1]) for index in range(len(pixels_nchw))]
+        logits, embeddings = zip(*answers, strict=True)
+        return np.concatenate(logits), np.concatenate(embeddings)
+
+    return run
+
+
+def _compared(
+    bundle: Bundle, decision: Decision, test: Predictions, reference: Engine | None, measured: dict[str, Any]
+) -> Evaluated:
     answers = answer(decision, test, bundle.labels)
     rows = make_rows(test, answers, bundle.labels, task=decision.task)
-    measured: dict[str, Any] = {"split": "test", "arithmetic": arithmetic, "decoder": decoder}
     if reference is not None:
         before = read_rows(reference.path)
         flipped = flips(before, rows, task=decision.task)
-        measured |= {"gate": gate_rows(before, rows, bundle), "flips": flipped}
+        measured = measured | {"gate": gate_rows(before, rows, bundle), "flips": flipped}
     return Evaluated(decision, _evaluation(decision, test, answers, bundle.labels, measured), rows)
 
 

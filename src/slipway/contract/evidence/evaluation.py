@@ -253,6 +253,8 @@ class _OfEngine(Evidence):
     split: Literal["test"]
     arithmetic: str
     decoder: str
+    profile: Literal["batches", "single images"] | None = None
+    """The optimisation profile that all figures are of, where a plan has one for each: that with the worse verdict."""
     unknown_rate: float | None = None
     gate: GateResult | None = None
     """Result of the accuracy gate; None for FP32, the reference."""
