@@ -15,10 +15,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from slipway.contract import CompileError, MissingDependencyError
+from slipway.contract.installed import Installed
 from slipway.contract.spec import TensorRT
 from slipway.engines import tensorrt_library
 from slipway.engines.tensorrt import Plan, build_plan
 from slipway.onnx_graph import save
+from tests.support.cards import H100
 from tests.support.colours import COLOURS
 from tests.support.scripts import run_here
 from tests.support.typed_graphs import CHANNELS, CLASSES, compile_rtx, network
@@ -203,6 +205,24 @@ def test_without_the_compiler_not_even_the_reference_is_built(
     assert done.returncode == 1
     assert re.search(rf"{target} (cannot be imported|is not installed)", done.stderr)
     assert done.stdout == ""
+    assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.parametrize(
+    ("release", "dali", "says"),
+    [("26.08", "2.4.0", "DALI 2.2.0 is needed, and 2.4.0 is installed"), ("26.06", "2.1.1", "release '26.06': ")],
+)
+def test_in_an_image_whose_server_decodes_otherwise_not_even_the_reference_is_built(
+    release: str, dali: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Installed(release=release, tensorrt="11.2.1", dali=dali, nvimgcodec="0.8.0.22")
+    monkeypatch.setattr(Installed, "here", classmethod(lambda _: here))
+    monkeypatch.setattr(tensorrt_library, "cards", lambda: (H100,))
+    installed(monkeypatch, "tensorrt", "11.2.1")
+    words = (COLOURS / "bundle", "--graphs", "graphs", "--out", "engines", "--target", "tensorrt")
+    done = run_here("compile", *words, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert says in done.stderr
     assert not (tmp_path / "engines").exists()
 
 

@@ -20,7 +20,7 @@ from slipway.contract.releases import NEWEST, RELEASES
 from slipway.lint.models import read_models
 from slipway.repository import Classifier, assemble
 from slipway.system.files import complete_folder
-from tests.support.colours import COLOURS
+from tests.support.colours import COLOURS, copy_colours
 from tests.support.gpu_lanes import gpu_classifier
 from tests.support.plans import stand_in_plan
 from tests.support.scripts import ROOT, run_script
@@ -221,6 +221,14 @@ def test_repositories_that_cannot_be_served_are_refused(
     (plan,) = gpu_lane.rglob("*.plan")
     plan.write_bytes(plan.read_bytes() + b" ")
     assert "model_sm90.plan: changed since this repository was made" in refusal("serve", gpu_lane, cwd=tmp_path)
+
+
+def test_compiling_without_a_graph_that_the_spec_lists_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    copy_colours(tmp_path / "runs/colours", spec={"precisions": ["int8", "fp32"]})
+    says = "graphs/int8: no graph for int8, which the spec lists; make it: slipway quantize runs/colours/bundle"
+    assert says in refusal(*COMPILE, cwd=tmp_path)
+    (tmp_path / "runs/colours/graphs/int8").mkdir(parents=True)
+    assert printed(*COMPILE, cwd=tmp_path)[-len(COMPILE) - 2 :] == [*COMPILE, "--target", "tensorrt"]
 
 
 def test_wrong_folders_and_ports_are_refused(gpu_lane: Path, work: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     from slipway.engines import build_engine, choose_plan, wanted  # after the check: it takes seconds
     from slipway.engines.compile import require_listed
+    from slipway.engines.current import installed
     from slipway.engines.tensorrt_library import import_library
 
     bundle, options = (
@@ -47,7 +48,8 @@ def main(arguments: argparse.Namespace) -> None:
     )
     require_listed(bundle.spec, arguments.target)
     if arguments.target in ("tensorrt", "tensorrt_rtx"):
-        import_library(arguments.target)  # before minutes go into the reference
+        import_library(arguments.target)  # both before minutes go into the reference
+        installed(arguments.target)
     reference = reference_engine(bundle, arguments)
     passed = [reference] if arguments.target == "openvino" else []
     hindered: dict[str, str] = {}

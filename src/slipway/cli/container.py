@@ -10,6 +10,7 @@ from slipway.cli.docker import execute
 from slipway.contract import Bundle, CompileError, Lane, ServingError, SlipwayError, SpecError
 from slipway.contract.installed import Installed, differences
 from slipway.contract.releases import NEWEST, release
+from slipway.contract.selection import listed
 from slipway.system.arguments import port
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command as shell_line
@@ -71,7 +72,11 @@ def compile_command(arguments: argparse.Namespace) -> list[str]:
 
     TensorRT's timing cache stays beside the engines, where the next job finds it.
     """
-    Bundle.open(arguments.bundle)
+    spec = Bundle.open(arguments.bundle).spec
+    for precision in sorted({*listed(spec, lane="gpu")} - {"fp32"}):
+        if not (folder := arguments.graphs / precision).is_dir():
+            make = shell_line("slipway quantize", arguments.bundle, "--precision", precision, "--out", folder)
+            raise SpecError(f"{folder}: no graph for {precision}, which the spec lists; make it: {make}")
     bundle, graphs, out = (inside(path) for path in (arguments.bundle, arguments.graphs, arguments.out))
     return [
         *docker_run(user=f"{os.getuid()}:{os.getgid()}", tmpfs="/tmp"),

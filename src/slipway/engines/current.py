@@ -21,7 +21,7 @@ from slipway.contract.evidence.gate import PROOF, REFERENCE, Comparison, GateRes
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
-from slipway.engines.compile import Graph
+from slipway.engines.compile import Graph, require_decoder_of_release
 from slipway.engines.rows import Row, gate_rows, read_rows
 from slipway.engines.tensorrt import has_single_image_profile
 from slipway.engines.tensorrt_library import import_library, library_version, require_card
@@ -58,7 +58,14 @@ class Compiler:
 
 
 def installed(target: Target) -> Compiler:
-    """Raises CompileError or MissingDependencyError: the compiler or its GPU is missing."""
+    """The compiler of `target` here.
+
+    Raises:
+        CompileError, MissingDependencyError: the compiler or its GPU is missing.
+        CompileError, SpecError: as `require_decoder_of_release`.
+    """
+    if target == "tensorrt":
+        require_decoder_of_release(Installed.here())
     if target in ("tensorrt", "tensorrt_rtx"):
         card = require_card("compiling for tensorrt") if target == "tensorrt" else None
         return Compiler(target, library_version(import_library(target)), card)
