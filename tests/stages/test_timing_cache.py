@@ -48,6 +48,15 @@ def test_a_job_replaces_the_timings_of_another_tensorrt_and_the_next_one_adds_to
     assert not (tmp_path / "engines/tensorrt-fp32-sm90").exists()
 
 
+def test_another_job_that_reads_meanwhile_never_sees_half_a_cache(tmp_path: Path) -> None:
+    cache, opened = tmp_path / "timings", tmp_path / "opened before"
+    cache.write_bytes(HEADER)
+    opened.hardlink_to(cache)
+    compile_job(tmp_path / "engines", timing_cache=cache)
+    assert cache.read_bytes() == HEADER + ONE_BUILD
+    assert opened.read_bytes() == HEADER, "the new cache took the old one's place, and did not overwrite it"
+
+
 def test_a_job_of_another_run_reads_and_adds_to_the_file_that_it_is_given(tmp_path: Path) -> None:
     cache = tmp_path / "timings"
     cache.write_bytes(HEADER + ONE_BUILD)

@@ -32,7 +32,7 @@ from slipway.evaluation.predict import Network
 from slipway.onnx_graph import output_sizes
 from slipway.steps import engine_openvino
 from slipway.system.files import complete_folder, sha256_file
-from slipway.system.targets import check_folder
+from slipway.system.targets import check_folder, write_file
 from slipway.system.text import command
 
 COMPILED: dict[Target, tuple[Precision, ...]] = {
@@ -208,8 +208,7 @@ def _build_plan(
         timing_cache=cache.read_bytes() if cache is not None and cache.is_file() else None,
     )
     if cache is not None and plan.timing_cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_bytes(plan.timing_cache)
+        write_file(cache.resolve(), plan.timing_cache)  # a link to a cache that jobs share stays one
     capability = plan.settings.compute_capability
     folder = out / engine_name(target, precision, capability)
     with complete_folder(folder, kind="engine") as staging:

@@ -130,8 +130,8 @@ def file_option(mark: Mark, *, what: str) -> Callable[[str], Path]:
     return checked
 
 
-def write_file(target: Path, text: str) -> None:
-    """Write `text` to `target`, completely or not at all.
+def write_file(target: Path, content: str | bytes) -> None:
+    """Write `content` to `target`, completely or not at all.
 
     Raises:
         StorageError: the file cannot be written.
@@ -140,7 +140,7 @@ def write_file(target: Path, text: str) -> None:
     with told(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            staging.write_text(text, encoding="utf-8")
+            staging.write_bytes(content if isinstance(content, bytes) else content.encode())
             staging.replace(target)
         finally:
             staging.unlink(missing_ok=True)
