@@ -47,6 +47,8 @@ def run(
         notice: called with a message about the environment, if there is one.
     """
     output = keep_going()
+    # Threads that wait by spinning take the core from the one that they wait for, where others use the cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # its import fails now, and openvino does without
     arguments = parser.parse_args(words)
     with as_ctrl_c() as received:
