@@ -16,6 +16,7 @@ import pytest
 
 from slipway.cli.container import main, parser
 from slipway.contract import Bundle, Lane, ServingError, SlipwayError
+from slipway.contract.lane import MOST_GPUS
 from slipway.contract.releases import NEWEST, RELEASES
 from slipway.lint.models import read_models
 from slipway.repository import Classifier, assemble
@@ -146,12 +147,22 @@ def test_both_containers_are_hardened(gpu_lane: Path, work: Path) -> None:
 
 def test_shared_memory_and_tmp_are_as_large_as_two_of_the_repository_need(tmp_path: Path) -> None:
     command = printed("serve", EXAMPLE, cwd=tmp_path)
-    instances = sum(model.instances for model in read_models(EXAMPLE).values() if model.backend == "python")
+    instances = sum(model.instances(gpus=1) for model in read_models(EXAMPLE).values() if model.backend == "python")
     shared = int(option(command, "--shm-size")[0])
     assert shared == 2 * instances * Lane.read(EXAMPLE / "lane.json").shm_default_bytes + 64 * 2**20
     assert option(printed("serve", EXAMPLE, "--shm-size", "8g", cwd=tmp_path), "--shm-size") == ["8g"]
     size = sum(path.stat().st_size for path in EXAMPLE.rglob("*") if path.is_file())
     assert int(option(command, "--tmpfs")[0].removeprefix("/tmp:size=")) >= 2 * size + 512 * 2**20
+
+
+@pytest.mark.parametrize(("gpus", "places"), [((), MOST_GPUS), ((0, 3), 2)])
+def test_shared_memory_holds_the_processes_of_every_gpu(gpus: tuple[int, ...], places: int, tmp_path: Path) -> None:
+    """Triton makes an instance on a GPU once for each GPU that its group names, or for all that it finds."""
+    classifier = gpu_classifier(tmp_path, "9.0", spec={"serving": {"gpu": {"gpus": gpus, "decode_instances": 3}}})
+    lane = assemble([classifier], tmp_path / "repositories/gpu", lane="gpu")
+    command = printed("serve", tmp_path / "repositories/gpu", cwd=tmp_path)
+    processes = (3 + 1) * places  # of the decode and the post step
+    assert option(command, "--shm-size") == [str(2 * processes * lane.shm_default_bytes + 64 * 2**20)]
 
 
 def test_a_cpu_lane_is_given_no_gpu(gpu_lane: Path, tmp_path: Path) -> None:

@@ -111,9 +111,8 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
     ports = {getattr(arguments, f"{name}_port"): inner for name, inner in INNER_PORTS.items()}
     if len(ports) < len(INNER_PORTS):
         raise SpecError(f"ports {sorted(ports)}: give four different ones, for HTTP, gRPC, metrics and the supervisor")
-    instances = sum(contents.models[step].instances for step in contents.needed())
     # Twice, since the old and the new steps are there side by side while a repository is loaded again.
-    shm_bytes = 2 * instances * contents.lane.shm_default_bytes + SPARE_SHM_BYTES
+    shm_bytes = 2 * contents.stubs() * contents.lane.shm_default_bytes + SPARE_SHM_BYTES
     copies = 4 if contents.lane.fallback else 2  # ONNX Runtime keeps the engines there that it builds of its graphs
     tmp_bytes = copies * sum(path.stat().st_size for path in arguments.repository.rglob("*")) + SPARE_TMP_BYTES
     repository = arguments.repository.resolve()

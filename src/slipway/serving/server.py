@@ -50,6 +50,8 @@ class Server:
     limits: Limits
     loaded: set[str] = field(default_factory=set)
     """Names of the models that the server has loaded."""
+    stubs: dict[str, int] = field(default_factory=dict)
+    """The processes of each step when it was loaded. Their number depends on the GPUs that Triton finds."""
     seconds_to_ready: float = 0.0
 
     @property
@@ -84,6 +86,8 @@ class Server:
         with ThreadPoolExecutor(LOADERS) as pool:
             results = dict(pool.map(load, names))
         self.loaded |= {name for name, problem in results.items() if not problem}
+        alive = Counter(processes.stubs(self.process.pid).values())
+        self.stubs |= {name: alive[name] for name in results}
         return {name: problem for name, problem in results.items() if problem}
 
     def load_ensemble(self, name: str, contents: Contents, *, deadline: float) -> None:
@@ -116,9 +120,9 @@ class Server:
             self.workspace.remove([name])
 
     def lacking(self, steps: Iterable[str]) -> list[str]:
-        """The loaded ones of `steps` with fewer processes than instances."""
+        """The loaded ones of `steps` with fewer processes than they were loaded with."""
         alive = Counter(processes.stubs(self.process.pid).values())
-        return [step for step in steps if step in self.loaded and alive[step] < self.contents.models[step].instances]
+        return [step for step in steps if step in self.loaded and alive[step] < self.stubs[step]]
 
     def full(self) -> str:
         """The reason why new clients cannot connect, if the server has no file left for a connection; else empty."""
@@ -191,7 +195,7 @@ def running(
         binary = find_tritonserver(root)
         check_fit(contents, binary)
         check_libraries(contents.origin, contents.lane)
-        limits = server_limits(instances=sum(contents.models[step].instances for step in contents.needed()))
+        limits = server_limits(instances=contents.stubs())
         workspace.add(contents, contents.steps)
         say(f"tritonserver {binary.path} ({binary.reason})")
         admin_key, shm_prefix = secrets.token_urlsafe(24), processes.shared_memory_prefix()

@@ -114,8 +114,8 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
     findings = (
         found,
         about_python,
-        *([_shared_memory(lane, models)] if lane is not None else []),
-        _processors(models),
+        *([_shared_memory(lane, models, gpus=len(gpus) or 1)] if lane is not None else []),
+        _processors(models, gpus=len(gpus) or 1),
         _ports(),
         about_gpus,
         *_decoder(lane),
@@ -133,9 +133,9 @@ def backend_problem(machine: Machine, model: Model) -> str | None:
     return f"no {model.backend} backend in {machine.backends}"
 
 
-def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model]) -> Finding:
+def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model], *, gpus: int = 1) -> Finding:
     """Compare the memory of the tried steps, times their instances, with the free memory."""
-    needed_mb = sum(peak * models[name].instances for name, peak in peak_mb.items())
+    needed_mb = sum(peak * models[name].instances(gpus=gpus) for name, peak in peak_mb.items())
     free_mb = _free_mb()
     what = f"all instances of the steps that started need about {needed_mb:.0f} MB; {free_mb:.0f} MB are free"
     if needed_mb > free_mb:
@@ -212,8 +212,8 @@ def imported_modules(model: Model) -> set[str]:
     return {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names | beside}
 
 
-def _shared_memory(lane: Lane, models: Iterable[Model]) -> Finding:
-    instances = sum(model.instances for model in models if model.backend == "python")
+def _shared_memory(lane: Lane, models: Iterable[Model], *, gpus: int) -> Finding:
+    instances = sum(model.instances(gpus=gpus) for model in models if model.backend == "python")
     needed_mb = instances * lane.shm_default_bytes / 1e6
     try:
         usage = shutil.disk_usage(SHARED_MEMORY)
@@ -231,10 +231,10 @@ def _shared_memory(lane: Lane, models: Iterable[Model]) -> Finding:
     return _finding("shared memory", "ok", what)
 
 
-def _processors(models: Iterable[Model]) -> Finding:
+def _processors(models: Iterable[Model], *, gpus: int) -> Finding:
     here = len(os.sched_getaffinity(0))
     models = list(models)
-    threads = {model.name: model.instances * _threads(model) for model in models}
+    threads = {model.name: model.instances(gpus=gpus) * _threads(model) for model in models}
     greedy = [f"{name} with {count}" for name, count in threads.items() if count > here]
     if greedy:
         reason = f"{here} processors, and these steps have more threads in their instances: {', '.join(greedy)}"
