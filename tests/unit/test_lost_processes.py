@@ -27,6 +27,7 @@ def test_a_step_on_eight_gpus_lacks_a_process_as_soon_as_one_of_eight_is_gone(
         "process": SimpleNamespace(pid=1),
         "control": SimpleNamespace(load=lambda name, **_: alive.update(dict.fromkeys(range(8), name))),
         "workspace": None,
+        "binary": None,
     }
     server = Server(
         ports=Ports(), log=tmp_path / "log", admin_key="", contents=contents, limits=Limits(1, 1), **stand_ins

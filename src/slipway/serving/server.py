@@ -15,7 +15,7 @@ from subprocess import Popen
 
 from slipway.contract import Lane, ServingError
 from slipway.serving import process as processes
-from slipway.serving.binary import find_tritonserver
+from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
@@ -40,6 +40,7 @@ class Server:
     """A running server, and its contents."""
 
     process: Popen[bytes]
+    binary: TritonBinary
     ports: Ports
     log: Path
     admin_key: str
@@ -226,7 +227,7 @@ def running(
             if time.monotonic() > deadline:
                 raise ServingError(f"tritonserver did not answer in time: {first_failure(log)}")
             time.sleep(0.02)
-        yield Server(process, ports, log, admin_key, control, workspace, contents, limits)
+        yield Server(process, binary, ports, log, admin_key, control, workspace, contents, limits)
 
 
 def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> dict[str, str]:
