@@ -103,6 +103,13 @@ def test_compiling_sees_the_present_folder_alone_and_writes_as_the_user(work: Pa
     assert inner == [*COMPILE, "--target", "tensorrt"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give a folder away")
+def test_root_compiles_as_the_owner_of_the_folder(work: Path) -> None:
+    """Without its capabilities root cannot write there."""
+    os.chown(work, 1234, 2345)
+    assert option(printed(*COMPILE, cwd=work), "--user") == ["1234:2345"]
+
+
 def test_absolute_paths_inside_the_folder_become_those_of_the_container(work: Path) -> None:
     absolute = [str(work / part) if part.startswith("runs/") else part for part in COMPILE]
     assert printed(*absolute, cwd=work) == printed(*COMPILE, cwd=work)

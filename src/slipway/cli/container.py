@@ -68,7 +68,8 @@ def build_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def compile_command(arguments: argparse.Namespace) -> list[str]:
-    """The docker command for `slipway compile --target tensorrt`, as the current user, who owns what it writes.
+    """The docker command for `slipway compile --target tensorrt`, as the current user, who owns what it writes; if that
+    is root, as the owner of the present folder, since root without its capabilities can write nowhere else.
 
     TensorRT's timing cache stays beside the engines, where the next job finds it.
     """
@@ -77,9 +78,11 @@ def compile_command(arguments: argparse.Namespace) -> list[str]:
         if not (folder := arguments.graphs / precision).is_dir():
             make = shell_line("slipway quantize", arguments.bundle, "--precision", precision, "--out", folder)
             raise SpecError(f"{folder}: no graph for {precision}, which the spec lists; make it: {make}")
+    here = Path.cwd().stat()
+    user = f"{os.getuid()}:{os.getgid()}" if os.getuid() else f"{here.st_uid}:{here.st_gid}"
     bundle, graphs, out = (inside(path) for path in (arguments.bundle, arguments.graphs, arguments.out))
     return [
-        *docker_run(user=f"{os.getuid()}:{os.getgid()}", tmpfs="/tmp"),
+        *docker_run(user=user, tmpfs="/tmp"),
         *("--gpus", arguments.gpus),
         *mount(Path.cwd(), WORK),
         image(arguments),
