@@ -221,6 +221,15 @@ def test_a_release_with_another_library_than_the_plans_need_is_refused_with_the_
     assert said == f"{tmp_path / 'repositories/gpu'}: {says}; serve it in release 26.07"
 
 
+def test_a_plan_that_contradicts_its_own_release_is_to_be_compiled_again(tmp_path: Path) -> None:
+    said = refusal("serve", compiled_in(tmp_path, version="10.16.1.11"), cwd=tmp_path)
+    assert (
+        "TensorRT 10.16.1.11 is needed, and 11.1.0 is installed in release 26.07; its plans say that they are" in said
+    )
+    assert "compile them again in its image (slipway container compile BUNDLE --release 26.07 --run)" in said
+    assert "serve it in release" not in said
+
+
 @pytest.mark.parametrize(("plan", "wanted"), [({"version_compatible": True}, "26.08"), ({}, "26.10")])
 def test_a_release_whose_known_libraries_all_fit_is_taken(
     plan: dict[str, str | bool], wanted: str, tmp_path: Path

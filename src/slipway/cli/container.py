@@ -100,7 +100,14 @@ def _release_that_serves(arguments: argparse.Namespace, lane: Lane) -> str:
     known = Installed(chosen.name, chosen.tensorrt, chosen.dali, chosen.nvimgcodec)
     needed = {name: version for name, version in lane.libraries.items() if getattr(known, name) is not None}
     for difference in differences(needed, known):
-        raise SpecError(f"{arguments.repository}: {difference}; serve it in release {lane.release or 'of its plans'}")
+        if chosen.name == lane.release:
+            compile_again = shell_line("slipway container compile", "BUNDLE", "--release", chosen.name, "--run")
+            remedy = (
+                f"its plans say that they are of this release too: compile them again in its image ({compile_again})"
+            )
+        else:
+            remedy = f"serve it in release {lane.release or 'of its plans'}"
+        raise SpecError(f"{arguments.repository}: {difference}; {remedy}")
     return chosen.name
 
 
