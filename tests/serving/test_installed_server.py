@@ -70,6 +70,8 @@ def test_it_is_reloaded_repaired_restarted_and_ended_as_the_wheel_s_is(
     assert server.cmdline()[0] == str(installed / "bin/tritonserver")
     assert open_ports(server) | open_ports(psutil.Process(launched.process.pid)) == set(vars(launched.ports).values())
 
+    assert any("Started GRPCInferenceService" in line for line in launched.said().splitlines())  # of its own log
+
     stub = next(child for child in server.children() if "python_backend_stub" in child.name())
     stub.kill()
     launched.wait_for("step_repaired")

@@ -147,6 +147,7 @@ def test_both_containers_are_hardened(gpu_lane: Path, work: Path) -> None:
         assert option(command, "--tmpfs")[0].startswith("/tmp")
         assert option(command, "--ulimit") == ["memlock=-1", "stack=67108864", "nofile=65536"]
         assert option(command, "--pull") == ["never"]  # a registry's image of that name would not be ours
+        assert option(command, "--log-driver") == ["local"]  # the default never forgets
         assert "--init" in command  # ends orphaned stubs
     (user,) = option(printed("serve", gpu_lane, cwd=work), "--user")
     assert not user.startswith("0:")

@@ -34,6 +34,8 @@ IMAGES: Mapping[str, str] = {
 WORK, MODELS = "/work", "/models"  # in the container
 INNER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002, "status": 8003}
 TRITON_USER = "1000:1000"  # of NVIDIA's image
+LOGGED = ("--log-driver", "local")
+"""Docker's driver that keeps the newest 100 MB; its default keeps everything."""
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only")
 LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864", "--ulimit", "nofile=65536")
 """Pinned memory for copies to the GPU, stacks as NVIDIA advises, and a file for each connection."""
@@ -153,6 +155,7 @@ def docker_run(*, user: str, tmpfs: str) -> list[str]:
     return [
         *("docker", "run", "--rm", "--init", "--pull", "never"),
         *("--user", user),
+        *LOGGED,
         *HARDENED,
         *("--tmpfs", tmpfs),
         *LIMITS,

@@ -23,6 +23,7 @@ from slipway.serving.fit import check_fit
 from slipway.serving.libraries import check_libraries
 from slipway.serving.limits import Limits, server_limits
 from slipway.serving.probe import BusyError
+from slipway.serving.server_log import passed_on
 from slipway.serving.workspace import Workspace, private_workspace
 
 DEFAULT_PORTS = Ports()
@@ -184,8 +185,11 @@ def running(
     deadline: float,
     address: str = HOST,
     say: Say = lambda _: None,
+    pass_on: Say | None = None,
 ) -> Iterator[Server]:
     """A server that listens on `address` without models; `workspace` must have the steps of `contents`.
+
+    `pass_on` is told each line of the log of an installed server, as in an image, if no file is named for it.
 
     Raises:
         ServingError: as in `serve`.
@@ -200,6 +204,7 @@ def running(
         workspace.add(contents, contents.steps)
         say(f"tritonserver {binary.path} ({binary.reason})")
         admin_key, shm_prefix = secrets.token_urlsafe(24), processes.shared_memory_prefix()
+        unseen = log is None and not binary.from_wheel  # in an image nobody reads, or empties, a file of ours
         log = log or root / "tritonserver.log"
         undo.callback(processes.remove_shared_memory, shm_prefix)
         process = processes.start(
@@ -218,6 +223,8 @@ def running(
             limits=limits,
             secret=admin_key,
         )
+        if unseen and pass_on is not None:
+            undo.enter_context(passed_on(log, pass_on))
         undo.callback(processes.stop, process)
         control = Control(f"{HOST}:{ports.grpc}", f"{HOST}:{ports.http}", admin_key)
         undo.callback(control.close)
