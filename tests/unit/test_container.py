@@ -227,7 +227,7 @@ def test_a_plan_that_contradicts_its_own_release_is_to_be_compiled_again(tmp_pat
     assert (
         "TensorRT 10.16.1.11 is needed, and 11.1.0 is installed in release 26.07; its plans say that they are" in said
     )
-    assert "compile them again in its image (slipway container compile BUNDLE --release 26.07 --run)" in said
+    assert "compile them again in its image (slipway container compile BUNDLE --graphs GRAPHS --out" in said
     assert "serve it in release" not in said
 
 

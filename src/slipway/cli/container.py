@@ -103,9 +103,11 @@ def _release_that_serves(arguments: argparse.Namespace, lane: Lane) -> str:
     needed = {name: version for name, version in lane.libraries.items() if getattr(known, name) is not None}
     for difference in differences(needed, known):
         if chosen.name == lane.release:
-            compile_again = shell_line("slipway container compile", "BUNDLE", "--release", chosen.name, "--run")
+            options = ("--graphs", "GRAPHS", "--out", "ENGINES", "--release", chosen.name, "--run")
+            compile_again = shell_line("slipway container compile", "BUNDLE", *options)
             remedy = (
-                f"its plans say that they are of this release too: compile them again in its image ({compile_again})"
+                f"its plans say that they are of this release too: compile them again in its image ({compile_again}); "
+                "if that gives the same version, slipway.contract.releases is wrong"
             )
         else:
             remedy = f"serve it in release {lane.release or 'of its plans'}"
