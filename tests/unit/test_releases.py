@@ -83,6 +83,7 @@ def test_a_release_that_does_not_exist_or_is_too_old_is_refused_with_those_that_
     [
         ({"NVIDIA_TRITON_SERVER_VERSION": "26.08", "TRITON_SERVER_VERSION": "2.72.0"}, "26.08"),
         ({"NVIDIA_TENSORRT_VERSION": "26.10"}, "26.10"),
+        ({"SLIPWAY_IMAGE_RELEASE": "26.08", "NVIDIA_TENSORRT_VERSION": "11.2.1"}, "26.08"),
         ({"NVIDIA_TENSORRT_VERSION": "8.5.2"}, None),
         ({"NVIDIA_TRITON_SERVER_VERSION": "unknown"}, None),
         ({}, None),

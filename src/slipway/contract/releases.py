@@ -49,7 +49,7 @@ RELEASES = (
 """The oldest first."""
 NEWEST = RELEASES[-1]
 _REFUSED = {"26.06": f"its DALI is 2.1.1, and the decode graph needs {OLDEST_DALI}"}
-_VARIABLES = ("NVIDIA_TRITON_SERVER_VERSION", "NVIDIA_TENSORRT_VERSION")
+_VARIABLES = ("SLIPWAY_IMAGE_RELEASE", "NVIDIA_TRITON_SERVER_VERSION", "NVIDIA_TENSORRT_VERSION")
 
 
 def release(name: str) -> Release:
@@ -66,7 +66,7 @@ def release(name: str) -> Release:
 
 
 def release_of(environment: Mapping[str, str]) -> str | None:
-    """The release that an image's own variables name, supported or not; None outside of NVIDIA's images."""
+    """The release that the variables of our image, else of NVIDIA's, name, supported or not; None outside of them."""
     for variable in _VARIABLES:
         value = environment.get(variable, "")
         if len(value) == 5 and value[2] == "." and value.replace(".", "").isdecimal():
