@@ -107,7 +107,7 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
     tritonserver, found = _tritonserver(workspace)
     environment = (tritonserver or NO_SERVER).environment()
     python3 = shutil.which("python3", path=environment["PATH"])
-    from_wheel = bool(tritonserver and _from_wheel(tritonserver))
+    from_wheel = bool(tritonserver and tritonserver.from_wheel)
     interpreter = Interpreter(Path(python3 or sys.executable), environment, isolated=from_wheel)
     packages, about_python = _python3(interpreter, models, from_wheel=from_wheel)
     gpus, about_gpus = _gpus(lane)
@@ -127,7 +127,7 @@ def backend_problem(machine: Machine, model: Model) -> str | None:
     """The reason why the server on this machine has no backend for the model; None if it has one."""
     if (machine.backends / model.backend).is_dir():
         return None
-    if machine.tritonserver is not None and _from_wheel(machine.tritonserver):
+    if machine.tritonserver is not None and machine.tritonserver.from_wheel:
         release = metadata.version("nvidia-pytriton")
         return f"the tritonserver of nvidia-pytriton {release} has no {model.backend} backend, only the Python backend"
     return f"no {model.backend} backend in {machine.backends}"
@@ -145,25 +145,15 @@ def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model], *, g
     return _finding("memory", "ok" if peak_mb else "untold", what)
 
 
-def _from_wheel(tritonserver: TritonBinary) -> bool:
-    return tritonserver.from_wheel
-
-
 def _tritonserver(workspace: Path) -> tuple[TritonBinary | None, Finding]:
     try:
         binary = find_tritonserver(workspace)
     except ServingError as error:
         return None, _finding("tritonserver", "fail", str(error))
     try:
-        done = subprocess.run(
-            [binary.path, "--help"], env=binary.environment(), capture_output=True, text=True, timeout=30, check=False
-        )
-        said = done.stdout + done.stderr
-    except (OSError, subprocess.TimeoutExpired) as error:
-        said = str(error)
-    if "Usage" not in said:
-        first = said.strip().partition("\n")[0]
-        return binary, _finding("tritonserver", "fail", f"{binary.path} does not start: {first}", "install it again")
+        binary.every_option()
+    except ServingError as error:
+        return binary, _finding("tritonserver", "fail", str(error), "install it again")
     return binary, _finding("tritonserver", "ok", f"{binary.path}, {binary.reason}")
 
 
