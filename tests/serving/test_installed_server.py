@@ -20,6 +20,8 @@ from slipway.contract.card import Card
 from slipway.repository import Classifier, assemble
 from slipway.serving import Ports, fit, serve
 from slipway.serving.binary import find_tritonserver
+from slipway.serving.contents import Contents
+from slipway.serving.reload import reload
 from tests.support.asking import get
 from tests.support.colours import copy_colours, reseal
 from tests.support.gpu_on_cpu import play_on_the_cpu
@@ -68,6 +70,8 @@ def test_it_is_reloaded_repaired_restarted_and_ended_as_the_wheel_s_is(
     assert server.cmdline()[0] == str(installed / "bin/tritonserver")
     assert open_ports(server) | open_ports(psutil.Process(launched.process.pid)) == set(vars(launched.ports).values())
 
+    assert any("Started GRPCInferenceService" in line for line in launched.said().splitlines())  # of its own log
+
     stub = next(child for child in server.children() if "python_backend_stub" in child.name())
     stub.kill()
     launched.wait_for("step_repaired")
@@ -90,9 +94,8 @@ def gpu_lane(folder: Path) -> Path:
     return folder / "gpu"
 
 
-@pytest.mark.usefixtures("installed")
-def test_it_serves_a_gpu_lane_where_there_is_a_gpu(
-    tmp_path: Path, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+def test_it_serves_a_gpu_lane_where_there_is_a_gpu_and_reloads_no_plan_of_another(
+    installed: Path, tmp_path: Path, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository = gpu_lane(tmp_path)
     play_on_the_cpu(repository, tmp_path / "colours/engine")
@@ -104,6 +107,12 @@ def test_it_serves_a_gpu_lane_where_there_is_a_gpu(
         serve(repository, ports=Ports.free()).__enter__()
     monkeypatch.setattr(fit, "find_gpus", lambda: ((H100,), ""))
     with serve(repository, ports=Ports.free()) as server:
+        assert connect(server, "grpc").ask("colours", [RED])["LABEL"][0, 0] == b"red"
+        other_card = Contents.open(gpu_lane(tmp_path / "other"))
+        monkeypatch.setattr(fit, "find_gpus", lambda: ((L4,), ""))
+        (installed / "backends/tensorrt").mkdir()
+        with pytest.raises(ServingError, match=r"no plan for NVIDIA L4 \(compute capability 8.9\), only for 9.0"):
+            reload(server, other_card, deadline=time.monotonic() + 60)
         assert connect(server, "grpc").ask("colours", [RED])["LABEL"][0, 0] == b"red"
 
 

@@ -11,6 +11,7 @@ FIRST, DECODE, GUARD = "preprocess/config.pbtxt", "decode/config.pbtxt", "guard/
 ENGINE, POST = "engine/config.pbtxt", "post/config.pbtxt"
 HARDWARE = "hw_decoder_load=HARDWARE_SHARE if hardware_jpeg else 0.0,"
 BACKENDS = "backends=backends,"
+ASKED = "if device_id is not None and hardware_jpeg:"
 CPU = pb.ModelInstanceGroup.KIND_CPU
 
 
@@ -56,6 +57,10 @@ SPEED: tuple[Defect, ...] = (
         ),
         isolated_upsampling_left_out=beside("preprocess", "preprocess.py", "options=OPTIONS,", ""),
         every_decoder_of_the_gpu=beside("preprocess", "preprocess.py", BACKENDS, ""),
+        hardware_decoder_for_all=beside("preprocess", "preprocess.py", ASKED, "if device_id is not None:"),
+        hardware_decoder_unless_asked=beside(
+            "preprocess", "preprocess.py", ASKED, "if device_id is not None and not hardware_jpeg:"
+        ),
         every_decoder_of_the_gpu_by_none=beside("preprocess", "preprocess.py", BACKENDS, "backends=None,"),
         codec_imported_by_name=all_of(
             beside("preprocess", "preprocess.py", "nvimgcodec.Decoder(", "Decoder("),
@@ -68,6 +73,7 @@ SPEED: tuple[Defect, ...] = (
             beside("preprocess", "preprocess.py", BACKENDS, ""),
         ),
     ),
+    *broken("decoder-on-the-cpu", FIRST, "isolated", isolated_on_the_cpu=instance("preprocess", kind=CPU)),
     *broken("decoder-threads", FIRST, "isolated", one_thread_for_a_gpu=parameter("preprocess", "threads", "1")),
     *broken("decoder-threads", DECODE, "gpu", one_thread_for_the_dali_backend=parameter("decode", "num_threads", "1")),
     *broken(

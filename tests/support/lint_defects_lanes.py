@@ -202,6 +202,10 @@ GPU: tuple[Defect, ...] = (
         second_profile_that_is_never_used=beside(
             "engine", "engine_sm90.json", '"single_image_profile": false', '"single_image_profile": true'
         ),
+        first_profile_twice=all_of(
+            beside("engine", "engine_sm90.json", '"single_image_profile": false', '"single_image_profile": true'),
+            instance("engine", profile=["0", "0"]),
+        ),
     ),
     *broken(
         "lane-release",

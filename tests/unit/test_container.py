@@ -16,6 +16,7 @@ import pytest
 
 from slipway.cli.container import main, parser
 from slipway.contract import Bundle, Lane, ServingError, SlipwayError
+from slipway.contract.lane import MOST_GPUS
 from slipway.contract.releases import NEWEST, RELEASES
 from slipway.lint.models import read_models
 from slipway.repository import Classifier, assemble
@@ -102,6 +103,13 @@ def test_compiling_sees_the_present_folder_alone_and_writes_as_the_user(work: Pa
     assert inner == [*COMPILE, "--target", "tensorrt"]
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give a folder away")
+def test_root_compiles_as_the_owner_of_the_folder(work: Path) -> None:
+    """Without its capabilities root cannot write there."""
+    os.chown(work, 1234, 2345)
+    assert option(printed(*COMPILE, cwd=work), "--user") == ["1234:2345"]
+
+
 def test_absolute_paths_inside_the_folder_become_those_of_the_container(work: Path) -> None:
     absolute = [str(work / part) if part.startswith("runs/") else part for part in COMPILE]
     assert printed(*absolute, cwd=work) == printed(*COMPILE, cwd=work)
@@ -139,6 +147,7 @@ def test_both_containers_are_hardened(gpu_lane: Path, work: Path) -> None:
         assert option(command, "--tmpfs")[0].startswith("/tmp")
         assert option(command, "--ulimit") == ["memlock=-1", "stack=67108864", "nofile=65536"]
         assert option(command, "--pull") == ["never"]  # a registry's image of that name would not be ours
+        assert option(command, "--log-driver") == ["local"]  # the default never forgets
         assert "--init" in command  # ends orphaned stubs
     (user,) = option(printed("serve", gpu_lane, cwd=work), "--user")
     assert not user.startswith("0:")
@@ -146,12 +155,22 @@ def test_both_containers_are_hardened(gpu_lane: Path, work: Path) -> None:
 
 def test_shared_memory_and_tmp_are_as_large_as_two_of_the_repository_need(tmp_path: Path) -> None:
     command = printed("serve", EXAMPLE, cwd=tmp_path)
-    instances = sum(model.instances for model in read_models(EXAMPLE).values() if model.backend == "python")
+    instances = sum(model.instances(gpus=1) for model in read_models(EXAMPLE).values() if model.backend == "python")
     shared = int(option(command, "--shm-size")[0])
     assert shared == 2 * instances * Lane.read(EXAMPLE / "lane.json").shm_default_bytes + 64 * 2**20
     assert option(printed("serve", EXAMPLE, "--shm-size", "8g", cwd=tmp_path), "--shm-size") == ["8g"]
     size = sum(path.stat().st_size for path in EXAMPLE.rglob("*") if path.is_file())
     assert int(option(command, "--tmpfs")[0].removeprefix("/tmp:size=")) >= 2 * size + 512 * 2**20
+
+
+@pytest.mark.parametrize(("gpus", "places"), [((), MOST_GPUS), ((0, 3), 2)])
+def test_shared_memory_holds_the_processes_of_every_gpu(gpus: tuple[int, ...], places: int, tmp_path: Path) -> None:
+    """Triton makes an instance on a GPU once for each GPU that its group names, or for all that it finds."""
+    classifier = gpu_classifier(tmp_path, "9.0", spec={"serving": {"gpu": {"gpus": gpus, "decode_instances": 3}}})
+    lane = assemble([classifier], tmp_path / "repositories/gpu", lane="gpu")
+    command = printed("serve", tmp_path / "repositories/gpu", cwd=tmp_path)
+    processes = (3 + 1) * places  # of the decode and the post step
+    assert option(command, "--shm-size") == [str(2 * processes * lane.shm_default_bytes + 64 * 2**20)]
 
 
 def test_a_cpu_lane_is_given_no_gpu(gpu_lane: Path, tmp_path: Path) -> None:
@@ -201,6 +220,15 @@ def test_a_release_with_another_library_than_the_plans_need_is_refused_with_the_
 ) -> None:
     said = refusal("serve", compiled_in(tmp_path, **plan), "--release", wanted, cwd=tmp_path)
     assert said == f"{tmp_path / 'repositories/gpu'}: {says}; serve it in release 26.07"
+
+
+def test_a_plan_that_contradicts_its_own_release_is_to_be_compiled_again(tmp_path: Path) -> None:
+    said = refusal("serve", compiled_in(tmp_path, version="10.16.1.11"), cwd=tmp_path)
+    assert (
+        "TensorRT 10.16.1.11 is needed, and 11.1.0 is installed in release 26.07; its plans say that they are" in said
+    )
+    assert "compile them again in its image (slipway container compile BUNDLE --graphs GRAPHS --out" in said
+    assert "serve it in release" not in said
 
 
 @pytest.mark.parametrize(("plan", "wanted"), [({"version_compatible": True}, "26.08"), ({}, "26.10")])

@@ -128,6 +128,16 @@ def test_a_driver_that_is_too_old_for_the_release_is_named(gpu: Card, release: s
     assert (says in driver_problem((gpu,), lane_of(release))) if says else not driver_problem((gpu,), lane_of(release))
 
 
+def test_a_lane_without_plans_needs_the_driver_of_the_image_that_serves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TRITON_SERVER_VERSION", "26.08")
+    old, cpu = card("NVIDIA L4", "8.9", cuda="12.9"), Lane(lane="cpu", classifiers={}, shm_default_bytes=1 << 20)
+    fallback = cpu.model_copy(update={"lane": "gpu"})
+    assert "runs CUDA 12.9, and release 26.08 has CUDA 13.4.1" in driver_problem((old,), fallback)
+    assert driver_problem((L4,), fallback) == driver_problem((old,), cpu) == ""
+    monkeypatch.setenv("NVIDIA_TRITON_SERVER_VERSION", "26.99")
+    assert driver_problem((old,), fallback) == ""
+
+
 def test_the_gpus_are_those_that_cuda_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_gpu, "cards", lambda: (H100, L4))
     assert find_gpus() == ((H100, L4), "")

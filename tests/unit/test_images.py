@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from slipway.cli.container import HARDENED, IMAGES, INNER_PORTS, LIMITS, TRITON_USER
-from slipway.contract.releases import NEWEST
+from slipway.contract.releases import NEWEST, release_of
 from tests.support.scripts import ROOT
 
 FOLDER = ROOT / "build/images"
@@ -71,6 +71,13 @@ def test_an_image_is_of_the_newest_release_and_runs_as_nobody_s_root(kind: str) 
 
 
 @pytest.mark.parametrize("kind", IMAGES)
+def test_an_image_tells_what_runs_in_it_of_which_release_it_is(kind: str) -> None:
+    last_stage = dockerfile(kind).rpartition("\nFROM ")[2]
+    assert re.search(r"^ARG RELEASE$.*^ENV SLIPWAY_IMAGE_RELEASE=\$\{RELEASE\} ", last_stage, re.MULTILINE | re.DOTALL)
+    assert release_of({"SLIPWAY_IMAGE_RELEASE": NEWEST.name}) == NEWEST.name
+
+
+@pytest.mark.parametrize("kind", IMAGES)
 def test_a_server_is_healthy_while_its_launcher_answers_ready_and_a_compile_job_is_not_asked(kind: str) -> None:
     (check,) = re.findall(r"^HEALTHCHECK (.*)$", dockerfile(kind).replace("\\\n", ""), re.MULTILINE)
     if kind == "compile":
@@ -114,6 +121,7 @@ def test_compose_hardens_every_container_as_slipway_container_does(services: Any
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["read_only"] is True
         assert service["init"] is True
+        assert service["logging"] == {"driver": "local"}
         assert not service["image"].endswith(":latest")
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     limits = [f"{name}={value}" for name, value in services["gpu"]["ulimits"].items()]

@@ -34,6 +34,8 @@ IMAGES: Mapping[str, str] = {
 WORK, MODELS = "/work", "/models"  # in the container
 INNER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002, "status": 8003}
 TRITON_USER = "1000:1000"  # of NVIDIA's image
+LOGGED = ("--log-driver", "local")
+"""Docker's driver that keeps the newest 100 MB; its default keeps everything."""
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only")
 LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864", "--ulimit", "nofile=65536")
 """Pinned memory for copies to the GPU, stacks as NVIDIA advises, and a file for each connection."""
@@ -68,7 +70,8 @@ def build_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def compile_command(arguments: argparse.Namespace) -> list[str]:
-    """The docker command for `slipway compile --target tensorrt`, as the current user, who owns what it writes.
+    """The docker command for `slipway compile --target tensorrt`, as the current user, who owns what it writes; if that
+    is root, as the owner of the present folder, since root without its capabilities can write nowhere else.
 
     TensorRT's timing cache stays beside the engines, where the next job finds it.
     """
@@ -77,9 +80,11 @@ def compile_command(arguments: argparse.Namespace) -> list[str]:
         if not (folder := arguments.graphs / precision).is_dir():
             make = shell_line("slipway quantize", arguments.bundle, "--precision", precision, "--out", folder)
             raise SpecError(f"{folder}: no graph for {precision}, which the spec lists; make it: {make}")
+    here = Path.cwd().stat()
+    user = f"{os.getuid()}:{os.getgid()}" if os.getuid() else f"{here.st_uid}:{here.st_gid}"
     bundle, graphs, out = (inside(path) for path in (arguments.bundle, arguments.graphs, arguments.out))
     return [
-        *docker_run(user=f"{os.getuid()}:{os.getgid()}", tmpfs="/tmp"),
+        *docker_run(user=user, tmpfs="/tmp"),
         *("--gpus", arguments.gpus),
         *mount(Path.cwd(), WORK),
         image(arguments),
@@ -97,7 +102,16 @@ def _release_that_serves(arguments: argparse.Namespace, lane: Lane) -> str:
     known = Installed(chosen.name, chosen.tensorrt, chosen.dali, chosen.nvimgcodec)
     needed = {name: version for name, version in lane.libraries.items() if getattr(known, name) is not None}
     for difference in differences(needed, known):
-        raise SpecError(f"{arguments.repository}: {difference}; serve it in release {lane.release or 'of its plans'}")
+        if chosen.name == lane.release:
+            options = ("--graphs", "GRAPHS", "--out", "ENGINES", "--release", chosen.name, "--run")
+            compile_again = shell_line("slipway container compile", "BUNDLE", *options)
+            remedy = (
+                f"its plans say that they are of this release too: compile them again in its image ({compile_again}); "
+                "if that gives the same version, slipway.contract.releases is wrong"
+            )
+        else:
+            remedy = f"serve it in release {lane.release or 'of its plans'}"
+        raise SpecError(f"{arguments.repository}: {difference}; {remedy}")
     return chosen.name
 
 
@@ -111,9 +125,8 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
     ports = {getattr(arguments, f"{name}_port"): inner for name, inner in INNER_PORTS.items()}
     if len(ports) < len(INNER_PORTS):
         raise SpecError(f"ports {sorted(ports)}: give four different ones, for HTTP, gRPC, metrics and the supervisor")
-    instances = sum(contents.models[step].instances for step in contents.needed())
     # Twice, since the old and the new steps are there side by side while a repository is loaded again.
-    shm_bytes = 2 * instances * contents.lane.shm_default_bytes + SPARE_SHM_BYTES
+    shm_bytes = 2 * contents.stubs() * contents.lane.shm_default_bytes + SPARE_SHM_BYTES
     copies = 4 if contents.lane.fallback else 2  # ONNX Runtime keeps the engines there that it builds of its graphs
     tmp_bytes = copies * sum(path.stat().st_size for path in arguments.repository.rglob("*")) + SPARE_TMP_BYTES
     repository = arguments.repository.resolve()
@@ -144,6 +157,7 @@ def docker_run(*, user: str, tmpfs: str) -> list[str]:
     return [
         *("docker", "run", "--rm", "--init", "--pull", "never"),
         *("--user", user),
+        *LOGGED,
         *HARDENED,
         *("--tmpfs", tmpfs),
         *LIMITS,

@@ -7,7 +7,6 @@ from slipway.errors import SpecError
 
 OLDEST_DALI = "2.2.0"
 """The decode graph gives `adjust_orientation` to operators that take it from this version of DALI on."""
-_NO_SOURCE = "no public source that we found names it"
 
 
 @dataclass(frozen=True)
@@ -17,39 +16,24 @@ class Release:
     name: str
     """As in the tags of the images, such as `26.10`."""
     cuda: str
-    triton: str | None
     tensorrt: str | None
     dali: str | None
     nvimgcodec: str | None
-    python: str = "3.12"
     driver: str = "580"
     """The oldest driver branch: the one that came with CUDA 13.0, whose minor versions are compatible."""
-    unknown: str = ""
-    """Why a version is None."""
-
-    @property
-    def server_image(self) -> str:
-        return f"nvcr.io/nvidia/tritonserver:{self.name}-py3"
-
-    @property
-    def compiler_image(self) -> str:
-        return f"nvcr.io/nvidia/tensorrt:{self.name}-py3"
 
 
 RELEASES = (
-    Release("26.07", cuda="13.3.1", triton="2.71.0", tensorrt="11.1.0", dali="2.2.0", nvimgcodec="0.8"),
-    Release("26.08", cuda="13.4.1", triton="2.72.0", tensorrt="11.2.1", dali="2.2.0", nvimgcodec="0.8"),
-    Release(
-        "26.09", cuda="13.4.1", triton="2.73.0", tensorrt="11.3", dali=None, nvimgcodec=None, unknown=_NO_SOURCE
-    ),
-    Release(
-        "26.10", cuda="13.4.3", triton=None, tensorrt=None, dali=None, nvimgcodec=None, unknown=_NO_SOURCE
-    ),
-)  # fmt: skip
+    Release("26.07", cuda="13.3.1", tensorrt="11.1.0", dali="2.2.0", nvimgcodec="0.8"),
+    Release("26.08", cuda="13.4.1", tensorrt="11.2.1", dali="2.2.0", nvimgcodec="0.8"),
+    # No public source that we found names the versions that are None.
+    Release("26.09", cuda="13.4.1", tensorrt="11.3", dali=None, nvimgcodec=None),
+    Release("26.10", cuda="13.4.3", tensorrt=None, dali=None, nvimgcodec=None),
+)
 """The oldest first."""
 NEWEST = RELEASES[-1]
 _REFUSED = {"26.06": f"its DALI is 2.1.1, and the decode graph needs {OLDEST_DALI}"}
-_VARIABLES = ("NVIDIA_TRITON_SERVER_VERSION", "NVIDIA_TENSORRT_VERSION")
+_VARIABLES = ("SLIPWAY_IMAGE_RELEASE", "NVIDIA_TRITON_SERVER_VERSION", "NVIDIA_TENSORRT_VERSION")
 
 
 def release(name: str) -> Release:
@@ -66,7 +50,7 @@ def release(name: str) -> Release:
 
 
 def release_of(environment: Mapping[str, str]) -> str | None:
-    """The release that an image's own variables name, supported or not; None outside of NVIDIA's images."""
+    """The release that the variables of our image, else of NVIDIA's, name, supported or not; None outside of them."""
     for variable in _VARIABLES:
         value = environment.get(variable, "")
         if len(value) == 5 and value[2] == "." and value.replace(".", "").isdecimal():

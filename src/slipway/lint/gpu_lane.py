@@ -22,6 +22,7 @@ FANCY = ":fancy_upsampling=1"
 HARDWARE_IS_ON = "the hardware JPEG decoder is on, which reports success for a damaged image"
 DALI_DECODER = re.compile(r"\bfn\.(experimental\.)?(decoders\.image|image_decoder)(_crop|_random_crop|_slice)?$")
 """DALI has its decoder under several names, with one set of defaults."""
+HARDWARE_KIND = "HW_GPU_ONLY"
 CODEC_DECODER = re.compile(r"\bnvimgcodec\.Decoder$")
 POOL_UNIT = 64 << 20
 """The size of Triton's own pool in bytes. Whole ones leave room for what the pool cannot use, between tensors."""
@@ -91,6 +92,9 @@ def _step(model: Model) -> Findings:
     if model.name.startswith("post_") and GPU not in kinds:
         reason = "without a stream of its own it waits for the decoder and the engines, and they for it"
         yield model.finding("post-on-the-cpu", "instance_group[0].kind", reason, "write KIND_GPU")
+    if model.name.startswith("preprocess_") and kinds != {GPU}:
+        reason = "an instance that is on no GPU decodes on the CPU, in silence"
+        yield model.finding("decoder-on-the-cpu", "instance_group[0].kind", reason, "write KIND_GPU")
     if model.parameter("FORCE_CPU_ONLY_INPUT_TENSORS") == "no":
         field, reason = "parameters['FORCE_CPU_ONLY_INPUT_TENSORS']", "the step reads its tensors on the CPU"
         yield model.finding("gpu-inputs", field, f"no, but {reason}", "remove it")
@@ -131,12 +135,30 @@ def _decoder(model: Model) -> Findings:
         tree = parse(path.read_bytes())
         if isinstance(tree, str):
             continue  # a finding of the steps' own
+        where = f"{model.files.name}/{path.name}"
+        for line in _always_hardware(tree):
+            problem = f"{HARDWARE_IS_ON} ({HARDWARE_KIND}, whatever hardware_jpeg says)"
+            yield model.finding("decoder-settings", f"line {line}", problem, AGAIN, file=where)
         literals = Literals(tree, path.parent)
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             given = {word.arg: literals.value(word.value) for word in call.keywords}
             for problem in _problems(literals.dotted(call.func), given):
-                where, remedy = f"{model.files.name}/{path.name}", AGAIN
-                yield model.finding("decoder-settings", f"line {call.lineno}", problem, remedy, file=where)
+                yield model.finding("decoder-settings", f"line {call.lineno}", problem, AGAIN, file=where)
+
+
+def _always_hardware(tree: ast.Module) -> list[int]:
+    """The lines that name the hardware decoder and do not stand under `if … and hardware_jpeg`."""
+    asked = {id(node) for branch in ast.walk(tree) for node in _if_asked(branch)}
+    named = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == HARDWARE_KIND)
+    return [node.lineno for node in named if id(node) not in asked]
+
+
+def _if_asked(branch: ast.AST) -> Iterable[ast.AST]:
+    if isinstance(branch, ast.If):
+        test = branch.test
+        conditions = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else [test]
+        if any(isinstance(one, ast.Name) and one.id == "hardware_jpeg" for one in conditions):
+            yield from (node for statement in branch.body for node in ast.walk(statement))
 
 
 def _problems(function: str, given: dict[str | None, Any]) -> Iterable[str]:

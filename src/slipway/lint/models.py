@@ -90,9 +90,13 @@ class Model:
         assert self.versions
         return self.folder / (self.version or self.versions[0])
 
-    @property
-    def instances(self) -> int:
-        return sum(max(group.count, 1) for group in self.config.instance_group) or 1
+    def instances(self, *, gpus: int) -> int:
+        """The number of instances on a machine with `gpus` GPUs: a group on GPUs has `count` on each of its own, or of
+        all if it names none."""
+        groups = (
+            (group, (len(group.gpus) or gpus) if group.kind == GPU else 1) for group in self.config.instance_group
+        )
+        return sum(max(group.count, 1) * places for group, places in groups) or 1
 
     def parameter(self, name: str) -> str:
         """The `string_value` of a parameter; empty if it is missing."""

@@ -10,7 +10,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.releases import OLDEST_DALI, release
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.layout import leaves
-from slipway.lint.models import AGAIN, Model, Repository
+from slipway.lint.models import AGAIN, Model, Repository, listed
 
 SUPPORTED = "compile again in a supported release, and assemble again"
 
@@ -79,9 +79,11 @@ def _facts(model: Model, capability: str, plan: Path, lane: Lane) -> Findings:
         if not profile.isdecimal() or int(profile) >= profiles:
             reason = f"a plan of {profiles} optimisation profiles, but config.pbtxt names profile {profile!r}"
             yield from wrong("plan.single_image_profile", reason)
-    if settings.plan.single_image_profile and not any(group.profile for group in model.config.instance_group):
-        reason = "config.pbtxt names no profile, so the one for single images is never used"
-        yield from wrong("plan.single_image_profile", reason)
+    for group in model.config.instance_group if settings.plan.single_image_profile else ():
+        if unused := sorted({"0", "1"}.difference(group.profile)):
+            named = listed(group.profile) if group.profile else "none"
+            reason = f"of its optimisation profiles 0 and 1 config.pbtxt names {named}, so {unused[0]} is never used"
+            yield from wrong("plan.single_image_profile", reason)
 
 
 def _other_than_the_lane(plan: PlanSettings, lane: Lane) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,8 @@ EPILOG = """example:
 
 The wheel's tritonserver has known vulnerabilities and listens on 127.0.0.1 only. To serve other machines, run the lane
 in NVIDIA's current image (slipway container serve), or put a proxy in front of the inference ports only. In an image
-the launcher takes the tritonserver that is there, and --host 0.0.0.0 opens its ports to the outside of the container.
+the launcher takes the tritonserver that is there, --host 0.0.0.0 opens its ports to the outside of the container, and
+without --log tritonserver's log joins the events on stderr.
 
 The supervisor's port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The key
 is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. Events go to stderr: to a terminal as text,

@@ -39,8 +39,14 @@ class TritonBinary:
         Raises:
             ServingError: the server does not start.
         """
-        if self.from_wheel:
-            return frozenset()
+        return frozenset() if self.from_wheel else self.every_option()
+
+    def every_option(self) -> frozenset[str]:
+        """The options in this server's `--help`.
+
+        Raises:
+            ServingError: the server does not start.
+        """
         try:
             done = subprocess.run(
                 [self.path, "--help"],

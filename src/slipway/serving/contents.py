@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from slipway.contract import Lane, Manifest, ManifestError, ServingError, read_labels
+from slipway.contract.lane import MOST_GPUS
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint.chain import broken_links
 from slipway.lint.models import Model, ensembles, read_models
@@ -67,6 +68,11 @@ class Contents:
         """The steps of the ensembles `names`, or of all ensembles; each step once."""
         chosen = self.steps if names is None else {name: self.steps[name] for name in names}
         return list(dict.fromkeys(step for steps in chosen.values() for step in steps))
+
+    def stubs(self, *, gpus: int = MOST_GPUS) -> int:
+        """The number of Python-backend instances on a machine with `gpus` GPUs, each of them a process."""
+        models = (self.models[step] for step in self.needed())
+        return sum(model.instances(gpus=gpus) for model in models if model.backend == "python")
 
     def bundles(self, ensemble: str) -> dict[str, str]:
         """The bundles that must answer for `ensemble`: prefix of the output names to bundle id."""

@@ -32,7 +32,7 @@ def check_fit(contents: Contents, binary: TritonBinary) -> None:
         too_old = driver_problem(gpus, contents.lane)
         if too_old:
             raise ServingError(
-                f"{contents.origin}: {too_old}; bring the driver up to date, or compile in an older release"
+                f"{contents.origin}: {too_old}; bring the driver up to date, or compile and serve in an older one"
             )
         engines = (contents.models[step] for step in contents.needed() if contents.models[step].backend == "tensorrt")
         for engine in engines:

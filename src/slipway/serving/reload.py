@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from slipway.contract import ServingError
 from slipway.contract.selection import changed_class
 from slipway.serving.contents import Contents
+from slipway.serving.fit import check_fit
 from slipway.serving.libraries import check_libraries
 from slipway.serving.server import Say, Server
 
@@ -73,6 +74,7 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
     """
     old, loaded = server.contents, set(server.loaded)
     try:
+        check_fit(new, server.binary)
         change = plan(old, new, loaded=loaded)
         for problem in server.load_steps(change.added, deadline=deadline, say=say).values():
             raise ServingError(problem)

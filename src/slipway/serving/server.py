@@ -15,7 +15,7 @@ from subprocess import Popen
 
 from slipway.contract import Lane, ServingError
 from slipway.serving import process as processes
-from slipway.serving.binary import find_tritonserver
+from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
@@ -23,6 +23,7 @@ from slipway.serving.fit import check_fit
 from slipway.serving.libraries import check_libraries
 from slipway.serving.limits import Limits, server_limits
 from slipway.serving.probe import BusyError
+from slipway.serving.server_log import passed_on
 from slipway.serving.workspace import Workspace, private_workspace
 
 DEFAULT_PORTS = Ports()
@@ -40,6 +41,7 @@ class Server:
     """A running server, and its contents."""
 
     process: Popen[bytes]
+    binary: TritonBinary
     ports: Ports
     log: Path
     admin_key: str
@@ -50,6 +52,8 @@ class Server:
     limits: Limits
     loaded: set[str] = field(default_factory=set)
     """Names of the models that the server has loaded."""
+    stubs: dict[str, int] = field(default_factory=dict)
+    """The processes of each step when it was loaded. Their number depends on the GPUs that Triton finds."""
     seconds_to_ready: float = 0.0
 
     @property
@@ -84,6 +88,8 @@ class Server:
         with ThreadPoolExecutor(LOADERS) as pool:
             results = dict(pool.map(load, names))
         self.loaded |= {name for name, problem in results.items() if not problem}
+        alive = Counter(processes.stubs(self.process.pid).values())
+        self.stubs |= {name: alive[name] for name in results}
         return {name: problem for name, problem in results.items() if problem}
 
     def load_ensemble(self, name: str, contents: Contents, *, deadline: float) -> None:
@@ -116,9 +122,9 @@ class Server:
             self.workspace.remove([name])
 
     def lacking(self, steps: Iterable[str]) -> list[str]:
-        """The loaded ones of `steps` with fewer processes than instances."""
+        """The loaded ones of `steps` with fewer processes than they were loaded with."""
         alive = Counter(processes.stubs(self.process.pid).values())
-        return [step for step in steps if step in self.loaded and alive[step] < self.contents.models[step].instances]
+        return [step for step in steps if step in self.loaded and alive[step] < self.stubs[step]]
 
     def full(self) -> str:
         """The reason why new clients cannot connect, if the server has no file left for a connection; else empty."""
@@ -179,8 +185,11 @@ def running(
     deadline: float,
     address: str = HOST,
     say: Say = lambda _: None,
+    pass_on: Say | None = None,
 ) -> Iterator[Server]:
     """A server that listens on `address` without models; `workspace` must have the steps of `contents`.
+
+    `pass_on` is told each line of the log of an installed server, as in an image, if no file is named for it.
 
     Raises:
         ServingError: as in `serve`.
@@ -191,10 +200,11 @@ def running(
         binary = find_tritonserver(root)
         check_fit(contents, binary)
         check_libraries(contents.origin, contents.lane)
-        limits = server_limits(instances=sum(contents.models[step].instances for step in contents.needed()))
+        limits = server_limits(instances=contents.stubs())
         workspace.add(contents, contents.steps)
         say(f"tritonserver {binary.path} ({binary.reason})")
         admin_key, shm_prefix = secrets.token_urlsafe(24), processes.shared_memory_prefix()
+        unseen = log is None and not binary.from_wheel  # in an image nobody reads, or empties, a file of ours
         log = log or root / "tritonserver.log"
         undo.callback(processes.remove_shared_memory, shm_prefix)
         process = processes.start(
@@ -213,6 +223,8 @@ def running(
             limits=limits,
             secret=admin_key,
         )
+        if unseen and pass_on is not None:
+            undo.enter_context(passed_on(log, pass_on))
         undo.callback(processes.stop, process)
         control = Control(f"{HOST}:{ports.grpc}", f"{HOST}:{ports.http}", admin_key)
         undo.callback(control.close)
@@ -222,7 +234,7 @@ def running(
             if time.monotonic() > deadline:
                 raise ServingError(f"tritonserver did not answer in time: {first_failure(log)}")
             time.sleep(0.02)
-        yield Server(process, ports, log, admin_key, control, workspace, contents, limits)
+        yield Server(process, binary, ports, log, admin_key, control, workspace, contents, limits)
 
 
 def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> dict[str, str]:

@@ -114,7 +114,12 @@ class Supervisor:
         for note in self._contents.lane.notes:
             self._event("fallback", note)
         with ExitStack() as undo:
-            options: dict[str, Any] = {"ports": self._ports, "address": self._address, "deadline": deadline}
+            options: dict[str, Any] = {
+                "ports": self._ports,
+                "address": self._address,
+                "deadline": deadline,
+                "pass_on": lambda line: self._event("tritonserver", line),
+            }
             try:
                 server = undo.enter_context(running(self._contents, self._workspace, log=self._log, **options))
             except LogError as error:

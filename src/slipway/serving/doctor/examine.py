@@ -126,7 +126,7 @@ def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float
         yield from trial.findings
         if trial.peak_mb is not None:
             peak_mb[name] = trial.peak_mb
-    yield check_memory(peak_mb, files.models)
+    yield check_memory(peak_mb, files.models, gpus=len(machine.gpus) or 1)
 
 
 def _said(part: Part, fault: Fault) -> Finding:

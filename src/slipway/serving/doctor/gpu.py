@@ -1,11 +1,12 @@
 """Finds the GPUs of this machine, and checks whether a step's plans fit them and the installed TensorRT."""
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 
 from slipway.contract import EngineSettings, Lane, PlanSettings, SpecError
 from slipway.contract.card import Card, cards
-from slipway.contract.releases import release
+from slipway.contract.releases import RELEASES, release, release_of
 from slipway.lint.models import Model
 from slipway.lint.plans import plan_facts
 from slipway.serving.doctor.findings import Finding
@@ -32,9 +33,12 @@ def find_gpus() -> tuple[tuple[Card, ...], str]:
 
 
 def driver_problem(gpus: Sequence[Card], lane: Lane | None) -> str:
-    """Why the driver is too old for the release that the lane was compiled in; empty if it is not."""
+    """Why the driver is too old for the release that compiled the lane, or for this image's if nothing did; empty if it
+    is not."""
+    here = release_of(os.environ) if lane is not None and lane.needs_gpu else None
     try:
-        wanted = release(lane.release) if lane is not None and lane.release is not None else None
+        named = lane.release if lane is not None else None
+        wanted = release(named) if named is not None else next((r for r in RELEASES if r.name == here), None)
     except SpecError as error:
         return str(error)
     for gpu in gpus if wanted is not None else ():

@@ -107,15 +107,15 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
     tritonserver, found = _tritonserver(workspace)
     environment = (tritonserver or NO_SERVER).environment()
     python3 = shutil.which("python3", path=environment["PATH"])
-    from_wheel = bool(tritonserver and _from_wheel(tritonserver))
+    from_wheel = bool(tritonserver and tritonserver.from_wheel)
     interpreter = Interpreter(Path(python3 or sys.executable), environment, isolated=from_wheel)
     packages, about_python = _python3(interpreter, models, from_wheel=from_wheel)
     gpus, about_gpus = _gpus(lane)
     findings = (
         found,
         about_python,
-        *([_shared_memory(lane, models)] if lane is not None else []),
-        _processors(models),
+        *([_shared_memory(lane, models, gpus=len(gpus) or 1)] if lane is not None else []),
+        _processors(models, gpus=len(gpus) or 1),
         _ports(),
         about_gpus,
         *_decoder(lane),
@@ -127,15 +127,15 @@ def backend_problem(machine: Machine, model: Model) -> str | None:
     """The reason why the server on this machine has no backend for the model; None if it has one."""
     if (machine.backends / model.backend).is_dir():
         return None
-    if machine.tritonserver is not None and _from_wheel(machine.tritonserver):
+    if machine.tritonserver is not None and machine.tritonserver.from_wheel:
         release = metadata.version("nvidia-pytriton")
         return f"the tritonserver of nvidia-pytriton {release} has no {model.backend} backend, only the Python backend"
     return f"no {model.backend} backend in {machine.backends}"
 
 
-def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model]) -> Finding:
+def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model], *, gpus: int = 1) -> Finding:
     """Compare the memory of the tried steps, times their instances, with the free memory."""
-    needed_mb = sum(peak * models[name].instances for name, peak in peak_mb.items())
+    needed_mb = sum(peak * models[name].instances(gpus=gpus) for name, peak in peak_mb.items())
     free_mb = _free_mb()
     what = f"all instances of the steps that started need about {needed_mb:.0f} MB; {free_mb:.0f} MB are free"
     if needed_mb > free_mb:
@@ -145,25 +145,15 @@ def check_memory(peak_mb: Mapping[str, float], models: Mapping[str, Model]) -> F
     return _finding("memory", "ok" if peak_mb else "untold", what)
 
 
-def _from_wheel(tritonserver: TritonBinary) -> bool:
-    return tritonserver.from_wheel
-
-
 def _tritonserver(workspace: Path) -> tuple[TritonBinary | None, Finding]:
     try:
         binary = find_tritonserver(workspace)
     except ServingError as error:
         return None, _finding("tritonserver", "fail", str(error))
     try:
-        done = subprocess.run(
-            [binary.path, "--help"], env=binary.environment(), capture_output=True, text=True, timeout=30, check=False
-        )
-        said = done.stdout + done.stderr
-    except (OSError, subprocess.TimeoutExpired) as error:
-        said = str(error)
-    if "Usage" not in said:
-        first = said.strip().partition("\n")[0]
-        return binary, _finding("tritonserver", "fail", f"{binary.path} does not start: {first}", "install it again")
+        binary.every_option()
+    except ServingError as error:
+        return binary, _finding("tritonserver", "fail", str(error), "install it again")
     return binary, _finding("tritonserver", "ok", f"{binary.path}, {binary.reason}")
 
 
@@ -212,8 +202,8 @@ def imported_modules(model: Model) -> set[str]:
     return {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names | beside}
 
 
-def _shared_memory(lane: Lane, models: Iterable[Model]) -> Finding:
-    instances = sum(model.instances for model in models if model.backend == "python")
+def _shared_memory(lane: Lane, models: Iterable[Model], *, gpus: int) -> Finding:
+    instances = sum(model.instances(gpus=gpus) for model in models if model.backend == "python")
     needed_mb = instances * lane.shm_default_bytes / 1e6
     try:
         usage = shutil.disk_usage(SHARED_MEMORY)
@@ -231,10 +221,10 @@ def _shared_memory(lane: Lane, models: Iterable[Model]) -> Finding:
     return _finding("shared memory", "ok", what)
 
 
-def _processors(models: Iterable[Model]) -> Finding:
+def _processors(models: Iterable[Model], *, gpus: int) -> Finding:
     here = len(os.sched_getaffinity(0))
     models = list(models)
-    threads = {model.name: model.instances * _threads(model) for model in models}
+    threads = {model.name: model.instances(gpus=gpus) * _threads(model) for model in models}
     greedy = [f"{name} with {count}" for name, count in threads.items() if count > here]
     if greedy:
         reason = f"{here} processors, and these steps have more threads in their instances: {', '.join(greedy)}"

@@ -1,0 +1,53 @@
+"""Passes a server's log on while it is written, and keeps the file small: in a container it is in memory."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+MOST_BYTES = 16 << 20
+"""Size of the file at which it is emptied."""
+PAUSE_S = 0.2
+_CHUNK = 1 << 20
+
+
+@contextmanager
+def passed_on(log: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Call `say` with every line that is appended to `log` during the block, soon after it is written.
+
+    The server writes to a file and not to us, since it would stop if its reader did. Lines that it writes at the moment
+    in which the file is emptied may be lost.
+    """
+    ended = threading.Event()
+    follower = threading.Thread(target=_follow, args=(log, say, ended), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+
+
+def _follow(log: Path, say: Callable[[str], None], ended: threading.Event) -> None:
+    begun = b""  # a line whose end is not written yet
+    with log.open("rb") as file:
+        last = False
+        while not last:
+            last = ended.wait(PAUSE_S)
+            begun = _say_lines(file, begun, say)
+            if file.tell() > MOST_BYTES:
+                os.truncate(log, 0)  # the server appends, so it goes on at the start
+                file.seek(0)
+    if begun:
+        say(begun.decode(errors="replace"))
+
+
+def _say_lines(file: BinaryIO, begun: bytes, say: Callable[[str], None]) -> bytes:
+    """Pass on the lines up to the end of the file; returns the line that has no end yet."""
+    while data := file.read(_CHUNK):
+        *lines, begun = (begun + data).split(b"\n")
+        for line in lines:
+            say(line.decode(errors="replace"))
+    return begun
