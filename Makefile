@@ -9,8 +9,8 @@ TARGETS ?= openvino tensorrt_rtx
 REPOSITORY ?= model_repository/cpu
 RUN ?= runs/digits
 IMAGES ?= $(RUN)/data
-PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not nightly"
-# Two processes with a thread each: threads that share a core wait for each other.
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nightly"
+# Processes with a thread each, since threads that share a core wait for each other; three on two cores, since tests wait for servers.
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
