@@ -31,7 +31,7 @@ def worse_example(changed_example: Callable[[str, str], Path]) -> Callable[[str]
 
     def worse_example(code: str) -> Path:
         (model,) = EXAMPLE.glob("preprocess_*/1/model.py")
-        before = "        pixels_nchw, status_n = self.preprocessor.run("
+        before = "        images = [image for batch in batches.values() for image in batch]\n"
         source = model.read_text()
         assert before in source
         return changed_example("preprocess", source.replace(before, f"        {code}\n{before}"))

@@ -260,7 +260,7 @@ def gpu_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
     def gpu_host(capability: str) -> None:
         (tmp_path / "bin").mkdir()
-        script(tmp_path / "bin/tritonserver", "echo 'Usage: tritonserver [options]'")
+        script(tmp_path / "bin/tritonserver", "echo 'Usage: tritonserver --model-repository <string>'")
         for backend in ("python", "dali", "tensorrt"):
             (tmp_path / "backends" / backend).mkdir(parents=True)
         monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")

@@ -18,7 +18,7 @@ def listening(handle: Handle | None = None, *, backlog: int = 16) -> Iterator[in
         server.listen(backlog)
 
         def serve(connection: socket.socket, handle: Handle) -> None:
-            with suppress(OSError):
+            with connection, suppress(OSError):
                 handle(connection)
 
         def accept(handle: Handle) -> None:

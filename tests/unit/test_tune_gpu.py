@@ -165,7 +165,7 @@ def test_what_is_measured_of_a_gpu_lane_is_a_repository_of_that_lane(
     models = read_models(repository)
     engine = next(model for name, model in models.items() if name.startswith("engine_"))
     decoder = next(model for name, model in models.items() if name.startswith("preprocess_"))
-    assert engine.instances == 3
+    assert engine.instances(gpus=1) == 3
     assert decoder.parameter("threads") == "2"
     bench.evidence.append({"of": "the start"})
     assert not bench.searched(candidate, 10), "a later one that does not start is no better"
