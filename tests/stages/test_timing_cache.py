@@ -25,7 +25,7 @@ def played_tensorrt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def compile_job(out: Path, *, timing_cache: Path | None = None) -> None:
-    """It compiles, and then cannot run the plan: there is no GPU in truth."""
+    """The card is played, so the plan is compiled, and then cannot be run."""
     with pytest.raises(CompileError, match="no CUDA driver"):
         build_engine(
             Bundle.open(COLOURS / "bundle"),

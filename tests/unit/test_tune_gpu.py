@@ -168,7 +168,7 @@ def test_what_is_measured_of_a_gpu_lane_is_a_repository_of_that_lane(
     assert engine.instances(gpus=1) == 3
     assert decoder.parameter("threads") == "2"
     bench.evidence.append({"of": "the start"})
-    assert not bench.searched(candidate, 10), "a later one that does not start is no better"
+    assert not bench.searched(candidate, 10), "a candidate whose server does not start holds no rate"
     assert bench.evidence[1]["error"] == "no such server here"
 
 

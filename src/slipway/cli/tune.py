@@ -146,7 +146,7 @@ def open_target(path: Path, name: str | None) -> Target:
 
 
 def require_gpu_and_server(fleet: Path) -> None:
-    """Raises SpecError: there is no GPU here, or no tritonserver that has the backends of the gpu lane."""
+    """Raises SpecError: this machine has no GPU, or its tritonserver lacks the backends of the gpu lane."""
     from slipway.contract import SpecError
     from slipway.serving.binary import INSTALLED, installed_server
     from slipway.serving.doctor.gpu import find_gpus

@@ -115,7 +115,7 @@ def choose_plan(
         network_of: makes the callable of a plan; left out, TensorRT runs it.
 
     Raises:
-        CompileError: there is no GPU, a plan was built on another card, or the plans' largest batches differ.
+        CompileError: this machine has no GPU, a plan was built on another card, or the plans' largest batches differ.
         ManifestError, GateError: as `choose`.
     """
     contest = Contest(bundle, engines, "gpu", card or require_card("choosing between plans"))

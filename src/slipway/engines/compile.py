@@ -102,7 +102,7 @@ def require_listed(spec: Spec, target: Target) -> None:
 
 
 def require_fp8(compute_capability: str | None) -> None:
-    """Raises CompileError: this GPU has no FP8. Where there is no GPU (None), the compiler says so."""
+    """Raises CompileError: this GPU has no FP8. Without a GPU (None) nothing is raised: the compiler reports that."""
     if compute_capability is not None and not has_fp8(compute_capability):
         raise CompileError(
             "FP8 needs a GPU of compute capability 8.9 or later (Ada, Hopper, Blackwell), and this one has "
