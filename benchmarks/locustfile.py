@@ -4,7 +4,7 @@ Every user asks again as soon as it has its answer: a closed loop, for soak and 
 gate's (benchmarks/gate.py). An answer whose STATUS is not 0, a refusal, a time-out and an error are failures, each
 under a name of its own; one of them makes locust end with 1.
 
-    python -m slipway.serving model_repository/cpu                      # in another terminal
+    slipway serve model_repository/cpu                                  # in another terminal
     export SLIPWAY_MODEL=digits SLIPWAY_IMAGES=runs/digits/data
     locust -f benchmarks/locustfile.py --headless --clients 8 --duration-s 600           # soak, both protocols
     locust -f benchmarks/locustfile.py --headless --clients 32 --duration-s 240 --ramp-steps 8 Grpc  # 4, 8, ... 32

@@ -118,7 +118,7 @@ def assemble_colours() -> Callable[..., Path]:
 
 @dataclass(frozen=True)
 class Launched:
-    """`python -m slipway.serving` as its own process, with a temporary folder of its own."""
+    """`slipway serve` as its own process, with a temporary folder of its own."""
 
     process: subprocess.Popen[bytes]
     ports: Ports
@@ -133,7 +133,7 @@ class Launched:
         lines = [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
-    def wait_for(self, text: str, timeout_s: float = 60.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = 180.0) -> None:
         deadline = time.monotonic() + timeout_s
         while text not in self.said():
             assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.said()}"
@@ -175,7 +175,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         python = ["env", "--default-signal=INT", sys.executable]
         with (folder / "messages").open("wb") as messages:
             process = subprocess.Popen(
-                [*python, "-m", "slipway.serving", str(repository), *flags, *map(str, options)],
+                [*python, "-m", "slipway", "serve", str(repository), *flags, *map(str, options)],
                 env={
                     **os.environ,
                     "TMPDIR": str(folder / "tmp"),

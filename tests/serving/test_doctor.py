@@ -92,7 +92,7 @@ def test_shared_memory_that_the_doctor_finds_too_small_is_too_small(tmp_path: Pa
     ports = Ports.free()
     numbers = ["--http-port", ports.http, "--grpc-port", ports.grpc, "--metrics-port", ports.metrics]
     doctor = [sys.executable, EXAMPLE.parents[1] / "build/doctor.py", EXAMPLE]
-    server = [sys.executable, "-m", "slipway.serving", EXAMPLE, *numbers, "--timeout-s", 20, "--log", tmp_path / "log"]
+    server = [sys.executable, "-m", "slipway", "serve", EXAMPLE, *numbers, "--timeout-s", 20, "--log", tmp_path / "log"]
     said, refused = (
         subprocess.run([*own_mount, *map(str, command)], capture_output=True, text=True, timeout=120, check=False)
         for command in (doctor, server)

@@ -1,9 +1,10 @@
-"""`python -m slipway.serving` as a user runs it: how it starts, how it ends, and that nothing of it stays."""
+"""`slipway serve` as a user runs it: how it starts, how it ends, and that nothing of it stays."""
 
 import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,10 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from slipway.contract import ServingError
+from slipway.serving import Ports
 from slipway.serving.binary import _prepare_backends
+from slipway.serving.status import Status
+from slipway.serving.supervisor import Supervisor
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 ADMIN_CALLS = {
@@ -52,7 +56,7 @@ def test_it_says_when_it_is_ready_and_ends_without_a_trace(
     assert any(one.startswith("/dev/shm/") for one in launched.leftovers()), "its shared memory is seen"
 
     launched.process.send_signal(ending)
-    assert launched.process.wait(timeout=60) == 0, launched.said()
+    assert launched.process.wait(timeout=180) == 0, launched.said()
     assert launched.leftovers() == []
     assert "Traceback" not in launched.said()
     assert contents(repository) == before, "the repository is what it was, without __pycache__"
@@ -109,7 +113,7 @@ def test_a_port_in_use_is_one_sentence_that_names_it_and_its_option(launch: Laun
         port = taken.getsockname()[1]
         started = time.monotonic()
         launched = launch(EXAMPLE, f"--{which}-port", port)  # the last one counts
-        assert launched.process.wait(timeout=60) == 1
+        assert launched.process.wait(timeout=180) == 1
         assert time.monotonic() - started < 10
     (said,) = launched.said().splitlines()
     assert f"port {port} ({which})" in said
@@ -117,13 +121,30 @@ def test_a_port_in_use_is_one_sentence_that_names_it_and_its_option(launch: Laun
     assert launched.leftovers() == []
 
 
-@pytest.mark.parametrize("after_s", [0.5, 1.0, 1.4])
+@pytest.mark.parametrize("after_s", [0.2, 0.5, 1.0, 1.4])
 def test_ctrl_c_while_it_starts_leaves_nothing(launch: Launch, after_s: float) -> None:
     launched = launch(EXAMPLE)
     time.sleep(after_s)
     launched.process.send_signal(signal.SIGINT)
-    launched.process.wait(timeout=60)
+    launched.process.wait(timeout=180)
     assert launched.leftovers() == []
+    assert "Traceback" not in launched.said()
+
+
+def test_an_ending_whose_exception_was_dropped_still_ends_the_server(tmp_path: Path) -> None:
+    ended, events = threading.Event(), []
+
+    def event(name: str, *_: str, **__: object) -> None:
+        events.append(name)
+        if name == "ready":
+            ended.set()
+
+    supervisor = Supervisor(
+        EXAMPLE, ports=Ports.free(), log=tmp_path / "log", timeout_s=120, status=Status(), event=event, ended=ended
+    )
+    with pytest.raises(SystemExit):
+        supervisor.run()
+    assert (events[0], events[-1]) == ("starting", "ready")
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
@@ -133,7 +154,7 @@ def test_an_impatient_second_signal_does_not_cut_the_cleaning_up_short(launch: L
     for _ in range(3):
         launched.process.send_signal(ending)
         time.sleep(0.3)
-    launched.process.wait(timeout=60)
+    launched.process.wait(timeout=180)
     assert launched.leftovers() == []
     assert "Traceback" not in launched.said()
 

@@ -35,7 +35,7 @@ def reader(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         ports = Ports.free()
         ours, theirs = os.pipe()
         flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
-        command = [sys.executable, "-m", "slipway.serving", str(EXAMPLE), *flags, "--json", *options]
+        command = [sys.executable, "-m", "slipway", "serve", str(EXAMPLE), *flags, "--json", *options]
         environment = {**os.environ, "TMPDIR": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
         started.append(subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment))
         os.close(theirs)
@@ -162,7 +162,7 @@ def test_without_a_home_it_serves_and_is_told_to_reload(launch: Launch) -> None:
     (said,) = launched.events("environment")
     substitute = launched.temporary / f"slipway-{os.getuid()}"
     assert str(substitute) in said["message"]
-    command = [sys.executable, "-m", "slipway.serving", "--reload", f"--status-port={launched.ports.status}"]
+    command = [sys.executable, "-m", "slipway", "reload", f"--status-port={launched.ports.status}"]
     environment = {**os.environ, **nowhere, "TMPDIR": str(launched.temporary)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "nothing has changed\n", done.stderr

@@ -47,7 +47,7 @@ def test_a_server_may_open_as_many_files_as_the_hard_limit_allows(launch: Launch
 
 def test_too_few_files_to_serve_anybody_are_refused_with_what_to_raise(launch: Launch) -> None:
     launched = start(launch, soft=64, hard=64)
-    assert launched.process.wait(timeout=60) == 1
+    assert launched.process.wait(timeout=180) == 1
     said = launched.said().splitlines()[-1]
     assert "64 files open here, and this server needs 204" in said
     assert "LimitNOFILE" in said

@@ -66,9 +66,9 @@ def serving(launch: Launch, versions: Versions) -> Iterator[Any]:
 
 
 def reload(launched: Any) -> tuple[int, str]:
-    """Exit code and words of `python -m slipway.serving --reload`, as a user calls it."""
+    """Exit code and words of `slipway reload`, as a user calls it."""
     done = subprocess.run(
-        [sys.executable, "-m", "slipway.serving", "--reload", f"--status-port={launched.ports.status}"],
+        [sys.executable, "-m", "slipway", "reload", f"--status-port={launched.ports.status}"],
         env={**os.environ, "XDG_STATE_HOME": str(launched.temporary.parent / "state")},
         capture_output=True,
         text=True,
@@ -217,7 +217,7 @@ def test_the_key_is_its_owners_alone_and_ends_with_the_server(serving: Any) -> N
 
 def test_a_reload_where_no_server_runs_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "slipway.serving", "--reload", "--status-port=1"],
+        [sys.executable, "-m", "slipway", "reload", "--status-port=1"],
         env={**os.environ, "XDG_STATE_HOME": str(tmp_path), "SLIPWAY_ADMIN_KEY": "key"},
         capture_output=True,
         text=True,

@@ -98,7 +98,7 @@ def test_a_page_in_a_bundle_would_spoil_it(tmp_path: Path) -> None:
 
 
 def test_the_server_s_log_replaces_no_other_file(tmp_path: Path) -> None:
-    from slipway.serving.__main__ import _log
+    from slipway.cli.serve import _log
 
     (tmp_path / "spec.yaml").write_text("name: a\n")
     (tmp_path / "triton.log").write_text("I1128 …\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.serving.__main__ import parser
+from slipway.cli.serve import parser
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -156,7 +156,7 @@ def test_work_goes_on_when_what_it_says_cannot_be_written(start: Start, tmp_path
     options = {"preexec_fn": lambda: os.close(number)} if sink == "closed" else {where: descriptor}
     process = start(body, **options)
     os.close(descriptor)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=180) == 0
     assert (tmp_path / "done").exists()
 
 

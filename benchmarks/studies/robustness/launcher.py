@@ -1,4 +1,4 @@
-"""`python -m slipway.serving` as a user starts it, for robustness.py."""
+"""`slipway serve` as a user starts it, for robustness.py."""
 
 import json
 import os
@@ -41,7 +41,7 @@ class Launcher:
         return int(self.events("ready")[-1]["pid"])
 
     def reload(self) -> None:
-        command = [sys.executable, "-m", "slipway.serving", "--reload", f"--status-port={self.ports.status}"]
+        command = [sys.executable, "-m", "slipway", "reload", f"--status-port={self.ports.status}"]
         subprocess.run(command, check=True, env=self.environment, stdout=subprocess.DEVNULL)
 
 
@@ -61,7 +61,8 @@ def launched(repository: Path, work: Path, *, timeout_s: float = 120.0) -> Itera
             "5",
             sys.executable,
             "-m",
-            "slipway.serving",
+            "slipway",
+            "serve",
             str(repository),
             *flags,
             f"--timeout-s={timeout_s:g}",

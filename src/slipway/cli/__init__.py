@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from slipway.system.process import run
+from slipway.system.process import end_at_ctrl_c, run, to_stderr
 
 PROG = "slipway"
 RESULTS = """With --json, the last line on standard output is the result as JSON (all verbs but completion).
@@ -15,7 +15,10 @@ The exit code is 0 for success, 2 for wrong usage, 130 after Ctrl-C, else 1 or a
 
 
 class Verb(NamedTuple):
-    """A module with `main(arguments)` and `parser()`, and its line in the list of verbs."""
+    """A module with `main(arguments)` and `parser()`, and its line in the list of verbs.
+
+    A module whose messages have a form of their own also has `notice(said)`.
+    """
 
     module: str
     line: str
@@ -59,8 +62,8 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "doctor": Verb("slipway.cli.doctor", "check what would load on this machine, and why not"),
         },
         "serving": {
-            "serve": Verb("slipway.serving.__main__", "serve a repository with the real tritonserver"),
-            "reload": Verb("slipway.serving.__main__", "switch the server to the new repository", ("--reload",)),
+            "serve": Verb("slipway.cli.serve", "serve a repository with the real tritonserver"),
+            "reload": Verb("slipway.cli.serve", "switch the server to the new repository", ("--reload",)),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
         },
@@ -80,6 +83,7 @@ VERBS = {name: verb for stage in STAGES.values() for name, verb in stage.items()
 
 def main() -> None:
     """Run the installed command."""
+    end_at_ctrl_c()
     parser = argparse.ArgumentParser(
         prog=PROG,
         description="From a folder of images to a verified, load-tested NVIDIA Triton model repository.",
@@ -97,7 +101,7 @@ def run_verb(name: str, *, prefix: str = "", skip: int = 1) -> None:
     parser: argparse.ArgumentParser = module.parser()
     if prefix:
         parser.prog = f"{prefix}{name}"
-    run(module.main, parser, [*verb.arguments, *sys.argv[skip:]])
+    run(module.main, parser, [*verb.arguments, *sys.argv[skip:]], notice=getattr(module, "notice", to_stderr))
 
 
 def _listed() -> str:

@@ -3,6 +3,8 @@
 import os
 import queue
 import select
+import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -49,11 +51,12 @@ class Supervisor:
         timeout_s: float,
         status: Status,
         event: Event,
+        ended: threading.Event,
         address: str = HOST,
     ) -> None:
         self._repository, self._ports, self._log, self._timeout_s = repository, ports, log, timeout_s
         self._address = address
-        self._status, self._event = status, event
+        self._status, self._event, self._ended = status, event, ended
         self._reloads: queue.Queue[queue.Queue[tuple[bool, str]]] = queue.Queue()
         self._failures: dict[str, int] = {}
         self._broken: dict[str, str] = {}
@@ -77,7 +80,7 @@ class Supervisor:
             return False, "the server is restarting; try again later"
 
     def run(self) -> None:
-        """Serve for ever.
+        """Serve until `ended` is set.
 
         Raises:
             SlipwayError: the repository cannot be served, or no ensemble answers after the first start.
@@ -89,7 +92,7 @@ class Supervisor:
                 self._event("environment", self._workspace.note)
             self._contents = self._workspace.take(Contents.open(self._repository))
             first, short, failed = True, 0, 0
-            while True:
+            while not self._ended.is_set():
                 started = time.monotonic()
                 try:
                     start_s = self._serve_once(first=first)
@@ -173,6 +176,8 @@ class Supervisor:
                 names = [name for name in server.lane.classifiers if name in server.loaded]
                 for name in names or [""]:
                     gone = watched.wait(max(CYCLE_S / max(len(names), 1), MIN_PROBE_INTERVAL_S))
+                    if self._ended.is_set():
+                        sys.exit(0)
                     if server.process.poll() is not None:
                         return f"tritonserver ended by itself with exit code {server.process.returncode}"
                     for step in server.lacking(gone):

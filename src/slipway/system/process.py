@@ -30,7 +30,7 @@ _ENDS_BY_ITSELF_S = 3
 """Seconds for a child that the terminal's Ctrl-C reached too; a second signal would cut its clean-up short."""
 
 
-def _to_stderr(message: str) -> None:
+def to_stderr(message: str) -> None:
     print(message, file=sys.stderr)
 
 
@@ -39,13 +39,15 @@ def run(
     parser: argparse.ArgumentParser,
     words: Sequence[str] | None = None,
     *,
-    notice: Callable[[str], None] = _to_stderr,
+    notice: Callable[[str], None] = to_stderr,
 ) -> None:
     """Parse `words` (None: the command line), call `main`, and exit with what it returns (None is 0).
 
     Args:
         notice: called with a message about the environment, if there is one.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see end_at_ctrl_c
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     output = keep_going()
     # Threads that wait by spinning take the core from the one that they wait for, where others use the cores too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -71,11 +73,17 @@ def run(
                 raise
             sys.exit(f"{parser.prog}: {problem}")
         except KeyboardInterrupt as error:
-            _to_stderr(f"\n{parser.prog}: interrupted; {str(error) or 'nothing half-written is left'}")
+            to_stderr(f"\n{parser.prog}: interrupted; {str(error) or 'nothing half-written is left'}")
             sys.exit(128 + next(iter(received), signal.SIGINT))
     if output.problem and getattr(arguments, "json", False):  # the last line is the result
         sys.exit(f"{parser.prog}: done, but its JSON line could not be written: {output.problem}")
     sys.exit(code)
+
+
+def end_at_ctrl_c() -> None:
+    """Until `run`: a library that is being imported may drop a KeyboardInterrupt, or print a page about it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
@@ -111,12 +119,7 @@ def as_ctrl_c() -> Iterator[list[int]]:
         yield received
     finally:
         default()
-        atexit.register(_end_quietly)  # called first: the last to be registered
-
-
-def _end_quietly() -> None:
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        atexit.register(end_at_ctrl_c)  # called first: the last to be registered
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
 from slipway.system.arguments import port, seconds
 from slipway.system.json_line import add_json, print_json
-from slipway.system.process import run
 
 EPILOG = """example:
   slipway serve model_repository/example
@@ -60,8 +60,14 @@ def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
         sys.stderr.fileno(), lost=lambda lines: _line("messages_lost", f"{lines} messages were lost", lines=lines)
     )
 
+    ended = threading.Event()
+
     def stop(*_: object) -> None:
-        """Leave the block that serves, so that it cleans up; a second signal does not cut that short."""
+        """Leave the block that serves, so that it cleans up; a second signal does not cut that short.
+
+        Python drops the exception where no caller could take it (a finaliser, a hook of fork): `ended` stays.
+        """
+        ended.set()
         for ending in ENDINGS:
             signal.signal(ending, signal.SIG_IGN)
         messages.say(_line("stopping", "stopping"))
@@ -71,12 +77,12 @@ def _serve(arguments: argparse.Namespace, ports: Ports) -> None:
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
             signal.signal(ending, stop)
     try:
-        _supervise(arguments, ports, messages)
+        _supervise(arguments, ports, messages, ended)
     finally:
         messages.close()
 
 
-def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages) -> None:
+def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, ended: threading.Event) -> None:
     from slipway.serving.endpoint import endpoint  # not at the top: --help needs no library
     from slipway.serving.key import offered_key
     from slipway.serving.limits import raise_open_files
@@ -99,6 +105,7 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages) 
         timeout_s=arguments.timeout_s,
         status=status,
         event=event,
+        ended=ended,
         address=arguments.host,
     )
     supervisor.check()
@@ -148,6 +155,11 @@ def _line(event: str, message: str, **fields: Any) -> str:
     return message if sys.stderr.isatty() else json.dumps({"time": now, "event": event, "message": message, **fields})
 
 
+def notice(said: str) -> None:
+    """Print a message about the environment as an event."""
+    print(_line("environment", said), file=sys.stderr, flush=True)
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="slipway serve",
@@ -186,7 +198,3 @@ def _leave_out_ignored_variables() -> None:
         print(_line("ignored", said), file=sys.stderr, flush=True)
         kept = {name: value for name, value in os.environ.items() if name not in ignored}
         os.execve(sys.executable, sys.orig_argv, kept)
-
-
-if __name__ == "__main__":
-    run(main, parser(), notice=lambda said: print(_line("environment", said), file=sys.stderr, flush=True))
