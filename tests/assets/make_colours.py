@@ -24,7 +24,7 @@ SPEC = {
     "decision": {"top_k": 2, "unknown_threshold": 0.5},
     "calibration": {"images": 6},
     "precisions": ["fp32"],
-    "serving": {"max_batch_size": 8, "instances": 1, "threads": 1},
+    "serving": {"layout": "steps", "max_batch_size": 8, "instances": 1, "threads": 1},
 }
 
 

@@ -52,14 +52,12 @@ def configured(instance: str, **parameters: str) -> list[list[int]]:
 
 def test_a_step_keeps_to_cores_only_where_its_configuration_says_so() -> None:
     assert configured("fused_0123456789ab_0_1", threads="1") == []
-    (first,), (second,) = (configured(f"fused_0123456789ab_0_{n}", threads="1", pinned="true") for n in (0, 1))
-    assert second == [(first[0] + 1) % 4]
+    for number, core in enumerate((3, 0, 1, 2)):
+        assert configured(f"fused_0123456789ab_0_{number}", threads="1", first_core="7") == [[core]]
 
 
 def test_a_single_instance_has_no_number_of_its_own() -> None:
-    assert configured("fused_0123456789ab_0", threads="1", pinned="true") == configured(
-        "fused_0123456789ab_0_0", threads="1", pinned="true"
-    )
+    assert configured("fused_0123456789ab_0", threads="1", first_core="2") == [[2]]
 
 
 def test_the_kernel_takes_it() -> None:

@@ -38,8 +38,8 @@ def test_clients_see_the_same_two_ensembles_as_with_steps(repositories: dict[str
     steps, fewer = configs(repositories["steps"]), configs(repositories[layout])
     for name in ("colours", "colours_full"):
         assert public(fewer[name]) == public(steps[name])
-    for file in ("colours_full/labels.txt", "lane.json"):
-        assert (repositories[layout] / file).read_bytes() == (repositories["steps"] / file).read_bytes()
+    labels = "colours_full/labels.txt"
+    assert (repositories[layout] / labels).read_bytes() == (repositories["steps"] / labels).read_bytes()
 
 
 @layouts

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from slipway.benchmark.tuning_fleet import replace_text, with_serving
 from slipway.cli import tune as script
 from slipway.cli import tune_measure
 from slipway.contract import Fleet, SpecError
+from slipway.contract.cpu_serving import settle
 from slipway.contract.spec import Serving
 from tests.support.colours import copy_colours
 from tests.support.played_bench import PlayedBench
@@ -38,6 +40,11 @@ def known(serving: Serving) -> int:
     batch = {0: 0, 1: 1, 2: 3, 4: 2}[serving.preferred_batch_size]
     processes = 2 * serving.pinned + (2 if (serving.instances, serving.threads) == (2, 1) else 0)
     return 10 + batch + processes + (4 if serving.layout == "fused" else 0) - serving.max_queue_delay_us // 500
+
+
+def served(**given: Any) -> Serving:
+    """A start of the search, in which nothing is left to choose."""
+    return settle(Serving(**{"layout": "steps", **given}), cores=2, classifiers=1)
 
 
 class Asked(list):
@@ -98,9 +105,9 @@ def test_a_ratio_has_a_spread_and_one_round_is_beyond_none() -> None:
 @pytest.mark.parametrize(
     "start",
     [
-        Serving(),
-        Serving(instances=1, threads=2),
-        Serving(layout="fused", preferred_batch_size=4, max_queue_delay_us=2000),
+        served(),
+        served(instances=1, threads=2),
+        served(layout="fused", preferred_batch_size=4, max_queue_delay_us=2000),
     ],
 )
 def test_the_search_finds_the_best_in_few_runs_from_anywhere(start: Serving) -> None:
@@ -118,7 +125,7 @@ def test_the_search_finds_the_best_in_few_runs_from_anywhere(start: Serving) -> 
 
 
 def test_what_is_no_better_costs_one_measurement() -> None:
-    best = Serving(layout="fused", pinned=True, preferred_batch_size=2)
+    best = served(layout="auto")
     asked = Asked()
     assert tuned(best, asked, rung=21).serving == best
     others = [serving for serving, _ in asked if serving != best]
@@ -127,9 +134,9 @@ def test_what_is_no_better_costs_one_measurement() -> None:
 
 def test_the_search_ends_with_its_budget_and_says_so() -> None:
     asked = Asked()
-    found = tuned(Serving(), asked, runs=0)
-    assert (found.serving, found.complete) == (Serving(), False)
-    assert found.rung == known(Serving())
+    found = tuned(served(), asked, runs=0)
+    assert (found.serving, found.complete) == (served(), False)
+    assert found.rung == known(served())
 
 
 def test_no_batch_is_preferred_that_is_over_the_largest() -> None:
@@ -214,11 +221,19 @@ def test_the_winner_is_written_with_its_evidence(fleet: Path, monkeypatch: pytes
     assert "# one is enough" in fleet.read_text()
     evidence = json.loads((fleet.parent / "fleet.digits.tuning.json").read_text())
     assert evidence["better"]
-    assert evidence["changes"] == {"layout": "fused", "pinned": True, "preferred_batch_size": 2, "instances": 2}
+    assert evidence["changes"] == {
+        "layout": "fused",
+        "pinned": True,
+        "preferred_batch_size": 2,
+        "instances": 2,
+        "preprocess_instances": 2,
+    }
     assert len(evidence["measurements"]) == evidence["search"]["runs"]
     *lines, last = capsys.readouterr().out.splitlines()
     assert json.loads(last) == evidence
-    assert any(line.startswith("BETTER: fused, 2 of 1 threads, pinned, batches to 2 holds") for line in lines)
+    assert any(
+        line.startswith("BETTER: fused, 2 processes of 1 thread, pinned, batches of up to 2 holds") for line in lines
+    )
 
 
 def test_a_dry_run_writes_nothing(fleet: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -101,9 +101,11 @@ def efficiency(
     from benchmarks.studies.efficiency.sides import POOL, all_sides
     from slipway.benchmark.tuning_climb import NONE, rate_at, ratio
     from slipway.contract import GateError
+    from slipway.contract.cpu_serving import settle
 
-    settings = {"instances": arguments.workers, "threads": arguments.threads, "pinned": True}
-    serving = classifier.serving.model_copy(update=settings)
+    settings = {"threads": arguments.threads, "instances": arguments.workers, "pinned": True}
+    given = classifier.serving.model_copy(update=settings)
+    serving = settle(given, cores=arguments.workers * arguments.threads, classifiers=1)
     bench = Bench(len(images), effort)
     with all_sides(classifier, images, serving, work, batches=arguments.batches) as candidates:
         connects = {

@@ -16,6 +16,7 @@ from slipway.benchmark.pool import Answer, Connection, Pool, Work
 from slipway.benchmark.processes import give_way, snapshot
 from slipway.benchmark.server import HttpServer, Server
 from slipway.contract import GateError
+from slipway.contract.cpu_serving import CpuServing
 from slipway.contract.spec import Serving
 from slipway.repository import Classifier
 from slipway.repository.contents import contents
@@ -24,7 +25,7 @@ from slipway.serving import Ports, serve
 
 POOL = "pool"
 SERVED: dict[str, dict[str, Any]] = {
-    "steps": {"layout": "steps"},
+    "steps": {"layout": "steps"},  # half of the processes decode, and half run the engine
     "fused": {"layout": "fused"},
     "unpinned": {"layout": "fused", "pinned": False},
 }
@@ -60,16 +61,21 @@ def all_sides(
 
     The servers are not supervised: a supervisor's probe, an image a second, would be in every side's way.
     """
+    half = max(1, CpuServing.of(serving).instances // 2)
+    halved = {"instances": half, "preprocess_instances": half}
     with ExitStack() as stack:
         sides: dict[str, dict[str, Side]] = {kind: {} for kind in (POOL, *SERVED)}
         for size in batches:
             name = f"batches up to {size}"
             batched = serving.model_copy(update={"preferred_batch_size": size})
-            pool = stack.enter_context(Pool(work_of(classifier, images, batched), workers=serving.instances))
+            pool = stack.enter_context(
+                Pool(work_of(classifier, images, batched), workers=CpuServing.of(serving).instances)
+            )
             give_way(pool.pid)
             sides[POOL][name] = Side(pool.connect, pool.pid)
             for kind, changes in SERVED.items():
-                served = replace(classifier, settings=batched.model_copy(update=changes))
+                settings = batched.model_copy(update=changes | (halved if changes["layout"] == "steps" else {}))
+                served = replace(classifier, settings=settings)
                 folder = work / f"{kind}-{size}"
                 # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
                 plan(contents([served], lane="cpu", multi={}), folder).write()
@@ -82,6 +88,8 @@ def all_sides(
 
 
 def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -> Work:
+    """The work of a pool's process, which runs the steps with the threads and the batch of a settled `serving`."""
+    cpu = CpuServing.of(serving)
     return Work(
         images=images,
         preprocess=classifier.bundle.preprocess.model_dump(),
@@ -89,9 +97,9 @@ def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -
         arithmetic=classifier.engine.settings.arithmetic,
         decision=classifier.engine.decision.model_dump(),
         labels=classifier.bundle.labels,
-        threads=serving.threads,
-        pinned=serving.pinned,
-        max_batch=serving.preferred_batch_size or serving.max_batch_size,
+        threads=cpu.threads,
+        pinned=cpu.pinned,
+        max_batch=cpu.preferred_batch_size or serving.max_batch_size,
     )
 
 

@@ -28,6 +28,7 @@ from slipway.benchmark.pool import Connection, Pool
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import Answer, HttpServer, Server
 from slipway.contract import GateError
+from slipway.contract.cpu_serving import settle
 from slipway.contract.spec import Serving
 from slipway.repository import Classifier
 from slipway.repository.contents import contents
@@ -244,7 +245,7 @@ def pool(classifier: Classifier, images: Sequence[bytes], setting: Setting, *, w
 
 def _serving(classifier: Classifier, setting: Setting, *, workers: int, **changes: str) -> Serving:
     asked = {"preferred_batch_size": setting.max_batch, "pinned": setting.pinned, "instances": workers, "threads": 1}
-    return classifier.serving.model_copy(update=asked | changes)
+    return settle(classifier.serving.model_copy(update=asked | changes), cores=workers, classifiers=1)
 
 
 async def _ready(side: Side, name: str, process: subprocess.Popen[bytes], log: Path, *, pinned: int) -> None:

@@ -49,8 +49,8 @@ def settings(lane: LaneName, *, cores: int, max_batch_size: int) -> Iterator[tup
     yield {"layout": "fused"}, {"layout": "shared_decode"}, {"layout": "steps"}
     yield {"pinned": True}, {"pinned": False}
     yield tuple({"preferred_batch_size": size} for size in (2, 4, 1, 0) if size <= max_batch_size)
-    layouts = dict.fromkeys([(cores, 1), (max(1, cores // 2), 1), (1, cores)])
-    yield tuple({"instances": instances, "threads": threads} for instances, threads in layouts)
+    processes = dict.fromkeys([(cores, 1), (max(1, cores // 2), 1), (1, cores)])
+    yield tuple({"instances": count, "preprocess_instances": count, "threads": threads} for count, threads in processes)
     yield {"max_queue_delay_us": 0}, {"max_queue_delay_us": 1000}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Fleet
 from slipway.contract.lane import NO_PLAN
+from slipway.system.arguments import count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -39,7 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     classifiers, lane_name, multi = open_classifiers(arguments)
     out = arguments.out or Path("model_repository") / lane_name
-    plan = plan_repository(classifiers, out, lane=lane_name, multi=multi, inputs=[arguments.source])
+    plan = plan_repository(
+        classifiers, out, lane=lane_name, multi=multi, cores=arguments.cores, inputs=[arguments.source]
+    )
     say(plan, classifiers)
     if arguments.dry_run:
         print("  a dry run: nothing was written")
@@ -95,6 +98,11 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
                 print(f"    left out: {', '.join(version.failed_plans)}; no plan for that GPU passed its accuracy gate")
     for name, members in plan.lane.multi.items():
         print(f"  {name}: {', '.join(members)} from one decode")
+    for name, serving in (plan.lane.serving or {}).items():
+        print(f"  {name} runs as {serving}")
+    if plan.lane.cores is not None:
+        many = "the only classifier" if len(plan.lane.classifiers) == 1 else f"{len(plan.lane.classifiers)} classifiers"
+        print(f"    where serving leaves the choice: chosen for {many} on {plan.lane.cores} cores (--cores)")
     for folder in plan.folders:
         print(f"  {SIGNS[folder.change]} {folder.name:<28} {folder.size / 1e6:10.3f} MB  {folder.change}")
     for change in SIGNS:
@@ -110,6 +118,12 @@ def parser() -> argparse.ArgumentParser:
     engines.add_argument("--engines", type=Path, help="folder of engine folders; the lane's choice is taken")
     engines.add_argument("--engine", type=Path, action="append", help="folder that slipway compile wrote")
     parser.add_argument("--lane", choices=("cpu", "gpu"), help="lane to assemble a bundle for; default: cpu")
+    parser.add_argument(
+        "--cores",
+        type=count,
+        metavar="N",
+        help="cores of the machine that will serve on the cpu lane; default: those of this one",
+    )
     parser.add_argument("--out", type=Path, help="repository to write; default: model_repository/LANE")
     parser.add_argument("--dry-run", action="store_true", help="print the changes, and write nothing")
     add_json(parser)

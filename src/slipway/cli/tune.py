@@ -6,7 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,9 @@ class Target:
     text: str
     name: str
     classifier: "Classifier"
+    """With every choice made that the fleet file and the spec leave open."""
+    given: "Serving"
+    """What these say."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -77,7 +80,7 @@ def main(arguments: argparse.Namespace) -> None:
     found = search_and_compare(target, arguments)
     best: Serving = found.pop("best")
     values = best.model_dump(mode="json")
-    changes = differing(start.model_dump(mode="json"), values)
+    changes = differing(target.given.model_dump(mode="json"), values) if found["better"] else {}
     for side, rungs in found["rungs"].items():
         rates = [rate_at(rung) for rung in rungs]
         print(f"{side:6} {min(rates):.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds")
@@ -116,6 +119,7 @@ def open_target(path: Path, name: str | None) -> Target:
     """
     from slipway.benchmark.tuning_fleet import with_serving
     from slipway.contract import Bundle, Fleet, SpecError
+    from slipway.contract.cpu_serving import settle
     from slipway.repository.fleet import open_fleet
     from slipway.system.yaml_json import dump_yaml, parse_yaml
 
@@ -142,7 +146,11 @@ def open_target(path: Path, name: str | None) -> Target:
     )
     if classifier.falls_back:
         raise SpecError(f"{fleet_path}: {name} has no TensorRT plan; compile one for this GPU, and tune that")
-    return Target(fleet_path, text, name, classifier)
+    given = classifier.serving
+    if fleet.lane == "cpu":
+        settled = settle(given, cores=len(os.sched_getaffinity(0)), classifiers=len(fleet.classifiers))
+        classifier = replace(classifier, settings=settled)
+    return Target(fleet_path, text, name, classifier, given)
 
 
 def require_gpu_and_server(fleet: Path) -> None:

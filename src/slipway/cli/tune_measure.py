@@ -14,6 +14,7 @@ from slipway.benchmark.looks import single
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.tuning_climb import climb_rounds, rate_at
 from slipway.contract import ServingError
+from slipway.contract.cpu_serving import CpuServing
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository import Classifier, assemble
@@ -129,7 +130,5 @@ def described(serving: Serving, lane: LaneName) -> str:
             f"{gpu.engine_instances} engines, {gpu.decode_instances} decoders of {gpu.decode_threads} threads"
             f"{graphs}{delay}"
         )
-    batch = serving.preferred_batch_size or serving.max_batch_size
     delay = f", delay {serving.max_queue_delay_us} µs" if serving.max_queue_delay_us else ""
-    pinned = ", pinned" if serving.pinned else ""
-    return f"{serving.layout}, {serving.instances} of {serving.threads} threads{pinned}, batches to {batch}{delay}"
+    return f"{CpuServing.of(serving)}{delay}"

@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import Field
 
 from slipway.contract.base import Contract
+from slipway.contract.cpu_serving import CpuServing
 
 FILE_NAME = "lane.json"
 LaneName: TypeAlias = Literal["cpu", "gpu"]
@@ -24,6 +25,10 @@ class Lane(Contract):
     """Ids of each classifier's other bundles in the repository, for a rollback without a build."""
     multi: dict[str, tuple[str, ...]] = Field(default={})
     """Ensembles that answer for several classifiers from one decode, by name."""
+    cores: int | None = Field(default=None, ge=1)
+    """Number of cores that `serving` was chosen for; None if nothing was left to choose."""
+    serving: dict[str, CpuServing] | None = None
+    """How the steps of each classifier run on the cpu lane."""
     shm_default_bytes: int = Field(ge=1 << 20)
     """Initial shared memory of each Python-backend instance. It exceeds the largest usual batch, since growing under
     load adds latency."""

@@ -211,20 +211,27 @@ class LatencyGate(Contract):
 class Serving(Contract):
     """Options of the steps in Triton."""
 
-    layout: Literal["steps", "shared_decode", "fused"] = "steps"
+    layout: Literal["auto", "steps", "shared_decode", "fused"] = "auto"
     """Models, and so processes, of the cpu lane. `steps`: preprocess, engine and answer. `shared_decode`: preprocess,
-    which other classifiers share, and the rest. `fused`: all in one. The gpu lane always has separate steps."""
+    which other classifiers share, and the rest. `fused`: all in one. `auto`: `fused` for the only classifier of a
+    repository, `shared_decode` for several, `steps` for those of a multi ensemble. The gpu lane always has separate
+    steps."""
     max_batch_size: int = Field(default=8, ge=1, le=128)
-    preferred_batch_size: int = Field(default=0, ge=0, le=128)
+    preferred_batch_size: int | None = Field(default=None, ge=0, le=128)
     """Largest batch that waiting requests are merged into; a larger request runs alone. Small batches keep the
-    tail short on a CPU, where a larger batch takes longer. 0: up to max_batch_size."""
-    instances: int = Field(default=2, ge=1, le=64)
-    """Processes of every step but `post`. On two cores, two processes of one thread beat one of two threads."""
+    tail short on a CPU, where a larger batch takes longer. 0: up to max_batch_size. The default is 2 with layout
+    `auto`, else 0."""
+    instances: int | None = Field(default=None, ge=1, le=64)
+    """Processes of the step that runs the engine. On two cores, two processes of one thread beat one of two threads.
+    With layout `auto`, the default fills the cores, or the classifier's share of them; else it is 2."""
+    preprocess_instances: int | None = Field(default=None, ge=1, le=64)
+    """Processes of the preprocess step. With layout `auto`, the default fills the cores; else it is `instances`."""
     threads: int = Field(default=1, ge=1, le=64)
     """Threads of each instance."""
-    pinned: bool = False
+    pinned: bool | None = None
     """True pins each instance on the cpu lane to as many cores as it has threads, the next instance to the next cores.
-    Use it for a classifier that has the machine to itself; with several, one core may get too many instances."""
+    Use it for a classifier that has the machine to itself; with several, one core may get too many instances. The
+    default is true for the only classifier of a repository with layout `auto`, else false."""
     max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
     """Longest time that the first step holds a request to fill a batch. 2 ms did not help where we tried it."""
     max_queue_size: int = Field(default=0, ge=0, le=10_000)

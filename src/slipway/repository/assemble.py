@@ -21,11 +21,13 @@ def plan_repository(
     *,
     lane: LaneName = "cpu",
     multi: Mapping[str, Sequence[str]] = NONE,
+    cores: int | None = None,
     inputs: Iterable[Path] = (),
 ) -> Plan:
     """The plan of what `assemble` writes; `.write()` writes it. `multi` names ensembles for several classifiers.
 
     Args:
+        cores: of the machine that will serve; by default those that this process may use.
         inputs: other files that were read, besides bundles and engines, and that `out` must not contain.
 
     Raises:
@@ -39,7 +41,7 @@ def plan_repository(
     check_folder(out, kind="repository", inputs=[*read, *inputs])
     check(classifiers, lane=lane)
     try:
-        return plan(contents(classifiers, lane=lane, multi=multi), out)
+        return plan(contents(classifiers, lane=lane, multi=multi, cores=cores), out)
     except OSError as error:
         raise RepositoryError(f"{out}: {error.filename} cannot be read: {error.strerror}; assemble again") from None
 

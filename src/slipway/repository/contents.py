@@ -1,11 +1,13 @@
 """All files of a repository, before any is written. Equal input gives equal bytes."""
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slipway.contract import Choice, Lane, Manifest
 from slipway.contract.choice import choice_name
+from slipway.contract.cpu_serving import CpuServing, is_settled, settle
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
@@ -31,13 +33,21 @@ class Contents:
     files: Files
 
 
-def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi) -> Contents:
+def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi, cores: int | None = None) -> Contents:
     """Steps of every version, both ensembles of each classifier, the multi ensembles, `lane.json` and the manifest.
+
+    Args:
+        cores: of the machine that will serve; by default those that this process may use.
 
     Raises:
         RepositoryError: the classifiers of a multi ensemble cannot share a decode.
     """
     files: Files = {}
+    chosen_for = None
+    if lane == "cpu":
+        given, cores = classifiers, cores or len(os.sched_getaffinity(0))
+        classifiers = _settled(given, multi, cores=cores)
+        chosen_for = None if all(is_settled(c.serving) for c in given) else cores
     chains = {classifier.name: _chain(classifier, lane, files) for classifier in classifiers}
     for classifier in classifiers:
         for kept in classifier.kept:
@@ -51,10 +61,22 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi)
         config = multi_config(name, group, [chains[member] for member in members])
         _add_ensemble(config, files, bundles=Content.of("".join(f"{c.name} {c.bundle.id}\n" for c in group).encode()))
     served = {config.name: config for chain in chains.values() for config in chain}
-    described = _describe(classifiers, lane, multi, served.values())
+    described = _describe(classifiers, lane, multi, served.values(), cores=chosen_for)
     files[LANE] = Content.of(described.to_json().encode())
     files[MANIFEST] = _manifest(classifiers, lane, files)
     return Contents(described, files)
+
+
+def _settled(classifiers: Sequence[Classifier], multi: Multi, *, cores: int) -> list[Classifier]:
+    """The same classifiers and kept versions, with every choice made that their `serving` leaves to the machine."""
+
+    def settled(version: Classifier, *, shares_decode: bool) -> Classifier:
+        settings = settle(version.serving, cores=cores, classifiers=len(classifiers), shares_decode=shares_decode)
+        kept = tuple(settled(one, shares_decode=shares_decode) for one in version.kept)
+        return replace(version, settings=settings, kept=kept)
+
+    sharing = {member for members in multi.values() for member in members}
+    return [settled(classifier, shares_decode=classifier.name in sharing) for classifier in classifiers]
 
 
 def _chain(classifier: Classifier, lane: LaneName, files: Files) -> list[ModelConfig]:
@@ -73,7 +95,14 @@ def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels
         files[f"{config.name}/labels.txt"] = labels
 
 
-def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi, served: Collection[ModelConfig]) -> Lane:
+def _describe(
+    classifiers: Sequence[Classifier],
+    lane: LaneName,
+    multi: Multi,
+    served: Collection[ModelConfig],
+    *,
+    cores: int | None,
+) -> Lane:
     versions = [version for classifier in classifiers for version in classifier.versions]
     plans = [engine.settings.plan for version in versions for engine in version.engines]
     return Lane(
@@ -81,6 +110,8 @@ def _describe(classifiers: Sequence[Classifier], lane: LaneName, multi: Multi, s
         classifiers={c.name: c.bundle.id for c in classifiers},
         kept={c.name: tuple(dict.fromkeys(kept.bundle.id for kept in c.kept)) for c in classifiers if c.kept},
         multi={name: tuple(members) for name, members in multi.items()},
+        cores=cores,
+        serving={c.name: CpuServing.of(c.serving) for c in classifiers} if lane == "cpu" else None,
         shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
         fallback={c.name: c.engine.settings.name for c in classifiers if c.falls_back} or None,
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),

@@ -4,10 +4,12 @@ These steps do the work. Each has as many instances as the spec says, with their
 before Triton reports it ready. Only the first step may wait for a batch to fill, or reject a request.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from slipway.contract import Bundle, RepositoryError
+from slipway.contract.cpu_serving import CpuServing
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import NotChosenError, chosen_engine
 from slipway.contract.spec import Serving
@@ -27,6 +29,7 @@ from slipway.system.text import command
 DECODER = "cpu"
 """DALI's `cpu` decoder is libjpeg-turbo."""
 SERVE_VERB = "slipway serve"
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def pick(bundle: Bundle, engines: Path, serving: Serving) -> Classifier:  # noqa: ARG001  one engine for any
@@ -69,7 +72,8 @@ def chain(classifier: Classifier) -> tuple[StepModel, ...]:
 
 
 def _preprocess_step(classifier: Classifier) -> StepModel:
-    config = _config(classifier, inputs=[IMAGE], outputs=[classifier.pixels, IMAGE_STATUS])
+    outputs = [classifier.pixels, IMAGE_STATUS]
+    config = _config(classifier, inputs=[IMAGE], outputs=outputs, decodes=True)
     _set_queue(config, classifier)
     return StepModel(
         "preprocess",
@@ -83,7 +87,9 @@ def _engine_step(classifier: Classifier) -> StepModel:
     outputs = [classifier.logits, *classifier.embedding]
     return StepModel(
         "engine",
-        config=_config(classifier, inputs=[classifier.pixels, AFTER], outputs=outputs, **_arithmetic(classifier)),
+        config=_config(
+            classifier, inputs=[classifier.pixels, AFTER], outputs=outputs, parameters=_arithmetic(classifier)
+        ),
         code=("repository/backends/engine/model.py", *WORKER_CODE, *ENGINE_CODE),
         files=_engine_files(classifier),
     )
@@ -93,14 +99,14 @@ def _answer_step(classifier: Classifier) -> StepModel:
     inputs, outputs = [classifier.pixels, IMAGE_STATUS], classifier.made_answer
     return StepModel(
         "answer",
-        config=_config(classifier, inputs=inputs, outputs=outputs, **_arithmetic(classifier)),
+        config=_config(classifier, inputs=inputs, outputs=outputs, parameters=_arithmetic(classifier)),
         code=("repository/backends/answer/model.py", *WORKER_CODE, *ENGINE_CODE, *ANSWER_CODE),
         files={**_engine_files(classifier), **classifier.answer_files},
     )
 
 
 def _fused_step(classifier: Classifier) -> StepModel:
-    config = _config(classifier, inputs=[IMAGE], outputs=classifier.made_answer, **_arithmetic(classifier))
+    config = _config(classifier, inputs=[IMAGE], outputs=classifier.made_answer, parameters=_arithmetic(classifier))
     _set_queue(config, classifier)
     return StepModel(
         "fused",
@@ -110,24 +116,51 @@ def _fused_step(classifier: Classifier) -> StepModel:
     )
 
 
+def _cpu(classifier: Classifier) -> CpuServing:
+    return CpuServing.of(classifier.serving)
+
+
 def _config(
-    classifier: Classifier, *, inputs: Iterable[Tensor], outputs: Iterable[Tensor], **parameters: str
+    classifier: Classifier,
+    *,
+    inputs: Iterable[Tensor],
+    outputs: Iterable[Tensor],
+    decodes: bool = False,
+    parameters: Mapping[str, str] = NONE,
 ) -> ModelConfig:
-    serving = classifier.serving
-    if serving.pinned:
-        parameters["pinned"] = "true"
+    """The configuration of the preprocess step (`decodes`), or of the step that runs the engine."""
+    serving, cpu = classifier.serving, _cpu(classifier)
+    first_core = {"first_core": str(_first_core(classifier, decodes=decodes))} if cpu.pinned else {}
     return step_config(
         inputs=inputs,
         outputs=outputs,
         max_batch_size=serving.max_batch_size,
-        instances=serving.instances,
-        parameters={"threads": str(serving.threads), "warmup_batches": str(serving.warmup_batches), **parameters},
+        instances=cpu.preprocess_instances if decodes else cpu.instances,
+        parameters={
+            "threads": str(cpu.threads),
+            "warmup_batches": str(serving.warmup_batches),
+            **first_core,
+            **parameters,
+        },
     )
+
+
+def _first_core(classifier: Classifier, *, decodes: bool) -> int:
+    """Where the first instance of a pinned step begins, counted round and round; the next ones follow it.
+
+    The engine's step begins where the preprocess step ends, so that they meet on a core only where cores are short.
+    Chains begin anywhere, by their content: few of them spread out.
+    """
+    cpu = _cpu(classifier)
+    if cpu.layout == "fused":
+        return int(classifier.bundle.id[:4], 16)
+    start = int(Content.file(classifier.bundle, "preprocess.json").sha256[:4], 16)
+    return start if decodes else start + cpu.preprocess_instances * cpu.threads
 
 
 def _set_queue(config: ModelConfig, classifier: Classifier) -> None:
     serving = classifier.serving
-    set_delay(config, serving.max_queue_delay_us, preferred_batch_size=serving.preferred_batch_size)
+    set_delay(config, serving.max_queue_delay_us, preferred_batch_size=_cpu(classifier).preferred_batch_size)
     set_limits(config, serving)
 
 

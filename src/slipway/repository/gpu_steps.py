@@ -12,6 +12,7 @@ import struct
 from importlib import resources
 
 from slipway.contract import Engine
+from slipway.contract.cpu_serving import INSTANCES
 from slipway.contract.engine import plan_name
 from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier, engine_part
 from slipway.repository.config import (
@@ -72,7 +73,7 @@ def _guard_step(classifier: Classifier) -> StepModel:
         inputs=[IMAGE],
         outputs=[ENCODED, IMAGE_STATUS],
         max_batch_size=classifier.max_batch_size,
-        instances=classifier.serving.instances,
+        instances=classifier.serving.instances or INSTANCES,
     )
     set_limits(config, classifier.serving)
     return StepModel(

@@ -115,7 +115,7 @@ def look(lane: Lane | None, models: Iterable[Model], workspace: Path) -> Machine
         found,
         about_python,
         *([_shared_memory(lane, models, gpus=len(gpus) or 1)] if lane is not None else []),
-        _processors(models, gpus=len(gpus) or 1),
+        _processors(models, lane, gpus=len(gpus) or 1),
         _ports(),
         about_gpus,
         *_decoder(lane),
@@ -221,8 +221,15 @@ def _shared_memory(lane: Lane, models: Iterable[Model], *, gpus: int) -> Finding
     return _finding("shared memory", "ok", what)
 
 
-def _processors(models: Iterable[Model], *, gpus: int) -> Finding:
+def _processors(models: Iterable[Model], lane: Lane | None, *, gpus: int) -> Finding:
     here = len(os.sched_getaffinity(0))
+    if lane is not None and lane.cores not in {None, here}:
+        return _finding(
+            "processors",
+            "untold",
+            f"{here} processors, and the number of processes was chosen for {lane.cores}",
+            f"assemble with --cores {here}, or latency suffers",
+        )
     models = list(models)
     threads = {model.name: model.instances(gpus=gpus) * _threads(model) for model in models}
     greedy = [f"{name} with {count}" for name, count in threads.items() if count > here]

@@ -1,7 +1,6 @@
 """Which cores an instance keeps to. Left to the kernel, two instances may share one while another core is idle."""
 
 import os
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,14 +20,12 @@ def keep_to_cores(instance: int, *, threads: int, first: int = 0) -> None:
 
 
 def keep_as_configured(model: Mapping[str, Any], args: Mapping[str, str]) -> None:
-    """For `initialize` in Triton's Python backend, before threads start: where the configuration says `pinned`.
-
-    Models begin at different cores, by their names: few of them spread out, whichever they are.
-    """
+    """For `initialize` in Triton's Python backend, before threads start: where the configuration has a `first_core`."""
     parameters = model["parameters"]
-    if "pinned" in parameters:
+    first_core = parameters.get("first_core")
+    if first_core is not None:
         keep_to_cores(
             int(args["model_instance_name"].rpartition("_")[2]),
             threads=int(parameters["threads"]["string_value"]),
-            first=zlib.crc32(args["model_name"].encode()),
+            first=int(first_core["string_value"]),
         )
