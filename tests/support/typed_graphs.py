@@ -8,6 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from slipway.contract import Preprocess
 from slipway.contract.spec import TensorRT
 from slipway.engines.tensorrt import Plan, build_plan
 
@@ -69,5 +70,9 @@ def network(precision: str) -> onnx.ModelProto:
 
 def compile_rtx(graph: Path, *, max_batch_size: int = 8, **options: Any) -> Plan:
     return build_plan(
-        graph, target="tensorrt_rtx", max_batch_size=max_batch_size, options=TensorRT.parse(options, source="test")
+        graph,
+        preprocess=Preprocess(input_height=SIDE, input_width=SIDE),
+        target="tensorrt_rtx",
+        max_batch_size=max_batch_size,
+        options=TensorRT.parse(options, source="test"),
     )

@@ -1,5 +1,6 @@
 """`Preprocess`: the only definition of how encoded bytes become the network's input."""
 
+import json
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -37,3 +38,8 @@ class Preprocess(Contract):
         if self.resize == "pad" and self.crop_fraction != 1.0:
             raise ValueError("crop_fraction belongs to resize: crop; with resize: pad leave it out")
         return self
+
+    def for_decoding(self, *, decoder: str) -> str:
+        """The text of `preprocess.json` for a step that decodes: `mean` and `std` belong to the engine behind it."""
+        text = {name: value for name, value in self.plain().items() if name not in ("mean", "std")}
+        return json.dumps(text | {"decoder": decoder}, indent=2, sort_keys=True) + "\n"

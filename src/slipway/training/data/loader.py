@@ -21,6 +21,7 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.recipe import Recipe
 from slipway.steps.dali_graph import decode, fit
+from slipway.steps.normalize import normalize
 from slipway.training.data.augment import augmented, quiet
 from slipway.training.data.order import ALL, Ids, Share, batches, rare_classes, shuffled
 from slipway.training.data.targets import TENSOR, reader_numbers
@@ -55,6 +56,7 @@ def train_loader(
         dataset,
         images,
         order=order or (lambda epoch: shuffled(len(images), seed=recipe.seed, epoch=epoch)),
+        preprocess=preprocess,
         rare_n=np.array([not rare.isdisjoint(image.class_ids) for image in images]) if augment.minority else None,
         recipe=recipe,
         threads=threads,
@@ -79,6 +81,7 @@ def eval_loader(
         dataset,
         images,
         order=lambda _: np.arange(len(images)),
+        preprocess=preprocess,
         recipe=recipe,
         threads=threads,
         task=task,
@@ -123,6 +126,7 @@ class Loader:
         images: Sequence[LabelledImage],
         *,
         order: Callable[[int], Ids],
+        preprocess: Preprocess,
         recipe: Recipe,
         threads: int,
         task: Task,
@@ -132,7 +136,7 @@ class Loader:
         self.sampler, self.batch_sampler = self, None  # Lightning looks for these
         self.epoch = 0
         self._graph, self._root, self._images = graph, Path(dataset.root), images
-        self._order, self._rare_n = order, rare_n
+        self._order, self._rare_n, self._config = order, rare_n, preprocess.model_dump()
         self._tensor = TENSOR[task]
         self._number_n = np.array(reader_numbers(dataset, images, task=task), np.int64)
         self._recipe, self._threads, self._share = recipe, threads, share
@@ -200,6 +204,6 @@ class Loader:
                 raise
             path = self._root / self._images[members[int(refused[1])]].path
             raise DataError(f"{path}: the decoder refuses this image; repair or remove it") from error
-        pixels_nchw = torch.utils.dlpack.from_dlpack(pixels.as_tensor())
+        pixels_nchw = torch.from_numpy(normalize(np.asarray(pixels.as_tensor()), self._config))
         pipeline.release_outputs()
         return [{"pixels_nchw": pixels_nchw, self._tensor: torch.from_numpy(self._number_n[members])}]

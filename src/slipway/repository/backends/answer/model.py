@@ -26,7 +26,7 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         pixels, statuses = (
             [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
-            for name in ("pixels_nchw", "image_status")
+            for name in ("pixels_nhwc_u8", "image_status")
         )
         logits_nc, embedding_nd = self.engine.run(np.concatenate(pixels))
         answers = self.postprocessor.run(logits_nc, np.concatenate(statuses)[:, 0], embedding_nd)

@@ -43,7 +43,7 @@ class TritonPythonModel:
         return responses
 
     def _answer(self, images: list[bytes]) -> dict[str, Any]:
-        pixels_nchw, status_n = self.preprocessor.run(images)
-        logits_nc, embedding_nd = self.engine.run(pixels_nchw)
+        pixels_nhwc_u8, status_n = self.preprocessor.run(images)
+        logits_nc, embedding_nd = self.engine.run(pixels_nhwc_u8)
         answers = self.postprocessor.run(logits_nc, status_n, embedding_nd)
         return public_tensors(answers, bundle=self.bundle, embedding_nd=embedding_nd)

@@ -36,7 +36,7 @@ class TritonPythonModel:
             return responses
         images = [image for batch in batches.values() for image in batch]
         # Kept until the next batch: Triton copies the pixels after this returns.
-        self.pixels_nchw, self.status_n = self.run(images)
+        self.pixels_nhwc_u8, self.status_n = self.run(images)
         for index, rows in zip(batches, rows_of(batches.values())):
             responses[index] = self._response(requests[index], rows)
         return responses
@@ -44,8 +44,8 @@ class TritonPythonModel:
     def _response(self, request: Any, rows: slice) -> Any:
         asked = request.requested_output_names()
         tensors = []
-        if "pixels_nchw" in asked:
-            tensors.append(pb_utils.Tensor.from_dlpack("pixels_nchw", tensor_of(self.pixels_nchw, rows)))
+        if "pixels_nhwc_u8" in asked:
+            tensors.append(pb_utils.Tensor.from_dlpack("pixels_nhwc_u8", tensor_of(self.pixels_nhwc_u8, rows)))
         if "image_status" in asked:
             tensors.append(pb_utils.Tensor("image_status", self.status_n[rows, np.newaxis]))
         return pb_utils.InferenceResponse(tensors)

@@ -1,7 +1,7 @@
-"""`preprocess.json` as a graph of DALI, encoded images to the network's input: its one implementation.
+"""`preprocess.json` as a graph of DALI, encoded images to pixels: its one implementation up to the normalisation.
 
-Training builds its augmentation between `decode` and `normalize`; calibration, evaluation and both lanes run
-`preprocess`. `config` is the content of `preprocess.json` everywhere.
+Training builds its augmentation behind `decode`; calibration, evaluation and both lanes run `preprocess`. `config` is
+the content of `preprocess.json` everywhere; `mean` and `std` are not read.
 
 This file is copied into model repositories, and on the gpu lane imported outside a package: DALI alone, Python 3.10 to
 3.13.
@@ -20,7 +20,7 @@ HARDWARE_SHARE = 0.65
 
 
 def preprocess(encoded: Any, config: Mapping[str, Any], *, hardware_jpeg: bool = False) -> Any:
-    """Encoded bytes to the network's input `FP32 [3, H, W]`.
+    """Encoded bytes to pixels of the network's size, `UINT8 [H, W, 3]`.
 
     The image's size is read from its header, not from the decoded image: NVIDIA's backend runs every pipeline in the
     older one of DALI's executors, where nothing comes back from the GPU, and sizes are computed on the CPU.
@@ -46,7 +46,7 @@ def decode(encoded: Any, config: Mapping[str, Any], *, hardware_jpeg: bool = Fal
 
 
 def fit(images: Any, config: Mapping[str, Any], *, shape: Any = None) -> Any:
-    """Resize and centre `[h, w, 3]` in the input, then normalise: `FP32 [3, H, W]`.
+    """Resize and centre `[h, w, 3]` in the input: `UINT8 [H, W, 3]`.
 
     `shape` is that of `images` as `INT64 [3]` on the CPU; left out, it is taken from them.
     """
@@ -89,7 +89,7 @@ def _constant(values: Sequence[int]) -> Any:
 
 
 def resize(images: Any, config: Mapping[str, Any], new_hw: Any, position_y: Any = None, position_x: Any = None) -> Any:
-    """Resize `[h, w, 3]` to `new_hw` (FP32 `[2]`), then cut or pad to the input and normalise: `FP32 [3, H, W]`.
+    """Resize `[h, w, 3]` to `new_hw` (FP32 `[2]`), then cut or pad to the input: `UINT8 [H, W, 3]`.
 
     The positions belong to `resize: crop`.
     """
@@ -97,21 +97,11 @@ def resize(images: Any, config: Mapping[str, Any], new_hw: Any, position_y: Any 
         images, size=new_hw, interp_type=INTERPOLATION[config["interpolation"]], antialias=config["antialias"]
     )
     position = {"crop_pos_y": position_y, "crop_pos_x": position_x} if config["resize"] == "crop" else {}
-    return normalize(resized, config, **position)
-
-
-def normalize(images: Any, config: Mapping[str, Any], **crop_pos: Any) -> Any:
-    """Cut or pad to the input size, then `(x / 255 - mean) / std`: `UINT8 [h, w, 3]` to `FP32 [3, H, W]`."""
-    mean, std, pad_value = config["mean"], config["std"], config["pad_value"] / 255
-    return fn.crop_mirror_normalize(
-        images,
+    return fn.crop(
+        resized,
         crop=(config["input_height"], config["input_width"]),
-        dtype=types.FLOAT,
-        output_layout="CHW",
-        mean=[255 * channel for channel in mean],
-        std=[255 * channel for channel in std],
         rounding="round",
         out_of_bounds_policy="pad" if config["resize"] == "pad" else "error",
-        fill_values=[(pad_value - mean[channel]) / std[channel] for channel in range(3)],
-        **crop_pos,
+        fill_values=[config["pad_value"]],
+        **position,
     )

@@ -1,4 +1,4 @@
-"""Encoded images to the network's input and statuses, image by image: guard, nvImageCodec, then DALI's resize.
+"""Encoded images to pixels of the network's size and statuses, image by image: guard, nvImageCodec, then DALI's resize.
 
 Both lanes, calibration and evaluation call `Preprocessor`. DALI fails a batch for one image that its decoder refuses.
 nvImageCodec, the decoder inside DALI, answers each image by itself, so a bad one costs the others nothing. What follows
@@ -32,15 +32,16 @@ JPEG = base64.b64decode(
     "AAAAAAAAAAAAAAAAAP/aAAwDAQACEQMRAD8AAA//2Q=="
 )
 """A grey JPEG of 16x16 pixels: a GPU that cannot decode it would leave every JPEG to the CPU, in silence."""
+Pixels = npt.NDArray[np.uint8]
 SIZES = ("new_hw", "position_y", "position_x")
 """The graph's inputs beside the images: see `geometry`."""
 
 
 class Preprocessor:
-    """Encoded images in, network input and statuses out; one bad image never harms another.
+    """Encoded images in, pixels and statuses out; one bad image never harms another.
 
     Args:
-        config: the content of `preprocess.json`; its `decoder` is not read.
+        config: the content of `preprocess.json`; its `decoder`, `mean` and `std` are not read.
         max_batch_size: the most images that one `run` takes.
         threads: worker threads of the decoder, and of DALI on a CPU.
         device_id: the GPU that decodes and resizes; None is the CPU.
@@ -60,7 +61,7 @@ class Preprocessor:
         hardware_jpeg: bool = False,
     ) -> None:
         self.max_batch_size = max_batch_size
-        self.input_shape = (3, config["input_height"], config["input_width"])
+        self.image_shape = (config["input_height"], config["input_width"], 3)
         self._config, self._device_id, self._threads = config, device_id, threads
         self._sizes = SIZES if config["resize"] == "crop" else SIZES[:1]
         self._params = nvimgcodec.DecodeParams(
@@ -109,11 +110,11 @@ class Preprocessor:
         built.build()
         return built
 
-    def run(self, images: Sequence[bytes]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    def run(self, images: Sequence[bytes]) -> tuple[Pixels, npt.NDArray[np.int32]]:
         """Preprocess up to `max_batch_size` encoded images.
 
         Returns:
-            pixels_nchw: FP32 `[n, 3, H, W]`; a refused image has the placeholder's pixels.
+            pixels_nhwc_u8: UINT8 `[n, H, W, 3]`; a refused image has the placeholder's pixels.
             status_n: INT32 `[n]`, the codes of `guard`.
         """
         status_n, declared_n = measure(images)
@@ -123,7 +124,7 @@ class Preprocessor:
         """As `run`, with at least one image.
 
         Returns:
-            pixels_nchw: a `DeviceBatch`, valid until the next run; where the images are too large to be decoded or
+            pixels_nhwc_u8: a `DeviceBatch`, valid until the next run; where the images are too large to be decoded or
                 resized at once, which is rare, a numpy array.
             status_n: INT32 `[n]`, the codes of `guard`.
         """
@@ -135,11 +136,11 @@ class Preprocessor:
             return DeviceBatch(pixels.as_tensor(), self._device_id), status_n
         return self._on_cpu(len(images), chain([(rows, pixels)], fitted)), status_n
 
-    def _on_cpu(self, count: int, fitted: Iterable[tuple[slice, Any]]) -> npt.NDArray[np.float32]:
-        pixels_nchw = np.empty((count, *self.input_shape), np.float32)
+    def _on_cpu(self, count: int, fitted: Iterable[tuple[slice, Any]]) -> Pixels:
+        pixels_nhwc_u8 = np.empty((count, *self.image_shape), np.uint8)
         for rows, pixels in fitted:
-            pixels_nchw[rows] = pixels.as_cpu().as_array()
-        return pixels_nchw
+            pixels_nhwc_u8[rows] = pixels.as_cpu().as_array()
+        return pixels_nhwc_u8
 
     def _fit(
         self, images: Sequence[bytes], status_n: npt.NDArray[np.int32], declared_n: npt.NDArray[np.int64]
@@ -206,13 +207,13 @@ class Preprocessor:
         return rounded if self._device_id is None else nvimgcodec.as_image(rounded).cuda()
 
 
-def tensor_of(pixels_nchw: Any, rows: slice) -> TensorCPU | TensorGPU:
+def tensor_of(pixels_nhwc_u8: Any, rows: slice) -> TensorCPU | TensorGPU:
     """Some rows of a batch of `run` as DALI's tensor, for `Tensor.from_dlpack` of Triton's Python backend.
 
     Nothing is copied, and the batch has to outlive the tensor. numpy's own `__dlpack__` will not do: the backend gives
     the capsule a name that numpy's destructor does not know.
     """
-    part = pixels_nchw[rows]
+    part = pixels_nhwc_u8[rows]
     return TensorCPU(part) if isinstance(part, np.ndarray) else part
 
 
