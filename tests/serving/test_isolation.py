@@ -260,8 +260,8 @@ def _mixture(count: int) -> tuple[list[bytes], list[tuple[int, bytes, float]]]:
     postprocessor = Postprocessor(json.loads((BUNDLE / "decision.json").read_text()), [x.decode() for x in LABELS])
     expected = []
     for image in images:
-        pixels_nchw, status_n = preprocessor.run([image])
-        answers = postprocessor.run(engine.run(pixels_nchw)[0], status_n)
+        pixels_nhwc_u8, status_n = preprocessor.run([image])
+        answers = postprocessor.run(engine.run(pixels_nhwc_u8)[0], status_n)
         expected.append((int(answers.status_n[0]), bytes(answers.label_nk[0, 0]), float(answers.score_nk[0, 0])))
     assert [status != OK for status, *_ in expected] == [index % 10 == 5 for index in range(count)]
     return images, expected

@@ -17,6 +17,7 @@ from slipway.engines import compare
 from slipway.engines.compile import Graph
 from slipway.engines.current import Compiler, installed, stale, stale_graph
 from slipway.engines.rows import PREDICTIONS
+from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt_library import compute_capability
 from slipway.system.files import sha256_file
 from tests.support.cards import H100
@@ -67,7 +68,7 @@ def write_engine(
     EngineSettings.parse(text, source="test").write(folder / "engine.json")
     shutil.copyfile(bundle.path / "decision.json", folder / "decision.json")
     if text["plan"] is None:
-        shutil.copyfile(bundle.path / "model.onnx", folder / "model.onnx")
+        (folder / "model.onnx").write_bytes(served_graph(bundle.path / "model.onnx", bundle.preprocess))
     else:
         (folder / plan_name(text["plan"]["compute_capability"])).write_bytes(b"no plan")
     lines = [",".join((*row, "1.0")) for row in rows]

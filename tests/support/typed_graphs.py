@@ -13,6 +13,7 @@ from slipway.contract.spec import TensorRT
 from slipway.engines.tensorrt import Plan, build_plan
 
 CHANNELS, CLASSES, SIDE = 256, 3, 16
+PREPROCESS = Preprocess(input_height=SIDE, input_width=SIDE)
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -71,7 +72,7 @@ def network(precision: str) -> onnx.ModelProto:
 def compile_rtx(graph: Path, *, max_batch_size: int = 8, **options: Any) -> Plan:
     return build_plan(
         graph,
-        preprocess=Preprocess(input_height=SIDE, input_width=SIDE),
+        preprocess=PREPROCESS,
         target="tensorrt_rtx",
         max_batch_size=max_batch_size,
         options=TensorRT.parse(options, source="test"),

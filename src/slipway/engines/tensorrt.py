@@ -86,9 +86,7 @@ def build_plan(
     )
 
 
-def _build(
-    graph: Path, *, data: bytes, target: PlanTarget, settings: PlanSettings, timing_cache: bytes | None
-) -> Plan:
+def _build(graph: Path, *, data: bytes, target: PlanTarget, settings: PlanSettings, timing_cache: bytes | None) -> Plan:
     trt = import_library(target)
     started, log = time.perf_counter(), fresh_log(trt)
     builder = start(trt.Builder, log)
