@@ -360,7 +360,7 @@ import io, resource, sys
 from PIL import Image
 from slipway.steps.preprocess import Preprocessor
 config = dict(decoder="cpu", exif_orientation=True, input_height=64, input_width=64, crop_fraction=1.0, resize="crop",
-              interpolation="linear", antialias=True, mean=[0.5] * 3, std=[0.5] * 3, pad_value=0)
+              interpolation="linear", antialias=True, mean=[0.5] * 3, std=[0.5] * 3, pad_value=0, jpeg_scaling=False)
 encoded = io.BytesIO()
 Image.new("L", (7000, 7000), 128).save(encoded, "JPEG")
 preprocessor = Preprocessor(config, max_batch_size=8, threads=1)

@@ -72,7 +72,8 @@ def test_every_image_has_the_pixels_of_dali_s_decoder_bit_for_bit_whatever_is_be
 
 @pytest.fixture(scope="module")
 def small() -> Preprocessor:
-    return Preprocessor(Preprocess(input_height=16, input_width=16).model_dump(), max_batch_size=BATCH, threads=1)
+    config = Preprocess(input_height=16, input_width=16, jpeg_scaling=False).model_dump()
+    return Preprocessor(config, max_batch_size=BATCH, threads=1)
 
 
 def test_a_batch_is_decoded_in_one_call_without_what_the_guard_refuses(
