@@ -54,7 +54,8 @@ def fit(images: Any, config: Mapping[str, Any], *, shape: Any = None) -> Any:
     size_hw, size_wh = fn.stack(shape[0], shape[1]), fn.stack(shape[1], shape[0])
     new_hw, position_hw = geometry(size_hw, size_wh, config, largest=math.max, smallest=math.min, constant=_constant)
     position_y, position_x = position_hw
-    return resize(images, config, fn.cast(new_hw, dtype=types.FLOAT), position_y, position_x)
+    crop_pos = {"crop_pos_y": position_y, "crop_pos_x": position_x} if config["resize"] == "crop" else {}
+    return resize(images, config, fn.cast(new_hw, dtype=types.FLOAT), **crop_pos)
 
 
 def geometry(
@@ -88,20 +89,27 @@ def _constant(values: Sequence[int]) -> Any:
     return types.Constant(list(values), dtype=types.INT64)
 
 
-def resize(images: Any, config: Mapping[str, Any], new_hw: Any, position_y: Any = None, position_x: Any = None) -> Any:
+def resize(
+    images: Any, config: Mapping[str, Any], new_hw: Any, *, roi_start: Any = None, roi_end: Any = None, **crop_pos: Any
+) -> Any:
     """Resize `[h, w, 3]` to `new_hw` (FP32 `[2]`), then cut or pad to the input: `UINT8 [H, W, 3]`.
 
-    The positions belong to `resize: crop`.
+    `crop_pos_y` and `crop_pos_x` belong to `resize: crop`. `roi_start` and `roi_end`, FP32 `[2]`, are the part of
+    `images` that is resized, by default all of it.
     """
+    roi = {} if roi_end is None else {"roi_start": roi_start, "roi_end": roi_end}
     resized = fn.resize(
-        images, size=new_hw, interp_type=INTERPOLATION[config["interpolation"]], antialias=config["antialias"]
+        images,
+        size=new_hw,
+        interp_type=INTERPOLATION[config["interpolation"]],
+        antialias=config["antialias"],
+        **roi,
     )
-    position = {"crop_pos_y": position_y, "crop_pos_x": position_x} if config["resize"] == "crop" else {}
     return fn.crop(
         resized,
         crop=(config["input_height"], config["input_width"]),
         rounding="round",
         out_of_bounds_policy="pad" if config["resize"] == "pad" else "error",
         fill_values=[config["pad_value"]],
-        **position,
+        **crop_pos,
     )

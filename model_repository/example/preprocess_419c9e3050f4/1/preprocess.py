@@ -19,9 +19,10 @@ from nvidia import nvimgcodec
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.backend import TensorCPU, TensorGPU
 
-from . import guard
+from . import guard, scaled_jpeg
 from .batch_limits import measure, pieces
 from .dali_graph import geometry, resize
+from .scaled_jpeg import Decoded
 
 OPTIONS = ":fancy_upsampling=1"
 """Chroma is interpolated on a GPU as libjpeg-turbo does it on a CPU; nvImageCodec 0.8 has this off by default."""
@@ -33,8 +34,10 @@ JPEG = base64.b64decode(
 )
 """A grey JPEG of 16x16 pixels: a GPU that cannot decode it would leave every JPEG to the CPU, in silence."""
 Pixels = npt.NDArray[np.uint8]
-SIZES = ("new_hw", "position_y", "position_x")
-"""The graph's inputs beside the images: see `geometry`."""
+Sizes = npt.NDArray[np.int64]
+"""Heights and widths, INT64 `[2, n]`."""
+SIZES = ("new_hw", "roi_start", "roi_end", "crop_pos_y", "crop_pos_x")
+"""The graph's inputs beside the images: see `resize`."""
 
 
 class Preprocessor:
@@ -63,7 +66,10 @@ class Preprocessor:
         self.max_batch_size = max_batch_size
         self.image_shape = (config["input_height"], config["input_width"], 3)
         self._config, self._device_id, self._threads = config, device_id, threads
-        self._sizes = SIZES if config["resize"] == "crop" else SIZES[:1]
+        # Without antialiasing a resize picks single pixels, and fewer pixels are others.
+        self._scales = device_id is None and config["jpeg_scaling"] and config["antialias"]
+        self._sizes = SIZES if config["resize"] == "crop" else SIZES[:3]
+        self._least_px = scaled_jpeg.KEPT * scaled_jpeg.SCALES[-1] * min(self.image_shape[:2])
         self._params = nvimgcodec.DecodeParams(
             apply_exif_orientation=config["exif_orientation"],
             color_spec=nvimgcodec.ColorSpec.SRGB,
@@ -151,22 +157,42 @@ class Preprocessor:
         """
         for piece in pieces(declared_n):
             decoded = self._decode_good(images[piece], status_n[piece])
-            new_2n, position_2n = self._geometry(decoded)
-            arrays = (new_2n.T, *position_2n)
+            new_2n, position_2n = self._geometry([image.full_hw for image in decoded])
+            roi = ([image.start_hw for image in decoded], [image.end_hw for image in decoded])
+            arrays = map(np.asarray, (new_2n.T, *roi, *position_2n))
             inputs = {name: array.astype(np.float32) for name, array in zip(self._sizes, arrays, strict=False)}
             for part in pieces(new_2n.prod(axis=0)):
                 rows = slice(piece.start + part.start, piece.start + part.stop)
-                yield rows, self._resize(decoded[part], {name: list(array[part]) for name, array in inputs.items()})
+                pixels = [image.pixels for image in decoded[part]]
+                yield rows, self._resize(pixels, {name: list(array[part]) for name, array in inputs.items()})
 
-    def _decode_good(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> list[Any]:
-        rows = np.flatnonzero(status_n == guard.OK)
-        decoded = [self._placeholder] * len(images)
-        for row, image in zip(rows, self._decode([images[row] for row in rows]), strict=True):
+    def _decode_good(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> list[Decoded]:
+        decoded = [Decoded.whole(self._placeholder)] * len(images)
+        whole = []
+        for row in np.flatnonzero(status_n == guard.OK).tolist():
+            scaled = self._decode_scaled(images[row]) if self._scales else None
+            if scaled is None:
+                whole.append(row)
+            else:
+                decoded[row] = scaled
+        for row, image in zip(whole, self._decode([images[row] for row in whole]), strict=True):
             if image is None:
                 status_n[row] = guard.CORRUPT
             else:
-                decoded[row] = image
+                decoded[row] = Decoded.whole(image)
         return decoded
+
+    def _decode_scaled(self, encoded: bytes) -> Decoded | None:
+        """A large JPEG at a fraction of its size.
+
+        None: it has to be decoded in full, or is damaged, which the decoder of all other images judges.
+        """
+        found = scaled_jpeg.seen(encoded, by_exif=self._config["exif_orientation"])
+        if found is None or max(found.hw) < self._least_px:
+            return None
+        (new_height,), (new_width,) = self._geometry([found.hw])[0]
+        scale = scaled_jpeg.scale_of(found.hw, (int(new_height), int(new_width)))
+        return None if scale == 1 else scaled_jpeg.decode(encoded, scale, found)
 
     def _resize(self, decoded: Sequence[Any], sizes: Mapping[str, Any]) -> Any:
         try:
@@ -180,10 +206,10 @@ class Preprocessor:
             raise
         return pixels
 
-    def _geometry(self, decoded: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]]:
-        """`geometry` of each image: INT64 `[2, n]` and twice `[n]`."""
-        hw_2n = np.array([image.shape[:2] for image in decoded], np.int64).reshape(-1, 2).T
-        found: tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]] = geometry(
+    def _geometry(self, sizes_hw: Sequence[tuple[int, int]]) -> tuple[Sizes, Sequence[npt.NDArray[np.float64]]]:
+        """`geometry` of images of these sizes: INT64 `[2, n]` and twice `[n]`."""
+        hw_2n = np.array(sizes_hw, np.int64).reshape(-1, 2).T
+        found: tuple[Sizes, Sequence[npt.NDArray[np.float64]]] = geometry(
             hw_2n,
             hw_2n[::-1],
             self._config,
