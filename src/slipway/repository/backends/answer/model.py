@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .batches import response, rows_of
+from .batches import ready, response, rows_of
 from .cores import keep_as_configured
 from .loading import load_engine, warm_up
 from .postprocess import Postprocessor, public_tensors
@@ -22,6 +22,7 @@ class TritonPythonModel:
         self.postprocessor = Postprocessor.read(here)
         self.bundle = (here / "bundle.txt").read_bytes().strip()
         warm_up(self.engine, model)
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         pixels, statuses = (

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .batches import images_of, response, rows_of
+from .batches import images_of, ready, response, rows_of
 from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .loading import load_engine
@@ -32,6 +32,7 @@ class TritonPythonModel:
         warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
         for batch_size in (1, model["max_batch_size"]) * warmup_batches:
             self._answer([PLACEHOLDER] * batch_size)
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches, responses = images_of(requests)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .batches import images_of, rows_of
+from .batches import images_of, ready, rows_of
 from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .preprocess import Preprocessor, tensor_of
@@ -29,6 +29,7 @@ class TritonPythonModel:
         self.run = preprocessor.run_on_gpu if on_gpu else preprocessor.run
         for batch_size in (1, model["max_batch_size"]) * int(parameters.get("warmup_batches", 0)):
             self.run([PLACEHOLDER] * batch_size)
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches, responses = images_of(requests)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .batches import response, rows_of
+from .batches import ready, response, rows_of
 from .cores import keep_as_configured
 from .loading import load_engine, warm_up
 
@@ -18,6 +18,7 @@ class TritonPythonModel:
         keep_as_configured(model, args)
         self.engine = load_engine(model, Path(__file__).parent)
         warm_up(self.engine, model)
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches = [pb_utils.get_input_tensor_by_name(request, "pixels_nhwc_u8").as_numpy() for request in requests]
