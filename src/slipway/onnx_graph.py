@@ -7,6 +7,10 @@ from google.protobuf.message import DecodeError
 
 INPUT, OUTPUTS = "pixels_nchw", ("logits_nc", "embedding_nd")
 """The embedding is missing from a network that has none: see `output_sizes`."""
+SERVED_INPUT = "pixels_nhwc_u8"
+"""The input of a graph that an engine serves, which normalises by itself: UINT8 `[n, H, W, 3]`."""
+TYPES = {SERVED_INPUT: onnx.TensorProto.UINT8}
+"""The types of inputs and outputs that are not FP32."""
 
 
 def load(path: Path) -> onnx.ModelProto:
@@ -34,19 +38,25 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         ValueError: the model is not as `check` asks.
     """
+    path.write_bytes(to_bytes(model))
+
+
+def to_bytes(model: onnx.ModelProto, *, input_name: str = INPUT) -> bytes:
+    """What `save` writes, of a graph with that input."""
     strip(model)
-    check(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    check(model, input_name=input_name)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
-def check(model: onnx.ModelProto) -> None:
-    """Raises ValueError: no valid ONNX, an input or output that is not FP32 and named as above, or a fixed batch."""
-    for expected, values in (((INPUT,), model.graph.input), (OUTPUTS, model.graph.output)):
+def check(model: onnx.ModelProto, *, input_name: str = INPUT) -> None:
+    """Raises ValueError: no valid ONNX, an input or output of another name or type, or a fixed batch."""
+    for expected, values in (((input_name,), model.graph.input), (OUTPUTS, model.graph.output)):
         names = tuple(value.name for value in values)
         if names not in (expected, expected[:1]):
             raise ValueError(f"the graph has tensors {names} where {expected} are needed")
         for value in values:
-            if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+            if value.type.tensor_type.elem_type != TYPES.get(value.name, onnx.TensorProto.FLOAT):
                 given = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
                 raise ValueError(f"the graph's {value.name} is {given}; inputs and outputs are FLOAT (FP32)")
             dimensions = value.type.tensor_type.shape.dim

@@ -13,6 +13,8 @@ from PIL import Image
 
 from slipway.contract import Decision, EngineSettings, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.bundle import CalibrationImage, CalibrationList
+from slipway.engines.served_graph import served_graph
+from slipway.onnx_graph import SERVED_INPUT
 from slipway.system.files import complete_folder, sha256_bytes, sha256_file
 
 LABELS = ("blue", "green", "red")
@@ -51,7 +53,7 @@ def main() -> None:
         Manifest.seal(bundle, kind="bundle", name=spec.name, bundle=bundle_id(bundle))
     identity = bundle_id(here / "bundle")
     with complete_folder(here / "engine", kind="engine") as engine:
-        onnx.save(graph(), engine / "model.onnx")
+        (engine / "model.onnx").write_bytes(served_graph(here / "bundle/model.onnx", spec.preprocess))
         decision.write(engine / "decision.json")
         settings = {
             "target": "openvino",
@@ -59,6 +61,7 @@ def main() -> None:
             "arithmetic": "f32",
             "classes": 3,
             "embedding_size": 3,
+            "input": SERVED_INPUT,
             "graph_sha256": sha256_file(engine / "model.onnx"),
             "calibration_sha256": sha256_file(here / "bundle" / "calibration.json"),
         }

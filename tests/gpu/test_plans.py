@@ -41,6 +41,7 @@ def runs(needs_tensorrt: str, digits: Path) -> Callable[[str], Run]:  # noqa: AR
         if precision not in built:
             plan = build_plan(
                 graph_of(digits / "runs/digits", precision),
+                preprocess=bundle.preprocess,
                 target="tensorrt",
                 max_batch_size=bundle.spec.serving.gpu.max_batch_size,
                 options=bundle.spec.tensorrt,
@@ -63,19 +64,20 @@ def test_a_plan_answers_like_openvino_in_fp32_and_does_not_fail_the_gate(
     from slipway.contract.evidence.gate import FAIL
     from slipway.engines.gate import compare
     from slipway.engines.plan import PlanRunner, layer_precisions
-    from slipway.evaluation.predict import predict
+    from slipway.evaluation.predict import behind_normalisation, predict_served
     from slipway.steps.engine_openvino import Engine
 
     monkeypatch.chdir(digits)  # the data set's root is relative
     run = runs(precision)
     bundle, plan = run.bundle, run.plan
     dataset = Dataset.read(bundle.path / "dataset.json")
+    fp32 = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=2)
     networks = {
-        "openvino": Engine(bundle.path / "model.onnx", arithmetic="f32", threads=2).run,
+        "openvino": behind_normalisation(fp32.run, bundle.preprocess),
         "tensorrt": PlanRunner(plan.data, settings=plan.settings).run,
     }
     answers = {
-        name: predict(
+        name: predict_served(
             network,
             dataset,
             dataset.of("test"),
@@ -127,9 +129,9 @@ def test_a_single_image_is_answered_alike_under_both_profiles(runs: Callable[[st
     assert plan.settings.single_image_profile
     assert plan.settings.card is not None
     runner = PlanRunner(plan.data, settings=plan.settings)
-    shape = (runner.max_batch_size, 3, preprocess.input_height, preprocess.input_width)
-    pixels_nchw = np.random.default_rng(0).standard_normal(shape, np.float32)
-    alone, together = runner.run(pixels_nchw[:1])[0], runner.run(pixels_nchw)[0][:1]
+    shape = (runner.max_batch_size, preprocess.input_height, preprocess.input_width, 3)
+    pixels_nhwc_u8 = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    alone, together = runner.run(pixels_nhwc_u8[:1])[0], runner.run(pixels_nhwc_u8)[0][:1]
     assert np.abs(alone - together).max() < 0.02 * np.abs(together).max()
 
 
@@ -137,7 +139,8 @@ def test_a_second_build_takes_the_timing_cache_of_the_first(runs: Callable[[str]
     first = runs("fp32").plan
     assert first.timing_cache
     options: dict[str, Any] = {"max_batch_size": first.settings.batch_sizes[2]}
-    options |= {"target": "tensorrt", "options": runs("fp32").bundle.spec.tensorrt}
+    bundle = runs("fp32").bundle
+    options |= {"target": "tensorrt", "options": bundle.spec.tensorrt, "preprocess": bundle.preprocess}
     graph = graph_of(digits / "runs/digits", "fp32")
     again = build_plan(graph, timing_cache=first.timing_cache, **options)
     assert again.seconds < first.seconds
@@ -150,13 +153,13 @@ def test_a_batch_outside_the_profile_is_refused(runs: Callable[[str], Run]) -> N
 
     plan, preprocess = runs("fp32").plan, runs("fp32").bundle.preprocess
     runner = PlanRunner(plan.data, settings=plan.settings)
-    shape = (3, preprocess.input_height, preprocess.input_width)
+    shape = (preprocess.input_height, preprocess.input_width, 3)
     for batch in (0, runner.max_batch_size + 1):
         with pytest.raises(ValueError, match=f"a batch of {batch}; this plan takes 1 to {runner.max_batch_size}"):
-            runner.run(np.zeros((batch, *shape), np.float32))
+            runner.run(np.zeros((batch, *shape), np.uint8))
     with pytest.raises(ValueError, match="does not fit this plan"):
-        runner.run(np.zeros((1, 3, 8, 8), np.float32))
-    assert np.isfinite(runner.run(np.zeros((1, *shape), np.float32))[0]).all(), "the next batch is fine"
+        runner.run(np.zeros((1, 8, 8, 3), np.uint8))
+    assert np.isfinite(runner.run(np.zeros((1, *shape), np.uint8))[0]).all(), "the next batch is fine"
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a plan"], ids=["cut", "text"])

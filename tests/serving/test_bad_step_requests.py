@@ -32,7 +32,7 @@ COUNTED_WRONG = [
     pytest.param(
         "post", [("logits_nc", "FP32", (0, 3), bytes(12)), ("image_status", "INT32", (0, 1), bytes(4))], id="post"
     ),
-    pytest.param("engine", [("pixels_nchw", "FP32", (0, 3, 32, 32), bytes(4 * 3 * 32 * 32))], id="engine"),
+    pytest.param("engine", [("pixels_nhwc_u8", "UINT8", (0, 32, 32, 3), bytes(32 * 32 * 3))], id="engine"),
 ]
 
 

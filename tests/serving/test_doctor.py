@@ -59,7 +59,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
         "largest_batch: line 2, column 1: ModelConfig has no such field",
         "ModelConfig has no such field",
     ),
-    "sizes": ("engine", in_config("dims: 32\n  dims: 32", "dims: 64\n  dims: 64"), "takes FP32 [3, 64", "takes FP32"),
+    "sizes": ("engine", in_config("dims: 32\n  dims: 32", "dims: 64\n  dims: 64"), "takes UINT8 [64", "takes UINT8"),
 }
 
 

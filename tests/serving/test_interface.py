@@ -77,7 +77,7 @@ def test_any_one_two_or_all_of_the_outputs_can_be_asked_for(
     ("model", "name"),
     [
         ("colours", name)
-        for name in ("PROBABILITY", "EMBEDDING", "logits_nc", "pixels_nchw", "image_status", "label", "")
+        for name in ("PROBABILITY", "EMBEDDING", "logits_nc", "pixels_nhwc_u8", "image_status", "label", "")
     ]
     + [("colours_full", name) for name in ("embedding_nd", "logits_nc", "LABELS")],
 )

@@ -20,6 +20,7 @@ from PIL import Image
 
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.guard import CORRUPT, OK, inspect
+from slipway.steps.normalize import normalize
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess import Preprocessor
 from tests.support.bad_images import Case, corpus
@@ -255,13 +256,14 @@ def _mixture(count: int) -> tuple[list[bytes], list[tuple[int, bytes, float]]]:
         coloured(index) if index % 2 else photo for index, photo in enumerate(good_images(count - len(bad), seed=0))
     ]
     images = [bad.pop() if index % 10 == 5 else good.pop() for index in range(count)]
-    preprocessor = Preprocessor(json.loads((BUNDLE / "preprocess.json").read_text()), max_batch_size=8, threads=1)
+    config = json.loads((BUNDLE / "preprocess.json").read_text())
+    preprocessor = Preprocessor(config, max_batch_size=8, threads=1)
     engine = Engine(BUNDLE / "model.onnx", arithmetic="f32", threads=1)
     postprocessor = Postprocessor(json.loads((BUNDLE / "decision.json").read_text()), [x.decode() for x in LABELS])
     expected = []
     for image in images:
-        pixels_nchw, status_n = preprocessor.run([image])
-        answers = postprocessor.run(engine.run(pixels_nchw)[0], status_n)
+        pixels_nhwc_u8, status_n = preprocessor.run([image])
+        answers = postprocessor.run(engine.run(normalize(pixels_nhwc_u8, config))[0], status_n)
         expected.append((int(answers.status_n[0]), bytes(answers.label_nk[0, 0]), float(answers.score_nk[0, 0])))
     assert [status != OK for status, *_ in expected] == [index % 10 == 5 for index in range(count)]
     return images, expected

@@ -16,6 +16,7 @@ from slipway.engines import build_engine
 from slipway.evaluation.predict import Float
 from slipway.repository import Classifier, assemble
 from slipway.serving import Server
+from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from tests.support.image_files import encode
 from tests.support.imports import spec, write_images, written
@@ -60,7 +61,8 @@ def server(start: Callable[[Path], Server], bundle: Bundle) -> Server:
 @pytest.fixture(scope="module")
 def probability_nc(bundle: Bundle) -> Float:
     """By ONNX's own reference from the team's file, with the bundle's temperature."""
-    pixels_nchw, _ = Preprocessor(bundle.preprocess.model_dump(), max_batch_size=3, threads=1).run(IMAGES)
+    config = bundle.preprocess.model_dump()
+    pixels_nchw = normalize(Preprocessor(config, max_batch_size=3, threads=1).run(IMAGES)[0], config)
     (logits_nc,) = onnx.reference.ReferenceEvaluator(onnx.load(SQUEEZE)).run(None, {"images": pixels_nchw})
     exponent_nc = np.exp(logits_nc / bundle.decision.temperature)
     found: Float = exponent_nc / exponent_nc.sum(axis=1, keepdims=True)

@@ -33,8 +33,8 @@ def in_process(digits: Path) -> Callable[[bytes], bytes]:
     postprocessor = Postprocessor(engine_folder.decision.model_dump(mode="json"), bundle.labels)
 
     def classify(image: bytes) -> bytes:
-        pixels_nchw, status_n = preprocessor.run([image])
-        logits_nc, _ = engine.run(pixels_nchw)
+        pixels_nhwc_u8, status_n = preprocessor.run([image])
+        logits_nc, _ = engine.run(pixels_nhwc_u8)
         return bytes(postprocessor.run(logits_nc, status_n).label_nk[0, 0])
 
     return classify

@@ -18,7 +18,7 @@ from slipway.contract.installed import Installed
 from slipway.contract.selection import NotChosenError, chosen_plans
 from slipway.engines import choose_plan
 from slipway.engines.compile import require_decoder_of_release
-from slipway.evaluation.predict import Network
+from slipway.evaluation.predict import ServedNetwork
 from slipway.system.files import sha256_file
 from tests.support.cards import H100
 from tests.support.colours import copy_colours
@@ -26,7 +26,7 @@ from tests.support.plans import stand_in_plan
 
 PASSED = {"fp32": "pass", "fp16": "pass", "int8": "pass"}
 BOTH_CALLS_MS = {"fp32": 3.0, "fp16": 1.0, "int8": 2.0, "fp8": 0.5}
-Networks = Callable[[Engine], Network]
+Networks = Callable[[Engine], ServedNetwork]
 CLOCK = SimpleNamespace(now_s=0.0, perf_counter=lambda: CLOCK.now_s)
 
 
@@ -44,16 +44,16 @@ def build(folder: Path, verdicts: dict[str, str], precisions: list[str], **plan:
     return bundle, folder / "engines"
 
 
-def network_of(engine: Engine, *, seen: list[tuple[str, int]] | None = None) -> Network:
+def network_of(engine: Engine, *, seen: list[tuple[str, int]] | None = None) -> ServedNetwork:
     """Takes as long as its precision should: half of the time for each of the two calls."""
     precision = engine.settings.precision
     pause_s = BOTH_CALLS_MS[precision] / 2000
 
-    def network(pixels_nchw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def network(pixels_nhwc_u8: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if seen is not None:
-            seen.append((precision, len(pixels_nchw)))
+            seen.append((precision, len(pixels_nhwc_u8)))
         CLOCK.now_s += pause_s
-        return np.zeros((len(pixels_nchw), 3), np.float32), np.zeros((len(pixels_nchw), 0), np.float32)
+        return np.zeros((len(pixels_nhwc_u8), 3), np.float32), np.zeros((len(pixels_nhwc_u8), 0), np.float32)
 
     return network
 

@@ -17,8 +17,9 @@ from slipway.engines import compare
 from slipway.engines.compile import Graph
 from slipway.engines.current import Compiler, installed, stale, stale_graph
 from slipway.engines.rows import PREDICTIONS
+from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt_library import compute_capability
-from slipway.system.files import sha256_file
+from slipway.system.files import sha256_bytes, sha256_file
 from tests.support.cards import H100
 from tests.support.coloured_runs import coloured_run
 from tests.support.colours import COLOURS, copy_colours
@@ -67,7 +68,7 @@ def write_engine(
     EngineSettings.parse(text, source="test").write(folder / "engine.json")
     shutil.copyfile(bundle.path / "decision.json", folder / "decision.json")
     if text["plan"] is None:
-        shutil.copyfile(bundle.path / "model.onnx", folder / "model.onnx")
+        (folder / "model.onnx").write_bytes(served_graph(bundle.path / "model.onnx", bundle.preprocess))
     else:
         (folder / plan_name(text["plan"]["compute_capability"])).write_bytes(b"no plan")
     lines = [",".join((*row, "1.0")) for row in rows]
@@ -178,8 +179,8 @@ def damaged(chain: Chain) -> None:
         (lambda chain: reseal(chain.folder, versions={}), f"OpenVINO not recorded → {OPENVINO}"),
         (older_dali, f"nvidia-dali-cuda130 2.3.0 → {DALI}"),
         (
-            lambda chain: setattr(chain, "graph", replace(chain.graph, sha256="0" * 64)),
-            "graph changed (660dbdf0fd82 → 0000",
+            lambda chain: setattr(chain, "graph", replace(chain.graph, served=b"another")),
+            f"graph changed (7f09d3d262c8 → {sha256_bytes(b'another'):.12})",
         ),
         (lambda chain: setattr(chain, "precision", "fp32"), "the folder holds openvino-bf16"),
         (lambda chain: reseal(chain.folder, measured={}), "no gate evidence"),

@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d
 
 from slipway.contract import Bundle, CompileError, Engine, Manifest
 from slipway.engines import quantize
+from slipway.engines.served_graph import served_graph
 from slipway.engines.typed_graph import TypedGraph
 from slipway.report import lane_verdicts, render
 from slipway.report.build import Build
@@ -154,7 +155,7 @@ def test_what_passed_is_served_without_a_plan_and_recorded(runs: Path, compiled:
     classifier = pick_engines(bundle, runs / "runs/colours/engines", lane="gpu")
     assert assemble([classifier], tmp_path / "gpu", lane="gpu").fallback == {"colours": "onnxruntime-fp16"}
     (served,) = (tmp_path / "gpu").glob("engine_*/1/model.onnx")
-    assert served.read_bytes() == (runs / "runs/colours/graphs/fp16/model.onnx").read_bytes()
+    assert served.read_bytes() == served_graph(runs / "runs/colours/graphs/fp16/model.onnx", bundle.preprocess)
 
 
 def test_the_report_shows_it_as_what_the_gpu_lane_serves(runs: Path, compiled: str) -> None:

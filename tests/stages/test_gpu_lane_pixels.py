@@ -70,7 +70,7 @@ def run(*arguments: str | Path, cwd: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def serve(serialised: Path, batches: list[list[list[bytes]]], folder: Path) -> list[npt.NDArray[np.float32]]:
+def serve(serialised: Path, batches: list[list[list[bytes]]], folder: Path) -> list[npt.NDArray[np.uint8]]:
     """Guard each request of each batch, then decode a batch whose rows differ in length from request to request."""
     padded = {
         f"{batch:03}/{request:03}": guarded_batch(images)[0]
@@ -97,8 +97,8 @@ def test_padded_images_of_every_format_and_size_give_the_pixels_of_the_cpu_lane_
     assert len(answered) > 80
     batches = [answered[first : first + LARGEST_BATCH] for first in range(0, len(answered), LARGEST_BATCH)]
     requests = [[part for part in (batch[:1], batch[1:4], batch[4:]) if part] for batch in batches]
-    for batch, pixels_nchw in zip(batches, serve(serialised, requests, tmp_path), strict=True):
-        np.testing.assert_array_equal(pixels_nchw, preprocessor.run(batch)[0])
+    for batch, pixels_nhwc_u8 in zip(batches, serve(serialised, requests, tmp_path), strict=True):
+        np.testing.assert_array_equal(pixels_nhwc_u8, preprocessor.run(batch)[0])
 
 
 def test_what_the_guard_refuses_becomes_the_placeholder_s_pixels_on_both_lanes(
@@ -107,11 +107,11 @@ def test_what_the_guard_refuses_becomes_the_placeholder_s_pixels_on_both_lanes(
     preprocessor = Preprocessor(geometry, max_batch_size=LARGEST_BATCH, threads=1)
     good = good_images(2, seed=5)
     batch = [good[0], b"", good[0][: len(good[0]) // 2], b"<svg/>", good[1]]
-    expected_nchw, status_n = preprocessor.run(batch)
+    expected, status_n = preprocessor.run(batch)
     assert status_n.tolist() == [guard.OK, guard.EMPTY, guard.CORRUPT, guard.UNSUPPORTED, guard.OK]
     assert guarded_batch(batch)[1].tolist() == status_n.tolist()
-    (pixels_nchw,) = serve(serialised, [[batch]], tmp_path)
-    np.testing.assert_array_equal(pixels_nchw, expected_nchw)
+    (pixels_nhwc_u8,) = serve(serialised, [[batch]], tmp_path)
+    np.testing.assert_array_equal(pixels_nhwc_u8, expected)
 
 
 def test_exactly_one_pipeline_is_marked_and_it_declares_what_config_pbtxt_says(decode_step: Path) -> None:
@@ -121,7 +121,7 @@ def test_exactly_one_pipeline_is_marked_and_it_declares_what_config_pbtxt_says(d
     program = (
         "import json, sys; sys.path.insert(0, sys.argv[1]); import dali; from nvidia.dali import types\n"
         "p = dali.pipeline()\n"
-        "print(json.dumps([p.max_batch_size, p.num_threads, p.output_dtype() == [types.FLOAT], p.output_ndim(), "
+        "print(json.dumps([p.max_batch_size, p.num_threads, p.output_dtype() == [types.UINT8], p.output_ndim(), "
         "p.exec_dynamic, p.device_id]))"
     )
     done = subprocess.run(

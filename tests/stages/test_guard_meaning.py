@@ -10,6 +10,7 @@ from slipway.contract import Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.recipe import Recipe
 from slipway.steps import guard
+from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
 from slipway.training.data.loader import eval_loader
@@ -49,9 +50,10 @@ def test_training_and_serving_see_the_same_pixels_of_every_kind_of_image(tmp_pat
     dataset = Dataset(root=str(tmp_path), labels=("a", "b"), images=tuple(rows))
     served, status_n = Preprocessor(config.model_dump(), max_batch_size=len(rows), threads=1).run([*found.values()])
     assert not status_n.any()
+    seen = normalize(served, config.model_dump())
     loader = eval_loader(dataset, rows, preprocess=config, recipe=Recipe(batch_size=8), threads=1)
     trained = np.concatenate([batch[0]["pixels_nchw"].numpy() for batch in loader])
-    for name, one, other in zip(found, trained, served, strict=True):
+    for name, one, other in zip(found, trained, seen, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=name)
     turned = dict(zip(found, served, strict=True))
     for kind in ("JPEG", "PNG", "WEBP", "TIFF"):

@@ -18,6 +18,7 @@ from slipway.contract import Bundle
 from slipway.contract.dataset import Dataset
 from slipway.evaluation.predict import predict
 from slipway.steps.engine_openvino import Engine
+from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_file
 from slipway.training.bundle.importing import preprocess_of
@@ -127,10 +128,11 @@ def test_a_resolved_preprocess_gives_timm_s_own_pixels(
     means = []
     for seed, size in enumerate(((500, 375), (375, 500), (640, 640), (257, 300), (1000, 400))):
         encoded = encode(photograph(*size, seed=seed), "PNG")
-        pixels_nchw, status_n = preprocessor.run([encoded])
+        pixels_nhwc_u8, status_n = preprocessor.run([encoded])
         assert status_n.tolist() == [0]
         with Image.open(io.BytesIO(encoded)) as image:
             expected = reference(image.convert("RGB")).numpy()
+        pixels_nchw = normalize(pixels_nhwc_u8, preprocess.model_dump())
         levels = np.abs(pixels_nchw[0] - expected) * np.array(preprocess.std)[:, None, None] * 255
         means.append(float(levels.mean()))
     with capsys.disabled():

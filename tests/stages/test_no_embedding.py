@@ -12,7 +12,7 @@ from slipway.contract import EngineSettings
 from slipway.engines import quantize
 from slipway.evaluation.unknown import fit_class_means
 from slipway.lint import lint
-from slipway.onnx_graph import load, output_sizes, save
+from slipway.onnx_graph import SERVED_INPUT, load, output_sizes, save, to_bytes
 from slipway.repository import Classifier, assemble
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file
@@ -29,7 +29,8 @@ def logits_alone(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def strip_engine(folder: Path) -> None:
-    save(logits_alone(onnx.load(folder / "model.onnx")), folder / "model.onnx")
+    graph = logits_alone(onnx.load(folder / "model.onnx"))
+    (folder / "model.onnx").write_bytes(to_bytes(graph, input_name=SERVED_INPUT))
     settings = EngineSettings.read(folder / "engine.json").model_dump()
     settings |= {"embedding_size": 0, "graph_sha256": sha256_file(folder / "model.onnx")}
     EngineSettings.parse(settings, source="test").write(folder / "engine.json")

@@ -15,16 +15,19 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nvidia.dali import fn, pipeline_def
 from PIL import Image, ImageOps
 
 from slipway.contract import Preprocess
 from slipway.steps import guard
+from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from tests.support.bad_images import Case, corpus
 from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images, photo
 
-Pixels = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.int64]
+Triple = tuple[float, float, float]
 
 MAX_BATCH = 8
 CORPUS = corpus()
@@ -39,7 +42,7 @@ BAD = {REFUSED_BY_GUARD: guard.CORRUPT, REFUSED_BY_DECODER: guard.CORRUPT, EMPTY
 def preprocessor(
     *, height: int = 32, width: int = 32, max_batch: int = MAX_BATCH, threads: int = 1, **options: Any
 ) -> Preprocessor:
-    config = {"input_height": height, "input_width": width, "mean": (0, 0, 0), "std": (1, 1, 1), **options}
+    config = {"input_height": height, "input_width": width, **options}
     return Preprocessor(Preprocess.parse(config, source="test").model_dump(), max_batch_size=max_batch, threads=threads)
 
 
@@ -52,11 +55,9 @@ def alone(image: bytes) -> Pixels:
 def levels(image: Image.Image | bytes, **options: Any) -> Levels:
     """Grey levels `[H, W, 3]` of one image that has to be good."""
     encoded = image if isinstance(image, bytes) else encode(image, "PNG")
-    pixels_nchw, status_n = preprocessor(**options).run([encoded])
+    pixels_nhwc_u8, status_n = preprocessor(**options).run([encoded])
     assert status_n.tolist() == [guard.OK]
-    values = pixels_nchw[0].transpose(1, 2, 0) * 255
-    assert np.abs(values - np.rint(values)).max() < 1e-3  # DALI resizes to whole grey levels, as PIL does
-    return np.rint(values).astype(np.int64)
+    return pixels_nhwc_u8[0].astype(np.int64)
 
 
 def resize(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -81,11 +82,11 @@ def as_levels(image: Image.Image) -> Levels:
 @given(st.lists(st.sampled_from([*GOOD, *BAD]), max_size=MAX_BATCH))
 @settings(deadline=None)
 def test_every_image_of_a_batch_gives_what_it_gives_alone_bit_for_bit(images: list[bytes]) -> None:
-    pixels_nchw, status_n = preprocessor().run(images)
+    pixels_nhwc_u8, status_n = preprocessor().run(images)
     assert status_n.tolist() == [BAD.get(image, guard.OK) for image in images]
-    assert (pixels_nchw.dtype, pixels_nchw.shape) == (np.float32, (len(images), 3, 32, 32))
+    assert (pixels_nhwc_u8.dtype, pixels_nhwc_u8.shape) == (np.uint8, (len(images), 32, 32, 3))
     assert status_n.dtype == np.int32
-    for image, pixels in zip(images, pixels_nchw, strict=True):
+    for image, pixels in zip(images, pixels_nhwc_u8, strict=True):
         np.testing.assert_array_equal(pixels, alone(guard.PLACEHOLDER if image in BAD else image))
 
 
@@ -94,28 +95,27 @@ def test_every_image_of_a_batch_gives_what_it_gives_alone_bit_for_bit(images: li
 def test_one_bad_image_at_any_position_of_a_full_batch_leaves_the_others_as_they_are(bad: bytes, position: int) -> None:
     others = GOOD[:position] + GOOD[position + 1 :]
     expected, _ = preprocessor().run(others)
-    pixels_nchw, status_n = preprocessor().run([*GOOD[:position], bad, *GOOD[position + 1 :]])
+    pixels_nhwc_u8, status_n = preprocessor().run([*GOOD[:position], bad, *GOOD[position + 1 :]])
     assert np.flatnonzero(status_n).tolist() == [position]
-    np.testing.assert_array_equal(np.delete(pixels_nchw, position, axis=0), expected)
+    np.testing.assert_array_equal(np.delete(pixels_nhwc_u8, position, axis=0), expected)
 
 
 @pytest.mark.parametrize("bad", BAD, ids=["refused by the guard", "refused by the decoder", "empty"])
 def test_after_a_full_batch_of_bad_images_the_next_is_answered(bad: bytes) -> None:
     assert preprocessor().run([bad] * MAX_BATCH)[1].tolist() == [BAD[bad]] * MAX_BATCH
-    pixels_nchw, status_n = preprocessor().run(GOOD)
+    pixels_nhwc_u8, status_n = preprocessor().run(GOOD)
     assert not status_n.any()
-    np.testing.assert_array_equal(pixels_nchw, np.stack([alone(image) for image in GOOD]))
+    np.testing.assert_array_equal(pixels_nhwc_u8, np.stack([alone(image) for image in GOOD]))
 
 
 @pytest.mark.parametrize("case", CORPUS, ids=lambda case: case.name)
 def test_every_image_of_the_corpus_gets_its_status_and_harms_no_neighbour(case: Case) -> None:
-    pixels_nchw, status_n = preprocessor().run([GOOD[0], case.data, GOOD[1]])
+    pixels_nhwc_u8, status_n = preprocessor().run([GOOD[0], case.data, GOOD[1]])
     assert status_n[[0, 2]].tolist() == [guard.OK, guard.OK]
     assert status_n[1] in case.expected
-    np.testing.assert_array_equal(pixels_nchw[[0, 2]], np.stack([alone(GOOD[0]), alone(GOOD[1])]))
-    assert np.isfinite(pixels_nchw[1]).all()
+    np.testing.assert_array_equal(pixels_nhwc_u8[[0, 2]], np.stack([alone(GOOD[0]), alone(GOOD[1])]))
     if status_n[1] != guard.OK:
-        np.testing.assert_array_equal(pixels_nchw[1], alone(guard.PLACEHOLDER))
+        np.testing.assert_array_equal(pixels_nhwc_u8[1], alone(guard.PLACEHOLDER))
 
 
 def test_the_decoder_refuses_some_of_what_the_guard_passes() -> None:
@@ -127,9 +127,9 @@ def test_the_decoder_refuses_some_of_what_the_guard_passes() -> None:
 
 
 def test_threads_and_the_largest_batch_do_not_change_pixels() -> None:
-    pixels_nchw, _ = preprocessor().run(GOOD)
+    pixels_nhwc_u8, _ = preprocessor().run(GOOD)
     for options in ({"threads": 2}, {"max_batch": 32}, {"max_batch": 16, "threads": 3}):
-        np.testing.assert_array_equal(preprocessor(**options).run(GOOD)[0], pixels_nchw)
+        np.testing.assert_array_equal(preprocessor(**options).run(GOOD)[0], pixels_nhwc_u8)
 
 
 def test_an_earlier_result_stays_as_it_was_when_the_next_batch_is_run() -> None:
@@ -202,10 +202,32 @@ def test_pad_shows_the_whole_image_centred_on_the_pad_value(
 def test_pixels_are_scaled_then_normalised_by_mean_and_deviation_of_each_channel() -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     encoded = encode(Image.new("RGB", (40, 20), (255, 51, 0)), "PNG")
-    pixels_nchw, _ = preprocessor(mean=mean, std=std, resize="pad", pad_value=102).run([encoded])
+    pixels_nhwc_u8, _ = preprocessor(resize="pad", pad_value=102).run([encoded])
+    pixels_nchw = normalize(pixels_nhwc_u8, {"mean": mean, "std": std})
+    assert (pixels_nchw.dtype, pixels_nchw.flags.c_contiguous) == (np.float32, True)
     inside, outside = np.array([1.0, 0.2, 0.0]), np.array([0.4, 0.4, 0.4])
     np.testing.assert_allclose(pixels_nchw[0, :, 16, 16], (inside - mean) / std, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(pixels_nchw[0, :, 0, 0], (outside - mean) / std, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [(0.485, 0.456, 0.406), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("std", [(0.229, 0.224, 0.225), (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)])
+def test_every_level_is_normalised_as_dali_normalises_it_bit_for_bit(mean: Triple, std: Triple) -> None:
+    every = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), (1, 16, 16, 3))
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=None)  # type: ignore[untyped-decorator, unused-ignore]
+    def by_dali() -> Any:
+        return fn.crop_mirror_normalize(
+            fn.external_source(name="levels", batch=True, layout="HWC"),
+            mean=[255 * channel for channel in mean],
+            std=[255 * channel for channel in std],
+        )
+
+    pipeline = by_dali()
+    pipeline.build()
+    pipeline.feed_input("levels", list(every.copy()))
+    (expected,) = pipeline.run()
+    np.testing.assert_array_equal(normalize(every, {"mean": mean, "std": std}), expected.as_array())
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -338,7 +360,7 @@ import io, resource, sys
 from PIL import Image
 from slipway.steps.preprocess import Preprocessor
 config = dict(decoder="cpu", exif_orientation=True, input_height=64, input_width=64, crop_fraction=1.0, resize="crop",
-              interpolation="linear", antialias=True, mean=[0.5] * 3, std=[0.5] * 3, pad_value=0)
+              interpolation="linear", antialias=True, mean=[0.5] * 3, std=[0.5] * 3, pad_value=0, jpeg_scaling=False)
 encoded = io.BytesIO()
 Image.new("L", (7000, 7000), 128).save(encoded, "JPEG")
 preprocessor = Preprocessor(config, max_batch_size=8, threads=1)

@@ -21,7 +21,7 @@ from tests.support.image_files import encode, good_images, photo
 BATCH = 8
 IMAGES = [*photographs(), *good_images(20, seed=11), *(case.data for case in corpus())]
 REFUSED_BY_DECODER = next(case.data for case in corpus() if case.name == "PNG with half of its data")
-Pixels = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 Sides = tuple[Callable[[bytes], Pixels | None], Preprocessor]
 
 
@@ -60,8 +60,8 @@ def test_every_image_has_the_pixels_of_dali_s_decoder_bit_for_bit_whatever_is_be
     shuffled = np.random.default_rng(3).permutation(len(IMAGES)).tolist()
     for first in range(0, len(IMAGES), BATCH):
         batch = [IMAGES[index] for index in shuffled[first : first + BATCH]]
-        pixels_nchw, status_n = preprocessor.run(batch)
-        for image, pixels, status in zip(batch, pixels_nchw, status_n.tolist(), strict=True):
+        pixels_nhwc_u8, status_n = preprocessor.run(batch)
+        for image, pixels, status in zip(batch, pixels_nhwc_u8, status_n.tolist(), strict=True):
             said = guard.inspect(image)
             expected = dali(image) if said == guard.OK else None
             assert status == (said or (guard.CORRUPT if expected is None else guard.OK))
@@ -72,7 +72,8 @@ def test_every_image_has_the_pixels_of_dali_s_decoder_bit_for_bit_whatever_is_be
 
 @pytest.fixture(scope="module")
 def small() -> Preprocessor:
-    return Preprocessor(Preprocess(input_height=16, input_width=16).model_dump(), max_batch_size=BATCH, threads=1)
+    config = Preprocess(input_height=16, input_width=16, jpeg_scaling=False).model_dump()
+    return Preprocessor(config, max_batch_size=BATCH, threads=1)
 
 
 def test_a_batch_is_decoded_in_one_call_without_what_the_guard_refuses(
@@ -88,34 +89,34 @@ def test_a_batch_is_decoded_in_one_call_without_what_the_guard_refuses(
 
 def test_pixels_that_were_answered_stay_as_they_are(small: Preprocessor) -> None:
     one, other = good_images(2, seed=8)
-    pixels_nchw, _ = small.run([one])
-    before = pixels_nchw.copy()
+    pixels_nhwc_u8, _ = small.run([one])
+    before = pixels_nhwc_u8.copy()
     small.run([other])
-    np.testing.assert_array_equal(pixels_nchw, before)
+    np.testing.assert_array_equal(pixels_nhwc_u8, before)
 
 
 def test_a_batch_of_bad_images_only_is_the_placeholder_throughout(small: Preprocessor) -> None:
     placeholder = small.run([guard.PLACEHOLDER])[0][0]
-    pixels_nchw, status_n = small.run([REFUSED_BY_DECODER, b"", REFUSED_BY_DECODER, b"<svg/>"])
+    pixels_nhwc_u8, status_n = small.run([REFUSED_BY_DECODER, b"", REFUSED_BY_DECODER, b"<svg/>"])
     assert status_n.tolist() == [guard.CORRUPT, guard.EMPTY, guard.CORRUPT, guard.UNSUPPORTED]
-    assert all(np.array_equal(row, placeholder) for row in pixels_nchw)
+    assert all(np.array_equal(row, placeholder) for row in pixels_nhwc_u8)
 
 
 def test_images_that_declare_too_much_together_are_decoded_in_pieces_with_the_same_answers(
     small: Preprocessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [*good_images(5, seed=4), REFUSED_BY_DECODER, b"", good_images(1, seed=9)[0]]
-    expected_nchw, expected_n = small.run(batch)
+    expected, expected_n = small.run(batch)
     sizes = batch_limits.measure(batch)[1]
     decoded = []
     decode = small._decode
     monkeypatch.setattr(small, "_decode", lambda images: decoded.append(len(images)) or decode(images))
     monkeypatch.setattr(batch_limits, "MAX_BATCH_PIXELS", int(sizes.max()))
-    pixels_nchw, status_n = small.run(batch)
+    pixels_nhwc_u8, status_n = small.run(batch)
     assert len(decoded) > 2
     assert sum(decoded) == np.count_nonzero(sizes)
     assert status_n.tolist() == expected_n.tolist()
-    np.testing.assert_array_equal(pixels_nchw, expected_nchw)
+    np.testing.assert_array_equal(pixels_nhwc_u8, expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -155,11 +156,11 @@ def test_rows_of_a_batch_on_a_gpu_are_the_same_memory(rows: slice) -> None:
 
 
 def test_the_tensor_that_triton_gets_is_dali_s_and_borrows_the_rows(small: Preprocessor) -> None:
-    pixels_nchw, _ = small.run(good_images(3, seed=1))
-    tensor = tensor_of(pixels_nchw, slice(1, 3))
+    pixels_nhwc_u8, _ = small.run(good_images(3, seed=1))
+    tensor = tensor_of(pixels_nhwc_u8, slice(1, 3))
     assert isinstance(tensor, TensorCPU)
-    np.testing.assert_array_equal(np.asarray(tensor), pixels_nchw[1:3])
-    assert np.shares_memory(np.asarray(tensor), pixels_nchw)
+    np.testing.assert_array_equal(np.asarray(tensor), pixels_nhwc_u8[1:3])
+    assert np.shares_memory(np.asarray(tensor), pixels_nhwc_u8)
 
 
 def test_the_hardware_jpeg_decoder_is_among_the_decoders_only_where_it_is_asked_for() -> None:
@@ -183,7 +184,7 @@ def test_a_batch_that_failed_halfway_leaves_nothing_to_the_next(
     small: Preprocessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other, third = good_images(3, seed=12)
-    expected_nchw, _ = small.run([other, third])
+    expected, _ = small.run([other, third])
     feed = small._pipeline.feed_input
 
     def fail_at_the_second(name: str, *arguments: Any, **options: Any) -> None:
@@ -194,20 +195,20 @@ def test_a_batch_that_failed_halfway_leaves_nothing_to_the_next(
     monkeypatch.setattr(small._pipeline, "feed_input", fail_at_the_second)
     with pytest.raises(RuntimeError, match="no memory"):
         small.run([one])
-    np.testing.assert_array_equal(small.run([other])[0], expected_nchw[:1])
-    np.testing.assert_array_equal(small.run([third])[0], expected_nchw[1:])
+    np.testing.assert_array_equal(small.run([other])[0], expected[:1])
+    np.testing.assert_array_equal(small.run([third])[0], expected[1:])
 
 
 def test_thin_images_are_resized_in_pieces_with_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Preprocess(input_height=64, input_width=64).model_dump()
     preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=1)
     thin = [encode(photo(64, 1), "PNG"), encode(photo(1, 64), "PNG")] * 4
-    expected_nchw = np.concatenate([preprocessor.run([image])[0] for image in thin])
+    expected = np.concatenate([preprocessor.run([image])[0] for image in thin])
     resized: list[int] = []
     resize = preprocessor._resize
     monkeypatch.setattr(preprocessor, "_resize", lambda some, sizes: resized.append(len(some)) or resize(some, sizes))
     monkeypatch.setattr(batch_limits, "MAX_BATCH_PIXELS", 3 * 64 * 64 * 64)
-    pixels_nchw, status_n = preprocessor.run(thin)
+    pixels_nhwc_u8, status_n = preprocessor.run(thin)
     assert not status_n.any()
     assert resized == [3, 3, 2]
-    np.testing.assert_array_equal(pixels_nchw, expected_nchw)
+    np.testing.assert_array_equal(pixels_nhwc_u8, expected)

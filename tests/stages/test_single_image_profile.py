@@ -11,7 +11,7 @@ from slipway.contract import Bundle, CompileError, Engine, PlanSettings
 from slipway.engines import build_engine, compile, evaluate
 from slipway.engines.plan import PlanRunner
 from slipway.engines.tensorrt import Plan
-from slipway.evaluation.predict import Float, Network
+from slipway.evaluation.predict import Float, Pixels, ServedNetwork, behind_normalisation
 from slipway.steps import engine_openvino
 from tests.support.cards import H100
 from tests.support.coloured_runs import coloured_run
@@ -33,13 +33,14 @@ def reference(bundle: Bundle) -> Engine:
     return build_engine(bundle, engines, engines, target="openvino", precision="fp32", reference=None)
 
 
-def network_of(bundle: Bundle, *, single: Change, batches: Change) -> Network:
+def network_of(bundle: Bundle, *, single: Change, batches: Change) -> ServedNetwork:
     """The bundle's own network, whose logits `single` changes for one image and `batches` for several."""
     engine = engine_openvino.Engine(bundle.path / "model.onnx", arithmetic="f32", threads=1)
+    network = behind_normalisation(engine.run, bundle.preprocess)
 
-    def run(pixels_nchw: Float) -> tuple[Float, Float]:
-        logits_nc, embedding_nd = engine.run(pixels_nchw)
-        return (single if len(pixels_nchw) == 1 else batches)(logits_nc), embedding_nd
+    def run(pixels_nhwc_u8: Pixels) -> tuple[Float, Float]:
+        logits_nc, embedding_nd = network(pixels_nhwc_u8)
+        return (single if len(pixels_nhwc_u8) == 1 else batches)(logits_nc), embedding_nd
 
     return run
 

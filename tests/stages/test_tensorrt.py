@@ -12,10 +12,11 @@ from slipway.engines import tensorrt as building
 from slipway.engines import tensorrt_library
 from slipway.engines.child import run_in_child
 from slipway.engines.compile import timing_cache_of
+from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt import Plan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
-from tests.support.typed_graphs import CHANNELS, PRECISIONS, SIDE, compile_rtx, network
+from tests.support.typed_graphs import CHANNELS, PRECISIONS, PREPROCESS, SIDE, compile_rtx, network
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_the_settings_reach_the_builder(graphs: dict[str, Path], plans: dict[str
     builder = trt.Builder(log)
     network = builder.create_network()
     parser = trt.OnnxParser(network, log)
-    assert parser.parse_from_file(str(graphs["fp32"]))
+    assert parser.parse(served_graph(graphs["fp32"], PREPROCESS))
     plain = plans["fp32"].settings
     flags = {"optimization_level": 5, "version_compatible": True, "hardware_compatibility": "ampere_plus"}
     for changed in ({}, flags, {"single_image_profile": True}):
@@ -97,6 +98,7 @@ def test_a_plan_compiles_with_the_profile_for_single_images(graphs: dict[str, Pa
     """By TensorRT-RTX, whose builder is of the same kind; a GPU alone can run it."""
     settings = plans["int8"].settings.model_copy(update={"single_image_profile": True})
     build = {"graph": graphs["int8"], "target": "tensorrt_rtx", "settings": settings, "timing_cache": None}
+    build["data"] = served_graph(graphs["int8"], PREPROCESS)
     plan = run_in_child(building._build, what="two profiles", **build)
     assert plan.settings.single_image_profile
     assert plan.warnings == 0

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from slipway.contract import CompileError, MissingDependencyError
+from slipway.contract import CompileError, MissingDependencyError, Preprocess
 from slipway.contract.installed import Installed
 from slipway.contract.spec import TensorRT
 from slipway.engines import tensorrt_library
@@ -23,7 +23,7 @@ from slipway.onnx_graph import save
 from tests.support.cards import H100
 from tests.support.colours import COLOURS
 from tests.support.scripts import run_here
-from tests.support.typed_graphs import CHANNELS, CLASSES, compile_rtx, network
+from tests.support.typed_graphs import CHANNELS, CLASSES, SIDE, compile_rtx, network
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -114,7 +114,7 @@ def fp16_outputs(model: onnx.ModelProto) -> None:
         (other_input_name, [r"\('images',\) where \('pixels_nchw',\)"]),
         (swapped_outputs, [r"\('embedding_nd', 'logits_nc'\) where \('logits_nc', 'embedding_nd'\)"]),
         (fixed_batch, ["pixels_nchw has a fixed batch"]),
-        (free_size, [r"pixels_nchw is \(-1, 3, -1, 16\), but all except the batch must be fixed"]),
+        (free_size, [r"pixels_nhwc_u8 is \(-1, -1, 16, 3\), but all except the batch must be fixed"]),
         (fp16_outputs, [r"logits_nc is FLOAT16; inputs and outputs are FLOAT \(FP32\)"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -179,7 +179,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def compile_tensorrt(graph: Path) -> Plan:
-    return build_plan(graph, target="tensorrt", max_batch_size=8, options=TensorRT())
+    preprocess = Preprocess(input_height=SIDE, input_width=SIDE)
+    return build_plan(graph, preprocess=preprocess, target="tensorrt", max_batch_size=8, options=TensorRT())
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, name: str, version: str) -> None:

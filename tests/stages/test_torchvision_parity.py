@@ -21,6 +21,7 @@ from slipway.contract.augmentation import Augmentation
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.recipe import Recipe
 from slipway.evaluation.predict import predict
+from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
 from slipway.training.data.loader import eval_loader, train_loader
@@ -78,10 +79,11 @@ def differences(images: Iterable[bytes], config: Preprocess) -> Iterator[Levels]
         ]
     )
     for encoded in images:
-        pixels_nchw, status_n = preprocessor.run([encoded])
+        pixels_nhwc_u8, status_n = preprocessor.run([encoded])
         assert status_n.tolist() == [0]
         with Image.open(io.BytesIO(encoded)) as image:
             expected = reference(image.convert("RGB")).numpy()
+        pixels_nchw = normalize(pixels_nhwc_u8, config.model_dump())
         yield np.abs(pixels_nchw[0] - expected).transpose(1, 2, 0) * np.array(config.std) * 255
 
 
@@ -98,7 +100,8 @@ def encoded_photographs() -> list[bytes]:
 def test_photographs_differ_from_torchvision_by_a_level_or_two(
     options: dict[str, Any], interpolation: str, most_inside: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = list(differences(encoded_photographs(), preprocess(interpolation=interpolation, **options)))
+    in_full = preprocess(interpolation=interpolation, jpeg_scaling=False, **options)
+    found = list(differences(encoded_photographs(), in_full))
     inside, anywhere, means = (
         max(d[1:-1, 1:-1].max() for d in found),
         max(d.max() for d in found),
@@ -154,12 +157,13 @@ def test_the_training_loader_evaluation_and_serving_give_the_same_pixels_bit_for
     encoded = [(Path(folder.root) / image.path).read_bytes() for image in folder.images]
     served, status_n = Preprocessor(config.model_dump(), max_batch_size=32, threads=2).run(encoded)
     assert not status_n.any()
+    normalised = normalize(served, config.model_dump())
 
     batches = [
         batch[0]
         for batch in eval_loader(folder, folder.images, preprocess=config, recipe=Recipe(batch_size=4), threads=2)
     ]
-    np.testing.assert_array_equal(np.concatenate([batch["pixels_nchw"].numpy() for batch in batches]), served)
+    np.testing.assert_array_equal(np.concatenate([batch["pixels_nchw"].numpy() for batch in batches]), normalised)
     class_ids = np.concatenate([batch["class_id"].numpy() for batch in batches])
     assert class_ids.tolist() == [image.class_id for image in folder.images]
 
@@ -171,8 +175,8 @@ def test_the_training_loader_evaluation_and_serving_give_the_same_pixels_bit_for
 
     predictions = predict(network, folder, folder.images, preprocess=config, batch_size=8, what="test")
     assert [len(batch) for batch in seen] == [8, 8, 5]
-    np.testing.assert_array_equal(np.concatenate(seen), served)
-    np.testing.assert_array_equal(predictions.logits_nc, served[:, :, 0, 0])
+    np.testing.assert_array_equal(np.concatenate(seen), normalised)
+    np.testing.assert_array_equal(predictions.logits_nc, normalised[:, :, 0, 0])
     assert predictions.truth_n.tolist() == class_ids.tolist()
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle, Engine, EngineSettings
+from slipway.engines.served_graph import served_graph
 from slipway.engines.typed_graph import PROVIDER
-from slipway.onnx_graph import output_sizes
+from slipway.onnx_graph import SERVED_INPUT, output_sizes
 from slipway.repository import Classifier
 from slipway.system.files import sha256_file
 from tests.support.colours import copy_colours
@@ -17,8 +18,8 @@ from tests.support.plans import seal
 def onnxruntime_engine(folder: Path, bundle: Bundle, *, verdict: str = "pass", precision: str = "fp16") -> Engine:
     """Write and open an engine folder with the bundle's own graph, and a verdict that nothing was evaluated for."""
     folder.mkdir(parents=True)
-    for name in ("model.onnx", "decision.json"):
-        shutil.copyfile(bundle.path / name, folder / name)
+    shutil.copyfile(bundle.path / "decision.json", folder / "decision.json")
+    (folder / "model.onnx").write_bytes(served_graph(bundle.path / "model.onnx", bundle.preprocess))
     sizes = output_sizes(folder / "model.onnx")
     text = {
         "target": "onnxruntime",
@@ -26,6 +27,7 @@ def onnxruntime_engine(folder: Path, bundle: Bundle, *, verdict: str = "pass", p
         "arithmetic": "typed",
         "classes": sizes["logits_nc"],
         "embedding_size": sizes["embedding_nd"],
+        "input": SERVED_INPUT,
         "graph_sha256": sha256_file(folder / "model.onnx"),
         "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
         "provider": PROVIDER,

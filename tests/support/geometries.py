@@ -8,16 +8,19 @@ from sklearn.datasets import load_sample_images
 
 from tests.support.image_files import encode
 
+IN_FULL = {"jpeg_scaling": False}
+"""As DALI's own decoder and a GPU decode every image."""
 GEOMETRIES: dict[str, dict[str, Any]] = {
-    "crop": {"input_height": 64, "input_width": 64, "crop_fraction": 0.875, "mean": (0.485, 0.456, 0.406)},
+    "crop": {**IN_FULL, "input_height": 64, "input_width": 64, "crop_fraction": 0.875, "mean": (0.485, 0.456, 0.406)},
     "crop, cubic, upright": {
+        **IN_FULL,
         "input_height": 48,
         "input_width": 80,
         "interpolation": "cubic",
         "exif_orientation": False,
     },
-    "pad": {"input_height": 72, "input_width": 56, "resize": "pad", "pad_value": 114},
-    "without antialias": {"input_height": 64, "input_width": 64, "antialias": False},
+    "pad": {**IN_FULL, "input_height": 72, "input_width": 56, "resize": "pad", "pad_value": 114},
+    "without antialias": {**IN_FULL, "input_height": 64, "input_width": 64, "antialias": False},
 }
 
 

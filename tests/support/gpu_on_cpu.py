@@ -41,7 +41,7 @@ class TritonPythonModel:
         self.pipeline.feed_input("encoded", [row for batch in batches for row in batch])
         (pixels,) = self.pipeline.run()
         parts = np.split(pixels.as_array(), np.cumsum([len(batch) for batch in batches])[:-1])
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("pixels_nchw", part)]) for part in parts]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("pixels_nhwc_u8", part)]) for part in parts]
 """
 ONNX_RUNTIME_BACKEND = """
 import json
@@ -62,8 +62,8 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse(self.run(request)) for request in requests]
 
     def run(self, request):
-        pixels_nchw = pb_utils.get_input_tensor_by_name(request, self.input).as_numpy()
-        arrays = self.session.run(self.outputs, {self.input: pixels_nchw})
+        pixels = pb_utils.get_input_tensor_by_name(request, self.input).as_numpy()
+        arrays = self.session.run(self.outputs, {self.input: pixels})
         return [pb_utils.Tensor(name, array) for name, array in zip(self.outputs, arrays)]
 """
 

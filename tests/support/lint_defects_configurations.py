@@ -168,11 +168,11 @@ CONFIGURATIONS: tuple[Defect, ...] = (
     *broken(
         "warmup",
         ENGINE,
-        warmup_of_no_input=warmup("engine", "pixels", "TYPE_FP32", "3, 32, 32"),
-        warmup_of_another_type=warmup("engine", "pixels_nchw", "TYPE_FP16", "3, 32, 32"),
-        warmup_of_another_size=warmup("engine", "pixels_nchw", "TYPE_FP32", "3, 64, 64"),
-        warmup_of_too_many=warmup("engine", "pixels_nchw", "TYPE_FP32", "3, 32, 32", batch_size=99),
-        warmup_from_no_file=warmup("engine", "pixels_nchw", "TYPE_FP32", "3, 32, 32", data='input_data_file: "x"'),
+        warmup_of_no_input=warmup("engine", "pixels", "TYPE_UINT8", "32, 32, 3"),
+        warmup_of_another_type=warmup("engine", "pixels_nhwc_u8", "TYPE_INT8", "32, 32, 3"),
+        warmup_of_another_size=warmup("engine", "pixels_nhwc_u8", "TYPE_UINT8", "64, 64, 3"),
+        warmup_of_too_many=warmup("engine", "pixels_nhwc_u8", "TYPE_UINT8", "32, 32, 3", batch_size=99),
+        warmup_from_no_file=warmup("engine", "pixels_nhwc_u8", "TYPE_UINT8", "32, 32, 3", data='input_data_file: "x"'),
     ),
     *broken("warmup", POST, warmup_of_one_input_of_two=warmup("post", "logits_nc", "TYPE_FP32", "3")),
     *broken(

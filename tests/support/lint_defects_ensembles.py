@@ -44,16 +44,16 @@ TENSORS: tuple[Defect, ...] = (
     *broken(
         "tensor-format",
         ENGINE,
-        shape_tensor=set_on("engine", "pixels_nchw", is_shape_tensor=True),
-        layout_of_tensorrt=set_on("engine", "pixels_nchw", is_non_linear_format_io=True),
+        shape_tensor=set_on("engine", "pixels_nhwc_u8", is_shape_tensor=True),
+        layout_of_tensorrt=set_on("engine", "pixels_nhwc_u8", is_non_linear_format_io=True),
     ),
     *broken(
         "reshape",
         ENGINE,
-        reshape_to_fewer=reshaped("engine", "pixels_nchw", 3, 32),
+        reshape_to_fewer=reshaped("engine", "pixels_nhwc_u8", 32, 3),
     ),
-    *broken("tensor-dims", ENGINE, reshape_to_nothing=reshaped("engine", "pixels_nchw", 3, 0, 32)),
-    *broken("reshape-of-a-step", ENGINE, reshape_to_a_row=reshaped("engine", "pixels_nchw", 3072)),
+    *broken("tensor-dims", ENGINE, reshape_to_nothing=reshaped("engine", "pixels_nhwc_u8", 32, 0, 3)),
+    *broken("reshape-of-a-step", ENGINE, reshape_to_a_row=reshaped("engine", "pixels_nhwc_u8", 3072)),
     *broken(
         "tensor-twice",
         ONE,
@@ -64,10 +64,10 @@ TENSORS: tuple[Defect, ...] = (
         "batch-io",
         ENGINE,
         batch_input_of_no_tensor=merge("engine", BATCH_INPUT.format("TYPE_FP32", "x")),
-        batch_input_of_another_type=merge("engine", BATCH_INPUT.format("TYPE_INT64", "pixels_nchw")),
+        batch_input_of_another_type=merge("engine", BATCH_INPUT.format("TYPE_INT64", "pixels_nhwc_u8")),
         batch_output_of_no_tensor=merge(
             "engine",
-            'batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "x" source_input: "pixels_nchw" }',
+            'batch_output { kind: BATCH_SCATTER_WITH_INPUT_SHAPE target_name: "x" source_input: "pixels_nhwc_u8" }',
         ),
     ),
     *broken("ensemble-optional", ONE, optional_image=set_on("colours", "IMAGE", optional=True)),
@@ -92,7 +92,7 @@ ENSEMBLES: tuple[Defect, ...] = (
     *broken(
         "map-unknown",
         ONE,
-        input_that_the_step_has_not=remap("colours", "engine", "input", "pixels", "pixels_nchw"),
+        input_that_the_step_has_not=remap("colours", "engine", "input", "pixels", "pixels_nhwc_u8"),
         output_that_the_step_has_not=all_of(
             remap("colours", "engine", "output", "logits", "logits_nc"),
             remap("colours", "engine", "output", "logits_nc", None),
@@ -127,7 +127,7 @@ ENSEMBLES: tuple[Defect, ...] = (
         ONE,
         other_size_in_public=set_dims("colours", "SCORE", 3),
         other_rank_in_public=set_dims("colours", "SCORE", 2, 1),
-        other_size_of_a_step=set_dims("engine", "pixels_nchw", 3, 64, 64),
+        other_size_of_a_step=set_dims("engine", "pixels_nhwc_u8", 64, 64, 3),
         other_rank_of_a_step=set_dims("post", "image_status", 1, 1),
     ),
     *broken(

@@ -105,7 +105,7 @@ SPEED: tuple[Defect, ...] = (
         graphs_of_two_sizes=edit("engine", lambda c: graphs(c).ClearField("graph_spec")),
         graphs_that_are_off=edit("engine", lambda c: setattr(graphs(c), "graphs", False)),
         graph_of_too_large_a_batch=edit("engine", lambda c: setattr(graphs(c).graph_spec[-1], "batch_size", 64)),
-        graph_of_another_size=edit("engine", lambda c: graphs(c).graph_spec[0].input["pixels_nchw"].dim.append(3)),
+        graph_of_another_size=edit("engine", lambda c: graphs(c).graph_spec[0].input["pixels_nhwc_u8"].dim.append(3)),
         graph_of_no_input=edit("engine", lambda c: graphs(c).graph_spec[0].ClearField("input")),
     ),
     *broken("warmup-missing", DECODE, "gpu", decoder_that_stays_cold=clear("decode", "model_warmup")),

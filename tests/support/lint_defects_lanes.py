@@ -60,7 +60,7 @@ OURS: tuple[Defect, ...] = (
         batch_larger_than_shared_memory=all_of(
             in_lane(shm_default_bytes=1 << 20),
             *(
-                merge(which, "max_batch_size: 128")
+                merge(which, "max_batch_size: 512")
                 for which in ("preprocess", "engine", "post", "colours", "colours_full")
             ),
         ),
@@ -147,9 +147,9 @@ GPU: tuple[Defect, ...] = (
         "dali-outputs",
         PIPELINE,
         "gpu",
-        pipeline_without_types=in_pipeline("    output_dtype=[types.FLOAT],", "   "),
+        pipeline_without_types=in_pipeline("    output_dtype=[types.UINT8],", "   "),
         pipeline_without_sizes=in_pipeline("    output_ndim=[3],\n", ""),
-        pipeline_of_another_type=in_pipeline("[types.FLOAT]", "[types.UINT8]"),
+        pipeline_of_another_type=in_pipeline("[types.UINT8]", "[types.FLOAT]"),
         pipeline_of_another_rank=in_pipeline("output_ndim=[3]", "output_ndim=[4]"),
     ),
     *broken(
@@ -165,7 +165,7 @@ GPU: tuple[Defect, ...] = (
         PIPELINE,
         "gpu",
         pipeline_of_another_input=in_pipeline('name="encoded"', 'name="jpegs"'),
-        pipeline_reads_another_type=in_pipeline("dtype=types.UINT8", "dtype=types.INT8"),
+        pipeline_reads_another_type=in_pipeline("dtype=types.UINT8, ndim", "dtype=types.INT8, ndim"),
     ),
     *broken("plan-on-the-cpu", PLAN, "gpu", plan_on_the_cpu=instance("engine", kind=pb.ModelInstanceGroup.KIND_CPU)),
     *broken(

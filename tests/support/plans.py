@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle, Engine, EngineSettings, Manifest
-from slipway.contract.engine import plan_name
+from slipway.contract.engine import INPUT, plan_name
 from slipway.system.files import sha256_bytes, sha256_file
 
 NOT_A_PLAN = b"These bytes are no TensorRT plan. They stand in for one in tests, and no runtime loads them.\n"
@@ -46,6 +46,7 @@ def stand_in_plan(
         "decoder": "mixed",
         "classes": len(bundle.labels),
         "embedding_size": 3,
+        "input": INPUT,
         "graph_sha256": GRAPH,
         "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
         "plan": None if plan is None else {**plan_settings, **plan},

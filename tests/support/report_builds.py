@@ -14,6 +14,7 @@ from PIL import Image
 from slipway.contract import Bundle, Choice, Engine, EngineSettings, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.choice import choice_name
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.engine import INPUT
 from slipway.contract.evidence.build import BundleMeasured, Search
 from slipway.contract.evidence.evaluation import EngineEvaluation, Flip
 from slipway.engines.gate import compare
@@ -128,6 +129,7 @@ def add_engine(
         "arithmetic": "f32" if target == "openvino" else "typed",
         "classes": len(bundle.labels),
         "embedding_size": 3,
+        "input": INPUT,
         "graph_sha256": sha256_file(folder / model),
         "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
         "plan": None if target == "openvino" else plan,

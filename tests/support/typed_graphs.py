@@ -8,10 +8,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from slipway.contract import Preprocess
 from slipway.contract.spec import TensorRT
 from slipway.engines.tensorrt import Plan, build_plan
 
 CHANNELS, CLASSES, SIDE = 256, 3, 16
+PREPROCESS = Preprocess(input_height=SIDE, input_width=SIDE)
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
@@ -69,5 +71,9 @@ def network(precision: str) -> onnx.ModelProto:
 
 def compile_rtx(graph: Path, *, max_batch_size: int = 8, **options: Any) -> Plan:
     return build_plan(
-        graph, target="tensorrt_rtx", max_batch_size=max_batch_size, options=TensorRT.parse(options, source="test")
+        graph,
+        preprocess=PREPROCESS,
+        target="tensorrt_rtx",
+        max_batch_size=max_batch_size,
+        options=TensorRT.parse(options, source="test"),
     )

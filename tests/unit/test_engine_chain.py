@@ -84,6 +84,7 @@ def other_bundle(copy: Path) -> None:
     [
         (rewrite("engine/engine.json", calibration_sha256="2" * 64), "calibrated with another list of images"),
         (rewrite("engine/engine.json", graph_sha256="3" * 64), "not the graph that engine.json names"),
+        (rewrite("engine/engine.json", input="pixels_nchw"), "takes pixels_nchw, but .* pixels_nhwc_u8; compile it"),
         (other_graph, "not the graph that engine.json names"),
         (other_bundle, "compiled from bundle 111111111111"),
         (rewrite("bundle/preprocess.json", resize="crop"), "the files make bundle"),

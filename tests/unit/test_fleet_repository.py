@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from slipway.contract import Lane, Manifest, RepositoryError
+from slipway.contract import Lane, Manifest, Preprocess, RepositoryError
 from slipway.lint import lint
 from slipway.repository import Classifier, assemble
 from tests.support.colours import COLOURS, configs, contents, copy_colours, open_colours, replaced
@@ -183,7 +183,7 @@ def test_no_public_tensor_of_a_multi_ensemble_is_an_input_of_a_step(trio: Path) 
 def test_single_ensembles_give_the_engine_nothing_to_wait_for(trio: Path) -> None:
     for name in ("colours", "colours_full"):
         _, engine, _ = configs(trio)[name].ensemble_scheduling.step
-        assert set(engine.input_map) == {"pixels_nchw"}
+        assert set(engine.input_map) == {"pixels_nhwc_u8"}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,6 @@ def test_single_ensembles_give_the_engine_nothing_to_wait_for(trio: Path) -> Non
         ),
         ({"spec": {"serving": {"threads": 2}}}, "serving.threads is 1 for colours and 2 for other"),
         ({"spec": {"serving": {"max_queue_size": 2}}}, "serving.max_queue_size is 0 for colours and 2 for other"),
-        ({"bundle": replaced("preprocess.json", b"{", b"{\n")}, "their preprocess.json files differ in format"),
     ],
 )
 def test_classifiers_that_cannot_share_a_decode_are_refused_with_what_differs(
@@ -205,6 +204,16 @@ def test_classifiers_that_cannot_share_a_decode_are_refused_with_what_differs(
     with pytest.raises(RepositoryError, match=f"page: colours and other cannot share one decode: {difference}"):
         assemble(pair, tmp_path / "out", multi={"page": ["colours", "other"]})
     assert not (tmp_path / "out").exists()
+
+
+def test_classifiers_that_differ_in_mean_and_std_alone_share_a_decoder(tmp_path: Path) -> None:
+    def another_mean(bundle: Path) -> None:
+        preprocess = Preprocess.read(bundle / "preprocess.json")
+        preprocess.model_copy(update={"mean": (0.5, 0.5, 0.5)}).write(bundle / "preprocess.json")
+
+    pair = [open_colours(COLOURS), colours(tmp_path / "other", "other", bundle=another_mean)]
+    assemble(pair, tmp_path / "out", multi={"page": ["colours", "other"]})
+    assert kinds(tmp_path / "out").count("preprocess") == 1
 
 
 def test_on_the_gpu_lane_the_engines_of_a_multi_ensemble_run_side_by_side(tmp_path: Path) -> None:
@@ -218,7 +227,7 @@ def test_on_the_gpu_lane_the_engines_of_a_multi_ensemble_run_side_by_side(tmp_pa
     _, engine, post, other_engine, other_post = steps
     assert [step.model_name.split("_")[0] for step in steps] == ["preprocess", *["engine", "post"] * 2]
     for engines in (engine, other_engine):
-        assert dict(engines.input_map) == {"pixels_nchw": "pixels_nchw"}
+        assert dict(engines.input_map) == {"pixels_nhwc_u8": "pixels_nhwc_u8"}
     for own, posts in (("colours", post), ("other", other_post)):
         assert set(posts.input_map.values()) == {f"{own}.logits_nc", "image_status"}
         assert "PROBABILITY" not in posts.output_map, "nobody waits for it"

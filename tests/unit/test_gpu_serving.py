@@ -107,7 +107,7 @@ def test_cuda_graphs_are_captured_for_powers_of_two_and_the_largest_batch(
     cuda = steps(tmp_path / "out")["engine"].optimization.cuda
     assert cuda.graphs
     assert [graph.batch_size for graph in cuda.graph_spec] == sizes
-    assert {tuple(graph.input["pixels_nchw"].dim) for graph in cuda.graph_spec} == {(3, 32, 32)}
+    assert {tuple(graph.input["pixels_nhwc_u8"].dim) for graph in cuda.graph_spec} == {(32, 32, 3)}
 
 
 @pytest.mark.parametrize(("second", "profiles"), [(True, ["0", "1"]), (False, [])])
@@ -178,17 +178,17 @@ def test_the_optimal_batch_of_a_plan_is_within_the_gpu_lane_s_largest() -> None:
 def test_the_pool_holds_what_is_between_the_steps_of_every_classifier(tmp_path: Path) -> None:
     """32 images of 32 pixels: one batch that is decoded, two for each of two engines, and what these make."""
     lane = assemble([gpu_classifier(tmp_path / "one", "9.0")], tmp_path / "out", lane="gpu")
-    pixels, logits = 3 * 32 * 32 * 4, 2 * 3 * 4
+    pixels, logits = 32 * 32 * 3, 2 * 3 * 4
     needed = 32 * (pixels * (1 + 4) + 4 * logits)
     assert pool_bytes(configs(tmp_path / "out").values()) == 64 << 20 >= needed
     assert (lane.cuda_pool_bytes, lane.pinned_pool_bytes, lane.gpus) == (64 << 20, 256 << 20, None)
 
 
 def test_a_network_of_380_pixels_outgrows_triton_s_own_pool() -> None:
-    config = pb.ModelConfig(max_batch_size=32)
+    config = pb.ModelConfig(max_batch_size=64)
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_GPU, count=2)
-    config.input.add(name="pixels_nchw", data_type=pb.TYPE_FP32, dims=[3, 380, 380])
-    assert pool_bytes([config]) == 256 << 20 >= 2 * 2 * 32 * 3 * 380 * 380 * 4
+    config.input.add(name="pixels_nhwc_u8", data_type=pb.TYPE_UINT8, dims=[380, 380, 3])
+    assert pool_bytes([config]) == 128 << 20 >= 2 * 2 * 64 * 380 * 380 * 3
 
 
 def test_the_pools_are_options_of_the_server_for_the_gpus_that_are_used(tmp_path: Path) -> None:

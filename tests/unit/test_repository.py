@@ -75,10 +75,10 @@ def tensors(values: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
 def test_the_steps_say_what_they_take_and_give(repository: Path) -> None:
     names, found = step_names(repository), configs(repository)
     preprocess, engine, post = (found[names[kind]] for kind in ("preprocess", "engine", "post"))
-    pixels, logits = ("TYPE_FP32", (3, 32, 32)), ("TYPE_FP32", (3,))
+    pixels, logits = ("TYPE_UINT8", (32, 32, 3)), ("TYPE_FP32", (3,))
     assert tensors(preprocess.input) == {"IMAGE": ("TYPE_STRING", (1,))}
-    assert tensors(preprocess.output) == {"pixels_nchw": pixels, "image_status": ("TYPE_INT32", (1,))}
-    assert tensors(engine.input) == {"pixels_nchw": pixels, "after": ("TYPE_FP32", (-1,))}
+    assert tensors(preprocess.output) == {"pixels_nhwc_u8": pixels, "image_status": ("TYPE_INT32", (1,))}
+    assert tensors(engine.input) == {"pixels_nhwc_u8": pixels, "after": ("TYPE_FP32", (-1,))}
     assert [value.name for value in engine.input if value.optional] == ["after"]
     assert tensors(engine.output) == {"logits_nc": logits, "embedding_nd": logits}
     assert tensors(post.input) == {
@@ -109,7 +109,7 @@ def test_the_steps_run_in_the_python_backend_batched_with_the_spec_s_instances_a
 
 def test_shared_memory_holds_two_full_batches(tmp_path: Path) -> None:
     lane = assemble([copy_colours(tmp_path / "c", spec={"serving": {"max_batch_size": 128}})], tmp_path / "out")
-    assert lane.shm_default_bytes >= 2 * 128 * (3 * 32 * 32 * 4 + (1 << 20))
+    assert lane.shm_default_bytes >= 2 * 128 * (32 * 32 * 3 + (1 << 20))
     assert lane.shm_default_bytes % (1 << 20) == 0
 
 
@@ -171,7 +171,7 @@ def test_every_public_tensor_comes_from_post_and_none_is_another_step_s_input(re
 
 
 RUNTIMES = {
-    "preprocess": {"numpy", "nvidia", "triton_python_backend_utils"},
+    "preprocess": {"numpy", "nvidia", "simplejpeg", "triton_python_backend_utils"},
     "engine": {"numpy", "openvino", "triton_python_backend_utils"},
     "post": {"numpy", "triton_python_backend_utils"},
 }

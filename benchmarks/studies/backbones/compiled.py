@@ -22,9 +22,11 @@ from slipway.engines.autocast import to_fp16
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.choose import interleave
 from slipway.engines.quantize import open_source, with_qdq
+from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt import build_plan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
+from slipway.steps.normalize import Float, Pixels, normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.training.bundle.to_onnx import write_onnx
 from slipway.training.learn.network import Network
@@ -33,7 +35,6 @@ CLASSES, SEED, MAX_BATCH = 1000, 0, 8
 TIMED_IMAGES = 8
 ENGINES = {"fp32": ("fp32", "f32"), "bf16": ("fp32", "bf16"), "int8": ("int8", "f32")}
 """OpenVINO: precision to graph and arithmetic."""
-Float = npt.NDArray[np.float32]
 
 
 def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, rounds: int, images: int) -> None:
@@ -44,8 +45,8 @@ def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, r
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = Preprocess(input_height=side, input_width=side)
     encoded = crops(3 * images)
-    pixels_nchw = preprocess_all(encoded, preprocess)
-    calibration, compared = pixels_nchw[:images], pixels_nchw[images:]
+    pixels_nhwc_u8 = pixels_of(encoded, preprocess)
+    calibration, compared = normalize(pixels_nhwc_u8[:images], preprocess.model_dump()), pixels_nhwc_u8[images:]
     network = random_network(name, side, calibration[:16])
     cells["input"] = side
     cells["parameters"] = sum(parameter.numel() for parameter in network.parameters())
@@ -57,14 +58,14 @@ def compiled_row(name: str, side: int, folder: Path, cells: dict[str, Any], *, r
     cells["fp16"] = reasoned(lambda: fp16(graphs["fp32"], graphs["fp16"], Sample(calibration)))
     cells["int8"] = reasoned(lambda: int8(graphs["fp32"], graphs["int8"], Sample(calibration)))
     for precision, graph in graphs.items():
-        cells[f"plan_{precision}"] = reasoned(partial(plan, graph))
+        cells[f"plan_{precision}"] = reasoned(partial(plan, graph, preprocess))
     runners = {}
     for precision, (source, arithmetic) in ENGINES.items():
         if graphs[source].is_file() and (arithmetic != "bf16" or has_bf16()):
-            runners[precision] = Engine(graphs[source], arithmetic=arithmetic, threads=1)
+            runners[precision] = served(graphs[source], preprocess, arithmetic=arithmetic)
     cells["openvino"] = compare_outputs(runners, compared)
     if graphs["fp16"].is_file():
-        typed = {"fp32": runners["fp32"], "fp16": Engine(graphs["fp16"], arithmetic="f32", threads=1)}
+        typed = {"fp32": runners["fp32"], "fp16": served(graphs["fp16"], preprocess, arithmetic="f32")}
         cells["openvino"] |= compare_outputs(typed, compared)
     cells["speed"], cells["chosen"] = speeds(runners, encoded[:TIMED_IMAGES], preprocess, rounds=rounds)
 
@@ -109,10 +110,19 @@ def int8(source: Path, out: Path, sample: Sample) -> dict[str, Any]:
     return {"int8_layers": len(quantised), "layers": len(layers), "not_quantised": reasons}
 
 
-def plan(graph: Path) -> dict[str, Any]:
+def served(graph: Path, preprocess: Preprocess, *, arithmetic: str) -> Engine:
+    """The engine of `graph` as it is served, behind its normalisation."""
+    file = graph.with_suffix(".served.onnx")
+    file.write_bytes(served_graph(graph, preprocess))
+    return Engine(file, arithmetic=arithmetic, threads=1)
+
+
+def plan(graph: Path, preprocess: Preprocess) -> dict[str, Any]:
     if not graph.is_file():
         return {"reason": "no graph"}
-    built = build_plan(graph, target="tensorrt_rtx", max_batch_size=MAX_BATCH, options=TensorRT())
+    built = build_plan(
+        graph, preprocess=preprocess, target="tensorrt_rtx", max_batch_size=MAX_BATCH, options=TensorRT()
+    )
     return {"bytes": len(built.data), "seconds": built.seconds}
 
 
@@ -133,6 +143,10 @@ def crops(count: int) -> list[bytes]:
 
 
 def preprocess_all(encoded: list[bytes], preprocess: Preprocess) -> Float:
+    return normalize(pixels_of(encoded, preprocess), preprocess.model_dump())
+
+
+def pixels_of(encoded: list[bytes], preprocess: Preprocess) -> Pixels:
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=8, threads=1)
     batches = [preprocessor.run(encoded[first : first + 8])[0].copy() for first in range(0, len(encoded), 8)]
     return np.concatenate(batches)
@@ -158,9 +172,9 @@ def multiply_adds(network: Network, side: int) -> float:
     return float(counter.get_total_flops()) / 2
 
 
-def compare_outputs(runners: dict[str, Engine], pixels_nchw: Float) -> dict[str, Any]:
+def compare_outputs(runners: dict[str, Engine], pixels_nhwc_u8: Pixels) -> dict[str, Any]:
     """Cosine similarity of the centred logits with FP32's, mean over images, and the share of equal best classes."""
-    logits = {name: np.concatenate(list(run_all(runner, pixels_nchw))) for name, runner in runners.items()}
+    logits = {name: np.concatenate(list(run_all(runner, pixels_nhwc_u8))) for name, runner in runners.items()}
     reference = logits["fp32"] - logits["fp32"].mean(axis=0)
     result = {}
     for name, values in logits.items():
@@ -175,9 +189,9 @@ def compare_outputs(runners: dict[str, Engine], pixels_nchw: Float) -> dict[str,
     return result
 
 
-def run_all(runner: Engine, pixels_nchw: Float) -> Iterator[Float]:
-    for first in range(0, len(pixels_nchw), MAX_BATCH):
-        yield runner.run(pixels_nchw[first : first + MAX_BATCH])[0].copy()
+def run_all(runner: Engine, pixels_nhwc_u8: Pixels) -> Iterator[Float]:
+    for first in range(0, len(pixels_nhwc_u8), MAX_BATCH):
+        yield runner.run(pixels_nhwc_u8[first : first + MAX_BATCH])[0].copy()
 
 
 def speeds(

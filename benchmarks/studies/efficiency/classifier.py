@@ -28,6 +28,7 @@ def random_classifier(backbone: str, folder: Path, *, images: int) -> Path:
     The engine was judged by no gate, since random weights have no accuracy to lose.
     """
     from benchmarks.studies.backbones.compiled import CLASSES, Sample, crops, int8, preprocess_all, random_network
+    from slipway.engines.served_graph import served_graph
     from slipway.training.bundle.to_onnx import write_onnx
 
     encoded = crops(CALIBRATION_IMAGES + images)
@@ -50,7 +51,9 @@ def random_classifier(backbone: str, folder: Path, *, images: int) -> Path:
     )
     write_bundle(folder / "bundle", spec, encoded[:CALIBRATION_IMAGES], classes=CLASSES)
     (folder / "engine").mkdir()
-    int8(folder / "bundle/model.onnx", folder / "engine/model.onnx", Sample(pixels_nchw))
+    typed = folder / "int8.onnx"
+    int8(folder / "bundle/model.onnx", typed, Sample(pixels_nchw))
+    (folder / "engine/model.onnx").write_bytes(served_graph(typed, preprocess))
     write_engine(folder, spec, classes=CLASSES)
     return folder
 
@@ -72,7 +75,7 @@ def write_bundle(bundle: Path, spec: Spec, calibration: list[bytes], *, classes:
 
 def write_engine(folder: Path, spec: Spec, *, classes: int) -> None:
     """All but the graph, which is there."""
-    from slipway.onnx_graph import output_sizes
+    from slipway.onnx_graph import SERVED_INPUT, output_sizes
 
     engine = folder / "engine"
     decision(spec).write(engine / "decision.json")
@@ -82,6 +85,7 @@ def write_engine(folder: Path, spec: Spec, *, classes: int) -> None:
         arithmetic="f32",
         classes=classes,
         embedding_size=output_sizes(engine / "model.onnx")["embedding_nd"],
+        input=SERVED_INPUT,
         graph_sha256=sha256_file(engine / "model.onnx"),
         calibration_sha256=sha256_file(folder / "bundle/calibration.json"),
     ).write(engine / "engine.json")

@@ -23,14 +23,16 @@ class TritonPythonModel:
         arithmetic: Arithmetic = "typed" if gpu else "f32"  # a CPU takes a hundred times as long in FP16
         paths = here / "graph.json", here / "weights.npz"
         self.network = TorchGraph(*paths, device=self.device, arithmetic=arithmetic)
-        image_chw = [int(side) for side in model["input"][0]["dims"]]
+        network = json.loads((here / "network.json").read_text(encoding="utf-8"))
+        self.mean, self.std = (torch.tensor(network[key])[:, None, None].to(self.device) for key in ("mean", "std"))
+        image_hwc = [int(side) for side in model["input"][0]["dims"]]
         for batch_size in (1, model["max_batch_size"] if gpu else 1):
-            self.network.run(torch.zeros((batch_size, *image_chw), device=self.device))
+            self._run(torch.zeros((batch_size, *image_hwc), dtype=torch.uint8))
         self.said = False
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches = [self._pixels(request) for request in requests]
-        logits = self.network.run(torch.cat(batches).to(self.device))
+        logits = self._run(torch.cat(batches))
         if self.device != "cpu":
             torch.cuda.synchronize()
         parts = {name: torch.split(tensor, [len(batch) for batch in batches]) for name, tensor in logits.items()}
@@ -46,8 +48,12 @@ class TritonPythonModel:
             for index, request in enumerate(requests)
         ]
 
+    def _run(self, pixels_nhwc_u8: torch.Tensor) -> dict[str, torch.Tensor]:
+        levels_nchw = pixels_nhwc_u8.to(self.device).permute(0, 3, 1, 2).float()
+        return self.network.run((levels_nchw / 255 - self.mean) / self.std)
+
     def _pixels(self, request: Any) -> torch.Tensor:
-        tensor = pb_utils.get_input_tensor_by_name(request, "pixels_nchw")
+        tensor = pb_utils.get_input_tensor_by_name(request, "pixels_nhwc_u8")
         if not self.said:
             pb_utils.Logger.log_info(f"gpu_proof: pixels arrive on the {'CPU' if tensor.is_cpu() else 'GPU'}")
             self.said = True

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from benchmarks.studies.gpu_proof.folder import CorpusFile, Photograph, ProofError, write_files
 
 Float = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 SIDES = (48, 144)
 """Sides of the corpus's images, in pixels. Damage is done to bytes, so small images serve as well, and more fit."""
 ENCODINGS: dict[str, dict[str, Any]] = {
@@ -97,14 +98,14 @@ def _digits(folder: Path, kept: Path, run: Path, *, images: int | None) -> dict[
         pixels = pixel_batches(
             encoded, preprocess=bundle.preprocess, batch_size=8, total=len(entries), what="test split"
         )
-        pixels_nchw = np.concatenate([batch.copy() for batch in pixels])
+        pixels_nhwc_u8 = np.concatenate(list(pixels))
     except SlipwayError as error:
         raise ProofError(str(error)) from None
     if bundle.spec.task != "multiclass":
         raise ProofError(
             f"{run}: task {bundle.spec.task}; the proof's gate compares one answer an image, so give another"
         )
-    logits = _write(folder, {"fp32": bundle.path / "model.onnx", **graphs}, pixels_nchw, bundle.preprocess)
+    logits = _write(folder, {"fp32": bundle.path / "model.onnx", **graphs}, pixels_nhwc_u8, bundle.preprocess)
     kept.parent.mkdir(parents=True, exist_ok=True)
     truth_n = np.array([entry.class_id for entry in entries], np.int64)
     facts = KeptFacts(labels=tuple(bundle.labels), accuracy=bundle.spec.accuracy)
@@ -118,11 +119,13 @@ def _mobilenet(folder: Path, kept: Path) -> dict[str, Any]:
 
     from benchmarks.studies.backbones import compiled
     from slipway.contract import Preprocess
+    from slipway.steps.normalize import normalize
     from slipway.training.bundle.to_onnx import write_onnx
 
     preprocess = Preprocess(input_height=224, input_width=224)
-    pixels_nchw = compiled.preprocess_all(compiled.crops(48), preprocess)
-    calibration, asked = compiled.Sample(pixels_nchw[:24]), pixels_nchw[24:]
+    pixels_nhwc_u8 = compiled.pixels_of(compiled.crops(48), preprocess)
+    pixels_nchw = normalize(pixels_nhwc_u8[:24], preprocess.model_dump())
+    calibration, asked = compiled.Sample(pixels_nchw), pixels_nhwc_u8[24:]
     with tempfile.TemporaryDirectory() as work:
         graphs = {name: Path(work) / f"{name}.onnx" for name in ("fp32", "fp16", "int8")}
         network = compiled.random_network(MOBILENET, 224, pixels_nchw[:16])
@@ -134,18 +137,15 @@ def _mobilenet(folder: Path, kept: Path) -> dict[str, Any]:
     return {"weights": "random", "images": len(asked)}
 
 
-def _write(folder: Path, graphs: dict[str, Path], pixels_nchw: Float, preprocess: Any) -> dict[str, Float]:
+def _write(folder: Path, graphs: dict[str, Path], pixels_nhwc_u8: Pixels, preprocess: Any) -> dict[str, Float]:
     """Graphs but FP32's, the pixels as UINT8, and the logits of each graph in OpenVINO, FP32 arithmetic."""
     from benchmarks.studies.gpu_proof.graphs import write_graphs
     from slipway.steps.engine_openvino import Engine
+    from slipway.steps.normalize import normalize
 
     write_graphs({name: path for name, path in graphs.items() if name != "fp32"}, folder)
     normalisation = {"mean": list(preprocess.mean), "std": list(preprocess.std)}
-    mean_c, std_c = (np.array(values, np.float32)[:, None, None] for values in normalisation.values())
-    levels = (pixels_nchw * std_c + mean_c) * 255
-    pixels_u8 = np.round(levels).astype(np.uint8)
-    if np.abs(levels - pixels_u8).max() > 0.01:
-        raise ProofError("the preprocess gives pixels between two grey levels, so they do not fit in a byte each")
+    pixels_nchw, pixels_u8 = normalize(pixels_nhwc_u8, preprocess.model_dump()), pixels_nhwc_u8.transpose(0, 3, 1, 2)
     (folder / "network.json").write_text(json.dumps(normalisation) + "\n", encoding="utf-8")
     logits = {}
     for name, path in graphs.items():

@@ -55,6 +55,7 @@ def write_server(inputs: Path, run: Path, *, small: bool) -> dict[str, Any]:
     shutil.copy(here / "engine_model.py", engine / "1/model.py")
     shutil.copy(here / "torch_graph.py", engine / "1/torch_graph.py")
     shutil.copy(inputs / f"precision/digits/{PRECISION}.json", engine / "1/graph.json")
+    shutil.copy(inputs / "precision/digits/network.json", engine / "1/network.json")
     write_questions(inputs / "server/questions.npz", bundle, run, images=12 if small else ANSWERED)
     write_statuses(inputs)
     return {"bundle": bundle.id, "precision": PRECISION, "max_batch_size": largest}
@@ -64,18 +65,20 @@ def write_questions(path: Path, bundle: Any, run: Path, *, images: int) -> None:
     """Test images with label and score of the CPU: guard, DALI, OpenVINO in FP32, the bundle's decision."""
     from slipway.contract.dataset import FILE_NAME, Dataset
     from slipway.steps.engine_openvino import Engine
+    from slipway.steps.normalize import normalize
     from slipway.steps.postprocess import Postprocessor
     from slipway.steps.preprocess import Preprocessor
 
     dataset = Dataset.read(bundle.path / FILE_NAME)
     encoded = [dataset.load(entry) for entry in dataset.of("test")[:images]]
-    preprocessor = Preprocessor(bundle.preprocess.model_dump(), max_batch_size=1, threads=1)
+    config = bundle.preprocess.model_dump()
+    preprocessor = Preprocessor(config, max_batch_size=1, threads=1)
     engine = Engine(run / "graphs" / PRECISION / "model.onnx", arithmetic="f32", threads=1)
     postprocessor = Postprocessor.read(bundle.path)
     facts = []
     for image in encoded:
-        pixels_nchw, status_n = preprocessor.run([image])
-        answers = postprocessor.run(*_outputs(engine.run(pixels_nchw), status_n))
+        pixels_nhwc_u8, status_n = preprocessor.run([image])
+        answers = postprocessor.run(*_outputs(engine.run(normalize(pixels_nhwc_u8, config)), status_n))
         facts.append(Expected(answers.label_nk[0, 0].decode(), score=float(answers.score_nk[0, 0])))
     write_files(path, encoded, facts)
 

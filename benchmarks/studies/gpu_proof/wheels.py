@@ -15,6 +15,7 @@ from benchmarks.studies.gpu_proof.folder import ROOT, Carried, ProofError, Wheel
 CODEC = ("nvidia-nvimgcodec-cu13", "nvidia-nvjpeg", "nvidia-nvjpeg2k-cu13", "nvidia-nvtiff-cu13")
 NVCOMP = ("nvidia-libnvcomp-cu13",)  # nvTIFF and DALI load it
 DALI = (
+    "simplejpeg",
     "nvidia-dali-cuda130",
     "astunparse",
     "gast",

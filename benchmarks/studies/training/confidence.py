@@ -144,18 +144,20 @@ def outputs(bundle: Bundle, images: Sequence[Path]) -> tuple[Any, Any, Any]:
     import numpy as np
 
     from slipway.steps.engine_openvino import Engine
+    from slipway.steps.normalize import normalize
     from slipway.steps.preprocess import Preprocessor
 
     size = bundle.spec.serving.max_batch_size
-    preprocessor = Preprocessor(bundle.preprocess.model_dump(), max_batch_size=size, threads=1)
+    config = bundle.preprocess.model_dump()
+    preprocessor = Preprocessor(config, max_batch_size=size, threads=1)
     engine = Engine(bundle.path / "model.onnx", arithmetic="f32", threads=bundle.spec.serving.threads)
     parts = []
     for start in range(0, len(images), size):
-        pixels_nchw, status_n = preprocessor.run([path.read_bytes() for path in images[start : start + size]])
+        pixels_nhwc_u8, status_n = preprocessor.run([path.read_bytes() for path in images[start : start + size]])
         if status_n.any():
             refused = images[start + int(np.flatnonzero(status_n)[0])]
             raise DataError(f"{refused}: serving would refuse it; leave it out")
-        parts.append((*engine.run(pixels_nchw), status_n))
+        parts.append((*engine.run(normalize(pixels_nhwc_u8, config)), status_n))
     logits_nc, embedding_nd, status_n = (np.concatenate(part) for part in zip(*parts, strict=True))
     return logits_nc, embedding_nd, status_n
 

@@ -211,9 +211,9 @@ def _work(work: Work, queue: int, answers: int) -> None:
 
     def answer(images: Sequence[bytes]) -> tuple[Mapping[str, Any], list[float]]:
         times_s = [time.perf_counter()]
-        pixels_nchw, status_n = preprocessor.run(images)
+        pixels_nhwc_u8, status_n = preprocessor.run(images)
         times_s.append(time.perf_counter())
-        logits_nc, embedding_nd = engine.run(pixels_nchw)
+        logits_nc, embedding_nd = engine.run(pixels_nhwc_u8)
         times_s.append(time.perf_counter())
         found = postprocessor.run(logits_nc, status_n, embedding_nd)
         tensors = public_tensors(found, bundle=b"", embedding_nd=embedding_nd)

@@ -24,6 +24,8 @@ LANES: dict[Target, Literal["cpu", "gpu"] | None] = {
 }
 """Lane that may serve each target. TensorRT-RTX only proves that a graph compiles, and is never served. ONNX Runtime
 stands in for a TensorRT plan, where `serving.gpu.fallback` says so."""
+INPUT = "pixels_nhwc_u8"
+"""The input of an engine that can be served: UINT8 `[n, H, W, 3]`, as the step before it hands them over."""
 RUNTIMES: tuple[Target, ...] = ("openvino", "onnxruntime")
 """Targets that run the graph itself: their engine folders hold `model.onnx`, the others a plan."""
 
@@ -65,8 +67,10 @@ class EngineSettings(Contract):
     classes: int
     embedding_size: int
     """Length of the embedding; 0 if the network has none."""
+    input: str = "pixels_nchw"
+    """Name of the graph's input. Older engines, which do not record it, took normalised pixels."""
     graph_sha256: Sha256
-    """sha256 of the compiled ONNX file."""
+    """sha256 of the compiled ONNX file, which normalises and then computes the bundle's or the typed graph."""
     calibration_sha256: Sha256
     """sha256 of the bundle's `calibration.json`."""
     plan: PlanSettings | None = None
@@ -119,6 +123,10 @@ class Engine:
             settings=EngineSettings.read(path / "engine.json"),
             decision=Decision.read(path / "decision.json"),
         )
+        if engine.settings.input != INPUT:
+            raise ManifestError(
+                f"{path}: its graph takes {engine.settings.input}, but the steps hand over {INPUT}; compile it again"
+            )
         calibration = sha256_file(bundle.path / "calibration.json")
         if engine.settings.calibration_sha256 != calibration:
             raise ManifestError(

@@ -1,5 +1,6 @@
 """`Preprocess`: the only definition of how encoded bytes become the network's input."""
 
+import json
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -28,6 +29,10 @@ class Preprocess(Contract):
     std: tuple[Deviation, Deviation, Deviation] = (0.229, 0.224, 0.225)
     pad_value: int = Field(default=0, ge=0, le=255)
     exif_orientation: bool = True
+    jpeg_scaling: bool = True
+    """Whether a JPEG of at least four times the size that it is resized to is decoded at a half, a quarter or an eighth
+    of its own, to at least twice that size. A CPU then takes about a third of the time. Without `antialias`, and where
+    a GPU decodes, every image is decoded in full."""
     colour: Literal["rgb"] = "rgb"
     decoder: Literal["cpu", "mixed"] = "cpu"
     """DALI decoder with which the bundle was evaluated: libjpeg-turbo (`cpu`) or nvJPEG (`mixed`)."""
@@ -37,3 +42,8 @@ class Preprocess(Contract):
         if self.resize == "pad" and self.crop_fraction != 1.0:
             raise ValueError("crop_fraction belongs to resize: crop; with resize: pad leave it out")
         return self
+
+    def for_decoding(self, *, decoder: str) -> str:
+        """The text of `preprocess.json` for a step that decodes: `mean` and `std` belong to the engine behind it."""
+        text = {name: value for name, value in self.plain().items() if name not in ("mean", "std")}
+        return json.dumps(text | {"decoder": decoder}, indent=2, sort_keys=True) + "\n"

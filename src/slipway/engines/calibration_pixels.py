@@ -6,7 +6,8 @@ import numpy as np
 
 from slipway.contract import Bundle, QuantizeError
 from slipway.contract.bundle import CalibrationList
-from slipway.evaluation.predict import Float, pixel_batches
+from slipway.evaluation.predict import pixel_batches
+from slipway.steps.normalize import Float, normalize
 
 BATCH = 16
 
@@ -47,7 +48,8 @@ class CalibrationSample:
         count = min(images or len(self), len(self))
         files = [self._files[index * len(self) // count] for index in range(count)]
         batches = pixel_batches(iter(files), preprocess=self._preprocess, batch_size=BATCH, total=count, what=what)
-        return (batch[row : row + 1] for batch in batches for row in range(len(batch)))
+        config = self._preprocess.model_dump()
+        return (normalize(batch[row : row + 1], config) for batch in batches for row in range(len(batch)))
 
     def stacked(self, *, images: int, what: str) -> Float:
         """`pixels` in one array, for a few images that are used many times."""

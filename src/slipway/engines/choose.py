@@ -19,7 +19,7 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import SERVED
 from slipway.engines.plan import PlanRunner
 from slipway.engines.tensorrt_library import require_card
-from slipway.evaluation.predict import Network
+from slipway.evaluation.predict import Pixels, ServedNetwork
 from slipway.steps import engine_openvino
 from slipway.steps.postprocess import Postprocessor
 from slipway.steps.preprocess import Preprocessor
@@ -28,7 +28,6 @@ from slipway.system.targets import check_file, write_file
 
 WARM_UP_ROUNDS = 2
 Item = TypeVar("Item")
-Pixels = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def choose_plan(
     rounds: int,
     calls_per_round: int,
     card: Card | None = None,
-    network_of: Callable[[Engine], Network] | None = None,
+    network_of: Callable[[Engine], ServedNetwork] | None = None,
 ) -> Choice:
     """Measure `engines/tensorrt-*` for this machine's GPU against each other and write `engines/choice-sm90.json`.
 
@@ -155,7 +154,7 @@ def _require_same_batch(bundle: Bundle, engines: Sequence[Engine]) -> None:
         )
 
 
-def _plan_network(engine: Engine) -> Network:
+def _plan_network(engine: Engine) -> ServedNetwork:
     plan = engine.settings.plan
     assert plan is not None
     data = (engine.path / plan_name(plan.compute_capability)).read_bytes()
@@ -166,15 +165,15 @@ def _batches(bundle: Bundle, engine: Engine) -> tuple[Pixels, Pixels]:
     """Random pixels: a single image, and the largest batch."""
     plan = engine.settings.plan
     assert plan is not None
-    shape = (plan.batch_sizes[2], 3, bundle.preprocess.input_height, bundle.preprocess.input_width)
-    pixels_nchw = np.random.default_rng(0).standard_normal(shape, np.float32)
-    return pixels_nchw[:1], pixels_nchw
+    shape = (plan.batch_sizes[2], bundle.preprocess.input_height, bundle.preprocess.input_width, 3)
+    pixels_nhwc_u8 = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    return pixels_nhwc_u8[:1], pixels_nhwc_u8
 
 
-def _calls(network: Network) -> Callable[[tuple[Pixels, Pixels]], None]:
+def _calls(network: ServedNetwork) -> Callable[[tuple[Pixels, Pixels]], None]:
     def run(batches: tuple[Pixels, Pixels]) -> None:
-        for pixels_nchw in batches:
-            network(pixels_nchw)
+        for pixels_nhwc_u8 in batches:
+            network(pixels_nhwc_u8)
 
     return run
 
@@ -189,8 +188,8 @@ def _pipeline(bundle: Bundle, engine: Engine) -> Callable[[bytes], None]:
     postprocessor = Postprocessor(engine.decision.model_dump(), bundle.labels)
 
     def run(encoded: bytes) -> None:
-        pixels_nchw, status_n = preprocessor.run([encoded])
-        logits_nc, embedding_nd = network.run(pixels_nchw)
+        pixels_nhwc_u8, status_n = preprocessor.run([encoded])
+        logits_nc, embedding_nd = network.run(pixels_nhwc_u8)
         postprocessor.run(logits_nc, status_n, embedding_nd)
 
     return run

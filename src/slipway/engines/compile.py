@@ -1,7 +1,6 @@
 """Makes an engine folder: compiles a graph for one target, evaluates both splits, gates against FP32 and seals it."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,14 @@ from slipway.contract.selection import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
 from slipway.engines.evaluate import evaluate_engine
 from slipway.engines.plan import PlanRunner, layer_precisions
+from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt import build_plan, compute_capability
 from slipway.engines.timing import time_batches
 from slipway.engines.typed_graph import PROVIDER, TypedGraph
-from slipway.evaluation.predict import Network
-from slipway.onnx_graph import output_sizes
+from slipway.evaluation.predict import ServedNetwork
+from slipway.onnx_graph import SERVED_INPUT, output_sizes
 from slipway.steps import engine_openvino
-from slipway.system.files import complete_folder, sha256_file
+from slipway.system.files import complete_folder, sha256_bytes, sha256_file
 from slipway.system.targets import check_folder, write_file
 from slipway.system.text import command
 
@@ -51,10 +51,15 @@ class Graph:
     """The ONNX file that one precision is compiled from."""
 
     path: Path
-    sha256: str
+    served: bytes
+    """The graph of `path` behind its normalisation."""
     inputs: dict[str, str]
     versions: dict[str, str]
     measured: GraphMeasured
+
+    @property
+    def sha256(self) -> str:
+        return sha256_bytes(self.served)
 
     @classmethod
     def open(cls, bundle: Bundle, graphs: Path, precision: Precision) -> "Graph":
@@ -62,11 +67,12 @@ class Graph:
 
         Raises:
             ManifestError: the graph is missing, changed, or of another bundle or calibration list.
+            CompileError: it is not an ONNX graph of ours.
         """
         inputs = {"bundle": sha256_file(bundle.path / MANIFEST)}
         if precision in ("fp32", "bf16"):
             path = bundle.path / "model.onnx"
-            return cls(path, sha256_file(path), inputs, {}, GraphMeasured())
+            return cls(path, _served(path, bundle), inputs, {}, GraphMeasured())
         folder = graphs / precision
         if not folder.is_dir():
             raise ManifestError(
@@ -81,7 +87,14 @@ class Graph:
             )
         path = folder / "model.onnx"
         inputs["graph"] = sha256_file(folder / MANIFEST)
-        return cls(path, sha256_file(path), inputs, manifest.versions, manifest.read_measured(GraphMeasured))
+        return cls(path, _served(path, bundle), inputs, manifest.versions, manifest.read_measured(GraphMeasured))
+
+
+def _served(path: Path, bundle: Bundle) -> bytes:
+    try:
+        return served_graph(path, bundle.preprocess)
+    except ValueError as error:
+        raise CompileError(f"{path}: {error}") from None
 
 
 def wanted(spec: Spec, target: Target) -> list[Precision]:
@@ -167,17 +180,18 @@ def _build_runtime(
     cache: Path | None,  # noqa: ARG001  neither runtime has a timing cache
 ) -> Engine:
     folder, threads = out / engine_name(target, precision), bundle.spec.serving.threads
-    if target == "onnxruntime":
-        arithmetic, provider = "typed", PROVIDER
-        network = TypedGraph(graph.path, threads=threads).run
-    else:
-        arithmetic, provider = "bf16" if precision == "bf16" else "f32", None
-        try:
-            network = engine_openvino.Engine(graph.path, arithmetic=arithmetic, threads=threads).run
-        except ValueError as error:
-            raise CompileError(f"{folder.name}: {error}") from None
     with complete_folder(folder, kind="engine") as staging:
-        shutil.copyfile(graph.path, staging / "model.onnx")
+        served = staging / "model.onnx"
+        served.write_bytes(graph.served)
+        if target == "onnxruntime":
+            arithmetic, provider = "typed", PROVIDER
+            network = TypedGraph(served, threads=threads).run
+        else:
+            arithmetic, provider = "bf16" if precision == "bf16" else "f32", None
+            try:
+                network = engine_openvino.Engine(served, arithmetic=arithmetic, threads=threads).run
+            except ValueError as error:
+                raise CompileError(f"{folder.name}: {error}") from None
         settings = _settings(
             bundle, graph, target=target, precision=precision, arithmetic=arithmetic, provider=provider
         )
@@ -202,6 +216,7 @@ def _build_plan(
             require_fp8(compute_capability())
     plan = build_plan(
         graph.path,
+        preprocess=bundle.preprocess,
         target=target,
         max_batch_size=bundle.spec.serving.gpu.max_batch_size,
         options=bundle.spec.tensorrt,
@@ -246,6 +261,7 @@ def _settings(
             "decoder": "mixed" if target == "tensorrt" else bundle.preprocess.decoder,
             "classes": sizes["logits_nc"],
             "embedding_size": sizes["embedding_nd"],
+            "input": SERVED_INPUT,
             "graph_sha256": graph.sha256,
             "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
             "plan": plan,
@@ -267,7 +283,7 @@ def _finish(
     bundle: Bundle,
     graph: Graph,
     settings: EngineSettings,
-    network: Network | None,
+    network: ServedNetwork | None,
     *,
     reference: Engine | None,
     libraries: tuple[str, ...] = (),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from slipway.contract import CompileError
 
 _NON_BLOCKING = 1
-Float = npt.NDArray[np.float32]
+Array = npt.NDArray[np.generic]
 
 
 class Device:
@@ -46,12 +46,12 @@ class Device:
         self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
         return address.value
 
-    def upload(self, array: Float, address: int) -> None:
+    def upload(self, array: Array, address: int) -> None:
         """Start copying a contiguous array to `address`."""
         size = ctypes.c_size_t(array.nbytes)
         self._call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(address), _pointer(array), size, self._stream)
 
-    def download(self, address: int, array: Float) -> None:
+    def download(self, address: int, array: Array) -> None:
         """Start filling a contiguous array from `address`; `synchronize` ends that."""
         size = ctypes.c_size_t(array.nbytes)
         self._call("cuMemcpyDtoHAsync_v2", _pointer(array), ctypes.c_uint64(address), size, self._stream)
@@ -68,6 +68,6 @@ class Device:
             raise CompileError(f"CUDA's {function} failed: {(said.value or b'unknown').decode()} (error {code})")
 
 
-def _pointer(array: Float) -> ctypes.c_void_p:
+def _pointer(array: Array) -> ctypes.c_void_p:
     assert array.flags.c_contiguous
     return ctypes.c_void_p(array.ctypes.data)

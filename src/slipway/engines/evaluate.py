@@ -21,7 +21,7 @@ from slipway.evaluation.fit import answer, refit_decision
 from slipway.evaluation.label_bundle import given
 from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
-from slipway.evaluation.predict import Float, Network, Predictions, predict
+from slipway.evaluation.predict import Float, Pixels, Predictions, ServedNetwork, predict_served
 from slipway.steps.postprocess import UNKNOWN, Answers
 
 
@@ -49,7 +49,7 @@ class Evaluated:
 
 def evaluate_engine(
     bundle: Bundle,
-    network: Network,
+    network: ServedNetwork,
     *,
     name: str,
     arithmetic: str,
@@ -59,7 +59,7 @@ def evaluate_engine(
 ) -> Evaluated:
     """Fit the decision on the validation split, evaluate on the test split, and compare with `reference` (FP32).
 
-    `network` runs `FP32 [n <= serving.max_batch_size, 3, H, W]` as it will be served; `name` is shown in
+    `network` runs `UINT8 [n <= serving.max_batch_size, H, W, 3]` as it will be served; `name` is shown in
     progress bars. With `single_image_profile`, `network` computes a single image by kernels of their own: the test
     split is evaluated once more, image by image, and the worse verdict counts.
 
@@ -91,9 +91,9 @@ def _require_finite(found: Predictions, split: Split, name: str) -> None:
         )
 
 
-def _image_by_image(network: Network) -> Network:
-    def run(pixels_nchw: Float) -> tuple[Float, Float]:
-        answers = [network(pixels_nchw[index : index + 1]) for index in range(len(pixels_nchw))]
+def _image_by_image(network: ServedNetwork) -> ServedNetwork:
+    def run(pixels_nhwc_u8: Pixels) -> tuple[Float, Float]:
+        answers = [network(pixels_nhwc_u8[index : index + 1]) for index in range(len(pixels_nhwc_u8))]
         logits, embeddings = zip(*answers, strict=True)
         return np.concatenate(logits), np.concatenate(embeddings)
 
@@ -124,10 +124,10 @@ def _evaluation(
     return EngineEvaluation(**found.fields(), unknown_rate=unknown_rate, **measured)
 
 
-def run_split(bundle: Bundle, network: Network, split: Split, *, what: str, decoder: str = "cpu") -> Predictions:
+def run_split(bundle: Bundle, network: ServedNetwork, split: Split, *, what: str, decoder: str = "cpu") -> Predictions:
     """Logits and embeddings of one split of the bundle's data set, by the serving preprocess with `decoder`."""
     dataset, serving = Dataset.read(bundle.path / DATASET), bundle.spec.serving
-    return predict(
+    return predict_served(
         network,
         dataset,
         dataset.of(split),

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from slipway.contract import CompileError, PlanSettings
 from slipway.engines.device import Device
@@ -22,9 +21,9 @@ from slipway.engines.tensorrt_library import (
     require_card,
     start,
 )
-from slipway.onnx_graph import INPUT, OUTPUTS
+from slipway.onnx_graph import OUTPUTS, SERVED_INPUT
+from slipway.steps.normalize import Float, Pixels
 
-Float = npt.NDArray[np.float32]
 Layer = dict[str, Any]
 # TensorRT 10 writes "Thirty-two wide channel vectorized row major Int8 format" or, for generated kernels, "Half".
 _PRECISIONS = {
@@ -41,7 +40,6 @@ _PRECISIONS = {
     "bool": "BOOL",
 }
 _WORD = re.compile(r"[a-z]+[0-9]*")
-_FP32_BYTES = 4
 
 
 def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple[list[Layer] | None, str]:
@@ -56,7 +54,7 @@ def inspect(plan: bytes, *, target: PlanTarget, settings: PlanSettings) -> tuple
         return None, str(error)
     # Without the shape of the input, TensorRT 10 gives "N/A due to dynamic shapes" for the type of every tensor.
     context, inspector = engine.create_execution_context(), engine.create_engine_inspector()
-    context.set_input_shape(INPUT, tuple(engine.get_tensor_profile_shape(INPUT, 0)[1]))
+    context.set_input_shape(SERVED_INPUT, tuple(engine.get_tensor_profile_shape(SERVED_INPUT, 0)[1]))
     inspector.execution_context = context
     return parse_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
@@ -93,7 +91,7 @@ def _precision(layer: Layer) -> str:
 
 
 class PlanRunner:
-    """A TensorRT plan on the GPU: `FP32 [n, 3, H, W]` in, logits and embedding out, like `engine_openvino.Engine`.
+    """A TensorRT plan on the GPU: `UINT8 [n, H, W, 3]` in, logits and embedding out, like `engine_openvino.Engine`.
 
     Args:
         plan: a plan that `build_plan` made for the target `tensorrt`.
@@ -113,10 +111,10 @@ class PlanRunner:
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         self._outputs = [name for name in OUTPUTS if name in names]
         self._contexts = [self._context(profile) for profile in range(self._engine.num_optimization_profiles)]
-        largest = tuple(self._engine.get_tensor_profile_shape(INPUT, 0)[2])
+        largest = tuple(self._engine.get_tensor_profile_shape(SERVED_INPUT, 0)[2])
         self.max_batch_size = int(largest[0])
-        self._contexts[0].set_input_shape(INPUT, largest)
-        self._addresses = {name: self._allocate(name) for name in (INPUT, *self._outputs)}
+        self._contexts[0].set_input_shape(SERVED_INPUT, largest)
+        self._addresses = {name: self._allocate(name) for name in (SERVED_INPUT, *self._outputs)}
 
     def _context(self, profile: int) -> Any:
         """A context for one optimisation profile, as Triton makes one for each."""
@@ -128,12 +126,13 @@ class PlanRunner:
 
     def _allocate(self, name: str) -> int:
         """Memory for the largest batch of a tensor, in every context."""
-        address = self._device.allocate(_FP32_BYTES * math.prod(self._contexts[0].get_tensor_shape(name)))
+        item_bytes = (np.uint8 if name == SERVED_INPUT else np.float32)().itemsize
+        address = self._device.allocate(item_bytes * math.prod(self._contexts[0].get_tensor_shape(name)))
         for context in self._contexts:
             context.set_tensor_address(name, address)
         return address
 
-    def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
+    def run(self, pixels_nhwc_u8: Pixels) -> tuple[Float, Float]:
         """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the plan has no embedding.
 
         A single image goes to the profile for single images, as in Triton.
@@ -141,20 +140,20 @@ class PlanRunner:
         Raises:
             ValueError: the batch is empty or larger than the profile allows, or its images are of another size.
         """
-        device, context = self._device, self._contexts[-1 if len(pixels_nchw) == 1 else 0]
-        if not 1 <= len(pixels_nchw) <= self.max_batch_size:
-            raise ValueError(f"a batch of {len(pixels_nchw)}; this plan takes 1 to {self.max_batch_size} images")
-        pixels_nchw = np.ascontiguousarray(pixels_nchw, np.float32)
-        if not context.set_input_shape(INPUT, pixels_nchw.shape):
-            raise ValueError(f"{INPUT} of shape {pixels_nchw.shape} does not fit this plan")
-        device.upload(pixels_nchw, self._addresses[INPUT])
+        device, context = self._device, self._contexts[-1 if len(pixels_nhwc_u8) == 1 else 0]
+        if not 1 <= len(pixels_nhwc_u8) <= self.max_batch_size:
+            raise ValueError(f"a batch of {len(pixels_nhwc_u8)}; this plan takes 1 to {self.max_batch_size} images")
+        pixels_nhwc_u8 = np.ascontiguousarray(pixels_nhwc_u8, np.uint8)
+        if not context.set_input_shape(SERVED_INPUT, pixels_nhwc_u8.shape):
+            raise ValueError(f"{SERVED_INPUT} of shape {pixels_nhwc_u8.shape} does not fit this plan")
+        device.upload(pixels_nhwc_u8, self._addresses[SERVED_INPUT])
         if not context.execute_async_v3(device.stream):
             raise CompileError(f"the plan could not be run:{explain(self._log.errors)}")
         found = {name: np.empty(tuple(context.get_tensor_shape(name)), np.float32) for name in self._outputs}
         for name, array in found.items():
             device.download(self._addresses[name], array)
         device.synchronize()
-        none = np.zeros((len(pixels_nchw), 0), np.float32)
+        none = np.zeros((len(pixels_nhwc_u8), 0), np.float32)
         return found["logits_nc"], found.get("embedding_nd", none)
 
 
@@ -178,7 +177,10 @@ def _load(trt: Any, plan: bytes, *, target: PlanTarget, settings: PlanSettings, 
             f"{explain(log.errors)}"
         )
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    types = {engine.get_tensor_dtype(name) for name in names}
-    if set(names) not in ({INPUT, *OUTPUTS}, {INPUT, OUTPUTS[0]}) or types != {trt.DataType.FLOAT}:
-        raise CompileError(f"the plan has tensors {names} of {types}; {INPUT}, {', '.join(OUTPUTS)} of FP32 are needed")
+    types = {name: engine.get_tensor_dtype(name) for name in names}
+    wanted = {SERVED_INPUT: trt.DataType.UINT8} | dict.fromkeys(OUTPUTS, trt.DataType.FLOAT)
+    if types not in (wanted, {name: wanted[name] for name in (SERVED_INPUT, OUTPUTS[0])}):
+        raise CompileError(
+            f"the plan has tensors {types}; {SERVED_INPUT} of UINT8 and {', '.join(OUTPUTS)} of FP32 are needed"
+        )
     return engine

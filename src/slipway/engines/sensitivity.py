@@ -21,7 +21,7 @@ from slipway.engines.gate import compare, compare_labels
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
 from slipway.evaluation.fit import answer, refit_decision
 from slipway.evaluation.label_bundle import given
-from slipway.evaluation.predict import Float, table
+from slipway.evaluation.predict import Float, behind_normalisation, table
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 
@@ -195,7 +195,8 @@ class _Judge:
     def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[Any]:
         """The class with the greatest logit of each image, -1 if a logit is not finite. For multi-label, the labels
         `[n, classes]` given by a decision fitted to these outputs; none at all if it cannot be fitted."""
-        validation = run_split(self._bundle, engine.run, "validation", what=what)
+        network = behind_normalisation(engine.run, self._bundle.preprocess)
+        validation = run_split(self._bundle, network, "validation", what=what)
         finite_n = np.isfinite(validation.logits_nc).all(axis=1)
         if self._bundle.decision.task == "multiclass":
             return np.where(finite_n, validation.logits_nc.argmax(axis=1), -1)

@@ -9,12 +9,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from slipway.contract import CompileError, PlanSettings
+from slipway.contract import CompileError, PlanSettings, Preprocess
 from slipway.contract.engine import Target
 from slipway.contract.installed import Installed
 from slipway.contract.spec import TensorRT
 from slipway.engines.child import run_in_child
 from slipway.engines.plan import inspect
+from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt_library import (
     PlanTarget,
     compute_capability,
@@ -25,7 +26,7 @@ from slipway.engines.tensorrt_library import (
     require_card,
     start,
 )
-from slipway.onnx_graph import INPUT, load
+from slipway.onnx_graph import SERVED_INPUT
 
 __all__ = ["Plan", "PlanTarget", "build_plan", "compute_capability"]
 
@@ -49,9 +50,15 @@ class Plan:
 
 
 def build_plan(
-    graph: Path, *, target: PlanTarget, max_batch_size: int, options: TensorRT, timing_cache: bytes | None = None
+    graph: Path,
+    *,
+    preprocess: Preprocess,
+    target: PlanTarget,
+    max_batch_size: int,
+    options: TensorRT,
+    timing_cache: bytes | None = None,
 ) -> Plan:
-    """Compile `graph` for batches of 1 to `max_batch_size`, in exactly the types of its tensors.
+    """Compile `graph`, behind its normalisation, for batches of 1 to `max_batch_size`, in the types of its tensors.
 
     A plan of `tensorrt` gets two optimisation profiles: one for all batches, and one for single images, whose kernels
     would otherwise be those of the larger batch.
@@ -68,34 +75,34 @@ def build_plan(
         MissingDependencyError: TensorRT-RTX is not installed.
     """
     settings = _settings(import_library(target), target, max_batch_size=max_batch_size, options=options)
-    _check(graph)
     return run_in_child(
         _build,
         what=f"{graph}: {target} {settings.version}",
         graph=graph,
+        data=_served(graph, preprocess),
         target=target,
         settings=settings,
         timing_cache=timing_cache,
     )
 
 
-def _build(graph: Path, *, target: PlanTarget, settings: PlanSettings, timing_cache: bytes | None) -> Plan:
+def _build(graph: Path, *, data: bytes, target: PlanTarget, settings: PlanSettings, timing_cache: bytes | None) -> Plan:
     trt = import_library(target)
     started, log = time.perf_counter(), fresh_log(trt)
     builder = start(trt.Builder, log)
     # Required by TensorRT 10; in TensorRT 11 every network is strongly typed.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)  # owns the weights, so it lives until the plan is built
-    _parse(parser, graph, log)
+    _parse(parser, data, graph, log)
     _require_fixed_size(network, graph)
     config = _configure(trt, builder, network, settings)
     cache = None if target == "tensorrt_rtx" else _attach_cache(config, timing_cache)
     with _progress(trt, config, what=f"{target} {graph.parent.name}"):
-        data = builder.build_serialized_network(network, config)
+        serialised = builder.build_serialized_network(network, config)
     warnings = log.warnings
-    if data is None:
+    if serialised is None:
         raise CompileError(f"{graph}: {target} {settings.version} could not compile it:{explain(log.errors)}")
-    plan, seconds = bytes(data), time.perf_counter() - started
+    plan, seconds = bytes(serialised), time.perf_counter() - started
     layers, reason = inspect(plan, target=target, settings=settings)
     return Plan(
         data=plan,
@@ -133,10 +140,10 @@ def has_single_image_profile(target: Target, max_batch_size: int) -> bool:
     return target == "tensorrt" and max_batch_size > 1
 
 
-def _check(graph: Path) -> None:
+def _served(graph: Path, preprocess: Preprocess) -> bytes:
     """Raises CompileError: the file is not an ONNX graph of ours: FP32 in and out, names, batch, one file."""
     try:
-        load(graph)
+        return served_graph(graph, preprocess)
     except OSError as error:
         raise CompileError(
             f"{graph}: cannot be read: {error.strerror}; give the ONNX file of a bundle or a graph"
@@ -145,8 +152,8 @@ def _check(graph: Path) -> None:
         raise CompileError(f"{graph}: {error}") from None
 
 
-def _parse(parser: Any, graph: Path, log: Any) -> None:
-    if parser.parse_from_file(str(graph)):
+def _parse(parser: Any, data: bytes, graph: Path, log: Any) -> None:
+    if parser.parse(data):
         return
     errors = []
     for index in range(parser.num_errors):
@@ -159,14 +166,14 @@ def _parse(parser: Any, graph: Path, log: Any) -> None:
 def _require_fixed_size(network: Any, graph: Path) -> None:
     shape = tuple(network.get_input(0).shape)
     if len(shape) != 4 or -1 in shape[1:]:
-        raise CompileError(f"{graph}: {INPUT} is {shape}, but all except the batch must be fixed: [n, 3, H, W]")
+        raise CompileError(f"{graph}: {SERVED_INPUT} is {shape}, but all except the batch must be fixed: [n, H, W, 3]")
 
 
 def _configure(trt: Any, builder: Any, network: Any, settings: PlanSettings) -> Any:
-    config, image_chw = builder.create_builder_config(), tuple(network.get_input(0).shape)[1:]
+    config, image_hwc = builder.create_builder_config(), tuple(network.get_input(0).shape)[1:]
     for batch_sizes in (settings.batch_sizes, *([(1, 1, 1)] if settings.single_image_profile else [])):
         profile = builder.create_optimization_profile()
-        profile.set_shape(INPUT, *((batch, *image_chw) for batch in batch_sizes))
+        profile.set_shape(SERVED_INPUT, *((batch, *image_hwc) for batch in batch_sizes))
         config.add_optimization_profile(profile)
     config.builder_optimization_level = settings.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector then knows every layer's types

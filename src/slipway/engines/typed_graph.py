@@ -9,14 +9,15 @@ import onnx
 from onnx import helper
 
 from slipway.contract import CompileError, MissingDependencyError
-from slipway.onnx_graph import INPUT, OUTPUTS
+from slipway.onnx_graph import OUTPUTS
+from slipway.steps.engine_openvino import Input
 
 Float = npt.NDArray[np.float32]
 PROVIDER = "CPUExecutionProvider"
 
 
 class TypedGraph:
-    """`FP32 [n, 3, H, W]` in, logits and embedding out, like `engine_openvino.Engine`.
+    """Pixels in, logits and embedding out, like `engine_openvino.Engine`.
 
     Nothing is fused, Q/DQ nodes round, and so does every FP16 node: it gives FP16 numbers, or infinity.
 
@@ -39,6 +40,7 @@ class TypedGraph:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         model = onnx.load(graph, load_external_data=False)
+        (self._input,) = (value.name for value in model.graph.input)
         self._names = [value.name for value in model.graph.output]
         try:
             data = rounded(model).SerializeToString()
@@ -46,11 +48,11 @@ class TypedGraph:
         except Exception as error:  # ONNX Runtime's own errors have no class in common
             raise CompileError(f"{graph}: ONNX Runtime does not take it: {error}") from None
 
-    def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
+    def run(self, pixels: Input) -> tuple[Float, Float]:
         """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the graph has no embedding."""
-        results = dict(zip(self._names, self._session.run(self._names, {INPUT: pixels_nchw}), strict=True))
+        results = dict(zip(self._names, self._session.run(self._names, {self._input: pixels}), strict=True))
         logits, embedding = OUTPUTS
-        return results[logits], results.get(embedding, np.zeros((len(pixels_nchw), 0), np.float32))
+        return results[logits], results.get(embedding, np.zeros((len(pixels), 0), np.float32))
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,15 @@ from tqdm import tqdm
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.steps import guard
+from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 
 Float = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 Network = Callable[[Float], tuple[Float, Float]]
 """Maps `pixels_nchw` to (`logits_nc`, `embedding_nd`); the latter is `[n, 0]` for a network without an embedding."""
+ServedNetwork = Callable[[Pixels], tuple[Float, Float]]
+"""As `Network`, but normalises by itself: maps `pixels_nhwc_u8`."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,31 @@ def predict(
     Raises:
         DataError: serving would refuse an image; the message names it.
     """
+    options: dict[str, Any] = {"preprocess": preprocess, "batch_size": batch_size, "what": what}
+    return predict_served(behind_normalisation(network, preprocess), dataset, images, **options)
+
+
+def behind_normalisation(network: Network, preprocess: Preprocess) -> ServedNetwork:
+    """`network` behind the normalisation that an engine of it would have in its graph."""
+    config = preprocess.model_dump()
+    return lambda pixels_nhwc_u8: network(normalize(pixels_nhwc_u8, config))
+
+
+def predict_served(
+    network: ServedNetwork,
+    dataset: Dataset,
+    images: Sequence[LabelledImage],
+    *,
+    preprocess: Preprocess,
+    batch_size: int,
+    what: str,
+) -> Predictions:
+    """As `predict`, for a network that normalises by itself."""
     logits, embeddings = [], []
     encoded = ((image.path, dataset.load(image)) for image in images)
     batches = pixel_batches(encoded, preprocess=preprocess, batch_size=batch_size, total=len(images), what=what)
-    for pixels_nchw in batches:
-        logits_nc, embedding_nd = network(pixels_nchw)
+    for pixels_nhwc_u8 in batches:
+        logits_nc, embedding_nd = network(pixels_nhwc_u8)
         logits.append(logits_nc)
         embeddings.append(embedding_nd)
     return Predictions(images, np.concatenate(logits), np.concatenate(embeddings))
@@ -70,8 +95,8 @@ def predict(
 
 def pixel_batches(
     encoded: Iterator[tuple[str, bytes]], *, preprocess: Preprocess, batch_size: int, total: int, what: str
-) -> Iterator[Float]:
-    """Preprocess pairs of name and encoded image as in serving; yields `pixels_nchw` `[<= batch_size, 3, H, W]`."""
+) -> Iterator[Pixels]:
+    """Preprocess pairs of name and encoded image as in serving; yields `pixels_nhwc_u8` `[<= batch_size, H, W, 3]`."""
     on = None if preprocess.decoder == "cpu" else 0  # `mixed` decodes on the first GPU
     preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=batch_size, threads=1, device_id=on)
     with tqdm(total=total, desc=what, unit="image", leave=False, disable=None) as progress:
@@ -80,9 +105,9 @@ def pixel_batches(
             progress.update(len(batch))
 
 
-def _run(preprocessor: Preprocessor, batch: Sequence[tuple[str, bytes]]) -> Float:
-    pixels_nchw, status_n = preprocessor.run([encoded for _, encoded in batch])
+def _run(preprocessor: Preprocessor, batch: Sequence[tuple[str, bytes]]) -> Pixels:
+    pixels_nhwc_u8, status_n = preprocessor.run([encoded for _, encoded in batch])
     for (name, _), status in zip(batch, status_n, strict=True):
         if status != guard.OK:
             raise DataError(f"{name}: {guard.STATUS_NAMES[status]}; serving would refuse it: repair or remove it")
-    return pixels_nchw
+    return pixels_nhwc_u8

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from slipway.contract import Decision, EngineSettings, Lane, Preprocess, SpecError, read_labels
-from slipway.contract.engine import LANES
+from slipway.contract.engine import INPUT, LANES
 from slipway.lint.ensembles import check_ensemble
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.interface import check_interface
@@ -85,15 +85,17 @@ def _step(model: Model, lane: Lane, hashes: Mapping[str, str]) -> Findings:
 
 def _preprocess(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Said:
     preprocess = Preprocess.read(path)
-    made, written = [3, preprocess.input_height, preprocess.input_width], _dims(model, "pixels_nchw")
+    made, written = [preprocess.input_height, preprocess.input_width, 3], _dims(model, INPUT)
     if written not in ([], made):
-        yield "input_height", f"makes pixels_nchw {made}, and config.pbtxt says {written}"
+        yield "input_height", f"makes {INPUT} {made}, and config.pbtxt says {written}"
 
 
 def _engine(path: Path, model: Model, lane: Lane, hashes: Mapping[str, str]) -> _Said:
     settings = EngineSettings.read(path)
     if LANES[settings.target] != lane.lane:
         yield "target", f"compiled for target {settings.target}, but lane.json says the {lane.lane} lane"
+    if settings.input != INPUT:
+        yield "input", f"its graph takes {settings.input}, and the steps hand over {INPUT}: compile the engine again"
     graph = f"{model.name}/{model.files.name}/model.onnx"
     if hashes.get(graph, settings.graph_sha256) != settings.graph_sha256:
         yield "graph_sha256", f"of graph {settings.graph_sha256:.12}, and model.onnx is graph {hashes[graph]:.12}"

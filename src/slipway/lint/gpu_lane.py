@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tritonclient.utils import triton_to_np_dtype
 
+from slipway.contract.engine import INPUT
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import Lane
 from slipway.lint.fallback import check_fallback
@@ -17,7 +18,6 @@ from slipway.lint.literals import Literals
 from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, listed, type_name
 from slipway.lint.python_steps import parse
 
-PIXELS = "pixels_nchw"
 FANCY = ":fancy_upsampling=1"
 HARDWARE_IS_ON = "the hardware JPEG decoder is on, which reports success for a damaged image"
 DALI_DECODER = re.compile(r"\bfn\.(experimental\.)?(decoders\.image|image_decoder)(_crop|_random_crop|_slice)?$")
@@ -38,9 +38,9 @@ def pool_bytes(configs: Iterable[ModelConfig]) -> int:
     for config in configs:
         instances = sum(group.count for group in config.instance_group if group.kind == GPU)
         batches = instances * max(config.max_batch_size, 1)
-        if any(tensor.name == PIXELS for tensor in config.output):
+        if any(tensor.name == INPUT for tensor in config.output):
             needed += batches * sum(map(_bytes, config.output))
-        if any(tensor.name == PIXELS for tensor in config.input):
+        if any(tensor.name == INPUT for tensor in config.input):
             needed += 2 * batches * sum(map(_bytes, (*config.input, *config.output)))
     return max(1, -(-needed // POOL_UNIT)) * POOL_UNIT
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from slipway.contract import Bundle, Choice, Engine
-from slipway.contract.engine import LANES, plan_name
+from slipway.contract.engine import INPUT, LANES, plan_name
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
@@ -63,7 +63,7 @@ class Classifier:
     @cached_property
     def pixels(self) -> Tensor:
         preprocess = self.bundle.preprocess
-        return Tensor("pixels_nchw", "TYPE_FP32", (3, preprocess.input_height, preprocess.input_width))
+        return Tensor(INPUT, "TYPE_UINT8", (preprocess.input_height, preprocess.input_width, 3))
 
     @cached_property
     def logits(self) -> Tensor:

@@ -4,6 +4,7 @@ These steps do the work. Each has as many instances as the spec says, with their
 before Triton reports it ready. Only the first step may wait for a batch to fill, or reject a request.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -169,7 +170,7 @@ def _arithmetic(classifier: Classifier) -> dict[str, str]:
 
 
 def _preprocess_files(classifier: Classifier) -> dict[str, Content]:
-    return {"preprocess.json": Content.file(classifier.bundle, "preprocess.json")}
+    return {"preprocess.json": Content.of(classifier.bundle.preprocess.for_decoding(decoder=DECODER).encode())}
 
 
 def _engine_files(classifier: Classifier) -> dict[str, Content]:
@@ -181,7 +182,6 @@ def shm_bytes(classifier: Classifier) -> int:
 
     It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
     """
-    _, height, width = classifier.pixels.dims
-    image_bytes = 3 * height * width * 4 + (1 << 20)
+    image_bytes = math.prod(classifier.pixels.dims) + (1 << 20)
     megabytes = -(-2 * classifier.serving.max_batch_size * image_bytes >> 20)
     return megabytes << 20

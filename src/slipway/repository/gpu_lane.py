@@ -1,5 +1,6 @@
 """The gpu lane: which engines it serves, and what it refuses. `gpu_steps` has its steps."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -181,6 +182,5 @@ def shm_bytes(classifier: Classifier) -> int:
 
     It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
     """
-    _, height, width = classifier.pixels.dims
-    image_bytes = 3 * height * width * 4 + (1 << 20)
+    image_bytes = math.prod(classifier.pixels.dims) + (1 << 20)
     return -(-2 * classifier.max_batch_size * image_bytes >> 20) << 20

@@ -1,7 +1,7 @@
 """The steps of the gpu lane, from encoded images to the answer.
 
-    isolated   IMAGE ─ preprocess (Python, GPU): guard, nvImageCodec, DALI's fit ─ pixels_nchw ─ engine ─ post
-    native     IMAGE ─ guard (Python, CPU) ─ encoded ─ decode (DALI backend) ─ pixels_nchw ─ engine ─ post
+    isolated   IMAGE ─ preprocess (Python, GPU): guard, nvImageCodec, DALI's fit ─ pixels_nhwc_u8 ─ engine ─ post
+    native     IMAGE ─ guard (Python, CPU) ─ encoded ─ decode (DALI backend) ─ pixels_nhwc_u8 ─ engine ─ post
 
 The first step alone may reject; the steps that gain from batches, the decoder and the engine, may wait for them. Triton
 warms every step up: what takes images with a photograph, the rest with zeros.
@@ -124,8 +124,7 @@ def _decode_step(classifier: Classifier) -> StepModel:
 
 
 def _preprocess(classifier: Classifier) -> Content:
-    preprocess = classifier.bundle.preprocess.model_copy(update={"decoder": DECODER})
-    return Content.of(preprocess.to_json().encode())
+    return Content.of(classifier.bundle.preprocess.for_decoding(decoder=DECODER).encode())
 
 
 def _warm_image(config: ModelConfig, classifier: Classifier) -> dict[str, Content]:

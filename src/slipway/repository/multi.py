@@ -65,6 +65,6 @@ def _difference(one: Classifier, other: Classifier) -> str:
         f"{what}.{key} is {getattr(a, key)} for {one.name} and {getattr(b, key)} for {other.name}"
         for what, (a, b) in pairs.items()
         for key in type(a).model_fields
-        if key != "gpu" and getattr(a, key) != getattr(b, key)
+        if key not in ("gpu", "mean", "std") and getattr(a, key) != getattr(b, key)
     ]
-    return ", ".join(different) or "their preprocess.json files differ in format"
+    return ", ".join(different)

@@ -20,7 +20,13 @@ GUARD = (
 BATCHES_CODE = ("repository/backends/batches.py",)
 WORKER_CODE = (*BATCHES_CODE, "steps/cores.py")
 """Code of the cpu lane's steps that may be pinned."""
-PREPROCESS_CODE = (*GUARD, "steps/batch_limits.py", "steps/dali_graph.py", "steps/preprocess.py")
+PREPROCESS_CODE = (
+    *GUARD,
+    "steps/batch_limits.py",
+    "steps/dali_graph.py",
+    "steps/preprocess.py",
+    "steps/scaled_jpeg.py",
+)
 PREPROCESS_STEP_CODE = ("repository/backends/preprocess/model.py", *WORKER_CODE, *PREPROCESS_CODE)
 """The step of both lanes that decodes image by image."""
 ENGINE_CODE = ("repository/backends/loading.py", "steps/engine_openvino.py")

@@ -15,14 +15,17 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # 
 import openvino as ov  # noqa: E402
 
 Float = npt.NDArray[np.float32]
+Input = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""What the graph takes: UINT8 `[n, H, W, 3]`, or normalised FP32 `[n, 3, H, W]`."""
 _HASH_BYTES = 32  # a blob file is the sha256 of what follows it
 
 
 class Engine:
-    """`FP32 [n, 3, H, W]` in, logits and embedding out.
+    """Pixels in, logits and embedding out.
 
     Args:
-        graph: an ONNX file with input `pixels_nchw` and outputs `logits_nc` and, where it has one, `embedding_nd`.
+        graph: an ONNX file with one input, `pixels_nhwc_u8` where it is served or a network's own `pixels_nchw`, and
+            outputs `logits_nc` and, where it has one, `embedding_nd`.
         arithmetic: `f32` or `bf16`; what layers without Q/DQ nodes compute in. OpenVINO would choose by itself
             (BF16 where the processor has it), so it is always set, and read back.
         threads: of this one engine.
@@ -53,13 +56,13 @@ class Engine:
         self._request = compiled.create_infer_request()
         _give_back_memory()
 
-    def run(self, pixels_nchw: Float) -> tuple[Float, Float]:
+    def run(self, pixels: Input) -> tuple[Float, Float]:
         """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`, copied out of OpenVINO's buffers.
 
         d is 0 where the graph has no embedding.
         """
-        results = self._request.infer({"pixels_nchw": pixels_nchw}, share_inputs=True)
-        none = np.zeros((len(pixels_nchw), 0), np.float32)
+        results = self._request.infer([pixels], share_inputs=True)
+        none = np.zeros((len(pixels), 0), np.float32)
         return results["logits_nc"], results.get("embedding_nd", none)
 
 

@@ -1,4 +1,4 @@
-"""Encoded images to the network's input and statuses, image by image: guard, nvImageCodec, then DALI's resize.
+"""Encoded images to pixels of the network's size and statuses, image by image: guard, nvImageCodec, then DALI's resize.
 
 Both lanes, calibration and evaluation call `Preprocessor`. DALI fails a batch for one image that its decoder refuses.
 nvImageCodec, the decoder inside DALI, answers each image by itself, so a bad one costs the others nothing. What follows
@@ -19,9 +19,10 @@ from nvidia import nvimgcodec
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.backend import TensorCPU, TensorGPU
 
-from . import guard
+from . import guard, scaled_jpeg
 from .batch_limits import measure, pieces
 from .dali_graph import geometry, resize
+from .scaled_jpeg import Decoded
 
 OPTIONS = ":fancy_upsampling=1"
 """Chroma is interpolated on a GPU as libjpeg-turbo does it on a CPU; nvImageCodec 0.8 has this off by default."""
@@ -32,15 +33,18 @@ JPEG = base64.b64decode(
     "AAAAAAAAAAAAAAAAAP/aAAwDAQACEQMRAD8AAA//2Q=="
 )
 """A grey JPEG of 16x16 pixels: a GPU that cannot decode it would leave every JPEG to the CPU, in silence."""
-SIZES = ("new_hw", "position_y", "position_x")
-"""The graph's inputs beside the images: see `geometry`."""
+Pixels = npt.NDArray[np.uint8]
+Sizes = npt.NDArray[np.int64]
+"""Heights and widths, INT64 `[2, n]`."""
+SIZES = ("new_hw", "roi_start", "roi_end", "crop_pos_y", "crop_pos_x")
+"""The graph's inputs beside the images: see `resize`."""
 
 
 class Preprocessor:
-    """Encoded images in, network input and statuses out; one bad image never harms another.
+    """Encoded images in, pixels and statuses out; one bad image never harms another.
 
     Args:
-        config: the content of `preprocess.json`; its `decoder` is not read.
+        config: the content of `preprocess.json`; its `decoder`, `mean` and `std` are not read.
         max_batch_size: the most images that one `run` takes.
         threads: worker threads of the decoder, and of DALI on a CPU.
         device_id: the GPU that decodes and resizes; None is the CPU.
@@ -60,9 +64,12 @@ class Preprocessor:
         hardware_jpeg: bool = False,
     ) -> None:
         self.max_batch_size = max_batch_size
-        self.input_shape = (3, config["input_height"], config["input_width"])
+        self.image_shape = (config["input_height"], config["input_width"], 3)
         self._config, self._device_id, self._threads = config, device_id, threads
-        self._sizes = SIZES if config["resize"] == "crop" else SIZES[:1]
+        # Without antialiasing a resize picks single pixels, and fewer pixels are others.
+        self._scales = device_id is None and config["jpeg_scaling"] and config["antialias"]
+        self._sizes = SIZES if config["resize"] == "crop" else SIZES[:3]
+        self._least_px = scaled_jpeg.KEPT * scaled_jpeg.SCALES[-1] * min(self.image_shape[:2])
         self._params = nvimgcodec.DecodeParams(
             apply_exif_orientation=config["exif_orientation"],
             color_spec=nvimgcodec.ColorSpec.SRGB,
@@ -109,11 +116,11 @@ class Preprocessor:
         built.build()
         return built
 
-    def run(self, images: Sequence[bytes]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    def run(self, images: Sequence[bytes]) -> tuple[Pixels, npt.NDArray[np.int32]]:
         """Preprocess up to `max_batch_size` encoded images.
 
         Returns:
-            pixels_nchw: FP32 `[n, 3, H, W]`; a refused image has the placeholder's pixels.
+            pixels_nhwc_u8: UINT8 `[n, H, W, 3]`; a refused image has the placeholder's pixels.
             status_n: INT32 `[n]`, the codes of `guard`.
         """
         status_n, declared_n = measure(images)
@@ -123,7 +130,7 @@ class Preprocessor:
         """As `run`, with at least one image.
 
         Returns:
-            pixels_nchw: a `DeviceBatch`, valid until the next run; where the images are too large to be decoded or
+            pixels_nhwc_u8: a `DeviceBatch`, valid until the next run; where the images are too large to be decoded or
                 resized at once, which is rare, a numpy array.
             status_n: INT32 `[n]`, the codes of `guard`.
         """
@@ -135,11 +142,11 @@ class Preprocessor:
             return DeviceBatch(pixels.as_tensor(), self._device_id), status_n
         return self._on_cpu(len(images), chain([(rows, pixels)], fitted)), status_n
 
-    def _on_cpu(self, count: int, fitted: Iterable[tuple[slice, Any]]) -> npt.NDArray[np.float32]:
-        pixels_nchw = np.empty((count, *self.input_shape), np.float32)
+    def _on_cpu(self, count: int, fitted: Iterable[tuple[slice, Any]]) -> Pixels:
+        pixels_nhwc_u8 = np.empty((count, *self.image_shape), np.uint8)
         for rows, pixels in fitted:
-            pixels_nchw[rows] = pixels.as_cpu().as_array()
-        return pixels_nchw
+            pixels_nhwc_u8[rows] = pixels.as_cpu().as_array()
+        return pixels_nhwc_u8
 
     def _fit(
         self, images: Sequence[bytes], status_n: npt.NDArray[np.int32], declared_n: npt.NDArray[np.int64]
@@ -150,22 +157,42 @@ class Preprocessor:
         """
         for piece in pieces(declared_n):
             decoded = self._decode_good(images[piece], status_n[piece])
-            new_2n, position_2n = self._geometry(decoded)
-            arrays = (new_2n.T, *position_2n)
+            new_2n, position_2n = self._geometry([image.full_hw for image in decoded])
+            roi = ([image.start_hw for image in decoded], [image.end_hw for image in decoded])
+            arrays = map(np.asarray, (new_2n.T, *roi, *position_2n))
             inputs = {name: array.astype(np.float32) for name, array in zip(self._sizes, arrays, strict=False)}
             for part in pieces(new_2n.prod(axis=0)):
                 rows = slice(piece.start + part.start, piece.start + part.stop)
-                yield rows, self._resize(decoded[part], {name: list(array[part]) for name, array in inputs.items()})
+                pixels = [image.pixels for image in decoded[part]]
+                yield rows, self._resize(pixels, {name: list(array[part]) for name, array in inputs.items()})
 
-    def _decode_good(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> list[Any]:
-        rows = np.flatnonzero(status_n == guard.OK)
-        decoded = [self._placeholder] * len(images)
-        for row, image in zip(rows, self._decode([images[row] for row in rows]), strict=True):
+    def _decode_good(self, images: Sequence[bytes], status_n: npt.NDArray[np.int32]) -> list[Decoded]:
+        decoded = [Decoded.whole(self._placeholder)] * len(images)
+        whole = []
+        for row in np.flatnonzero(status_n == guard.OK).tolist():
+            scaled = self._decode_scaled(images[row]) if self._scales else None
+            if scaled is None:
+                whole.append(row)
+            else:
+                decoded[row] = scaled
+        for row, image in zip(whole, self._decode([images[row] for row in whole]), strict=True):
             if image is None:
                 status_n[row] = guard.CORRUPT
             else:
-                decoded[row] = image
+                decoded[row] = Decoded.whole(image)
         return decoded
+
+    def _decode_scaled(self, encoded: bytes) -> Decoded | None:
+        """A large JPEG at a fraction of its size.
+
+        None: it has to be decoded in full, or is damaged, which the decoder of all other images judges.
+        """
+        found = scaled_jpeg.seen(encoded, by_exif=self._config["exif_orientation"])
+        if found is None or max(found.hw) < self._least_px:
+            return None
+        (new_height,), (new_width,) = self._geometry([found.hw])[0]
+        scale = scaled_jpeg.scale_of(found.hw, (int(new_height), int(new_width)))
+        return None if scale == 1 else scaled_jpeg.decode(encoded, scale, found)
 
     def _resize(self, decoded: Sequence[Any], sizes: Mapping[str, Any]) -> Any:
         try:
@@ -179,10 +206,10 @@ class Preprocessor:
             raise
         return pixels
 
-    def _geometry(self, decoded: Sequence[Any]) -> tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]]:
-        """`geometry` of each image: INT64 `[2, n]` and twice `[n]`."""
-        hw_2n = np.array([image.shape[:2] for image in decoded], np.int64).reshape(-1, 2).T
-        found: tuple[npt.NDArray[np.int64], Sequence[npt.NDArray[np.float64]]] = geometry(
+    def _geometry(self, sizes_hw: Sequence[tuple[int, int]]) -> tuple[Sizes, Sequence[npt.NDArray[np.float64]]]:
+        """`geometry` of images of these sizes: INT64 `[2, n]` and twice `[n]`."""
+        hw_2n = np.array(sizes_hw, np.int64).reshape(-1, 2).T
+        found: tuple[Sizes, Sequence[npt.NDArray[np.float64]]] = geometry(
             hw_2n,
             hw_2n[::-1],
             self._config,
@@ -206,13 +233,13 @@ class Preprocessor:
         return rounded if self._device_id is None else nvimgcodec.as_image(rounded).cuda()
 
 
-def tensor_of(pixels_nchw: Any, rows: slice) -> TensorCPU | TensorGPU:
+def tensor_of(pixels_nhwc_u8: Any, rows: slice) -> TensorCPU | TensorGPU:
     """Some rows of a batch of `run` as DALI's tensor, for `Tensor.from_dlpack` of Triton's Python backend.
 
     Nothing is copied, and the batch has to outlive the tensor. numpy's own `__dlpack__` will not do: the backend gives
     the capsule a name that numpy's destructor does not know.
     """
-    part = pixels_nchw[rows]
+    part = pixels_nhwc_u8[rows]
     return TensorCPU(part) if isinstance(part, np.ndarray) else part
 
 

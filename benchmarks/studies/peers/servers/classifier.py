@@ -60,8 +60,8 @@ class Classifier:
 
     def classify(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
         """An answer for each image: the best label, its score, and the status, 0 where there is an answer."""
-        pixels_nchw, status_n = self._preprocessor.run(images)
-        logits_nc, _ = self._engine.run(pixels_nchw)
+        pixels_nhwc_u8, status_n = self._preprocessor.run(images)
+        logits_nc, _ = self._engine.run(pixels_nhwc_u8)
         answers = self._postprocessor.run(logits_nc, status_n)
         rows = zip(answers.label_nk, answers.score_nk, answers.status_n, strict=True)
         return [{"label": k[0].decode(), "score": float(s[0]), "status": int(status)} for k, s, status in rows]

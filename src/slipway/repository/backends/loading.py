@@ -25,6 +25,6 @@ def load_engine(model: Mapping[str, Any], folder: Path) -> Engine:
 def warm_up(engine: Engine, model: Mapping[str, Any]) -> None:
     """Batches of zeros, of one image and of the largest size."""
     warmup_batches = int(model["parameters"].get("warmup_batches", {}).get("string_value", 0))
-    image_chw = [int(side) for side in model["input"][0]["dims"]]  # protobuf's own JSON has strings here
+    image_hwc = [int(side) for side in model["input"][0]["dims"]]  # protobuf's own JSON has strings here
     for batch_size in (1, model["max_batch_size"]) * warmup_batches:
-        engine.run(np.zeros((batch_size, *image_chw), np.float32))
+        engine.run(np.zeros((batch_size, *image_hwc), np.uint8))

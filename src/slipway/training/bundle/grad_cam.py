@@ -18,8 +18,8 @@ from slipway.contract import Bundle, DataError, Manifest, ManifestError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.evaluation.predict import Float
 from slipway.steps import guard
+from slipway.steps.normalize import Float, normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_file
 from slipway.training.bundle.export import load_network
@@ -67,19 +67,20 @@ def grad_cams(bundle: Bundle, checkpoint: Path, wanted: Sequence[tuple[str, Sequ
     layer = find_layer(network, input_size=(preprocess.input_height, preprocess.input_width))
     if layer is None:
         return GradCams(None, {})
-    preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=1, threads=1)
+    config = preprocess.model_dump()
+    preprocessor = Preprocessor(config, max_batch_size=1, threads=1)
     pictures: dict[tuple[str, str], Picture] = {}
     for path, labels in wanted:
         try:
-            pixels_nchw, status_n = preprocessor.run([dataset.load(images[path])])
+            pixels_nhwc_u8, status_n = preprocessor.run([dataset.load(images[path])])
         except (DataError, KeyError):
             continue
         if status_n[0] == guard.OK:
-            seen_hwc = _picture(pixels_nchw[0], preprocess.mean, preprocess.std)
+            pixels_nchw = normalize(pixels_nhwc_u8, config)
             for label in labels:
                 if label in bundle.labels:
                     heat_hw = attribute(network, layer, pixels_nchw, target=bundle.labels.index(label))
-                    pictures[path, label] = _blend(seen_hwc, heat_hw)
+                    pictures[path, label] = _blend(pixels_nhwc_u8[0] / 255, heat_hw)
     return GradCams(layer, pictures)
 
 
@@ -136,13 +137,7 @@ def attribute(network: Network, layer: Layer, pixels_nchw: Float, *, target: int
     return np.asarray(heat_hw / most if most > 0 else np.zeros_like(heat_hw), np.float64)
 
 
-def _picture(pixels_chw: Float, mean: Sequence[float], std: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Undo the normalisation: RGB, 0 to 1."""
-    picture_hwc: npt.NDArray[np.float64] = pixels_chw.transpose(1, 2, 0) * np.asarray(std) + np.asarray(mean)
-    return picture_hwc.clip(0, 1)
-
-
 def _blend(seen_hwc: npt.NDArray[np.float64], heat_hw: npt.NDArray[np.float64]) -> Picture:
-    """Lay the heat map over the picture in grey."""
+    """Lay the heat map over the picture, RGB from 0 to 1, in grey."""
     grey_hw1 = seen_hwc.mean(axis=2, keepdims=True)
     return np.asarray(255 * (0.45 * grey_hw1 + 0.55 * COLOURS(heat_hw)[..., :3]), np.uint8)

@@ -1,4 +1,4 @@
-"""Runs `recipe.augment` as a DALI graph, between the serving decode and the serving normalisation.
+"""Runs `recipe.augment` as a DALI graph, between the serving decode and the normalisation.
 
 Autograph rewrites these functions: an `if` on a value that DALI computes splits the batch. Every draw is a DALI
 operator, so the pipeline's seed determines all of them.
@@ -15,14 +15,14 @@ from nvidia.dali.auto_aug import rand_augment, trivial_augment
 
 from slipway.contract import SpecError
 from slipway.contract.augmentation import RAND_MAGNITUDE, RAND_OPERATIONS, Augmentation, Changes, Colour, Erase, Policy
-from slipway.steps.dali_graph import INTERPOLATION, decode, fit, normalize
+from slipway.steps.dali_graph import INTERPOLATION, decode, fit
 
 TRIVIAL_SHIFT = 32 / 224
 """Largest shift as a share of the input: the paper's 32 of 224 pixels. DALI's default shifts an image out of sight."""
 
 
 def augmented(encoded: Any, rare: Any, *, config: Mapping[str, Any], augment: Augmentation) -> Any:
-    """Turn encoded bytes into the network's input `FP32 [3, H, W]`.
+    """Turn encoded bytes into pixels of the network's size, `UINT8 [H, W, 3]`.
 
     `config` is the content of `preprocess.json`; `rare` says which images get `augment.minority`.
     """
@@ -35,15 +35,15 @@ def augmented(encoded: Any, rare: Any, *, config: Mapping[str, Any], augment: Au
         pixels = changed(pixels, config, augment.minority)
     else:
         pixels = changed(pixels, config, augment)
-    mirror = fn.random.coin_flip(probability=0.5) if augment.horizontal_flip else 0
-    return normalize(pixels, config, mirror=mirror)
+    if augment.horizontal_flip:
+        pixels = fn.flip(pixels, horizontal=fn.random.coin_flip(probability=0.5))
+    return pixels
 
 
 def _resized(encoded: Any, config: Mapping[str, Any], augment: Augmentation) -> Any:
     """Return `UINT8 [H, W, 3]`: a random crop of each image, or the image resized as in serving."""
     if augment.resize == "serving":
-        levels = fit(decode(encoded, config), {**config, "mean": (0.0,) * 3, "std": (1 / 255,) * 3})
-        return fn.cast(fn.transpose(levels, perm=[1, 2, 0]), dtype=types.UINT8)
+        return fit(decode(encoded, config), config)
     part = fn.decoders.image_random_crop(  # only that part is decoded
         encoded,
         device=config["decoder"],

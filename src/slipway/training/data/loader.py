@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,9 @@ from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.recipe import Recipe
-from slipway.steps.dali_graph import decode, fit
+from slipway.steps.guard import OK
+from slipway.steps.normalize import normalize
+from slipway.steps.preprocess import Preprocessor
 from slipway.training.data.augment import augmented, quiet
 from slipway.training.data.order import ALL, Ids, Share, batches, rare_classes, shuffled
 from slipway.training.data.targets import TENSOR, reader_numbers
@@ -29,6 +31,7 @@ AHEAD = 2
 """Number of batches read ahead, and of batches decoded ahead."""
 READERS = 4
 Encoded = npt.NDArray[np.uint8]
+Batch: TypeAlias = list[dict[str, torch.Tensor]]
 
 
 def train_loader(
@@ -50,11 +53,12 @@ def train_loader(
     rare = rare_classes(images, below=augment.minority.below) if augment.minority else frozenset()
     with quiet():
         graph = _train_graph(preprocess, recipe).serialize()
-    return Loader(
+    return AugmentedLoader(
         graph,
         dataset,
         images,
         order=order or (lambda epoch: shuffled(len(images), seed=recipe.seed, epoch=epoch)),
+        preprocess=preprocess,
         rare_n=np.array([not rare.isdisjoint(image.class_ids) for image in images]) if augment.minority else None,
         recipe=recipe,
         threads=threads,
@@ -75,10 +79,10 @@ def eval_loader(
 ) -> "Loader":
     """Load every image once, in order, with the serving preprocess (every `share.world_size`-th image)."""
     return Loader(
-        _eval_graph(preprocess).serialize(),
         dataset,
         images,
         order=lambda _: np.arange(len(images)),
+        preprocess=preprocess,
         recipe=recipe,
         threads=threads,
         task=task,
@@ -100,39 +104,30 @@ def _train_graph(preprocess: Preprocess, recipe: Recipe) -> Pipeline:
     return graph()
 
 
-def _eval_graph(preprocess: Preprocess) -> Pipeline:
-    config = preprocess.model_dump()
-
-    @pipeline_def(batch_size=1, num_threads=1, device_id=None)  # type: ignore[untyped-decorator, unused-ignore]
-    def graph() -> Any:
-        return fit(decode(fn.external_source(name="encoded", dtype=types.UINT8, ndim=1), config), config)
-
-    return graph()
-
-
 class Loader:
-    """Batches for Lightning, `[{"pixels_nchw": FP32 [n, 3, H, W], targets.TENSOR: INT64 [n]}]`.
+    """Batches for Lightning, preprocessed as in serving.
+
+    Each is `[{"pixels_nchw": FP32 [n, 3, H, W], targets.TENSOR: INT64 [n]}]`.
 
     Lightning calls `sampler.set_epoch` before each epoch; without that call epochs count upwards.
     """
 
     def __init__(
         self,
-        graph: bytes,
         dataset: Dataset,
         images: Sequence[LabelledImage],
         *,
         order: Callable[[int], Ids],
+        preprocess: Preprocess,
         recipe: Recipe,
         threads: int,
         task: Task,
         share: Share,
-        rare_n: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         self.sampler, self.batch_sampler = self, None  # Lightning looks for these
         self.epoch = 0
-        self._graph, self._root, self._images = graph, Path(dataset.root), images
-        self._order, self._rare_n = order, rare_n
+        self._root, self._images = Path(dataset.root), images
+        self._order, self._config = order, preprocess.model_dump()
         self._tensor = TENSOR[task]
         self._number_n = np.array(reader_numbers(dataset, images, task=task), np.int64)
         self._recipe, self._threads, self._share = recipe, threads, share
@@ -146,7 +141,60 @@ class Loader:
     def _batches(self) -> list[Ids]:
         return batches(self._order(self.epoch), batch_size=self._recipe.batch_size, share=self._share)
 
-    def __iter__(self) -> Iterator[list[dict[str, torch.Tensor]]]:
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises DataError: a file is missing, or the decoder refuses it."""
+        members_b = self._batches()
+        preprocessor = Preprocessor(self._config, max_batch_size=max(map(len, members_b)), threads=self._threads)
+        self.epoch += 1
+        for members, encoded in zip(members_b, self._encoded(members_b), strict=True):
+            pixels_nhwc_u8, status_n = preprocessor.run([image.tobytes() for image in encoded])
+            for row in members[status_n != OK].tolist():
+                raise self._refusal(row)
+            yield self._batch(pixels_nhwc_u8, members)
+
+    def _encoded(self, members_b: Sequence[Ids]) -> Iterator[list[Encoded]]:
+        """Yield the files of each batch while threads read the next ones."""
+        reading: deque[list[Future[Encoded]]] = deque()
+        with ThreadPoolExecutor(READERS) as pool:
+            for members in members_b:
+                reading.append([pool.submit(self._read, self._images[row]) for row in members.tolist()])
+                if len(reading) > AHEAD:
+                    yield [read.result() for read in reading.popleft()]
+            while reading:
+                yield [read.result() for read in reading.popleft()]
+
+    def _read(self, image: LabelledImage) -> Encoded:
+        path = self._root / image.path
+        try:
+            return np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}; it was there when training began") from None
+
+    def _refusal(self, row: int) -> DataError:
+        path = self._root / self._images[row].path
+        return DataError(f"{path}: the decoder refuses this image; repair or remove it")
+
+    def _batch(self, pixels_nhwc_u8: npt.NDArray[np.uint8], members: Ids) -> Batch:
+        pixels_nchw = torch.from_numpy(normalize(pixels_nhwc_u8, self._config))
+        return [{"pixels_nchw": pixels_nchw, self._tensor: torch.from_numpy(self._number_n[members])}]
+
+
+class AugmentedLoader(Loader):
+    """The batches of training: `graph`, serialised, decodes and augments. DALI decodes every image in full."""
+
+    def __init__(
+        self,
+        graph: bytes,
+        dataset: Dataset,
+        images: Sequence[LabelledImage],
+        *,
+        rare_n: npt.NDArray[np.bool_] | None,
+        **options: Any,
+    ) -> None:
+        super().__init__(dataset, images, **options)
+        self._graph, self._rare_n = graph, rare_n
+
+    def __iter__(self) -> Iterator[Batch]:
         """Raises DataError: a file is missing, or the decoder refuses it."""
         members_b = self._batches()
         ahead = min(AHEAD, len(members_b))
@@ -173,33 +221,14 @@ class Loader:
         while waiting:
             yield self._next(pipeline, waiting.popleft())
 
-    def _encoded(self, members_b: Sequence[Ids]) -> Iterator[list[Encoded]]:
-        """Yield the files of each batch while threads read the next ones."""
-        reading: deque[list[Future[Encoded]]] = deque()
-        with ThreadPoolExecutor(READERS) as pool:
-            for members in members_b:
-                reading.append([pool.submit(self._read, self._images[row]) for row in members.tolist()])
-                if len(reading) > AHEAD:
-                    yield [read.result() for read in reading.popleft()]
-            while reading:
-                yield [read.result() for read in reading.popleft()]
-
-    def _read(self, image: LabelledImage) -> Encoded:
-        path = self._root / image.path
-        try:
-            return np.fromfile(path, np.uint8)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}; it was there when training began") from None
-
-    def _next(self, pipeline: Pipeline, members: Ids) -> list[dict[str, torch.Tensor]]:
+    def _next(self, pipeline: Pipeline, members: Ids) -> Batch:
         try:
             (pixels,) = pipeline.share_outputs()
         except RuntimeError as error:
             refused = re.search(r"Failed to decode sample #(\d+)", str(error))
             if refused is None:
                 raise
-            path = self._root / self._images[members[int(refused[1])]].path
-            raise DataError(f"{path}: the decoder refuses this image; repair or remove it") from error
-        pixels_nchw = torch.utils.dlpack.from_dlpack(pixels.as_tensor())
+            raise self._refusal(int(members[int(refused[1])])) from error
+        batch = self._batch(np.asarray(pixels.as_tensor()), members)
         pipeline.release_outputs()
-        return [{"pixels_nchw": pixels_nchw, self._tensor: torch.from_numpy(self._number_n[members])}]
+        return batch

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .batches import response, rows_of
+from .batches import ready, response, rows_of
 from .cores import keep_as_configured
 from .loading import load_engine, warm_up
 from .postprocess import Postprocessor, public_tensors
@@ -22,11 +22,12 @@ class TritonPythonModel:
         self.postprocessor = Postprocessor.read(here)
         self.bundle = (here / "bundle.txt").read_bytes().strip()
         warm_up(self.engine, model)
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         pixels, statuses = (
             [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
-            for name in ("pixels_nchw", "image_status")
+            for name in ("pixels_nhwc_u8", "image_status")
         )
         logits_nc, embedding_nd = self.engine.run(np.concatenate(pixels))
         answers = self.postprocessor.run(logits_nc, np.concatenate(statuses)[:, 0], embedding_nd)

@@ -26,7 +26,7 @@ SIZES = json.loads((HERE / "pipeline.json").read_text(encoding="utf-8"))
     num_threads=SIZES["num_threads"],
     device_id=None if CONFIG["decoder"] == "cpu" else 0,
     exec_dynamic=False,  # as the backend runs it, so that what it could not run is an error here
-    output_dtype=[types.FLOAT],  # with these two, a config.pbtxt that says something else is refused
+    output_dtype=[types.UINT8],  # with these two, a config.pbtxt that says something else is refused
     output_ndim=[3],
 )
 def pipeline() -> Any:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .batches import images_of, response, rows_of
+from .batches import images_of, ready, response, rows_of
 from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .loading import load_engine
@@ -32,6 +32,7 @@ class TritonPythonModel:
         warmup_batches = int(parameters.get("warmup_batches", {}).get("string_value", 0))
         for batch_size in (1, model["max_batch_size"]) * warmup_batches:
             self._answer([PLACEHOLDER] * batch_size)
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches, responses = images_of(requests)
@@ -43,7 +44,7 @@ class TritonPythonModel:
         return responses
 
     def _answer(self, images: list[bytes]) -> dict[str, Any]:
-        pixels_nchw, status_n = self.preprocessor.run(images)
-        logits_nc, embedding_nd = self.engine.run(pixels_nchw)
+        pixels_nhwc_u8, status_n = self.preprocessor.run(images)
+        logits_nc, embedding_nd = self.engine.run(pixels_nhwc_u8)
         answers = self.postprocessor.run(logits_nc, status_n, embedding_nd)
         return public_tensors(answers, bundle=self.bundle, embedding_nd=embedding_nd)

@@ -5,7 +5,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from .batches import response
+from .batches import ready, response
 from .postprocess import Postprocessor, public_tensors
 
 
@@ -14,6 +14,7 @@ class TritonPythonModel:
         here = Path(__file__).parent
         self.postprocessor = Postprocessor.read(here)
         self.bundle = (here / "bundle.txt").read_bytes().strip()
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._respond(request) for request in requests]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .batches import images_of, rows_of
+from .batches import images_of, ready, rows_of
 from .cores import keep_as_configured
 from .guard import PLACEHOLDER
 from .preprocess import Preprocessor, tensor_of
@@ -29,6 +29,7 @@ class TritonPythonModel:
         self.run = preprocessor.run_on_gpu if on_gpu else preprocessor.run
         for batch_size in (1, model["max_batch_size"]) * int(parameters.get("warmup_batches", 0)):
             self.run([PLACEHOLDER] * batch_size)
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         batches, responses = images_of(requests)
@@ -36,7 +37,7 @@ class TritonPythonModel:
             return responses
         images = [image for batch in batches.values() for image in batch]
         # Kept until the next batch: Triton copies the pixels after this returns.
-        self.pixels_nchw, self.status_n = self.run(images)
+        self.pixels_nhwc_u8, self.status_n = self.run(images)
         for index, rows in zip(batches, rows_of(batches.values())):
             responses[index] = self._response(requests[index], rows)
         return responses
@@ -44,8 +45,8 @@ class TritonPythonModel:
     def _response(self, request: Any, rows: slice) -> Any:
         asked = request.requested_output_names()
         tensors = []
-        if "pixels_nchw" in asked:
-            tensors.append(pb_utils.Tensor.from_dlpack("pixels_nchw", tensor_of(self.pixels_nchw, rows)))
+        if "pixels_nhwc_u8" in asked:
+            tensors.append(pb_utils.Tensor.from_dlpack("pixels_nhwc_u8", tensor_of(self.pixels_nhwc_u8, rows)))
         if "image_status" in asked:
             tensors.append(pb_utils.Tensor("image_status", self.status_n[rows, np.newaxis]))
         return pb_utils.InferenceResponse(tensors)

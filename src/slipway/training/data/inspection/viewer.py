@@ -33,8 +33,8 @@ class Viewer:
     """Decodes and refuses the same images as serving."""
 
     def __init__(self, *, exif_orientation: bool) -> None:
-        # The serving pipeline for a network whose input is the whole picture, not normalised.
-        values = {"input_height": SIDE, "input_width": SIDE, "resize": "pad", "mean": (0, 0, 0), "std": (1, 1, 1)}
+        # The serving pipeline for a network whose input is the whole picture.
+        values = {"input_height": SIDE, "input_width": SIDE, "resize": "pad"}
         config = Preprocess.parse({**values, "exif_orientation": exif_orientation}, source="viewer").model_dump()
         self._preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=THREADS)
 
@@ -51,11 +51,11 @@ class Viewer:
 
     def view(self, encoded: Sequence[bytes]) -> list[View | str]:
         """Return each of up to BATCH images as a picture, or the reason why serving would refuse it."""
-        pixels_nchw, status_n = self._preprocessor.run(encoded)
+        pixels_nhwc_u8, status_n = self._preprocessor.run(encoded)
         sizes = iter(self._sizes([data for data, status in zip(encoded, status_n, strict=True) if status == guard.OK]))
         return [
-            _cut(pixels_chw, *next(sizes)) if status == guard.OK else guard.STATUS_NAMES[status]
-            for pixels_chw, status in zip(pixels_nchw, status_n.tolist(), strict=True)
+            _cut(pixels_hwc, *next(sizes)) if status == guard.OK else guard.STATUS_NAMES[status]
+            for pixels_hwc, status in zip(pixels_nhwc_u8, status_n.tolist(), strict=True)
         ]
 
     def _sizes(self, encoded: Sequence[bytes]) -> list[tuple[int, int]]:
@@ -67,9 +67,8 @@ class Viewer:
         return [(int(width), int(height)) for height, width, _ in shapes_n3.as_array()]
 
 
-def _cut(pixels_chw: npt.NDArray[np.float32], width: int, height: int) -> View:
+def _cut(pixels_hwc: npt.NDArray[np.uint8], width: int, height: int) -> View:
     """Cut off the padding that centres the picture; the sides left are those of `dali_graph.fit`."""
     inner_w, inner_h = max(min(SIDE * width // height, SIDE), 1), max(min(SIDE * height // width, SIDE), 1)
     left, top = (SIDE - inner_w + 1) // 2, (SIDE - inner_h + 1) // 2  # DALI rounds a negative half down
-    inner = pixels_chw[:, top : top + inner_h, left : left + inner_w]
-    return View(width, height, np.ascontiguousarray((inner * 255).round().astype(np.uint8).transpose(1, 2, 0)))
+    return View(width, height, np.ascontiguousarray(pixels_hwc[top : top + inner_h, left : left + inner_w]))

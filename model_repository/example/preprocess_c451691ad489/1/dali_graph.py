@@ -1,7 +1,7 @@
-"""`preprocess.json` as a graph of DALI, encoded images to the network's input: its one implementation.
+"""`preprocess.json` as a graph of DALI, encoded images to pixels: its one implementation up to the normalisation.
 
-Training builds its augmentation between `decode` and `normalize`; calibration, evaluation and both lanes run
-`preprocess`. `config` is the content of `preprocess.json` everywhere.
+Training builds its augmentation behind `decode`; calibration, evaluation and both lanes run `preprocess`. `config` is
+the content of `preprocess.json` everywhere; `mean` and `std` are not read.
 
 This file is copied into model repositories, and on the gpu lane imported outside a package: DALI alone, Python 3.10 to
 3.13.
@@ -20,7 +20,7 @@ HARDWARE_SHARE = 0.65
 
 
 def preprocess(encoded: Any, config: Mapping[str, Any], *, hardware_jpeg: bool = False) -> Any:
-    """Encoded bytes to the network's input `FP32 [3, H, W]`.
+    """Encoded bytes to pixels of the network's size, `UINT8 [H, W, 3]`.
 
     The image's size is read from its header, not from the decoded image: NVIDIA's backend runs every pipeline in the
     older one of DALI's executors, where nothing comes back from the GPU, and sizes are computed on the CPU.
@@ -46,7 +46,7 @@ def decode(encoded: Any, config: Mapping[str, Any], *, hardware_jpeg: bool = Fal
 
 
 def fit(images: Any, config: Mapping[str, Any], *, shape: Any = None) -> Any:
-    """Resize and centre `[h, w, 3]` in the input, then normalise: `FP32 [3, H, W]`.
+    """Resize and centre `[h, w, 3]` in the input: `UINT8 [H, W, 3]`.
 
     `shape` is that of `images` as `INT64 [3]` on the CPU; left out, it is taken from them.
     """
@@ -54,7 +54,8 @@ def fit(images: Any, config: Mapping[str, Any], *, shape: Any = None) -> Any:
     size_hw, size_wh = fn.stack(shape[0], shape[1]), fn.stack(shape[1], shape[0])
     new_hw, position_hw = geometry(size_hw, size_wh, config, largest=math.max, smallest=math.min, constant=_constant)
     position_y, position_x = position_hw
-    return resize(images, config, fn.cast(new_hw, dtype=types.FLOAT), position_y, position_x)
+    crop_pos = {"crop_pos_y": position_y, "crop_pos_x": position_x} if config["resize"] == "crop" else {}
+    return resize(images, config, fn.cast(new_hw, dtype=types.FLOAT), **crop_pos)
 
 
 def geometry(
@@ -88,30 +89,27 @@ def _constant(values: Sequence[int]) -> Any:
     return types.Constant(list(values), dtype=types.INT64)
 
 
-def resize(images: Any, config: Mapping[str, Any], new_hw: Any, position_y: Any = None, position_x: Any = None) -> Any:
-    """Resize `[h, w, 3]` to `new_hw` (FP32 `[2]`), then cut or pad to the input and normalise: `FP32 [3, H, W]`.
+def resize(
+    images: Any, config: Mapping[str, Any], new_hw: Any, *, roi_start: Any = None, roi_end: Any = None, **crop_pos: Any
+) -> Any:
+    """Resize `[h, w, 3]` to `new_hw` (FP32 `[2]`), then cut or pad to the input: `UINT8 [H, W, 3]`.
 
-    The positions belong to `resize: crop`.
+    `crop_pos_y` and `crop_pos_x` belong to `resize: crop`. `roi_start` and `roi_end`, FP32 `[2]`, are the part of
+    `images` that is resized, by default all of it.
     """
+    roi = {} if roi_end is None else {"roi_start": roi_start, "roi_end": roi_end}
     resized = fn.resize(
-        images, size=new_hw, interp_type=INTERPOLATION[config["interpolation"]], antialias=config["antialias"]
-    )
-    position = {"crop_pos_y": position_y, "crop_pos_x": position_x} if config["resize"] == "crop" else {}
-    return normalize(resized, config, **position)
-
-
-def normalize(images: Any, config: Mapping[str, Any], **crop_pos: Any) -> Any:
-    """Cut or pad to the input size, then `(x / 255 - mean) / std`: `UINT8 [h, w, 3]` to `FP32 [3, H, W]`."""
-    mean, std, pad_value = config["mean"], config["std"], config["pad_value"] / 255
-    return fn.crop_mirror_normalize(
         images,
+        size=new_hw,
+        interp_type=INTERPOLATION[config["interpolation"]],
+        antialias=config["antialias"],
+        **roi,
+    )
+    return fn.crop(
+        resized,
         crop=(config["input_height"], config["input_width"]),
-        dtype=types.FLOAT,
-        output_layout="CHW",
-        mean=[255 * channel for channel in mean],
-        std=[255 * channel for channel in std],
         rounding="round",
         out_of_bounds_policy="pad" if config["resize"] == "pad" else "error",
-        fill_values=[(pad_value - mean[channel]) / std[channel] for channel in range(3)],
+        fill_values=[config["pad_value"]],
         **crop_pos,
     )

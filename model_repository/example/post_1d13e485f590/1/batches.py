@@ -1,9 +1,17 @@
 """What the adapters share: the images of many requests as one batch, and the rows of its answer back to each."""
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+
+
+def ready() -> None:
+    """Called last in `initialize`. What a model keeps for ever, the garbage collector need not look through again: a
+    full collection takes 50 ms with DALI and OpenVINO loaded, and a request would wait for it."""
+    gc.collect()
+    gc.freeze()
 
 
 def images_of(requests: Sequence[Any]) -> tuple[dict[int, list[bytes]], list[Any]]:

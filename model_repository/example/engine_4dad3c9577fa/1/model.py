@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .batches import response, rows_of
+from .batches import ready, response, rows_of
 from .cores import keep_as_configured
 from .loading import load_engine, warm_up
 
@@ -18,10 +18,11 @@ class TritonPythonModel:
         keep_as_configured(model, args)
         self.engine = load_engine(model, Path(__file__).parent)
         warm_up(self.engine, model)
+        ready()
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        batches = [pb_utils.get_input_tensor_by_name(request, "pixels_nchw").as_numpy() for request in requests]
-        pixels_nchw = batches[0] if len(batches) == 1 else np.concatenate(batches)
-        logits_nc, embedding_nd = self.engine.run(pixels_nchw)
+        batches = [pb_utils.get_input_tensor_by_name(request, "pixels_nhwc_u8").as_numpy() for request in requests]
+        pixels_nhwc_u8 = batches[0] if len(batches) == 1 else np.concatenate(batches)
+        logits_nc, embedding_nd = self.engine.run(pixels_nhwc_u8)
         tensors = {"logits_nc": logits_nc, "embedding_nd": embedding_nd}
         return [response(request, tensors, rows) for request, rows in zip(requests, rows_of(batches))]
