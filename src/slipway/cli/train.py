@@ -16,8 +16,8 @@ EPILOG = """examples:
   slipway make-parity runs/digits/checkpoint --out runs/parity/data.csv     a new task, few images
   slipway train training/configs/parity.yaml --out runs/parity/checkpoint   fine-tuned from the digits
 
-The spec is one YAML file: name, data, preprocess, backbone, recipe, decision, precisions, latency. Every key is
-explained in src/slipway/contract/spec.py and recipe.py; an error about a key lists the valid ones.
+The spec is one YAML file: name, data, preprocess, backbone, recipe, decision, precisions, latency. The
+documentation's page slipway.contract explains every key; an error about a key lists the valid ones.
 
 the recipe (docs/recipe.md):
   recipe: auto                         chosen by the number of images; the choice is printed with its reason

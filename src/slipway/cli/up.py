@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.contract import Bundle, Choice, Manifest, SlipwayError, Spec, SpecError
+from slipway.contract.engine import Target
 from slipway.contract.evidence.build import BundleMeasured, CheckpointMeasured, EngineMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import GateResult
@@ -41,7 +42,7 @@ class Run:
     spec_path: Path
     folder: Path
     repository: Path
-    targets: tuple[str, ...]
+    targets: tuple[Target, ...]
     network: tuple[str, ...]
     """The options of `slipway import`; empty where a network is trained."""
 
@@ -61,7 +62,9 @@ class Run:
 def main(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     run = open_run(arguments)
-    for title, why, words in stages(run):
+    retrain = None if run.network else why_train(run)
+    check(run, train=retrain is not None)
+    for title, why, words in stages(run, retrain):
         if why is None:
             print(f"✓ {title}: current", flush=True)
             continue
@@ -89,24 +92,37 @@ def open_run(arguments: argparse.Namespace) -> Run:
     return Run(spec, arguments.spec, folder, repository, tuple(arguments.target), network)
 
 
-def stages(run: Run) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
+def stages(run: Run, retrain: str | None) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
     """Yield each stage: title, reason to run ("" if the verb decides, None if it is current), and the verb's arguments.
 
-    A stage is checked only after those before it have run.
+    `retrain` is what `why_train` says. A later stage is checked only after those before it have run.
     """
     spec, folder, bundle, engines = (str(path) for path in (run.spec_path, run.folder, run.bundle, run.engines))
     if run.network:
         yield "import", why_import(run), ("import", spec, *run.network, "--out", bundle)
     else:
-        why = why_train(run)
-        yield "data", why, ("inspect", spec, "--out", f"{folder}/inspection")
-        yield "training", why, ("train", spec, "--out", str(run.checkpoint), "--resume")
+        yield "data", retrain, ("inspect", spec, "--out", f"{folder}/inspection")
+        yield "training", retrain, ("train", spec, "--out", str(run.checkpoint), "--resume")
         yield "export", why_export(run), ("export", str(run.checkpoint), "--spec", spec, "--out", bundle)
     yield "page of the evaluation", is_missing(run.folder / "evaluation.html", after=run.bundle), ("evaluate", bundle)
     yield "graphs, engines and accuracy gates", "", ("engines", folder, "--target", *run.targets)
     yield "fastest precision that passed", why_choose(run), ("choose", bundle, "--engines", engines)
     yield "report", is_missing(run.folder / "report.html", after=run.engines), ("report", bundle, "--engines", engines)
     yield "repository", "", ("assemble", bundle, "--engines", engines, "--out", str(run.repository))
+
+
+def check(run: Run, *, train: bool) -> None:
+    """Refuse what a later stage would refuse, and say which precisions cannot pass, before the first stage.
+
+    Raises:
+        SlipwayError: as the later stages.
+    """
+    from slipway.cli import up_checks  # not at the top: --help needs no library
+
+    up_checks.check_places(run)
+    up_checks.check_precisions(run)
+    if train:
+        up_checks.check_training(run)
 
 
 def why_train(run: Run) -> str | None:

@@ -1,5 +1,6 @@
 """Finds images that pass the guard but not the decoder before the first epoch, not in the middle of one."""
 
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from slipway.steps import guard
 from slipway.steps.preprocess import Preprocessor
 from slipway.training.data.entries import raise_faults
 
-BATCH, THREADS = 32, 2
+BATCH = 32
+THREADS = min(2, max((os.cpu_count() or 1) - 1, 1))
+"""Threads that decode. nvImageCodec uses one fewer than there are cores, and warns of more."""
 JPEG = b"\xff\xd8"
 
 

@@ -163,6 +163,7 @@ def _fit(
             log_every_n_steps=steps,
             deterministic=True,
             enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),
         )
         if logger:
             begin(logger, spec)

@@ -11,11 +11,11 @@ from nvidia.dali import fn, pipeline_def
 from slipway.contract import Preprocess
 from slipway.steps import guard
 from slipway.steps.preprocess import Preprocessor
+from slipway.training.data.decodable import THREADS
 
 SIDE = 112
 """Length of a picture's longer side in pixels."""
 BATCH = 16
-THREADS = 2
 
 
 @dataclass(frozen=True)
