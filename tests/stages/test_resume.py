@@ -145,10 +145,8 @@ def test_a_killed_run_that_is_resumed_with_other_threads_ends_as_an_unbroken_one
     assert not whole.measured["resumed"]
     said = capsys.readouterr().out
     assert "threads: 1, as before the interruption, instead of 2" in said
-    whole_run = said.rpartition("from epoch 0: training")[2]
-    epochs = re.findall(
-        r"^epoch (\d)/5: train_loss \S+, val_loss \S+, val_macro_f1 \S+, \d+ s$", whole_run, re.MULTILINE
-    )
+    lines = said.rpartition("from epoch 0: training")[2]
+    epochs = re.findall(r"^epoch (\d)/5: train_loss \S+, val_loss \S+, val_macro_f1 \S+, \d+ s$", lines, re.MULTILINE)
     assert epochs == list("012345"), "a line per epoch where the output is not a terminal"
     for name in ("history.json", "model.safetensors", "spec.json", "dataset.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
