@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway.cli.up_checks import check
 from slipway.contract import Bundle, Choice, Manifest, SlipwayError, Spec, SpecError
 from slipway.contract.engine import Target
 from slipway.contract.evidence.build import BundleMeasured, CheckpointMeasured, EngineMeasured
@@ -26,10 +27,10 @@ EPILOG = """examples:
   slipway up photographs.yaml                  images to a repository
   slipway up pets.yaml --onnx pets.onnx --labels labels.txt      a network that you have already
 
-The stages are inspect, train, export (or import), engines, choose, report and assemble: each is a verb of its own, and
-its command is printed before it runs. A stage is current if the manifest that it wrote has the hashes of its present
-inputs. So after a change, an error or Ctrl-C the same command continues where it has to; an interrupted training
-resumes.
+The stages are train --check, inspect, train, export (or import), engines, choose, report and assemble: each is a verb
+of its own, and its command is printed before it runs. A stage is current if the manifest that it wrote has the hashes
+of its present inputs. So after a change, an error or Ctrl-C the same command continues where it has to; an interrupted
+training resumes.
 
 exit status: 0 if the repository is current, otherwise that of the stage that failed"""
 
@@ -62,9 +63,8 @@ class Run:
 def main(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     run = open_run(arguments)
-    retrain = None if run.network else why_train(run)
-    check(run, train=retrain is not None)
-    for title, why, words in stages(run, retrain):
+    check(run)
+    for title, why, words in stages(run):
         if why is None:
             print(f"✓ {title}: current", flush=True)
             continue
@@ -92,37 +92,25 @@ def open_run(arguments: argparse.Namespace) -> Run:
     return Run(spec, arguments.spec, folder, repository, tuple(arguments.target), network)
 
 
-def stages(run: Run, retrain: str | None) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
+def stages(run: Run) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
     """Yield each stage: title, reason to run ("" if the verb decides, None if it is current), and the verb's arguments.
 
-    `retrain` is what `why_train` says. A later stage is checked only after those before it have run.
+    A stage is checked only after those before it have run.
     """
     spec, folder, bundle, engines = (str(path) for path in (run.spec_path, run.folder, run.bundle, run.engines))
     if run.network:
         yield "import", why_import(run), ("import", spec, *run.network, "--out", bundle)
     else:
-        yield "data", retrain, ("inspect", spec, "--out", f"{folder}/inspection")
-        yield "training", retrain, ("train", spec, "--out", str(run.checkpoint), "--resume")
+        why, train = why_train(run), ("train", spec, "--out", str(run.checkpoint), "--resume")
+        yield "check", why, (*train, "--check")
+        yield "data", why, ("inspect", spec, "--out", f"{folder}/inspection")
+        yield "training", why, train
         yield "export", why_export(run), ("export", str(run.checkpoint), "--spec", spec, "--out", bundle)
     yield "page of the evaluation", is_missing(run.folder / "evaluation.html", after=run.bundle), ("evaluate", bundle)
     yield "graphs, engines and accuracy gates", "", ("engines", folder, "--target", *run.targets)
     yield "fastest precision that passed", why_choose(run), ("choose", bundle, "--engines", engines)
     yield "report", is_missing(run.folder / "report.html", after=run.engines), ("report", bundle, "--engines", engines)
     yield "repository", "", ("assemble", bundle, "--engines", engines, "--out", str(run.repository))
-
-
-def check(run: Run, *, train: bool) -> None:
-    """Refuse what a later stage would refuse, and say which precisions cannot pass, before the first stage.
-
-    Raises:
-        SlipwayError: as the later stages.
-    """
-    from slipway.cli import up_checks  # not at the top: --help needs no library
-
-    up_checks.check_places(run)
-    up_checks.check_precisions(run)
-    if train:
-        up_checks.check_training(run)
 
 
 def why_train(run: Run) -> str | None:
