@@ -106,7 +106,7 @@ def peers(result: Path, out: Path) -> None:
     chart.axvline(1, color=DIM, linewidth=1)
     chart.set(
         xscale="log",
-        xlabel="Slipway's rate within P99 < 50 ms, fused and pinned (not its default),\n"
+        xlabel="Slipway's rate within P99 < 50 ms, layout fused, pinned, batches of 1,\n"
         "÷ the peer's (right of 1 is better)",
     )
     chart.set_xticks([0.7, 1, 2, 4, 8], ["0.7", "1", "2", "4", "8"])
