@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from slipway.contract import DataError
 from slipway.pages.charts import DIM, PAGE, TEXT, TONES, VARIABLES, Chart, axes, styled, svg
@@ -79,7 +80,7 @@ def flow(out: Path) -> None:
     chart.set(xlim=(-0.5, 3.5), ylim=(0.35, 3.4))
     chart.set_axis_off()
     box = {"boxstyle": "round,pad=0.5", "facecolor": PAGE, "edgecolor": TONES["plain"]}
-    words = {"ha": "center", "va": "center", "size": 8}
+    words: dict[str, Any] = {"ha": "center", "va": "center", "size": 8}
     boxes = {name: chart.text(*place, text, color=TEXT, bbox=box, **words) for name, (place, text) in BOXES.items()}
     for start, end, verb in ARROWS:
         (x, y), (to_x, to_y) = BOXES[start][0], BOXES[end][0]
