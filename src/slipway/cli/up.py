@@ -198,7 +198,9 @@ def print_summary(run: Run, *, seconds: float) -> None:
         checkpoint = Manifest.read(run.checkpoint / MANIFEST).read_measured(CheckpointMeasured)
         images = ", ".join(f"{count:,} {split}" for split, count in checkpoint.images.items())
         print(f"  data        {images} images")
-        print(f"  training    {checkpoint.epochs} epochs in {checkpoint.train_s:.0f} s; ECE {bundle.ece:.4f}")
+        low, high = bundle.ece_interval
+        ece = f"ECE {bundle.ece:.4f} ({low:.4f} to {high:.4f})"
+        print(f"  training    {checkpoint.epochs} epochs in {checkpoint.train_s:.0f} s; {ece}")
     for folder in engines:
         found = read_engine_evaluation(folder, task=run.spec.task)
         line = f"{found.primary_metrics}, macro-F1 {found.macro_f1:.4f} ({_verdict(found.gate)})"
