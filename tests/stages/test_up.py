@@ -140,7 +140,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "too many calibration images": ({"calibration": {"images": 100}}, "100 given, but the train split has only 28"),
     "calibration images of one class": (
         {"calibration": {"images": 1}, "precisions": ["int8", "fp32"]},
-        "1 given, and all of one class; write at least 2",
+        "1 given, and all of one class; 2 or more are of several classes",
     ),
     "a batch that nothing fills": ({"recipe": {"batch_size": 64}}, "64 given, but only 28 train images"),
 }

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.spec import AccuracyGate, Data
-from slipway.evaluation.intervals import images_to_prove
 from slipway.steps import guard
 from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import write_file
@@ -156,6 +155,8 @@ def written(
     arguments: argparse.Namespace, out: Path, seen: Seen, test: Sequence[tuple[int, ...]], *, few: str = ""
 ) -> str:
     """The spec as YAML, with a comment for each choice; `test` has the class ids of each test image."""
+    from slipway.evaluation.intervals import images_to_prove  # not at the top: --help needs no library
+
     side_px, classes = int(median(seen.sides_px)), len(seen.images_of_class)
     gate = AccuracyGate()
     needed = images_to_prove(gate.max_class_loss_points, error=(1 - gate.confidence) / 2 / classes)

@@ -32,10 +32,15 @@ def check(spec: Spec, out: Path, *, resume: bool) -> None:
 
 
 def _check_calibration(spec: Spec, dataset: Dataset) -> None:
-    train = dataset.of("train")
-    drawn = {image.class_ids for image in sample(train, spec.calibration)}
-    if len(drawn) == 1 < len({image.class_ids for image in train}) and {"int8", "fp8"} & {*spec.precisions}:
+    train, given = dataset.of("train"), spec.calibration.images
+    several = len({image.class_ids for image in train}) > 1
+
+    def of_one_class(images: int) -> bool:
+        drawn = sample(train, spec.calibration.model_copy(update={"images": images}))
+        return len({image.class_ids for image in drawn}) == 1
+
+    if of_one_class(given) and several and {"int8", "fp8"} & {*spec.precisions}:
+        enough = next(images for images in range(given + 1, len(train) + 1) if not of_one_class(images))
         raise DataError(
-            f"calibration.images: {spec.calibration.images} given, and all of one class; write at least "
-            f"{len(dataset.labels)}, one per class"
+            f"calibration.images: {given} given, and all of one class; {enough} or more are of several classes"
         )
