@@ -13,7 +13,7 @@ from slipway.steps.preprocess import Preprocessor
 from slipway.training.data.entries import raise_faults
 
 BATCH = 32
-THREADS = min(2, max((os.cpu_count() or 1) - 1, 1))
+DECODE_THREADS = min(2, max((os.cpu_count() or 1) - 1, 1))
 """Threads that decode. nvImageCodec uses one fewer than there are cores, and warns of more."""
 JPEG = b"\xff\xd8"
 
@@ -32,7 +32,7 @@ def check_decodable(dataset: Dataset, preprocess: Preprocess) -> None:
     if not suspected:
         return
     config = preprocess.model_dump() | {"input_height": 32, "input_width": 32}  # the size does not matter here
-    preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=THREADS)
+    preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=DECODE_THREADS)
     refused = []
     with tqdm(total=len(suspected), desc="decoding images", unit="image", leave=False, disable=None) as progress:
         rest = iter(suspected)
