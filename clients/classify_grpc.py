@@ -6,9 +6,15 @@ import re
 import sys
 from typing import Any
 
-import tritonclient.grpc as triton
-from classify_common import ServerError, main
-from numpy.typing import NDArray
+try:
+    import tritonclient.grpc as triton
+    from classify_common import ServerError, main
+    from numpy.typing import NDArray
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"classify_grpc.py: {error.name} is missing: pip install 'tritonclient[grpc]' numpy, and copy "
+        "classify_common.py too"
+    )
 
 CONTROL_TIMEOUT_S = 5.0
 HERE = re.compile(r"(localhost|127\.[\d.]+|\[::1\]):\d+")

@@ -5,10 +5,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import gevent  # tritonclient[http] brings it
-import tritonclient.http as triton
-from classify_common import ServerError, main
-from numpy.typing import NDArray
+try:
+    import gevent  # tritonclient[http] brings it
+    import tritonclient.http as triton
+    from classify_common import ServerError, main
+    from numpy.typing import NDArray
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"classify_http.py: {error.name} is missing: pip install 'tritonclient[http]' numpy, and copy "
+        "classify_common.py too"
+    )
 
 CONTROL_TIMEOUT_S = 5.0
 

@@ -101,8 +101,7 @@ def finish_attribute(_app: Sphinx, what: str, name: str, _of: object, _options: 
 
 def setup(app: Sphinx) -> None:
     app.add_directive("verbs", Verbs)
-    for language in ("csv", "mermaid"):  # Pygments has no colours for them
-        app.add_lexer(language, TextLexer)
+    app.add_lexer("csv", TextLexer)  # Pygments has no colours for it
     app.connect("source-read", add_navigation)
     app.connect("autodoc-process-signature", simplify_model)
     app.connect("autodoc-process-docstring", finish_attribute, priority=400)  # before Napoleon, at 500

@@ -3,8 +3,11 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +33,21 @@ def wait(seconds: int) -> None:
 
 def leave() -> None:
     os._exit(3)
+
+
+HELD: list[object] = []
+
+
+def hold() -> None:
+    """A semaphore that is given back at exit, as the locks of progress bars are."""
+    HELD.append(multiprocessing.get_context("spawn").Lock())
+
+
+def test_a_process_that_has_answered_gives_back_its_semaphores() -> None:
+    code = "import tests.stages.test_child as test; test.run_in_child(test.hold, what='hold')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_answer_comes_from_another_process() -> None:

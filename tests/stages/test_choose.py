@@ -52,6 +52,18 @@ def test_the_fastest_of_what_passed_is_pinned_by_its_hash(tmp_path: Path, monkey
     assert best.manifest_sha256 == sha256_file(engines / "openvino-bf16" / "manifest.json")
     assert (best.median_ms, best.speed_to_fp32) == (2.1, 2.0)
     assert "openvino-int8 1.40 times" in choice.reason
+    assert "within noise" not in choice.reason
+
+
+def test_a_lead_within_noise_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, engines = build(tmp_path, precisions=["int8", "fp32"], verdicts={"fp32": REFERENCE, "int8": PASSED})
+    times_ms = {"openvino-fp32": [4.0, 4.0, 4.0], "openvino-int8": [3.9, 3.9, 4.1]}
+    module = sys.modules["slipway.engines.choose"]
+    monkeypatch.setattr(module, "interleave", lambda *_, **__: {name: np.array(ms) for name, ms in times_ms.items()})
+    choice = measure(bundle, engines)
+    assert choice.chosen == "openvino-int8"
+    assert "by its median alone: openvino-fp32 is within noise (the intervals overlap)" in choice.reason
+    assert choice.reason.endswith("; openvino-fp32 1.00 times (1.00 to 1.00)")
 
 
 def test_every_candidate_is_really_measured(tmp_path: Path) -> None:

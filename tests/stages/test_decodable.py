@@ -10,9 +10,11 @@ from PIL import Image
 
 from slipway.contract import DataError, Preprocess
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.recipe import Recipe
 from slipway.training import train
 from slipway.training.data import decodable
 from slipway.training.data.decodable import check_decodable
+from slipway.training.data.loader import eval_loader
 from slipway.training.learn import fit
 from tests.support.bad_images import corpus
 from tests.support.colour_training import small_spec, write_colours
@@ -51,6 +53,14 @@ def test_every_image_that_the_decoder_refuses_is_named_and_its_neighbours_are_no
         f"  {tmp_path}/3.png",
         f"  {tmp_path}/50.png",
     ]
+
+
+def test_decoding_prints_no_warning_of_the_decoder_s(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """nvImageCodec warns of more threads than it uses."""
+    dataset = listed(tmp_path, {f"{number}.png": encode(PICTURE.rotate(number), "PNG") for number in range(4)})
+    check_decodable(dataset, PREPROCESS)
+    list(eval_loader(dataset, dataset.images, preprocess=PREPROCESS, recipe=Recipe(batch_size=4), threads=2))
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_photographs_in_jpeg_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from slipway.system.files import sha256_bytes, sha256_file
 from tests.support.cards import H100
 from tests.support.coloured_runs import coloured_run
 from tests.support.colours import COLOURS, copy_colours
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 OPENVINO, DALI, NVIMGCODEC = (
     metadata.version(name) for name in ("openvino", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13")
@@ -297,8 +297,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_fleet_is_made_where_it_can_be_and_a_second_run_makes_only_what_is_missing(fleet: Path) -> None:
-    command = ("build/engines.py", "runs/colours", "runs/empty", "--json")
-    done = run_script(*command, cwd=fleet, check=False)
+    done = run_here("engines", "runs/colours", "runs/empty", "--json", cwd=fleet, check=False)
     assert done.returncode == 1
     said = json.loads(done.stdout.splitlines()[-1])
     outcomes = {Path(part["folder"]).name: part["outcome"] for part in said["parts"]}
@@ -316,7 +315,7 @@ def test_a_fleet_is_made_where_it_can_be_and_a_second_run_makes_only_what_is_mis
 
     shutil.rmtree(fleet / "runs/colours/engines/openvino-fp16")
     before = (fleet / "runs/colours/graphs/fp16/manifest.json").read_bytes()
-    done = run_script("build/engines.py", "runs/colours", cwd=fleet, check=False)
+    done = run_here("engines", "runs/colours", cwd=fleet, check=False)
     assert "✓ engines/openvino-fp32: same graph, flags and gate" in done.stdout
     assert "✓ graphs/fp16: same bundle and settings" in done.stdout
     assert "→ engines/openvino-fp16: not there" in done.stdout
@@ -328,7 +327,7 @@ def test_the_plan_alone_is_printed_without_making_anything(fleet: Path) -> None:
     (fleet / "runs/planned").mkdir()
     shutil.copytree(fleet / "runs/colours/bundle", fleet / "runs/planned/bundle")
     targets = ("openvino", "tensorrt")
-    done = run_script("build/engines.py", "runs/planned", "--target", *targets, "--dry-run", cwd=fleet, check=False)
+    done = run_here("engines", "runs/planned", "--target", *targets, "--dry-run", cwd=fleet, check=False)
     assert "→ engines/openvino-fp32: not there" in done.stdout
     assert [path.name for path in (fleet / "runs/planned").iterdir()] == ["bundle"]
     if compute_capability() is None:  # a target that cannot be compiled here leaves the others

@@ -25,7 +25,7 @@ from tests.support.coloured_runs import coloured_run
 from tests.support.colours import COLOURS
 from tests.support.gpu_lanes import with_gpu
 from tests.support.quantizable import SIZE, bundle_of, model, network, node, weights_of
-from tests.support.scripts import run_script
+from tests.support.scripts import run_here
 
 PIXELS = np.random.default_rng(0).normal(size=(4, 3, SIZE, SIZE)).astype(np.float32)
 
@@ -129,7 +129,7 @@ COMPILE = ("runs/colours/bundle", "--graphs", "runs/colours/graphs", "--out", "r
 @pytest.fixture(scope="module")
 def compiled(runs: Path) -> str:
     """What compiling printed."""
-    return run_script("build/compile.py", *COMPILE, "--target", "onnxruntime", cwd=runs).stdout
+    return run_here("compile", *COMPILE, "--target", "onnxruntime", cwd=runs).stdout
 
 
 def test_the_script_gates_what_the_spec_lists_and_names_the_next_step(runs: Path, compiled: str) -> None:
@@ -173,17 +173,17 @@ def test_a_fallback_that_is_current_is_left_alone_and_a_newer_onnx_runtime_makes
 ) -> None:
     assert compiled
     arguments = ("runs/colours", "--target", "onnxruntime", "--dry-run")
-    said = run_script("build/engines.py", *arguments, cwd=runs).stdout
+    said = run_here("engines", *arguments, cwd=runs).stdout
     assert "0 to make, 4 current" in said
     manifest = runs / "runs/colours/engines/onnxruntime-fp16/manifest.json"
     before = Manifest.read(manifest)
     before.model_copy(update={"versions": before.versions | {"onnxruntime": "1.0"}}).write(manifest)
-    said = run_script("build/engines.py", *arguments, cwd=runs).stdout
+    said = run_here("engines", *arguments, cwd=runs).stdout
     before.write(manifest)
     assert "→ engines/onnxruntime-fp16: ONNX Runtime 1.0 → " in said
 
 
 def test_a_run_whose_spec_did_not_decide_for_it_gets_no_fallback(tmp_path: Path) -> None:
     bundle = shutil.copytree(COLOURS / "bundle", tmp_path / "runs/plain/bundle")
-    said = run_script("build/engines.py", bundle.parent, "--target", "onnxruntime", "--dry-run", cwd=tmp_path).stdout
+    said = run_here("engines", bundle.parent, "--target", "onnxruntime", "--dry-run", cwd=tmp_path).stdout
     assert "onnxruntime-" not in said

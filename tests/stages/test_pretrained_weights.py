@@ -2,11 +2,15 @@
 
 import os
 import pickle
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import timm
 import torch
+from huggingface_hub import constants as hub
 from safetensors.torch import load_file, save_file
 
 from slipway.contract import SpecError
@@ -128,5 +132,50 @@ def test_a_file_that_is_not_there_or_not_whole_is_an_error(content: bytes | None
 
 def test_a_backbone_without_weights_is_an_error_and_no_random_start() -> None:
     without = next(name for name in timm.list_models() if not timm.get_pretrained_cfg(name).has_weights)
-    with pytest.raises(SpecError, match=rf"timm has no weights for {without}; .*backbone\.weights.*pretrained: false"):
+    with pytest.raises(SpecError, match=rf"weights of {without} cannot be loaded: timm has none; .*pretrained: false"):
         Network(Backbone(name=without), classes=3, pretrained=True, input_size=(224, 224))
+
+
+@pytest.fixture
+def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[BaseHTTPRequestHandler]]:
+    """A model hub of our own that answers each request with `status`, and an empty cache."""
+
+    class Hub(BaseHTTPRequestHandler):
+        status = 0
+
+        def do_HEAD(self) -> None:
+            self.send_response(self.status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        at = f"http://127.0.0.1:{server.server_port}/{{repo_id}}/{{revision}}/{{filename}}"
+        monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", at)
+        monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(timm, "create_model", _refuse)
+        yield Hub
+        server.shutdown()
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise RuntimeError("timm was asked")
+
+
+@pytest.mark.parametrize(("status", "said"), [(503, "503"), (404, "timm was asked")])
+def test_a_hub_in_trouble_is_asked_once_before_timm_asks_again_and_again(
+    status: int, said: str, answering: type[BaseHTTPRequestHandler]
+) -> None:
+    answering.status = status  # type: ignore[attr-defined]
+    with pytest.raises(SpecError, match=rf"weights of resnet10t cannot be loaded: (?s:.)*{said}(?s:.)*name: resnet10t"):
+        Network(Backbone(name="resnet10t"), classes=3, pretrained=True, input_size=(32, 32))
+
+
+@pytest.mark.usefixtures("answering")
+def test_no_network_is_an_error_before_timm_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
+    with pytest.raises(SpecError, match=r"does not answer \(.*pretrained: false"):
+        Network(Backbone(name="resnet10t"), classes=3, pretrained=True, input_size=(32, 32))

@@ -68,8 +68,22 @@ def test_a_resample_counts_an_image_as_often_as_it_was_drawn() -> None:
 def test_sure_and_all_right_or_all_wrong(right: bool) -> None:
     probability_nc = np.array([[1.0, 0.0]] * 30, np.float32)
     found = reliability(probability_nc, np.full(30, 0 if right else 1))
-    assert (found.ece, found.ece_interval) == ((0.0, (0.0, 0.0)) if right else (1.0, (1.0, 1.0)))
+    unseen = 1 - 0.025 ** (1 / 30)
+    assert (found.ece, found.ece_interval[0]) == ((0.0, 0.0) if right else (1.0, 1.0))
+    assert found.ece_interval[1] == (pytest.approx(unseen, abs=1e-6) if right else 1.0)
     assert len(found.bins) == 1
+
+
+@pytest.mark.parametrize(("images", "accuracy"), [(36, 0.95), (36, 0.99), (200, 0.98)])
+def test_the_interval_holds_the_error_of_few_images_that_are_nearly_all_right(images: int, accuracy: float) -> None:
+    """Confidence 1, so that the true error is 1 - accuracy; bootstrap alone misses it whenever no image is wrong."""
+    rng = np.random.default_rng(0)
+    probability_nc = np.tile(np.array([1.0, 0.0], np.float32), (images, 1))
+    held = 0
+    for _ in range(40):
+        low, high = reliability(probability_nc, (rng.random(images) > accuracy).astype(np.int64)).ece_interval
+        held += low <= 1 - accuracy <= high
+    assert held >= 36
 
 
 @given(st.integers(4, 120), st.integers(1, 4), st.floats(0.2, 3), st.floats(-2, 2), st.integers(0, 10**6))

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from slipway.contract import Spec, SpecError, StorageError
+from slipway.contract.compute import Compute
 from slipway.training import train
 from slipway.training.learn import fit
 from slipway.training.learn.module import Training
@@ -113,7 +115,9 @@ def test_sigterm_and_sighup_end_a_run_as_ctrl_c_does_and_an_ignored_one_does_not
     assert sorted(os.listdir(tmp_path)) == ["run.resume", "spec.json"]
 
 
-def test_a_killed_and_resumed_run_ends_as_an_unbroken_one(spec: Spec, tmp_path: Path) -> None:
+def test_a_killed_run_that_is_resumed_with_other_threads_ends_as_an_unbroken_one(
+    spec: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec.write(tmp_path / "spec.json")
     command = [sys.executable, str(ROOT / "training/train.py"), "spec.json", "--out", "killed"]
     process = subprocess.Popen(
@@ -132,10 +136,18 @@ def test_a_killed_and_resumed_run_ends_as_an_unbroken_one(spec: Spec, tmp_path: 
     assert process.returncode == -signal.SIGKILL, error[-2000:]
     assert not (tmp_path / "killed").exists()
 
+    torch.set_num_threads(2)  # it began with one
     resumed = train(spec, tmp_path / "killed", resume=True)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     whole = train(spec, tmp_path / "whole")
     assert resumed.measured["resumed"]
     assert not whole.measured["resumed"]
+    said = capsys.readouterr().out
+    assert "threads: 1, as before the interruption, instead of 2" in said
+    lines = said.rpartition("from epoch 0: training")[2]
+    epochs = re.findall(r"^epoch (\d)/5: train_loss \S+, val_loss \S+, val_macro_f1 \S+, \d+ s$", lines, re.MULTILINE)
+    assert epochs == list("012345"), "a line per epoch where the output is not a terminal"
     for name in ("history.json", "model.safetensors", "spec.json", "dataset.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert len(json.loads((tmp_path / "whole/history.json").read_text())) == spec.recipe.epochs
@@ -164,7 +176,8 @@ def test_a_run_that_had_stopped_early_does_not_go_on_when_it_is_resumed(
 def test_an_unfinished_run_is_not_thrown_away_without_being_asked(unfinished: Path, spec: Spec) -> None:
     with pytest.raises(SpecError, match=r"run\.resume: an unfinished run; continue it \(--resume\), or remove"):
         train(spec, unfinished)
-    assert train(spec, unfinished, resume=True).measured["epochs"] == spec.recipe.epochs
+    same_device = spec.model_copy(update={"compute": Compute(accelerator="cpu", devices=1)})
+    assert train(same_device, unfinished, resume=True).measured["epochs"] == spec.recipe.epochs
     assert sorted(os.listdir(unfinished.parent)) == ["run"]
 
 

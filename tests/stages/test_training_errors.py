@@ -172,9 +172,9 @@ def test_pretrained_weights_that_cannot_be_had_say_what_to_do(
     text = yaml.safe_dump(spec(tmp_path, backbone={"name": "resnet10t", "pretrained": True}))
     (tmp_path / "spec.yaml").write_text(text)
     message = call("training/train.py", "spec.yaml", "--out", "checkpoint")
-    assert "backbone.pretrained: the weights of resnet10t could not be loaded" in message
+    assert "backbone.pretrained: the weights of resnet10t cannot be loaded" in message
     assert "connect to the model hub, or download the weights elsewhere and name the safetensors" in message
-    assert message.endswith("or write pretrained: false to start from random weights")
+    assert message.endswith("or start from random weights by backbone: {name: resnet10t, pretrained: false}")
 
 
 def test_a_file_in_the_place_of_the_result_is_left_as_it_is(call: Callable[..., Any], tmp_path: Path) -> None:

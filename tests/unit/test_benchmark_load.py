@@ -321,6 +321,21 @@ def run_script(line, stub):
         return gate.main(gate.parser().parse_args([*line.split(), "--url", url, "--warm-up-requests", "10"]))
 
 
+@pytest.mark.parametrize(
+    ("rate_per_s", "minutes", "said"),
+    [
+        (50, 5, ["for about 66 s (3 blocks of 1,000 requests, and 100 before each", "or up to 300 s for a verdict"]),
+        (20, 1, ["for 165 s, longer than the 60 s of --minutes", "; --requests-per-block 300 would fit"]),
+        (20, 0.5, ["for 165 s, longer than the 30 s of --minutes", "; a higher --rate is faster"]),
+    ],
+)
+def test_the_script_says_first_how_long_it_takes_and_what_would_fit(images, rate_per_s, minutes, said):
+    options = GateOptions(model="stub", images=images, rate_per_s=rate_per_s, minutes=minutes)
+    assert all(part in gate.duration(options) for part in said), gate.duration(options)
+    if "would fit" in said[1]:
+        assert "for about 60 s" in gate.duration(options.model_copy(update={"requests_per_block": 300}))
+
+
 def test_the_script_has_the_defaults_of_the_library(images):
     arguments = vars(gate.parser().parse_args(["stub", "--images", str(images)]))
     for name in gate.NOT_OPTIONS:

@@ -1,5 +1,6 @@
 """The documents: every link and every script that they name is there, and the README is one screen."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -41,3 +42,15 @@ def test_every_script_that_is_named_is_there(document: Path) -> None:
 
 def test_the_readme_is_one_screen_and_not_the_manual() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1000
+
+
+def test_the_drawn_pictures_are_what_make_pictures_draws(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("make_pictures", ROOT / "docs/pictures/make_pictures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make_pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_pictures)
+    make_pictures.flow(tmp_path / "flow.svg")
+    make_pictures.peers(ROOT / "benchmarks/results/peers.json", tmp_path / "peers.svg")
+    for name in ("flow.svg", "peers.svg"):
+        assert (tmp_path / name).read_text() == (ROOT / "docs/pictures" / name).read_text(), f"{name}: make pictures"

@@ -39,16 +39,38 @@ def test_help_lists_every_verb_below_its_stage(
     assert max(map(len, said.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("words", [[], ["trian"], ["--verbose"]])
+@pytest.mark.parametrize("words", [[], ["frobnicate"], ["--verbose"]])
 def test_what_is_not_a_verb_is_refused_with_those_that_are(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert called(monkeypatch, *words) == 2
     said = capsys.readouterr().err
     assert said.startswith("usage: slipway")
-    if words == ["trian"]:
-        assert "invalid choice: 'trian'" in said
+    if words == ["frobnicate"]:
+        assert "invalid choice: 'frobnicate'" in said
         assert "train" in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("trian", "train"), ("quantise", "quantize"), ("serv", "serve or search")],
+)
+def test_a_mistyped_verb_gets_the_one_that_was_meant(
+    typed: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, typed) == 2
+    assert capsys.readouterr().err.endswith(f"slipway: error: invalid choice: {typed!r}; did you mean {meant}?\n")
+
+
+@pytest.mark.parametrize(("script", "missing"), [("http", "gevent"), ("grpc", "tritonclient")])
+def test_a_client_that_was_copied_to_where_its_packages_are_missing_names_them(script: str, missing: str) -> None:
+    command = [sys.executable, "-S", str(ROOT / f"clients/classify_{script}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"classify_{script}.py: {missing} is missing: pip install 'tritonclient[{script}]' numpy, and copy "
+        "classify_common.py too\n"
+    )
 
 
 WRITES = {

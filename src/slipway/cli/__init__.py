@@ -1,6 +1,7 @@
 """The command `slipway`: one verb for each thing that a user does, grouped by stage."""
 
 import argparse
+import difflib
 import importlib
 import sys
 from collections.abc import Mapping
@@ -91,7 +92,11 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("verb", choices=VERBS, metavar="VERB", help="see below; slipway VERB --help explains one")
-    run_verb(parser.parse_args(sys.argv[1:2]).verb, prefix=f"{PROG} ", skip=2)
+    given = sys.argv[1:2]
+    similar = difflib.get_close_matches(given[0], VERBS, n=3) if given and given[0] not in VERBS else []
+    if similar:
+        parser.error(f"invalid choice: {given[0]!r}; did you mean {' or '.join(similar)}?")
+    run_verb(parser.parse_args(given).verb, prefix=f"{PROG} ", skip=2)
 
 
 def run_verb(name: str, *, prefix: str = "", skip: int = 1) -> None:

@@ -49,7 +49,7 @@ def show(choice: Choice) -> None:
                 f"({candidate.speed_low:.2f} to {candidate.speed_high:.2f})"
             )
         print(f"  {candidate.engine:<18}{speed}; gate: {candidate.verdict}")
-    print(f"  chosen: {choice.chosen}")
+    print(f"  chosen: {choice.reason}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -22,8 +22,9 @@ The schedule is divided among processes with one connection each. Their lateness
 of the limit, the verdict is "generator late", since the figures then describe the client as much as the server.
 The verdict (MLPerf early stopping, at several looks) is "pass" as soon as P99 is shown to be within the limit with 99 %
 confidence, and "fail" as soon as it is shown to exceed it or the server does not keep up. Until then the gate goes on,
-for at most --minutes. After that it is "fail" if the measured P99 exceeds the limit, and otherwise "too few requests to
-tell". Its error rate: python -m benchmarks.studies.verdict. More: docs/benchmarks.md.
+for at most --minutes or as long as the first blocks take; it says so before it starts. After that it is "fail" if the
+measured P99 exceeds the limit, and otherwise "too few requests to tell". Its error rate: python -m
+benchmarks.studies.verdict. More: docs/benchmarks.md.
 
 exit status: 0 pass (with --find-capacity: confirmed); 1 fail, or nothing could be measured; 2 wrong usage; 3 too few
 requests to tell; 4 generator late"""
@@ -51,14 +52,27 @@ def main(arguments: argparse.Namespace) -> int:
 def gate(options: "GateOptions") -> "GateResult":
     from slipway.benchmark import run_gate, summary
 
-    most_s = max(options.least_s, 60 * options.minutes)
-    print(
-        f"{options.model} at {options.url}: {options.rate_per_s:g} requests/s for about {options.least_s:.0f} s, or up "
-        f"to {most_s:.0f} s for a verdict"
-    )
+    print(f"{options.model} at {options.url}: {duration(options)}", flush=True)
     result = run_gate(options)
     print(summary(result))
     return result
+
+
+def duration(options: "GateOptions") -> str:
+    """How long the gate will take, and why it is longer than asked for where it is."""
+    from slipway.benchmark.statistics import MIN_REQUESTS
+
+    asked_s, rate = 60 * options.minutes, f"{options.rate_per_s:g} requests/s"
+    blocks = (
+        f"{options.blocks} blocks of {options.requests_per_block:,} requests, and {options.warm_up_requests:,} before "
+        f"each to warm up"
+    )
+    if asked_s >= options.least_s:
+        return f"{rate} for about {options.least_s:.0f} s ({blocks}), or up to {asked_s:.0f} s for a verdict"
+    text = f"{rate} for {options.least_s:.0f} s, longer than the {asked_s:.0f} s of --minutes: it takes {blocks}"
+    fitting = int(asked_s * options.rate_per_s) // options.blocks - options.warm_up_requests
+    enough = fitting * options.blocks >= MIN_REQUESTS
+    return f"{text}; --requests-per-block {fitting} would fit" if enough else f"{text}; a higher --rate is faster"
 
 
 def capacity(options: "GateOptions") -> "CapacityResult":
@@ -97,7 +111,8 @@ def parser() -> argparse.ArgumentParser:
         "--minutes",
         type=float,
         default=5.0,
-        help="longest duration without a verdict (%(default)g); with --find-capacity, of the confirmation",
+        help="longest duration without a verdict, but never less than the first --blocks take (%(default)g); with\n"
+        "--find-capacity, of the confirmation",
     )
     add(
         "--warm-up-requests",

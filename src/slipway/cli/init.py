@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from textwrap import indent
+from typing import TYPE_CHECKING
 
 from slipway.contract import DataError, Spec, SpecError
-from slipway.contract.spec import Data
+from slipway.contract.spec import AccuracyGate, Data
 from slipway.steps import guard
 from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import write_file
 from slipway.system.text import command
+from slipway.system.yaml_json import parse_yaml
+
+if TYPE_CHECKING:
+    from slipway.training.data.sources import Source
 
 EPILOG = """examples:
   slipway init photographs                          class folders: photographs/cat/1.jpg
@@ -27,8 +33,8 @@ SAMPLE = 200
 LARGEST_PX, SMALLEST_PX, STEP_PX = 224, 32, 32
 FRACTIONS = (0.15, 0.2, 0.25, 0.3)
 """Shares of the validation and of the test split: the first that leaves each split an image of the smallest class."""
-PROVABLE_IMAGES = 300
-"""Number of test images of a class that can prove a limit of 2 points of recall; see docs/adr/0015."""
+GENERIC = {"data", "dataset", "image", "images", "img", "index", "label", "labels", "metadata", "train"}
+"""Names of tables and folders that say nothing about their content."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Seen:
     """The images are in splits already."""
     sides_px: Sequence[int]
     """The shorter side of each sampled image, in pixels."""
-    origin: str
+    source: "Source"
 
     @property
     def input_px(self) -> int:
@@ -57,13 +63,31 @@ class Seen:
         fitting = (fraction for fraction in FRACTIONS if _least_images(fraction) <= fewest)
         return FRACTIONS[0] if self.several_labels or self.split else next(fitting, None)
 
+    def test_split(self, arguments: argparse.Namespace) -> list[tuple[int, ...]]:
+        """The class ids of each test image, as training will split the images if no two are equal."""
+        from slipway.training.data.splits import assign  # not at the top: --help needs no library
+
+        data = _data(arguments, self.fraction or FRACTIONS[0])
+        entries, labels = sorted(self.source.entries, key=lambda entry: sorted(entry.labels)), self.source.labels
+        splits = assign(entries, list(map(str, range(len(entries)))), labels=labels, data=data)
+        numbers = {label: class_id for class_id, label in enumerate(labels)}
+        pairs = zip(entries, splits, strict=True)
+        return [tuple(numbers[label] for label in entry.labels) for entry, split in pairs if split == "test"]
+
+
+def _data(arguments: argparse.Namespace, fraction: float) -> Data:
+    csv = None if arguments.csv is None else str(arguments.csv)
+    return Data(root=str(arguments.folder), csv=csv, validation_fraction=fraction, test_fraction=fraction)
+
 
 def _least_images(fraction: float) -> int:
     return Data(root=".", validation_fraction=fraction, test_fraction=fraction).least_images
 
 
 def main(arguments: argparse.Namespace) -> None:
-    out = arguments.out or Path(f"{_name(arguments.folder)}.yaml")
+    from slipway.engines.provable import REMEDY, too_few  # not at the top: --help needs no library
+
+    out = arguments.out or Path(f"{_name(arguments)}.yaml")
     if out.exists():
         raise SpecError(f"{out}: exists already; give another name with --out, or remove it")
     seen = look(arguments.folder, arguments.csv)
@@ -74,10 +98,15 @@ def main(arguments: argparse.Namespace) -> None:
             f"{arguments.folder}: class {label!r} has {images} images, and a class needs at least {needed} to be in "
             "each split: add images, or remove the class"
         )
-    write_file(out, written(arguments, out, seen))
-    Spec.read(out)
-    shares = f"{min(seen.images_of_class.values()):,} to {max(seen.images_of_class.values()):,} images each"
-    print(f"{out}: {seen.images:,} images in {len(seen.images_of_class):,} classes ({shares}), {seen.origin}")
+    test = seen.test_split(arguments)
+    spec = Spec.parse(parse_yaml(written(arguments, out, seen, test), source=str(out)), source=str(out))
+    few = too_few(test, seen.source.labels, spec)
+    write_file(out, written(arguments, out, seen, test, few=few or ""))
+    least, most = min(seen.images_of_class.values()), max(seen.images_of_class.values())
+    shares = f"{least:,} images each" if least == most else f"{least:,} to {most:,} images each"
+    print(f"{out}: {seen.images:,} images in {len(seen.images_of_class):,} classes ({shares}), {seen.source.origin}")
+    if few:
+        print(indent(f"{few}\nso fp32 would be served: {REMEDY}, or list fp32 alone (precisions: [fp32])", "  "))
     print(f"  next: {command('slipway up', out)}")
     print_json(arguments, {"spec": str(out), "images": seen.images, "classes": len(seen.images_of_class)})
 
@@ -101,7 +130,7 @@ def look(folder: Path, csv: Path | None) -> Seen:
     of_class = Counter(dict.fromkeys(source.labels, 0))
     of_class.update(label for entry in source.entries for label in entry.labels)
     split = any(entry.split is not None for entry in source.entries)
-    return Seen(len(source.entries), of_class, several, split, sides, source.origin)
+    return Seen(len(source.entries), of_class, several, split, sides, source)
 
 
 def _shorter_side_px(path: Path) -> int | None:
@@ -114,20 +143,29 @@ def _shorter_side_px(path: Path) -> int | None:
         return min(image.size)
 
 
-def _name(folder: Path) -> str:
-    """The name of the classifier, from that of the folder."""
-    name = re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_")
+def _name(arguments: argparse.Namespace) -> str:
+    """The classifier's name: that of the table or of the folder, whichever first says more than `labels` does."""
+    given = [*([arguments.csv.stem] if arguments.csv else []), arguments.folder.resolve().name]
+    stems = [re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") for text in given]
+    name = next((stem for stem in stems if stem not in GENERIC), stems[-1])
     return name if name[:1].isalpha() else f"images_{name}".rstrip("_")
 
 
-def written(arguments: argparse.Namespace, out: Path, seen: Seen) -> str:
-    """The spec as YAML, with a comment for each choice."""
-    side_px, test_images = int(median(seen.sides_px)), int((seen.fraction or 0) * min(seen.images_of_class.values()))
+def written(
+    arguments: argparse.Namespace, out: Path, seen: Seen, test: Sequence[tuple[int, ...]], *, few: str = ""
+) -> str:
+    """The spec as YAML, with a comment for each choice; `test` has the class ids of each test image."""
+    from slipway.evaluation.intervals import images_to_prove  # not at the top: --help needs no library
+
+    side_px, classes = int(median(seen.sides_px)), len(seen.images_of_class)
+    gate = AccuracyGate()
+    needed = images_to_prove(gate.max_class_loss_points, error=(1 - gate.confidence) / 2 / classes)
+    smallest = min(Counter(class_id for ids in test for class_id in ids).values())
     lines = [
-        f"# {seen.images:,} images in {len(seen.images_of_class):,} classes, {seen.origin}.",
+        f"# {seen.images:,} images in {len(seen.images_of_class):,} classes, {seen.source.origin}.",
         f"# Next: {command('slipway up', out)}",
-        "# An error about a key lists the valid ones; slipway/contract/spec.py explains each of them.",
-        f"name: {_name(arguments.folder)}",
+        "# An error about a key lists the valid ones; the documentation's page slipway.contract explains each.",
+        f"name: {_name(arguments)}",
         f"task: {'multilabel' if seen.several_labels else 'multiclass'}",
         "data:",
         f"  root: {json.dumps(str(arguments.folder), ensure_ascii=False)}",
@@ -143,12 +181,13 @@ def written(arguments: argparse.Namespace, out: Path, seen: Seen) -> str:
         "calibration:",
         f"  images: {min(500, seen.images // 2)}                  # of the train split; 500 are better for INT8",
         "precisions: [int8, bf16, fp32] # the fastest that passes its gate is served",
+        *(f"# {line}" for line in few.splitlines()),
         "accuracy:",
         "  max_loss_points: 1.0         # top-1 points that a precision may lose against FP32",
     ]
-    if test_images < PROVABLE_IMAGES:
+    if smallest < needed:
         lines += [
-            f"  # The smallest class has about {test_images} test images; {PROVABLE_IMAGES} would prove its limit.",
+            f"  # The smallest class has {smallest:,} test images; {needed:,} would prove its limit.",
             "  prove_classes: false",
         ]
     return "\n".join([*lines, "latency:", "  p99_ms: 50", "  rate_per_s: 20", ""])

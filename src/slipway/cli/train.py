@@ -16,8 +16,8 @@ EPILOG = """examples:
   slipway make-parity runs/digits/checkpoint --out runs/parity/data.csv     a new task, few images
   slipway train training/configs/parity.yaml --out runs/parity/checkpoint   fine-tuned from the digits
 
-The spec is one YAML file: name, data, preprocess, backbone, recipe, decision, precisions, latency. Every key is
-explained in src/slipway/contract/spec.py and recipe.py; an error about a key lists the valid ones.
+The spec is one YAML file: name, data, preprocess, backbone, recipe, decision, precisions, latency. The
+documentation's page slipway.contract explains every key; an error about a key lists the valid ones.
 
 the recipe (docs/recipe.md):
   recipe: auto                         chosen by the number of images; the choice is printed with its reason
@@ -42,10 +42,16 @@ epoch: phase, learning rates, losses, top-1, macro-F1) and manifest.json."""
 
 def main(arguments: argparse.Namespace) -> None:
     check_folder(arguments.out, kind="checkpoint")
-
-    from slipway.training import train  # after the check: it takes seconds
-
     spec = Spec.read(arguments.spec)
+
+    from slipway.training import train  # after the checks: it takes seconds
+
+    if arguments.check:
+        from slipway.cli import train_check
+
+        train_check.check(spec, arguments.out, resume=arguments.resume)
+        print_json(arguments, {"spec": str(arguments.spec)})
+        return
     manifest = train(spec, arguments.out, resume=arguments.resume)
     if manifest is None:  # not the first of several processes
         return
@@ -64,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder, for example runs/digits/checkpoint")
+    parser.add_argument(
+        "--check", action="store_true", help="train nothing: check spec, images and weights, for later stages too"
+    )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from OUT.resume")
     add_json(parser)
     return parser

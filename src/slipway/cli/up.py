@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from slipway.cli.up_checks import check
 from slipway.contract import Bundle, Choice, Manifest, SlipwayError, Spec, SpecError
+from slipway.contract.engine import Target
 from slipway.contract.evidence.build import BundleMeasured, CheckpointMeasured, EngineMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import GateResult
@@ -25,10 +27,10 @@ EPILOG = """examples:
   slipway up photographs.yaml                  images to a repository
   slipway up pets.yaml --onnx pets.onnx --labels labels.txt      a network that you have already
 
-The stages are inspect, train, export (or import), engines, choose, report and assemble: each is a verb of its own, and
-its command is printed before it runs. A stage is current if the manifest that it wrote has the hashes of its present
-inputs. So after a change, an error or Ctrl-C the same command continues where it has to; an interrupted training
-resumes.
+The stages are train --check, inspect, train, export (or import), engines, choose, report and assemble: each is a verb
+of its own, and its command is printed before it runs. A stage is current if the manifest that it wrote has the hashes
+of its present inputs. So after a change, an error or Ctrl-C the same command continues where it has to; an interrupted
+training resumes.
 
 exit status: 0 if the repository is current, otherwise that of the stage that failed"""
 
@@ -41,7 +43,7 @@ class Run:
     spec_path: Path
     folder: Path
     repository: Path
-    targets: tuple[str, ...]
+    targets: tuple[Target, ...]
     network: tuple[str, ...]
     """The options of `slipway import`; empty where a network is trained."""
 
@@ -61,6 +63,7 @@ class Run:
 def main(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     run = open_run(arguments)
+    check(run)
     for title, why, words in stages(run):
         if why is None:
             print(f"✓ {title}: current", flush=True)
@@ -98,9 +101,10 @@ def stages(run: Run) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
     if run.network:
         yield "import", why_import(run), ("import", spec, *run.network, "--out", bundle)
     else:
-        why = why_train(run)
+        why, train = why_train(run), ("train", spec, "--out", str(run.checkpoint), "--resume")
+        yield "check", why, (*train, "--check")
         yield "data", why, ("inspect", spec, "--out", f"{folder}/inspection")
-        yield "training", why, ("train", spec, "--out", str(run.checkpoint), "--resume")
+        yield "training", why, train
         yield "export", why_export(run), ("export", str(run.checkpoint), "--spec", spec, "--out", bundle)
     yield "page of the evaluation", is_missing(run.folder / "evaluation.html", after=run.bundle), ("evaluate", bundle)
     yield "graphs, engines and accuracy gates", "", ("engines", folder, "--target", *run.targets)
@@ -194,7 +198,9 @@ def print_summary(run: Run, *, seconds: float) -> None:
         checkpoint = Manifest.read(run.checkpoint / MANIFEST).read_measured(CheckpointMeasured)
         images = ", ".join(f"{count:,} {split}" for split, count in checkpoint.images.items())
         print(f"  data        {images} images")
-        print(f"  training    {checkpoint.epochs} epochs in {checkpoint.train_s:.0f} s; ECE {bundle.ece:.4f}")
+        low, high = bundle.ece_interval
+        ece = f"ECE {bundle.ece:.4f} ({low:.4f} to {high:.4f})"
+        print(f"  training    {checkpoint.epochs} epochs in {checkpoint.train_s:.0f} s; {ece}")
     for folder in engines:
         found = read_engine_evaluation(folder, task=run.spec.task)
         line = f"{found.primary_metrics}, macro-F1 {found.macro_f1:.4f} ({_verdict(found.gate)})"

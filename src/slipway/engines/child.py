@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from slipway.contract import CompileError, SlipwayError
 
 Result = TypeVar("Result")
+ENDS_BY_ITSELF_S = 10
+"""Time for a process that has answered to end: one that is killed leaves semaphores, of which Python warns at exit."""
 
 
 def run_in_child(function: Callable[..., Result], *, what: str, **arguments: Any) -> Result:
@@ -26,6 +28,7 @@ def run_in_child(function: Callable[..., Result], *, what: str, **arguments: Any
     sender.close()
     try:
         outcome: Result | SlipwayError = answer.recv()
+        process.join(ENDS_BY_ITSELF_S)
     except EOFError:
         process.join()
         raise CompileError(f"{what}: its process ended without an answer, {_how(process.exitcode)}") from None

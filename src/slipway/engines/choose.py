@@ -267,10 +267,24 @@ def _reason(chosen: str, candidates: dict[str, Candidate], listed: Sequence[str]
         f"{chosen}: the fastest listed engine that passed the gate, {best.median_ms:.2f} ms {unit}, "
         f"{best.speed_to_fp32:.2f} times FP32's speed ({best.speed_low:.2f} to {best.speed_high:.2f})"
     )
-    return "; ".join([text, *(_beside(name, candidates.get(name)) for name in listed if name != chosen)])
+    others = {name: candidates.get(name) for name in listed if name != chosen}
+    close = [name for name, other in others.items() if other is not None and _overlap(best, other)]
+    if close:
+        verb = "is" if len(close) == 1 else "are"
+        text += f", by its median alone: {' and '.join(close)} {verb} within noise (the intervals overlap)"
+    return "; ".join([text, *(_beside(name, other) for name, other in others.items())])
+
+
+def _overlap(best: Candidate, other: Candidate) -> bool:
+    """Whether the speeds that 80 % of the rounds showed have a part in common."""
+    if best.speed_low is None or other.speed_high is None:
+        return False
+    return other.speed_high >= best.speed_low
 
 
 def _beside(name: str, candidate: Candidate | None) -> str:
     if candidate is None:  # such as BF16 on a processor without it
         return f"{name} was not built"
-    return f"{name} {candidate.speed_to_fp32:.2f} times" if candidate.median_ms else f"{name} did not pass"
+    if candidate.median_ms is None:
+        return f"{name} did not pass"
+    return f"{name} {candidate.speed_to_fp32:.2f} times ({candidate.speed_low:.2f} to {candidate.speed_high:.2f})"

@@ -191,7 +191,8 @@ def _build_runtime(
             try:
                 network = engine_openvino.Engine(served, arithmetic=arithmetic, threads=threads).run
             except ValueError as error:
-                raise CompileError(f"{folder.name}: {error}") from None
+                remedy = "; leave bf16 out of the spec's precisions, or compile where it is served"
+                raise CompileError(f"{folder.name}: {error}{remedy if precision == 'bf16' else ''}") from None
         settings = _settings(
             bundle, graph, target=target, precision=precision, arithmetic=arithmetic, provider=provider
         )

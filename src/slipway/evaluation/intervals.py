@@ -1,5 +1,7 @@
 """Bounds a share that was counted on a sample."""
 
+import math
+
 from scipy.stats import beta
 
 from slipway.contract.evidence.evaluation import Interval
@@ -13,6 +15,15 @@ def share_interval(count: int, total: int, *, error: float) -> Interval:
     low = 0.0 if count == 0 else float(beta.ppf(error, count, total - count + 1))
     high = 1.0 if count == total else float(beta.ppf(1 - error, count + 1, total - count))
     return low, high
+
+
+def images_to_prove(limit_points: float, *, error: float) -> int:
+    """Return the fewest images whose upper bound is within a limit in percentage points, where the count is 0.
+
+    Source: the Clopper-Pearson bound of 0 in n is 1 - error ** (1 / n), Clopper and Pearson, 1934.
+    """
+    share = limit_points / 100
+    return 1 if share >= 1 else math.ceil(math.log(error) / math.log1p(-share))
 
 
 def f1_interval(true_positives: int, positives_or_predicted: int, *, error: float) -> Interval:

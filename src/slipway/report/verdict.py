@@ -1,6 +1,5 @@
 """Says what each lane serves and why, and lists faults and missing parts with their remedies."""
 
-import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Literal
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
 from slipway.contract.lane import NO_PLAN, LaneName
 from slipway.contract.selection import SERVED, fallback_engine, has_fp8, listed
+from slipway.evaluation.intervals import images_to_prove
 from slipway.pages.wording import points
 from slipway.report.build import PRECISIONS, Build, BuiltEngine
 from slipway.system.text import command
@@ -51,16 +51,6 @@ def todos(build: Build) -> list[Todo]:
     """List everything to do, the worst first."""
     found = [*_hindered(build), *_missing(build)]
     return sorted(found, key=lambda todo: ("bad", "warn", "good").index(todo.tone))
-
-
-def images_to_prove(gate: GateResult, limit_points: float, *, comparisons: int = 1) -> int:
-    """Return the fewest images that satisfy the gate, where none is lost or gained.
-
-    Source: the Clopper-Pearson bound of 0 in n is 1 - error ** (1 / n), Clopper and Pearson, 1934.
-    """
-    error = (1 - gate.confidence) / comparisons / 2
-    share = limit_points / 100
-    return 1 if share >= 1 else math.ceil(math.log(error) / math.log1p(-share))
 
 
 def _cpu(build: Build) -> LaneVerdict:
@@ -164,7 +154,7 @@ def _explain(gate: GateResult, result: Comparison, *, comparisons: int = 1) -> s
         f"images), between {low} and {high}, limit {result.max_loss_points:g}"
     )
     if result.verdict == TOO_FEW:
-        least = images_to_prove(gate, result.max_loss_points, comparisons=comparisons)
+        least = images_to_prove(result.max_loss_points, error=(1 - gate.confidence) / comparisons / 2)
         text += f"; proof takes {least} images where none is lost"
     return text + "."
 

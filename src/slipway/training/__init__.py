@@ -9,5 +9,6 @@ logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
 from slipway.training.bundle.export import export
 from slipway.training.bundle.importing import complete_spec, import_onnx, import_timm
 from slipway.training.learn.fit import train
+from slipway.training.learn.ready import get_ready
 
-__all__ = ["complete_spec", "export", "import_onnx", "import_timm", "train"]
+__all__ = ["complete_spec", "export", "get_ready", "import_onnx", "import_timm", "train"]

@@ -1,5 +1,6 @@
 """Finds images that pass the guard but not the decoder before the first epoch, not in the middle of one."""
 
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from slipway.steps import guard
 from slipway.steps.preprocess import Preprocessor
 from slipway.training.data.entries import raise_faults
 
-BATCH, THREADS = 32, 2
+BATCH = 32
+DECODE_THREADS = min(2, max((os.cpu_count() or 1) - 1, 1))
+"""Threads that decode. nvImageCodec uses one fewer than there are cores, and warns of more."""
 JPEG = b"\xff\xd8"
 
 
@@ -29,7 +32,7 @@ def check_decodable(dataset: Dataset, preprocess: Preprocess) -> None:
     if not suspected:
         return
     config = preprocess.model_dump() | {"input_height": 32, "input_width": 32}  # the size does not matter here
-    preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=THREADS)
+    preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=DECODE_THREADS)
     refused = []
     with tqdm(total=len(suspected), desc="decoding images", unit="image", leave=False, disable=None) as progress:
         rest = iter(suspected)

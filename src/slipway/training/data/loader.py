@@ -24,6 +24,7 @@ from slipway.steps.guard import OK
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.training.data.augment import augmented, quiet
+from slipway.training.data.decodable import DECODE_THREADS
 from slipway.training.data.order import ALL, Ids, Share, batches, rare_classes, shuffled
 from slipway.training.data.targets import TENSOR, reader_numbers
 
@@ -144,7 +145,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """Raises DataError: a file is missing, or the decoder refuses it."""
         members_b = self._batches()
-        preprocessor = Preprocessor(self._config, max_batch_size=max(map(len, members_b)), threads=self._threads)
+        threads = min(self._threads, DECODE_THREADS)
+        preprocessor = Preprocessor(self._config, max_batch_size=max(map(len, members_b)), threads=threads)
         self.epoch += 1
         for members, encoded in zip(members_b, self._encoded(members_b), strict=True):
             pixels_nhwc_u8, status_n = preprocessor.run([image.tobytes() for image in encoded])

@@ -11,35 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from slipway.contract import Manifest, Spec, SpecError, StorageError
+from slipway.contract import Manifest, Spec, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
-from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import CheckpointMeasured
-from slipway.contract.recipe import Recipe
-from slipway.evaluation.unknown import check_coverage
 from slipway.system.files import complete_folder, sha256_file
-from slipway.system.targets import check_folder
-from slipway.training.data.augment import check_policies
-from slipway.training.data.dataset import scan
 from slipway.training.data.decodable import check_decodable
 from slipway.training.data.loader import eval_loader, train_loader
 from slipway.training.data.order import rare_classes, steps_per_epoch
-from slipway.training.data.sources import read_from
-from slipway.training.data.targets import check_top_k
 from slipway.training.learn.callbacks import WholeCheckpoints, make
 from slipway.training.learn.devices import is_first, share_of, trainer_options
 from slipway.training.learn.module import Training
 from slipway.training.learn.network import Network
-from slipway.training.learn.preset import resolve_preset
+from slipway.training.learn.ready import get_ready
 from slipway.training.learn.resume import Unfinished
 from slipway.training.learn.sampling import repeated
 from slipway.training.learn.tracking import begin, logger_for
-from slipway.training.learn.weights import start
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 WEIGHTS = "model.safetensors"
@@ -63,35 +54,25 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
         DataError: the images cannot be used.
         SpecError: the spec asks for something that does not exist, or differs from that of the unfinished run.
     """
-    weights = [] if spec.backbone.weights is None else [Path(spec.backbone.weights)]
-    check_folder(out, kind="checkpoint", inputs=[*read_from(spec.data, out=out), *weights])
-    if spec.preprocess.decoder != "cpu":
-        raise SpecError("preprocess.decoder: mixed belongs to the gpu lane; the valid value for training here is cpu")
     given = spec.training_sha256
-    check_policies(spec.recipe.augment)
     logger = logger_for(spec.tracking, out)
-    dataset = scan(spec.data, task=spec.task)
-    check_top_k(spec, dataset)
-    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
+    ready = get_ready(spec, out, resume=resume)
+    spec, dataset, network = ready.spec, ready.dataset, ready.network
     if is_first():
         check_decodable(dataset, spec.preprocess)
-    spec, reasons = resolve_preset(spec, dataset)
-    _check_precision(spec.recipe)
-    _check_processes(spec, resume=resume)
-    lightning.seed_everything(spec.recipe.seed, workers=True, verbose=False)
-    network, origin = start(spec, classes=len(dataset.labels))
     started = time.monotonic()
     unfinished = Unfinished(out)
     run: dict[str, Any] = {"logger": logger, "callbacks": callbacks}
     if not is_first():
         _fit(network, dataset, spec, unfinished, None, **run)
         return None
-    for line in (*reasons, f"weights: {origin}"):
+    for line in (*ready.reasons, f"weights: {ready.origin}"):
         print(line, flush=True)
     with unfinished.told(), complete_folder(out, kind="checkpoint") as staging:
-        checkpoint = unfinished.begin(spec, dataset, start=origin, resume=resume)
+        checkpoint = unfinished.begin(spec, dataset, start=ready.origin, resume=resume)
         try:
-            history, best = _fit(network, dataset, spec, unfinished, checkpoint, **run)
+            with unfinished.same_threads():
+                history, best = _fit(network, dataset, spec, unfinished, checkpoint, **run)
         finally:
             unfinished.remove_if_empty()
         measured = CheckpointMeasured(
@@ -99,8 +80,8 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
             **_rare_labels(spec, dataset),
             epochs=len(history),
             **best,
-            weights=origin,
-            chosen=tuple(reasons),
+            weights=ready.origin,
+            chosen=tuple(ready.reasons),
             resumed=checkpoint is not None,
             train_s=round(time.monotonic() - started, 1),
         )
@@ -146,30 +127,6 @@ def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, Any]:
     return {"minority": [dataset.labels[c] for c in sorted(rare_classes(dataset.of("train"), below=minority.below))]}
 
 
-def _check_precision(recipe: Recipe) -> None:
-    """Raises SpecError where the device lacks the precision: training would silently be slow or wrong."""
-    if recipe.precision == "fp32":
-        return
-    if torch.cuda.is_available():
-        if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise SpecError("recipe.precision: bf16 given, but this GPU does not support it; write fp16 or fp32")
-    elif recipe.precision == "fp16":
-        raise SpecError("recipe.precision: fp16 given, but there is no GPU; write fp32, or bf16 if the CPU supports it")
-    elif not torch.cpu.get_capabilities().get("avx512_bf16", False):
-        raise SpecError("recipe.precision: bf16 given, but there is no GPU and this CPU lacks it; write fp32")
-
-
-def _check_processes(spec: Spec, *, resume: bool) -> None:
-    """Raises SpecError where several processes use options that work only with one."""
-    compute = trainer_options(spec.compute)
-    processes = compute["devices"] * compute["num_nodes"]
-    if processes > 1 and (resume or spec.recipe.freeze_epochs or spec.recipe.unfreeze_epochs):
-        raise SpecError(
-            f"compute: {processes} processes given, but recipe.freeze_epochs, unfreeze_epochs and --resume need a "
-            "single one; leave them out, or train in one process"
-        )
-
-
 def _fit(
     network: Network,
     dataset: Dataset,
@@ -181,7 +138,8 @@ def _fit(
     callbacks: Sequence[Callback],
 ) -> tuple[History, dict[str, Any]]:
     """Fit the network. On the first process it gets the weights of the best epoch, whose history row is returned."""
-    recipe, train_images = spec.recipe, _epoch(dataset, spec.recipe)
+    recipe = spec.recipe
+    train_images = repeated(dataset.of("train"), balance=recipe.balance, classes=len(dataset.labels), seed=recipe.seed)
     compute = trainer_options(spec.compute)
     world_size = compute["devices"] * compute["num_nodes"]
     for images in (dataset.of("validation"), train_images):
@@ -205,6 +163,7 @@ def _fit(
             log_every_n_steps=steps,
             deterministic=True,
             enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),
         )
         if logger:
             begin(logger, spec)
@@ -230,20 +189,6 @@ def _fit(
     module.load_state_dict(best["state_dict"])
     network.eval()
     return module.history, _best_row(module.history, best["epoch"])
-
-
-def _epoch(dataset: Dataset, recipe: Recipe) -> list[LabelledImage]:
-    """Return an epoch's images: the train split, balanced as in `recipe.balance`.
-
-    Raises:
-        SpecError: the images do not fill a batch.
-    """
-    images = dataset.of("train")
-    if len(images) < recipe.batch_size:
-        raise SpecError(
-            f"recipe.batch_size: {recipe.batch_size} given, but only {len(images)} train images; write a smaller number"
-        )
-    return repeated(images, balance=recipe.balance, classes=len(dataset.labels), seed=recipe.seed)
 
 
 def _best_row(history: History, epoch: int) -> dict[str, Any]:

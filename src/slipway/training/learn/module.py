@@ -1,6 +1,8 @@
 """Trains a network as a Lightning module."""
 
 import math
+import sys
+import time
 from typing import Any
 
 import lightning
@@ -47,6 +49,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.metrics = metrics_for(spec.task, classes=classes)
         self.history: list[dict[str, Any]] = []
         self._restored: dict[str, Any] | None = None
+        self._epoch_began_s = 0.0
 
     def _logits(self, pixels_nchw: torch.Tensor) -> torch.Tensor:
         logits_nc: torch.Tensor = self.network(pixels_nchw.contiguous(memory_format=self.memory_format))[0]
@@ -61,6 +64,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         if phase != self.phase and self.trainer.is_global_zero:
             print(f"from epoch {self.current_epoch}: training {phase}", flush=True)
         self.phase = phase
+        self._epoch_began_s = time.monotonic()
 
     def training_step(self, batch: list[dict[str, torch.Tensor]], number: int) -> torch.Tensor:
         pixels_nchw, target = batch[0]["pixels_nchw"], self.targets(batch[0])
@@ -91,6 +95,10 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         row = {name: value for name, value in metrics.items() if not name.startswith("best_")}
         optimizer = self.optimizers(use_pl_optimizer=False)
         self.history.append({"epoch": self.current_epoch, "phase": self.phase, **rates(optimizer), **row})
+        if self.trainer.is_global_zero and not sys.stdout.isatty():  # a bar belongs on a terminal
+            shown = ", ".join(f"{name} {row[name]:.4f}" for name in ("train_loss", "val_loss", "val_macro_f1"))
+            seconds = time.monotonic() - self._epoch_began_s
+            print(f"epoch {self.current_epoch}/{self.recipe.epochs - 1}: {shown}, {seconds:.0f} s", flush=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["slipway"] = {

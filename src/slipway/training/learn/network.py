@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import huggingface_hub as hub
 import timm
 import torch
 from timm.layers import ClassifierHead, NormMlpClassifierHead
@@ -15,10 +16,17 @@ from slipway.contract.recipe import Head
 from slipway.contract.spec import Backbone
 from slipway.evaluation.predict import Float
 
-WEIGHTS_REMEDY = (
-    "connect to the model hub, or download the weights elsewhere and name the safetensors file as backbone.weights, "
-    "or write pretrained: false to start from random weights"
-)
+HUB_TIMEOUT_S, SERVER_ERROR = 10, 500
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+"""File names on the hub that timm looks for, in its order."""
+
+
+def _unavailable(backbone: Backbone, reason: object) -> SpecError:
+    return SpecError(
+        f"backbone.pretrained: the weights of {backbone.name} cannot be loaded: {reason}; connect to the model hub, or "
+        "download the weights elsewhere and name the safetensors file as backbone.weights, or start from random "
+        f"weights by backbone: {{name: {backbone.name}, pretrained: false}}"
+    )
 
 
 def check_backbone(name: str) -> None:
@@ -45,7 +53,9 @@ def timm_model(backbone: Backbone, *, outputs: int, pretrained: bool, input_size
     config = timm.get_pretrained_cfg(backbone.name)
     resized = config.fixed_input_size and tuple(config.input_size[1:]) != input_size
     if pretrained and not config.has_weights:  # timm would only warn and start some of these at random
-        raise SpecError(f"backbone.pretrained: timm has no weights for {backbone.name}; {WEIGHTS_REMEDY}")
+        raise _unavailable(backbone, "timm has none")
+    if pretrained:
+        _check_hub(backbone, config)
     options: dict[str, Any] = {"num_classes": outputs} | ({"img_size": input_size} if resized else {})
     try:
         model: nn.Module = timm.create_model(backbone.name, pretrained=pretrained, **options)
@@ -54,10 +64,31 @@ def timm_model(backbone: Backbone, *, outputs: int, pretrained: bool, input_size
             raise _not_in_this_size(backbone.name, input_size, error) from error
         if not pretrained:
             raise
-        raise SpecError(
-            f"backbone.pretrained: the weights of {backbone.name} could not be loaded ({error}); {WEIGHTS_REMEDY}"
-        ) from error
+        raise _unavailable(backbone, error) from error
     return model
+
+
+def _check_hub(backbone: Backbone, config: Any) -> None:
+    """Ask the model hub once, since timm's own request is repeated for over a minute while there is no network.
+
+    Raises:
+        SpecError: the weights are not in the cache, and the hub does not answer.
+    """
+    if not config.hf_hub_id or hub.constants.HF_HUB_OFFLINE:  # offline, timm's own request fails at once
+        return
+    repository, _, revision = config.hf_hub_id.partition("@")
+    at = {"revision": revision or None}
+    names = (config.hf_hub_filename,) if config.hf_hub_filename else WEIGHTS_FILES
+    cached = (hub.try_to_load_from_cache(repository, name, **at) for name in names)
+    if any(isinstance(path, str) for path in cached):
+        return
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, names[0], **at), timeout=HUB_TIMEOUT_S)
+    except hub.errors.HfHubHTTPError as error:  # it answers; whatever it says, timm's own request says it too
+        if error.response.status_code >= SERVER_ERROR:
+            raise _unavailable(backbone, error) from error
+    except Exception as error:  # below lie sockets, TLS and proxies, each with exceptions of its own
+        raise _unavailable(backbone, f"{hub.constants.ENDPOINT} does not answer ({error})") from error
 
 
 class Network(nn.Module):

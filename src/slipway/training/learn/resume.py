@@ -1,7 +1,6 @@
 """Keeps the state of an unfinished run beside its checkpoint folder, so that the run resumes exactly."""
 
 import json
-import os
 import pickle
 import random
 import shutil
@@ -17,11 +16,14 @@ from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.origin import versions
+from slipway.training.learn.devices import trainer_options
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130")
 SHOWN = 5  # most differences listed in one error
-TRAINED_BY = ("task", "preprocess", "backbone", "recipe", "compute")
-"""Keys of the spec that a run depends on; its data are compared image by image."""
+IDENTITY, THREADS = "run.json", "threads"
+TRAINED_BY = ("task", "preprocess", "backbone", "recipe")
+"""Keys of the spec that a run depends on; its data are compared image by image. Of `compute` only the device and the
+number of processes count, however the spec arrives at them."""
 
 
 class Unfinished:
@@ -35,35 +37,64 @@ class Unfinished:
         self.folder = out.with_name(f"{out.name}.resume")
         self.last, self.best = self.folder / "last.ckpt", self.folder / "best.ckpt"
 
-    def begin(self, spec: Spec, dataset: Dataset, *, start: str, resume: bool) -> Path | None:
-        """Return the checkpoint to continue from; None starts anew, after recording the run's identity.
+    def check(self, spec: Spec, dataset: Dataset, *, start: str, resume: bool) -> bool:
+        """Whether there is a run to continue, by what was recorded of it.
 
         Raises:
-            SpecError: there is an unfinished run but `resume` is False; that run is damaged or has another spec, data
-                or version; or the folder is something else.
+            SpecError: there is an unfinished run but `resume` is False, or that run has another spec, data, device or
+                version; or the folder is something else.
         """
         if self.last.is_file():
             if not resume:
                 raise SpecError(
                     f"{self.folder}: an unfinished run; continue it (--resume), or remove this folder to start anew"
                 )
-            self._check(_identity(spec, start), dataset)
+            self._compare(_identity(spec, start), dataset)
+            return True
+        if self.folder.exists() and not (self.folder / IDENTITY).is_file() and any(self.folder.iterdir()):
+            raise SpecError(f"{self.folder}: not an unfinished run, though named like one; rename it")
+        return False
+
+    def begin(self, spec: Spec, dataset: Dataset, *, start: str, resume: bool) -> Path | None:
+        """Return the checkpoint to continue from; None starts anew, after recording the run's identity.
+
+        Raises:
+            SpecError: as `check`, or the run is damaged.
+        """
+        if self.check(spec, dataset, start=start, resume=resume):
             self.read(self.last)  # Lightning's own error for a damaged file names no remedy
             return self.last
-        if self.folder.exists() and not (self.folder / "run.json").is_file() and any(self.folder.iterdir()):
-            raise SpecError(f"{self.folder}: not an unfinished run, though named like one; rename it")
         self.remove()
         self.folder.mkdir(parents=True)
-        (self.folder / "run.json").write_text(json.dumps(_identity(spec, start), indent=2) + "\n", encoding="utf-8")
+        identity = {**_identity(spec, start), THREADS: torch.get_num_threads()}
+        (self.folder / IDENTITY).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
         dataset.write(self.folder / DATASET)
         return None
 
-    def _check(self, now: dict[str, Any], dataset: Dataset) -> None:
+    @contextmanager
+    def same_threads(self) -> Iterator[None]:
+        """Compute with as many threads as the run began with: another order of summation gives another sum."""
+        now = torch.get_num_threads()
+        then = self._recorded().get(THREADS, now)
+        if then != now:
+            print(f"threads: {then}, as before the interruption, instead of {now}", flush=True)
+        torch.set_num_threads(then)
         try:
-            then = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+            yield
+        finally:
+            torch.set_num_threads(now)
+
+    def _recorded(self) -> dict[str, Any]:
+        recorded: dict[str, Any] = json.loads((self.folder / IDENTITY).read_text(encoding="utf-8"))
+        return recorded
+
+    def _compare(self, now: dict[str, Any], dataset: Dataset) -> None:
+        try:
+            recorded = self._recorded()
             dataset_then = Dataset.read(self.folder / DATASET)
         except (OSError, ValueError) as error:
             raise SpecError(f"{self.folder}: cannot be resumed: {error}; remove it to start anew") from None
+        then = {key: recorded.get(key) for key in now}
         differences = [*_differences(then, now), *_data_differences(dataset_then, dataset)]
         if differences:
             more = f"\n  and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
@@ -106,14 +137,12 @@ class Unfinished:
 
 
 def _identity(spec: Spec, start: str) -> dict[str, Any]:
-    plain = json.loads(spec.to_json())
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    plain, options = json.loads(spec.to_json()), trainer_options(spec.compute)
     return {
         **{key: plain[key] for key in TRAINED_BY},
         "start": start,
-        "device": device,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # set by torchrun
-        "threads": torch.get_num_threads(),  # another order of summation gives another sum
+        "device": torch.cuda.get_device_name() if options["accelerator"] == "gpu" else "cpu",
+        "processes": options["devices"] * options["num_nodes"],
         "versions": versions(LIBRARIES),
     }
 

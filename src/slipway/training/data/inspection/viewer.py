@@ -11,11 +11,11 @@ from nvidia.dali import fn, pipeline_def
 from slipway.contract import Preprocess
 from slipway.steps import guard
 from slipway.steps.preprocess import Preprocessor
+from slipway.training.data.decodable import DECODE_THREADS
 
 SIDE = 112
 """Length of a picture's longer side in pixels."""
 BATCH = 16
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Viewer:
         # The serving pipeline for a network whose input is the whole picture.
         values = {"input_height": SIDE, "input_width": SIDE, "resize": "pad"}
         config = Preprocess.parse({**values, "exif_orientation": exif_orientation}, source="viewer").model_dump()
-        self._preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=THREADS)
+        self._preprocessor = Preprocessor(config, max_batch_size=BATCH, threads=DECODE_THREADS)
 
         @pipeline_def(  # type: ignore[untyped-decorator, unused-ignore]
             batch_size=BATCH, num_threads=1, device_id=None, prefetch_queue_depth=1
