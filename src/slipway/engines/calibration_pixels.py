@@ -49,7 +49,8 @@ class CalibrationSample:
         files = [self._files[index * len(self) // count] for index in range(count)]
         batches = pixel_batches(iter(files), preprocess=self._preprocess, batch_size=BATCH, total=count, what=what)
         config = self._preprocess.model_dump()
-        return (normalize(batch[row : row + 1], config) for batch in batches for row in range(len(batch)))
+        normalised = (normalize(batch, config) for batch in batches)
+        return (batch[row : row + 1] for batch in normalised for row in range(len(batch)))
 
     def stacked(self, *, images: int, what: str) -> Float:
         """`pixels` in one array, for a few images that are used many times."""
