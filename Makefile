@@ -21,7 +21,7 @@ help: ## this list
 
 setup: $(INSTALLED) ## .venv with everything that requirements.lock names, by hash (about 6 GB, some minutes)
 
-demo: setup ## digits to proved engines, a report, answers from Triton and a P99 figure, on this machine (about 6 minutes)
+demo: setup ## digits to proved engines, a report, answers from Triton and a P99 figure, on this machine (roughly 7 to 10 minutes)
 	@$(BIN)/python build/demo.py
 
 fast: setup ## the unit tests: light imports, no server
