@@ -22,15 +22,7 @@ from slipway.training.learn.resume import Unfinished
 from tests.support.colour_training import small_spec, write_colours
 from tests.support.scripts import run_here
 
-STAGES = (
-    "what training and the stages after it need",
-    "data",
-    "training",
-    "export",
-    "page of the evaluation",
-    "fastest precision that passed",
-    "report",
-)
+STAGES = ("check", "data", "training", "export", "page of the evaluation", "fastest precision that passed", "report")
 
 
 @pytest.fixture
