@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from benchmarks.studies.efficiency.sides import POOL, SERVED, Side, all_sides, w
 from slipway.benchmark.pool import Answer, Pool, Work
 from slipway.contract import Choice, GateError
 from slipway.contract.choice import Candidate
+from slipway.contract.cpu_serving import settle
 from slipway.repository import Classifier
 from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS, copy_colours
@@ -31,7 +33,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def colours(tmp_path: Path) -> Classifier:
-    return copy_colours(tmp_path / "colours")
+    chosen = copy_colours(tmp_path / "colours")
+    return replace(chosen, settings=settle(chosen.serving, cores=2, classifiers=1))
 
 
 @pytest.fixture
