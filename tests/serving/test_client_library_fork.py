@@ -93,10 +93,10 @@ def test_a_forked_child_is_answered_or_told_why_not_and_its_parent_goes_on(
 def test_a_child_that_is_forked_during_a_grpc_call_ends_at_once_and_its_parent_goes_on(
     example_server: Any, image: Path
 ) -> None:
-    """gRPC skips its own fork handlers then, and 7 of 80 children died in Python's handler, before any code of ours."""
+    """gRPC skips its own fork handlers then, and 7 of 80 children died in Python's handler, or later."""
     url = address(example_server, "grpc")
     command = [sys.executable, "-c", PROGRAM, url, url, "under way", str(image)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     first, *child, last = done.stdout.splitlines()
     assert (first, last) == ("red", "red"), done.stdout + done.stderr
-    assert child in ([USED, "child 0"], ["child 11"]), done.stdout + done.stderr
+    assert "".join(child) in (f"{USED}child 0", f"{USED}child 11", "child 11"), done.stdout + done.stderr

@@ -59,7 +59,10 @@ def test_both_lanes_give_the_same_answers(
     cpu, gpu = (connect(server, "grpc").ask("colours_full", images) for server in (example_server, gpu_server))
     assert cpu.keys() == gpu.keys()
     for name in cpu.keys() - {"BUNDLE"}:
-        np.testing.assert_array_equal(gpu[name], cpu[name])
+        if cpu[name].dtype == np.float32:  # the native form decodes large JPEGs in full
+            np.testing.assert_allclose(gpu[name], cpu[name], atol=1e-3)
+        else:
+            np.testing.assert_array_equal(gpu[name], cpu[name])
 
 
 def test_requests_of_different_sizes_share_a_batch_of_the_decoder(

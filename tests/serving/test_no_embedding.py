@@ -53,7 +53,7 @@ def server(start: Callable[[Path], Server], bundle: Bundle) -> Server:
     assert engine.settings.embedding_size == 0
     layouts = {layout: bundle.spec.serving.model_copy(update={"layout": layout}) for layout in LAYOUTS}
     classifiers = [Classifier(bundle, engine, served_as=f"by_{name}", settings=it) for name, it in layouts.items()]
-    other = Classifier(bundle, engine, served_as="other")
+    other = Classifier(bundle, engine, served_as="other", settings=layouts["steps"])
     assemble([*classifiers, other], folder / "repository", multi={"page": ["by_steps", "other"]})
     return start(folder / "repository")
 

@@ -11,7 +11,7 @@ from slipway.steps import engine_openvino
 from slipway.steps.engine_openvino import Engine
 
 GRAPH = Path(__file__).parents[1] / "assets/colours/engine/model.onnx"
-PIXELS = np.random.default_rng(0).random((4, 3, 32, 32), np.float32)
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
 
 
 @pytest.fixture

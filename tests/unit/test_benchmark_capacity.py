@@ -109,7 +109,7 @@ def test_every_rate_is_printed_and_the_interval_last(images, capsys, monkeypatch
     with stub_process("--latency-ms", 300) as stub:
         line = f"stub --images {images} --url {stub.url} --find-capacity --rate 400 --limit-ms 200 --json"
         arguments = [*line.split(), "--requests-per-block", "460", "--warm-up-requests", "0", "--seed", "5"]
-        assert gate.main(gate.parser().parse_args(arguments)) == 1
+        assert gate.main(gate.parser().parse_args(arguments)) in (1, 4)  # 4: on a busy machine the generator is late
     *lines, last = capsys.readouterr().out.splitlines()
     rungs = json.loads(last)["rungs"]
     assert [line.split()[1] for line in lines if line.startswith("search ")] == [
