@@ -170,6 +170,15 @@ def test_another_unfinished_run_and_a_folder_that_is_not_its_own_are_refused_bef
     assert "repository: not empty, and not written by this stage" in run_in_process(tmp_path).stderr
 
 
+@pytest.mark.parametrize("targets", [("openvino",), ("openvino", "tensorrt_rtx")])
+def test_compilers_that_are_installed_are_found(
+    targets: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_spec(Path("images")).write(tmp_path / "spec.yaml")
+    up.check(up.open_run(up.parser().parse_args(["spec.yaml", "--target", *targets])))
+
+
 def test_up_names_what_an_import_lacks(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="an import needs --labels and one of --onnx and --weights"):
         up.main(up.parser().parse_args([str(tmp_path / "spec.yaml"), "--onnx", "a.onnx"]))

@@ -1,10 +1,9 @@
 """What `slipway up` refuses before its first stage by the spec and the folders alone; `slipway train --check` does the
 rest."""
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from slipway.contract import MissingDependencyError, SpecError
+from slipway.contract import SpecError
 from slipway.contract.selection import SERVED, listed
 from slipway.system.targets import check_folder
 
@@ -17,8 +16,9 @@ def check(run: "Run") -> None:
 
     Raises:
         SpecError, StorageError: nothing that the spec lists can be served, or a stage may not write where it would.
-        MissingDependencyError: a compiler is missing.
+        CompileError, MissingDependencyError: a compiler is missing.
     """
+    from slipway.engines.current import installed
     from slipway.pages import check_page  # not at the top: --help needs no library
 
     if not listed(run.spec, lane="cpu"):
@@ -27,8 +27,7 @@ def check(run: "Run") -> None:
             f"{', '.join(SERVED['cpu'])}; list one of these too"
         )
     for target in run.targets:
-        if find_spec(target) is None:
-            raise MissingDependencyError(target, extra="build")
+        installed(target)
     check_folder(run.bundle, kind="bundle")
     check_folder(run.repository, kind="repository")
     check_page(run.folder / "evaluation.html", kind="evaluation")
