@@ -39,7 +39,7 @@ def served(graphs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def logits(graph: Path, pixels: Float | Pixels) -> Float:
-    """Of single images and of batches of 7."""
+    """The logits of all images, asked one by one, then in batches of 7."""
     engine = Engine(graph, arithmetic="f32", threads=1)
     sizes = (1, 7)
     runs = [engine.run(pixels[at : at + size])[0] for size in sizes for at in range(0, len(pixels), size)]

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +62,8 @@ def predict(
     Raises:
         DataError: serving would refuse an image; the message names it.
     """
-    options: dict[str, Any] = {"preprocess": preprocess, "batch_size": batch_size, "what": what}
-    return predict_served(behind_normalisation(network, preprocess), dataset, images, **options)
+    served = behind_normalisation(network, preprocess)
+    return predict_served(served, dataset, images, preprocess=preprocess, batch_size=batch_size, what=what)
 
 
 def behind_normalisation(network: Network, preprocess: Preprocess) -> ServedNetwork:

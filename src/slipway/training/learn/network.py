@@ -69,7 +69,7 @@ def timm_model(backbone: Backbone, *, outputs: int, pretrained: bool, input_size
 
 
 def _check_hub(backbone: Backbone, config: Any) -> None:
-    """Ask the model hub once, since timm's own request is repeated for over a minute while there is no network.
+    """Ask the model hub once: without a network, timm repeats its own request for over a minute.
 
     Raises:
         SpecError: the weights are not in the cache, and the hub does not answer.

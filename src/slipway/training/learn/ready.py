@@ -71,9 +71,9 @@ def _check_precision(recipe: Recipe) -> None:
         if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise SpecError("recipe.precision: bf16 given, but this GPU does not support it; write fp16 or fp32")
     elif recipe.precision == "fp16":
-        raise SpecError("recipe.precision: fp16 given, but there is no GPU; write fp32, or bf16 if the CPU supports it")
+        raise SpecError("recipe.precision: fp16 given, which needs a GPU; write fp32, or bf16 if the CPU supports it")
     elif not torch.cpu.get_capabilities().get("avx512_bf16", False):
-        raise SpecError("recipe.precision: bf16 given, but there is no GPU and this CPU lacks it; write fp32")
+        raise SpecError("recipe.precision: bf16 given, which needs a GPU or a CPU with BF16; write fp32")
 
 
 def _check_processes(spec: Spec, *, resume: bool) -> None:
