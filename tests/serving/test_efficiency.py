@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.studies.efficiency.sides import POOL, SERVED, Side, all_sides, work_of
+from benchmarks.studies.efficiency.sides import AUTO, HALVED, PLAIN, POOL, Side, all_sides, work_of
 from slipway.benchmark.pool import Answer, Pool, Work
 from slipway.contract import Choice, GateError
 from slipway.contract.choice import Candidate
@@ -84,11 +84,11 @@ def test_the_pool_and_both_layouts_give_the_same_answers(colours: Classifier, wo
 
     serving = colours.serving.model_copy(update={"pinned": True})
     with all_sides(colours, encoded, serving, tmp_path, batches=[2]) as candidates:
-        sides = {kind: of_kind["batches up to 2"] for kind, of_kind in candidates.items()}
+        sides = {kind: side for kind, of_kind in candidates.items() for side in of_kind.values()}
         for side in sides:
             asyncio.run(ask(side))
-    assert set(found) == {POOL, *SERVED}
-    assert found[POOL] == found["steps"] == found["fused"] == found["unpinned"]
+    assert set(found) == {POOL, *HALVED, AUTO, PLAIN}
+    assert all(answers == found[POOL] for answers in found.values())
     assert len({best for best, _ in found[POOL]}) == 3
 
 
@@ -145,12 +145,12 @@ def test_a_pinned_instance_keeps_to_a_core_of_its_own(
         return [process.cpu_affinity() for process in family if process.name() != "tritonserver"]
 
     with all_sides(colours, work.images, serving, tmp_path, batches=[1]) as candidates:
-        sides = {kind: of_kind["batches up to 1"] for kind, of_kind in candidates.items()}
-        for kind in (POOL, "fused"):
+        sides = {kind: side for kind, of_kind in candidates.items() for side in of_kind.values()}
+        for kind in (POOL, AUTO):
             found = kept(sides[kind])
             assert [len(of_instance) for of_instance in found] == [1] * instances, kind
             assert len({core for (core,) in found}) == min(instances, len(cores)), kind
-        assert all(set(of_instance) == cores for of_instance in kept(sides["unpinned"]))
+        assert all(set(of_instance) == cores for of_instance in kept(sides[PLAIN]))
 
 
 @pytest.mark.nightly
@@ -172,16 +172,16 @@ def test_efficiency_measures_all_sides_and_says_where_the_time_goes(run: Path, i
     done = run_study("efficiency", "--run", run, "--images", images, *sizes, "--json", cwd=tmp_path)
     result = json.loads(done.stdout.splitlines()[-1])
     found = result["classifiers"]["colours"]
-    assert set(found["capacity_per_s"]) == {"pool", "steps", "fused", "unpinned"}
-    assert all(found["share_of_pool"][layout]["mean"] > 0 for layout in ("steps", "fused"))
-    assert found["pinned_to_unpinned"]["mean"] > 0
-    for side, steps in {"pool": 3, "steps": 3, "fused": 1, "unpinned": 1}.items():
+    assert set(found["capacity_per_s"]) == {POOL, *HALVED, AUTO, PLAIN}
+    assert all(found["share_of_pool"][layout]["mean"] > 0 for layout in (*HALVED, AUTO))
+    assert found["auto_to_plain"]["mean"] > 0
+    for side, steps in {POOL: 3, "steps": 3, "shared_decode": 2, AUTO: 1, PLAIN: 3}.items():
         parts = found["one_by_one_ms"][side]
         assert sum(part.endswith(" infer") for part in parts) == steps
         assert parts["client"] > sum(ms for part, ms in parts.items() if part.endswith(" infer")) / 2
         spent_ms = found["processor_ms"][side]
         assert parts["client"] / 4 < spent_ms["server"] + spent_ms["client"] < 4 * parts["client"]
-    assert set(found["batches"].values()) <= {"batches up to 1", "batches up to 2"}
+    assert set(found["batches"].values()) <= {"batches up to 1", "batches up to 2", "batches up to 8"}
     rounds = [block for block in found["blocks"] if block["stage"] == "round"]
     met = [(block["round"], block["rate_per_s"], block["offered_per_s"]) for block in rounds]
     for number, rate_per_s, offered_per_s in met:  # the same arrivals for all

@@ -17,20 +17,22 @@ if TYPE_CHECKING:
     from slipway.repository import Classifier
 
 
-BACKBONES = ("mobilenetv3_large_100", "efficientnet_b0")
+BACKBONES = ("mobilenetv3_large_100", "efficientnet_b0", "resnet50")
 BATCHES = (1, 2)
 IMAGES = 256
-TARGETS = {"steps": 0.80, "fused": 0.95}
+TARGETS = {"steps": 0.80, "shared_decode": 0.80, "fused": 0.88}
 LIBRARIES = ("hdrhistogram", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """examples:
-  python -m benchmarks.studies.efficiency --output benchmarks/results/efficiency.json       28 minutes on two cores
+  python -m benchmarks.studies.efficiency --output benchmarks/results/efficiency.json       45 minutes on two cores
   python -m benchmarks.studies.efficiency --quick                                           fewer, shorter rounds
   python -m benchmarks.studies.efficiency --run runs/digits --images runs/digits/data       a classifier of your own
 
-Three sides do the same work on the same cores: Triton with layout steps, Triton with layout fused, and a pool of as
+Four sides do the same work on the same cores: Triton with the layouts steps, shared_decode and fused, and a pool of as
 many worker processes, which run the same step files with the same threads on images that they have already. The pool
 is what the work alone allows; what Triton does not reach of it is the cost of serving. All are pinned, each instance to
-cores of its own; a fourth side, unpinned, is fused without that. Each side first searches the batch that suits it best.
+cores of its own. In steps and shared_decode half of the processes decode, and half run the engine. Each side first
+searches the batch that suits it best. A fifth side is steps with its defaults, which is what serving.layout meant until
+auto: two processes of each step, unpinned, and batches of up to 8.
 
 In every round each side climbs the same grid of rates (10 % from one to the next), in turns, on the same seeded Poisson
 arrivals. It holds a rate where at most one request in a hundred takes over 50 ms and 99 % of the rate is achieved. Its
@@ -98,7 +100,7 @@ def efficiency(
     """What the sides hold with the batches that suit them best, the layouts' shares, and where an image's time goes."""
     from benchmarks.studies.climbing import Bench
     from benchmarks.studies.efficiency.load import one_by_one
-    from benchmarks.studies.efficiency.sides import POOL, all_sides
+    from benchmarks.studies.efficiency.sides import AUTO, PLAIN, POOL, all_sides
     from slipway.benchmark.tuning_climb import NONE, rate_at, ratio
     from slipway.contract import GateError
     from slipway.contract.cpu_serving import settle
@@ -127,7 +129,7 @@ def efficiency(
         "serving": serving.model_dump(mode="json", exclude={"layout", "preferred_batch_size"}),
         "batches": {kind: name for kind, (name, _) in best.items()},
         "distinct_images": len(set(images)),
-        "pinned_to_unpinned": asdict(ratio(rungs["fused"], to=rungs["unpinned"])),
+        "auto_to_plain": asdict(ratio(rungs[AUTO], to=rungs[PLAIN])),
         "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
         "capacity_per_s": {kind: [rate_at(rung) for rung in of_kind] for kind, of_kind in rungs.items()},
         "one_by_one_ms": parts,
@@ -139,23 +141,23 @@ def efficiency(
 def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[str]:
     yield f"\n{name}, {found['precision']}: P99 within {limit_ms:g} ms is held up to"
     for side, rates in found["capacity_per_s"].items():
-        line = f"  {side:8} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
+        line = f"  {side:13} {min(rates):4.0f} to {max(rates):.0f} requests/s in {len(rates)} rounds"
         line += f", {found['batches'][side]}"
         if share := found["share_of_pool"].get(side):
             spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
             line += f": {share['mean']:.2f} of the pool {spread}"
         yield line
-    gain = found["pinned_to_unpinned"]
+    gain = found["auto_to_plain"]
     spread = f"({gain['least']:.2f} to {gain['most']:.2f})"
-    yield f"pinned, fused holds {gain['mean']:.2f} times as much as unpinned {spread}"
+    yield f"what auto chooses, fused, holds {gain['mean']:.2f} times as much as steps with its defaults {spread}"
     processor_ms = {side: spent["server"] + spent["client"] for side, spent in found["processor_ms"].items()}
     yield "processor time of an image, ms, and the pool's share of it: what the rates could be at best"
     for side, spent in found["processor_ms"].items():
         share = processor_ms["pool"] / processor_ms[side]
-        yield f"  {side:8} {processor_ms[side]:.2f}, of which {spent['client']:.2f} the client's: {share:.2f}"
+        yield f"  {side:13} {processor_ms[side]:.2f}, of which {spent['client']:.2f} the client's: {share:.2f}"
     yield "one image at a time, ms"
     for side, parts in found["one_by_one_ms"].items():
-        yield f"  {side:8} {parts['client']:.2f} for the client, of which {parts['rest']:.2f} in no step"
+        yield f"  {side:13} {parts['client']:.2f} for the client, of which {parts['rest']:.2f} in no step"
         steps = dict.fromkeys(part.split()[0] for part in parts if " " in part)
         for step in steps:
             inner = (f"{part.split()[1]} {ms:.2f}" for part, ms in parts.items() if part.split()[0] == step)

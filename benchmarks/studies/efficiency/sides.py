@@ -23,13 +23,11 @@ from slipway.repository.contents import contents
 from slipway.repository.plan import plan
 from slipway.serving import Ports, serve
 
-POOL = "pool"
-SERVED: dict[str, dict[str, Any]] = {
-    "steps": {"layout": "steps"},  # half of the processes decode, and half run the engine
-    "fused": {"layout": "fused"},
-    "unpinned": {"layout": "fused", "pinned": False},
-}
-"""By side of Triton, what differs from the others' serving."""
+POOL, AUTO, PLAIN = "pool", "fused", "steps_default"
+"""`AUTO` is what `serving.layout: auto` chooses for one classifier, `PLAIN` what `layout: steps` alone means."""
+HALVED = ("steps", "shared_decode")
+"""Layouts in which half of the processes decode, and half run the engine."""
+PLAIN_SERVING = {"layout": "steps", "threads": 1, "instances": 2, "pinned": False, "preferred_batch_size": 0}
 Parts = dict[str, float]
 """Milliseconds of one image: `client` is all of it as the client sees it, the others are parts of that."""
 Spent = dict[str, float]
@@ -61,30 +59,36 @@ def all_sides(
 
     The servers are not supervised: a supervisor's probe, an image a second, would be in every side's way.
     """
-    half = max(1, CpuServing.of(serving).instances // 2)
-    halved = {"instances": half, "preprocess_instances": half}
+    workers = CpuServing.of(serving).instances
     with ExitStack() as stack:
-        sides: dict[str, dict[str, Side]] = {kind: {} for kind in (POOL, *SERVED)}
+        sides: dict[str, dict[str, Side]] = {kind: {} for kind in (POOL, *HALVED, AUTO, PLAIN)}
+
+        def add(kind: str, name: str, settings: dict[str, Any]) -> None:
+            served = replace(classifier, settings=serving.model_copy(update=settings))
+            sides[kind][name] = _server(stack, served, images, work / f"{kind}-{name.replace(' ', '-')}")
+
         for size in batches:
-            name = f"batches up to {size}"
-            batched = serving.model_copy(update={"preferred_batch_size": size})
-            pool = stack.enter_context(
-                Pool(work_of(classifier, images, batched), workers=CpuServing.of(serving).instances)
-            )
+            name, batched = f"batches up to {size}", {"preferred_batch_size": size}
+            pool = Pool(work_of(classifier, images, serving.model_copy(update=batched)), workers=workers)
+            stack.enter_context(pool)
             give_way(pool.pid)
             sides[POOL][name] = Side(pool.connect, pool.pid)
-            for kind, changes in SERVED.items():
-                settings = batched.model_copy(update=changes | (halved if changes["layout"] == "steps" else {}))
-                served = replace(classifier, settings=settings)
-                folder = work / f"{kind}-{size}"
-                # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
-                plan(contents([served], lane="cpu", multi={}), folder).write()
-                log = folder.with_suffix(".log")
-                server = stack.enter_context(serve(folder, ports=Ports.free(), log=log))
-                give_way(server.process.pid)
-                connect = partial(HttpServer, server.grpc_url, http_url=server.http_url, model=classifier.name)
-                sides[kind][name] = Side(partial(connect, images=images), server.process.pid)
+            half = max(1, workers // 2)
+            for kind in HALVED:
+                add(kind, name, {**batched, "layout": kind, "instances": half, "preprocess_instances": half})
+            add(AUTO, name, {**batched, "layout": AUTO})
+        add(PLAIN, f"batches up to {serving.max_batch_size}", {**PLAIN_SERVING, "preprocess_instances": 2})
         yield sides
+
+
+def _server(stack: ExitStack, classifier: Classifier, images: Sequence[bytes], folder: Path) -> Side:
+    """A running server of `classifier` alone, from a repository in `folder`."""
+    # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
+    plan(contents([classifier], lane="cpu", multi={}), folder).write()
+    server = stack.enter_context(serve(folder, ports=Ports.free(), log=folder.with_suffix(".log")))
+    give_way(server.process.pid)
+    connect = partial(HttpServer, server.grpc_url, http_url=server.http_url, model=classifier.name, images=images)
+    return Side(connect, server.process.pid)
 
 
 def work_of(classifier: Classifier, images: Sequence[bytes], serving: Serving) -> Work:
