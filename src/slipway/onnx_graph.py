@@ -6,7 +6,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 INPUT, OUTPUTS = "pixels_nchw", ("logits_nc", "embedding_nd")
-"""The embedding is missing from a network that has none: see `output_sizes`."""
+"""The embedding is missing from a network that has none, and the logits from a base: see `output_sizes`."""
 SERVED_INPUT = "pixels_nhwc_u8"
 """The input of a graph that an engine serves, which normalises by itself: UINT8 `[n, H, W, 3]`."""
 TYPES = {SERVED_INPUT: onnx.TensorProto.UINT8}
@@ -53,7 +53,7 @@ def check(model: onnx.ModelProto, *, input_name: str = INPUT) -> None:
     """Raises ValueError: no valid ONNX, an input or output of another name or type, or a fixed batch."""
     for expected, values in (((input_name,), model.graph.input), (OUTPUTS, model.graph.output)):
         names = tuple(value.name for value in values)
-        if names not in (expected, expected[:1]):
+        if names not in (expected, expected[:1], expected[1:]):
             raise ValueError(f"the graph has tensors {names} where {expected} are needed")
         for value in values:
             if value.type.tensor_type.elem_type != TYPES.get(value.name, onnx.TensorProto.FLOAT):
@@ -83,7 +83,7 @@ def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 
 def output_sizes(path: Path) -> dict[str, int]:
-    """Size of each output without the batch: `{"logits_nc": classes, "embedding_nd": d}`; d is 0 without embedding."""
+    """Size of each output without the batch: `{"logits_nc": classes, "embedding_nd": d}`; 0 where there is none."""
     graph = onnx.load(path, load_external_data=False).graph
     return dict.fromkeys(OUTPUTS, 0) | {
         value.name: value.type.tensor_type.shape.dim[1].dim_value for value in graph.output

@@ -1,6 +1,7 @@
 """`Bundle`: the immutable result of training, opened with every hash checked."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -19,12 +20,28 @@ from slipway.system.files import sha256_bytes, sha256_file
 ClassId = Annotated[int, Field(ge=0)]
 IDENTITY = ("model.onnx", "preprocess.json", "labels.txt", "decision.json", "calibration.json")
 """The files that identify a bundle. `model.onnx` is written without `metadata_props`."""
+HEAD, BASE = "head.npz", "base.json"
+HEAD_IDENTITY = (HEAD, BASE, "preprocess.json", "labels.txt", "decision.json")
+"""The files that identify the bundle of a head, which has no graph of its own (docs/adr/0060)."""
 
 
 def bundle_id(folder: Path) -> str:
     """sha256 over the names and hashes of the identity files: equal in any clone and environment."""
-    hashes = {name: sha256_file(folder / name) for name in IDENTITY}
+    return identity(folder, HEAD_IDENTITY if (folder / BASE).is_file() else IDENTITY)
+
+
+def identity(folder: Path, names: Iterable[str]) -> str:
+    """sha256 over the names and hashes of these files."""
+    hashes = {name: sha256_file(folder / name) for name in names}
     return sha256_bytes(json.dumps(hashes, sort_keys=True).encode())
+
+
+class BaseLink(Contract):
+    """`base.json` of a head: the base whose embedding it takes."""
+
+    id: Sha256
+    name: str
+    embedding_size: int = Field(ge=1)
 
 
 class CalibrationImage(Contract):
@@ -41,6 +58,21 @@ class CalibrationList(Contract):
 
     images: tuple[CalibrationImage, ...]
 
+    @classmethod
+    def load(cls, folder: Path) -> list[tuple[str, bytes]]:
+        """Name and bytes of every calibration image of a bundle or base, in recorded order.
+
+        Raises:
+            ManifestError: an image is missing or differs from the one listed.
+        """
+        images = []
+        for entry in cls.read(folder / "calibration.json").images:
+            path = folder / "calibration" / entry.file
+            if sha256_file(path) != entry.sha256:
+                raise ManifestError(f"{path}: not the image that calibration.json lists; export the bundle again")
+            images.append((entry.file, path.read_bytes()))
+        return images
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -53,22 +85,25 @@ class Bundle:
     preprocess: Preprocess
     decision: Decision
     labels: tuple[str, ...]
+    base: BaseLink | None = None
+    """The base of a head; None for a classifier with a graph of its own."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Raises ManifestError: a file is missing, added or changed; names it."""
         manifest = Manifest.open(path, kind="bundle")
-        identity = bundle_id(path)
-        if manifest.bundle != identity:
-            raise ManifestError(f"{path}: the files make bundle {identity[:12]}; the manifest says {manifest.bundle}")
+        found = bundle_id(path)
+        if manifest.bundle != found:
+            raise ManifestError(f"{path}: the files make bundle {found[:12]}; the manifest says {manifest.bundle}")
         bundle = cls(
             path=path,
-            id=identity,
+            id=found,
             manifest=manifest,
             spec=Spec.read(path / "spec.json"),
             preprocess=Preprocess.read(path / "preprocess.json"),
             decision=Decision.read(path / "decision.json"),
             labels=read_labels(path / "labels.txt"),
+            base=BaseLink.read(path / BASE) if (path / BASE).is_file() else None,
         )
         thresholds, labels = bundle.decision.thresholds, bundle.labels
         if thresholds is not None and len(thresholds) != len(labels):
@@ -82,16 +117,5 @@ class Bundle:
         return bundle
 
     def load_calibration(self) -> list[tuple[str, bytes]]:
-        """Name and bytes of every calibration image, in recorded order.
-
-        Raises:
-            ManifestError: an image is missing or differs from the one listed.
-        """
-        images = []
-        listing = CalibrationList.read(self.path / "calibration.json")
-        for entry in listing.images:
-            path = self.path / "calibration" / entry.file
-            if sha256_file(path) != entry.sha256:
-                raise ManifestError(f"{path}: not the image that calibration.json lists; export the bundle again")
-            images.append((entry.file, path.read_bytes()))
-        return images
+        """As `CalibrationList.load`."""
+        return CalibrationList.load(self.path)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from slipway.contract.base import Contract
-from slipway.contract.bundle import Bundle
+from slipway.contract.bundle import HEAD, Bundle
 from slipway.contract.card import Card
 from slipway.contract.decision import Decision
 from slipway.contract.manifest import Manifest, Sha256
@@ -26,6 +26,8 @@ LANES: dict[Target, Literal["cpu", "gpu"] | None] = {
 stands in for a TensorRT plan, where `serving.gpu.fallback` says so."""
 INPUT = "pixels_nhwc_u8"
 """The input of an engine that can be served: UINT8 `[n, H, W, 3]`, as the step before it hands them over."""
+HEAD_INPUT = "embedding_nd"
+"""The input of a head's engine: FP32 `[n, d]`, as its base's step hands it over."""
 RUNTIMES: tuple[Target, ...] = ("openvino", "onnxruntime")
 """Targets that run the graph itself: their engine folders hold `model.onnx`, the others a plan."""
 
@@ -70,9 +72,12 @@ class EngineSettings(Contract):
     input: str = "pixels_nchw"
     """Name of the graph's input. Older engines, which do not record it, took normalised pixels."""
     graph_sha256: Sha256
-    """sha256 of the compiled ONNX file, which normalises and then computes the bundle's or the typed graph."""
-    calibration_sha256: Sha256
-    """sha256 of the bundle's `calibration.json`."""
+    """sha256 of the compiled ONNX file, which normalises and then computes the bundle's or the typed graph; of a head,
+    of its `head.npz`."""
+    calibration_sha256: Sha256 | None
+    """sha256 of the bundle's `calibration.json`; None for a head, which has no ranges to calibrate."""
+    base_engine_sha256: Sha256 | None = None
+    """For a head, sha256 of the manifest of its base's engine, to whose embeddings it was fitted."""
     plan: PlanSettings | None = None
     provider: str | None = None
     """Execution provider of ONNX Runtime in the evaluation, such as `CPUExecutionProvider`."""
@@ -83,8 +88,9 @@ class EngineSettings(Contract):
         return engine_name(self.target, self.precision, self.plan.compute_capability if self.plan else None)
 
     def plain(self) -> dict[str, Any]:
-        """The content of `engine.json`, in which only ONNX Runtime has a provider."""
-        return {name: value for name, value in super().plain().items() if (name, value) != ("provider", None)}
+        """The content of `engine.json`, in which only ONNX Runtime has a provider, and only a head a base's engine."""
+        absent = {(name, None) for name in ("provider", "base_engine_sha256")}
+        return {name: value for name, value in super().plain().items() if (name, value) not in absent}
 
 
 def plan_name(compute_capability: str | None) -> str:
@@ -96,6 +102,22 @@ def engine_name(target: Target, precision: Precision, compute_capability: str | 
     """Folder name of an engine: `openvino-int8`, `tensorrt-int8-sm90`, `tensorrt_rtx-int8`, `onnxruntime-fp16`."""
     suffix = "" if compute_capability is None else f"-sm{compute_capability.replace('.', '')}"
     return f"{target}-{precision}{suffix}"
+
+
+def check_calibration_list(engine: Path, settings: EngineSettings, owner: Path) -> None:
+    """Raises ManifestError: the graph was calibrated with another list of images than that of its bundle or base."""
+    calibration = sha256_file(owner / "calibration.json")
+    if settings.calibration_sha256 != calibration:
+        raise ManifestError(
+            f"{engine}: its graph was calibrated with another list of images ({settings.calibration_sha256!s:.12}) "
+            f"than {owner / 'calibration.json'} ({calibration:.12}); quantise and compile again"
+        )
+
+
+def check_graph(engine: Path, settings: EngineSettings, file: str) -> None:
+    """Raises ManifestError: the graph or head is not the one that `engine.json` names."""
+    if (settings.target in RUNTIMES or file == HEAD) and sha256_file(engine / file) != settings.graph_sha256:
+        raise ManifestError(f"{engine / file}: not the graph that engine.json names; compile again")
 
 
 @dataclass(frozen=True)
@@ -123,26 +145,20 @@ class Engine:
             settings=EngineSettings.read(path / "engine.json"),
             decision=Decision.read(path / "decision.json"),
         )
-        if engine.settings.input != INPUT:
+        taken = INPUT if bundle.base is None else HEAD_INPUT
+        if engine.settings.input != taken:
             raise ManifestError(
-                f"{path}: its graph takes {engine.settings.input}, but the steps hand over {INPUT}; compile it again"
+                f"{path}: its graph takes {engine.settings.input}, but the steps hand over {taken}; compile it again"
             )
-        calibration = sha256_file(bundle.path / "calibration.json")
-        if engine.settings.calibration_sha256 != calibration:
-            raise ManifestError(
-                f"{path}: its graph was calibrated with another list of images "
-                f"({engine.settings.calibration_sha256:.12}) than {bundle.path / 'calibration.json'} "
-                f"({calibration:.12}); quantise and compile again"
-            )
+        if bundle.base is None:
+            check_calibration_list(path, engine.settings, bundle.path)
         unknown, expected = engine.decision.unknown, len(bundle.labels) * engine.settings.embedding_size
         if unknown is not None and unknown.class_means is not None and unknown.class_means.size != expected:
             raise ManifestError(
                 f"{path}: decision.json has class means of {unknown.class_means.size} numbers, but its labels and "
                 f"embedding need {expected}; compile again"
             )
-        graph = path / "model.onnx"
-        if engine.settings.target in RUNTIMES and sha256_file(graph) != engine.settings.graph_sha256:
-            raise ManifestError(f"{graph}: not the graph that engine.json names; compile again")
+        check_graph(path, engine.settings, HEAD if bundle.base else "model.onnx")
         return engine
 
     @property

@@ -50,13 +50,32 @@ class FleetClassifier(Contract):
     """Serving options that override the fleet's."""
 
 
+class FleetBase(Contract):
+    """A base, and the heads that stand on it."""
+
+    base: Folder
+    """The folder of its run: `base/` and `engines/` are in it."""
+    heads: Folder | dict[Name, Folder]
+    """A pattern of run folders, such as `heads/*`, whose classifiers keep their bundles' names; or the folder of each
+    name."""
+    serving: Serving = Serving()
+    """Serving options of the base's step that override the fleet's."""
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The folders by name; empty with a pattern."""
+        return self.heads if isinstance(self.heads, dict) else {}
+
+
 class Fleet(Contract):
     """`fleet.yaml`. Clients call classifiers by the names given here, whatever the bundles' own names."""
 
     lane: LaneName = "cpu"
     serving: Serving = Serving()
     """Serving options that override those of every bundle's spec."""
-    classifiers: dict[Name, FleetClassifier] = Field(min_length=1)
+    classifiers: dict[Name, FleetClassifier] = Field(default={})
+    bases: dict[Name, FleetBase] = Field(default={})
+    """Bases with their heads, by name (docs/heads.md)."""
     multi: dict[Name, tuple[Name, ...]] = Field(default={})
     """Ensembles that decode an image once and answer for several classifiers, by name."""
 
@@ -65,28 +84,41 @@ class Fleet(Contract):
     def _a_multi_names_classifiers(
         cls, multi: dict[str, tuple[str, ...]], info: ValidationInfo
     ) -> dict[str, tuple[str, ...]]:
-        if "classifiers" not in info.data:  # they failed their own check
+        if not {"classifiers", "bases"} <= info.data.keys():  # they failed their own check
             return multi
-        classifiers = info.data["classifiers"]
+        bases = info.data["bases"].values()
+        classifiers = {*info.data["classifiers"], *(name for base in bases for name in base.named)}
+        by_pattern = any(not base.named for base in bases)
         for name, members in multi.items():
             unknown = [member for member in members if member not in classifiers]
-            if unknown:
-                raise ValueError(f"{name} names {', '.join(unknown)}; the classifiers are {', '.join(classifiers)}")
+            if unknown and not by_pattern:  # else known once the folders are opened
+                raise ValueError(
+                    f"{name} names {', '.join(unknown)}; the classifiers are {', '.join(sorted(classifiers))}"
+                )
             if len(set(members)) != len(members) or len(members) < 2:
                 raise ValueError(f"{name} names {', '.join(members) or 'none'}; give two or more, each once")
             if name in classifiers:
                 raise ValueError(f"{name} is the name of a classifier; give the ensemble another name")
         return multi
 
+    @model_validator(mode="after")
+    def _something_is_served_once(self) -> Self:
+        if not self.classifiers and not self.bases:
+            raise ValueError("names neither classifiers nor bases; a repository serves at least one classifier")
+        names = [*self.classifiers, *(name for base in self.bases.values() for name in base.named)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)}: the name of two classifiers; each name may appear once")
+        return self
+
     def serving_of(self, name: str, spec: Serving) -> Serving:
         """Serving options of `name`: its bundle's `spec`, overridden by the fleet, then by its own entry."""
         changes = (self.serving, self.classifiers[name].serving)
-        return functools.reduce(_overridden, changes, spec)
+        return functools.reduce(overridden, changes, spec)
 
 
-def _overridden(settings: _Settings, by: _Settings) -> _Settings:
+def overridden(settings: _Settings, by: _Settings) -> _Settings:
     """`settings` with the keys that were given in `by`, also in what they contain."""
     given = {key: (getattr(settings, key), getattr(by, key)) for key in by.model_fields_set}
     return settings.model_copy(
-        update={k: _overridden(old, new) if isinstance(new, Contract) else new for k, (old, new) in given.items()}
+        update={k: overridden(old, new) if isinstance(new, Contract) else new for k, (old, new) in given.items()}
     )

@@ -15,6 +15,16 @@ MOST_GPUS = 8
 """GPUs of the largest usual server."""
 
 
+class LaneBase(Contract):
+    """A base of the repository, which its heads share."""
+
+    id: str
+    serving: CpuServing
+    """How the step of the base runs."""
+    heads: tuple[str, ...]
+    """Names of its classifiers."""
+
+
 class Lane(Contract):
     """The lane, its classifiers, and the server options that no `config.pbtxt` can hold."""
 
@@ -29,6 +39,8 @@ class Lane(Contract):
     """Number of cores that `serving` was chosen for; None if nothing was left to choose."""
     serving: dict[str, CpuServing] | None = None
     """How the steps of each classifier run on the cpu lane."""
+    bases: dict[str, LaneBase] | None = None
+    """Bases by name; their heads are among the classifiers."""
     shm_default_bytes: int = Field(ge=1 << 20)
     """Initial shared memory of each Python-backend instance. It exceeds the largest usual batch, since growing under
     load adds latency."""

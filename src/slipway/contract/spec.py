@@ -244,7 +244,7 @@ class Serving(Contract):
     """Settings of the gpu lane."""
 
 
-def _distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+def distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
     if len(set(precisions)) != len(precisions):
         raise ValueError("name each precision once")
     return precisions
@@ -278,7 +278,7 @@ class Spec(Contract):
     decision: DecisionPolicy = DecisionPolicy()
     calibration: Calibration = Calibration()
     sensitive_layers: SensitiveLayers = SensitiveLayers()
-    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(_distinct)] = ("int8",)
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(distinct)] = ("int8",)
     """Precisions that may be served. Each lane takes the fastest measured one that is listed and passes the gate: the
     cpu lane of int8, bf16 and fp32, the gpu lane of int8, fp8 (Ada and later), fp16 and fp32. FP32 is always built, as
     the reference."""

@@ -6,9 +6,11 @@ from itertools import pairwise
 from slipway.contract import Engine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import changed_class
 from slipway.repository.classifier import Classifier
 from slipway.repository.lanes import LANE_RULES
+from slipway.system.files import sha256_file
 
 
 def check(classifiers: Sequence[Classifier], *, lane: LaneName) -> None:
@@ -28,6 +30,7 @@ def check(classifiers: Sequence[Classifier], *, lane: LaneName) -> None:
 
 def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> None:
     settings = engine.settings
+    _check_head(engine, classifier)
     if LANES[settings.target] is None:
         raise RepositoryError(
             f"{engine.path}: compiled by {settings.target}, which only proves that a graph compiles; "
@@ -54,6 +57,26 @@ def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> Non
         raise RepositoryError(
             f"{engine.path}: evaluated with decoder {settings.decoder}, but the {lane} lane decodes with "
             f"{LANE_RULES[lane].DECODER}; compile it again where that decoder is available"
+        )
+
+
+def _check_head(engine: Engine, classifier: Classifier) -> None:
+    """Check that a head, and only a head, stands on its base, and was fitted to the embeddings of the served engine."""
+    link, served = classifier.bundle.base, classifier.base
+    if link is None and served is None:
+        return
+    if link is None or served is None:
+        is_head = "is a head, which needs its base" if served is None else "is no head, and stands alone"
+        where = "name it below bases" if served is None else "name it below classifiers"
+        raise RepositoryError(f"{classifier.bundle.path}: {is_head}: {where} in the fleet file")
+    if link.id != served.base.id:
+        raise RepositoryError(
+            f"{classifier.bundle.path}: a head on base {link.name} {link.id:.12}, but {served.base.path} is base "
+            f"{served.base.id:.12}; fit it again (slipway head)"
+        )
+    if engine.settings.base_engine_sha256 != sha256_file(served.engine.path / MANIFEST):
+        raise RepositoryError(
+            f"{engine.path}: fitted to other embeddings than those of {served.engine.path}; fit it again (slipway head)"
         )
 
 

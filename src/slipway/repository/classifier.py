@@ -9,12 +9,9 @@ from slipway.contract.engine import INPUT, LANES, plan_name
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
+from slipway.repository.heads import HeadAnswer, ServedBase, head_ensemble
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
-
-IMAGE = Tensor("IMAGE", "TYPE_STRING", (1,))
-IMAGE_STATUS = Tensor("image_status", "TYPE_INT32", (1,))
-AFTER = Tensor("after", "TYPE_FP32", (-1,), optional=True)
-"""Input of an engine step on the cpu lane. The step ignores its values, but waits until another step has made it."""
+from slipway.repository.tensors import EMBEDDING, IMAGE, IMAGE_STATUS
 
 
 def engine_part(engine: Engine) -> str:
@@ -40,6 +37,8 @@ class Classifier:
     """The name that a fleet file gives the classifier; if empty, the bundle's own."""
     settings: Serving | None = None
     """Serving options from a fleet file; None takes those of the bundle's spec."""
+    base: ServedBase | None = None
+    """The base of a head; None for a classifier with a graph of its own."""
     kept: tuple["Classifier", ...] = ()
     """Other versions, whose steps are in the repository although no ensemble runs them."""
 
@@ -93,7 +92,7 @@ class Classifier:
         return (
             *self.answer,
             Tensor("PROBABILITY", "TYPE_FP32", self.logits.dims, label_filename="labels.txt"),
-            *(replace(tensor, name="EMBEDDING") for tensor in self.embedding),
+            *(replace(tensor, name=EMBEDDING) for tensor in self.embedding),
         )
 
     @property
@@ -148,11 +147,21 @@ class Classifier:
         }
 
     @property
+    def head_answer(self) -> HeadAnswer:
+        """What the group of a head has of it."""
+        tensors = tuple(tensor for tensor in self.full_answer if tensor.name != EMBEDDING)
+        return HeadAnswer(self.name, tensors, {"head.npz": Content.file(self.engine, "head.npz"), **self.answer_files})
+
+    @property
     def bundle_file(self) -> Content:
         return Content.of(f"{self.bundle.id}\n".encode())
 
     def ensemble_configs(self, steps: Sequence[ModelConfig]) -> list[ModelConfig]:
         """`<name>` and `<name>_full` over the named steps, ready to write."""
+        both = ((self.name, self.answer), (f"{self.name}_full", self.full_answer))
+        if self.base is not None:
+            options = {"head": self.name, "max_batch_size": self.max_batch_size}
+            return [head_ensemble(name, steps, outputs=public, **options) for name, public in both]
         return [
             ensemble_config(
                 name,
@@ -163,5 +172,5 @@ class Classifier:
                 optional_inputs=public == self.full_answer or self.engine.decision.needs_embedding,
                 max_batch_size=self.max_batch_size,
             )
-            for name, public in ((self.name, self.answer), (f"{self.name}_full", self.full_answer))
+            for name, public in both
         ]

@@ -5,18 +5,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.contract import Choice, Lane, Manifest
+from slipway.contract import Choice, Lane, Manifest, RepositoryError
 from slipway.contract.choice import choice_name
 from slipway.contract.cpu_serving import CpuServing, is_settled, settle
 from slipway.contract.lane import FILE_NAME as LANE
-from slipway.contract.lane import LaneName
+from slipway.contract.lane import LaneBase, LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
 from slipway.repository.classifier import Classifier, engine_part
 from slipway.repository.config import ModelConfig, to_pbtxt
+from slipway.repository.heads import groups, heads_step
 from slipway.repository.lanes import LANE_RULES
 from slipway.repository.multi import multi_config
-from slipway.repository.step import VERSION, Content, Files
+from slipway.repository.step import VERSION, Content, Files, StepModel
 from slipway.system.files import sha256_bytes, sha256_file
 
 PINNED_POOL_BYTES = 256 << 20
@@ -48,7 +49,8 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi,
         given, cores = classifiers, cores or len(os.sched_getaffinity(0))
         classifiers = _settled(given, multi, cores=cores)
         chosen_for = None if all(is_settled(c.serving) for c in given) else cores
-    chains = {classifier.name: _chain(classifier, lane, files) for classifier in classifiers}
+    chains = {classifier.name: _chain(classifier, lane, files) for classifier in classifiers if not classifier.base}
+    chains |= _heads_chains([classifier for classifier in classifiers if classifier.base], lane, files)
     for classifier in classifiers:
         for kept in classifier.kept:
             _chain(kept, lane, files)
@@ -57,6 +59,8 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi,
             _add_ensemble(config, files, bundles=classifier.bundle_file, labels=labels)
     by_name = {classifier.name: classifier for classifier in classifiers}
     for name, members in multi.items():
+        if missing := [member for member in members if member not in by_name]:
+            raise RepositoryError(f"{name}: names {', '.join(missing)}, and no classifier has that name")
         group = [by_name[member] for member in members]
         config = multi_config(name, group, [chains[member] for member in members])
         _add_ensemble(config, files, bundles=Content.of("".join(f"{c.name} {c.bundle.id}\n" for c in group).encode()))
@@ -68,10 +72,15 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi,
 
 
 def _settled(classifiers: Sequence[Classifier], multi: Multi, *, cores: int) -> list[Classifier]:
-    """The same classifiers and kept versions, with every choice made that their `serving` leaves to the machine."""
+    """The same classifiers and kept versions, with every choice made that their `serving` leaves to the machine. A base
+    counts as one classifier, whatever the number of its heads."""
+    served = len({classifier.base.name if classifier.base else (classifier.name,) for classifier in classifiers})
 
     def settled(version: Classifier, *, shares_decode: bool) -> Classifier:
-        settings = settle(version.serving, cores=cores, classifiers=len(classifiers), shares_decode=shares_decode)
+        settings = settle(version.serving, cores=cores, classifiers=served, shares_decode=shares_decode)
+        if version.base is not None:  # one process decodes and computes the embedding
+            settings = settings.model_copy(update={"layout": "fused"})
+            return replace(version, settings=settings, base=replace(version.base, serving=settings))
         kept = tuple(settled(one, shares_decode=shares_decode) for one in version.kept)
         return replace(version, settings=settings, kept=kept)
 
@@ -79,12 +88,33 @@ def _settled(classifiers: Sequence[Classifier], multi: Multi, *, cores: int) -> 
     return [settled(classifier, shares_decode=classifier.name in sharing) for classifier in classifiers]
 
 
+def _heads_chains(heads: Sequence[Classifier], lane: LaneName, files: Files) -> dict[str, list[ModelConfig]]:
+    """The steps of each head, its base's and its group's, whose files are added to `files`."""
+    of_base: dict[str, list[Classifier]] = {}
+    for head in heads:
+        assert head.base is not None
+        of_base.setdefault(head.base.name, []).append(head)
+    chains = {}
+    for own in of_base.values():
+        base, max_batch_size = own[0].base, own[0].max_batch_size
+        assert base is not None
+        first = _add(LANE_RULES[lane].base_step(base), files)
+        for group in groups([head.head_answer for head in own]):
+            second = _add(heads_step(base, group, max_batch_size=max_batch_size), files)
+            chains |= {head.name: [first, second] for head in group}
+    return chains
+
+
+def _add(step: StepModel, files: Files) -> ModelConfig:
+    """The named configuration of a step, whose files are added to `files`."""
+    config, step_files = step.named()
+    files.update(step_files)
+    return config
+
+
 def _chain(classifier: Classifier, lane: LaneName, files: Files) -> list[ModelConfig]:
     """The named configurations of the classifier's steps, whose files are added to `files`."""
-    named = [step.named() for step in LANE_RULES[lane].chain(classifier)]
-    for _, step_files in named:
-        files.update(step_files)
-    return [config for config, _ in named]
+    return [_add(step, files) for step in LANE_RULES[lane].chain(classifier)]
 
 
 def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels: Content | None = None) -> None:
@@ -111,7 +141,8 @@ def _describe(
         kept={c.name: tuple(dict.fromkeys(kept.bundle.id for kept in c.kept)) for c in classifiers if c.kept},
         multi={name: tuple(members) for name, members in multi.items()},
         cores=cores,
-        serving={c.name: CpuServing.of(c.serving) for c in classifiers} if lane == "cpu" else None,
+        serving={c.name: CpuServing.of(c.serving) for c in classifiers if not c.base} if lane == "cpu" else None,
+        bases=_bases(classifiers) or None,
         shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
         fallback={c.name: c.engine.settings.name for c in classifiers if c.falls_back} or None,
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
@@ -121,6 +152,21 @@ def _describe(
         nvimgcodec=_only(plan.nvimgcodec for plan in plans if plan),
         **(_memory(served) if lane == "gpu" else {}),
     )
+
+
+def _bases(classifiers: Sequence[Classifier]) -> dict[str, LaneBase]:
+    found: dict[str, list[Classifier]] = {}
+    for classifier in classifiers:
+        if classifier.base is not None:
+            found.setdefault(classifier.base.name, []).append(classifier)
+    return {
+        name: LaneBase(
+            id=heads[0].base.base.id,  # type: ignore[union-attr]
+            serving=CpuServing.of(heads[0].serving),
+            heads=tuple(head.name for head in heads),
+        )
+        for name, heads in found.items()
+    }
 
 
 def _only(versions: Iterable[str | None]) -> str | None:
@@ -162,6 +208,11 @@ def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
     for engine in version.engines:
         parts[engine_part(engine)] = engine.path
     hashed = [(f"{prefix}/{part}", sha256_file(path / MANIFEST)) for part, path in parts.items()]
+    if version.base is not None:
+        hashed += [
+            (f"{prefix}/base", sha256_file(version.base.base.path / MANIFEST)),
+            (f"{prefix}/base_engine", sha256_file(version.base.engine.path / MANIFEST)),
+        ]
     choices = [(f"{prefix}/{_part(choice)}", sha256_bytes(choice.to_json().encode())) for choice in version.choices]
     return [*hashed, *choices]
 

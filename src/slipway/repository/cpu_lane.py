@@ -14,8 +14,9 @@ from slipway.contract.cpu_serving import CpuServing
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import NotChosenError, chosen_engine
 from slipway.contract.spec import Serving
-from slipway.repository.classifier import AFTER, IMAGE, IMAGE_STATUS, Classifier
+from slipway.repository.classifier import Classifier
 from slipway.repository.config import ModelConfig, Tensor, set_delay, set_limits, step_config
+from slipway.repository.heads import ServedBase
 from slipway.repository.step import (
     ANSWER_CODE,
     ENGINE_CODE,
@@ -25,6 +26,7 @@ from slipway.repository.step import (
     Content,
     StepModel,
 )
+from slipway.repository.tensors import AFTER, IMAGE, IMAGE_STATUS
 from slipway.system.text import command
 
 DECODER = "cpu"
@@ -63,6 +65,26 @@ def check(versions: Sequence[Classifier]) -> None:
             )
 
 
+def base_step(base: ServedBase) -> StepModel:
+    """The step that all heads of a base share: from encoded images to embeddings."""
+    config = _config(
+        base.serving,
+        inputs=[IMAGE],
+        outputs=[base.embedding, IMAGE_STATUS],
+        first_core=base.first_core,
+        parameters={"arithmetic": base.engine.settings.arithmetic},
+    )
+    _set_queue(config, base.serving)
+    files = {name: Content.file(base.engine, name) for name in ("model.onnx", "engine.json")}
+    preprocess = base.base.preprocess.for_decoding(decoder=DECODER)
+    return StepModel(
+        "base",
+        config=config,
+        code=("repository/backends/base/model.py", *WORKER_CODE, *PREPROCESS_CODE, *ENGINE_CODE),
+        files={"preprocess.json": Content.of(preprocess.encode()), **files},
+    )
+
+
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:
     """The steps in the order of processing: three, two or one, as `serving.layout` says."""
     if classifier.serving.layout == "fused":
@@ -74,8 +96,9 @@ def chain(classifier: Classifier) -> tuple[StepModel, ...]:
 
 def _preprocess_step(classifier: Classifier) -> StepModel:
     outputs = [classifier.pixels, IMAGE_STATUS]
-    config = _config(classifier, inputs=[IMAGE], outputs=outputs, decodes=True)
-    _set_queue(config, classifier)
+    first_core = _first_core(classifier, decodes=True)
+    config = _config(classifier.serving, inputs=[IMAGE], outputs=outputs, first_core=first_core, decodes=True)
+    _set_queue(config, classifier.serving)
     return StepModel(
         "preprocess",
         config=config,
@@ -88,9 +111,7 @@ def _engine_step(classifier: Classifier) -> StepModel:
     outputs = [classifier.logits, *classifier.embedding]
     return StepModel(
         "engine",
-        config=_config(
-            classifier, inputs=[classifier.pixels, AFTER], outputs=outputs, parameters=_arithmetic(classifier)
-        ),
+        config=_engine_config(classifier, [classifier.pixels, AFTER], outputs),
         code=("repository/backends/engine/model.py", *WORKER_CODE, *ENGINE_CODE),
         files=_engine_files(classifier),
     )
@@ -100,15 +121,15 @@ def _answer_step(classifier: Classifier) -> StepModel:
     inputs, outputs = [classifier.pixels, IMAGE_STATUS], classifier.made_answer
     return StepModel(
         "answer",
-        config=_config(classifier, inputs=inputs, outputs=outputs, parameters=_arithmetic(classifier)),
+        config=_engine_config(classifier, inputs, outputs),
         code=("repository/backends/answer/model.py", *WORKER_CODE, *ENGINE_CODE, *ANSWER_CODE),
         files={**_engine_files(classifier), **classifier.answer_files},
     )
 
 
 def _fused_step(classifier: Classifier) -> StepModel:
-    config = _config(classifier, inputs=[IMAGE], outputs=classifier.made_answer, parameters=_arithmetic(classifier))
-    _set_queue(config, classifier)
+    config = _engine_config(classifier, [IMAGE], classifier.made_answer)
+    _set_queue(config, classifier.serving)
     return StepModel(
         "fused",
         config=config,
@@ -117,21 +138,18 @@ def _fused_step(classifier: Classifier) -> StepModel:
     )
 
 
-def _cpu(classifier: Classifier) -> CpuServing:
-    return CpuServing.of(classifier.serving)
-
-
 def _config(
-    classifier: Classifier,
+    serving: Serving,
     *,
     inputs: Iterable[Tensor],
     outputs: Iterable[Tensor],
+    first_core: int,
     decodes: bool = False,
     parameters: Mapping[str, str] = NONE,
 ) -> ModelConfig:
     """The configuration of the preprocess step (`decodes`), or of the step that runs the engine."""
-    serving, cpu = classifier.serving, _cpu(classifier)
-    first_core = {"first_core": str(_first_core(classifier, decodes=decodes))} if cpu.pinned else {}
+    cpu = CpuServing.of(serving)
+    pinned = {"first_core": str(first_core)} if cpu.pinned else {}
     return step_config(
         inputs=inputs,
         outputs=outputs,
@@ -140,33 +158,34 @@ def _config(
         parameters={
             "threads": str(cpu.threads),
             "warmup_batches": str(serving.warmup_batches),
-            **first_core,
+            **pinned,
             **parameters,
         },
     )
 
 
-def _first_core(classifier: Classifier, *, decodes: bool) -> int:
+def _first_core(classifier: Classifier, *, decodes: bool = False) -> int:
     """Where the first instance of a pinned step begins, counted round and round; the next ones follow it.
 
     The engine's step begins where the preprocess step ends, so that they meet on a core only where cores are short.
     Chains begin anywhere, by their content: few of them spread out.
     """
-    cpu = _cpu(classifier)
+    cpu = CpuServing.of(classifier.serving)
     if cpu.layout == "fused":
         return int(classifier.bundle.id[:4], 16)
     start = int(Content.file(classifier.bundle, "preprocess.json").sha256[:4], 16)
     return start if decodes else start + cpu.preprocess_instances * cpu.threads
 
 
-def _set_queue(config: ModelConfig, classifier: Classifier) -> None:
-    serving = classifier.serving
-    set_delay(config, serving.max_queue_delay_us, preferred_batch_size=_cpu(classifier).preferred_batch_size)
+def _set_queue(config: ModelConfig, serving: Serving) -> None:
+    set_delay(config, serving.max_queue_delay_us, preferred_batch_size=CpuServing.of(serving).preferred_batch_size)
     set_limits(config, serving)
 
 
-def _arithmetic(classifier: Classifier) -> dict[str, str]:
-    return {"arithmetic": classifier.engine.settings.arithmetic}
+def _engine_config(classifier: Classifier, inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> ModelConfig:
+    parameters = {"arithmetic": classifier.engine.settings.arithmetic}
+    first_core = _first_core(classifier)
+    return _config(classifier.serving, inputs=inputs, outputs=outputs, first_core=first_core, parameters=parameters)
 
 
 def _preprocess_files(classifier: Classifier) -> dict[str, Content]:

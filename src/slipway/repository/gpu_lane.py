@@ -11,6 +11,8 @@ from slipway.contract.selection import FALLBACKS, SERVED, NotChosenError, chosen
 from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.gpu_steps import DECODER, chain
+from slipway.repository.heads import ServedBase
+from slipway.repository.step import StepModel
 from slipway.system.text import command
 
 __all__ = ["DECODER", "SERVE_VERB", "chain", "check", "how_to_make", "pick", "shm_bytes"]
@@ -184,3 +186,9 @@ def shm_bytes(classifier: Classifier) -> int:
     """
     image_bytes = math.prod(classifier.pixels.dims) + (1 << 20)
     return -(-2 * classifier.max_batch_size * image_bytes >> 20) << 20
+
+
+def base_step(base: ServedBase) -> StepModel:
+    raise RepositoryError(
+        f"{base.name}: only the cpu lane serves heads on a base; move them to a fleet file of that lane"
+    )

@@ -14,7 +14,7 @@ from importlib import resources
 from slipway.contract import Engine
 from slipway.contract.cpu_serving import INSTANCES
 from slipway.contract.engine import plan_name
-from slipway.repository.classifier import IMAGE, IMAGE_STATUS, Classifier, engine_part
+from slipway.repository.classifier import Classifier, engine_part
 from slipway.repository.config import (
     ModelConfig,
     Tensor,
@@ -27,6 +27,7 @@ from slipway.repository.config import (
     step_config,
 )
 from slipway.repository.step import GUARD, PREPROCESS_STEP_CODE, Content, StepModel
+from slipway.repository.tensors import IMAGE, IMAGE_STATUS
 
 DECODER = "mixed"
 """nvJPEG, and what it cannot decode on the CPU."""

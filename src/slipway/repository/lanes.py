@@ -9,6 +9,7 @@ from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository import cpu_lane, gpu_lane
 from slipway.repository.classifier import Classifier
+from slipway.repository.heads import ServedBase
 from slipway.repository.step import StepModel
 
 
@@ -34,6 +35,10 @@ class LaneRules(Protocol):
 
     def chain(self, classifier: Classifier, /) -> tuple[StepModel, ...]:
         """The steps in the order of processing."""
+        ...
+
+    def base_step(self, base: ServedBase, /) -> StepModel:
+        """The step that all heads of a base share; raises RepositoryError where the lane has none."""
         ...
 
     def shm_bytes(self, classifier: Classifier, /) -> int:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from slipway.contract import RepositoryError
-from slipway.repository.classifier import AFTER, IMAGE, Classifier
+from slipway.repository.classifier import Classifier
 from slipway.repository.config import ModelConfig, add_step, empty_ensemble
+from slipway.repository.heads import heads_multi
+from slipway.repository.tensors import AFTER, IMAGE
 
 
 def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequence[ModelConfig]]) -> ModelConfig:
@@ -20,6 +22,8 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
     Raises:
         RepositoryError: the first steps are not the same; names the difference.
     """
+    if any(classifier.base for classifier in group):
+        return _of_heads(name, group, chains)
     for classifier in group:
         if classifier.lane == "cpu" and classifier.serving.layout != "steps":
             raise RepositoryError(
@@ -53,6 +57,15 @@ def multi_config(name: str, group: Sequence[Classifier], chains: Sequence[Sequen
         add_step(config, post, inputs=shared | outputs, outputs=answer)
         before = {AFTER.name: f"{classifier.name}.probability"}
     return config
+
+
+def _of_heads(name: str, group: Sequence[Classifier], chains: Sequence[Sequence[ModelConfig]]) -> ModelConfig:
+    bases = {classifier.name: classifier.base.name if classifier.base else "no base" for classifier in group}
+    if len(set(bases.values())) > 1:
+        given = ", ".join(f"{classifier} on {base}" for classifier, base in bases.items())
+        raise RepositoryError(f"{name}: {given}; only heads of one base share its embedding: leave the others out")
+    parts = [(classifier.name, own, classifier.answer) for classifier, (_, own) in zip(group, chains, strict=True)]
+    return heads_multi(name, chains[0][0], parts, max_batch_size=group[0].max_batch_size)
 
 
 def _difference(one: Classifier, other: Classifier) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from slipway.contract import Bundle, Engine, ManifestError
+from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.system.files import sha256_bytes, sha256_file
 
@@ -48,8 +49,8 @@ class Content:
         return cls(sha256_bytes(data), len(data), data)
 
     @classmethod
-    def file(cls, owner: Bundle | Engine, name: str) -> Self:
-        """A file of a bundle or an engine, with the hash that was checked when it was opened."""
+    def file(cls, owner: Bundle | Engine | Base | BaseEngine, name: str) -> Self:
+        """A file of a bundle, base or engine, with the hash that was checked when it was opened."""
         path = owner.path / name
         return cls(owner.manifest.outputs[name], path.stat().st_size, path)
 

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from slipway.errors import SlipwayError, SpecError, StorageError
 
 MANIFEST = "manifest.json"
-Sealed = Literal["checkpoint", "bundle", "graph", "engine", "repository"]
+Sealed = Literal["checkpoint", "bundle", "base", "graph", "engine", "repository"]
 """The kinds of folder with a manifest, which names the kind."""
 FolderKind = Literal[Sealed, "inspection", "label errors", "search", "digits", "pages"]
 MARKERS: dict[FolderKind, str] = {

@@ -1,0 +1,127 @@
+"""`Base`: a backbone without a head, which many heads share (docs/adr/0060); its spec, and its engines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field
+
+from slipway.contract.base import Contract
+from slipway.contract.bundle import CalibrationList, identity
+from slipway.contract.engine import INPUT, LANES, EngineSettings, check_calibration_list, check_graph
+from slipway.contract.manifest import Manifest, Sha256
+from slipway.contract.preprocess import Preprocess
+from slipway.contract.spec import Backbone, Calibration, PathText, Precision, Serving, check_name, distinct
+from slipway.errors import ManifestError
+
+BASE_IDENTITY = ("model.onnx", "preprocess.json", "calibration.json")
+"""The files that identify a base."""
+IMAGES = "images.json"
+
+
+class EmbeddingGate(Contract):
+    """What an engine's embeddings may lose against FP32's, on images that the calibration did not see. The heads that
+    stand on it have an accuracy gate each."""
+
+    min_cosine: float = Field(default=0.9, gt=0.0, le=1.0)
+    """Lowest mean cosine of an engine's embedding and FP32's."""
+    images: int = Field(default=200, ge=20)
+    """Images to compare."""
+
+
+class BaseSpec(Contract):
+    """One base, from its weights to its engines."""
+
+    name: Annotated[str, AfterValidator(check_name)]
+    backbone: Backbone
+    images: PathText
+    """Folder of images of any kind, in any sub-folders, like those that the heads will see. They set the ranges of
+    INT8, and judge the engines; no label is needed. Relative to the working directory."""
+    preprocess: Preprocess | None = None
+    """How images are prepared. Left out, it is timm's, as the weights were trained."""
+    calibration: Calibration = Calibration()
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1), AfterValidator(distinct)] = ("int8",)
+    """Precisions that may be served, as in the spec of a classifier."""
+    embedding: EmbeddingGate = EmbeddingGate()
+    serving: Serving = Serving()
+
+
+class SeenImage(Contract):
+    """An image that judges the engines."""
+
+    path: str
+    sha256: Sha256
+
+
+class BaseImages(Contract):
+    """`images.json`: the images that judge the engines of a base. The calibration saw others."""
+
+    root: str
+    """Folder of the images, relative to the working directory."""
+    images: tuple[SeenImage, ...]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base whose files all match its manifest."""
+
+    path: Path
+    id: str
+    manifest: Manifest
+    spec: BaseSpec
+    preprocess: Preprocess
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Raises ManifestError: a file is missing, added or changed; names it."""
+        manifest = Manifest.open(path, kind="base")
+        found = identity(path, BASE_IDENTITY)
+        if manifest.bundle != found:
+            raise ManifestError(f"{path}: the files make base {found[:12]}; the manifest says {manifest.bundle}")
+        return cls(
+            path=path,
+            id=found,
+            manifest=manifest,
+            spec=BaseSpec.read(path / "spec.json"),
+            preprocess=Preprocess.read(path / "preprocess.json"),
+        )
+
+    def load_calibration(self) -> list[tuple[str, bytes]]:
+        """As `CalibrationList.load`."""
+        return CalibrationList.load(self.path)
+
+
+@dataclass(frozen=True)
+class BaseEngine:
+    """An engine folder that matches its manifest and belongs to the base it is opened with."""
+
+    path: Path
+    manifest: Manifest
+    settings: EngineSettings
+
+    @classmethod
+    def open(cls, path: Path, *, base: Base) -> Self:
+        """Raises ManifestError: a file changed, or the base, calibration list or graph is not this engine's."""
+        manifest = Manifest.open(path, kind="engine")
+        if manifest.bundle != base.id:
+            raise ManifestError(
+                f"{path}: this engine was compiled from {str(manifest.bundle)[:12]}, but the given base is "
+                f"{base.id:.12}; run slipway base again"
+            )
+        settings = EngineSettings.read(path / "engine.json")
+        if settings.input != INPUT:
+            raise ManifestError(
+                f"{path}: its graph takes {settings.input}, but steps hand over {INPUT}; compile it again"
+            )
+        check_calibration_list(path, settings, base.path)
+        check_graph(path, settings, "model.onnx")
+        return cls(path, manifest, settings)
+
+    @property
+    def verdict(self) -> str:
+        """Verdict of the gate on embeddings: `pass`, `fail` or `reference`."""
+        return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
+
+    @property
+    def may_be_served(self) -> bool:
+        return LANES[self.settings.target] is not None and self.verdict in ("pass", "reference")

@@ -1,0 +1,114 @@
+"""The heads of a base: groups of them are steps, and each has two ensembles over its base and its group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TypeAlias
+
+from slipway.contract.base_bundle import Base, BaseEngine
+from slipway.contract.choice import Choice
+from slipway.contract.spec import Serving
+from slipway.repository.config import ModelConfig, Tensor, add_step, empty_ensemble, step_config
+from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
+from slipway.repository.tensors import AFTER, EMBEDDING, IMAGE, IMAGE_STATUS
+
+GROUP = 64
+"""Most heads of a group, on average (docs/adr/0060)."""
+
+
+@dataclass(frozen=True)
+class ServedBase:
+    """A base and the engine that serves it."""
+
+    name: str
+    base: Base
+    engine: BaseEngine
+    choice: Choice
+    serving: Serving
+
+    @property
+    def embedding(self) -> Tensor:
+        return Tensor("embedding_nd", "TYPE_FP32", (self.engine.settings.embedding_size,))
+
+    @property
+    def first_core(self) -> int:
+        return int(self.base.id[:4], 16)
+
+
+@dataclass(frozen=True)
+class HeadAnswer:
+    """What a group has of one head."""
+
+    name: str
+    tensors: tuple[Tensor, ...]
+    """Its public tensors, but for EMBEDDING, which is the base's."""
+    files: dict[str, Content]
+
+    def named(self) -> list[Tensor]:
+        """The tensors as the group's step calls them: `pets.LABEL`."""
+        return [replace(tensor, name=f"{self.name}.{tensor.name}", label_filename="") for tensor in self.tensors]
+
+
+def groups(heads: Sequence[HeadAnswer]) -> list[list[HeadAnswer]]:
+    """The heads of one base in groups. A head's group follows from its name, so that another head changes its own group
+    alone, until their number makes twice as many groups."""
+    count = 1
+    while len(heads) > GROUP * count:
+        count *= 2
+    found: dict[int, list[HeadAnswer]] = {}
+    for head in sorted(heads, key=lambda head: head.name):
+        found.setdefault(int(sha256(head.name.encode()).hexdigest()[:8], 16) % count, []).append(head)
+    return [found[number] for number in sorted(found)]
+
+
+def heads_step(base: ServedBase, group: Sequence[HeadAnswer], *, max_batch_size: int) -> StepModel:
+    """One process that answers for a group of heads."""
+    return StepModel(
+        "heads",
+        config=step_config(
+            inputs=[base.embedding, IMAGE_STATUS, AFTER],
+            outputs=[tensor for head in group for tensor in head.named()],
+            max_batch_size=max_batch_size,
+            instances=1,
+        ),
+        code=("repository/backends/heads/model.py", *BATCHES_CODE, "steps/head.py", *ANSWER_CODE),
+        files={f"heads/{head.name}/{file}": content for head in group for file, content in head.files.items()},
+    )
+
+
+def head_ensemble(
+    name: str,
+    steps: Sequence[ModelConfig],
+    *,
+    head: str,
+    outputs: Sequence[Tensor],
+    max_batch_size: int,
+) -> ModelConfig:
+    """`pets` or `pets_full` over the base's step and the group's: `pets.LABEL` is LABEL here."""
+    base, group = steps
+    config = empty_ensemble(name, inputs=[IMAGE], outputs=outputs, max_batch_size=max_batch_size)
+    public = [tensor.name for tensor in outputs]
+    embedding = EMBEDDING if EMBEDDING in public else "embedding_nd"
+    between = {"embedding_nd": embedding, "image_status": "image_status"}
+    add_step(config, base, inputs={"IMAGE": "IMAGE"}, outputs=between)
+    add_step(config, group, inputs=between, outputs={f"{head}.{tensor}": tensor for tensor in public})
+    return config
+
+
+Parts: TypeAlias = Sequence[tuple[str, ModelConfig, Sequence[Tensor]]]
+"""Of each head its name, its group's step and its public tensors."""
+
+
+def heads_multi(name: str, base: ModelConfig, parts: Parts, *, max_batch_size: int) -> ModelConfig:
+    """One ensemble for several heads of a base. It runs the base once, and then the groups in turn, since parallel
+    branches can end tritonserver 2.51 (docs/adr/0023): each takes a tensor of the one before."""
+    public = [replace(tensor, name=f"{head}.{tensor.name}") for head, _, tensors in parts for tensor in tensors]
+    config = empty_ensemble(name, inputs=[IMAGE], outputs=public, max_batch_size=max_batch_size)
+    between = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
+    add_step(config, base, inputs={"IMAGE": "IMAGE"}, outputs=between)
+    before: dict[str, str] = {}
+    for group in {group.name: group for _, group, _ in parts}.values():
+        asked = [f"{head}.{tensor.name}" for head, own, tensors in parts for tensor in tensors if own is group]
+        add_step(config, group, inputs=between | before, outputs={tensor: tensor for tensor in asked})
+        before = {AFTER.name: next(tensor for tensor in asked if tensor.endswith(".SCORE"))}
+    return config
