@@ -48,6 +48,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "search": Verb("slipway.cli.search", "tune any field of the spec with Optuna"),
             "export": Verb("slipway.cli.export", "turn a checkpoint into a bundle: ONNX, decision, calibration sample"),
             "import": Verb("slipway.cli.import_bundle", "turn your ONNX file or timm weights into a bundle"),
+            "base": Verb("slipway.cli.base", "make a backbone without a head, with engines, for many heads to share"),
             "evaluate": Verb("slipway.cli.evaluate", "write the HTML page of a bundle's evaluation"),
         },
         "engines": {

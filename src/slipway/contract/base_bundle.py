@@ -16,7 +16,6 @@ from slipway.errors import ManifestError
 
 BASE_IDENTITY = ("model.onnx", "preprocess.json", "calibration.json")
 """The files that identify a base."""
-IMAGES = "images.json"
 
 
 class EmbeddingGate(Contract):
@@ -44,21 +43,6 @@ class BaseSpec(Contract):
     """Precisions that may be served, as in the spec of a classifier."""
     embedding: EmbeddingGate = EmbeddingGate()
     serving: Serving = Serving()
-
-
-class SeenImage(Contract):
-    """An image that judges the engines."""
-
-    path: str
-    sha256: Sha256
-
-
-class BaseImages(Contract):
-    """`images.json`: the images that judge the engines of a base. The calibration saw others."""
-
-    root: str
-    """Folder of the images, relative to the working directory."""
-    images: tuple[SeenImage, ...]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""The bundle's calibration images as pixels, decoded again on every pass so that memory stays bounded."""
+"""The calibration images of a bundle or base as pixels, decoded again on every pass so that memory stays bounded."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from slipway.contract import Bundle, QuantizeError
+from slipway.contract.base_bundle import Base
 from slipway.contract.bundle import CalibrationList
 from slipway.evaluation.predict import pixel_batches
 from slipway.steps.normalize import Float, normalize
@@ -20,7 +21,7 @@ class CalibrationSample:
         ManifestError: an image differs from the one on the bundle's list.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle | Base) -> None:
         asked = bundle.spec.calibration.images
         self._files, self._preprocess = bundle.load_calibration(), bundle.preprocess
         if len(self) < asked:
@@ -28,14 +29,8 @@ class CalibrationSample:
                 f"{bundle.path}: {len(self)} calibration images, but the spec asks for {asked}; make the bundle again "
                 f"from enough images, or set calibration.images: {len(self)} in the spec and make it again"
             )
-        listing = CalibrationList.read(bundle.path / "calibration.json")
-        if len({image.class_id for image in listing.images}) == 1:
-            found = listing.images[0].class_id
-            named = ", ".join(repr(bundle.labels[i]) for i in ((found,) if isinstance(found, int) else found)) or "none"
-            raise QuantizeError(
-                f"{bundle.path}: all {len(self)} calibration images are of class {named}; make the bundle again "
-                "from images of every class"
-            )
+        if isinstance(bundle, Bundle):
+            _require_classes(bundle, images=len(self))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -55,3 +50,14 @@ class CalibrationSample:
     def stacked(self, *, images: int, what: str) -> Float:
         """`pixels` in one array, for a few images that are used many times."""
         return np.concatenate(list(self.pixels(images=images, what=what)))
+
+
+def _require_classes(bundle: Bundle, *, images: int) -> None:
+    listing = CalibrationList.read(bundle.path / "calibration.json")
+    if len({image.class_id for image in listing.images}) == 1:
+        found = listing.images[0].class_id
+        named = ", ".join(repr(bundle.labels[i]) for i in ((found,) if isinstance(found, int) else found)) or "none"
+        raise QuantizeError(
+            f"{bundle.path}: all {images} calibration images are of class {named}; make the bundle again "
+            "from images of every class"
+        )

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from slipway.contract import Bundle, Choice, CompileError, Engine, GateError
+from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.card import Card
 from slipway.contract.choice import Candidate, choice_name
 from slipway.contract.engine import engine_name, plan_name
@@ -28,13 +29,14 @@ from slipway.system.targets import check_file, write_file
 
 WARM_UP_ROUNDS = 2
 Item = TypeVar("Item")
+AnyEngine: TypeAlias = Engine | BaseEngine
 
 
 @dataclass(frozen=True)
 class Contest:
     """The engines of one target, and for plans of one GPU, that may be served."""
 
-    bundle: Bundle
+    bundle: Bundle | Base
     engines: Path
     lane: Literal["cpu", "gpu"]
     card: Card | None = None
@@ -56,13 +58,18 @@ class Contest:
         """Names of the engines that the spec lists, in its order."""
         return [self.name(precision) for precision in self.bundle.spec.precisions if precision in SERVED[self.lane]]
 
-    def open(self) -> dict[str, Engine]:
+    def open(self) -> dict[str, AnyEngine]:
         """Those that are built. FP32 must be: it is the yardstick even where the spec does not list it."""
         check_file(self.file, mark=("chosen",), what="a choice between engines")
         names = [name for name in self.listed if name != self.reference and (self.engines / name).is_dir()]
-        return {name: Engine.open(self.engines / name, bundle=self.bundle) for name in (self.reference, *names)}
+        return {name: self._open(self.engines / name) for name in (self.reference, *names)}
 
-    def passed(self, opened: dict[str, Engine]) -> list[str]:
+    def _open(self, folder: Path) -> AnyEngine:
+        if isinstance(self.bundle, Base):
+            return BaseEngine.open(folder, base=self.bundle)
+        return Engine.open(folder, bundle=self.bundle)
+
+    def passed(self, opened: dict[str, AnyEngine]) -> list[str]:
         """Raises GateError: none that the spec lists passed its gate."""
         passed = [name for name in self.listed if name in opened and opened[name].may_be_served]
         if not passed:
@@ -75,11 +82,12 @@ class Contest:
         return passed
 
 
-def choose(bundle: Bundle, engines: Path, *, rounds: int, images_per_round: int) -> Choice:
+def choose(bundle: Bundle | Base, engines: Path, *, rounds: int, images_per_round: int) -> Choice:
     """Measure `engines/openvino-*` of the spec's precisions against each other and write `engines/choice.json`.
 
     Every round sends the same images one by one through each engine in turn, in a rotating order, so that a
-    disturbance affects all of them. FP32 is measured as the reference even if the spec does not list it.
+    disturbance affects all of them. FP32 is measured as the reference even if the spec does not list it. Of a base, the
+    time ends with the embedding.
 
     Raises:
         ManifestError: an engine is missing or changed, or belongs to another bundle.
@@ -178,19 +186,22 @@ def _calls(network: ServedNetwork) -> Callable[[tuple[Pixels, Pixels]], None]:
     return run
 
 
-def _pipeline(bundle: Bundle, engine: Engine) -> Callable[[bytes], None]:
-    """The cpu lane's three steps in this process."""
+def _pipeline(bundle: Bundle | Base, engine: AnyEngine) -> Callable[[bytes], None]:
+    """The cpu lane's three steps in this process; of a base, the first two."""
     serving = bundle.spec.serving
     preprocessor = Preprocessor(bundle.preprocess.model_dump(), max_batch_size=1, threads=serving.threads)
     network = engine_openvino.Engine(
         engine.path / "model.onnx", arithmetic=engine.settings.arithmetic, threads=serving.threads
     )
-    postprocessor = Postprocessor(engine.decision.model_dump(), bundle.labels)
+    postprocessor = None
+    if isinstance(engine, Engine) and isinstance(bundle, Bundle):
+        postprocessor = Postprocessor(engine.decision.model_dump(), bundle.labels)
 
     def run(encoded: bytes) -> None:
         pixels_nhwc_u8, status_n = preprocessor.run([encoded])
         logits_nc, embedding_nd = network.run(pixels_nhwc_u8)
-        postprocessor.run(logits_nc, status_n, embedding_nd)
+        if postprocessor is not None:
+            postprocessor.run(logits_nc, status_n, embedding_nd)
 
     return run
 
@@ -215,7 +226,7 @@ def interleave(
 
 def _write(
     contest: Contest,
-    opened: dict[str, Engine],
+    opened: dict[str, AnyEngine],
     passed: Sequence[str],
     times_ms: dict[str, npt.NDArray[np.float64]],
     *,
@@ -244,7 +255,7 @@ def _write(
 
 
 def _candidate(
-    engine: Engine, times_ms: npt.NDArray[np.float64] | None, reference_ms: npt.NDArray[np.float64]
+    engine: AnyEngine, times_ms: npt.NDArray[np.float64] | None, reference_ms: npt.NDArray[np.float64]
 ) -> Candidate:
     numbers: dict[str, float] = {}
     if times_ms is not None:

@@ -14,6 +14,7 @@ from slipway.contract import (
     ManifestError,
     PlanSettings,
 )
+from slipway.contract.base_bundle import Base
 from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
 from slipway.contract.evidence.build import EngineMeasured, GraphMeasured, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, REFERENCE, Ungated
@@ -62,7 +63,7 @@ class Graph:
         return sha256_bytes(self.served)
 
     @classmethod
-    def open(cls, bundle: Bundle, graphs: Path, precision: Precision) -> "Graph":
+    def open(cls, bundle: Bundle | Base, graphs: Path, precision: Precision) -> "Graph":
         """The bundle's own graph for FP32 and BF16, the one in `graphs/<precision>` otherwise.
 
         Raises:
@@ -90,7 +91,7 @@ class Graph:
         return cls(path, _served(path, bundle), inputs, manifest.versions, manifest.read_measured(GraphMeasured))
 
 
-def _served(path: Path, bundle: Bundle) -> bytes:
+def _served(path: Path, bundle: Bundle | Base) -> bytes:
     try:
         return served_graph(path, bundle.preprocess)
     except ValueError as error:
@@ -187,17 +188,27 @@ def _build_runtime(
             arithmetic, provider = "typed", PROVIDER
             network = TypedGraph(served, threads=threads).run
         else:
-            arithmetic, provider = "bf16" if precision == "bf16" else "f32", None
-            try:
-                network = engine_openvino.Engine(served, arithmetic=arithmetic, threads=threads).run
-            except ValueError as error:
-                remedy = "; leave bf16 out of the spec's precisions, or compile where it is served"
-                raise CompileError(f"{folder.name}: {error}{remedy if precision == 'bf16' else ''}") from None
-        settings = _settings(
+            opened, arithmetic = openvino(served, precision=precision, threads=threads)
+            network, provider = opened.run, None
+        settings = settings_of(
             bundle, graph, target=target, precision=precision, arithmetic=arithmetic, provider=provider
         )
         _finish(staging, bundle, graph, settings, network, reference=reference, libraries=(target,))
     return Engine.open(folder, bundle=bundle)
+
+
+def openvino(graph: Path, *, precision: Precision, threads: int) -> tuple[engine_openvino.Engine, str]:
+    """A graph in OpenVINO, and the arithmetic of its layers without Q/DQ nodes.
+
+    Raises:
+        CompileError: OpenVINO refuses the graph, or the processor lacks the arithmetic.
+    """
+    arithmetic = "bf16" if precision == "bf16" else "f32"
+    try:
+        return engine_openvino.Engine(graph, arithmetic=arithmetic, threads=threads), arithmetic
+    except ValueError as error:
+        remedy = "; leave bf16 out of the spec's precisions, or compile where it is served"
+        raise CompileError(f"{graph.parent.name}: {error}{remedy if precision == 'bf16' else ''}") from None
 
 
 def _build_plan(
@@ -229,7 +240,9 @@ def _build_plan(
     folder = out / engine_name(target, precision, capability)
     with complete_folder(folder, kind="engine") as staging:
         (staging / plan_name(capability)).write_bytes(plan.data)
-        settings = _settings(bundle, graph, target=target, precision=precision, arithmetic="typed", plan=plan.settings)
+        settings = settings_of(
+            bundle, graph, target=target, precision=precision, arithmetic="typed", plan=plan.settings
+        )
         numbers: dict[str, Any] = {"build_s": plan.seconds, "plan_bytes": len(plan.data), "warnings": plan.warnings}
         if plan.layers is None:
             numbers["layers_unknown"] = plan.layers_reason
@@ -242,8 +255,8 @@ def _build_plan(
     return Engine.open(folder, bundle=bundle)
 
 
-def _settings(
-    bundle: Bundle,
+def settings_of(
+    bundle: Bundle | Base,
     graph: Graph,
     *,
     target: Target,

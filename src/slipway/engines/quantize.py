@@ -11,6 +11,7 @@ import onnx
 from tqdm import tqdm
 
 from slipway.contract import Bundle, Manifest, QuantizeError
+from slipway.contract.base_bundle import Base
 from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep, GraphMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
@@ -27,12 +28,13 @@ Typed = Literal["int8", "fp8", "fp16"]
 LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "nvidia-dali-cuda130")
 
 
-def quantize(bundle: Bundle, out: Path, *, precision: Typed = "int8") -> Manifest:
+def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8") -> Manifest:
     """Write the graph folder `out`, whole or not at all. The manifest's `measured` has its figures.
 
     INT8 takes its ranges from the calibration sample and leaves everything else in FP16; if that loses too much on the
     validation split, `search` keeps sensitive layers in FP16. FP8 takes its ranges from the same images; only its gate
-    on a GPU judges it. FP16 leaves nodes with large values in FP32. Input and outputs are FP32.
+    on a GPU judges it. FP16 leaves nodes with large values in FP32. Input and outputs are FP32. A base has no labels, so
+    nothing is searched for it: the gate on its embeddings judges plain INT8.
 
     Raises:
         QuantizeError: the calibration images are too few or of one class; the graph is incomplete, not finite or
@@ -52,7 +54,7 @@ def quantize(bundle: Bundle, out: Path, *, precision: Typed = "int8") -> Manifes
             measured: dict[str, Any] = {"calibration_images": min(IMAGES, len(sample))}
         else:
             graph, measured = _quantised(bundle, source, sample, precision)
-            if precision == "int8":
+            if precision == "int8" and isinstance(bundle, Bundle):
                 graph = _searched(bundle, graph, sample, measured, staging)
         opset = graph_checks.check_opset(graph)
         save(graph, staging / "model.onnx")
@@ -114,7 +116,7 @@ def _remove_identities(graph: onnx.GraphProto) -> None:
 
 
 def _quantised(
-    bundle: Bundle, source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised
+    bundle: Bundle | Base, source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The graph with Q/DQ nodes, checked, and its fields of `GraphMeasured`."""
     method = bundle.spec.calibration.method

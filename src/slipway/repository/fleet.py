@@ -12,10 +12,12 @@ from slipway.contract.choice import FILE_NAME as CHOICE
 from slipway.contract.choice import Choice
 from slipway.contract.fleet import FleetBase, Version, overridden
 from slipway.contract.lane import LaneName
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.heads import ServedBase
 from slipway.repository.pick import open_engines, pick_engines
+from slipway.system.files import sha256_file
 from slipway.system.text import command
 
 
@@ -74,7 +76,8 @@ def open_base(run: Path, *, name: str = "") -> ServedBase:
         )
     choice = Choice.read(path)
     engine = BaseEngine.open(run / "engines" / choice.chosen, base=base)
-    if choice.bundle != base.id or not engine.may_be_served:
+    measured = {candidate.engine: candidate.manifest_sha256 for candidate in choice.candidates}.get(choice.chosen)
+    if choice.bundle != base.id or measured != sha256_file(engine.path / MANIFEST) or not engine.may_be_served:
         raise RepositoryError(f"{path}: does not name an engine of this base that passed; run slipway base again")
     return ServedBase(name or base.spec.name, base, engine, choice, base.spec.serving)
 

@@ -1,5 +1,7 @@
 """The `measured` part of the manifests of checkpoint, bundle, graph and engine, and the search for layers."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from slipway.contract.base import Contract, Evidence
@@ -174,6 +176,40 @@ class EngineMeasured(PlanMeasured):
     unknown_rate: float | None = None
     temperature: float | None = None
     gate: GateResult | Ungated
+    latency: dict[int, BatchLatency] = Field(default_factory=dict)
+    """Latency at each batch size."""
+    graph: GraphMeasured = GraphMeasured()
+
+
+class EmbeddingLoss(Evidence):
+    """How far an engine's embeddings are from FP32's, on images that the calibration did not see."""
+
+    verdict: Literal["pass", "fail"]
+    images: int
+    mean_cosine: float
+    """Mean cosine of the two embeddings of an image."""
+    low_cosine: float
+    """1st percentile of the cosine."""
+    same_neighbour: float
+    """Share of images whose nearest neighbour among the others, by cosine, is the same one."""
+    min_cosine: float
+    """The limit on the mean."""
+
+
+class BaseMeasured(Evidence):
+    """Measurements of making a base."""
+
+    origin: str
+    """Where the weights come from."""
+    embedding_size: int
+    max_embedding_difference: float
+    """Between ONNX and torch, on the images that judge the engines."""
+
+
+class BaseEngineMeasured(Evidence):
+    """Measurements of compiling an engine of a base."""
+
+    gate: EmbeddingLoss | Ungated
     latency: dict[int, BatchLatency] = Field(default_factory=dict)
     """Latency at each batch size."""
     graph: GraphMeasured = GraphMeasured()

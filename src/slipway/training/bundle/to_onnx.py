@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from slipway.contract import ExportError
 from slipway.onnx_graph import INPUT, OUTPUTS, save
@@ -14,7 +15,19 @@ CACHED_WHILE_EXPORTING = r"The tensor attributes? ([\w.]+\.attention_bias_cache\
 """What torch.export says of levit and its kin. It empties their caches again, and the graph computes the biases."""
 
 
-def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int]) -> None:
+class Embedder(nn.Module):
+    """`network` without its logits: what a base is."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels_nchw: torch.Tensor) -> torch.Tensor:
+        embedding_nd: torch.Tensor = self.network(pixels_nchw)[1]
+        return embedding_nd
+
+
+def write_onnx(network: Network | Embedder, path: Path, *, input_shape: tuple[int, int, int]) -> None:
     """Export `network` for `FP32 [n, *input_shape]`; equal weights give equal bytes.
 
     Raises:
@@ -31,7 +44,7 @@ def write_onnx(network: Network, path: Path, *, input_shape: tuple[int, int, int
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=list(OUTPUTS),
+                output_names=list(OUTPUTS[1:] if isinstance(network, Embedder) else OUTPUTS),
                 dynamic_shapes=({0: torch.export.Dim("n")},),
                 verbose=False,
             )

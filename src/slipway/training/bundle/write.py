@@ -144,6 +144,12 @@ def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multicl
             f"ONNX and torch disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
             f"{difference:.2g} (allowed: 0 labels, {allowed:.2g}); this backbone does not export faithfully"
         )
+    compare_embeddings(onnx, reference)
+    return difference
+
+
+def compare_embeddings(onnx: Predictions, reference: Predictions) -> float:
+    """Return the largest difference of ONNX's and torch's embeddings; raises ExportError where they disagree."""
     apart = float(np.abs(onnx.embedding_nd - reference.embedding_nd).max())
     allowed = MAX_LOGIT_DIFFERENCE * float(np.abs(reference.embedding_nd).max())
     if not apart <= allowed:
@@ -151,7 +157,7 @@ def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multicl
             f"ONNX and torch disagree on the test split: embeddings by up to {apart:.2g} (allowed: {allowed:.2g}); "
             "this backbone does not export faithfully"
         )
-    return difference
+    return apart
 
 
 def _check_finite(predictions: Predictions) -> None:

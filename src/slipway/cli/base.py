@@ -1,0 +1,132 @@
+"""Make a base: a backbone without a head, with its engines, for many heads to share."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slipway.contract.base_bundle import Base, BaseEngine, BaseSpec
+from slipway.contract.choice import Choice
+from slipway.contract.engine import engine_name
+from slipway.contract.evidence.build import BaseEngineMeasured, BaseMeasured, EmbeddingLoss
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.selection import NOT_EVERYWHERE, SERVED
+from slipway.errors import CompileError, ManifestError, RepositoryError, SpecError
+from slipway.system.files import sha256_file
+from slipway.system.json_line import add_json, print_json
+from slipway.system.targets import check_folder
+from slipway.system.text import command
+
+if TYPE_CHECKING:
+    from slipway.contract.spec import Precision
+
+ROUNDS, IMAGES_PER_ROUND = 20, 8
+EPILOG = """example:
+  slipway base lite0.yaml
+  slipway head pets.yaml --base runs/lite0
+
+lite0.yaml, whole:
+  name: lite0
+  backbone: {name: efficientnet_lite0, weights: lite0.safetensors}
+  images: photographs                 # any images like those that the heads will see; no label is needed
+  calibration: {images: 200}
+
+Writes RUN/base, RUN/graphs and RUN/engines, and measures which engine is the fastest. The images set the ranges of
+INT8, and others of them judge how far each engine's embeddings are from FP32's. What is current stays, so the command
+may be repeated."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    spec = BaseSpec.read(arguments.spec)
+    run: Path = arguments.out or Path("runs") / spec.name
+    check_folder(run / "base", kind="base")
+    base = _base(spec, run)
+    engines = {precision: _engine(base, run, precision) for precision in _precisions(spec)}
+    choice = _choice(base, run)
+    print(f"{run / 'engines'}: {choice.reason}")
+    print(f"  next: {command('slipway head', 'SPEC', '--base', run)}")
+    measured = {p: engine.manifest.measured["gate"] for p, engine in engines.items() if engine is not None}
+    print_json(arguments, {"base": str(run / "base"), "id": base.id, "engines": measured, "chosen": choice.chosen})
+
+
+def _precisions(spec: BaseSpec) -> "list[Precision]":
+    served = [precision for precision in SERVED["cpu"] if precision in spec.precisions]
+    if not served:
+        allowed = ", ".join(SERVED["cpu"])
+        raise SpecError(f"precisions: {', '.join(spec.precisions)} given; list one of those of a base, {allowed}")
+    return ["fp32", *(precision for precision in served if precision != "fp32")]
+
+
+def _base(spec: BaseSpec, run: Path) -> Base:
+    """The base of the run, made anew unless it is of this spec and these weights."""
+    folder = run / "base"
+    try:
+        base = Base.open(folder)
+        weights = spec.backbone.weights
+        if base.spec == spec and base.manifest.inputs == ({"weights": sha256_file(Path(weights))} if weights else {}):
+            print(f"{folder}: base {base.id:.12}, current")
+            return base
+    except (ManifestError, SpecError):
+        pass  # missing, damaged, or of another release
+    from slipway.training.bundle.base import write_base  # it imports torch
+
+    print(f"{folder}: loading the backbone, and embedding {spec.embedding.images} images", flush=True)
+    measured = write_base(spec, folder).read_measured(BaseMeasured)
+    base = Base.open(folder)
+    print(
+        f"{folder}: base {base.id:.12}, embedding of {measured.embedding_size} numbers, weights {measured.origin}\n"
+        f"  ONNX against torch: embeddings differ by up to {measured.max_embedding_difference:.2g}"
+    )
+    return base
+
+
+def _engine(base: Base, run: Path, precision: "Precision") -> BaseEngine | None:
+    """An engine of the run, made anew unless it is of this base; None where this processor cannot run it."""
+    from slipway.engines.base_engines import build_base_engine
+    from slipway.engines.quantize import quantize
+
+    engines, graphs = run / "engines", run / "graphs"
+    folder = engines / engine_name("openvino", precision)
+    try:
+        engine = BaseEngine.open(folder, base=base)
+        if engine.manifest.inputs["bundle"] != sha256_file(base.path / MANIFEST):
+            raise ManifestError(f"{folder}: of an earlier base")
+    except ManifestError:
+        reference = None if precision == "fp32" else BaseEngine.open(engines / "openvino-fp32", base=base)
+        try:
+            if precision == "int8":
+                print(f"{graphs / precision}: calibrating INT8 on {base.spec.calibration.images} images", flush=True)
+                quantize(base, graphs / precision)  # type: ignore[arg-type]
+            engine = build_base_engine(base, graphs, engines, precision=precision, reference=reference)
+        except CompileError as error:
+            if precision not in NOT_EVERYWHERE:
+                raise
+            print(f"{folder}: not built: {error}")
+            return None
+    gate = engine.manifest.read_measured(BaseEngineMeasured).gate
+    if isinstance(gate, EmbeddingLoss):
+        print(
+            f"{folder}: {gate.verdict}; cosine to FP32 {gate.mean_cosine:.4f} on average ({gate.min_cosine:g} asked), "
+            f"{gate.low_cosine:.4f} at the 1st percentile of {gate.images} images; "
+            f"{gate.same_neighbour:.1%} keep their nearest neighbour"
+        )
+    else:
+        print(f"{folder}: the reference")
+    return engine
+
+
+def _choice(base: Base, run: Path) -> Choice:
+    from slipway.engines.choose import choose
+    from slipway.repository.fleet import open_base
+
+    try:
+        return open_base(run).choice
+    except (ManifestError, RepositoryError):
+        return choose(base, run / "engines", rounds=ROUNDS, images_per_round=IMAGES_PER_ROUND)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML file of the base")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="folder of its run; default: runs/<name>")
+    add_json(parser)
+    return parser

@@ -1,0 +1,123 @@
+"""Makes a base: a timm backbone without a head, whose embedding many heads share (docs/adr/0060)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from slipway.contract import DataError, Manifest, Preprocess
+from slipway.contract.base_bundle import BASE_IDENTITY, BaseSpec
+from slipway.contract.bundle import identity
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.evidence.build import BaseMeasured
+from slipway.contract.selection import IMAGE_SUFFIXES
+from slipway.evaluation.predict import Network as Predicts
+from slipway.evaluation.predict import Predictions, predict
+from slipway.steps.engine_openvino import Engine
+from slipway.system.files import complete_folder, files_below, sha256_bytes, sha256_file
+from slipway.system.targets import check_folder
+from slipway.training.bundle.calibration import write_calibration
+from slipway.training.bundle.importing import preprocess_of
+from slipway.training.bundle.to_onnx import Embedder, write_onnx
+from slipway.training.bundle.write import compare_embeddings
+from slipway.training.learn.network import Network
+from slipway.training.learn.weights import fill_backbone
+
+UNUSED_CLASSES = 2
+"""Of the classifier that timm's model is built with, and whose input the embedding is. It is left out of the graph."""
+LIBRARIES = ("onnx", "onnxscript", "openvino", "nvidia-dali-cuda130", "timm", "torch")
+
+
+def write_base(spec: BaseSpec, out: Path) -> Manifest:
+    """Write the base `out`, whole or not at all.
+
+    Raises:
+        SpecError: timm has no such backbone, or its weights cannot be loaded or do not fit.
+        DataError: the folder has too few different images, or serving would refuse one of them.
+        ExportError: torch cannot export the backbone, or ONNX and torch disagree.
+    """
+    weights = Path(spec.backbone.weights) if spec.backbone.weights else None
+    check_folder(out, kind="base", inputs=[Path(spec.images), *([weights] if weights else [])])
+    preprocess = spec.preprocess or preprocess_of(spec.backbone.name)[0]
+    dataset = draw(spec)
+    network, origin = _network(spec, preprocess)
+    shape = (3, preprocess.input_height, preprocess.input_width)
+    with complete_folder(out, kind="base") as staging:
+        spec.write(staging / "spec.json")
+        dataset.write(staging / DATASET)
+        preprocess.write(staging / "preprocess.json")
+        write_calibration(staging, dataset, spec.calibration)
+        write_onnx(Embedder(network), staging / "model.onnx", input_shape=shape)
+        onnx = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
+        found = [
+            _run(each, spec, preprocess, dataset, what) for each, what in ((onnx.run, "ONNX"), (network.run, "torch"))
+        ]
+        difference = compare_embeddings(*found)
+        return Manifest.seal(
+            staging,
+            kind="base",
+            name=spec.name,
+            bundle=identity(staging, BASE_IDENTITY),
+            inputs={"weights": sha256_file(weights)} if weights else {},
+            libraries=LIBRARIES,
+            seed=spec.calibration.seed,
+            measured=BaseMeasured(
+                origin=origin,
+                embedding_size=found[0].embedding_nd.shape[1],
+                max_embedding_difference=difference,
+            ),
+        )
+
+
+def _network(spec: BaseSpec, preprocess: Preprocess) -> tuple[Network, str]:
+    """The network with its weights, and where they come from."""
+    backbone = spec.backbone
+    network = Network(
+        backbone,
+        classes=UNUSED_CLASSES,
+        pretrained=backbone.pretrained and backbone.weights is None,
+        input_size=(preprocess.input_height, preprocess.input_width),
+    )
+    if backbone.weights is not None:
+        path = Path(backbone.weights)
+        fill_backbone(network, path)
+        return network.eval(), f"{path.name} (sha256 {sha256_file(path)[:12]})"
+    return network.eval(), "timm's own" if backbone.pretrained else "random"
+
+
+def _run(network: Predicts, spec: BaseSpec, preprocess: Preprocess, dataset: Dataset, what: str) -> Predictions:
+    options = {"preprocess": preprocess, "batch_size": spec.serving.max_batch_size}
+    return predict(network, dataset, dataset.of("test"), what=f"embeddings, {what}", **options)  # type: ignore[arg-type]
+
+
+def draw(spec: BaseSpec) -> Dataset:
+    """The images of a base: those of the train split calibrate, those of the test split judge. None has a label.
+
+    Raises:
+        DataError: no such folder, or too few different images in it.
+    """
+    root, wanted = Path(spec.images), spec.calibration.images + spec.embedding.images
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; images is a folder of images like those that the heads will see")
+    paths = sorted(path for path in files_below(root) if path.suffix.lower() in IMAGE_SUFFIXES)
+    different: dict[str, Path] = {}
+    for index in np.random.default_rng(spec.calibration.seed).permutation(len(paths)):
+        different.setdefault(sha256_bytes(paths[index].read_bytes()), paths[index])
+        if len(different) == wanted:
+            break
+    if len(different) < wanted:
+        raise DataError(
+            f"{root}: {len(different)} different images, but {spec.calibration.images} are needed to calibrate "
+            f"(calibration.images) and {spec.embedding.images} others to judge (embedding.images); add images, or write "
+            "smaller numbers into the spec"
+        )
+    images = [
+        LabelledImage(
+            path=path.relative_to(root).as_posix(),
+            class_ids=(0,),
+            sha256=sha256,
+            split="train" if number < spec.calibration.images else "test",
+        )
+        for number, (sha256, path) in enumerate(different.items())
+    ]
+    return Dataset(root=spec.images, labels=("image",), images=tuple(images))
