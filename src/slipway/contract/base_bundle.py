@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from slipway.contract.base import Contract
 from slipway.contract.bundle import CalibrationList, identity
 from slipway.contract.engine import INPUT, LANES, EngineSettings, check_calibration_list, check_graph
-from slipway.contract.manifest import Manifest, Sha256
+from slipway.contract.manifest import Manifest
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Backbone, Calibration, PathText, Precision, Serving, check_name, distinct
 from slipway.errors import ManifestError

@@ -17,7 +17,7 @@ from slipway.engines.compile import LIBRARIES, Graph, openvino, settings_of
 from slipway.engines.timing import time_batches
 from slipway.evaluation.predict import Float, ServedNetwork, predict_served
 from slipway.steps import engine_openvino
-from slipway.system.files import complete_folder, sha256_file
+from slipway.system.files import complete_folder
 from slipway.system.targets import check_folder
 
 
