@@ -67,7 +67,16 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_pool_and_both_layouts_give_the_same_answers(colours: Classifier, work: Work, tmp_path: Path) -> None:
+def kept(side: Side) -> list[list[int]]:
+    """The cores of each of its processes but tritonserver."""
+    family = [psutil.Process(side.pid), *psutil.Process(side.pid).children(recursive=True)]
+    return [process.cpu_affinity() for process in family if process.name() != "tritonserver"]
+
+
+def test_every_side_gives_the_same_answers_and_a_pinned_instance_keeps_to_a_core_of_its_own(
+    colours: Classifier, work: Work, tmp_path: Path
+) -> None:
+    cores = os.sched_getaffinity(0)
     encoded = (work.images * IMAGES)[:IMAGES]
     found: dict[str, list[tuple[int, float]]] = {}
 
@@ -87,6 +96,10 @@ def test_the_pool_and_both_layouts_give_the_same_answers(colours: Classifier, wo
         sides = {kind: side for kind, of_kind in candidates.items() for side in of_kind.values()}
         for side in sides:
             asyncio.run(ask(side))
+        for kind in (POOL, AUTO):
+            assert [len(of_instance) for of_instance in kept(sides[kind])] == [1, 1], kind
+            assert len({core for (core,) in kept(sides[kind])}) == min(2, len(cores)), kind
+        assert all(set(of_instance) == cores for of_instance in kept(sides[PLAIN]))
     assert set(found) == {POOL, *HALVED, AUTO, PLAIN}
     assert all(answers == found[POOL] for answers in found.values())
     assert len({best for best, _ in found[POOL]}) == 3
@@ -131,26 +144,6 @@ def test_a_pool_that_cannot_start_says_so(work: Work, tmp_path: Path) -> None:
     broken = Work(**{**vars(work), "graph": tmp_path / "missing.onnx"})
     with pytest.raises(GateError, match="before it was ready"), Pool(broken, workers=2):
         pass
-
-
-@pytest.mark.parametrize("instances", [pytest.param(1, marks=pytest.mark.nightly), 2])
-def test_a_pinned_instance_keeps_to_a_core_of_its_own(
-    colours: Classifier, work: Work, tmp_path: Path, instances: int
-) -> None:
-    cores = os.sched_getaffinity(0)
-    serving = colours.serving.model_copy(update={"instances": instances, "pinned": True})
-
-    def kept(side: Side) -> list[list[int]]:
-        family = [psutil.Process(side.pid), *psutil.Process(side.pid).children(recursive=True)]
-        return [process.cpu_affinity() for process in family if process.name() != "tritonserver"]
-
-    with all_sides(colours, work.images, serving, tmp_path, batches=[1]) as candidates:
-        sides = {kind: side for kind, of_kind in candidates.items() for side in of_kind.values()}
-        for kind in (POOL, AUTO):
-            found = kept(sides[kind])
-            assert [len(of_instance) for of_instance in found] == [1] * instances, kind
-            assert len({core for (core,) in found}) == min(instances, len(cores)), kind
-        assert all(set(of_instance) == cores for of_instance in kept(sides[PLAIN]))
 
 
 @pytest.mark.nightly

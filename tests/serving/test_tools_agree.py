@@ -117,6 +117,7 @@ def locust_p50_ms(url: str, images: Path, cwd: Path) -> float:
     return median_high(np.repeat(*zip(*counts, strict=True)).tolist())
 
 
+@pytest.mark.nightly
 def test_the_gate_perf_analyzer_and_locust_agree_on_the_median_within_ten_percent(
     stub: Stub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

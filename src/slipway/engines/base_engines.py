@@ -118,7 +118,7 @@ def _embeddings(base: Base, network: ServedNetwork, *, what: str) -> Float:
     broken = int((~np.isfinite(found.embedding_nd).all(axis=1)).sum())
     if broken:
         raise CompileError(
-            f"{what}: embeddings of {broken} of {len(found.images)} images are not finite; this precision does not suit "
-            "the backbone, so use another"
+            f"{what}: embeddings of {broken} of {len(found.images)} images are not finite; this precision does not "
+            "suit the backbone, so use another"
         )
     return found.embedding_nd

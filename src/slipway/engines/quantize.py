@@ -33,8 +33,8 @@ def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8") -> 
 
     INT8 takes its ranges from the calibration sample and leaves everything else in FP16; if that loses too much on the
     validation split, `search` keeps sensitive layers in FP16. FP8 takes its ranges from the same images; only its gate
-    on a GPU judges it. FP16 leaves nodes with large values in FP32. Input and outputs are FP32. A base has no labels, so
-    nothing is searched for it: the gate on its embeddings judges plain INT8.
+    on a GPU judges it. FP16 leaves nodes with large values in FP32. Input and outputs are FP32. A base has no labels,
+    so nothing is searched for it: the gate on its embeddings judges plain INT8.
 
     Raises:
         QuantizeError: the calibration images are too few or of one class; the graph is incomplete, not finite or

@@ -221,3 +221,32 @@ class VerdictResult(StudyResult):
     requests_per_block: int
     minutes: float
     servers: tuple[JudgedServer, ...]
+
+
+class DensityLatency(Part):
+    """One head alone, the same among many, and requests spread over many."""
+
+    heads: int
+    rate_per_s: float
+    p99_ms: dict[str, float]
+    failed: Failures
+    memory_mib_of_each_additional: float
+
+
+class DensityChanges(Part):
+    """Heads added, changed and removed under load."""
+
+    seconds: dict[str, float]
+    requests: int
+    failed: Failures
+    mixed: int
+    memory_mib_before: float
+    memory_mib_after: float
+
+
+class DensityResult(ServedResult):
+    """The study `density`: many heads on one base."""
+
+    backbone: str
+    latency: DensityLatency | None = None
+    changes: DensityChanges | None = None

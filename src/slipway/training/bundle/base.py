@@ -108,8 +108,8 @@ def draw(spec: BaseSpec) -> Dataset:
     if len(different) < wanted:
         raise DataError(
             f"{root}: {len(different)} different images, but {spec.calibration.images} are needed to calibrate "
-            f"(calibration.images) and {spec.embedding.images} others to judge (embedding.images); add images, or write "
-            "smaller numbers into the spec"
+            f"(calibration.images) and {spec.embedding.images} others to judge (embedding.images); add images, or "
+            "write smaller numbers into the spec"
         )
     images = [
         LabelledImage(

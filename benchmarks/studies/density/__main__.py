@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Measure a thousand classifiers on one box: heads on one base, their start, memory, latency, changes and accuracy."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.effort import add_effort, effort_of
+from benchmarks.studies.study import ROOT, finish, provenance
+from slipway.system.targets import file_option
+
+LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn", "timm", "tritonclient")
+CROPS_EACH, SMALL_EACH = 60, 14
+PARTS = ("accuracy", "latency", "changes")
+EPILOG = """example:
+  python -m benchmarks.studies.density --output benchmarks/results/density.json        25 minutes on two cores
+  python -m benchmarks.studies.density --heads 100 --quick --parts latency changes
+
+The base is EfficientNet-Lite0 with its ImageNet weights, in INT8, at 224 pixels. Heads are trained on it for three
+tasks; the others have random weights, 2 to 200 classes, one or several labels, and cost what trained ones cost."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.density.made import write_crops, write_random_heads
+    from benchmarks.studies.density.parts import changes, latency
+    from benchmarks.studies.density.weights import BACKBONE, lite0
+    from slipway.benchmark.gate import load_images
+    from slipway.contract.evidence.studies import DensityResult
+    from slipway.repository.fleet import open_base
+
+    effort = effort_of(arguments)
+    result: dict[str, Any] = {
+        **provenance(LIBRARIES),
+        **vars(effort),
+        "backbone": BACKBONE,
+        "client_shares_the_cores": True,
+    }
+    with tempfile.TemporaryDirectory(prefix="slipway-density-") as folder:
+        work = Path(folder)
+        crops = write_crops(work / "crops", each=CROPS_EACH)
+        base = make_base(work, lite0(work), crops)
+        if "accuracy" in arguments.parts:
+            result["accuracy"] = accuracy(work, base)
+        images = load_images(crops, seed=effort.seed)
+        runs = write_random_heads(work / "heads", open_base(base), arguments.heads, seed=effort.seed)
+        if "latency" in arguments.parts:
+            (work / "latency").mkdir()
+            result["latency"] = latency(base, runs, images, work / "latency", effort)
+        if "changes" in arguments.parts:
+            (work / "changes").mkdir()
+            result["changes"] = changes(base, runs, images, work / "changes", seed=effort.seed)
+    print(json.dumps({part: result.get(part) for part in PARTS}, indent=1))
+    finish(DensityResult.parse(result, source="the result"), arguments)
+
+
+def slipway(*words: object, cwd: Path) -> dict[str, Any]:
+    """Run a verb as a user does; returns its JSON line, with the seconds that it took."""
+    started_s = time.monotonic()
+    command = [sys.executable, "-m", "slipway", *map(str, words), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, end="", flush=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found | {"seconds": time.monotonic() - started_s}
+
+
+def make_base(work: Path, weights: Path, crops: Path) -> Path:
+    """The run of the base, by `slipway base`."""
+    from benchmarks.studies.density.weights import BACKBONE
+
+    spec = {
+        "name": "lite0",
+        "backbone": {"name": BACKBONE, "weights": str(weights)},
+        "images": str(crops),
+        "calibration": {"images": 300},
+        "embedding": {"images": 200},
+    }
+    (work / "lite0.json").write_text(json.dumps(spec))
+    slipway("base", work / "lite0.json", "--out", work / "lite0", cwd=work)
+    return work / "lite0"
+
+
+def accuracy(work: Path, base: Path) -> dict[str, Any]:
+    """Heads of two tasks by `slipway head`, what each loses on INT8, and the seconds that a small task takes."""
+    from benchmarks.studies.density.made import write_crops
+
+    small = write_crops(work / "small", each=SMALL_EACH, seed=1)
+    slipway("make-digits", "--out", work / "digits", cwd=work)
+    found = {}
+    for name, data in {"photographs": work / "crops", "digits": work / "digits", "small": small}.items():
+        spec = {"name": name, "data": {"root": str(data)}, "accuracy": {"prove_classes": False, "max_loss_points": 5}}
+        (work / f"{name}.json").write_text(json.dumps(spec))
+        found[name] = slipway("head", work / f"{name}.json", "--base", base, "--out", work / name, cwd=work)
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--heads", type=int, default=1000, metavar="N", help="on the base (%(default)s)")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    add_effort(parser, rounds=6, search_rounds=1)
+    add(
+        "--output",
+        type=file_option(("backbone",), what="a result of density.py"),
+        metavar="JSON",
+        help="write the results here",
+    )
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    from slipway.system.process import run
+
+    run(main, parser())

@@ -1,0 +1,105 @@
+"""What the density study serves: crops of photographs, and heads of seeded random weights on a real base."""
+
+import shutil
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.studies.study import load_photographs, scikit_image
+from slipway.contract import Decision, EngineSettings, Manifest, Spec, bundle_id, write_labels
+from slipway.contract.bundle import BASE, HEAD, BaseLink
+from slipway.contract.decision import Task
+from slipway.contract.engine import HEAD_INPUT
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.manifest import hashes
+from slipway.repository.heads import ServedBase
+from slipway.steps.head import Head
+from slipway.system.files import sha256_file
+
+CROP_PX = 320
+TASKS: tuple[Task, ...] = ("multiclass", "multilabel")
+
+
+def write_crops(folder: Path, *, each: int, seed: int = 0) -> Path:
+    """`each` JPEGs of 320 pixels of every photograph of scikit-image, in class folders: seeded random crops, turned and
+    in several sizes, so that to name the photograph is a task of moderate difficulty."""
+    rng = np.random.default_rng(seed)
+    for name, photograph in tqdm(load_photographs(scikit_image()).items(), "crops", leave=False, disable=None):
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            size = int(rng.integers(60, min(photograph.size) // 2))
+            left, top = (int(rng.integers(0, edge - size + 1)) for edge in photograph.size)
+            crop = photograph.crop((left, top, left + size, top + size)).resize((CROP_PX, CROP_PX))
+            crop.rotate(90 * int(rng.integers(4))).save(folder / name / f"{number:03}.jpg", quality=85)
+    return folder
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A random head."""
+
+    classes: int
+    hidden: int
+    """Width of a hidden layer; 0 for none."""
+    task: Task
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> "Shape":
+        """From 2 to 200 classes, most of them few; one in four has a hidden layer, one in four several labels."""
+        classes = int(np.exp(rng.uniform(np.log(2), np.log(201))))
+        return cls(classes, 64 if rng.random() < 0.25 else 0, TASKS[int(rng.random() < 0.25)])
+
+
+def write_random_heads(folder: Path, base: ServedBase, count: int, *, seed: int = 0) -> list[Path]:
+    """Runs `head0000`, `head0001`, … of heads of many sizes and of both tasks."""
+    rng = np.random.default_rng(seed)
+    names = [f"head{number:04}" for number in range(count)]
+    return [
+        write_random_head(folder / name, base, name=name, shape=Shape.drawn(rng), seed=seed + number)
+        for number, name in enumerate(tqdm(names, "heads", leave=False, disable=None))
+    ]
+
+
+def write_random_head(run: Path, base: ServedBase, *, name: str, shape: Shape, seed: int) -> Path:
+    """A run of a head, `bundle/` and `engines/`, without training: what it costs is real, what it says is not."""
+    bundle, engine = run / "bundle", run / "engines" / base.engine.path.name
+    bundle.mkdir(parents=True)
+    engine.mkdir(parents=True)
+    size = base.engine.settings.embedding_size
+    rng = np.random.default_rng(seed)
+    sizes = [size, *([shape.hidden] if shape.hidden else []), shape.classes]
+    weights = [rng.normal(0, 1 / np.sqrt(a), (a, b)).astype(np.float32) for a, b in pairwise(sizes)]
+    head = Head(weights, [np.zeros(b, np.float32) for b in sizes[1:]])
+    thresholds = {"thresholds": [0.5] * shape.classes} if shape.task == "multilabel" else {}
+    decision = Decision.parse({"task": shape.task, "top_k": 2, **thresholds}, source=name)
+    for place in (bundle, engine):
+        head.save(place / HEAD)
+        decision.write(place / "decision.json")
+    BaseLink(id=base.base.id, name=base.base.spec.name, embedding_size=size).write(bundle / BASE)
+    shutil.copyfile(base.base.path / "preprocess.json", bundle / "preprocess.json")
+    write_labels([f"class {number}" for number in range(shape.classes)], bundle / "labels.txt")
+    spec = {"name": name, "task": shape.task, "data": {"root": "images"}, "preprocess": base.base.preprocess.plain()}
+    Spec.parse(spec | {"backbone": base.base.spec.backbone.plain()}, source=name).write(bundle / "spec.json")
+    _seal(bundle, kind="bundle", name=name, bundle=bundle_id(bundle))
+    settings = base.engine.settings
+    EngineSettings(
+        target=settings.target,
+        precision=settings.precision,
+        arithmetic=settings.arithmetic,
+        classes=shape.classes,
+        embedding_size=size,
+        input=HEAD_INPUT,
+        graph_sha256=sha256_file(engine / HEAD),
+        calibration_sha256=None,
+        base_engine_sha256=sha256_file(base.engine.path / MANIFEST),
+    ).write(engine / "engine.json")
+    _seal(engine, kind="engine", name=name, bundle=bundle_id(bundle), measured={"gate": {"verdict": "reference"}})
+    return run
+
+
+def _seal(folder: Path, **fields: object) -> None:
+    """`Manifest.seal` without the commit, for which git takes longer than all the rest."""
+    Manifest.parse({**fields, "outputs": hashes(folder)}, source=str(folder)).write(folder / MANIFEST)
