@@ -81,9 +81,11 @@ def open_classifiers(
 
 def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
     """Print the bundle and the engines of each classifier, then the change of every folder."""
-    names = [*(f"{name} and {name}_full" for name in plan.lane.classifiers), *plan.lane.multi]
+    names = [*(f"{c.name} and {c.name}_full" for c in classifiers if c.base is None), *plan.lane.multi]
+    names += [f"{len(base.heads):,} heads of base {name}" for name, base in plan.lane.bases.items()]
     print(f"{plan.out}: {plan.lane.lane} lane, serves {', '.join(names)}")
-    for active in classifiers:
+    _say_bases(plan, classifiers)
+    for active in (active for active in classifiers if active.base is None):
         for version in active.versions:
             role = f"{active.name}:" if version is active else f"{active.name}, kept:"
             print(f"  {role} bundle {version.bundle.id:.12} {version.bundle.path}")
@@ -103,12 +105,35 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
     if plan.lane.cores is not None:
         many = "the only classifier" if len(plan.lane.classifiers) == 1 else f"{len(plan.lane.classifiers)} classifiers"
         print(f"    where serving leaves the choice: chosen for {many} on {plan.lane.cores} cores (--cores)")
+    _say_folders(plan)
+
+
+def _say_bases(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
+    served = {active.base.name: active.base for active in classifiers if active.base is not None}
+    for name, base in served.items():
+        own, settings = plan.lane.bases[name], base.engine.settings
+        print(f"  {name}: base {base.base.id:.12} {base.base.path}")
+        print(f"    engine {base.engine.path}: {settings.target} {settings.precision} ({base.engine.verdict})")
+        print(f"    chosen: {base.choice.reason}")
+        print(f"    runs as {own.serving}; serves NAME and NAME_full for {shortened(own.heads)}")
+
+
+def _say_folders(plan: "Plan") -> None:
+    heads = {name + suffix for base in plan.lane.bases.values() for name in base.heads for suffix in ("", "_full")}
     for folder in plan.folders:
+        if folder.name in heads:  # thousands of small ones; the sums below count them
+            continue
         print(f"  {SIGNS[folder.change]} {folder.name:<28} {folder.size / 1e6:10.3f} MB  {folder.change}")
     for change in SIGNS:
         sizes = [folder.size for folder in plan.folders if folder.change == change]
         if sizes:
             print(f"  {len(sizes)} {change}, {sum(sizes) / 1e6:.3f} MB")
+
+
+def shortened(names: "Sequence[str]", *, shown: int = 5) -> str:
+    """The names, or the first of many."""
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def parser() -> argparse.ArgumentParser:

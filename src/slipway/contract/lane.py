@@ -39,7 +39,7 @@ class Lane(Contract):
     """Number of cores that `serving` was chosen for; None if nothing was left to choose."""
     serving: dict[str, CpuServing] | None = None
     """How the steps of each classifier run on the cpu lane."""
-    bases: dict[str, LaneBase] | None = None
+    bases: dict[str, LaneBase] = Field(default={})
     """Bases by name; their heads are among the classifiers."""
     shm_default_bytes: int = Field(ge=1 << 20)
     """Initial shared memory of each Python-backend instance. It exceeds the largest usual batch, since growing under
@@ -77,7 +77,11 @@ class Lane(Contract):
 
     def plain(self) -> dict[str, Any]:
         """The content of `lane.json`, which leaves out what does not apply to the lane."""
-        return {name: value for name, value in super().plain().items() if value is not None}
+        return {
+            name: value
+            for name, value in super().plain().items()
+            if value is not None and (name, value) != ("bases", {})
+        }
 
     @property
     def memory_options(self) -> tuple[str, ...]:

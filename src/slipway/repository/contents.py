@@ -142,7 +142,7 @@ def _describe(
         multi={name: tuple(members) for name, members in multi.items()},
         cores=cores,
         serving={c.name: CpuServing.of(c.serving) for c in classifiers if not c.base} if lane == "cpu" else None,
-        bases=_bases(classifiers) or None,
+        bases=_bases(classifiers),
         shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
         fallback={c.name: c.engine.settings.name for c in classifiers if c.falls_back} or None,
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
