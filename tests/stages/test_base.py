@@ -1,0 +1,184 @@
+"""A base: from weights to engines whose embeddings were compared with FP32's, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from slipway.contract import CompileError, DataError, ManifestError
+from slipway.contract.base_bundle import Base, BaseEngine, BaseSpec
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
+from slipway.engines.base_engines import build_base_engine, judge, run_of
+from slipway.evaluation.predict import predict, predict_served
+from slipway.repository.fleet import open_base
+from slipway.training.bundle.base import draw
+from slipway.training.learn.network import Network
+from slipway.training.learn.weights import fill_backbone
+from tests.support.scripts import run_here
+from tests.support.small_training import one_thread, write_digits, write_weights
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/tiny`, made by the verb, `weights.safetensors`, `images`, and `said.txt`."""
+    folder = tmp_path_factory.mktemp("base")
+    write_digits(folder / "images")
+    write_weights(folder / "weights.safetensors")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(text()))
+    with one_thread():
+        done = run_here("base", "tiny.yaml", "--json", cwd=folder)
+    (folder / "said.txt").write_text(done.stdout)
+    return folder
+
+
+def text(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "backbone": {"name": "resnet10t", "weights": "weights.safetensors"},
+        "images": "images",
+        "preprocess": {"input_height": SIDE, "input_width": SIDE, "pad_value": 255},
+        "calibration": {"images": 30},
+        "embedding": {"images": 30, "min_cosine": 0.8},
+        **changes,
+    }
+
+
+def test_the_verb_makes_a_base_its_engines_and_a_choice_between_them(made: Path) -> None:
+    said = json.loads((made / "said.txt").read_text().splitlines()[-1])
+    base = open_base(made / "runs/tiny")
+    assert said["id"] == base.base.id
+    assert said["chosen"] == base.engine.path.name
+    assert set(said["engines"]) == {"fp32", "int8"}
+    loss = said["engines"]["int8"]
+    assert loss["verdict"] == "pass"
+    assert loss["images"] == 30
+    assert 0.8 <= loss["mean_cosine"] < 1
+    assert loss["low_cosine"] <= loss["mean_cosine"]
+    assert base.engine.settings.embedding_size == 512
+    assert base.engine.settings.classes == 0
+
+
+def test_the_engines_give_the_embedding_of_the_weights(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    base = Base.open(Path("runs/tiny/base"))
+    network = Network(base.spec.backbone, classes=5, pretrained=False, input_size=(SIDE, SIDE)).eval()
+    fill_backbone(network, Path("weights.safetensors"))
+    dataset = Dataset.read(base.path / DATASET)
+    images = dataset.of("test")
+    expected = predict(network.run, dataset, images, preprocess=base.preprocess, batch_size=8, what="torch")
+    found = predict_served(
+        run_of(BaseEngine.open(Path("runs/tiny/engines/openvino-fp32"), base=base), threads=1),
+        dataset,
+        images,
+        preprocess=base.preprocess,
+        batch_size=8,
+        what="engine",
+    )
+    assert found.logits_nc.shape == (30, 0)
+    np.testing.assert_allclose(found.embedding_nd, expected.embedding_nd, atol=1e-3)
+
+
+def test_the_images_that_judge_are_others_than_those_that_calibrate(made: Path) -> None:
+    dataset = Dataset.read(made / "runs/tiny/base" / DATASET)
+    seen = {image.sha256 for image in dataset.of("train")}
+    assert len(seen) == len(dataset.of("test")) == 30
+    assert not seen & {image.sha256 for image in dataset.of("test")}
+
+
+def test_what_is_current_stays_and_other_weights_make_another_base(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    before = {path: path.stat().st_mtime_ns for path in (copy / "runs").rglob("*")}
+    assert "current" in run_here("base", "tiny.yaml", cwd=copy).stdout
+    assert {path: path.stat().st_mtime_ns for path in (copy / "runs").rglob("*")} == before
+    graph = copy / "runs/tiny/engines/openvino-fp32/model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    monkeypatch.chdir(copy)
+    with pytest.raises(ManifestError, match="changed since this engine was made"):
+        BaseEngine.open(Path("runs/tiny/engines/openvino-fp32"), base=Base.open(Path("runs/tiny/base")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"images": "nowhere"}, DataError, "no such folder; images is a folder"),
+        ({"calibration": {"images": 60}}, DataError, "72 different images, but 60 are needed to calibrate"),
+    ],
+)
+def test_images_that_do_not_suffice_are_counted(
+    made: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    monkeypatch.chdir(made)
+    with pytest.raises(error, match=match):
+        draw(BaseSpec.parse(text(**changes), source="test"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"backbone": {"name": "resnet10"}}, "timm has no 'resnet10'; similar names: resnet10t"),
+        ({"backbone": {"name": "resnet10t", "weights": "none.safetensors"}}, "none.safetensors"),
+        ({"precisions": ["fp16"]}, "precisions: fp16 given; list one of those of a base, int8, bf16, fp32"),
+        ({"labels": ["a"]}, "labels: unknown key"),
+    ],
+)
+def test_a_spec_that_cannot_be_made_is_refused_in_one_message(
+    made: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    for name in ("images", "weights.safetensors"):
+        (tmp_path / name).symlink_to(made / name)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(text(**changes)))
+    done = run_here("base", "tiny.yaml", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_engine_of_another_base_is_refused(made: Path) -> None:
+    base = Base.open(made / "runs/tiny/base")
+    other = Base(base.path, "0" * 64, base.manifest, base.spec, base.preprocess)
+    with pytest.raises(ManifestError, match="the given base is 000000000000; run slipway base again"):
+        BaseEngine.open(made / "runs/tiny/engines/openvino-fp32", base=other)
+
+
+def test_embeddings_that_turn_away_fail_the_gate() -> None:
+    before_nd = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
+    same, near, away = (
+        judge(before_nd, after_nd, min_cosine=0.9) for after_nd in (2 * before_nd, before_nd + 0.01, -before_nd)
+    )
+    assert (same.verdict, same.mean_cosine, same.same_neighbour) == ("pass", pytest.approx(1), 1.0)
+    assert near.verdict == "pass"
+    assert (away.verdict, away.mean_cosine) == ("fail", pytest.approx(-1))
+
+
+def test_an_embedding_that_is_not_finite_stops_the_build(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    monkeypatch.setattr(
+        "slipway.steps.engine_openvino.Engine.run",
+        lambda _, pixels: (np.zeros((len(pixels), 0), np.float32), np.full((len(pixels), 4), np.nan, np.float32)),
+    )
+    base = Base.open(Path("runs/tiny/base"))
+    with pytest.raises(CompileError, match="embeddings of 30 of 30 images are not finite"):
+        build_base_engine(base, tmp_path, tmp_path / "engines", precision="fp32", reference=None)
+    assert not (tmp_path / "engines/openvino-fp32").exists()
+
+
+def test_a_base_is_not_written_over_something_else(tmp_path: Path) -> None:
+    (tmp_path / "runs/tiny/base").mkdir(parents=True)
+    (tmp_path / "runs/tiny/base/mine.txt").write_text("mine")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(text()))
+    done = run_here("base", "tiny.yaml", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "not empty, and not written by this stage (a base)" in done.stderr
