@@ -39,8 +39,9 @@ def main(arguments: argparse.Namespace) -> None:
     spec = BaseSpec.read(arguments.spec)
     run: Path = arguments.out or Path("runs") / spec.name
     check_folder(run / "base", kind="base")
+    precisions = _precisions(spec)
     base = _base(spec, run)
-    engines = {precision: _engine(base, run, precision) for precision in _precisions(spec)}
+    engines = {precision: _engine(base, run, precision) for precision in precisions}
     choice = _choice(base, run)
     print(f"{run / 'engines'}: {choice.reason}")
     print(f"  next: {command('slipway head', 'SPEC', '--base', run)}")
@@ -95,7 +96,7 @@ def _engine(base: Base, run: Path, precision: "Precision") -> BaseEngine | None:
         try:
             if precision == "int8":
                 print(f"{graphs / precision}: calibrating INT8 on {base.spec.calibration.images} images", flush=True)
-                quantize(base, graphs / precision)  # type: ignore[arg-type]
+                quantize(base, graphs / precision)
             engine = build_base_engine(base, graphs, engines, precision=precision, reference=reference)
         except CompileError as error:
             if precision not in NOT_EVERYWHERE:

@@ -1,7 +1,7 @@
 """Chooses the precision that a lane serves: the fastest measured one that the spec lists and that passed its gate."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
@@ -69,7 +69,7 @@ class Contest:
             return BaseEngine.open(folder, base=self.bundle)
         return Engine.open(folder, bundle=self.bundle)
 
-    def passed(self, opened: dict[str, AnyEngine]) -> list[str]:
+    def passed(self, opened: Mapping[str, AnyEngine]) -> list[str]:
         """Raises GateError: none that the spec lists passed its gate."""
         passed = [name for name in self.listed if name in opened and opened[name].may_be_served]
         if not passed:
@@ -126,7 +126,9 @@ def choose_plan(
         ManifestError, GateError: as `choose`.
     """
     contest = Contest(bundle, engines, "gpu", card or require_card("choosing between plans"))
-    opened = contest.open()
+    opened = {
+        name: engine for name, engine in contest.open().items() if isinstance(engine, Engine)
+    }  # no base has plans
     passed = contest.passed(opened)
     measured = sorted({contest.reference, *passed})
     for name in measured:
@@ -226,7 +228,7 @@ def interleave(
 
 def _write(
     contest: Contest,
-    opened: dict[str, AnyEngine],
+    opened: Mapping[str, AnyEngine],
     passed: Sequence[str],
     times_ms: dict[str, npt.NDArray[np.float64]],
     *,

@@ -160,8 +160,10 @@ class Classifier:
         """`<name>` and `<name>_full` over the named steps, ready to write."""
         both = ((self.name, self.answer), (f"{self.name}_full", self.full_answer))
         if self.base is not None:
-            options = {"head": self.name, "max_batch_size": self.max_batch_size}
-            return [head_ensemble(name, steps, outputs=public, **options) for name, public in both]
+            return [
+                head_ensemble(name, steps, head=self.name, outputs=public, max_batch_size=self.max_batch_size)
+                for name, public in both
+            ]
         return [
             ensemble_config(
                 name,

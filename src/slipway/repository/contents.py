@@ -94,7 +94,7 @@ def _heads_chains(heads: Sequence[Classifier], lane: LaneName, files: Files) -> 
     for head in heads:
         assert head.base is not None
         of_base.setdefault(head.base.name, []).append(head)
-    chains = {}
+    chains: dict[str, list[ModelConfig]] = {}
     for own in of_base.values():
         base, max_batch_size = own[0].base, own[0].max_batch_size
         assert base is not None

@@ -15,7 +15,7 @@ from slipway.repository.heads import ServedBase
 from slipway.repository.step import StepModel
 from slipway.system.text import command
 
-__all__ = ["DECODER", "SERVE_VERB", "chain", "check", "how_to_make", "pick", "shm_bytes"]
+__all__ = ["DECODER", "SERVE_VERB", "base_step", "chain", "check", "how_to_make", "pick", "shm_bytes"]
 
 SERVE_VERB = "slipway container serve"
 DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the spec and export it again"

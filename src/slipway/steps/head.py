@@ -63,7 +63,7 @@ class Head:
 
     def save(self, path: Path) -> None:
         """Equal heads give equal bytes."""
-        named = {}
+        named: dict[str, Float] = {}
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             named |= {f"weight_{number}": weight, f"bias_{number}": bias}
         with path.open("wb") as file:
