@@ -1,5 +1,6 @@
 """`Lane`: the contents of a model repository, for its server; `lane.json` at the root."""
 
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -110,7 +111,7 @@ class Lane(Contract):
     def needs_gpu(self) -> bool:
         return self.lane == "gpu"
 
-    @property
+    @cached_property
     def ensembles(self) -> dict[str, tuple[str, ...]]:
         """Every model that clients may call, with the classifiers it answers for."""
         own = {name + suffix: (name,) for name in self.classifiers for suffix in ("", "_full")}

@@ -26,6 +26,7 @@ ONNX Runtime's providers for NVIDIA's GPUs; in the CUDA provider Q/DQ nodes only
 Runtime's optimiser makes FP8 graphs that it then rejects."""
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".heic", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes of the files that are sent. The server judges their content: it refuses GIF and HEIC by a status."""
+_LEFT_OUT = " is left out: "
 _BUSY = ("exceeds maximum queue size", "request timeout expired")
 
 
@@ -105,6 +106,11 @@ def changed_class(before: Sequence[str], after: Sequence[str]) -> tuple[int, str
     """The first class id whose label changed, with both labels. New classes come last."""
     pairs = enumerate(zip(before, after, strict=False))
     return next(((class_id, old, new) for class_id, (old, new) in pairs if old != new), None)
+
+
+def is_left_out(said: str, head: str) -> bool:
+    """Whether a group of heads answered that it could not load this one, whatever becomes of the others."""
+    return f"head {head}{_LEFT_OUT}" in said
 
 
 def is_busy(said: str) -> bool:

@@ -19,7 +19,7 @@ PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 FLIP_POINTS = 5.0
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_", "answer_", "fused_")
+_STEP_PREFIXES = ("preprocess_", "guard_", "decode_", "engine_", "post_", "answer_", "fused_", "base_", "heads_")
 
 
 def check_name(name: str) -> str:

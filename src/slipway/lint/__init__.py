@@ -14,6 +14,7 @@ from slipway.lint.fallback import notes
 from slipway.lint.fields import check_fields
 from slipway.lint.finding import Finding
 from slipway.lint.gpu_lane import check_gpu_lane
+from slipway.lint.heads import check_heads
 from slipway.lint.interface import check_interface
 from slipway.lint.labels import check_labels
 from slipway.lint.layout import check_layout
@@ -71,6 +72,7 @@ def _parts(repository: Repository, hashes: Mapping[str, str]) -> Iterator[Iterat
     if repository.lane is not None:
         yield check_release(repository.lane)
         yield check_interface(repository)
+        yield check_heads(repository)
         yield check_chain(repository.lane, repository.models, hashes)
         if repository.lane.needs_gpu:
             yield check_gpu_lane(repository, repository.lane)

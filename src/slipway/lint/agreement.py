@@ -65,13 +65,11 @@ def _ends(model: Model, models: Mapping[str, Model]) -> tuple[dict[str, End], li
         if target is None or target.problem:
             continue
         field = f"ensemble_scheduling.step[{index}]"
-        inputs = {tensor.name: tensor for tensor in target.config.input}
-        outputs = {tensor.name: tensor for tensor in target.config.output}
-        for inner in sorted(inputs.keys() & set(step.input_map)):
-            end = End.of(f"{field}.input_map[{inner!r}]", target.name, target.config, inputs[inner])
+        for inner in sorted(target.inputs.keys() & set(step.input_map)):
+            end = End.of(f"{field}.input_map[{inner!r}]", target.name, target.config, target.inputs[inner])
             taken.append((step.input_map[inner], end))
-        for inner in sorted(outputs.keys() & set(step.output_map)):
-            end = End.of(f"{field}.output_map[{inner!r}]", target.name, target.config, outputs[inner])
+        for inner in sorted(target.outputs.keys() & set(step.output_map)):
+            end = End.of(f"{field}.output_map[{inner!r}]", target.name, target.config, target.outputs[inner])
             made.setdefault(step.output_map[inner], end)
     for index, tensor in enumerate(config.output):
         taken.append((tensor.name, End.of(f"output[{index}]", "the ensemble", config, tensor)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from slipway.lint.agreement import check_agreement
 from slipway.lint.finding import Findings
-from slipway.lint.models import Model, ensembles, listed
+from slipway.lint.models import ENSEMBLE, Model, ensembles, listed
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,11 @@ def _step(model: Model, index: int, step: Any, models: Mapping[str, Model]) -> F
     if step.model_version != -1 and str(step.model_version) not in target.served and target.served:
         reason = f"{step.model_version} (0 if it is not written), but {target.name} serves {listed(target.served)}"
         yield model.finding("step-version", f"{field}.model_version", reason, "write -1 for the served version")
-    for side, mapping, tensors in (
-        ("input", step.input_map, target.config.input),
-        ("output", step.output_map, target.config.output),
+    for side, mapping, has in (
+        ("input", step.input_map, target.inputs),
+        ("output", step.output_map, target.outputs),
     ):
-        has = {tensor.name: tensor for tensor in tensors}
-        for inner in sorted(set(mapping) - set(has)):
+        for inner in sorted(set(mapping) - has.keys()):
             reason = f"{target.name} has no {side} {inner}, only {listed(has) if has else 'none'}"
             yield model.finding("map-unknown", f"{field}.{side}_map[{inner!r}]", reason, "map one that it has")
         for inner in has.keys() - set(mapping) if side == "input" else ():
@@ -89,6 +88,9 @@ def _step(model: Model, index: int, step: Any, models: Mapping[str, Model]) -> F
 
 
 def _loop(model: Model, models: Mapping[str, Model]) -> Findings:
+    steps = [models[step.model_name] for step in model.config.ensemble_scheduling.step if step.model_name in models]
+    if all(step.backend != ENSEMBLE for step in steps):
+        return  # as in each of a thousand
     inside = ensembles(models)
     direct = {name: {step for step in steps if step in inside} for name, steps in inside.items()}
     reached, ahead = set[str](), list(direct.get(model.name, ()))

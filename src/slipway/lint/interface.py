@@ -1,6 +1,7 @@
 """Checks the promises of `lane.json`: its ensembles exist, have the tensors that clients use, and no step is idle."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,15 @@ from tritonclient.utils import triton_to_np_dtype
 from slipway.contract import EngineSettings, Lane, SpecError
 from slipway.lint.ensembles import Wiring
 from slipway.lint.finding import Finding, Findings
+from slipway.lint.heads import BASE, GROUP
 from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, listed, type_name
 
 IMAGE = {"IMAGE": "STRING"}
 ANSWER = {"LABEL": "STRING", "SCORE": "FP32", "CLASS_ID": "INT32", "STATUS": "INT32", "BUNDLE": "STRING"}
 FULL = {"PROBABILITY": "FP32", "EMBEDDING": "FP32"}
+ANSWERING = ("post_", "answer_", "fused_", GROUP)
+"""What the names of steps begin with that leave a refused image without an answer. A base's step gives EMBEDDING, which
+is zeros then."""
 
 
 def check_interface(repository: Repository) -> Findings:
@@ -22,6 +27,7 @@ def check_interface(repository: Repository) -> Findings:
     assert lane is not None
     if not lane.classifiers:
         yield Finding("", "lane.json", "classifiers", "names no classifier", AGAIN, "lane-empty")
+    without_embedding = {name for name, model in repository.models.items() if _has_no_embedding(model)}
     for name, classifiers in lane.ensembles.items():
         if name not in repository.models:
             reason = f"lane.json names {listed(classifiers)}, but this ensemble is missing"
@@ -29,7 +35,9 @@ def check_interface(repository: Repository) -> Findings:
             continue
         model = repository.models[name]
         if model.problem is None and model.backend == ENSEMBLE:
-            full = _full(repository, name) if name.endswith("_full") and name not in lane.multi else {}
+            full = FULL if name.endswith("_full") and name not in lane.multi else {}
+            if full and not without_embedding.isdisjoint(repository.ensembles[name]):
+                full = {tensor: kind for tensor, kind in full.items() if tensor != "EMBEDDING"}
             prefixes = [f"{classifier}." for classifier in classifiers] if name in lane.multi else [""]
             yield from _tensors(
                 model, {f"{p}{tensor}": kind for p in prefixes for tensor, kind in (ANSWER | full).items()}
@@ -39,23 +47,36 @@ def check_interface(repository: Repository) -> Findings:
         reason = "not an ensemble of a classifier that lane.json names"
         yield repository.models[name].finding("ensemble-unnamed", "", reason, AGAIN, file="config.pbtxt")
     used = {step for steps in repository.ensembles.values() for step in steps}
+    asked = _asked(repository)
     for name, model in repository.models.items():
         if not lane.kept and name not in used and name not in repository.ensembles and model.backend:
             reason = "no ensemble uses this step, and lane.json keeps no older bundle: it only takes memory"
             yield model.finding("step-unused", "", reason, "remove the folder, or assemble again")
-        yield from _memory(model, lane.shm_default_bytes)
+        yield from _memory(model, lane.shm_default_bytes, asked.get(name))
 
 
-def _full(repository: Repository, ensemble: str) -> dict[str, str]:
-    """The outputs of `<name>_full`; EMBEDDING is left out if the network has none."""
-    steps = [repository.models[step] for step in repository.ensembles[ensemble] if step in repository.models]
-    for path in (path for step in steps if step.versions for path in sorted(step.files.glob("engine*.json"))):
+def _has_no_embedding(model: Model) -> bool:
+    """Whether the step runs a network without an embedding."""
+    for path in sorted(model.files.glob("engine*.json")) if model.versions and model.backend != ENSEMBLE else ():
         try:
             if EngineSettings.read(path).embedding_size == 0:
-                return {name: kind for name, kind in FULL.items() if name != "EMBEDDING"}
+                return True
         except SpecError:  # a finding of `check_chain`
             continue
-    return FULL
+    return False
+
+
+def _asked(repository: Repository) -> dict[str, set[str]]:
+    """The outputs of each group of heads that the most demanding ensemble asks of it, which is that of one head or a
+    `multi`; the group computes no other heads meanwhile."""
+    most: dict[str, set[str]] = {}
+    for name in repository.ensembles:
+        for step in repository.models[name].config.ensemble_scheduling.step:
+            if step.model_name.startswith(GROUP) and step.model_name in repository.models:
+                outputs = repository.models[step.model_name].outputs
+                rivals = (most.get(step.model_name, set()), set(step.output_map) & outputs.keys())
+                most[step.model_name] = max(rivals, key=lambda names: sum(_bytes(outputs[one]) for one in names))
+    return most
 
 
 def _tensors(model: Model, outputs: dict[str, str]) -> Findings:
@@ -83,7 +104,7 @@ def _chain(model: Model, lane: Lane) -> Findings:
     wiring = Wiring.of(model.config)
     for index, tensor in enumerate(model.config.output):
         maker = wiring.steps[wiring.made_by[tensor.name]].model_name if tensor.name in wiring.made_by else "post_"
-        if not maker.startswith(("post_", "answer_", "fused_")):
+        if not maker.startswith((*ANSWERING, BASE) if tensor.name == "EMBEDDING" else ANSWERING):
             reason = f"{tensor.name} comes from {maker}, which does not handle refused images"
             yield model.finding("public-from-a-step", f"output[{index}]", reason, "let the post step output it")
     for index, step in enumerate(wiring.steps):
@@ -101,11 +122,12 @@ def _chain(model: Model, lane: Lane) -> Findings:
             yield model.finding("embedding-missing", f"{field}.input_map", reason, "map embedding_nd to it")
 
 
-def _memory(model: Model, shm_bytes: int) -> Findings:
-    """Check the shared memory for the largest batch, as far as its sizes are known."""
+def _memory(model: Model, shm_bytes: int, asked: Collection[str] | None) -> Findings:
+    """Check the shared memory for the largest batch, as far as its sizes are known; of outputs, all or those `asked`."""
     if model.backend != "python":
         return
-    tensors = (*model.config.input, *model.config.output)
+    outputs = model.outputs.values() if asked is None else [model.outputs[name] for name in asked]
+    tensors = (*model.config.input, *outputs)
     needed = max(model.config.max_batch_size, 1) * sum(_bytes(tensor) for tensor in tensors)
     if needed > shm_bytes:
         reason = (

@@ -90,6 +90,16 @@ class Model:
         assert self.versions
         return self.folder / (self.version or self.versions[0])
 
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """The inputs of the configuration by name."""
+        return {tensor.name: tensor for tensor in self.config.input}
+
+    @cached_property
+    def outputs(self) -> dict[str, Any]:
+        """The outputs of the configuration by name."""
+        return {tensor.name: tensor for tensor in self.config.output}
+
     def instances(self, *, gpus: int) -> int:
         """The number of instances on a machine with `gpus` GPUs: a group on GPUs has `count` on each of its own, or of
         all if it names none."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from slipway.lint.finding import Findings
+from slipway.lint.heads import FILES as HEAD_FILES
+from slipway.lint.heads import GROUP
 from slipway.lint.models import AGAIN, Model, Repository
 
 STEP = "TritonPythonModel"
@@ -64,7 +66,8 @@ def _step(model: Model, where: str, source: Source) -> Findings:
 
 
 def _needs(model: Model, where: str, source: Source) -> Findings:
-    for name in sorted(source.files):
+    of_heads = HEAD_FILES if model.name.startswith(GROUP) else ()
+    for name in sorted(source.files.difference(of_heads)):
         if not (model.files / name).is_file():
             file = f"{model.files.name}/{name}"
             yield model.finding("step-file-missing", "", f"missing, but {where} reads it", AGAIN, file=file)

@@ -155,6 +155,7 @@ _OURS = {
         steps_in_parallel="a client that gives up can end the server",
         embedding_missing="every request for EMBEDDING fails",
         shared_memory="shared memory grows under load, which costs latency",
+        head_left_out="the server leaves the head out: its requests fail, and the others of its group answer",
         bundle_differs="BUNDLE does not name the bundle that answers",
         files_differ="two files of one step contradict each other: wrong answers, or none",
     ),

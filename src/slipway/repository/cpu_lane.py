@@ -70,7 +70,7 @@ def base_step(base: ServedBase) -> StepModel:
     config = _config(
         base.serving,
         inputs=[IMAGE],
-        outputs=[base.embedding, IMAGE_STATUS],
+        outputs=[base.embedding, IMAGE_STATUS, base.public_embedding],
         first_core=base.first_core,
         parameters={"arithmetic": base.engine.settings.arithmetic},
     )

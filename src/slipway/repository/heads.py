@@ -31,6 +31,11 @@ class ServedBase:
         return Tensor("embedding_nd", "TYPE_FP32", (self.engine.settings.embedding_size,))
 
     @property
+    def public_embedding(self) -> Tensor:
+        """The same numbers again: a tensor that is public and also taken by a step makes a request for it alone fail."""
+        return replace(self.embedding, name=EMBEDDING)
+
+    @property
     def first_core(self) -> int:
         return int(self.base.id[:4], 16)
 
@@ -88,9 +93,9 @@ def head_ensemble(
     base, group = steps
     config = empty_ensemble(name, inputs=[IMAGE], outputs=outputs, max_batch_size=max_batch_size)
     public = [tensor.name for tensor in outputs]
-    embedding = EMBEDDING if EMBEDDING in public else "embedding_nd"
-    between = {"embedding_nd": embedding, "image_status": "image_status"}
-    add_step(config, base, inputs={"IMAGE": "IMAGE"}, outputs=between)
+    between = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
+    given = {EMBEDDING: EMBEDDING} if EMBEDDING in public else {}
+    add_step(config, base, inputs={"IMAGE": "IMAGE"}, outputs=between | given)
     add_step(config, group, inputs=between, outputs={f"{head}.{tensor}": tensor for tensor in public})
     return config
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -59,7 +60,7 @@ class Contents:
         if _manifest(self.origin) != self.manifest:
             raise ServingError(f"{self.origin}: {_AGAIN}")
 
-    @property
+    @cached_property
     def steps(self) -> dict[str, tuple[str, ...]]:
         """Ensemble to its steps, in the order in which an image passes through them."""
         return {name: steps for name, steps in ensembles(self.models).items() if name in self.lane.ensembles}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.contract import MissingDependencyError, ServingError
-from slipway.serving.probe import CHANNEL, over_grpc, over_http, said
+from slipway.serving.probe import CHANNEL, Answer, LeftOutError, of_heads, over_grpc, over_http, said
 
 try:
     from tritonclient import grpc
@@ -61,6 +61,7 @@ class Control:
             bundles: prefix of the output names to the bundle id that has to answer.
 
         Raises:
+            LeftOutError: the ensemble is that of a head which its group could not load.
             BusyError: the request was rejected because the queue is full.
             ServingError: there is no answer, or a wrong one.
         """
@@ -69,14 +70,42 @@ class Control:
             over_http(self._http_url, ensemble, timeout_s=timeout_s),
         ):
             for prefix, expected in bundles.items():
-                status, bundle = answer[f"{prefix}STATUS"], answer[f"{prefix}BUNDLE"]
-                if status != 0:
-                    raise ServingError(f"{prefix}STATUS {status} for a good image")
-                if bundle != expected:
-                    raise ServingError(f"{prefix}BUNDLE is {bundle:.12} where {expected:.12} is active")
+                _check(answer, prefix, expected)
+
+    def probe_heads(self, step: str, bundles: Mapping[str, str], *, embedding_size: int) -> dict[str, str]:
+        """Ask a group's step for all of its heads, without an image; returns each head that does not answer as it
+        should, with the reason. `bundles` are those that have to answer, by head."""
+        try:
+            answer = of_heads(
+                self._client, step, bundles, embedding_size=embedding_size, timeout_s=PROBE_TIMEOUT_S
+            )
+        except LeftOutError as error:
+            if len(bundles) == 1:
+                return dict.fromkeys(bundles, str(error))
+            each = [{head: bundle} for head, bundle in bundles.items()]
+            found = [self.probe_heads(step, one, embedding_size=embedding_size) for one in each]
+            return {head: problem for problems in found for head, problem in problems.items()}
+        except ServingError as error:
+            return dict.fromkeys(bundles, str(error))
+        problems = {}
+        for head, expected in bundles.items():
+            try:
+                _check(answer, f"{head}.", expected)
+            except ServingError as error:
+                problems[head] = str(error)
+        return problems
 
     def _call(self, failure: str, call: Any, model: str, timeout_s: float) -> None:
         try:
             call(model, headers=self._headers, client_timeout=timeout_s)
         except grpc.InferenceServerException as error:
             raise ServingError(f"{failure}: {said(error)}") from None
+
+
+def _check(answer: Answer, prefix: str, bundle: str) -> None:
+    """Raises ServingError: an answer to a good image has a status, or is not that of `bundle`."""
+    status, found = answer[f"{prefix}STATUS"], answer[f"{prefix}BUNDLE"]
+    if status != 0:
+        raise ServingError(f"{prefix}STATUS {status} for a good image")
+    if found != bundle:
+        raise ServingError(f"{prefix}BUNDLE is {found:.12} where {bundle:.12} is active")

@@ -3,13 +3,13 @@
 import http.client
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from slipway.contract import MissingDependencyError, ServingError
-from slipway.contract.selection import is_busy
+from slipway.contract.selection import is_busy, is_left_out
 from slipway.steps.guard import PLACEHOLDER
 
 try:
@@ -27,26 +27,47 @@ Answer = Mapping[str, Any]
 """The first element of each output, by name."""
 
 
+class LeftOutError(ServingError):
+    """The group of a head answered that it could not load this head."""
+
+
 class BusyError(ServingError):
     """The queue of the first step is full; the server rejects requests, but is alive."""
 
 
+def of_heads(client: Any, step: str, heads: Iterable[str], *, embedding_size: int, timeout_s: float) -> Answer:
+    """STATUS and BUNDLE of several heads, of the step that has them, for an embedding of zeros.
+
+    Raises:
+        LeftOutError: the step could not load the only one of `heads`, or one of several.
+        ServingError: there is no answer.
+    """
+    inputs = [grpc.InferInput("embedding_nd", [1, embedding_size], "FP32"), grpc.InferInput("image_status", [1, 1], "INT32")]
+    inputs[0].set_data_from_numpy(np.zeros((1, embedding_size), np.float32))
+    inputs[1].set_data_from_numpy(np.zeros((1, 1), np.int32))
+    names = [f"{head}.{tensor}" for head in heads for tensor in ("STATUS", "BUNDLE")]
+    try:
+        outputs = [grpc.InferRequestedOutput(name) for name in names]
+        answer = client.infer(step, inputs, outputs=outputs, client_timeout=timeout_s)
+    except grpc.InferenceServerException as error:
+        raise _refusal(said(error), "gRPC", heads) from None
+    return _first_elements(answer, names)
+
+
 def over_grpc(url: str, ensemble: str, *, timeout_s: float) -> Answer:
-    """Ask over gRPC; raises BusyError or ServingError."""
+    """Ask over gRPC; raises LeftOutError, BusyError or ServingError."""
     image = grpc.InferInput("IMAGE", [1, 1], "BYTES")
     image.set_data_from_numpy(np.array([[PLACEHOLDER]], np.object_))
     with grpc.InferenceServerClient(url, channel_args=_NEW_CONNECTION) as client:
         try:
             answer = client.infer(ensemble, [image], client_timeout=timeout_s)
         except grpc.InferenceServerException as error:
-            raise _refusal(said(error), "gRPC") from None
-        names = [output.name for output in answer.get_response().outputs]
-        values = {name: answer.as_numpy(name)[0, 0] for name in names}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+            raise _refusal(said(error), "gRPC", [ensemble]) from None
+        return _first_elements(answer, [output.name for output in answer.get_response().outputs])
 
 
 def over_http(url: str, ensemble: str, *, timeout_s: float) -> Answer:
-    """Ask over HTTP; raises BusyError or ServingError."""
+    """Ask over HTTP; raises LeftOutError, BusyError or ServingError."""
     element = struct.pack("<I", len(PLACEHOLDER)) + PLACEHOLDER
     image = {"name": "IMAGE", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(element)}}
     described = json.dumps({"inputs": [image]}).encode()
@@ -65,7 +86,7 @@ def over_http(url: str, ensemble: str, *, timeout_s: float) -> Answer:
     finally:
         connection.close()
     if response.status != http.client.OK:
-        raise _refusal(str(content.get("error")), "HTTP")
+        raise _refusal(str(content.get("error")), "HTTP", [ensemble])
     return {output["name"]: output["data"][0] for output in content["outputs"]}
 
 
@@ -74,6 +95,14 @@ def said(error: Any) -> str:
     return str(error.message()).partition("\n")[0]
 
 
-def _refusal(words: str, protocol: str) -> ServingError:
+def _first_elements(answer: Any, names: Iterable[str]) -> Answer:
+    values = {name: answer.as_numpy(name)[0, 0] for name in names}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def _refusal(words: str, protocol: str, heads: Iterable[str]) -> ServingError:
+    """The error for a request that the server refused, which may be for one of these heads."""
+    if any(is_left_out(words, head) for head in heads):
+        return LeftOutError(words)
     kind = BusyError if is_busy(words) else ServingError
     return kind(f"{protocol}: {words}")

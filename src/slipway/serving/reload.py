@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from slipway.contract import ServingError
 from slipway.contract.selection import changed_class
+from slipway.lint.heads import heads_of
 from slipway.serving.contents import Contents
 from slipway.serving.fit import check_fit
+from slipway.serving.heads import left_out, spokesmen
 from slipway.serving.libraries import check_libraries
 from slipway.serving.server import Say, Server
 
@@ -78,31 +80,50 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
         change = plan(old, new, loaded=loaded)
         for problem in server.load_steps(change.added, deadline=deadline, say=say).values():
             raise ServingError(problem)
-        _switch(server, new, change, deadline=deadline, say=say)
+        without = _left_out(server, new, change)
+        _switch(server, new, change, without, deadline=deadline, say=say)
     except ServingError:
         server.unload(step for step in new.needed() if step not in loaded)
         raise
-    server.contents = new
+    server.contents, server.left_out = new, without
     server.unload(change.withdrawn)
     _drain(server, change.removed)
     server.unload(change.removed)
     return change
 
 
-def _switch(server: Server, new: Contents, change: Change, *, deadline: float, say: Say) -> None:
-    """Switch every ensemble of `change.switched`, or none."""
+def _left_out(server: Server, new: Contents, change: Change) -> dict[str, str]:
+    """The heads that the groups of `new` leave out, which the present ones leave out too.
+
+    Raises:
+        ServingError: a head that answers now, or that is new, would be left out.
+    """
+    old = server.contents
+    found = left_out(server.control, new, change.added)
+    for head, problem in found.items():
+        if head not in server.left_out or new.lane.classifiers[head] != old.lane.classifiers[head]:
+            raise ServingError(problem)
+    untouched = {head for step in new.needed() if step not in change.added for head in heads_of(new.models[step])}
+    return {**found, **{head: problem for head, problem in server.left_out.items() if head in untouched}}
+
+
+def _switch(
+    server: Server, new: Contents, change: Change, without: Mapping[str, str], *, deadline: float, say: Say
+) -> None:
+    """Switch every ensemble of `change.switched`, or none; heads `without` an answer are not waited for."""
     old, done = server.contents, []
+    asked = spokesmen(new, change.switched, without=without)
     try:
         for name in change.switched:
             done.append(name)
             server.workspace.add(new, [name])
-            server.load_ensemble(name, new, deadline=deadline)
-            say(f"{name} answers")
+            server.load_ensemble(name, new, deadline=deadline, ask=name in asked)
+            say(f"{name} {'answers' if name in asked else 'is loaded'}")
     except ServingError:
         for name in reversed(done):
             if name in old.steps:
                 server.workspace.add(old, [name])
-                server.load_ensemble(name, old, deadline=time.monotonic() + 30)
+                server.load_ensemble(name, old, deadline=time.monotonic() + 30, ask=name in asked)
             else:
                 server.unload([name])
         raise

@@ -20,6 +20,7 @@ from slipway.serving.command import HOST, Ports, check_ports, command
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
 from slipway.serving.fit import check_fit
+from slipway.serving.heads import left_out, spokesmen
 from slipway.serving.libraries import check_libraries
 from slipway.serving.limits import Limits, server_limits
 from slipway.serving.probe import BusyError
@@ -54,6 +55,8 @@ class Server:
     """Names of the models that the server has loaded."""
     stubs: dict[str, int] = field(default_factory=dict)
     """The processes of each step when it was loaded. Their number depends on the GPUs that Triton finds."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Heads that their groups could not load, with the reason; the others of the group answer."""
     seconds_to_ready: float = 0.0
 
     @property
@@ -92,14 +95,16 @@ class Server:
         self.stubs |= {name: alive[name] for name in results}
         return {name: problem for name, problem in results.items() if problem}
 
-    def load_ensemble(self, name: str, contents: Contents, *, deadline: float) -> None:
-        """Load an ensemble whose steps are loaded, and wait until it answers with the right bundle.
+    def load_ensemble(self, name: str, contents: Contents, *, deadline: float, ask: bool) -> None:
+        """Load an ensemble whose steps are loaded, and wait until it answers with the right bundle if we `ask` it.
 
         Raises:
             ServingError: it does not load, or does not answer correctly before `deadline` (monotonic).
         """
         self.control.load(name, timeout_s=max(deadline - time.monotonic(), 0.1))
         self.loaded.add(name)
+        if not ask:
+            return
         deadline = min(deadline, time.monotonic() + ANSWER_S)
         while True:
             try:
@@ -241,16 +246,21 @@ def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> d
     """Load everything that the repository serves; returns each ensemble that does not answer with the reason."""
     contents = server.contents
     broken = server.load_steps(contents.needed(), deadline=deadline, say=say)
-    problems = {}
+    server.left_out = left_out(server.control, contents, (step for step in contents.needed() if step not in broken))
+    asked = spokesmen(contents, contents.steps, without=server.left_out)
+    problems: dict[str, str] = {}
     for name, steps in contents.steps.items():
         reasons = [broken[step] for step in steps if step in broken]
         try:
             if reasons:
                 raise ServingError("; ".join(reasons))
-            server.load_ensemble(name, contents, deadline=deadline)
-            say(f"{name} answers")
+            server.load_ensemble(name, contents, deadline=deadline, ask=name in asked)
+            say(f"{name} {'answers' if name in asked else 'is loaded'}")
         except ServingError as error:
             problems[name] = str(error)
+        else:
+            without = [server.left_out[one] for one in contents.lane.ensembles[name] if one in server.left_out]
+            problems |= {name: "; ".join(without)} if without else {}
     return problems
 
 

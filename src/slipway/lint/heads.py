@@ -1,0 +1,152 @@
+"""Checks the heads of a base: each has a folder in its group's step, and its ensembles run it and no other head.
+
+The server leaves out a head that it cannot load, and serves the others of its group. So none of this prevents serving,
+and the repository is not to be assembled or shipped all the same.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import Decision, Lane, SpecError, read_labels
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.lint.finding import Finding, Findings
+from slipway.lint.models import AGAIN, Model, Repository
+from slipway.steps.head import Head
+
+GROUP, BASE = "heads_", "base_"
+"""What the names of these steps begin with."""
+FOLDER = "heads"
+FILES = ("head.npz", "decision.json", "labels.txt", "bundle.txt")
+LEFT_OUT = "so the server leaves this head out, and requests for it fail"
+
+
+def heads_of(model: Model) -> dict[str, dict[str, Any]]:
+    """The heads of a group's step: name to its outputs, `LABEL` and so on. Empty for any other model."""
+    found: dict[str, dict[str, Any]] = {}
+    for output in model.config.output if model.name.startswith(GROUP) else ():
+        head, _, tensor = output.name.rpartition(".")
+        found.setdefault(head, {})[tensor] = output
+    return found
+
+
+def check_heads(repository: Repository) -> Findings:
+    """Check a repository that has a lane."""
+    lane = repository.lane
+    assert lane is not None
+    served = set[str]()
+    for model in repository.models.values():
+        heads = heads_of(model) if model.versions else {}
+        for name, outputs in heads.items():
+            yield from _Checked(model, name, outputs, lane).findings()
+        for folder in sorted((model.files / FOLDER).iterdir() if heads and (model.files / FOLDER).is_dir() else ()):
+            if folder.name not in heads:
+                reason = "config.pbtxt has no output of this head"
+                yield model.finding("files-differ", "", reason, AGAIN, file=f"{model.files.name}/heads/{folder.name}")
+        served |= heads.keys()
+    named = {head for base in (lane.bases or {}).values() for head in base.heads}
+    for head in sorted(named ^ (served & lane.classifiers.keys())):
+        said = "names it, and no step has it" if head in named else "does not name it, and a step has it"
+        yield Finding("", LANE, "bases", f"head {head}: lane.json {said}", AGAIN, "files-differ")
+    for name in lane.ensembles.keys() & repository.ensembles.keys():
+        yield from _ensemble(repository.models[name], repository)
+
+
+class _Checked:
+    """One head of a group, as its files and its configuration describe it."""
+
+    def __init__(self, model: Model, name: str, outputs: Mapping[str, Any], lane: Lane) -> None:
+        self._model, self._outputs = model, outputs
+        self._bundle = lane.classifiers.get(name)
+        self._folder = model.files / FOLDER / name
+        self._where = f"{model.files.name}/{FOLDER}/{name}"
+        embedding = model.inputs.get("embedding_nd")
+        self._embedding_size = embedding.dims[0] if embedding is not None and len(embedding.dims) == 1 else 0
+
+    def findings(self) -> Findings:
+        missing = [file for file in FILES if not (self._folder / file).is_file()]
+        for file in missing:
+            yield self._found("head-left-out", file, f"missing, {LEFT_OUT}")
+        if missing:
+            return
+        bundle = (self._folder / "bundle.txt").read_text(encoding="utf-8", errors="replace").strip()
+        if self._bundle is not None and bundle != self._bundle:
+            reason = f"names bundle {bundle:.12}, but lane.json says {self._bundle:.12}"
+            yield self._found("bundle-differs", "bundle.txt", reason)
+        try:
+            labels = read_labels(self._folder / "labels.txt")
+        except SpecError as error:
+            yield self._found("labels-text", "labels.txt", _without(self._folder / "labels.txt", error))
+            return
+        if self._dims("PROBABILITY") not in ([], [len(labels)]):
+            reason = f"{len(labels)} labels, and config.pbtxt says that PROBABILITY is {self._dims('PROBABILITY')}"
+            yield self._found("files-differ", "labels.txt", reason)
+        yield from self._weights(len(labels))
+        yield from self._decision(len(labels))
+
+    def _weights(self, labels: int) -> Findings:
+        try:
+            head = Head.read(self._folder / "head.npz")
+        except (OSError, ValueError) as error:
+            yield self._found("head-left-out", "head.npz", f"{error}, {LEFT_OUT}")
+            return
+        if (head.embedding_size, head.classes) != (self._embedding_size, labels):
+            takes = f"takes {head.embedding_size} numbers to {head.classes} classes"
+            reason = f"{takes}, not {self._embedding_size} numbers to {labels} labels, {LEFT_OUT}"
+            yield self._found("head-left-out", "head.npz", reason)
+
+    def _decision(self, classes: int) -> Findings:
+        path = self._folder / "decision.json"
+        try:
+            decision = Decision.read(path)
+        except SpecError as error:
+            yield self._found("file-broken", path.name, _without(path, error))
+            return
+        if self._dims("LABEL") not in ([], [decision.top_k]):
+            reason = f"answers the {decision.top_k} best, and config.pbtxt says that LABEL is {self._dims('LABEL')}"
+            yield self._found("files-differ", path.name, reason, field="top_k")
+        means = decision.unknown.class_means if decision.unknown is not None else None
+        numbers = {
+            "thresholds": (len(decision.thresholds or ()), classes),
+            "class_means": (means.size if means is not None else 0, classes * self._embedding_size),
+        }
+        for field, (given, needed) in numbers.items():
+            if given not in (0, needed):
+                reason = f"{given} numbers, and {classes} classes need {needed}"
+                yield self._found("files-differ", path.name, reason, field=field)
+
+    def _dims(self, tensor: str) -> list[int]:
+        return list(self._outputs[tensor].dims) if tensor in self._outputs else []
+
+    def _found(self, rule: str, file: str, reason: str, *, field: str = "") -> Finding:
+        return self._model.finding(rule, field, reason, AGAIN, file=f"{self._where}/{file}")
+
+
+def _ensemble(model: Model, repository: Repository) -> Findings:
+    """Check that LABEL of `pets` is `pets.LABEL` of its group, and that Triton reads the same labels as the head."""
+    lane = repository.lane
+    assert lane is not None
+    (*_, classifier) = lane.ensembles[model.name]
+    for index, step in enumerate(model.config.ensemble_scheduling.step):
+        if not step.model_name.startswith(GROUP):
+            continue
+        for inner, outer in sorted(step.output_map.items()):
+            expected = outer if model.name in lane.multi else f"{classifier}.{outer}"
+            if inner != expected:
+                field = f"ensemble_scheduling.step[{index}].output_map[{inner!r}]"
+                reason = f"{outer} of {model.name} comes from {inner}, another answer than {expected}"
+                yield model.finding("bundle-differs", field, reason, AGAIN)
+        group = repository.models.get(step.model_name)
+        if group is not None and group.versions:
+            yield from _labels(model, group.files / FOLDER / classifier / "labels.txt")
+
+
+def _labels(ensemble: Model, theirs: Path) -> Findings:
+    for file in {output.label_filename for output in ensemble.config.output} - {""}:
+        ours = ensemble.folder / file
+        if ours.is_file() and theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
+            yield ensemble.finding("labels-differ", "", f"not the labels of head {theirs.parent.name}", AGAIN, file=file)
+
+
+def _without(path: Path, error: SpecError) -> str:
+    return str(error).removeprefix(f"{path}: ")
