@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from slipway.contract import Bundle, Choice, Decision, EngineSettings, Manifest, Preprocess, Spec, bundle_id
-from slipway.contract.base_bundle import BASE_IDENTITY, BaseImages, BaseSpec
+from slipway.contract.base_bundle import BASE_IDENTITY, BaseSpec
 from slipway.contract.bundle import BaseLink, identity
 from slipway.contract.manifest import hashes
 from slipway.engines.served_graph import served_graph
@@ -40,7 +40,6 @@ def write_base(run: Path, *, name: str = "tiny", seed: int = 0, embedding_size: 
     save(_network(seed, embedding_size), base / "model.onnx")
     spec = {"name": name, "backbone": BACKBONE, "images": "images", "serving": SERVING}
     BaseSpec.parse(spec | {"precisions": ["fp32"]}, source="test").write(base / "spec.json")
-    BaseImages(root="images", images=()).write(base / "images.json")
     base_id = identity(base, BASE_IDENTITY)
     _seal(base, kind="base", name=name, bundle=base_id)
     (engine / "model.onnx").write_bytes(served_graph(base / "model.onnx", PREPROCESS))
