@@ -1,7 +1,7 @@
 """The answer for one image."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -36,7 +36,7 @@ class Result:
     If the server answered, `status` has its verdict; if not, `error` has the reason.
     """
 
-    source: Source
+    source: Source = field(repr=False)
     """The image as it was passed in; for a folder, the path of the file in it."""
     request_id: str
     """Id of the request that carried the image; it is in the server's log and traces too."""

@@ -127,12 +127,13 @@ def _ensemble(model: Model, repository: Repository) -> Findings:
     lane = repository.lane
     assert lane is not None
     (*_, classifier) = lane.ensembles[model.name]
+    public = {output.name for output in model.config.output}
     for index, step in enumerate(model.config.ensemble_scheduling.step):
         if not step.model_name.startswith(GROUP):
             continue
         for inner, outer in sorted(step.output_map.items()):
             expected = outer if model.name in lane.multi else f"{classifier}.{outer}"
-            if inner != expected:
+            if outer in public and inner != expected:
                 field = f"ensemble_scheduling.step[{index}].output_map[{inner!r}]"
                 reason = f"{outer} of {model.name} comes from {inner}, another answer than {expected}"
                 yield model.finding("bundle-differs", field, reason, AGAIN)
@@ -145,7 +146,9 @@ def _labels(ensemble: Model, theirs: Path) -> Findings:
     for file in {output.label_filename for output in ensemble.config.output} - {""}:
         ours = ensemble.folder / file
         if ours.is_file() and theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
-            yield ensemble.finding("labels-differ", "", f"not the labels of head {theirs.parent.name}", AGAIN, file=file)
+            yield ensemble.finding(
+                "labels-differ", "", f"not the labels of head {theirs.parent.name}", AGAIN, file=file
+            )
 
 
 def _without(path: Path, error: SpecError) -> str:

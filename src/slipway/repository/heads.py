@@ -32,7 +32,7 @@ class ServedBase:
 
     @property
     def public_embedding(self) -> Tensor:
-        """The same numbers again: a tensor that is public and also taken by a step makes a request for it alone fail."""
+        """The same numbers again: a request for a tensor alone that is public and also taken by a step fails."""
         return replace(self.embedding, name=EMBEDDING)
 
     @property
@@ -112,8 +112,13 @@ def heads_multi(name: str, base: ModelConfig, parts: Parts, *, max_batch_size: i
     between = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
     add_step(config, base, inputs={"IMAGE": "IMAGE"}, outputs=between)
     before: dict[str, str] = {}
-    for group in {group.name: group for _, group, _ in parts}.values():
+    in_turn = list({group.name: group for _, group, _ in parts}.values())
+    for group in in_turn:
         asked = [f"{head}.{tensor.name}" for head, own, tensors in parts for tensor in tensors if own is group]
-        add_step(config, group, inputs=between | before, outputs={tensor: tensor for tensor in asked})
-        before = {AFTER.name: next(tensor for tensor in asked if tensor.endswith(".SCORE"))}
+        outputs = {tensor: tensor for tensor in asked}
+        waited_for = f"{asked[0].rpartition('.')[0]}.PROBABILITY"
+        if group is not in_turn[-1]:
+            outputs[waited_for] = waited_for.lower()  # a public tensor must not be a step's input too
+        add_step(config, group, inputs=between | before, outputs=outputs)
+        before = {AFTER.name: waited_for.lower()}
     return config

@@ -76,9 +76,7 @@ class Control:
         """Ask a group's step for all of its heads, without an image; returns each head that does not answer as it
         should, with the reason. `bundles` are those that have to answer, by head."""
         try:
-            answer = of_heads(
-                self._client, step, bundles, embedding_size=embedding_size, timeout_s=PROBE_TIMEOUT_S
-            )
+            answer = of_heads(self._client, step, bundles, embedding_size=embedding_size, timeout_s=PROBE_TIMEOUT_S)
         except LeftOutError as error:
             if len(bundles) == 1:
                 return dict.fromkeys(bundles, str(error))

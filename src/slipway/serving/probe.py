@@ -42,7 +42,10 @@ def of_heads(client: Any, step: str, heads: Iterable[str], *, embedding_size: in
         LeftOutError: the step could not load the only one of `heads`, or one of several.
         ServingError: there is no answer.
     """
-    inputs = [grpc.InferInput("embedding_nd", [1, embedding_size], "FP32"), grpc.InferInput("image_status", [1, 1], "INT32")]
+    inputs = [
+        grpc.InferInput("embedding_nd", [1, embedding_size], "FP32"),
+        grpc.InferInput("image_status", [1, 1], "INT32"),
+    ]
     inputs[0].set_data_from_numpy(np.zeros((1, embedding_size), np.float32))
     inputs[1].set_data_from_numpy(np.zeros((1, 1), np.int32))
     names = [f"{head}.{tensor}" for head in heads for tensor in ("STATUS", "BUNDLE")]
