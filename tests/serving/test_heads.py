@@ -85,7 +85,7 @@ def test_every_head_answers_as_it_does_offline(
 def test_a_refused_image_harms_no_neighbour_and_has_an_embedding_of_zeros(images: list[bytes], server: Server) -> None:
     with Client(f"grpc://{server.grpc_url}", model="h0000") as client:
         good, refused, other = client.classify_many([images[0], b"no image", images[1]], full=True)
-    assert (good.status_name, refused.status_name, other.status_name) == ("OK", "UNSUPPORTED", "OK")
+    assert (good.status_name, refused.status_name, other.status_name) == ("ok", "unsupported format", "ok")
     assert refused.label is None
     assert refused.embedding is not None
     assert not refused.embedding.any()
