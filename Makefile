@@ -51,7 +51,7 @@ doctor: setup ## what of REPOSITORY would load on this machine, and why not: mak
 study-%: setup ## a study of benchmarks/studies: make study-soak, make study-training ARGS="folds noise"
 	$(BIN)/python -m benchmarks.studies.$* $(ARGS)
 
-bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps, layouts and a report, in RUN/bench (8 minutes)
+bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps and a report, in RUN/bench (8 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
 
 gpu-proof: ## on a GPU machine: what only a GPU can prove, or PROOFS="codec dali" of it (10 minutes; docs/gpu-proof.md)

@@ -40,8 +40,6 @@ def main(arguments: argparse.Namespace) -> None:
         step("repository", "build/assemble.py", bundle, "--engines", engines, "--out", repository)
         with serve(repository, ports=Ports.free()) as server:
             served(chosen.name, arguments, out, url=server.grpc_url, pid=server.process.pid)
-    images = ("--images", arguments.images)
-    step("layouts", *study("layouts"), arguments.run, *images, "--output", out / "layouts.json")
     step(
         "how often the verdict errs",
         *study("verdict"),
@@ -49,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
         out / "verdict.json",
         allowed=(0, 1),
     )
-    files = [out / f"{name}.json" for name in ("gate", "capacity", "perf_analyzer", "layouts", "verdict")]
+    files = [out / f"{name}.json" for name in ("gate", "capacity", "perf_analyzer", "verdict")]
     price = ("--engine", chosen.engine.path, "--price", arguments.price)
     step("report", "benchmarks/report.py", *files, *price, "--out", out / "report.html")
     print(f"\n{time.monotonic() - started:.0f} s; look at {out}/report.html")

@@ -44,7 +44,7 @@ def test_a_cost_has_two_figures(value: float, text: str) -> None:
 
 
 def test_only_a_rate_that_was_shown_has_a_cost(paths: dict[str, Path]) -> None:
-    files = read_files([paths[name] for name in ("gate", "busy", "capacity", "perf_analyzer", "layouts")])
+    files = read_files([paths[name] for name in ("gate", "busy", "capacity", "perf_analyzer", "verdict")])
     gate, busy, capacity = costs(files, [], PRICE, utilisation=0.4)
     assert gate.per_million == pytest.approx(2.0)
     assert gate.per_million_in_use == pytest.approx(5.0)
@@ -98,11 +98,11 @@ def test_an_engine_without_an_evaluation_or_with_a_changed_one_has_no_accuracy(t
 
 def test_the_script_writes_the_page_and_one_line(tmp_path: Path, bundle: Bundle, paths: dict[str, Path]) -> None:
     made.gate(bundle=bundle.id).write(tmp_path / "gate.json")
-    shutil.copyfile(paths["layouts"], tmp_path / "layouts.json")
-    line = ("gate.json", "layouts.json", "--engine", "engines/openvino-int8", "--price", "cpu-2", "--out", "r.html")
+    shutil.copyfile(paths["efficiency"], tmp_path / "efficiency.json")
+    line = ("gate.json", "efficiency.json", "--engine", "engines/openvino-int8", "--price", "cpu-2", "--out", "r.html")
     done = run_here(SCRIPT, *line, "--json", cwd=tmp_path)
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said["verdicts"] == {"gate.json": "pass", "layouts.json": None}
+    assert said["verdicts"] == {"gate.json": "pass", "efficiency.json": "target missed"}
     assert said["costs"][0]["per_million"] == pytest.approx(0.5)
     assert "gate.json: 0.50 USD at 50.0 images/s, 1.0 if busy for 50% of the time; 99.17% top-1" in done.stdout
     assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")

@@ -17,7 +17,6 @@ from slipway.benchmark.page.series import all_series
 from slipway.contract import SpecError
 from slipway.contract.evidence.studies import (
     EfficiencyResult,
-    LayoutsResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
@@ -32,7 +31,6 @@ SECTIONS = {
     "gate": {"latency", "steps"},
     "capacity": {"latency", "rates", "steps"},
     "perf_analyzer": {"latency", "steps"},
-    "layouts": {"comparisons"},
     "efficiency": {"comparisons"},
     "peers": {"comparisons"},
     "robustness": {"rates", "comparisons"},
@@ -57,8 +55,6 @@ def test_the_page_shows_the_figures_of_every_file_and_names_it(paths: dict[str, 
     assert f"P99 {gate.latency.p99_ms:.1f} ms of 50 ms at 50 requests/s" in page.text
     assert gate.reason in page.text
     assert f"{capacity['passed_per_s']:.1f} requests/s, under {capacity['not_passed_per_s']:.1f}" in page.text
-    low, middle, high = LayoutsResult.read(paths["layouts"]).fused_to_steps["p50_ms"]
-    assert f"{middle:.2f} ({low:.2f} to {high:.2f})" in page.text
     efficiency = EfficiencyResult.read(paths["efficiency"])
     shares = {
         (share.mean, share.least, share.most)
@@ -134,9 +130,9 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> No
 
 
 def test_what_must_not_be_published_says_so_and_what_failed_is_red(paths: dict[str, Path]) -> None:
-    files = read_files([paths["busy"], paths["gate"], paths["layouts"]])
-    busy, gate, layouts = cards(files, [])
-    assert (busy.tone, busy.verdict, gate.tone, layouts.verdict) == ("bad", "fail", "good", "")
+    files = read_files([paths["busy"], paths["gate"], paths["peers"]])
+    busy, gate, peers = cards(files, [])
+    assert (busy.tone, busy.verdict, gate.tone, peers.verdict) == ("bad", "fail", "good", "")
     text = page_of([paths["busy"], paths["gate"], paths["perf_analyzer"]]).text
     assert "3 distinct images; publication takes 256 or more" in text
     assert "not interleaved" in text

@@ -111,7 +111,6 @@ def test_the_server_s_log_replaces_no_other_file(tmp_path: Path) -> None:
 
 VERBS = ("gate", "perf_analyzer", "tune")
 STUDIES = (
-    "layouts",
     "efficiency",
     "robustness",
     "verdict",

@@ -27,7 +27,7 @@ from slipway.contract.evidence.latency import (
 from slipway.contract.evidence.origin import Machine
 
 RESULTS = Path(__file__).parents[2] / "benchmarks/results"
-STUDIES = ("efficiency", "layouts", "peers", "robustness", "verdict")
+STUDIES = ("efficiency", "peers", "robustness", "verdict")
 BUNDLE = "0123456789abcdef" * 4
 SERVICE_S = 0.005
 STEPS = ("preprocess_1", "engine_1", "post_1")

@@ -13,7 +13,6 @@ from slipway.contract.evidence.latency import GateResult as LatencyResult
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.evidence.studies import (
     EfficiencyResult,
-    LayoutsResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
@@ -25,13 +24,12 @@ KINDS = {
     "digits-capacity-cpu": CapacityResult,
     "perf_analyzer": PerfAnalyzerResult,
     "efficiency": EfficiencyResult,
-    "layouts": LayoutsResult,
     "peers": PeersResult,
     "robustness": RobustnessResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
 }
-STUDIES = {"efficiency", "layouts", "peers", "fifty", "verdict"}  # robustness has one part in an older form
+STUDIES = {"efficiency", "peers", "fifty", "verdict"}  # robustness has one part in an older form
 
 
 @pytest.mark.parametrize("name", KINDS)

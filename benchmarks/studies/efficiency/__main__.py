@@ -101,6 +101,7 @@ def efficiency(
     from benchmarks.studies.climbing import Bench
     from benchmarks.studies.efficiency.load import one_by_one
     from benchmarks.studies.efficiency.sides import AUTO, PLAIN, POOL, all_sides
+    from benchmarks.studies.robustness.parts import proportional_mib
     from slipway.benchmark.tuning_climb import NONE, rate_at, ratio
     from slipway.contract import GateError
     from slipway.contract.cpu_serving import settle
@@ -117,6 +118,7 @@ def efficiency(
         print(f"{classifier.name}: " + "; ".join(f"{kind} with {name}" for kind, (name, _) in best.items()), flush=True)
         chosen = {kind: candidates[kind][name] for kind, (name, _) in best.items()}
         parts, processor = one_by_one(chosen, images=len(images), chunks=4 if arguments.quick else 15)
+        memory_mib = {kind: proportional_mib(side.pid) for kind, side in chosen.items()}
         rungs = bench.rounds(
             {kind: side.connect for kind, side in chosen.items()}, {kind: rung for kind, (_, rung) in best.items()}
         )
@@ -128,6 +130,7 @@ def efficiency(
         "graph_sha256": classifier.engine.settings.graph_sha256,
         "serving": serving.model_dump(mode="json", exclude={"layout", "preferred_batch_size"}),
         "batches": {kind: name for kind, (name, _) in best.items()},
+        "memory_mib": memory_mib,
         "distinct_images": len(set(images)),
         "auto_to_plain": asdict(ratio(rungs[AUTO], to=rungs[PLAIN])),
         "share_of_pool": {kind: asdict(ratio(rungs[kind], to=rungs[POOL])) for kind in TARGETS},
@@ -146,7 +149,7 @@ def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[st
         if share := found["share_of_pool"].get(side):
             spread = f"({share['least']:.2f} to {share['most']:.2f}; target {TARGETS[side]:.2f})"
             line += f": {share['mean']:.2f} of the pool {spread}"
-        yield line
+        yield f"{line}; {found['memory_mib'][side]:.0f} MiB"
     gain = found["auto_to_plain"]
     spread = f"({gain['least']:.2f} to {gain['most']:.2f})"
     yield f"what auto chooses, fused, holds {gain['mean']:.2f} times as much as steps with its defaults {spread}"

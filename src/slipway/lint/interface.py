@@ -123,7 +123,7 @@ def _chain(model: Model, lane: Lane) -> Findings:
 
 
 def _memory(model: Model, shm_bytes: int, asked: Collection[str] | None) -> Findings:
-    """Check the shared memory for the largest batch, as far as its sizes are known; of outputs, all or those `asked`."""
+    """Check the shared memory for the largest batch, as far as its sizes are known; of outputs, for all or `asked`."""
     if model.backend != "python":
         return
     outputs = model.outputs.values() if asked is None else [model.outputs[name] for name in asked]

@@ -1,7 +1,6 @@
 """Makes the tables of sides measured in one run, and of the verdict's errors on simulated servers."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from statistics import median
 
 from scipy.stats import binomtest
 
@@ -12,7 +11,6 @@ from slipway.contract.evidence.studies import (
     EfficiencyResult,
     Fifty,
     Kill,
-    LayoutsResult,
     Overload,
     Overloaded,
     PeersResult,
@@ -23,7 +21,6 @@ from slipway.contract.evidence.studies import (
 from slipway.pages.tables import Cell, Column, Scale, Strip, Table, Tone, table
 from slipway.pages.wording import NONE, counted, decimals, figures, percent
 
-FIGURES = {"p50_ms": "P50 of one client", "saturation_per_s": "rate of 8 clients"}
 ONCE = "Measured once: one run has no interval of its own."
 
 
@@ -34,8 +31,6 @@ def comparisons(files: Iterable[ResultFile]) -> list[Table]:
 
 def _tables(file: ResultFile) -> Iterator[Table]:
     result = file.result
-    if isinstance(result, LayoutsResult):
-        yield _layouts(file.name, result)
     if isinstance(result, VerdictResult):
         yield _verdict(file.name, result)
     if isinstance(result, EfficiencyResult):
@@ -51,30 +46,6 @@ def _tables(file: ResultFile) -> Iterator[Table]:
             yield _overload(file.name, result.overload)
         if result.fifty:
             yield _fifty(file.name, result.fifty)
-
-
-def _layouts(source: str, result: LayoutsResult) -> Table:
-    axis = Scale.over([1.0, *(high for _, _, high in result.fused_to_steps.values())])
-    rows: list[tuple[Cell, ...]] = []
-    for figure, (low, middle, high) in result.fused_to_steps.items():
-        strip = Strip(f"{middle:.2f} ({low:.2f} to {high:.2f})", middle, low, high)
-        sides = (f"{figures(_median(result, layout, figure))}" for layout in ("steps", "fused"))
-        rows.append((FIGURES.get(figure, figure), *sides, strip))
-    sizes = {layout: f"{mib:,.0f}" for layout, mib in result.memory_mib.items()}
-    ratio = result.memory_mib["fused"] / result.memory_mib["steps"]
-    rows.append(("memory, MiB", sizes["steps"], sizes["fused"], Strip(f"{ratio:.2f}", ratio)))
-    return table(
-        "One step instead of three",
-        f"{len(result.rounds['fused'])} interleaved rounds: medians in ms and requests/s, and the lowest to highest "
-        "ratio within a round. Memory was read once.",
-        ("", "steps", "fused", Column("fused to steps", axis=axis, origin=1.0)),
-        rows,
-        source=source,
-    )
-
-
-def _median(result: LayoutsResult, layout: str, figure: str) -> float:
-    return median(float(getattr(one, figure)) for one in result.rounds[layout])
 
 
 def _verdict(source: str, result: VerdictResult) -> Table:

@@ -8,7 +8,6 @@ from pathlib import Path
 from slipway.contract.evidence.latency import CapacityResult, GateResult, Measured, PerfAnalyzerResult
 from slipway.contract.evidence.studies import (
     EfficiencyResult,
-    LayoutsResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
@@ -16,14 +15,13 @@ from slipway.contract.evidence.studies import (
 from slipway.errors import SpecError
 from slipway.system.files import sha256_bytes
 
-Sides = LayoutsResult | EfficiencyResult | PeersResult | RobustnessResult
+Sides = EfficiencyResult | PeersResult | RobustnessResult
 """Results that compare stacks or layouts measured in one run."""
 Result = GateResult | CapacityResult | PerfAnalyzerResult | Sides | VerdictResult
 KINDS: dict[str, tuple[set[str], type[Result]]] = {
     "gate.py": ({"generator"}, GateResult),
     "gate.py --find-capacity": ({"rungs"}, CapacityResult),
     "perf_analyzer.py": ({"histogram"}, PerfAnalyzerResult),
-    "studies/layouts": ({"fused_to_steps"}, LayoutsResult),
     "studies/efficiency": ({"classifiers"}, EfficiencyResult),
     "studies/peers": ({"times_the_capacity"}, PeersResult),
     "studies/robustness": ({"reload", "kills", "overload", "fifty"}, RobustnessResult),

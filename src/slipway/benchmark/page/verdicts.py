@@ -10,7 +10,6 @@ from slipway.benchmark.page.tones import TONES
 from slipway.contract.evidence.latency import CapacityResult, GateResult, PerfAnalyzerResult
 from slipway.contract.evidence.studies import (
     EfficiencyResult,
-    LayoutsResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
@@ -46,8 +45,6 @@ def _card(file: ResultFile, accuracies: Sequence[Accuracy]) -> Card:
             card = _perf_analyzer(file, result, accuracy_of(result.bundle, accuracies))
         case VerdictResult():
             card = _verdict(file, result)
-        case LayoutsResult():
-            card = _layouts(file, result)
         case EfficiencyResult():
             card = _efficiency(file, result)
         case PeersResult():
@@ -76,17 +73,6 @@ def _perf_analyzer(file: ResultFile, result: PerfAnalyzerResult, accuracy: str) 
     headline = f"{figures(whole.throughput_per_s)} requests/s with {load}"
     reason = f"{whole.model}: P99 {figures(result.latency.p99_ms)} ms of {whole.requests:,} requests"
     return Card(file, "plain", "", headline, reason, result.caveats, accuracy)
-
-
-def _layouts(file: ResultFile, result: LayoutsResult) -> Card:
-    medians = {name: f"{middle:.2f}" for name, (_, middle, _) in result.fused_to_steps.items()}
-    headline = (
-        f"Fused: {medians['p50_ms']} times the P50 of three steps, {medians['saturation_per_s']} times their rate"
-    )
-    reason = f"Medians of {len(result.rounds['fused'])} interleaved rounds; memory " + ", ".join(
-        f"{layout} {mib:,.0f} MiB" for layout, mib in result.memory_mib.items()
-    )
-    return Card(file, "plain", "", headline, reason)
 
 
 def _efficiency(file: ResultFile, result: EfficiencyResult) -> Card:

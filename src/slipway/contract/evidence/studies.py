@@ -28,21 +28,6 @@ class ServedResult(StudyResult):
     client_shares_the_cores: bool
 
 
-class LayoutRound(Part):
-    p50_ms: float
-    saturation_per_s: float
-
-
-class LayoutsResult(ServedResult):
-    """The study `layouts`: one step against three, interleaved."""
-
-    distinct_images: int
-    fused_to_steps: dict[str, tuple[float, float, float]]
-    """Least, median and greatest ratio over the rounds, for each figure."""
-    memory_mib: dict[str, float]
-    rounds: dict[str, tuple[LayoutRound, ...]]
-
-
 class Share(Part):
     """Ratio of two capacities over the rounds."""
 
