@@ -89,8 +89,8 @@ class EngineSettings(Contract):
 
     def plain(self) -> dict[str, Any]:
         """The content of `engine.json`, in which only ONNX Runtime has a provider, and only a head a base's engine."""
-        absent = {(name, None) for name in ("provider", "base_engine_sha256")}
-        return {name: value for name, value in super().plain().items() if (name, value) not in absent}
+        optional = ("provider", "base_engine_sha256")
+        return {name: value for name, value in super().plain().items() if name not in optional or value is not None}
 
 
 def plan_name(compute_capability: str | None) -> str:
