@@ -15,11 +15,13 @@ from torchvision.ops import sigmoid_focal_loss
 from slipway.contract import Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.imbalance import Loss
-from slipway.training.data.targets import LabelTargets, check_top_k, reader_numbers
+from slipway.training.data.dataset import check_top_k
+from slipway.training.data.targets import LabelTargets, reader_numbers
 from slipway.training.learn import sampling
-from slipway.training.learn.losses import class_weights, loss_for
+from slipway.training.learn.losses import loss_for
 from slipway.training.learn.metrics import MacroF1, metrics_for, update
 from slipway.training.learn.sampling import repeated
+from slipway.training.learn.weighting import class_weights
 
 SPEC: dict[str, Any] = {
     "name": "pets",

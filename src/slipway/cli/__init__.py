@@ -49,6 +49,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "export": Verb("slipway.cli.export", "turn a checkpoint into a bundle: ONNX, decision, calibration sample"),
             "import": Verb("slipway.cli.import_bundle", "turn your ONNX file or timm weights into a bundle"),
             "base": Verb("slipway.cli.base", "make a backbone without a head, with engines, for many heads to share"),
+            "head": Verb("slipway.cli.head", "fit a head to the embeddings of a base: a classifier in seconds"),
             "evaluate": Verb("slipway.cli.evaluate", "write the HTML page of a bundle's evaluation"),
         },
         "engines": {

@@ -14,7 +14,7 @@ Balance = Literal["none", "square_root", "equal"]
 
 
 class Loss(Contract):
-    """The training loss. `slipway.training.learn.losses` has the formulas."""
+    """The training loss. `slipway.training.learn.losses` and `weighting` have the formulas."""
 
     kind: Literal["cross_entropy", "focal"] = "cross_entropy"
     """Kind of loss, over the softmax for multi-class and over each label's sigmoid for multi-label."""

@@ -17,7 +17,7 @@ from slipway.contract import (
 from slipway.contract.base_bundle import Base
 from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
 from slipway.contract.evidence.build import EngineMeasured, GraphMeasured, PlanMeasured
-from slipway.contract.evidence.gate import PROOF, REFERENCE, Ungated
+from slipway.contract.evidence.gate import PROOF, Ungated
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.releases import release
@@ -319,11 +319,8 @@ def _finish(
             single_image_profile=settings.plan is not None and settings.plan.single_image_profile,
         )
         evaluated.write(staging)
-        found = evaluated.evaluation.fields()
         evidence = {
-            **{name: found[name] for name in EngineMeasured.model_fields.keys() & found.keys()},
-            "temperature": evaluated.decision.temperature,
-            "gate": evaluated.evaluation.gate or Ungated(verdict=REFERENCE),
+            **evaluated.measured,
             "latency": time_batches(network, bundle, batch_sizes=_timed_batches(bundle, settings)),
         }
     Manifest.seal(

@@ -1,5 +1,6 @@
 """Evaluates an engine: both splits through the serving steps, its own decision, and the gate against FP32."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ import numpy as np
 from slipway.contract import Bundle, CompileError, Decision, Engine
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, Split
+from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.evaluation import (
     EVALUATION,
     AnyEngineEvaluation,
     EngineEvaluation,
     LabelEngineEvaluation,
 )
-from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW
+from slipway.contract.evidence.gate import FAIL, PASS, REFERENCE, TOO_FEW, Ungated
 from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
 from slipway.evaluation.fit import answer, refit_decision
 from slipway.evaluation.label_bundle import given
@@ -23,6 +25,8 @@ from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Float, Pixels, Predictions, ServedNetwork, predict_served
 from slipway.steps.postprocess import UNKNOWN, Answers
+
+Conditions = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,16 @@ class Evaluated:
         """Rank of the gate's verdict, the worst one the highest."""
         gate = self.evaluation.gate
         return 0 if gate is None else (PASS, TOO_FEW, FAIL).index(gate.verdict)
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The fields of `EngineMeasured` that the evaluation gives."""
+        found = self.evaluation.fields()
+        return {
+            **{name: found[name] for name in EngineMeasured.model_fields.keys() & found.keys()},
+            "temperature": self.decision.temperature,
+            "gate": self.evaluation.gate or Ungated(verdict=REFERENCE),
+        }
 
     def write(self, folder: Path) -> None:
         """Write `decision.json`, `evaluation.json` and, with a client's labels and scores, `predictions.csv`."""
@@ -70,15 +84,15 @@ def evaluate_engine(
     validation = run_split(bundle, network, "validation", decoder=decoder, what=f"validation split, {name}")
     _require_finite(validation, "validation", name)
     decision = refit_decision(bundle.decision, bundle.spec.decision, validation, bundle.labels)
-    measured: dict[str, Any] = {"split": "test", "arithmetic": arithmetic, "decoder": decoder}
+    measured: Conditions = {"arithmetic": arithmetic, "decoder": decoder}
     test = run_split(bundle, network, "test", decoder=decoder, what=f"test split, {name}")
     if not single_image_profile:
-        return _compared(bundle, decision, test, reference, measured)
-    batches = _compared(bundle, decision, test, reference, measured | {"profile": "batches"})
+        return compared(bundle, decision, test, reference, measured)
+    batches = compared(bundle, decision, test, reference, {**measured, "profile": "batches"})
     what = f"test split image by image, {name}"
     test = run_split(bundle, _image_by_image(network), "test", decoder=decoder, what=what)
     _require_finite(test, "test", name)
-    single = _compared(bundle, decision, test, reference, measured | {"profile": "single images"})
+    single = compared(bundle, decision, test, reference, {**measured, "profile": "single images"})
     return max(batches, single, key=lambda evaluated: evaluated.severity)
 
 
@@ -100,28 +114,33 @@ def _image_by_image(network: ServedNetwork) -> ServedNetwork:
     return run
 
 
-def _compared(
-    bundle: Bundle, decision: Decision, test: Predictions, reference: Engine | None, measured: dict[str, Any]
+def compared(
+    bundle: Bundle, decision: Decision, test: Predictions, reference: Engine | None, measured: Conditions
 ) -> Evaluated:
+    """Evaluate `decision` on an engine's outputs for the test split, and compare with `reference` (FP32).
+
+    Args:
+        measured: the fields of the evaluation that say how the outputs were computed.
+    """
     answers = answer(decision, test, bundle.labels)
     rows = make_rows(test, answers, bundle.labels, task=decision.task)
     if reference is not None:
         before = read_rows(reference.path)
         flipped = flips(before, rows, task=decision.task)
-        measured = measured | {"gate": gate_rows(before, rows, bundle), "flips": flipped}
+        measured = {**measured, "gate": gate_rows(before, rows, bundle), "flips": flipped}
     return Evaluated(decision, _evaluation(decision, test, answers, bundle.labels, measured), rows)
 
 
 def _evaluation(
-    decision: Decision, test: Predictions, answers: Answers, labels: tuple[str, ...], measured: dict[str, Any]
+    decision: Decision, test: Predictions, answers: Answers, labels: tuple[str, ...], measured: Conditions
 ) -> AnyEngineEvaluation:
     if decision.task == "multilabel":
         given_nc = given(answers, classes=len(labels))
         metrics = evaluate_labels(answers.probability_nc, given_nc, test.truth_nc, labels)
-        return LabelEngineEvaluation(**metrics.fields(), **measured)
+        return LabelEngineEvaluation(split="test", **metrics.fields(), **measured)
     unknown_rate = float((answers.label_nk[:, 0] == UNKNOWN).mean())
     found = evaluate(answers.probability_nc, test.truth_n, labels)
-    return EngineEvaluation(**found.fields(), unknown_rate=unknown_rate, **measured)
+    return EngineEvaluation(split="test", **found.fields(), unknown_rate=unknown_rate, **measured)
 
 
 def run_split(bundle: Bundle, network: ServedNetwork, split: Split, *, what: str, decoder: str = "cpu") -> Predictions:

@@ -53,8 +53,21 @@ class UnknownShare(Evidence):
     """Share of test images answered `unknown`."""
 
 
+class HeadFit(Evidence):
+    """How the weights of a head were fitted."""
+
+    strength: float
+    """scikit-learn's `C`, or `1 / alpha` of an MLP: the lower, the smaller the weights stay."""
+    folds: int
+    """Parts of the train split in the cross-validation that chose the strength; 0 if there was none."""
+    images: int
+    """Images in it."""
+    log_loss: dict[str, float] = Field(default_factory=dict)
+    """Mean log-loss of the left-out images, by strength."""
+
+
 class BundleMeasured(NetworkOrigin, PrimaryMetrics):
-    """Measurements of export or import."""
+    """Measurements of export, import or the fit of a head."""
 
     temperature: float
     embedding_size: int
@@ -66,6 +79,8 @@ class BundleMeasured(NetworkOrigin, PrimaryMetrics):
     ece_interval: Interval
     ece_uncalibrated: float
     unknown: UnknownShare | None = None
+    head: HeadFit | None = None
+    """For a head, how it was fitted."""
 
 
 class Validation(Evidence):
@@ -179,6 +194,9 @@ class EngineMeasured(PlanMeasured):
     latency: dict[int, BatchLatency] = Field(default_factory=dict)
     """Latency at each batch size."""
     graph: GraphMeasured = GraphMeasured()
+    carried_over: PrimaryMetrics | None = None
+    """For a head, the test split's results if FP32's head and decision took this engine's embeddings, instead of those
+    fitted to them."""
 
 
 class EmbeddingLoss(Evidence):

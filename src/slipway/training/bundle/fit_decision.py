@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,34 @@ from slipway.contract.decision import ClassMeans, Score
 from slipway.contract.evidence.evaluation import ScoreChoice
 from slipway.evaluation.confidence import fit_temperature
 from slipway.evaluation.fit import fit_labels
-from slipway.evaluation.foreign import KINDS, foreign_network
-from slipway.evaluation.predict import Network, Predictions
+from slipway.evaluation.foreign import KINDS
+from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import MEANS_SIZE, best_score, compare_scores, evidence, fit_class_means, refit
 
 IMAGES_A_CLASS = 50
 """Most training images whose embeddings are averaged into a class mean."""
-Predict = Callable[[Network, Sequence[LabelledImage], str], Predictions]
-"""Runs a network over images under a progress bar of the given name."""
 
 
-def fit_decision(
-    spec: Spec, dataset: Dataset, network: Network, validation: Predictions, predict: Predict
-) -> tuple[Decision, ScoreChoice]:
+@dataclass(frozen=True)
+class Outputs:
+    """The raw outputs of a classifier for the images that a bundle needs."""
+
+    validation: Predictions
+    test: Predictions
+    train: Callable[[Sequence[LabelledImage]], Predictions]
+    """Runs some images of the train split."""
+    foreign: Callable[[str], Predictions]
+    """Runs the stand-ins of a kind of `evaluation.foreign` for the images of the validation split."""
+
+
+def fit_decision(spec: Spec, dataset: Dataset, outputs: Outputs) -> tuple[Decision, ScoreChoice]:
     """Return the decision, and the evidence for its `unknown` score (empty without a policy).
 
     Raises:
         DataError: the validation split cannot show what `decision.unknown` or `decision.thresholds` promises.
         SpecError: the decision asks for `embedding`, but the class means cannot be computed.
     """
-    policy = spec.decision
+    policy, validation = spec.decision, outputs.validation
     if spec.task == "multilabel":
         return fit_labels(policy, validation, dataset.labels), ScoreChoice()
     values = {
@@ -45,11 +54,9 @@ def fit_decision(
         return decision, ScoreChoice()
     means = None
     if validation.embedding_nd.shape[1]:
-        sample = predict(network, _some_of_each_class(dataset), "train split, class means")
+        sample = outputs.train(some_of_each_class(dataset))
         means = fit_class_means(sample.embedding_nd, sample.truth_n, classes=len(dataset.labels))
-    foreign = {
-        kind: predict(foreign_network(network, kind), validation.images, f"validation split, {kind}") for kind in KINDS
-    }
+    foreign = {kind: outputs.foreign(kind) for kind in KINDS}
     options: dict[str, Any] = {"temperature": decision.temperature, "means": means}
     compared = compare_scores(
         evidence(validation.logits_nc, validation.embedding_nd, **options),
@@ -78,7 +85,7 @@ def _with_score(decision: Decision, score: Score, means: ClassMeans | None) -> D
     return decision.model_copy(update={"unknown": unknown})
 
 
-def _some_of_each_class(dataset: Dataset) -> list[LabelledImage]:
+def some_of_each_class(dataset: Dataset) -> list[LabelledImage]:
     """Draw up to `IMAGES_A_CLASS` training images of each class with the seed."""
     images, taken, chosen = dataset.of("train"), Counter[int](), []
     for row in np.random.default_rng(0).permutation(len(images)):

@@ -1,4 +1,4 @@
-"""Writes a bundle folder around a graph, for export and import: decision, evaluation, calibration images."""
+"""Writes a bundle folder: around a graph, for export and import, or around a head."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,13 +14,14 @@ from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
 from slipway.evaluation.bundle import evaluate_bundle
+from slipway.evaluation.foreign import foreign_network
 from slipway.evaluation.label_bundle import evaluate_label_bundle
 from slipway.evaluation.predict import Network, Predictions, predict
 from slipway.evaluation.unknown import check_coverage
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
 from slipway.training.bundle.calibration import write_calibration
-from slipway.training.bundle.fit_decision import Predict, fit_decision
+from slipway.training.bundle.fit_decision import Outputs, fit_decision
 from slipway.training.data.sources import read_from
 
 MAX_LOGIT_DIFFERENCE = 1e-2
@@ -30,7 +31,9 @@ MAX_SHARE_OF_SPREAD, ROUNDING = 0.1, 1e-4
 """Logits that vary little between images are compared more closely: a graph that gives every image their mean would
 pass an absolute limit. FP32 cannot be more exact than its rounding, relative to the largest logit."""
 MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
-LIBRARIES = ("onnx", "openvino", "nvidia-dali-cuda130", "scikit-learn")
+LIBRARIES = ("openvino", "nvidia-dali-cuda130", "scikit-learn")
+Predict = Callable[[Network, Sequence[LabelledImage], str], Predictions]
+"""Runs a network over images under a progress bar of the given name."""
 
 
 def write_bundle(
@@ -60,39 +63,78 @@ def write_bundle(
     """
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     with complete_folder(out, kind="bundle", inputs=read_from(spec.data, out=out)) as staging:
-        spec.write(staging / "spec.json")
-        dataset.write(staging / DATASET)
-        spec.preprocess.write(staging / "preprocess.json")
-        write_labels(dataset.labels, staging / "labels.txt")
+        describe(staging, spec=spec, dataset=dataset)
         write_calibration(staging, dataset, spec.calibration, task=spec.task)
         write_graph(staging / "model.onnx")
-        engine = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
+        network = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads).run
         run = partial(_run, spec, dataset)
-        validation, test, difference = _predict(dataset, engine.run, reference, run, task=spec.task)
-        decision, unknown = fit_decision(spec, dataset, engine.run, validation, run)
-        decision.write(staging / "decision.json")
-        if spec.task == "multilabel":
-            evaluation: AnyBundleEvaluation = evaluate_label_bundle(decision, test, dataset.labels)
-        else:
-            evaluation = evaluate_bundle(decision, validation, test, dataset.labels, unknown=unknown)
-        evaluation.write(staging / EVALUATION)
-        return Manifest.seal(
-            staging,
-            kind="bundle",
-            name=spec.name,
-            bundle=bundle_id(staging),
-            inputs=inputs,
-            libraries=(*LIBRARIES, *libraries),
-            seed=spec.calibration.seed,
-            measured=BundleMeasured(
-                **origin.fields(),
-                **difference,
-                temperature=decision.temperature,
-                embedding_size=test.embedding_nd.shape[1],
-                classes_without_images=len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
-                **_recorded(evaluation),
-            ),
+        validation, test, difference = _predict(dataset, network, reference, run, task=spec.task)
+        outputs = Outputs(
+            validation=validation,
+            test=test,
+            train=lambda images: run(network, images, "train split, class means"),
+            foreign=lambda kind: run(foreign_network(network, kind), validation.images, f"validation split, {kind}"),
         )
+        return decide_and_seal(
+            staging,
+            outputs,
+            spec=spec,
+            dataset=dataset,
+            inputs=inputs,
+            libraries=("onnx", *libraries),
+            seed=spec.calibration.seed,
+            measured={**origin.fields(), **difference},
+        )
+
+
+def describe(staging: Path, *, spec: Spec, dataset: Dataset) -> None:
+    """Write what a bundle says without a network: spec, data set, preprocess and labels."""
+    spec.write(staging / "spec.json")
+    dataset.write(staging / DATASET)
+    spec.preprocess.write(staging / "preprocess.json")
+    write_labels(dataset.labels, staging / "labels.txt")
+
+
+def decide_and_seal(
+    staging: Path,
+    outputs: Outputs,
+    *,
+    spec: Spec,
+    dataset: Dataset,
+    inputs: Mapping[str, str],
+    libraries: Sequence[str],
+    seed: int,
+    measured: Mapping[str, Any],
+) -> Manifest:
+    """Fit the decision to `outputs`, evaluate it, and seal the bundle, whose other files are in `staging`.
+
+    Args:
+        inputs, libraries: as for `write_bundle`.
+        seed: for the manifest, as `measured`, the fields of `BundleMeasured` that are known already.
+    """
+    decision, unknown = fit_decision(spec, dataset, outputs)
+    decision.write(staging / "decision.json")
+    if spec.task == "multilabel":
+        evaluation: AnyBundleEvaluation = evaluate_label_bundle(decision, outputs.test, dataset.labels)
+    else:
+        evaluation = evaluate_bundle(decision, outputs.validation, outputs.test, dataset.labels, unknown=unknown)
+    evaluation.write(staging / EVALUATION)
+    return Manifest.seal(
+        staging,
+        kind="bundle",
+        name=spec.name,
+        bundle=bundle_id(staging),
+        inputs=inputs,
+        libraries=(*LIBRARIES, *libraries),
+        seed=seed,
+        measured=BundleMeasured(
+            **measured,
+            temperature=decision.temperature,
+            embedding_size=outputs.test.embedding_nd.shape[1],
+            classes_without_images=len(dataset.labels) - len({c for i in dataset.images for c in i.class_ids}),
+            **_recorded(evaluation),
+        ),
+    )
 
 
 def _recorded(evaluation: AnyBundleEvaluation) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from slipway.contract import DataError
+from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.spec import Data
@@ -48,6 +48,16 @@ def scan(
             for entry, digest, split in zip(entries, digests, splits, strict=True)
         ),
     )
+
+
+def check_top_k(spec: Spec, dataset: Dataset) -> None:
+    """Raises SpecError: an image has more labels than an answer can hold."""
+    most = max(dataset.images, key=lambda image: len(image.class_ids))
+    if spec.task == "multilabel" and len(most.class_ids) > spec.decision.top_k:
+        raise SpecError(
+            f"decision.top_k: {spec.decision.top_k} labels per answer, but {most.path} has {len(most.class_ids)}; "
+            f"write {len(most.class_ids)} or more"
+        )
 
 
 def _explain_labels(root: Path, labels: Sequence[str], source: Source) -> str:

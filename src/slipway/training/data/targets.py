@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from slipway.contract import Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 
@@ -52,13 +51,3 @@ class LabelTargets(nn.Module):
 
 def targets_for(dataset: Dataset, *, task: Task) -> ClassTargets | LabelTargets:
     return ClassTargets() if task == "multiclass" else LabelTargets(dataset)
-
-
-def check_top_k(spec: Spec, dataset: Dataset) -> None:
-    """Raises SpecError: an image has more labels than an answer can hold."""
-    most = max(dataset.images, key=lambda image: len(image.class_ids))
-    if spec.task == "multilabel" and len(most.class_ids) > spec.decision.top_k:
-        raise SpecError(
-            f"decision.top_k: {spec.decision.top_k} labels per answer, but {most.path} has {len(most.class_ids)}; "
-            f"write {len(most.class_ids)} or more"
-        )

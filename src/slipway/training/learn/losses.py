@@ -1,11 +1,8 @@
 """Makes a recipe's loss: cross-entropy or focal, for one label per image or many, with weights for rare classes."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
@@ -13,9 +10,9 @@ from torchvision.ops import sigmoid_focal_loss
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.imbalance import Loss
+from slipway.training.learn.weighting import class_weights
 
-BETA, GAMMA = 0.999, 2.0
-Floats = npt.NDArray[np.float64]
+GAMMA = 2.0
 
 
 def loss_for(
@@ -37,35 +34,6 @@ def loss_for(
     if loss.kind == "cross_entropy":
         return nn.CrossEntropyLoss(weight=weights_c, label_smoothing=label_smoothing)
     return SoftmaxFocalLoss(_gamma(loss), weights_c, label_smoothing=label_smoothing)
-
-
-def class_weights(loss: Loss, *, task: Task, images: Sequence[LabelledImage], classes: int) -> Floats:
-    """Return `[classes]`: the weight of an image of each class; for multi-label, of a label's presence against absence.
-
-    Let w(n) = 1/n (inverse_frequency), or w(n) = (1 - beta) / (1 - beta^n), one over the effective number of n images
-    (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", 2019). A multi-class weight is w(n_c),
-    scaled so that the mean over the images is 1; a multi-label weight is w(n_c) / w(images - n_c). A class without
-    images gets the weight of a class with one.
-    """
-    counts_c = np.maximum(count(images, classes=classes), 1).astype(np.float64)
-
-    def weight(n: Floats) -> Floats:
-        if loss.class_weights == "inverse_frequency":
-            return 1 / n
-        beta = BETA if loss.beta is None else loss.beta
-        return (1 - beta) / (1 - beta**n)
-
-    if task == "multilabel":
-        return weight(counts_c) / weight(np.maximum(len(images) - counts_c, 1))
-    weights_c = weight(counts_c)
-    scaled_c: Floats = weights_c * counts_c.sum() / (weights_c * counts_c).sum()
-    return scaled_c
-
-
-def count(images: Sequence[LabelledImage], *, classes: int) -> npt.NDArray[np.int64]:
-    """Count the images of each class, `[classes]`."""
-    found = Counter(class_id for image in images for class_id in image.class_ids)
-    return np.array([found[class_id] for class_id in range(classes)], np.int64)
 
 
 def _gamma(loss: Loss) -> float:

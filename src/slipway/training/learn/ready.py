@@ -12,9 +12,8 @@ from slipway.contract.recipe import Recipe
 from slipway.evaluation.unknown import check_coverage
 from slipway.system.targets import check_folder
 from slipway.training.data.augment import check_policies
-from slipway.training.data.dataset import scan
+from slipway.training.data.dataset import check_top_k, scan
 from slipway.training.data.sources import read_from
-from slipway.training.data.targets import check_top_k
 from slipway.training.learn.devices import is_first, trainer_options
 from slipway.training.learn.network import Network
 from slipway.training.learn.preset import resolve_preset

@@ -1,0 +1,166 @@
+"""What `slipway head` makes: opens the base, tells whether the head is current, and fits it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway.contract import Bundle, Engine, ManifestError, SlipwayError, Spec, SpecError
+from slipway.contract.base_bundle import Base, BaseEngine
+from slipway.contract.bundle import BASE
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.engines.base_engines import run_of
+from slipway.engines.heads import build_head_engine
+from slipway.system.files import sha256_file
+from slipway.system.targets import check_folder
+from slipway.training.bundle.fit_decision import some_of_each_class
+from slipway.training.data.dataset import check_top_k, scan
+from slipway.training.data.sources import read_from
+from slipway.training.heads.bundle import FittedHead, write_head
+from slipway.training.heads.embeddings import FOLDER, embed
+from slipway.training.heads.fit import Fitter
+from slipway.training.heads.spec import head_spec
+
+REFERENCE = "openvino-fp32"
+
+
+@dataclass
+class Times:
+    """Where the seconds went."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def spent(self, what: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[what] = round(time.monotonic() - started, 2)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """A head that is wanted: its spec, its images and its base."""
+
+    out: Path
+    spec: Spec
+    dataset: Dataset
+    base: Base
+    engines: tuple[BaseEngine, ...]
+    """The engines of the base that may be served, FP32 first."""
+    times: Times
+
+    @classmethod
+    def open(cls, spec_path: Path, base_run: Path, out: Path | None) -> "HeadRun":
+        """Read everything that the head is made from.
+
+        Raises:
+            SpecError: the spec does not suit a head of this base, or `out` holds something else.
+            ManifestError: the base or an engine of it is missing or damaged.
+            DataError: the images cannot be used.
+        """
+        times, base = Times(), Base.open(base_run / "base")
+        engines, spec = _open_engines(base, base_run / "engines"), head_spec(spec_path, base)
+        out = out or Path("runs") / spec.name
+        _check_out(out, spec, base_run, engines)
+        with times.spent("reading images"):
+            dataset = scan(spec.data, task=spec.task)
+        check_top_k(spec, dataset)
+        return cls(out, spec, dataset, base, engines, times)
+
+    def changed(self) -> str | None:
+        """Why the head in `out` is not the one that would be fitted now; None if it is."""
+        if not (self.out / "bundle").is_dir():
+            return "a new head"
+        try:
+            return next(self._changes(), None)
+        except SlipwayError as error:
+            return str(error)
+
+    def _changes(self) -> Iterator[str]:
+        bundle = Bundle.open(self.out / "bundle")
+        if bundle.base is None or bundle.base.id != self.base.id:
+            yield f"it stands on base {bundle.base.id if bundle.base else '':.12}, now {self.base.id:.12}"
+        if bundle.spec != self.spec:
+            yield "the spec changed"
+        if Dataset.read(bundle.path / DATASET) != self.dataset:
+            yield "the images changed"
+        for engine in self.engines:
+            form = Engine.open(self.out / "engines" / engine.path.name, bundle=bundle)
+            if form.settings.base_engine_sha256 != sha256_file(engine.path / MANIFEST):
+                yield f"{engine.path} was compiled again"
+
+    def opened(self) -> tuple[Bundle, list[Engine]]:
+        """The head as it lies in `out`."""
+        bundle = Bundle.open(self.out / "bundle")
+        return bundle, [Engine.open(self.out / "engines" / engine.path.name, bundle=bundle) for engine in self.engines]
+
+    def fit(self) -> None:
+        """Embed, fit, evaluate and write: the bundle by FP32, and a form for each engine."""
+        dataset, base, threads = self.dataset, self.base, self.base.spec.serving.threads
+        with self.times.spent("embedding"):
+            found = embed(
+                base,
+                self.engines,
+                dataset,
+                open_engine=lambda engine: run_of(engine, threads=threads),
+                cache=base.path.parent / FOLDER,
+            )
+        train = dataset.of("train")
+        with self.times.spent("fitting"):
+            fitter = Fitter(self.spec, train, classes=len(dataset.labels))
+            evidence = fitter.choose(found[REFERENCE].of(train))
+            heads = {name: fitter.fit(given.of(train), strength=evidence.strength) for name, given in found.items()}
+        with self.times.spent("evaluating"):
+            write_head(
+                self.out / "bundle",
+                FittedHead(heads[REFERENCE], evidence),
+                spec=self.spec,
+                dataset=dataset,
+                base=base,
+                reference=self.engines[0],
+                embeddings=found[REFERENCE],
+            )
+            bundle, reference = Bundle.open(self.out / "bundle"), None
+            sample = some_of_each_class(dataset) if self.spec.task == "multiclass" else train
+            for engine in self.engines:
+                head, embeddings = heads[engine.path.name], found[engine.path.name]
+                form = build_head_engine(
+                    bundle,
+                    engine,
+                    head,
+                    self.out / "engines",
+                    train=embeddings.answer(head, sample),
+                    validation=embeddings.answer(head, dataset.of("validation")),
+                    test=embeddings.answer(head, dataset.of("test")),
+                    reference=reference,
+                )
+                reference = reference or form
+
+
+def _open_engines(base: Base, folder: Path) -> tuple[BaseEngine, ...]:
+    """Raises ManifestError: FP32 is missing, or an engine is damaged or of another base."""
+    paths = sorted(path for path in folder.glob("openvino-*") if path.is_dir())
+    opened = [BaseEngine.open(path, base=base) for path in paths]
+    served = sorted((e for e in opened if e.may_be_served), key=lambda engine: engine.path.name != REFERENCE)
+    if not served or served[0].path.name != REFERENCE:
+        raise ManifestError(
+            f"{folder / REFERENCE}: no such engine, which the others are compared with; run slipway base again"
+        )
+    return tuple(served)
+
+
+def _check_out(out: Path, spec: Spec, base_run: Path, engines: tuple[BaseEngine, ...]) -> None:
+    """Raises SpecError: the head would replace something else, or lie in what it is made from."""
+    bundle = out / "bundle"
+    inputs = [base_run, *read_from(spec.data, out=bundle)]
+    check_folder(bundle, kind="bundle", inputs=inputs)
+    for engine in engines:
+        check_folder(out / "engines" / engine.path.name, kind="engine", inputs=inputs)
+    if (bundle / MANIFEST).is_file() and not (bundle / BASE).is_file():
+        raise SpecError(f"{bundle}: a classifier with a graph of its own, not a head; give another folder: --out RUN")

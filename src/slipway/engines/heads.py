@@ -1,0 +1,97 @@
+"""Makes a head's engine folder: its form for the embeddings of one engine of its base, gated against the FP32 form."""
+
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import Bundle, Decision, Engine, EngineSettings, Manifest
+from slipway.contract.base_bundle import BaseEngine
+from slipway.contract.bundle import HEAD
+from slipway.contract.engine import HEAD_INPUT
+from slipway.contract.evidence.build import EngineMeasured
+from slipway.contract.evidence.evaluation import PrimaryMetrics
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.engines.evaluate import compared
+from slipway.evaluation.fit import refit_decision
+from slipway.evaluation.predict import Predictions
+from slipway.evaluation.unknown import fit_class_means
+from slipway.steps.head import Head
+from slipway.system.files import complete_folder, sha256_file
+
+LIBRARIES = ("nvidia-dali-cuda130", "openvino", "scikit-learn", "scipy")
+
+
+def build_head_engine(
+    bundle: Bundle,
+    engine: BaseEngine,
+    head: Head,
+    out: Path,
+    *,
+    train: Predictions,
+    validation: Predictions,
+    test: Predictions,
+    reference: Engine | None,
+) -> Engine:
+    """Write one engine folder with its evidence below `out`, whatever the gate's verdict; return it opened.
+
+    Args:
+        engine: the base's engine that gave the embeddings to which `head` was fitted.
+        train: some images of each class, for the class means that `unknown` may need.
+        test: as `train` and `validation`, the outputs of `head`.
+        reference: the head's FP32 form, which the gate compares with; None for that form itself.
+    """
+    decision = refit_decision(
+        _with_class_means(bundle.decision, train, classes=len(bundle.labels)),
+        bundle.spec.decision,
+        validation,
+        bundle.labels,
+    )
+    conditions = {"arithmetic": engine.settings.arithmetic, "decoder": engine.settings.decoder}
+    evaluated = compared(bundle, decision, test, reference, conditions)
+    folder = out / engine.path.name
+    with complete_folder(folder, kind="engine") as staging:
+        head.save(staging / HEAD)
+        _settings(bundle, engine, graph_sha256=sha256_file(staging / HEAD)).write(staging / "engine.json")
+        evaluated.write(staging)
+        carried = {} if reference is None else {"carried_over": _carried_over(bundle, test, conditions)}
+        Manifest.seal(
+            staging,
+            kind="engine",
+            name=bundle.spec.name,
+            bundle=bundle.id,
+            inputs={name: sha256_file(path / MANIFEST) for name, path in _inputs(bundle, engine).items()},
+            libraries=LIBRARIES,
+            seed=bundle.spec.recipe.seed,
+            measured=EngineMeasured(**evaluated.measured, **carried),
+        )
+    return Engine.open(folder, bundle=bundle)
+
+
+def _inputs(bundle: Bundle, engine: BaseEngine) -> dict[str, Path]:
+    return {"bundle": bundle.path, "base_engine": engine.path}
+
+
+def _settings(bundle: Bundle, engine: BaseEngine, *, graph_sha256: str) -> EngineSettings:
+    changed = {
+        "classes": len(bundle.labels),
+        "input": HEAD_INPUT,
+        "graph_sha256": graph_sha256,
+        "calibration_sha256": None,
+        "base_engine_sha256": sha256_file(engine.path / MANIFEST),
+    }
+    return engine.settings.model_copy(update=changed)
+
+
+def _with_class_means(decision: Decision, train: Predictions, *, classes: int) -> Decision:
+    """`decision` with the class means of these embeddings, where it needs some."""
+    if decision.unknown is None or decision.unknown.class_means is None:
+        return decision
+    means = fit_class_means(train.embedding_nd, train.truth_n, classes=classes)
+    return decision.model_copy(update={"unknown": decision.unknown.model_copy(update={"class_means": means})})
+
+
+def _carried_over(bundle: Bundle, test: Predictions, conditions: dict[str, Any]) -> PrimaryMetrics:
+    """What FP32's head and decision make of this engine's embeddings."""
+    head = Head.read(bundle.path / HEAD)
+    carried = Predictions(test.images, head.run(test.embedding_nd), test.embedding_nd)
+    found = compared(bundle, bundle.decision, carried, None, conditions).evaluation.fields()
+    return PrimaryMetrics(**{name: found[name] for name in PrimaryMetrics.model_fields.keys() & found.keys()})

@@ -1,0 +1,94 @@
+"""Writes the bundle of a head: its FP32 form, whose weights are fitted to the embeddings of the base's FP32 engine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.contract import Manifest, Spec
+from slipway.contract.base_bundle import Base, BaseEngine
+from slipway.contract.bundle import BASE, HEAD, BaseLink
+from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.build import HeadFit
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.evaluation.foreign import foreign_network
+from slipway.evaluation.predict import Float, Network, Predictions, predict
+from slipway.evaluation.unknown import check_coverage
+from slipway.steps.engine_openvino import Engine
+from slipway.steps.head import Head
+from slipway.system.files import complete_folder, sha256_file
+from slipway.training.bundle.fit_decision import Outputs
+from slipway.training.bundle.write import decide_and_seal, describe
+from slipway.training.data.sources import read_from
+from slipway.training.heads.embeddings import Embeddings
+
+ORIGIN = "head"
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """Weights, and how they were fitted."""
+
+    head: Head
+    evidence: HeadFit
+
+
+def write_head(
+    out: Path,
+    fitted: FittedHead,
+    *,
+    spec: Spec,
+    dataset: Dataset,
+    base: Base,
+    reference: BaseEngine,
+    embeddings: Embeddings,
+) -> Manifest:
+    """Write the bundle `out`, whole or not at all.
+
+    Args:
+        reference: the base's FP32 engine, whose `embeddings` the head was fitted to.
+
+    Raises:
+        DataError: too few images for the `unknown` that the spec asks for.
+    """
+    check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
+    head = fitted.head
+    with complete_folder(out, kind="bundle", inputs=read_from(spec.data, out=out)) as staging:
+        describe(staging, spec=spec, dataset=dataset)
+        head.save(staging / HEAD)
+        link = BaseLink(id=base.id, name=base.spec.name, embedding_size=head.embedding_size)
+        link.write(staging / BASE)
+        validation = embeddings.answer(head, dataset.of("validation"))
+        outputs = Outputs(
+            validation=validation,
+            test=embeddings.answer(head, dataset.of("test")),
+            train=lambda images: embeddings.answer(head, images),
+            foreign=lambda kind: _foreign(head, kind, base, spec, dataset),
+        )
+        return decide_and_seal(
+            staging,
+            outputs,
+            spec=spec,
+            dataset=dataset,
+            inputs={"base": sha256_file(base.path / MANIFEST), "engine": sha256_file(reference.path / MANIFEST)},
+            libraries=(),
+            seed=spec.recipe.seed,
+            measured={"origin": ORIGIN, "head": fitted.evidence},
+        )
+
+
+def _foreign(head: Head, kind: str, base: Base, spec: Spec, dataset: Dataset) -> Predictions:
+    """What the head answers to images that belong to no class: these are not kept, as they are made from pixels."""
+    network = foreign_network(_whole(head, base), kind)
+    options = {"preprocess": base.preprocess, "batch_size": spec.serving.max_batch_size}
+    images = dataset.of("validation")
+    return predict(network, dataset, images, what=f"validation split, {kind}", **options)  # type: ignore[arg-type]
+
+
+def _whole(head: Head, base: Base) -> Network:
+    """The base's graph and then the head."""
+    engine = Engine(base.path / "model.onnx", arithmetic="f32", threads=base.spec.serving.threads)
+
+    def run(pixels_nchw: Float) -> tuple[Float, Float]:
+        embedding_nd = engine.run(pixels_nchw)[1]
+        return head.run(embedding_nd), embedding_nd
+
+    return run

@@ -1,0 +1,173 @@
+"""Embeddings of images by the engines of a base, kept in the base's run: each image is decoded and embedded once."""
+
+import sqlite3
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slipway.contract import CompileError
+from slipway.contract.base_bundle import Base, BaseEngine
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.evidence.origin import versions
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.evaluation.predict import Float, Predictions, ServedNetwork, pixel_batches
+from slipway.steps.head import Head
+from slipway.system.files import sha256_file
+
+FOLDER = "embeddings"
+LIBRARIES = ("nvidia-dali-cuda130", "openvino", "simplejpeg")
+"""Libraries that an embedding depends on, beside the engine."""
+BUSY_S = 60.0
+"""How long to wait while another process writes to a cache."""
+KEYS = 500
+"""Images asked for in one query."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings by one engine, by sha256 of the image."""
+
+    vectors: Mapping[str, Float]
+
+    def of(self, images: Sequence[LabelledImage]) -> Float:
+        """Return `embedding_nd` `[n, d]` of images."""
+        return np.stack([self.vectors[image.sha256] for image in images])
+
+    def answer(self, head: Head, images: Sequence[LabelledImage]) -> Predictions:
+        """The raw outputs of `head` for images."""
+        embedding_nd = self.of(images)
+        return Predictions(images, head.run(embedding_nd), embedding_nd)
+
+
+def embed(
+    base: Base,
+    engines: Sequence[BaseEngine],
+    dataset: Dataset,
+    *,
+    open_engine: Callable[[BaseEngine], ServedNetwork],
+    cache: Path,
+) -> dict[str, Embeddings]:
+    """Embeddings of every image of `dataset`, by each engine's name.
+
+    Args:
+        open_engine: loads an engine; called where the cache has not got everything.
+        cache: folder of the embeddings that are kept.
+
+    Raises:
+        DataError: an image is missing or changed, or serving would refuse it.
+        CompileError: an embedding is not finite.
+    """
+    images = {image.sha256: image for image in dataset.images}
+    names = {engine.path.name: engine for engine in engines}
+    caches = {name: Cache.of(engine, cache) for name, engine in names.items()}
+    found = {name: kept.read(list(images)) for name, kept in caches.items()}
+    lacking = [name for name in names if len(found[name]) < len(images)]
+    missing = [image for key, image in images.items() if any(key not in found[name] for name in lacking)]
+    networks = {name: open_engine(names[name]) for name in lacking}
+    for name, batch, embedding_nd in _run(base, networks, dataset, missing):
+        _check_finite(name, batch, embedding_nd)
+        fresh = {image.sha256: row for image, row in zip(batch, embedding_nd, strict=True)}
+        caches[name].write(fresh)
+        found[name].update(fresh)
+    return {name: Embeddings(vectors) for name, vectors in found.items()}
+
+
+def _run(
+    base: Base, networks: Mapping[str, ServedNetwork], dataset: Dataset, images: Sequence[LabelledImage]
+) -> Iterator[tuple[str, Sequence[LabelledImage], Float]]:
+    """Every batch of images by every network, decoded once. The networks take turns: OpenVINO's first calls, made from
+    two threads at once, can wait for each other for ever."""
+    size = base.spec.serving.max_batch_size
+    encoded = ((image.path, dataset.load(image)) for image in images)
+    options = {"preprocess": base.preprocess, "batch_size": size, "total": len(images)}
+    batches = pixel_batches(encoded, what="embeddings", **options)  # type: ignore[arg-type]
+    for number, pixels_nhwc_u8 in enumerate(batches):
+        for name, network in networks.items():
+            yield name, images[number * size : (number + 1) * size], network(pixels_nhwc_u8)[1].copy()
+
+
+def _check_finite(name: str, batch: Sequence[LabelledImage], embedding_nd: Float) -> None:
+    broken = [image.path for image, row in zip(batch, embedding_nd, strict=True) if not np.isfinite(row).all()]
+    if broken:
+        raise CompileError(
+            f"{name}: the embedding of {', '.join(broken)} is not finite; this precision does not suit the backbone: "
+            "leave it out of the base's precisions"
+        )
+
+
+class Cache:
+    """A file of embeddings by one engine. Several processes may use it; whatever is wrong with it costs time alone.
+
+    Args:
+        size: length of an embedding. A kept one of another length, or whose checksum is wrong, shows damage.
+    """
+
+    def __init__(self, path: Path, *, size: int) -> None:
+        self.path, self.size, self.kept = path, size, True
+        self.made_by = ", ".join(f"{name} {version}" for name, version in versions(LIBRARIES).items())
+
+    @classmethod
+    def of(cls, engine: BaseEngine, folder: Path) -> "Cache":
+        """The cache of an engine, whose manifest names its base and so how images are prepared."""
+        name = f"{engine.path.name}-{sha256_file(engine.path / MANIFEST)[:12]}.sqlite"
+        return cls(folder / name, size=engine.settings.embedding_size)
+
+    def read(self, keys: Sequence[str]) -> dict[str, Float]:
+        """What is kept of the images with these sha256."""
+        found: dict[str, Float] = {}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._open()) as database:
+                for start in range(0, len(keys), KEYS):
+                    asked = keys[start : start + KEYS]
+                    marks = ", ".join("?" * len(asked))
+                    query = f"SELECT image, embedding, checksum FROM kept WHERE made_by = ? AND image IN ({marks})"
+                    rows = database.execute(query, (self.made_by, *asked))
+                    found.update((image, self._vector(*rest)) for image, *rest in rows)
+        except (sqlite3.OperationalError, OSError) as error:
+            self._give_up(error)
+        except (sqlite3.DatabaseError, ValueError) as error:
+            return self._start_anew(error)
+        return found
+
+    def write(self, vectors: Mapping[str, Float]) -> None:
+        """Keep these embeddings."""
+        if not self.kept:
+            return
+        rows = [(key, self.made_by, data := row.tobytes(), zlib.crc32(data)) for key, row in vectors.items()]
+        try:
+            with closing(self._open()) as database, database:
+                database.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?)", rows)
+        except (sqlite3.DatabaseError, OSError) as error:
+            self._give_up(error)
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, timeout=BUSY_S)
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS kept (image TEXT, made_by TEXT, embedding BLOB, checksum INTEGER, "
+            "PRIMARY KEY (image, made_by))"
+        )
+        return database
+
+    def _vector(self, data: bytes, checksum: int) -> Float:
+        if len(data) != 4 * self.size or zlib.crc32(data) != checksum:
+            raise ValueError("an embedding is not what was written")
+        return np.frombuffer(data, np.float32)
+
+    def _start_anew(self, error: Exception) -> dict[str, Float]:
+        print(f"{self.path}: damaged ({error}); its embeddings are computed again", file=sys.stderr)
+        try:
+            for path in (self.path, self.path.with_name(f"{self.path.name}-journal")):
+                path.unlink(missing_ok=True)
+        except OSError as failed:
+            self._give_up(failed)
+        return {}
+
+    def _give_up(self, error: Exception) -> None:
+        print(f"{self.path}: embeddings are not kept: {error}", file=sys.stderr)
+        self.kept = False
