@@ -103,7 +103,11 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
     for name, serving in (plan.lane.serving or {}).items():
         print(f"  {name} runs as {serving}")
     if plan.lane.cores is not None:
-        many = "the only classifier" if len(plan.lane.classifiers) == 1 else f"{len(plan.lane.classifiers)} classifiers"
+        sharing = len(plan.lane.bases) + sum(active.base is None for active in classifiers)
+        one, several = (
+            ("the only base", "classifiers and bases") if plan.lane.bases else ("the only classifier", "classifiers")
+        )
+        many = one if sharing == 1 else f"{sharing} {several}"
         print(f"    where serving leaves the choice: chosen for {many} on {plan.lane.cores} cores (--cores)")
     _say_folders(plan)
 
