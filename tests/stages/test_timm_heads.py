@@ -18,7 +18,7 @@ from slipway.contract.recipe import Head
 from slipway.contract.spec import Backbone
 from slipway.evaluation.predict import Predictions
 from slipway.training.bundle.export import check_against_timm
-from slipway.training.bundle.write import _compare
+from slipway.training.bundle.write import compare_outputs
 from slipway.training.learn.network import Network, memory_format
 from slipway.training.learn.weights import fill_backbone
 from tests.support.small_training import make_spec, one_thread
@@ -146,16 +146,16 @@ def test_export_refuses_a_graph_with_another_embedding() -> None:
     logits_nc, embedding_nd = np.ones((1, 3), np.float32), np.ones((1, 4), np.float32)
     other = Predictions(images, logits_nc, embedding_nd + 0.1)
     with pytest.raises(ExportError, match=r"embeddings by up to 0\.1 \(allowed: 0\.01\)"):
-        _compare(other, Predictions(images, logits_nc, embedding_nd))
+        compare_outputs(other, Predictions(images, logits_nc, embedding_nd))
 
 
 def test_small_logits_are_compared_by_their_size() -> None:
     images = [LabelledImage(path=f"{n}.png", class_id=n, sha256="", split="test") for n in (0, 1)]
     logits_nc, embedding_nd = np.array([[1e-3, 0], [0, 1e-3]], np.float32), np.ones((2, 4), np.float32)
     reference = Predictions(images, logits_nc, embedding_nd)
-    assert _compare(Predictions(images, logits_nc * 1.001, embedding_nd), reference) < 1e-5
+    assert compare_outputs(Predictions(images, logits_nc * 1.001, embedding_nd), reference) < 1e-5
     with pytest.raises(ExportError, match=r"logits by up to 0\.001 \(allowed: 0 labels, 5e-05\)"):
-        _compare(Predictions(images, logits_nc * 2, embedding_nd), reference)
+        compare_outputs(Predictions(images, logits_nc * 2, embedding_nd), reference)
 
 
 def test_a_size_that_a_model_refuses_is_an_error_whose_remedy_works() -> None:

@@ -23,7 +23,7 @@ from slipway.system.files import complete_folder, sha256_bytes
 from slipway.system.process import run
 from slipway.training import train
 from slipway.training.bundle.calibration import write_calibration
-from slipway.training.bundle.write import _compare
+from slipway.training.bundle.write import compare_outputs
 from slipway.training.learn import fit
 from tests.support.bad_images import corpus
 from tests.support.colours import COLOURS, contents, copy_colours
@@ -233,7 +233,7 @@ def test_a_network_that_answers_nan_is_not_exported() -> None:
     images = [LabelledImage(path="0.png", class_id=0, sha256="", split="test")]
     answers = Predictions(images, np.full((1, 3), np.nan, np.float32), np.zeros((1, 3), np.float32))
     with pytest.raises(ExportError):
-        _compare(answers, answers)
+        compare_outputs(answers, answers)
 
 
 def test_an_engine_that_answers_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from slipway.evaluation.predict import Predictions
 from slipway.evaluation.reliability import reliability
 from slipway.evaluation.unknown import fit_threshold
 from slipway.lint import lint
-from slipway.training.bundle.write import _compare
+from slipway.training.bundle.write import compare_outputs
 from slipway.training.data.dataset import scan
 from tests.support.colour_training import write_colours
 from tests.support.quantizable import bundle_of, network, set_weight, weights_of
@@ -144,9 +144,9 @@ def test_the_export_check_tells_a_graph_that_answers_the_mean_from_the_network_a
     torch = logits(scale)
     mean = Predictions(torch.images, np.broadcast_to(torch.logits_nc.mean(axis=0), (40, 3)), torch.embedding_nd)
     with pytest.raises(ExportError, match="ONNX and torch disagree"):
-        _compare(mean, torch, task="multilabel")
+        compare_outputs(mean, torch, task="multilabel")
     rounded = Predictions(torch.images, torch.logits_nc * np.float32(1 + 1e-6), torch.embedding_nd)
-    assert _compare(rounded, torch) < 1e-2
+    assert compare_outputs(rounded, torch) < 1e-2
 
 
 def test_a_precision_is_not_shown_by_one_lucky_image() -> None:

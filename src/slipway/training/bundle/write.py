@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,16 @@ it is relative to the largest value."""
 MAX_SHARE_OF_SPREAD, ROUNDING = 0.1, 1e-4
 """Logits that vary little between images are compared more closely: a graph that gives every image their mean would
 pass an absolute limit. FP32 cannot be more exact than its rounding, relative to the largest logit."""
+
+
+class Fault(NamedTuple):
+    """Words for outputs that should be the same and are not."""
+
+    who: str
+    so: str
+
+
+EXPORT = Fault("ONNX and torch", "this backbone does not export faithfully")
 MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
 LIBRARIES = ("openvino", "nvidia-dali-cuda130", "scikit-learn")
 Predict = Callable[[Network, Sequence[LabelledImage], str], Predictions]
@@ -160,44 +170,49 @@ def _predict(
     difference = {}
     if reference is not None:
         torch = run(reference, dataset.of("test"), "test split, torch")
-        difference["max_logit_difference"] = _compare(test, torch, task=task)
+        difference["max_logit_difference"] = compare_outputs(test, torch, task=task)
     validation = run(network, dataset.of("validation"), "validation split")
     for predictions in (test, validation):
         _check_finite(predictions)
     return validation, test, difference
 
 
-def _compare(onnx: Predictions, reference: Predictions, *, task: Task = "multiclass") -> float:
+def compare_outputs(
+    found: Predictions, reference: Predictions, *, task: Task = "multiclass", fault: Fault = EXPORT
+) -> float:
     """Return the largest logit difference between ONNX and torch, once the best label of each image agrees.
 
     Multi-label answers depend on thresholds that are not fitted yet, so for them only the logits are compared.
 
+    Args:
+        fault: who disagrees in the message, and what follows.
+
     Raises:
         ExportError: labels, logits or embeddings differ.
     """
-    difference = float(np.abs(onnx.logits_nc - reference.logits_nc).max())
+    difference = float(np.abs(found.logits_nc - reference.logits_nc).max())
     spread, largest = float(reference.logits_nc.std(axis=0).max()), float(np.abs(reference.logits_nc).max())
     allowed = min(MAX_LOGIT_DIFFERENCE, max(MAX_SHARE_OF_SPREAD * spread, ROUNDING * largest))
-    best_n, other_n = onnx.logits_nc.argmax(axis=1), reference.logits_nc.argmax(axis=1)
+    best_n, other_n = found.logits_nc.argmax(axis=1), reference.logits_nc.argmax(axis=1)
     flipped = np.flatnonzero((best_n != other_n) & (task == "multiclass"))
     if len(flipped) or not difference <= allowed:  # also catches NaN
-        names = ", ".join(onnx.images[row].path for row in flipped[:5])
+        names = ", ".join(found.images[row].path for row in flipped[:5])
         raise ExportError(
-            f"ONNX and torch disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
-            f"{difference:.2g} (allowed: 0 labels, {allowed:.2g}); this backbone does not export faithfully"
+            f"{fault.who} disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
+            f"{difference:.2g} (allowed: 0 labels, {allowed:.2g}); {fault.so}"
         )
-    compare_embeddings(onnx, reference)
+    compare_embeddings(found, reference, fault=fault)
     return difference
 
 
-def compare_embeddings(onnx: Predictions, reference: Predictions) -> float:
+def compare_embeddings(found: Predictions, reference: Predictions, *, fault: Fault = EXPORT) -> float:
     """Return the largest difference of ONNX's and torch's embeddings; raises ExportError where they disagree."""
-    apart = float(np.abs(onnx.embedding_nd - reference.embedding_nd).max())
+    apart = float(np.abs(found.embedding_nd - reference.embedding_nd).max())
     allowed = MAX_LOGIT_DIFFERENCE * float(np.abs(reference.embedding_nd).max())
     if not apart <= allowed:
         raise ExportError(
-            f"ONNX and torch disagree on the test split: embeddings by up to {apart:.2g} (allowed: {allowed:.2g}); "
-            "this backbone does not export faithfully"
+            f"{fault.who} disagree on the test split: embeddings by up to {apart:.2g} "
+            f"(allowed: {allowed:.2g}); {fault.so}"
         )
     return apart
 
