@@ -97,12 +97,16 @@ def test_the_graph_is_one_file_with_a_recent_opset_a_dynamic_batch_and_the_two_o
     assert [path.name for path in bundle.path.glob("*.onnx*")] == ["model.onnx"]
 
 
-def test_the_graph_carries_nothing_of_the_machine_that_made_it(graph: onnx.ModelProto, bundle: Bundle) -> None:
+def test_the_graph_carries_nothing_of_the_machine_that_made_it(graph: onnx.ModelProto) -> None:
     inner = graph.graph
     for part in (graph, inner, *inner.node, *inner.input, *inner.output, *inner.value_info, *inner.initializer):
         assert not part.metadata_props
         assert not part.doc_string
-    data = (bundle.path / "model.onnx").read_bytes()
+    without_weights = onnx.ModelProto()
+    without_weights.CopyFrom(graph)
+    for tensor in without_weights.graph.initializer:
+        tensor.ClearField("raw_data")  # five million random bytes, in which three letters may well stand
+    data = without_weights.SerializeToString()
     for trace in (str(ROOT), str(Path.home()), sys.prefix, "site-packages", ".py"):
         assert trace.encode() not in data
 
