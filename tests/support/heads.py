@@ -53,7 +53,13 @@ def write_base(run: Path, *, name: str = "tiny", seed: int = 0, embedding_size: 
         "verdict": "reference",
         "median_ms": 1.0,
     }
-    choice = {"bundle": base_id, "chosen": ENGINE, "reason": "the only one", "candidates": [candidate], "versions": {}}
+    choice: dict[str, Any] = {
+        "bundle": base_id,
+        "chosen": ENGINE,
+        "reason": "the only one",
+        "candidates": [candidate],
+        "versions": {},
+    }
     choice |= {"rounds": 1, "images_per_round": 1, "threads": 1, "machine": "test"}
     Choice.parse(choice, source="test").write(run / "engines/choice.json")
     return run

@@ -25,6 +25,8 @@ class Contents:
     lane: Lane
     models: Mapping[str, Model]
     manifest: bytes
+    hashes: Mapping[str, str]
+    """sha256 of each file by its path, as the manifest has them."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -45,15 +47,30 @@ class Contents:
         models = read_models(path)
         for model, problem in broken_links(lane, models, manifest.outputs):
             raise ServingError(f"{path / model}: {problem}; assemble the repository again")
-        return cls(path, lane, models, written)
+        return cls(path, lane, models, written, manifest.outputs)
 
-    def with_own_ensembles(self, folder: Path) -> Self:
-        """The same contents with the ensembles copied to a private `folder`, so that a reload can be undone."""
-        copies = {name: folder / name for name in self.steps}
-        for name, copy in copies.items():
-            shutil.copytree(self.models[name].folder, copy)
-        own = {name: replace(self.models[name], folder=copy) for name, copy in copies.items()}
+    def with_own_ensembles(self, folder: Path, *, like: Self | None) -> Self:
+        """The same contents with the ensembles copied to a private `folder`, so that a reload can be undone; those that
+        are the same in `like` are its copies."""
+        own = {}
+        for name in self.steps:
+            if like is not None and name in like.steps and self.files(name) == like.files(name):
+                own[name] = like.models[name]
+            else:
+                shutil.copytree(self.models[name].folder, folder / name)
+                own[name] = replace(self.models[name], folder=folder / name)
         return replace(self, models={**self.models, **own})
+
+    def files(self, model: str) -> dict[str, str]:
+        """sha256 of each file of a model."""
+        return self._files_of.get(model, {})
+
+    @cached_property
+    def _files_of(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = {}
+        for path, sha256 in self.hashes.items():
+            found.setdefault(path.partition("/")[0], {})[path] = sha256
+        return found
 
     def check_unchanged(self) -> None:
         """Raises ServingError if the repository was replaced since it was opened."""

@@ -56,10 +56,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/metrics":
             self._send(200, CONTENT_TYPE_LATEST, generate_latest(self.status.registry))
         elif self.path == "/ready":
-            self._answer(200 if problems and not any(problems.values()) else 503, _ready(problems))
+            ready = self.status.is_ready()
+            self._answer(200 if ready else 503, {**_ready(problems, ready), "probed_within_s": self.status.turn_s})
         elif part == "ready" and classifier in problems:
             problem = problems[classifier]
-            self._answer(503 if problem else 200, _ready({classifier: problem}))
+            self._answer(503 if problem else 200, _ready({classifier: problem}, not problem))
         else:
             self._answer(404, {"error": f"unknown path; use {_ROUTES}", "classifiers": sorted(problems)})
 
@@ -86,6 +87,6 @@ class _Handler(BaseHTTPRequestHandler):
         pass  # health checks come every second
 
 
-def _ready(problems: dict[str, str]) -> dict[str, object]:
+def _ready(problems: dict[str, str], ready: bool) -> dict[str, object]:
     broken = {name: problem for name, problem in problems.items() if problem}
-    return {"ready": bool(problems) and not broken, "answering": sorted(problems.keys() - broken), "broken": broken}
+    return {"ready": ready, "answering": sorted(problems.keys() - broken), "broken": broken}

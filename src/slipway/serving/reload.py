@@ -9,7 +9,7 @@ from slipway.contract.selection import changed_class
 from slipway.lint.heads import heads_of
 from slipway.serving.contents import Contents
 from slipway.serving.fit import check_fit
-from slipway.serving.heads import left_out, spokesmen
+from slipway.serving.heads import left_out
 from slipway.serving.libraries import check_libraries
 from slipway.serving.server import Say, Server
 
@@ -53,9 +53,10 @@ def plan(old: Contents, new: Contents, *, loaded: set[str]) -> Change:
         )
     check_libraries(new.origin, new.lane)
     for name in new.lane.classifiers.keys() & old.lane.classifiers.keys():
-        _check_class_ids(name, old.labels(name), new.labels(name))
+        if new.lane.classifiers[name] != old.lane.classifiers[name]:
+            _check_class_ids(name, old.labels(name), new.labels(name))
     # An ensemble that did not load is tried again only after it has changed.
-    unchanged = {name for name in new.steps if name in old.steps and _files(old, name) == _files(new, name)}
+    unchanged = {name for name in new.steps if name in old.steps and old.files(name) == new.files(name)}
     switched = tuple(name for name in new.steps if name not in unchanged)
     needed = new.needed()
     return Change(
@@ -110,23 +111,17 @@ def _left_out(server: Server, new: Contents, change: Change) -> dict[str, str]:
 def _switch(
     server: Server, new: Contents, change: Change, without: Mapping[str, str], *, deadline: float, say: Say
 ) -> None:
-    """Switch every ensemble of `change.switched`, or none; heads `without` an answer are not waited for."""
-    old, done = server.contents, []
-    asked = spokesmen(new, change.switched, without=without)
-    try:
-        for name in change.switched:
-            done.append(name)
-            server.workspace.add(new, [name])
-            server.load_ensemble(name, new, deadline=deadline, ask=name in asked)
-            say(f"{name} {'answers' if name in asked else 'is loaded'}")
-    except ServingError:
-        for name in reversed(done):
-            if name in old.steps:
-                server.workspace.add(old, [name])
-                server.load_ensemble(name, old, deadline=time.monotonic() + 30, ask=name in asked)
-            else:
-                server.unload([name])
-        raise
+    """Switch every ensemble of `change.switched`, or none; `without` are the heads that may be left out."""
+    old = server.contents
+    server.workspace.add(new, change.switched)
+    problems = server.load_ensembles(change.switched, new, without=without, deadline=deadline, say=say)
+    for name, problem in problems.items():
+        if without.keys().isdisjoint(new.lane.ensembles[name]):
+            back = [one for one in change.switched if one in old.steps]
+            server.workspace.add(old, back)
+            server.load_ensembles(back, old, without=server.left_out, deadline=time.monotonic() + 30, say=say)
+            server.unload(one for one in change.switched if one not in old.steps)
+            raise ServingError(problem)
 
 
 def _drain(server: Server, steps: tuple[str, ...]) -> None:
@@ -150,8 +145,3 @@ def _check_class_ids(classifier: str, old: tuple[str, ...], new: tuple[str, ...]
             f"{classifier}: class id {class_id} is {before!r} and would become {after!r}; clients rely on it: "
             "append new classes, or serve this bundle under another name"
         )
-
-
-def _files(contents: Contents, ensemble: str) -> dict[str, bytes]:
-    folder = contents.models[ensemble].folder
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,6 +1,8 @@
-"""Passes a server's log on while it is written, and keeps the file small: in a container it is in memory."""
+"""Reads a server's log: its end, or while it is written. A log that is passed on is kept small, since in a container it
+is in memory."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ MOST_BYTES = 16 << 20
 """Size of the file at which it is emptied."""
 PAUSE_S = 0.2
 _CHUNK = 1 << 20
+_END_BYTES = 1 << 20
 
 
 @contextmanager
@@ -51,3 +54,26 @@ def _say_lines(file: BinaryIO, begun: bytes, say: Callable[[str], None]) -> byte
         for line in lines:
             say(line.decode(errors="replace"))
     return begun
+
+
+def log_lines(log: Path) -> list[str]:
+    """The end of a server's log without empty lines; empty if the file was removed."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _END_BYTES))
+            data = file.read()
+    except OSError:
+        return []
+    return [line for line in data.decode(errors="replace").splitlines() if line.strip()]
+
+
+def first_failure(log: Path) -> str:
+    """The server's message about the first failure, without its stack trace."""
+    lines = log_lines(log)
+    if not lines:
+        return "its log is empty"
+    # Errors of CUDA and NVML are harmless without a GPU.
+    errors = [line for line in lines if re.match(r"E\d{4} ", line) and "CUDA" not in line and "Cuda" not in line]
+    failures = [line for line in lines if re.search(r"failed to load|Invalid argument|error: ", line)]
+    first = [*failures, *errors, lines[-1]][0]
+    return re.sub(r"^[EIW]\d{4} .*?\] ", "", first).strip('"').partition(r"\n")[0]

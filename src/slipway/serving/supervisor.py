@@ -16,19 +16,18 @@ from slipway.serving import process as processes
 from slipway.serving.command import HOST, Ports, check_ports
 from slipway.serving.contents import Contents
 from slipway.serving.hidden import is_shown
-from slipway.serving.probe import BusyError
+from slipway.serving.probe import BusyError, LeftOutError
 from slipway.serving.process import LogError
 from slipway.serving.reload import reload
-from slipway.serving.server import Server, load_all, log_lines, running
+from slipway.serving.server import Server, load_all, running
+from slipway.serving.server_log import log_lines
 from slipway.serving.status import Status
+from slipway.serving.turns import Turns
 from slipway.serving.workspace import private_workspace
 
 Event = Callable[..., None]
 """`event(name, message, **fields)`."""
 
-CYCLE_S = 1.0
-"""Seconds between two probes of a classifier; longer if there are many."""
-MIN_PROBE_INTERVAL_S = 0.1
 FAILURES = 3
 """Number of failed probes in a row after which the steps of a classifier are loaded again. If all classifiers fail as
 often, the server is restarted."""
@@ -58,7 +57,6 @@ class Supervisor:
         self._address = address
         self._status, self._event, self._ended = status, event, ended
         self._reloads: queue.Queue[queue.Queue[tuple[bool, str]]] = queue.Queue()
-        self._failures: dict[str, int] = {}
         self._broken: dict[str, str] = {}
 
     def check(self) -> None:
@@ -166,57 +164,64 @@ class Supervisor:
         for name in self._contents.lane.classifiers:
             own = [self._broken[one] for one in (name, f"{name}_full") if one in self._broken]
             problems[name] = next(iter(own), "") if server is not None else "tritonserver is restarting"
-        self._status.set_all(problems)
+        self._status.set_all(problems, alone=server.left_out if server is not None else ())
 
     def _watch(self, server: Server) -> str:
         """Watch the server until it has to be restarted; returns the reason."""
-        self._failures = {}
+        turns = self._turns(server)
         with _Watched(server) as watched:
             while True:
-                names = [name for name in server.lane.classifiers if name in server.loaded]
-                for name in names or [""]:
-                    gone = watched.wait(max(CYCLE_S / max(len(names), 1), MIN_PROBE_INTERVAL_S))
-                    if self._ended.is_set():
-                        sys.exit(0)
-                    if server.process.poll() is not None:
-                        return f"tritonserver ended by itself with exit code {server.process.returncode}"
-                    for step in server.lacking(gone):
-                        self._repair(server, step, why="one of its processes is gone")
-                    if self._reload_if_asked(server) or gone:
-                        watched.look()
-                        break
-                    if name and not self._ask(server, name):
-                        return "no classifier answers"
+                gone = watched.wait(turns.interval_s)
+                if self._ended.is_set():
+                    sys.exit(0)
+                if server.process.poll() is not None:
+                    return f"tritonserver ended by itself with exit code {server.process.returncode}"
+                for step in server.lacking(gone):
+                    self._repair(server, step, why="one of its processes is gone")
+                if (reloaded := self._reload_if_asked(server)) or gone:
+                    watched.look()
+                    turns = self._turns(server) if reloaded else turns
+                    continue
+                name = turns.next(time.monotonic())
+                if name is not None and not self._ask(server, turns, name):
+                    return "no classifier answers"
 
-    def _ask(self, server: Server, name: str) -> bool:
-        """Probe a classifier, and repair it if it fails too often. False if no classifier answers any more."""
-        started = time.perf_counter()
+    def _turns(self, server: Server) -> Turns:
+        steps = server.contents.steps
+        turns = Turns({name: steps[name] for name in server.lane.classifiers if name in server.loaded}, server.left_out)
+        self._status.set_turn(turns.turn_s)
+        return turns
+
+    def _ask(self, server: Server, turns: Turns, name: str) -> bool:
+        """Probe a classifier, and repair its steps if they fail too often. False if no classifier answers any more."""
+        started, before, failures = time.perf_counter(), turns.problem(name), 0
         try:
             server.control.probe(name, server.contents.bundles(name))
-            problem = full = ""
+            turns.answered(name)
         except BusyError:
-            problem = full = ""
+            turns.answered(name)
+        except LeftOutError as error:
+            turns.left_out(name, str(error))
         except ServingError as error:
+            # A full server still answers open connections; loading a step again would only harm them.
             full = server.full()
-            problem = full or str(error)
-        if bool(problem) != bool(self._status.problems().get(name)):
+            failures = turns.failed(name, full or str(error), counts=not full)
+        problem, chain = turns.problem(name), turns.chain_of(name)
+        if bool(problem) != bool(before):
             said = f"{name} is not ready: {problem}" if problem else f"{name} is ready again"
             self._event("not_ready" if problem else "ready_again", said, classifier=name)
-        self._status.set_one(name, problem, seconds=time.perf_counter() - started)
-        # A full server still answers open connections; loading a step again would only harm them.
-        owes = bool(problem) and not full
-        self._failures[name] = self._failures.get(name, 0) + 1 if owes else 0
-        if self._failures[name] % FAILURES or not owes or server.process.poll() is not None:
+        self._status.set_some(turns.problems(chain.waiting), alone=turns.alone)
+        self._status.set_seconds(name, time.perf_counter() - started)
+        if not failures or failures % FAILURES or server.process.poll() is not None:
             return True
-        served = [one for one in server.lane.classifiers if one in server.loaded]
-        if all(self._failures.get(one, 0) >= FAILURES for one in served):
+        if turns.none_answers(FAILURES):
             return False
-        others = [one for one, answers in server.lane.ensembles.items() if answers != (name,)]
-        # First the steps that it shares with no other classifier; if that did not help, all of its steps.
-        spared = server.contents.needed(others) if self._failures[name] == FAILURES else []
-        for step in server.contents.steps[name]:
+        others = [one for one, steps in server.contents.steps.items() if steps != chain.steps]
+        # First the steps that it shares with nothing else; if that did not help, all of its steps.
+        spared = server.contents.needed(others) if failures == FAILURES else []
+        for step in chain.steps:
             if step not in spared:
-                self._repair(server, step, why=f"{name} did not answer {self._failures[name]} times: {problem}")
+                self._repair(server, step, why=f"{name} did not answer {failures} times: {problem}")
         return True
 
     def _repair(self, server: Server, step: str, *, why: str) -> None:
@@ -240,7 +245,7 @@ class Supervisor:
             return False
         started = time.monotonic()
         try:
-            new = self._workspace.take(Contents.open(self._repository))
+            new = self._workspace.take(Contents.open(self._repository), like=self._contents)
             change = reload(server, new, deadline=started + self._timeout_s)
         except (SlipwayError, OSError) as error:
             self._status.reloads.labels("refused").inc()
@@ -248,6 +253,10 @@ class Supervisor:
             answer.put((False, str(error)))
         else:
             self._contents = new
+            still = {
+                name: why for name, why in self._broken.items() if name in new.steps and name not in change.switched
+            }
+            self._broken = still | server.left_out
             self._status.reloads.labels("done").inc()
             self._tell(server)
             self._event("reloaded", str(change), seconds=round(time.monotonic() - started, 3))

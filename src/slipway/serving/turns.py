@@ -97,18 +97,20 @@ class Turns:
         self.alone[name] = problem
         self._works(self._chain_of[name])
 
-    def failed(self, name: str, problem: str, *, counts: bool = True) -> None:
-        """There was no right answer; one that does not count is the fault of neither the classifier nor its steps."""
+    def failed(self, name: str, problem: str, *, counts: bool = True) -> int:
+        """There was no right answer; returns how often in a row its steps gave none. A failure that does not count is
+        the fault of neither the classifier nor its steps."""
         chain = self._chain_of[name]
         if name in self.alone or (chain.suspect == name and not chain.problem):
             self.alone[name], chain.suspect = problem, ""  # another head answered meanwhile
-            return
+            return 0
         chain.failures = chain.failures + 1 if counts else 0
         chain.problem = problem
         if counts and not chain.suspect and len(chain.waiting) > 1:
             chain.suspect = name
             chain.waiting.remove(name)
             chain.waiting.insert(1, name)
+        return chain.failures
 
     def problem(self, name: str) -> str:
         """The reason why a classifier does not answer; empty if it does."""

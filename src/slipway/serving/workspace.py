@@ -7,12 +7,14 @@ import py_compile
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 from slipway.contract import ServingError
+from slipway.lint.models import ENSEMBLE, Model
+from slipway.serving import together
 from slipway.serving.contents import Contents
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+,@=-]+")
@@ -31,14 +33,15 @@ class Workspace:
         self.models.mkdir()
         self._staging.mkdir()
 
-    def take(self, checked: Contents) -> Contents:
+    def take(self, checked: Contents, *, like: Contents | None = None) -> Contents:
         """Copy the ensembles of `checked`, and the steps that are missing here; the repository may change afterwards.
+        Ensembles that are the same in `like`, which was taken before, are not copied again.
 
         Raises:
             ServingError: the disk is full, or the repository was replaced meanwhile; no new step is left here.
         """
         with _room(self.root):
-            contents = checked.with_own_ensembles(next(self._versions))
+            contents = checked.with_own_ensembles(next(self._versions), like=like)
         new = [step for step in contents.needed() if not (self.models / step).exists()]
         self.add(contents, new)
         try:
@@ -60,10 +63,22 @@ class Workspace:
             new = self._staging / name
             with _room(self.root):
                 shutil.copytree(contents.models[name].folder, new, copy_function=shutil.copyfile)
-            compileall.compile_dir(new, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+            if contents.models[name].backend != ENSEMBLE:
+                compileall.compile_dir(new, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
             os.utime(new)
             self.remove([name])
             new.rename(self.models / name)
+
+    @contextmanager
+    def together(self, ensembles: Sequence[Model]) -> Iterator[None]:
+        """Have the models of `together.py` here for the duration of the block."""
+        self.remove(together.NAMES)
+        with _room(self.root):
+            together.write_models(self.models, ensembles)
+        try:
+            yield
+        finally:
+            self.remove(together.NAMES)
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
