@@ -19,7 +19,7 @@ INT8 = "openvino-int8"
 COLOURS = {"blue": (40, 60, 190), "green": (40, 160, 60), "red": (200, 50, 40)}
 
 
-def base_with_int8(run: Path, *, moved: float = 3.0, seed: int = 0) -> Path:
+def base_with_int8(run: Path, *, moved: float = 20.0, seed: int = 0) -> Path:
     """A run of a base with two engines. The one called INT8, which serves, rounds the embedding and moves it.
 
     Args:

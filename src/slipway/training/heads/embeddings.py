@@ -82,6 +82,8 @@ def _run(
 ) -> Iterator[tuple[str, Sequence[LabelledImage], Float]]:
     """Every batch of images by every network, decoded once. The networks take turns: OpenVINO's first calls, made from
     two threads at once, can wait for each other for ever."""
+    if not images:
+        return
     size = base.spec.serving.max_batch_size
     encoded = ((image.path, dataset.load(image)) for image in images)
     options = {"preprocess": base.preprocess, "batch_size": size, "total": len(images)}
