@@ -307,6 +307,7 @@ def test_a_folder_without_a_base_a_damaged_engine_and_one_that_gives_nan_are_nam
 
 def test_an_engine_that_did_not_pass_has_no_form(copy: Path) -> None:
     reseal(copy / f"base/engines/{INT8}", measured={"gate": {"verdict": "fail"}})
+    assert f"runs/shades/engines/{INT8}: of an earlier head, for an engine that the base does not" in fit(copy).stdout
     shutil.rmtree(copy / "runs")
     fit(copy)
     assert [path.name for path in (copy / "runs/shades/engines").iterdir()] == [ENGINE]

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from slipway.contract import Spec
 from slipway.contract.dataset import LabelledImage
 from slipway.training.heads.embeddings import Cache
-from slipway.training.heads.fit import STRENGTHS, Fitter
+from slipway.training.heads.fit import IMAGES, STRENGTHS, Fitter
 
 SIZE = 12
 KEYS = ["a" * 64, "b" * 64]
@@ -81,7 +81,7 @@ def test_a_class_with_one_image_leaves_nothing_to_cross_validate() -> None:
 
 
 def test_a_large_class_does_not_crowd_the_others_out_of_the_cross_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slipway.training.heads.fit.IMAGES", 40)
+    monkeypatch.setitem(IMAGES, "linear", 40)
     class_ids = [0] * 300 + [1] * 12
     chosen = Fitter(spec(), images_of([[c] for c in class_ids]), classes=2).choose(clusters(class_ids))
     assert (chosen.folds, chosen.images) == (5, 40)

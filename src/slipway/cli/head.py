@@ -47,6 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
         run.fit()
     bundle, forms = run.opened()
     show(bundle, forms, run.dataset)
+    for folder in run.left_over():
+        print(f"{folder}: of an earlier head, for an engine that the base does not serve now; remove it")
     print(f"  {'current' if why is None else 'time'}: loading {loading:.1f} s, {run.times}")
     served = served_form(arguments.base, forms)
     passed = served is None or served.may_be_served

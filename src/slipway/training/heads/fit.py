@@ -26,10 +26,10 @@ STRENGTHS = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), "mlp": (1e-2, 1e-1, 
 """Candidates, the strongest regularisation first: among equals it wins."""
 WITHOUT = {"linear": 1e-2, "mlp": 1e-1}
 """What is taken without a cross-validation."""
-FOLDS, IMAGES = {"linear": 5, "mlp": 3}, 2000
+FOLDS, IMAGES = {"linear": 5, "mlp": 3}, {"linear": 1000, "mlp": 500}
 """Folds, and most images in all of them. The best strength hardly depends on the number of images, as the prior of a
 maximum a posteriori estimate does not."""
-ITERATIONS = {"linear": 300, "mlp": 200}
+ITERATIONS = {"linear": 300, "mlp": 100}
 LEAST_SPREAD = 0.1
 """Least deviation that a number is divided by, relative to all of them: the noise of a number that hardly changes stays
 small."""
@@ -145,7 +145,7 @@ class Fitter:
             seen[self.images[row].class_ids] += 1
             turns.append(seen[self.images[row].class_ids])
         drawn: npt.NDArray[np.intp] = order[np.argsort(turns, kind="stable")]
-        return drawn[: max(IMAGES, FOLDS[self.kind] * self.classes)]
+        return drawn[: max(IMAGES[self.kind], FOLDS[self.kind] * self.classes)]
 
     def _folds(self, drawn: npt.NDArray[np.intp]) -> int:
         """As many as the images of the smallest class allow."""
