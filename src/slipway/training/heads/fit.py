@@ -29,7 +29,10 @@ WITHOUT = {"linear": 1e-2, "mlp": 1e-1}
 FOLDS, IMAGES = {"linear": 5, "mlp": 3}, {"linear": 1000, "mlp": 500}
 """Folds, and most images in all of them. The best strength hardly depends on the number of images, as the prior of a
 maximum a posteriori estimate does not."""
-ITERATIONS = {"linear": 300, "mlp": 100}
+ITERATIONS = 300
+"""Most iterations of a logistic regression."""
+STEPS, BATCH, LEAST_EPOCHS = 300, 200, 30
+"""An MLP learns for about so many steps of a batch, and at least so many epochs."""
 LEAST_SPREAD = 0.1
 """Least deviation that a number is divided by, relative to all of them: the noise of a number that hardly changes stays
 small."""
@@ -183,7 +186,7 @@ def _head(layers: Layers) -> Head:
 
 
 def _linear(examples: Examples, strength: float) -> Layers:
-    fitted = LogisticRegression(C=strength, max_iter=ITERATIONS["linear"])
+    fitted = LogisticRegression(C=strength, max_iter=ITERATIONS)
     fitted.fit(examples.x_nd, examples.truth, examples.weight_n)
     return [(fitted.coef_.T, fitted.intercept_)]
 
@@ -203,6 +206,7 @@ def _one_for_each_label(examples: Examples, strength: float) -> Layers:
 
 
 def _mlp(examples: Examples, strength: float, *, units: int, seed: int) -> Layers:
-    fitted = MLPClassifier((units,), alpha=1 / strength, random_state=seed, max_iter=ITERATIONS["mlp"])
+    epochs = max(STEPS // -(-len(examples.x_nd) // BATCH), LEAST_EPOCHS)
+    fitted = MLPClassifier((units,), alpha=1 / strength, random_state=seed, max_iter=epochs)
     fitted.fit(examples.x_nd.astype(np.float32), examples.truth, examples.weight_n)
     return list(zip(fitted.coefs_, fitted.intercepts_, strict=True))
