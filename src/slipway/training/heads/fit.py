@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from slipway.contract import Spec
 from slipway.contract.dataset import LabelledImage
@@ -31,7 +32,7 @@ FOLDS, IMAGES = {"linear": 5, "mlp": 3}, {"linear": 1000, "mlp": 500}
 maximum a posteriori estimate does not."""
 ITERATIONS = 300
 """Most iterations of a logistic regression."""
-STEPS, BATCH, LEAST_EPOCHS = 300, 200, 30
+STEPS, BATCH, LEAST_EPOCHS = 200, 200, 30
 """An MLP learns for about so many steps of a batch, and at least so many epochs."""
 LEAST_SPREAD = 0.1
 """Least deviation that a number is divided by, relative to all of them: the noise of a number that hardly changes stays
@@ -156,7 +157,8 @@ class Fitter:
         return min(FOLDS[self.kind], *(counts[class_id] for class_id in range(self.classes)))
 
     def _layers(self, examples: Examples, strength: float) -> Layers:
-        with warnings.catch_warnings():
+        # One thread: these matrices are small, and threads of BLAS that wait by spinning take each other's cores.
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the budget of iterations regularises too
             if self.kind == "mlp":
                 layers = _mlp(examples, strength, units=self.units, seed=self.seed)
