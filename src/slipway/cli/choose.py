@@ -27,6 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.engines import choose, choose_plan  # not at the top: --help needs no library
 
     bundle = Bundle.open(arguments.bundle)
+    bundle.require_graph()
     if arguments.target == "tensorrt":
         choice = choose_plan(bundle, arguments.engines, rounds=arguments.rounds, calls_per_round=arguments.images)
     else:

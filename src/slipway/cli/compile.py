@@ -46,6 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
         Bundle.open(arguments.bundle),
         {"target": arguments.target, "timing_cache": arguments.timing_cache},
     )
+    bundle.require_graph()
     require_listed(bundle.spec, arguments.target)
     if arguments.target in ("tensorrt", "tensorrt_rtx"):
         import_library(arguments.target)  # both before minutes go into the reference

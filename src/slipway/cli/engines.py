@@ -61,6 +61,7 @@ class Fleet:
         from slipway.engines import wanted
 
         bundle = Bundle.open(folder / "bundle")
+        bundle.require_graph()
         falls_back = bundle.spec.serving.gpu.fallback == "onnxruntime"
         built = {
             target: wanted(bundle.spec, target) for target in self.compilers if target != "onnxruntime" or falls_back

@@ -56,9 +56,9 @@ def looked(bundle: Bundle, evaluation: BundleEvaluation, checkpoint: Path | None
 
     if bundle.manifest.read_measured(BundleMeasured).origin != "checkpoint":
         if checkpoint is not None:
-            raise SpecError(
-                f"--checkpoint: {bundle.path} was imported, and not exported from a checkpoint; leave it out"
-            )
+            raise SpecError(f"--checkpoint: {bundle.path} was not exported from a checkpoint; leave it out")
+        if bundle.base is not None:
+            return Heatmaps("No Grad-CAM: a head has no network of its own to compute gradients with.")
         return Heatmaps("No Grad-CAM: this bundle was imported, so it has no checkpoint to compute gradients with.")
     folder = checkpoint or bundle.path.parent / "checkpoint"
     if checkpoint is None and not folder.is_dir():

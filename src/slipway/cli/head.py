@@ -47,8 +47,13 @@ def main(arguments: argparse.Namespace) -> None:
         run.fit()
     bundle, forms = run.opened()
     show(bundle, forms, run.dataset)
+    for folder in run.left_over():
+        print(f"{folder}: of an earlier head, for an engine that the base does not serve now; remove it")
     print(f"  {'current' if why is None else 'time'}: loading {loading:.1f} s, {run.times}")
     served = served_form(arguments.base, forms)
+    passed = served is None or served.may_be_served
+    if passed:
+        print_next(run, arguments.base)
     print_json(
         arguments,
         {
@@ -60,13 +65,12 @@ def main(arguments: argparse.Namespace) -> None:
             "seconds": run.times.seconds,
         },
     )
-    if served is not None and not served.may_be_served:
+    if served is not None and not passed:
         raise GateError(
             f"accuracy gate: {served.path.name} serves the base, and the form for it says {served.verdict!r}; test on "
             "more images, or raise the spec's limits: accuracy.max_loss_points, accuracy.max_class_loss_points, "
             "accuracy.max_flip_points, accuracy.prove_classes: false"
         )
-    print_next(run, arguments.base)
 
 
 def show(bundle: Bundle, forms: list[Engine], dataset: Dataset) -> None:

@@ -1,7 +1,7 @@
 """What `slipway head` makes: opens the base, tells whether the head is current, and fits it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,14 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines.base_engines import run_of
 from slipway.engines.heads import build_head_engine
+from slipway.steps.head import Head
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.bundle.fit_decision import some_of_each_class
 from slipway.training.data.dataset import check_top_k, scan
 from slipway.training.data.sources import read_from
 from slipway.training.heads.bundle import FittedHead, write_head
-from slipway.training.heads.embeddings import FOLDER, embed
+from slipway.training.heads.embeddings import FOLDER, Embeddings, embed
 from slipway.training.heads.fit import Fitter
 from slipway.training.heads.spec import head_spec
 
@@ -102,18 +103,18 @@ class HeadRun:
 
     def fit(self) -> None:
         """Embed, fit, evaluate and write: the bundle by FP32, and a form for each engine."""
-        dataset, base, threads = self.dataset, self.base, self.base.spec.serving.threads
         with self.times.spent("embedding"):
+            threads = self.base.spec.serving.threads
             found = embed(
-                base,
+                self.base,
                 self.engines,
-                dataset,
+                self.dataset,
                 open_engine=lambda engine: run_of(engine, threads=threads),
-                cache=base.path.parent / FOLDER,
+                cache=self.base.path.parent / FOLDER,
             )
-        train = dataset.of("train")
+        train = self.dataset.of("train")
         with self.times.spent("fitting"):
-            fitter = Fitter(self.spec, train, classes=len(dataset.labels))
+            fitter = Fitter(self.spec, train, classes=len(self.dataset.labels))
             evidence = fitter.choose(found[REFERENCE].of(train))
             heads = {name: fitter.fit(given.of(train), strength=evidence.strength) for name, given in found.items()}
         with self.times.spent("evaluating"):
@@ -121,26 +122,35 @@ class HeadRun:
                 self.out / "bundle",
                 FittedHead(heads[REFERENCE], evidence),
                 spec=self.spec,
-                dataset=dataset,
-                base=base,
+                dataset=self.dataset,
+                base=self.base,
                 reference=self.engines[0],
                 embeddings=found[REFERENCE],
             )
-            bundle, reference = Bundle.open(self.out / "bundle"), None
-            sample = some_of_each_class(dataset) if self.spec.task == "multiclass" else train
-            for engine in self.engines:
-                head, embeddings = heads[engine.path.name], found[engine.path.name]
-                form = build_head_engine(
-                    bundle,
-                    engine,
-                    head,
-                    self.out / "engines",
-                    train=embeddings.answer(head, sample),
-                    validation=embeddings.answer(head, dataset.of("validation")),
-                    test=embeddings.answer(head, dataset.of("test")),
-                    reference=reference,
-                )
-                reference = reference or form
+            self._write_forms(heads, found)
+
+    def _write_forms(self, heads: Mapping[str, Head], found: Mapping[str, Embeddings]) -> None:
+        bundle, reference = Bundle.open(self.out / "bundle"), None
+        dataset = self.dataset
+        sample = some_of_each_class(dataset) if self.spec.task == "multiclass" else dataset.of("train")
+        for engine in self.engines:
+            head, embeddings = heads[engine.path.name], found[engine.path.name]
+            form = build_head_engine(
+                bundle,
+                engine,
+                head,
+                self.out / "engines",
+                train=embeddings.answer(head, sample),
+                validation=embeddings.answer(head, dataset.of("validation")),
+                test=embeddings.answer(head, dataset.of("test")),
+                reference=reference,
+            )
+            reference = reference or form
+
+    def left_over(self) -> list[Path]:
+        """Forms of an earlier head for engines that the base does not serve now."""
+        names = {engine.path.name for engine in self.engines}
+        return sorted(path for path in (self.out / "engines").iterdir() if path.is_dir() and path.name not in names)
 
 
 def _open_engines(base: Base, folder: Path) -> tuple[BaseEngine, ...]:

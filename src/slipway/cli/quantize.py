@@ -31,6 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.engines import quantize  # after the check: it takes seconds
 
     bundle = Bundle.open(arguments.bundle)
+    bundle.require_graph()
     manifest = quantize(bundle, arguments.out, precision=arguments.precision)
     show_layers(arguments.out, manifest.read_measured(GraphMeasured))
     if arguments.precision == "int8":

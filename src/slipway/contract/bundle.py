@@ -116,6 +116,13 @@ class Bundle:
             )
         return bundle
 
+    def require_graph(self) -> None:
+        """Raises ManifestError: the bundle is that of a head, which has no graph to compile."""
+        if self.base is not None:
+            raise ManifestError(
+                f"{self.path}: a head of {self.base.name}, without a graph of its own; slipway head makes its engines"
+            )
+
     def load_calibration(self) -> list[tuple[str, bytes]]:
         """As `CalibrationList.load`."""
         return CalibrationList.load(self.path)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self, get_args
 
 from slipway.contract import Bundle, Choice, Engine, Manifest, ManifestError, SpecError
+from slipway.contract.bundle import HEAD
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.engine import RUNTIMES, Target, plan_name
@@ -46,7 +47,8 @@ class BuiltEngine:
             raise ManifestError(f"{path}: holds the engine {settings.name}; rename the folder to that")
         evaluated = (path / EVALUATION).is_file()
         evaluation = read_engine_evaluation(path, task=bundle.decision.task) if evaluated else None
-        model = path / ("model.onnx" if settings.target in RUNTIMES else plan_name(capability))
+        graph = "model.onnx" if settings.target in RUNTIMES else plan_name(capability)
+        model = path / (graph if bundle.base is None else HEAD)
         measured = engine.manifest.read_measured(EngineMeasured)
         return cls(engine, measured, evaluation, model.stat().st_size)
 
@@ -176,6 +178,8 @@ def _place(engine: BuiltEngine) -> tuple[int, str, int]:
 
 def _open_choice(bundle: Bundle, engines: Path) -> tuple[Choice | None, str]:
     """Return the choice for the cpu lane, or the reason why there is none."""
+    if bundle.base is not None:
+        return None, f"{bundle.base.name}, the base of this head, was compared as a whole, and has the choice"
     try:
         return chosen_engine(bundle, engines)[0], ""
     except NotChosenError as error:

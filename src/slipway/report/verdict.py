@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from slipway.contract.engine import LANES
 from slipway.contract.evidence.gate import FAIL, PASS, TOO_FEW, Comparison, GateResult
 from slipway.contract.lane import NO_PLAN, LaneName
 from slipway.contract.selection import SERVED, fallback_engine, has_fp8, listed
@@ -44,12 +45,14 @@ class Todo:
 
 
 def lane_verdicts(build: Build) -> tuple[LaneVerdict, LaneVerdict]:
+    if build.bundle.base is not None:
+        return _of_head(build, "cpu"), _of_head(build, "gpu")
     return _cpu(build), _gpu(build)
 
 
 def todos(build: Build) -> list[Todo]:
     """List everything to do, the worst first."""
-    found = [*_hindered(build), *_missing(build)]
+    found = [*_hindered(build), *(_missing(build) if build.bundle.base is None else _missing_dataset(build))]
     return sorted(found, key=lambda todo: ("bad", "warn", "good").index(todo.tone))
 
 
@@ -68,6 +71,17 @@ def _cpu(build: Build) -> LaneVerdict:
     verdicts = ", ".join(f"{engine.name}: {engine.engine.verdict}" for engine in built) or "none is built"
     reason = f"No precision that the spec lists can be served ({verdicts})."
     return LaneVerdict("cpu", "bad", (), reason, build.file("*", "evaluation.json"), _compile(build))
+
+
+def _of_head(build: Build, lane: LaneName) -> LaneVerdict:
+    """The forms of a head that its base may be served with."""
+    assert build.bundle.base is not None
+    forms = [engine for engine in build.engines if LANES[engine.target] == lane]
+    passed = tuple(form for form in forms if form.engine.may_be_served)
+    verdicts = ", ".join(f"{form.name}: {form.engine.verdict}" for form in forms) or "none is made"
+    reason = f"The form for the engine that serves {build.bundle.base.name}, if it passed ({verdicts})."
+    tone: Tone = "good" if len(passed) == len(forms) > 0 else "warn"
+    return LaneVerdict(lane, tone, passed, reason, build.file("*", "evaluation.json"))
 
 
 def _gpu(build: Build) -> LaneVerdict:
@@ -184,6 +198,10 @@ def _missing(build: Build) -> Iterator[Todo]:
         why = "It would prove without a GPU that the graphs compile; it is never served."
         yield Todo("good", "No proof by TensorRT-RTX", why, command=_compile(build, "--target", "tensorrt_rtx"))
     yield from _missing_choice(build, targets)
+    yield from _missing_dataset(build)
+
+
+def _missing_dataset(build: Build) -> Iterator[Todo]:
     if build.dataset is None:
         why = "The bundle has no dataset.json, so flips are listed without their images."
         yield Todo("good", "No list of the data set", why, source="bundle")

@@ -241,6 +241,8 @@ def _layers(build: Build, engine: BuiltEngine) -> Layers:
         return Layers(
             engine, _by_bits(measured.layer_precisions), f"the plan: {build.file(engine.name, 'layers.json')}"
         )
+    if build.bundle.base is not None:
+        return Layers(engine, (), manifest, f"A head, all FP32, fitted to the embeddings of {build.bundle.base.name}.")
     unknown = f"Plan not read back: {measured.layers_unknown}" if measured.layers_unknown else ""
     if graph.layers is None:
         of_bundle = engine.precision in ("fp32", "bf16")

@@ -1,6 +1,7 @@
 """Writes the bundle of a head: its FP32 form, whose weights are fitted to the embeddings of the base's FP32 engine."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from slipway.contract import Manifest, Spec
@@ -56,12 +57,12 @@ def write_head(
         head.save(staging / HEAD)
         link = BaseLink(id=base.id, name=base.spec.name, embedding_size=head.embedding_size)
         link.write(staging / BASE)
-        validation = embeddings.answer(head, dataset.of("validation"))
+        network = cache(lambda: _whole(head, base))  # most heads need none
         outputs = Outputs(
-            validation=validation,
+            validation=embeddings.answer(head, dataset.of("validation")),
             test=embeddings.answer(head, dataset.of("test")),
             train=lambda images: embeddings.answer(head, images),
-            foreign=lambda kind: _foreign(head, kind, base, spec, dataset),
+            foreign=lambda kind: _foreign(network(), kind, spec, dataset),
         )
         return decide_and_seal(
             staging,
@@ -75,12 +76,16 @@ def write_head(
         )
 
 
-def _foreign(head: Head, kind: str, base: Base, spec: Spec, dataset: Dataset) -> Predictions:
-    """What the head answers to images that belong to no class: these are not kept, as they are made from pixels."""
-    network = foreign_network(_whole(head, base), kind)
-    options = {"preprocess": base.preprocess, "batch_size": spec.serving.max_batch_size}
-    images = dataset.of("validation")
-    return predict(network, dataset, images, what=f"validation split, {kind}", **options)  # type: ignore[arg-type]
+def _foreign(network: Network, kind: str, spec: Spec, dataset: Dataset) -> Predictions:
+    """The outputs for images that belong to no class. Their embeddings are not kept, as they are made from pixels."""
+    return predict(
+        foreign_network(network, kind),
+        dataset,
+        dataset.of("validation"),
+        preprocess=spec.preprocess,
+        batch_size=spec.serving.max_batch_size,
+        what=f"validation split, {kind}",
+    )
 
 
 def _whole(head: Head, base: Base) -> Network:

@@ -82,10 +82,11 @@ def _run(
 ) -> Iterator[tuple[str, Sequence[LabelledImage], Float]]:
     """Every batch of images by every network, decoded once. The networks take turns: OpenVINO's first calls, made from
     two threads at once, can wait for each other for ever."""
+    if not images:
+        return
     size = base.spec.serving.max_batch_size
     encoded = ((image.path, dataset.load(image)) for image in images)
-    options = {"preprocess": base.preprocess, "batch_size": size, "total": len(images)}
-    batches = pixel_batches(encoded, what="embeddings", **options)  # type: ignore[arg-type]
+    batches = pixel_batches(encoded, preprocess=base.preprocess, batch_size=size, total=len(images), what="embeddings")
     for number, pixels_nhwc_u8 in enumerate(batches):
         for name, network in networks.items():
             yield name, images[number * size : (number + 1) * size], network(pixels_nhwc_u8)[1].copy()

@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from slipway.contract import Spec
 from slipway.contract.dataset import LabelledImage
@@ -25,10 +27,13 @@ STRENGTHS = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), "mlp": (1e-2, 1e-1, 
 """Candidates, the strongest regularisation first: among equals it wins."""
 WITHOUT = {"linear": 1e-2, "mlp": 1e-1}
 """What is taken without a cross-validation."""
-FOLDS, IMAGES = {"linear": 5, "mlp": 3}, 2000
+FOLDS, IMAGES = {"linear": 5, "mlp": 3}, {"linear": 1000, "mlp": 500}
 """Folds, and most images in all of them. The best strength hardly depends on the number of images, as the prior of a
 maximum a posteriori estimate does not."""
-ITERATIONS = {"linear": 1000, "mlp": 200}
+ITERATIONS = 300
+"""Most iterations of a logistic regression."""
+STEPS, BATCH, LEAST_EPOCHS = 200, 200, 30
+"""An MLP learns for about so many steps of a batch, and at least so many epochs."""
 LEAST_SPREAD = 0.1
 """Least deviation that a number is divided by, relative to all of them: the noise of a number that hardly changes stays
 small."""
@@ -40,9 +45,9 @@ Layers = list[tuple[Floats, Floats]]
 
 @dataclass(frozen=True)
 class Examples:
-    """The train split of one engine, standardised."""
+    """The train split of one engine in its `Space`."""
 
-    x_nd: Float
+    x_nd: Floats
     truth: Truth
     weight_n: Floats
     present_c: Floats
@@ -50,6 +55,36 @@ class Examples:
 
     def rows(self, rows: npt.NDArray[np.intp]) -> "Examples":
         return Examples(self.x_nd[rows], self.truth[rows], self.weight_n[rows], self.present_c)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where a head is fitted: embeddings standardised and, with fewer images than numbers, in the space that they span.
+    A linear head has the same weights there, and is found much faster."""
+
+    mean_d: Floats
+    std_d: Floats
+    axes_dr: Floats | None
+
+    @classmethod
+    def of(cls, embedding_nd: Float, *, rotated: bool) -> "Space":
+        mean_d, std_d = embedding_nd.mean(axis=0, dtype=np.float64), embedding_nd.std(axis=0, dtype=np.float64)
+        least = LEAST_SPREAD * float(np.sqrt(np.square(std_d).mean()))
+        std_d = np.maximum(std_d, least) if least else np.ones_like(std_d)
+        standard = cls(mean_d, std_d, None)
+        if not rotated or len(embedding_nd) >= len(mean_d):
+            return standard
+        return cls(mean_d, std_d, np.linalg.qr(standard.project(embedding_nd).T)[0])
+
+    def project(self, embedding_nd: Float) -> Floats:
+        x_nd: Floats = (embedding_nd - self.mean_d) / self.std_d
+        return x_nd if self.axes_dr is None else x_nd @ self.axes_dr
+
+    def unfolded(self, layers: Layers) -> Layers:
+        """The same layers for embeddings as they are."""
+        (weight, bias), *others = layers
+        weight_d = (weight if self.axes_dr is None else self.axes_dr @ weight) / self.std_d[:, None]
+        return [(weight_d, bias - self.mean_d @ weight_d), *others]
 
 
 class Fitter:
@@ -75,42 +110,35 @@ class Fitter:
             self.weight_n = self.weight_n * weight_c[self.truth]
 
     def choose(self, embedding_nd: Float) -> HeadFit:
-        """Choose the strength of the regularisation by the log-loss of left-out images."""
-        examples, _, _ = self._standardise(embedding_nd)
+        """Choose the strength of the regularisation by the log-loss of left-out images: from the strongest to the first
+        that is worse than the one before it."""
         drawn = self._drawn()
         folds = self._folds(drawn)
         if folds < 2:
             return HeadFit(strength=WITHOUT[self.kind], folds=0, images=0)
+        examples = self._examples(Space.of(embedding_nd, rotated=self.kind == "linear"), embedding_nd)
         splitter = (KFold if self.multilabel else StratifiedKFold)(folds, shuffle=True, random_state=self.seed)
-        strata = np.zeros(len(drawn)) if self.multilabel else self.truth[drawn]
-        losses: dict[float, list[float]] = {strength: [] for strength in STRENGTHS[self.kind]}
-        for kept, left_out in splitter.split(drawn, strata):
-            some, others = examples.rows(drawn[kept]), examples.rows(drawn[left_out])
-            for strength, found in losses.items():
-                found.append(self._loss(self._layers(some, strength), others))
-        mean = {strength: float(np.mean(found)) for strength, found in losses.items()}
+        splits = list(splitter.split(drawn, np.zeros(len(drawn)) if self.multilabel else self.truth[drawn]))
+        losses: dict[float, float] = {}
+        for strength in STRENGTHS[self.kind]:
+            parts = ((examples.rows(drawn[kept]), examples.rows(drawn[left_out])) for kept, left_out in splits)
+            losses[strength] = fmean(self._loss(self._layers(some, strength), others) for some, others in parts)
+            if losses[strength] > min(losses.values()):
+                break
         return HeadFit(
-            strength=min(mean, key=mean.__getitem__),
+            strength=min(losses, key=losses.__getitem__),
             folds=folds,
             images=len(drawn),
-            log_loss={f"{strength:g}": loss for strength, loss in mean.items()},
+            log_loss={f"{strength:g}": loss for strength, loss in losses.items()},
         )
 
     def fit(self, embedding_nd: Float, *, strength: float) -> Head:
         """The head of the whole train split; it takes embeddings as they are."""
-        examples, mean_d, std_d = self._standardise(embedding_nd)
-        (weight, bias), *others = self._layers(examples, strength)
-        weight = weight / std_d[:, None]
-        layers = [(weight, bias - mean_d @ weight), *others]
-        return _head(layers)
+        space = Space.of(embedding_nd, rotated=self.kind == "linear")
+        return _head(space.unfolded(self._layers(self._examples(space, embedding_nd), strength)))
 
-    def _standardise(self, embedding_nd: Float) -> tuple[Examples, Floats, Floats]:
-        """Also returns the mean of each number, and its deviation or the least one that is taken."""
-        mean_d, std_d = embedding_nd.mean(axis=0, dtype=np.float64), embedding_nd.std(axis=0, dtype=np.float64)
-        least = LEAST_SPREAD * float(np.sqrt(np.square(std_d).mean()))
-        std_d = np.maximum(std_d, least) if least else np.ones_like(std_d)
-        x_nd = ((embedding_nd - mean_d) / std_d).astype(np.float32)
-        return Examples(x_nd, self.truth, self.weight_n, self.present_c), mean_d, std_d
+    def _examples(self, space: "Space", embedding_nd: Float) -> Examples:
+        return Examples(space.project(embedding_nd), self.truth, self.weight_n, self.present_c)
 
     def _drawn(self) -> npt.NDArray[np.intp]:
         """The images of the cross-validation: all, or some of each class in turn."""
@@ -121,7 +149,7 @@ class Fitter:
             seen[self.images[row].class_ids] += 1
             turns.append(seen[self.images[row].class_ids])
         drawn: npt.NDArray[np.intp] = order[np.argsort(turns, kind="stable")]
-        return drawn[: max(IMAGES, FOLDS[self.kind] * self.classes)]
+        return drawn[: max(IMAGES[self.kind], FOLDS[self.kind] * self.classes)]
 
     def _folds(self, drawn: npt.NDArray[np.intp]) -> int:
         """As many as the images of the smallest class allow."""
@@ -129,7 +157,8 @@ class Fitter:
         return min(FOLDS[self.kind], *(counts[class_id] for class_id in range(self.classes)))
 
     def _layers(self, examples: Examples, strength: float) -> Layers:
-        with warnings.catch_warnings():
+        # One thread: these matrices are small, and threads of BLAS that wait by spinning take each other's cores.
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the budget of iterations regularises too
             if self.kind == "mlp":
                 layers = _mlp(examples, strength, units=self.units, seed=self.seed)
@@ -144,7 +173,7 @@ class Fitter:
 
     def _loss(self, layers: Layers, examples: Examples) -> float:
         """Mean log-loss, weighted as in the fit."""
-        logits_nc = _head(layers).run(examples.x_nd).astype(np.float64)
+        logits_nc = _head(layers).run(examples.x_nd.astype(np.float32)).astype(np.float64)
         if self.multilabel:
             sign_nc = np.where(examples.truth, 1.0, -1.0)
             loss_nc = -log_expit(sign_nc * logits_nc) * np.where(examples.truth, examples.present_c, 1.0)
@@ -159,8 +188,8 @@ def _head(layers: Layers) -> Head:
 
 
 def _linear(examples: Examples, strength: float) -> Layers:
-    fitted = LogisticRegression(C=strength, max_iter=ITERATIONS["linear"])
-    fitted.fit(examples.x_nd.astype(np.float64), examples.truth, examples.weight_n)
+    fitted = LogisticRegression(C=strength, max_iter=ITERATIONS)
+    fitted.fit(examples.x_nd, examples.truth, examples.weight_n)
     return [(fitted.coef_.T, fitted.intercept_)]
 
 
@@ -179,6 +208,7 @@ def _one_for_each_label(examples: Examples, strength: float) -> Layers:
 
 
 def _mlp(examples: Examples, strength: float, *, units: int, seed: int) -> Layers:
-    fitted = MLPClassifier((units,), alpha=1 / strength, random_state=seed, max_iter=ITERATIONS["mlp"])
-    fitted.fit(examples.x_nd, examples.truth, examples.weight_n)
+    epochs = max(STEPS // -(-len(examples.x_nd) // BATCH), LEAST_EPOCHS)
+    fitted = MLPClassifier((units,), alpha=1 / strength, random_state=seed, max_iter=epochs)
+    fitted.fit(examples.x_nd.astype(np.float32), examples.truth, examples.weight_n)
     return list(zip(fitted.coefs_, fitted.intercepts_, strict=True))
