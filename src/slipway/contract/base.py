@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, Self, get_args
@@ -25,8 +26,7 @@ class Contract(BaseModel):
     @classmethod
     def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse what pydantic alone would convert in silence: `"010"` to 10, `y` to true, `true` to 1."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        wanted = set(get_args(annotation) or [annotation]) - {NoneType}
+        wanted = _wanted(cls, str(info.field_name))
         if wanted == {bool} and isinstance(value, str | int | float) and not isinstance(value, bool):
             raise ValueError("write true or false, without quotes")
         if wanted <= {int, float} and isinstance(value, str | bool):
@@ -70,6 +70,13 @@ class Contract(BaseModel):
         """Raises StorageError: the disk is full, or the path is not writable."""
         with told(path):
             path.write_text(self.to_json(), encoding="utf-8")
+
+
+@cache
+def _wanted(model: type[Contract], field: str) -> frozenset[Any]:
+    """The types that a field takes, but for None. Cached: a fleet of a thousand heads reads 200,000 fields."""
+    annotation = model.model_fields[field].annotation
+    return frozenset(get_args(annotation) or [annotation]) - {NoneType}
 
 
 class Evidence(Contract):

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -180,10 +180,23 @@ def _read(folder: Path) -> Model:
     return Model(folder, proto.ModelConfig(), problem, tuple(numbers))
 
 
-@lru_cache(maxsize=8192)
+_KNOWN: dict[str, ModelConfig] = {}
+"""Configurations by their text. Protobuf takes 2 ms to read one, and to reload or to assemble a thousand classifiers
+changes few of them."""
+_MOST_KNOWN = 8192
+
+
 def _parse(text: str) -> ModelConfig:
-    """Cached, since protobuf takes 2 ms for each, and a reload of a thousand classifiers changes few of them."""
-    return text_format.Parse(text, proto.ModelConfig())
+    if text not in _KNOWN:
+        remember(text, text_format.Parse(text, proto.ModelConfig()))
+    return _KNOWN[text]
+
+
+def remember(text: str, config: ModelConfig) -> None:
+    """Spare `read_models` the text that protobuf has just written of `config`, which nobody changes from now on."""
+    if len(_KNOWN) >= _MOST_KNOWN:
+        _KNOWN.clear()
+    _KNOWN[text] = config
 
 
 class _Unusable(Exception):

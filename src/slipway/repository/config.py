@@ -175,9 +175,16 @@ def empty_ensemble(
 
 def add_step(config: ModelConfig, step: ModelConfig, *, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
     """Add `step` to an ensemble. The maps give the tensors that are used their names in the ensemble."""
-    entry = config.ensemble_scheduling.step.add(model_name=step.name, model_version=-1)
-    entry.input_map.update({tensor.name: inputs[tensor.name] for tensor in step.input if tensor.name in inputs})
-    entry.output_map.update({tensor.name: outputs[tensor.name] for tensor in step.output if tensor.name in outputs})
+    taken = {tensor.name: inputs[tensor.name] for tensor in step.input if tensor.name in inputs}
+    made = {tensor.name: outputs[tensor.name] for tensor in step.output if tensor.name in outputs}
+    add_mapped_step(config, step.name, inputs=taken, outputs=made)
+
+
+def add_mapped_step(config: ModelConfig, name: str, *, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    """As `add_step`, for maps of tensors that the step is known to have: a group of heads has thousands of others."""
+    entry = config.ensemble_scheduling.step.add(model_name=name, model_version=-1)
+    entry.input_map.update(inputs)
+    entry.output_map.update(outputs)
 
 
 def to_pbtxt(config: ModelConfig) -> str:

@@ -12,6 +12,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneBase, LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
+from slipway.lint.models import remember
 from slipway.repository.classifier import Classifier, engine_part
 from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.repository.heads import groups, heads_step
@@ -120,7 +121,9 @@ def _chain(classifier: Classifier, lane: LaneName, files: Files) -> list[ModelCo
 def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels: Content | None = None) -> None:
     # Triton needs a version folder and git keeps no empty one, so this file names the bundles that answer.
     files[f"{config.name}/{VERSION}/bundle.txt"] = bundles
-    files[f"{config.name}/config.pbtxt"] = Content.of(to_pbtxt(config).encode())
+    text = to_pbtxt(config)
+    remember(text, config)
+    files[f"{config.name}/config.pbtxt"] = Content.of(text.encode())
     if labels is not None and any(output.label_filename for output in config.output):
         files[f"{config.name}/labels.txt"] = labels
 

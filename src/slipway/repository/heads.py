@@ -8,11 +8,11 @@ from typing import TypeAlias
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.choice import Choice
 from slipway.contract.spec import Serving
-from slipway.repository.config import ModelConfig, Tensor, add_step, empty_ensemble, step_config
+from slipway.repository.config import ModelConfig, Tensor, add_mapped_step, add_step, empty_ensemble, step_config
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
 from slipway.repository.tensors import AFTER, EMBEDDING, IMAGE, IMAGE_STATUS
 
-GROUP = 64
+GROUP = 256
 """Most heads of a group, on average (docs/adr/0060)."""
 
 
@@ -96,7 +96,8 @@ def head_ensemble(
     between = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
     given = {EMBEDDING: EMBEDDING} if EMBEDDING in public else {}
     add_step(config, base, inputs={"IMAGE": "IMAGE"}, outputs=between | given)
-    add_step(config, group, inputs=between, outputs={f"{head}.{tensor}": tensor for tensor in public})
+    answer = {f"{head}.{tensor}": tensor for tensor in public if tensor != EMBEDDING}
+    add_mapped_step(config, group.name, inputs=between, outputs=answer)
     return config
 
 

@@ -1,8 +1,10 @@
 """Makes a head of a trained classifier whose backbone is that of a base, and proves that its answers stay the same."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
@@ -66,7 +68,7 @@ def layers_of(graph: Path) -> Head:
     return Head([weight for weight, _ in layers], [bias for _, bias in layers])
 
 
-def _linear(node: onnx.NodeProto, arrays: dict[str, np.ndarray], graph: Path) -> tuple[Float, Float]:
+def _linear(node: onnx.NodeProto, arrays: dict[str, npt.NDArray[Any]], graph: Path) -> tuple[Float, Float]:
     """Weight `[from, to]` and bias of a Gemm."""
     options = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     scaled = (options.get("alpha", 1.0), options.get("beta", 1.0), options.get("transA", 0)) != (1.0, 1.0, 0)
