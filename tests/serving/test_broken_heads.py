@@ -1,6 +1,8 @@
 """A head that cannot be loaded is left out by name, and the others of its group answer, also across reloads."""
 
 import hashlib
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +15,11 @@ from tritonclient.utils import InferenceServerException
 
 from slipway.repository import assemble
 from slipway.serving import Ports, serve
+from slipway.serving.process import stubs
 from slipway.serving.together import MANY
 from slipway.steps.guard import PLACEHOLDER
 from tests.serving.test_reload import reload
-from tests.support.asking import get
+from tests.support.asking import asking, get, wait_until
 from tests.support.colours import reseal
 from tests.support.heads import open_heads, write_base, write_heads
 
@@ -165,3 +168,28 @@ def test_where_one_of_many_ensembles_does_not_load_it_is_named_and_the_others_ar
         assert found.keys() == {"h0005"}
         assert "allows maximum batch size 99" in found["h0005"]
         assert server.loaded == {*server.contents.steps, *server.contents.needed()} - {"h0005"}
+
+
+@pytest.mark.nightly
+def test_a_group_that_hangs_is_loaded_again_and_the_heads_of_the_others_are_not_disturbed(
+    launch: Launch, tmp_path: Path
+) -> None:
+    base = write_base(tmp_path / "base")
+    repository = tmp_path / "repository"
+    assemble(open_heads(base, write_heads(tmp_path / "heads", base, 70)), repository)
+    one, other = sorted(path.name for path in repository.glob("heads_*"))
+    head = sorted(path.name for path in (repository / other / "1/heads").iterdir())[0]
+    launched = launch(repository)
+    launched.wait_for("ready after")
+    (hanging,) = (pid for pid, step in stubs(launched.server().pid).items() if step == one)
+    with asking(f"127.0.0.1:{launched.ports.grpc}", head, PLACEHOLDER, per_second=10) as asked:
+        os.kill(hanging, signal.SIGSTOP)
+        wait_until(lambda: get(launched, "/ready")[0] == 503, timeout_s=120)
+        assert get(launched, f"/ready/{head}")[0] == 200
+        wait_until(lambda: launched.events("step_repaired"), timeout_s=240)
+        wait_until(lambda: get(launched, "/ready")[0] == 200, timeout_s=120)
+    assert {event["step"] for event in launched.events("step_lost")} == {one}
+    assert launched.events("restarting") == []
+    assert [each.error for each in asked if each.error] == []
+    named = sorted(path.name for path in (repository / one / "1/heads").iterdir())
+    assert len({bundle_of(launched, name) for name in named}) == len(named)
