@@ -2,7 +2,8 @@
 
 `REPOSITORIES` makes the good ones: `example` is model_repository/example; `fleet` has two classifiers that share their
 first step, and one ensemble that answers both; `gpu` is a gpu lane around a stand-in for its plan, which decodes in the
-native form, `isolated` one in the isolated form, and `fallback` one that ONNX Runtime serves without a plan.
+native form, `isolated` one in the isolated form, and `fallback` one that ONNX Runtime serves without a plan; `heads`
+has a base and a group of heads.
 """
 
 import atexit
@@ -19,16 +20,17 @@ from slipway.repository import assemble
 from tests.support.colours import copy_colours
 from tests.support.fallbacks import fallback_classifier
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
+from tests.support.heads import open_heads, write_base, write_heads
 from tests.support.lint_changes import Change, model
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
-Base = Literal["example", "fleet", "gpu", "isolated", "fallback"]
+Base = Literal["example", "fleet", "gpu", "isolated", "fallback", "heads"]
 POST, ENGINE, FIRST = "post/config.pbtxt", "engine/config.pbtxt", "preprocess/config.pbtxt"
 ONE, FULL = "colours/config.pbtxt", "colours_full/config.pbtxt"
 """Where most defects are."""
 MADE_WITH = {"release": "26.08", "dali": "2.2.0", "nvimgcodec": "0.8.0.22"}
 """What the gpu lane's plan says of its evaluation."""
-KINDS = ("preprocess", "guard", "decode", "engine", "post")
+KINDS = ("preprocess", "guard", "decode", "engine", "post", "base", "heads")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ def good(base: Base) -> Path:
         return folder / base
     if base == "fallback":
         assemble([fallback_classifier(folder / "in")], folder / base, lane="gpu")
+        return folder / base
+    if base == "heads":
+        run = write_base(folder / "base")
+        assemble(open_heads(run, write_heads(folder / "in", run, 4)), folder / base)
         return folder / base
     return copy_example(folder) if base == "example" else make_fleet(folder)
 

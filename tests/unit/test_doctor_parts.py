@@ -12,7 +12,7 @@ from slipway.contract import Lane
 from slipway.lint.models import read_models
 from slipway.repository import assemble
 from slipway.serving.doctor import machine
-from slipway.serving.doctor.findings import Finding
+from slipway.serving.doctor.findings import Finding, few
 from slipway.serving.doctor.machine import Interpreter, check_memory, imported_modules, look
 from tests.support.gpu_lanes import gpu_classifier
 
@@ -154,3 +154,10 @@ def test_memory_that_may_not_do_is_a_note_that_names_the_lane_s_own_settings(
     assert "it may not fit" in finding.reason
     assert finding.remedy == f"lower {instances} in the spec"
     assert check_memory(dict.fromkeys(models, 0.001), models).state == "ok"
+
+
+def test_many_names_are_the_first_ones_and_the_number_of_the_others() -> None:
+    assert few(["a", "b"]) == "a, b"
+    names = [f"h{number:04}" for number in range(2000)]
+    assert few(names).startswith("h0000, h0001, ")
+    assert few(names).endswith("h0011, 1,988 more")

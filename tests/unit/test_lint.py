@@ -33,7 +33,7 @@ def test_a_seeded_defect_is_found_in_its_file_by_its_rule(defect: Defect, tmp_pa
         assert len(str(finding)) < 700
 
 
-@pytest.mark.parametrize("base", ["example", "fleet", "gpu", "isolated", "fallback"])
+@pytest.mark.parametrize("base", ["example", "fleet", "gpu", "isolated", "fallback", "heads"])
 def test_a_good_repository_has_no_findings_and_stays_as_it_is(base: Base) -> None:
     before = contents(good(base))
     assert lint(good(base)) == []

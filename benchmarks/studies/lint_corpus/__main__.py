@@ -18,7 +18,7 @@ from slipway.system.process import run
 from slipway.system.targets import file_option, write_file
 
 RESULT, PAGE = ROOT / "benchmarks/results/lint-corpus.json", ROOT / "docs/lint.md"
-SERVED = ("example", "fleet")
+SERVED = ("example", "fleet", "heads")
 """Good repositories that the cpu lane's server loads."""
 CONTROLS = 10
 """Times that each of them is asked as the defects are that need luck."""

@@ -31,7 +31,9 @@ the launcher takes the tritonserver that is there, --host 0.0.0.0 opens its port
 without --log tritonserver's log joins the events on stderr.
 
 The supervisor's port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The key
-is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. Events go to stderr: to a terminal as text,
+is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. Probes are samples: at most four a second,
+of each group of heads in turn, and each time of another head; /ready says in how many seconds every classifier has been
+probed (probed_within_s). Events go to stderr: to a terminal as text,
 otherwise as one JSON line each. Each connection takes an open file, and the server may open as many as the hard limit
 allows (ulimit -Hn). When none is left, it reports that it is not ready and why, and still answers open connections."""
 

@@ -19,7 +19,7 @@ def left_out(control: Control, contents: Contents, steps: Iterable[str]) -> dict
     return problems
 
 
-def spokesmen(contents: Contents, names: Iterable[str], *, without: Collection[str]) -> set[str]:
+def spokesmen(contents: Contents, names: Iterable[str], *, without: Collection[str]) -> list[str]:
     """Those of the ensembles `names` to ask once they are loaded: all, but of a group's heads one `<name>` and one
     `<name>_full`, since they run the same steps. `without` are heads that were left out."""
     chosen: dict[object, str] = {}
@@ -28,4 +28,4 @@ def spokesmen(contents: Contents, names: Iterable[str], *, without: Collection[s
         if not any(classifier in without for classifier in classifiers):
             alike = steps[-1].startswith(GROUP) and name not in contents.lane.multi
             chosen.setdefault((steps, name.endswith("_full")) if alike else name, name)
-    return set(chosen.values())
+    return list(chosen.values())

@@ -118,8 +118,10 @@ class Server:
         return problems
 
     def _load(self, names: Sequence[str], contents: Contents, *, deadline: float) -> dict[str, str]:
-        if len(names) > together.MANY and self._load_together(names, contents, deadline=deadline):
-            return {}
+        if len(names) > together.MANY:
+            if self._load_together(names, contents, deadline=deadline):
+                return {}
+            self.workspace.add(contents, names)  # the server says why of what looks newer than in the call before
         problems = {}
         for name in names:
             try:

@@ -1,5 +1,6 @@
 """A head: embeddings to logits, by a linear layer or a small network. numpy alone."""
 
+import io
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Head:
             ValueError: it is damaged, or as in `__init__`.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:  # leaves no damaged file open
                 layers = len(arrays.files) // 2
                 weights = [arrays[f"weight_{number}"] for number in range(layers)]
                 biases = [arrays[f"bias_{number}"] for number in range(layers)]

@@ -14,8 +14,9 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint import Finding as Fault
 from slipway.lint import lint
+from slipway.lint.heads import GROUP
 from slipway.lint.models import AGAIN, Model, ensembles, read_models
-from slipway.serving.doctor.findings import Finding, Part, Verdict, judge
+from slipway.serving.doctor.findings import Finding, Part, Verdict, few, judge
 from slipway.serving.doctor.machine import Machine, check_memory, look
 from slipway.serving.doctor.steps import check_step
 
@@ -80,11 +81,15 @@ def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Findi
         machine = look(files.lane, files.models.values(), Path(workspace))
         yield from machine.findings
         yield from _steps(repository, files, machine, timeout_s=timeout_s)
-    for name in files.needs:
-        faults = files.of(name)
-        yield from (_said("ensemble", fault) for fault in faults)
-        if not faults:
-            yield Finding("ensemble", name, "ok", " → ".join(files.needs[name]))
+    sound: dict[tuple[str, ...], list[str]] = {}
+    for name, steps in files.needs.items():
+        if faults := files.of(name):
+            yield from (_said("ensemble", fault) for fault in faults)
+        elif steps and steps[-1].startswith(GROUP):
+            sound.setdefault(steps, []).append(name)
+        else:
+            yield Finding("ensemble", name, "ok", " → ".join(steps))
+    yield from (Finding("ensemble", few(names), "ok", " → ".join(steps)) for steps, names in sound.items())
 
 
 def _repository(repository: Path, files: Files) -> Iterator[Finding]:
@@ -101,7 +106,7 @@ def _repository(repository: Path, files: Files) -> Iterator[Finding]:
         count = len(Manifest.read(repository / MANIFEST).outputs)
         yield Finding("repository", MANIFEST, "ok", f"{count} files, all as assembled")
     if files.lane is not None and LANE not in wrong:
-        named = ", ".join(f"{name} (bundle {bundle:.12})" for name, bundle in sorted(files.lane.classifiers.items()))
+        named = few([f"{name} (bundle {bundle:.12})" for name, bundle in sorted(files.lane.classifiers.items())])
         yield Finding("repository", LANE, "ok", f"{files.lane.lane} lane with {named}")
 
 

@@ -26,6 +26,8 @@ class Finding:
         return f"{MARKS[self.state]} {self.subject}: {self.reason}{remedy}"
 
 
+MOST_NAMES = 24
+"""Number of names that a line still lists."""
 OTHERS = "the repository has another fault"
 
 
@@ -46,12 +48,18 @@ class Verdict:
         together: dict[tuple[str, ...], list[str]] = {}
         for name, reasons in self.would_not.items():
             together.setdefault(reasons, []).append(name)
-        lines = [f"would serve: {', '.join(self.would_serve) or 'nothing'}"]
+        lines = [f"would serve: {few(self.would_serve) or 'nothing'}"]
         lines += [
-            f"would not serve: {', '.join(names)}, because {'; '.join(reasons) or OTHERS}"
+            f"would not serve: {few(names)}, because {'; '.join(reasons) or OTHERS}"
             for reasons, names in together.items()
         ]
         return "\n".join(lines)
+
+
+def few(words: Sequence[str]) -> str:
+    """All of the words, or the first of many and the number of the others."""
+    shown = words if len(words) <= MOST_NAMES else [*words[: MOST_NAMES // 2], f"{len(words) - MOST_NAMES // 2:,} more"]
+    return ", ".join(shown)
 
 
 def judge(findings: Sequence[Finding], ensembles: Mapping[str, Iterable[str]], *, faulty: bool) -> Verdict:

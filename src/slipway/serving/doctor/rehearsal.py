@@ -46,6 +46,12 @@ class TritonModelException(Exception):
     pass
 
 
+class Logger:
+    @staticmethod
+    def log_error(message: str) -> None:
+        print(message, file=sys.stderr)
+
+
 class InferenceResponse:
     def __init__(self, output_tensors: Any = (), error: Any = None) -> None:
         self.tensors, self.error = output_tensors, error
@@ -68,7 +74,7 @@ def rehearse_python(job: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     stand_in = types.ModuleType("triton_python_backend_utils")
-    names = (Tensor, TritonError, TritonModelException, InferenceResponse, get_input_tensor_by_name)
+    names = (Tensor, TritonError, TritonModelException, Logger, InferenceResponse, get_input_tensor_by_name)
     for part in names:
         setattr(stand_in, part.__name__, part)
     sys.modules[stand_in.__name__] = stand_in

@@ -27,7 +27,7 @@ class TritonPythonModel:
             try:
                 self.heads[name] = Answerer(folder / name, embedding_size=embedding_size)
             except Exception as error:
-                self.faults[name] = f"head {name} is left out: {error}"
+                self.faults[name] = f"head {name} is left out: {_said(error)}"
                 pb_utils.Logger.log_error(self.faults[name])
         ready()
 
@@ -55,6 +55,13 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor(f"{name}.{tensor}", found[name][tensor]) for name, _, tensor in asked]
         )
+
+
+def _said(error: Exception) -> str:
+    """The reason, without the path of a file on the server."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{Path(str(error.filename)).name}: {error.strerror}"
+    return str(error)
 
 
 class LeftOut(Exception):
