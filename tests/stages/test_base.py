@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 import yaml
 
-from slipway.contract import CompileError, DataError, ManifestError
+from slipway.contract import Bundle, CompileError, DataError, ManifestError
 from slipway.contract.base_bundle import Base, BaseEngine, BaseSpec
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.engines.base_engines import build_base_engine, judge, run_of
 from slipway.evaluation.predict import predict, predict_served
 from slipway.repository.fleet import open_base
+from slipway.steps.head import Head
+from slipway.system.files import sha256_file
+from slipway.training import export, train
 from slipway.training.bundle.base import draw
 from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone
 from tests.support.scripts import run_here
-from tests.support.small_training import one_thread, write_digits, write_weights
+from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
 
 SIDE = 32
 
@@ -182,3 +185,53 @@ def test_a_base_is_not_written_over_something_else(tmp_path: Path) -> None:
     done = run_here("base", "tiny.yaml", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "not empty, and not written by this stage (a base)" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def whole(made: Path) -> Path:
+    """The run of a whole classifier whose backbone is that of the base, since only its head was trained."""
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        spec = make_spec(Path("images"), weights=Path("weights.safetensors"), epochs=2, freeze_epochs=2)
+        limits = {"prove_classes": False, "max_loss_points": 60, "max_class_loss_points": 100, "max_flip_points": 60}
+        small = spec.model_copy(
+            update={
+                "calibration": spec.calibration.model_copy(update={"images": 20}),
+                "accuracy": spec.accuracy.model_copy(update=limits),
+            }
+        )
+        train(small, made / "runs/three/checkpoint")
+        export(made / "runs/three/checkpoint", made / "runs/three/bundle")
+    return made / "runs/three"
+
+
+def test_a_classifier_on_the_base_s_backbone_becomes_a_head_that_answers_the_same(
+    made: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = ("head", whole, "--base", "runs/tiny", "--out", "heads/three")
+    done = run_here(*again, cwd=made, check=False)  # its gate has too few images to tell
+    assert "against the whole classifier: same labels" in done.stdout
+    monkeypatch.chdir(made)
+    bundle, head = Bundle.open(whole / "bundle"), Bundle.open(made / "heads/three/bundle")
+    assert head.labels == bundle.labels
+    assert head.decision.temperature == pytest.approx(bundle.decision.temperature, abs=0.01)
+    assert head.manifest.inputs["classifier"] == sha256_file(whole / "bundle/manifest.json")
+    ours, theirs = (json.loads((path / "bundle/evaluation.json").read_text()) for path in (made / "heads/three", whole))
+    assert ours["top1"] == theirs["top1"]
+    weights = Head.read(made / "heads/three/bundle/head.npz")
+    assert (weights.embedding_size, weights.classes) == (512, 3)
+    assert "current" in run_here(*again, cwd=made, check=False).stdout
+
+
+def test_a_classifier_with_another_backbone_is_refused(made: Path, whole: Path, tmp_path: Path) -> None:
+    other = tmp_path / "made"
+    shutil.copytree(made, other, ignore=shutil.ignore_patterns("heads"))
+    write_weights(other / "weights.safetensors", seed=8)
+    with one_thread():
+        run_here("base", "tiny.yaml", cwd=other)
+    done = run_here("head", other / "runs/three", "--base", "runs/tiny", "--out", "heads/three", cwd=other, check=False)
+    assert done.returncode == 1
+    assert "the base with the head and the whole classifier disagree" in done.stderr
+    assert "its backbone is not that of the base" in done.stderr
+    assert not (other / "heads/three").exists()
+    assert whole.is_dir()

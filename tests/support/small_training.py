@@ -29,9 +29,9 @@ def write_digits(root: Path, *, each: int = 24) -> Path:
     return root
 
 
-def write_weights(path: Path, *, classes: int = 5) -> Path:
+def write_weights(path: Path, *, classes: int = 5, seed: int = 7) -> Path:
     """A timm state dict of resnet10t with a head of `classes`."""
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     network = Network(
         Backbone(name="resnet10t", pretrained=False), classes=classes, pretrained=False, input_size=(32, 32)
     )

@@ -29,6 +29,9 @@ pets.yaml, whole:
 A head is a linear layer, or a small network (recipe.head: {kind: mlp, units: 512}), on the embedding of the base. The
 spec is an ordinary one without backbone, preprocess, calibration, precisions and serving, which are the base's.
 
+SPEC may also be the run of a classifier whose backbone is that of the base. Then its last layers become the head, and
+the answers to its test split are proven to be the same.
+
 Writes RUN/bundle and, for each engine of the base that may be served, RUN/engines/ENGINE: weights and decision that
 were fitted to the embeddings of that engine, and the verdict of the accuracy gate. Embeddings are kept in the base's
 run, so that an image is decoded once. What is current stays. The exit code is 1 if the form for the engine that serves
@@ -40,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.cli.head_fit import HeadRun  # not at the top: --help needs no library
 
     loading = time.monotonic() - started
-    run = HeadRun.open(arguments.spec, arguments.base, arguments.out)
+    run = HeadRun.open(arguments.given, arguments.base, arguments.out)
     why = run.changed()
     if why is not None:
         print(f"{run.out}: {why}", flush=True)
@@ -85,6 +88,8 @@ def show(bundle: Bundle, forms: list[Engine], dataset: Dataset) -> None:
     )
     temperature = f", temperature {measured.temperature}" if bundle.decision.task == "multiclass" else ""
     print(f"  {bundle.spec.recipe.head.kind}, {strength(measured.head)}{temperature}")
+    if measured.max_logit_difference is not None:
+        print(f"  against the whole classifier: same labels, max |Δlogit| {measured.max_logit_difference:.2g}")
     if unknown := measured.unknown:
         print(f"  unknown by {unknown.score}: {unknown.unknown_rate:.2%} of the test split")
     for form in forms:
@@ -125,7 +130,9 @@ def print_next(run: "HeadRun", base_run: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML file of the head")
+    parser.add_argument(
+        "given", type=Path, metavar="SPEC", help="YAML file of the head, or the run of a whole classifier"
+    )
     parser.add_argument("--base", type=Path, required=True, metavar="RUN", help="the run of its base")
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the head's run; default: runs/<name>")
     add_json(parser)

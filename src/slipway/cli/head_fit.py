@@ -1,7 +1,7 @@
 """What `slipway head` makes: opens the base, tells whether the head is current, and fits it."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,10 @@ from slipway.system.targets import check_folder
 from slipway.training.bundle.fit_decision import some_of_each_class
 from slipway.training.data.dataset import check_top_k, scan
 from slipway.training.data.sources import read_from
-from slipway.training.heads.bundle import FittedHead, write_head
+from slipway.training.heads.bundle import FittedHead, HeadOrigin, write_head
 from slipway.training.heads.embeddings import FOLDER, Embeddings, embed
 from slipway.training.heads.fit import Fitter
+from slipway.training.heads.from_classifier import agreement, layers_of, prove, spec_of
 from slipway.training.heads.spec import head_spec
 
 REFERENCE = "openvino-fp32"
@@ -55,24 +56,34 @@ class HeadRun:
     engines: tuple[BaseEngine, ...]
     """The engines of the base that may be served, FP32 first."""
     times: Times
+    classifier: Bundle | None = None
+    """The whole classifier whose last layers become the head; None if it is fitted to the images."""
 
     @classmethod
-    def open(cls, spec_path: Path, base_run: Path, out: Path | None) -> "HeadRun":
+    def open(cls, given: Path, base_run: Path, out: Path | None) -> "HeadRun":
         """Read everything that the head is made from.
 
+        Args:
+            given: its spec, or the folder of the run of a whole classifier.
+
         Raises:
-            SpecError: the spec does not suit a head of this base, or `out` holds something else.
+            SpecError: the spec or classifier does not suit a head of this base, or `out` holds something else.
             ManifestError: the base or an engine of it is missing or damaged.
             DataError: the images cannot be used.
         """
         times, base = Times(), Base.open(base_run / "base")
-        engines, spec = _open_engines(base, base_run / "engines"), head_spec(spec_path, base)
+        engines, classifier = _open_engines(base, base_run / "engines"), None
+        if given.is_dir():
+            classifier = Bundle.open(given / "bundle")
+            spec = spec_of(classifier, base)
+        else:
+            spec = head_spec(given, base)
         out = out or Path("runs") / spec.name
-        _check_out(out, spec, base_run, engines)
+        _check_out(out, spec, base_run, engines, inputs=[given])
         with times.spent("reading images"):
-            dataset = scan(spec.data, task=spec.task)
+            dataset = scan(spec.data, task=spec.task) if classifier is None else Dataset.read(classifier.path / DATASET)
         check_top_k(spec, dataset)
-        return cls(out, spec, dataset, base, engines, times)
+        return cls(out, spec, dataset, base, engines, times, classifier)
 
     def changed(self) -> str | None:
         """Why the head in `out` is not the one that would be fitted now; None if it is."""
@@ -117,10 +128,11 @@ class HeadRun:
             fitter = Fitter(self.spec, train, classes=len(self.dataset.labels))
             evidence = fitter.choose(found[REFERENCE].of(train))
             heads = {name: fitter.fit(given.of(train), strength=evidence.strength) for name, given in found.items()}
+        origin = self._of_classifier(heads, found)
         with self.times.spent("evaluating"):
             write_head(
                 self.out / "bundle",
-                FittedHead(heads[REFERENCE], evidence),
+                FittedHead(heads[REFERENCE], evidence, origin),
                 spec=self.spec,
                 dataset=self.dataset,
                 base=self.base,
@@ -128,6 +140,23 @@ class HeadRun:
                 embeddings=found[REFERENCE],
             )
             self._write_forms(heads, found)
+
+    def _of_classifier(self, heads: dict[str, Head], found: Mapping[str, Embeddings]) -> HeadOrigin:
+        """With a classifier, put its last layers in the place of what was fitted to FP32's embeddings, and keep of the
+        other forms what answers more validation images as these layers do: they themselves, or what was fitted."""
+        if self.classifier is None:
+            return HeadOrigin()
+        with self.times.spent("comparing with the classifier"):
+            own = heads[REFERENCE] = layers_of(self.classifier.path / "model.onnx")
+            difference = prove(self.classifier, own, self.dataset, found[REFERENCE])
+        validation = self.dataset.of("validation")
+        expected = found[REFERENCE].answer(own, validation)
+        for name, fitted in heads.items():
+            both = {head: found[name].answer(head, validation) for head in (own, fitted)}
+            heads[name] = max(both, key=lambda head: agreement(both[head], expected, task=self.spec.task))
+        return HeadOrigin(
+            "head of a classifier", {"classifier": sha256_file(self.classifier.path / MANIFEST)}, difference
+        )
 
     def _write_forms(self, heads: Mapping[str, Head], found: Mapping[str, Embeddings]) -> None:
         bundle, reference = Bundle.open(self.out / "bundle"), None
@@ -165,10 +194,12 @@ def _open_engines(base: Base, folder: Path) -> tuple[BaseEngine, ...]:
     return tuple(served)
 
 
-def _check_out(out: Path, spec: Spec, base_run: Path, engines: tuple[BaseEngine, ...]) -> None:
+def _check_out(
+    out: Path, spec: Spec, base_run: Path, engines: tuple[BaseEngine, ...], *, inputs: Iterable[Path]
+) -> None:
     """Raises SpecError: the head would replace something else, or lie in what it is made from."""
     bundle = out / "bundle"
-    inputs = [base_run, *read_from(spec.data, out=bundle)]
+    inputs = [base_run, *inputs, *read_from(spec.data, out=bundle)]
     check_folder(bundle, kind="bundle", inputs=inputs)
     for engine in engines:
         check_folder(out / "engines" / engine.path.name, kind="engine", inputs=inputs)

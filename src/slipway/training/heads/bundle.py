@@ -1,8 +1,10 @@
 """Writes the bundle of a head: its FP32 form, whose weights are fitted to the embeddings of the base's FP32 engine."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from slipway.contract import Manifest, Spec
 from slipway.contract.base_bundle import Base, BaseEngine
@@ -21,7 +23,22 @@ from slipway.training.bundle.write import decide_and_seal, describe
 from slipway.training.data.sources import read_from
 from slipway.training.heads.embeddings import Embeddings
 
-ORIGIN = "head"
+
+@dataclass(frozen=True)
+class HeadOrigin:
+    """Where the FP32 form comes from."""
+
+    origin: str = "head"
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of what it was made from, beside the base."""
+    max_logit_difference: float | None = None
+    """From the logits of the whole classifier that it was made from."""
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Its fields of `BundleMeasured`."""
+        difference = self.max_logit_difference
+        return {"origin": self.origin} | ({} if difference is None else {"max_logit_difference": difference})
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,8 @@ class FittedHead:
 
     head: Head
     evidence: HeadFit
+    """How the forms that were fitted to embeddings were fitted."""
+    origin: HeadOrigin = HeadOrigin()
 
 
 def write_head(
@@ -69,10 +88,14 @@ def write_head(
             outputs,
             spec=spec,
             dataset=dataset,
-            inputs={"base": sha256_file(base.path / MANIFEST), "engine": sha256_file(reference.path / MANIFEST)},
+            inputs={
+                "base": sha256_file(base.path / MANIFEST),
+                "engine": sha256_file(reference.path / MANIFEST),
+                **fitted.origin.inputs,
+            },
             libraries=(),
             seed=spec.recipe.seed,
-            measured={"origin": ORIGIN, "head": fitted.evidence},
+            measured={"head": fitted.evidence, **fitted.origin.measured},
         )
 
 

@@ -11,12 +11,14 @@ from onnx import numpy_helper
 from slipway.contract import Bundle, ExportError, Spec, SpecError
 from slipway.contract.base_bundle import Base
 from slipway.contract.dataset import Dataset
-from slipway.evaluation.predict import Float, predict
+from slipway.contract.decision import Task
+from slipway.evaluation.predict import Float, Predictions, predict
 from slipway.onnx_graph import OUTPUTS, producers
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.head import Head
 from slipway.training.bundle.write import Fault, compare_outputs
 from slipway.training.heads.embeddings import Embeddings
+from slipway.training.heads.spec import of_base
 
 TAKEN = ("name", "task", "data", "decision", "accuracy", "latency")
 """Fields of the classifier's spec that its head keeps; the others are the base's, or about training a network."""
@@ -24,7 +26,7 @@ TAKEN = ("name", "task", "data", "decision", "accuracy", "latency")
 OTHER = Fault("the base with the head and the whole classifier", "its backbone is not that of the base")
 
 
-def spec_of(bundle: Bundle, base: Base, of_base: dict[str, object]) -> Spec:
+def spec_of(bundle: Bundle, base: Base) -> Spec:
     """The spec of the head of a classifier.
 
     Raises:
@@ -39,7 +41,7 @@ def spec_of(bundle: Bundle, base: Base, of_base: dict[str, object]) -> Spec:
             "pixels differ; make a base with this preprocess"
         )
     given = bundle.spec.plain()
-    return Spec.parse({**{name: given[name] for name in TAKEN}, **of_base}, source=str(bundle.path / "spec.json"))
+    return Spec.parse({**{name: given[name] for name in TAKEN}, **of_base(base)}, source=str(bundle.path / "spec.json"))
 
 
 def layers_of(graph: Path) -> Head:
@@ -100,3 +102,10 @@ def prove(bundle: Bundle, head: Head, dataset: Dataset, embeddings: Embeddings) 
         raise ExportError(f"{bundle.path}: an embedding of {whole.embedding_nd.shape[1]} numbers is not the base's")
     found = embeddings.answer(head, dataset.of("test"))
     return compare_outputs(found, whole, task=bundle.decision.task, fault=OTHER)
+
+
+def agreement(found: Predictions, expected: Predictions, *, task: Task) -> float:
+    """The share of images, or for multi-label of images and labels, that are answered alike."""
+    if task == "multilabel":
+        return float(((found.logits_nc > 0) == (expected.logits_nc > 0)).mean())
+    return float((found.logits_nc.argmax(axis=1) == expected.logits_nc.argmax(axis=1)).mean())

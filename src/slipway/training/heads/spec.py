@@ -20,7 +20,7 @@ def head_spec(path: Path, base: Base) -> Spec:
     Raises:
         SpecError: it is not a valid spec, says something else than the base, or asks for what a head does not have.
     """
-    given, own = read_plain(path), _of_base(base)
+    given, own = read_plain(path), of_base(base)
     spec = Spec.parse({**own, **given} if isinstance(given, dict) else given, source=str(path))
     for name, value in own.items():
         if spec.plain()[name] != value:
@@ -34,7 +34,8 @@ def head_spec(path: Path, base: Base) -> Spec:
     return spec
 
 
-def _of_base(base: Base) -> dict[str, Any]:
+def of_base(base: Base) -> dict[str, Any]:
+    """The fields of a spec that every head takes from its base."""
     of_spec = base.spec.plain()
     shared = {name: of_spec[name] for name in ("backbone", "calibration", "precisions", "serving")}
     return {**shared, "preprocess": base.preprocess.plain()}
