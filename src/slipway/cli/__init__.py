@@ -69,6 +69,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "reload": Verb("slipway.cli.serve", "switch the server to the new repository", ("--reload",)),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
+            "index": Verb("slipway.cli.index", "find images like others, and near-duplicates, by a base's embedding"),
         },
         "speed": {
             "gate": Verb("slipway.cli.gate", "judge the P99 of a running server, or find its capacity"),
