@@ -10,7 +10,7 @@ from slipway.contract import Bundle, Fleet
 from slipway.contract.lane import NO_PLAN
 from slipway.system.arguments import count
 from slipway.system.json_line import add_json, print_json
-from slipway.system.text import command
+from slipway.system.text import command, few
 
 if TYPE_CHECKING:
     from slipway.contract.lane import LaneName
@@ -119,7 +119,7 @@ def _say_bases(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
         print(f"  {name}: base {base.base.id:.12} {base.base.path}")
         print(f"    engine {base.engine.path}: {settings.target} {settings.precision} ({base.engine.verdict})")
         print(f"    chosen: {base.choice.reason}")
-        print(f"    runs as {own.serving}; serves NAME and NAME_full for {shortened(own.heads)}")
+        print(f"    runs as {own.serving}; serves NAME and NAME_full for {few(own.heads)}")
 
 
 def _say_folders(plan: "Plan") -> None:
@@ -132,12 +132,6 @@ def _say_folders(plan: "Plan") -> None:
         sizes = [folder.size for folder in plan.folders if folder.change == change]
         if sizes:
             print(f"  {len(sizes)} {change}, {sum(sizes) / 1e6:.3f} MB")
-
-
-def shortened(names: "Sequence[str]", *, shown: int = 5) -> str:
-    """The names, or the first of many."""
-    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def parser() -> argparse.ArgumentParser:

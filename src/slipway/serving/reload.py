@@ -12,6 +12,7 @@ from slipway.serving.fit import check_fit
 from slipway.serving.heads import left_out
 from slipway.serving.libraries import check_libraries
 from slipway.serving.server import Say, Server
+from slipway.system.text import few
 
 QUIET_S = 1.0
 """Seconds without an answer from the old steps after which no request can be left in them."""
@@ -33,8 +34,8 @@ class Change:
 
     def __str__(self) -> str:
         parts = {"switched": self.switched, "withdrawn": self.withdrawn, "steps in": self.added}
-        said = [f"{what} {', '.join(names)}" for what, names in parts.items() if names]
-        said += [f"steps out {', '.join(self.removed)}"] if self.removed else []
+        said = [f"{what} {few(names)}" for what, names in parts.items() if names]
+        said += [f"steps out {few(self.removed)}"] if self.removed else []
         return "; ".join(said) or "nothing has changed"
 
 

@@ -5,8 +5,11 @@ HTML is escaped by `slipway.pages`, and charts draw without mathtext (`slipway.p
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
+MOST_WORDS = 24
+"""Number of words that a line still lists."""
 _FORMULA = re.compile(r"['=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
@@ -14,6 +17,14 @@ _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 def shown(text: object) -> str:
     """The text as one line for a terminal or log: control characters, line breaks and invalid Unicode are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def few(words: Sequence[str]) -> str:
+    """All of the words, or the first of many and the number of the others."""
+    listed = (
+        words if len(words) <= MOST_WORDS else [*words[: MOST_WORDS // 2], f"{len(words) - MOST_WORDS // 2:,} more"]
+    )
+    return ", ".join(listed)
 
 
 def command(verb: str, *arguments: str | Path) -> str:

@@ -16,9 +16,10 @@ from slipway.lint import Finding as Fault
 from slipway.lint import lint
 from slipway.lint.heads import GROUP
 from slipway.lint.models import AGAIN, Model, ensembles, read_models
-from slipway.serving.doctor.findings import Finding, Part, Verdict, few, judge
+from slipway.serving.doctor.findings import Finding, Part, Verdict, judge
 from slipway.serving.doctor.machine import Machine, check_memory, look
 from slipway.serving.doctor.steps import check_step
+from slipway.system.text import few
 
 TIMEOUT_S = 120.0
 """Seconds for one step to load and answer; the launcher gives the same to the whole server."""

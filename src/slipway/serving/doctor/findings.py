@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from slipway.system.text import few
+
 Part = Literal["repository", "machine", "step", "ensemble"]
 State = Literal["ok", "fail", "untold"]
 MARKS: dict[State, str] = {"ok": "✓", "fail": "✗", "untold": "–"}  # noqa: RUF001  as in an empty cell of a table
@@ -26,8 +28,6 @@ class Finding:
         return f"{MARKS[self.state]} {self.subject}: {self.reason}{remedy}"
 
 
-MOST_NAMES = 24
-"""Number of names that a line still lists."""
 OTHERS = "the repository has another fault"
 
 
@@ -54,12 +54,6 @@ class Verdict:
             for reasons, names in together.items()
         ]
         return "\n".join(lines)
-
-
-def few(words: Sequence[str]) -> str:
-    """All of the words, or the first of many and the number of the others."""
-    shown = words if len(words) <= MOST_NAMES else [*words[: MOST_NAMES // 2], f"{len(words) - MOST_NAMES // 2:,} more"]
-    return ", ".join(shown)
 
 
 def judge(findings: Sequence[Finding], ensembles: Mapping[str, Iterable[str]], *, faulty: bool) -> Verdict:
