@@ -65,9 +65,9 @@ def test_a_setting_that_is_given_its_default_value_is_still_given() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"classifier": {}}, "classifier: unknown key; the valid keys here are classifiers, lane, multi, serving"),
+        ({"classifier": {}}, "classifier: unknown key; the valid keys here are bases, classifiers, lane, multi, serving"),
         ({"lane": "tpu"}, "lane: Input should be 'cpu' or 'gpu'; given 'tpu'"),
-        ({"classifiers": {}}, "classifiers: Dictionary should have at least 1 item"),
+        ({"classifiers": {}}, "names neither classifiers nor bases; a repository serves at least one classifier"),
         ({"classifiers": ["digits"]}, "classifiers: Input should be a valid dictionary; given"),
         ({"classifiers": {"digits": {}}}, "classifiers.digits.active: required but not given"),
         ({"classifiers": {"digits": None}}, "classifiers.digits: "),
@@ -121,7 +121,7 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "empty; write its keys: classifiers, lane, "),
+        ("", "empty; write its keys: bases, classifiers, lane, "),
         ("- digits\n", "keys with values are needed"),
         ("digits", "keys with values are needed"),
         ("classifiers: {", "not valid YAML"),

@@ -189,14 +189,20 @@ _MOST_KNOWN = 8192
 def _parse(text: str) -> ModelConfig:
     if text not in _KNOWN:
         remember(text, text_format.Parse(text, proto.ModelConfig()))
-    return _KNOWN[text]
+    return _copied(_KNOWN[text])
 
 
 def remember(text: str, config: ModelConfig) -> None:
-    """Spare `read_models` the text that protobuf has just written of `config`, which nobody changes from now on."""
+    """Spare `read_models` the text that protobuf has just written of `config`."""
     if len(_KNOWN) >= _MOST_KNOWN:
         _KNOWN.clear()
-    _KNOWN[text] = config
+    _KNOWN[text] = _copied(config)
+
+
+def _copied(config: ModelConfig) -> ModelConfig:
+    copy = proto.ModelConfig()
+    copy.CopyFrom(config)
+    return copy
 
 
 class _Unusable(Exception):

@@ -25,7 +25,7 @@ class Engine:
 
     Args:
         graph: an ONNX file with one input, `pixels_nhwc_u8` where it is served or a network's own `pixels_nchw`, and
-            outputs `logits_nc` and, where it has one, `embedding_nd`.
+            outputs `logits_nc` and `embedding_nd`, or one of them.
         arithmetic: `f32` or `bf16`; what layers without Q/DQ nodes compute in. OpenVINO would choose by itself
             (BF16 where the processor has it), so it is always set, and read back.
         threads: of this one engine.
@@ -59,11 +59,11 @@ class Engine:
     def run(self, pixels: Input) -> tuple[Float, Float]:
         """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`, copied out of OpenVINO's buffers.
 
-        d is 0 where the graph has no embedding.
+        Where the graph has no such output, classes or d is 0.
         """
         results = self._request.infer([pixels], share_inputs=True)
         none = np.zeros((len(pixels), 0), np.float32)
-        return results["logits_nc"], results.get("embedding_nd", none)
+        return results.get("logits_nc", none), results.get("embedding_nd", none)
 
 
 def _give_back_memory() -> None:
