@@ -201,6 +201,7 @@ def test_the_pages_of_evaluation_and_build_say_what_a_head_is(made: Path) -> Non
     assert "to do" not in done.stdout
     page = (made / "runs/shades/report.html").read_text()
     assert "A head, all FP32, fitted to the embeddings of tiny." in page
+    assert "openvino-int8 has weights of its own. With those of FP32 instead: top-1 " in page
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from slipway.contract import Spec
 from slipway.contract.dataset import LabelledImage
@@ -23,7 +24,7 @@ from slipway.evaluation.predict import Float, table
 from slipway.steps.head import Head
 from slipway.training.learn.weighting import class_weights, repeat_factors
 
-STRENGTHS = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), "mlp": (1e-2, 1e-1, 1.0, 10.0)}
+STRENGTHS = {"linear": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0), "mlp": (1e-2, 1e-1, 1.0, 10.0)}
 """Candidates, the strongest regularisation first: among equals it wins."""
 WITHOUT = {"linear": 1e-2, "mlp": 1e-1}
 """What is taken without a cross-validation."""
@@ -120,7 +121,7 @@ class Fitter:
         splitter = (KFold if self.multilabel else StratifiedKFold)(folds, shuffle=True, random_state=self.seed)
         splits = list(splitter.split(drawn, np.zeros(len(drawn)) if self.multilabel else self.truth[drawn]))
         losses: dict[float, float] = {}
-        for strength in STRENGTHS[self.kind]:
+        for strength in tqdm(STRENGTHS[self.kind], "cross-validation", unit="strength", leave=False, disable=None):
             parts = ((examples.rows(drawn[kept]), examples.rows(drawn[left_out])) for kept, left_out in splits)
             losses[strength] = fmean(self._loss(self._layers(some, strength), others) for some, others in parts)
             if losses[strength] > min(losses.values()):
