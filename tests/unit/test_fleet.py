@@ -65,7 +65,10 @@ def test_a_setting_that_is_given_its_default_value_is_still_given() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"classifier": {}}, "classifier: unknown key; the valid keys here are bases, classifiers, lane, multi, serving"),
+        (
+            {"classifier": {}},
+            "classifier: unknown key; the valid keys here are bases, classifiers, lane, multi, serving",
+        ),
         ({"lane": "tpu"}, "lane: Input should be 'cpu' or 'gpu'; given 'tpu'"),
         ({"classifiers": {}}, "names neither classifiers nor bases; a repository serves at least one classifier"),
         ({"classifiers": ["digits"]}, "classifiers: Input should be a valid dictionary; given"),
