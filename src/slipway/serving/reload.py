@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from slipway.contract import ServingError
 from slipway.contract.selection import changed_class
 from slipway.lint.heads import heads_of
+from slipway.serving import together
 from slipway.serving.contents import Contents
 from slipway.serving.fit import check_fit
 from slipway.serving.heads import left_out
@@ -112,14 +113,19 @@ def _left_out(server: Server, new: Contents, change: Change) -> dict[str, str]:
 def _switch(
     server: Server, new: Contents, change: Change, without: Mapping[str, str], *, deadline: float, say: Say
 ) -> None:
-    """Switch every ensemble of `change.switched`, or none; `without` are the heads that may be left out."""
-    old = server.contents
-    server.workspace.add(new, change.switched)
+    """Switch every ensemble of `change.switched`, or none; `without` are the heads that may be left out.
+
+    Where they are many, their versions alternate between 1 and 2. Loading a version that is being served, tritonserver
+    2.51 unlocks a mutex in memory that it may just have freed (`ModelLifeCycle::OnLoadFinal`): it ended once in about
+    1,500 ensembles on a busy machine.
+    """
+    old, many = server.contents, len(change.switched) > together.MANY
+    server.workspace.add(new, change.switched, other_version=many)
     problems = server.load_ensembles(change.switched, new, without=without, deadline=deadline, say=say)
     for name, problem in problems.items():
         if without.keys().isdisjoint(new.lane.ensembles[name]):
             back = [one for one in change.switched if one in old.steps]
-            server.workspace.add(old, back)
+            server.workspace.add(old, back, other_version=many)
             server.load_ensembles(back, old, without=server.left_out, deadline=time.monotonic() + 30, say=say)
             server.unload(one for one in change.switched if one not in old.steps)
             raise ServingError(problem)

@@ -19,6 +19,7 @@ from slipway.serving.contents import Contents
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+,@=-]+")
 """Characters allowed in the path: the server starts a step by a shell line without quotes."""
+VERSION, OTHER_VERSION = "1", "2"
 _OTHERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -51,8 +52,9 @@ class Workspace:
             raise
         return contents
 
-    def add(self, contents: Contents, names: Iterable[str]) -> None:
-        """Copy models into the folder, replacing those of the same name, with the present time.
+    def add(self, contents: Contents, names: Iterable[str], *, other_version: bool = False) -> None:
+        """Copy models into the folder, replacing those of the same name, with the present time. With `other_version`,
+        what is here as version 1 becomes version 2.
 
         Triton looks at the times of the files below a model. It loads an ensemble again only if that looks newer, and
         a step whenever one of its ensembles is loaded and the step looks newer. So the files are copies, since a hard
@@ -65,6 +67,8 @@ class Workspace:
                 shutil.copytree(contents.models[name].folder, new, copy_function=shutil.copyfile)
             if contents.models[name].backend != ENSEMBLE:
                 compileall.compile_dir(new, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+            if other_version and (self.models / name / VERSION).is_dir():
+                (new / VERSION).rename(new / OTHER_VERSION)
             os.utime(new)
             self.remove([name])
             new.rename(self.models / name)
