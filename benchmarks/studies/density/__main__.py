@@ -18,6 +18,8 @@ from slipway.system.targets import file_option
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn", "timm", "tritonclient")
 CROPS_EACH, SMALL_EACH = 60, 14
 PARTS = ("accuracy", "latency", "changes")
+LIMITS = {"prove_classes": False, "max_loss_points": 20, "max_class_loss_points": 100, "max_flip_points": 30}
+"""What the small test splits of these tasks can prove."""
 EPILOG = """example:
   python -m benchmarks.studies.density --output benchmarks/results/density.json        25 minutes on two cores
   python -m benchmarks.studies.density --heads 100 --quick --parts latency changes
@@ -94,7 +96,7 @@ def accuracy(work: Path, base: Path) -> dict[str, Any]:
     slipway("make-digits", "--out", work / "digits", cwd=work)
     found = {}
     for name, data in {"photographs": work / "crops", "digits": work / "digits", "small": small}.items():
-        spec = {"name": name, "data": {"root": str(data)}, "accuracy": {"prove_classes": False, "max_loss_points": 5}}
+        spec = {"name": name, "data": {"root": str(data)}, "accuracy": LIMITS}
         (work / f"{name}.json").write_text(json.dumps(spec))
         found[name] = slipway("head", work / f"{name}.json", "--base", base, "--out", work / name, cwd=work)
     return found

@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +24,9 @@ from slipway.benchmark.server import HttpServer
 from slipway.benchmark.tuning_climb import rate_at
 from slipway.contract import Fleet
 from slipway.repository import assemble, open_fleet
+from slipway.repository.fleet import open_base
 
-SPREAD, CHANGES, LOAD_PER_S = 100, 100, 40.0
+SPREAD, CHANGES, CHANGED_AMONG, LOAD_PER_S, LOAD_S = 100, 100, 200, 40.0, 60.0
 
 
 def fleet_of(base: Path, heads: Mapping[str, Path]) -> Fleet:
@@ -125,49 +127,61 @@ def _in_turns(sides: Mapping[str, Callable[[], Any]], rate_per_s: float, images:
 
 
 def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
-    """A head is added, changed and removed under 40 requests/s to another of its group; then one changes 100 times."""
-    from slipway.repository.fleet import open_base
-
-    served, repository = open_base(base), work / "repository"
-    heads = {run.name: run for run in runs}
+    """A head is added, changed and removed under 40 requests/s to another of its group, among all heads; then one
+    changes 100 times, among 200, while the memory of the server is watched."""
+    served = open_base(base)
+    shape = Shape(10, 0, "multiclass")
     versions = [
-        write_random_head(
-            work / f"version{n}", served, name="changing", shape=Shape(10, 0, "multiclass"), seed=seed + n
-        )
-        for n in range(2)
+        write_random_head(work / f"version{n}", served, name="changing", shape=shape, seed=seed + n) for n in range(2)
     ]
-    assembled(base, heads, repository)
-    took_s: dict[str, float] = {}
-    with launched(repository, work, timeout_s=300) as server:
-
-        def change(what: str, now: Mapping[str, Path]) -> None:
-            started_s = time.monotonic()
-            assembled(base, now, repository)
-            server.reload()
-            took_s[what] = time.monotonic() - started_s
-            print(f"{what}: {took_s[what]:.1f} s", flush=True)
+    heads = {run.name: run for run in runs}
+    with started(base, heads, work / "all") as changing:
+        took: dict[str, dict[str, float]] = {}
 
         def all_three() -> None:
-            change("add", heads | {"changing": versions[0]})
-            change("change", heads | {"changing": versions[1]})
-            change("remove", heads)
+            took["add"] = changing.to(heads | {"changing": versions[0]})
+            took["change"] = changing.to(heads | {"changing": versions[1]})
+            took["remove"] = changing.to(heads)
 
         with meanwhile(all_three):
-            load = run_load(server, runs[0].name, images, LOAD_PER_S, 40.0, seed=seed)
-        before_mib, many_s = proportional_mib(server.server_pid()), []
+            load = run_load(changing.server, runs[0].name, images, LOAD_PER_S, LOAD_S, seed=seed)
+    some = {run.name: run for run in runs[:CHANGED_AMONG]}
+    with started(base, some, work / "some") as changing:
+        memory_mib = [proportional_mib(changing.server.server_pid())]
         for number in tqdm(range(CHANGES), "changes", disable=None):
-            change("again", heads | {"changing": versions[number % 2]})
-            many_s.append(took_s.pop("again"))
-        after_mib = proportional_mib(server.server_pid())
+            changing.to(some | {"changing": versions[number % 2]})
+            if number in (0, CHANGES // 2 - 1, CHANGES - 1):
+                memory_mib.append(proportional_mib(changing.server.server_pid()))
     return {
         "heads": len(runs),
-        "seconds": took_s,
+        "seconds": took,
         "requests": int(load.block.latencies_ms.size),
         "failed": dict(load.block.failures),
         "mixed": load.mixed,
         "changes": CHANGES,
-        "change_s_median": float(np.median(many_s)),
-        "change_s_max": max(many_s),
-        "memory_mib_before": before_mib,
-        "memory_mib_after": after_mib,
+        "changed_among": len(some),
+        "memory_mib_at_start_and_after_1_50_100": memory_mib,
     }
+
+
+@dataclass(frozen=True)
+class Changing:
+    """A server and the repository that it serves."""
+
+    base: Path
+    repository: Path
+    server: Launcher
+
+    def to(self, heads: Mapping[str, Path]) -> dict[str, float]:
+        """Serve these heads instead; returns the seconds of `assemble` and of `reload`."""
+        assemble_s, started_s = assembled(self.base, heads, self.repository), time.monotonic()
+        self.server.reload()
+        return {"assemble_s": assemble_s, "reload_s": time.monotonic() - started_s}
+
+
+@contextmanager
+def started(base: Path, heads: Mapping[str, Path], work: Path) -> Iterator[Changing]:
+    work.mkdir()
+    assembled(base, heads, work / "repository")
+    with launched(work / "repository", work, timeout_s=300) as server:
+        yield Changing(base, work / "repository", server)

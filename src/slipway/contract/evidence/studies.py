@@ -221,12 +221,11 @@ class DensityLatency(Part):
 class DensityChanges(Part):
     """Heads added, changed and removed under load."""
 
-    seconds: dict[str, float]
+    seconds: dict[str, dict[str, float]]
+    """Of `assemble` and `reload`, by change."""
     requests: int
     failed: Failures
     mixed: int
-    memory_mib_before: float
-    memory_mib_after: float
 
 
 class DensityResult(ServedResult):
