@@ -1,4 +1,4 @@
-"""A head that cannot be loaded is left out by name, and the others of its group answer, also across reloads."""
+"""Heads on a running server: a broken one is left out by name, changed ones are switched, and the others answer."""
 
 import hashlib
 import os
@@ -14,6 +14,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from slipway.repository import assemble
+from slipway.repository import heads as heads_of_a_base
 from slipway.serving import Ports, serve
 from slipway.serving.process import stubs
 from slipway.serving.together import MANY
@@ -21,7 +22,7 @@ from slipway.steps.guard import PLACEHOLDER
 from tests.serving.test_reload import reload
 from tests.support.asking import asking, get, wait_until
 from tests.support.colours import reseal
-from tests.support.heads import open_heads, write_base, write_heads
+from tests.support.heads import open_heads, write_base, write_head, write_heads
 
 COUNT = 20
 Launch = Callable[..., Any]
@@ -170,13 +171,36 @@ def test_where_one_of_many_ensembles_does_not_load_it_is_named_and_the_others_ar
         assert server.loaded == {*server.contents.steps, *server.contents.needed()} - {"h0005"}
 
 
+def test_a_changed_head_is_switched_again_and_again_under_load_and_no_request_fails(
+    launch: Launch, repository: Path, tmp_path: Path
+) -> None:
+    runs = [tmp_path / "heads" / f"h{number:04}" for number in range(COUNT)]
+    launched = launch(repository)
+    launched.wait_for("ready after")
+    bundles = [bundle_of(launched, "h0003")]
+    with asking(f"127.0.0.1:{launched.ports.grpc}", "h0003", PLACEHOLDER, clients=8) as asked:
+        for change in range(3):
+            run, labels = tmp_path / f"new{change}", [f"class{index}" for index in range(5)]
+            runs[3] = write_head(run, tmp_path / "base", name="h0003", labels=labels, seed=100 + change)
+            assemble(open_heads(tmp_path / "base", runs), repository)
+            code, said = reload(launched)
+            assert code == 0, said
+            bundles.append(bundle_of(launched, "h0003"))
+    assert len(set(bundles)) == 4
+    assert [each.error for each in asked if each.error] == []
+    ended = sorted(asked, key=lambda each: each.sent + each.seconds)
+    assert list(dict.fromkeys(each.bundle for each in ended)) == bundles
+    assert [launched.events(name) for name in ("restarting", "step_lost")] == [[], []]
+
+
 @pytest.mark.nightly
 def test_a_group_that_hangs_is_loaded_again_and_the_heads_of_the_others_are_not_disturbed(
-    launch: Launch, tmp_path: Path
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(heads_of_a_base, "GROUP", 6)
     base = write_base(tmp_path / "base")
     repository = tmp_path / "repository"
-    assemble(open_heads(base, write_heads(tmp_path / "heads", base, 70)), repository)
+    assemble(open_heads(base, write_heads(tmp_path / "heads", base, 12)), repository)
     one, other = sorted(path.name for path in repository.glob("heads_*"))
     head = sorted(path.name for path in (repository / other / "1/heads").iterdir())[0]
     launched = launch(repository)
