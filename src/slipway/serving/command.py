@@ -88,6 +88,12 @@ def command(
     ]
 
 
+def memory_variables(lane: Lane) -> dict[str, str]:
+    """Variables for the memory allocator. Each call that loads a model copies what the server knows of all of them, in
+    one of 8 arenas a core, which keep the memory: with 1,000 heads on two cores, 790 MB instead of 220."""
+    return {"MALLOC_ARENA_MAX": "2"} if lane.bases else {}
+
+
 def check_ports(ports: Ports, *, supervised: bool, address: str = HOST) -> None:
     """Raises ServingError if two ports are equal, or one is in use; a `supervised` server has one more port."""
     given = {name: port for name, port in vars(ports).items() if supervised or name != "status"}

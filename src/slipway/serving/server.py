@@ -15,7 +15,7 @@ from slipway.contract import Lane, ServingError
 from slipway.serving import process as processes
 from slipway.serving import together
 from slipway.serving.binary import TritonBinary, find_tritonserver
-from slipway.serving.command import HOST, Ports, check_ports, command
+from slipway.serving.command import HOST, Ports, check_ports, command, memory_variables
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
 from slipway.serving.fit import check_fit
@@ -269,7 +269,7 @@ def running(
                 address=address,
                 options=binary.options(),
             ),
-            environment={**_memory(contents.lane), **binary.environment()},
+            environment={**memory_variables(contents.lane), **binary.environment()},
             log=log,
             limits=limits,
             secret=admin_key,
@@ -286,12 +286,6 @@ def running(
                 raise ServingError(f"tritonserver did not answer in time: {first_failure(log)}")
             time.sleep(0.02)
         yield Server(process, binary, ports, log, admin_key, control, workspace, contents, limits)
-
-
-def _memory(lane: Lane) -> dict[str, str]:
-    """Variables for the memory allocator. Each call that loads a model copies what the server knows of all of them, in
-    one of 8 arenas a core, which keep the memory: with 1,000 heads on two cores, 790 MB in place of 220."""
-    return {"MALLOC_ARENA_MAX": "2"} if lane.bases else {}
 
 
 def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> dict[str, str]:

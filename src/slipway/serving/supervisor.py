@@ -1,13 +1,11 @@
 """Owns a server: restarts whatever dies, and reloads the repository on request."""
 
-import os
 import queue
-import select
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from slipway.serving.server import Server, load_all, running
 from slipway.serving.server_log import log_lines
 from slipway.serving.status import Status
 from slipway.serving.turns import Turns
+from slipway.serving.watched import Watched
 from slipway.serving.workspace import private_workspace
 
 Event = Callable[..., None]
@@ -169,7 +168,7 @@ class Supervisor:
     def _watch(self, server: Server) -> str:
         """Watch the server until it has to be restarted; returns the reason."""
         turns = self._turns(server)
-        with _Watched(server) as watched:
+        with Watched(server) as watched:
             while True:
                 gone = watched.wait(turns.interval_s)
                 if self._ended.is_set():
@@ -275,39 +274,3 @@ def pause_s(*, short: int, failed: int, start_s: float) -> float:
     if failed:
         return min(2.0 ** min(failed - 1, 10), LONGEST_PAUSE_S)
     return min(start_s, LONGEST_REST_S) if short > 1 else 0.0
-
-
-class _Watched:
-    """Watches the processes of a server by file descriptors that become readable when one ends."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._stubs: dict[int, str] = {}
-        self._poll = select.poll()
-
-    def __enter__(self) -> "_Watched":
-        self.look()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._forget()
-
-    def look(self) -> None:
-        """Watch the processes that run now."""
-        self._forget()
-        self._poll = select.poll()
-        for pid, step in {**processes.stubs(self._server.process.pid), self._server.process.pid: ""}.items():
-            with suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(pid)
-                self._stubs[descriptor] = step
-                self._poll.register(descriptor, select.POLLIN)
-
-    def wait(self, timeout_s: float) -> list[str]:
-        """The steps of which a process ended, as soon as one does; none after the time-out."""
-        ended = {descriptor for descriptor, _ in self._poll.poll(1000 * timeout_s)}
-        return sorted({self._stubs[descriptor] for descriptor in ended} - {""})
-
-    def _forget(self) -> None:
-        for descriptor in self._stubs:
-            os.close(descriptor)
-        self._stubs = {}
