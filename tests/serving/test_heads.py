@@ -11,6 +11,7 @@ from slipway.client import Client
 from slipway.contract.base_bundle import Base
 from slipway.engines.base_engines import run_of
 from slipway.repository import Classifier, assemble
+from slipway.repository import heads as heads_of_a_base
 from slipway.repository.fleet import open_base
 from slipway.serving import Server
 from slipway.steps.postprocess import Answers, Postprocessor
@@ -18,8 +19,8 @@ from slipway.steps.preprocess import Preprocessor
 from tests.support.heads import head_of, open_heads, write_base, write_heads
 from tests.support.load_tools import colour_images
 
-COUNT = 80
-"""Heads enough for several groups."""
+COUNT, GROUP = 80, 32
+"""Heads, and how many of them a group has on average: there are four."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,10 @@ def server(
     opened: list[Classifier], start: Callable[[Path], Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Server:
     repository = tmp_path_factory.mktemp("served") / "repository"
-    assemble(opened, repository, multi={"some": [opened[index].name for index in (0, 1, 40, 79)]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads_of_a_base, "GROUP", GROUP)
+        assemble(opened, repository, multi={"some": [opened[index].name for index in (0, 1, 40, 79)]})
+    assert len(list(repository.glob("heads_*"))) == 4
     return start(repository)
 
 
