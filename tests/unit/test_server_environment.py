@@ -45,3 +45,7 @@ def test_without_a_path_the_stubs_find_the_systems_shell(monkeypatch: pytest.Mon
 def test_the_servers_own_libraries_come_first(monkeypatch: pytest.MonkeyPatch, inherited: str, path: str) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", inherited)
     assert BINARY.environment()["LD_LIBRARY_PATH"] == path
+
+
+def test_openblas_takes_one_thread_in_every_instance() -> None:
+    assert BINARY.environment()["OPENBLAS_NUM_THREADS"] == "1"

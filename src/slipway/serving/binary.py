@@ -77,6 +77,9 @@ class TritonBinary:
             "SLIPWAY_CACHE": str(user_folder("XDG_CACHE_HOME", ".cache") / "slipway"),
             **{name: value for name, value in os.environ.items() if name not in left_out},
             "LD_LIBRARY_PATH": os.pathsep.join(part for part in (self.library_path, inherited) if part),
+            # An instance computes in the threads of its configuration. OpenBLAS would take all cores for a small
+            # product, and its threads wait by spinning.
+            "OPENBLAS_NUM_THREADS": "1",
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH") or os.defpath)),
         }
 
