@@ -12,6 +12,7 @@ from slipway.contract.evidence.latency import CapacityResult, PerfAnalyzerResult
 from slipway.contract.evidence.latency import GateResult as LatencyResult
 from slipway.contract.evidence.origin import Origin
 from slipway.contract.evidence.studies import (
+    DensityResult,
     EfficiencyResult,
     PeersResult,
     RobustnessResult,
@@ -23,13 +24,14 @@ KINDS = {
     "digits-int8-cpu": LatencyResult,
     "digits-capacity-cpu": CapacityResult,
     "perf_analyzer": PerfAnalyzerResult,
+    "density": DensityResult,
     "efficiency": EfficiencyResult,
     "peers": PeersResult,
     "robustness": RobustnessResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
 }
-STUDIES = {"efficiency", "peers", "fifty", "verdict"}  # robustness has one part in an older form
+STUDIES = {"density", "efficiency", "peers", "fifty", "verdict"}  # robustness has one part in an older form
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -98,7 +98,8 @@ def accuracy(work: Path, base: Path) -> dict[str, Any]:
     for name, data in {"photographs": work / "crops", "digits": work / "digits", "small": small}.items():
         spec = {"name": name, "data": {"root": str(data)}, "accuracy": LIMITS}
         (work / f"{name}.json").write_text(json.dumps(spec))
-        found[name] = slipway("head", work / f"{name}.json", "--base", base, "--out", work / "heads_of" / name, cwd=work)
+        out = work / "heads_of" / name
+        found[name] = slipway("head", work / f"{name}.json", "--base", base, "--out", out, cwd=work)
     return found
 
 
