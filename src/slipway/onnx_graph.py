@@ -51,9 +51,10 @@ def to_bytes(model: onnx.ModelProto, *, input_name: str = INPUT) -> bytes:
 
 def check(model: onnx.ModelProto, *, input_name: str = INPUT) -> None:
     """Raises ValueError: no valid ONNX, an input or output of another name or type, or a fixed batch."""
-    for expected, values in (((input_name,), model.graph.input), (OUTPUTS, model.graph.output)):
-        names = tuple(value.name for value in values)
-        if names not in (expected, expected[:1], expected[1:]):
+    one_or_both = (OUTPUTS, OUTPUTS[:1], OUTPUTS[1:])
+    for allowed, values in (((input_name,),), model.graph.input), (one_or_both, model.graph.output):
+        names, expected = tuple(value.name for value in values), allowed[0]
+        if names not in allowed:
             raise ValueError(f"the graph has tensors {names} where {expected} are needed")
         for value in values:
             if value.type.tensor_type.elem_type != TYPES.get(value.name, onnx.TensorProto.FLOAT):

@@ -46,7 +46,8 @@ def ready(launch: Launch) -> Callable[[dict[str, str]], Any]:
     def ready(environment: dict[str, str]) -> Any:
         launched = launch(EXAMPLE, environment=environment)
         launched.wait_for("ready after")
-        assert get(launched, "/ready") == (200, {"ready": True, "answering": ["colours"], "broken": {}})
+        status, said = get(launched, "/ready")
+        assert (status, said["ready"], said["answering"], said["broken"]) == (200, True, ["colours"], {})
         return launched
 
     return ready
