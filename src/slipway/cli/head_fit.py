@@ -142,8 +142,8 @@ class HeadRun:
             self._write_forms(heads, found)
 
     def _of_classifier(self, heads: dict[str, Head], found: Mapping[str, Embeddings]) -> HeadOrigin:
-        """With a classifier, put its last layers in the place of what was fitted to FP32's embeddings, and keep of the
-        other forms what answers more validation images as these layers do: they themselves, or what was fitted."""
+        """With a classifier, replace the FP32 head by the classifier's own last layers. For every other engine, choose
+        between these layers and the fitted head: whichever agrees with them on more validation images in FP32."""
         if self.classifier is None:
             return HeadOrigin()
         with self.times.spent("comparing with the classifier"):

@@ -95,7 +95,7 @@ class ImageIndex:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises ManifestError: there is no complete index at `path`."""
+        """Raises ManifestError: `path` holds no complete index."""
         if not (path / FILE_NAME).is_file():
             raise ManifestError(f"{path}: no {FILE_NAME} here; build an index with slipway index build")
         settings = IndexSettings.read(path / FILE_NAME)

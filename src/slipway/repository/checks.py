@@ -66,7 +66,7 @@ def _check_head(engine: Engine, classifier: Classifier) -> None:
     if link is None and served is None:
         return
     if link is None or served is None:
-        is_head = "is a head, which needs its base" if served is None else "is no head, and stands alone"
+        is_head = "a head, which needs its base" if served is None else "a whole classifier, which needs no base"
         where = "name it below bases" if served is None else "name it below classifiers"
         raise RepositoryError(f"{classifier.bundle.path}: {is_head}: {where} in the fleet file")
     if link.id != served.base.id:

@@ -86,7 +86,7 @@ def open_head(run: Path, base: ServedBase) -> Classifier:
     """A head of `base`, in the form for the engine that serves the base.
 
     Raises:
-        RepositoryError: there is no such form; names the command that makes it.
+        RepositoryError: the form is missing; the message names the command that makes it.
         ManifestError: the bundle or the form is missing or damaged.
     """
     bundle = Bundle.open(run / "bundle")

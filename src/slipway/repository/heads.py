@@ -102,7 +102,7 @@ def head_ensemble(
 
 
 Parts: TypeAlias = Sequence[tuple[str, ModelConfig, Sequence[Tensor]]]
-"""Of each head its name, its group's step and its public tensors."""
+"""Each head as its name, the step of its group, and its public tensors."""
 
 
 def heads_multi(name: str, base: ModelConfig, parts: Parts, *, max_batch_size: int) -> ModelConfig:

@@ -40,7 +40,7 @@ def of_heads(client: Any, step: str, heads: Iterable[str], *, embedding_size: in
 
     Raises:
         LeftOutError: the step could not load the only one of `heads`, or one of several.
-        ServingError: there is no answer.
+        ServingError: the server does not answer.
     """
     inputs = [
         grpc.InferInput("embedding_nd", [1, embedding_size], "FP32"),

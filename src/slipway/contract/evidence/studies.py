@@ -222,7 +222,7 @@ class DensityChanges(Part):
     """Heads added, changed and removed under load."""
 
     seconds: dict[str, dict[str, float]]
-    """Of `assemble` and `reload`, by change."""
+    """Seconds that `assemble` and `reload` took, for each kind of change."""
     requests: int
     failed: Failures
     mixed: int

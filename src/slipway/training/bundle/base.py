@@ -24,7 +24,7 @@ from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone
 
 UNUSED_CLASSES = 2
-"""Of the classifier that timm's model is built with, and whose input the embedding is. It is left out of the graph."""
+"""timm's model is built with a classifier of this size, whose input is the embedding. The graph leaves it out."""
 LIBRARIES = ("onnx", "onnxscript", "openvino", "nvidia-dali-cuda130", "timm", "torch")
 
 
