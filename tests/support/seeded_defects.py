@@ -83,7 +83,7 @@ def good(base: Base) -> Path:
         return folder / base
     if base == "heads":
         run = write_base(folder / "base")
-        assemble(open_heads(run, write_heads(folder / "in", run, 4)), folder / base)
+        assemble([], folder / base, bases=open_heads(run, write_heads(folder / "in", run, 4)))
         return folder / base
     return copy_example(folder) if base == "example" else make_fleet(folder)
 

@@ -23,7 +23,7 @@ from slipway.benchmark.load import poisson_schedule
 from slipway.benchmark.server import HttpServer
 from slipway.benchmark.tuning_climb import rate_at
 from slipway.contract import Fleet
-from slipway.repository import assemble, open_fleet
+from slipway.repository import assemble, open_bases
 from slipway.repository.fleet import open_base
 
 SPREAD, CHANGES, CHANGED_AMONG, LOAD_PER_S, LOAD_S = 100, 100, 200, 40.0, 60.0
@@ -37,7 +37,7 @@ def fleet_of(base: Path, heads: Mapping[str, Path]) -> Fleet:
 def assembled(base: Path, heads: Mapping[str, Path], repository: Path) -> float:
     """Write the repository of a fleet file with these heads, as `slipway assemble` does; returns the seconds."""
     started_s = time.monotonic()
-    assemble(open_fleet(fleet_of(base, heads), root=Path()), repository)
+    assemble([], repository, bases=open_bases(fleet_of(base, heads), root=Path()))
     return time.monotonic() - started_s
 
 

@@ -1,7 +1,8 @@
 """`Lane`: the contents of a model repository, for its server; `lane.json` at the root."""
 
+from collections.abc import Collection
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field
 
@@ -110,6 +111,15 @@ class Lane(Contract):
     @property
     def needs_gpu(self) -> bool:
         return self.lane == "gpu"
+
+    def without(self, classifiers: Collection[str]) -> Self:
+        """The same lane, without some of its classifiers."""
+        left = {name: bundle for name, bundle in self.classifiers.items() if name not in classifiers}
+        bases = {
+            name: base.model_copy(update={"heads": tuple(head for head in base.heads if head in left)})
+            for name, base in self.bases.items()
+        }
+        return self.model_copy(update={"classifiers": left, "bases": bases})
 
     @cached_property
     def ensembles(self) -> dict[str, tuple[str, ...]]:

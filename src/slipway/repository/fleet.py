@@ -1,12 +1,11 @@
 """Opens every bundle, base and engine that a fleet file names."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from slipway.contract import Bundle, Engine, Fleet, RepositoryError
+from slipway.contract import Bundle, Fleet, RepositoryError
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.choice import FILE_NAME as CHOICE
 from slipway.contract.choice import Choice
@@ -15,14 +14,14 @@ from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
+from slipway.repository.groups import BaseHeads
 from slipway.repository.heads import ServedBase
 from slipway.repository.pick import open_engines, pick_engines
 from slipway.system.files import sha256_file
-from slipway.system.text import command
 
 
 def open_fleet(fleet: Fleet, *, root: Path) -> list[Classifier]:
-    """The classifiers of `fleet`, every file checked; its paths are relative to `root`, the fleet file's folder.
+    """The `classifiers` of a fleet file, every file checked; its paths are relative to `root`, its folder.
 
     Raises:
         RepositoryError: an engine is missing; names the command that makes it.
@@ -35,8 +34,7 @@ def open_fleet(fleet: Fleet, *, root: Path) -> list[Classifier]:
         serving = fleet.serving_of(name, bundle.spec.serving)
         classifier = _open(bundle, version, root, lane=fleet.lane, serving=serving)
         opened.setdefault(name, []).append(replace(classifier, served_as=name, settings=serving))
-    whole = [replace(active, kept=tuple(kept)) for active, *kept in opened.values()]
-    return [*whole, *(head for name, base in fleet.bases.items() for head in _heads(fleet, name, base, root=root))]
+    return [replace(active, kept=tuple(kept)) for active, *kept in opened.values()]
 
 
 def _open(bundle: Bundle, version: Version, root: Path, *, lane: LaneName, serving: Serving) -> Classifier:
@@ -45,20 +43,26 @@ def _open(bundle: Bundle, version: Version, root: Path, *, lane: LaneName, servi
     return open_engines(bundle, [root / folder for folder in version.engine], lane=lane)
 
 
-def _heads(fleet: Fleet, name: str, given: FleetBase, *, root: Path) -> Iterator[Classifier]:
-    """The heads of a base, each with its form for the engine that serves the base."""
+def open_bases(fleet: Fleet, *, root: Path) -> list[BaseHeads]:
+    """The `bases` of a fleet file, with the folders of their heads, which are opened once it is known which changed.
+
+    Raises:
+        RepositoryError: a base was not compared with its engines, or a pattern finds no head.
+        ManifestError: a base or its engine is missing or damaged.
+    """
+    return [_open_heads(fleet, name, base, root=root) for name, base in fleet.bases.items()]
+
+
+def _open_heads(fleet: Fleet, name: str, given: FleetBase, *, root: Path) -> BaseHeads:
     base = open_base(root / given.base, name=name)
     serving = overridden(overridden(base.serving, by=fleet.serving), by=given.serving)
     base = replace(base, serving=serving)
-    folders = {head: root / folder for head, folder in given.named.items()}
-    if isinstance(given.heads, str):
-        found = sorted(path for path in root.glob(given.heads) if (path / "bundle").is_dir())
-        if not found:
-            raise RepositoryError(f"{root / given.heads}: no folder of a head; make one with slipway head")
-        folders = {str(folder): folder for folder in found}
-    for head, folder in tqdm(folders.items(), "opening", unit="head", leave=False, disable=None, delay=1):
-        opened = open_head(folder, base)
-        yield replace(opened, served_as="" if isinstance(given.heads, str) else head)
+    if not isinstance(given.heads, str):
+        return BaseHeads(base, {head: root / folder for head, folder in given.named.items()})
+    found = sorted(path for path in root.glob(given.heads) if (path / "bundle").is_dir())
+    if not found:
+        raise RepositoryError(f"{root / given.heads}: no folder of a head; make one with slipway head")
+    return BaseHeads.named(base, found)
 
 
 def open_base(run: Path, *, name: str = "") -> ServedBase:
@@ -80,20 +84,3 @@ def open_base(run: Path, *, name: str = "") -> ServedBase:
     if choice.bundle != base.id or measured != sha256_file(engine.path / MANIFEST) or not engine.may_be_served:
         raise RepositoryError(f"{path}: does not name an engine of this base that passed; run slipway base again")
     return ServedBase(name or base.spec.name, base, engine, choice, base.spec.serving)
-
-
-def open_head(run: Path, base: ServedBase) -> Classifier:
-    """A head of `base`, in the form for the engine that serves the base.
-
-    Raises:
-        RepositoryError: the form is missing; the message names the command that makes it.
-        ManifestError: the bundle or the form is missing or damaged.
-    """
-    bundle = Bundle.open(run / "bundle")
-    folder = run / "engines" / base.engine.path.name
-    if not folder.is_dir():
-        again = command("slipway head", run / "bundle/spec.json", "--base", base.base.path.parent, "--out", run)
-        raise RepositoryError(
-            f"{folder}: {base.name} is served by this engine, and the head has no form for it; {again}"
-        )
-    return Classifier(bundle, Engine.open(folder, bundle=bundle), settings=base.serving, base=base)

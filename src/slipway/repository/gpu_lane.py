@@ -1,6 +1,5 @@
 """The gpu lane: which engines it serves, and what it refuses. `gpu_steps` has its steps."""
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from slipway.repository.heads import ServedBase
 from slipway.repository.step import StepModel
 from slipway.system.text import command
 
-__all__ = ["DECODER", "SERVE_VERB", "base_step", "chain", "check", "how_to_make", "pick", "shm_bytes"]
+__all__ = ["DECODER", "SERVE_VERB", "base_step", "chain", "check", "how_to_make", "pick"]
 
 SERVE_VERB = "slipway container serve"
 DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the spec and export it again"
@@ -177,15 +176,6 @@ def _plan_of(engine: Engine) -> tuple[str, PlanSettings]:
     if not (engine.path / plan_name(plan.compute_capability)).is_file():
         raise RepositoryError(f"{engine.path / plan_name(plan.compute_capability)}: missing; compile it again")
     return plan.compute_capability, plan
-
-
-def shm_bytes(classifier: Classifier) -> int:
-    """Shared memory of a Python-backend instance: two full batches of images, and of pixels that stay on the CPU.
-
-    It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
-    """
-    image_bytes = math.prod(classifier.pixels.dims) + (1 << 20)
-    return -(-2 * classifier.max_batch_size * image_bytes >> 20) << 20
 
 
 def base_step(base: ServedBase) -> StepModel:

@@ -1,16 +1,19 @@
 """The heads of a base: groups of them are steps, and each has two ensembles over its base and its group."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import TypeAlias
 
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.choice import Choice
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, add_mapped_step, add_step, empty_ensemble, step_config
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
 from slipway.repository.tensors import AFTER, EMBEDDING, IMAGE, IMAGE_STATUS
+from slipway.system.files import sha256_file
 
 GROUP = 256
 """Most heads of a group, on average (docs/adr/0060)."""
@@ -39,6 +42,14 @@ class ServedBase:
     def first_core(self) -> int:
         return int(self.base.id[:4], 16)
 
+    @cached_property
+    def manifests(self) -> dict[str, str]:
+        """sha256 of the manifests of the base and its engine, which every head is made from."""
+        return {
+            "base": sha256_file(self.base.path / MANIFEST),
+            "base_engine": sha256_file(self.engine.path / MANIFEST),
+        }
+
 
 @dataclass(frozen=True)
 class HeadAnswer:
@@ -54,15 +65,15 @@ class HeadAnswer:
         return [replace(tensor, name=f"{self.name}.{tensor.name}", label_filename="") for tensor in self.tensors]
 
 
-def groups(heads: Sequence[HeadAnswer]) -> list[list[HeadAnswer]]:
-    """The heads of one base in groups. A head's group follows from its name, so that another head changes its own group
-    alone, until their number makes twice as many groups."""
-    count = 1
+def groups(names: Iterable[str]) -> list[list[str]]:
+    """The names of the heads of one base in groups. A head's group follows from its name, so that another head changes
+    its own group alone, until their number makes twice as many groups."""
+    heads, count = sorted(names), 1
     while len(heads) > GROUP * count:
         count *= 2
-    found: dict[int, list[HeadAnswer]] = {}
-    for head in sorted(heads, key=lambda head: head.name):
-        found.setdefault(int(sha256(head.name.encode()).hexdigest()[:8], 16) % count, []).append(head)
+    found: dict[int, list[str]] = {}
+    for name in heads:
+        found.setdefault(int(sha256(name.encode()).hexdigest()[:8], 16) % count, []).append(name)
     return [found[number] for number in sorted(found)]
 
 

@@ -41,9 +41,5 @@ class LaneRules(Protocol):
         """The step that all heads of a base share; raises RepositoryError where the lane has none."""
         ...
 
-    def shm_bytes(self, classifier: Classifier, /) -> int:
-        """The shared memory that a Python-backend instance of the classifier starts with."""
-        ...
-
 
 LANE_RULES: Mapping[LaneName, LaneRules] = {"cpu": cpu_lane, "gpu": gpu_lane}

@@ -16,7 +16,7 @@ from slipway.serving.contents import Contents
 from slipway.serving.hidden import is_shown
 from slipway.serving.probe import BusyError, LeftOutError
 from slipway.serving.process import LogError
-from slipway.serving.reload import reload
+from slipway.serving.reload import reload, retire
 from slipway.serving.server import Server, load_all, running
 from slipway.serving.server_log import log_lines
 from slipway.serving.status import Status
@@ -244,7 +244,8 @@ class Supervisor:
             return False
         started = time.monotonic()
         try:
-            new = self._workspace.take(Contents.open(self._repository), like=self._contents)
+            checked = Contents.open(self._repository, like=self._contents)
+            new = self._workspace.take(checked, like=self._contents)
             change = reload(server, new, deadline=started + self._timeout_s)
         except (SlipwayError, OSError) as error:
             self._status.reloads.labels("refused").inc()
@@ -260,6 +261,7 @@ class Supervisor:
             self._tell(server)
             self._event("reloaded", str(change), seconds=round(time.monotonic() - started, 3))
             answer.put((True, str(change)))
+            retire(server, change)
         return True
 
 
