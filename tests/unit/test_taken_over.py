@@ -63,28 +63,23 @@ def changed(base: Path, runs: Runs) -> Runs:
     return runs
 
 
-def removed(base: Path, runs: Runs) -> Runs:
+def removed(_: Path, runs: Runs) -> Runs:
     return runs[:3] + runs[4:]
 
 
-@pytest.mark.parametrize(("change", "head"), [(added, "new"), (changed, "h0003"), (removed, "h0003")])
+@pytest.mark.parametrize("change", [added, changed, removed])
 def test_one_changed_head_opens_its_own_group_alone_and_gives_the_same_bytes(
-    base: Path,
-    runs: Runs,
-    repository: Path,
-    opened: list[str],
-    tmp_path: Path,
-    change: Callable[[Path, Runs], Runs],
-    head: str,
+    base: Path, runs: Runs, repository: Path, opened: list[str], change: Callable[[Path, Runs], Runs]
 ) -> None:
-    before = group_of(repository, head) if change is not added else set()
+    before = group_of(repository, "h0003")
     now = change(base, runs)
     assemble([], repository, bases=open_heads(base, now))
-    group = group_of(repository, head) if change is not removed else before - {head}
-    assert set(opened) == group
-    assert 0 < len(group) < COUNT
-    assemble([], tmp_path / "anew", bases=open_heads(base, now))
-    assert contents(repository) == contents(tmp_path / "anew")
+    after = before - {"h0003"} if change is removed else group_of(repository, "new" if change is added else "h0003")
+    assert set(opened) == after
+    assert 0 < len(after) < COUNT
+    anew = repository.with_name("anew")
+    assemble([], anew, bases=open_heads(base, now))
+    assert contents(repository) == contents(anew)
 
 
 def test_a_group_that_loses_its_last_head_leaves_the_others_as_they_are(
