@@ -1,0 +1,215 @@
+"""The listener: TLS, and the filters that a request passes before it is routed."""
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+
+from slipway.contract import Lane
+from slipway.operations.gateway.routes import ARM_HEADER, ROUTES, Node, watched
+from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings
+
+LISTENER = "slipway"
+METADATA = "slipway.gateway"
+"""Namespace of what the guard says of a request: `checked`, `model`."""
+SCOPE, LATENCY, ANSWERS = "slipway", "latency_us", "answers"
+HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+LONGEST_ID_BYTES, LONGEST_DESCRIPTION_BYTES, MOST_BRACKETS = 256, 4096, 400
+
+
+def public_models(lane: Lane) -> tuple[str, ...]:
+    """The models that clients may ask: the ensembles of a repository, not its steps."""
+    return tuple(sorted(lane.ensembles))
+
+
+def listener(
+    settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str], *, routes: "Node | None" = None
+) -> Mapping[str, Node]:
+    """Envoy's Listener for gRPC and HTTP, with `routes` in it, or else with those of the watched file."""
+    host, port = settings.host_port
+    chain: dict[str, Node] = {"filters": [_connection_manager(settings, keys, models, routes)]}
+    if settings.tls is not None:
+        chain["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {
+                    "alpn_protocols": ["h2", "http/1.1"],
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                    "tls_certificates": [
+                        {
+                            "certificate_chain": {"filename": settings.tls.certificate},
+                            "private_key": {"filename": settings.tls.key},
+                        }
+                    ],
+                },
+            },
+        }
+    return {
+        "name": LISTENER,
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        # Beyond it, a copy for the candidate is dropped, and nothing says so.
+        "per_connection_buffer_limit_bytes": settings.max_request_bytes,
+        "filter_chains": [chain],
+    }
+
+
+def _connection_manager(
+    settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str], routes: "Node | None"
+) -> Node:
+    kind = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    manager: dict[str, Node] = {
+        "@type": kind,
+        "stat_prefix": "gateway",
+        "codec_type": "AUTO",
+        "use_remote_address": True,  # what a client writes into x-forwarded-for and x-envoy-… counts for nothing
+        "skip_xff_append": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "max_request_headers_kb": 16,
+        "request_headers_timeout": "10s",
+        "request_timeout": "60s",  # for the whole request to arrive: a slow sender holds memory
+        "stream_idle_timeout": "60s",
+        "server_header_transformation": "PASS_THROUGH",
+        "http_filters": _filters(settings, keys, models),
+        "access_log": _access_logs(settings),
+    }
+    if routes is None:
+        manager["rds"] = {"route_config_name": ROUTES, "config_source": watched(settings.folder, ROUTES)}
+    else:
+        manager["route_config"] = routes
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def _filters(settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str]) -> list[Node]:
+    """A key, its rate, the size, the guard, what the guard says, and the way on. The cheapest refusal comes first."""
+    credentials: Node = [{"client": team, "key": key} for team, key in keys.items()]
+    return [
+        _filter(
+            "api_key_auth",
+            "ApiKeyAuth",
+            {
+                "credentials": credentials,
+                "key_sources": [{"header": KEY_HEADER}],
+                "forwarding": {"header": TEAM_HEADER, "hide_credentials": True},
+            },
+        ),
+        _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),
+        _filter("buffer", "Buffer", {"max_request_bytes": settings.max_request_bytes}),
+        _filter("lua", "Lua", {"default_source_code": {"inline_string": guard(settings, models)}}),
+        _filter("rbac", "RBAC", _only_checked()),
+        _filter("router", "Router", {}),
+    ]
+
+
+def _filter(name: str, kind: str, config: Mapping[str, Node]) -> Node:
+    full = f"envoy.filters.http.{name}"
+    return {"name": full, "typed_config": {"@type": f"{HTTP_FILTERS}.{name}.v3.{kind}", **config}}
+
+
+def _rates(settings: GatewaySettings) -> Mapping[str, Node]:
+    def bucket(per_second: int, burst: int | None) -> Node:
+        return {"max_tokens": burst or per_second, "tokens_per_fill": per_second, "fill_interval": "1s"}
+
+    always: Node = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    total = sum(max(team.per_second, team.burst or 0) for team in settings.teams.values())
+    descriptors: Node = [
+        {"entries": [{"key": "team", "value": name}], "token_bucket": bucket(team.per_second, team.burst)}
+        for name, team in settings.teams.items()
+    ]
+    return {
+        "stat_prefix": "rate",
+        "token_bucket": bucket(total, None),
+        "filter_enabled": always,
+        "filter_enforced": always,
+        "rate_limited_as_resource_exhausted": True,
+        "descriptors": descriptors,
+        "rate_limits": [
+            {"actions": [{"request_headers": {"header_name": TEAM_HEADER, "descriptor_key": "team"}}]},
+        ],
+        "response_headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
+    }
+
+
+def _only_checked() -> Mapping[str, Node]:
+    checked: Node = {"filter": METADATA, "path": [{"key": "checked"}], "value": {"string_match": {"exact": "passed"}}}
+    where: Node = {"metadata_matcher": checked, "metadata_source": "DYNAMIC"}
+    policy: Node = {"permissions": [{"sourced_metadata": where}], "principals": [{"any": True}]}
+    return {"rules": {"action": "ALLOW", "policies": {"checked": policy}}}
+
+
+def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
+    """The text of the guard for these models."""
+    names = list(models)
+    assert all(name.replace("_", "").isalnum() and name.isascii() for name in names), names
+    limits = {
+        "deadline_s": settings.min_deadline_s,
+        "id_bytes": LONGEST_ID_BYTES,
+        "described_bytes": LONGEST_DESCRIPTION_BYTES,
+        "brackets": MOST_BRACKETS,
+    }
+    lines = [f"local LIMITS = {{{', '.join(f'{name} = {value:g}' for name, value in limits.items())}}}"]
+    lines += ["local PUBLIC = {}", f'for name in ("{" ".join(names)}"):gmatch("%S+") do PUBLIC[name] = true end']
+    return "\n".join([*lines, resources.files(__package__).joinpath("guard.lua").read_text(encoding="utf-8")])
+
+
+def _access_logs(settings: GatewaySettings) -> list[Node]:
+    model = f"%DYNAMIC_METADATA({METADATA}:model)%"
+    tags: list[Node] = [
+        {"name": "model", "value_format": model},
+        {"name": "arm", "value_format": f"%RESP({ARM_HEADER})%"},
+    ]
+    named: Node = {"filter": METADATA, "path": [{"key": "model"}], "value": {"present_match": True}}
+    inference: Node = {"metadata_filter": {"matcher": named, "match_if_key_not_found": False}}
+    stats: Node = {
+        "name": "envoy.access_loggers.stats",
+        "filter": inference,
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
+            "stats_scope": {"prefix": SCOPE},
+            "histograms": [
+                {
+                    "stat": {"name": LATENCY, "tags": tags},
+                    "unit": "Microseconds",
+                    "value_format": "%COMMON_DURATION(DS_RX_END:DS_TX_BEG:us)%",
+                }
+            ],
+            "counters": [
+                {
+                    "stat": {
+                        "name": ANSWERS,
+                        "tags": [
+                            *tags,
+                            {"name": "team", "value_format": f"%REQ({TEAM_HEADER})%"},
+                            {"name": "code", "value_format": "%RESPONSE_CODE%"},
+                            {"name": "grpc", "value_format": "%GRPC_STATUS%"},
+                            {"name": "server", "value_format": "%UPSTREAM_HOST%"},
+                        ],
+                    },
+                    "value_fixed": 1,
+                }
+            ],
+        },
+    }
+    if settings.access_log is None:
+        return [stats]
+    fields: Node = {
+        "time": "%START_TIME%",
+        "team": f"%REQ({TEAM_HEADER})%",
+        "model": model,
+        "arm": f"%RESP({ARM_HEADER})%",
+        "path": "%REQ(:path)%",
+        "code": "%RESPONSE_CODE%",
+        "grpc": "%GRPC_STATUS%",
+        "why": "%RESPONSE_CODE_DETAILS%",
+        "ms": "%DURATION%",
+        "bytes": "%BYTES_RECEIVED%",
+    }
+    log: Node = {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": settings.access_log,
+            "log_format": {"json_format": fields},
+        },
+    }
+    return [stats, log]
