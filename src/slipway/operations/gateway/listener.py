@@ -12,6 +12,12 @@ METADATA = "slipway.gateway"
 """Namespace of what the guard says of a request: `checked`, `model`."""
 SCOPE, LATENCY, ANSWERS = "slipway", "latency_us", "answers"
 HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+SENTENCES = {
+    401: f"the header {KEY_HEADER} does not hold a team's key",
+    413: "the request is larger than max_request_bytes of the gateway",
+    429: "the team is over its rate; send fewer requests",
+    503: "the gateway reaches no server that is ready",
+}
 LONGEST_ID_BYTES, LONGEST_DESCRIPTION_BYTES, MOST_BRACKETS = 256, 4096, 400
 
 
@@ -71,6 +77,7 @@ def _connection_manager(
         "stream_idle_timeout": "60s",
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": _filters(settings, keys, models),
+        "local_reply_config": {"mappers": _sentences()},
         "access_log": _access_logs(settings),
     }
     if routes is None:
@@ -78,6 +85,29 @@ def _connection_manager(
     else:
         manager["route_config"] = routes
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def _sentences() -> list[Node]:
+    """What Envoy itself answers, as sentences; over HTTP in the JSON of Triton's errors."""
+    as_json: Node = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
+    not_grpc: Node = {
+        "header": {
+            "name": "content-type",
+            "string_match": {"prefix": "application/grpc"},
+            "invert_match": True,
+            "treat_missing_header_as_empty": True,
+        }
+    }
+    http: Node = {"header_filter": not_grpc}
+    found: list[Node] = []
+    for code, said in SENTENCES.items():
+        compared: Node = {"op": "EQ", "value": {"default_value": code, "runtime_key": f"slipway.{code}"}}
+        coded: Node = {"status_code_filter": {"comparison": compared}}
+        body: Node = {"inline_string": said}
+        both: Node = {"and_filter": {"filters": [coded, http]}}
+        found.append({"filter": both, "body": body, "body_format_override": as_json})
+        found.append({"filter": coded, "body": body})
+    return [*found, {"filter": http, "body_format_override": as_json}]
 
 
 def _filters(settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str]) -> list[Node]:
