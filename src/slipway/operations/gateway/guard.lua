@@ -24,8 +24,7 @@ local function answer(handle, is_grpc, code, said)
     handle:respond({[":status"] = "200", ["content-type"] = "application/grpc",
       ["grpc-status"] = tostring(GRPC_CODES[code] or 2), ["grpc-message"] = encoded(said)})
   else
-    handle:respond({[":status"] = tostring(code), ["content-type"] = "application/json"},
-      '{"error":"' .. said:gsub('[%c"\\\128-\255]', "?") .. '"}\n')
+    handle:respond({[":status"] = tostring(code)}, said)  -- the listener puts it into JSON
   end
 end
 

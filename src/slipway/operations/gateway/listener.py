@@ -89,7 +89,8 @@ def _connection_manager(
 
 def _sentences() -> list[Node]:
     """What Envoy itself answers, as sentences; over HTTP in the JSON of Triton's errors."""
-    as_json: Node = {"json_format": {"error": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"}
+    answer: Node = {"error": "%LOCAL_REPLY_BODY%", "why": "%RESPONSE_CODE_DETAILS%"}
+    as_json: Node = {"json_format": answer, "content_type": "application/json"}
     not_grpc: Node = {
         "header": {
             "name": "content-type",
