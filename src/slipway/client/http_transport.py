@@ -22,6 +22,9 @@ except (ImportError, RuntimeError):  # RuntimeError: tritonclient is there, and 
     raise MissingDependencyError("tritonclient[http]", extra="client") from None
 
 _UNLIMITED = 0
+_TLS_CLOSES_S = 0.1
+"""aiohttp does not wait for the end of TLS, and a loop that ends before warns of open sockets (aiohttp, "Graceful
+Shutdown")."""
 
 
 class HttpTransport:
@@ -61,6 +64,8 @@ class HttpTransport:
 
     async def close(self) -> None:
         await self._client.close()
+        if self._address.tls:
+            await asyncio.sleep(_TLS_CLOSES_S)
 
     async def _call(self, call: Awaitable[Any], *, deadline_s: float) -> Any:
         try:

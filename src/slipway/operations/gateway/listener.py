@@ -112,7 +112,7 @@ def _sentences() -> list[Node]:
 
 
 def _filters(settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str]) -> list[Node]:
-    """A key, its rate, the size, the guard, what the guard says, and the way on. The cheapest refusal comes first."""
+    """A key, the size, the key's rate, the guard, what the guard says, and the way on."""
     credentials: Node = [{"client": team, "key": key} for team, key in keys.items()]
     return [
         _filter(
@@ -124,8 +124,9 @@ def _filters(settings: GatewaySettings, keys: Mapping[str, str], models: Iterabl
                 "forwarding": {"header": TEAM_HEADER, "hide_credentials": True},
             },
         ),
-        _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),
         _filter("buffer", "Buffer", {"max_request_bytes": settings.max_request_bytes}),
+        # After the body is there: an answer before would close the connection, and a new one costs more than the body.
+        _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),
         _filter("lua", "Lua", {"default_source_code": {"inline_string": guard(settings, models)}}),
         _filter("rbac", "RBAC", _only_checked()),
         _filter("router", "Router", {}),
