@@ -79,15 +79,14 @@ def test_weights_copies_and_sticky_users_are_in_force_within_a_second_and_nobody
     with two_servers(launch, tmp_path, monkeypatch) as (_, candidate, asked):
         settings = asked.gateway.settings
         users = Users(asked)
-        time.sleep(0.5)
         for weight, arms in ((100, {"candidate"}), (0, {"stable"}), (50, {"stable", "candidate"})):
             write_routes(settings, Traffic(weight_percent=weight))
             changed = time.monotonic()
-            time.sleep(2)
+            time.sleep(1.5)
             assert {arm for at, arm in list(users.answers) if at > changed + 1} == arms
         before = answered(candidate.ports)
         write_routes(settings, Traffic(mirror_percent=100))
-        time.sleep(2)
+        time.sleep(1.5)
         assert answered(candidate.ports) > before + 20
         assert set(users.stop()) == {"stable", "candidate"}
         write_routes(settings, Traffic(weight_percent=50, sticky_header="user"))

@@ -1,9 +1,11 @@
 """The listener: TLS, and the filters that a request passes before it is routed."""
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 
-from slipway.contract import Lane
+from slipway.contract import Lane, SpecError
+from slipway.contract.lane import FILE_NAME as LANE
 from slipway.operations.gateway.routes import ARM_HEADER, ROUTES, Node, watched
 from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings
 
@@ -22,7 +24,14 @@ LONGEST_ID_BYTES, LONGEST_DESCRIPTION_BYTES, MOST_BRACKETS = 256, 4096, 400
 
 
 def public_models(lane: Lane) -> tuple[str, ...]:
-    """The models that clients may ask: the ensembles of a repository, not its steps."""
+    """The models that clients may ask: the ensembles of a repository, not its steps.
+
+    Raises:
+        SpecError: a name is not one that the assembler gives; names become text of the guard.
+    """
+    for name in lane.ensembles:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,127}", name):
+            raise SpecError(f"{LANE}: {name!r} is not the name of a classifier; assemble the repository again")
     return tuple(sorted(lane.ensembles))
 
 
@@ -171,8 +180,6 @@ def _only_checked() -> Mapping[str, Node]:
 
 def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
     """The text of the guard for these models."""
-    names = list(models)
-    assert all(name.replace("_", "").isalnum() and name.isascii() for name in names), names
     limits = {
         "deadline_s": settings.min_deadline_s,
         "id_bytes": LONGEST_ID_BYTES,
@@ -180,7 +187,7 @@ def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
         "brackets": MOST_BRACKETS,
     }
     lines = [f"local LIMITS = {{{', '.join(f'{name} = {value:g}' for name, value in limits.items())}}}"]
-    lines += ["local PUBLIC = {}", f'for name in ("{" ".join(names)}"):gmatch("%S+") do PUBLIC[name] = true end']
+    lines += ["local PUBLIC = {}", f'for name in ("{" ".join(models)}"):gmatch("%S+") do PUBLIC[name] = true end']
     return "\n".join([*lines, resources.files(__package__).joinpath("guard.lua").read_text(encoding="utf-8")])
 
 
