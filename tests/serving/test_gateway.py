@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from slipway.client import Client, ForbiddenError, ModelError, Options, OverloadedError
+from slipway.contract import Lane
 from tests.serving.conftest import EXAMPLE
 from tests.serving.test_bad_bodies import WRONG_BODIES
 from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy, running_gateway, write_gateway
@@ -319,7 +320,7 @@ def test_no_key_is_in_the_process_list_the_logs_or_the_server(gateway: Asked, ow
     assert gateway.gateway.process is not None
     shown = Path(f"/proc/{gateway.gateway.process.pid}/cmdline").read_bytes()
     shown += Path(f"/proc/{gateway.gateway.process.pid}/environ").read_bytes()
-    folder = gateway.gateway.settings.folder
+    folder = gateway.gateway.plan.settings.folder
     logs = (folder / "envoy.log").read_text() + own_server.log.read_text()
     access = (folder.parents[2] / "access.jsonl").read_text()
     for key in KEYS.values():
@@ -333,9 +334,10 @@ def test_no_key_is_in_the_process_list_the_logs_or_the_server(gateway: Asked, ow
 def test_a_withdrawn_key_and_new_models_are_in_force_without_a_failed_request(
     gateway: Asked, stub: GRPCInferenceServiceStub
 ) -> None:
-    key_file = Path(gateway.gateway.settings.teams["cars"].key_file)
+    key_file = Path(gateway.gateway.plan.settings.teams["cars"].key_file)
     key_file.write_text("another-key-of-the-team-cars-0123\n")
-    gateway.gateway.update([*gateway.gateway.models, "cats"])
+    lane = Lane.read(EXAMPLE / "lane.json")
+    gateway.gateway.reload(lane.model_copy(update={"classifiers": {**lane.classifiers, "cats": "0" * 64}}))
     deadline = time.monotonic() + 3
     while gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] != 401:
         assert time.monotonic() < deadline

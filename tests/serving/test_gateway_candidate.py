@@ -77,7 +77,7 @@ def test_weights_copies_and_sticky_users_are_in_force_within_a_second_and_nobody
     launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with two_servers(launch, tmp_path, monkeypatch) as (_, candidate, asked):
-        settings = asked.gateway.settings
+        settings = asked.gateway.plan.settings
         users = Users(asked)
         for weight, arms in ((100, {"candidate"}), (0, {"stable"}), (50, {"stable", "candidate"})):
             write_routes(settings, Traffic(weight_percent=weight))
@@ -108,7 +108,7 @@ def test_a_candidate_that_dies_at_half_of_the_requests_costs_at_most_two_percent
     launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with two_servers(launch, tmp_path, monkeypatch) as (stable, candidate, asked):
-        write_routes(asked.gateway.settings, Traffic(weight_percent=50))
+        write_routes(asked.gateway.plan.settings, Traffic(weight_percent=50))
         users = Users(asked)
         time.sleep(3)
         candidate.process.send_signal(signal.SIGKILL)  # the kernel ends its server with it

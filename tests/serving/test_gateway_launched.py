@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from slipway.client import Client, Options
 from slipway.serving import Ports
@@ -54,6 +55,18 @@ def test_both_start_and_stop_and_a_killed_envoy_comes_back(launch: Callable[...,
     assert not psutil.pid_exists(killed.pid)
     state = launched.temporary.parent / "state" / "slipway"
     assert not list(state.glob("gateway-*/listeners"))  # the keys were in it
+
+
+@pytest.mark.nightly
+def test_an_envoy_that_hangs_is_replaced(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = launch(EXAMPLE, "--gateway", write_gateway(tmp_path / "gateway", tls=False))
+    launched.wait_for('"event": "gateway_ready"')
+    envoy(launched).send_signal(signal.SIGSTOP)
+    launched.wait_for("the gateway did not answer 3 times", timeout_s=30)
+    deadline = time.monotonic() + 10
+    while len(launched.events("gateway_ready")) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_launcher_that_is_killed_takes_envoy_with_it(launch: Callable[..., Launched], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from slipway.operations.gateway.made import self_signed
+from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.process import Gateway
 from slipway.operations.gateway.settings import KEY_HEADER
 from slipway.serving import Ports
@@ -64,7 +65,7 @@ class Asked:
 
     @property
     def host_port(self) -> str:
-        return f"localhost:{self.gateway.settings.host_port[1]}"
+        return f"localhost:{self.gateway.plan.settings.host_port[1]}"
 
     def http(
         self,
@@ -92,7 +93,7 @@ class Asked:
         return GRPCInferenceServiceStub(grpc.secure_channel(self.host_port, credentials, options=options))
 
     def metrics(self, path: str = "/stats/prometheus") -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.gateway.settings.metrics_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.gateway.plan.settings.metrics_port, timeout=10)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -104,8 +105,9 @@ class Asked:
 @contextmanager
 def running_gateway(path: Path) -> Iterator[Asked]:
     said: list[tuple[str, str]] = []
-    gateway = Gateway.open(path, event=lambda name, message, **_: said.append((name, message)))
-    gateway.check()
+    plan = GatewayPlan.open(path)
+    plan.check()
+    gateway = Gateway(plan, event=lambda name, message, **_: said.append((name, message)))
     with gateway.kept():
         yield Asked(gateway, path.parent / "tls" / "certificate.pem", said)
 

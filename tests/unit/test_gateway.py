@@ -14,7 +14,7 @@ from slipway.operations.gateway.binary import find_envoy, reason, validate
 from slipway.operations.gateway.configuration import bootstrap, clusters, static_bootstrap, write_configuration
 from slipway.operations.gateway.listener import guard, listener, public_models
 from slipway.operations.gateway.made import new_key, self_signed
-from slipway.operations.gateway.process import Gateway
+from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import Traffic, read_traffic, replace, route_configuration, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_keys, read_settings
 from slipway.system.yaml_json import dump_yaml
@@ -113,8 +113,8 @@ def test_files_of_tls_are_checked_at_once(tmp_path: Path) -> None:
 
 
 def test_a_gateway_needs_a_repository_and_budgets_of_its_classifiers(tmp_path: Path) -> None:
-    def opened(**changes: Any) -> Gateway:
-        return Gateway.open(write_gateway(tmp_path, tls=False, **changes), event=lambda *_, **__: None)
+    def opened(**changes: Any) -> GatewayPlan:
+        return GatewayPlan.open(write_gateway(tmp_path, tls=False, **changes))
 
     with pytest.raises(SpecError, match="repository: give the folder that the server serves"):
         opened()
@@ -123,6 +123,20 @@ def test_a_gateway_needs_a_repository_and_budgets_of_its_classifiers(tmp_path: P
     with pytest.raises(SpecError, match="cats: the repository has no such classifier; it has colours, colours_full"):
         opened(repository=str(EXAMPLE), budgets_ms={"cats": 20})
     assert opened(repository=os.path.relpath(EXAMPLE, tmp_path)).models == ("colours", "colours_full")
+
+
+@needs_envoy
+def test_what_a_running_envoy_does_not_take_up_is_refused_at_a_reload(tmp_path: Path) -> None:
+    plan = GatewayPlan.open(write_gateway(tmp_path, repository=str(EXAMPLE)))
+    text = plan.source.read_text()
+    plan.source.write_text(text + "workers: 2\nbudgets_ms: {colours: 20}\n")
+    with pytest.raises(SpecError, match="workers, budgets_ms: changed; start the gateway again for that"):
+        plan.again()
+    plan.source.write_text(text + "max_request_bytes: 100000\n")
+    assert plan.again().settings.max_request_bytes == 100_000
+    (tmp_path / "cars.key").unlink()
+    with pytest.raises(SpecError, match=r"cars\.key cannot be read"):
+        plan.again()
 
 
 @pytest.mark.parametrize("name", ['x"); os.execute("id")', "a b", "a\nb", "../x", "Ä", ""])

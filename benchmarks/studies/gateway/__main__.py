@@ -44,14 +44,16 @@ def main(arguments: argparse.Namespace) -> None:
         # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
         plan(contents([open_classifier(made)], lane="cpu", multi={}), work / "repository").write()
         images = load_images(made / "images", seed=effort.seed)
-        result |= through_and_past(work, images, effort, load=arguments.load)
+        result |= through_and_past(work, images, effort, load=arguments.load, rate_per_s=arguments.rate)
     measured = GatewayResult.parse(result, source="the result")
     print(f"P99 {measured.p99_ms} ms at {measured.rate_per_s:.0f}/s; ratio {result['gateway_to_direct']}", flush=True)
     finish(measured, arguments)
 
 
-def through_and_past(work: Path, images: Sequence[bytes], effort: Effort, *, load: float) -> dict[str, Any]:
-    """P99 of both ways to one server, at the share `load` of the rate that it holds alone."""
+def through_and_past(
+    work: Path, images: Sequence[bytes], effort: Effort, *, load: float, rate_per_s: float | None
+) -> dict[str, Any]:
+    """P99 of both ways to one server, at `rate_per_s`, or else at the share `load` of the rate that it holds alone."""
     from benchmarks.studies.climbing import Bench, p99_in_turns
     from benchmarks.studies.robustness.launcher import launched
     from slipway.benchmark.server import Server
@@ -84,10 +86,13 @@ def through_and_past(work: Path, images: Sequence[bytes], effort: Effort, *, loa
                 headers={KEY_HEADER: key},
             ),
         }
-        _, rung = Bench(len(images), effort).best({"direct": sides["direct"]})
-        rate_per_s = load * rate_at(rung)
+        held_per_s = None
+        if rate_per_s is None:
+            _, rung = Bench(len(images), effort).best({"direct": sides["direct"]})
+            held_per_s = rate_at(rung)
+            rate_per_s = load * held_per_s
         found = p99_in_turns(sides, rate_per_s, len(images), effort, to="direct")
-    return {"held_per_s": rate_at(rung), "rate_per_s": rate_per_s, "distinct_images": len(set(images)), **found}
+    return {"held_per_s": held_per_s, "rate_per_s": rate_per_s, "distinct_images": len(set(images)), **found}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--load", type=float, default=0.6, metavar="SHARE", help="of the rate that the server holds alone (%(default)s)"
     )
+    add("--rate", type=float, metavar="PER_S", help="offer this rate, and do not search what the server holds")
     what = "a result of this study"
     add("--output", type=file_option(("held_per_s",), what=what), metavar="JSON", help="write the results here")
     add("--json", action="store_true", help="one JSON line last")

@@ -7,11 +7,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract import SpecError
+from slipway.contract import SlipwayError, SpecError
 from slipway.operations.gateway.made import new_key, self_signed
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
+    from slipway.operations.gateway.plan import GatewayPlan
     from slipway.operations.gateway.process import Gateway
 
 EPILOG = """example:
@@ -35,7 +36,8 @@ A client sends its team's key in the header slipway-key. Clients may ask the ens
 readiness, metadata and configuration. Everything else is refused, and so are the requests that end tritonserver 2.51
 (docs/gateway.md). Latency, by classifier and server, is at http://127.0.0.1:8004/stats/prometheus.
 
-Without --check the gateway runs until Ctrl-C, and is started again when it ends; the servers run on their own.
+Without --check the gateway runs until Ctrl-C, and is started again when it ends; the servers run on their own. After
+SIGHUP it reads FILE, the keys, the certificate and the repository's names again, without refusing a request.
 slipway serve --gateway starts both, and stops both. The exit code is 1 if the settings are wrong, or Envoy does not
 start."""
 
@@ -49,53 +51,66 @@ def main(arguments: argparse.Namespace) -> None:
         certificate, key = self_signed(arguments.self_signed, hosts=arguments.host or ["localhost", "127.0.0.1"])
         print(f"{certificate}: a certificate to try with, valid for 90 days; clients must be given it (--cacert)")
         return print_json(arguments, {"certificate": str(certificate), "key": str(key)})
-    from slipway.operations.gateway.process import Gateway  # not at the top: --help needs no library
+    from slipway.operations.gateway.plan import GatewayPlan  # not at the top: --help needs no library
 
     if arguments.settings is None:
         raise SpecError("give a file of settings, such as gateway.yaml; slipway gateway --help shows one")
-    gateway = Gateway.open(arguments.settings, event=_say)
-    gateway.check()
-    facts = described(gateway)
+    plan = GatewayPlan.open(arguments.settings)
+    plan.check()
+    facts = described(plan)
     if arguments.check:
-        print(f"{arguments.settings}: {sentence(gateway)}; Envoy accepts its configuration")
+        print(f"{arguments.settings}: {sentence(plan)}; Envoy accepts its configuration")
         return print_json(arguments, facts)
-    return _run(arguments, gateway, facts)
+    return _run(arguments, plan, facts)
 
 
-def _run(arguments: argparse.Namespace, gateway: "Gateway", facts: dict[str, Any]) -> None:
-    ended = threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+def _run(arguments: argparse.Namespace, plan: "GatewayPlan", facts: dict[str, Any]) -> None:
+    from slipway.operations.gateway.process import Gateway
+
+    ended, again = threading.Event(), threading.Event()
+    for ending in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, lambda *_: ended.set())
+    signal.signal(signal.SIGHUP, lambda *_: again.set())
+    gateway = Gateway(plan, event=_say)
     with gateway.kept():
         print_json(arguments, facts)
         sys.stdout.flush()
         while not ended.wait(0.2):  # a signal is handled between two of these
-            pass
+            if again.is_set():
+                again.clear()
+                _reload(gateway)
 
 
-def described(gateway: "Gateway") -> dict[str, Any]:
+def _reload(gateway: "Gateway") -> None:
+    try:
+        gateway.reload()
+    except (SlipwayError, OSError) as error:
+        _say("gateway_not_reloaded", f"the gateway goes on as before: {error}")
+
+
+def described(plan: "GatewayPlan") -> dict[str, Any]:
     from slipway.operations.gateway.routes import read_traffic
 
-    settings, traffic = gateway.settings, read_traffic(gateway.settings)
+    settings, traffic = plan.settings, read_traffic(plan.settings)
     return {
         "listen": settings.listen,
         "tls": settings.tls is not None,
         "metrics": f"127.0.0.1:{settings.metrics_port}/stats/prometheus",
         "teams": {name: team.per_second for name, team in settings.teams.items()},
-        "models": len(gateway.models),
+        "models": len(plan.models),
         "candidate": settings.candidate is not None,
         "weight_percent": traffic.weight_percent,
         "mirror_percent": traffic.mirror_percent,
     }
 
 
-def sentence(gateway: "Gateway") -> str:
-    settings = gateway.settings
+def sentence(plan: "GatewayPlan") -> str:
+    settings = plan.settings
     teams = ", ".join(f"{name} ({team.per_second}/s)" for name, team in settings.teams.items())
     servers = "two servers" if settings.candidate else "one server"
     tls = "with TLS" if settings.tls else "without TLS"
-    return f"{settings.listen} {tls}, {len(gateway.models)} models of {servers}, teams {teams}"
+    return f"{settings.listen} {tls}, {len(plan.models)} models of {servers}, teams {teams}"
 
 
 def _say(_name: str, message: str, **_: object) -> None:

@@ -136,21 +136,20 @@ def _gateway(arguments: argparse.Namespace, ports: Ports, *, event: Callable[...
     """The checked gateway of --gateway; raises SlipwayError before anything is served."""
     if arguments.gateway is None:
         return None
+    from slipway.operations.gateway.plan import GatewayPlan, Served
     from slipway.operations.gateway.process import Gateway
 
     if arguments.host not in (HOST, "0.0.0.0"):
         raise ServingError(f"--gateway asks the server on {HOST}, and --host {arguments.host} has it listen elsewhere")
-    gateway = Gateway.open(arguments.gateway, event=event, served=(arguments.repository, ports))
-    gateway.check()
-    return gateway
+    plan = GatewayPlan.open(arguments.gateway, served=Served(arguments.repository, ports))
+    plan.check()
+    return Gateway(plan, event=event)
 
 
 def _update(gateway: "Gateway", lane: Lane, *, event: Callable[..., None]) -> None:
-    """Let the gateway forward what is served now. It keeps its keys if they are wrong now, and says so."""
-    from slipway.operations.gateway.listener import public_models
-
+    """Let the gateway forward what is served now. It goes on as before if its settings are wrong now, and says so."""
     try:
-        gateway.update(public_models(lane))
+        gateway.reload(lane)
     except (SlipwayError, OSError) as error:
         event("gateway_not_updated", f"the gateway goes on as before: {error}")
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
+from pathlib import Path
 
 from slipway.contract import Lane, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
@@ -51,8 +52,9 @@ def listener(
                     "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
                     "tls_certificates": [
                         {
-                            "certificate_chain": {"filename": settings.tls.certificate},
-                            "private_key": {"filename": settings.tls.key},
+                            # Not by name: Envoy would go on with the old ones when they are renewed.
+                            "certificate_chain": {"inline_string": Path(settings.tls.certificate).read_text("utf-8")},
+                            "private_key": {"inline_string": Path(settings.tls.key).read_text("utf-8")},
                         }
                     ],
                 },

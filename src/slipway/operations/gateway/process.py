@@ -3,27 +3,22 @@
 import http.client
 import shutil
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
-from slipway.contract import Lane, ServingError, SpecError
-from slipway.contract.lane import FILE_NAME as LANE
-from slipway.operations.gateway.binary import find_envoy, reason, validate
-from slipway.operations.gateway.configuration import BOOTSTRAP, check_budgets, static_bootstrap, write_configuration
-from slipway.operations.gateway.listener import public_models
-from slipway.operations.gateway.routes import LISTENERS, replace
-from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, read_keys, read_settings
+from slipway.contract import Lane, ServingError
+from slipway.operations.gateway.binary import find_envoy, reason
+from slipway.operations.gateway.configuration import BOOTSTRAP
+from slipway.operations.gateway.plan import GatewayPlan
+from slipway.operations.gateway.routes import LISTENERS
 from slipway.serving import process as processes
-from slipway.serving.command import HOST, Ports
+from slipway.serving.command import HOST
 from slipway.serving.limits import server_limits
 from slipway.serving.supervisor import pause_s
-from slipway.system.yaml_json import dump_yaml
 
 Event = Callable[..., None]
 """`event(name, message, **fields)`."""
@@ -33,82 +28,42 @@ DRAIN_S = 10
 """Seconds for which connections of a replaced listener, and so keys that were withdrawn, are served."""
 LONG_S = 60.0
 """An Envoy that ran longer than this counts as healthy, and is started again at once."""
+LOOK_S, MOST_SILENT = 2.0, 3
+"""Seconds between two looks whether Envoy answers, and looks without an answer after which it is killed."""
 ENVOY_LOG = "envoy.log"
 
 
-@dataclass
 class Gateway:
-    """An Envoy for one file of settings. `check` it, then use `kept` for as long as it is to run."""
+    """A running Envoy. Use `kept` for as long as it is to run; `reload` may be called from any thread."""
 
-    source: Path
-    settings: GatewaySettings
-    models: tuple[str, ...]
-    """Names of the models that clients may ask."""
-    event: Event
-    process: Popen[bytes] | None = None
-    _stopping: threading.Event = field(default_factory=threading.Event)
-    _listens: threading.Event = field(default_factory=threading.Event)
-
-    @classmethod
-    def open(cls, source: Path, *, event: Event, served: tuple[Path, Ports] | None = None) -> "Gateway":
-        """A gateway of the settings in `source`.
-
-        Args:
-            served: repository and ports of the server that `slipway serve` runs, if it does.
-
-        Raises:
-            SpecError: the settings are wrong, or disagree with `served`.
-        """
-        settings = read_settings(source)
-        if served is not None:
-            settings = _in_front_of(settings, *served, source=source)
-        if settings.repository is None:
-            raise SpecError(f"{source}: repository: give the folder that the server serves; its classifiers are public")
-        lane = Path(settings.repository) / LANE
-        if not lane.is_file():
-            raise SpecError(f"{source}: repository: {settings.repository} is not a repository: it has no {LANE}")
-        models = public_models(Lane.read(lane))
-        check_budgets(settings, models)
-        return cls(source, settings, models, event)
+    def __init__(self, plan: GatewayPlan, *, event: Event) -> None:
+        self.plan = plan
+        self.process: Popen[bytes] | None = None
+        self._event = event
+        self._stopping, self._listens = threading.Event(), threading.Event()
 
     @property
     def is_ready(self) -> bool:
+        """Whether it listens and answers."""
         return self._listens.is_set()
 
     @property
     def address(self) -> str:
-        return self.settings.listen
+        return self.plan.settings.listen
 
-    def check(self) -> None:
-        """Raises SlipwayError if the gateway could not start: settings, keys, configuration, ports."""
-        keys = read_keys(self.settings, source=self.source)
-        with tempfile.TemporaryDirectory() as folder:  # only its owner may read it, as the keys are in it
-            bootstrap = Path(folder) / BOOTSTRAP
-            replace(bootstrap, dump_yaml(static_bootstrap(self.settings, keys=keys, models=self.models)))
-            validate(find_envoy(), bootstrap)
+    def reload(self, lane: Lane | None = None) -> None:
+        """Take up the settings, keys and certificate as they are now, and other models. No request is refused for it.
 
-    def check_ports(self) -> None:
-        """Raises ServingError if another process listens on a port of the gateway."""
-        for name, address in (
-            ("listen", self.settings.host_port),
-            ("metrics_port", (HOST, self.settings.metrics_port)),
-        ):
-            try:
-                socket.create_server(address).close()
-            except OSError as error:
-                raise ServingError(
-                    f"{self.source}: {name}: {address[0]}:{address[1]} cannot be used: {error.strerror}; end the "
-                    "process that listens there, or choose another"
-                ) from None
-
-    def update(self, models: Iterable[str]) -> None:
-        """Serve other models, and read keys and rates again; requests under way are answered.
+        Args:
+            lane: what is served; by default what the repository holds now.
 
         Raises:
-            SlipwayError: a key is wrong; the gateway goes on as before.
+            SlipwayError: something of it is wrong, or needs a restart; the gateway goes on as before.
         """
-        self.models = tuple(models)
-        self._write()
+        new = self.plan.again(lane=lane)
+        new.write()
+        self.plan = new
+        self._event("gateway_reloaded", f"the gateway forwards {len(new.models)} models", models=len(new.models))
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -117,8 +72,8 @@ class Gateway:
         Raises:
             ServingError: the first start fails.
         """
-        self.check_ports()
-        self._write()
+        self._check_ports()
+        self.plan.write()
         first: list[ServingError] = []
         tried = threading.Event()
         # The thread lives as long as Envoy may: the kernel ends a child with the thread that started it.
@@ -132,10 +87,20 @@ class Gateway:
         finally:
             self._stopping.set()
             thread.join()
-            shutil.rmtree(self.settings.folder / LISTENERS, ignore_errors=True)  # the keys are in it
+            shutil.rmtree(self.plan.settings.folder / LISTENERS, ignore_errors=True)  # the keys are in it
 
-    def _write(self) -> None:
-        write_configuration(self.settings, keys=read_keys(self.settings, source=self.source), models=self.models)
+    def _check_ports(self) -> None:
+        """Raises ServingError if another process listens on a port of the gateway."""
+        settings = self.plan.settings
+        ports = {"listen": settings.host_port, "metrics_port": (HOST, settings.metrics_port)}
+        for name, address in ports.items():
+            try:
+                socket.create_server(address).close()
+            except OSError as error:
+                raise ServingError(
+                    f"{self.plan.source}: {name}: {address[0]}:{address[1]} cannot be used: {error.strerror}; end the "
+                    "process that listens there, or choose another"
+                ) from None
 
     def _keep(self, first: list[ServingError], tried: threading.Event) -> None:
         short = failed = 0
@@ -154,7 +119,7 @@ class Gateway:
                 return
             ran_s = time.monotonic() - started
             short = 0 if ran_s > LONG_S else short + 1
-            self.event("gateway_lost", f"{why}; it is started again, and the server goes on")
+            self._event("gateway_lost", f"{why}; it is started again, and the server goes on")
             self._stopping.wait(pause_s(short=short, failed=failed, start_s=0.5))
 
     def _run_once(self, tried: threading.Event) -> str:
@@ -163,10 +128,10 @@ class Gateway:
         Raises:
             ServingError: it did not listen in time.
         """
-        folder = self.settings.folder
+        folder = self.plan.settings.folder
         log = folder / ENVOY_LOG
         process = processes.start(
-            _command(find_envoy(), folder / BOOTSTRAP, workers=self.settings.workers),
+            _command(find_envoy(), folder / BOOTSTRAP, workers=self.plan.settings.workers),
             environment={},
             log=log,
             limits=server_limits(instances=0),
@@ -182,22 +147,34 @@ class Gateway:
                 self._stopping.wait(0.02)
             self._listens.set()
             tried.set()
-            self.event("gateway_ready", f"the gateway listens on {self.address}", address=self.address, pid=process.pid)
-            while process.poll() is None:
-                if self._stopping.wait(0.1):
-                    return "stopped"
-            return f"the gateway ended by itself with exit code {process.returncode}"
+            self._event(
+                "gateway_ready", f"the gateway listens on {self.address}", address=self.address, pid=process.pid
+            )
+            return self._watched(process)
         finally:
             self._listens.clear()
             _stop(process)
 
+    def _watched(self, process: Popen[bytes]) -> str:
+        """Wait until Envoy ends, is silent for too long, or is to stop; returns the reason."""
+        silent, next_look = 0, time.monotonic() + LOOK_S
+        while process.poll() is None:
+            if self._stopping.wait(0.1):
+                return "stopped"
+            if time.monotonic() > next_look:
+                silent = 0 if self._listening() else silent + 1
+                next_look = time.monotonic() + LOOK_S
+            if silent == MOST_SILENT:
+                return f"the gateway did not answer {MOST_SILENT} times"
+        return f"the gateway ended by itself with exit code {process.returncode}"
+
     def _listening(self) -> bool:
         """Whether Envoy has its listener, clusters and routes. A connection to its port would count as a client's."""
-        connection = http.client.HTTPConnection(HOST, self.settings.metrics_port, timeout=1)
+        connection = http.client.HTTPConnection(HOST, self.plan.settings.metrics_port, timeout=1)
         try:
             connection.request("GET", "/stats?filter=^listener_manager.(total_listeners_active|workers_started)$")
             said = connection.getresponse().read().decode()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
@@ -229,22 +206,3 @@ def _command(binary: Path, bootstrap: Path, *, workers: int) -> list[str]:
         "--disable-hot-restart",
         *(part for flag, value in flags.items() for part in (f"--{flag}", value)),
     ]
-
-
-def _in_front_of(settings: GatewaySettings, repository: Path, ports: Ports, *, source: Path) -> GatewaySettings:
-    """The settings for the server of `slipway serve`; raises SpecError if they name another."""
-    served = ServerPorts(grpc=ports.grpc, http=ports.http, status=ports.status)
-    if "stable" in settings.model_fields_set and settings.stable != served:
-        raise SpecError(
-            f"{source}: stable: {vars(settings.stable)} is not the server that slipway serve starts, {vars(served)}; "
-            "leave stable out"
-        )
-    if settings.repository is not None and Path(settings.repository).resolve() != repository.resolve():
-        raise SpecError(
-            f"{source}: repository: {settings.repository} is not {repository}, which slipway serve serves; leave it out"
-        )
-    changed = settings.model_copy(update={"stable": served, "repository": str(repository.resolve())})
-    changed = GatewaySettings.parse(changed.model_dump(), source=str(source))  # do its ports differ from the server's?
-    if ports.metrics in (changed.metrics_port, changed.host_port[1]):
-        raise SpecError(f"{source}: port {ports.metrics} is tritonserver's metrics port too; choose another")
-    return changed
