@@ -1,6 +1,8 @@
 """The real Envoy before the real tritonserver: good requests pass unchanged, and what could end the server does not."""
 
 import json
+import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +107,22 @@ def test_a_team_over_its_rate_waits_and_the_other_does_not(gateway: Asked) -> No
     assert gateway.http("GET", "/v2/health/live")[0] == 200
     time.sleep(1.1)
     assert gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] == 200
+
+
+def test_what_a_client_writes_into_the_gateways_own_headers_counts_for_nothing(gateway: Asked) -> None:
+    own = {"slipway-team": "cars", "x-envoy-upstream-rq-timeout-ms": "1", "x-forwarded-for": "10.0.0.1"}
+    assert {gateway.http("POST", INFER, RED, {**BINARY, **own})[0] for _ in range(8)} == {200}
+
+
+def test_a_header_that_is_there_twice_is_not_read_as_one(gateway: Asked, own_server: Any) -> None:
+    context = ssl.create_default_context(cafile=gateway.certificate)
+    host, _, port = gateway.host_port.partition(":")
+    lines = [f"POST {INFER} HTTP/1.1", "host: x", f"slipway-key: {KEYS['pets']}", "content-length: 9000"]
+    lines += ["inference-header-content-length: 0", "inference-header-content-length: 9000", "connection: close"]
+    with context.wrap_socket(socket.create_connection((host, int(port))), server_hostname=host) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + b"[" * 9000)
+        assert connection.recv(12) == b"HTTP/1.1 400"
+    assert own_server.process.poll() is None
 
 
 FORM = {"Inference-Header-Content-Length": "0", "Content-Type": "application/x-www-form-urlencoded"}

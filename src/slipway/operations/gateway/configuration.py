@@ -42,8 +42,7 @@ def write_configuration(settings: GatewaySettings, *, keys: Mapping[str, str], m
 
 
 def bootstrap(settings: GatewaySettings) -> Node:
-    """Envoy's Bootstrap. Its administrative interface answers GET /stats… and /ready on 127.0.0.1, and nothing else."""
-
+    """Envoy's Bootstrap. Its administrative interface, on 127.0.0.1, answers /stats/prometheus and /ready alone."""
     return {
         **_base(settings),
         "dynamic_resources": {
@@ -75,7 +74,7 @@ def _base(settings: GatewaySettings) -> dict[str, Node]:
         "node": {"id": "slipway", "cluster": "slipway"},
         "admin": {
             "address": {"socket_address": {"address": HOST, "port_value": settings.metrics_port}},
-            "allow_paths": [{"exact": "/ready"}, {"prefix": "/stats"}],
+            "allow_paths": [{"exact": "/ready"}, {"prefix": "/stats/prometheus"}],
         },
         "stats_config": {"histogram_bucket_settings": [histogram]},
         "overload_manager": {"resource_monitors": [connections]},

@@ -1,7 +1,7 @@
 -- Runs in Envoy for each request, after the key and the size were checked. It lets pass what a public ensemble needs,
 -- and answers everything else itself with a sentence. The names in PUBLIC and the options in LIMITS are put above this
--- text (configuration.py). A request without the metadata that `pass` sets is refused by the next filter, so that an
--- error in this file refuses too.
+-- text (listener.py). The next filter refuses a request without the metadata `checked`, so that an error in this file
+-- refuses too.
 
 local SERVICE = "/inference.GRPCInferenceService/"
 local MODEL_CALLS = {ModelInfer = true, ModelReady = true, ModelMetadata = true, ModelConfig = true}

@@ -21,6 +21,8 @@ SENTENCES = {
     429: "the team is over its rate; send fewer requests",
     503: "the gateway reaches no server that is ready",
 }
+MOST_STREAMS = 100
+"""Requests at once on one connection: each is held whole."""
 LONGEST_ID_BYTES, LONGEST_DESCRIPTION_BYTES, MOST_BRACKETS = 256, 4096, 400
 
 
@@ -83,6 +85,7 @@ def _connection_manager(
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "max_request_headers_kb": 16,
+        "http2_protocol_options": {"max_concurrent_streams": MOST_STREAMS},
         "request_headers_timeout": "10s",
         "request_timeout": "60s",  # for the whole request to arrive: a slow sender holds memory
         "stream_idle_timeout": "60s",
@@ -165,6 +168,7 @@ def _rates(settings: GatewaySettings) -> Mapping[str, Node]:
         "filter_enabled": always,
         "filter_enforced": always,
         "rate_limited_as_resource_exhausted": True,
+        "always_consume_default_token_bucket": False,
         "descriptors": descriptors,
         "rate_limits": [
             {"actions": [{"request_headers": {"header_name": TEAM_HEADER, "descriptor_key": "team"}}]},

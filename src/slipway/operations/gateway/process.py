@@ -30,6 +30,9 @@ LONG_S = 60.0
 """An Envoy that ran longer than this counts as healthy, and is started again at once."""
 LOOK_S, MOST_SILENT = 2.0, 3
 """Seconds between two looks whether Envoy answers, and looks without an answer after which it is killed."""
+STOP_S = 3.0
+_NO_SECRET = "\0"
+"""No argument of Envoy contains a secret."""
 ENVOY_LOG = "envoy.log"
 
 
@@ -103,6 +106,14 @@ class Gateway:
                 ) from None
 
     def _keep(self, first: list[ServingError], tried: threading.Event) -> None:
+        """The thread of `kept`: `first` gets the error of the first start, and `tried` is set when that is over."""
+        try:
+            self._restart(first, tried)
+        finally:
+            self._listens.clear()
+            tried.set()
+
+    def _restart(self, first: list[ServingError], tried: threading.Event) -> None:
         short = failed = 0
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -172,17 +183,15 @@ class Gateway:
         """Whether Envoy has its listener, clusters and routes. A connection to its port would count as a client's."""
         connection = http.client.HTTPConnection(HOST, self.plan.settings.metrics_port, timeout=1)
         try:
-            connection.request("GET", "/stats?filter=^listener_manager.(total_listeners_active|workers_started)$")
+            connection.request("GET", "/stats/prometheus?filter=^listener_manager")
             said = connection.getresponse().read().decode()
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
-        return "total_listeners_active: 1" in said and "workers_started: 1" in said
-
-
-_NO_SECRET = "\0"  # no argument of Envoy contains a secret
-STOP_S = 3.0
+        return all(
+            f"envoy_listener_manager_{one}{{}} 1\n" in said for one in ("total_listeners_active", "workers_started")
+        )
 
 
 def _stop(process: Popen[bytes]) -> None:
