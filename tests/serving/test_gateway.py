@@ -100,10 +100,8 @@ def test_without_a_right_key_nothing_passes(gateway: Asked, stub: GRPCInferenceS
 
 
 def test_a_team_over_its_rate_waits_and_the_other_does_not(gateway: Asked) -> None:
-    time.sleep(1.1)
     codes = [gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] for _ in range(6)]
-    assert codes[:2] == [200, 200]
-    assert 429 in codes
+    assert codes[-1] == 429
     assert gateway.http("GET", "/v2/health/live")[0] == 200
     time.sleep(1.1)
     assert gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] == 200

@@ -69,6 +69,7 @@ def test_an_envoy_that_hangs_is_replaced(launch: Callable[..., Launched], tmp_pa
         time.sleep(0.1)
 
 
+@pytest.mark.nightly
 def test_a_launcher_that_is_killed_takes_envoy_with_it(launch: Callable[..., Launched], tmp_path: Path) -> None:
     launched = launch(EXAMPLE, "--gateway", write_gateway(tmp_path / "gateway", tls=False))
     launched.wait_for('"event": "gateway_ready"')
@@ -80,24 +81,18 @@ def test_a_launcher_that_is_killed_takes_envoy_with_it(launch: Callable[..., Lau
 
 def test_a_gateway_that_cannot_start_ends_the_launcher_before_anything_is_served(tmp_path: Path) -> None:
     path = write_gateway(tmp_path / "gateway", tls=False, budgets_ms={"cats": 50})
-    for change, reason in (
-        ({"budgets_ms": {"cats": 50}}, "budgets_ms: cats: the repository has no such classifier; it has colours"),
-        ({"stable": {"grpc": 1}}, "leave stable out"),
-        ({"repository": str(tmp_path)}, "which slipway serve serves; leave it out"),
-    ):
-        path = write_gateway(path.parent, tls=False, **change)
-        flags = [f"--{name}-port={port}" for name, port in vars(Ports.free()).items()]
-        done = subprocess.run(
-            [sys.executable, "-m", "slipway", "serve", str(EXAMPLE), "--gateway", str(path), *flags],
-            env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 1
-        assert reason in done.stderr
-        assert "starting" not in done.stderr
+    flags = [f"--{name}-port={port}" for name, port in vars(Ports.free()).items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "slipway", "serve", str(EXAMPLE), "--gateway", str(path), *flags],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "budgets_ms: cats: the repository has no such classifier; it has colours" in done.stderr
+    assert "starting" not in done.stderr
 
 
 def _metrics(ports: Ports) -> str:

@@ -1,5 +1,6 @@
 """What a gateway's settings may say, and the configuration that Envoy gets for them."""
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -14,11 +15,13 @@ from slipway.operations.gateway.binary import find_envoy, reason, validate
 from slipway.operations.gateway.configuration import bootstrap, clusters, static_bootstrap, write_configuration
 from slipway.operations.gateway.listener import guard, listener, public_models
 from slipway.operations.gateway.made import new_key, self_signed
-from slipway.operations.gateway.plan import GatewayPlan
+from slipway.operations.gateway.plan import GatewayPlan, Served
 from slipway.operations.gateway.routes import Traffic, read_traffic, replace, route_configuration, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_keys, read_settings
+from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
 from tests.support.gateways import KEYS, needs_envoy, write_gateway, write_key
+from tests.support.scripts import run_here
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "model_repository/example"
@@ -123,6 +126,23 @@ def test_a_gateway_needs_a_repository_and_budgets_of_its_classifiers(tmp_path: P
     with pytest.raises(SpecError, match="cats: the repository has no such classifier; it has colours, colours_full"):
         opened(repository=str(EXAMPLE), budgets_ms={"cats": 20})
     assert opened(repository=os.path.relpath(EXAMPLE, tmp_path)).models == ("colours", "colours_full")
+
+
+def test_with_a_server_of_its_own_the_file_may_not_name_another(tmp_path: Path) -> None:
+    ports = Ports()
+
+    def opened(served: Ports = ports, **changes: Any) -> GatewayPlan:
+        return GatewayPlan.open(write_gateway(tmp_path, tls=False, **changes), served=Served(EXAMPLE, served))
+
+    assert vars(opened().settings.stable) == {"grpc": ports.grpc, "http": ports.http, "status": ports.status}
+    with pytest.raises(SpecError, match=r"is not the server that slipway serve starts.*leave stable out"):
+        opened(stable={"grpc": 1})
+    with pytest.raises(SpecError, match="which slipway serve serves; leave it out"):
+        opened(repository=str(tmp_path))
+    with pytest.raises(SpecError, match="port 8002 is tritonserver's metrics port; choose another"):
+        opened(metrics_port=ports.metrics)
+    with pytest.raises(SpecError, match=r"stable\.grpc: port 9000 is that of listen too"):
+        opened(Ports(grpc=9000), listen="127.0.0.1:9000")
 
 
 @needs_envoy
@@ -271,3 +291,26 @@ def test_a_certificate_is_for_hosts_alone(tmp_path: Path, host: str) -> None:
     with pytest.raises(SpecError, match="is neither the name of a host nor an IP address"):
         self_signed(tmp_path / "tls", hosts=[host])
     assert not (tmp_path / "tls").exists()
+
+
+@needs_envoy
+def test_the_verb_makes_what_is_missing_and_checks_a_file(tmp_path: Path) -> None:
+    run_here("gateway", "--new-key", "pets.key", cwd=tmp_path)
+    run_here("gateway", "--self-signed", "tls", "--host", "example.org", cwd=tmp_path)
+    settings = {
+        "tls": {"certificate": "tls/certificate.pem", "key": "tls/private-key.pem"},
+        "teams": {"pets": {"key_file": "pets.key"}},
+        "repository": str(EXAMPLE),
+    }
+    (tmp_path / "gateway.yaml").write_text(dump_yaml(settings))
+    done = run_here("gateway", "--check", "gateway.yaml", "--json", cwd=tmp_path)
+    said, result = done.stdout.splitlines()
+    assert "127.0.0.1:8443 with TLS, 2 models of one server, teams pets (100/s); Envoy accepts" in said
+    assert json.loads(result)["teams"] == {"pets": 100}
+    (tmp_path / "tls/certificate.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    done = run_here("gateway", "--check", "gateway.yaml", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "Envoy refuses the configuration" in done.stderr
+    assert "PRIVATE KEY" not in done.stderr
+    done = run_here("gateway", cwd=tmp_path, check=False)
+    assert "give a file of settings, such as gateway.yaml" in done.stderr
