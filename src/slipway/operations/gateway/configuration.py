@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 
 from slipway.contract import SpecError
-from slipway.operations.gateway.listener import LATENCY, SCOPE, listener
+from slipway.operations.gateway.access_logs import LATENCY, SCOPE
+from slipway.operations.gateway.listener import listener
 from slipway.operations.gateway.routes import (
     CLUSTERS,
     GRPC,

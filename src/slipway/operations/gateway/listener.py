@@ -7,13 +7,11 @@ from pathlib import Path
 
 from slipway.contract import Lane, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
-from slipway.operations.gateway.routes import ARM_HEADER, ROUTES, Node, watched
+from slipway.operations.gateway.access_logs import METADATA, access_logs
+from slipway.operations.gateway.routes import ROUTES, Node, watched
 from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings
 
 LISTENER = "slipway"
-METADATA = "slipway.gateway"
-"""Namespace of what the guard says of a request: `checked`, `model`."""
-SCOPE, LATENCY, ANSWERS = "slipway", "latency_us", "answers"
 HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 SENTENCES = {
     401: f"the header {KEY_HEADER} does not hold a team's key",
@@ -92,7 +90,7 @@ def _connection_manager(
         "server_header_transformation": "PASS_THROUGH",
         "http_filters": _filters(settings, keys, models),
         "local_reply_config": {"mappers": _sentences()},
-        "access_log": _access_logs(settings),
+        "access_log": access_logs(settings),
     }
     if routes is None:
         manager["rds"] = {"route_config_name": ROUTES, "config_source": watched(settings.folder, ROUTES)}
@@ -195,66 +193,3 @@ def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
     lines = [f"local LIMITS = {{{', '.join(f'{name} = {value:g}' for name, value in limits.items())}}}"]
     lines += ["local PUBLIC = {}", f'for name in ("{" ".join(models)}"):gmatch("%S+") do PUBLIC[name] = true end']
     return "\n".join([*lines, resources.files(__package__).joinpath("guard.lua").read_text(encoding="utf-8")])
-
-
-def _access_logs(settings: GatewaySettings) -> list[Node]:
-    model = f"%DYNAMIC_METADATA({METADATA}:model)%"
-    tags: list[Node] = [
-        {"name": "model", "value_format": model},
-        {"name": "arm", "value_format": f"%RESP({ARM_HEADER})%"},
-    ]
-    named: Node = {"filter": METADATA, "path": [{"key": "model"}], "value": {"present_match": True}}
-    inference: Node = {"metadata_filter": {"matcher": named, "match_if_key_not_found": False}}
-    stats: Node = {
-        "name": "envoy.access_loggers.stats",
-        "filter": inference,
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stats.v3.Config",
-            "stats_scope": {"prefix": SCOPE},
-            "histograms": [
-                {
-                    "stat": {"name": LATENCY, "tags": tags},
-                    "unit": "Microseconds",
-                    "value_format": "%COMMON_DURATION(DS_RX_END:DS_TX_BEG:us)%",
-                }
-            ],
-            "counters": [
-                {
-                    "stat": {
-                        "name": ANSWERS,
-                        "tags": [
-                            *tags,
-                            {"name": "team", "value_format": f"%REQ({TEAM_HEADER})%"},
-                            {"name": "code", "value_format": "%RESPONSE_CODE%"},
-                            {"name": "grpc", "value_format": "%GRPC_STATUS%"},
-                            {"name": "server", "value_format": "%UPSTREAM_HOST%"},
-                        ],
-                    },
-                    "value_fixed": 1,
-                }
-            ],
-        },
-    }
-    if settings.access_log is None:
-        return [stats]
-    fields: Node = {
-        "time": "%START_TIME%",
-        "team": f"%REQ({TEAM_HEADER})%",
-        "model": model,
-        "arm": f"%RESP({ARM_HEADER})%",
-        "path": "%REQ(:path)%",
-        "code": "%RESPONSE_CODE%",
-        "grpc": "%GRPC_STATUS%",
-        "why": "%RESPONSE_CODE_DETAILS%",
-        "ms": "%DURATION%",
-        "bytes": "%BYTES_RECEIVED%",
-    }
-    log: Node = {
-        "name": "envoy.access_loggers.file",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
-            "path": settings.access_log,
-            "log_format": {"json_format": fields},
-        },
-    }
-    return [stats, log]
