@@ -129,6 +129,13 @@ ESCAPED = CLASS.replace(b"classification", b"classific\\u0061tion")
 SHARED = b'{"inputs": [{"name": "IMAGE", "parameters": {"shared_memory_region": "x"}}]}'
 HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
     "200,000 lists in each other": ("POST", INFER, b"[" * 200_000, {}, 400),
+    "ten million of them": (
+        "POST",
+        INFER,
+        b'{"inputs":' + b"[" * 10_000_000,
+        {"Content-Type": "application/json"},
+        400,
+    ),
     "the same, with a length": ("POST", INFER, b"[" * 9_000, {"Inference-Header-Content-Length": "9000"}, 400),
     "a length of six digits": ("POST", INFER, b"[" * 200_000, {"Inference-Header-Content-Length": "200000"}, 400),
     "two lengths": ("POST", INFER, RED, {**BINARY, "inference-header-content-length": "0, 9"}, 400),

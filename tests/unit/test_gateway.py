@@ -21,7 +21,7 @@ from slipway.operations.gateway.settings import GatewaySettings, read_keys, read
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
 from tests.support.gateways import KEYS, needs_envoy, write_gateway, write_key
-from tests.support.scripts import run_here
+from tests.support.scripts import run_here, run_study
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "model_repository/example"
@@ -314,3 +314,10 @@ def test_the_verb_makes_what_is_missing_and_checks_a_file(tmp_path: Path) -> Non
     assert "PRIVATE KEY" not in done.stderr
     done = run_here("gateway", cwd=tmp_path, check=False)
     assert "give a file of settings, such as gateway.yaml" in done.stderr
+
+
+def test_the_study_explains_itself(tmp_path: Path) -> None:
+    assert (
+        "--requests 1000 --output benchmarks/results/gateway.json"
+        in run_study("gateway", "--help", cwd=tmp_path).stdout
+    )
