@@ -95,6 +95,28 @@ def test_a_gateway_that_cannot_start_ends_the_launcher_before_anything_is_served
     assert "starting" not in done.stderr
 
 
+def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tmp_path: Path) -> None:
+    path = write_gateway(tmp_path / "gateway", tls=False, repository=str(EXAMPLE))
+    with subprocess.Popen(
+        [sys.executable, "-m", "slipway", "gateway", str(path)],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert "the gateway listens on" in process.stderr.readline()
+        (below,) = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGUSR1)
+        assert "the gateway forwards 2 models" in process.stderr.readline()
+        path.write_text(path.read_text() + "nope: 1\n")
+        process.send_signal(signal.SIGUSR1)
+        assert "goes on as before" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert not below.is_running()
+
+
 def _metrics(ports: Ports) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{ports.status}/metrics") as answer:
         said: str = answer.read().decode()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SlipwayError, SpecError
 from slipway.operations.gateway.made import new_key, self_signed
+from slipway.serving.messages import Messages
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ readiness, metadata and configuration. Everything else is refused, and so are th
 (docs/gateway.md). Latency, by classifier and server, is at http://127.0.0.1:8004/stats/prometheus.
 
 Without --check the gateway runs until Ctrl-C, and is started again when it ends; the servers run on their own. After
-SIGHUP it reads FILE, the keys, the certificate and the repository's names again, without refusing a request.
+SIGUSR1 it reads FILE, the keys, the certificate and the repository's names again, without refusing a request.
 slipway serve --gateway starts both, and stops both. The exit code is 1 if the settings are wrong, or Envoy does not
 start."""
 
@@ -68,25 +69,29 @@ def _run(arguments: argparse.Namespace, plan: "GatewayPlan", facts: dict[str, An
     from slipway.operations.gateway.process import Gateway
 
     ended, again = threading.Event(), threading.Event()
-    for ending in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(ending) is not signal.SIG_IGN:
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
             signal.signal(ending, lambda *_: ended.set())
-    signal.signal(signal.SIGHUP, lambda *_: again.set())
-    gateway = Gateway(plan, event=_say)
-    with gateway.kept():
-        print_json(arguments, facts)
-        sys.stdout.flush()
-        while not ended.wait(0.2):  # a signal is handled between two of these
-            if again.is_set():
-                again.clear()
-                _reload(gateway)
+    signal.signal(signal.SIGUSR1, lambda *_: again.set())
+    messages = Messages(sys.stderr.fileno())  # a terminal that is gone must not end the gateway
+    gateway = Gateway(plan, event=lambda _, message, **__: messages.say(message))
+    try:
+        with gateway.kept():
+            print_json(arguments, facts)
+            sys.stdout.flush()
+            while not ended.wait(0.2):  # a signal is handled between two of these
+                if again.is_set():
+                    again.clear()
+                    _reload(gateway, messages)
+    finally:
+        messages.close()
 
 
-def _reload(gateway: "Gateway") -> None:
+def _reload(gateway: "Gateway", messages: Messages) -> None:
     try:
         gateway.reload()
     except (SlipwayError, OSError) as error:
-        _say("gateway_not_reloaded", f"the gateway goes on as before: {error}")
+        messages.say(f"the gateway goes on as before: {error}")
 
 
 def described(plan: "GatewayPlan") -> dict[str, Any]:
@@ -111,10 +116,6 @@ def sentence(plan: "GatewayPlan") -> str:
     servers = "two servers" if settings.candidate else "one server"
     tls = "with TLS" if settings.tls else "without TLS"
     return f"{settings.listen} {tls}, {len(plan.models)} models of {servers}, teams {teams}"
-
-
-def _say(_name: str, message: str, **_: object) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def parser() -> argparse.ArgumentParser:
