@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import ServingError, SlipwayError
+from slipway.contract import Lane, ServingError, SlipwayError
 from slipway.serving import process as processes
 from slipway.serving.command import HOST, Ports, check_ports
 from slipway.serving.contents import Contents
@@ -62,6 +62,11 @@ class Supervisor:
         """Raises SlipwayError if `run` could not start with this repository or these ports."""
         check_ports(self._ports, supervised=True, address=self._address)
         Contents.open(self._repository)
+
+    @property
+    def lane(self) -> Lane:
+        """What is served, once `run` was called."""
+        return self._contents.lane
 
     def ask_for_reload(self) -> tuple[bool, str]:
         """Read the repository again; callable from any thread.
