@@ -18,8 +18,8 @@ FALSE, CAUGHT = 0.01, 0.95
 """Bars: the largest share of false verdicts, and the smallest share of worse candidates that are caught."""
 AT_ONCE = 250
 """Runs that are simulated together, to bound memory."""
-EPILOG = """A line for each kind of release: the share of runs in which the judge rolled back (before it would have promoted), and
-promoted, with the median time; and the share with a verdict that is false. The judge looks after every 5 s.
+EPILOG = """A line for each kind of release: the share of runs in which the judge rolled back (before it would have
+promoted), or promoted, with the median time. The judge looks after every 5 s.
 
 exit status: 0; 1 where more than 1 % of the verdicts are false, or under 95 % of the worse candidates are caught"""
 

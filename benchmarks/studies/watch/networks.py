@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,22 @@ PIXELS = 96
 TRAIN = 700
 """Images that a head, or a network, is fitted to; the others are the population of the streams."""
 POPULATION = 1800
-EPOCHS, BATCH = 12, 32
+EPOCHS, BATCH = 10, 32
 FOREIGN = {"digits": 9, "photographs": 4}
 """The class that no network was fitted to: the digit 9, and crops of `chelsea`."""
 MEAN, STD = 0.45, 0.25
+
+
+@dataclass(frozen=True)
+class Data:
+    name: str
+    pixels: Images
+    labels: Labels
+
+    def known(self) -> tuple[Images, Labels]:
+        """The images of the classes that a network is fitted to."""
+        of = self.labels != FOREIGN[self.name]
+        return self.pixels[of], self.labels[of]
 
 
 @dataclass(frozen=True)
@@ -36,18 +48,19 @@ class Population:
 
     name: str
     described: str
-    unchanged: Rows
-    shifted: dict[str, Rows]
+    rows: dict[str, Rows]
+    """The rows of the known classes, `unchanged` and for each shift."""
     foreign: Rows
     right: dict[str, npt.NDArray[np.bool_]]
-    """Whether each answer is right, for `unchanged` and each shift."""
+    """Whether each answer is right, as `rows`."""
 
     def accuracy(self, shift: str) -> float:
         return float(self.right[shift].mean())
 
 
 def darker(images: Images, share: float) -> Images:
-    return np.round(images * (1 - share)).astype(np.uint8)
+    scaled: Images = np.round(images * (1 - share)).astype(np.uint8)
+    return scaled
 
 
 def recompressed(images: Images, quality: int) -> Images:
@@ -56,7 +69,8 @@ def recompressed(images: Images, quality: int) -> Images:
     def once(image: Images) -> Images:
         stored = BytesIO()
         Image.fromarray(image).save(stored, "JPEG", quality=quality)
-        return np.asarray(Image.open(stored).convert("RGB"))
+        again: Images = np.asarray(Image.open(stored).convert("RGB"))
+        return again
 
     return np.stack([once(image) for image in images])
 
@@ -75,63 +89,36 @@ SHIFTS: dict[str, Callable[[Images], Images]] = {
 
 
 def populations(seed: int) -> Iterator[Population]:
-    """One network after another: frozen, trained here, and random."""
+    """One network after another: frozen, random, and trained here."""
     import timm
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    digits, photographs = digit_images(seed), photograph_images(seed)
+    digits = Data("digits", *digit_images(seed))
+    photographs = Data("photographs", *photograph_images(seed))
     with tempfile.TemporaryDirectory() as folder:
-        pretrained = (
-            timm.create_model(BACKBONE, num_classes=0, checkpoint_path=str(lite0(Path(folder))), strict=False)
-            if False
-            else _pretrained(lite0(Path(folder)))
-        )
-    yield described(
-        "lite0, digits",
-        f"{BACKBONE} with ImageNet weights, frozen; logistic regression",
-        pretrained,
-        "digits",
-        digits,
-        seed,
-    )
-    yield described(
-        "lite0, photographs",
-        f"{BACKBONE} with ImageNet weights, frozen; logistic regression",
-        pretrained,
-        "photographs",
-        photographs,
-        seed,
-    )
+        pretrained = _pretrained(lite0(Path(folder)))
+    frozen = f"{BACKBONE} with ImageNet weights, frozen"
+    yield described("lite0, digits", frozen, pretrained, digits)
+    yield described("lite0, photographs", frozen, pretrained, photographs)
     random = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=0)
-    yield described(
-        "random, digits",
-        "mobilenetv3_small_050 with random weights, frozen; logistic regression",
-        random,
-        "digits",
-        digits,
-        seed,
-    )
-    trained = timm.create_model("resnet10t", pretrained=False, num_classes=0)
-    train(trained, *(part[:TRAIN] for part in known(digits, FOREIGN["digits"])), classes=10)
-    yield described(
-        "resnet10t, digits",
-        f"resnet10t trained here for {EPOCHS} epochs; logistic regression",
-        trained,
-        "digits",
-        digits,
-        seed,
-    )
+    yield described("random, digits", "mobilenetv3_small_050 with random weights, frozen", random, digits)
+    small = Data("digits", digits.pixels[:, ::2, ::2], digits.labels)
+    pixels, labels = small.known()
+    for name in ("resnet10t", "mobilenetv3_small_100"):
+        trained = timm.create_model(name, pretrained=False, num_classes=0)
+        train(trained, pixels[:TRAIN], labels[:TRAIN])
+        yield described(f"{name}, digits", f"{name} trained here for {EPOCHS} epochs", trained, small)
 
 
 def _pretrained(weights: Path) -> "torch.nn.Module":
     import timm
     from safetensors.torch import load_file
 
-    network = timm.create_model(BACKBONE, pretrained=False)
+    network: torch.nn.Module = timm.create_model(BACKBONE, pretrained=False)
     network.load_state_dict(load_file(weights))
-    network.reset_classifier(0)
+    network.reset_classifier(0)  # type: ignore[operator]
     return network
 
 
@@ -162,69 +149,54 @@ def photograph_images(seed: int) -> tuple[Images, Labels]:
     return np.stack([crop(pictures[label]) for label in labels]), labels.astype(np.int64)
 
 
-def known(images: tuple[Images, Labels], foreign: int) -> tuple[Images, Labels]:
-    pixels, labels = images
-    return pixels[labels != foreign], labels[labels != foreign]
-
-
-def train(network: "torch.nn.Module", pixels: Images, labels: Labels, *, classes: int) -> None:
+def train(network: "torch.nn.Module", pixels: Images, labels: Labels) -> None:
     import torch
 
-    head = torch.nn.Linear(int(network.num_features), classes)  # type: ignore[call-overload]
+    head = torch.nn.Linear(cast(int, network.num_features), 10)
     optimiser = torch.optim.AdamW([*network.parameters(), *head.parameters()], lr=1e-3, weight_decay=0.02)
-    inputs, targets = _tensor(pixels), torch.from_numpy(labels)
+    inputs, targets, rng = _tensor(pixels), torch.from_numpy(labels), np.random.default_rng(0)
     network.train()
     for _ in range(EPOCHS):
-        for batch in torch.randperm(len(labels)).split(BATCH):
+        order = rng.permutation(len(labels))
+        for batch in (order[first : first + BATCH] for first in range(0, len(order), BATCH)):
             optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(head(network(inputs[batch])), targets[batch]).backward()
+            loss = torch.nn.functional.cross_entropy(head(network(inputs[batch])), targets[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
 
 
-def described(
-    name: str, what: str, network: "torch.nn.Module", data: str, images: tuple[Images, Labels], seed: int
-) -> Population:
-    """Fit a head to the training images, and let the network answer the others."""
+def described(name: str, what: str, network: "torch.nn.Module", data: Data) -> Population:
+    """Fit a logistic regression to the embeddings of the training images, and let both answer the others."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    foreign = FOREIGN[data]
-    pixels, labels = known(images, foreign)
+    pixels, labels = data.known()
     fitted = embed(network, pixels[:TRAIN])
     means = ClassMeans.of(fitted, labels[:TRAIN])
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=1000))
     head.fit(fitted, labels[:TRAIN])
     rest, truth = pixels[TRAIN:], labels[TRAIN:]
-    shifted = {"unchanged": rest, **{shift: change(rest) for shift, change in SHIFTS.items()}}
-    rows = {shift: rows_of(embed(network, changed), head, means) for shift, changed in shifted.items()}
-    return (
-        Population(
-            name=name,
-            described=what,
-            unchanged=rows.pop("unchanged"),
-            shifted=rows,
-            foreign=rows_of(embed(network, images[0][images[1] == foreign]), head, means),
-            right={"unchanged": np.zeros(0, dtype=bool)},
-        )
-        if False
-        else _population(name, what, rows, truth, rows_of(embed(network, images[0][images[1] == foreign]), head, means))
+    changed = {"unchanged": rest, **{shift: change(rest) for shift, change in SHIFTS.items()}}
+    rows = {shift: rows_of(network, images, head, means) for shift, images in changed.items()}
+    return Population(
+        name=name,
+        described=f"{what}; logistic regression",
+        rows=rows,
+        foreign=rows_of(network, data.pixels[data.labels == FOREIGN[data.name]], head, means),
+        right={shift: found.class_id == truth for shift, found in rows.items()},
     )
 
 
-def _population(name: str, what: str, rows: dict[str, Rows], truth: Labels, foreign: Rows) -> Population:
-    right = {shift: found.class_id == truth for shift, found in rows.items()}
-    shifted = {shift: found for shift, found in rows.items() if shift != "unchanged"}
-    return Population(name, what, rows["unchanged"], shifted, foreign, right)
-
-
-def rows_of(embeddings: npt.NDArray[np.float64], head: Any, means: ClassMeans) -> Rows:
+def rows_of(network: "torch.nn.Module", pixels: Images, head: Any, means: ClassMeans) -> Rows:
+    embeddings = embed(network, pixels)
     probabilities = head.predict_proba(embeddings)
     return Rows(
         confidence=probabilities.max(axis=1).astype(np.float64),
         distance=means.distance(embeddings),
         norm=np.linalg.norm(embeddings, axis=1),
         class_id=head.classes_[probabilities.argmax(axis=1)].astype(np.int64),
+        brightness=pixels.mean(axis=(1, 2, 3)) / 255,
     )
 
 
@@ -234,7 +206,8 @@ def embed(network: "torch.nn.Module", pixels: Images) -> npt.NDArray[np.float64]
     network.eval()
     with torch.inference_mode():
         parts = [network(_tensor(pixels[first : first + 64])) for first in range(0, len(pixels), 64)]
-    return torch.cat(parts).double().numpy()  # type: ignore[no-any-return]
+    embeddings: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()
+    return embeddings
 
 
 def _tensor(pixels: Images) -> "torch.Tensor":

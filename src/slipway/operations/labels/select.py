@@ -1,4 +1,4 @@
-"""Chooses images for labels, each with a probability that is known exactly, since the accuracy estimate divides by it."""
+"""Chooses images for labels, each with a probability that is known exactly: the accuracy estimate divides by it."""
 
 from dataclasses import dataclass
 
@@ -41,9 +41,9 @@ def select(rows: Rows, *, labels: int, settings: SelectSettings, seed: int) -> S
     """Choose `labels` of the rows; all of them where there are no more.
 
     Doubt is √(f (1 - f)) of the confidence f, the standard deviation of "correct" if f is right: probabilities
-    proportional to it make the estimate of the accuracy most exact (Zrnic and Candès, Active statistical inference, ICML
-    2024). Novelty is the rank of the distance to the nearest class mean in the upper half, squared. A row with a value
-    that is not finite counts as most doubtful and most novel.
+    proportional to it make the estimate of the accuracy most exact (Zrnic and Candès, Active statistical inference,
+    ICML 2024). Novelty is the rank of the distance to the nearest class mean in the upper half, squared. A row with a
+    value that is not finite counts as most doubtful and most novel.
 
     Raises:
         DataError: a negative number of labels.
@@ -63,7 +63,7 @@ def probabilities(rows: Rows, *, labels: int, settings: SelectSettings) -> Float
     distance = np.where(np.isfinite(rows.distance), rows.distance, np.inf)
     rank = (np.searchsorted(np.sort(distance), distance, side="right") - 0.5) / rows_n
     size = settings.explore * _spread(np.ones(rows_n))
-    size += settings.novelty * _spread(np.maximum(2 * rank - 1, 0) ** 2)
+    size += settings.novelty * _spread(np.square(np.maximum(2 * rank - 1, 0.0)))
     size += (1 - settings.explore - settings.novelty) * _spread(np.sqrt(confidence * (1 - confidence)))
     return _proportional(size, labels=labels)
 

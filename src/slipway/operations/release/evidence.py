@@ -1,8 +1,8 @@
 """E-values on counts: how strongly counts speak for a ratio over, or under, a stated one, at every look.
 
-An e-value is a number that is seldom large where the null hypothesis is true: its expectation is at most 1 there, and by
-Ville's inequality it ever reaches 1/alpha with probability at most alpha, however often somebody looks. The last axis of every
-array is time in blocks, and a result has a value for each look, which is the end of a block.
+An e-value is a number that is seldom large where the null hypothesis is true: its expectation is at most 1 there, and
+by Ville's inequality it ever reaches 1/alpha with probability at most alpha, however often somebody looks. The last
+axis of every array is time in blocks, and a result has a value for each look, which is the end of a block.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ _NODES = 64
 _QUANTILES = (1 + (np.arange(_NODES) + 0.5) / _NODES) / 2
 _SHARES = 0.5 - np.sin(np.arcsin(1 - 2 * _QUANTILES) / 3)
 RATIOS = _SHARES / (1 - _SHARES)
-"""Odds ratios over 1 of the alternatives: u / (1 - u) at the mid-quantiles of u ~ Beta(2, 2) given u > ½. The distribution
-function of Beta(2, 2) is 3u² - 2u³, whose inverse is ½ - sin(arcsin(1 - 2p) / 3)."""
+"""Odds ratios over 1 of the alternatives: u / (1 - u) at the mid-quantiles of u ~ Beta(2, 2) given u > ½. Its
+distribution function is 3u² - 2u³, whose inverse is ½ - sin(arcsin(1 - 2p) / 3)."""
 MIN_BLOCKS = 6
 """Fewest blocks with traffic (30 s) before a dispersion is known, and so before anything is judged."""
 _MIN_GROUPS = 20
@@ -58,7 +58,8 @@ def log_evidence(
     for ratio in RATIOS if side == "over" else 1 / RATIOS:
         terms = counted * np.log(ratio) - events * np.log1p(np.asarray(share) * (ratio - 1))
         looks = np.logaddexp(looks, np.cumsum(terms, axis=-1) / dispersion)
-    return looks - np.log(_NODES)
+    evidence: Array = looks - np.log(_NODES)
+    return evidence
 
 
 def share_at(ratio: float, candidate: Array, stable: Array) -> Array:
@@ -67,15 +68,17 @@ def share_at(ratio: float, candidate: Array, stable: Array) -> Array:
     Two Poisson counts are binomial given their sum (Przyborowski and Wilenski, Biometrika 31, 1940).
     """
     weighted = ratio * candidate
-    return np.divide(weighted, weighted + stable, out=np.zeros_like(weighted), where=weighted + stable > 0)
+    share: Array = np.divide(weighted, weighted + stable, out=np.zeros_like(weighted), where=weighted + stable > 0)
+    return share
 
 
 def dispersion_of(arms: Sequence[tuple[Array, Array]]) -> Array:
     """Return the variance of the arms' counts at every look, in units of an independent count's; at least 1.
 
-    For each arm, Pearson's statistic over its degrees of freedom (McCullagh and Nelder, Generalized Linear Models, 1989,
-    section 4.5): the mean of (count - s exposure)² / (s (1 - s) exposure) over the blocks so far, with s the share so
-    far. Errors that come in bursts raise it: of bursts of equal size, counts divided by it count each burst once.
+    For each arm, Pearson's statistic over its degrees of freedom (McCullagh and Nelder, Generalized Linear Models,
+    1989, section 4.5): the mean of (count - s exposure)² / (s (1 - s) exposure) over the blocks so far, with s the
+    share so far. Errors that come in bursts raise it: of bursts of equal size, counts divided by it count each burst
+    once.
 
     Two further dispersions count where they are certain. Bursts that outlast a block show when neighbours are taken
     together, so groups of 2, 4, 8 ... blocks are looked at too, from 20 groups on. And bursts are larger where there is
@@ -105,9 +108,10 @@ def _of_groups(arms: Sequence[tuple[Array, Array]], *, fewest: int) -> Array:
 
     Chance: Pearson's term of a Poisson count with the mean m has the variance 2 + 1/m.
     """
-    groups = [np.cumsum(exposures > 0, axis=-1) for _, exposures in arms]
+    groups = [np.cumsum((exposures > 0).astype(np.int64), axis=-1) for _, exposures in arms]
     sizes = [np.cumsum(e, axis=-1) / np.maximum(seen, 1) for (_, e), seen in zip(arms, groups, strict=True)]
-    largest, worst = np.maximum.reduce(sizes), np.ones_like(sizes[0])
+    largest = np.maximum.reduce(sizes)
+    worst: Array = np.ones_like(largest)
     for (counts, exposures), seen, size in zip(arms, groups, sizes, strict=True):
         found = _pearson(counts, exposures, seen)
         mean = np.maximum(np.cumsum(counts, axis=-1), 1) / np.maximum(seen, 1)
@@ -128,10 +132,11 @@ def _grouped(values: Array, length: int) -> Array:
 def _held(found: Array, length: int, blocks: int) -> Array:
     """What groups have shown at each block: a group counts from its last block on, and before the first it is 1."""
     known = np.concatenate([np.ones((*found.shape[:-1], 1)), found], axis=-1)
-    return known[..., (np.arange(blocks) + 1) // length]
+    held: Array = known[..., (np.arange(blocks) + 1) // length]
+    return held
 
 
-def _pearson(counts: Array, exposures: Array, groups: npt.NDArray[np.int_]) -> Array:
+def _pearson(counts: Array, exposures: Array, groups: npt.NDArray[np.int64]) -> Array:
     """Pearson's statistic over its degrees of freedom at every look; 1 where nothing, or everything, was counted."""
     with np.errstate(divide="ignore", invalid="ignore"):
         squares = np.cumsum(np.where(exposures > 0, counts**2 / exposures, 0.0), axis=-1)

@@ -112,9 +112,7 @@ def _over_budget(blocks: Sequence[Block], settings: JudgeSettings, limit: float)
 
 
 def _disagreements(told: Disagreements, settings: JudgeSettings) -> SeriesEvidence:
-    looks = disagreement_looks(
-        told.lost, told.won, differing=told.differing, compared=told.compared, settings=settings
-    )
+    looks = disagreement_looks(told.lost, told.won, differing=told.differing, compared=told.compared, settings=settings)
     judged = np.array([float(told.lost + told.won)])
     lost, won = (np.array([float(told.lost)]), judged), (np.array([float(told.won)]), judged)
     return _series("disagreements", looks, lost, won, missing=0.0, settings=settings)

@@ -86,8 +86,8 @@ def ratio_interval(
 ) -> tuple[float | None, float | None]:
     """Return the ratios that the counts do not refute, between 1/1000 and 1000; None where an end is not between.
 
-    A ratio is refuted when the mean of the e-values of both sides is 1/alpha or more, so the interval holds the ratio at
-    every look with probability 1 - alpha: a confidence sequence (Darling and Robbins, PNAS 58, 1967).
+    A ratio is refuted when the mean of the e-values of both sides is 1/alpha or more, so the interval holds the ratio
+    at every look with probability 1 - alpha: a confidence sequence (Darling and Robbins, PNAS 58, 1967).
     """
     events = candidate[0] + stable[0] > 0
     if not math.isfinite(dispersion) or not events.any():

@@ -1,9 +1,10 @@
 """Accuracy of all rows from the labels of a few that were chosen with known probabilities.
 
-Every row has a confidence f, and each labelled one the truth. The estimate is mean(f) + mean((correct - f) ξ / π) with ξ = 1
-where a row was chosen, with probability π. Its expectation is the accuracy, whatever f is worth, because E ξ = π; a
-good f makes it exact. Sources: Angelopoulos, Bates, Fannjiang, Jordan and Zrnic, Prediction-powered inference (Science
-382, 2023); Zrnic and Candès, Active statistical inference (ICML 2024); Horvitz and Thompson (JASA 47, 1952) for 1 / π.
+Every row has a confidence f, and each labelled one the truth. The estimate is mean(f) + mean((correct - f) ξ / π) with
+ξ = 1 where a row was chosen, with probability π. Its expectation is the accuracy, whatever f is worth, since E ξ = π;
+a good f makes it exact. Sources: Angelopoulos, Bates, Fannjiang, Jordan and Zrnic, Prediction-powered inference
+(Science 382, 2023); Zrnic and Candès, Active statistical inference (ICML 2024); Horvitz and Thompson (JASA 47, 1952)
+for 1 / π.
 
 The interval is that of Korn and Graubard (Survey Methodology 24, 1998): Clopper and Pearson's for as many labels as
 would have the estimate's variance. A normal interval covers 62 to 85 % here where few answers are wrong.

@@ -1,11 +1,11 @@
 """Tells a change of the rows from chance, with a stated mean number of rows between false alarms.
 
-Each event of the reference is bet on: a bet multiplies by θ/p where the event happens and by (1 - θ)/(1 - p) where it does
-not, with p the upper bound on its probability and θ > p. While nothing changes, the expected factor is at most 1,
-whatever the true probability below p. A Shiryaev-Roberts e-detector is the sum over all possible starts of the
-products of these factors since then; it follows M ← (M + 1)·factor. The weighted mean of the detectors of all bets is an
-e-detector too: its expectation after n rows is at most n. So an alarm at a mean of A or more has a mean time to a false
-alarm of at least A rows, and a stream of n unchanged rows alarms with a probability of at most n / A.
+Each event of the reference is bet on: a bet multiplies by t/p where the event happens and by (1 - t)/(1 - p) where it
+does not, with p the upper bound on its probability and t > p. While nothing changes, the expected factor is at most 1,
+whatever the true probability below p. A Shiryaev-Roberts e-detector is the sum, over all possible starts, of the
+products of these factors since then; it follows M <- (M + 1) factor. The weighted mean of the detectors of all bets is
+an e-detector too: its expectation after n rows is at most n. So an alarm at a mean of A or more has a mean time to a
+false alarm of at least A rows, and a stream of n unchanged rows alarms with a probability of at most n / A.
 
 Source: Shin, Ramdas and Rinaldo, E-detectors: a nonparametric framework for sequential change detection (New England
 Journal of Statistics in Data Science 2, 2024).
@@ -22,11 +22,22 @@ from slipway.errors import DataError
 from slipway.operations.watch.reference import Detector, Event, Reference
 from slipway.operations.watch.rows import Floats, Ints, Rows
 
-LIFTS = (2.0, 6.0, 30.0)
-"""Odds of θ over those of the bound: what is bet on."""
+LIFTS = (1.8, 3.0, 7.0, 25.0)
+"""Odds of t over those of the bound: what is bet on."""
+WEIGHTS: dict[Detector, float] = {
+    "confidence": 0.25,
+    "distance": 0.25,
+    "norm": 0.2,
+    "brightness": 0.15,
+    "class": 0.1,
+    "unusable": 0.05,
+}
+"""Weight of each detector, which all of its bets share equally."""
 _HIGHEST = 0.995
-_CHUNK = 512
-"""Rows that are worked on at once, to bound memory."""
+_BATCH = 5_000
+"""Rows whose events are held in memory at once."""
+_CHUNK = 100
+"""Rows that are worked on at once. A factor is over exp(-5.3) and under exp(5.3), so no product overflows."""
 
 
 class Alarm(Evidence):
@@ -92,9 +103,10 @@ class DriftWatch:
                 f"a state of the reference {state.reference}, and this one is {self._digest}; start the watch again"
             )
         run = _Run.of(state)
-        for first in range(0, len(rows), _CHUNK):
-            happened = self.reference.happened(rows.take(slice(first, first + _CHUNK)))
-            self._bets.advance(run, happened)
+        for first in range(0, len(rows), _BATCH):
+            happened = self.reference.happened(rows.take(slice(first, first + _BATCH)))
+            for row in range(0, len(happened), _CHUNK):
+                self._bets.advance(run, happened[row : row + _CHUNK])
         return run.state(state)
 
 
@@ -130,7 +142,7 @@ class _Run:
 
 
 class _Bets:
-    """Every bet on every event: factors and weights. Detectors weigh the same; bets of a detector weigh the same."""
+    """Every bet on every event: factors and weights."""
 
     def __init__(self, events: tuple[Event, ...]) -> None:
         self.events = events
@@ -139,44 +151,35 @@ class _Bets:
         chances = np.minimum(odds / (1 + odds), np.maximum(_HIGHEST, (1 + bounds) / 2))
         self.hit = (np.log(chances) - np.log(bounds)).T.ravel()
         self.miss = (np.log1p(-chances) - np.log1p(-bounds)).T.ravel()
+        self.gain = self.hit - self.miss
         self.event = np.repeat(np.arange(len(events)), len(LIFTS))
         detectors = np.array([events[index].detector for index in self.event])
-        names, counts = np.unique(detectors, return_counts=True)
-        per_bet = dict(zip(names.tolist(), (1 / counts / names.size).tolist(), strict=True))
-        self.log_weight = np.log([per_bet[name] for name in detectors.tolist()])
+        counts = {name: int((detectors == name).sum()) for name in WEIGHTS}
+        total = sum(weight for name, weight in WEIGHTS.items() if counts[name])
+        self.log_weight = np.log([WEIGHTS[name] / total / counts[name] for name in detectors.tolist()])
         self.detector = detectors
 
     def advance(self, run: _Run, happened: Floats) -> None:
-        """Take rows `[n, events]` into the run."""
-        if not len(happened):
-            return
-        steps = np.where(happened[:, self.event] > 0, self.hit, self.miss)
+        """Take rows `[n, events]` into the run; n is at most `_CHUNK`.
+
+        The recursion unrolled is M_n = exp(S_n) (M_0 + the sum over j of exp(-S_(j-1))), with S the sums of the
+        factors' logarithms. M_0 may be any size, so it is divided out; exp(S) of a chunk cannot overflow.
+        """
+        steps = happened[:, self.event] * self.gain + self.miss
         sums = np.cumsum(steps, axis=0)
-        before = np.concatenate([np.zeros((1, sums.shape[1])), sums[:-1]])
-        # M_n = exp(S_n)·(M_0 + Σ_j exp(-S_(j-1))), which is the recursion unrolled.
-        starts = np.concatenate([run.log_detectors[None], -before])
-        logs = sums + np.logaddexp.accumulate(starts, axis=0)[1:]
-        mixture = np.logaddexp.reduce(logs + self.log_weight, axis=1)
-        lowest, since = self._lowest(run, sums)
+        started = np.vstack([np.ones(sums.shape[1]), np.exp(-sums[:-1])]).cumsum(axis=0)
+        large = np.maximum(run.log_detectors, 0.0)
+        scaled = np.exp(sums) * (np.exp(run.log_detectors - large) + np.exp(-large) * started)
+        mixture = _log(scaled @ np.exp(self.log_weight + large - large.max())) + large.max()
         over = np.flatnonzero(mixture >= run.limit)
         if run.alarm is None and over.size:
-            run.alarm = self._alarm(run, int(over[0]), logs[over[0]], since[over[0]])
-        run.log_detectors, run.since = logs[-1], since[-1]
-        run.sums = run.sums + sums[-1] - lowest[-1]
+            first = int(over[0])
+            _, since = _page(run, sums[: first + 1])
+            run.alarm = self._alarm(run, first, _log(scaled[first]) + large, since)
+        run.log_detectors = _log(scaled[-1]) + large
+        run.sums, run.since = _page(run, sums)
         run.log_evidence = float(mixture[-1])
         run.rows += len(happened)
-
-    @staticmethod
-    def _lowest(run: _Run, sums: Floats) -> tuple[Floats, Ints]:
-        """The lowest sum so far at each row, and the row after it, at which a change would have begun.
-
-        Page's cumulative sum (Biometrika 41, 1954): its last zero is the most likely beginning.
-        """
-        total = run.sums + sums
-        lowest = np.minimum(np.minimum.accumulate(total, axis=0), 0.0)
-        rows = run.rows + np.arange(1, len(sums) + 1)[:, None]
-        since = np.maximum.accumulate(np.where(total <= lowest, rows, run.since), axis=0)
-        return lowest, since
 
     def _alarm(self, run: _Run, index: int, logs: Floats, since: Ints) -> Alarm:
         parts = logs + self.log_weight
@@ -190,3 +193,21 @@ class _Bets:
             event=self.events[self.event[best]].words,
             log10_evidence=float(np.logaddexp.reduce(parts)) / float(np.log(10)),
         )
+
+
+def _page(run: _Run, sums: Floats) -> tuple[Floats, Ints]:
+    """Each bet's sum over its least so far, and the row after that: the most likely first row of a change.
+
+    Source: Page's cumulative sum (Biometrika 41, 1954), whose last zero estimates the beginning.
+    """
+    total = run.sums + sums
+    last = len(sums) - 1 - total[::-1].argmin(axis=0)
+    least = np.take_along_axis(total, last[None], axis=0)[0]
+    since = np.where(least <= 0, run.rows + last + 1, run.since)
+    return total[-1] - np.minimum(least, 0.0), since
+
+
+def _log(values: Floats) -> Floats:
+    """Logarithm of what may have underflowed to 0."""
+    logs: Floats = np.log(np.maximum(values, np.finfo(np.float64).tiny))
+    return logs

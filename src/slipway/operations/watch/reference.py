@@ -1,7 +1,7 @@
 """What unchanged rows look like: events with a known bound on how often they happen, from a finite reference.
 
-A reference of n rows knows each probability only so well. Each bound here holds with a stated probability, over the draw
-of the reference, so that a detector need not mistake the reference's own chance for a change.
+A reference of n rows knows each probability only so well. Each bound here holds with a stated probability, over the
+draw of the reference, so that a detector need not mistake the reference's own chance for a change.
 """
 
 from typing import Literal, Self
@@ -18,15 +18,17 @@ try:
 except ImportError:
     raise MissingDependencyError("scipy", extra="watch") from None
 
-Detector = Literal["confidence", "distance", "norm", "class", "unusable"]
+Detector = Literal["confidence", "distance", "norm", "brightness", "class", "unusable"]
 Side = Literal["over", "under"]
 
-MEASURES: tuple[Detector, ...] = ("confidence", "distance", "norm")
-LEVELS = (0.02, 0.1, 0.3)
+MEASURES: tuple[Detector, ...] = ("confidence", "distance", "norm", "brightness")
+LEVELS = (0.005, 0.02, 0.1, 0.3)
 """Shares of the reference rows that lie beyond a threshold."""
+SLACK: dict[Detector, float] = {"brightness": 0.05}
+"""Shares by which a value may be beyond a threshold without being an event. Images may become a little darker."""
 MIN_ROWS = 100
 _ERROR = 0.02
-_TOLERANCE = 0.01
+_TOLERANCE = 0.0
 
 
 class Event(Evidence):
@@ -63,8 +65,8 @@ class Reference(Evidence):
 
         A threshold is an order statistic: j of n rows lie over it, so the probability of a new row over it is
         Beta(j + 1, n - j) (Wilks, Annals of Mathematical Statistics 12, 1941), or smaller where values are equal. The
-        probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Each
-        of the k bounds may fail with probability `error` / k (Bonferroni).
+        probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Half
+        of `error` is shared by the thresholds, and half by the classes (Bonferroni).
 
         Args:
             error: probability, over the draw of the reference, that any bound is too small.
@@ -75,45 +77,60 @@ class Reference(Evidence):
         """
         if len(rows) < MIN_ROWS:
             raise DataError(f"a reference of {len(rows)} rows; give at least {MIN_ROWS}")
-        columns = {name: np.sort(getattr(rows, name)) for name in MEASURES}
+        columns: dict[Detector, Floats] = {
+            name: np.sort(rows.columns()[name]).astype(np.float64) for name in MEASURES if name in rows.columns()
+        }
         broken = [name for name, column in columns.items() if not np.isfinite(column).all()]
         if broken:
             raise DataError(f"a reference with values that are not finite in {', '.join(broken)}; leave these rows out")
         ids, counts = np.unique(rows.class_id, return_counts=True)
-        each = error / (len(MEASURES) * 2 * len(LEVELS) + 2 * ids.size + 2)
 
-        def bound(beyond: int) -> float:
-            return min(_upper(beyond, len(rows), error=each) + tolerance, 0.99)
+        def bound(beyond: int, *, of: int) -> float:
+            return min(_upper(beyond, len(rows), error=error / 2 / of) + tolerance, 0.99)
 
-        events = [
-            Event(detector=name, kind=kind, value=value, bound=bound(beyond))
+        tails = [
+            (name, kind, value * (1 + (slack if kind == "over" else -slack)), beyond)
             for name, column in columns.items()
+            for slack in [SLACK.get(name, 0.0)]
             for kind, value, beyond in _thresholds(column)
         ]
+        events = [
+            Event(detector=name, kind=kind, value=value, bound=bound(beyond, of=len(tails)))
+            for name, kind, value, beyond in tails
+        ]
+        others = 2 * ids.size + 2
         for id_, count in zip(ids.tolist(), counts.tolist(), strict=True):
-            events.append(Event(detector="class", kind="is", value=id_, bound=bound(count)))
-            events.append(Event(detector="class", kind="is_not", value=id_, bound=bound(len(rows) - count)))
-        events.append(Event(detector="class", kind="other", value=0, bound=bound(0)))
-        events.append(Event(detector="unusable", kind="not_finite", value=0, bound=bound(0)))
+            events.append(Event(detector="class", kind="is", value=id_, bound=bound(count, of=others)))
+            fewer = bound(len(rows) - count, of=others)
+            events.append(Event(detector="class", kind="is_not", value=id_, bound=fewer))
+        events.append(Event(detector="class", kind="other", value=0, bound=bound(0, of=others)))
+        events.append(Event(detector="unusable", kind="not_finite", value=0, bound=bound(0, of=others)))
         return cls(rows=len(rows), error=error, tolerance=tolerance, classes=tuple(ids.tolist()), events=tuple(events))
 
     def happened(self, rows: Rows) -> Floats:
-        """Return 1 where an event happened and 0 elsewhere, `[rows, events]`."""
-        known = np.isin(rows.class_id, self.classes)
-        finite = np.isfinite(rows.confidence) & np.isfinite(rows.distance) & np.isfinite(rows.norm)
+        """Return 1 where an event happened and 0 elsewhere, `[rows, events]`.
+
+        Raises:
+            DataError: the rows lack a column that the reference has.
+        """
+        columns = rows.columns()
+        missing = {event.detector for event in self.events if event.kind in ("over", "under")} - columns.keys()
+        if missing:
+            raise DataError(f"rows without {', '.join(sorted(missing))}, which the reference has; give these columns")
+        finite = np.logical_and.reduce([np.isfinite(column) for column in columns.values()])
         found = np.empty((len(rows), len(self.events)))
         for index, event in enumerate(self.events):
             match event.kind:
                 case "over":
-                    found[:, index] = getattr(rows, event.detector) > event.value
+                    found[:, index] = columns[event.detector] > event.value
                 case "under":
-                    found[:, index] = getattr(rows, event.detector) < event.value
+                    found[:, index] = columns[event.detector] < event.value
                 case "is":
                     found[:, index] = rows.class_id == int(event.value)
                 case "is_not":
                     found[:, index] = rows.class_id != int(event.value)
                 case "other":
-                    found[:, index] = ~known
+                    found[:, index] = ~np.isin(rows.class_id, self.classes)
                 case "not_finite":
                     found[:, index] = ~finite
         return found
@@ -121,10 +138,11 @@ class Reference(Evidence):
 
 def _thresholds(ordered: Floats) -> list[tuple[Side, float, int]]:
     """Threshold of each level and side, and how many rows lie beyond it where no values are equal."""
-    beyond = [round(level * ordered.size) for level in LEVELS]
-    over = [("over", float(ordered[ordered.size - 1 - rows]), rows) for rows in beyond]
-    under = [("under", float(ordered[rows]), rows) for rows in beyond]
-    return [*over, *under]  # type: ignore[list-item]
+    thresholds: list[tuple[Side, float, int]] = []
+    for beyond in (round(level * ordered.size) for level in LEVELS):
+        thresholds.append(("over", float(ordered[ordered.size - 1 - beyond]), beyond))
+        thresholds.append(("under", float(ordered[beyond]), beyond))
+    return thresholds
 
 
 def _upper(count: int, rows: int, *, error: float) -> float:

@@ -13,7 +13,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Four columns of equal length. A value that is not finite is kept: it is evidence itself.
+    """Columns of equal length. A value that is not finite is kept: it is evidence itself.
 
     Raises:
         DataError: the columns differ in length.
@@ -27,27 +27,34 @@ class Rows:
     """Euclidean norm of the embedding."""
     class_id: Ints
     """Predicted class; -1 is `unknown`."""
+    brightness: Floats | None = None
+    """Mean of the image's pixels, 0 to 1; None where nobody measured it."""
 
     def __post_init__(self) -> None:
-        lengths = {name: column.shape for name, column in vars(self).items()}
-        if len(set(lengths.values())) != 1 or self.class_id.ndim != 1:
-            raise DataError(f"columns of the shapes {lengths}; give four one-dimensional columns of equal length")
+        shapes = {name: column.shape for name, column in self.columns().items()}
+        if len(set(shapes.values())) != 1 or self.class_id.ndim != 1:
+            raise DataError(f"columns of the shapes {shapes}; give one-dimensional columns of equal length")
 
     def __len__(self) -> int:
         return int(self.class_id.size)
 
+    def columns(self) -> dict[str, Floats | Ints]:
+        """The columns that are there, by name."""
+        return {name: column for name, column in vars(self).items() if column is not None}
+
     def take(self, index: Ints | slice) -> "Rows":
-        return Rows(self.confidence[index], self.distance[index], self.norm[index], self.class_id[index])
+        brightness = None if self.brightness is None else self.brightness[index]
+        return Rows(self.confidence[index], self.distance[index], self.norm[index], self.class_id[index], brightness)
 
 
 @dataclass(frozen=True)
 class ClassMeans:
-    """Mean embedding of each class, in units of the spread within classes."""
+    """Directions of the class means, seen from the mean of all embeddings."""
 
-    means: Floats
-    """`[classes, d]`, divided by `spread`."""
-    spread: Floats
-    """`[d]`: standard deviation within classes, at least a hundredth of its mean over all components."""
+    centre: Floats
+    """`[d]`: mean of all embeddings."""
+    directions: Floats
+    """`[classes, d]`, each of length 1 (or 0, for a mean that is the centre)."""
 
     @classmethod
     def of(cls, embeddings: Floats, class_ids: Ints) -> "ClassMeans":
@@ -58,15 +65,20 @@ class ClassMeans:
         """
         if not len(embeddings):
             raise DataError("0 embeddings; give at least one of each class")
-        ids, index = np.unique(class_ids, return_inverse=True)
-        means = np.stack([embeddings[class_ids == id_].mean(axis=0) for id_ in ids])
-        spread = np.sqrt(((embeddings - means[index]) ** 2).mean(axis=0))
-        spread = np.maximum(spread, 0.01 * spread.mean() or 1.0)
-        return cls(means / spread, spread)
+        centre = embeddings.mean(axis=0)
+        means = [embeddings[class_ids == id_].mean(axis=0) for id_ in np.unique(class_ids)]
+        return cls(centre, _unit(np.stack(means) - centre))
 
     def distance(self, embeddings: Floats) -> Floats:
-        """Return the Euclidean distance of each embedding `[n, d]` to the nearest mean, `[n]`."""
-        scaled = embeddings / self.spread
-        squares = (scaled**2).sum(axis=1)[:, None] - 2 * scaled @ self.means.T + (self.means**2).sum(axis=1)
-        nearest: Floats = np.sqrt(np.maximum(squares.min(axis=1), 0))
+        """Return 1 minus the largest cosine of an embedding `[n, d]` and a class mean, `[n]`, from 0 to 2.
+
+        Both are seen from the centre. In the networks of the study `watch`, this tells a foreign class at least as well
+        as the Euclidean distance in units of the spread within classes.
+        """
+        nearest: Floats = 1 - (_unit(embeddings - self.centre) @ self.directions.T).max(axis=1)
         return nearest
+
+
+def _unit(vectors: Floats) -> Floats:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths != 0)
