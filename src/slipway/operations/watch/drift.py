@@ -34,7 +34,7 @@ WEIGHTS: dict[Detector, float] = {
 }
 """Weight of each detector, which all of its bets share equally."""
 _HIGHEST = 0.995
-_BATCH = 5_000
+_BATCH = 1_000
 """Rows whose events are held in memory at once."""
 _CHUNK = 100
 """Rows that are worked on at once. A factor is over exp(-5.3) and under exp(5.3), so no product overflows."""
