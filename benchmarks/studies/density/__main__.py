@@ -16,8 +16,8 @@ from benchmarks.studies.study import ROOT, finish, provenance
 from slipway.system.targets import file_option
 
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn", "timm", "tritonclient")
-CROPS_EACH, SMALL_EACH = 60, 14
-PARTS = ("accuracy", "latency", "changes")
+CROPS_EACH, SMALL_EACH, LOSS_CROPS_EACH = 60, 14, 200
+PARTS = ("accuracy", "loss", "latency", "changes")
 LIMITS = {"prove_classes": False, "max_loss_points": 20, "max_class_loss_points": 100, "max_flip_points": 30}
 """What the small test splits of these tasks can prove."""
 EPILOG = """example:
@@ -29,6 +29,7 @@ tasks; the others have random weights, 2 to 200 classes, one or several labels, 
 
 
 def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.density.loss import head_loss
     from benchmarks.studies.density.made import write_crops, write_random_heads
     from benchmarks.studies.density.parts import changes, latency
     from benchmarks.studies.density.weights import BACKBONE, lite0
@@ -47,8 +48,16 @@ def main(arguments: argparse.Namespace) -> None:
         work = Path(folder)
         crops = write_crops(work / "crops", each=CROPS_EACH)
         base = make_base(work, lite0(work), crops)
+        slipway("make-digits", "--out", work / "digits", cwd=work)
         if "accuracy" in arguments.parts:
             result["accuracy"] = accuracy(work, base)
+        if "loss" in arguments.parts:
+            more = write_crops(work / "more", each=LOSS_CROPS_EACH, seed=5)
+            (work / "loss").mkdir()
+            result["loss"] = {
+                name: head_loss(base, name, data, work / "loss", seed=effort.seed)
+                for name, data in {"digits": work / "digits", "photographs": more}.items()
+            }
         images = load_images(crops, seed=effort.seed)
         runs = write_random_heads(work / "heads", open_base(base), arguments.heads, seed=effort.seed)
         if "latency" in arguments.parts:
@@ -57,8 +66,9 @@ def main(arguments: argparse.Namespace) -> None:
         if "changes" in arguments.parts:
             (work / "changes").mkdir()
             result["changes"] = changes(base, runs, images, work / "changes", seed=effort.seed)
-    print(json.dumps({part: result.get(part) for part in PARTS}, indent=1))
-    finish(DensityResult.parse(result, source="the result"), arguments)
+    found = DensityResult.parse(result, source="the result")
+    print(found.to_json())
+    finish(found, arguments)
 
 
 def slipway(*words: object, cwd: Path) -> dict[str, Any]:
@@ -93,7 +103,6 @@ def accuracy(work: Path, base: Path) -> dict[str, Any]:
     from benchmarks.studies.density.made import write_crops
 
     small = write_crops(work / "small", each=SMALL_EACH, seed=1)
-    slipway("make-digits", "--out", work / "digits", cwd=work)
     found = {}
     for name, data in {"photographs": work / "crops", "digits": work / "digits", "small": small}.items():
         spec = {"name": name, "data": {"root": str(data)}, "accuracy": LIMITS}

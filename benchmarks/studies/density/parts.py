@@ -1,5 +1,7 @@
 """The parts of the density study: each starts servers, asks them, and says what it saw."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -17,10 +19,11 @@ from benchmarks.studies.effort import Effort
 from benchmarks.studies.robustness.launcher import Launcher, launched
 from benchmarks.studies.robustness.load import run_load
 from benchmarks.studies.robustness.parts import meanwhile, proportional_mib
+from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import HttpServer
 from slipway.benchmark.tuning_climb import rate_at
 from slipway.contract import Fleet
-from slipway.repository import assemble, open_bases
+from slipway.contract.evidence.studies import DensityChanges, DensityLatency, Started
 from slipway.repository.fleet import open_base
 
 SPREAD, CHANGES, CHANGED_AMONG, LOAD_PER_S, LOAD_S = 100, 100, 200, 40.0, 60.0
@@ -32,9 +35,13 @@ def fleet_of(base: Path, heads: Mapping[str, Path]) -> Fleet:
 
 
 def assembled(base: Path, heads: Mapping[str, Path], repository: Path) -> float:
-    """Write the repository of a fleet file with these heads, as `slipway assemble` does; returns the seconds."""
+    """Write the repository of a fleet file with these heads by `slipway assemble`; returns the seconds."""
+    fleet = repository.with_name("fleet.json")
+    fleet_of(base, heads).write(fleet)
+    yaml = fleet.rename(fleet.with_suffix(".yaml"))  # JSON is YAML, and a fleet file has that name
     started_s = time.monotonic()
-    assemble([], repository, bases=open_bases(fleet_of(base, heads), root=Path()))
+    command = [sys.executable, "-m", "slipway", "assemble", str(yaml), "--out", str(repository)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - started_s
 
 
@@ -61,9 +68,9 @@ class Spread:
         return await self._servers[self._asked % len(self._servers)].ask(image, deadline_s=deadline_s)
 
 
-def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, effort: Effort) -> dict[str, Any]:
+def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, effort: Effort) -> DensityLatency:
     """Start-up and memory of one head and of all; and P99 of one alone, of the same among all, and over 100 of them."""
-    found: dict[str, Any] = {"heads": len(runs)}
+    found: dict[str, Started] = {}
     with ExitStack() as stack:
         servers: dict[str, Launcher] = {}
         for what, some in {"alone": runs[:1], "among": runs}.items():
@@ -71,14 +78,14 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
             folder.mkdir()
             assemble_s = assembled(base, {run.name: run for run in some}, folder / "repository")
             servers[what] = server = stack.enter_context(launched(folder / "repository", folder, timeout_s=300))
-            found[what] = {
-                "assemble_s": assemble_s,
-                "ready_s": server.events("ready")[0]["seconds"],
-                "memory_mib": proportional_mib(server.server_pid()),
-            }
+            found[what] = Started(
+                assemble_s=assemble_s,
+                ready_s=server.events("ready")[0]["seconds"],
+                memory_mib=proportional_mib(server.server_pid()),
+            )
+            give_way(server.server_pid())
             print(f"{what}: {found[what]}", flush=True)
-        each = found["among"]["memory_mib"] - found["alone"]["memory_mib"]
-        found["memory_mib_of_each_additional"] = each / (len(runs) - 1)
+        further_mib = found["among"].memory_mib - found["alone"].memory_mib
 
         def connect(server: Launcher, model: str) -> Callable[[], HttpServer]:
             url = f"127.0.0.1:{server.ports.http}"
@@ -92,13 +99,17 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
         }
         bench = Bench(len(images), effort)
         _, rung = bench.best({"alone": sides["alone"]})
-        return found | {
-            "rate_per_s": rate_at(rung),
-            **p99_in_turns(sides, rate_at(rung), len(images), effort, to="alone"),
-        }
+        seen = p99_in_turns(sides, rate_at(rung), len(images), effort, to="alone")
+        return DensityLatency(
+            heads=len(runs),
+            **found,
+            memory_mib_of_each_additional=further_mib / (len(runs) - 1),
+            rate_per_s=rate_at(rung),
+            **seen,
+        )
 
 
-def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
+def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, *, seed: int) -> DensityChanges:
     """A head is added, changed and removed under 40 requests/s to another of its group, among all heads; then one
     changes 100 times, among 200, while the memory of the server is watched."""
     served = open_base(base)
@@ -124,16 +135,16 @@ def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
             changing.to(some | {"changing": versions[number % 2]})
             if number in (0, CHANGES // 2 - 1, CHANGES - 1):
                 memory_mib.append(proportional_mib(changing.server.server_pid()))
-    return {
-        "heads": len(runs),
-        "seconds": took,
-        "requests": int(load.block.latencies_ms.size),
-        "failed": dict(load.block.failures),
-        "mixed": load.mixed,
-        "changes": CHANGES,
-        "changed_among": len(some),
-        "memory_mib_at_start_and_after_1_50_100": memory_mib,
-    }
+    return DensityChanges(
+        heads=len(runs),
+        seconds=took,
+        requests=int(load.block.latencies_ms.size),
+        failed=dict(load.block.failures),
+        mixed=load.mixed,
+        changes=CHANGES,
+        changed_among=len(some),
+        memory_mib_at_start_and_after_1_50_100=tuple(memory_mib),
+    )
 
 
 @dataclass(frozen=True)
@@ -156,4 +167,5 @@ def started(base: Path, heads: Mapping[str, Path], work: Path) -> Iterator[Chang
     work.mkdir()
     assembled(base, heads, work / "repository")
     with launched(work / "repository", work, timeout_s=300) as server:
+        give_way(server.server_pid())
         yield Changing(base, work / "repository", server)

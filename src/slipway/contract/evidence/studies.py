@@ -208,26 +208,6 @@ class VerdictResult(StudyResult):
     servers: tuple[JudgedServer, ...]
 
 
-class DensityLatency(Part):
-    """One head alone, the same among many, and requests spread over many."""
-
-    heads: int
-    rate_per_s: float
-    p99_ms: dict[str, float]
-    failed: Failures
-    memory_mib_of_each_additional: float
-
-
-class DensityChanges(Part):
-    """Heads added, changed and removed under load."""
-
-    seconds: dict[str, dict[str, float]]
-    """Seconds that `assemble` and `reload` took, for each kind of change."""
-    requests: int
-    failed: Failures
-    mixed: int
-
-
 class GatewayResult(ServedResult):
     """The study `gateway`: requests through the gateway against requests to the server itself."""
 
@@ -239,9 +219,62 @@ class GatewayResult(ServedResult):
     failed: Failures
 
 
+class Started(Part):
+    """A server of one head, or of many."""
+
+    assemble_s: float
+    ready_s: float
+    memory_mib: float
+
+
+class DensityLatency(Part):
+    """One head alone, the same among many, and requests spread over many."""
+
+    heads: int
+    alone: Started
+    among: Started
+    rate_per_s: float
+    p99_ms: dict[str, float]
+    failed: Failures
+    memory_mib_of_each_additional: float
+
+
+class DensityChanges(Part):
+    """Heads added, changed and removed under load; then one changed many times."""
+
+    heads: int
+    seconds: dict[str, dict[str, float]]
+    """Seconds that `assemble` and `reload` took, for each kind of change."""
+    requests: int
+    failed: Failures
+    mixed: int
+    changes: int
+    changed_among: int
+    memory_mib_at_start_and_after_1_50_100: tuple[float, ...]
+
+
+class PairedLoss(Part):
+    """Top-1 accuracy lost against FP32, in percentage points, with its 95 % interval."""
+
+    points: float
+    low_points: float
+    high_points: float
+
+
+class HeadLoss(Part):
+    """Heads of one task on FP32 and INT8 embeddings of a base, cross-validated."""
+
+    images: int
+    folds: int
+    top1: dict[str, float]
+    loss: dict[str, PairedLoss]
+    """For heads fitted to INT8 embeddings, and for FP32's carried over to them."""
+
+
 class DensityResult(ServedResult):
     """The study `density`: many heads on one base."""
 
     backbone: str
+    loss: dict[str, HeadLoss] | None = None
     latency: DensityLatency | None = None
     changes: DensityChanges | None = None
