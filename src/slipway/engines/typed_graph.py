@@ -49,10 +49,11 @@ class TypedGraph:
             raise CompileError(f"{graph}: ONNX Runtime does not take it: {error}") from None
 
     def run(self, pixels: Input) -> tuple[Float, Float]:
-        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the graph has no embedding."""
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; what the graph does not have is `[n, 0]`."""
         results = dict(zip(self._names, self._session.run(self._names, {self._input: pixels}), strict=True))
         logits, embedding = OUTPUTS
-        return results[logits], results.get(embedding, np.zeros((len(pixels), 0), np.float32))
+        none = np.zeros((len(pixels), 0), np.float32)
+        return results.get(logits, none), results.get(embedding, none)
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
