@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.contract import Bundle, Engine, ManifestError, SlipwayError, Spec, SpecError
+from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError, Spec, SpecError
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.bundle import BASE
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
+from slipway.contract.engine import LANES
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.engines.base_engines import run_of
+from slipway.engines.embedders import Embedder, embedder_of
 from slipway.engines.heads import build_head_engine
 from slipway.steps.head import Head
 from slipway.system.files import sha256_file
@@ -53,8 +54,8 @@ class HeadRun:
     spec: Spec
     dataset: Dataset
     base: Base
-    engines: tuple[BaseEngine, ...]
-    """The engines of the base that may be served, FP32 first."""
+    embedders: tuple[Embedder, ...]
+    """The engines of the base that may be served, OpenVINO's FP32 first."""
     times: Times
     classifier: Bundle | None = None
     """The whole classifier whose last layers become the head; None if it is fitted to the images."""
@@ -72,18 +73,18 @@ class HeadRun:
             DataError: the images cannot be used.
         """
         times, base = Times(), Base.open(base_run / "base")
-        engines, classifier = _open_engines(base, base_run / "engines"), None
+        embedders, classifier = _embedders(base, base_run), None
         if given.is_dir():
             classifier = Bundle.open(given / "bundle")
             spec = spec_of(classifier, base)
         else:
             spec = head_spec(given, base)
         out = out or Path("runs") / spec.name
-        _check_out(out, spec, base_run, engines, inputs=[given])
+        _check_out(out, spec, base_run, embedders, inputs=[given])
         with times.spent("reading images"):
             dataset = scan(spec.data, task=spec.task) if classifier is None else Dataset.read(classifier.path / DATASET)
         check_top_k(spec, dataset)
-        return cls(out, spec, dataset, base, engines, times, classifier)
+        return cls(out, spec, dataset, base, embedders, times, classifier)
 
     def changed(self) -> str | None:
         """Why the head in `out` is not the one that would be fitted now; None if it is."""
@@ -102,27 +103,26 @@ class HeadRun:
             yield "the spec changed"
         if Dataset.read(bundle.path / DATASET) != self.dataset:
             yield "the images changed"
-        for engine in self.engines:
+        for embedder in self.embedders:
+            engine = embedder.engine
             form = Engine.open(self.out / "engines" / engine.path.name, bundle=bundle)
+            if form.settings.provider is not None and embedder.provider is None:
+                yield f"{form.path} was fitted to the typed graph, and {engine.path} can be run here"
             if form.settings.base_engine_sha256 != sha256_file(engine.path / MANIFEST):
                 yield f"{engine.path} was compiled again"
 
     def opened(self) -> tuple[Bundle, list[Engine]]:
         """The head as it lies in `out`."""
         bundle = Bundle.open(self.out / "bundle")
-        return bundle, [Engine.open(self.out / "engines" / engine.path.name, bundle=bundle) for engine in self.engines]
+        return bundle, [Engine.open(self.out / "engines" / name, bundle=bundle) for name in self._sources]
 
     def fit(self) -> None:
         """Embed, fit, evaluate and write: the bundle by FP32, and a form for each engine."""
         with self.times.spent("embedding"):
-            threads = self.base.spec.serving.threads
-            found = embed(
-                self.base,
-                self.engines,
-                self.dataset,
-                open_engine=lambda engine: run_of(engine, threads=threads),
-                cache=self.base.path.parent / FOLDER,
-            )
+            cache = self.base.path.parent / FOLDER
+            found = embed(self.base, self._sources, self.dataset, self.dataset.images, cache=cache)
+            single = {name: one for name, source in self._sources.items() if (one := source.by_single_images)}
+            alone = embed(self.base, single, self.dataset, self.dataset.of("test"), cache=cache)
         train = self.dataset.of("train")
         with self.times.spent("fitting"):
             fitter = Fitter(self.spec, train, classes=len(self.dataset.labels))
@@ -136,10 +136,10 @@ class HeadRun:
                 spec=self.spec,
                 dataset=self.dataset,
                 base=self.base,
-                reference=self.engines[0],
+                reference=self.embedders[0].engine,
                 embeddings=found[REFERENCE],
             )
-            self._write_forms(heads, found)
+            self._write_forms(heads, found, alone)
 
     def _of_classifier(self, heads: dict[str, Head], found: Mapping[str, Embeddings]) -> HeadOrigin:
         """With a classifier, replace the FP32 head by the classifier's own last layers. For every other engine, choose
@@ -158,50 +158,76 @@ class HeadRun:
             "head of a classifier", {"classifier": sha256_file(self.classifier.path / MANIFEST)}, difference
         )
 
-    def _write_forms(self, heads: Mapping[str, Head], found: Mapping[str, Embeddings]) -> None:
+    def _write_forms(
+        self, heads: Mapping[str, Head], found: Mapping[str, Embeddings], alone: Mapping[str, Embeddings]
+    ) -> None:
         bundle, reference = Bundle.open(self.out / "bundle"), None
         dataset = self.dataset
         sample = some_of_each_class(dataset) if self.spec.task == "multiclass" else dataset.of("train")
-        for engine in self.engines:
-            head, embeddings = heads[engine.path.name], found[engine.path.name]
+        for name, embedder in self._sources.items():
+            head, embeddings = heads[name], found[name]
             form = build_head_engine(
                 bundle,
-                engine,
+                embedder,
                 head,
                 self.out / "engines",
                 train=embeddings.answer(head, sample),
                 validation=embeddings.answer(head, dataset.of("validation")),
                 test=embeddings.answer(head, dataset.of("test")),
+                alone=alone[name].answer(head, dataset.of("test")) if name in alone else None,
                 reference=reference,
             )
             reference = reference or form
 
     def left_over(self) -> list[Path]:
         """Forms of an earlier head for engines that the base does not serve now."""
-        names = {engine.path.name for engine in self.engines}
+        names = self._sources.keys()
         return sorted(path for path in (self.out / "engines").iterdir() if path.is_dir() and path.name not in names)
 
+    @property
+    def _sources(self) -> dict[str, Embedder]:
+        return {embedder.engine.path.name: embedder for embedder in self.embedders}
 
-def _open_engines(base: Base, folder: Path) -> tuple[BaseEngine, ...]:
+
+def _embedders(base: Base, run: Path) -> tuple[Embedder, ...]:
+    """What embeds as the engines that may be served. An engine that nothing here stands in for is named and left out.
+
+    Raises:
+        ManifestError: FP32 is missing, or an engine is damaged or of another base.
+    """
+    found: list[Embedder] = []
+    for engine in _open_engines(base, run / "engines"):
+        try:
+            found.append(embedder_of(base, engine, run / "graphs"))
+        except CompileError as error:
+            print(f"no form for {engine.path.name}: {error}")
+            continue
+        if found[-1].stands_in:
+            print(f"{engine.path}: its typed graph stands in for it, on the CPU, since {found[-1].stands_in}")
+    return tuple(found)
+
+
+def _open_engines(base: Base, folder: Path) -> list[BaseEngine]:
     """Raises ManifestError: FP32 is missing, or an engine is damaged or of another base."""
-    paths = sorted(path for path in folder.glob("openvino-*") if path.is_dir())
+    patterns = (f"{target}-*" for target, lane in LANES.items() if lane is not None)
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern) if (path / MANIFEST).is_file())
     opened = [BaseEngine.open(path, base=base) for path in paths]
     served = sorted((e for e in opened if e.may_be_served), key=lambda engine: engine.path.name != REFERENCE)
     if not served or served[0].path.name != REFERENCE:
         raise ManifestError(
             f"{folder / REFERENCE}: no such engine, which the others are compared with; run slipway base again"
         )
-    return tuple(served)
+    return served
 
 
 def _check_out(
-    out: Path, spec: Spec, base_run: Path, engines: tuple[BaseEngine, ...], *, inputs: Iterable[Path]
+    out: Path, spec: Spec, base_run: Path, embedders: tuple[Embedder, ...], *, inputs: Iterable[Path]
 ) -> None:
     """Raises SpecError: the head would replace something else, or lie in what it is made from."""
     bundle = out / "bundle"
     inputs = [base_run, *inputs, *read_from(spec.data, out=bundle)]
     check_folder(bundle, kind="bundle", inputs=inputs)
-    for engine in engines:
-        check_folder(out / "engines" / engine.path.name, kind="engine", inputs=inputs)
+    for embedder in embedders:
+        check_folder(out / "engines" / embedder.engine.path.name, kind="engine", inputs=inputs)
     if (bundle / MANIFEST).is_file() and not (bundle / BASE).is_file():
         raise SpecError(f"{bundle}: a classifier with a graph of its own, not a head; give another folder: --out RUN")

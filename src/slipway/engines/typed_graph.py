@@ -24,13 +24,14 @@ class TypedGraph:
     Args:
         graph: an ONNX file with the tensors of `slipway.onnx_graph`.
         threads: threads of each call.
+        served: the content to run instead of that of the file, such as the graph behind its normalisation.
 
     Raises:
         CompileError: ONNX Runtime does not take the graph.
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, graph: Path, *, threads: int) -> None:
+    def __init__(self, graph: Path, *, threads: int, served: bytes | None = None) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -39,7 +40,7 @@ class TypedGraph:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        model = onnx.load(graph, load_external_data=False)
+        model = onnx.load(graph, load_external_data=False) if served is None else onnx.load_from_string(served)
         (self._input,) = (value.name for value in model.graph.input)
         self._names = [value.name for value in model.graph.output]
         try:
