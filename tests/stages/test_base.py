@@ -176,9 +176,7 @@ def test_an_embedding_that_is_not_finite_stops_the_build(
     )
     base = Base.open(Path("runs/tiny/base"))
     with pytest.raises(CompileError, match="embeddings of 30 of 30 images are not finite"):
-        build_engine(
-            base, tmp_path, tmp_path / "engines", target="openvino", precision="fp32", reference=None
-        )
+        build_engine(base, tmp_path, tmp_path / "engines", target="openvino", precision="fp32", reference=None)
     assert not (tmp_path / "engines/openvino-fp32").exists()
 
 

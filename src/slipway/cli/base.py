@@ -130,7 +130,7 @@ def _choice(base: Base, run: Path) -> Choice:
     from slipway.repository.fleet import open_base
 
     try:
-        return open_base(run).choice
+        return open_base(run).choices[0]
     except (ManifestError, RepositoryError):
         return choose(base, run / "engines", rounds=ROUNDS, images_per_round=IMAGES_PER_ROUND)
 

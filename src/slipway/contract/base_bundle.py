@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from slipway.contract.base import Contract
 from slipway.contract.bundle import Bundle, CalibrationList, identity
 from slipway.contract.engine import INPUT, LANES, Engine, EngineSettings, check_calibration_list, check_graph
-from slipway.contract.manifest import FILE_NAME, Manifest
+from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import (
     Backbone,
@@ -60,6 +60,15 @@ class BaseSpec(Contract):
     def _the_optimal_batch_is_served(self) -> Self:
         check_optimal_batch(self.tensorrt, self.serving)
         return self
+
+
+class GroupBase(Contract):
+    """`base.json` of a group of heads in a repository: what its embeddings are of."""
+
+    id: Sha256
+    """The base."""
+    graph_sha256: Sha256
+    """The graph that its engine runs, or was compiled from."""
 
 
 @dataclass(frozen=True)

@@ -99,10 +99,10 @@ def _heads_chains(heads: Sequence[Classifier], lane: LaneName, files: Files) -> 
     for own in of_base.values():
         base, max_batch_size = own[0].base, own[0].max_batch_size
         assert base is not None
-        first = _add(LANE_RULES[lane].base_step(base), files)
+        first = [_add(step, files) for step in LANE_RULES[lane].base_steps(base)]
         for group in groups([head.head_answer for head in own]):
             second = _add(heads_step(base, group, max_batch_size=max_batch_size), files)
-            chains |= {head.name: [first, second] for head in group}
+            chains |= {head.name: [*first, second] for head in group}
     return chains
 
 
@@ -145,7 +145,7 @@ def _describe(
         multi={name: tuple(members) for name, members in multi.items()},
         cores=cores,
         serving={c.name: CpuServing.of(c.serving) for c in classifiers if not c.base} if lane == "cpu" else None,
-        bases=_bases(classifiers),
+        bases=_bases(classifiers, lane),
         shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
         fallback={c.name: c.engine.settings.name for c in classifiers if c.falls_back} or None,
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
@@ -157,7 +157,7 @@ def _describe(
     )
 
 
-def _bases(classifiers: Sequence[Classifier]) -> dict[str, LaneBase]:
+def _bases(classifiers: Sequence[Classifier], lane: LaneName) -> dict[str, LaneBase]:
     found: dict[str, list[Classifier]] = {}
     for classifier in classifiers:
         if classifier.base is not None:
@@ -165,8 +165,15 @@ def _bases(classifiers: Sequence[Classifier]) -> dict[str, LaneBase]:
     return {
         name: LaneBase(
             id=heads[0].base.base.id,  # type: ignore[union-attr]
-            serving=CpuServing.of(heads[0].serving),
             heads=tuple(head.name for head in heads),
+            **(
+                {"serving": CpuServing.of(heads[0].serving)}
+                if lane == "cpu"
+                else {
+                    "engines": tuple(engine.path.name for engine in heads[0].base.engines),  # type: ignore[union-attr]
+                    "stand_ins": sum(head.stood_in for head in heads),
+                }
+            ),
         )
         for name, heads in found.items()
     }
@@ -214,7 +221,7 @@ def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
     if version.base is not None:
         hashed += [
             (f"{prefix}/base", sha256_file(version.base.base.path / MANIFEST)),
-            (f"{prefix}/base_engine", sha256_file(version.base.engine.path / MANIFEST)),
+            *((f"{prefix}/base_{engine_part(e)}", sha256_file(e.path / MANIFEST)) for e in version.base.engines),
         ]
     choices = [(f"{prefix}/{_part(choice)}", sha256_bytes(choice.to_json().encode())) for choice in version.choices]
     return [*hashed, *choices]
