@@ -136,9 +136,7 @@ def test_a_base_without_a_plan_or_a_choice_names_the_command(tmp_path: Path) -> 
 def test_a_head_without_a_form_for_the_plan_or_with_that_of_another_is_refused(tmp_path: Path) -> None:
     run, runs = made(tmp_path)
     plan = base_plan(run)
-    with pytest.raises(
-        RepositoryError, match="sm90: tiny is served by this engine, and the head has no form"
-    ):
+    with pytest.raises(RepositoryError, match="sm90: tiny is served by this engine, and the head has no form"):
         gpu_heads(run, runs)
     for head in runs:
         head_form(head, plan, base_engine_sha256="0" * 64)
