@@ -106,7 +106,7 @@ def test_without_a_plan_the_ensembles_answer_as_on_the_cpu_lane(
 HEADS, NAMES = 8, [f"h{number:04}" for number in range(8)]
 
 
-@pytest.fixture(scope="module", params=["isolated", "native"])
+@pytest.fixture(scope="module", params=["isolated", pytest.param("native", marks=pytest.mark.nightly)])
 def heads_servers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, Server]]:
