@@ -18,7 +18,7 @@ from slipway.engines import base_engines, build_engine, choose_plan, compile
 from slipway.engines.base_engines import run_of
 from slipway.engines.plan import PlanRunner
 from slipway.engines.tensorrt import Plan
-from slipway.evaluation.predict import Float, Pixels
+from slipway.evaluation.predict import Float, Pixels, predict_served
 from slipway.lint import lint
 from slipway.repository import assemble
 from slipway.repository.fleet import open_base, open_head
@@ -113,13 +113,13 @@ def compiled(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bui
     alone, and the CPU decodes."""
     plan = Plan(data=b"", settings=SETTINGS, timing_cache=None, layers=None, layers_reason="", warnings=0, seconds=0)
     reference = BaseEngine.open(Path("runs/tiny/engines/openvino-fp32"), base=base)
-    fp32, on_cpu = run_of(reference, threads=1), base_engines.predict_served
+    fp32 = run_of(reference, threads=1)
     monkeypatch.setattr(compile, "build_plan", lambda *_, **__: plan)
     monkeypatch.setattr(compile, "compute_capability", lambda: "9.0")
     monkeypatch.setattr(
         base_engines,
         "predict_served",
-        lambda *given, **options: on_cpu(*given, **options | {"preprocess": base.preprocess}),
+        lambda *given, **options: predict_served(*given, **options | {"preprocess": base.preprocess}),
     )
 
     def build(single: Callable[[Float], Float]) -> BaseEngine:
@@ -225,6 +225,7 @@ def test_where_the_plan_runs_the_form_is_fitted_to_it_and_gated_in_both_of_its_w
     shutil.rmtree(shades / "base/engines/tensorrt-fp32-sm90")
     base_plan(shades / "base", plan={"single_image_profile": True}, decoder="cpu")  # no nvJPEG is here
     fit(shades)
+    before = written(shades)
     fp32 = run_of(BaseEngine.open(shades / f"base/engines/{ENGINE}", base=Base.open(shades / "base/base")), threads=1)
     sizes = set[int]()
 
@@ -235,14 +236,23 @@ def test_where_the_plan_runs_the_form_is_fitted_to_it_and_gated_in_both_of_its_w
 
         return run
 
-    monkeypatch.setattr("slipway.engines.embedders.why_not_here", lambda _: "")
-    monkeypatch.setattr("slipway.engines.embedders.plan_network", plan_network)
-    assert "was fitted to the typed graph, and base/engines/tensorrt-fp32-sm90 can be run here" in fit(shades)
+    with monkeypatch.context() as patch:
+        patch.setattr("slipway.engines.embedders.why_not_here", lambda _: "")
+        patch.setattr("slipway.engines.embedders.plan_network", plan_network)
+        said = fit(shades)
+    assert "was fitted to the typed graph, and base/engines/tensorrt-fp32-sm90 can be run here" in said
+    assert {name for name, time in written(shades).items() if before[name] != time} == {"tensorrt-fp32-sm90"}
     form = form_of(shades)
     assert form.settings.provider is None
     assert json.loads((form.path / "evaluation.json").read_text())["profile"] in ("batches", "single images")
     assert {1, 8} <= sizes
-    assert "current" in fit(shades)
+    assert "current" in fit(shades), "it stays where the GPU is missing again"
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When the bundle and each form were written."""
+    manifests = (folder / "runs/shades").glob("**/manifest.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in manifests}
 
 
 def test_nothing_stands_in_for_fp8_and_the_other_forms_are_made(shades: Path) -> None:

@@ -1,7 +1,7 @@
 """What `slipway head` makes: opens the base, tells whether the head is current, and fits it."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from slipway.contract.bundle import BASE
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.engine import LANES
+from slipway.contract.evidence.build import BundleMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines.embedders import Embedder, embedder_of
 from slipway.engines.heads import build_head_engine
@@ -91,25 +92,45 @@ class HeadRun:
         if not (self.out / "bundle").is_dir():
             return "a new head"
         try:
-            return next(self._changes(), None)
+            bundle = Bundle.open(self.out / "bundle")
+            return next(self._changes(bundle), None) or next(iter(self._stale_forms(bundle).values()), None)
         except SlipwayError as error:
             return str(error)
 
-    def _changes(self) -> Iterator[str]:
-        bundle = Bundle.open(self.out / "bundle")
+    def _changes(self, bundle: Bundle) -> Iterator[str]:
+        """Why the head itself is another one by now."""
         if bundle.base is None or bundle.base.id != self.base.id:
             yield f"it stands on base {bundle.base.id if bundle.base else '':.12}, now {self.base.id:.12}"
         if bundle.spec != self.spec:
             yield "the spec changed"
         if Dataset.read(bundle.path / DATASET) != self.dataset:
             yield "the images changed"
-        for embedder in self.embedders:
+
+    def _stale_forms(self, bundle: Bundle) -> dict[str, str]:
+        """The forms to fit anew, each with the reason. One that was fitted to a plan stays where its GPU is missing."""
+        stale = {}
+        for name, embedder in self._sources.items():
             engine = embedder.engine
-            form = Engine.open(self.out / "engines" / engine.path.name, bundle=bundle)
-            if form.settings.provider is not None and embedder.provider is None:
-                yield f"{form.path} was fitted to the typed graph, and {engine.path} can be run here"
+            try:
+                form = Engine.open(self.out / "engines" / name, bundle=bundle)
+            except SlipwayError as error:
+                stale[name] = str(error)
+                continue
             if form.settings.base_engine_sha256 != sha256_file(engine.path / MANIFEST):
-                yield f"{engine.path} was compiled again"
+                stale[name] = f"{engine.path} was compiled again"
+            elif form.settings.provider is not None and embedder.provider is None:
+                stale[name] = f"{form.path} was fitted to the typed graph, and {engine.path} can be run here"
+        return stale
+
+    def _to_fit(self) -> tuple[Bundle | None, list[str]]:
+        """The bundle, if it stays, and the names of the forms to fit."""
+        try:
+            bundle = Bundle.open(self.out / "bundle")
+            if not any(self._changes(bundle)) and REFERENCE not in (stale := self._stale_forms(bundle)):
+                return bundle, list(stale)
+        except SlipwayError:
+            pass  # missing or damaged: all of it is made anew
+        return None, list(self._sources)
 
     def opened(self) -> tuple[Bundle, list[Engine]]:
         """The head as it lies in `out`."""
@@ -117,29 +138,33 @@ class HeadRun:
         return bundle, [Engine.open(self.out / "engines" / name, bundle=bundle) for name in self._sources]
 
     def fit(self) -> None:
-        """Embed, fit, evaluate and write: the bundle by FP32, and a form for each engine."""
+        """Embed, fit, evaluate and write: the bundle by FP32, unless it stays, and a form for each engine without one."""
+        bundle, names = self._to_fit()
+        sources = {name: self._sources[name] for name in dict.fromkeys((REFERENCE, *names))}
         with self.times.spent("embedding"):
             cache = self.base.path.parent / FOLDER
-            found = embed(self.base, self._sources, self.dataset, self.dataset.images, cache=cache)
-            single = {name: one for name, source in self._sources.items() if (one := source.by_single_images)}
+            found = embed(self.base, sources, self.dataset, self.dataset.images, cache=cache)
+            single = {name: one for name, source in sources.items() if (one := source.by_single_images)}
             alone = embed(self.base, single, self.dataset, self.dataset.of("test"), cache=cache)
         train = self.dataset.of("train")
         with self.times.spent("fitting"):
             fitter = Fitter(self.spec, train, classes=len(self.dataset.labels))
-            evidence = fitter.choose(found[REFERENCE].of(train))
+            evidence = None if bundle is None else bundle.manifest.read_measured(BundleMeasured).head
+            evidence = evidence or fitter.choose(found[REFERENCE].of(train))
             heads = {name: fitter.fit(given.of(train), strength=evidence.strength) for name, given in found.items()}
         origin = self._of_classifier(heads, found)
         with self.times.spent("evaluating"):
-            write_head(
-                self.out / "bundle",
-                FittedHead(heads[REFERENCE], evidence, origin),
-                spec=self.spec,
-                dataset=self.dataset,
-                base=self.base,
-                reference=self.embedders[0].engine,
-                embeddings=found[REFERENCE],
-            )
-            self._write_forms(heads, found, alone)
+            if bundle is None:
+                write_head(
+                    self.out / "bundle",
+                    FittedHead(heads[REFERENCE], evidence, origin),
+                    spec=self.spec,
+                    dataset=self.dataset,
+                    base=self.base,
+                    reference=self.embedders[0].engine,
+                    embeddings=found[REFERENCE],
+                )
+            self._write_forms(names, heads, found, alone)
 
     def _of_classifier(self, heads: dict[str, Head], found: Mapping[str, Embeddings]) -> HeadOrigin:
         """With a classifier, replace the FP32 head by the classifier's own last layers. For every other engine, choose
@@ -159,16 +184,21 @@ class HeadRun:
         )
 
     def _write_forms(
-        self, heads: Mapping[str, Head], found: Mapping[str, Embeddings], alone: Mapping[str, Embeddings]
+        self,
+        names: Sequence[str],
+        heads: Mapping[str, Head],
+        found: Mapping[str, Embeddings],
+        alone: Mapping[str, Embeddings],
     ) -> None:
-        bundle, reference = Bundle.open(self.out / "bundle"), None
-        dataset = self.dataset
+        bundle, dataset = Bundle.open(self.out / "bundle"), self.dataset
+        there = REFERENCE not in names
+        reference = Engine.open(self.out / "engines" / REFERENCE, bundle=bundle) if there else None
         sample = some_of_each_class(dataset) if self.spec.task == "multiclass" else dataset.of("train")
-        for name, embedder in self._sources.items():
+        for name in names:
             head, embeddings = heads[name], found[name]
             form = build_head_engine(
                 bundle,
-                embedder,
+                self._sources[name],
                 head,
                 self.out / "engines",
                 train=embeddings.answer(head, sample),
@@ -181,7 +211,7 @@ class HeadRun:
 
     def left_over(self) -> list[Path]:
         """Forms of an earlier head for engines that the base does not serve now."""
-        names = self._sources.keys()
+        names = {engine.path.name for engine in _open_engines(self.base, self.base.path.parent / "engines")}
         return sorted(path for path in (self.out / "engines").iterdir() if path.is_dir() and path.name not in names)
 
     @property

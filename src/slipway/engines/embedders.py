@@ -1,5 +1,6 @@
 """What computes the embeddings of a base's engine on this machine, for the heads that stand on it."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,7 +54,8 @@ def embedder_of(base: Base, engine: BaseEngine, graphs: Path) -> Embedder:
     compiled from, on a CPU; `stands_in` and `provider` say so.
 
     Raises:
-        CompileError: the graph is another one by now, or FP8, which ONNX Runtime does not serve.
+        CompileError: nothing stands in for the plan: its graph is another one by now, or FP8, or ONNX Runtime is not
+            installed.
         ManifestError: the graph is missing, or not of this base.
     """
     settings, threads = engine.settings, base.spec.serving.threads
@@ -76,6 +78,8 @@ def embedder_of(base: Base, engine: BaseEngine, graphs: Path) -> Embedder:
         return replace(by_engine, open=partial(plan_network, engine))
     if settings.precision == "fp8":
         raise CompileError(f"{engine.path}: {reason}, and nothing stands in for FP8: fit the head where the plan runs")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise CompileError(f"{engine.path}: {reason}, and ONNX Runtime, which would stand in, is not installed")
     graph = Graph.open(base, graphs, settings.precision)
     if graph.sha256 != settings.graph_sha256:
         raise CompileError(
