@@ -138,7 +138,7 @@ class HeadRun:
         return bundle, [Engine.open(self.out / "engines" / name, bundle=bundle) for name in self._sources]
 
     def fit(self) -> None:
-        """Embed, fit, evaluate and write: the bundle by FP32 unless it stays, and the forms that are missing or stale."""
+        """Embed, fit, evaluate and write: the bundle by FP32 unless it stays, and the forms that are not current."""
         bundle, names = self._to_fit()
         sources = {name: self._sources[name] for name in dict.fromkeys((REFERENCE, *names))}
         with self.times.spent("embedding"):
