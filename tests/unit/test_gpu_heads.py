@@ -13,7 +13,7 @@ from slipway.repository import heads as heads_of_a_base
 from slipway.system.files import sha256_file
 from tests.support.cards import H100
 from tests.support.colours import configs
-from tests.support.gpu_bases import PROVIDER, base_plan, gpu_heads, head_form
+from tests.support.gpu_bases import PROVIDER, base_fallback, base_plan, gpu_heads, head_form
 from tests.support.gpu_lanes import KINDS
 from tests.support.heads import write_base, write_heads
 
@@ -122,6 +122,23 @@ def test_a_fleet_file_of_the_gpu_lane_has_bases_and_their_options(tmp_path: Path
     assert step_names(found["h0000"]) == ["guard", "decode", "engine", "heads"]
     assert {tuple(c.instance_group[0].gpus) for n, c in found.items() if n.startswith(("engine_", "heads_"))} == {(1,)}
     assert Lane.read(tmp_path / "out/lane.json").gpus == (1,)
+
+
+def test_without_a_plan_onnx_runtime_serves_the_graph_of_a_base_if_that_was_decided(tmp_path: Path) -> None:
+    run, runs = made(tmp_path)
+    engine = base_fallback(run)
+    for head in runs:
+        head_form(head, engine)
+    with pytest.raises(RepositoryError, match=r"no TensorRT plan of fp32 .* set serving\.gpu\.fallback: onnxruntime"):
+        gpu_heads(run, runs)
+    assemble(gpu_heads(run, runs, fallback="onnxruntime"), tmp_path / "out", lane="gpu")
+    (step,) = (config for name, config in configs(tmp_path / "out").items() if name.startswith("engine_"))
+    assert step.backend == "onnxruntime"
+    lane = Lane.read(tmp_path / "out/lane.json")
+    assert lane.fallback == dict.fromkeys(("h0000", "h0001", "h0002"), "onnxruntime-fp32")
+    (note,) = notes(tmp_path / "out")
+    assert note.startswith("base tiny: no TensorRT plan;"), "a line for a thousand heads"
+    assert lint(tmp_path / "out") == []
 
 
 def test_a_base_without_a_plan_or_a_choice_names_the_command(tmp_path: Path) -> None:

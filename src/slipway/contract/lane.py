@@ -86,7 +86,7 @@ class Lane(Contract):
             if base.stand_ins:
                 said.append(f"base {name}: {base.stand_ins:,} of {len(base.heads):,} heads {STAND_IN}")
             if fallen_back := [fallback[head] for head in base.heads if head in fallback]:
-                said.append(f"{len(fallen_back):,} heads of base {name}: {NO_PLAN} ({fallen_back[0]})")
+                said.append(f"base {name}: {NO_PLAN} ({fallen_back[0]})")
             heads |= {*base.heads}
         whole = ((name, engine) for name, engine in sorted(fallback.items()) if name not in heads)
         return [*said, *(f"{name}: {NO_PLAN} ({engine})" for name, engine in whole)]
