@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -112,6 +113,36 @@ def offered(connect: Connect, schedule_s: Any, order: list[int], *, warm_up: int
     with asyncio.Runner(loop_factory=precise_loop) as runner:
         block = runner.run(send())
     return block, (time.process_time() - cpu_s) / (time.perf_counter() - started_s)
+
+
+def p99_in_turns(
+    sides: Mapping[str, Connect], rate_per_s: float, images: int, effort: Effort, *, to: str
+) -> dict[str, Any]:
+    """P99 of each side at one rate, the same arrivals for all in a round; and the ratios to the side `to`."""
+    p99_ms: dict[str, list[float]] = {side: [] for side in sides}
+    seen: dict[str, list[Any]] = {side: [] for side in sides}
+    failed: Counter[str] = Counter()
+    warm_up = effort.requests // 10
+    for number in tqdm(range(effort.rounds), "rounds", disable=None):
+        rng = np.random.default_rng([effort.seed, number])
+        schedule_s = poisson_schedule(effort.requests + warm_up, rate_per_s=rate_per_s, rng=rng)
+        order = rng.integers(images, size=schedule_s.size).tolist()
+        names = list(sides)
+        for side in names[number % len(names) :] + names[: number % len(names)]:
+            block, _ = offered(sides[side], schedule_s, order, warm_up=warm_up)
+            failed.update(block.failures)
+            seen[side].append(block.latencies_ms)
+            p99_ms[side].append(float(np.percentile(block.latencies_ms, 99)))
+    whole = {side: float(np.percentile(np.concatenate(blocks), 99)) for side, blocks in seen.items()}
+    ratios = {
+        f"{side}_to_{to}": {
+            "of_all": whole[side] / whole[to],
+            "by_round": [a / b for a, b in zip(p99_ms[side], p99_ms[to], strict=True)],
+        }
+        for side in sides
+        if side != to
+    }
+    return {"p99_ms": whole, "p99_ms_by_round": p99_ms, "failed": dict(failed), **ratios}
 
 
 def judged(block: Block, *, limit_ms: float) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def heads_servers(
         patch.setattr(heads_of_a_base, "GROUP", 4)
         gpu = heads_on_the_cpu(folder, heads=HEADS, decode=request.param, max_batch_size=8)
         opened = open_heads(folder / "base", [folder / "heads" / name for name in NAMES])
-        assemble(opened, folder / "cpu", multi={"all": NAMES})
+        assemble([], folder / "cpu", bases=opened, multi={"all": NAMES})
     assert len(list(gpu.glob("heads_*"))) >= 2
     with serve(gpu, ports=Ports.free()) as played, serve(folder / "cpu", ports=Ports.free()) as cpu:
         yield played, cpu

@@ -10,7 +10,7 @@ import tritonclient.grpc as triton
 from slipway.client import Client
 from slipway.contract.base_bundle import Base
 from slipway.engines.base_engines import run_of
-from slipway.repository import Classifier, assemble
+from slipway.repository import assemble
 from slipway.repository import heads as heads_of_a_base
 from slipway.repository.fleet import open_base
 from slipway.serving import Server
@@ -20,6 +20,8 @@ from tests.support.heads import head_of, open_heads, write_base, write_heads
 from tests.support.load_tools import colour_images
 
 COUNT, GROUP = 80, 32
+SOME = [f"h{index:04}" for index in (0, 1, 40, 79)]
+"""Heads in several groups."""
 """Heads, and how many of them a group has on average: there are four."""
 
 
@@ -40,18 +42,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def opened(base: Path, heads: list[Path]) -> list[Classifier]:
-    return open_heads(base, heads)
-
-
-@pytest.fixture(scope="module")
 def server(
-    opened: list[Classifier], start: Callable[[Path], Server], tmp_path_factory: pytest.TempPathFactory
+    base: Path, heads: list[Path], start: Callable[[Path], Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Server:
     repository = tmp_path_factory.mktemp("served") / "repository"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads_of_a_base, "GROUP", GROUP)
-        assemble(opened, repository, multi={"some": [opened[index].name for index in (0, 1, 40, 79)]})
+        assemble([], repository, bases=open_heads(base, heads), multi={"some": SOME})
     assert len(list(repository.glob("heads_*"))) == 4
     return start(repository)
 
@@ -97,16 +94,13 @@ def test_a_refused_image_harms_no_neighbour_and_has_an_embedding_of_zeros(images
     assert good.embedding.any()
 
 
-def test_one_request_has_the_answers_of_several_heads_in_several_groups(
-    opened: list[Classifier], images: list[bytes], server: Server
-) -> None:
-    named = [opened[index].name for index in (0, 1, 40, 79)]
-    outputs = [triton.InferRequestedOutput(f"{name}.{tensor}") for name in named for tensor in ("LABEL", "SCORE")]
+def test_one_request_has_the_answers_of_several_heads_in_several_groups(images: list[bytes], server: Server) -> None:
+    outputs = [triton.InferRequestedOutput(f"{name}.{tensor}") for name in SOME for tensor in ("LABEL", "SCORE")]
     sent = triton.InferInput("IMAGE", [1, 1], "BYTES")
     sent.set_data_from_numpy(np.array([[images[0]]], np.object_))
     with triton.InferenceServerClient(server.grpc_url) as client:
         together = client.infer("some", [sent], outputs=outputs)
-        for name in named:
+        for name in SOME:
             alone = client.infer(name, [sent])
             for tensor in ("LABEL", "SCORE"):
                 assert together.as_numpy(f"{name}.{tensor}").tolist() == alone.as_numpy(tensor).tolist(), name

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ Damage = Callable[[Path], object]
 def repository(tmp_path: Path) -> Path:
     """Heads h0000, h0001, … of one group."""
     base = write_base(tmp_path / "base")
-    assemble(open_heads(base, write_heads(tmp_path / "heads", base, COUNT)), tmp_path / "repository")
+    assemble([], tmp_path / "repository", bases=open_heads(base, write_heads(tmp_path / "heads", base, COUNT)))
     return tmp_path / "repository"
 
 
@@ -66,6 +67,12 @@ def damaged(repository: Path, *heads: str) -> None:
         path.write_text(text.replace(group.name, name))
     group.rename(repository / name)
     reseal(repository)
+
+
+def assemble_anew(repository: Path, base: Path, heads: list[Path]) -> None:
+    """Assemble without the present repository, from which intact groups would be taken over, and resealed ones too."""
+    shutil.rmtree(repository)
+    assemble([], repository, bases=open_heads(base, heads))
 
 
 def bundle_of(launched: Any, model: str) -> str:
@@ -114,7 +121,7 @@ def test_a_reload_mends_a_broken_head_and_refuses_to_break_another(
     kept = bundle_of(launched, "h0003")
 
     heads = [tmp_path / "heads" / f"h{number:04}" for number in range(COUNT)]
-    assemble(open_heads(tmp_path / "base", heads), repository)
+    assemble_anew(repository, tmp_path / "base", heads)
     damaged(repository, "h0002", "h0003")
     code, said = reload(launched)
     assert code == 1
@@ -123,7 +130,7 @@ def test_a_reload_mends_a_broken_head_and_refuses_to_break_another(
     with pytest.raises(InferenceServerException, match="head h0001 is left out: "):
         bundle_of(launched, "h0001")
 
-    assemble(open_heads(tmp_path / "base", heads), repository)
+    assemble_anew(repository, tmp_path / "base", heads)
     damaged(repository, "h0002")
     code, said = reload(launched)
     assert code == 0, said
@@ -182,7 +189,7 @@ def test_a_changed_head_is_switched_again_and_again_under_load_and_no_request_fa
         for change in range(3):
             run, labels = tmp_path / f"new{change}", [f"class{index}" for index in range(5)]
             runs[3] = write_head(run, tmp_path / "base", name="h0003", labels=labels, seed=100 + change)
-            assemble(open_heads(tmp_path / "base", runs), repository)
+            assemble([], repository, bases=open_heads(tmp_path / "base", runs))
             code, said = reload(launched)
             assert code == 0, said
             bundles.append(bundle_of(launched, "h0003"))
@@ -200,7 +207,7 @@ def test_a_group_that_hangs_is_loaded_again_and_the_heads_of_the_others_are_not_
     monkeypatch.setattr(heads_of_a_base, "GROUP", 6)
     base = write_base(tmp_path / "base")
     repository = tmp_path / "repository"
-    assemble(open_heads(base, write_heads(tmp_path / "heads", base, 12)), repository)
+    assemble([], repository, bases=open_heads(base, write_heads(tmp_path / "heads", base, 12)))
     one, other = sorted(path.name for path in repository.glob("heads_*"))
     head = sorted(path.name for path in (repository / other / "1/heads").iterdir())[0]
     launched = launch(repository)

@@ -21,7 +21,7 @@ def server(start: Callable[[Path], Server], tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("served")
     base = write_base(folder / "base")
     heads = [write_head(folder / name, base, name=name, seed=seed) for seed, name in enumerate(("pets", "others"))]
-    assemble(open_heads(base, heads), folder / "repository")
+    assemble([], folder / "repository", bases=open_heads(base, heads))
     return start(folder / "repository")
 
 

@@ -105,7 +105,7 @@ def nested_json(launched: Any, connect: Callable[..., Any], protocol: str) -> No
 
 
 def form_over_the_limit(launched: Any, connect: Callable[..., Any], protocol: str) -> None:  # noqa: ARG001
-    """Known, and documented: nothing in front of tritonserver 2.51 refuses it."""
+    """Known, and documented: without the gateway, nothing in front of tritonserver 2.51 refuses it."""
     (ready,) = launched.events("ready")
     send(launched, bytes(ready["largest_form_bytes"]), "application/x-www-form-urlencoded")
 

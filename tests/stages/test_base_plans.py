@@ -20,8 +20,8 @@ from slipway.engines.plan import PlanRunner
 from slipway.engines.tensorrt import Plan
 from slipway.evaluation.predict import Float, Pixels, predict_served
 from slipway.lint import lint
-from slipway.repository import assemble
-from slipway.repository.fleet import open_base, open_head
+from slipway.repository import BaseHeads, assemble
+from slipway.repository.fleet import open_base
 from tests.support.cards import H100
 from tests.support.gpu_bases import base_plan
 from tests.support.heads import ENGINE
@@ -214,8 +214,8 @@ def test_without_its_gpu_a_plan_s_typed_graph_stands_in_for_it_and_the_form_says
     ours, theirs = (np.load(form_of(shades, name).path / "head.npz") for name in (form.path.name, ENGINE))
     np.testing.assert_allclose(ours["weight_0"], theirs["weight_0"], atol=0.05, err_msg="the same graph")
     assert "current" in fit(shades)
-    head = open_head(shades / "runs/shades", open_base(shades / "base", lane="gpu"))
-    assert assemble([head], shades / "out", lane="gpu").bases["tiny"].stand_ins == 1
+    heads = BaseHeads(open_base(shades / "base", lane="gpu"), {"shades": shades / "runs/shades"})
+    assert assemble([], shades / "out", bases=[heads], lane="gpu").bases["tiny"].stand_ins == ("shades",)
     assert lint(shades / "out") == []
 
 

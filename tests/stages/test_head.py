@@ -18,8 +18,8 @@ from slipway.contract.evidence.build import BundleMeasured, EngineMeasured
 from slipway.engines.base_engines import run_of
 from slipway.engines.rows import read_rows
 from slipway.evaluation.predict import predict_served
-from slipway.repository import assemble
-from slipway.repository.fleet import open_base, open_head
+from slipway.repository import BaseHeads, assemble
+from slipway.repository.fleet import open_base
 from slipway.steps.head import Head
 from slipway.steps.postprocess import Postprocessor
 from slipway.system.files import sha256_file
@@ -133,9 +133,10 @@ def _step(form: Engine, bundle: Bundle) -> Path:
 
 
 def test_the_repository_takes_it(made: Path, tmp_path: Path) -> None:
-    head = open_head(made / "runs/shades", open_base(made / "base"))
+    heads = BaseHeads.named(open_base(made / "base"), [made / "runs/shades"])
+    head = heads.open("shades")
     assert head.engine.path.name == INT8
-    lane = assemble([head], tmp_path / "repository")
+    lane = assemble([], tmp_path / "repository", bases=[heads])
     assert lane.classifiers == {"shades": head.bundle.id}
 
 

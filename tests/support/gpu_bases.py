@@ -11,8 +11,8 @@ from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.card import Card
 from slipway.contract.engine import engine_name, plan_name
 from slipway.contract.spec import Serving
-from slipway.repository import Classifier
-from slipway.repository.fleet import open_base, open_head
+from slipway.repository import BaseHeads
+from slipway.repository.fleet import open_base
 from slipway.system.files import sha256_file
 from tests.support.cards import H100
 from tests.support.heads import ENGINE, seal
@@ -91,7 +91,7 @@ def head_form(head: Path, engine: BaseEngine, *, provider: str | None = None, **
     return folder
 
 
-def gpu_heads(run: Path, heads: list[Path], **gpu: Any) -> list[Classifier]:
-    """The heads with their base, ready for `assemble` on the gpu lane; `gpu` changes `serving.gpu`."""
+def gpu_heads(run: Path, heads: list[Path], **gpu: Any) -> list[BaseHeads]:
+    """The base with its heads, ready for `assemble` on the gpu lane; `gpu` changes `serving.gpu`."""
     served = open_base(run, lane="gpu", serving=[Serving.parse({"gpu": gpu}, source="test")])
-    return [open_head(head, served) for head in heads]
+    return [BaseHeads.named(served, heads)]

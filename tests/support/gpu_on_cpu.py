@@ -92,7 +92,7 @@ def heads_on_the_cpu(folder: Path, *, heads: int, **gpu: Any) -> Path:
     for head in runs:
         head_form(head, plan)
     opened = gpu_heads(run, runs, **gpu)
-    assemble(opened, folder / "repository", lane="gpu", multi={"all": [head.name for head in opened]})
+    assemble([], folder / "repository", bases=opened, lane="gpu", multi={"all": [run.name for run in runs]})
     play_on_the_cpu(folder / "repository", run / "engines" / ENGINE)
     return folder / "repository"
 

@@ -2,7 +2,7 @@
 
 import base64
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from slipway.contract.bundle import BaseLink, identity
 from slipway.contract.manifest import hashes
 from slipway.engines.served_graph import served_graph
 from slipway.onnx_graph import SERVED_INPUT, save
-from slipway.repository import Classifier
-from slipway.repository.fleet import open_base, open_head
+from slipway.repository import BaseHeads
+from slipway.repository.fleet import open_base
 from slipway.steps.head import Head
 from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS
@@ -119,10 +119,9 @@ def write_heads(folder: Path, base: Path, count: int) -> list[Path]:
     return [_varied(folder / f"h{number:04}", base, number) for number in range(count)]
 
 
-def open_heads(base: Path, heads: Sequence[Path]) -> list[Classifier]:
-    """The heads with their base, ready for `assemble`."""
-    served = open_base(base)
-    return [open_head(run, served) for run in heads]
+def open_heads(base: Path, heads: Iterable[Path]) -> list[BaseHeads]:
+    """The base with its heads, ready for `assemble`."""
+    return [BaseHeads.named(open_base(base), heads)]
 
 
 def class_means(classes: int, *, size: int = EMBEDDING_SIZE, seed: int = 0) -> dict[str, Any]:

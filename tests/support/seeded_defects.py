@@ -84,14 +84,14 @@ def good(base: Base) -> Path:
         return folder / base
     if base == "heads":
         run = write_base(folder / "base")
-        assemble(open_heads(run, write_heads(folder / "in", run, 4)), folder / base)
+        assemble([], folder / base, bases=open_heads(run, write_heads(folder / "in", run, 4)))
         return folder / base
     if base == "gpu_heads":
         run = write_base(folder / "base")
         heads, plan = write_heads(folder / "in", run, 4), base_plan(run, plan=MADE_WITH)
         for head in heads:
             head_form(head, plan)
-        assemble(gpu_heads(run, heads), folder / base, lane="gpu")
+        assemble([], folder / base, bases=gpu_heads(run, heads), lane="gpu")
         return folder / base
     return copy_example(folder) if base == "example" else make_fleet(folder)
 

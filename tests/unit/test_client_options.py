@@ -44,7 +44,10 @@ def test_the_shortest_deadline_is_one_that_does_not_harm_the_server() -> None:
     assert Options(deadline_s=0.01).deadline_s == 0.01
 
 
-@pytest.mark.parametrize("url", ["grpc://127.0.0.1:8001", "http://[::1]:8000", "grpc://gpu-7.example:65535"])
+@pytest.mark.parametrize(
+    "url",
+    ["grpc://127.0.0.1:8001", "http://[::1]:8000", "grpc://gpu-7.example:65535", "grpcs://a:8443", "https://a:443"],
+)
 def test_an_address_names_its_protocol(url: str) -> None:
     assert str(Address.parse(url)) == url
 
@@ -59,7 +62,7 @@ def test_a_slash_at_the_end_of_an_address_is_no_path() -> None:
         "127.0.0.1:8001",
         "localhost",
         "grpc://localhost",
-        "https://a:443",
+        "ftp://a:443",
         "http://a:0",
         "http://a:65536",
         "http://a:1/b",

@@ -8,7 +8,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from slipway.contract import Fleet, Lane, Manifest, RepositoryError
 from slipway.lint import lint, notes
-from slipway.repository import assemble, open_fleet
+from slipway.repository import assemble, open_bases, plan_repository
 from slipway.repository import heads as heads_of_a_base
 from slipway.system.files import sha256_file
 from tests.support.cards import H100
@@ -38,7 +38,7 @@ def step_names(config: Any) -> list[str]:
 @pytest.mark.parametrize("decode", list(KINDS))
 def test_the_lane_s_decoder_and_a_plan_come_before_the_group(decode: str, tmp_path: Path) -> None:
     run, runs = made(tmp_path, "9.0")
-    assemble(gpu_heads(run, runs, decode=decode, max_batch_size=16), tmp_path / "out", lane="gpu")
+    assemble([], tmp_path / "out", bases=gpu_heads(run, runs, decode=decode, max_batch_size=16), lane="gpu")
     found = configs(tmp_path / "out")
     steps = [*KINDS[decode][:-1], "heads"]
     assert step_names(found["h0000"]) == step_names(found["h0001_full"]) == steps
@@ -53,7 +53,7 @@ def test_the_lane_s_decoder_and_a_plan_come_before_the_group(decode: str, tmp_pa
 
 def test_every_public_tensor_comes_from_the_group_and_none_is_taken_by_a_step(tmp_path: Path) -> None:
     run, runs = made(tmp_path, "9.0")
-    assemble(gpu_heads(run, runs), tmp_path / "out", lane="gpu")
+    assemble([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu")
     found = configs(tmp_path / "out")
     for name, public in (("h0001", PUBLIC), ("h0001_full", PUBLIC | {"PROBABILITY", "EMBEDDING"})):
         *before, group = found[name].ensemble_scheduling.step
@@ -73,7 +73,7 @@ def test_several_heads_share_one_forward_and_their_groups_run_in_turn(
     monkeypatch.setattr(heads_of_a_base, "GROUP", 2)
     run, runs = made(tmp_path, "9.0", heads=8)
     names = [head.name for head in runs]
-    assemble(gpu_heads(run, runs), tmp_path / "out", lane="gpu", multi={"all": names})
+    assemble([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu", multi={"all": names})
     config = configs(tmp_path / "out")["all"]
     kinds = step_names(config)
     assert kinds[:2] == ["preprocess", "engine"]
@@ -88,8 +88,8 @@ def test_several_heads_share_one_forward_and_their_groups_run_in_turn(
 def test_one_graph_has_a_plan_for_each_gpu_and_each_head_a_form(tmp_path: Path) -> None:
     run, runs = made(tmp_path, "9.0", "8.9", heads=2)
     heads = gpu_heads(run, runs)
-    assert [engine.path.name for engine in heads[0].engines] == ["tensorrt-fp32-sm89", "tensorrt-fp32-sm90"]
-    assemble(heads, tmp_path / "out", lane="gpu")
+    assert [engine.path.name for engine in heads[0].base.engines] == ["tensorrt-fp32-sm89", "tensorrt-fp32-sm90"]
+    assemble([], tmp_path / "out", bases=heads, lane="gpu")
     (engine,) = (config for name, config in configs(tmp_path / "out").items() if name.startswith("engine_"))
     assert dict(engine.cc_model_filenames) == {"8.9": "model_sm89.plan", "9.0": "model_sm90.plan"}
     inputs = Manifest.open(tmp_path / "out", kind="repository").inputs
@@ -100,13 +100,23 @@ def test_one_graph_has_a_plan_for_each_gpu_and_each_head_a_form(tmp_path: Path) 
     assert lane.bases["tiny"].engines == ("tensorrt-fp32-sm89", "tensorrt-fp32-sm90")
 
 
-@pytest.mark.parametrize(("provider", "count"), [(None, 0), (PROVIDER, 3)])
-def test_heads_whose_plan_was_not_at_hand_are_counted(provider: str | None, count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("provider", "named"), [(None, ()), (PROVIDER, ("h0000", "h0001", "h0002"))])
+def test_heads_whose_plan_was_not_at_hand_are_counted(
+    provider: str | None, named: tuple[str, ...], tmp_path: Path
+) -> None:
     run, runs = made(tmp_path, "9.0", provider=provider)
-    assemble(gpu_heads(run, runs), tmp_path / "out", lane="gpu")
-    assert Lane.read(tmp_path / "out/lane.json").bases["tiny"].stand_ins == count
+    assemble([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu")
+    assert Lane.read(tmp_path / "out/lane.json").bases["tiny"].stand_ins == named
     said = ["base tiny: 3 of 3 heads were fitted on a CPU to the typed graph of the plan, and not to the plan"]
-    assert notes(tmp_path / "out") == (said if count else [])
+    assert notes(tmp_path / "out") == (said if named else [])
+
+
+def test_groups_that_are_taken_over_are_described_as_before(tmp_path: Path) -> None:
+    run, runs = made(tmp_path, "9.0", "8.9", provider=PROVIDER)
+    first = assemble([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu")
+    again = plan_repository([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu")
+    assert again.changes_nothing
+    assert again.lane == first
 
 
 def test_a_fleet_file_of_the_gpu_lane_has_bases_and_their_options(tmp_path: Path) -> None:
@@ -116,8 +126,8 @@ def test_a_fleet_file_of_the_gpu_lane_has_bases_and_their_options(tmp_path: Path
         "serving": {"gpu": {"decode": "native"}},
         "bases": {"tiny": {"base": "base", "heads": "heads/*", "serving": {"gpu": {"gpus": [1]}}}},
     }
-    heads = open_fleet(Fleet.parse(text, source="test"), root=tmp_path)
-    assemble(heads, tmp_path / "out", lane="gpu")
+    heads = open_bases(Fleet.parse(text, source="test"), root=tmp_path)
+    assemble([], tmp_path / "out", bases=heads, lane="gpu")
     found = configs(tmp_path / "out")
     assert step_names(found["h0000"]) == ["guard", "decode", "engine", "heads"]
     assert {tuple(c.instance_group[0].gpus) for n, c in found.items() if n.startswith(("engine_", "heads_"))} == {(1,)}
@@ -131,7 +141,7 @@ def test_without_a_plan_onnx_runtime_serves_the_graph_of_a_base_if_that_was_deci
         head_form(head, engine)
     with pytest.raises(RepositoryError, match=r"no TensorRT plan of fp32 .* set serving\.gpu\.fallback: onnxruntime"):
         gpu_heads(run, runs)
-    assemble(gpu_heads(run, runs, fallback="onnxruntime"), tmp_path / "out", lane="gpu")
+    assemble([], tmp_path / "out", bases=gpu_heads(run, runs, fallback="onnxruntime"), lane="gpu")
     (step,) = (config for name, config in configs(tmp_path / "out").items() if name.startswith("engine_"))
     assert step.backend == "onnxruntime"
     lane = Lane.read(tmp_path / "out/lane.json")
@@ -154,11 +164,11 @@ def test_a_head_without_a_form_for_the_plan_or_with_that_of_another_is_refused(t
     run, runs = made(tmp_path)
     plan = base_plan(run)
     with pytest.raises(RepositoryError, match="sm90: tiny is served by this engine, and the head has no form"):
-        gpu_heads(run, runs)
+        assemble([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu")
     for head in runs:
         head_form(head, plan, base_engine_sha256="0" * 64)
     with pytest.raises(RepositoryError, match=r"fitted to other embeddings than those of .*tensorrt-fp32-sm90; fit it"):
-        assemble(gpu_heads(run, runs), tmp_path / "out", lane="gpu")
+        assemble([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +184,7 @@ def test_plans_of_a_base_are_checked_as_those_of_a_classifier(plan: dict[str, An
     for head in runs:
         head_form(head, engine)
     with pytest.raises(RepositoryError, match=said):
-        assemble(gpu_heads(run, runs), tmp_path / "out", lane="gpu")
+        assemble([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu")
 
 
 def test_a_form_that_was_decoded_on_a_cpu_without_saying_so_is_refused(tmp_path: Path) -> None:
@@ -183,4 +193,4 @@ def test_a_form_that_was_decoded_on_a_cpu_without_saying_so_is_refused(tmp_path:
     for head in runs:
         head_form(head, plan, decoder="cpu")
     with pytest.raises(RepositoryError, match="evaluated with decoder cpu, but the gpu lane decodes with mixed"):
-        assemble(gpu_heads(run, runs), tmp_path / "out", lane="gpu")
+        assemble([], tmp_path / "out", bases=gpu_heads(run, runs), lane="gpu")

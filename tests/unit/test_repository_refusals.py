@@ -145,7 +145,7 @@ def test_two_engines_of_one_classifier_are_refused_on_the_cpu_lane(tmp_path: Pat
 
 
 def test_two_classifiers_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryError, match="colours, colours: each name may appear once"):
+    with pytest.raises(RepositoryError, match="classifiers colours: each name may appear once"):
         assemble([open_colours(COLOURS), copy_colours(tmp_path / "c")], tmp_path / "out")
 
 

@@ -1,7 +1,6 @@
 """The parts of the density study: each starts servers, asks them, and says what it saw."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,20 +9,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from tqdm import tqdm
 
-from benchmarks.studies.climbing import Bench, offered
+from benchmarks.studies.climbing import Bench, p99_in_turns
 from benchmarks.studies.density.made import Shape, write_random_head
 from benchmarks.studies.effort import Effort
 from benchmarks.studies.robustness.launcher import Launcher, launched
 from benchmarks.studies.robustness.load import run_load
 from benchmarks.studies.robustness.parts import meanwhile, proportional_mib
-from slipway.benchmark.load import poisson_schedule
 from slipway.benchmark.server import HttpServer
 from slipway.benchmark.tuning_climb import rate_at
 from slipway.contract import Fleet
-from slipway.repository import assemble, open_fleet
+from slipway.repository import assemble, open_bases
 from slipway.repository.fleet import open_base
 
 SPREAD, CHANGES, CHANGED_AMONG, LOAD_PER_S, LOAD_S = 100, 100, 200, 40.0, 60.0
@@ -37,7 +34,7 @@ def fleet_of(base: Path, heads: Mapping[str, Path]) -> Fleet:
 def assembled(base: Path, heads: Mapping[str, Path], repository: Path) -> float:
     """Write the repository of a fleet file with these heads, as `slipway assemble` does; returns the seconds."""
     started_s = time.monotonic()
-    assemble(open_fleet(fleet_of(base, heads), root=Path()), repository)
+    assemble([], repository, bases=open_bases(fleet_of(base, heads), root=Path()))
     return time.monotonic() - started_s
 
 
@@ -95,35 +92,10 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
         }
         bench = Bench(len(images), effort)
         _, rung = bench.best({"alone": sides["alone"]})
-        return found | {"rate_per_s": rate_at(rung), **_in_turns(sides, rate_at(rung), len(images), effort)}
-
-
-def _in_turns(sides: Mapping[str, Callable[[], Any]], rate_per_s: float, images: int, effort: Effort) -> dict[str, Any]:
-    """P99 of each side at one rate, the same arrivals for all in a round; and the ratios to `alone`."""
-    p99_ms: dict[str, list[float]] = {side: [] for side in sides}
-    seen: dict[str, list[Any]] = {side: [] for side in sides}
-    failed: Counter[str] = Counter()
-    warm_up = effort.requests // 10
-    for number in tqdm(range(effort.rounds), "rounds", disable=None):
-        rng = np.random.default_rng([effort.seed, number])
-        schedule_s = poisson_schedule(effort.requests + warm_up, rate_per_s=rate_per_s, rng=rng)
-        order = rng.integers(images, size=schedule_s.size).tolist()
-        names = list(sides)
-        for side in names[number % len(names) :] + names[: number % len(names)]:
-            block, _ = offered(sides[side], schedule_s, order, warm_up=warm_up)
-            failed.update(block.failures)
-            seen[side].append(block.latencies_ms)
-            p99_ms[side].append(float(np.percentile(block.latencies_ms, 99)))
-    whole = {side: float(np.percentile(np.concatenate(blocks), 99)) for side, blocks in seen.items()}
-    ratios = {
-        f"{side}_to_alone": {
-            "of_all": whole[side] / whole["alone"],
-            "by_round": [a / b for a, b in zip(p99_ms[side], p99_ms["alone"], strict=True)],
+        return found | {
+            "rate_per_s": rate_at(rung),
+            **p99_in_turns(sides, rate_at(rung), len(images), effort, to="alone"),
         }
-        for side in sides
-        if side != "alone"
-    }
-    return {"p99_ms": whole, "p99_ms_by_round": p99_ms, "failed": dict(failed), **ratios}
 
 
 def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,9 @@ class Launcher:
 
 
 @contextmanager
-def launched(repository: Path, work: Path, *, timeout_s: float = 120.0) -> Iterator[Launcher]:
+def launched(
+    repository: Path, work: Path, *, timeout_s: float = 120.0, options: Sequence[str | Path] = ()
+) -> Iterator[Launcher]:
     """A launcher on free ports, whose classifiers all answer; it is ended with the block.
 
     It runs at nice 5: the load generator shares its cores, and would be late where the server is busy.
@@ -66,6 +68,7 @@ def launched(repository: Path, work: Path, *, timeout_s: float = 120.0) -> Itera
             str(repository),
             *flags,
             f"--timeout-s={timeout_s:g}",
+            *map(str, options),
         ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment)
     launcher = Launcher(process, ports, messages, environment)

@@ -187,7 +187,7 @@ def load_images(folder: Path, *, seed: int) -> list[bytes]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; give one with image files in or below it")
-    paths = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    paths = [path for path in files_below(folder).values() if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
         raise DataError(f"{folder}: no image in or below it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     chosen = np.random.default_rng(seed).permutation(len(paths))[:MAX_IMAGES]

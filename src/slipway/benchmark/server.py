@@ -7,7 +7,8 @@ import struct
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -62,12 +63,28 @@ class Server:
         url: `host:port` for gRPC.
         model: an ensemble with Slipway's served interface: IMAGE in; LABEL, SCORE and STATUS out.
         images: encoded images; request `i` sends one of them.
+        certificate: PEM file to trust; the connection is encrypted if it is given.
+        headers: metadata of every request for an image, such as a gateway's key.
     """
 
-    def __init__(self, url: str, *, model: str, images: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str,
+        images: Sequence[bytes],
+        certificate: Path | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.url = url
         self.model = model
-        self._client = InferenceServerClient(url, channel_args=channel_options(url))
+        self._headers = dict(headers)
+        self._client = InferenceServerClient(
+            url,
+            ssl=certificate is not None,
+            root_certificates=None if certificate is None else str(certificate),
+            channel_args=channel_options(url),
+        )
         self._inputs = [_image_input(image) for image in images]
         self._outputs = [InferRequestedOutput(name) for name in _OUTPUTS]
 
@@ -146,7 +163,11 @@ class Server:
             # gRPC's own deadline waits for a body that is being sent, and a stopped server never reads it.
             async with asyncio.timeout(deadline_s):
                 answer = await self._client.infer(
-                    self.model, [self._inputs[image]], outputs=self._outputs, client_timeout=deadline_s
+                    self.model,
+                    [self._inputs[image]],
+                    outputs=self._outputs,
+                    headers=self._headers,
+                    client_timeout=deadline_s,
                 )
         except TimeoutError:
             return "timed out"

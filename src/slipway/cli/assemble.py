@@ -14,7 +14,7 @@ from slipway.system.text import command, few
 
 if TYPE_CHECKING:
     from slipway.contract.lane import LaneName
-    from slipway.repository import Classifier, Plan
+    from slipway.repository import BaseHeads, Classifier, Plan
     from slipway.repository.heads import ServedBase
 
 EPILOG = """example:
@@ -39,12 +39,12 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.repository import plan_repository  # not at the top: --help needs no library
     from slipway.repository.lanes import LANE_RULES
 
-    classifiers, lane_name, multi = open_classifiers(arguments)
+    classifiers, bases, lane_name, multi = open_classifiers(arguments)
     out = arguments.out or Path("model_repository") / lane_name
     plan = plan_repository(
-        classifiers, out, lane=lane_name, multi=multi, cores=arguments.cores, inputs=[arguments.source]
+        classifiers, out, bases=bases, lane=lane_name, multi=multi, cores=arguments.cores, inputs=[arguments.source]
     )
-    say(plan, classifiers)
+    say(plan, classifiers, bases)
     if arguments.dry_run:
         print("  a dry run: nothing was written")
     elif plan.changes_nothing:
@@ -61,32 +61,33 @@ def main(arguments: argparse.Namespace) -> None:
 
 def open_classifiers(
     arguments: argparse.Namespace,
-) -> "tuple[Sequence[Classifier], LaneName, Mapping[str, Sequence[str]]]":
-    """The classifiers to serve, their lane, and the ensembles that answer for several of them."""
-    from slipway.repository import open_engines, open_fleet, pick_engines
+) -> "tuple[Sequence[Classifier], Sequence[BaseHeads], LaneName, Mapping[str, Sequence[str]]]":
+    """The classifiers to serve, the bases, their lane, and the ensembles that answer for several of them."""
+    from slipway.repository import open_bases, open_engines, open_fleet, pick_engines
 
     given = [f"--{name}" for name in ("engines", "engine", "lane") if getattr(arguments, name) is not None]
     if arguments.source.suffix in (".yaml", ".yml") and not arguments.source.is_dir():
         if given:
             parser().error(f"a fleet file names its own lane and engines; leave {' and '.join(given)} out")
         fleet = Fleet.read(arguments.source)
-        return open_fleet(fleet, root=arguments.source.parent), fleet.lane, fleet.multi
+        root = arguments.source.parent
+        return open_fleet(fleet, root=root), open_bases(fleet, root=root), fleet.lane, fleet.multi
     if given in ([], ["--lane"]):
         parser().error("a bundle needs --engines or --engine; or give a fleet file, which ends in .yaml")
     bundle = Bundle.open(arguments.source)
     lane: LaneName = arguments.lane or "cpu"
     if arguments.engines is not None:
-        return [pick_engines(bundle, arguments.engines, lane=lane)], lane, {}
-    return [open_engines(bundle, arguments.engine, lane=lane)], lane, {}
+        return [pick_engines(bundle, arguments.engines, lane=lane)], [], lane, {}
+    return [open_engines(bundle, arguments.engine, lane=lane)], [], lane, {}
 
 
-def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
+def say(plan: "Plan", classifiers: "Sequence[Classifier]", bases: "Sequence[BaseHeads]") -> None:
     """Print the bundle and the engines of each classifier, then the change of every folder."""
-    names = [*(f"{c.name} and {c.name}_full" for c in classifiers if c.base is None), *plan.lane.multi]
+    names = [*(f"{c.name} and {c.name}_full" for c in classifiers), *plan.lane.multi]
     names += [f"{len(base.heads):,} heads of base {name}" for name, base in plan.lane.bases.items()]
     print(f"{plan.out}: {plan.lane.lane} lane, serves {', '.join(names)}")
-    _say_bases(plan, classifiers)
-    for active in (active for active in classifiers if active.base is None):
+    _say_bases(plan, bases)
+    for active in classifiers:
         for version in active.versions:
             role = f"{active.name}:" if version is active else f"{active.name}, kept:"
             print(f"  {role} bundle {version.bundle.id:.12} {version.bundle.path}")
@@ -96,7 +97,7 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
     for name, serving in (plan.lane.serving or {}).items():
         print(f"  {name} runs as {serving}")
     if plan.lane.cores is not None:
-        sharing = len(plan.lane.bases) + sum(active.base is None for active in classifiers)
+        sharing = len(bases) + len(classifiers)
         one, several = (
             ("the only base", "classifiers and bases") if plan.lane.bases else ("the only classifier", "classifiers")
         )
@@ -105,16 +106,16 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
     _say_folders(plan)
 
 
-def _say_bases(plan: "Plan", classifiers: "Sequence[Classifier]") -> None:
-    served = {active.base.name: active.base for active in classifiers if active.base is not None}
-    for name, base in served.items():
+def _say_bases(plan: "Plan", bases: "Sequence[BaseHeads]") -> None:
+    for base in (own.base for own in bases):
+        name = base.name
         own = plan.lane.bases[name]
         print(f"  {name}: base {base.base.id:.12} {base.base.path}")
         _say_engines(base)
         runs = "" if own.serving is None else f"runs as {own.serving}; "
         print(f"    {runs}serves NAME and NAME_full for {few(own.heads)}")
         if own.stand_ins:
-            print(f"    {own.stand_ins:,} of {len(own.heads):,} heads {STAND_IN}")
+            print(f"    {len(own.stand_ins):,} of {len(own.heads):,} heads {STAND_IN}")
 
 
 def _say_engines(served: "Classifier | ServedBase") -> None:

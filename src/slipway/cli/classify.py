@@ -73,7 +73,11 @@ def parser() -> argparse.ArgumentParser:
     add("folder", type=Path, metavar="FOLDER", help="folder with the images")
     add("--model", required=True, help="the classifier's name")
     add("--out", required=True, type=Path, metavar="CSV", help="table of the answers; continued if it exists")
-    add("--url", default="grpc://127.0.0.1:8001", help="grpc://host:port or http://host:port (%(default)s)")
+    add(
+        "--url",
+        default="grpc://127.0.0.1:8001",
+        help="grpc[s]://host:port or http[s]://host:port (%(default)s)",
+    )
     add("--batch-size", type=int, metavar="N", help="images per request (default: as many as the model takes)")
     add("--concurrency", type=int, default=4, metavar="N", help="requests under way at once (%(default)s)")
     add(
@@ -90,6 +94,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds to wait for a lost server (%(default)s)",
     )
+    add("--key-file", type=Path, metavar="FILE", help="file with the key of a gateway")
+    add("--certificate", type=Path, metavar="PEM", help="certificate to trust with grpcs:// and https://")
     add_json(parser)
     return parser
 
@@ -101,6 +107,8 @@ def classify(args: argparse.Namespace) -> int:
         concurrency=args.concurrency,
         batch_size=args.batch_size,
         reconnect_s=args.reconnect_s,
+        key=read_key(args.key_file) if args.key_file is not None else None,
+        certificate=args.certificate,
     )
     if not args.folder.is_dir():
         raise SpecError(f"{args.folder} is not a folder; give one with images")
@@ -120,6 +128,14 @@ def classify(args: argparse.Namespace) -> int:
                 answered += result.ok
     report(args, images=len(named), answered=answered, asked=len(missing), seconds=time.monotonic() - started_s)
     return 0 if answered == len(named) else 1
+
+
+def read_key(path: Path) -> str:
+    """The key in a file: in an argument, every user of the machine could read it."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"--key-file {path} cannot be read: {error}") from None
 
 
 def keep_answers(path: Path, *, model: str) -> Kept:

@@ -9,26 +9,32 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slipway.contract import ServingError
+from slipway.contract import Lane, ServingError, SlipwayError
 from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
 from slipway.system.arguments import port, seconds
 from slipway.system.json_line import add_json, print_json
 
+if TYPE_CHECKING:
+    from slipway.operations.gateway.process import Gateway
+
 EPILOG = """example:
   slipway serve model_repository/example
   python clients/classify_grpc.py image.jpg --model colours
   curl http://127.0.0.1:8003/ready
+  slipway serve model_repository/example --gateway gateway.yaml     # and for other machines: slipway gateway --help
   slipway reload         # in another terminal, after slipway assemble has rewritten the repository
 
-The wheel's tritonserver has known vulnerabilities and listens on 127.0.0.1 only. To serve other machines, run the lane
-in NVIDIA's current image (slipway container serve), or put a proxy in front of the inference ports only. In an image
-the launcher takes the tritonserver that is there, --host 0.0.0.0 opens its ports to the outside of the container, and
-without --log tritonserver's log joins the events on stderr.
+The wheel's tritonserver has known vulnerabilities and listens on 127.0.0.1 only. To serve other machines, stand the
+gateway in front (--gateway, slipway gateway --help), or run the lane in NVIDIA's current image (slipway container
+serve). In an image the launcher takes the tritonserver that is there, --host 0.0.0.0 opens its ports to the outside of
+the container, and without --log tritonserver's log joins the events on stderr.
 
 The supervisor's port answers GET /live, /ready, /ready/<classifier>, /metrics and, with the key, POST /reload. The key
 is in SLIPWAY_ADMIN_KEY, or in a file of yours below ~/.local/state/slipway. Probes are samples: at most four a second,
@@ -50,8 +56,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.host != HOST and installed_server() is None:
         raise ServingError(
             f"--host {arguments.host}: the wheel's tritonserver has known vulnerabilities and listens on {HOST} alone; "
-            "serve other machines from NVIDIA's current image (slipway container serve), or put a proxy in front of "
-            "the inference ports"
+            "serve other machines through the gateway (--gateway, slipway gateway --help), or from NVIDIA's current "
+            "image (slipway container serve)"
         )
     _leave_out_ignored_variables()
     return _serve(arguments, ports)
@@ -98,7 +104,10 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, 
         messages.say(_line(name, message, **fields))
         if name == "ready" and arguments.json:
             here = {"pid": fields["pid"], "grpc": f"{HOST}:{ports.grpc}", "http": f"{HOST}:{ports.http}"}
+            here |= {"gateway": gateway.address} if gateway is not None else {}
             results.say(json.dumps({**here, "status": f"{HOST}:{ports.status}"}))
+        if name == "reloaded" and gateway is not None:
+            _update(gateway, supervisor.lane, event=event)
 
     supervisor = Supervisor(
         arguments.repository,
@@ -111,12 +120,38 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, 
         address=arguments.host,
     )
     supervisor.check()
+    gateway = _gateway(arguments, ports, event=event)
+    if gateway is not None:
+        status.watch_gateway(lambda: gateway.is_ready)
     raise_open_files()
     with (
+        gateway.kept() if gateway is not None else nullcontext(),
         offered_key(ports.status) as key,
         endpoint(ports.status, status=status, reload=supervisor.ask_for_reload, key=key, address=arguments.host),
     ):
         supervisor.run()
+
+
+def _gateway(arguments: argparse.Namespace, ports: Ports, *, event: Callable[..., None]) -> "Gateway | None":
+    """The checked gateway of --gateway; raises SlipwayError before anything is served."""
+    if arguments.gateway is None:
+        return None
+    from slipway.operations.gateway.plan import GatewayPlan, Served
+    from slipway.operations.gateway.process import Gateway
+
+    if arguments.host not in (HOST, "0.0.0.0"):
+        raise ServingError(f"--gateway asks the server on {HOST}, and --host {arguments.host} has it listen elsewhere")
+    plan = GatewayPlan.open(arguments.gateway, served=Served(arguments.repository, ports))
+    plan.check()
+    return Gateway(plan, event=event)
+
+
+def _update(gateway: "Gateway", lane: Lane, *, event: Callable[..., None]) -> None:
+    """Let the gateway forward what is served now. It goes on as before if its settings are wrong now, and says so."""
+    try:
+        gateway.reload(lane)
+    except (SlipwayError, OSError) as error:
+        event("gateway_not_updated", f"the gateway goes on as before: {error}")
 
 
 def _ask_for_reload(port: int, *, timeout_s: float) -> dict[str, Any]:
@@ -183,6 +218,12 @@ def parser() -> argparse.ArgumentParser:
         type=_host,
         default=HOST,
         help="address to listen on; another than %(default)s only in an image, see below",
+    )
+    parser.add_argument(
+        "--gateway",
+        type=Path,
+        metavar="FILE",
+        help="settings of a gateway to run in front, for other machines; see slipway gateway --help",
     )
     parser.add_argument(
         "--timeout-s", type=seconds, default=120.0, help="seconds to become ready; default: %(default)s"

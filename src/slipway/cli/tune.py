@@ -142,7 +142,7 @@ def open_target(path: Path, name: str | None) -> Target:
     with_serving(text, name, TRIAL[fleet.lane])  # raises before the search if the file cannot be changed
     alone = fleet.classifiers[name].model_copy(update={"keep": ()})
     (classifier,) = open_fleet(
-        fleet.model_copy(update={"classifiers": {name: alone}, "multi": {}}), root=fleet_path.parent
+        fleet.model_copy(update={"classifiers": {name: alone}, "bases": {}, "multi": {}}), root=fleet_path.parent
     )
     if classifier.falls_back:
         raise SpecError(f"{fleet_path}: {name} has no TensorRT plan; compile one for this GPU, and tune that")

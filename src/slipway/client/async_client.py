@@ -16,9 +16,9 @@ class AsyncClient:
     """A client of one classifier on one tritonserver. Use it with `async with`, in one event loop.
 
     Args:
-        url: `grpc://host:port` or `http://host:port`.
+        url: `grpc://host:port` or `http://host:port`; `grpcs` and `https` for a gateway with TLS.
         model: the classifier's name.
-        options: deadlines, batch size, concurrency, and whether to wait for a server that restarts.
+        options: deadlines, batch size, concurrency, whether to wait for a server that restarts, and a gateway's key.
 
     Raises:
         SpecError: the address or the name is invalid.

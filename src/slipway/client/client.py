@@ -20,9 +20,9 @@ class Client:
     that its parent has used; it must make its own.
 
     Args:
-        url: `grpc://host:port` or `http://host:port`.
+        url: `grpc://host:port` or `http://host:port`; `grpcs` and `https` for a gateway with TLS.
         model: the classifier's name.
-        options: deadlines, batch size, concurrency, and whether to wait for a server that restarts.
+        options: deadlines, batch size, concurrency, whether to wait for a server that restarts, and a gateway's key.
 
     Raises:
         SpecError: the address or the name is invalid.

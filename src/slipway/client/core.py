@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from slipway.client.errors import ClientError, DeadlineError, ModelError, RequestError
+from slipway.client.errors import ClientError, DeadlineError, ForbiddenError, ModelError, RequestError
 from slipway.client.images import Source, load, parts
 from slipway.client.options import Address, Options, check_model, check_request_id
 from slipway.client.result import EMBEDDING, FULL_OUTPUTS, OUTPUTS, Result
@@ -36,6 +36,7 @@ class Core:
 
     def __init__(self, url: str, *, model: str, options: Options) -> None:
         self._address = Address.parse(url)
+        self._address.check_key(options)
         self._model = check_model(model)
         self._options = options
         self._budget = RetryBudget()
@@ -62,6 +63,12 @@ class Core:
         )
         return sorted(name for name in names if not _NO_CLASSIFIER.fullmatch(name))
 
+    async def _served(self) -> str:
+        try:
+            return ", ".join(await self.classifiers()) or "none"
+        except ForbiddenError:
+            return "not listed by a gateway"
+
     async def batch_size(self, *, full: bool, attempts: Attempts | None = None) -> int:
         """The number of images in one request.
 
@@ -77,9 +84,8 @@ class Core:
                 if EMBEDDING not in names_of(config):
                     self._without_embedding.add(model)
             except ModelError as error:
-                served = ", ".join(await self.classifiers()) or "none"
                 raise ModelError(
-                    f"model {model!r}: {error}; the classifiers that {self._address} serves: {served}"
+                    f"model {model!r}: {error}; the classifiers that {self._address} serves: {await self._served()}"
                 ) from None
         limit = self._limits[model]
         return min(self._options.batch_size or limit, limit)
@@ -183,7 +189,7 @@ class Core:
         if self._closed:
             raise ClientError(CLOSED)
         if self._transport is None:
-            self._transport, self._pid = connect(self._address), os.getpid()
+            self._transport, self._pid = connect(self._address, self._options), os.getpid()
         if self._pid != os.getpid():
             raise ClientError(FORKED)
         return self._transport
@@ -209,7 +215,7 @@ def names_of(config: Mapping[str, Any]) -> set[str]:
     return {tensor["name"] for tensor in config.get("output", [])}
 
 
-def connect(address: Address) -> Transport:
+def connect(address: Address, options: Options) -> Transport:
     """A connection over the address's protocol. To be called in the event loop that is to use it.
 
     Raises:
@@ -218,7 +224,7 @@ def connect(address: Address) -> Transport:
     if address.protocol == "grpc":
         from slipway.client.grpc_transport import GrpcTransport  # one protocol's libraries do for one protocol
 
-        return GrpcTransport(address)
+        return GrpcTransport(address, options)
     from slipway.client.http_transport import HttpTransport
 
-    return HttpTransport(address)
+    return HttpTransport(address, options)

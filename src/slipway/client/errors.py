@@ -10,7 +10,7 @@ SlipwayError
     └── ServerError          the server answers no request
         ├── GoneError        nothing listens at the address, or the connection was lost
         ├── ModelError       the server has no such classifier ready
-        └── ForbiddenError   the server requires the admin key
+        └── ForbiddenError   the server requires a key, or a gateway does not forward the request
 """
 
 from slipway.errors import SlipwayError
@@ -49,4 +49,4 @@ class ModelError(ServerError):
 
 
 class ForbiddenError(ServerError):
-    """The server requires its admin key for this request."""
+    """The server requires a key for this request, or a gateway does not forward it."""

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from slipway.client.errors import ClientError
-from slipway.client.options import Address
+from slipway.client.options import KEY_HEADER, Address, Options
 from slipway.client.replies import late, refusal
 from slipway.client.transport import image_tensor
 from slipway.errors import MissingDependencyError
@@ -40,13 +40,17 @@ those 10 of 20 children died."""
 class GrpcTransport:
     """See `Transport`."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, settings: Options) -> None:
         if _users - {os.getpid()}:
             raise ClientError(_FORKED)
         _users.add(os.getpid())
         self._address = address
         options = [*channel_options(address.host_port), *_CHANNEL]
-        self._client = InferenceServerClient(address.host_port, channel_args=options)
+        self._headers = {KEY_HEADER: settings.key} if settings.key is not None else None
+        certificate = str(settings.certificate) if settings.certificate is not None else None
+        self._client = InferenceServerClient(
+            address.host_port, ssl=address.tls, root_certificates=certificate, channel_args=options
+        )
 
     async def config(self, model: str, *, deadline_s: float) -> Mapping[str, Any]:
         reply = await self._call(self._client.get_model_config, model, as_json=True, deadline_s=deadline_s)
@@ -76,7 +80,7 @@ class GrpcTransport:
         try:
             # gRPC's own deadline waits for a body that it has begun to send, and a stopped server reads none.
             async with asyncio.timeout(deadline_s):
-                return await call(*arguments, client_timeout=deadline_s, **named)
+                return await call(*arguments, headers=self._headers, client_timeout=deadline_s, **named)
         except TimeoutError:
             raise late(address=self._address) from None
         except InferenceServerException as error:

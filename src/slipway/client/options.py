@@ -1,14 +1,18 @@
 """Options of a client: the address of the server, and how to ask it."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from slipway.contract import SpecError
 from slipway.contract.spec import check_name
+from slipway.system.channel import is_loopback
 
 MIN_DEADLINE_S = 0.010
 """tritonserver 2.51 can be ended by deadlines of 1 to 4 ms (triton-inference-server/server#7368)."""
+KEY_HEADER = "slipway-key"
+"""Header (HTTP) or metadata (gRPC) of the gateway's key."""
 _LONGEST_S = 86_400.0
 _HOST = r"\[[0-9a-fA-F:.]+\]|[^\s:/\[\]@]+"
 
@@ -30,6 +34,10 @@ class Options:
     """Images in one request, capped at the model's `max_batch_size`. None sends as many as the model takes."""
     reconnect_s: float = 0.0
     """Seconds for which a request that lost its server is repeated, counted from the first loss. 0 never repeats."""
+    key: str | None = field(default=None, repr=False)
+    """Key of a gateway (docs/gateway.md), sent with every request. Other machines get it over TLS only."""
+    certificate: str | Path | None = None
+    """PEM file of the certificates to trust with `grpcs://` and `https://`. None trusts the usual authorities."""
 
     def __post_init__(self) -> None:
         _check("deadline_s", self.deadline_s, MIN_DEADLINE_S, _LONGEST_S)
@@ -37,6 +45,10 @@ class Options:
         if self.batch_size is not None:
             _check("batch_size", self.batch_size, 1, 4096)
         _check("reconnect_s", self.reconnect_s, 0.0, _LONGEST_S)
+        if self.key is not None and not re.fullmatch(r"[!-~]{1,256}", self.key):
+            raise SpecError("key is not a gateway's key; use 1 to 256 printable characters without a blank")
+        if self.certificate is not None and not Path(self.certificate).is_file():
+            raise SpecError(f"certificate is {str(self.certificate)!r}; use a PEM file that exists")
 
 
 def _check(name: str, given: float, least: float, most: float) -> None:
@@ -54,17 +66,27 @@ class Address:
     protocol: str
     """`grpc` or `http`."""
     host_port: str
+    tls: bool = False
+    """Whether the connection is encrypted and the server's certificate checked."""
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Parse `url`; raises SpecError unless it is `grpc://host:port` or `http://host:port`."""
-        found = re.fullmatch(rf"(grpc|http)://((?:{_HOST}):(\d{{1,5}}))/?", url)
-        if not found or not 1 <= int(found[3]) <= 65535:
-            raise SpecError(f"{url!r} is not the address of a tritonserver; use grpc://host:8001 or http://host:8000")
-        return cls(found[1], found[2])
+        """Parse `url`: `grpc://host:port` or `http://host:port`, and `grpcs` or `https` for TLS; else a SpecError."""
+        found = re.fullmatch(rf"(grpc|http)(s?)://((?:{_HOST}):(\d{{1,5}}))/?", url)
+        if not found or not 1 <= int(found[4]) <= 65535:
+            raise SpecError(
+                f"{url!r} is not the address of a tritonserver; use grpc://host:8001 or http://host:8000, or for a "
+                "gateway with TLS grpcs://host:8443 or https://host:8443"
+            )
+        return cls(found[1], found[3], tls=bool(found[2]))
 
     def __str__(self) -> str:
-        return f"{self.protocol}://{self.host_port}"
+        return f"{self.protocol}{'s' if self.tls else ''}://{self.host_port}"
+
+    def check_key(self, options: Options) -> None:
+        """Raises SpecError if a key would travel to another machine in plain text."""
+        if options.key is not None and not self.tls and not is_loopback(self.host_port):
+            raise SpecError(f"{self} would send the key in plain text; use {self.protocol}s://{self.host_port}")
 
 
 def check_model(name: str) -> str:

@@ -5,6 +5,9 @@
 | overload | UNAVAILABLE | 503 | Exceeds maximum queue size · Request timeout expired |
 | no admin key | UNAVAILABLE | 403 | This protocol (API) is restricted, expecting header '…' |
 | unknown model | NOT_FOUND | 404 | Request for unknown model: '…' is not found |
+| no key | UNAUTHENTICATED | 401 | of a gateway: the header slipway-key does not hold a team's key |
+| not forwarded | PERMISSION_DENIED | 403 | of a gateway: the gateway forwards … alone |
+| over a team's rate | RESOURCE_EXHAUSTED | 429 | of a gateway: the team is over its rate |
 | no server | UNAVAILABLE | | failed to connect to all addresses · Socket closed (gRPC's own messages) |
 """
 
@@ -23,8 +26,10 @@ from slipway.contract.selection import is_busy
 from slipway.system.channel import not_triton, proxy_hint
 
 _RESTRICTED = ("is restricted, expecting header",)
+_OVER_RATE = "over its rate"
 _NO_JSON = "in the client while decoding the response"
 _NOT_TRITON = (_NO_JSON, "client received an empty response")
+_GATEWAY = "the gateway "
 _NOT_READY = ("is not at ready state", "has no available versions", "stopped accepting", "server is stopping")
 
 
@@ -36,7 +41,11 @@ def refusal(code: str, said: str, *, address: Address) -> ClientError:
         said: the message of the server, or of the gRPC library where no server answered.
     """
     said = said.partition("\n")[0].strip()  # without the stack trace of a step that raised
-    return _of_another_server(code, said, address=address) or _of_triton(code, said, address=address)
+    return (
+        _of_another_server(code, said, address=address)
+        or _of_gateway(code, said, address=address)
+        or _of_triton(code, said, address=address)
+    )
 
 
 def _of_another_server(code: str, said: str, *, address: Address) -> ClientError | None:
@@ -47,6 +56,19 @@ def _of_another_server(code: str, said: str, *, address: Address) -> ClientError
         )
     if address.protocol == "grpc" and (remedy := not_triton(said)):
         return ServerError(f"no tritonserver answers at {address} ({said}); {remedy}")
+    return None
+
+
+def _of_gateway(code: str, said: str, *, address: Address) -> ClientError | None:
+    """The error for a refusal of the gateway (docs/gateway.md), which stands before a tritonserver."""
+    if code in ("UNAUTHENTICATED", "401"):
+        return ForbiddenError(f"{address} requires the key of a team ({said}); give it as the option key")
+    if code in ("PERMISSION_DENIED", "403") and said.startswith(_GATEWAY):
+        return ForbiddenError(f"{address} does not forward this ({said})")
+    if code in ("RESOURCE_EXHAUSTED", "429") and _OVER_RATE in said:
+        return OverloadedError(f"{address} rejects this rate ({said}); send fewer requests, or ask for a higher rate")
+    if code in ("UNAVAILABLE", "503") and said.startswith(_GATEWAY):
+        return gone(said, address=address)
     return None
 
 

@@ -1,7 +1,8 @@
 """`Lane`: the contents of a model repository, for its server; `lane.json` at the root."""
 
+from collections.abc import Collection
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field
 
@@ -28,9 +29,9 @@ class LaneBase(Contract):
     """How the step of the base runs on the cpu lane."""
     engines: tuple[str, ...] | None = None
     """Engines that serve it on the gpu lane, such as `tensorrt-int8-sm90`."""
-    stand_ins: int | None = None
-    """On the gpu lane, the number of its heads that were fitted to the embeddings of a plan's typed graph on a CPU,
-    since the GPU of the plan was not there."""
+    stand_ins: tuple[str, ...] | None = None
+    """On the gpu lane, its heads that were fitted to the embeddings of a plan's typed graph on a CPU, since the GPU of
+    the plan was not there."""
 
 
 class Lane(Contract):
@@ -84,7 +85,7 @@ class Lane(Contract):
         said, heads, fallback = list[str](), set[str](), self.fallback or {}
         for name, base in sorted(self.bases.items()):
             if base.stand_ins:
-                said.append(f"base {name}: {base.stand_ins:,} of {len(base.heads):,} heads {STAND_IN}")
+                said.append(f"base {name}: {len(base.stand_ins):,} of {len(base.heads):,} heads {STAND_IN}")
             if fallen_back := [fallback[head] for head in base.heads if head in fallback]:
                 said.append(f"base {name}: {NO_PLAN} ({fallen_back[0]})")
             heads |= {*base.heads}
@@ -124,6 +125,15 @@ class Lane(Contract):
     @property
     def needs_gpu(self) -> bool:
         return self.lane == "gpu"
+
+    def without(self, classifiers: Collection[str]) -> Self:
+        """The same lane, without some of its classifiers."""
+        left = {name: bundle for name, bundle in self.classifiers.items() if name not in classifiers}
+        bases = {
+            name: base.model_copy(update={"heads": tuple(head for head in base.heads if head in left)})
+            for name, base in self.bases.items()
+        }
+        return self.model_copy(update={"classifiers": left, "bases": bases})
 
     @cached_property
     def ensembles(self) -> dict[str, tuple[str, ...]]:

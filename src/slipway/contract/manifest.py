@@ -2,20 +2,24 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
 from pydantic import Field
 
 from slipway.contract.base import Contract, Evidence
 from slipway.contract.evidence.origin import commit, now, versions
 from slipway.errors import ManifestError, SpecError
-from slipway.system.files import files_below, sha256_bytes, sha256_file
+from slipway.system.files import Identity, files_below, identity, sha256_bytes, sha256_file
 from slipway.system.targets import MANIFEST, Sealed
 
 FILE_NAME = MANIFEST
 Kind = Sealed
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Found = TypeVar("Found", bound=Evidence)
+Known: TypeAlias = Mapping[str, tuple[Sha256, Identity]]
+"""Files that were hashed before, by relative path: the sha256, and what tells whether it is still that file."""
+NONE_KNOWN: Known = MappingProxyType({})
 
 
 class Manifest(Contract):
@@ -46,8 +50,8 @@ class Manifest(Contract):
         return sha256_bytes(self.model_copy(update={"own_sha256": None}).to_json().encode())
 
     @classmethod
-    def open(cls, folder: Path, *, kind: Kind) -> Self:
-        """Read the manifest of `folder` and check every file against it.
+    def open(cls, folder: Path, *, kind: Kind, known: Known = NONE_KNOWN) -> Self:
+        """Read the manifest of `folder` and check every file against it, but for those that are `known`.
 
         A newer folder may replace this one meanwhile (`files.complete_folder`). The result then describes one of the
         two completely; if files of both were read, an error is raised, and opening again succeeds. A caller that needs
@@ -67,18 +71,20 @@ class Manifest(Contract):
             raise ManifestError(f"{folder / FILE_NAME}: changed since this {manifest.kind} was made; build it again")
         if manifest.kind != kind:
             raise ManifestError(f"{folder}: this folder is of kind {manifest.kind}, but kind {kind} is needed")
-        manifest.verify(folder)
+        manifest.verify(folder, known=known)
         return manifest
 
-    def verify(self, folder: Path) -> None:
-        """Check every file of `folder` against the recorded hashes."""
-        present = {path.relative_to(folder).as_posix() for path in files_below(folder)} - {FILE_NAME}
+    def verify(self, folder: Path, *, known: Known = NONE_KNOWN) -> None:
+        """Check every file of `folder` against the recorded hashes, but for those that are `known`."""
+        present = files_below(folder).keys() - {FILE_NAME}
         for path in sorted(self.outputs.keys() - present):
             raise ManifestError(f"{folder / path}: missing; the manifest of this {self.kind} names it")
         for path in sorted(present - self.outputs.keys()):
             raise ManifestError(f"{folder / path}: not in the manifest of this {self.kind}; remove it or build again")
         for path, expected in sorted(self.outputs.items()):
-            found = sha256_file(folder / path)
+            if path in known and known[path] == (expected, identity(f"{folder}/{path}")):
+                continue
+            found = sha256_file(f"{folder}/{path}")
             if found != expected:
                 raise ManifestError(
                     f"{folder / path}: changed since this {self.kind} was made "
@@ -135,5 +141,4 @@ class Manifest(Contract):
 
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below `folder` except the manifest, by relative path."""
-    paths = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
-    return {name: sha256_file(path) for name, path in paths.items() if name != FILE_NAME}
+    return {name: sha256_file(path) for name, path in files_below(folder).items() if name != FILE_NAME}

@@ -19,7 +19,7 @@ from slipway.lint.interface import check_interface
 from slipway.lint.labels import check_labels
 from slipway.lint.layout import check_layout
 from slipway.lint.manifest import read_hashes, read_lane
-from slipway.lint.models import ENSEMBLE, Model, Repository, read_models
+from slipway.lint.models import ENSEMBLE, NOTHING_UNCHANGED, Model, Repository, Unchanged, read_models
 from slipway.lint.plans import check_plans, check_release
 from slipway.lint.python_steps import check_python_step
 from slipway.lint.queues import check_queues
@@ -29,21 +29,23 @@ from slipway.lint.tensors import check_tensors
 __all__ = ["RULES", "Finding", "lint", "notes"]
 
 
-def lint(repository: Path) -> list[Finding]:
-    """All faults of a repository, in the order of its files; empty for a good one.
+def lint(repository: Path, *, unchanged: Unchanged = NOTHING_UNCHANGED) -> list[Finding]:
+    """All faults of a repository, in the order of its files; empty for a good one. What is `unchanged` is not read.
 
     A repository with neither `lane.json` nor `manifest.json` was not assembled by Slipway, and is not checked for them.
     """
     try:
-        models = read_models(repository)
+        models = read_models(repository, but=unchanged.folders)
     except OSError as error:
         return [_no_repository(f"{repository} cannot be listed: {error.strerror}")]
-    if not models:
+    if not models and not unchanged.folders:
         return [_no_repository(f"{repository} has no folder, so it has no model")]
-    hashes, about_files = read_hashes(repository)
+    hashes, about_files = read_hashes(repository, known=unchanged.known)
     if any(finding.rule == "repository-empty" for finding in about_files):
         return about_files
     lane, about_lane = read_lane(repository)
+    if lane is not None and unchanged.classifiers:
+        lane = lane.without(unchanged.classifiers)
     found = [*about_lane, *about_files]
     for part in _parts(Repository(models, lane), hashes):
         try:

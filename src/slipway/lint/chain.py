@@ -29,12 +29,14 @@ def check_chain(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, st
         yield from _labels_of(models[name], [models[step] for step in steps if step in models])
 
 
-def broken_links(lane: Lane, models: Mapping[str, Model], hashes: Mapping[str, str]) -> list[tuple[str, str]]:
+def broken_links(repository: Repository, hashes: Mapping[str, str]) -> list[tuple[str, str]]:
     """The faults that prevent a repository of Slipway from being served: pairs of model and reason."""
+    lane, models = repository.lane, repository.models
+    assert lane is not None
     found = [model.problem for model in models.values() if model.problem is not None]
-    for name in ensembles(models):
+    for name in repository.ensembles:
         found += check_ensemble(models[name], models)
-    found += [*check_interface(Repository(models, lane)), *check_chain(lane, models, hashes)]
+    found += [*check_interface(repository), *check_chain(lane, models, hashes)]
     return [(each.model, f"{each.file.removeprefix(f'{each.model}/')}: {each.reason}") for each in found]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from slipway.contract import Lane, Manifest, ManifestError, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.manifest import Known
 from slipway.lint.finding import Finding, Findings
 from slipway.system.files import sha256_file
 
@@ -25,7 +26,7 @@ def read_lane(repository: Path) -> tuple[Lane | None, list[Finding]]:
         return None, [_of(LANE, "lane-unreadable", str(error).removeprefix(f"{path}: "), AGAIN)]
 
 
-def read_hashes(repository: Path) -> tuple[Mapping[str, str], list[Finding]]:
+def read_hashes(repository: Path, *, known: Known) -> tuple[Mapping[str, str], list[Finding]]:
     """The hashes of the manifest, and the findings on files that differ."""
     path = repository / MANIFEST
     if not path.is_file():
@@ -37,7 +38,7 @@ def read_hashes(repository: Path) -> tuple[Mapping[str, str], list[Finding]]:
         if manifest.kind != "repository":
             reason = f"this folder is of kind {manifest.kind}, not a model repository"
             return {}, [_of(MANIFEST, "repository-empty", reason, "assemble a repository from it (slipway assemble)")]
-        return Manifest.open(repository, kind="repository").outputs, []
+        return Manifest.open(repository, kind="repository", known=known).outputs, []
     except SpecError as error:
         return {}, [_of(MANIFEST, "manifest-broken", str(error).removeprefix(f"{path}: "), AGAIN)]
     except (ManifestError, OSError) as error:  # it names the first file that is wrong, or itself

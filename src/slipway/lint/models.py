@@ -2,8 +2,8 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from google.protobuf import text_format
 
 from slipway.contract import Lane, MissingDependencyError
+from slipway.contract.manifest import Known
 from slipway.lint.finding import Finding
 
 try:
@@ -119,6 +120,24 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Unchanged:
+    """The part of a repository that was checked before, and whose files are the same."""
+
+    classifiers: frozenset[str] = frozenset()
+    steps: frozenset[str] = frozenset()
+    """Steps that the ensembles of these classifiers alone run."""
+    known: Known = field(default_factory=dict)
+    """Files of the whole repository that were hashed before."""
+
+    @cached_property
+    def folders(self) -> frozenset[str]:
+        return self.steps | {name + suffix for name in self.classifiers for suffix in ("", "_full")}
+
+
+NOTHING_UNCHANGED = Unchanged()
+
+
+@dataclass(frozen=True)
 class Repository:
     """The input of the checks."""
 
@@ -130,14 +149,28 @@ class Repository:
     def ensembles(self) -> dict[str, tuple[str, ...]]:
         return ensembles(self.models)
 
+    def without(self, classifiers: Collection[str]) -> "Repository":
+        """The same repository without some classifiers: without their ensembles, and the steps that no other runs."""
+        if self.lane is None or not classifiers:
+            return self
+        lane = self.lane.without(classifiers)
+        gone = self.lane.ensembles.keys() - lane.ensembles.keys()
+        run_by = {
+            left: {step for name, steps in self.ensembles.items() if (name not in gone) == left for step in steps}
+            for left in (True, False)
+        }
+        gone |= run_by[False] - run_by[True]
+        return Repository({name: model for name, model in self.models.items() if name not in gone}, lane)
 
-def read_models(repository: Path) -> dict[str, Model]:
-    """Read every folder, since Triton treats every folder as a model.
+
+def read_models(repository: Path, *, but: Collection[str] = ()) -> dict[str, Model]:
+    """Read every folder, since Triton treats every folder as a model; but for those named.
 
     Raises:
         OSError: the folder cannot be listed.
     """
-    return {folder.name: _read(folder) for folder in sorted(repository.iterdir()) if folder.is_dir()}
+    folders = sorted(folder for folder in repository.iterdir() if folder.name not in but and folder.is_dir())
+    return {folder.name: read_model(folder) for folder in folders}
 
 
 def type_name(tensor: Any) -> str:
@@ -160,7 +193,8 @@ def listed(words: Iterable[object]) -> str:
     return f"{', '.join(rest)} and {last}" if rest else last
 
 
-def _read(folder: Path) -> Model:
+def read_model(folder: Path) -> Model:
+    """Read one folder; `problem` of the model says what is wrong with it."""
     try:
         found = [path.name for path in folder.iterdir() if path.is_dir()]
     except OSError as error:

@@ -2,8 +2,19 @@
 
 from slipway.repository.assemble import assemble, plan_repository
 from slipway.repository.classifier import Classifier
-from slipway.repository.fleet import open_fleet
+from slipway.repository.fleet import open_bases, open_fleet
+from slipway.repository.groups import BaseHeads
 from slipway.repository.pick import open_engines, pick_engines
 from slipway.repository.plan import Plan
 
-__all__ = ["Classifier", "Plan", "assemble", "open_engines", "open_fleet", "pick_engines", "plan_repository"]
+__all__ = [
+    "BaseHeads",
+    "Classifier",
+    "Plan",
+    "assemble",
+    "open_bases",
+    "open_engines",
+    "open_fleet",
+    "pick_engines",
+    "plan_repository",
+]

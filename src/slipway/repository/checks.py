@@ -1,31 +1,34 @@
 """Checks of what is assembled: engines that passed and belong to the lane, stable class ids, the lane's own rules."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from slipway.contract import Engine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
-from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import changed_class
 from slipway.repository.classifier import Classifier
 from slipway.repository.lanes import LANE_RULES
-from slipway.system.files import sha256_file
 
 
-def check(classifiers: Sequence[Classifier], *, lane: LaneName) -> None:
-    """Raises RepositoryError: the classifiers cannot be served, alone or together; names the cause and the remedy."""
-    names = sorted(classifier.name for classifier in classifiers)
+def check_names(names: Collection[str]) -> None:
+    """Raises RepositoryError: there is no classifier, or two have one name."""
     if not names:
         raise RepositoryError("no classifier given; a repository serves at least one")
     if len(set(names)) != len(names):
-        raise RepositoryError(f"classifiers {', '.join(names)}: each name may appear once; rename one in its spec")
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
+        raise RepositoryError(f"classifiers {', '.join(twice)}: each name may appear once; rename one in its spec")
+
+
+def check(classifiers: Sequence[Classifier], *, lane: LaneName) -> None:
+    """Raises RepositoryError: a classifier cannot be served; names the cause and the remedy. Whether all can be served
+    together, the lane's own `check` says."""
     for classifier in classifiers:
         for version in classifier.versions:
             for engine in version.engines:
                 _check_engine(engine, version, lane)
         _check_class_ids(classifier)
-    LANE_RULES[lane].check([version for classifier in classifiers for version in classifier.versions])
 
 
 def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> None:
@@ -74,7 +77,7 @@ def _check_head(engine: Engine, classifier: Classifier) -> None:
             f"{classifier.bundle.path}: a head on base {link.name} {link.id:.12}, but {served.base.path} is base "
             f"{served.base.id:.12}; fit it again (slipway head)"
         )
-    if engine.settings.base_engine_sha256 not in {sha256_file(own.path / MANIFEST) for own in served.engines}:
+    if engine.settings.base_engine_sha256 not in served.engine_manifests.values():
         folders = " or ".join(str(own.path) for own in served.engines)
         raise RepositoryError(
             f"{engine.path}: fitted to other embeddings than those of {folders}; fit it again (slipway head)"

@@ -5,20 +5,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from slipway.contract import Bundle, Choice, Engine, Preprocess
-from slipway.contract.base_bundle import BaseEngine
-from slipway.contract.engine import LANES, plan_name
+from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
 from slipway.repository.heads import HeadAnswer, ServedBase, head_ensemble
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
 from slipway.repository.tensors import EMBEDDING, IMAGE, IMAGE_STATUS, pixels_of
-
-
-def engine_part(engine: Engine | BaseEngine) -> str:
-    """`engine`, or `engine_sm90` for a plan of compute capability 9.0; with `.json`, the name of its settings file."""
-    plan = engine.settings.plan
-    return plan_name(plan.compute_capability if plan else None).replace("model", "engine").removesuffix(".plan")
 
 
 @dataclass(frozen=True)

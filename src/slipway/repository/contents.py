@@ -1,24 +1,27 @@
 """All files of a repository, before any is written. Equal input gives equal bytes."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from slipway.contract import Choice, Lane, Manifest, RepositoryError
+from slipway.contract import Choice, Lane, Manifest, Preprocess, RepositoryError
 from slipway.contract.choice import choice_name
 from slipway.contract.cpu_serving import CpuServing, is_settled, settle
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneBase, LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.spec import Serving
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
-from slipway.lint.models import remember
-from slipway.repository.classifier import Classifier, engine_part
+from slipway.lint.models import Unchanged, remember
+from slipway.repository.classifier import Classifier
 from slipway.repository.config import ModelConfig, to_pbtxt
-from slipway.repository.heads import groups, heads_step
+from slipway.repository.groups import BaseHeads, Heads, heads_of
+from slipway.repository.heads import engine_part
 from slipway.repository.lanes import LANE_RULES
 from slipway.repository.multi import multi_config
 from slipway.repository.step import VERSION, Content, Files, StepModel
+from slipway.repository.taken_over import CODE, Present, code_sha256
 from slipway.system.files import sha256_bytes, sha256_file
 
 PINNED_POOL_BYTES = 256 << 20
@@ -33,25 +36,40 @@ class Contents:
 
     lane: Lane
     files: Files
+    unchanged: Unchanged
+    """Groups of heads that the present repository has already."""
 
 
-def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi, cores: int | None = None) -> Contents:
+def contents(
+    classifiers: Sequence[Classifier],
+    bases: Sequence[BaseHeads] = (),
+    *,
+    lane: LaneName,
+    multi: Multi,
+    cores: int | None = None,
+    present: Present | None = None,
+) -> Contents:
     """Steps of every version, both ensembles of each classifier, the multi ensembles, `lane.json` and the manifest.
 
     Args:
         cores: of the machine that will serve; by default those that this process may use.
+        present: the repository whose groups of heads are taken over where nothing about them changed.
 
     Raises:
-        RepositoryError: the classifiers of a multi ensemble cannot share a decode.
+        RepositoryError: the classifiers of a multi ensemble cannot share a decode, or a head cannot be served.
+        ManifestError: a head is missing or damaged.
     """
     files: Files = {}
     chosen_for = None
     if lane == "cpu":
         given, cores = classifiers, cores or len(os.sched_getaffinity(0))
-        classifiers = _settled(given, multi, cores=cores)
-        chosen_for = None if all(is_settled(c.serving) for c in given) else cores
-    chains = {classifier.name: _chain(classifier, lane, files) for classifier in classifiers if not classifier.base}
-    chains |= _heads_chains([classifier for classifier in classifiers if classifier.base], lane, files)
+        chosen_for = None if all(map(is_settled, _servings(classifiers, bases))) else cores
+        classifiers, bases = _settled(given, bases, multi, cores=cores)
+    chains = {classifier.name: _chain(classifier, lane, files) for classifier in classifiers}
+    heads = heads_of(bases, lane=lane, present=present, apart={name for names in multi.values() for name in names})
+    files |= heads.files
+    chains |= heads.chains
+    classifiers = [*classifiers, *heads.opened]
     for classifier in classifiers:
         for kept in classifier.kept:
             _chain(kept, lane, files)
@@ -65,45 +83,36 @@ def contents(classifiers: Sequence[Classifier], *, lane: LaneName, multi: Multi,
         group = [by_name[member] for member in members]
         config = multi_config(name, group, [chains[member] for member in members])
         _add_ensemble(config, files, bundles=Content.of("".join(f"{c.name} {c.bundle.id}\n" for c in group).encode()))
-    served = {config.name: config for chain in chains.values() for config in chain}
-    described = _describe(classifiers, lane, multi, served.values(), cores=chosen_for)
+    served = [*{config.name: config for chain in chains.values() for config in chain}.values(), *heads.base_steps]
+    described = _describe(classifiers, bases, lane, multi, served, cores=chosen_for, heads=heads)
     files[LANE] = Content.of(described.to_json().encode())
-    files[MANIFEST] = _manifest(classifiers, lane, files)
-    return Contents(described, files)
+    files[MANIFEST] = _manifest(classifiers, heads, lane, files)
+    return Contents(described, files, heads.unchanged)
 
 
-def _settled(classifiers: Sequence[Classifier], multi: Multi, *, cores: int) -> list[Classifier]:
-    """The same classifiers and kept versions, with every choice made that their `serving` leaves to the machine. A base
-    counts as one classifier, whatever the number of its heads."""
-    served = len({classifier.base.name if classifier.base else (classifier.name,) for classifier in classifiers})
+def _servings(classifiers: Sequence[Classifier], bases: Sequence[BaseHeads]) -> list[Serving]:
+    return [*(classifier.serving for classifier in classifiers), *(own.base.serving for own in bases)]
+
+
+def _settled(
+    classifiers: Sequence[Classifier], bases: Sequence[BaseHeads], multi: Multi, *, cores: int
+) -> tuple[list[Classifier], list[BaseHeads]]:
+    """The same classifiers, kept versions and bases, with every choice made that their `serving` leaves to the machine.
+    A base counts as one classifier, whatever the number of its heads."""
+    served = len(classifiers) + len(bases)
 
     def settled(version: Classifier, *, shares_decode: bool) -> Classifier:
         settings = settle(version.serving, cores=cores, classifiers=served, shares_decode=shares_decode)
-        if version.base is not None:  # one process decodes and computes the embedding
-            settings = settings.model_copy(update={"layout": "fused"})
-            return replace(version, settings=settings, base=replace(version.base, serving=settings))
         kept = tuple(settled(one, shares_decode=shares_decode) for one in version.kept)
         return replace(version, settings=settings, kept=kept)
 
+    def of_base(own: BaseHeads) -> BaseHeads:
+        settings = settle(own.base.serving, cores=cores, classifiers=served, shares_decode=False)
+        fused = settings.model_copy(update={"layout": "fused"})  # one process decodes and computes the embedding
+        return replace(own, base=replace(own.base, serving=fused))
+
     sharing = {member for members in multi.values() for member in members}
-    return [settled(classifier, shares_decode=classifier.name in sharing) for classifier in classifiers]
-
-
-def _heads_chains(heads: Sequence[Classifier], lane: LaneName, files: Files) -> dict[str, list[ModelConfig]]:
-    """The steps of each head, its base's and its group's, whose files are added to `files`."""
-    of_base: dict[str, list[Classifier]] = {}
-    for head in heads:
-        assert head.base is not None
-        of_base.setdefault(head.base.name, []).append(head)
-    chains: dict[str, list[ModelConfig]] = {}
-    for own in of_base.values():
-        base, max_batch_size = own[0].base, own[0].max_batch_size
-        assert base is not None
-        first = [_add(step, files) for step in LANE_RULES[lane].base_steps(base)]
-        for group in groups([head.head_answer for head in own]):
-            second = _add(heads_step(base, group, max_batch_size=max_batch_size), files)
-            chains |= {head.name: [*first, second] for head in group}
-    return chains
+    return [settled(one, shares_decode=one.name in sharing) for one in classifiers], [of_base(own) for own in bases]
 
 
 def _add(step: StepModel, files: Files) -> ModelConfig:
@@ -130,24 +139,36 @@ def _add_ensemble(config: ModelConfig, files: Files, *, bundles: Content, labels
 
 def _describe(
     classifiers: Sequence[Classifier],
+    bases: Sequence[BaseHeads],
     lane: LaneName,
     multi: Multi,
     served: Collection[ModelConfig],
     *,
     cores: int | None,
+    heads: Heads,
 ) -> Lane:
+    """`heads` has those that are not among `classifiers`, since they were not opened."""
     versions = [version for classifier in classifiers for version in classifier.versions]
-    plans = [engine.settings.plan for version in versions for engine in version.engines]
+    engines = [engine for version in versions if version.base is None for engine in version.engines]
+    plans = [engine.settings.plan for engine in engines]
+    plans += [engine.settings.plan for own in bases for engine in own.base.engines]
+    fallback = {c.name: c.engine.settings.name for c in classifiers if c.base is None and c.falls_back}
+    fallback |= {head: own.base.engine.settings.name for own in bases if own.base.falls_back for head in own.runs}
+    whole = [classifier for classifier in classifiers if classifier.base is None]
     return Lane(
         lane=lane,
-        classifiers={c.name: c.bundle.id for c in classifiers},
+        classifiers={**{c.name: c.bundle.id for c in classifiers}, **heads.bundles},
         kept={c.name: tuple(dict.fromkeys(kept.bundle.id for kept in c.kept)) for c in classifiers if c.kept},
         multi={name: tuple(members) for name, members in multi.items()},
         cores=cores,
-        serving={c.name: CpuServing.of(c.serving) for c in classifiers if not c.base} if lane == "cpu" else None,
-        bases=_bases(classifiers, lane),
-        shm_default_bytes=max(LANE_RULES[lane].shm_bytes(version) for version in versions),
-        fallback={c.name: c.engine.settings.name for c in classifiers if c.falls_back} or None,
+        serving={c.name: CpuServing.of(c.serving) for c in whole} if lane == "cpu" else None,
+        bases={own.base.name: _lane_base(own, lane, heads.stand_ins) for own in bases},
+        shm_default_bytes=max(
+            *(_shm_bytes(v.bundle.preprocess, v.max_batch_size) for c in whole for v in c.versions),
+            *(_shm_bytes(own.base.preprocess, own.base.max_batch_size) for own in bases),
+            0,
+        ),
+        fallback=fallback or None,
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
         release=max((plan.release for plan in plans if plan and plan.release), default=None),
         tensorrt=_only(plan.version for plan in plans if plan and not plan.version_compatible),
@@ -157,26 +178,22 @@ def _describe(
     )
 
 
-def _bases(classifiers: Sequence[Classifier], lane: LaneName) -> dict[str, LaneBase]:
-    found: dict[str, list[Classifier]] = {}
-    for classifier in classifiers:
-        if classifier.base is not None:
-            found.setdefault(classifier.base.name, []).append(classifier)
-    return {
-        name: LaneBase(
-            id=heads[0].base.base.id,  # type: ignore[union-attr]
-            heads=tuple(head.name for head in heads),
-            **(
-                {"serving": CpuServing.of(heads[0].serving)}
-                if lane == "cpu"
-                else {
-                    "engines": tuple(engine.path.name for engine in heads[0].base.engines),  # type: ignore[union-attr]
-                    "stand_ins": sum(head.stood_in for head in heads),
-                }
-            ),
-        )
-        for name, heads in found.items()
-    }
+def _lane_base(own: BaseHeads, lane: LaneName, stand_ins: Set[str]) -> LaneBase:
+    named: dict[str, Any] = {"id": own.base.base.id, "heads": tuple(own.runs)}
+    if lane == "cpu":
+        return LaneBase(**named, serving=CpuServing.of(own.base.serving))
+    engines = tuple(engine.path.name for engine in own.base.engines)
+    return LaneBase(**named, engines=engines, stand_ins=tuple(sorted(stand_ins & own.runs.keys())))
+
+
+def _shm_bytes(preprocess: Preprocess, max_batch_size: int) -> int:
+    """Shared memory that a Python-backend instance starts with: two full batches of images and of pixels, so that one
+    is read while another is written.
+
+    It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
+    """
+    image_bytes = preprocess.input_height * preprocess.input_width * 3 + (1 << 20)
+    return -(-2 * max_batch_size * image_bytes >> 20) << 20
 
 
 def _only(versions: Iterable[str | None]) -> str | None:
@@ -190,22 +207,22 @@ def _memory(served: Collection[ModelConfig]) -> dict[str, Any]:
     return {"cuda_pool_bytes": pool, "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES), "gpus": gpus_of(served)}
 
 
-def _manifest(classifiers: Sequence[Classifier], lane: LaneName, files: Files) -> Content:
+def _manifest(classifiers: Sequence[Classifier], heads: Heads, lane: LaneName, files: Files) -> Content:
     """The manifest. Versions, times and commits are in those of bundles and engines, which it names by hash."""
+    whole = [classifier for classifier in classifiers if classifier.base is None]
+    inputs = {
+        name: sha256
+        for classifier in whole
+        for number, version in enumerate(classifier.versions)
+        for name, sha256 in _inputs(version, f"{classifier.name}/kept{number}" if number else classifier.name)
+    }
     manifest = Manifest(
         kind="repository",
         name=lane,
-        inputs={
-            name: sha256
-            for classifier in classifiers
-            for number, version in enumerate(classifier.versions)
-            for name, sha256 in _inputs(version, f"{classifier.name}/kept{number}" if number else classifier.name)
-        },
+        inputs={**inputs, **heads.inputs, **({CODE: code_sha256()} if heads.inputs else {})},
         outputs={path: content.sha256 for path, content in files.items()},
         measured={
-            c.name: {_part(choice): choice.model_dump(mode="json") for choice in c.choices}
-            for c in classifiers
-            if c.choices
+            c.name: {_part(choice): choice.model_dump(mode="json") for choice in c.choices} for c in whole if c.choices
         },
     )
     own_sha256 = sha256_bytes(manifest.to_json().encode())
@@ -218,11 +235,6 @@ def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:
     for engine in version.engines:
         parts[engine_part(engine)] = engine.path
     hashed = [(f"{prefix}/{part}", sha256_file(path / MANIFEST)) for part, path in parts.items()]
-    if version.base is not None:
-        hashed += [
-            (f"{prefix}/base", sha256_file(version.base.base.path / MANIFEST)),
-            *((f"{prefix}/base_{engine_part(e)}", sha256_file(e.path / MANIFEST)) for e in version.base.engines),
-        ]
     choices = [(f"{prefix}/{_part(choice)}", sha256_bytes(choice.to_json().encode())) for choice in version.choices]
     return [*hashed, *choices]
 

@@ -4,7 +4,6 @@ These steps do the work. Each has as many instances as the spec says, with their
 before Triton reports it ready. Only the first step may wait for a batch to fill, or reject a request.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -53,7 +52,7 @@ def how_to_make(bundle: Bundle, engines: Path) -> str:
     return f"make it with {made}"
 
 
-def check(versions: Sequence[Classifier]) -> None:
+def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None:  # noqa: ARG001  one engine each
     """Raises RepositoryError: a version has several engines, or its bundle was evaluated with another decoder."""
     for version in versions:
         if version.others:
@@ -205,13 +204,3 @@ def _preprocess_files(classifier: Classifier) -> dict[str, Content]:
 
 def _engine_files(classifier: Classifier) -> dict[str, Content]:
     return {name: Content.file(classifier.engine, name) for name in ("model.onnx", "engine.json")}
-
-
-def shm_bytes(classifier: Classifier) -> int:
-    """Shared memory of a Python-backend instance: twice a full batch, so that one is read while another is written.
-
-    It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
-    """
-    image_bytes = math.prod(classifier.pixels.dims) + (1 << 20)
-    megabytes = -(-2 * classifier.serving.max_batch_size * image_bytes >> 20)
-    return megabytes << 20

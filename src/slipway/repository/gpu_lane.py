@@ -1,6 +1,5 @@
 """The gpu lane: which engines it serves, and what it refuses. `gpu_steps` has its steps."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from slipway.repository.gpu_steps import to_outputs as base_steps
 from slipway.repository.heads import ServedBase
 from slipway.system.text import command
 
-__all__ = ["DECODER", "SERVE_VERB", "base_steps", "chain", "check", "how_to_make", "pick", "pick_base", "shm_bytes"]
+__all__ = ["DECODER", "SERVE_VERB", "base_steps", "chain", "check", "how_to_make", "pick", "pick_base"]
 
 SERVE_VERB = "slipway container serve"
 DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the spec and export it again"
@@ -110,11 +109,10 @@ def _compile(bundle: Owner[Any], engines: Path, target: str) -> str:
     return command("slipway compile", *given)
 
 
-def check(versions: Sequence[Classifier]) -> None:
+def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None:
     """Raises RepositoryError: a version or a base cannot be served, or plans are of several TensorRT versions."""
     whole = [version for version in versions if version.base is None]
-    bases = {version.base.name: version.base for version in versions if version.base is not None}
-    served: list[Served] = [*whole, *bases.values()]
+    served: list[Served] = [*whole, *bases]
     for each in served:
         (_check_fallback if each.falls_back else _check_plans)(each)
     with_plans = [each for each in served if not each.falls_back]
@@ -202,12 +200,3 @@ def _plan_of(engine: Engine | BaseEngine) -> tuple[str, PlanSettings]:
     if not (engine.path / plan_name(plan.compute_capability)).is_file():
         raise RepositoryError(f"{engine.path / plan_name(plan.compute_capability)}: missing; compile it again")
     return plan.compute_capability, plan
-
-
-def shm_bytes(classifier: Classifier) -> int:
-    """Shared memory of a Python-backend instance: two full batches of images, and of pixels that stay on the CPU.
-
-    It allows a megabyte for an ordinary photograph; larger ones make the region grow once, for good.
-    """
-    image_bytes = math.prod(classifier.pixels.dims) + (1 << 20)
-    return -(-2 * classifier.max_batch_size * image_bytes >> 20) << 20

@@ -19,7 +19,7 @@ from slipway.contract.base_bundle import BaseEngine
 from slipway.contract.cpu_serving import INSTANCES
 from slipway.contract.engine import plan_name
 from slipway.contract.spec import Serving
-from slipway.repository.classifier import Classifier, engine_part
+from slipway.repository.classifier import Classifier
 from slipway.repository.config import (
     ModelConfig,
     Tensor,
@@ -31,6 +31,7 @@ from slipway.repository.config import (
     set_warmup,
     step_config,
 )
+from slipway.repository.heads import engine_part
 from slipway.repository.step import GUARD, PREPROCESS_STEP_CODE, Content, StepModel
 from slipway.repository.tensors import IMAGE, IMAGE_STATUS
 

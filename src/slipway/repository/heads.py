@@ -1,23 +1,32 @@
 """The heads of a base: groups of them are steps, and each has two ensembles over its base and its group."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import TypeAlias
 
-from slipway.contract import Preprocess
+from slipway.contract import Engine, Preprocess
 from slipway.contract.base_bundle import Base, BaseEngine, GroupBase
 from slipway.contract.choice import Choice
-from slipway.contract.engine import LANES
+from slipway.contract.engine import LANES, plan_name
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, add_mapped_step, add_step, empty_ensemble, step_config
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
 from slipway.repository.tensors import AFTER, EMBEDDING, IMAGE, IMAGE_STATUS, pixels_of
+from slipway.system.files import sha256_file
 
 GROUP = 256
 """Most heads of a group, on average (docs/adr/0060)."""
 BETWEEN = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
 """What a group takes of its base."""
+
+
+def engine_part(engine: Engine | BaseEngine) -> str:
+    """`engine`, or `engine_sm90` for a plan of compute capability 9.0; with `.json`, the name of its settings file."""
+    plan = engine.settings.plan
+    return plan_name(plan.compute_capability if plan else None).replace("model", "engine").removesuffix(".plan")
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,15 @@ class ServedBase:
     def first_core(self) -> int:
         return int(self.base.id[:4], 16)
 
+    @cached_property
+    def manifests(self) -> dict[str, str]:
+        """sha256 of the manifests of the base and its engines, which every head is made from."""
+        return {"base": sha256_file(self.base.path / MANIFEST), **self.engine_manifests}
+
+    @cached_property
+    def engine_manifests(self) -> dict[str, str]:
+        return {f"base_{engine_part(engine)}": sha256_file(engine.path / MANIFEST) for engine in self.engines}
+
 
 @dataclass(frozen=True)
 class HeadAnswer:
@@ -90,15 +108,15 @@ class HeadAnswer:
         return [replace(tensor, name=f"{self.name}.{tensor.name}", label_filename="") for tensor in self.tensors]
 
 
-def groups(heads: Sequence[HeadAnswer]) -> list[list[HeadAnswer]]:
-    """The heads of one base in groups. A head's group follows from its name, so that another head changes its own group
-    alone, until their number makes twice as many groups."""
-    count = 1
+def groups(names: Iterable[str]) -> list[list[str]]:
+    """The names of the heads of one base in groups. A head's group follows from its name, so that another head changes
+    its own group alone, until their number makes twice as many groups."""
+    heads, count = sorted(names), 1
     while len(heads) > GROUP * count:
         count *= 2
-    found: dict[int, list[HeadAnswer]] = {}
-    for head in sorted(heads, key=lambda head: head.name):
-        found.setdefault(int(sha256(head.name.encode()).hexdigest()[:8], 16) % count, []).append(head)
+    found: dict[int, list[str]] = {}
+    for name in heads:
+        found.setdefault(int(sha256(name.encode()).hexdigest()[:8], 16) % count, []).append(name)
     return [found[number] for number in sorted(found)]
 
 

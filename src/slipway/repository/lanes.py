@@ -30,8 +30,8 @@ class LaneRules(Protocol):
         """The command that makes an engine of the lane in `engines`, as the end of an error message."""
         ...
 
-    def check(self, versions: Sequence[Classifier], /) -> None:
-        """Raises RepositoryError: the lane cannot serve one of `versions`, or not all of them together."""
+    def check(self, versions: Sequence[Classifier], bases: Sequence[ServedBase], /) -> None:
+        """Raises RepositoryError: the lane cannot serve one of `versions` or `bases`, or not all of them together."""
         ...
 
     def chain(self, classifier: Classifier, /) -> tuple[StepModel, ...]:
@@ -44,10 +44,6 @@ class LaneRules(Protocol):
 
     def base_steps(self, base: ServedBase, /) -> tuple[StepModel, ...]:
         """The steps that all heads of a base share, in the order of processing."""
-        ...
-
-    def shm_bytes(self, classifier: Classifier, /) -> int:
-        """The shared memory that a Python-backend instance of the classifier starts with."""
         ...
 
 

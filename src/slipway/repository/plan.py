@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,15 +10,14 @@ from tqdm import tqdm
 
 from slipway.contract import Lane, ManifestError, RepositoryError
 from slipway.lint import lint
+from slipway.lint.models import Unchanged
 from slipway.repository.contents import Contents
 from slipway.repository.step import Files
-from slipway.system.files import clear_leftovers, complete_folder, sha256_file
+from slipway.system.files import Identity, clear_leftovers, complete_folder, entries_below, identity, sha256_file
 from slipway.system.targets import check_folder
 
 Change = Literal["added", "changed", "removed", "unchanged"]
 PROGRESS: dict[str, Any] = {"unit": "file", "leave": False, "disable": None, "delay": 1}
-Identity = tuple[int, int, int]
-"""Inode, size and modification time: they tell the compared file from another of the same name."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class Plan:
     files: Files
     same: Mapping[str, Identity]
     """Files that are already there, byte for byte."""
+    unchanged: Unchanged
+    """Groups of heads that are already there, and were linted when they were written."""
     changes_nothing: bool
 
     def write(self) -> None:
@@ -56,32 +57,36 @@ class Plan:
                 clear_leftovers(self.out)
                 return
             with complete_folder(self.out, kind="repository") as staging:
+                folders = set[str]()
                 for name, content in tqdm(self.files.items(), "writing", **PROGRESS):
-                    path = staging / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path = f"{staging}/{name}"
+                    folder = path.rpartition("/")[0]
+                    if folder not in folders:
+                        os.makedirs(folder, exist_ok=True)
+                        folders.add(folder)
                     if not self._link(name, path):
-                        content.write(path)
+                        content.write(Path(path))
                 self._require_nothing_found(staging)
         except OSError as error:
             raise RepositoryError(f"{self.out}: cannot be written: {error}") from None
 
     def _require_nothing_found(self, staging: Path) -> None:
-        findings = lint(staging)
+        findings = lint(staging, unchanged=self.unchanged)
         if findings:
             lines = "".join(f"\n  {finding}" for finding in findings)
             raise RepositoryError(f"{self.out}: not written, since the lint found faults:{lines}")
 
-    def _link(self, name: str, path: Path) -> bool:
+    def _link(self, name: str, path: str) -> bool:
         """Whether `path` is now a hard link to the file that was found to be the same."""
         if name not in self.same:
             return False
         try:
-            os.link(self.out / name, path, follow_symlinks=False)
+            os.link(f"{self.out}/{name}", path, follow_symlinks=False)
         except OSError:  # another user's file, too many links, or a file system without links
             return False
-        if _identity(path) == self.same[name]:
+        if identity(path) == self.same[name]:
             return True
-        path.unlink()
+        os.unlink(path)
         return False
 
 
@@ -92,9 +97,7 @@ def plan(contents: Contents, out: Path) -> Plan:
         SpecError: `out` is not a repository of ours.
     """
     check_folder(out, kind="repository")
-    there = {
-        path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()
-    }
+    there = {name: Path(entry.path) for name, entry in entries_below(out).items()} if out.is_dir() else {}
     same = _same(contents.files, there)
     folders = _folders(contents.files, there, same, out)
     return Plan(
@@ -103,6 +106,9 @@ def plan(contents: Contents, out: Path) -> Plan:
         folders=folders,
         files=contents.files,
         same=same,
+        unchanged=replace(
+            contents.unchanged, known={name: (contents.files[name].sha256, found) for name, found in same.items()}
+        ),
         changes_nothing=same.keys() == contents.files.keys() == there.keys()
         and {folder.change for folder in folders} == {"unchanged"},
     )
@@ -114,9 +120,10 @@ def _same(files: Files, there: Mapping[str, Path]) -> dict[str, Identity]:
         path = there.get(name)
         if path is None or path.is_symlink() or not path.is_file():
             continue
-        identity = _identity(path)
-        if path.stat().st_size == content.size and _sha256(path) == content.sha256:
-            same[name] = identity
+        found = identity(path)
+        compared = content.source == path  # taken over, and so hashed a moment ago
+        if found.size == content.size and (compared or _sha256(path) == content.sha256):
+            same[name] = found
     return same
 
 
@@ -153,8 +160,3 @@ def _sha256(path: Path) -> str | None:
         return sha256_file(path)
     except ManifestError:
         return None
-
-
-def _identity(path: Path) -> Identity:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns

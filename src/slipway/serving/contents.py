@@ -1,17 +1,18 @@
 """A checked repository as serving needs it: its models, the served ensembles, and their folders."""
 
-import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from slipway.contract import Lane, Manifest, ManifestError, ServingError, read_labels
+from slipway.contract import Lane, Manifest, ManifestError, ServingError
 from slipway.contract.lane import MOST_GPUS
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.manifest import NONE_KNOWN, Known
 from slipway.lint.chain import broken_links
-from slipway.lint.models import Model, ensembles, read_models
+from slipway.lint.models import Model, Repository, ensembles, read_models
+from slipway.system.files import Identity, entries_below, identity
 
 _AGAIN = "assembled again while it was being read; try again"
 
@@ -27,10 +28,15 @@ class Contents:
     manifest: bytes
     hashes: Mapping[str, str]
     """sha256 of each file by its path, as the manifest has them."""
+    known: Known
+    """What tells whether each file is still the one that was hashed."""
+    own: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    """Content of each file of the ensembles, which the repository may replace; empty until they are taken."""
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Check every file of the repository at `path`, and every link between its models.
+    def open(cls, path: Path, *, like: Self | None = None) -> Self:
+        """Check every file of the repository at `path`, and every link between its models; but for those that were
+        checked when `like` was opened, and are still the same.
 
         Raises:
             ManifestError: it is not a repository, or one of its files was changed.
@@ -38,28 +44,48 @@ class Contents:
         """
         written = _manifest(path)
         try:
-            manifest = Manifest.open(path, kind="repository")
+            identities = _identities(path)
+            manifest = Manifest.open(path, kind="repository", known=like.known if like else NONE_KNOWN)
         except ManifestError:
             if written and _manifest(path) != written:
                 raise ServingError(f"{path}: {_AGAIN}") from None
             raise
-        lane = Lane.read(path / "lane.json")
-        models = read_models(path)
-        for model, problem in broken_links(lane, models, manifest.outputs):
+        lane, models = Lane.read(path / "lane.json"), read_models(path)
+        known = {name: (sha256, identities[name]) for name, sha256 in manifest.outputs.items() if name in identities}
+        contents = cls(path, lane, models, written, manifest.outputs, known)
+        unchecked = Repository(models, lane).without(contents.same_as(like))
+        for model, problem in broken_links(unchecked, manifest.outputs):
             raise ServingError(f"{path / model}: {problem}; assemble the repository again")
-        return cls(path, lane, models, written, manifest.outputs)
+        return contents
 
-    def with_own_ensembles(self, folder: Path, *, like: Self | None) -> Self:
-        """The same contents with the ensembles copied to a private `folder`, so that a reload can be undone; those that
-        are the same in `like` are its copies."""
+    def same_as(self, other: Self | None) -> set[str]:
+        """Classifiers whose ensembles and steps are the same in `other`, file by file; but for those that an ensemble
+        of several classifiers runs, and never all, since a lane without a classifier is a fault."""
+        if other is None:
+            return set()
+        apart = {name for members in self.lane.multi.values() for name in members}
+        same = {name for name in self.lane.classifiers.keys() - apart if self._is_same(name, other)}
+        return same - {min(same)} if same == self.lane.classifiers.keys() else same
+
+    def _is_same(self, classifier: str, other: Self) -> bool:
+        models = (classifier, f"{classifier}_full")
+        return other.lane.classifiers.get(classifier) == self.lane.classifiers[classifier] and all(
+            model in self.steps and self.files(part) == other.files(part)
+            for model in models
+            for part in (model, *self.steps.get(model, ()))
+        )
+
+    def with_own_ensembles(self, *, like: Self | None) -> Self:
+        """The same contents with the files of the ensembles, so that a reload can be undone; those that are the same in
+        `like` are its own."""
         own = {}
         for name in self.steps:
-            if like is not None and name in like.steps and self.files(name) == like.files(name):
-                own[name] = like.models[name]
+            if like is not None and name in like.own and self.files(name) == like.files(name):
+                own[name] = like.own[name]
             else:
-                shutil.copytree(self.models[name].folder, folder / name)
-                own[name] = replace(self.models[name], folder=folder / name)
-        return replace(self, models={**self.models, **own})
+                folder = self.models[name].folder
+                own[name] = {path: Path(entry.path).read_bytes() for path, entry in entries_below(folder).items()}
+        return replace(self, own=own)
 
     def files(self, model: str) -> dict[str, str]:
         """sha256 of each file of a model."""
@@ -100,7 +126,8 @@ class Contents:
 
     def labels(self, classifier: str) -> tuple[str, ...]:
         """The labels of a classifier, in the order of its classes."""
-        return tuple(read_labels(self.models[f"{classifier}_full"].folder / "labels.txt"))
+        text = self.own[f"{classifier}_full"]["labels.txt"].decode()
+        return tuple(text.removesuffix("\n").split("\n"))
 
 
 def _manifest(path: Path) -> bytes:
@@ -109,3 +136,11 @@ def _manifest(path: Path) -> bytes:
         return (path / MANIFEST).read_bytes()
     except OSError:
         return b""
+
+
+def _identities(path: Path) -> dict[str, Identity]:
+    """What tells each file below `path` from another; of a folder that vanishes meanwhile, nothing."""
+    try:
+        return {name: identity(entry.path) for name, entry in entries_below(path).items()}
+    except FileNotFoundError:
+        return {}

@@ -72,7 +72,7 @@ def plan(old: Contents, new: Contents, *, loaded: set[str]) -> Change:
 def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda _: None) -> Change:
     """Serve `new` instead of the present contents. Every request meanwhile is answered by one or the other.
 
-    The workspace must have the models of `new` already.
+    The workspace must have the models of `new` already. The old steps stay for requests under way, until `retire`.
 
     Raises:
         ServingError: `new` cannot be served; the previous contents are served again.
@@ -90,9 +90,13 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
         raise
     server.contents, server.left_out = new, without
     server.unload(change.withdrawn)
+    return change
+
+
+def retire(server: Server, change: Change) -> None:
+    """Unload the steps that a reload left without ensembles, once no request can be in them."""
     _drain(server, change.removed)
     server.unload(change.removed)
-    return change
 
 
 def _left_out(server: Server, new: Contents, change: Change) -> dict[str, str]:

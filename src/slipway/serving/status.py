@@ -1,6 +1,6 @@
 """The present state: which classifiers answer, and the supervisor's metrics. Its thread writes, others read."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from slipway.contract import MissingDependencyError
 
@@ -35,6 +35,11 @@ class Status:
         self._alone: frozenset[str] = frozenset()
         self.turn_s = 0.0
         """Seconds in which each classifier is probed once; 0 until the first start is over."""
+
+    def watch_gateway(self, is_ready: Callable[[], bool]) -> None:
+        """Publish whether the gateway listens."""
+        gauge = Gauge("slipway_gateway_ready", "1 if the gateway listens", registry=self.registry)
+        gauge.set_function(is_ready)
 
     def problems(self) -> dict[str, str]:
         """Classifier to the reason why it does not answer, or an empty text. Empty until the first start is over."""

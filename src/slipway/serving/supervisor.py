@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import ServingError, SlipwayError
+from slipway.contract import Lane, ServingError, SlipwayError
 from slipway.serving import process as processes
 from slipway.serving.command import HOST, Ports, check_ports
 from slipway.serving.contents import Contents
 from slipway.serving.hidden import is_shown
 from slipway.serving.probe import BusyError, LeftOutError
 from slipway.serving.process import LogError
-from slipway.serving.reload import reload
+from slipway.serving.reload import reload, retire
 from slipway.serving.server import Server, load_all, running
 from slipway.serving.server_log import log_lines
 from slipway.serving.status import Status
@@ -62,6 +62,11 @@ class Supervisor:
         """Raises SlipwayError if `run` could not start with this repository or these ports."""
         check_ports(self._ports, supervised=True, address=self._address)
         Contents.open(self._repository)
+
+    @property
+    def lane(self) -> Lane:
+        """What is served, once `run` was called."""
+        return self._contents.lane
 
     def ask_for_reload(self) -> tuple[bool, str]:
         """Read the repository again; callable from any thread.
@@ -244,7 +249,8 @@ class Supervisor:
             return False
         started = time.monotonic()
         try:
-            new = self._workspace.take(Contents.open(self._repository), like=self._contents)
+            checked = Contents.open(self._repository, like=self._contents)
+            new = self._workspace.take(checked, like=self._contents)
             change = reload(server, new, deadline=started + self._timeout_s)
         except (SlipwayError, OSError) as error:
             self._status.reloads.labels("refused").inc()
@@ -260,6 +266,7 @@ class Supervisor:
             self._tell(server)
             self._event("reloaded", str(change), seconds=round(time.monotonic() - started, 3))
             answer.put((True, str(change)))
+            retire(server, change)
         return True
 
 

@@ -7,9 +7,8 @@ import py_compile
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 from slipway.contract import ServingError
@@ -30,19 +29,17 @@ class Workspace:
         self.note = note
         """The reason why the folder is not in TMPDIR; empty if it is."""
         self.root, self.models, self._staging = root, root / "repository", root / "staging"
-        self._versions = (root / f"ensembles{number}" for number in count())
         self.models.mkdir()
         self._staging.mkdir()
 
     def take(self, checked: Contents, *, like: Contents | None = None) -> Contents:
-        """Copy the ensembles of `checked`, and the steps that are missing here; the repository may change afterwards.
-        Ensembles that are the same in `like`, which was taken before, are not copied again.
+        """Read the ensembles of `checked`, and copy the steps that are missing here; the repository may change then.
+        Ensembles that are the same in `like`, which was taken before, are not read again.
 
         Raises:
             ServingError: the disk is full, or the repository was replaced meanwhile; no new step is left here.
         """
-        with _room(self.root):
-            contents = checked.with_own_ensembles(next(self._versions), like=like)
+        contents = checked.with_own_ensembles(like=like)
         new = [step for step in contents.needed() if not (self.models / step).exists()]
         self.add(contents, new)
         try:
@@ -64,7 +61,10 @@ class Workspace:
         for name in names:
             new = self._staging / name
             with _room(self.root):
-                shutil.copytree(contents.models[name].folder, new, copy_function=shutil.copyfile)
+                if name in contents.own:
+                    _write(new, contents.own[name])
+                else:
+                    shutil.copytree(contents.models[name].folder, new, copy_function=shutil.copyfile)
             if contents.models[name].backend != ENSEMBLE:
                 compileall.compile_dir(new, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
             if other_version and (self.models / name / VERSION).is_dir():
@@ -89,12 +89,19 @@ class Workspace:
             shutil.rmtree(self.models / name, ignore_errors=True)
 
 
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 @contextmanager
 def _room(folder: Path) -> Iterator[None]:
     """Raises ServingError if the disk of `folder` is full."""
     try:
         yield
-    except OSError as error:  # copytree's error lists one for each file
+    except OSError as error:
         full = os.strerror(errno.ENOSPC)
         if full not in str(error):
             raise

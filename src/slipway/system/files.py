@@ -11,47 +11,84 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from slipway.errors import ManifestError, SpecError
 from slipway.system.targets import FolderKind, check_folder, told
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 _OLD = ".old"
+_BLOCK_BYTES = 1 << 20
+
+
+class Identity(NamedTuple):
+    """Tells a file that was read from another of the same name, and from what it becomes when it is written again."""
+
+    inode: int
+    size: int
+    """Size in bytes."""
+    modified_ns: int
+
+
+def identity(path: Path | str) -> Identity:
+    status = os.stat(path)
+    return Identity(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
+def sha256_file(path: Path | str) -> str:
     """The SHA-256 of a file; raises ManifestError if it cannot be read."""
+    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with open(
+            path, "rb", buffering=0
+        ) as file:  # `file_digest` has a buffer to clear, which small files do not need
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Every regular file below `folder`, sorted by relative path; a symbolic link is an error.
+def entries_below(folder: Path) -> dict[str, os.DirEntry[str]]:
+    """Everything below `folder` but folders, by relative path and sorted by it; links are not followed.
+
+    Raises:
+        FileNotFoundError: a folder vanished meanwhile.
+    """
+    found: dict[str, os.DirEntry[str]] = {}
+    folders = [("", os.fspath(folder))]
+    while folders:
+        below, path = folders.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((f"{below}{entry.name}/", entry.path))
+                else:
+                    found[below + entry.name] = entry
+    return dict(sorted(found.items()))
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Every regular file below `folder`, by relative path and sorted by it; a symbolic link is an error.
 
     Raises:
         ManifestError: there is a link, which could leave the tree, or anything else but files and folders, or a folder
             vanished meanwhile.
     """
-    found = []
     try:
-        paths = sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix())
+        entries = entries_below(folder)
     except FileNotFoundError as error:
         raise ManifestError(f"{error.filename}: vanished while {folder} was read; read it again") from None
-    for path in paths:
-        if path.is_symlink():
-            raise ManifestError(f"{path}: a symbolic link; copy the file itself into the folder")
-        if path.is_file():
-            found.append(path)
-        elif not path.is_dir():
-            raise ManifestError(f"{path}: neither a file nor a folder; remove it")
-    return found
+    for entry in entries.values():
+        if entry.is_symlink():
+            raise ManifestError(f"{entry.path}: a symbolic link; copy the file itself into the folder")
+        if not entry.is_file(follow_symlinks=False):
+            raise ManifestError(f"{entry.path}: neither a file nor a folder; remove it")
+    return {name: Path(entry.path) for name, entry in entries.items()}
 
 
 @contextmanager

@@ -228,6 +228,17 @@ class DensityChanges(Part):
     mixed: int
 
 
+class GatewayResult(ServedResult):
+    """The study `gateway`: requests through the gateway against requests to the server itself."""
+
+    backbone: str
+    rate_per_s: float
+    p99_ms: dict[str, float]
+    gateway_to_direct: Part
+    """P99 through the gateway relative to that of the server, of all requests and by round."""
+    failed: Failures
+
+
 class DensityResult(ServedResult):
     """The study `density`: many heads on one base."""
 

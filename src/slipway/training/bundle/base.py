@@ -99,7 +99,7 @@ def draw(spec: BaseSpec) -> Dataset:
     root, wanted = Path(spec.images), spec.calibration.images + spec.embedding.images
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; images is a folder of images like those that the heads will see")
-    paths = sorted(path for path in files_below(root) if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(path for path in files_below(root).values() if path.suffix.lower() in IMAGE_SUFFIXES)
     different: dict[str, Path] = {}
     for index in np.random.default_rng(spec.calibration.seed).permutation(len(paths)):
         different.setdefault(sha256_bytes(paths[index].read_bytes()), paths[index])

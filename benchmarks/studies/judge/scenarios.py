@@ -1,0 +1,114 @@
+"""Releases whose truth is known: counts of both arms in blocks of five seconds, for many runs at once."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from slipway.operations.release.counts import BLOCK_S
+
+Array = npt.NDArray[np.float64]
+Truth = Literal["same", "worse", "at the limit"]
+
+PER_S = 100.0
+WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counts `[runs, blocks]`."""
+
+    candidate_requests: Array
+    candidate_errors: Array
+    candidate_slow: Array
+    stable_requests: Array
+    stable_errors: Array
+
+
+@dataclass(frozen=True)
+class Bursts:
+    """Blocks in which a share of an arm's requests fails, whatever release it is."""
+
+    per_block: float
+    """Probability that a burst begins in a block."""
+    share: float
+    blocks: int
+    shared: bool = False
+    """Whether both arms have the same bursts, as where a service that both need is down."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One kind of release. `truth` says which verdicts are false."""
+
+    name: str
+    truth: Truth
+    minutes: float
+    errors: float = 0.01
+    ratio: float = 1.0
+    slow: float = 0.002
+    bursts: Bursts | None = None
+    slow_bursts: Bursts | None = None
+    weights: tuple[float, ...] = (WEIGHT,)
+    """Weights of the candidate, each for an equal part of the time; the error rate doubles with each part."""
+    judged: bool = field(default=True)
+    """Whether the bars apply; else the figures are shown as a limit of the method."""
+
+    def simulate(self, rng: np.random.Generator, runs: int) -> Counted:
+        blocks = round(self.minutes * 60 / BLOCK_S)
+        part = np.arange(blocks) * len(self.weights) // blocks
+        weight, base = np.array(self.weights)[part], self.errors * 2.0**part
+        requests = [rng.poisson(PER_S * BLOCK_S * share, (runs, blocks)) for share in (weight, 1 - weight)]
+        bursting = self._bursting(rng, (runs, blocks), self.bursts)
+        candidate, stable = (
+            rng.binomial(of, np.minimum(base * ratio, 1)) for of, ratio in zip(requests, (self.ratio, 1.0), strict=True)
+        )
+        if self.bursts:
+            candidate += rng.binomial(requests[0] - candidate, self.bursts.share * bursting[0])
+            stable += rng.binomial(requests[1] - stable, self.bursts.share * bursting[1])
+        slow = np.full((runs, blocks), self.slow)
+        if self.slow_bursts:
+            slow = self.slow + self.slow_bursts.share * self._bursting(rng, (runs, blocks), self.slow_bursts)[0]
+        counts = (requests[0], candidate, rng.binomial(requests[0], np.minimum(slow, 1)), requests[1], stable)
+        return Counted(*(values.astype(np.float64) for values in counts))
+
+    @staticmethod
+    def _bursting(
+        rng: np.random.Generator, shape: tuple[int, int], bursts: Bursts | None
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        def one() -> npt.NDArray[np.bool_]:
+            if bursts is None:
+                return np.zeros(shape, dtype=bool)
+            begins = rng.random(shape) < bursts.per_block
+            lasting = begins.copy()
+            for later in range(1, bursts.blocks):
+                lasting[:, later:] |= begins[:, :-later]
+            return lasting
+
+        first = one()
+        return first, first if bursts and bursts.shared else one()
+
+
+SCENARIOS = (
+    Scenario("no difference, 1 % errors", "same", 60),
+    Scenario("no difference, 0.1 % errors", "same", 60, errors=0.001),
+    Scenario("no difference, no errors", "same", 60, errors=0.0),
+    Scenario("no difference, weight 10, 25, 50 %, errors double", "same", 60, errors=0.005, weights=(0.1, 0.25, 0.5)),
+    Scenario("errors x2 of 0.5 %", "worse", 15, errors=0.005, ratio=2, judged=False),
+    Scenario("errors x2 of 1 %", "worse", 15, ratio=2),
+    Scenario("errors x2 of 2 %", "worse", 15, errors=0.02, ratio=2),
+    Scenario("errors x3 of 1 %", "worse", 15, ratio=3),
+    Scenario("errors 0 to 2 %", "worse", 15, errors=1e-5, ratio=2000),
+    Scenario("every request fails", "worse", 15, errors=1e-3, ratio=1000),
+    Scenario("errors x2 for an hour", "at the limit", 60, ratio=2),
+    Scenario("bursts of 5 s, 30 % fail, each arm its own", "same", 60, bursts=Bursts(0.01, 0.3, 1)),
+    Scenario("bursts of 5 s, all fail, each arm its own", "same", 60, errors=0.001, bursts=Bursts(0.005, 1.0, 1)),
+    Scenario("bursts of 30 s, 30 % fail, each arm its own", "same", 60, bursts=Bursts(0.003, 0.3, 6)),
+    Scenario("bursts of 60 s, 50 % fail, both arms at once", "same", 60, bursts=Bursts(0.002, 0.5, 12, shared=True)),
+    Scenario("bursts of 2 min, 10 % fail, each arm its own", "same", 60, bursts=Bursts(0.003, 0.1, 24), judged=False),
+    Scenario("slow candidate, 2 % over the budget", "worse", 15, slow=0.02),
+    Scenario("slow candidate, 1.5 % over the budget", "worse", 60, slow=0.015),
+    Scenario("1 % over the budget", "at the limit", 60, slow=0.01),
+    Scenario("0.9 % over the budget, in stalls of 5 s", "same", 60, slow=0.004, slow_bursts=Bursts(0.01, 0.5, 1)),
+)

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""How soon drift is told, how often falsely, and how well a few labels tell the accuracy."""
+
+import argparse
+import json
+from collections.abc import Iterator
+
+from benchmarks.studies.study import ROOT, provenance
+from benchmarks.studies.watch.accuracy import STREAMS, Estimated, estimated
+from benchmarks.studies.watch.drifts import REFERENCE_ROWS, ROWS_BETWEEN_FALSE_ALARMS, WatchedNetwork, watched
+from slipway.contract.evidence.studies import StudyResult
+from slipway.system.process import run
+from slipway.system.targets import file_option, write_file
+
+RESULT = ROOT / "benchmarks/results/watch.json"
+LIBRARIES = ("scipy", "scikit-learn", "scikit-image", "torch", "timm")
+EPILOG = """Drift: rows of five real networks, on real images, drawn with replacement. Each run has its own reference of
+1,000 rows. Accuracy: simulated streams of 5,000 rows, of which 200 or 60 get a label.
+
+exit status: 0; 1 where a bar is missed"""
+
+
+class WatchResult(StudyResult):
+    runs: int
+    reference_rows: int
+    rows_between_false_alarms: int
+    networks: tuple[WatchedNetwork, ...]
+    accuracy: tuple[Estimated, ...]
+
+
+def main(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from benchmarks.studies.watch.networks import populations
+
+    asked = {"runs": arguments.runs, "seed": arguments.seed}
+    shown = {"leave": False, "disable": None}
+    accuracy = [estimated(stream, **asked) for stream in tqdm(STREAMS, unit=" streams", **shown)]
+    print("\n".join(accuracy_table(accuracy)), flush=True)
+    networks = []
+    for population in populations(arguments.seed):
+        networks.append(watched(population, **asked))
+        print("\n".join(drift_table(networks[-1])), flush=True)
+    result = {
+        **asked,
+        "reference_rows": REFERENCE_ROWS,
+        "rows_between_false_alarms": ROWS_BETWEEN_FALSE_ALARMS,
+        "networks": [network.plain() for network in networks],
+        "accuracy": [estimate.plain() for estimate in accuracy],
+        **provenance(LIBRARIES),
+    }
+    write_file(arguments.out, WatchResult.parse(result, source="the result").to_json())
+    met = all(e.met for e in accuracy) and all(stream.met for network in networks for stream in network.streams)
+    if arguments.json:
+        print(json.dumps({"out": str(arguments.out), "verdict": "pass" if met else "fail"}))
+    return 0 if met else 1
+
+
+def accuracy_table(found: list[Estimated]) -> Iterator[str]:
+    yield f"{'stream':44}{'labels':>7}{'accuracy':>10}{'covered':>9}{'half-width':>11}{'recall':>8}{'alarms':>8}   bar"
+    for e in found:
+        bar = ("met" if e.met else "MISSED") + ("" if e.width_judged else " (coverage alone)")
+        cells = (
+            f"{e.labels:7}{e.accuracy:10.2%}{e.covered:9.1%}{e.half_width:11.2%}{e.recall_covered:8.1%}{e.alarms:8.1%}"
+        )
+        yield f"{e.name:44}{cells}   {bar}"
+
+
+def drift_table(network: WatchedNetwork) -> Iterator[str]:
+    yield f"{network.name}: {network.described}; accuracy {network.accuracy:.2%}"
+    for e in network.streams:
+        lost = "" if e.lost_points is None else f"{-e.lost_points:+.2f} points"
+        median, p95 = (f"{rows:,.0f}" if rows is not None else "-" for rows in (e.median_rows, e.p95_rows))
+        by = ", ".join(f"{name} {share:.0%}" for name, share in e.detectors.items())
+        met = "met" if e.met else "MISSED"
+        seen = f"{e.alarms:8.1%} of {e.rows:,} rows, median {median}, P95 {p95}"
+        yield f"  {e.stream:26}{lost:>14}{seen}; {e.bar}: {met}  {by}"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--runs", type=int, default=1000, metavar="N", help="of each stream; a tenth for mild shifts (%(default)s)")
+    add("--seed", type=int, default=0, help="of the images, the training and the streams (%(default)s)")
+    add(
+        "--out",
+        type=file_option(("networks",), what="a result of the study watch"),
+        default=RESULT,
+        metavar="FILE",
+        help=f"result file; default: {RESULT.relative_to(ROOT)}",
+    )
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

@@ -1,0 +1,1 @@
+"""The life of a classifier after its deployment."""

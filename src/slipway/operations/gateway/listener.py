@@ -1,0 +1,195 @@
+"""The listener: TLS, and the filters that a request passes before it is routed."""
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+
+from slipway.contract import Lane, SpecError
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.operations.gateway.access_logs import METADATA, access_logs
+from slipway.operations.gateway.routes import ROUTES, Node, watched
+from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings
+
+LISTENER = "slipway"
+HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+SENTENCES = {
+    401: f"the header {KEY_HEADER} does not hold a team's key",
+    413: "the request is larger than max_request_bytes of the gateway",
+    429: "the team is over its rate; send fewer requests",
+    503: "the gateway reaches no server that is ready",
+}
+MOST_STREAMS = 100
+"""Requests at once on one connection: each is held whole."""
+LONGEST_ID_BYTES, LONGEST_DESCRIPTION_BYTES, MOST_BRACKETS = 256, 4096, 400
+
+
+def public_models(lane: Lane) -> tuple[str, ...]:
+    """The models that clients may ask: the ensembles of a repository, not its steps.
+
+    Raises:
+        SpecError: a name is not one that the assembler gives; names become text of the guard.
+    """
+    for name in lane.ensembles:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,127}", name):
+            raise SpecError(f"{LANE}: {name!r} is not the name of a classifier; assemble the repository again")
+    return tuple(sorted(lane.ensembles))
+
+
+def listener(
+    settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str], *, routes: "Node | None" = None
+) -> Mapping[str, Node]:
+    """Envoy's Listener for gRPC and HTTP, with `routes` in it, or else with those of the watched file."""
+    host, port = settings.host_port
+    chain: dict[str, Node] = {"filters": [_connection_manager(settings, keys, models, routes)]}
+    if settings.tls is not None:
+        chain["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {
+                    "alpn_protocols": ["h2", "http/1.1"],
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                    "tls_certificates": [
+                        {
+                            # Not by name: Envoy would go on with the old ones when they are renewed.
+                            "certificate_chain": {"inline_string": Path(settings.tls.certificate).read_text("utf-8")},
+                            "private_key": {"inline_string": Path(settings.tls.key).read_text("utf-8")},
+                        }
+                    ],
+                },
+            },
+        }
+    return {
+        "name": LISTENER,
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        # Beyond it, a copy for the candidate is dropped, and nothing says so.
+        "per_connection_buffer_limit_bytes": settings.max_request_bytes,
+        "filter_chains": [chain],
+    }
+
+
+def _connection_manager(
+    settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str], routes: "Node | None"
+) -> Node:
+    kind = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    manager: dict[str, Node] = {
+        "@type": kind,
+        "stat_prefix": "gateway",
+        "codec_type": "AUTO",
+        "use_remote_address": True,  # what a client writes into x-forwarded-for and x-envoy-… counts for nothing
+        "skip_xff_append": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "max_request_headers_kb": 16,
+        "http2_protocol_options": {"max_concurrent_streams": MOST_STREAMS},
+        "request_headers_timeout": "10s",
+        "request_timeout": "60s",  # for the whole request to arrive: a slow sender holds memory
+        "stream_idle_timeout": "60s",
+        "server_header_transformation": "PASS_THROUGH",
+        "http_filters": _filters(settings, keys, models),
+        "local_reply_config": {"mappers": _sentences()},
+        "access_log": access_logs(settings),
+    }
+    if routes is None:
+        manager["rds"] = {"route_config_name": ROUTES, "config_source": watched(settings.folder, ROUTES)}
+    else:
+        manager["route_config"] = routes
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def _sentences() -> list[Node]:
+    """What Envoy itself answers, as sentences; over HTTP in the JSON of Triton's errors."""
+    answer: Node = {"error": "%LOCAL_REPLY_BODY%", "why": "%RESPONSE_CODE_DETAILS%"}
+    as_json: Node = {"json_format": answer, "content_type": "application/json"}
+    not_grpc: Node = {
+        "header": {
+            "name": "content-type",
+            "string_match": {"prefix": "application/grpc"},
+            "invert_match": True,
+            "treat_missing_header_as_empty": True,
+        }
+    }
+    http: Node = {"header_filter": not_grpc}
+    found: list[Node] = []
+    for code, said in SENTENCES.items():
+        compared: Node = {"op": "EQ", "value": {"default_value": code, "runtime_key": f"slipway.{code}"}}
+        coded: Node = {"status_code_filter": {"comparison": compared}}
+        body: Node = {"inline_string": said}
+        both: Node = {"and_filter": {"filters": [coded, http]}}
+        found.append({"filter": both, "body": body, "body_format_override": as_json})
+        found.append({"filter": coded, "body": body})
+    return [*found, {"filter": http, "body_format_override": as_json}]
+
+
+def _filters(settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str]) -> list[Node]:
+    """A key, the size, the key's rate, the guard, what the guard says, and the way on."""
+    credentials: Node = [{"client": team, "key": key} for team, key in keys.items()]
+    return [
+        _filter(
+            "api_key_auth",
+            "ApiKeyAuth",
+            {
+                "credentials": credentials,
+                "key_sources": [{"header": KEY_HEADER}],
+                "forwarding": {"header": TEAM_HEADER, "hide_credentials": True},
+            },
+        ),
+        _filter("buffer", "Buffer", {"max_request_bytes": settings.max_request_bytes}),
+        # After the body is there: an answer before would close the connection, and a new one costs more than the body.
+        _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),
+        _filter("lua", "Lua", {"default_source_code": {"inline_string": guard(settings, models)}}),
+        _filter("rbac", "RBAC", _only_checked()),
+        _filter("router", "Router", {}),
+    ]
+
+
+def _filter(name: str, kind: str, config: Mapping[str, Node]) -> Node:
+    full = f"envoy.filters.http.{name}"
+    return {"name": full, "typed_config": {"@type": f"{HTTP_FILTERS}.{name}.v3.{kind}", **config}}
+
+
+def _rates(settings: GatewaySettings) -> Mapping[str, Node]:
+    def bucket(per_second: int, burst: int | None) -> Node:
+        return {"max_tokens": burst or per_second, "tokens_per_fill": per_second, "fill_interval": "1s"}
+
+    always: Node = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    total = sum(max(team.per_second, team.burst or 0) for team in settings.teams.values())
+    descriptors: Node = [
+        {"entries": [{"key": "team", "value": name}], "token_bucket": bucket(team.per_second, team.burst)}
+        for name, team in settings.teams.items()
+    ]
+    return {
+        "stat_prefix": "rate",
+        "token_bucket": bucket(total, None),
+        "filter_enabled": always,
+        "filter_enforced": always,
+        "rate_limited_as_resource_exhausted": True,
+        "always_consume_default_token_bucket": False,
+        "descriptors": descriptors,
+        "rate_limits": [
+            {"actions": [{"request_headers": {"header_name": TEAM_HEADER, "descriptor_key": "team"}}]},
+        ],
+        "response_headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}],
+    }
+
+
+def _only_checked() -> Mapping[str, Node]:
+    checked: Node = {"filter": METADATA, "path": [{"key": "checked"}], "value": {"string_match": {"exact": "passed"}}}
+    where: Node = {"metadata_matcher": checked, "metadata_source": "DYNAMIC"}
+    policy: Node = {"permissions": [{"sourced_metadata": where}], "principals": [{"any": True}]}
+    return {"rules": {"action": "ALLOW", "policies": {"checked": policy}}}
+
+
+def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
+    """The text of the guard for these models."""
+    limits = {
+        "deadline_s": settings.min_deadline_s,
+        "id_bytes": LONGEST_ID_BYTES,
+        "described_bytes": LONGEST_DESCRIPTION_BYTES,
+        "brackets": MOST_BRACKETS,
+    }
+    lines = [f"local LIMITS = {{{', '.join(f'{name} = {value:g}' for name, value in limits.items())}}}"]
+    lines += ["local PUBLIC = {}", f'for name in ("{" ".join(models)}"):gmatch("%S+") do PUBLIC[name] = true end']
+    return "\n".join([*lines, resources.files(__package__).joinpath("guard.lua").read_text(encoding="utf-8")])

@@ -1,0 +1,217 @@
+"""Runs Envoy: checks the configuration, starts it, starts it again when it ends, and stops it."""
+
+import http.client
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+
+from slipway.contract import Lane, ServingError
+from slipway.operations.gateway.binary import find_envoy, reason
+from slipway.operations.gateway.configuration import BOOTSTRAP
+from slipway.operations.gateway.plan import GatewayPlan
+from slipway.operations.gateway.routes import LISTENERS
+from slipway.serving import process as processes
+from slipway.serving.command import HOST
+from slipway.serving.limits import server_limits
+from slipway.serving.supervisor import pause_s
+
+Event = Callable[..., None]
+"""`event(name, message, **fields)`."""
+READY_S = 15.0
+"""Seconds in which a started Envoy must listen. It takes 0.2 s, and 0.3 s with 2,000 classifiers."""
+DRAIN_S = 10
+"""Seconds for which connections of a replaced listener, and so keys that were withdrawn, are served."""
+LONG_S = 60.0
+"""An Envoy that ran longer than this counts as healthy, and is started again at once."""
+LOOK_S, MOST_SILENT = 2.0, 3
+"""Seconds between two looks whether Envoy answers, and looks without an answer after which it is killed."""
+STOP_S = 3.0
+_NO_SECRET = "\0"
+"""No argument of Envoy contains a secret."""
+ENVOY_LOG = "envoy.log"
+
+
+class Gateway:
+    """A running Envoy. Use `kept` for as long as it is to run; `reload` may be called from any thread."""
+
+    def __init__(self, plan: GatewayPlan, *, event: Event) -> None:
+        self.plan = plan
+        self.process: Popen[bytes] | None = None
+        self._event = event
+        self._stopping, self._listens = threading.Event(), threading.Event()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it listens and answers."""
+        return self._listens.is_set()
+
+    @property
+    def address(self) -> str:
+        return self.plan.settings.listen
+
+    def reload(self, lane: Lane | None = None) -> None:
+        """Take up the settings, keys and certificate as they are now, and other models. No request is refused for it.
+
+        Args:
+            lane: what is served; by default what the repository holds now.
+
+        Raises:
+            SlipwayError: something of it is wrong, or needs a restart; the gateway goes on as before.
+        """
+        new = self.plan.again(lane=lane)
+        new.write()
+        self.plan = new
+        self._event("gateway_reloaded", f"the gateway forwards {len(new.models)} models", models=len(new.models))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Run Envoy for the duration of the block, and start it again when it ends.
+
+        Raises:
+            ServingError: the first start fails.
+        """
+        self._check_ports()
+        self.plan.write()
+        first: list[ServingError] = []
+        tried = threading.Event()
+        # The thread lives as long as Envoy may: the kernel ends a child with the thread that started it.
+        thread = threading.Thread(target=self._keep, args=(first, tried), daemon=True)
+        thread.start()
+        try:
+            tried.wait()
+            if first:
+                raise first[0]
+            yield
+        finally:
+            self._stopping.set()
+            thread.join()
+            shutil.rmtree(self.plan.settings.folder / LISTENERS, ignore_errors=True)  # the keys are in it
+
+    def _check_ports(self) -> None:
+        """Raises ServingError if another process listens on a port of the gateway."""
+        settings = self.plan.settings
+        ports = {"listen": settings.host_port, "metrics_port": (HOST, settings.metrics_port)}
+        for name, address in ports.items():
+            try:
+                socket.create_server(address).close()
+            except OSError as error:
+                raise ServingError(
+                    f"{self.plan.source}: {name}: {address[0]}:{address[1]} cannot be used: {error.strerror}; end the "
+                    "process that listens there, or choose another"
+                ) from None
+
+    def _keep(self, first: list[ServingError], tried: threading.Event) -> None:
+        """The thread of `kept`: `first` gets the error of the first start, and `tried` is set when that is over."""
+        try:
+            self._restart(first, tried)
+        finally:
+            self._listens.clear()
+            tried.set()
+
+    def _restart(self, first: list[ServingError], tried: threading.Event) -> None:
+        short = failed = 0
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                why = self._run_once(tried)
+                failed = 0
+            except (ServingError, OSError) as error:
+                why, failed = str(error), failed + 1
+                if not tried.is_set():
+                    first.append(ServingError(why))
+                    tried.set()
+                    return
+            if self._stopping.is_set():
+                return
+            ran_s = time.monotonic() - started
+            short = 0 if ran_s > LONG_S else short + 1
+            self._event("gateway_lost", f"{why}; it is started again, and the server goes on")
+            self._stopping.wait(pause_s(short=short, failed=failed, start_s=0.5))
+
+    def _run_once(self, tried: threading.Event) -> str:
+        """Run Envoy from one start to its end; returns the reason of the end.
+
+        Raises:
+            ServingError: it did not listen in time.
+        """
+        folder = self.plan.settings.folder
+        log = folder / ENVOY_LOG
+        process = processes.start(
+            _command(find_envoy(), folder / BOOTSTRAP, workers=self.plan.settings.workers),
+            environment={},
+            log=log,
+            limits=server_limits(instances=0),
+            secret=_NO_SECRET,
+        )
+        self.process = process
+        started = time.monotonic()
+        try:
+            while not self._listening():
+                if process.poll() is not None or time.monotonic() > started + READY_S or self._stopping.is_set():
+                    said = reason(log.read_text(encoding="utf-8", errors="replace"))
+                    raise ServingError(f"the gateway does not listen on {self.address}: {said}")
+                self._stopping.wait(0.02)
+            self._listens.set()
+            tried.set()
+            self._event(
+                "gateway_ready", f"the gateway listens on {self.address}", address=self.address, pid=process.pid
+            )
+            return self._watched(process)
+        finally:
+            self._listens.clear()
+            _stop(process)
+
+    def _watched(self, process: Popen[bytes]) -> str:
+        """Wait until Envoy ends, is silent for too long, or is to stop; returns the reason."""
+        silent, next_look = 0, time.monotonic() + LOOK_S
+        while process.poll() is None:
+            if self._stopping.wait(0.1):
+                return "stopped"
+            if time.monotonic() > next_look:
+                silent = 0 if self._listening() else silent + 1
+                next_look = time.monotonic() + LOOK_S
+            if silent == MOST_SILENT:
+                return f"the gateway did not answer {MOST_SILENT} times"
+        return f"the gateway ended by itself with exit code {process.returncode}"
+
+    def _listening(self) -> bool:
+        """Whether Envoy has its listener, clusters and routes. A connection to its port would count as a client's."""
+        connection = http.client.HTTPConnection(HOST, self.plan.settings.metrics_port, timeout=1)
+        try:
+            connection.request("GET", "/stats/prometheus?filter=^listener_manager")
+            said = connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return all(
+            f"envoy_listener_manager_{one}{{}} 1\n" in said for one in ("total_listeners_active", "workers_started")
+        )
+
+
+def _stop(process: Popen[bytes]) -> None:
+    process.terminate()
+    with suppress(TimeoutExpired):
+        process.wait(STOP_S)
+    processes.kill(process)
+
+
+def _command(binary: Path, bootstrap: Path, *, workers: int) -> list[str]:
+    flags: Mapping[str, str] = {
+        "config-path": str(bootstrap),
+        "concurrency": str(workers),
+        "drain-time-s": str(DRAIN_S),
+        "drain-strategy": "immediate",
+        "log-level": "warning",
+        "component-log-level": "misc:error",  # it names each field that is marked as unfinished
+    }
+    return [
+        str(binary),
+        "--disable-hot-restart",
+        *(part for flag, value in flags.items() for part in (f"--{flag}", value)),
+    ]

@@ -1,0 +1,153 @@
+"""The share of the candidate: a file of routes that Envoy watches, replaced by rename, in force within a moment."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import Field, field_validator
+
+from slipway.contract import SpecError
+from slipway.contract.base import Contract
+from slipway.operations.gateway.settings import GatewaySettings
+from slipway.system.yaml_json import dump_yaml
+
+Node: TypeAlias = "str | int | float | bool | Sequence[Node] | Mapping[str, Node]"
+"""A part of Envoy's configuration."""
+ROUTES, LISTENERS, CLUSTERS = "routes", "listeners", "clusters"
+_KINDS = {ROUTES: "route.v3.RouteConfiguration", LISTENERS: "listener.v3.Listener", CLUSTERS: "cluster.v3.Cluster"}
+TRAFFIC = "traffic.json"
+ARM_HEADER = "slipway-arm"
+"""Header of an answer: `stable` or `candidate`, the server that the request was given to. The other may have answered
+if the candidate was not ready."""
+GRPC, HTTP = "grpc", "http"
+STATUS_CLUSTER = "stable_status"
+
+
+class Traffic(Contract):
+    """How requests are divided between stable and candidate."""
+
+    weight_percent: int = Field(default=0, ge=0, le=100)
+    """Share of the requests that the candidate answers."""
+    mirror_percent: int = Field(default=0, ge=0, le=100)
+    """Share of the requests of which the candidate gets a copy. Nobody waits for its answers."""
+    sticky_header: str | None = None
+    """Header whose value decides, always in the same way, which server answers; at a higher weight, whoever had the
+    candidate keeps it. Requests without it are divided at random."""
+
+    @field_validator("sticky_header")
+    @classmethod
+    def _is_a_header(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", name):
+            raise ValueError("write the name of a header: 1 to 63 characters of a-z, 0-9 and -")
+        return name
+
+
+def write_routes(settings: GatewaySettings, traffic: Traffic) -> None:
+    """Put `traffic` in force at the gateway of `settings`, running or not; it stays in force over restarts.
+
+    Raises:
+        SpecError: it sends requests to a candidate, and the settings have none.
+        OSError: the folder of the gateway cannot be written.
+    """
+    if (traffic.weight_percent or traffic.mirror_percent) and settings.candidate is None:
+        raise SpecError(
+            f"weight {traffic.weight_percent} % and mirror {traffic.mirror_percent} % need a second server; give "
+            "candidate: in the gateway's settings"
+        )
+    make_folder(settings.folder)
+    replace(settings.folder / TRAFFIC, traffic.to_json())
+    write_resources(settings.folder, ROUTES, [route_configuration(settings, traffic)])
+
+
+def read_traffic(settings: GatewaySettings) -> Traffic:
+    """The traffic that was last put in force; all of it to stable if there was none.
+
+    Raises:
+        SpecError: the file is damaged.
+    """
+    path = settings.folder / TRAFFIC
+    return Traffic.read(path) if path.exists() else Traffic()
+
+
+def make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+
+
+def write_resources(folder: Path, name: str, resources: Sequence[Mapping[str, Node]]) -> None:
+    """Replace `<folder>/<name>/<name>.yaml`, which Envoy watches."""
+    make_folder(folder / name)
+    typed = [{"@type": f"type.googleapis.com/envoy.config.{_KINDS[name]}", **resource} for resource in resources]
+    replace(folder / name / f"{name}.yaml", dump_yaml({"resources": typed}))
+
+
+def watched(folder: Path, name: str) -> Node:
+    """The ConfigSource of a file that `write_resources` writes; a rename in its folder makes Envoy read it."""
+    source: Node = {"path": str(folder / name / f"{name}.yaml"), "watched_directory": {"path": str(folder / name)}}
+    return {"path_config_source": source, "resource_api_version": "V3"}
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file by rename, so that a reader finds the old or the new text; only its owner may read it."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        new.rename(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def route_configuration(settings: GatewaySettings, traffic: Traffic) -> Mapping[str, Node]:
+    """Envoy's RouteConfiguration."""
+    status: Node = {
+        "match": {"path": "/v2/health/ready"},
+        "route": {"cluster": STATUS_CLUSTER, "prefix_rewrite": "/ready", "timeout": "2s"},
+    }
+    grpc: Node = {
+        "match": {"prefix": "/inference.GRPCInferenceService/", "grpc": {}},
+        "route": _action(settings, traffic, GRPC),
+    }
+    http: Node = {"match": {"prefix": "/v2"}, "route": _action(settings, traffic, HTTP)}
+    host: Node = {"name": "all", "domains": ["*"], "routes": [grpc, status, http]}
+    return {
+        "name": ROUTES,
+        "virtual_hosts": [host],
+    }
+
+
+def _action(settings: GatewaySettings, traffic: Traffic, protocol: str) -> Node:
+    action: dict[str, Node] = {"timeout": f"{settings.timeout_s:g}s"}
+    shares = {"stable": 100}
+    if settings.candidate is not None:  # first, so that a growing weight keeps the users that it has
+        shares = {"candidate": traffic.weight_percent, "stable": 100 - traffic.weight_percent}
+    clusters: Node = [
+        {
+            "name": f"{'candidate_or_stable' if arm == 'candidate' else arm}_{protocol}",
+            "weight": share,
+            "response_headers_to_add": [{"header": {"key": ARM_HEADER, "value": arm}}],
+        }
+        for arm, share in shares.items()
+    ]
+    action["weighted_clusters"] = {"clusters": clusters, "use_hash_policy": traffic.sticky_header is not None}
+    if traffic.sticky_header is not None:
+        action["hash_policy"] = [{"header": {"header_name": traffic.sticky_header}}]
+    if settings.candidate is not None:
+        action["retry_policy"] = _retry()
+    if traffic.mirror_percent:
+        fraction: Node = {"default_value": {"numerator": traffic.mirror_percent, "denominator": "HUNDRED"}}
+        action["request_mirror_policies"] = [{"cluster": f"candidate_{protocol}", "runtime_fraction": fraction}]
+    return action
+
+
+def _retry() -> Node:
+    """Repeat at stable a request that the candidate could not take. A refusal for load is repeated too, once."""
+    name = "envoy.retry_priorities.previous_priorities"
+    kind = "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+    return {
+        "retry_on": "connect-failure,refused-stream,reset",
+        "num_retries": 1,
+        "retry_priority": {"name": name, "typed_config": {"@type": kind, "update_frequency": 1}},
+    }

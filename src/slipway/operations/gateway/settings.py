@@ -1,0 +1,224 @@
+"""`gateway.yaml`: listener, certificate, teams with their keys and rates, limits, and the servers behind."""
+
+import ipaddress
+import re
+import stat
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from slipway.contract import SpecError
+from slipway.contract.base import Contract
+from slipway.contract.spec import LatencyGate
+from slipway.serving.command import HOST, Ports
+from slipway.system.home import user_folder
+
+KEY_HEADER = "slipway-key"
+"""Header (HTTP) or metadata (gRPC) with a team's key."""
+TEAM_HEADER = "slipway-team"
+"""Header with the team's name that the gateway puts in place of the key."""
+FULL_SUFFIX = "_full"
+_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,256}")
+_TEAM = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+def _team(name: str) -> str:
+    if not _TEAM.fullmatch(name):
+        raise ValueError("use 1 to 63 characters of a-z, 0-9, _ and -, beginning with a letter")
+    return name
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        colon = ""
+    if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError("write an IPv4 address and a port, such as 0.0.0.0:8443")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Team = Annotated[str, AfterValidator(_team)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Tls(Contract):
+    """The certificate that clients check, and its private key, in PEM."""
+
+    certificate: str
+    """File of the certificate, followed by those of its issuers; relative to the file of settings."""
+    key: str
+    """File of the private key. Only its owner may read it."""
+
+
+class TeamKey(Contract):
+    """A team's key and the rate that it may use."""
+
+    key_file: str
+    """File with the key in one line: 16 to 256 of A-Z, a-z, 0-9 and ._~+/=-. Only its owner may read it."""
+    per_second: int = Field(default=100, ge=1, le=1_000_000)
+    """Requests each second that the team may send on average."""
+    burst: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Requests that the team may send at once. The default is a second's worth."""
+
+
+class ServerPorts(Contract):
+    """The ports of one `slipway serve` on 127.0.0.1."""
+
+    grpc: Port = Ports().grpc
+    http: Port = Ports().http
+    status: Port = Ports().status
+    """Port of the supervisor, whose `/ready` decides whether the candidate gets requests."""
+
+
+class GatewaySettings(Contract):
+    """A gateway in front of one or two servers."""
+
+    listen: Address = f"{HOST}:8443"
+    """Address and port for gRPC and HTTP. Other addresses than 127.0.0.1 need `tls`."""
+    tls: Tls | None = None
+    """Without it the gateway listens on 127.0.0.1 only."""
+    teams: dict[Team, TeamKey] = Field(min_length=1)
+    """Each team's key and rate, by the team's name."""
+    repository: str | None = None
+    """Repository whose classifiers clients may ask, relative to the file of settings. `slipway serve --gateway` serves
+    its own."""
+    stable: ServerPorts = ServerPorts()
+    """The server that answers. `slipway serve --gateway` puts its own ports here."""
+    candidate: ServerPorts | None = None
+    """A second server, for a share of the requests or for copies of them."""
+    max_request_bytes: int = Field(default=33 * 2**20, ge=2**16, le=2**30)
+    """Largest body of a request. The default holds one image of the largest size that the guard takes (32 MiB)."""
+    min_deadline_s: float = Field(default=0.010, ge=0.005, le=10)
+    """Shortest gRPC deadline. tritonserver 2.51 can be ended by deadlines of 1 to 4 ms."""
+    timeout_s: float = Field(default=10.0, gt=0, le=3600)
+    """Longest time that the gateway waits for a server's answer."""
+    budgets_ms: dict[str, float] = Field(default={})
+    """Latency budget of a classifier, in ms: an edge of the latency histograms. The default is that of the spec, 50."""
+    metrics_port: Port = 8004
+    """Port of GET /stats/prometheus on 127.0.0.1."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Threads of Envoy that forward requests."""
+    max_connections: int = Field(default=1000, ge=1, le=1_000_000)
+    """Connections of clients at once; more are refused."""
+    access_log: str | None = None
+    """File for one JSON line of each request, without the client's address and without the key."""
+
+    @field_validator("budgets_ms")
+    @classmethod
+    def _budgets_are_times(cls, budgets: dict[str, float]) -> dict[str, float]:
+        for name, budget in budgets.items():
+            if not 0 < budget <= 60_000:
+                raise ValueError(f"{name}: {budget:g}; give above 0 and at most 60000 ms")
+        return budgets
+
+    @model_validator(mode="after")
+    def _listens_safely_and_once(self) -> Self:
+        host, _, port = self.listen.rpartition(":")
+        if self.tls is None and not ipaddress.IPv4Address(host).is_loopback:
+            raise ValueError(
+                f"listen: {self.listen} is open to other machines, and keys would travel in plain text; give tls, or "
+                f"listen on {HOST} (slipway gateway --self-signed FOLDER makes a certificate to try with)"
+            )
+        servers = [("stable", self.stable)] + ([("candidate", self.candidate)] if self.candidate else [])
+        used = {int(port): "listen"}
+        given = [("metrics_port", self.metrics_port)]
+        given += [(f"{name}.{one}", number) for name, server in servers for one, number in vars(server).items()]
+        for name, number in given:
+            if number in used:
+                raise ValueError(f"{name}: port {number} is that of {used[number]} too; all must differ")
+            used[number] = name
+        return self
+
+    @property
+    def host_port(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host, int(port)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the running gateway, in which its routes are."""
+        return user_folder("XDG_STATE_HOME", ".local/state") / "slipway" / f"gateway-{self.host_port[1]}"
+
+
+def read_settings(path: Path) -> GatewaySettings:
+    """Read `gateway.yaml`; the files that it names become absolute.
+
+    Raises:
+        SpecError: the file is invalid, or a file that it names is missing.
+    """
+    settings = GatewaySettings.read(path)
+    base = path.resolve().parent
+    changes: dict[str, object] = {
+        "teams": {
+            name: team.model_copy(update={"key_file": str(base / team.key_file)})
+            for name, team in settings.teams.items()
+        }
+    }
+    if settings.tls is not None:
+        changes["tls"] = Tls(certificate=str(base / settings.tls.certificate), key=str(base / settings.tls.key))
+        _check_certificate(path, Path(base / settings.tls.certificate))
+        read_secret(base / settings.tls.key, what="tls.key", source=path)
+    for name in ("repository", "access_log"):
+        if given := getattr(settings, name):
+            changes[name] = str(base / given)
+    return settings.model_copy(update=changes)
+
+
+def _check_certificate(source: Path, certificate: Path) -> None:
+    try:
+        text = certificate.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{source}: tls.certificate: {certificate} cannot be read: {_reason(error)}") from None
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise SpecError(f"{source}: tls.certificate: {certificate} has no certificate in PEM")
+
+
+def read_keys(settings: GatewaySettings, *, source: Path) -> dict[str, str]:
+    """The key of each team.
+
+    Raises:
+        SpecError: a file is missing, others may read it, it does not hold a key, or two teams have one key. No message
+            contains a key.
+    """
+    keys: dict[str, str] = {}
+    for name, team in settings.teams.items():
+        key = read_secret(Path(team.key_file), what=f"teams.{name}.key_file", source=source).strip()
+        if not _KEY.fullmatch(key):
+            raise SpecError(
+                f"{source}: teams.{name}.key_file: {team.key_file} must hold one line of 16 to 256 of A-Z, a-z, 0-9 "
+                "and ._~+/=-; slipway gateway --new-key FILE makes one"
+            )
+        if same := next((other for other, one in keys.items() if one == key), None):
+            raise SpecError(
+                f"{source}: teams.{name}.key_file: its key is that of {same} too; give each team its own, since the "
+                "key says whose rate a request counts for"
+            )
+        keys[name] = key
+    return keys
+
+
+def read_secret(path: Path, *, what: str, source: Path) -> str:
+    """The text of a file that only its owner may read; raises SpecError otherwise."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{source}: {what}: {path} cannot be read: {_reason(error)}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SpecError(
+            f"{source}: {what}: others than its owner may use {path} (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}"
+        )
+    return text
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"
+
+
+def budget_edges_ms(settings: GatewaySettings) -> list[float]:
+    """The classifiers' budgets, that of the spec's default included."""
+    return sorted({LatencyGate().p99_ms, *settings.budgets_ms.values()})

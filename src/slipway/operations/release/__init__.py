@@ -1,0 +1,1 @@
+"""A candidate beside the stable release, and the verdict on it."""

@@ -1,0 +1,194 @@
+"""Judges a candidate beside the stable release by counts: worse, fine, or too few to tell.
+
+The verdict may be asked for at any time and any number of times (see `evidence`). What was not measured cannot pass:
+without traffic, without a series, or before the counts suffice, the verdict is `too_few`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+import numpy as np
+
+from slipway.contract.base import Evidence
+from slipway.operations.release.counts import Arm, Block, Disagreements
+from slipway.operations.release.evidence import MIN_BLOCKS
+from slipway.operations.release.looks import (
+    Counts,
+    Looks,
+    Series,
+    disagreement_looks,
+    error_looks,
+    limits_of,
+    ratio_interval,
+    share_looks,
+)
+from slipway.operations.release.settings import JudgeSettings
+
+MAX_MISSING_SHARE = 0.05
+"""Largest share of the blocks in which a series may be missing, for `fine`."""
+
+
+class ReleaseVerdict(StrEnum):
+    WORSE = "worse"
+    FINE = "fine"
+    TOO_FEW = "too_few"
+
+
+class SeriesEvidence(Evidence):
+    """What one series shows."""
+
+    series: Series
+    verdict: ReleaseVerdict
+    candidate: int
+    """Errors, requests over the budget, or lost disagreements of the candidate."""
+    candidate_of: int
+    stable: int | None
+    stable_of: int | None
+    log10_e_worse: float
+    """Logarithm of the largest e-value so far against "not worse"."""
+    log10_e_fine: float
+    """Logarithm of the present e-value against "not acceptable"."""
+    dispersion: float | None
+    """Variance in units of an independent count's; None while fewer than six blocks have traffic."""
+    ratio: float | None
+    ratio_low: float | None
+    """Lower end of the interval that holds the ratio at every look with probability 1 - alpha; None if unbounded."""
+    ratio_high: float | None
+    missing_share: float
+    """Share of the blocks in which the series is missing."""
+    reason: str
+
+
+class ReleaseJudgement(Evidence):
+    verdict: ReleaseVerdict
+    reason: str
+    hours: float
+    expired: bool
+    """Whether `max_hours` are over without a verdict: nothing was shown, so nothing is promoted."""
+    series: tuple[SeriesEvidence, ...]
+
+
+def judge(
+    blocks: Sequence[Block], *, settings: JudgeSettings, disagreements: Disagreements | None = None
+) -> ReleaseJudgement:
+    """Judge the candidate by all blocks so far, oldest first, and by disagreements where any were looked for.
+
+    Worse: a series was shown to be worse at any look. Fine: every series is shown to be acceptable at this one.
+    """
+    found = [_errors(blocks, settings)]
+    if settings.slow_share is not None:
+        found.append(_over_budget(blocks, settings, settings.slow_share))
+    if disagreements is not None:
+        found.append(_disagreements(disagreements, settings))
+    hours = sum(block.seconds for block in blocks) / 3600
+    verdict = _together([series.verdict for series in found])
+    expired = verdict is ReleaseVerdict.TOO_FEW and hours >= settings.max_hours
+    reason = "; ".join(series.reason for series in found if series.verdict is verdict)
+    if expired:
+        reason = f"{settings.max_hours:g} hours are over without a verdict, so nothing is promoted: {reason}"
+    return ReleaseJudgement(verdict=verdict, reason=reason, hours=hours, expired=expired, series=tuple(found))
+
+
+def _together(verdicts: Sequence[ReleaseVerdict]) -> ReleaseVerdict:
+    if ReleaseVerdict.WORSE in verdicts:
+        return ReleaseVerdict.WORSE
+    return ReleaseVerdict.TOO_FEW if ReleaseVerdict.TOO_FEW in verdicts else ReleaseVerdict.FINE
+
+
+def _errors(blocks: Sequence[Block], settings: JudgeSettings) -> SeriesEvidence:
+    told = [block for block in blocks if block.candidate.errors is not None and block.stable.errors is not None]
+    candidate = _counts([block.candidate for block in told], lambda arm: arm.errors)
+    stable = _counts([block.stable for block in told], lambda arm: arm.errors)
+    looks = error_looks(candidate, stable, settings=settings)
+    return _series("errors", looks, candidate, stable, missing=_missing(blocks, told), settings=settings)
+
+
+def _over_budget(blocks: Sequence[Block], settings: JudgeSettings, limit: float) -> SeriesEvidence:
+    told = [block for block in blocks if block.candidate.over_budget is not None]
+    candidate = _counts([block.candidate for block in told], lambda arm: arm.over_budget)
+    looks = share_looks(candidate, limit=limit)
+    return _series("over budget", looks, candidate, None, missing=_missing(blocks, told), settings=settings)
+
+
+def _disagreements(told: Disagreements, settings: JudgeSettings) -> SeriesEvidence:
+    looks = disagreement_looks(told.lost, told.won, differing=told.differing, compared=told.compared, settings=settings)
+    judged = np.array([float(told.lost + told.won)])
+    lost, won = (np.array([float(told.lost)]), judged), (np.array([float(told.won)]), judged)
+    return _series("disagreements", looks, lost, won, missing=0.0, settings=settings)
+
+
+def _counts(arms: Sequence[Arm], count: Callable[[Arm], int | None]) -> Counts:
+    return (
+        np.array([count(arm) or 0 for arm in arms], dtype=np.float64),
+        np.array([arm.requests for arm in arms], dtype=np.float64),
+    )
+
+
+def _missing(blocks: Sequence[Block], told: Sequence[Block]) -> float:
+    return 1 - len(told) / len(blocks) if blocks else 0.0
+
+
+def _series(
+    name: Series,
+    looks: Looks,
+    candidate: Counts,
+    stable: Counts | None,
+    *,
+    missing: float,
+    settings: JudgeSettings,
+) -> SeriesEvidence:
+    worse = float(looks.worse.max(initial=0.0))
+    fine = float(looks.fine[-1]) if looks.fine.size else 0.0
+    dispersion = float(looks.dispersion[-1]) if looks.dispersion.size else math.inf
+    verdict = _verdict(name, worse, fine, missing=missing, settings=settings)
+    count, of = _totals(candidate)
+    other, other_of = _totals(stable) if stable else (None, None)
+    low, high = (
+        ratio_interval(candidate, stable, dispersion=dispersion, alpha=settings.alpha) if stable else (None, None)
+    )
+    known = math.isfinite(dispersion)
+    return SeriesEvidence(
+        series=name,
+        verdict=verdict,
+        candidate=count,
+        candidate_of=of,
+        stable=other,
+        stable_of=other_of,
+        log10_e_worse=worse / math.log(10),
+        log10_e_fine=fine / math.log(10),
+        dispersion=dispersion if known else None,
+        ratio=(count / of) / (other / other_of) if of and other and other_of else None,
+        ratio_low=low,
+        ratio_high=high,
+        missing_share=missing,
+        reason=f"{_counted(name, (count, of), (other, other_of))}: {_shown(verdict, known=known, missing=missing)}",
+    )
+
+
+def _verdict(name: Series, worse: float, fine: float, *, missing: float, settings: JudgeSettings) -> ReleaseVerdict:
+    needed_worse, needed_fine = limits_of(name, settings)
+    if worse >= needed_worse:
+        return ReleaseVerdict.WORSE
+    return ReleaseVerdict.FINE if fine >= needed_fine and missing <= MAX_MISSING_SHARE else ReleaseVerdict.TOO_FEW
+
+
+def _totals(counts: Counts) -> tuple[int, int]:
+    return int(counts[0].sum()), int(counts[1].sum())
+
+
+def _counted(name: Series, candidate: tuple[int, int], stable: tuple[int | None, int | None]) -> str:
+    if name == "disagreements":
+        return f"disagreements: {candidate[0]:,} lost and {stable[0]:,} won"
+    beside = f", stable {stable[0]:,} of {stable[1]:,}" if stable[0] is not None else ""
+    return f"{name}: candidate {candidate[0]:,} of {candidate[1]:,} requests{beside}"
+
+
+def _shown(verdict: ReleaseVerdict, *, known: bool, missing: float) -> str:
+    if verdict is ReleaseVerdict.WORSE:
+        return "worse"
+    if verdict is ReleaseVerdict.FINE:
+        return "acceptable"
+    if missing > MAX_MISSING_SHARE:
+        return f"too few to tell, since the series is missing in {missing:.0%} of the blocks"
+    return "too few to tell" if known else f"too few to tell; each arm needs traffic in {MIN_BLOCKS} blocks"

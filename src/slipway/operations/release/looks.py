@@ -1,0 +1,116 @@
+"""The e-values of each series at every look: what the judge reads, and what the study of the judge simulates."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from slipway.operations.release.evidence import Array, dispersion_of, log_evidence, share_at
+from slipway.operations.release.settings import JudgeSettings
+
+Series = Literal["errors", "over budget", "disagreements"]
+Counts = tuple[Array, Array]
+"""Counts of an arm and their exposures, `[..., blocks]` each."""
+
+ALPHA_OF: dict[Series, float] = {"errors": 0.5, "over budget": 0.25, "disagreements": 0.25}
+"""Shares of the error probability of a false `worse` (Bonferroni); fixed, whichever series are at hand."""
+ROUTES: dict[Series, int] = {"errors": 2, "over budget": 1, "disagreements": 2}
+"""Ways of a series to be fine, which share the error probability: a ratio that is acceptable, or a share that is
+negligible. The series do not share it, since all of them must be fine."""
+_WIDEST = math.log(1000)
+_HALVINGS = 20
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Logarithms of the e-values at every look, and the dispersion of the counts."""
+
+    worse: Array
+    fine: Array
+    dispersion: Array
+
+
+def limits_of(series: Series, settings: JudgeSettings) -> tuple[float, float]:
+    """Return the logarithms of the e-values that decide `worse` and `fine`."""
+    return -math.log(settings.alpha * ALPHA_OF[series]), -math.log(settings.alpha / ROUTES[series])
+
+
+def error_looks(candidate: Counts, stable: Counts, *, settings: JudgeSettings) -> Looks:
+    """E-values of errors of two arms.
+
+    Worse: evidence against "the candidate's rate is not higher", where the measured ratio is `error_ratio` or more.
+    Fine: evidence against "the rate is `acceptable_ratio` times the stable one's or more", or against "the candidate's
+    share is `negligible_share` or more", whichever is larger.
+    """
+    (errors, of), (others, others_of) = candidate, stable
+    both = dispersion_of([candidate, stable])
+    worse = log_evidence(errors, others, share_at(1, of, others_of), side="over", dispersion=both)
+    expected = settings.error_ratio * np.cumsum(others, axis=-1) * np.cumsum(of, axis=-1)
+    worse = np.where(np.cumsum(errors, axis=-1) * np.cumsum(others_of, axis=-1) >= expected, worse, 0.0)
+    acceptable = share_at(settings.acceptable_ratio, of, others_of)
+    ratio = log_evidence(errors, others, acceptable, side="under", dispersion=both)
+    share = share_looks(candidate, limit=settings.negligible_share).fine
+    return Looks(worse, np.maximum(ratio, share), both)
+
+
+def share_looks(candidate: Counts, *, limit: float) -> Looks:
+    """E-values of a share against a limit: worse is over it, fine is under it."""
+    counted, of = candidate
+    alone = dispersion_of([candidate])
+    worse = log_evidence(counted, of - counted, limit, side="over", dispersion=alone)
+    fine = log_evidence(counted, of - counted, limit, side="under", dispersion=alone)
+    return Looks(worse, fine, alone)
+
+
+def disagreement_looks(lost: float, won: float, *, differing: float, compared: float, settings: JudgeSettings) -> Looks:
+    """E-values of lost against won, as of errors of two arms with equal exposure; one look.
+
+    Worse: evidence against "no more are lost than won", where the measured ratio is `error_ratio` or more. Fine: the
+    ratio is shown to be under `acceptable_ratio`, or the share of differing answers under `negligible_share`. The
+    labels come without blocks, so they are taken as independent.
+    """
+    lost_1, won_1, differing_1, same_1 = (np.array([n]) for n in (lost, won, differing, compared - differing))
+    worse = log_evidence(lost_1, won_1, 0.5, side="over")
+    if lost < settings.error_ratio * won:
+        worse = np.zeros(1)
+    acceptable = settings.acceptable_ratio / (settings.acceptable_ratio + 1)
+    ratio = log_evidence(lost_1, won_1, acceptable, side="under")
+    share = log_evidence(differing_1, same_1, settings.negligible_share, side="under")
+    return Looks(worse, np.maximum(ratio, share), np.ones(1))
+
+
+def ratio_interval(
+    candidate: Counts, stable: Counts, *, dispersion: float, alpha: float
+) -> tuple[float | None, float | None]:
+    """Return the ratios that the counts do not refute, between 1/1000 and 1000; None where an end is not between.
+
+    A ratio is refuted when the mean of the e-values of both sides is 1/alpha or more, so the interval holds the ratio
+    at every look with probability 1 - alpha: a confidence sequence (Darling and Robbins, PNAS 58, 1967).
+    """
+    events = candidate[0] + stable[0] > 0
+    if not math.isfinite(dispersion) or not events.any():
+        return None, None
+    (errors, of), (others, others_of) = ((counts[events], of[events]) for counts, of in (candidate, stable))
+
+    def refuted(log_ratio: float) -> bool:
+        share = share_at(math.exp(log_ratio), of, others_of)
+        over = log_evidence(errors / dispersion, others / dispersion, share, side="over")[-1]
+        under = log_evidence(errors / dispersion, others / dispersion, share, side="under")[-1]
+        return bool(np.logaddexp(over, under) >= math.log(2 / alpha))
+
+    exposed = max(float(candidate[1].sum()), 0.5) / max(float(stable[1].sum()), 0.5)
+    measured = math.log(max(float(errors.sum()), 0.5) / max(float(others.sum()), 0.5) / exposed)
+    inside = min(max(measured, -_WIDEST), _WIDEST)
+    return _end(refuted, inside, -_WIDEST), _end(refuted, inside, _WIDEST)
+
+
+def _end(refuted: Callable[[float], bool], inside: float, outside: float) -> float | None:
+    """Bisects for where refuting begins, seen from `inside`."""
+    if not refuted(outside):
+        return None
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if refuted(middle) else (middle, outside)
+    return math.exp(outside)

@@ -1,0 +1,200 @@
+"""Accuracy of all rows from the labels of a few that were chosen with known probabilities.
+
+Every row has a confidence f, and each labelled one the truth. The estimate is mean(f) + mean((correct - f) ξ / π) with
+ξ = 1 where a row was chosen, with probability π. Its expectation is the accuracy, whatever f is worth, since E ξ = π;
+a good f makes it exact. Sources: Angelopoulos, Bates, Fannjiang, Jordan and Zrnic, Prediction-powered inference
+(Science 382, 2023); Zrnic and Candès, Active statistical inference (ICML 2024); Horvitz and Thompson (JASA 47, 1952)
+for 1 / π.
+
+The interval is that of Korn and Graubard (Survey Methodology 24, 1998): Clopper and Pearson's for as many labels as
+would have the estimate's variance. Student's interval covers 81 to 86 % with
+200 labels where under 1 % of the answers are wrong.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from slipway.contract.base import Contract, Evidence
+from slipway.errors import DataError, MissingDependencyError
+from slipway.operations.watch.rows import Floats, Ints
+
+try:
+    from scipy.special import betaincinv, ndtri, stdtrit
+except ImportError:
+    raise MissingDependencyError("scipy", extra="operate") from None
+
+CONFIDENCE = 0.95
+MOST_PER_LABEL = 2.0
+"""Most independent labels that a label may count for. Without it, a few right answers among sure ones would hide that
+the estimate's variance is itself estimated from few."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows of one period, with the labels of those that were chosen.
+
+    Raises:
+        DataError: columns differ in length, or a probability is not in (0, 1].
+    """
+
+    confidence: Floats
+    """Calibrated probability of the predicted class; a value that is not finite counts as ½."""
+    class_id: Ints
+    """Predicted class; -1 is `unknown`, which is never correct."""
+    probability: Floats
+    """Probability with which the row was chosen for a label."""
+    labelled: npt.NDArray[np.bool_]
+    truth: Ints
+    """True class where `labelled`; anything elsewhere. It may be a class that the bundle does not know."""
+
+    def __post_init__(self) -> None:
+        shapes = {name: column.shape for name, column in vars(self).items()}
+        if len(set(shapes.values())) != 1 or self.class_id.ndim != 1:
+            raise DataError(f"columns of the shapes {shapes}; give five one-dimensional columns of equal length")
+        if not ((self.probability > 0) & (self.probability <= 1)).all():
+            raise DataError("a probability that is not over 0 and at most 1; give every row the one it was chosen with")
+
+
+class Estimate(Evidence):
+    """A share between 0 and 1, and an interval that holds it with 95 % probability."""
+
+    value: float
+    low: float
+    high: float
+    labels: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+class ClassAccuracy(Evidence):
+    class_id: int
+    precision: Estimate | None
+    """Share of right answers among the rows predicted as this class; None if no such row has a label."""
+    recall: Estimate | None
+    """Share of right answers among the rows of this class; None if no label says this class."""
+    alarm: bool
+    """Whether the recall is shown to be lower than the reference's by more than the tolerance."""
+    known: bool
+    """Whether the reference has this class."""
+
+
+class Accuracy(Evidence):
+    rows: int
+    labels: int
+    overall: Estimate | None
+    """None without a label: confidence alone is no estimate."""
+    mean_confidence: float | None
+    classes: tuple[ClassAccuracy, ...]
+
+
+class RecallReference(Contract):
+    """Recall of each class on the test split, and how much of it may be lost."""
+
+    recall: dict[int, float]
+    points: float = Field(default=2.0, ge=0)
+    """Loss of recall that is no alarm, in percentage points."""
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    """Probability of a false alarm in one reading, over all classes together."""
+
+
+def accuracy_of(answers: Answers, *, reference: RecallReference) -> Accuracy:
+    """Estimate the accuracy overall and by class, at one time.
+
+    The intervals and alarms hold for one reading of a period. A class of the reference without a label is listed, with
+    None: that it has disappeared is the drift detectors' to tell.
+    """
+    rows, labelled = len(answers.class_id), answers.labelled
+    seen = set(answers.truth[labelled].tolist()) | set(answers.class_id[labelled].tolist()) | set(reference.recall)
+    classes = tuple(_class(answers, id_, reference) for id_ in sorted(seen - {-1}))
+    return Accuracy(
+        rows=rows,
+        labels=int(labelled.sum()),
+        overall=_powered(answers, np.ones(rows, dtype=bool)),
+        mean_confidence=float(_confidence(answers).mean()) if rows else None,
+        classes=classes,
+    )
+
+
+def korn_graubard(value: float, variance: float, *, labels: int, most: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share that was estimated with this variance from `labels` labels.
+
+    The effective number of labels is value (1 - value) / variance, less what Student's t asks for few labels, and at
+    most `most`; with no variance seen it is `labels`.
+    """
+    error = (1 - CONFIDENCE) / 2
+    effective = _effective(value, variance, labels=labels, most=most)
+    right = value * effective
+    low = float(betaincinv(right, effective - right + 1, error)) if right > 0 else 0.0
+    return low, _upper(value, effective, error=error)
+
+
+def _effective(value: float, variance: float, *, labels: int, most: float) -> float:
+    if variance <= 0 or not 0 < value < 1:
+        return min(float(labels), most)
+    error = (1 - CONFIDENCE) / 2
+    student = float(stdtrit(labels - 1, 1 - error)) if labels > 1 else np.inf
+    shrunk = value * (1 - value) / variance * (float(ndtri(1 - error)) / student) ** 2
+    return min(max(shrunk, 1.0), most)
+
+
+def _upper(value: float, effective: float, *, error: float) -> float:
+    right = value * effective
+    return float(betaincinv(right + 1, effective - right, 1 - error)) if right < effective else 1.0
+
+
+def _confidence(answers: Answers) -> Floats:
+    return np.where(np.isfinite(answers.confidence), np.clip(answers.confidence, 0, 1), 0.5)
+
+
+def _powered(answers: Answers, among: npt.NDArray[np.bool_]) -> Estimate | None:
+    """The prediction-powered share of right answers among some rows."""
+    labelled = answers.labelled & among
+    labels, rows = int(labelled.sum()), int(among.sum())
+    if not labels:
+        return None
+    confidence = _confidence(answers)
+    correct = (answers.class_id == answers.truth).astype(np.float64)
+    terms = (confidence + np.where(labelled, (correct - confidence) / answers.probability, 0.0))[among]
+    value = float(np.clip(terms.mean(), 0, 1))
+    variance = float(terms.var(ddof=1)) / rows if rows > 1 else 0.0
+    low, high = korn_graubard(value, variance, labels=labels, most=min(MOST_PER_LABEL * labels, float(rows)))
+    return Estimate(value=value, low=low, high=high, labels=labels)
+
+
+def _class(answers: Answers, class_id: int, reference: RecallReference) -> ClassAccuracy:
+    among = answers.labelled & (answers.truth == class_id)
+    expected = reference.recall.get(class_id)
+    recall, alarm = None, False
+    if among.any():
+        weights = 1 / answers.probability[among]
+        correct = (answers.class_id[among] == class_id).astype(np.float64)
+        recall, highest = _weighted(correct, weights, error=reference.alpha / max(len(reference.recall), 1))
+        alarm = expected is not None and highest < expected - reference.points / 100
+    return ClassAccuracy(
+        class_id=class_id,
+        precision=_powered(answers, answers.class_id == class_id),
+        recall=recall,
+        alarm=alarm,
+        known=expected is not None,
+    )
+
+
+def _weighted(correct: Floats, weights: Floats, *, error: float) -> tuple[Estimate, float]:
+    """The weighted share of right answers among the labelled rows of a class, and a one-sided upper bound on it.
+
+    The share is a ratio of two weighted sums (Hájek, 1971), with the variance of its linearisation. A label counts for
+    at most one: the rows of a class are too few to trust more.
+    """
+    labels, total = correct.size, float(weights.sum())
+    value = float((weights * correct).sum()) / total
+    variance = float((weights**2 * (correct - value) ** 2).sum()) / total**2
+    kish = total**2 / float((weights**2).sum())
+    most = float(labels) if 0 < value < 1 else kish
+    low, high = korn_graubard(value, variance, labels=labels, most=most)
+    highest = _upper(value, _effective(value, variance, labels=labels, most=most), error=error)
+    return Estimate(value=value, low=low, high=high, labels=labels), highest

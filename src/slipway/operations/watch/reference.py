@@ -1,0 +1,149 @@
+"""What unchanged rows look like: events with a known bound on how often they happen, from a finite reference.
+
+A reference of n rows knows each probability only so well. Each bound here holds with a stated probability, over the
+draw of the reference, so that a detector need not mistake the reference's own chance for a change.
+"""
+
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field
+
+from slipway.contract.base import Evidence
+from slipway.errors import DataError, MissingDependencyError
+from slipway.operations.watch.rows import Floats, Rows
+
+try:
+    from scipy.special import betaincinv
+except ImportError:
+    raise MissingDependencyError("scipy", extra="operate") from None
+
+Detector = Literal["confidence", "distance", "norm", "brightness", "class", "unusable"]
+Side = Literal["over", "under"]
+
+MEASURES: tuple[Detector, ...] = ("confidence", "distance", "norm", "brightness")
+LEVELS = (0.005, 0.02, 0.1, 0.3)
+"""Shares of the reference rows that lie beyond a threshold."""
+SLACK: dict[Detector, float] = {"brightness": 0.05}
+"""Shares by which a value may be beyond a threshold without being an event. Images may become a little darker."""
+MIN_ROWS = 100
+_ERROR = 0.02
+_TOLERANCE = 0.0
+
+
+class Event(Evidence):
+    """Something that a row can be, and the bound on its probability while nothing changes."""
+
+    detector: Detector
+    kind: Literal["over", "under", "is", "is_not", "other", "not_finite"]
+    value: float
+    """Threshold of `over` and `under`; class id of `is` and `is_not`."""
+    bound: float = Field(gt=0, lt=1)
+    """Upper bound on the probability of the event."""
+
+    @property
+    def words(self) -> str:
+        if self.kind in ("over", "under"):
+            return f"{self.detector} {self.kind} {self.value:.4g}"
+        if self.kind in ("is", "is_not"):
+            return f"class {int(self.value)} is {'more' if self.kind == 'is' else 'less'} frequent"
+        return "a class that the reference does not have" if self.kind == "other" else "a value that is not a number"
+
+
+class Reference(Evidence):
+    """The events of a reference. All bounds hold together with probability 1 - `error`."""
+
+    rows: int
+    error: float
+    tolerance: float
+    classes: tuple[int, ...]
+    events: tuple[Event, ...]
+
+    @classmethod
+    def of(cls, rows: Rows, *, error: float = _ERROR, tolerance: float = _TOLERANCE) -> Self:
+        """Make a reference of unchanged rows.
+
+        A threshold is an order statistic: j of n rows lie over it, so the probability of a new row over it is
+        Beta(j + 1, n - j) (Wilks, Annals of Mathematical Statistics 12, 1941), or smaller where values are equal. The
+        probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Half
+        of `error` is shared by the thresholds, and half by the classes (Bonferroni).
+
+        Args:
+            error: probability, over the draw of the reference, that any bound is too small.
+            tolerance: added to each bound: a share of rows that may change without anybody being told.
+
+        Raises:
+            DataError: fewer than 100 rows, or values that are not finite.
+        """
+        if len(rows) < MIN_ROWS:
+            raise DataError(f"a reference of {len(rows)} rows; give at least {MIN_ROWS}")
+        columns: dict[Detector, Floats] = {
+            name: np.sort(rows.columns()[name]).astype(np.float64) for name in MEASURES if name in rows.columns()
+        }
+        broken = [name for name, column in columns.items() if not np.isfinite(column).all()]
+        if broken:
+            raise DataError(f"a reference with values that are not finite in {', '.join(broken)}; leave these rows out")
+        ids, counts = np.unique(rows.class_id, return_counts=True)
+
+        def bound(beyond: int, *, of: int) -> float:
+            return min(_upper(beyond, len(rows), error=error / 2 / of) + tolerance, 0.99)
+
+        tails = [
+            (name, kind, value * (1 + (slack if kind == "over" else -slack)), beyond)
+            for name, column in columns.items()
+            for slack in [SLACK.get(name, 0.0)]
+            for kind, value, beyond in _thresholds(column)
+        ]
+        events = [
+            Event(detector=name, kind=kind, value=value, bound=bound(beyond, of=len(tails)))
+            for name, kind, value, beyond in tails
+        ]
+        others = 2 * ids.size + 2
+        for id_, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            events.append(Event(detector="class", kind="is", value=id_, bound=bound(count, of=others)))
+            fewer = bound(len(rows) - count, of=others)
+            events.append(Event(detector="class", kind="is_not", value=id_, bound=fewer))
+        events.append(Event(detector="class", kind="other", value=0, bound=bound(0, of=others)))
+        events.append(Event(detector="unusable", kind="not_finite", value=0, bound=bound(0, of=others)))
+        return cls(rows=len(rows), error=error, tolerance=tolerance, classes=tuple(ids.tolist()), events=tuple(events))
+
+    def happened(self, rows: Rows) -> Floats:
+        """Return 1 where an event happened and 0 elsewhere, `[rows, events]`.
+
+        Raises:
+            DataError: the rows lack a column that the reference has.
+        """
+        columns = rows.columns()
+        missing = {event.detector for event in self.events if event.kind in ("over", "under")} - columns.keys()
+        if missing:
+            raise DataError(f"rows without {', '.join(sorted(missing))}, which the reference has; give these columns")
+        finite = np.logical_and.reduce([np.isfinite(column) for column in columns.values()])
+        found = np.empty((len(rows), len(self.events)))
+        for index, event in enumerate(self.events):
+            match event.kind:
+                case "over":
+                    found[:, index] = columns[event.detector] > event.value
+                case "under":
+                    found[:, index] = columns[event.detector] < event.value
+                case "is":
+                    found[:, index] = rows.class_id == int(event.value)
+                case "is_not":
+                    found[:, index] = rows.class_id != int(event.value)
+                case "other":
+                    found[:, index] = ~np.isin(rows.class_id, self.classes)
+                case "not_finite":
+                    found[:, index] = ~finite
+        return found
+
+
+def _thresholds(ordered: Floats) -> list[tuple[Side, float, int]]:
+    """Threshold of each level and side, and how many rows lie beyond it where no values are equal."""
+    thresholds: list[tuple[Side, float, int]] = []
+    for beyond in (round(level * ordered.size) for level in LEVELS):
+        thresholds.append(("over", float(ordered[ordered.size - 1 - beyond]), beyond))
+        thresholds.append(("under", float(ordered[beyond]), beyond))
+    return thresholds
+
+
+def _upper(count: int, rows: int, *, error: float) -> float:
+    return 1.0 if count >= rows else float(betaincinv(count + 1, rows - count, 1 - error))

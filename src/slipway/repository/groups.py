@@ -1,0 +1,153 @@
+"""The groups of heads of a repository: those that changed are opened, the others are taken over as they are."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from tqdm import tqdm
+
+from slipway.contract import Bundle, Engine, Manifest, RepositoryError
+from slipway.contract.lane import LaneName
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.lint.models import NOTHING_UNCHANGED, Unchanged
+from slipway.repository.checks import check, check_names
+from slipway.repository.classifier import Classifier
+from slipway.repository.config import ModelConfig
+from slipway.repository.heads import ServedBase, engine_part, groups, heads_step
+from slipway.repository.lanes import LANE_RULES
+from slipway.repository.step import Files, StepModel
+from slipway.repository.taken_over import Present
+from slipway.system.files import sha256_file
+from slipway.system.text import command
+
+
+@dataclass(frozen=True)
+class BaseHeads:
+    """A base, and the folders of its heads by their names; the heads are not opened yet."""
+
+    base: ServedBase
+    runs: Mapping[str, Path]
+
+    @classmethod
+    def named(cls, base: ServedBase, runs: Iterable[Path]) -> Self:
+        """Heads by the names that their bundles have.
+
+        Raises:
+            SpecError: a folder has no bundle.
+            RepositoryError: two of them have one name.
+        """
+        found = [(Manifest.read(run / "bundle" / MANIFEST).name, run) for run in runs]
+        check_names([name for name, _ in found])
+        return cls(base, dict(found))
+
+    def open(self, name: str) -> Classifier:
+        """A head, in the form for the engine that serves the base, or the forms for its plans.
+
+        Raises:
+            RepositoryError: the form is missing; the message names the command that makes it.
+            ManifestError: the bundle or the form is missing or damaged.
+        """
+        run, folders = self.runs[name], self._forms(name).values()
+        bundle = Bundle.open(run / "bundle")
+        if missing := next((folder for folder in folders if not folder.is_dir()), None):
+            again = command(
+                "slipway head", bundle.path / "spec.json", "--base", self.base.base.path.parent, "--out", run
+            )
+            raise RepositoryError(
+                f"{missing}: {self.base.name} is served by this engine, and the head has no form for it; {again}"
+            )
+        first, *others = (Engine.open(folder, bundle=bundle) for folder in folders)
+        return Classifier(bundle, first, tuple(others), settings=self.base.serving, base=self.base, served_as=name)
+
+    def inputs(self, name: str) -> dict[str, str]:
+        """sha256 of what a head is made from, by the names that the repository's manifest gives them; empty for a
+        missing file."""
+        own = {"bundle": self.runs[name] / "bundle" / MANIFEST}
+        own |= {part: folder / MANIFEST for part, folder in self._forms(name).items()}
+        found = {part: sha256_file(path) if path.is_file() else "" for part, path in own.items()}
+        return {f"{name}/{part}": sha256 for part, sha256 in (found | self.base.manifests).items()}
+
+    def _forms(self, name: str) -> dict[str, Path]:
+        """The folder of a head's form for each engine of its base."""
+        return {engine_part(engine): self.runs[name] / "engines" / engine.path.name for engine in self.base.engines}
+
+
+@dataclass
+class Heads:
+    """What the heads of a repository add to it."""
+
+    opened: list[Classifier] = field(default_factory=list)
+    """Heads of the groups that are new or changed."""
+    chains: dict[str, list[ModelConfig]] = field(default_factory=dict)
+    """The steps of each opened head: its base's and its group's."""
+    files: Files = field(default_factory=dict)
+    """Files of all steps, and of the ensembles that are taken over."""
+    base_steps: list[ModelConfig] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
+    """sha256 of what the heads are made from."""
+    bundles: dict[str, str] = field(default_factory=dict)
+    """Bundle ids of the heads that are taken over."""
+    stand_ins: set[str] = field(default_factory=set)
+    """Heads that were fitted to the typed graph of a plan, opened or not."""
+    unchanged: Unchanged = NOTHING_UNCHANGED
+    """The steps and heads that are taken over."""
+
+
+def heads_of(
+    bases: Sequence[BaseHeads], *, lane: LaneName, present: Present | None = None, apart: Collection[str] = ()
+) -> Heads:
+    """The groups of all bases.
+
+    Args:
+        present: the repository whose groups are taken over where no head changed.
+        apart: heads that other ensembles run too, whose groups are opened in any case.
+
+    Raises:
+        RepositoryError: a head cannot be served.
+        ManifestError: a head is missing or damaged.
+    """
+    heads, steps = Heads(), set[str]()
+    with tqdm(desc="opening", unit="head", leave=False, disable=None, delay=1) as bar:
+        for own in bases:
+            first = [_add(heads, step) for step in LANE_RULES[lane].base_steps(own.base)]
+            heads.base_steps += first
+            opened_before = len(heads.opened)
+            for names in groups(own.runs):
+                inputs = {name: own.inputs(name) for name in names}
+                heads.inputs |= {part: sha256 for parts in inputs.values() for part, sha256 in parts.items()}
+                there = (
+                    present.group(inputs, base_steps=[step.name for step in first])
+                    if present and not {*names} & {*apart}
+                    else None
+                )
+                if there is None:
+                    opened = [own.open(name) for name in names if not bar.update()]
+                    _add_group(heads, own.base, opened, first=first, lane=lane)
+                else:
+                    heads.files |= there.files
+                    heads.bundles |= there.bundles
+                    heads.stand_ins |= there.stand_ins
+                    steps.add(there.step)
+            if len(heads.opened) == opened_before:
+                steps |= {step.name for step in first}
+    heads.unchanged = Unchanged(frozenset(heads.bundles), frozenset(steps))
+    return heads
+
+
+def _add_group(
+    heads: Heads, base: ServedBase, opened: list[Classifier], *, first: Sequence[ModelConfig], lane: LaneName
+) -> None:
+    check(opened, lane=lane)
+    answers = [head.head_answer for head in opened]
+    second = _add(heads, heads_step(base, answers, max_batch_size=opened[0].max_batch_size))
+    heads.opened += opened
+    heads.stand_ins |= {head.name for head in opened if head.stood_in}
+    heads.chains |= {head.name: [*first, second] for head in opened}
+
+
+def _add(heads: Heads, step: StepModel) -> ModelConfig:
+    """The named configuration of a step, which is added to `heads` with its files."""
+    config, files = step.named()
+    heads.files |= files
+    return config

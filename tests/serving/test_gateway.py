@@ -1,0 +1,370 @@
+"""The real Envoy before the real tritonserver: good requests pass unchanged, and what could end the server does not."""
+
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2 as triton
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from slipway.client import Client, ForbiddenError, ModelError, Options, OverloadedError
+from slipway.contract import Lane
+from tests.serving.conftest import EXAMPLE
+from tests.serving.test_bad_bodies import WRONG_BODIES
+from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy, running_gateway, write_gateway
+from tests.support.v2_requests import IMAGE, RED, element, message
+
+pytestmark = needs_envoy
+BINARY = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
+INFER = "/v2/models/colours/infer"
+
+
+@pytest.fixture(scope="module")
+def gateway(own_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        teams = {
+            "pets": {"key_file": "pets.key", "per_second": 10_000},
+            "cars": {"key_file": "cars.key", "per_second": 2, "burst": 2},
+        }
+        path = write_gateway(
+            folder,
+            ports=own_server.ports,
+            teams=teams,
+            repository=str(EXAMPLE),
+            budgets_ms={"colours": 35},
+            access_log=str(folder / "access.jsonl"),
+        )
+        with running_gateway(path) as asked:
+            yield asked
+
+
+@pytest.fixture(scope="module")
+def stub(gateway: Asked) -> GRPCInferenceServiceStub:
+    return gateway.stub()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_answer_through_the_gateway_is_the_direct_one(gateway: Asked, unharmed: Any, protocol: str) -> None:
+    direct = f"{protocol}://{unharmed.grpc_url if protocol == 'grpc' else unharmed.http_url}"
+    options = Options(key=KEYS["pets"], certificate=gateway.certificate)
+    images = [RED, b"not an image", RED[:100]]
+    with (
+        Client(direct, model="colours") as one,
+        Client(f"{protocol}s://{gateway.host_port}", model="colours", options=options) as other,
+    ):
+        for full in (False, True):
+            for near, far in zip(
+                one.classify_many(images, full=full), other.classify_many(images, full=full), strict=True
+            ):
+                assert (near.status, near.label, near.score, near.bundle) == (
+                    far.status,
+                    far.label,
+                    far.score,
+                    far.bundle,
+                )
+                assert np.array_equal(near.embedding, far.embedding) if near.embedding is not None else not full
+
+
+@pytest.mark.parametrize("protocol", ["grpcs", "https"])
+def test_a_client_hears_in_words_what_the_gateway_refuses(gateway: Asked, protocol: str) -> None:
+    def ask(model: str, **options: Any) -> None:
+        settings = Options(certificate=gateway.certificate, **options)
+        with Client(f"{protocol}://{gateway.host_port}", model=model, options=settings) as client:
+            for _ in range(8):
+                client.classify(RED)
+
+    with pytest.raises(ForbiddenError, match="requires the key of a team"):
+        ask("colours")
+    with pytest.raises(ModelError, match="serves no model of this name"):
+        ask("cats", key=KEYS["pets"])
+    with pytest.raises(OverloadedError, match="over its rate"):
+        ask("colours", key=KEYS["cars"], deadline_s=0.3)
+
+
+@pytest.mark.parametrize("key", [None, "", "wrong", KEYS["pets"] + "x"])
+def test_without_a_right_key_nothing_passes(gateway: Asked, stub: GRPCInferenceServiceStub, key: str | None) -> None:
+    code, body, _ = gateway.http("POST", INFER, RED, BINARY, key=key)
+    assert (code, json.loads(body)["error"]) == (401, "the header slipway-key does not hold a team's key")
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.ModelInfer(message(IMAGE), metadata=[("slipway-key", key)] if key is not None else [], timeout=5)
+    assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_team_over_its_rate_waits_and_the_other_does_not(gateway: Asked) -> None:
+    codes = [gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] for _ in range(6)]
+    assert codes[-1] == 429
+    assert gateway.http("GET", "/v2/health/live")[0] == 200
+    time.sleep(1.1)
+    assert gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] == 200
+
+
+def test_what_a_client_writes_into_the_gateways_own_headers_counts_for_nothing(gateway: Asked) -> None:
+    own = {"slipway-team": "cars", "x-envoy-upstream-rq-timeout-ms": "1", "x-forwarded-for": "10.0.0.1"}
+    assert {gateway.http("POST", INFER, RED, {**BINARY, **own})[0] for _ in range(8)} == {200}
+
+
+def test_a_header_that_is_there_twice_is_not_read_as_one(gateway: Asked, own_server: Any) -> None:
+    context = ssl.create_default_context(cafile=gateway.certificate)
+    host, _, port = gateway.host_port.partition(":")
+    lines = [f"POST {INFER} HTTP/1.1", "host: x", f"slipway-key: {KEYS['pets']}", "content-length: 9000"]
+    lines += ["inference-header-content-length: 0", "inference-header-content-length: 9000", "connection: close"]
+    with context.wrap_socket(socket.create_connection((host, int(port))), server_hostname=host) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + b"[" * 9000)
+        assert connection.recv(12) == b"HTTP/1.1 400"
+    assert own_server.process.poll() is None
+
+
+FORM = {"Inference-Header-Content-Length": "0", "Content-Type": "application/x-www-form-urlencoded"}
+CLASS = json.dumps({"inputs": [], "outputs": [{"name": "LABEL", "parameters": {"classification": 1}}]}).encode()
+ESCAPED = CLASS.replace(b"classification", b"classific\\u0061tion")
+SHARED = b'{"inputs": [{"name": "IMAGE", "parameters": {"shared_memory_region": "x"}}]}'
+HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
+    "200,000 lists in each other": ("POST", INFER, b"[" * 200_000, {}, 400),
+    "ten million of them": (
+        "POST",
+        INFER,
+        b'{"inputs":' + b"[" * 10_000_000,
+        {"Content-Type": "application/json"},
+        400,
+    ),
+    "the same, with a length": ("POST", INFER, b"[" * 9_000, {"Inference-Header-Content-Length": "9000"}, 400),
+    "a length of six digits": ("POST", INFER, b"[" * 200_000, {"Inference-Header-Content-Length": "200000"}, 400),
+    "two lengths": ("POST", INFER, RED, {**BINARY, "inference-header-content-length": "0, 9"}, 400),
+    "a length over the body": ("POST", INFER, b"{}", {"Inference-Header-Content-Length": "9999"}, 400),
+    "a form": ("POST", INFER, b"a=" + bytes(1_000_000), FORM, 415),
+    "a form in capitals": ("POST", INFER, RED, {**FORM, "Content-Type": "Application/X-WWW-Form-Urlencoded"}, 415),
+    "a compressed body": ("POST", INFER, RED, {**BINARY, "Content-Encoding": "gzip"}, 415),
+    "class_count on a label": ("POST", INFER, CLASS, {"Inference-Header-Content-Length": str(len(CLASS))}, 403),
+    "class_count, escaped": ("POST", INFER, ESCAPED, {"Inference-Header-Content-Length": str(len(ESCAPED))}, 403),
+    "shared memory": ("POST", INFER, SHARED, {"Inference-Header-Content-Length": str(len(SHARED))}, 403),
+    "a step": ("POST", "/v2/models/post_1d13e485f590/infer", RED, BINARY, 404),
+    "a step's configuration": ("GET", "/v2/models/post_1d13e485f590/config", None, {}, 404),
+    "a name that is a path": ("POST", "/v2/models/..%2f..%2fx/infer", RED, BINARY, 400),
+    "a path that goes up": ("POST", "/v2/models/colours/../../repository/index", b"{}", {}, 403),
+    "the list of models": ("POST", "/v2/repository/index", b"{}", {}, 403),
+    "loading a model": ("POST", "/v2/repository/models/colours/load", b"{}", {}, 403),
+    "unloading a model": ("POST", "/v2/repository/models/colours/unload", b"{}", {}, 403),
+    "logging": ("POST", "/v2/logging", b'{"log_file": "/tmp/x"}', {}, 403),
+    "tracing": ("POST", "/v2/models/colours/trace/setting", b"{}", {}, 403),
+    "shared memory's list": ("GET", "/v2/systemsharedmemory/status", None, {}, 403),
+    "statistics": ("GET", "/v2/models/stats", None, {}, 404),
+    "metrics": ("GET", "/metrics", None, {}, 403),
+    "generate": ("POST", "/v2/models/colours/generate", b"{}", {}, 403),
+    "another method": ("DELETE", "/v2/models/colours", None, {}, 403),
+    "a query": ("POST", INFER + "?x=1", RED, BINARY, 403),
+    "too large": ("POST", INFER, bytes(34 * 2**20), BINARY, 413),
+}
+
+
+@pytest.mark.usefixtures("unharmed")
+@pytest.mark.parametrize("case", HOSTILE_HTTP.values(), ids=HOSTILE_HTTP.keys())
+def test_a_hostile_http_request_is_refused_with_a_sentence(
+    gateway: Asked, case: tuple[str, str, bytes | None, dict[str, str], int]
+) -> None:
+    *request, code = case
+    found, said, _ = gateway.http(*request)
+    assert found == code, said
+    refusal = json.loads(said)
+    assert refusal["error"] or refusal["why"] == "path_normalization_failed", refusal
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_every_body_that_tritonserver_refuses_is_refused_through_the_gateway_too(gateway: Asked) -> None:
+    for name, (body, headers, _) in WRONG_BODIES.items():
+        code, _, _ = gateway.http("POST", INFER, body, {"Content-Type": "application/octet-stream", **headers})
+        assert 400 <= code <= 501, name
+
+
+def infer(**fields: Any) -> Callable[[GRPCInferenceServiceStub], Any]:
+    return lambda stub: stub.ModelInfer(message(IMAGE, **fields), metadata=grpc_key(), timeout=5)
+
+
+def changed(change: Callable[[triton.ModelInferRequest], None], **fields: Any) -> Callable[[Any], Any]:
+    def call(stub: GRPCInferenceServiceStub) -> Any:
+        request = message(IMAGE, **fields)
+        change(request)
+        return stub.ModelInfer(request, metadata=grpc_key(), timeout=5)
+
+    return call
+
+
+def class_count(request: triton.ModelInferRequest) -> None:
+    request.outputs[0].parameters["classification"].int64_param = 1
+
+
+def shared_memory(request: triton.ModelInferRequest) -> None:
+    request.inputs[0].parameters["shared_memory_region"].string_param = "x"
+
+
+def in_the_description(request: triton.ModelInferRequest) -> None:
+    request.inputs[0].contents.bytes_contents.append(bytes(100_000))
+
+
+def admin(call: str, request: Any) -> Callable[[GRPCInferenceServiceStub], Any]:
+    return lambda stub: getattr(stub, call)(request, metadata=grpc_key(), timeout=5)
+
+
+NO, BAD, LOST = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+HOSTILE_GRPC: dict[str, tuple[Callable[[GRPCInferenceServiceStub], Any], grpc.StatusCode]] = {
+    "a step": (infer(model="post_1d13e485f590"), LOST),
+    "no name": (infer(model=""), LOST),
+    "a long name": (infer(model="x" * 100_000), LOST),
+    "an id with a line break": (infer(id="a\nb"), BAD),
+    "an id of a megabyte": (infer(id="x" * 2**20), BAD),
+    "class_count on a label": (changed(class_count, outputs=["LABEL"]), NO),
+    "shared memory": (changed(shared_memory), NO),
+    "an image in the description": (changed(in_the_description), BAD),
+    "a compressed message": (
+        lambda stub: stub.ModelInfer(message(IMAGE), metadata=grpc_key(), compression=grpc.Compression.Gzip),
+        BAD,
+    ),
+    "a stream": (
+        lambda stub: list(stub.ModelStreamInfer(iter([message(IMAGE)]), metadata=grpc_key(), timeout=5)),
+        NO,
+    ),
+    "the list of models": (admin("RepositoryIndex", triton.RepositoryIndexRequest()), NO),
+    "loading a model": (admin("RepositoryModelLoad", triton.RepositoryModelLoadRequest(model_name="colours")), NO),
+    "logging": (admin("LogSettings", triton.LogSettingsRequest()), NO),
+    "tracing": (admin("TraceSetting", triton.TraceSettingRequest()), NO),
+    "shared memory's list": (admin("SystemSharedMemoryStatus", triton.SystemSharedMemoryStatusRequest()), NO),
+    "statistics": (admin("ModelStatistics", triton.ModelStatisticsRequest()), NO),
+    "a step's configuration": (admin("ModelConfig", triton.ModelConfigRequest(name="post_1d13e485f590")), LOST),
+    "too large": (
+        lambda stub: stub.ModelInfer(
+            message(("IMAGE", "BYTES", (1, 1), element(bytes(34 * 2**20)))), metadata=grpc_key(), timeout=20
+        ),
+        grpc.StatusCode.UNKNOWN,
+    ),
+}
+
+
+@pytest.mark.usefixtures("unharmed")
+@pytest.mark.parametrize(("call", "code"), HOSTILE_GRPC.values(), ids=HOSTILE_GRPC.keys())
+def test_a_hostile_grpc_request_is_refused_with_a_sentence(
+    stub: GRPCInferenceServiceStub, call: Callable[[Any], Any], code: grpc.StatusCode
+) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        call(stub)
+    assert raised.value.code() == code, raised.value.details()
+    assert raised.value.details()
+
+
+def raw(gateway: Asked, body: bytes) -> grpc.StatusCode:
+    """The status of a gRPC message that protobuf would not write."""
+    channel = grpc.secure_channel(gateway.host_port, grpc.ssl_channel_credentials(gateway.certificate.read_bytes()))
+    call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    try:
+        call(body, metadata=grpc_key(), timeout=5)
+    except grpc.RpcError as error:
+        return error.code()
+    finally:
+        channel.close()
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_messages_that_are_no_protobuf_are_refused(gateway: Asked) -> None:
+    good = message(IMAGE).SerializeToString()
+    assert raw(gateway, good) == grpc.StatusCode.OK
+    second_name = b"\x0a\x0cpost_1d13e48"
+    bodies = [b"", b"\x00", b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x0fcolours", good[:-1], good + b"\x0a", b"\x0b" * 9]
+    bodies += [b"\x0a" + b"\x80" * 30, good + b"\x42\x01x", b"\x08\x01" + good, good + second_name]
+    for body in bodies:
+        assert raw(gateway, body) in {BAD, LOST}, body[:40]
+
+
+def test_short_deadlines_do_not_reach_the_server(stub: GRPCInferenceServiceStub, unharmed: Any) -> None:
+    def count() -> float:
+        request = triton.ModelStatisticsRequest(name="colours", version="1")
+        direct = GRPCInferenceServiceStub(grpc.insecure_channel(unharmed.grpc_url))
+        return float(direct.ModelStatistics(request).model_stats[0].execution_count)
+
+    before = count()
+    codes = set()
+    for index in range(40):
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=0.001 * (1 + index % 8))
+        codes.add(raised.value.code())
+    assert codes <= {BAD, grpc.StatusCode.DEADLINE_EXCEEDED}
+    time.sleep(0.2)
+    assert count() == before
+
+
+def test_class_count_on_probabilities_passes_over_grpc(stub: GRPCInferenceServiceStub) -> None:
+    request = message(IMAGE, model="colours_full", outputs=["PROBABILITY"])
+    class_count(request)
+    answer = stub.ModelInfer(request, metadata=grpc_key(), timeout=5)
+    assert b"red" in answer.raw_output_contents[0]
+
+
+def test_what_a_balancer_and_a_client_ask_besides_is_answered(gateway: Asked, stub: GRPCInferenceServiceStub) -> None:
+    assert stub.ServerLive(triton.ServerLiveRequest(), metadata=grpc_key()).live
+    assert stub.ModelReady(triton.ModelReadyRequest(name="colours"), metadata=grpc_key()).ready
+    assert stub.ModelMetadata(triton.ModelMetadataRequest(name="colours"), metadata=grpc_key()).name == "colours"
+    for path in (
+        "/v2",
+        "/v2/health/live",
+        "/v2/models/colours",
+        "/v2/models/colours/ready",
+        "/v2/models/colours/config",
+    ):
+        assert gateway.http("GET", path)[0] == 200, path
+    code, _, headers = gateway.http("POST", INFER, RED, BINARY)
+    assert (code, headers["slipway-arm"]) == (200, "stable")
+
+
+def test_latency_has_an_edge_at_each_budget_and_the_rest_of_the_interface_is_closed(gateway: Asked) -> None:
+    assert gateway.http("POST", INFER, RED, BINARY)[0] == 200
+    deadline = time.monotonic() + 10
+    counted = 'envoy_slipway_latency_us_count{model="colours",arm="stable"}'
+    while time.monotonic() < deadline:
+        code, said = gateway.metrics()
+        if code == 200 and f"{counted} 0\n" not in said and counted in said:
+            break
+        time.sleep(0.3)
+    edges = 'envoy_slipway_latency_us_bucket{model="colours",arm="stable",le="%s"}'
+    assert edges % 35000 in said
+    assert edges % 50000 in said
+    assert 'envoy_slipway_answers{model="colours",arm="stable",team="pets",code="200"' in said
+    for path in ("/config_dump", "/quitquitquit", "/logging", "/certs", "/clusters", "/"):
+        assert gateway.metrics(path)[0] in {403, 404}, path
+
+
+def test_no_key_is_in_the_process_list_the_logs_or_the_server(gateway: Asked, own_server: Any) -> None:
+    assert gateway.gateway.process is not None
+    shown = Path(f"/proc/{gateway.gateway.process.pid}/cmdline").read_bytes()
+    shown += Path(f"/proc/{gateway.gateway.process.pid}/environ").read_bytes()
+    folder = gateway.gateway.plan.settings.folder
+    logs = (folder / "envoy.log").read_text() + own_server.log.read_text()
+    access = (folder.parents[2] / "access.jsonl").read_text()
+    for key in KEYS.values():
+        assert key.encode() not in shown
+        assert key not in logs + access
+    assert all("127.0.0.1" not in line for line in access.splitlines())
+    assert folder.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*.yaml"))
+
+
+def test_a_withdrawn_key_and_new_models_are_in_force_without_a_failed_request(
+    gateway: Asked, stub: GRPCInferenceServiceStub
+) -> None:
+    key_file = Path(gateway.gateway.plan.settings.teams["cars"].key_file)
+    key_file.write_text("another-key-of-the-team-cars-0123\n")
+    lane = Lane.read(EXAMPLE / "lane.json")
+    gateway.gateway.reload(lane.model_copy(update={"classifiers": {**lane.classifiers, "cats": "0" * 64}}))
+    deadline = time.monotonic() + 3
+    while gateway.http("GET", "/v2/health/live", key=KEYS["cars"])[0] != 401:
+        assert time.monotonic() < deadline
+        stub.ModelInfer(message(IMAGE), metadata=grpc_key(), timeout=5)
+    code, said, _ = gateway.http("POST", "/v2/models/cats/infer", RED, BINARY)
+    assert code in {400, 404}
+    assert b"gateway" not in said  # tritonserver's own answer

@@ -1,0 +1,130 @@
+"""`slipway serve --gateway`: both start and stop together, and neither takes the other with it."""
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from slipway.client import Client, Options
+from slipway.serving import Ports
+from tests.serving.conftest import EXAMPLE, Launched
+from tests.support.gateways import KEYS, needs_envoy, write_gateway
+from tests.support.v2_requests import RED
+
+pytestmark = needs_envoy
+
+
+def envoy(launched: Launched) -> psutil.Process:
+    below = psutil.Process(launched.process.pid).children()
+    return next(process for process in below if Path(process.cmdline()[0]).name == "envoy")
+
+
+def test_both_start_and_stop_and_a_killed_envoy_comes_back(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    path = write_gateway(tmp_path / "gateway")
+    launched = launch(EXAMPLE, "--gateway", path)
+    launched.wait_for('"event": "ready"')
+    (ready,) = launched.events("gateway_ready")
+    certificate = path.parent / "tls" / "certificate.pem"
+    options = Options(key=KEYS["pets"], certificate=certificate, reconnect_s=10.0)
+    with Client(f"grpcs://{ready['address']}", model="colours", options=options) as client:
+        assert client.classify(RED).label == "red"
+        server, killed = launched.server(), envoy(launched)
+        killed.send_signal(signal.SIGKILL)
+        started = time.monotonic()
+        launched.wait_for('"event": "gateway_lost"')
+        assert client.classify(RED).label == "red"
+        assert time.monotonic() - started < 5
+        assert launched.server().pid == server.pid
+        assert envoy(launched).pid != killed.pid
+    assert _ready(ready["address"], certificate) == ["colours"]
+    assert "slipway_gateway_ready 1.0" in _metrics(launched.ports)
+    assert KEYS["pets"] not in launched.said()
+    launched.process.send_signal(signal.SIGINT)
+    launched.process.wait(20)
+    assert launched.leftovers() == []
+    assert not psutil.pid_exists(killed.pid)
+    state = launched.temporary.parent / "state" / "slipway"
+    assert not list(state.glob("gateway-*/listeners"))  # the keys were in it
+
+
+@pytest.mark.nightly
+def test_an_envoy_that_hangs_is_replaced(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = launch(EXAMPLE, "--gateway", write_gateway(tmp_path / "gateway", tls=False))
+    launched.wait_for('"event": "gateway_ready"')
+    envoy(launched).send_signal(signal.SIGSTOP)
+    launched.wait_for("the gateway did not answer 3 times", timeout_s=30)
+    deadline = time.monotonic() + 10
+    while len(launched.events("gateway_ready")) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.nightly
+def test_a_launcher_that_is_killed_takes_envoy_with_it(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = launch(EXAMPLE, "--gateway", write_gateway(tmp_path / "gateway", tls=False))
+    launched.wait_for('"event": "gateway_ready"')
+    process = envoy(launched)
+    launched.process.kill()
+    launched.process.wait()
+    assert process.wait(5) is None or not process.is_running()
+
+
+def test_a_gateway_that_cannot_start_ends_the_launcher_before_anything_is_served(tmp_path: Path) -> None:
+    path = write_gateway(tmp_path / "gateway", tls=False, budgets_ms={"cats": 50})
+    flags = [f"--{name}-port={port}" for name, port in vars(Ports.free()).items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "slipway", "serve", str(EXAMPLE), "--gateway", str(path), *flags],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "budgets_ms: cats: the repository has no such classifier; it has colours" in done.stderr
+    assert "starting" not in done.stderr
+
+
+def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tmp_path: Path) -> None:
+    path = write_gateway(tmp_path / "gateway", tls=False, repository=str(EXAMPLE))
+    with subprocess.Popen(
+        [sys.executable, "-m", "slipway", "gateway", str(path)],
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert "the gateway listens on" in process.stderr.readline()
+        (below,) = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGUSR1)
+        assert "the gateway forwards 2 models" in process.stderr.readline()
+        path.write_text(path.read_text() + "nope: 1\n")
+        process.send_signal(signal.SIGUSR1)
+        assert "goes on as before" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert not below.is_running()
+
+
+def _metrics(ports: Ports) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports.status}/metrics") as answer:
+        said: str = answer.read().decode()
+    return said
+
+
+def _ready(address: str, certificate: Path) -> Any:
+    """The classifiers that answer, as a load balancer asks for them: the supervisor says."""
+    request = urllib.request.Request(f"https://{address}/v2/health/ready", headers={"slipway-key": KEYS["pets"]})
+    with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=certificate)) as answer:
+        return json.load(answer)["answering"]

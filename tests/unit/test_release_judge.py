@@ -1,0 +1,255 @@
+"""The judge of a release: e-values, dispersion, counters with faults, and the three verdicts."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.studies.judge.__main__ import simulated
+from benchmarks.studies.judge.scenarios import SCENARIOS, Bursts, Scenario
+from slipway.errors import DataError, SpecError
+from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Reading, blocks_of
+from slipway.operations.release.evidence import MIN_BLOCKS, RATIOS, dispersion_of, log_evidence, share_at
+from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
+from slipway.operations.release.looks import ratio_interval
+from slipway.operations.release.settings import JudgeSettings
+
+SETTINGS = JudgeSettings()
+SHARES = st.floats(0.01, 0.99)
+
+
+def blocks(number, *, errors=0.01, ratio=1.0, slow=0.002, seed=0, candidate_per_block=50, stable_per_block=450):
+    rng = np.random.default_rng(seed)
+
+    def arm(mean, share):
+        requests = int(rng.poisson(mean))
+        return Arm(requests, int(rng.binomial(requests, min(share, 1))), int(rng.binomial(requests, slow)))
+
+    return [Block(arm(stable_per_block, errors), arm(candidate_per_block, errors * ratio)) for _ in range(number)]
+
+
+def verdict(told, **kwargs):
+    return judge(told, settings=SETTINGS, **kwargs).verdict
+
+
+@pytest.mark.parametrize("side", ["over", "under"])
+@given(share=SHARES, true=SHARES, events=st.integers(1, 8))
+def test_the_expectation_of_an_e_value_is_at_most_1_under_its_null_hypothesis(side, share, true, events):
+    true = min(true, share) if side == "over" else max(true, share)
+    counted = np.arange(events + 1.0)
+    values = np.exp([log_evidence(np.array([c]), np.array([events - c]), share, side=side)[0] for c in counted])
+    chances = [math.comb(events, int(c)) * true**c * (1 - true) ** (events - c) for c in counted]
+    assert float(values @ np.array(chances)) <= 1 + 1e-9
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12),
+    st.floats(0.05, 0.95),
+)
+def test_an_e_value_does_not_depend_on_how_counts_are_cut_into_blocks(pairs, share):
+    counted, other = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    in_blocks = log_evidence(counted, other, share, side="over")[-1]
+    at_once = log_evidence(counted.sum(keepdims=True), other.sum(keepdims=True), share, side="over")[-1]
+    assert in_blocks == pytest.approx(at_once, abs=1e-9)
+
+
+def test_the_alternatives_are_the_quantiles_of_the_stated_law():
+    shares = RATIOS / (1 + RATIOS)
+    assert (RATIOS > 1).all()
+    assert 3 * shares**2 - 2 * shares**3 == pytest.approx((1 + (np.arange(64) + 0.5) / 64) / 2)
+
+
+def test_independent_counts_have_no_dispersion_and_bursts_count_once():
+    rng = np.random.default_rng(1)
+    of = np.full(2000, 50.0)
+    assert dispersion_of([(rng.binomial(50, 0.02, 2000).astype(float), of)])[-1] < 1.2
+    bursts = np.where(rng.random(2000) < 0.01, 30.0, 0.0)
+    worst = dispersion_of([(bursts, of)])[-1]
+    assert bursts.sum() / worst <= (bursts > 0).sum()
+
+
+def test_bursts_that_outlast_a_block_are_seen_in_groups_and_carried_to_the_larger_arm():
+    rng = np.random.default_rng(2)
+    bursting = np.repeat(rng.random(200) < 0.03, 10)
+    small = (np.where(bursting, 10.0, 0.0), np.full(2000, 50.0))
+    large = (np.zeros(2000), np.full(2000, 450.0))
+    alone, both = dispersion_of([small])[-1], dispersion_of([small, large])[-1]
+    assert alone > 60  # ten blocks of ten errors
+    assert both > 5 * alone
+
+
+def test_nothing_is_known_before_six_blocks_with_traffic():
+    of = np.array([0.0, 50, 50, 50, 50, 50, 50])
+    assert np.isinf(dispersion_of([(of * 0, of)])).tolist() == [True] * MIN_BLOCKS + [False]
+
+
+def test_a_share_needs_traffic():
+    assert share_at(2, np.array([0.0, 10, 10]), np.array([0.0, 0, 10])) == pytest.approx([0, 1, 2 / 3])
+
+
+def test_no_difference_is_fine_and_twice_the_errors_are_worse():
+    assert verdict(blocks(120)) is ReleaseVerdict.FINE
+    found = judge(blocks(180, ratio=2.5), settings=SETTINGS)
+    assert found.verdict is ReleaseVerdict.WORSE
+    errors = found.series[0]
+    assert errors.ratio_low < 2.5 < errors.ratio_high
+    assert "errors: candidate" in found.reason
+
+
+def test_a_candidate_is_judged_worse_by_its_latency_alone():
+    found = judge(blocks(120, slow=0.05), settings=SETTINGS)
+    assert found.verdict is ReleaseVerdict.WORSE
+    assert found.reason.startswith("over budget")
+    assert verdict_without_latency(blocks(120, slow=0.05)) is ReleaseVerdict.FINE
+
+
+def verdict_without_latency(told):
+    return judge(told, settings=JudgeSettings(slow_share=None)).verdict
+
+
+@pytest.mark.parametrize("told", [[], [Block(Arm(0, 0, 0), Arm(0, 0, 0))] * 5000])
+def test_no_data_never_passes(told):
+    found = judge(told, settings=SETTINGS)
+    assert found.verdict is ReleaseVerdict.TOO_FEW
+    assert found.expired is (bool(told) and found.hours >= 24)
+
+
+def test_a_candidate_without_traffic_never_passes_and_expires():
+    found = judge(blocks(17280 // 8, candidate_per_block=0), settings=JudgeSettings(max_hours=2))
+    assert found.verdict is ReleaseVerdict.TOO_FEW
+    assert found.expired
+    assert "nothing is promoted" in found.reason
+
+
+def test_without_stable_traffic_a_candidate_is_fine_only_by_its_own_share():
+    assert verdict(blocks(400, errors=0.0, stable_per_block=0)) is ReleaseVerdict.FINE
+    assert verdict(blocks(400, errors=0.01, stable_per_block=0)) is ReleaseVerdict.TOO_FEW
+
+
+def test_a_missing_series_is_not_zero_errors():
+    told = [Block(Arm(450, 4, 0), Arm(50, None, 0)) for _ in range(400)]
+    found = judge(told, settings=SETTINGS)
+    assert found.verdict is ReleaseVerdict.TOO_FEW
+    assert "missing in 100 %" in found.reason.replace("100%", "100 %")
+    some = [Block(b.stable, Arm(b.candidate.requests, None, b.candidate.over_budget)) for b in blocks(60)]
+    assert verdict(blocks(240) + some) is ReleaseVerdict.TOO_FEW
+
+
+def test_where_every_request_fails_the_verdict_comes_at_once():
+    assert verdict(blocks(MIN_BLOCKS + 2, errors=0.001, ratio=1000)) is ReleaseVerdict.WORSE
+    both = [Block(Arm(450, 450, 0), Arm(50, 50, 0)) for _ in range(200)]
+    assert verdict(both) is ReleaseVerdict.FINE  # of errors there is no difference
+
+
+def test_worse_at_one_look_stays_worse():
+    bad, good = blocks(60, ratio=6), blocks(600, ratio=0.5, seed=1)
+    assert verdict(bad) is ReleaseVerdict.WORSE
+    assert verdict(bad + good) is ReleaseVerdict.WORSE
+
+
+def test_a_change_of_weight_while_errors_rise_is_not_worse():
+    """The candidate has more of its traffic when errors are frequent: its total share is twice the stable one's."""
+    early = blocks(150, errors=0.004, candidate_per_block=5, stable_per_block=495)
+    late = blocks(150, errors=0.02, candidate_per_block=250, stable_per_block=250, seed=1)
+    found = judge(early + late, settings=SETTINGS)
+    errors = found.series[0]
+    assert errors.ratio > 1.7
+    assert errors.verdict is not ReleaseVerdict.WORSE
+    assert errors.ratio_low < 1 < errors.ratio_high
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "expected"),
+    [(0, 0, "too_few"), (4, 4, "too_few"), (16, 0, "worse"), (0, 9, "fine"), (60, 20, "worse"), (90, 90, "fine")],
+)
+def test_disagreements_are_judged_by_lost_and_won(lost, won, expected):
+    told = Disagreements(compared=2000, differing=400, lost=lost, won=won)
+    series = judge(blocks(120), settings=SETTINGS, disagreements=told).series[-1]
+    assert series.verdict == expected
+
+
+def test_few_differences_need_no_label():
+    told = Disagreements(compared=20_000, differing=2, lost=0, won=0)
+    assert verdict(blocks(120), disagreements=told) is ReleaseVerdict.FINE
+    none = Disagreements(compared=0, differing=0, lost=0, won=0)
+    assert verdict(blocks(120), disagreements=none) is ReleaseVerdict.TOO_FEW
+
+
+def test_impossible_counts_are_refused_with_what_is_allowed():
+    with pytest.raises(DataError, match="give 0 to 5"):
+        Arm(5, 6, 0)
+    with pytest.raises(DataError, match="no more labels than differences"):
+        Disagreements(compared=10, differing=2, lost=2, won=1)
+    with pytest.raises(SpecError, match="error_ratio must be smaller"):
+        JudgeSettings.parse({"error_ratio": 3}, source="fleet.yaml")
+
+
+def reading(time_s, requests, errors=0.0):
+    counters = Counters(requests, errors, 0.0)
+    return Reading(time_s, stable=counters, candidate=counters)
+
+
+def test_blocks_come_from_counters_that_go_up():
+    told = blocks_of([reading(0, 10, 1), reading(5, 30, 2), reading(10, 35, 2)])
+    assert [(b.candidate.requests, b.candidate.errors, b.seconds) for b in told.blocks] == [(20, 1, 5), (5, 0, 5)]
+
+
+def test_a_counter_that_went_down_was_started_again():
+    told = blocks_of([reading(0, 100, 50), reading(5, 20, 3), reading(10, 30, 3)])
+    assert [(b.candidate.requests, b.candidate.errors) for b in told.blocks] == [(20, 3), (10, 0)]
+    assert told.restarts == 2  # in both arms
+
+
+def test_a_clock_that_jumps_back_costs_no_request():
+    told = blocks_of([reading(0, 0), reading(5, 10), reading(2, 15), reading(5, 18), reading(10, 30)])
+    assert told.out_of_order == 2
+    assert sum(b.candidate.requests for b in told.blocks) == 30
+    assert all(b.seconds > 0 for b in told.blocks)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -1.0])
+def test_a_value_that_is_not_a_count_is_missing(value):
+    told = blocks_of([reading(0, 0), reading(5, 10, value), reading(10, 20, 3)])
+    assert [b.candidate.errors for b in told.blocks] == [None, None]
+    assert [b.candidate.requests for b in told.blocks] == [10, 10]
+    lost = blocks_of([reading(0, 0), reading(5, value), reading(10, 20)])
+    assert [b.candidate for b in lost.blocks] == [Arm(0, None, None)] * 2
+
+
+@settings(max_examples=50)
+@given(st.lists(st.one_of(st.none(), st.floats()), min_size=0, max_size=8), st.lists(st.floats(-9, 9), max_size=8))
+def test_any_readings_make_blocks(values, times):
+    readings = [reading(t, v, v) for t, v in zip(times, values, strict=False)]
+    assert len(blocks_of(readings).blocks) <= len(readings)
+
+
+def test_a_judgement_is_stored_and_read_again():
+    found = judge(blocks(30), settings=SETTINGS, disagreements=Disagreements(10, 2, 1, 0))
+    assert ReleaseJudgement.parse(found.plain(), source="a judgement") == found
+
+
+def test_an_interval_without_events_is_unbounded():
+    none = (np.zeros(10), np.full(10, 50.0))
+    assert ratio_interval(none, none, dispersion=1.0, alpha=0.01) == (None, None)
+
+
+def test_a_simulated_look_is_what_the_judge_says():
+    for scenario in (SCENARIOS[0], Scenario("bursts", "same", 10, bursts=Bursts(0.02, 0.3, 2)), SCENARIOS[7]):
+        rng = np.random.default_rng([3, *scenario.name.encode()])
+        told = scenario.simulate(rng, 1)
+        columns = (getattr(told, name)[0].astype(int).tolist() for name in vars(told))
+        arms = [Block(Arm(n, e, None), Arm(m, f, s)) for m, f, s, n, e in zip(*columns, strict=True)]
+        ever = any(verdict(arms[:end]) is ReleaseVerdict.WORSE for end in range(6, len(arms), 30)) or (
+            verdict(arms) is ReleaseVerdict.WORSE
+        )
+        assert ever == bool(simulated(scenario, runs=1, seed=3).ever_worse)
+
+
+def test_the_study_tells_a_worse_candidate_from_an_equal_one():
+    same = simulated(Scenario("same", "same", 10), runs=50, seed=7)
+    worse = simulated(Scenario("worse", "worse", 10, ratio=3), runs=50, seed=7)
+    assert same.rolled_back <= 0.04
+    assert worse.met
+    assert worse.rolled_back_s < 300

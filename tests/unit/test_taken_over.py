@@ -1,0 +1,161 @@
+"""Heads assembled again: unchanged groups are taken over, and the bytes are those of a new repository."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slipway.contract import Fleet, ManifestError
+from slipway.repository import BaseHeads, assemble, open_bases, plan_repository, taken_over
+from slipway.repository import heads as heads_of_a_base
+from slipway.serving.contents import Contents
+from tests.support.colours import contents
+from tests.support.heads import ENGINE, open_heads, write_base, write_head, write_heads
+
+COUNT = 12
+Runs = list[Path]
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(heads_of_a_base, "GROUP", 4)
+    return write_base(tmp_path / "base")
+
+
+@pytest.fixture
+def runs(base: Path, tmp_path: Path) -> Runs:
+    return write_heads(tmp_path / "heads", base, COUNT)
+
+
+@pytest.fixture
+def repository(base: Path, runs: Runs, tmp_path: Path) -> Path:
+    assemble([], tmp_path / "repository", bases=open_heads(base, runs))
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the heads that were opened since."""
+    names: list[str] = []
+    opens = BaseHeads.open
+
+    def spy(self: BaseHeads, name: str) -> object:
+        names.append(name)
+        return opens(self, name)
+
+    monkeypatch.setattr(BaseHeads, "open", spy)
+    return names
+
+
+def group_of(repository: Path, head: str) -> set[str]:
+    (group,) = (folder for folder in repository.glob("heads_*") if (folder / "1/heads" / head).is_dir())
+    return {folder.name for folder in (group / "1/heads").iterdir()}
+
+
+def added(base: Path, runs: Runs) -> Runs:
+    return [*runs, write_head(runs[0].parent / "new", base, name="new", seed=99)]
+
+
+def changed(base: Path, runs: Runs) -> Runs:
+    shutil.rmtree(runs[3])
+    write_head(runs[3], base, name="h0003", seed=99)
+    return runs
+
+
+def removed(_: Path, runs: Runs) -> Runs:
+    return runs[:3] + runs[4:]
+
+
+@pytest.mark.parametrize("change", [added, changed, removed])
+def test_one_changed_head_opens_its_own_group_alone_and_gives_the_same_bytes(
+    base: Path, runs: Runs, repository: Path, opened: list[str], change: Callable[[Path, Runs], Runs]
+) -> None:
+    before = group_of(repository, "h0003")
+    now = change(base, runs)
+    assemble([], repository, bases=open_heads(base, now))
+    after = before - {"h0003"} if change is removed else group_of(repository, "new" if change is added else "h0003")
+    assert set(opened) == after
+    assert 0 < len(after) < COUNT
+    anew = repository.with_name("anew")
+    assemble([], anew, bases=open_heads(base, now))
+    assert contents(repository) == contents(anew)
+
+
+def test_a_group_that_loses_its_last_head_leaves_the_others_as_they_are(
+    base: Path, runs: Runs, repository: Path, opened: list[str], tmp_path: Path
+) -> None:
+    gone = group_of(repository, "h0003")
+    now = [run for run in runs if run.name not in gone]
+    assemble([], tmp_path / "anew", bases=open_heads(base, now))
+    opened.clear()
+    assemble([], repository, bases=open_heads(base, now))
+    assert contents(repository) == contents(tmp_path / "anew")
+
+
+def test_nothing_is_opened_where_nothing_changed(base: Path, runs: Runs, repository: Path, opened: list[str]) -> None:
+    plan = plan_repository([], repository, bases=open_heads(base, runs))
+    assert plan.changes_nothing
+    assert opened == []
+
+
+def test_other_code_opens_every_head(
+    base: Path, runs: Runs, repository: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taken_over, "code_sha256", lambda: "0" * 64)
+    plan_repository([], repository, bases=open_heads(base, runs))
+    assert len(opened) == COUNT
+
+
+def test_a_damaged_repository_is_not_taken_over_and_is_mended(
+    base: Path, runs: Runs, repository: Path, opened: list[str]
+) -> None:
+    good = contents(repository)
+    (labels,) = repository.glob("heads_*/1/heads/h0003/labels.txt")
+    labels.unlink()
+    labels.write_text("blue\nred\n")
+    assemble([], repository, bases=open_heads(base, runs))
+    assert len(opened) == COUNT
+    assert contents(repository) == good
+
+
+def test_other_options_of_the_base_open_every_head(
+    base: Path, runs: Runs, repository: Path, opened: list[str], tmp_path: Path
+) -> None:
+    heads = {run.name: str(run) for run in runs}
+    given = {"base": str(base), "heads": heads, "serving": {"max_batch_size": 4}}
+    fleet = Fleet.parse({"bases": {"base": given}}, source="test")
+    plan_repository([], repository, bases=open_bases(fleet, root=tmp_path))
+    assert len(opened) == COUNT
+
+
+def test_heads_that_another_ensemble_runs_are_opened(
+    base: Path, runs: Runs, repository: Path, opened: list[str], tmp_path: Path
+) -> None:
+    multi = {"some": ("h0000", "h0003")}
+    assemble([], repository, bases=open_heads(base, runs), multi=multi)
+    assert set(opened) == group_of(repository, "h0000") | group_of(repository, "h0003")
+    assemble([], tmp_path / "anew", bases=open_heads(base, runs), multi=multi)
+    assert contents(repository) == contents(tmp_path / "anew")
+
+
+@pytest.mark.parametrize("lost", ["bundle/manifest.json", f"engines/{ENGINE}/manifest.json"])
+def test_a_head_without_a_manifest_is_an_error(base: Path, runs: Runs, repository: Path, lost: str) -> None:
+    bases = open_heads(base, runs)
+    (runs[3] / lost).unlink()
+    with pytest.raises(ManifestError, match="h0003"):
+        plan_repository([], repository, bases=bases)
+
+
+def test_a_server_reads_only_what_changed_and_still_finds_damage(base: Path, runs: Runs, repository: Path) -> None:
+    first = Contents.open(repository)
+    assemble([], repository, bases=open_heads(base, changed(base, runs)))
+    second = Contents.open(repository, like=first)
+    assert second.same_as(first) == {run.name for run in runs} - group_of(repository, "h0003")
+    assert second.known == Contents.open(repository).known
+    untouched = min(second.same_as(first))
+    path = next(repository.glob(f"heads_*/1/heads/{untouched}/head.npz"))
+    weights = path.read_bytes()
+    path.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(ManifestError, match=r"head\.npz: changed since"):
+        Contents.open(repository, like=second)
