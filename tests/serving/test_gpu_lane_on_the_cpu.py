@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slipway.repository import assemble
+from slipway.repository import heads as heads_of_a_base
 from slipway.serving import Ports, Server, serve
 from slipway.steps.guard import CORRUPT, EMPTY, OK, UNSUPPORTED
-from tests.support.gpu_on_cpu import fallback_on_the_cpu, gpu_lane_on_the_cpu
+from tests.support.gpu_on_cpu import fallback_on_the_cpu, gpu_lane_on_the_cpu, heads_on_the_cpu
+from tests.support.heads import open_heads
 from tests.support.image_files import encode, good_images
 
 
@@ -98,3 +101,57 @@ def test_without_a_plan_the_ensembles_answer_as_on_the_cpu_lane(
             np.testing.assert_allclose(gpu[name], cpu[name], rtol=1e-4, atol=1e-5, err_msg=name)
         else:
             np.testing.assert_array_equal(gpu[name], cpu[name])
+
+
+HEADS, NAMES = 8, [f"h{number:04}" for number in range(8)]
+
+
+@pytest.fixture(scope="module", params=["isolated", pytest.param("native", marks=pytest.mark.nightly)])
+def heads_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Server]]:
+    """Heads of one base in two groups or more: the gpu lane played, and the cpu lane."""
+    folder = tmp_path_factory.mktemp("heads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads_of_a_base, "GROUP", 4)
+        gpu = heads_on_the_cpu(folder, heads=HEADS, decode=request.param, max_batch_size=8)
+        opened = open_heads(folder / "base", [folder / "heads" / name for name in NAMES])
+        assemble([], folder / "cpu", bases=opened, multi={"all": NAMES})
+    assert len(list(gpu.glob("heads_*"))) >= 2
+    with serve(gpu, ports=Ports.free()) as played, serve(folder / "cpu", ports=Ports.free()) as cpu:
+        yield played, cpu
+
+
+def test_heads_of_a_base_answer_as_on_the_cpu_lane_whatever_is_asked_for(
+    heads_servers: tuple[Server, Server], connect: Callable[..., Any]
+) -> None:
+    images = [RED, CUT, GREEN, b"", BLUE]
+    gpu, cpu = (connect(server, "grpc", timeout_s=10) for server in heads_servers)
+    for name in NAMES:
+        found, expected = (client.ask(f"{name}_full", images) for client in (gpu, cpu))
+        assert found.keys() == expected.keys()
+        assert found["STATUS"][:, 0].tolist() == [OK, CORRUPT, OK, EMPTY, OK]
+        assert not found["EMBEDDING"][[1, 3]].any(), "a refused image has none"
+        assert found["EMBEDDING"][[0, 2, 4]].any(axis=1).all()
+        assert not found["PROBABILITY"][[1, 3]].any()
+        for tensor in found:
+            if found[tensor].dtype == np.float32:  # the native form decodes large JPEGs in full
+                np.testing.assert_allclose(found[tensor], expected[tensor], atol=0.05, err_msg=f"{name}.{tensor}")
+            else:
+                np.testing.assert_array_equal(found[tensor], expected[tensor], err_msg=f"{name}.{tensor}")
+    everything = gpu.ask("h0003_full", images)
+    for subset in (("EMBEDDING",), ("LABEL",), ("STATUS",), ("PROBABILITY",), ("LABEL", "EMBEDDING")):
+        answer = gpu.ask("h0003_full", images, subset)  # a deadlock of the ensemble would be a time-out here
+        assert sorted(answer) == sorted(subset)
+        for tensor, array in answer.items():
+            np.testing.assert_array_equal(array, everything[tensor])
+
+
+def test_one_forward_answers_for_heads_of_several_groups(
+    heads_servers: tuple[Server, Server], connect: Callable[..., Any]
+) -> None:
+    client, images = connect(heads_servers[0], "grpc", timeout_s=10), [RED, CUT, BLUE]
+    together = client.ask("all", images)
+    for name in NAMES:
+        for tensor, array in client.ask(name, images).items():
+            np.testing.assert_array_equal(together[f"{name}.{tensor}"], array)

@@ -14,8 +14,8 @@ from slipway.contract import Bundle, Engine, Spec
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.evaluation import LabelBundleEvaluation, read_bundle_evaluation
 from slipway.engines import build_engine, quantize
-from slipway.engines.compile import Graph
 from slipway.engines.current import installed, stale
+from slipway.engines.graph import Graph
 from slipway.engines.rows import read_rows
 from slipway.repository import Classifier, assemble
 from slipway.system.files import sha256_file

@@ -13,7 +13,8 @@ from slipway.contract import Bundle, CompileError, DataError, ManifestError
 from slipway.contract.base_bundle import Base, BaseEngine, BaseSpec
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.engines.base_engines import build_base_engine, judge, run_of
+from slipway.engines import build_engine
+from slipway.engines.base_engines import judge, run_of
 from slipway.evaluation.predict import predict, predict_served
 from slipway.repository.fleet import open_base
 from slipway.steps.head import Head
@@ -130,7 +131,8 @@ def test_images_that_do_not_suffice_are_counted(
     [
         ({"backbone": {"name": "resnet10"}}, "timm has no 'resnet10'; similar names: resnet10t"),
         ({"backbone": {"name": "resnet10t", "weights": "none.safetensors"}}, "none.safetensors"),
-        ({"precisions": ["fp16"]}, "precisions: fp16 given; list one of those of a base, int8, bf16, fp32"),
+        ({"precisions": ["int4"]}, "precisions.0: Input should be"),
+        ({"tensorrt": {"optimal_batch_size": 64}}, "optimal_batch_size 64 is above serving.gpu.max_batch_size 32"),
         ({"labels": ["a"]}, "labels: unknown key"),
     ],
 )
@@ -174,7 +176,7 @@ def test_an_embedding_that_is_not_finite_stops_the_build(
     )
     base = Base.open(Path("runs/tiny/base"))
     with pytest.raises(CompileError, match="embeddings of 30 of 30 images are not finite"):
-        build_base_engine(base, tmp_path, tmp_path / "engines", precision="fp32", reference=None)
+        build_engine(base, tmp_path, tmp_path / "engines", target="openvino", precision="fp32", reference=None)
     assert not (tmp_path / "engines/openvino-fp32").exists()
 
 

@@ -14,8 +14,8 @@ import pytest
 from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, Spec
 from slipway.contract.engine import plan_name
 from slipway.engines import compare
-from slipway.engines.compile import Graph
 from slipway.engines.current import Compiler, installed, stale, stale_graph
+from slipway.engines.graph import Graph
 from slipway.engines.rows import PREDICTIONS
 from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt_library import compute_capability

@@ -18,7 +18,9 @@ from slipway.repository import assemble
 from slipway.repository.step import ENGINE_CODE, WORKER_CODE
 from tests.support.colours import configs, reseal
 from tests.support.fallbacks import fallback_classifier
+from tests.support.gpu_bases import base_plan, gpu_heads, head_form
 from tests.support.gpu_lanes import gpu_classifier
+from tests.support.heads import ENGINE, write_base, write_heads
 
 PACKAGE = Path(slipway.__file__).parent
 DALI_BACKEND = """
@@ -80,6 +82,18 @@ def gpu_lane_on_the_cpu(folder: Path, **serving: Any) -> Path:
     classifier = gpu_classifier(folder / "in", "9.0", spec={"serving": serving})
     assemble([classifier], folder / "repository", lane="gpu")
     play_on_the_cpu(folder / "repository", folder / "in/colours/engine")
+    return folder / "repository"
+
+
+def heads_on_the_cpu(folder: Path, *, heads: int, **gpu: Any) -> Path:
+    """The repository of a base, its heads `h0000` and so on, and `all` of them together, with `serving.gpu` changed."""
+    run = write_base(folder / "base")
+    runs, plan = write_heads(folder / "heads", run, heads), base_plan(run)
+    for head in runs:
+        head_form(head, plan)
+    opened = gpu_heads(run, runs, **gpu)
+    assemble([], folder / "repository", bases=opened, lane="gpu", multi={"all": [run.name for run in runs]})
+    play_on_the_cpu(folder / "repository", run / "engines" / ENGINE)
     return folder / "repository"
 
 

@@ -41,11 +41,11 @@ def write_base(run: Path, *, name: str = "tiny", seed: int = 0, embedding_size: 
     spec = {"name": name, "backbone": BACKBONE, "images": "images", "serving": SERVING}
     BaseSpec.parse(spec | {"precisions": ["fp32"]}, source="test").write(base / "spec.json")
     base_id = identity(base, BASE_IDENTITY)
-    _seal(base, kind="base", name=name, bundle=base_id)
+    seal(base, kind="base", name=name, bundle=base_id)
     (engine / "model.onnx").write_bytes(served_graph(base / "model.onnx", PREPROCESS))
     calibration = sha256_file(base / "calibration.json")
     _settings(engine, graph="model.onnx", embedding_size=embedding_size, calibration_sha256=calibration)
-    _seal(engine, kind="engine", name=name, bundle=base_id, measured={"gate": {"verdict": "reference"}})
+    seal(engine, kind="engine", name=name, bundle=base_id, measured={"gate": {"verdict": "reference"}})
     candidate = {
         "engine": ENGINE,
         "manifest_sha256": sha256_file(engine / "manifest.json"),
@@ -100,7 +100,7 @@ def write_head(
     (bundle / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
     _head_spec(name, decided.task).write(bundle / "spec.json")
     head_id = bundle_id(bundle)
-    _seal(bundle, kind="bundle", name=name, bundle=head_id)
+    seal(bundle, kind="bundle", name=name, bundle=head_id)
     of_engine = sha256_file(base / "engines" / ENGINE / "manifest.json")
     _settings(
         engine,
@@ -110,7 +110,7 @@ def write_head(
         embedding_size=settings.embedding_size,
         base_engine_sha256=of_engine,
     )
-    _seal(engine, kind="engine", name=name, bundle=head_id, measured={"gate": {"verdict": "pass"}})
+    seal(engine, kind="engine", name=name, bundle=head_id, measured={"gate": {"verdict": "pass"}})
     return run
 
 
@@ -188,6 +188,6 @@ def _settings(engine: Path, *, graph: str, embedding_size: int, **more: Any) -> 
     EngineSettings.parse(text | more, source="test").write(engine / "engine.json")
 
 
-def _seal(folder: Path, **fields: Any) -> None:
+def seal(folder: Path, **fields: Any) -> None:
     """`Manifest.seal` without the commit, for which git takes longer than all the rest."""
     Manifest.parse({**fields, "outputs": hashes(folder)}, source="test").write(folder / "manifest.json")

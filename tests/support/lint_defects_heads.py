@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tritonclient.grpc import model_config_pb2 as pb
 
-from tests.support.lint_changes import Change, edit, in_lane, model, put, remove
+from tests.support.lint_changes import Change, edit, in_lane, instance, model, put, read, remove, write
 from tests.support.seeded_defects import Defect, broken
 
 HEAD = "1/heads/h0001"
@@ -53,7 +54,52 @@ def one_head_unnamed(repository: Path) -> None:
     in_lane(bases=bases)(repository)
 
 
+def in_json(which: str, file: str, **changes: Any) -> Change:
+    def changed(repository: Path) -> None:
+        path = model(repository, which) / file
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return changed
+
+
+def no_status(repository: Path) -> None:
+    """The group neither takes the status, nor is it given one."""
+    for folder in (path.parent for path in repository.glob("h*/config.pbtxt")):
+        config = read(folder)
+        if folder.name.startswith("heads_"):
+            (status,) = (tensor for tensor in config.input if tensor.name == "image_status")
+            config.input.remove(status)
+        else:
+            first, *_, last = config.ensemble_scheduling.step
+            del first.output_map["image_status"], last.input_map["image_status"]
+        write(folder, config)
+
+
 HEADS: tuple[Defect, ...] = (
+    *broken("group-inputs", "heads/config.pbtxt", "heads", group_without_the_status=no_status),
+    *broken(
+        "files-differ",
+        "heads/1/base.json",
+        "heads",
+        group_of_another_base=in_json("heads", "1/base.json", id="0" * 64),
+        group_of_another_engine=in_json("heads", "1/base.json", graph_sha256="0" * 64),
+        group_of_no_base=remove("heads", "1/base.json"),
+    ),
+    *broken("file-broken", "heads/1/base.json", "heads", group_of_a_broken_base=put("heads", "1/base.json", "{")),
+    *broken(
+        "files-differ",
+        "heads/1/base.json",
+        "gpu_heads",
+        plan_of_another_base=in_json("engine", "1/engine_sm90.json", graph_sha256="0" * 64),
+        heads_for_another_plan=in_json("heads", "1/base.json", graph_sha256="1" * 64),
+    ),
+    *broken("group-inputs", "heads/config.pbtxt", "gpu_heads", gpu_group_without_the_status=no_status),
+    *broken(
+        "post-on-the-cpu",
+        "heads/config.pbtxt",
+        "gpu_heads",
+        group_on_the_cpu=instance("heads", kind=pb.ModelInstanceGroup.KIND_CPU),
+    ),
     *broken(
         "head-left-out",
         f"heads/{HEAD}/head.npz",

@@ -11,6 +11,13 @@ from slipway.system.files import sha256_bytes, sha256_file
 
 NOT_A_PLAN = b"These bytes are no TensorRT plan. They stand in for one in tests, and no runtime loads them.\n"
 UNCHANGED: Mapping[str, Any] = {}
+PLAN_SETTINGS: Mapping[str, Any] = {
+    "version": "10.16.1.11",
+    "batch_sizes": [1, 32, 32],
+    "optimization_level": 3,
+    "hardware_compatibility": "none",
+    "version_compatible": False,
+}
 GRAPH = sha256_bytes(b"the graph that the stand-ins say they were compiled from")
 
 
@@ -31,14 +38,6 @@ def stand_in_plan(
     folder.mkdir(parents=True)
     (folder / plan_name(capability)).write_bytes(data)
     shutil.copyfile(bundle.path / "decision.json", folder / "decision.json")
-    plan_settings = {
-        "version": "10.16.1.11",
-        "compute_capability": capability,
-        "batch_sizes": [1, 32, 32],
-        "optimization_level": 3,
-        "hardware_compatibility": "none",
-        "version_compatible": False,
-    }
     text = {
         "target": "tensorrt",
         "precision": "int8",
@@ -49,7 +48,7 @@ def stand_in_plan(
         "input": INPUT,
         "graph_sha256": GRAPH,
         "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
-        "plan": None if plan is None else {**plan_settings, **plan},
+        "plan": None if plan is None else {**PLAN_SETTINGS, "compute_capability": capability, **plan},
     }
     EngineSettings.parse(text | settings, source="test").write(folder / "engine.json")
     return seal(folder, bundle, verdict=verdict)

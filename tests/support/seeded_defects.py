@@ -3,7 +3,7 @@
 `REPOSITORIES` makes the good ones: `example` is model_repository/example; `fleet` has two classifiers that share their
 first step, and one ensemble that answers both; `gpu` is a gpu lane around a stand-in for its plan, which decodes in the
 native form, `isolated` one in the isolated form, and `fallback` one that ONNX Runtime serves without a plan; `heads`
-has a base and a group of heads.
+has a base and a group of heads, and `gpu_heads` the same on the gpu lane, around a stand-in for the base's plan.
 """
 
 import atexit
@@ -19,12 +19,13 @@ from slipway.contract.manifest import hashes
 from slipway.repository import assemble
 from tests.support.colours import copy_colours
 from tests.support.fallbacks import fallback_classifier
+from tests.support.gpu_bases import base_plan, gpu_heads, head_form
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.heads import open_heads, write_base, write_heads
 from tests.support.lint_changes import Change, model
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
-Base = Literal["example", "fleet", "gpu", "isolated", "fallback", "heads"]
+Base = Literal["example", "fleet", "gpu", "isolated", "fallback", "heads", "gpu_heads"]
 POST, ENGINE, FIRST = "post/config.pbtxt", "engine/config.pbtxt", "preprocess/config.pbtxt"
 ONE, FULL = "colours/config.pbtxt", "colours_full/config.pbtxt"
 """Where most defects are."""
@@ -51,7 +52,7 @@ class Defect:
     @property
     def served(self) -> bool:
         """Whether the cpu lane's server can be asked what it does with it; the others wait for a GPU's."""
-        return self.base not in ("gpu", "isolated", "fallback")
+        return self.base not in ("gpu", "isolated", "fallback", "gpu_heads")
 
     def make(self, folder: Path) -> Path:
         """The repository with the defect in it."""
@@ -84,6 +85,13 @@ def good(base: Base) -> Path:
     if base == "heads":
         run = write_base(folder / "base")
         assemble([], folder / base, bases=open_heads(run, write_heads(folder / "in", run, 4)))
+        return folder / base
+    if base == "gpu_heads":
+        run = write_base(folder / "base")
+        heads, plan = write_heads(folder / "in", run, 4), base_plan(run, plan=MADE_WITH)
+        for head in heads:
+            head_form(head, plan)
+        assemble([], folder / base, bases=gpu_heads(run, heads), lane="gpu")
         return folder / base
     return copy_example(folder) if base == "example" else make_fleet(folder)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Fleet
-from slipway.contract.lane import NO_PLAN
+from slipway.contract.lane import NO_PLAN, STAND_IN
 from slipway.system.arguments import count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command, few
@@ -15,6 +15,7 @@ from slipway.system.text import command, few
 if TYPE_CHECKING:
     from slipway.contract.lane import LaneName
     from slipway.repository import BaseHeads, Classifier, Plan
+    from slipway.repository.heads import ServedBase
 
 EPILOG = """example:
   slipway assemble fleet.yaml --dry-run
@@ -90,15 +91,7 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]", bases: "Sequence[Base
         for version in active.versions:
             role = f"{active.name}:" if version is active else f"{active.name}, kept:"
             print(f"  {role} bundle {version.bundle.id:.12} {version.bundle.path}")
-            for engine in version.engines:
-                settings = engine.settings
-                print(f"    engine {engine.path}: {settings.target} {settings.precision} ({engine.verdict})")
-            if version.falls_back:
-                print(f"    fallback: {NO_PLAN}; its gate ran on {version.engine.settings.provider}")
-            for choice in version.choices:
-                print(f"    chosen: {choice.reason}")
-            if version.failed_plans:
-                print(f"    left out: {', '.join(version.failed_plans)}; no plan for that GPU passed its accuracy gate")
+            _say_engines(version)
     for name, members in plan.lane.multi.items():
         print(f"  {name}: {', '.join(members)} from one decode")
     for name, serving in (plan.lane.serving or {}).items():
@@ -115,12 +108,26 @@ def say(plan: "Plan", classifiers: "Sequence[Classifier]", bases: "Sequence[Base
 
 def _say_bases(plan: "Plan", bases: "Sequence[BaseHeads]") -> None:
     for base in (own.base for own in bases):
-        name, settings = base.name, base.engine.settings
+        name = base.name
         own = plan.lane.bases[name]
         print(f"  {name}: base {base.base.id:.12} {base.base.path}")
-        print(f"    engine {base.engine.path}: {settings.target} {settings.precision} ({base.engine.verdict})")
-        print(f"    chosen: {base.choice.reason}")
-        print(f"    runs as {own.serving}; serves NAME and NAME_full for {few(own.heads)}")
+        _say_engines(base)
+        runs = "" if own.serving is None else f"runs as {own.serving}; "
+        print(f"    {runs}serves NAME and NAME_full for {few(own.heads)}")
+        if own.stand_ins:
+            print(f"    {len(own.stand_ins):,} of {len(own.heads):,} heads {STAND_IN}")
+
+
+def _say_engines(served: "Classifier | ServedBase") -> None:
+    for engine in served.engines:
+        settings = engine.settings
+        print(f"    engine {engine.path}: {settings.target} {settings.precision} ({engine.verdict})")
+    if served.falls_back:
+        print(f"    fallback: {NO_PLAN}; its gate ran on {served.engine.settings.provider}")
+    for choice in served.choices:
+        print(f"    chosen: {choice.reason}")
+    if served.failed_plans:
+        print(f"    left out: {', '.join(served.failed_plans)}; no plan for that GPU passed its accuracy gate")
 
 
 def _say_folders(plan: "Plan") -> None:

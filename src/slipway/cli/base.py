@@ -4,11 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slipway.cli.compile import show_base_engine
 from slipway.contract.base_bundle import Base, BaseEngine, BaseSpec
 from slipway.contract.choice import Choice
 from slipway.contract.engine import engine_name
-from slipway.contract.evidence.build import BaseEngineMeasured, BaseMeasured, EmbeddingLoss
+from slipway.contract.evidence.build import BaseMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.manifest import Manifest
 from slipway.contract.selection import NOT_EVERYWHERE, SERVED
 from slipway.errors import CompileError, ManifestError, RepositoryError, SpecError
 from slipway.system.files import sha256_file
@@ -18,7 +20,11 @@ from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.contract.spec import Precision
+    from slipway.engines.quantize import Typed
 
+TYPED: "tuple[Typed, ...]" = ("int8", "fp16", "fp8")
+"""Precisions with a graph of their own."""
+NOT_ON_CPU = "the spec lists no precision of the cpu lane, and FP32 is there to compare with"
 ROUNDS, IMAGES_PER_ROUND = 20, 8
 EPILOG = """example:
   slipway base lite0.yaml
@@ -30,31 +36,31 @@ lite0.yaml, whole:
   images: photographs                 # any images like those that the heads will see; no label is needed
   calibration: {images: 200}
 
-Writes RUN/base, RUN/graphs and RUN/engines, and measures which engine is the fastest. The images set the ranges of
-INT8, and others of them judge how far each engine's embeddings are from FP32's. What is current stays, so the command
-may be repeated."""
+Writes RUN/base, RUN/graphs and RUN/engines: the graph of each precision that the spec lists, the engines of the cpu
+lane, and a measurement of which is the fastest. The images set the ranges of INT8, and others of them judge how far
+each engine's embeddings are from FP32's. What is current stays, so the command may be repeated. For the gpu lane,
+slipway container compile makes plans of the graphs, on the GPU that serves."""
 
 
 def main(arguments: argparse.Namespace) -> None:
     spec = BaseSpec.read(arguments.spec)
     run: Path = arguments.out or Path("runs") / spec.name
     check_folder(run / "base", kind="base")
-    precisions = _precisions(spec)
     base = _base(spec, run)
+    for precision in (precision for precision in TYPED if precision in spec.precisions):
+        _graph(base, run / "graphs" / precision, precision)
+    on_cpu = [precision for precision in SERVED["cpu"] if precision in spec.precisions]
+    precisions: list[Precision] = ["fp32", *(precision for precision in on_cpu if precision != "fp32")]
     engines = {precision: _engine(base, run, precision) for precision in precisions}
-    choice = _choice(base, run)
-    print(f"{run / 'engines'}: {choice.reason}")
+    choice = _choice(base, run) if on_cpu else None
+    print(f"{run / 'engines'}: {NOT_ON_CPU if choice is None else choice.reason}")
+    if any(precision in SERVED["gpu"] for precision in spec.precisions):
+        given = (base.path, "--graphs", run / "graphs", "--out", run / "engines", "--run")
+        print(f"  for the gpu lane, on its GPU: {command('slipway container compile', *given)}")
     print(f"  next: {command('slipway head', 'SPEC', '--base', run)}")
     measured = {p: engine.manifest.measured["gate"] for p, engine in engines.items() if engine is not None}
-    print_json(arguments, {"base": str(run / "base"), "id": base.id, "engines": measured, "chosen": choice.chosen})
-
-
-def _precisions(spec: BaseSpec) -> "list[Precision]":
-    served = [precision for precision in SERVED["cpu"] if precision in spec.precisions]
-    if not served:
-        allowed = ", ".join(SERVED["cpu"])
-        raise SpecError(f"precisions: {', '.join(spec.precisions)} given; list one of those of a base, {allowed}")
-    return ["fp32", *(precision for precision in served if precision != "fp32")]
+    chosen = None if choice is None else choice.chosen
+    print_json(arguments, {"base": str(run / "base"), "id": base.id, "engines": measured, "chosen": chosen})
 
 
 def _base(spec: BaseSpec, run: Path) -> Base:
@@ -80,12 +86,25 @@ def _base(spec: BaseSpec, run: Path) -> Base:
     return base
 
 
-def _engine(base: Base, run: Path, precision: "Precision") -> BaseEngine | None:
-    """An engine of the run, made anew unless it is of this base; None where this processor cannot run it."""
-    from slipway.engines.base_engines import build_base_engine
+def _graph(base: Base, folder: Path, precision: "Typed") -> None:
+    """Make the typed graph of a precision anew unless it is of this base."""
     from slipway.engines.quantize import quantize
 
-    engines, graphs = run / "engines", run / "graphs"
+    try:
+        if Manifest.open(folder, kind="graph").inputs["bundle"] == sha256_file(base.path / MANIFEST):
+            return
+    except ManifestError:
+        pass  # missing, or damaged
+    calibrating = f"calibrating {precision.upper()} on {base.spec.calibration.images} images"
+    print(f"{folder}: {'converting to FP16' if precision == 'fp16' else calibrating}", flush=True)
+    quantize(base, folder, precision=precision)
+
+
+def _engine(base: Base, run: Path, precision: "Precision") -> BaseEngine | None:
+    """An engine of the run, made anew unless it is of this base; None where this processor cannot run it."""
+    from slipway.engines.compile import build_engine
+
+    engines = run / "engines"
     folder = engines / engine_name("openvino", precision)
     try:
         engine = BaseEngine.open(folder, base=base)
@@ -94,24 +113,15 @@ def _engine(base: Base, run: Path, precision: "Precision") -> BaseEngine | None:
     except ManifestError:
         reference = None if precision == "fp32" else BaseEngine.open(engines / "openvino-fp32", base=base)
         try:
-            if precision == "int8":
-                print(f"{graphs / precision}: calibrating INT8 on {base.spec.calibration.images} images", flush=True)
-                quantize(base, graphs / precision)
-            engine = build_base_engine(base, graphs, engines, precision=precision, reference=reference)
+            engine = build_engine(
+                base, run / "graphs", engines, target="openvino", precision=precision, reference=reference
+            )
         except CompileError as error:
             if precision not in NOT_EVERYWHERE:
                 raise
             print(f"{folder}: not built: {error}")
             return None
-    gate = engine.manifest.read_measured(BaseEngineMeasured).gate
-    if isinstance(gate, EmbeddingLoss):
-        print(
-            f"{folder}: {gate.verdict}; cosine to FP32 {gate.mean_cosine:.4f} on average ({gate.min_cosine:g} asked), "
-            f"{gate.low_cosine:.4f} at the 1st percentile of {gate.images} images; "
-            f"{gate.same_neighbour:.1%} keep their nearest neighbour"
-        )
-    else:
-        print(f"{folder}: the reference")
+    show_base_engine(engine)
     return engine
 
 
@@ -120,7 +130,7 @@ def _choice(base: Base, run: Path) -> Choice:
     from slipway.repository.fleet import open_base
 
     try:
-        return open_base(run).choice
+        return open_base(run).choices[0]
     except (ManifestError, RepositoryError):
         return choose(base, run / "engines", rounds=ROUNDS, images_per_round=IMAGES_PER_ROUND)
 

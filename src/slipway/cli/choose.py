@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from slipway.contract import Bundle, Choice
+from slipway.contract import Choice
+from slipway.contract.base_bundle import Base, open_network
 from slipway.system.arguments import count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
@@ -26,15 +27,16 @@ slipway assemble --engines reads the result."""
 def main(arguments: argparse.Namespace) -> None:
     from slipway.engines import choose, choose_plan  # not at the top: --help needs no library
 
-    bundle = Bundle.open(arguments.bundle)
-    bundle.require_graph()
+    bundle = open_network(arguments.bundle)
     if arguments.target == "tensorrt":
         choice = choose_plan(bundle, arguments.engines, rounds=arguments.rounds, calls_per_round=arguments.images)
     else:
         choice = choose(bundle, arguments.engines, rounds=arguments.rounds, images_per_round=arguments.images)
     show(choice)
     lane = () if choice.card is None else ("--lane", "gpu")
-    print(f"  next: {command('slipway assemble', arguments.bundle, '--engines', arguments.engines, *lane)}")
+    assembled = command("slipway assemble", arguments.bundle, "--engines", arguments.engines, *lane)
+    head = command("slipway head", "SPEC", "--base", arguments.bundle.parent)
+    print(f"  next: {head if isinstance(bundle, Base) else assembled}")
     print_json(arguments, choice.model_dump(mode="json"))
 
 
@@ -55,7 +57,7 @@ def show(choice: Choice) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
+    parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--engines", type=Path, required=True, help="folder of engine folders, gets the choice")
     parser.add_argument("--target", choices=("openvino", "tensorrt"), default="openvino", help="default: %(default)s")
     parser.add_argument("--rounds", type=count, default=15, help="rounds of the comparison; default: %(default)s")

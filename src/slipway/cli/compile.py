@@ -1,13 +1,14 @@
-"""Compile a bundle's graphs to engines of one target, evaluate each on the whole test split, and gate it."""
+"""Compile the graphs of a bundle or a base to engines of one target, evaluate each, and gate it."""
 
 import argparse
 from pathlib import Path
 from typing import get_args
 
 from slipway.cli.choose import show as show_choice
-from slipway.contract import Bundle, CompileError, Engine, GateError
+from slipway.contract import CompileError, Engine, GateError
+from slipway.contract.base_bundle import Base, BaseEngine, Owner, open_network
 from slipway.contract.engine import Target
-from slipway.contract.evidence.build import EngineMeasured
+from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss, EngineMeasured, PlanMeasured
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import PASS, PROOF, REFERENCE
 from slipway.contract.selection import NOT_EVERYWHERE
@@ -18,6 +19,7 @@ from slipway.system.text import command, shown
 EPILOG = """example:
   slipway compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines
   slipway compile runs/digits/bundle --graphs runs/digits/graphs --out runs/digits/engines --target tensorrt_rtx
+  slipway compile runs/lite0/base --graphs runs/lite0/graphs --out runs/lite0/engines --target tensorrt
 
 targets:
   openvino      the cpu lane, on this machine
@@ -29,7 +31,8 @@ targets:
 
 OpenVINO FP32 is always built first: the others are compared with it image by image. The verdict is pass, fail, or too
 few images to tell. An engine that did not pass is written for inspection and never assembled. The exit code is 0 when
-at least one precision that the spec lists passed."""
+at least one precision that the spec lists passed. Of a base, embeddings are compared, and slipway base builds the
+engines of openvino."""
 FLIPS_SHOWN = 20
 ROUNDS, CALLS = 15, 40
 
@@ -42,11 +45,8 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.engines.current import installed
     from slipway.engines.tensorrt_library import import_library
 
-    bundle, options = (
-        Bundle.open(arguments.bundle),
-        {"target": arguments.target, "timing_cache": arguments.timing_cache},
-    )
-    bundle.require_graph()
+    bundle: Owner[Engine | BaseEngine] = open_network(arguments.bundle)
+    options = {"target": arguments.target, "timing_cache": arguments.timing_cache}
     require_listed(bundle.spec, arguments.target)
     if arguments.target in ("tensorrt", "tensorrt_rtx"):
         import_library(arguments.target)  # both before minutes go into the reference
@@ -84,17 +84,17 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"  {name} is left out ({reason}); the spec lists {', '.join(bundle.spec.precisions)}")
     if arguments.target == "tensorrt":  # the GPU is at hand now, and where the lane is assembled there may be none
         show_choice(choose_plan(bundle, arguments.out, rounds=ROUNDS, calls_per_round=CALLS))
-    print(f"  next: {next_command(arguments)}")
+    print(f"  next: {next_command(arguments, is_base=isinstance(bundle, Base))}")
     print_json(arguments, result)
 
 
-def reference_engine(bundle: Bundle, arguments: argparse.Namespace) -> Engine:
+def reference_engine(bundle: Owner[Engine | BaseEngine], arguments: argparse.Namespace) -> Engine | BaseEngine:
     """The engine `openvino-fp32`: the openvino target builds it, and the others reuse it."""
     from slipway.engines import build_engine
 
     folder = arguments.out / "openvino-fp32"
     if arguments.target != "openvino" and folder.is_dir():
-        return Engine.open(folder, bundle=bundle)
+        return bundle.open_engine(folder)
     reference = build_engine(
         bundle, arguments.graphs, arguments.out, target="openvino", precision="fp32", reference=None
     )
@@ -102,11 +102,15 @@ def reference_engine(bundle: Bundle, arguments: argparse.Namespace) -> Engine:
     return reference
 
 
-def show(engine: Engine) -> None:
+def show(engine: Engine | BaseEngine) -> None:
     if engine.verdict == PROOF:
-        measured = engine.manifest.read_measured(EngineMeasured)
+        kind: type[PlanMeasured] = EngineMeasured if isinstance(engine, Engine) else BaseEngineMeasured
+        measured = engine.manifest.read_measured(kind)
         size_mb = (measured.plan_bytes or 0) / 1e6
         print(f"{engine.path}: compiles in {measured.build_s:.1f} s, {size_mb:.1f} MB (proof only, never served)")
+        return
+    if isinstance(engine, BaseEngine):
+        show_base_engine(engine)
         return
     found, temperature = read_engine_evaluation(engine.path, task=engine.decision.task), engine.decision.temperature
     one_label = (
@@ -121,7 +125,18 @@ def show(engine: Engine) -> None:
         print(f"  … and {len(found.flips) - FLIPS_SHOWN} more in {engine.path / 'evaluation.json'}")
 
 
-def next_command(arguments: argparse.Namespace) -> str:
+def show_base_engine(engine: BaseEngine) -> None:
+    """Print what the gate on embeddings found."""
+    gate = engine.manifest.read_measured(BaseEngineMeasured).gate
+    print(f"{engine.path}: {gate if isinstance(gate, EmbeddingLoss) else 'the reference'}")
+
+
+def next_command(arguments: argparse.Namespace, *, is_base: bool) -> str:
+    if is_base and arguments.target == "tensorrt_rtx":
+        given = (arguments.bundle, "--graphs", arguments.graphs, "--out", arguments.out, "--run")
+        return command("slipway container compile", *given)
+    if is_base:
+        return command("slipway head", "SPEC", "--base", arguments.bundle.parent)
     if arguments.target == "openvino":
         return command("slipway choose", arguments.bundle, "--engines", arguments.out)
     if arguments.target in ("tensorrt", "onnxruntime"):
@@ -131,7 +146,7 @@ def next_command(arguments: argparse.Namespace) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
+    parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--graphs", type=Path, required=True, help="folder of graphs, for example runs/digits/graphs")
     parser.add_argument("--out", type=Path, required=True, help="folder for engines, for example runs/digits/engines")
     parser.add_argument("--target", choices=get_args(Target), default="openvino")

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from slipway.cli.docker import execute
-from slipway.contract import Bundle, CompileError, Lane, ServingError, SlipwayError, SpecError
+from slipway.contract import CompileError, Lane, ServingError, SlipwayError, SpecError
+from slipway.contract.base_bundle import open_network
 from slipway.contract.installed import Installed, differences
 from slipway.contract.releases import NEWEST, release
 from slipway.contract.selection import listed
@@ -75,7 +76,7 @@ def compile_command(arguments: argparse.Namespace) -> list[str]:
 
     TensorRT's timing cache stays beside the engines, where the next job finds it.
     """
-    spec = Bundle.open(arguments.bundle).spec
+    spec = open_network(arguments.bundle).spec
     for precision in sorted({*listed(spec, lane="gpu")} - {"fp32"}):
         if not (folder := arguments.graphs / precision).is_dir():
             make = shell_line("slipway quantize", arguments.bundle, "--precision", precision, "--out", folder)
@@ -201,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     )
     building.set_defaults(command_of=build_command, failure=SlipwayError)
     compiling = commands.add_parser("compile", help="compile plans for the GPU of this machine")
-    compiling.add_argument("bundle", type=Path, help="folder that slipway export wrote")
+    compiling.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     compiling.add_argument("--graphs", type=Path, required=True, help="folder of graph folders")
     compiling.add_argument("--out", type=Path, required=True, help="folder to write engine folders into")
     compiling.set_defaults(command_of=compile_command, failure=CompileError, image="compile")

@@ -82,8 +82,8 @@ class Fleet:
         Raises:
             SlipwayError: an input of the part is missing.
         """
-        from slipway.engines.compile import Graph
         from slipway.engines.current import stale, stale_graph
+        from slipway.engines.graph import Graph
 
         if part.target is None:
             return stale_graph(part.folder, bundle=part.bundle, precision=part.precision)

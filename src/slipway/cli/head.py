@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import Bundle, Engine, GateError
+from slipway.contract.base_bundle import Base
 from slipway.contract.bundle import HEAD
-from slipway.contract.choice import FILE_NAME as CHOICE
 from slipway.contract.choice import Choice
 from slipway.contract.dataset import SPLITS, Dataset
 from slipway.contract.evidence.build import BundleMeasured, EngineMeasured, HeadFit
 from slipway.contract.evidence.evaluation import read_engine_evaluation
+from slipway.contract.selection import fallback_engine
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -34,8 +35,9 @@ the answers to its test split are proven to be the same.
 
 Writes RUN/bundle and, for each engine of the base that may be served, RUN/engines/ENGINE: weights and decision that
 were fitted to the embeddings of that engine, and the verdict of the accuracy gate. Embeddings are kept in the base's
-run, so that an image is decoded once. What is current stays. The exit code is 1 if the form for the engine that serves
-the base did not pass its gate (docs/heads.md)."""
+run, so that an image is decoded once. Without the GPU of a plan, the typed graph on a CPU stands in for it, and the
+form says so. What is current stays. The exit code is 1 if the form for an engine that serves the base did not pass its
+gate (docs/heads.md)."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -53,9 +55,9 @@ def main(arguments: argparse.Namespace) -> None:
     for folder in run.left_over():
         print(f"{folder}: of an earlier head, for an engine that the base does not serve now; remove it")
     print(f"  {'current' if why is None else 'time'}: loading {loading:.1f} s, {run.times}")
-    served = served_form(arguments.base, forms)
-    passed = served is None or served.may_be_served
-    if passed:
+    served = served_forms(run.base, forms)
+    failed = {form.path.name: form.verdict for form in served if not form.may_be_served}
+    if not failed:
         print_next(run, arguments.base)
     print_json(
         arguments,
@@ -63,14 +65,14 @@ def main(arguments: argparse.Namespace) -> None:
             "bundle": str(bundle.path),
             "id": bundle.id,
             "current": why is None,
-            "served": None if served is None else served.path.name,
+            "served": [form.path.name for form in served],
             "engines": {form.path.name: form.manifest.measured for form in forms},
             "seconds": run.times.seconds,
         },
     )
-    if served is not None and not passed:
+    for name, verdict in failed.items():
         raise GateError(
-            f"accuracy gate: {served.path.name} serves the base, and the form for it says {served.verdict!r}; test on "
+            f"accuracy gate: {name} serves the base, and the form for it says {verdict!r}; test on "
             "more images, or raise the spec's limits: accuracy.max_loss_points, accuracy.max_class_loss_points, "
             "accuracy.max_flip_points, accuracy.prove_classes: false"
         )
@@ -111,11 +113,14 @@ def strength(fitted: HeadFit | None) -> str:
     )
 
 
-def served_form(base_run: Path, forms: list[Engine]) -> Engine | None:
-    """The form for the engine that serves the base; None if that has not been chosen."""
-    path = base_run / "engines" / CHOICE
-    chosen = Choice.read(path).chosen if path.is_file() else None
-    return next((form for form in forms if form.path.name == chosen), None)
+def served_forms(base: Base, forms: list[Engine]) -> list[Engine]:
+    """The forms for the engines that serve the base on either lane, as far as they have been chosen."""
+    engines = base.path.parent / "engines"
+    chosen = {Choice.read(path).chosen for path in engines.glob("choice*.json")}
+    if base.spec.serving.gpu.fallback == "onnxruntime" and not any(name.startswith("tensorrt-") for name in chosen):
+        fallback = fallback_engine(base, engines)
+        chosen |= {fallback.path.name} if fallback is not None else set()
+    return [form for form in forms if form.path.name in chosen]
 
 
 def print_next(run: "HeadRun", base_run: Path) -> None:

@@ -1,18 +1,20 @@
 """What `slipway head` makes: opens the base, tells whether the head is current, and fits it."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.contract import Bundle, Engine, ManifestError, SlipwayError, Spec, SpecError
+from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError, Spec, SpecError
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.bundle import BASE
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
+from slipway.contract.engine import LANES
+from slipway.contract.evidence.build import BundleMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.engines.base_engines import run_of
+from slipway.engines.embedders import Embedder, embedder_of
 from slipway.engines.heads import build_head_engine
 from slipway.steps.head import Head
 from slipway.system.files import sha256_file
@@ -53,8 +55,8 @@ class HeadRun:
     spec: Spec
     dataset: Dataset
     base: Base
-    engines: tuple[BaseEngine, ...]
-    """The engines of the base that may be served, FP32 first."""
+    embedders: tuple[Embedder, ...]
+    """The engines of the base that may be served, OpenVINO's FP32 first."""
     times: Times
     classifier: Bundle | None = None
     """The whole classifier whose last layers become the head; None if it is fitted to the images."""
@@ -72,74 +74,97 @@ class HeadRun:
             DataError: the images cannot be used.
         """
         times, base = Times(), Base.open(base_run / "base")
-        engines, classifier = _open_engines(base, base_run / "engines"), None
+        embedders, classifier = _embedders(base, base_run), None
         if given.is_dir():
             classifier = Bundle.open(given / "bundle")
             spec = spec_of(classifier, base)
         else:
             spec = head_spec(given, base)
         out = out or Path("runs") / spec.name
-        _check_out(out, spec, base_run, engines, inputs=[given])
+        _check_out(out, spec, base_run, embedders, inputs=[given])
         with times.spent("reading images"):
             dataset = scan(spec.data, task=spec.task) if classifier is None else Dataset.read(classifier.path / DATASET)
         check_top_k(spec, dataset)
-        return cls(out, spec, dataset, base, engines, times, classifier)
+        return cls(out, spec, dataset, base, embedders, times, classifier)
 
     def changed(self) -> str | None:
         """Why the head in `out` is not the one that would be fitted now; None if it is."""
         if not (self.out / "bundle").is_dir():
             return "a new head"
         try:
-            return next(self._changes(), None)
+            bundle = Bundle.open(self.out / "bundle")
+            return next(self._changes(bundle), None) or next(iter(self._stale_forms(bundle).values()), None)
         except SlipwayError as error:
             return str(error)
 
-    def _changes(self) -> Iterator[str]:
-        bundle = Bundle.open(self.out / "bundle")
+    def _changes(self, bundle: Bundle) -> Iterator[str]:
+        """Why the head itself is another one by now."""
         if bundle.base is None or bundle.base.id != self.base.id:
             yield f"it stands on base {bundle.base.id if bundle.base else '':.12}, now {self.base.id:.12}"
         if bundle.spec != self.spec:
             yield "the spec changed"
         if Dataset.read(bundle.path / DATASET) != self.dataset:
             yield "the images changed"
-        for engine in self.engines:
-            form = Engine.open(self.out / "engines" / engine.path.name, bundle=bundle)
+
+    def _stale_forms(self, bundle: Bundle) -> dict[str, str]:
+        """The forms to fit anew, each with the reason. One that was fitted to a plan stays where its GPU is missing."""
+        stale = {}
+        for name, embedder in self._sources.items():
+            engine = embedder.engine
+            try:
+                form = Engine.open(self.out / "engines" / name, bundle=bundle)
+            except SlipwayError as error:
+                stale[name] = str(error)
+                continue
             if form.settings.base_engine_sha256 != sha256_file(engine.path / MANIFEST):
-                yield f"{engine.path} was compiled again"
+                stale[name] = f"{engine.path} was compiled again"
+            elif form.settings.provider is not None and embedder.provider is None:
+                stale[name] = f"{form.path} was fitted to the typed graph, and {engine.path} can be run here"
+        return stale
+
+    def _to_fit(self) -> tuple[Bundle | None, list[str]]:
+        """The bundle, if it stays, and the names of the forms to fit."""
+        try:
+            bundle = Bundle.open(self.out / "bundle")
+            if not any(self._changes(bundle)) and REFERENCE not in (stale := self._stale_forms(bundle)):
+                return bundle, list(stale)
+        except SlipwayError:
+            pass  # missing or damaged: all of it is made anew
+        return None, list(self._sources)
 
     def opened(self) -> tuple[Bundle, list[Engine]]:
         """The head as it lies in `out`."""
         bundle = Bundle.open(self.out / "bundle")
-        return bundle, [Engine.open(self.out / "engines" / engine.path.name, bundle=bundle) for engine in self.engines]
+        return bundle, [Engine.open(self.out / "engines" / name, bundle=bundle) for name in self._sources]
 
     def fit(self) -> None:
-        """Embed, fit, evaluate and write: the bundle by FP32, and a form for each engine."""
+        """Embed, fit, evaluate and write: the bundle by FP32 unless it stays, and the forms that are not current."""
+        bundle, names = self._to_fit()
+        sources = {name: self._sources[name] for name in dict.fromkeys((REFERENCE, *names))}
         with self.times.spent("embedding"):
-            threads = self.base.spec.serving.threads
-            found = embed(
-                self.base,
-                self.engines,
-                self.dataset,
-                open_engine=lambda engine: run_of(engine, threads=threads),
-                cache=self.base.path.parent / FOLDER,
-            )
+            cache = self.base.path.parent / FOLDER
+            found = embed(self.base, sources, self.dataset, self.dataset.images, cache=cache)
+            single = {name: one for name, source in sources.items() if (one := source.by_single_images)}
+            alone = embed(self.base, single, self.dataset, self.dataset.of("test"), cache=cache)
         train = self.dataset.of("train")
         with self.times.spent("fitting"):
             fitter = Fitter(self.spec, train, classes=len(self.dataset.labels))
-            evidence = fitter.choose(found[REFERENCE].of(train))
+            evidence = None if bundle is None else bundle.manifest.read_measured(BundleMeasured).head
+            evidence = evidence or fitter.choose(found[REFERENCE].of(train))
             heads = {name: fitter.fit(given.of(train), strength=evidence.strength) for name, given in found.items()}
         origin = self._of_classifier(heads, found)
         with self.times.spent("evaluating"):
-            write_head(
-                self.out / "bundle",
-                FittedHead(heads[REFERENCE], evidence, origin),
-                spec=self.spec,
-                dataset=self.dataset,
-                base=self.base,
-                reference=self.engines[0],
-                embeddings=found[REFERENCE],
-            )
-            self._write_forms(heads, found)
+            if bundle is None:
+                write_head(
+                    self.out / "bundle",
+                    FittedHead(heads[REFERENCE], evidence, origin),
+                    spec=self.spec,
+                    dataset=self.dataset,
+                    base=self.base,
+                    reference=self.embedders[0].engine,
+                    embeddings=found[REFERENCE],
+                )
+            self._write_forms(names, heads, found, alone)
 
     def _of_classifier(self, heads: dict[str, Head], found: Mapping[str, Embeddings]) -> HeadOrigin:
         """With a classifier, replace the FP32 head by the classifier's own last layers. For every other engine, choose
@@ -158,50 +183,81 @@ class HeadRun:
             "head of a classifier", {"classifier": sha256_file(self.classifier.path / MANIFEST)}, difference
         )
 
-    def _write_forms(self, heads: Mapping[str, Head], found: Mapping[str, Embeddings]) -> None:
-        bundle, reference = Bundle.open(self.out / "bundle"), None
-        dataset = self.dataset
+    def _write_forms(
+        self,
+        names: Sequence[str],
+        heads: Mapping[str, Head],
+        found: Mapping[str, Embeddings],
+        alone: Mapping[str, Embeddings],
+    ) -> None:
+        bundle, dataset = Bundle.open(self.out / "bundle"), self.dataset
+        there = REFERENCE not in names
+        reference = Engine.open(self.out / "engines" / REFERENCE, bundle=bundle) if there else None
         sample = some_of_each_class(dataset) if self.spec.task == "multiclass" else dataset.of("train")
-        for engine in self.engines:
-            head, embeddings = heads[engine.path.name], found[engine.path.name]
+        for name in names:
+            head, embeddings = heads[name], found[name]
             form = build_head_engine(
                 bundle,
-                engine,
+                self._sources[name],
                 head,
                 self.out / "engines",
                 train=embeddings.answer(head, sample),
                 validation=embeddings.answer(head, dataset.of("validation")),
                 test=embeddings.answer(head, dataset.of("test")),
+                alone=alone[name].answer(head, dataset.of("test")) if name in alone else None,
                 reference=reference,
             )
             reference = reference or form
 
     def left_over(self) -> list[Path]:
         """Forms of an earlier head for engines that the base does not serve now."""
-        names = {engine.path.name for engine in self.engines}
+        names = {engine.path.name for engine in _open_engines(self.base, self.base.path.parent / "engines")}
         return sorted(path for path in (self.out / "engines").iterdir() if path.is_dir() and path.name not in names)
 
+    @property
+    def _sources(self) -> dict[str, Embedder]:
+        return {embedder.engine.path.name: embedder for embedder in self.embedders}
 
-def _open_engines(base: Base, folder: Path) -> tuple[BaseEngine, ...]:
+
+def _embedders(base: Base, run: Path) -> tuple[Embedder, ...]:
+    """What embeds as the engines that may be served. An engine that nothing here stands in for is named and left out.
+
+    Raises:
+        ManifestError: FP32 is missing, or an engine is damaged or of another base.
+    """
+    found: list[Embedder] = []
+    for engine in _open_engines(base, run / "engines"):
+        try:
+            found.append(embedder_of(base, engine, run / "graphs"))
+        except CompileError as error:
+            print(f"no form for {engine.path.name}: {error}")
+            continue
+        if found[-1].stands_in:
+            print(f"{engine.path}: its typed graph stands in for it, on the CPU, since {found[-1].stands_in}")
+    return tuple(found)
+
+
+def _open_engines(base: Base, folder: Path) -> list[BaseEngine]:
     """Raises ManifestError: FP32 is missing, or an engine is damaged or of another base."""
-    paths = sorted(path for path in folder.glob("openvino-*") if path.is_dir())
+    patterns = (f"{target}-*" for target, lane in LANES.items() if lane is not None)
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern) if (path / MANIFEST).is_file())
     opened = [BaseEngine.open(path, base=base) for path in paths]
     served = sorted((e for e in opened if e.may_be_served), key=lambda engine: engine.path.name != REFERENCE)
     if not served or served[0].path.name != REFERENCE:
         raise ManifestError(
             f"{folder / REFERENCE}: no such engine, which the others are compared with; run slipway base again"
         )
-    return tuple(served)
+    return served
 
 
 def _check_out(
-    out: Path, spec: Spec, base_run: Path, engines: tuple[BaseEngine, ...], *, inputs: Iterable[Path]
+    out: Path, spec: Spec, base_run: Path, embedders: tuple[Embedder, ...], *, inputs: Iterable[Path]
 ) -> None:
     """Raises SpecError: the head would replace something else, or lie in what it is made from."""
     bundle = out / "bundle"
     inputs = [base_run, *inputs, *read_from(spec.data, out=bundle)]
     check_folder(bundle, kind="bundle", inputs=inputs)
-    for engine in engines:
-        check_folder(out / "engines" / engine.path.name, kind="engine", inputs=inputs)
+    for embedder in embedders:
+        check_folder(out / "engines" / embedder.engine.path.name, kind="engine", inputs=inputs)
     if (bundle / MANIFEST).is_file() and not (bundle / BASE).is_file():
         raise SpecError(f"{bundle}: a classifier with a graph of its own, not a head; give another folder: --out RUN")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from slipway.contract import Bundle
+from slipway.contract.base_bundle import Base, open_network
 from slipway.contract.evidence.build import SEARCH, GraphMeasured, Search
 from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import check_folder
@@ -30,11 +30,10 @@ def main(arguments: argparse.Namespace) -> None:
 
     from slipway.engines import quantize  # after the check: it takes seconds
 
-    bundle = Bundle.open(arguments.bundle)
-    bundle.require_graph()
+    bundle = open_network(arguments.bundle)
     manifest = quantize(bundle, arguments.out, precision=arguments.precision)
     show_layers(arguments.out, manifest.read_measured(GraphMeasured))
-    if arguments.precision == "int8":
+    if arguments.precision == "int8" and not isinstance(bundle, Base):
         show_search(Search.read(arguments.out / SEARCH))
     print(f"  next: {next_command(arguments)}")
     print_json(arguments, {"graph": str(arguments.out), **manifest.measured})
@@ -74,7 +73,7 @@ def show_search(search: Search) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="folder that slipway export wrote")
+    parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder, for example runs/digits/graphs/int8")
     parser.add_argument("--precision", choices=("int8", "fp8", "fp16"), default="int8", help="default: int8")
     add_json(parser)

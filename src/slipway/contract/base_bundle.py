@@ -2,16 +2,27 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Protocol, Self, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.bundle import CalibrationList, identity
-from slipway.contract.engine import INPUT, LANES, EngineSettings, check_calibration_list, check_graph
-from slipway.contract.manifest import Manifest
+from slipway.contract.bundle import Bundle, CalibrationList, identity
+from slipway.contract.engine import INPUT, LANES, Engine, EngineSettings, check_calibration_list, check_graph
+from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
-from slipway.contract.spec import Backbone, Calibration, PathText, Precision, Serving, check_name, distinct
+from slipway.contract.spec import (
+    Backbone,
+    Calibration,
+    PathText,
+    Precision,
+    Serving,
+    Spec,
+    TensorRT,
+    check_name,
+    check_optimal_batch,
+    distinct,
+)
 from slipway.errors import ManifestError
 
 BASE_IDENTITY = ("model.onnx", "preprocess.json", "calibration.json")
@@ -43,6 +54,21 @@ class BaseSpec(Contract):
     """Precisions that may be served, as in the spec of a classifier."""
     embedding: EmbeddingGate = EmbeddingGate()
     serving: Serving = Serving()
+    tensorrt: TensorRT = TensorRT()
+
+    @model_validator(mode="after")
+    def _the_optimal_batch_is_served(self) -> Self:
+        check_optimal_batch(self.tensorrt, self.serving)
+        return self
+
+
+class GroupBase(Contract):
+    """`base.json` of a group of heads in a repository: what its embeddings are of."""
+
+    id: Sha256
+    """The base."""
+    graph_sha256: Sha256
+    """The graph that its engine runs, or was compiled from."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +96,10 @@ class Base:
             preprocess=Preprocess.read(path / "preprocess.json"),
         )
 
+    def open_engine(self, path: Path) -> "BaseEngine":
+        """As `BaseEngine.open`, with this base."""
+        return BaseEngine.open(path, base=self)
+
     def load_calibration(self) -> list[tuple[str, bytes]]:
         """As `CalibrationList.load`."""
         return CalibrationList.load(self.path)
@@ -90,7 +120,7 @@ class BaseEngine:
         if manifest.bundle != base.id:
             raise ManifestError(
                 f"{path}: this engine was compiled from {str(manifest.bundle)[:12]}, but the given base is "
-                f"{base.id:.12}; run slipway base again"
+                f"{base.id:.12}; run slipway base again, and slipway compile for the gpu lane"
             )
         settings = EngineSettings.read(path / "engine.json")
         if settings.input != INPUT:
@@ -103,9 +133,48 @@ class BaseEngine:
 
     @property
     def verdict(self) -> str:
-        """Verdict of the gate on embeddings: `pass`, `fail` or `reference`."""
+        """Verdict of the gate on embeddings: `pass`, `fail`, `reference`, or `proof only`."""
         return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
 
     @property
     def may_be_served(self) -> bool:
         return LANES[self.settings.target] is not None and self.verdict in ("pass", "reference")
+
+
+AnyEngine_co = TypeVar("AnyEngine_co", bound=Engine | BaseEngine, covariant=True)
+
+
+class Owner(Protocol[AnyEngine_co]):
+    """A bundle or a base: what graphs and engines are made of, and opened with."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    @property
+    def spec(self) -> Spec | BaseSpec: ...
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    def open_engine(self, path: Path, /) -> AnyEngine_co: ...
+
+    def load_calibration(self) -> list[tuple[str, bytes]]: ...
+
+
+def open_network(path: Path) -> Bundle | Base:
+    """The bundle or base in a folder, whichever it is.
+
+    Raises:
+        ManifestError: it is neither, it is damaged, or it is the bundle of a head, which has no graph.
+    """
+    if (path / FILE_NAME).is_file() and Manifest.read(path / FILE_NAME).kind == "base":
+        return Base.open(path)
+    bundle = Bundle.open(path)
+    bundle.require_graph()
+    return bundle

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Spec
 from slipway.errors import ManifestError
 from slipway.system.files import sha256_bytes, sha256_file
+
+if TYPE_CHECKING:
+    from slipway.contract.engine import Engine
 
 ClassId = Annotated[int, Field(ge=0)]
 IDENTITY = ("model.onnx", "preprocess.json", "labels.txt", "decision.json", "calibration.json")
@@ -122,6 +125,12 @@ class Bundle:
             raise ManifestError(
                 f"{self.path}: a head of {self.base.name}, without a graph of its own; slipway head makes its engines"
             )
+
+    def open_engine(self, path: Path) -> "Engine":
+        """As `Engine.open`, with this bundle."""
+        from slipway.contract.engine import Engine  # not at the top: it imports this module
+
+        return Engine.open(path, bundle=self)
 
     def load_calibration(self) -> list[tuple[str, bytes]]:
         """As `CalibrationList.load`."""

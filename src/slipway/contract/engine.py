@@ -80,7 +80,8 @@ class EngineSettings(Contract):
     """For a head, sha256 of the manifest of its base's engine, to whose embeddings it was fitted."""
     plan: PlanSettings | None = None
     provider: str | None = None
-    """Execution provider of ONNX Runtime in the evaluation, such as `CPUExecutionProvider`."""
+    """Execution provider of ONNX Runtime in the evaluation, such as `CPUExecutionProvider`. A head's form for a plan
+    has one if the typed graph stood in for the plan, since its GPU was not there."""
 
     @property
     def name(self) -> str:

@@ -13,6 +13,8 @@ FILE_NAME = "lane.json"
 LaneName: TypeAlias = Literal["cpu", "gpu"]
 NO_PLAN = "no TensorRT plan; Triton's ONNX Runtime backend serves the graph itself, more slowly"
 """What is said of a classifier that `serving.gpu.fallback` serves."""
+STAND_IN = "were fitted on a CPU to the typed graph of the plan, and not to the plan"
+"""What is said of heads whose plan could not be run where they were made."""
 MOST_GPUS = 8
 """GPUs of the largest usual server."""
 
@@ -21,10 +23,15 @@ class LaneBase(Contract):
     """A base of the repository, which its heads share."""
 
     id: str
-    serving: CpuServing
-    """How the step of the base runs."""
     heads: tuple[str, ...]
     """Names of its classifiers."""
+    serving: CpuServing | None = None
+    """How the step of the base runs on the cpu lane."""
+    engines: tuple[str, ...] | None = None
+    """Engines that serve it on the gpu lane, such as `tensorrt-int8-sm90`."""
+    stand_ins: tuple[str, ...] | None = None
+    """On the gpu lane, its heads that were fitted to the embeddings of a plan's typed graph on a CPU, since the GPU of
+    the plan was not there."""
 
 
 class Lane(Contract):
@@ -75,15 +82,22 @@ class Lane(Contract):
     @property
     def notes(self) -> list[str]:
         """A line on every classifier that is served without a TensorRT plan, for whoever reads a log or a report."""
-        return [f"{name}: {NO_PLAN} ({engine})" for name, engine in sorted((self.fallback or {}).items())]
+        said, heads, fallback = list[str](), set[str](), self.fallback or {}
+        for name, base in sorted(self.bases.items()):
+            if base.stand_ins:
+                said.append(f"base {name}: {len(base.stand_ins):,} of {len(base.heads):,} heads {STAND_IN}")
+            if fallen_back := [fallback[head] for head in base.heads if head in fallback]:
+                said.append(f"base {name}: {NO_PLAN} ({fallen_back[0]})")
+            heads |= {*base.heads}
+        whole = ((name, engine) for name, engine in sorted(fallback.items()) if name not in heads)
+        return [*said, *(f"{name}: {NO_PLAN} ({engine})" for name, engine in whole)]
 
     def plain(self) -> dict[str, Any]:
         """The content of `lane.json`, which leaves out what does not apply to the lane."""
-        return {
-            name: value
-            for name, value in super().plain().items()
-            if value is not None and (name, value) != ("bases", {})
-        }
+        plain = {name: value for name, value in super().plain().items() if value is not None}
+        bases = plain.pop("bases", {})
+        left = {name: {key: value for key, value in base.items() if value is not None} for name, base in bases.items()}
+        return plain | ({"bases": left} if left else {})
 
     @property
     def memory_options(self) -> tuple[str, ...]:

@@ -4,9 +4,9 @@ is busy."""
 from collections.abc import Sequence
 from pathlib import Path
 
-from slipway.contract.bundle import Bundle
+from slipway.contract.base_bundle import AnyEngine_co, BaseSpec, Owner
 from slipway.contract.choice import FILE_NAME, Choice
-from slipway.contract.engine import Engine, engine_name
+from slipway.contract.engine import engine_name
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision, Spec
@@ -34,7 +34,7 @@ class NotChosenError(RepositoryError):
     """There is no valid choice between the engines."""
 
 
-def listed(spec: Spec, *, lane: LaneName) -> list[Precision]:
+def listed(spec: Spec | BaseSpec, *, lane: LaneName) -> list[Precision]:
     """The spec's precisions that the lane serves, in the lane's order."""
     return [precision for precision in SERVED[lane] if precision in spec.precisions]
 
@@ -44,7 +44,7 @@ def has_fp8(compute_capability: str) -> bool:
     return tuple(map(int, compute_capability.split("."))) >= (8, 9)
 
 
-def chosen_engine(bundle: Bundle, engines: Path, *, file: str = FILE_NAME) -> tuple[Choice, Engine]:
+def chosen_engine(bundle: Owner[AnyEngine_co], engines: Path, *, file: str = FILE_NAME) -> tuple[Choice, AnyEngine_co]:
     """The engine that a choice names, `choice.json` for the cpu lane's. It is not sealed, but says what it measured.
 
     Raises:
@@ -61,7 +61,7 @@ def chosen_engine(bundle: Bundle, engines: Path, *, file: str = FILE_NAME) -> tu
     folder = engines / choice.chosen
     if chosen is None or folder.parent != engines or choice.chosen == ".." or not folder.is_dir():
         raise NotChosenError(f"{file} names {choice.chosen!r}, which is not a measured engine in this folder")
-    engine = Engine.open(folder, bundle=bundle)
+    engine = bundle.open_engine(folder)
     if sha256_file(folder / MANIFEST) != chosen.manifest_sha256:
         raise NotChosenError(f"{choice.chosen} was compiled again since {file} was measured, and may be slower now")
     if not engine.may_be_served:
@@ -69,7 +69,7 @@ def chosen_engine(bundle: Bundle, engines: Path, *, file: str = FILE_NAME) -> tu
     return choice, engine
 
 
-def chosen_plans(bundle: Bundle, engines: Path) -> list[tuple[Choice, Engine]]:
+def chosen_plans(bundle: Owner[AnyEngine_co], engines: Path) -> list[tuple[Choice, AnyEngine_co]]:
     """The gpu lane's plans: for each compute capability with plans of a listed precision, the chosen one. Where none
     of them passed its gate, there is nothing to choose from, and the capability is left out.
 
@@ -84,13 +84,13 @@ def chosen_plans(bundle: Bundle, engines: Path) -> list[tuple[Choice, Engine]]:
         try:
             chosen.append(chosen_engine(bundle, engines, file=f"choice-{suffix}.json"))
         except NotChosenError:
-            same_gpu = (Engine.open(path, bundle=bundle) for path in plans if path.name.endswith(f"-{suffix}"))
+            same_gpu = (bundle.open_engine(path) for path in plans if path.name.endswith(f"-{suffix}"))
             if any(plan.may_be_served for plan in same_gpu):
                 raise
     return chosen
 
 
-def fallback_engine(bundle: Bundle, engines: Path) -> Engine | None:
+def fallback_engine(bundle: Owner[AnyEngine_co], engines: Path) -> AnyEngine_co | None:
     """The engine of ONNX Runtime that the gpu lane may serve instead of a plan; None if none passed its gate.
 
     Raises:
@@ -98,7 +98,7 @@ def fallback_engine(bundle: Bundle, engines: Path) -> Engine | None:
     """
     listed_here = (precision for precision in FALLBACKS if precision in bundle.spec.precisions)
     folders = (engines / engine_name("onnxruntime", precision) for precision in listed_here)
-    opened = (Engine.open(folder, bundle=bundle) for folder in folders if folder.is_dir())
+    opened = (bundle.open_engine(folder) for folder in folders if folder.is_dir())
     return next((engine for engine in opened if engine.may_be_served), None)
 
 

@@ -244,6 +244,13 @@ class Serving(Contract):
     """Settings of the gpu lane."""
 
 
+def check_optimal_batch(tensorrt: TensorRT, serving: Serving) -> None:
+    """Raises ValueError: no plan serves the batch that its kernels would be chosen for."""
+    optimal, largest = tensorrt.optimal_batch_size, serving.gpu.max_batch_size
+    if optimal is not None and optimal > largest:
+        raise ValueError(f"tensorrt.optimal_batch_size {optimal} is above serving.gpu.max_batch_size {largest}")
+
+
 def distinct(precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
     if len(set(precisions)) != len(precisions):
         raise ValueError("name each precision once")
@@ -323,7 +330,5 @@ class Spec(Contract):
 
     @model_validator(mode="after")
     def _the_optimal_batch_is_served(self) -> Self:
-        optimal, largest = self.tensorrt.optimal_batch_size, self.serving.gpu.max_batch_size
-        if optimal is not None and optimal > largest:
-            raise ValueError(f"tensorrt.optimal_batch_size {optimal} is above serving.gpu.max_batch_size {largest}")
+        check_optimal_batch(self.tensorrt, self.serving)
         return self

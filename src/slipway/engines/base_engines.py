@@ -1,68 +1,53 @@
-"""Makes the engines of a base: compiles each precision, and compares its embeddings with FP32's."""
-
-from pathlib import Path
+"""The gate of a base's engines: compares their embeddings with FP32's."""
 
 import numpy as np
 import numpy.typing as npt
 
-from slipway.contract import CompileError, Manifest
+from slipway.contract import CompileError
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.engine import engine_name
-from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss
+from slipway.contract.evidence.build import EmbeddingLoss
 from slipway.contract.evidence.gate import FAIL, PASS, REFERENCE, Ungated
-from slipway.contract.spec import Precision
-from slipway.engines.compile import LIBRARIES, Graph, openvino, settings_of
-from slipway.engines.timing import time_batches
+from slipway.engines.evaluate import image_by_image
 from slipway.evaluation.predict import Float, ServedNetwork, predict_served
 from slipway.steps import engine_openvino
-from slipway.system.files import complete_folder
-from slipway.system.targets import check_folder
 
 
-def build_base_engine(
-    base: Base, graphs: Path, out: Path, *, precision: Precision, reference: BaseEngine | None
-) -> BaseEngine:
-    """Write one engine folder of the cpu lane below `out`, whatever the gate's verdict; return it opened.
+def evaluate_base(
+    base: Base,
+    network: ServedNetwork,
+    *,
+    name: str,
+    decoder: str,
+    reference: BaseEngine | None,
+    single_image_profile: bool,
+) -> EmbeddingLoss | Ungated:
+    """The gate's result for an engine of a base, by the images that judge.
 
     Args:
+        network: the engine as it is served.
+        name: its precision, for error messages.
         reference: the FP32 engine that the gate compares with; None for FP32 itself.
+        single_image_profile: whether single images run in another way than batches. They are then embedded once more,
+            image by image, and the worse result counts.
 
     Raises:
-        CompileError: OpenVINO rejected the graph, the processor lacks the arithmetic, or an embedding is not finite.
-        ManifestError: the graph is missing or not of this base.
+        CompileError: an embedding is not finite.
         DataError: an image is missing or changed.
     """
-    graph = Graph.open(base, graphs, precision)
-    folder = out / engine_name("openvino", precision)
-    check_folder(folder, kind="engine", inputs=[base.path, graph.path.parent])
-    serving = base.spec.serving
-    with complete_folder(folder, kind="engine") as staging:
-        (staging / "model.onnx").write_bytes(graph.served)
-        network, arithmetic = openvino(staging / "model.onnx", precision=precision, threads=serving.threads)
-        settings = settings_of(base, graph, target="openvino", precision=precision, arithmetic=arithmetic)
-        settings.write(staging / "engine.json")
-        gate: EmbeddingLoss | Ungated = Ungated(verdict=REFERENCE)
-        embedding_nd = _embeddings(base, network.run, what=precision)
-        if reference is not None:
-            before_nd = _embeddings(base, run_of(reference, threads=serving.threads), what="fp32")
-            gate = judge(before_nd, embedding_nd, min_cosine=base.spec.embedding.min_cosine)
-        Manifest.seal(
-            staging,
-            kind="engine",
-            name=base.spec.name,
-            bundle=base.id,
-            inputs=graph.inputs,
-            libraries=(*LIBRARIES, "openvino"),
-            versions_before=graph.versions,
-            measured=BaseEngineMeasured(
-                gate=gate,
-                latency=time_batches(network.run, base, batch_sizes={1, serving.max_batch_size}),
-                graph=graph.measured,
-            ),
-        )
-    return BaseEngine.open(folder, base=base)
+    ways = {"batches": network, "single images": image_by_image(network)} if single_image_profile else {None: network}
+    found = {way: _embeddings(base, run, what=name, decoder=decoder) for way, run in ways.items()}
+    if reference is None:
+        return Ungated(verdict=REFERENCE)
+    before_nd = _embeddings(base, run_of(reference, threads=base.spec.serving.threads), what="fp32")
+    limit = base.spec.embedding.min_cosine
+    judged = [
+        loss if way is None else loss.model_copy(update={"profile": way})
+        for way, after_nd in found.items()
+        for loss in [judge(before_nd, after_nd, min_cosine=limit)]
+    ]
+    return min(judged, key=lambda loss: loss.mean_cosine)
 
 
 def run_of(engine: BaseEngine, *, threads: int) -> ServedNetwork:
@@ -100,19 +85,19 @@ def _nearest(embedding_nd: Float) -> npt.NDArray[np.intp]:
     return nearest_n
 
 
-def _embeddings(base: Base, network: ServedNetwork, *, what: str) -> Float:
+def _embeddings(base: Base, network: ServedNetwork, *, what: str, decoder: str = "cpu") -> Float:
     """Embeddings of the images that judge.
 
     Raises:
         CompileError: one is not finite.
     """
-    dataset = Dataset.read(base.path / DATASET)
+    dataset, serving = Dataset.read(base.path / DATASET), base.spec.serving
     found = predict_served(
         network,
         dataset,
         dataset.of("test"),
-        preprocess=base.preprocess,
-        batch_size=base.spec.serving.max_batch_size,
+        preprocess=base.preprocess.model_copy(update={"decoder": decoder}),
+        batch_size=min(serving.max_batch_size, serving.gpu.max_batch_size),  # every engine takes that
         what=f"embeddings, {what}",
     )
     broken = int((~np.isfinite(found.embedding_nd).all(axis=1)).sum())

@@ -4,21 +4,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from slipway.contract import Bundle, Choice, CompileError, Engine, GateError
-from slipway.contract.base_bundle import Base, BaseEngine
+from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.card import Card
 from slipway.contract.choice import Candidate, choice_name
-from slipway.contract.engine import engine_name, plan_name
+from slipway.contract.engine import engine_name
 from slipway.contract.evidence.origin import Machine, versions
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import SERVED
-from slipway.engines.plan import PlanRunner
+from slipway.engines.plan import plan_network
 from slipway.engines.tensorrt_library import require_card
 from slipway.evaluation.predict import Pixels, ServedNetwork
 from slipway.steps import engine_openvino
@@ -29,14 +29,13 @@ from slipway.system.targets import check_file, write_file
 
 WARM_UP_ROUNDS = 2
 Item = TypeVar("Item")
-AnyEngine: TypeAlias = Engine | BaseEngine
 
 
 @dataclass(frozen=True)
-class Contest:
+class Contest(Generic[AnyEngine_co]):
     """The engines of one target, and for plans of one GPU, that may be served."""
 
-    bundle: Bundle | Base
+    bundle: Owner[AnyEngine_co]
     engines: Path
     lane: Literal["cpu", "gpu"]
     card: Card | None = None
@@ -58,18 +57,13 @@ class Contest:
         """Names of the engines that the spec lists, in its order."""
         return [self.name(precision) for precision in self.bundle.spec.precisions if precision in SERVED[self.lane]]
 
-    def open(self) -> dict[str, AnyEngine]:
+    def open(self) -> dict[str, AnyEngine_co]:
         """Those that are built. FP32 must be: it is the yardstick even where the spec does not list it."""
         check_file(self.file, mark=("chosen",), what="a choice between engines")
         names = [name for name in self.listed if name != self.reference and (self.engines / name).is_dir()]
-        return {name: self._open(self.engines / name) for name in (self.reference, *names)}
+        return {name: self.bundle.open_engine(self.engines / name) for name in (self.reference, *names)}
 
-    def _open(self, folder: Path) -> AnyEngine:
-        if isinstance(self.bundle, Base):
-            return BaseEngine.open(folder, base=self.bundle)
-        return Engine.open(folder, bundle=self.bundle)
-
-    def passed(self, opened: Mapping[str, AnyEngine]) -> list[str]:
+    def passed(self, opened: Mapping[str, Engine | BaseEngine]) -> list[str]:
         """Raises GateError: none that the spec lists passed its gate."""
         passed = [name for name in self.listed if name in opened and opened[name].may_be_served]
         if not passed:
@@ -104,13 +98,13 @@ def choose(bundle: Bundle | Base, engines: Path, *, rounds: int, images_per_roun
 
 
 def choose_plan(
-    bundle: Bundle,
+    bundle: Owner[AnyEngine_co],
     engines: Path,
     *,
     rounds: int,
     calls_per_round: int,
     card: Card | None = None,
-    network_of: Callable[[Engine], ServedNetwork] | None = None,
+    network_of: Callable[[AnyEngine_co], ServedNetwork] | None = None,
 ) -> Choice:
     """Measure `engines/tensorrt-*` for this machine's GPU against each other and write `engines/choice-sm90.json`.
 
@@ -126,22 +120,20 @@ def choose_plan(
         ManifestError, GateError: as `choose`.
     """
     contest = Contest(bundle, engines, "gpu", card or require_card("choosing between plans"))
-    opened = {
-        name: engine for name, engine in contest.open().items() if isinstance(engine, Engine)
-    }  # no base has plans
+    opened = contest.open()
     passed = contest.passed(opened)
     measured = sorted({contest.reference, *passed})
     for name in measured:
         _require_same_card(opened[name], contest.card)
     _require_same_batch(bundle, [opened[name] for name in measured])
-    make = network_of or _plan_network
+    make = network_of or plan_network
     runs = {name: _calls(make(opened[name])) for name in measured}
     units = [_batches(bundle, opened[contest.reference])] * calls_per_round
     times_ms = interleave(runs, units, rounds=rounds)
     return _write(contest, opened, passed, times_ms, rounds=rounds, images=calls_per_round, libraries=("onnx",))
 
 
-def _require_same_card(engine: Engine, card: Card | None) -> None:
+def _require_same_card(engine: Engine | BaseEngine, card: Card | None) -> None:
     plan = engine.settings.plan
     assert plan is not None
     assert card is not None
@@ -152,7 +144,7 @@ def _require_same_card(engine: Engine, card: Card | None) -> None:
         )
 
 
-def _require_same_batch(bundle: Bundle, engines: Sequence[Engine]) -> None:
+def _require_same_batch(bundle: Owner[AnyEngine_co], engines: Sequence[Engine | BaseEngine]) -> None:
     """Raises CompileError: the plans differ in their largest batch, so a full one is not the same work for each."""
     largest = {engine.path: engine.settings.plan.batch_sizes[2] for engine in engines if engine.settings.plan}
     if len({*largest.values()}) > 1:
@@ -164,14 +156,7 @@ def _require_same_batch(bundle: Bundle, engines: Sequence[Engine]) -> None:
         )
 
 
-def _plan_network(engine: Engine) -> ServedNetwork:
-    plan = engine.settings.plan
-    assert plan is not None
-    data = (engine.path / plan_name(plan.compute_capability)).read_bytes()
-    return PlanRunner(data, settings=plan).run
-
-
-def _batches(bundle: Bundle, engine: Engine) -> tuple[Pixels, Pixels]:
+def _batches(bundle: Owner[AnyEngine_co], engine: Engine | BaseEngine) -> tuple[Pixels, Pixels]:
     """Random pixels: a single image, and the largest batch."""
     plan = engine.settings.plan
     assert plan is not None
@@ -188,7 +173,7 @@ def _calls(network: ServedNetwork) -> Callable[[tuple[Pixels, Pixels]], None]:
     return run
 
 
-def _pipeline(bundle: Bundle | Base, engine: AnyEngine) -> Callable[[bytes], None]:
+def _pipeline(bundle: Bundle | Base, engine: Engine | BaseEngine) -> Callable[[bytes], None]:
     """The cpu lane's three steps in this process; of a base, the first two."""
     serving = bundle.spec.serving
     preprocessor = Preprocessor(bundle.preprocess.model_dump(), max_batch_size=1, threads=serving.threads)
@@ -227,8 +212,8 @@ def interleave(
 
 
 def _write(
-    contest: Contest,
-    opened: Mapping[str, AnyEngine],
+    contest: Contest[AnyEngine_co],
+    opened: Mapping[str, Engine | BaseEngine],
     passed: Sequence[str],
     times_ms: dict[str, npt.NDArray[np.float64]],
     *,
@@ -257,7 +242,7 @@ def _write(
 
 
 def _candidate(
-    engine: AnyEngine, times_ms: npt.NDArray[np.float64] | None, reference_ms: npt.NDArray[np.float64]
+    engine: Engine | BaseEngine, times_ms: npt.NDArray[np.float64] | None, reference_ms: npt.NDArray[np.float64]
 ) -> Candidate:
     numbers: dict[str, float] = {}
     if times_ms is not None:

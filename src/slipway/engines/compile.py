@@ -1,40 +1,30 @@
 """Makes an engine folder: compiles a graph for one target, evaluates both splits, gates against FP32 and seals it."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import (
-    Bundle,
-    CompileError,
-    Engine,
-    EngineSettings,
-    Manifest,
-    ManifestError,
-    PlanSettings,
-)
-from slipway.contract.base_bundle import Base
+from slipway.contract import Bundle, CompileError, Engine, EngineSettings, Manifest, PlanSettings
+from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, BaseSpec, Owner
 from slipway.contract.engine import RUNTIMES, Target, engine_name, plan_name
-from slipway.contract.evidence.build import EngineMeasured, GraphMeasured, PlanMeasured
+from slipway.contract.evidence.build import BaseEngineMeasured, EngineMeasured, PlanMeasured
 from slipway.contract.evidence.gate import PROOF, Ungated
 from slipway.contract.installed import Installed, differences
-from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.releases import release
 from slipway.contract.selection import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
+from slipway.engines.base_engines import evaluate_base
 from slipway.engines.evaluate import evaluate_engine
+from slipway.engines.graph import Graph
 from slipway.engines.plan import PlanRunner, layer_precisions
-from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt import build_plan, compute_capability
 from slipway.engines.timing import time_batches
 from slipway.engines.typed_graph import PROVIDER, TypedGraph
 from slipway.evaluation.predict import ServedNetwork
 from slipway.onnx_graph import SERVED_INPUT, output_sizes
 from slipway.steps import engine_openvino
-from slipway.system.files import complete_folder, sha256_bytes, sha256_file
+from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_folder, write_file
-from slipway.system.text import command
 
 COMPILED: dict[Target, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16", "int8", "fp16"),
@@ -47,65 +37,14 @@ LIBRARIES = ("onnx", "nvidia-dali-cuda130", "scipy", "scikit-learn")
 NOTHING = PlanMeasured()
 
 
-@dataclass(frozen=True)
-class Graph:
-    """The ONNX file that one precision is compiled from."""
-
-    path: Path
-    served: bytes
-    """The graph of `path` behind its normalisation."""
-    inputs: dict[str, str]
-    versions: dict[str, str]
-    measured: GraphMeasured
-
-    @property
-    def sha256(self) -> str:
-        return sha256_bytes(self.served)
-
-    @classmethod
-    def open(cls, bundle: Bundle | Base, graphs: Path, precision: Precision) -> "Graph":
-        """The bundle's own graph for FP32 and BF16, the one in `graphs/<precision>` otherwise.
-
-        Raises:
-            ManifestError: the graph is missing, changed, or of another bundle or calibration list.
-            CompileError: it is not an ONNX graph of ours.
-        """
-        inputs = {"bundle": sha256_file(bundle.path / MANIFEST)}
-        if precision in ("fp32", "bf16"):
-            path = bundle.path / "model.onnx"
-            return cls(path, _served(path, bundle), inputs, {}, GraphMeasured())
-        folder = graphs / precision
-        if not folder.is_dir():
-            raise ManifestError(
-                f"{folder}: no graph for {precision}; make it: "
-                + command("slipway quantize", bundle.path, "--precision", precision, "--out", folder)
-            )
-        manifest = Manifest.open(folder, kind="graph")
-        if manifest.bundle != bundle.id:
-            raise ManifestError(
-                f"{folder}: made from bundle {str(manifest.bundle)[:12]}, but the given bundle is {bundle.id:.12}; "
-                "quantise again"
-            )
-        path = folder / "model.onnx"
-        inputs["graph"] = sha256_file(folder / MANIFEST)
-        return cls(path, _served(path, bundle), inputs, manifest.versions, manifest.read_measured(GraphMeasured))
-
-
-def _served(path: Path, bundle: Bundle | Base) -> bytes:
-    try:
-        return served_graph(path, bundle.preprocess)
-    except ValueError as error:
-        raise CompileError(f"{path}: {error}") from None
-
-
-def wanted(spec: Spec, target: Target) -> list[Precision]:
+def wanted(spec: Spec | BaseSpec, target: Target) -> list[Precision]:
     """Precisions of a target that the spec lists, and FP32, with which the others are compared. ONNX Runtime needs no
     FP32 engine of its own for that: the gate's reference is OpenVINO's, and nothing is timed."""
     always = () if target == "onnxruntime" else ("fp32",)
     return [precision for precision in COMPILED[target] if precision in (*always, *spec.precisions)]
 
 
-def require_listed(spec: Spec, target: Target) -> None:
+def require_listed(spec: Spec | BaseSpec, target: Target) -> None:
     """Raises CompileError: the spec lists no precision of the target, so that nothing could be served."""
     if not set(COMPILED[target]).intersection(spec.precisions):
         raise CompileError(
@@ -125,16 +64,17 @@ def require_fp8(compute_capability: str | None) -> None:
 
 
 def build_engine(
-    bundle: Bundle,
+    bundle: Owner[AnyEngine_co],
     graphs: Path,
     out: Path,
     *,
     target: Target,
     precision: Precision,
-    reference: Engine | None,
+    reference: AnyEngine_co | None,
     timing_cache: Path | None = None,
-) -> Engine:
-    """Write one engine folder with its evidence below `out`, whatever the gate's verdict; return it opened.
+) -> AnyEngine_co:
+    """Write one engine folder of a bundle or base with its evidence below `out`, whatever the gate's verdict; return it
+    opened.
 
     `reference` is the FP32 engine that the gate compares with, or None for `openvino-fp32` itself. `timing_cache` is a
     file that TensorRT reads and adds to; left out, it is `timing_cache_of(out, target)`.
@@ -148,7 +88,8 @@ def build_engine(
     check_folder(out / engine_name(target, precision), kind="engine", inputs=[bundle.path, graph.path.parent])
     build = _build_runtime if target in RUNTIMES else _build_plan
     cache = timing_cache or timing_cache_of(out, target)
-    return build(bundle, graph, out, target=target, precision=precision, reference=reference, cache=cache)
+    folder = build(bundle, graph, out, target=target, precision=precision, reference=reference, cache=cache)
+    return bundle.open_engine(folder)
 
 
 def require_decoder_of_release(installed: Installed) -> None:
@@ -171,15 +112,15 @@ def timing_cache_of(out: Path, target: Target) -> Path | None:
 
 
 def _build_runtime(
-    bundle: Bundle,
+    bundle: Owner[Any],
     graph: Graph,
     out: Path,
     *,
     target: Target,
     precision: Precision,
-    reference: Engine | None,
+    reference: Engine | BaseEngine | None,
     cache: Path | None,  # noqa: ARG001  neither runtime has a timing cache
-) -> Engine:
+) -> Path:
     folder, threads = out / engine_name(target, precision), bundle.spec.serving.threads
     with complete_folder(folder, kind="engine") as staging:
         served = staging / "model.onnx"
@@ -194,7 +135,7 @@ def _build_runtime(
             bundle, graph, target=target, precision=precision, arithmetic=arithmetic, provider=provider
         )
         _finish(staging, bundle, graph, settings, network, reference=reference, libraries=(target,))
-    return Engine.open(folder, bundle=bundle)
+    return folder
 
 
 def openvino(graph: Path, *, precision: Precision, threads: int) -> tuple[engine_openvino.Engine, str]:
@@ -212,15 +153,15 @@ def openvino(graph: Path, *, precision: Precision, threads: int) -> tuple[engine
 
 
 def _build_plan(
-    bundle: Bundle,
+    bundle: Owner[Any],
     graph: Graph,
     out: Path,
     *,
     target: Target,
     precision: Precision,
-    reference: Engine | None,
+    reference: Engine | BaseEngine | None,
     cache: Path | None,
-) -> Engine:
+) -> Path:
     assert target in ("tensorrt", "tensorrt_rtx")
     if target == "tensorrt":
         require_decoder_of_release(Installed.here())
@@ -252,11 +193,11 @@ def _build_plan(
         measured = PlanMeasured(**numbers)
         network = None if target == "tensorrt_rtx" else PlanRunner(plan.data, settings=plan.settings).run
         _finish(staging, bundle, graph, settings, network, reference=reference, measured=measured)
-    return Engine.open(folder, bundle=bundle)
+    return folder
 
 
 def settings_of(
-    bundle: Bundle | Base,
+    bundle: Owner[Any],
     graph: Graph,
     *,
     target: Target,
@@ -285,7 +226,7 @@ def settings_of(
     )
 
 
-def _timed_batches(bundle: Bundle, settings: EngineSettings) -> set[int]:
+def _timed_batches(bundle: Owner[Any], settings: EngineSettings) -> set[int]:
     """Batch sizes to time: none in ONNX Runtime, which computes a graph on the CPU that a GPU will serve."""
     if settings.target == "onnxruntime":
         return set()
@@ -294,35 +235,24 @@ def _timed_batches(bundle: Bundle, settings: EngineSettings) -> set[int]:
 
 def _finish(
     staging: Path,
-    bundle: Bundle,
+    bundle: Owner[Any],
     graph: Graph,
     settings: EngineSettings,
     network: ServedNetwork | None,
     *,
-    reference: Engine | None,
+    reference: Engine | BaseEngine | None,
     libraries: tuple[str, ...] = (),
     measured: PlanMeasured = NOTHING,
 ) -> None:
     """Evaluate `network` (None: proof only, since it cannot run here), then write and seal everything."""
     settings.write(staging / "engine.json")
     evidence: dict[str, Any] = {"gate": Ungated(verdict=PROOF)}
-    if network is None:
+    if network is not None:
+        latency = time_batches(network, bundle, batch_sizes=_timed_batches(bundle, settings))
+        evidence = {**_judged(staging, bundle, settings, network, reference), "latency": latency}
+    elif isinstance(bundle, Bundle):
         bundle.decision.write(staging / "decision.json")
-    else:
-        evaluated = evaluate_engine(
-            bundle,
-            network,
-            name=settings.precision,
-            arithmetic=settings.arithmetic,
-            decoder=settings.decoder,
-            reference=reference,
-            single_image_profile=settings.plan is not None and settings.plan.single_image_profile,
-        )
-        evaluated.write(staging)
-        evidence = {
-            **evaluated.measured,
-            "latency": time_batches(network, bundle, batch_sizes=_timed_batches(bundle, settings)),
-        }
+    found = BaseEngineMeasured if isinstance(bundle, Base) else EngineMeasured
     Manifest.seal(
         staging,
         kind="engine",
@@ -331,5 +261,25 @@ def _finish(
         inputs=graph.inputs,
         libraries=("onnx",) if network is None else (*LIBRARIES, *libraries),
         versions_before=graph.versions,
-        measured=EngineMeasured(**evidence, **measured.fields(), graph=graph.measured),
+        measured=found(**evidence, **measured.fields(), graph=graph.measured),
     )
+
+
+def _judged(
+    staging: Path,
+    bundle: Owner[Any],
+    settings: EngineSettings,
+    network: ServedNetwork,
+    reference: Engine | BaseEngine | None,
+) -> dict[str, Any]:
+    """What the gate found: of a bundle by its labels, which also writes the evaluation; of a base by its embeddings."""
+    single = settings.plan is not None and settings.plan.single_image_profile
+    options: dict[str, Any] = {"name": settings.precision, "decoder": settings.decoder, "single_image_profile": single}
+    if isinstance(bundle, Base):
+        assert not isinstance(reference, Engine)
+        return {"gate": evaluate_base(bundle, network, reference=reference, **options)}
+    assert isinstance(bundle, Bundle)
+    assert not isinstance(reference, BaseEngine)
+    evaluated = evaluate_engine(bundle, network, arithmetic=settings.arithmetic, reference=reference, **options)
+    evaluated.write(staging)
+    return evaluated.measured

@@ -21,7 +21,8 @@ from slipway.contract.evidence.gate import PROOF, REFERENCE, Comparison, GateRes
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Precision
-from slipway.engines.compile import Graph, require_decoder_of_release
+from slipway.engines.compile import require_decoder_of_release
+from slipway.engines.graph import Graph
 from slipway.engines.rows import Row, gate_rows, read_rows
 from slipway.engines.tensorrt import has_single_image_profile
 from slipway.engines.tensorrt_library import import_library, library_version, require_card

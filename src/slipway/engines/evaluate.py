@@ -90,7 +90,7 @@ def evaluate_engine(
         return compared(bundle, decision, test, reference, measured)
     batches = compared(bundle, decision, test, reference, {**measured, "profile": "batches"})
     what = f"test split image by image, {name}"
-    test = run_split(bundle, _image_by_image(network), "test", decoder=decoder, what=what)
+    test = run_split(bundle, image_by_image(network), "test", decoder=decoder, what=what)
     _require_finite(test, "test", name)
     single = compared(bundle, decision, test, reference, {**measured, "profile": "single images"})
     return max(batches, single, key=lambda evaluated: evaluated.severity)
@@ -105,7 +105,9 @@ def _require_finite(found: Predictions, split: Split, name: str) -> None:
         )
 
 
-def _image_by_image(network: ServedNetwork) -> ServedNetwork:
+def image_by_image(network: ServedNetwork) -> ServedNetwork:
+    """`network`, given one image after the other."""
+
     def run(pixels_nhwc_u8: Pixels) -> tuple[Float, Float]:
         answers = [network(pixels_nhwc_u8[index : index + 1]) for index in range(len(pixels_nhwc_u8))]
         logits, embeddings = zip(*answers, strict=True)

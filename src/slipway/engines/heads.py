@@ -10,6 +10,7 @@ from slipway.contract.engine import HEAD_INPUT
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.evaluation import PrimaryMetrics
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.engines.embedders import Embedder
 from slipway.engines.evaluate import compared
 from slipway.evaluation.fit import refit_decision
 from slipway.evaluation.predict import Predictions
@@ -22,21 +23,24 @@ LIBRARIES = ("nvidia-dali-cuda130", "openvino", "scikit-learn", "scipy")
 
 def build_head_engine(
     bundle: Bundle,
-    engine: BaseEngine,
+    embedder: Embedder,
     head: Head,
     out: Path,
     *,
     train: Predictions,
     validation: Predictions,
     test: Predictions,
+    alone: Predictions | None,
     reference: Engine | None,
 ) -> Engine:
     """Write one engine folder with its evidence below `out`, whatever the gate's verdict; return it opened.
 
     Args:
-        engine: the base's engine that gave the embeddings to which `head` was fitted.
+        embedder: the base's engine that gave the embeddings to which `head` was fitted, or its stand-in.
         train: some images of each class, for the class means that `unknown` may need.
         test: as `train` and `validation`, the outputs of `head`.
+        alone: those for the test split if images are embedded one by one, which a plan does in another way: the worse
+            verdict counts.
         reference: the head's FP32 form, which the gate compares with; None for that form itself.
     """
     decision = refit_decision(
@@ -45,12 +49,18 @@ def build_head_engine(
         validation,
         bundle.labels,
     )
-    conditions = {"arithmetic": engine.settings.arithmetic, "decoder": engine.settings.decoder}
-    evaluated = compared(bundle, decision, test, reference, conditions)
+    engine = embedder.engine
+    conditions = {"arithmetic": engine.settings.arithmetic, "decoder": embedder.decoder}
+    if alone is None:
+        evaluated = compared(bundle, decision, test, reference, conditions)
+    else:
+        ways = {"batches": test, "single images": alone}
+        both = [compared(bundle, decision, ways[way], reference, {**conditions, "profile": way}) for way in ways]
+        evaluated = max(both, key=lambda found: found.severity)
     folder = out / engine.path.name
     with complete_folder(folder, kind="engine") as staging:
         head.save(staging / HEAD)
-        _settings(bundle, engine, graph_sha256=sha256_file(staging / HEAD)).write(staging / "engine.json")
+        _settings(bundle, embedder, graph_sha256=sha256_file(staging / HEAD)).write(staging / "engine.json")
         evaluated.write(staging)
         carried = {} if reference is None else {"carried_over": _carried_over(bundle, test, conditions)}
         Manifest.seal(
@@ -59,7 +69,7 @@ def build_head_engine(
             name=bundle.spec.name,
             bundle=bundle.id,
             inputs={name: sha256_file(path / MANIFEST) for name, path in _inputs(bundle, engine).items()},
-            libraries=LIBRARIES,
+            libraries=(*LIBRARIES, *(("onnxruntime",) if embedder.provider else ())),
             seed=bundle.spec.recipe.seed,
             measured=EngineMeasured(**evaluated.measured, **carried),
         )
@@ -70,13 +80,16 @@ def _inputs(bundle: Bundle, engine: BaseEngine) -> dict[str, Path]:
     return {"bundle": bundle.path, "base_engine": engine.path}
 
 
-def _settings(bundle: Bundle, engine: BaseEngine, *, graph_sha256: str) -> EngineSettings:
+def _settings(bundle: Bundle, embedder: Embedder, *, graph_sha256: str) -> EngineSettings:
+    engine = embedder.engine
     changed = {
         "classes": len(bundle.labels),
         "input": HEAD_INPUT,
         "graph_sha256": graph_sha256,
         "calibration_sha256": None,
         "base_engine_sha256": sha256_file(engine.path / MANIFEST),
+        "decoder": embedder.decoder,
+        "provider": embedder.provider,
     }
     return engine.settings.model_copy(update=changed)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from slipway.contract import CompileError, PlanSettings
+from slipway.contract import CompileError, Engine, PlanSettings
+from slipway.contract.base_bundle import BaseEngine
+from slipway.contract.engine import plan_name
 from slipway.engines.device import Device
 from slipway.engines.tensorrt_library import (
     PlanTarget,
@@ -21,6 +23,7 @@ from slipway.engines.tensorrt_library import (
     require_card,
     start,
 )
+from slipway.evaluation.predict import ServedNetwork
 from slipway.onnx_graph import OUTPUTS, SERVED_INPUT
 from slipway.steps.normalize import Float, Pixels
 
@@ -133,7 +136,7 @@ class PlanRunner:
         return address
 
     def run(self, pixels_nhwc_u8: Pixels) -> tuple[Float, Float]:
-        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the plan has no embedding.
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; what the plan does not have is `[n, 0]`.
 
         A single image goes to the profile for single images, as in Triton.
 
@@ -154,7 +157,16 @@ class PlanRunner:
             device.download(self._addresses[name], array)
         device.synchronize()
         none = np.zeros((len(pixels_nhwc_u8), 0), np.float32)
-        return found["logits_nc"], found.get("embedding_nd", none)
+        logits, embedding = OUTPUTS
+        return found.get(logits, none), found.get(embedding, none)
+
+
+def plan_network(engine: Engine | BaseEngine) -> ServedNetwork:
+    """The plan of an engine folder on this machine's GPU. Raises CompileError: as `PlanRunner`."""
+    plan = engine.settings.plan
+    assert plan is not None
+    data = (engine.path / plan_name(plan.compute_capability)).read_bytes()
+    return PlanRunner(data, settings=plan).run
 
 
 def _load(trt: Any, plan: bytes, *, target: PlanTarget, settings: PlanSettings, log: Any) -> Any:
@@ -179,8 +191,9 @@ def _load(trt: Any, plan: bytes, *, target: PlanTarget, settings: PlanSettings, 
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     types = {name: engine.get_tensor_dtype(name) for name in names}
     wanted = {SERVED_INPUT: trt.DataType.UINT8} | dict.fromkeys(OUTPUTS, trt.DataType.FLOAT)
-    if types not in (wanted, {name: wanted[name] for name in (SERVED_INPUT, OUTPUTS[0])}):
+    if types not in (wanted, *({name: wanted[name] for name in (SERVED_INPUT, output)} for output in OUTPUTS)):
         raise CompileError(
-            f"the plan has tensors {types}; {SERVED_INPUT} of UINT8 and {', '.join(OUTPUTS)} of FP32 are needed"
+            f"the plan has tensors {types}; {SERVED_INPUT} of UINT8 and {' or '.join(OUTPUTS)} of FP32 (or both) are "
+            "needed"
         )
     return engine

@@ -2,20 +2,18 @@
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from slipway.contract import Bundle
-from slipway.contract.base_bundle import Base
+from slipway.contract.base_bundle import Owner
 from slipway.contract.evidence.build import BatchLatency
 from slipway.evaluation.predict import ServedNetwork
 
 WARM_UP, RUNS = 5, 40
 
 
-def time_batches(
-    network: ServedNetwork, bundle: Bundle | Base, *, batch_sizes: Iterable[int]
-) -> dict[int, BatchLatency]:
+def time_batches(network: ServedNetwork, bundle: Owner[Any], *, batch_sizes: Iterable[int]) -> dict[int, BatchLatency]:
     """Milliseconds of one call for each batch size, on random pixels.
 
     They only accompany the accuracy; `choose` compares precisions, interleaved and end to end.

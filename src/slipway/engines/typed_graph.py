@@ -24,13 +24,14 @@ class TypedGraph:
     Args:
         graph: an ONNX file with the tensors of `slipway.onnx_graph`.
         threads: threads of each call.
+        served: the content to run instead of that of the file, such as the graph behind its normalisation.
 
     Raises:
         CompileError: ONNX Runtime does not take the graph.
         MissingDependencyError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, graph: Path, *, threads: int) -> None:
+    def __init__(self, graph: Path, *, threads: int, served: bytes | None = None) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -39,7 +40,7 @@ class TypedGraph:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        model = onnx.load(graph, load_external_data=False)
+        model = onnx.load(graph, load_external_data=False) if served is None else onnx.load_from_string(served)
         (self._input,) = (value.name for value in model.graph.input)
         self._names = [value.name for value in model.graph.output]
         try:
@@ -49,10 +50,11 @@ class TypedGraph:
             raise CompileError(f"{graph}: ONNX Runtime does not take it: {error}") from None
 
     def run(self, pixels: Input) -> tuple[Float, Float]:
-        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; d is 0 where the graph has no embedding."""
+        """Return `logits_nc` `[n, classes]` and `embedding_nd` `[n, d]`; what the graph does not have is `[n, 0]`."""
         results = dict(zip(self._names, self._session.run(self._names, {self._input: pixels}), strict=True))
         logits, embedding = OUTPUTS
-        return results[logits], results.get(embedding, np.zeros((len(pixels), 0), np.float32))
+        none = np.zeros((len(pixels), 0), np.float32)
+        return results.get(logits, none), results.get(embedding, none)
 
 
 def rounded(model: onnx.ModelProto) -> onnx.ModelProto:

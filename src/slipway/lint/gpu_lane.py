@@ -14,6 +14,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import Lane
 from slipway.lint.fallback import check_fallback
 from slipway.lint.finding import Finding, Findings
+from slipway.lint.heads import GROUP
 from slipway.lint.literals import Literals
 from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, listed, type_name
 from slipway.lint.python_steps import parse
@@ -89,7 +90,7 @@ def check_gpu_lane(repository: Repository, lane: Lane) -> Findings:
 def _step(model: Model) -> Findings:
     config = model.config
     kinds = {group.kind for group in config.instance_group}
-    if model.name.startswith("post_") and GPU not in kinds:
+    if model.name.startswith(("post_", GROUP)) and GPU not in kinds:
         reason = "without a stream of its own it waits for the decoder and the engines, and they for it"
         yield model.finding("post-on-the-cpu", "instance_group[0].kind", reason, "write KIND_GPU")
     if model.name.startswith("preprocess_") and kinds != {GPU}:
@@ -178,7 +179,8 @@ def _problems(function: str, given: dict[str | None, Any]) -> Iterable[str]:
 def _warmups(steps: list[Model]) -> Findings:
     for model in steps:
         samples = model.config.model_warmup
-        if not samples and any(other.config.model_warmup for other in steps):
+        others_have = any(other.config.model_warmup for other in steps)
+        if not samples and others_have and not model.name.startswith(GROUP):  # it would ask for every head of the group
             reason = "none, though other steps have one: the first requests wait for what is loaded on first use"
             yield model.finding("warmup-missing", "model_warmup", reason, AGAIN)
         images = {tensor.name for tensor in model.config.input} & {"IMAGE", "encoded"}

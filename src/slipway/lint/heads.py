@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slipway.contract import Decision, Lane, SpecError, read_labels
+from slipway.contract import Decision, EngineSettings, Lane, SpecError, read_labels
+from slipway.contract.base_bundle import GroupBase
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.models import AGAIN, Model, Repository
 from slipway.steps.head import Head
 
-GROUP, BASE = "heads_", "base_"
+GROUP = "heads_"
 """What the names of these steps begin with."""
 FOLDER = "heads"
 FILES = ("head.npz", "decision.json", "labels.txt", "bundle.txt")
+OF_BASE, EMBEDDING = "base.json", "EMBEDDING"
+TAKEN = ("embedding_nd", "image_status")
+"""What a group needs of its base: without the status, refused images would be answered."""
 LEFT_OUT = "so the server leaves this head out, and requests for it fail"
 
 
@@ -26,7 +30,8 @@ def heads_of(model: Model) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for output in model.config.output if model.name.startswith(GROUP) else ():
         head, _, tensor = output.name.rpartition(".")
-        found.setdefault(head, {})[tensor] = output
+        if head:  # EMBEDDING is no head's
+            found.setdefault(head, {})[tensor] = output
     return found
 
 
@@ -48,8 +53,49 @@ def check_heads(repository: Repository) -> Findings:
     for head in sorted(named ^ (served & lane.classifiers.keys())):
         said = "names it, and no step has it" if head in named else "does not name it, and a step has it"
         yield Finding("", LANE, "bases", f"head {head}: lane.json {said}", AGAIN, "files-differ")
+    beside: dict[str, set[str]] = {}
     for name in lane.ensembles.keys() & repository.ensembles.keys():
         yield from _ensemble(repository.models[name], repository)
+        steps = repository.ensembles[name]
+        for group in (step for step in steps if step.startswith(GROUP)):
+            beside.setdefault(group, set()).update(steps)
+    for group, around in sorted(beside.items()):
+        names = (group, *sorted(around - {group}))
+        models = [repository.models[name] for name in names if name in repository.models]
+        if models and models[0].name == group and models[0].versions and models[0].problem is None:
+            yield from _of_base(models[0], models[1:], lane)
+
+
+def _of_base(group: Model, others: list[Model], lane: Lane) -> Findings:
+    """Check that a group takes what its base gives, and embeddings of the graph that the engine beside it runs."""
+    for tensor in TAKEN:
+        if tensor not in group.inputs:
+            yield group.finding("group-inputs", "input", f"no {tensor}, which every head needs", AGAIN)
+    where = f"{group.files.name}/{OF_BASE}"
+    if not (group.files / OF_BASE).is_file():
+        yield group.finding("files-differ", "", "missing, so nothing says whose embeddings it takes", AGAIN, file=where)
+        return
+    try:
+        of_base = GroupBase.read(group.files / OF_BASE)
+    except SpecError as error:
+        yield group.finding("file-broken", "", _without(group.files / OF_BASE, error), AGAIN, file=where)
+        return
+    heads = heads_of(group).keys()
+    named = {base.id for base in lane.bases.values() if not heads.isdisjoint(base.heads)}
+    if named - {of_base.id}:
+        wanted = ", ".join(f"{base:.12}" for base in sorted(named))
+        reason = f"heads on base {of_base.id:.12}, and lane.json says {wanted}"
+        yield group.finding("files-differ", "id", reason, AGAIN, file=where)
+    for model in others:
+        for path in sorted(model.files.glob("engine*.json")) if model.versions else ():
+            try:
+                graph = EngineSettings.read(path).graph_sha256
+            except SpecError:  # a finding of the chain
+                continue
+            if graph != of_base.graph_sha256:
+                fitted = f"fitted to embeddings of graph {of_base.graph_sha256:.12}"
+                reason = f"{fitted}, and {model.name}/{model.files.name}/{path.name} is of graph {graph:.12}"
+                yield group.finding("files-differ", "graph_sha256", reason, AGAIN, file=where)
 
 
 class _Checked:
@@ -132,7 +178,8 @@ def _ensemble(model: Model, repository: Repository) -> Findings:
         if not step.model_name.startswith(GROUP):
             continue
         for inner, outer in sorted(step.output_map.items()):
-            expected = outer if model.name in lane.multi else f"{classifier}.{outer}"
+            as_it_is = model.name in lane.multi or outer == EMBEDDING
+            expected = outer if as_it_is else f"{classifier}.{outer}"
             if outer in public and inner != expected:
                 field = f"ensemble_scheduling.step[{index}].output_map[{inner!r}]"
                 reason = f"{outer} of {model.name} comes from {inner}, another answer than {expected}"

@@ -10,15 +10,14 @@ from tritonclient.utils import triton_to_np_dtype
 from slipway.contract import EngineSettings, Lane, SpecError
 from slipway.lint.ensembles import Wiring
 from slipway.lint.finding import Finding, Findings
-from slipway.lint.heads import BASE, GROUP
+from slipway.lint.heads import GROUP
 from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, listed, type_name
 
 IMAGE = {"IMAGE": "STRING"}
 ANSWER = {"LABEL": "STRING", "SCORE": "FP32", "CLASS_ID": "INT32", "STATUS": "INT32", "BUNDLE": "STRING"}
 FULL = {"PROBABILITY": "FP32", "EMBEDDING": "FP32"}
 ANSWERING = ("post_", "answer_", "fused_", GROUP)
-"""What the names of steps begin with that leave a refused image without an answer. A base's step gives EMBEDDING, which
-is zeros then."""
+"""What the names of steps begin with that leave a refused image without an answer."""
 
 
 def check_interface(repository: Repository) -> Findings:
@@ -104,7 +103,7 @@ def _chain(model: Model, lane: Lane) -> Findings:
     wiring = Wiring.of(model.config)
     for index, tensor in enumerate(model.config.output):
         maker = wiring.steps[wiring.made_by[tensor.name]].model_name if tensor.name in wiring.made_by else "post_"
-        if not maker.startswith((*ANSWERING, BASE) if tensor.name == "EMBEDDING" else ANSWERING):
+        if not maker.startswith(ANSWERING):
             reason = f"{tensor.name} comes from {maker}, which does not handle refused images"
             yield model.finding("public-from-a-step", f"output[{index}]", reason, "let the post step output it")
     for index, step in enumerate(wiring.steps):

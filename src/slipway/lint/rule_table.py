@@ -154,6 +154,7 @@ _OURS = {
         public_from_a_step="a refused image gets the numbers of the placeholder",
         steps_in_parallel="a client that gives up can end the server",
         embedding_missing="every request for EMBEDDING fails",
+        group_inputs="every request for a head of the group fails",
         shared_memory="shared memory grows under load, which costs latency",
         head_left_out="the server leaves the head out: its requests fail, and the others of its group answer",
         bundle_differs="BUNDLE does not name the bundle that answers",

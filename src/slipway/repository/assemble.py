@@ -10,6 +10,7 @@ from slipway.repository.checks import check, check_names
 from slipway.repository.classifier import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.groups import BaseHeads
+from slipway.repository.lanes import LANE_RULES
 from slipway.repository.plan import Plan, plan
 from slipway.repository.taken_over import Present
 from slipway.system.targets import check_folder
@@ -44,10 +45,15 @@ def plan_repository(
     """
     versions = [version for classifier in classifiers for version in classifier.versions]
     read = [folder for version in versions for folder in (version.bundle.path, *(e.path for e in version.engines))]
-    read += [folder for own in bases for folder in (own.base.base.path, own.base.engine.path, *own.runs.values())]
+    read += [
+        folder
+        for own in bases
+        for folder in (own.base.base.path, *(e.path for e in own.base.engines), *own.runs.values())
+    ]
     check_folder(out, kind="repository", inputs=[*read, *inputs])
     check_names([*(classifier.name for classifier in classifiers), *(name for own in bases for name in own.runs)])
     check(classifiers, lane=lane)
+    LANE_RULES[lane].check(versions, [own.base for own in bases])
     try:
         present = Present.open(out) if bases else None
         return plan(contents(classifiers, bases, lane=lane, multi=multi, cores=cores, present=present), out)

@@ -22,13 +22,13 @@ def check_names(names: Collection[str]) -> None:
 
 
 def check(classifiers: Sequence[Classifier], *, lane: LaneName) -> None:
-    """Raises RepositoryError: the classifiers cannot be served, alone or together; names the cause and the remedy."""
+    """Raises RepositoryError: a classifier cannot be served; names the cause and the remedy. Whether all can be served
+    together, the lane's own `check` says."""
     for classifier in classifiers:
         for version in classifier.versions:
             for engine in version.engines:
                 _check_engine(engine, version, lane)
         _check_class_ids(classifier)
-    LANE_RULES[lane].check([version for classifier in classifiers for version in classifier.versions])
 
 
 def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> None:
@@ -55,8 +55,8 @@ def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> Non
             f"{classifier.bundle.path}: {len(classifier.bundle.labels)} labels for {settings.classes} logits of "
             f"{engine.path}"
         )
-    # An engine of ONNX Runtime is for a GPU that was not there, so its images were decoded on a CPU, as it records.
-    if settings.decoder != LANE_RULES[lane].DECODER and settings.target != "onnxruntime":
+    # What ONNX Runtime computed was for a GPU that was not there, so its images were decoded on a CPU, as it records.
+    if settings.decoder != LANE_RULES[lane].DECODER and settings.provider is None and settings.target != "onnxruntime":
         raise RepositoryError(
             f"{engine.path}: evaluated with decoder {settings.decoder}, but the {lane} lane decodes with "
             f"{LANE_RULES[lane].DECODER}; compile it again where that decoder is available"
@@ -77,9 +77,10 @@ def _check_head(engine: Engine, classifier: Classifier) -> None:
             f"{classifier.bundle.path}: a head on base {link.name} {link.id:.12}, but {served.base.path} is base "
             f"{served.base.id:.12}; fit it again (slipway head)"
         )
-    if engine.settings.base_engine_sha256 != served.manifests["base_engine"]:
+    if engine.settings.base_engine_sha256 not in served.engine_manifests.values():
+        folders = " or ".join(str(own.path) for own in served.engines)
         raise RepositoryError(
-            f"{engine.path}: fitted to other embeddings than those of {served.engine.path}; fit it again (slipway head)"
+            f"{engine.path}: fitted to other embeddings than those of {folders}; fit it again (slipway head)"
         )
 
 

@@ -4,20 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from slipway.contract import Bundle, Choice, Engine
-from slipway.contract.engine import INPUT, LANES, plan_name
+from slipway.contract import Bundle, Choice, Engine, Preprocess
+from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
 from slipway.repository.heads import HeadAnswer, ServedBase, head_ensemble
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
-from slipway.repository.tensors import EMBEDDING, IMAGE, IMAGE_STATUS
-
-
-def engine_part(engine: Engine) -> str:
-    """`engine`, or `engine_sm90` for a plan of compute capability 9.0; with `.json`, the name of its settings file."""
-    plan = engine.settings.plan
-    return plan_name(plan.compute_capability if plan else None).replace("model", "engine").removesuffix(".plan")
+from slipway.repository.tensors import EMBEDDING, IMAGE, IMAGE_STATUS, pixels_of
 
 
 @dataclass(frozen=True)
@@ -59,10 +53,13 @@ class Classifier:
     def engines(self) -> tuple[Engine, ...]:
         return (self.engine, *self.others)
 
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.bundle.preprocess
+
     @cached_property
     def pixels(self) -> Tensor:
-        preprocess = self.bundle.preprocess
-        return Tensor(INPUT, "TYPE_UINT8", (preprocess.input_height, preprocess.input_width, 3))
+        return pixels_of(self.preprocess)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -73,6 +70,11 @@ class Classifier:
         """The embedding's tensor; empty if the network has none."""
         size = self.engine.settings.embedding_size
         return (Tensor("embedding_nd", "TYPE_FP32", (size,)),) if size else ()
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The tensors of its engine."""
+        return (self.logits, *self.embedding)
 
     @cached_property
     def answer(self) -> tuple[Tensor, ...]:
@@ -105,6 +107,11 @@ class Classifier:
     def falls_back(self) -> bool:
         """Whether Triton's ONNX Runtime backend serves its graph, instead of a TensorRT plan."""
         return self.engine.settings.target == "onnxruntime"
+
+    @property
+    def stood_in(self) -> bool:
+        """Whether a head's form was fitted to the embeddings of a typed graph, instead of those of the plan."""
+        return any(e.settings.target == "tensorrt" and e.settings.provider is not None for e in self.engines)
 
     @property
     def max_batch_size(self) -> int:

@@ -1,7 +1,7 @@
 """All files of a repository, before any is written. Equal input gives equal bytes."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Serving
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
 from slipway.lint.models import Unchanged, remember
-from slipway.repository.classifier import Classifier, engine_part
+from slipway.repository.classifier import Classifier
 from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.repository.groups import BaseHeads, Heads, heads_of
+from slipway.repository.heads import engine_part
 from slipway.repository.lanes import LANE_RULES
 from slipway.repository.multi import multi_config
 from slipway.repository.step import VERSION, Content, Files, StepModel
@@ -83,7 +84,7 @@ def contents(
         config = multi_config(name, group, [chains[member] for member in members])
         _add_ensemble(config, files, bundles=Content.of("".join(f"{c.name} {c.bundle.id}\n" for c in group).encode()))
     served = [*{config.name: config for chain in chains.values() for config in chain}.values(), *heads.base_steps]
-    described = _describe(classifiers, bases, lane, multi, served, cores=chosen_for, taken_over=heads.bundles)
+    described = _describe(classifiers, bases, lane, multi, served, cores=chosen_for, heads=heads)
     files[LANE] = Content.of(described.to_json().encode())
     files[MANIFEST] = _manifest(classifiers, heads, lane, files)
     return Contents(described, files, heads.unchanged)
@@ -144,29 +145,30 @@ def _describe(
     served: Collection[ModelConfig],
     *,
     cores: int | None,
-    taken_over: Mapping[str, str],
+    heads: Heads,
 ) -> Lane:
-    """`taken_over` has the bundle ids of heads that are not among `classifiers`, since they were not opened."""
+    """`heads` has those that are not among `classifiers`, since they were not opened."""
     versions = [version for classifier in classifiers for version in classifier.versions]
-    plans = [engine.settings.plan for version in versions for engine in version.engines]
+    engines = [engine for version in versions if version.base is None for engine in version.engines]
+    plans = [engine.settings.plan for engine in engines]
+    plans += [engine.settings.plan for own in bases for engine in own.base.engines]
+    fallback = {c.name: c.engine.settings.name for c in classifiers if c.base is None and c.falls_back}
+    fallback |= {head: own.base.engine.settings.name for own in bases if own.base.falls_back for head in own.runs}
     whole = [classifier for classifier in classifiers if classifier.base is None]
     return Lane(
         lane=lane,
-        classifiers={**{c.name: c.bundle.id for c in classifiers}, **taken_over},
+        classifiers={**{c.name: c.bundle.id for c in classifiers}, **heads.bundles},
         kept={c.name: tuple(dict.fromkeys(kept.bundle.id for kept in c.kept)) for c in classifiers if c.kept},
         multi={name: tuple(members) for name, members in multi.items()},
         cores=cores,
         serving={c.name: CpuServing.of(c.serving) for c in whole} if lane == "cpu" else None,
-        bases={
-            own.base.name: LaneBase(id=own.base.base.id, serving=CpuServing.of(own.base.serving), heads=tuple(own.runs))
-            for own in bases
-        },
+        bases={own.base.name: _lane_base(own, lane, heads.stand_ins) for own in bases},
         shm_default_bytes=max(
             *(_shm_bytes(v.bundle.preprocess, v.max_batch_size) for c in whole for v in c.versions),
-            *(_shm_bytes(own.base.base.preprocess, own.base.serving.max_batch_size) for own in bases),
+            *(_shm_bytes(own.base.preprocess, own.base.max_batch_size) for own in bases),
             0,
         ),
-        fallback={c.name: c.engine.settings.name for c in classifiers if c.falls_back} or None,
+        fallback=fallback or None,
         tensorrt_version_compatible=any(plan.version_compatible for plan in plans if plan),
         release=max((plan.release for plan in plans if plan and plan.release), default=None),
         tensorrt=_only(plan.version for plan in plans if plan and not plan.version_compatible),
@@ -174,6 +176,14 @@ def _describe(
         nvimgcodec=_only(plan.nvimgcodec for plan in plans if plan),
         **(_memory(served) if lane == "gpu" else {}),
     )
+
+
+def _lane_base(own: BaseHeads, lane: LaneName, stand_ins: Set[str]) -> LaneBase:
+    named: dict[str, Any] = {"id": own.base.base.id, "heads": tuple(own.runs)}
+    if lane == "cpu":
+        return LaneBase(**named, serving=CpuServing.of(own.base.serving))
+    engines = tuple(engine.path.name for engine in own.base.engines)
+    return LaneBase(**named, engines=engines, stand_ins=tuple(sorted(stand_ins & own.runs.keys())))
 
 
 def _shm_bytes(preprocess: Preprocess, max_batch_size: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slipway.contract import Bundle, RepositoryError
+from slipway.contract.base_bundle import Base
 from slipway.contract.cpu_serving import CpuServing
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import NotChosenError, chosen_engine
@@ -51,7 +52,7 @@ def how_to_make(bundle: Bundle, engines: Path) -> str:
     return f"make it with {made}"
 
 
-def check(versions: Sequence[Classifier]) -> None:
+def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None:  # noqa: ARG001  one engine each
     """Raises RepositoryError: a version has several engines, or its bundle was evaluated with another decoder."""
     for version in versions:
         if version.others:
@@ -64,24 +65,34 @@ def check(versions: Sequence[Classifier]) -> None:
             )
 
 
-def base_step(base: ServedBase) -> StepModel:
+def pick_base(base: Base, engines: Path, name: str, serving: Serving) -> ServedBase:
+    """The base with the engine that `choice.json` names."""
+    try:
+        choice, engine = chosen_engine(base, engines)
+    except NotChosenError as error:
+        raise RepositoryError(f"{engines}: {error}; run slipway base again") from None
+    return ServedBase(name, base, engine, serving, choices=(choice,))
+
+
+def base_steps(base: ServedBase) -> tuple[StepModel, ...]:
     """The step that all heads of a base share: from encoded images to embeddings."""
     config = _config(
         base.serving,
         inputs=[IMAGE],
-        outputs=[base.embedding, IMAGE_STATUS, base.public_embedding],
+        outputs=[base.embedding, IMAGE_STATUS],
         first_core=base.first_core,
         parameters={"arithmetic": base.engine.settings.arithmetic},
     )
     _set_queue(config, base.serving)
     files = {name: Content.file(base.engine, name) for name in ("model.onnx", "engine.json")}
     preprocess = base.base.preprocess.for_decoding(decoder=DECODER)
-    return StepModel(
+    step = StepModel(
         "base",
         config=config,
         code=("repository/backends/base/model.py", *WORKER_CODE, *PREPROCESS_CODE, *ENGINE_CODE),
         files={"preprocess.json": Content.of(preprocess.encode()), **files},
     )
+    return (step,)
 
 
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:

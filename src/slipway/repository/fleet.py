@@ -1,23 +1,22 @@
 """Opens every bundle, base and engine that a fleet file names."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from slipway.contract import Bundle, Fleet, RepositoryError
-from slipway.contract.base_bundle import Base, BaseEngine
-from slipway.contract.choice import FILE_NAME as CHOICE
-from slipway.contract.choice import Choice
+from slipway.contract.base_bundle import Base
 from slipway.contract.fleet import FleetBase, Version, overridden
 from slipway.contract.lane import LaneName
-from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.groups import BaseHeads
 from slipway.repository.heads import ServedBase
+from slipway.repository.lanes import LANE_RULES
 from slipway.repository.pick import open_engines, pick_engines
-from slipway.system.files import sha256_file
 
 
 def open_fleet(fleet: Fleet, *, root: Path) -> list[Classifier]:
@@ -54,9 +53,7 @@ def open_bases(fleet: Fleet, *, root: Path) -> list[BaseHeads]:
 
 
 def _open_heads(fleet: Fleet, name: str, given: FleetBase, *, root: Path) -> BaseHeads:
-    base = open_base(root / given.base, name=name)
-    serving = overridden(overridden(base.serving, by=fleet.serving), by=given.serving)
-    base = replace(base, serving=serving)
+    base = open_base(root / given.base, name=name, lane=fleet.lane, serving=(fleet.serving, given.serving))
     if not isinstance(given.heads, str):
         return BaseHeads(base, {head: root / folder for head, folder in given.named.items()})
     found = sorted(path for path in root.glob(given.heads) if (path / "bundle").is_dir())
@@ -65,22 +62,17 @@ def _open_heads(fleet: Fleet, name: str, given: FleetBase, *, root: Path) -> Bas
     return BaseHeads.named(base, found)
 
 
-def open_base(run: Path, *, name: str = "") -> ServedBase:
-    """The base of a run, with the engine that its `choice.json` names.
+def open_base(run: Path, *, name: str = "", lane: LaneName = "cpu", serving: Sequence[Serving] = ()) -> ServedBase:
+    """The base of a run, with the engine that the lane serves: the one that `choice.json` names, or on the gpu lane for
+    each compute capability the plan that its own choice names.
+
+    Args:
+        serving: options that override those of its spec, the last ones first.
 
     Raises:
-        RepositoryError: its engines were not compared; names the command that does.
-        ManifestError: the base or the engine is missing or damaged.
+        RepositoryError: there is nothing to serve, or engines were not compared; names the command to run.
+        ManifestError: the base or an engine is missing or damaged.
     """
     base = Base.open(run / "base")
-    path = run / "engines" / CHOICE
-    if not path.is_file():
-        raise RepositoryError(
-            f"{path}: missing, so it is not known which engine is the fastest; run slipway base again"
-        )
-    choice = Choice.read(path)
-    engine = BaseEngine.open(run / "engines" / choice.chosen, base=base)
-    measured = {candidate.engine: candidate.manifest_sha256 for candidate in choice.candidates}.get(choice.chosen)
-    if choice.bundle != base.id or measured != sha256_file(engine.path / MANIFEST) or not engine.may_be_served:
-        raise RepositoryError(f"{path}: does not name an engine of this base that passed; run slipway base again")
-    return ServedBase(name or base.spec.name, base, engine, choice, base.spec.serving)
+    options = functools.reduce(overridden, serving, base.spec.serving)
+    return LANE_RULES[lane].pick_base(base, run / "engines", name or base.spec.name, options)

@@ -1,20 +1,23 @@
 """The gpu lane: which engines it serves, and what it refuses. `gpu_steps` has its steps."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic
 
-from slipway.contract import Bundle, Engine, PlanSettings, RepositoryError
+from slipway.contract import Bundle, Choice, Engine, PlanSettings, RepositoryError
+from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
 from slipway.contract.selection import FALLBACKS, SERVED, NotChosenError, chosen_plans, fallback_engine, listed
 from slipway.contract.spec import Serving
 from slipway.repository.classifier import Classifier
-from slipway.repository.gpu_steps import DECODER, chain
+from slipway.repository.gpu_steps import DECODER, Served, chain
+from slipway.repository.gpu_steps import to_outputs as base_steps
 from slipway.repository.heads import ServedBase
-from slipway.repository.step import StepModel
 from slipway.system.text import command
 
-__all__ = ["DECODER", "SERVE_VERB", "base_step", "chain", "check", "how_to_make", "pick"]
+__all__ = ["DECODER", "SERVE_VERB", "base_steps", "chain", "check", "how_to_make", "pick", "pick_base"]
 
 SERVE_VERB = "slipway container serve"
 DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the spec and export it again"
@@ -23,58 +26,77 @@ DECIDE = "set serving.gpu.fallback: onnxruntime, in the fleet file, or in the sp
 def pick(bundle: Bundle, engines: Path, serving: Serving) -> Classifier:
     """The classifier with the plan that was measured to be the fastest, for each compute capability of which one passed
     its gate; where no plan can be served and `serving.gpu.fallback` says so, with the engine of ONNX Runtime."""
-    wanted = listed(bundle.spec, lane="gpu")
+    found = _picked(bundle, engines, serving)
+    return Classifier(bundle, found.engine, found.others, choices=found.choices, failed_plans=found.failed_plans)
+
+
+def pick_base(base: Base, engines: Path, name: str, serving: Serving) -> ServedBase:
+    """The base with engines that were picked as those of a classifier."""
+    found = _picked(base, engines, serving)
+    return ServedBase(name, base, found.engine, serving, found.others, found.choices, found.failed_plans)
+
+
+@dataclass(frozen=True)
+class _Picked(Generic[AnyEngine_co]):
+    """The engines of a classifier or a base that are served."""
+
+    engine: AnyEngine_co
+    others: tuple[AnyEngine_co, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    failed_plans: tuple[str, ...] = ()
+
+
+def _picked(owner: Owner[AnyEngine_co], engines: Path, serving: Serving) -> _Picked[AnyEngine_co]:
+    wanted = listed(owner.spec, lane="gpu")
     if not wanted:
         raise RepositoryError(
-            f"{bundle.path}: the spec lists only {', '.join(bundle.spec.precisions)}, but the gpu lane serves one of "
+            f"{owner.path}: the spec lists only {', '.join(owner.spec.precisions)}, but the gpu lane serves one of "
             f"{', '.join(SERVED['gpu'])}; list one in its precisions and build the bundle again"
         )
     try:
-        chosen = chosen_plans(bundle, engines)
+        chosen = chosen_plans(owner, engines)
     except NotChosenError as error:
-        choose = command("slipway choose", bundle.path, "--engines", engines, "--target", "tensorrt")
+        choose = command("slipway choose", owner.path, "--engines", engines, "--target", "tensorrt")
         raise RepositoryError(
             f"{engines}: {error}; measure it on that GPU, in NVIDIA's image: {choose}, or take plans by name (--engine)"
         ) from None
     folders = _plan_folders(engines, wanted)
     if not chosen:
-        verdicts = {path.name: Engine.open(path, bundle=bundle).verdict for path in folders}
+        verdicts = {path.name: owner.open_engine(path).verdict for path in folders}
         reason = f"the accuracy gates say {verdicts}" if verdicts else "none was found"
-        return _without_a_plan(bundle, engines, serving, reason)
+        return _Picked(_without_a_plan(owner, engines, serving, reason))
     suffixes = tuple(engine.path.name.rpartition("-")[2] for _, engine in chosen)
     left_out = tuple(path.name for path in folders if not path.name.endswith(suffixes))
     first, *others = (engine for _, engine in chosen)
-    return Classifier(
-        bundle, first, tuple(others), choices=tuple(choice for choice, _ in chosen), failed_plans=left_out
-    )
+    return _Picked(first, tuple(others), tuple(choice for choice, _ in chosen), left_out)
 
 
-def _without_a_plan(bundle: Bundle, engines: Path, serving: Serving, reason: str) -> Classifier:
-    """The classifier with the engine of ONNX Runtime. Raises RepositoryError: there is none, or it is not wanted."""
-    precisions = ", ".join(listed(bundle.spec, lane="gpu"))
+def _without_a_plan(owner: Owner[AnyEngine_co], engines: Path, serving: Serving, reason: str) -> AnyEngine_co:
+    """The engine of ONNX Runtime. Raises RepositoryError: there is none, or it is not wanted."""
+    precisions = ", ".join(listed(owner.spec, lane="gpu"))
     no_plan = f"{engines}: no TensorRT plan of {precisions} to serve: {reason}"
     if serving.gpu.fallback == "none":
         raise RepositoryError(
-            f"{no_plan}; {how_to_make(bundle, engines)}. Or serve the graph without a plan, more slowly: {DECIDE}, and "
-            f"{_compile(bundle, engines, 'onnxruntime')}"
+            f"{no_plan}; {how_to_make(owner, engines)}. Or serve the graph without a plan, more slowly: {DECIDE}, and "
+            f"{_compile(owner, engines, 'onnxruntime')}"
         )
-    engine = fallback_engine(bundle, engines)
+    engine = fallback_engine(owner, engines)
     if engine is None:
         folders = sorted(engines.glob("onnxruntime-*"))
-        verdicts = {folder.name: Engine.open(folder, bundle=bundle).verdict for folder in folders}
+        verdicts = {folder.name: owner.open_engine(folder).verdict for folder in folders}
         fallback = f"the accuracy gates say {verdicts}" if verdicts else "none was found"
         raise RepositoryError(
             f"{no_plan}; and no engine of ONNX Runtime (serving.gpu.fallback): {fallback}; make one of "
-            f"{', '.join(FALLBACKS)} with {_compile(bundle, engines, 'onnxruntime')}"
+            f"{', '.join(FALLBACKS)} with {_compile(owner, engines, 'onnxruntime')}"
         )
-    return Classifier(bundle, engine)
+    return engine
 
 
 def _plan_folders(engines: Path, precisions: Iterable[str]) -> list[Path]:
     return sorted(path for precision in precisions for path in engines.glob(f"tensorrt-{precision}-sm*"))
 
 
-def how_to_make(bundle: Bundle, engines: Path) -> str:
+def how_to_make(bundle: Owner[Any], engines: Path) -> str:
     arguments = (bundle.path, "--graphs", bundle.path.parent / "graphs", "--out", engines)
     return (
         f"make it on the GPU that serves, with {command('slipway container', 'compile', *arguments, '--run')} (in "
@@ -82,38 +104,40 @@ def how_to_make(bundle: Bundle, engines: Path) -> str:
     )
 
 
-def _compile(bundle: Bundle, engines: Path, target: str) -> str:
+def _compile(bundle: Owner[Any], engines: Path, target: str) -> str:
     given = (bundle.path, "--graphs", bundle.path.parent / "graphs", "--out", engines, "--target", target)
     return command("slipway compile", *given)
 
 
-def check(versions: Sequence[Classifier]) -> None:
-    """Raises RepositoryError: a version cannot be served, or plans are of several TensorRT versions."""
-    for version in versions:
-        (_check_fallback if version.falls_back else _check_plans)(version)
-    with_plans = [version for version in versions if not version.falls_back]
+def check(versions: Sequence[Classifier], bases: Sequence[ServedBase]) -> None:
+    """Raises RepositoryError: a version or a base cannot be served, or plans are of several TensorRT versions."""
+    whole = [version for version in versions if version.base is None]
+    served: list[Served] = [*whole, *bases]
+    for each in served:
+        (_check_fallback if each.falls_back else _check_plans)(each)
+    with_plans = [each for each in served if not each.falls_back]
     _check_one_tensorrt(with_plans)
     _check_one_decoder(with_plans)
 
 
-def _check_fallback(classifier: Classifier) -> None:
+def _check_fallback(served: Served) -> None:
     """Raises RepositoryError: nobody decided that ONNX Runtime serves it, or there is another engine beside it."""
-    path = classifier.engine.path
-    if classifier.others:
-        folders = ", ".join(str(engine.path) for engine in classifier.others)
+    path = served.engine.path
+    if served.others:
+        folders = ", ".join(str(engine.path) for engine in served.others)
         raise RepositoryError(f"{path}: ONNX Runtime serves every GPU with one engine; leave out {folders}")
-    if classifier.serving.gpu.fallback != "onnxruntime":
+    if served.serving.gpu.fallback != "onnxruntime":
         raise RepositoryError(
             f"{path}: an engine of ONNX Runtime, which is served only where that was decided: {DECIDE}; or give a "
             "TensorRT plan"
         )
 
 
-def _check_plans(classifier: Classifier) -> None:
+def _check_plans(served: Served) -> None:
     """Raises RepositoryError: a plan is missing or takes too small a batch, or plans are not of one network."""
-    largest = classifier.max_batch_size
-    by_capability: dict[str, Engine] = {}
-    for engine in classifier.engines:
+    largest = served.max_batch_size
+    by_capability: dict[str, Engine | BaseEngine] = {}
+    for engine in served.engines:
         if engine.settings.target == "onnxruntime":
             raise RepositoryError(f"{engine.path}: not a TensorRT plan; give either plans or this engine alone")
         capability, plan = _plan_of(engine)
@@ -128,17 +152,17 @@ def _check_plans(classifier: Classifier) -> None:
             raise RepositoryError(
                 f"{same.path} and {engine.path}: two plans for compute capability {capability}; give one of them"
             )
-        first, other = classifier.engine.settings, engine.settings
+        first, other = served.engine.settings, engine.settings
         for what in ("precision", "graph_sha256", "embedding_size"):
             if getattr(first, what) != getattr(other, what):
                 raise RepositoryError(
-                    f"{classifier.engine.path} and {engine.path}: {what} {str(getattr(first, what))[:12]} and "
+                    f"{served.engine.path} and {engine.path}: {what} {str(getattr(first, what))[:12]} and "
                     f"{str(getattr(other, what))[:12]}; compile the plans of one classifier from one graph, or, where "
                     "the fastest precision differs from GPU to GPU, assemble a repository for each (--engine)"
                 )
 
 
-def _check_one_tensorrt(versions: Sequence[Classifier]) -> None:
+def _check_one_tensorrt(versions: Sequence[Served]) -> None:
     """Raises RepositoryError: plans are of several TensorRT versions, although a server has one."""
     tied = {
         plan.version: engine
@@ -154,7 +178,7 @@ def _check_one_tensorrt(versions: Sequence[Classifier]) -> None:
         )
 
 
-def _check_one_decoder(versions: Sequence[Classifier]) -> None:
+def _check_one_decoder(versions: Sequence[Served]) -> None:
     """Raises RepositoryError: plans that were evaluated with several decoders, though one server has one."""
     for field in ("dali", "nvimgcodec"):
         engines = (engine for version in versions for engine in version.engines)
@@ -167,7 +191,7 @@ def _check_one_decoder(versions: Sequence[Classifier]) -> None:
             )
 
 
-def _plan_of(engine: Engine) -> tuple[str, PlanSettings]:
+def _plan_of(engine: Engine | BaseEngine) -> tuple[str, PlanSettings]:
     plan = engine.settings.plan
     if plan is None or plan.compute_capability is None:
         raise RepositoryError(
@@ -176,9 +200,3 @@ def _plan_of(engine: Engine) -> tuple[str, PlanSettings]:
     if not (engine.path / plan_name(plan.compute_capability)).is_file():
         raise RepositoryError(f"{engine.path / plan_name(plan.compute_capability)}: missing; compile it again")
     return plan.compute_capability, plan
-
-
-def base_step(base: ServedBase) -> StepModel:
-    raise RepositoryError(
-        f"{base.name}: only the cpu lane serves heads on a base; move them to a fleet file of that lane"
-    )

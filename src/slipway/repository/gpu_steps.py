@@ -3,6 +3,8 @@
     isolated   IMAGE ─ preprocess (Python, GPU): guard, nvImageCodec, DALI's fit ─ pixels_nhwc_u8 ─ engine ─ post
     native     IMAGE ─ guard (Python, CPU) ─ encoded ─ decode (DALI backend) ─ pixels_nhwc_u8 ─ engine ─ post
 
+Of a base, the engine hands its embedding to a group of heads, which stands where `post` does.
+
 The first step alone may reject; the steps that gain from batches, the decoder and the engine, may wait for them. Triton
 warms every step up: what takes images with a photograph, the rest with zeros.
 """
@@ -10,11 +12,14 @@ warms every step up: what takes images with a photograph, the rest with zeros.
 import json
 import struct
 from importlib import resources
+from typing import Protocol
 
-from slipway.contract import Engine
+from slipway.contract import Engine, Preprocess
+from slipway.contract.base_bundle import BaseEngine
 from slipway.contract.cpu_serving import INSTANCES
 from slipway.contract.engine import plan_name
-from slipway.repository.classifier import Classifier, engine_part
+from slipway.contract.spec import Serving
+from slipway.repository.classifier import Classifier
 from slipway.repository.config import (
     ModelConfig,
     Tensor,
@@ -26,6 +31,7 @@ from slipway.repository.config import (
     set_warmup,
     step_config,
 )
+from slipway.repository.heads import engine_part
 from slipway.repository.step import GUARD, PREPROCESS_STEP_CODE, Content, StepModel
 from slipway.repository.tensors import IMAGE, IMAGE_STATUS
 
@@ -34,24 +40,61 @@ DECODER = "mixed"
 ENCODED = Tensor("encoded", "TYPE_UINT8", (-1,))
 
 
+class Served(Protocol):
+    """What the lane's first steps run: a classifier, or a base."""
+
+    @property
+    def preprocess(self) -> Preprocess: ...
+
+    @property
+    def serving(self) -> Serving: ...
+
+    @property
+    def pixels(self) -> Tensor: ...
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The tensors of its engine."""
+        ...
+
+    @property
+    def engine(self) -> Engine | BaseEngine: ...
+
+    @property
+    def engines(self) -> tuple[Engine | BaseEngine, ...]: ...
+
+    @property
+    def others(self) -> tuple[Engine | BaseEngine, ...]: ...
+
+    @property
+    def falls_back(self) -> bool: ...
+
+    @property
+    def max_batch_size(self) -> int: ...
+
+
 def chain(classifier: Classifier) -> tuple[StepModel, ...]:
     """The steps, in the order in which an image meets them."""
-    native = classifier.serving.gpu.decode == "native"
-    first = (_guard_step(classifier), _decode_step(classifier)) if native else (_isolated_step(classifier),)
     post = classifier.post_step()
     set_warmup(post.config, batches=classifier.serving.warmup_batches)
-    engine = _fallback_step(classifier) if classifier.falls_back else _engine_step(classifier)
-    return *first, engine, post
+    return *to_outputs(classifier), post
 
 
-def _isolated_step(classifier: Classifier) -> StepModel:
-    serving, gpu = classifier.serving, classifier.serving.gpu
+def to_outputs(served: Served) -> tuple[StepModel, ...]:
+    """The steps from an image to the outputs of the engine."""
+    native = served.serving.gpu.decode == "native"
+    first = (_guard_step(served), _decode_step(served)) if native else (_isolated_step(served),)
+    return *first, _fallback_step(served) if served.falls_back else _engine_step(served)
+
+
+def _isolated_step(served: Served) -> StepModel:
+    serving, gpu = served.serving, served.serving.gpu
     parameters = {"threads": str(gpu.decode_threads)}
     if gpu.hardware_jpeg:
         parameters["hardware_jpeg"] = "true"
     config = step_config(
         inputs=[IMAGE],
-        outputs=[classifier.pixels, IMAGE_STATUS],
+        outputs=[served.pixels, IMAGE_STATUS],
         max_batch_size=gpu.max_batch_size,
         instances=gpu.decode_instances,
         gpu=True,
@@ -64,19 +107,19 @@ def _isolated_step(classifier: Classifier) -> StepModel:
         "preprocess",
         config=config,
         code=PREPROCESS_STEP_CODE,
-        files={"preprocess.json": _preprocess(classifier)},
-        warmup=_warm_image(config, classifier),
+        files={"preprocess.json": _preprocess(served)},
+        warmup=_warm_image(config, served),
     )
 
 
-def _guard_step(classifier: Classifier) -> StepModel:
+def _guard_step(served: Served) -> StepModel:
     config = step_config(
         inputs=[IMAGE],
         outputs=[ENCODED, IMAGE_STATUS],
-        max_batch_size=classifier.max_batch_size,
-        instances=classifier.serving.instances or INSTANCES,
+        max_batch_size=served.max_batch_size,
+        instances=served.serving.instances or INSTANCES,
     )
-    set_limits(config, classifier.serving)
+    set_limits(config, served.serving)
     return StepModel(
         "guard",
         config=config,
@@ -86,16 +129,16 @@ def _guard_step(classifier: Classifier) -> StepModel:
             *("steps/batch_limits.py", "steps/guarded_batch.py"),
         ),
         files={},
-        warmup=_warm_image(config, classifier),
+        warmup=_warm_image(config, served),
     )
 
 
-def _decode_step(classifier: Classifier) -> StepModel:
-    gpu = classifier.serving.gpu
+def _decode_step(served: Served) -> StepModel:
+    gpu = served.serving.gpu
     config = step_config(
         # Without the word ragged, requests of different sizes never share a batch, and nothing says so.
         inputs=[ENCODED.as_ragged()],
-        outputs=[classifier.pixels],
+        outputs=[served.pixels],
         max_batch_size=gpu.max_batch_size,
         instances=gpu.decode_instances,
         backend="dali",
@@ -110,27 +153,27 @@ def _decode_step(classifier: Classifier) -> StepModel:
         "hardware_jpeg": gpu.hardware_jpeg,
     }
     photograph = _photograph()
-    batches = classifier.serving.warmup_batches
+    batches = served.serving.warmup_batches
     set_warmup(config, batches=batches, files={"encoded": WarmupFile("photograph.jpg", (len(photograph),))})
     return StepModel(
         "decode",
         config=config,
         code=("repository/backends/decode/dali.py", "steps/dali_graph.py"),
         files={
-            "preprocess.json": _preprocess(classifier),
+            "preprocess.json": _preprocess(served),
             "pipeline.json": Content.of((json.dumps(pipeline, indent=2, sort_keys=True) + "\n").encode()),
         },
         warmup={"photograph.jpg": Content.of(photograph)} if batches else {},
     )
 
 
-def _preprocess(classifier: Classifier) -> Content:
-    return Content.of(classifier.bundle.preprocess.for_decoding(decoder=DECODER).encode())
+def _preprocess(served: Served) -> Content:
+    return Content.of(served.preprocess.for_decoding(decoder=DECODER).encode())
 
 
-def _warm_image(config: ModelConfig, classifier: Classifier) -> dict[str, Content]:
+def _warm_image(config: ModelConfig, served: Served) -> dict[str, Content]:
     """The file for the warm-up of a step that takes IMAGE: in a tensor of strings, a length stands before each."""
-    batches = classifier.serving.warmup_batches
+    batches = served.serving.warmup_batches
     set_warmup(config, batches=batches, files={IMAGE.name: WarmupFile("photograph", IMAGE.dims)})
     photograph = _photograph()
     return {"photograph": Content.of(struct.pack("<I", len(photograph)) + photograph)} if batches else {}
@@ -141,11 +184,11 @@ def _photograph() -> bytes:
     return (resources.files("slipway") / "repository/photograph.jpg").read_bytes()
 
 
-def _engine_config(classifier: Classifier, *, backend: str) -> ModelConfig:
-    gpu = classifier.serving.gpu
+def _engine_config(served: Served, *, backend: str) -> ModelConfig:
+    gpu = served.serving.gpu
     config = step_config(
-        inputs=[classifier.pixels],
-        outputs=[classifier.logits, *classifier.embedding],
+        inputs=[served.pixels],
+        outputs=served.outputs,
         max_batch_size=gpu.max_batch_size,
         instances=gpu.engine_instances,
         backend=backend,
@@ -153,14 +196,14 @@ def _engine_config(classifier: Classifier, *, backend: str) -> ModelConfig:
         gpus=gpu.gpus,
     )
     set_delay(config, gpu.max_queue_delay_us)
-    set_warmup(config, batches=classifier.serving.warmup_batches)
+    set_warmup(config, batches=served.serving.warmup_batches)
     return config
 
 
-def _fallback_step(classifier: Classifier) -> StepModel:
+def _fallback_step(served: Served) -> StepModel:
     """The graph in Triton's ONNX Runtime backend, where there is no plan."""
-    engine = classifier.engine
-    config = _engine_config(classifier, backend="onnxruntime")
+    engine = served.engine
+    config = _engine_config(served, backend="onnxruntime")
     set_tensorrt_provider(config, cache_prefix=f"slipway-{engine.settings.graph_sha256}")
     files = {
         "model.onnx": Content.file(engine, "model.onnx"),
@@ -169,18 +212,18 @@ def _fallback_step(classifier: Classifier) -> StepModel:
     return StepModel("engine", config=config, files=files)
 
 
-def _engine_step(classifier: Classifier) -> StepModel:
-    gpu = classifier.serving.gpu
-    config = _engine_config(classifier, backend="tensorrt")
+def _engine_step(served: Served) -> StepModel:
+    gpu = served.serving.gpu
+    config = _engine_config(served, backend="tensorrt")
     config.platform = "tensorrt_plan"
     if gpu.cuda_graphs:
         set_cuda_graphs(config)
-    plans = [engine.settings.plan for engine in classifier.engines]
+    plans = [engine.settings.plan for engine in served.engines]
     if all(plan is not None and plan.single_image_profile for plan in plans):
         # The backend takes the profile whose optimal batch is nearest; unasked, it takes the first alone.
         config.instance_group[0].profile.extend(["0", "1"])
     files = {}
-    for engine in sorted(classifier.engines, key=_capability):
+    for engine in sorted(served.engines, key=_capability):
         plan = engine.settings.plan
         assert plan is not None  # checked before anything is assembled, and the next too
         assert plan.compute_capability is not None
@@ -195,6 +238,6 @@ def _engine_step(classifier: Classifier) -> StepModel:
     return StepModel("engine", config=config, files=files)
 
 
-def _capability(engine: Engine) -> tuple[int, ...]:
+def _capability(engine: Engine | BaseEngine) -> tuple[int, ...]:
     plan = engine.settings.plan
     return tuple(map(int, (plan.compute_capability or "0").split("."))) if plan else ()

@@ -14,7 +14,7 @@ from slipway.lint.models import NOTHING_UNCHANGED, Unchanged
 from slipway.repository.checks import check, check_names
 from slipway.repository.classifier import Classifier
 from slipway.repository.config import ModelConfig
-from slipway.repository.heads import ServedBase, groups, heads_step
+from slipway.repository.heads import ServedBase, engine_part, groups, heads_step
 from slipway.repository.lanes import LANE_RULES
 from slipway.repository.step import Files, StepModel
 from slipway.repository.taken_over import Present
@@ -42,33 +42,35 @@ class BaseHeads:
         return cls(base, dict(found))
 
     def open(self, name: str) -> Classifier:
-        """A head, in the form for the engine that serves the base.
+        """A head, in the form for the engine that serves the base, or the forms for its plans.
 
         Raises:
             RepositoryError: the form is missing; the message names the command that makes it.
             ManifestError: the bundle or the form is missing or damaged.
         """
-        run, folder = self.runs[name], self._form(name)
+        run, folders = self.runs[name], self._forms(name).values()
         bundle = Bundle.open(run / "bundle")
-        if not folder.is_dir():
+        if missing := next((folder for folder in folders if not folder.is_dir()), None):
             again = command(
                 "slipway head", bundle.path / "spec.json", "--base", self.base.base.path.parent, "--out", run
             )
             raise RepositoryError(
-                f"{folder}: {self.base.name} is served by this engine, and the head has no form for it; {again}"
+                f"{missing}: {self.base.name} is served by this engine, and the head has no form for it; {again}"
             )
-        engine = Engine.open(folder, bundle=bundle)
-        return Classifier(bundle, engine, settings=self.base.serving, base=self.base, served_as=name)
+        first, *others = (Engine.open(folder, bundle=bundle) for folder in folders)
+        return Classifier(bundle, first, tuple(others), settings=self.base.serving, base=self.base, served_as=name)
 
     def inputs(self, name: str) -> dict[str, str]:
         """sha256 of what a head is made from, by the names that the repository's manifest gives them; empty for a
         missing file."""
-        own = {"bundle": self.runs[name] / "bundle" / MANIFEST, "engine": self._form(name) / MANIFEST}
+        own = {"bundle": self.runs[name] / "bundle" / MANIFEST}
+        own |= {part: folder / MANIFEST for part, folder in self._forms(name).items()}
         found = {part: sha256_file(path) if path.is_file() else "" for part, path in own.items()}
         return {f"{name}/{part}": sha256 for part, sha256 in (found | self.base.manifests).items()}
 
-    def _form(self, name: str) -> Path:
-        return self.runs[name] / "engines" / self.base.engine.path.name
+    def _forms(self, name: str) -> dict[str, Path]:
+        """The folder of a head's form for each engine of its base."""
+        return {engine_part(engine): self.runs[name] / "engines" / engine.path.name for engine in self.base.engines}
 
 
 @dataclass
@@ -86,6 +88,8 @@ class Heads:
     """sha256 of what the heads are made from."""
     bundles: dict[str, str] = field(default_factory=dict)
     """Bundle ids of the heads that are taken over."""
+    stand_ins: set[str] = field(default_factory=set)
+    """Heads that were fitted to the typed graph of a plan, opened or not."""
     unchanged: Unchanged = NOTHING_UNCHANGED
     """The steps and heads that are taken over."""
 
@@ -106,32 +110,40 @@ def heads_of(
     heads, steps = Heads(), set[str]()
     with tqdm(desc="opening", unit="head", leave=False, disable=None, delay=1) as bar:
         for own in bases:
-            first = _add(heads, LANE_RULES[lane].base_step(own.base))
-            heads.base_steps.append(first)
+            first = [_add(heads, step) for step in LANE_RULES[lane].base_steps(own.base)]
+            heads.base_steps += first
             opened_before = len(heads.opened)
             for names in groups(own.runs):
                 inputs = {name: own.inputs(name) for name in names}
                 heads.inputs |= {part: sha256 for parts in inputs.values() for part, sha256 in parts.items()}
-                there = present.group(inputs, base_step=first.name) if present and not {*names} & {*apart} else None
+                there = (
+                    present.group(inputs, base_steps=[step.name for step in first])
+                    if present and not {*names} & {*apart}
+                    else None
+                )
                 if there is None:
                     opened = [own.open(name) for name in names if not bar.update()]
                     _add_group(heads, own.base, opened, first=first, lane=lane)
                 else:
                     heads.files |= there.files
                     heads.bundles |= there.bundles
+                    heads.stand_ins |= there.stand_ins
                     steps.add(there.step)
             if len(heads.opened) == opened_before:
-                steps.add(first.name)
+                steps |= {step.name for step in first}
     heads.unchanged = Unchanged(frozenset(heads.bundles), frozenset(steps))
     return heads
 
 
-def _add_group(heads: Heads, base: ServedBase, opened: list[Classifier], *, first: ModelConfig, lane: LaneName) -> None:
+def _add_group(
+    heads: Heads, base: ServedBase, opened: list[Classifier], *, first: Sequence[ModelConfig], lane: LaneName
+) -> None:
     check(opened, lane=lane)
     answers = [head.head_answer for head in opened]
     second = _add(heads, heads_step(base, answers, max_batch_size=opened[0].max_batch_size))
     heads.opened += opened
-    heads.chains |= {head.name: [first, second] for head in opened}
+    heads.stand_ins |= {head.name for head in opened if head.stood_in}
+    heads.chains |= {head.name: [*first, second] for head in opened}
 
 
 def _add(heads: Heads, step: StepModel) -> ModelConfig:

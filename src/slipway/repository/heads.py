@@ -6,28 +6,69 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TypeAlias
 
-from slipway.contract.base_bundle import Base, BaseEngine
+from slipway.contract import Engine, Preprocess
+from slipway.contract.base_bundle import Base, BaseEngine, GroupBase
 from slipway.contract.choice import Choice
+from slipway.contract.engine import LANES, plan_name
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import Serving
 from slipway.repository.config import ModelConfig, Tensor, add_mapped_step, add_step, empty_ensemble, step_config
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
-from slipway.repository.tensors import AFTER, EMBEDDING, IMAGE, IMAGE_STATUS
+from slipway.repository.tensors import AFTER, EMBEDDING, IMAGE, IMAGE_STATUS, pixels_of
 from slipway.system.files import sha256_file
 
 GROUP = 256
 """Most heads of a group, on average (docs/adr/0060)."""
+BETWEEN = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
+"""What a group takes of its base."""
+
+
+def engine_part(engine: Engine | BaseEngine) -> str:
+    """`engine`, or `engine_sm90` for a plan of compute capability 9.0; with `.json`, the name of its settings file."""
+    plan = engine.settings.plan
+    return plan_name(plan.compute_capability if plan else None).replace("model", "engine").removesuffix(".plan")
 
 
 @dataclass(frozen=True)
 class ServedBase:
-    """A base and the engine that serves it."""
+    """A base and the engine that serves it, or the plans for several GPUs."""
 
     name: str
     base: Base
     engine: BaseEngine
-    choice: Choice
     serving: Serving
+    others: tuple[BaseEngine, ...] = ()
+    """As those of a classifier, like the next two."""
+    choices: tuple[Choice, ...] = ()
+    failed_plans: tuple[str, ...] = ()
+
+    @property
+    def engines(self) -> tuple[BaseEngine, ...]:
+        return (self.engine, *self.others)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        return self.base.preprocess
+
+    @property
+    def pixels(self) -> Tensor:
+        return pixels_of(self.preprocess)
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return (self.embedding,)
+
+    @property
+    def on_gpu(self) -> bool:
+        return LANES[self.engine.settings.target] == "gpu"
+
+    @property
+    def falls_back(self) -> bool:
+        return self.engine.settings.target == "onnxruntime"
+
+    @property
+    def max_batch_size(self) -> int:
+        return self.serving.gpu.max_batch_size if self.on_gpu else self.serving.max_batch_size
 
     @property
     def embedding(self) -> Tensor:
@@ -35,7 +76,8 @@ class ServedBase:
 
     @property
     def public_embedding(self) -> Tensor:
-        """The same numbers again: a request for a tensor alone that is public and also taken by a step fails."""
+        """The same numbers again, by the group, and zeros for a refused image: a request for a tensor alone that is
+        public and also taken by a step fails."""
         return replace(self.embedding, name=EMBEDDING)
 
     @property
@@ -44,11 +86,12 @@ class ServedBase:
 
     @cached_property
     def manifests(self) -> dict[str, str]:
-        """sha256 of the manifests of the base and its engine, which every head is made from."""
-        return {
-            "base": sha256_file(self.base.path / MANIFEST),
-            "base_engine": sha256_file(self.engine.path / MANIFEST),
-        }
+        """sha256 of the manifests of the base and its engines, which every head is made from."""
+        return {"base": sha256_file(self.base.path / MANIFEST), **self.engine_manifests}
+
+    @cached_property
+    def engine_manifests(self) -> dict[str, str]:
+        return {f"base_{engine_part(engine)}": sha256_file(engine.path / MANIFEST) for engine in self.engines}
 
 
 @dataclass(frozen=True)
@@ -78,17 +121,23 @@ def groups(names: Iterable[str]) -> list[list[str]]:
 
 
 def heads_step(base: ServedBase, group: Sequence[HeadAnswer], *, max_batch_size: int) -> StepModel:
-    """One process that answers for a group of heads."""
+    """One process that answers for a group of heads, on the CPU. On the gpu lane it is an instance of the GPU, as
+    `post` is: it then has a stream of its own. A warm-up of Triton's would ask for every head, and one that is left out
+    would stop the others."""
+    of_base = GroupBase(id=base.base.id, graph_sha256=base.engine.settings.graph_sha256)
+    files = {f"heads/{head.name}/{file}": content for head in group for file, content in head.files.items()}
     return StepModel(
         "heads",
         config=step_config(
             inputs=[base.embedding, IMAGE_STATUS, AFTER],
-            outputs=[tensor for head in group for tensor in head.named()],
+            outputs=[base.public_embedding, *(tensor for head in group for tensor in head.named())],
             max_batch_size=max_batch_size,
             instances=1,
+            gpu=base.on_gpu,
+            gpus=base.serving.gpu.gpus if base.on_gpu else (),
         ),
         code=("repository/backends/heads/model.py", *BATCHES_CODE, "steps/head.py", *ANSWER_CODE),
-        files={f"heads/{head.name}/{file}": content for head in group for file, content in head.files.items()},
+        files={"base.json": Content.of(of_base.to_json().encode()), **files},
     )
 
 
@@ -100,29 +149,33 @@ def head_ensemble(
     outputs: Sequence[Tensor],
     max_batch_size: int,
 ) -> ModelConfig:
-    """`pets` or `pets_full` over the base's step and the group's: `pets.LABEL` is LABEL here."""
-    base, group = steps
+    """`pets` or `pets_full` over the base's steps and the group's: `pets.LABEL` is LABEL here."""
+    *base, group = steps
     config = empty_ensemble(name, inputs=[IMAGE], outputs=outputs, max_batch_size=max_batch_size)
+    _add_base(config, base)
     public = [tensor.name for tensor in outputs]
-    between = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
-    given = {EMBEDDING: EMBEDDING} if EMBEDDING in public else {}
-    add_step(config, base, inputs={"IMAGE": "IMAGE"}, outputs=between | given)
-    answer = {f"{head}.{tensor}": tensor for tensor in public if tensor != EMBEDDING}
-    add_mapped_step(config, group.name, inputs=between, outputs=answer)
+    answer = {tensor if tensor == EMBEDDING else f"{head}.{tensor}": tensor for tensor in public}
+    add_mapped_step(config, group.name, inputs=BETWEEN, outputs=answer)
     return config
+
+
+def _add_base(config: ModelConfig, steps: Sequence[ModelConfig]) -> None:
+    """Add the steps of a base, whose tensors keep their names."""
+    for step in steps:
+        inner = {tensor.name: tensor.name for tensor in (*step.input, *step.output)}
+        add_step(config, step, inputs=inner, outputs=inner)
 
 
 Parts: TypeAlias = Sequence[tuple[str, ModelConfig, Sequence[Tensor]]]
 """Each head as its name, the step of its group, and its public tensors."""
 
 
-def heads_multi(name: str, base: ModelConfig, parts: Parts, *, max_batch_size: int) -> ModelConfig:
+def heads_multi(name: str, base: Sequence[ModelConfig], parts: Parts, *, max_batch_size: int) -> ModelConfig:
     """One ensemble for several heads of a base. It runs the base once, and then the groups in turn, since parallel
     branches can end tritonserver 2.51 (docs/adr/0023): each takes a tensor of the one before."""
     public = [replace(tensor, name=f"{head}.{tensor.name}") for head, _, tensors in parts for tensor in tensors]
     config = empty_ensemble(name, inputs=[IMAGE], outputs=public, max_batch_size=max_batch_size)
-    between = {tensor: tensor for tensor in ("embedding_nd", "image_status")}
-    add_step(config, base, inputs={"IMAGE": "IMAGE"}, outputs=between)
+    _add_base(config, base)
     before: dict[str, str] = {}
     in_turn = list({group.name: group for _, group, _ in parts}.values())
     for group in in_turn:
@@ -131,6 +184,6 @@ def heads_multi(name: str, base: ModelConfig, parts: Parts, *, max_batch_size: i
         waited_for = f"{asked[0].rpartition('.')[0]}.PROBABILITY"
         if group is not in_turn[-1]:
             outputs[waited_for] = waited_for.lower()  # a public tensor must not be a step's input too
-        add_step(config, group, inputs=between | before, outputs=outputs)
+        add_step(config, group, inputs=BETWEEN | before, outputs=outputs)
         before = {AFTER.name: waited_for.lower()}
     return config

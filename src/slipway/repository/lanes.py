@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from slipway.contract import Bundle
+from slipway.contract.base_bundle import Base
 from slipway.contract.lane import LaneName
 from slipway.contract.spec import Serving
 from slipway.repository import cpu_lane, gpu_lane
@@ -29,16 +30,20 @@ class LaneRules(Protocol):
         """The command that makes an engine of the lane in `engines`, as the end of an error message."""
         ...
 
-    def check(self, versions: Sequence[Classifier], /) -> None:
-        """Raises RepositoryError: the lane cannot serve one of `versions`, or not all of them together."""
+    def check(self, versions: Sequence[Classifier], bases: Sequence[ServedBase], /) -> None:
+        """Raises RepositoryError: the lane cannot serve one of `versions` or `bases`, or not all of them together."""
         ...
 
     def chain(self, classifier: Classifier, /) -> tuple[StepModel, ...]:
         """The steps in the order of processing."""
         ...
 
-    def base_step(self, base: ServedBase, /) -> StepModel:
-        """The step that all heads of a base share; raises RepositoryError where the lane has none."""
+    def pick_base(self, base: Base, engines: Path, name: str, serving: Serving, /) -> ServedBase:
+        """The base with the engines in `engines` that the lane serves, under a name of the fleet file."""
+        ...
+
+    def base_steps(self, base: ServedBase, /) -> tuple[StepModel, ...]:
+        """The steps that all heads of a base share, in the order of processing."""
         ...
 
 

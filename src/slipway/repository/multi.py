@@ -64,8 +64,8 @@ def _of_heads(name: str, group: Sequence[Classifier], chains: Sequence[Sequence[
     if len(set(bases.values())) > 1:
         given = ", ".join(f"{classifier} on {base}" for classifier, base in bases.items())
         raise RepositoryError(f"{name}: {given}; only heads of one base share its embedding: leave the others out")
-    parts = [(classifier.name, own, classifier.answer) for classifier, (_, own) in zip(group, chains, strict=True)]
-    return heads_multi(name, chains[0][0], parts, max_batch_size=group[0].max_batch_size)
+    parts = [(classifier.name, own, classifier.answer) for classifier, (*_, own) in zip(group, chains, strict=True)]
+    return heads_multi(name, chains[0][:-1], parts, max_batch_size=group[0].max_batch_size)
 
 
 def _difference(one: Classifier, other: Classifier) -> str:

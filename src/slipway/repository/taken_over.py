@@ -1,6 +1,6 @@
 """Takes over groups of heads that a repository has already, so that one new head does not open a thousand others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
@@ -43,20 +43,20 @@ class Present:
             return None
         return cls(path, manifest, lane) if manifest.inputs.get(CODE) == code_sha256() else None
 
-    def group(self, inputs: Mapping[str, Mapping[str, str]], *, base_step: str) -> "Group | None":
+    def group(self, inputs: Mapping[str, Mapping[str, str]], *, base_steps: Sequence[str]) -> "Group | None":
         """The group of exactly the heads in `inputs`, if they were made from these files; else None.
 
         Args:
             inputs: of each head, sha256 of what it is made from, by the names that the manifest gives them.
-            base_step: the step that the ensembles of the group must run first.
+            base_steps: the steps that the ensembles of the group must run first.
         """
         given = (part for of_head in inputs.values() for part in of_head.items())
         if any(self.manifest.inputs.get(name) != sha256 for name, sha256 in given):
             return None
         config = read_model(self.path / next(iter(inputs))).config
-        first, *_, step = (step.model_name for step in config.ensemble_scheduling.step)
+        *first, step = (step.model_name for step in config.ensemble_scheduling.step)
         heads = {name.split("/")[3] for name in self._files.get(step, ()) if f"/{FOLDER}/" in name}
-        if first != base_step or heads != inputs.keys():
+        if first != [*base_steps] or heads != inputs.keys():
             return None
         folders = (step, *inputs, *(f"{name}_full" for name in inputs))
         files = {
@@ -64,7 +64,9 @@ class Present:
             for folder in folders
             for name in self._files[folder]
         }
-        return Group(step, files, {name: self.lane.classifiers[name] for name in inputs})
+        fitted_elsewhere = {head for base in self.lane.bases.values() for head in base.stand_ins or ()}
+        bundles = {name: self.lane.classifiers[name] for name in inputs}
+        return Group(step, files, bundles, fitted_elsewhere & inputs.keys())
 
     @cached_property
     def _files(self) -> dict[str, list[str]]:
@@ -83,3 +85,5 @@ class Group:
     files: Files
     bundles: Mapping[str, str]
     """Bundle id of each head."""
+    stand_ins: Set[str]
+    """Heads that were fitted to the typed graph of a plan."""

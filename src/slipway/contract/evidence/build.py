@@ -212,6 +212,16 @@ class EmbeddingLoss(Evidence):
     """Share of images whose nearest neighbour among the others, by cosine, is the same one."""
     min_cosine: float
     """The limit on the mean."""
+    profile: Literal["batches", "single images"] | None = None
+    """For a plan with two optimisation profiles, the one that did worse, which this is of."""
+
+    def __str__(self) -> str:
+        run = f" ({self.profile})" if self.profile else ""
+        return (
+            f"{self.verdict}{run}; cosine to FP32 {self.mean_cosine:.4f} on average ({self.min_cosine:g} asked), "
+            f"{self.low_cosine:.4f} at the 1st percentile of {self.images} images; "
+            f"{self.same_neighbour:.1%} keep their nearest neighbour"
+        )
 
 
 class BaseMeasured(Evidence):
@@ -224,7 +234,7 @@ class BaseMeasured(Evidence):
     """Between ONNX and torch, on the images that judge the engines."""
 
 
-class BaseEngineMeasured(Evidence):
+class BaseEngineMeasured(PlanMeasured):
     """Measurements of compiling an engine of a base."""
 
     gate: EmbeddingLoss | Ungated

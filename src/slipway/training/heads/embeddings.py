@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from slipway.contract import CompileError
-from slipway.contract.base_bundle import Base, BaseEngine
+from slipway.contract.base_bundle import Base
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.origin import versions
-from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.evaluation.predict import Float, Predictions, ServedNetwork, pixel_batches
 from slipway.steps.head import Head
-from slipway.system.files import sha256_file
 
 FOLDER = "embeddings"
-LIBRARIES = ("nvidia-dali-cuda130", "openvino", "simplejpeg")
+LIBRARIES = ("nvidia-dali-cuda130", "openvino", "onnxruntime", "simplejpeg")
 """Libraries that an embedding depends on, beside the engine."""
 BUSY_S = 60.0
 """How long to wait while another process writes to a cache."""
@@ -44,49 +43,74 @@ class Embeddings:
         return Predictions(images, head.run(embedding_nd), embedding_nd)
 
 
+class Source(Protocol):
+    """What computes the embeddings of an engine."""
+
+    @property
+    def key(self) -> str:
+        """Name of its kept embeddings, which says which base and engine, and so how images are prepared."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Length of an embedding."""
+        ...
+
+    @property
+    def decoder(self) -> str: ...
+
+    @property
+    def open(self) -> Callable[[], ServedNetwork]:
+        """Loads it; called where the cache has not got everything."""
+        ...
+
+
 def embed(
-    base: Base,
-    engines: Sequence[BaseEngine],
-    dataset: Dataset,
-    *,
-    open_engine: Callable[[BaseEngine], ServedNetwork],
-    cache: Path,
+    base: Base, sources: Mapping[str, Source], dataset: Dataset, wanted: Sequence[LabelledImage], *, cache: Path
 ) -> dict[str, Embeddings]:
-    """Embeddings of every image of `dataset`, by each engine's name.
+    """Embeddings of the `wanted` images of `dataset` by each source, under its name.
 
     Args:
-        open_engine: loads an engine; called where the cache has not got everything.
         cache: folder of the embeddings that are kept.
 
     Raises:
         DataError: an image is missing or changed, or serving would refuse it.
         CompileError: an embedding is not finite.
     """
-    images = {image.sha256: image for image in dataset.images}
-    names = {engine.path.name: engine for engine in engines}
-    caches = {name: Cache.of(engine, cache) for name, engine in names.items()}
-    found = {name: kept.read(list(images)) for name, kept in caches.items()}
-    lacking = [name for name in names if len(found[name]) < len(images)]
-    missing = [image for key, image in images.items() if any(key not in found[name] for name in lacking)]
-    networks = {name: open_engine(names[name]) for name in lacking}
-    for name, batch, embedding_nd in _run(base, networks, dataset, missing):
-        _check_finite(name, batch, embedding_nd)
-        fresh = {image.sha256: row for image, row in zip(batch, embedding_nd, strict=True)}
-        caches[name].write(fresh)
-        found[name].update(fresh)
-    return {name: Embeddings(vectors) for name, vectors in found.items()}
+    images = {image.sha256: image for image in wanted}
+    names = {source.key: name for name, source in sources.items()}
+    by_key = {source.key: source for source in sources.values()}  # plans of one graph may have one stand-in
+    caches = {key: Cache(cache / f"{key}.sqlite", size=source.size) for key, source in by_key.items()}
+    found = {key: kept.read(list(images)) for key, kept in caches.items()}
+    lacking = [key for key in by_key if len(found[key]) < len(images)]
+    for decoder in sorted({by_key[key].decoder for key in lacking}):
+        alike = [key for key in lacking if by_key[key].decoder == decoder]
+        missing = [image for sha256, image in images.items() if any(sha256 not in found[key] for key in alike)]
+        networks = {key: by_key[key].open() for key in alike}
+        for key, batch, embedding_nd in _run(base, networks, dataset, missing, decoder=decoder):
+            _check_finite(names[key], batch, embedding_nd)
+            fresh = {image.sha256: row for image, row in zip(batch, embedding_nd, strict=True)}
+            caches[key].write(fresh)
+            found[key].update(fresh)
+    return {name: Embeddings(found[source.key]) for name, source in sources.items()}
 
 
 def _run(
-    base: Base, networks: Mapping[str, ServedNetwork], dataset: Dataset, images: Sequence[LabelledImage]
+    base: Base,
+    networks: Mapping[str, ServedNetwork],
+    dataset: Dataset,
+    images: Sequence[LabelledImage],
+    *,
+    decoder: str,
 ) -> Iterator[tuple[str, Sequence[LabelledImage], Float]]:
     """Every batch of images by every network, decoded once. The networks take turns: OpenVINO's first calls, made from
     two threads at once, can wait for each other for ever."""
     if not images:
         return
-    size = base.spec.serving.max_batch_size
+    size = min(base.spec.serving.max_batch_size, base.spec.serving.gpu.max_batch_size)  # every engine takes that
+    preprocess = base.preprocess.model_copy(update={"decoder": decoder})
     encoded = ((image.path, dataset.load(image)) for image in images)
-    batches = pixel_batches(encoded, preprocess=base.preprocess, batch_size=size, total=len(images), what="embeddings")
+    batches = pixel_batches(encoded, preprocess=preprocess, batch_size=size, total=len(images), what="embeddings")
     for number, pixels_nhwc_u8 in enumerate(batches):
         for name, network in networks.items():
             yield name, images[number * size : (number + 1) * size], network(pixels_nhwc_u8)[1].copy()
@@ -111,12 +135,6 @@ class Cache:
     def __init__(self, path: Path, *, size: int) -> None:
         self.path, self.size, self.kept = path, size, True
         self.made_by = ", ".join(f"{name} {version}" for name, version in versions(LIBRARIES).items())
-
-    @classmethod
-    def of(cls, engine: BaseEngine, folder: Path) -> "Cache":
-        """The cache of an engine, whose manifest names its base and so how images are prepared."""
-        name = f"{engine.path.name}-{sha256_file(engine.path / MANIFEST)[:12]}.sqlite"
-        return cls(folder / name, size=engine.settings.embedding_size)
 
     def read(self, keys: Sequence[str]) -> dict[str, Float]:
         """What is kept of the images with these sha256."""

@@ -42,6 +42,4 @@ class TritonPythonModel:
     def _embed(self, images: list[bytes]) -> dict[str, Any]:
         pixels_nhwc_u8, status_n = self.preprocessor.run(images)
         _, embedding_nd = self.engine.run(pixels_nhwc_u8)
-        status_n1 = status_n[:, np.newaxis]
-        embedding_nd = np.where(status_n1 == 0, embedding_nd, np.float32(0))  # the placeholder's is nobody's answer
-        return {"embedding_nd": embedding_nd, "image_status": status_n1, "EMBEDDING": embedding_nd}
+        return {"embedding_nd": embedding_nd, "image_status": status_n[:, np.newaxis]}

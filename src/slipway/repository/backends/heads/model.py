@@ -1,25 +1,29 @@
 """Triton's Python backend: embeddings to the public answers of a group of heads, each in a folder `heads/<name>`.
 
-A request is answered by the heads whose outputs it asks for, `<name>.LABEL` and so on. A head that cannot be loaded is
-named in the log, and requests for it fail; the others of the group answer.
+A request is answered by the heads whose outputs it asks for, `<name>.LABEL` and so on; EMBEDDING is that of the base.
+A head that cannot be loaded is named in the log, and requests for it fail; the others of the group answer.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .batches import ready
 from .head import Head
 from .postprocess import Postprocessor, public_tensors
 
+EMBEDDING = "EMBEDDING"
+
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         model = json.loads(args["model_config"])
         folder = Path(__file__).parent / "heads"
-        names = dict.fromkeys(output["name"].rpartition(".")[0] for output in model["output"])
+        outputs = [output["name"] for output in model["output"] if output["name"] != EMBEDDING]
+        names = dict.fromkeys(output.rpartition(".")[0] for output in outputs)
         (embedding_size,) = (int(i["dims"][0]) for i in model["input"] if i["name"] == "embedding_nd")
         self.heads: dict[str, Answerer] = {}
         self.faults: dict[str, str] = {}
@@ -45,16 +49,19 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         embedding_nd = pb_utils.get_input_tensor_by_name(request, "embedding_nd").as_numpy()
         status_n = pb_utils.get_input_tensor_by_name(request, "image_status").as_numpy()[:, 0]
-        asked = [output.rpartition(".") for output in request.requested_output_names()]
+        outputs = request.requested_output_names()
+        asked = [output.rpartition(".") for output in outputs if output != EMBEDDING]
         found: dict[str, dict[str, Any]] = {}
         for name, _, _ in asked:
             if name in self.faults:
                 raise LeftOut(self.faults[name])
             if name not in found:
                 found[name] = self.heads[name].run(embedding_nd, status_n)
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(f"{name}.{tensor}", found[name][tensor]) for name, _, tensor in asked]
-        )
+        tensors = [pb_utils.Tensor(f"{name}.{tensor}", found[name][tensor]) for name, _, tensor in asked]
+        if EMBEDDING in outputs:  # that of a refused image's placeholder is nobody's answer
+            public_nd = np.where(status_n[:, np.newaxis] == 0, embedding_nd, np.float32(0))
+            tensors.append(pb_utils.Tensor(EMBEDDING, public_nd))
+        return pb_utils.InferenceResponse(tensors)
 
 
 def _said(error: Exception) -> str:
