@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from slipway.cli.head_fit import HeadRun
 from slipway.contract.evidence.studies import HeadLoss, PairedLoss
-from slipway.engines.base_engines import run_of
 from slipway.training.heads.embeddings import FOLDER, embed
 from slipway.training.heads.fit import Fitter
 
@@ -29,11 +28,10 @@ def head_loss(base: Path, name: str, images: Path, work: Path, *, seed: int) -> 
     """
     (work / f"{name}.json").write_text(json.dumps({"name": name, "data": {"root": str(images)}}))
     run = HeadRun.open(work / f"{name}.json", base, work / name)
-    found = embed(
-        run.base, run.engines, run.dataset, open_engine=lambda engine: run_of(engine, threads=1), cache=base / FOLDER
-    )
-    given = {FP32: found["openvino-fp32"], INT8: found["openvino-int8"]}
     all_images = run.dataset.images
+    sources = {embedder.engine.path.name: embedder for embedder in run.embedders}
+    found = embed(run.base, sources, run.dataset, all_images, cache=base / FOLDER)
+    given = {FP32: found["openvino-fp32"], INT8: found["openvino-int8"]}
     truth_n = np.array([image.class_id for image in all_images])
     right: dict[str, Right] = {side: np.zeros(len(truth_n), bool) for side in (FP32, INT8, CARRIED)}
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(truth_n, truth_n)
