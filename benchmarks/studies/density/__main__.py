@@ -17,7 +17,7 @@ from slipway.system.targets import file_option
 
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn", "timm", "tritonclient")
 CROPS_EACH, SMALL_EACH, LOSS_CROPS_EACH = 60, 14, 200
-PARTS = ("accuracy", "loss", "latency", "changes")
+PARTS = ("accuracy", "loss", "latency", "changes", "whole")
 LIMITS = {"prove_classes": False, "max_loss_points": 20, "max_class_loss_points": 100, "max_flip_points": 30}
 """What the small test splits of these tasks can prove."""
 EPILOG = """example:
@@ -31,7 +31,7 @@ tasks; the others have random weights, 2 to 200 classes, one or several labels, 
 def main(arguments: argparse.Namespace) -> None:
     from benchmarks.studies.density.loss import head_loss
     from benchmarks.studies.density.made import write_crops, write_random_heads
-    from benchmarks.studies.density.parts import changes, latency
+    from benchmarks.studies.density.parts import changes, latency, whole
     from benchmarks.studies.density.weights import BACKBONE, lite0
     from slipway.benchmark.gate import load_images
     from slipway.contract.evidence.studies import DensityResult
@@ -66,6 +66,9 @@ def main(arguments: argparse.Namespace) -> None:
         if "changes" in arguments.parts:
             (work / "changes").mkdir()
             result["changes"] = changes(base, runs, images, work / "changes", seed=effort.seed)
+        if "whole" in arguments.parts:
+            (work / "whole").mkdir()
+            result["whole"] = whole(base, work / "whole", seed=effort.seed)
     found = DensityResult.parse(result, source="the result")
     print(found.to_json())
     finish(found, arguments)

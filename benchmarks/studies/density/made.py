@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
 from tqdm import tqdm
 
 from benchmarks.studies.study import load_photographs, scikit_image
@@ -81,8 +82,7 @@ def write_random_head(run: Path, base: ServedBase, *, name: str, shape: Shape, s
     BaseLink(id=base.base.id, name=base.base.spec.name, embedding_size=size).write(bundle / BASE)
     shutil.copyfile(base.base.path / "preprocess.json", bundle / "preprocess.json")
     write_labels([f"class {number}" for number in range(shape.classes)], bundle / "labels.txt")
-    spec = {"name": name, "task": shape.task, "data": {"root": "images"}, "preprocess": base.base.preprocess.plain()}
-    Spec.parse(spec | {"backbone": base.base.spec.backbone.plain()}, source=name).write(bundle / "spec.json")
+    _spec(name, shape.task, base).write(bundle / "spec.json")
     _seal(bundle, kind="bundle", name=name, bundle=bundle_id(bundle))
     settings = base.engine.settings
     EngineSettings(
@@ -98,6 +98,43 @@ def write_random_head(run: Path, base: ServedBase, *, name: str, shape: Shape, s
     ).write(engine / "engine.json")
     _seal(engine, kind="engine", name=name, bundle=bundle_id(bundle), measured={"gate": {"verdict": "reference"}})
     return run
+
+
+def write_whole(run: Path, base: ServedBase, *, name: str, classes: int, seed: int) -> Path:
+    """A run of a whole classifier of the same network: the base's engine with a seeded random last layer of its own."""
+    bundle, engine = run / "bundle", run / "engines" / base.engine.path.name
+    engine.mkdir(parents=True)
+    shutil.copytree(base.base.path, bundle, ignore=shutil.ignore_patterns(MANIFEST, "spec.json"))
+    size = base.engine.settings.embedding_size
+    weight = np.random.default_rng(seed).normal(0, 1 / np.sqrt(size), (size, classes)).astype(np.float32)
+    network = onnx.load(base.engine.path / "model.onnx")
+    network.graph.initializer.append(onnx.numpy_helper.from_array(weight, "last_layer"))
+    network.graph.node.append(onnx.helper.make_node("MatMul", ["embedding_nd", "last_layer"], ["logits_nc"]))
+    network.graph.output.insert(
+        0, onnx.helper.make_tensor_value_info("logits_nc", onnx.TensorProto.FLOAT, ["n", classes])
+    )
+    onnx.save(network, engine / "model.onnx")
+    decision = Decision.parse({"task": "multiclass", "top_k": 2}, source=name)
+    for place in (bundle, engine):
+        decision.write(place / "decision.json")
+    write_labels([f"class {number}" for number in range(classes)], bundle / "labels.txt")
+    _spec(name, "multiclass", base).write(bundle / "spec.json")
+    _seal(bundle, kind="bundle", name=name, bundle=bundle_id(bundle))
+    settings = base.engine.settings.model_copy(
+        update={
+            "classes": classes,
+            "graph_sha256": sha256_file(engine / "model.onnx"),
+            "calibration_sha256": sha256_file(bundle / "calibration.json"),
+        }
+    )
+    settings.write(engine / "engine.json")
+    _seal(engine, kind="engine", name=name, bundle=bundle_id(bundle), measured={"gate": {"verdict": "reference"}})
+    return run
+
+
+def _spec(name: str, task: Task, base: ServedBase) -> Spec:
+    plain = {"name": name, "task": task, "data": {"root": "images"}, "preprocess": base.base.preprocess.plain()}
+    return Spec.parse(plain | {"backbone": base.base.spec.backbone.plain()}, source=name)
 
 
 def _seal(folder: Path, **fields: object) -> None:

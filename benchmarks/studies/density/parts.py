@@ -14,7 +14,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from benchmarks.studies.climbing import Bench, p99_in_turns
-from benchmarks.studies.density.made import Shape, write_random_head
+from benchmarks.studies.density.made import Shape, write_random_head, write_whole
 from benchmarks.studies.effort import Effort
 from benchmarks.studies.robustness.launcher import Launcher, launched
 from benchmarks.studies.robustness.load import run_load
@@ -23,10 +23,10 @@ from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import HttpServer
 from slipway.benchmark.tuning_climb import rate_at
 from slipway.contract import Fleet
-from slipway.contract.evidence.studies import DensityChanges, DensityLatency, Started
+from slipway.contract.evidence.studies import DensityChanges, DensityLatency, DensityWhole, Started
 from slipway.repository.fleet import open_base
 
-SPREAD, CHANGES, CHANGED_AMONG, LOAD_PER_S, LOAD_S = 100, 100, 200, 40.0, 60.0
+SPREAD, WHOLE, CHANGES, CHANGED_AMONG, LOAD_PER_S, LOAD_S = 100, 50, 100, 200, 40.0, 60.0
 
 
 def fleet_of(base: Path, heads: Mapping[str, Path]) -> Fleet:
@@ -34,15 +34,25 @@ def fleet_of(base: Path, heads: Mapping[str, Path]) -> Fleet:
     return Fleet.parse({"bases": {base.name: given}}, source="the study")
 
 
-def assembled(base: Path, heads: Mapping[str, Path], repository: Path) -> float:
-    """Write the repository of a fleet file with these heads by `slipway assemble`; returns the seconds."""
-    fleet = repository.with_name("fleet.json")
-    fleet_of(base, heads).write(fleet)
-    yaml = fleet.rename(fleet.with_suffix(".yaml"))  # JSON is YAML, and a fleet file has that name
+def assembled(fleet: Fleet, repository: Path) -> float:
+    """Write the repository of a fleet file by `slipway assemble`; returns the seconds."""
+    path = repository.with_name("fleet.yaml")
+    fleet.write(path)  # JSON is YAML
     started_s = time.monotonic()
-    command = [sys.executable, "-m", "slipway", "assemble", str(yaml), "--out", str(repository)]
+    command = [sys.executable, "-m", "slipway", "assemble", str(path), "--out", str(repository)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - started_s
+
+
+@contextmanager
+def serving(fleet: Fleet, folder: Path) -> Iterator[tuple[Launcher, Started]]:
+    """A server of a fleet, with what its start took. It gives way to the load generator, which shares its cores."""
+    folder.mkdir()
+    assemble_s = assembled(fleet, folder / "repository")
+    with launched(folder / "repository", folder, timeout_s=300) as server:
+        ready_s, memory_mib = server.events("ready")[0]["seconds"], proportional_mib(server.server_pid())
+        give_way(server.server_pid())
+        yield server, Started(assemble_s=assemble_s, ready_s=ready_s, memory_mib=memory_mib)
 
 
 class Spread:
@@ -74,16 +84,8 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
     with ExitStack() as stack:
         servers: dict[str, Launcher] = {}
         for what, some in {"alone": runs[:1], "among": runs}.items():
-            folder = work / what
-            folder.mkdir()
-            assemble_s = assembled(base, {run.name: run for run in some}, folder / "repository")
-            servers[what] = server = stack.enter_context(launched(folder / "repository", folder, timeout_s=300))
-            found[what] = Started(
-                assemble_s=assemble_s,
-                ready_s=server.events("ready")[0]["seconds"],
-                memory_mib=proportional_mib(server.server_pid()),
-            )
-            give_way(server.server_pid())
+            fleet = fleet_of(base, {run.name: run for run in some})
+            servers[what], found[what] = stack.enter_context(serving(fleet, work / what))
             print(f"{what}: {found[what]}", flush=True)
         further_mib = found["among"].memory_mib - found["alone"].memory_mib
 
@@ -109,6 +111,22 @@ def latency(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
         )
 
 
+def whole(base: Path, work: Path, *, seed: int) -> DensityWhole:
+    """Start-up and memory of one and of 50 whole classifiers of the base's network, each with its own last layer."""
+    served, found = open_base(base), {}
+    named = [f"whole{number:02}" for number in range(WHOLE)]
+    runs = [write_whole(work / name, served, name=name, classes=10, seed=seed + n) for n, name in enumerate(named)]
+    for what, some in {"alone": runs[:1], "among": runs}.items():
+        engine = served.engine.path.name
+        given = {
+            run.name: {"active": {"bundle": f"{run}/bundle", "engine": [f"{run}/engines/{engine}"]}} for run in some
+        }
+        with serving(Fleet.parse({"classifiers": given}, source="the study"), work / what) as (_, found[what]):
+            print(f"{what}: {found[what]}", flush=True)
+    further_mib = found["among"].memory_mib - found["alone"].memory_mib
+    return DensityWhole(classifiers=len(runs), **found, memory_mib_of_each_additional=further_mib / (len(runs) - 1))
+
+
 def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Path, *, seed: int) -> DensityChanges:
     """A head is added, changed and removed under 40 requests/s to another of its group, among all heads; then one
     changes 100 times, among 200, while the memory of the server is watched."""
@@ -118,7 +136,7 @@ def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
         write_random_head(work / f"version{n}", served, name="changing", shape=shape, seed=seed + n) for n in range(2)
     ]
     heads = {run.name: run for run in runs}
-    with started(base, heads, work / "all") as changing:
+    with changeable(base, heads, work / "all") as changing:
         took: dict[str, dict[str, float]] = {}
 
         def all_three() -> None:
@@ -129,7 +147,7 @@ def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
         with meanwhile(all_three):
             load = run_load(changing.server, runs[0].name, images, LOAD_PER_S, LOAD_S, seed=seed)
     some = {run.name: run for run in runs[:CHANGED_AMONG]}
-    with started(base, some, work / "some") as changing:
+    with changeable(base, some, work / "some") as changing:
         memory_mib = [proportional_mib(changing.server.server_pid())]
         for number in tqdm(range(CHANGES), "changes", disable=None):
             changing.to(some | {"changing": versions[number % 2]})
@@ -157,15 +175,12 @@ class Changing:
 
     def to(self, heads: Mapping[str, Path]) -> dict[str, float]:
         """Serve these heads instead; returns the seconds of `assemble` and of `reload`."""
-        assemble_s, started_s = assembled(self.base, heads, self.repository), time.monotonic()
+        assemble_s, started_s = assembled(fleet_of(self.base, heads), self.repository), time.monotonic()
         self.server.reload()
         return {"assemble_s": assemble_s, "reload_s": time.monotonic() - started_s}
 
 
 @contextmanager
-def started(base: Path, heads: Mapping[str, Path], work: Path) -> Iterator[Changing]:
-    work.mkdir()
-    assembled(base, heads, work / "repository")
-    with launched(work / "repository", work, timeout_s=300) as server:
-        give_way(server.server_pid())
-        yield Changing(base, work / "repository", server)
+def changeable(base: Path, heads: Mapping[str, Path], folder: Path) -> Iterator[Changing]:
+    with serving(fleet_of(base, heads), folder) as (server, _):
+        yield Changing(base, folder / "repository", server)

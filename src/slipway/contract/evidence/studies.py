@@ -239,6 +239,15 @@ class DensityLatency(Part):
     memory_mib_of_each_additional: float
 
 
+class DensityWhole(Part):
+    """One whole classifier of the same network, and many."""
+
+    classifiers: int
+    alone: Started
+    among: Started
+    memory_mib_of_each_additional: float
+
+
 class DensityChanges(Part):
     """Heads added, changed and removed under load; then one changed many times."""
 
@@ -278,3 +287,4 @@ class DensityResult(ServedResult):
     loss: dict[str, HeadLoss] | None = None
     latency: DensityLatency | None = None
     changes: DensityChanges | None = None
+    whole: DensityWhole | None = None
