@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -116,14 +116,11 @@ def heads_of(
             for names in groups(own.runs):
                 inputs = {name: own.inputs(name) for name in names}
                 heads.inputs |= {part: sha256 for parts in inputs.values() for part, sha256 in parts.items()}
-                there = (
-                    present.group(inputs, base_steps=[step.name for step in first])
-                    if present and not {*names} & {*apart}
-                    else None
-                )
+                there = None
+                if present and not {*names} & {*apart}:
+                    there = present.group(inputs, base_steps=[step.name for step in first])
                 if there is None:
-                    opened = [own.open(name) for name in names if not bar.update()]
-                    _add_group(heads, own.base, opened, first=first, lane=lane)
+                    _add_group(heads, own, names, first=first, lane=lane, bar=bar)
                 else:
                     heads.files |= there.files
                     heads.bundles |= there.bundles
@@ -136,11 +133,21 @@ def heads_of(
 
 
 def _add_group(
-    heads: Heads, base: ServedBase, opened: list[Classifier], *, first: Sequence[ModelConfig], lane: LaneName
+    heads: Heads,
+    own: BaseHeads,
+    names: Sequence[str],
+    *,
+    first: Sequence[ModelConfig],
+    lane: LaneName,
+    bar: "tqdm[Any]",
 ) -> None:
+    opened = []
+    for name in names:
+        opened.append(own.open(name))
+        bar.update()
     check(opened, lane=lane)
     answers = [head.head_answer for head in opened]
-    second = _add(heads, heads_step(base, answers, max_batch_size=opened[0].max_batch_size))
+    second = _add(heads, heads_step(own.base, answers, max_batch_size=opened[0].max_batch_size))
     heads.opened += opened
     heads.stand_ins |= {head.name for head in opened if head.stood_in}
     heads.chains |= {head.name: [*first, second] for head in opened}
