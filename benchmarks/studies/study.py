@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.system.targets import write_file
+from slipway.system.targets import file_option, write_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +37,28 @@ def finish(result: "StudyResult", arguments: argparse.Namespace) -> None:
         print(f"written to {arguments.output}", flush=True)
     if arguments.json:
         print(json.dumps(result.plain()))
+
+
+def simulation_parser(doc: str | None, *, epilog: str, runs_of: str, result: Path, key: str) -> argparse.ArgumentParser:
+    """The arguments of a study that simulates.
+
+    Args:
+        runs_of: what `--runs` is the number of runs of.
+        result: the published result file, whose top level has `key`.
+    """
+    parser = argparse.ArgumentParser(description=doc, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--runs", type=int, default=1000, metavar="N", help=f"number of runs of {runs_of} (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of everything that is drawn (%(default)s)")
+    add(
+        "--out",
+        type=file_option((key,), what=f"a result of the study {result.stem}"),
+        default=result,
+        metavar="FILE",
+        help=f"result file; default: {result.relative_to(ROOT)}",
+    )
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
 
 
 def scikit_image() -> Path:

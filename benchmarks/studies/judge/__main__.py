@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.studies.judge.scenarios import PER_S, SCENARIOS, WEIGHT, Scenario
-from benchmarks.studies.study import ROOT, provenance
+from benchmarks.studies.study import ROOT, provenance, simulation_parser
 from slipway.contract.evidence.studies import Part, StudyResult
 from slipway.system.process import run
-from slipway.system.targets import file_option, write_file
+from slipway.system.targets import write_file
 
 RESULT = ROOT / "benchmarks/results/judge.json"
 FALSE, CAUGHT = 0.01, 0.95
@@ -140,19 +140,7 @@ def table(releases: list[Judged]) -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    add = parser.add_argument
-    add("--runs", type=int, default=1000, metavar="N", help="of each kind of release (%(default)s)")
-    add("--seed", type=int, default=0, help="of the simulations (%(default)s)")
-    add(
-        "--out",
-        type=file_option(("releases",), what="a result of the study judge"),
-        default=RESULT,
-        metavar="FILE",
-        help=f"result file; default: {RESULT.relative_to(ROOT)}",
-    )
-    add("--json", action="store_true", help="one JSON line last")
-    return parser
+    return simulation_parser(__doc__, epilog=EPILOG, runs_of="each kind of release", result=RESULT, key="releases")
 
 
 if __name__ == "__main__":

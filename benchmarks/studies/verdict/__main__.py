@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.studies.study import ROOT, provenance
+from benchmarks.studies.study import ROOT, provenance, simulation_parser
 from slipway.system.process import run
-from slipway.system.targets import file_option, write_file
+from slipway.system.targets import write_file
 
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions
@@ -209,18 +209,7 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    add = parser.add_argument
-    add("--runs", type=int, default=1000, metavar="N", help="of each server, load and rate (%(default)s)")
-    add("--seed", type=int, default=0, help="of the simulations (%(default)s)")
-    add(
-        "--out",
-        type=file_option(("servers",), what="a result of verdict.py"),
-        default=RESULT,
-        help="result file; default: benchmarks/results/verdict.json",
-    )
-    add("--json", action="store_true", help="one JSON line last")
-    return parser
+    return simulation_parser(__doc__, epilog=EPILOG, runs_of="each server, load and rate", result=RESULT, key="servers")
 
 
 if __name__ == "__main__":

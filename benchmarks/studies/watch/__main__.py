@@ -5,12 +5,12 @@ import argparse
 import json
 from collections.abc import Iterator
 
-from benchmarks.studies.study import ROOT, provenance
+from benchmarks.studies.study import ROOT, provenance, simulation_parser
 from benchmarks.studies.watch.accuracy import STREAMS, Estimated, estimated
 from benchmarks.studies.watch.drifts import REFERENCE_ROWS, ROWS_BETWEEN_FALSE_ALARMS, WatchedNetwork, watched
 from slipway.contract.evidence.studies import StudyResult
 from slipway.system.process import run
-from slipway.system.targets import file_option, write_file
+from slipway.system.targets import write_file
 
 RESULT = ROOT / "benchmarks/results/watch.json"
 LIBRARIES = ("scipy", "scikit-learn", "scikit-image", "torch", "timm")
@@ -80,19 +80,9 @@ def drift_table(network: WatchedNetwork) -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    add = parser.add_argument
-    add("--runs", type=int, default=1000, metavar="N", help="of each stream; a tenth for mild shifts (%(default)s)")
-    add("--seed", type=int, default=0, help="of the images, the training and the streams (%(default)s)")
-    add(
-        "--out",
-        type=file_option(("networks",), what="a result of the study watch"),
-        default=RESULT,
-        metavar="FILE",
-        help=f"result file; default: {RESULT.relative_to(ROOT)}",
+    return simulation_parser(
+        __doc__, epilog=EPILOG, runs_of="each stream; a tenth for mild shifts", result=RESULT, key="networks"
     )
-    add("--json", action="store_true", help="one JSON line last")
-    return parser
 
 
 if __name__ == "__main__":
