@@ -127,6 +127,8 @@ def _say(judged: "Judged") -> None:
 def _act(trial: "Trial", judged: "Judged", arguments: argparse.Namespace) -> str | None:
     """Roll back or promote where the fleet file allows it; otherwise propose it. Returns what was done."""
     settings, verdict = trial.record.settings, judged.judgement.verdict.value
+    if judged.judgement.expired:
+        print(f"  proposed: {command('slipway release rollback', arguments.gateway)}")
     if trial.record.is_promoted or verdict == "too_few":
         return None
     if verdict == "worse":

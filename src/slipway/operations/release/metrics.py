@@ -10,7 +10,7 @@ from urllib.parse import quote
 from slipway.contract import MissingDependencyError, ServingError, SpecError
 from slipway.contract.spec import LatencyGate
 from slipway.operations.gateway.access_logs import ANSWERS, LATENCY, SCOPE
-from slipway.operations.gateway.settings import GatewaySettings
+from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
 from slipway.operations.release.counts import Counters, Reading
 from slipway.serving.command import HOST
 
@@ -24,10 +24,6 @@ ARMS: tuple[ArmName, ...] = ("stable", "candidate")
 TIMEOUT_S = 2.0
 MERGE_S = 0.05
 """Seconds that Envoy has to add its threads' histograms up, which the first of two questions makes it do."""
-CANCELLED = "Canceled"
-"""Envoy's name of the gRPC status of a client that gave up."""
-LEFT = ("0", "499")
-"""Envoy's codes of requests whose client closed the connection before the answer."""
 
 
 class Sample(NamedTuple):
@@ -43,7 +39,7 @@ class ArmCounts:
     requests: int
     errors: int
     """Requests without a good answer of this arm's server: errors, refusals, time-outs, and `elsewhere`. A client that
-    gave up is not an error."""
+    gave up counts too, since that alone shows a server that hangs; both arms have the same impatient clients."""
     elsewhere: int
     """Requests of the candidate that the stable server answered, since the candidate could not."""
     over_budget: int | None
@@ -131,16 +127,14 @@ def _arm(
     models: Collection[str],
 ) -> ArmCounts:
     requests = errors = elsewhere = 0
-    ports = settings.candidate if arm == "candidate" else None
-    own = None if ports is None else {f"{HOST}:{ports.grpc}", f"{HOST}:{ports.http}"}
+    own = _servers(settings.candidate) if arm == "candidate" and settings.candidate else None
     for sample in answered:
         labels, count = sample.labels, round(sample.value)
-        if labels.get("arm") != arm or labels.get("model") not in models:
+        if _arm_of(labels, settings) != arm or labels.get("model") not in models:
             continue
-        away = own is not None and labels.get("server") not in own
-        well, left = _well(labels), _left(labels)
+        well, away = _well(labels), own is not None and labels.get("server") not in own
         requests += count
-        errors += count * (not left and (away or not well))
+        errors += count * (away or not well)
         elsewhere += count * (away and well)
     over = [_over(model, arm, taken, settings=settings) for model in sorted(models)]
     found = [count for count in over if count is not None]
@@ -151,8 +145,16 @@ def _well(labels: dict[str, str]) -> bool:
     return labels.get("grpc") == "OK" or (not labels.get("grpc") and labels.get("code", "").startswith("2"))
 
 
-def _left(labels: dict[str, str]) -> bool:
-    return labels.get("code") in LEFT or labels.get("grpc") == CANCELLED
+def _arm_of(labels: dict[str, str], settings: GatewaySettings) -> ArmName:
+    """The arm of a sample. A request without an answer has no such label, and counts for the server that it reached."""
+    if (arm := labels.get("arm")) in ARMS:
+        return arm
+    candidate = settings.candidate
+    return "candidate" if candidate and labels.get("server") in _servers(candidate) else "stable"
+
+
+def _servers(ports: ServerPorts) -> set[str]:
+    return {f"{HOST}:{ports.grpc}", f"{HOST}:{ports.http}"}
 
 
 def _over(model: str, arm: ArmName, taken: Collection[Sample], *, settings: GatewaySettings) -> int | None:

@@ -68,7 +68,7 @@ def promote(trial: Trial, approval: Approval) -> Switched:
         except ServingError as error:
             replace_repository(stable, former_repository(stable))
             raise ServingError(f"not promoted, and the former repository is back in {stable}: {error}") from None
-        at_zero = put_in_force(trial.settings, Traffic())
+        at_zero, unconfirmed = _all_to_stable(trial)
         trial.note(
             "promote",
             by=approval.by,
@@ -77,6 +77,8 @@ def promote(trial: Trial, approval: Approval) -> Switched:
             stable=RepositoryFacts.of(stable, record.classifiers),
             evidence=approval.evidence,
         )
+    if unconfirmed is not None:
+        raise ServingError(f"promoted; {unconfirmed}")
     return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
 
 
@@ -92,23 +94,37 @@ def roll_back(
     record, started = trial.record, time.monotonic()
     stable = Path(record.stable.path)
     with only_operator(trial.settings.folder, "rollback"):
-        unconfirmed = None
-        try:
-            at_zero: float | None = put_in_force(trial.settings, Traffic())
-        except ServingError as error:
-            at_zero, unconfirmed = None, error
-            write_routes(trial.settings, Traffic())
-        reloaded = None
-        if record.is_promoted:
-            former = former_repository(stable)
-            _require(former, record.stable, "assemble the former fleet file, and slipway reload")
-            replace_repository(stable, former)
-            reloaded = _reload(trial, record.stable)
+        at_zero, unconfirmed = _all_to_stable(trial)
+        reloaded = _put_former_back(trial) if record.is_promoted else None
         now_stable = RepositoryFacts.of(stable, record.classifiers) if reloaded is not None else None
         trial.note("rollback", by=by, traffic=Traffic(), reason=reason, stable=now_stable, evidence=evidence)
     if unconfirmed is not None:
-        raise ServingError(f"weight 0 is written, and in force once the gateway answers again: {unconfirmed}")
+        raise ServingError(unconfirmed)
     return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
+
+
+def _all_to_stable(trial: Trial) -> tuple[float | None, str | None]:
+    """Set the weight to 0, whether the gateway answers or not. Returns how many seconds that took, or what is wrong."""
+    try:
+        return put_in_force(trial.settings, Traffic()), None
+    except ServingError as error:
+        write_routes(trial.settings, Traffic())
+        return None, f"weight 0 is written, and in force once the gateway answers again: {error}"
+
+
+def _put_former_back(trial: Trial) -> str:
+    """Let the stable server serve what it did before the promotion; returns what it changed."""
+    record, stable = trial.record, Path(trial.record.stable.path)
+    former = former_repository(stable)
+    _require(former, record.stable, "assemble the former fleet file, and slipway reload")
+    replace_repository(stable, former)
+    try:
+        return _reload(trial, record.stable)
+    except ServingError as error:
+        raise ServingError(
+            f"weight 0 is written and the former repository is back in {stable}, but its server does not serve it yet: "
+            f"{error}; slipway reload --status-port {trial.settings.stable.status}, or start it again"
+        ) from None
 
 
 def replace_repository(target: Path, source: Path) -> None:
