@@ -2,14 +2,11 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from slipway.operations.release import readings
@@ -17,43 +14,13 @@ from slipway.operations.release.promotion import former_repository
 from slipway.operations.release.record import read_record
 from slipway.serving import Ports
 from tests.serving.conftest import Launched
-from tests.support.gateways import Asked, grpc_key, needs_envoy, running_gateway
+from tests.support.gateway_users import Users
+from tests.support.gateways import needs_envoy, running_gateway
 from tests.support.releases import ReleaseFolder, tempered
-from tests.support.v2_requests import IMAGE, message
 
 pytestmark = needs_envoy
 BLOCK_S = 0.5
 """Length of a block here: shorter than in use, so that a verdict takes seconds."""
-
-
-class Users:
-    """Two threads that ask without a pause. An answer is its arm and its bundle id; a failure is its reason."""
-
-    def __init__(self, asked: Asked) -> None:
-        self.answers: list[tuple[float, str, str]] = []
-        self._stub, self._over = asked.stub(), False
-        self._pool = ThreadPoolExecutor(2)
-        self._futures = [self._pool.submit(self._ask) for _ in range(2)]
-
-    def _ask(self) -> None:
-        while not self._over:
-            try:
-                request = message(IMAGE, outputs=("BUNDLE",))
-                answer, call = self._stub.ModelInfer.with_call(request, metadata=grpc_key(), timeout=10)
-                arm, bundle = dict(call.initial_metadata())["slipway-arm"], answer.raw_output_contents[0][4:].decode()
-            except grpc.RpcError as error:
-                arm, bundle = "failed", f"{error.code()}: {error.details()}"
-            self.answers.append((time.monotonic(), arm, bundle))
-            time.sleep(0.005)
-
-    def since(self, start: float) -> Counter[tuple[str, str]]:
-        return Counter((arm, bundle) for at, arm, bundle in list(self.answers) if at > start)
-
-    def stop(self) -> None:
-        self._over = True
-        for future in self._futures:
-            future.result()
-        self._pool.shutdown()
 
 
 @contextmanager
@@ -111,8 +78,7 @@ def test_a_candidate_with_errors_is_judged_worse_and_loses_its_weight_at_once(
         rolled_back = time.monotonic()
         time.sleep(1)
         assert {arm for arm, _ in users.since(rolled_back + 0.1)} == {"stable"}
-        failed = {bundle for arm, bundle in users.since(0) if arm == "failed"}
-        assert all("injected" in reason for reason in failed), failed
+        assert {reason for reason in users.failed() if "injected" not in reason} == set()
         release("status", "--json")
         told = last_line(capsys)
         assert told["weight_percent"] == 0
@@ -136,7 +102,7 @@ def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(
         told = last_line(capsys)
         assert told["seconds"] < 10
         time.sleep(0.5)
-        assert set(users.since(promoted + 0.2)) == {("stable", release.new.id)}
+        assert users.since(promoted + 0.2) == {("stable", release.new.id)}
         record = read_record(release.stable)
         assert record is not None
         assert record.actions[-1].by == "A. Lee"
@@ -146,6 +112,6 @@ def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(
         taken_back = time.monotonic()
         assert last_line(capsys)["weight_zero_s"] < 1
         time.sleep(0.5)
-        assert set(users.since(taken_back + 0.2)) == {("stable", release.old.id)}
+        assert users.since(taken_back + 0.2) == {("stable", release.old.id)}
         users.stop()
-        assert Counter(arm for _, arm, _ in users.answers)["failed"] == 0
+        assert users.failed() == []

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from slipway.cli import release
-from slipway.contract import Bundle, Choice, Fleet
+from slipway.contract import Bundle, Fleet
 from slipway.repository import assemble, open_fleet
 from slipway.serving import Ports
-from slipway.system.files import sha256_file
 from slipway.system.yaml_json import dump_yaml
+from tests.support.choices import write_only_choice
 from tests.support.colours import Change, copy_colours, reseal
 from tests.support.gateways import write_gateway
 
@@ -36,25 +36,7 @@ def colours_run(run: Path, change: Change) -> Bundle:
     engine = run / "engines" / ENGINE
     engine.parent.mkdir()
     shutil.move(run / "engine", engine)
-    candidate = {
-        "engine": ENGINE,
-        "manifest_sha256": sha256_file(engine / "manifest.json"),
-        "precision": "fp32",
-        "verdict": "reference",
-        "median_ms": 1.0,
-    }
-    choice: dict[str, Any] = {
-        "bundle": made.bundle.id,
-        "chosen": ENGINE,
-        "reason": "the only one",
-        "candidates": [candidate],
-        "versions": {},
-        "rounds": 1,
-        "images_per_round": 1,
-        "threads": 1,
-        "machine": "test",
-    }
-    Choice.parse(choice, source="test").write(run / "engines/choice.json")
+    write_only_choice(engine, bundle=made.bundle.id)
     return Bundle.open(run / "bundle")
 
 
@@ -73,7 +55,11 @@ class ReleaseFolder:
         assemble(open_fleet(fleet, root=folder), self.stable)
         ports = {name: port for name, port in vars(candidate or Ports.free()).items() if name != "metrics"}
         self.gateway = write_gateway(
-            folder / "gateway", ports=stable or Ports.free(), candidate=ports, repository=str(self.stable)
+            folder / "gateway",
+            ports=stable or Ports.free(),
+            tls=stable is not None,
+            candidate=ports,
+            repository=str(self.stable),
         )
 
     def write_fleet(self, **changes: Any) -> None:

@@ -230,6 +230,18 @@ def test_a_promotion_needs_a_person_or_a_reason(release: ReleaseFolder) -> None:
         release("promote", "--without-verdict", "--approved-by", "A. Lee")
 
 
+def test_a_stable_server_that_cannot_reload_keeps_its_repository(release: ReleaseFolder) -> None:
+    release.open_release()
+    trial = Trial.open(release.gateway)
+    approval = Approval(by="A. Lee", reason=None, evidence=trial.judged().judgement)
+    with pytest.raises(
+        ServingError, match=r"not promoted, and the former repository is back in .*is your server running"
+    ):
+        promote(trial, approval)
+    assert Lane.read(release.stable / "lane.json").classifiers == {"colours": release.old.id}
+    assert not trial.again().record.actions
+
+
 def test_a_repository_replaces_another_whole(release: ReleaseFolder) -> None:
     release.open_release()
     record = read_record(release.stable)
