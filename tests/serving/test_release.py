@@ -1,6 +1,7 @@
 """A candidate beside a stable server, under load: it is judged worse and rolled back, or promoted and taken back."""
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +27,8 @@ BLOCK_S = 0.5
 @contextmanager
 def released(
     launch: Callable[..., Launched], folder: Path, monkeypatch: pytest.MonkeyPatch, *, broken: float = 0.0
-) -> Iterator[tuple[ReleaseFolder, Users]]:
-    """Two servers, a gateway, an open release and users."""
+) -> Iterator[tuple[ReleaseFolder, Users, Launched]]:
+    """An open release, its users, and the candidate's server."""
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
     monkeypatch.setattr(readings, "BLOCK_S", BLOCK_S)
     monkeypatch.setattr(readings, "SLACK_S", 0.1)
@@ -46,7 +47,7 @@ def released(
     with running_gateway(release.gateway) as asked:
         users = Users(asked)
         try:
-            yield release, users
+            yield release, users, servers[1]
         finally:
             users.stop()
     for server in servers:
@@ -69,7 +70,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> Any:
 def test_a_candidate_with_errors_is_judged_worse_and_loses_its_weight_at_once(
     launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with released(launch, tmp_path, monkeypatch, broken=0.4) as (release, users):
+    with released(launch, tmp_path, monkeypatch, broken=0.4) as (release, users, _):
         assert release("judge") == 2, "nothing was measured"
         release("weight", "--json")
         assert last_line(capsys)["weight_percent"] == 50
@@ -91,7 +92,7 @@ def test_a_candidate_with_errors_is_judged_worse_and_loses_its_weight_at_once(
 def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(
     launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with released(launch, tmp_path, monkeypatch) as (release, users):
+    with released(launch, tmp_path, monkeypatch) as (release, users, _):
         for weight in (100, 0, 50):
             release("weight", str(weight), "--json")
             assert last_line(capsys)["seconds"] < 1
@@ -115,3 +116,22 @@ def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(
         assert users.since(taken_back + 0.2) == {("stable", release.old.id)}
         users.stop()
         assert users.failed() == []
+
+
+@pytest.mark.nightly
+def test_a_candidate_that_dies_is_judged_worse_although_stable_answers_for_it(
+    launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with released(launch, tmp_path, monkeypatch) as (release, users, candidate):
+        release("weight", "50")
+        for _ in range(3):
+            assert release("judge") == 2
+            time.sleep(BLOCK_S)
+        candidate.process.send_signal(signal.SIGKILL)  # the kernel ends its server with it
+        assert judged(release) == 1
+        release("status", "--json")
+        told = last_line(capsys)
+        assert told["weight_percent"] == 0
+        assert told["counts"]["candidate"]["elsewhere"] > 10
+        users.stop()
+        assert len(users.failed()) <= 0.02 * len(users.answers)
