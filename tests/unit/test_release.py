@@ -242,6 +242,19 @@ def test_a_stable_server_that_cannot_reload_keeps_its_repository(release: Releas
     assert not trial.again().record.actions
 
 
+def test_a_promotion_that_was_killed_is_undone_by_rollback(release: ReleaseFolder) -> None:
+    """Killed after the folder was replaced, and before the server was reloaded; neither server runs here."""
+    release.open_release()
+    replace_repository(former_repository(release.stable), release.stable)
+    replace_repository(release.stable, release.candidate)
+    with pytest.raises(
+        ServingError, match=r"the former repository is back in .*, but its server does not serve it yet"
+    ):
+        release("rollback")
+    assert Lane.read(release.stable / "lane.json").classifiers == {"colours": release.old.id}
+    assert read_traffic(read_settings(release.gateway)) == Traffic()
+
+
 def test_a_repository_replaces_another_whole(release: ReleaseFolder) -> None:
     release.open_release()
     record = read_record(release.stable)
