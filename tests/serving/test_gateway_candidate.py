@@ -1,11 +1,9 @@
 """A second server behind the gateway: weights, copies, sticky users, and a candidate that dies."""
 
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from slipway.operations.gateway.routes import Traffic, write_routes
 from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE, Launched
+from tests.support.gateway_users import Users
 from tests.support.gateways import Asked, grpc_key, needs_envoy, running_gateway, write_gateway
 from tests.support.v2_requests import IMAGE, message
 
@@ -45,34 +44,6 @@ def answered(ports: Ports) -> int:
     return int(statistics.model_stats[0].inference_stats.success.count)
 
 
-class Users:
-    """Two threads that ask without a pause. Each answer is the arm that it was given to, or its error."""
-
-    def __init__(self, asked: Asked, *, header: tuple[str, str] | None = None) -> None:
-        self.answers: list[tuple[float, str]] = []
-        self._stub, self._over = asked.stub(), threading.Event()
-        self._metadata = [*grpc_key(), *([header] if header else [])]
-        self._pool = ThreadPoolExecutor(2)
-        self._futures = [self._pool.submit(self._ask) for _ in range(2)]
-
-    def _ask(self) -> None:
-        while not self._over.is_set():
-            try:
-                _, call = self._stub.ModelInfer.with_call(message(IMAGE), metadata=self._metadata, timeout=10)
-                arm = dict(call.initial_metadata())["slipway-arm"]
-            except grpc.RpcError as error:
-                arm = f"{error.code()}: {error.details()}"
-            self.answers.append((time.monotonic(), arm))
-            time.sleep(0.01)
-
-    def stop(self) -> Counter[str]:
-        self._over.set()
-        for future in self._futures:
-            future.result()
-        self._pool.shutdown()
-        return Counter(arm for _, arm in self.answers)
-
-
 def test_weights_copies_and_sticky_users_are_in_force_within_a_second_and_nobody_fails(
     launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +54,7 @@ def test_weights_copies_and_sticky_users_are_in_force_within_a_second_and_nobody
             write_routes(settings, Traffic(weight_percent=weight))
             changed = time.monotonic()
             time.sleep(1.4)
-            assert {arm for at, arm in list(users.answers) if at > changed + 1} == arms
+            assert {arm for arm, _ in users.since(changed + 1)} == arms
         before = answered(candidate.ports)
         write_routes(settings, Traffic(mirror_percent=100))
         time.sleep(1)
@@ -114,6 +85,5 @@ def test_a_candidate_that_dies_at_half_of_the_requests_costs_at_most_two_percent
         candidate.process.send_signal(signal.SIGKILL)  # the kernel ends its server with it
         time.sleep(6)
         answers = users.stop()
-        failed = sum(count for arm, count in answers.items() if arm not in {"stable", "candidate"})
-        assert failed <= 0.02 * sum(answers.values()), answers
+        assert len(users.failed()) <= 0.02 * sum(answers.values()), answers
         assert stable.process.poll() is None

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from slipway.contract import Bundle, Choice, Decision, EngineSettings, Manifest, Preprocess, Spec, bundle_id
+from slipway.contract import Bundle, Decision, EngineSettings, Manifest, Preprocess, Spec, bundle_id
 from slipway.contract.base_bundle import BASE_IDENTITY, BaseSpec
 from slipway.contract.bundle import BaseLink, identity
 from slipway.contract.manifest import hashes
@@ -21,6 +21,7 @@ from slipway.repository import BaseHeads
 from slipway.repository.fleet import open_base
 from slipway.steps.head import Head
 from slipway.system.files import sha256_file
+from tests.support.choices import write_only_choice
 from tests.support.colours import COLOURS
 
 SIDE, EMBEDDING_SIZE = 32, 16
@@ -46,22 +47,7 @@ def write_base(run: Path, *, name: str = "tiny", seed: int = 0, embedding_size: 
     calibration = sha256_file(base / "calibration.json")
     _settings(engine, graph="model.onnx", embedding_size=embedding_size, calibration_sha256=calibration)
     seal(engine, kind="engine", name=name, bundle=base_id, measured={"gate": {"verdict": "reference"}})
-    candidate = {
-        "engine": ENGINE,
-        "manifest_sha256": sha256_file(engine / "manifest.json"),
-        "precision": "fp32",
-        "verdict": "reference",
-        "median_ms": 1.0,
-    }
-    choice: dict[str, Any] = {
-        "bundle": base_id,
-        "chosen": ENGINE,
-        "reason": "the only one",
-        "candidates": [candidate],
-        "versions": {},
-    }
-    choice |= {"rounds": 1, "images_per_round": 1, "threads": 1, "machine": "test"}
-    Choice.parse(choice, source="test").write(run / "engines/choice.json")
+    write_only_choice(engine, bundle=base_id)
     return run
 
 

@@ -67,7 +67,7 @@ def test_a_setting_that_is_given_its_default_value_is_still_given() -> None:
     [
         (
             {"classifier": {}},
-            "classifier: unknown key; the valid keys here are bases, classifiers, lane, multi, serving",
+            "classifier: unknown key; the valid keys here are bases, classifiers, lane, multi, release, serving",
         ),
         ({"lane": "tpu"}, "lane: Input should be 'cpu' or 'gpu'; given 'tpu'"),
         ({"classifiers": {}}, "names neither classifiers nor bases; a repository serves at least one classifier"),

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from benchmarks.studies.judge.__main__ import simulated
 from benchmarks.studies.judge.scenarios import SCENARIOS, Bursts, Scenario
+from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
 from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Reading, blocks_of
 from slipway.operations.release.evidence import MIN_BLOCKS, RATIOS, dispersion_of, log_evidence, share_at
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.looks import ratio_interval
-from slipway.operations.release.settings import JudgeSettings
 
 SETTINGS = JudgeSettings()
 SHARES = st.floats(0.01, 0.99)

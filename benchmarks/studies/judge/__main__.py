@@ -74,8 +74,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def simulated(scenario: Scenario, *, runs: int, seed: int) -> Judged:
+    from slipway.contract.release import JudgeSettings
     from slipway.operations.release.looks import error_looks, limits_of, share_looks
-    from slipway.operations.release.settings import JudgeSettings
 
     settings = JudgeSettings()
     assert settings.slow_share is not None

@@ -1,7 +1,6 @@
 """Serve a model repository with the real tritonserver on 127.0.0.1, and restart whatever dies, until Ctrl-C."""
 
 import argparse
-import http.client
 import ipaddress
 import json
 import os
@@ -50,9 +49,11 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(arguments: argparse.Namespace) -> None:
     ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port, arguments.status_port)
     if arguments.reload:
-        answer = _ask_for_reload(ports.status, timeout_s=2 * arguments.timeout_s)
-        print(answer["message"])
-        return print_json(arguments, answer)
+        from slipway.serving.reload_request import request_reload  # not at the top: --help needs no library
+
+        changed = request_reload(ports.status, timeout_s=2 * arguments.timeout_s)
+        print(changed)
+        return print_json(arguments, {"done": True, "message": changed})
     if arguments.host != HOST and installed_server() is None:
         raise ServingError(
             f"--host {arguments.host}: the wheel's tritonserver has known vulnerabilities and listens on {HOST} alone; "
@@ -152,22 +153,6 @@ def _update(gateway: "Gateway", lane: Lane, *, event: Callable[..., None]) -> No
         gateway.reload(lane)
     except (SlipwayError, OSError) as error:
         event("gateway_not_updated", f"the gateway goes on as before: {error}")
-
-
-def _ask_for_reload(port: int, *, timeout_s: float) -> dict[str, Any]:
-    from slipway.serving.endpoint import KEY_HEADER
-    from slipway.serving.key import find_key
-
-    connection = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
-    try:
-        connection.request("POST", "/reload", headers={KEY_HEADER: find_key(port)})
-        response = connection.getresponse()
-        answer: dict[str, Any] = json.loads(response.read())
-    except (OSError, http.client.HTTPException) as error:
-        raise ServingError(f"{HOST}:{port} (--status-port) does not answer: {error}") from None
-    if response.status != 200:
-        raise ServingError(answer.get("message") or answer.get("error"))
-    return answer
 
 
 def _host(text: str) -> str:

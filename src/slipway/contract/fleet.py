@@ -2,18 +2,17 @@
 
 import functools
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from slipway.contract.base import Contract
 from slipway.contract.lane import LaneName
-from slipway.contract.spec import Serving, check_name
+from slipway.contract.release import FleetRelease, Folder, Name
+from slipway.contract.spec import Serving
+from slipway.errors import SpecError
 
 _Settings = TypeVar("_Settings", bound=Contract)
-Name = Annotated[str, AfterValidator(check_name)]
-Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
-"""A folder, absolute or relative to the fleet file."""
 
 
 class Version(Contract):
@@ -78,6 +77,8 @@ class Fleet(Contract):
     """Bases with their heads, by name (docs/heads.md)."""
     multi: dict[Name, tuple[Name, ...]] = Field(default={})
     """Ensembles that decode an image once and answer for several classifiers, by name."""
+    release: FleetRelease | None = None
+    """A candidate that is tried beside this fleet (docs/release.md); what is served does not depend on it."""
 
     @field_validator("multi")
     @classmethod
@@ -109,6 +110,37 @@ class Fleet(Contract):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{', '.join(twice)}: the name of two classifiers; each name may appear once")
         return self
+
+    @model_validator(mode="after")
+    def _the_candidate_is_of_this_fleet(self) -> Self:
+        names = [*self.classifiers, *(name for base in self.bases.values() for name in base.named)]
+        if self.release and (unknown := sorted(self.release.candidate.keys() - {*names})):
+            pattern = "; heads that a pattern finds cannot be tried: name them" if self.bases else ""
+            raise ValueError(
+                f"release.candidate names {', '.join(unknown)}; the classifiers are {', '.join(sorted(names))}{pattern}"
+            )
+        return self
+
+    def with_candidate(self) -> Self:
+        """The same fleet with the candidate's runs active, and without `release`.
+
+        Raises:
+            SpecError: the fleet has no `release`.
+        """
+        if self.release is None:
+            raise SpecError("the fleet file has no release:; name the candidate there (docs/release.md)")
+        runs = self.release.candidate
+        classifiers = {
+            name: own.model_copy(update={"active": Version.parse(runs[name], source=name)} if name in runs else {})
+            for name, own in self.classifiers.items()
+        }
+        bases = {
+            name: base.model_copy(
+                update={"heads": {head: runs.get(head, run) for head, run in base.named.items()}} if base.named else {}
+            )
+            for name, base in self.bases.items()
+        }
+        return self.model_copy(update={"classifiers": classifiers, "bases": bases, "release": None})
 
     def serving_of(self, name: str, spec: Serving) -> Serving:
         """Serving options of `name`: its bundle's `spec`, overridden by the fleet, then by its own entry."""

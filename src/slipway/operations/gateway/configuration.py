@@ -18,7 +18,7 @@ from slipway.operations.gateway.routes import (
     route_configuration,
     watched,
     write_resources,
-    write_routes,
+    write_same_routes,
 )
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, budget_edges_ms
 from slipway.serving.command import HOST
@@ -37,7 +37,7 @@ def write_configuration(settings: GatewaySettings, *, keys: Mapping[str, str], m
     """
     make_folder(settings.folder)
     write_resources(settings.folder, CLUSTERS, clusters(settings))
-    write_routes(settings, read_traffic(settings))
+    write_same_routes(settings)
     write_resources(settings.folder, LISTENERS, [listener(settings, keys, models)])
     replace(settings.folder / BOOTSTRAP, dump_yaml(bootstrap(settings)))
 
@@ -78,6 +78,7 @@ def _base(settings: GatewaySettings) -> dict[str, Node]:
             "allow_paths": [{"exact": "/ready"}, {"prefix": "/stats/prometheus"}],
         },
         "stats_config": {"histogram_bucket_settings": [histogram]},
+        "stats_flush_on_admin": True,  # histograms are complete at the second of two readings, not up to 5 s late
         "overload_manager": {"resource_monitors": [connections]},
     }
 

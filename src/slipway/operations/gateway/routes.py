@@ -1,8 +1,10 @@
 """The share of the candidate: a file of routes that Envoy watches, replaced by rename, in force within a moment."""
 
+import fcntl
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -51,14 +53,38 @@ def write_routes(settings: GatewaySettings, traffic: Traffic) -> None:
         SpecError: it sends requests to a candidate, and the settings have none.
         OSError: the folder of the gateway cannot be written.
     """
+    with _only_writer(settings.folder):
+        _write(settings, traffic)
+
+
+def write_same_routes(settings: GatewaySettings) -> None:
+    """Write the routes of the traffic that is in force, for `settings` that may have changed; raises as `write_routes`.
+
+    A weight that another process sets meanwhile is not lost.
+    """
+    with _only_writer(settings.folder):
+        _write(settings, read_traffic(settings))
+
+
+def _write(settings: GatewaySettings, traffic: Traffic) -> None:
     if (traffic.weight_percent or traffic.mirror_percent) and settings.candidate is None:
         raise SpecError(
             f"weight {traffic.weight_percent} % and mirror {traffic.mirror_percent} % need a second server; give "
             "candidate: in the gateway's settings"
         )
-    make_folder(settings.folder)
     replace(settings.folder / TRAFFIC, traffic.to_json())
     write_resources(settings.folder, ROUTES, [route_configuration(settings, traffic)])
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def read_traffic(settings: GatewaySettings) -> Traffic:

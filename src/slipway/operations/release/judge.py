@@ -11,6 +11,7 @@ from enum import StrEnum
 import numpy as np
 
 from slipway.contract.base import Evidence
+from slipway.contract.release import JudgeSettings
 from slipway.operations.release.counts import Arm, Block, Disagreements
 from slipway.operations.release.evidence import MIN_BLOCKS
 from slipway.operations.release.looks import (
@@ -23,7 +24,6 @@ from slipway.operations.release.looks import (
     ratio_interval,
     share_looks,
 )
-from slipway.operations.release.settings import JudgeSettings
 
 MAX_MISSING_SHARE = 0.05
 """Largest share of the blocks in which a series may be missing, for `fine`."""

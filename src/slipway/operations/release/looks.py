@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from slipway.contract.release import JudgeSettings
 from slipway.operations.release.evidence import Array, dispersion_of, log_evidence, share_at
-from slipway.operations.release.settings import JudgeSettings
 
 Series = Literal["errors", "over budget", "disagreements"]
 Counts = tuple[Array, Array]

@@ -1,0 +1,244 @@
+"""Try a candidate beside the stable server: give it a share of the requests, judge it, promote it or roll it back."""
+
+import argparse
+import getpass
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.contract import ServingError, SpecError
+from slipway.system.json_line import add_json, print_json
+from slipway.system.text import command
+
+if TYPE_CHECKING:
+    from slipway.operations.release.promotion import Switched
+    from slipway.operations.release.trial import Judged, Trial
+
+EPILOG = """example:
+  slipway release candidate gateway.yaml fleet.yaml
+  slipway serve model_repository/cpu-candidate \\
+    --grpc-port 8101 --http-port 8100 --metrics-port 8102 --status-port 8103 &
+  slipway release weight gateway.yaml 10
+  slipway release judge gateway.yaml --watch
+  slipway release promote gateway.yaml --approved-by "A. Lee"
+  slipway release rollback gateway.yaml
+  slipway release status gateway.yaml
+
+fleet.yaml:
+  release:
+    candidate: {digits: runs/digits-2}   # the run that is to answer, by classifier
+    weight: 10                           # percentage of the requests, unless the command says another
+    mirror: 0                            # percentage of the requests that are copied
+    approval: human                      # or automatic: promote at the verdict fine
+    rollback: automatic                  # or human: only say that it is worse
+    judge: {error_ratio: 1.25, acceptable_ratio: 2, slow_share: 0.01, alpha: 0.01, max_hours: 24}
+
+gateway.yaml names the stable repository (repository:) and the ports of both servers (stable:, candidate:).
+
+judge exits with 0 for fine, 1 for worse, and 2 for too few to tell. An error exits with 1 too, with a sentence instead
+of a verdict: what could not be judged is not fine. The others exit with 0 if it is done, and with 1 if not.
+
+promote lets the stable server serve the candidate's repository without refusing a request, and keeps the former one
+beside. rollback sets the weight to 0; after a promotion it also puts the former repository back. docs/release.md."""
+POLL_S = 5.0
+EXIT = {"fine": 0, "worse": 1, "too_few": 2}
+
+
+def main(arguments: argparse.Namespace) -> int | None:
+    code: int | None = arguments.run(arguments)
+    return code
+
+
+def candidate(arguments: argparse.Namespace) -> None:
+    from slipway.cli.release_candidate import write_candidate  # not at the top: --help needs no library
+
+    record = write_candidate(arguments.gateway, arguments.fleet, arguments.out)
+    print(f"{record.candidate.path}: the fleet with the candidate of {', '.join(record.classifiers)}")
+    for name in record.classifiers:
+        before, after = (facts.bundles[name] for facts in (record.stable, record.candidate))
+        print(f"  {name}: bundle {before:.12} is stable, {after:.12} is the candidate")
+    print(f"  next: {command('slipway serve', record.candidate.path)} on the candidate's ports")
+    print(f"  then: {command('slipway release weight', arguments.gateway)}")
+    print_json(arguments, record.plain())
+
+
+def status(arguments: argparse.Namespace) -> None:
+    from slipway.cli.release_status import show
+
+    show(_open(arguments), arguments)
+
+
+def weight(arguments: argparse.Namespace) -> None:
+    trial = _open(arguments)
+    percent = trial.record.settings.weight if arguments.percent is None else arguments.percent
+    changes: dict[str, Any] = {"weight_percent": percent}
+    if arguments.sticky_header is not None:
+        changes["sticky_header"] = arguments.sticky_header or None
+    _divide(trial, changes, arguments)
+
+
+def mirror(arguments: argparse.Namespace) -> None:
+    trial = _open(arguments)
+    percent = trial.record.settings.mirror if arguments.percent is None else arguments.percent
+    _divide(trial, {"mirror_percent": percent}, arguments)
+
+
+def _divide(trial: "Trial", changes: dict[str, Any], arguments: argparse.Namespace) -> None:
+    from slipway.operations.gateway.routes import Traffic
+
+    wanted = Traffic.parse(trial.traffic.model_dump() | changes, source="command line")
+    seconds = trial.divide(wanted, action=arguments.action, by=getpass.getuser())
+    now = trial.traffic
+    sticky = f", sticky by {now.sticky_header}" if now.sticky_header else ""
+    print(
+        f"in force after {1000 * seconds:.0f} ms: weight {now.weight_percent} %, mirror {now.mirror_percent} %{sticky}"
+    )
+    print_json(arguments, {**now.plain(), "seconds": seconds})
+
+
+def judge(arguments: argparse.Namespace) -> int:
+    trial = _open(arguments)
+    judged = trial.look()
+    while arguments.watch and not _is_over(judged):
+        print(f"  {judged.judgement.reason}", flush=True)
+        time.sleep(POLL_S)
+        try:
+            judged = trial.look()
+        except ServingError as error:
+            print(f"  not read: {error}", flush=True)
+    _say(judged)
+    acted = _act(trial, judged, arguments)
+    verdict = judged.judgement.verdict
+    facts = {"blocks": judged.blocks, "restarts": judged.restarts, "out_of_order": judged.out_of_order}
+    print_json(arguments, {**judged.judgement.plain(), **facts, "damaged": judged.damaged, "acted": acted})
+    return EXIT[verdict.value]
+
+
+def _is_over(judged: "Judged") -> bool:
+    return judged.judgement.verdict.value != "too_few" or judged.judgement.expired
+
+
+def _say(judged: "Judged") -> None:
+    print(f"{judged.judgement.verdict.value}: {judged.judgement.reason}")
+    for remark in judged.remarks:
+        print(f"  {remark}")
+
+
+def _act(trial: "Trial", judged: "Judged", arguments: argparse.Namespace) -> str | None:
+    """Roll back or promote where the fleet file allows it; otherwise propose it. Returns what was done."""
+    settings, verdict = trial.record.settings, judged.judgement.verdict.value
+    if judged.judgement.expired:
+        print(f"  proposed: {command('slipway release rollback', arguments.gateway)}")
+    if trial.record.is_promoted or verdict == "too_few":
+        return None
+    if verdict == "worse":
+        if settings.rollback == "human":
+            print(f"  proposed: {command('slipway release rollback', arguments.gateway)}")
+            return None
+        from slipway.operations.release.promotion import roll_back
+
+        if trial.traffic.weight_percent or trial.traffic.mirror_percent:
+            _say_rolled_back(roll_back(trial, by="judge", evidence=judged.judgement))
+            return "rollback"
+        return None
+    if settings.approval == "human":
+        print(f"  proposed: {command('slipway release promote', arguments.gateway, '--approved-by', 'NAME')}")
+        return None
+    _promote(trial, judged, by="judge", reason=None)
+    return "promote"
+
+
+def promote(arguments: argparse.Namespace) -> None:
+    trial = _open(arguments)
+    if arguments.without_verdict and not arguments.reason:
+        raise SpecError("--without-verdict needs --reason TEXT, which the record keeps")
+    if trial.record.settings.approval == "human" and not arguments.approved_by:
+        raise SpecError("a person approves a promotion (release.approval: human): give --approved-by NAME")
+    judged = trial.look()
+    if judged.judgement.verdict.value != "fine" and not arguments.without_verdict:
+        raise SpecError(
+            f"not promoted: the verdict is {judged.judgement.verdict.value}: {judged.judgement.reason}; wait for fine, "
+            "or give --without-verdict --reason TEXT"
+        )
+    switched = _promote(trial, judged, by=arguments.approved_by or getpass.getuser(), reason=arguments.reason)
+    print_json(arguments, {**switched.plain(), "verdict": judged.judgement.verdict.value})
+
+
+def _promote(trial: "Trial", judged: "Judged", *, by: str, reason: str | None) -> "Switched":
+    from slipway.operations.release.promotion import Approval, former_repository, promote
+
+    switched = promote(trial, Approval(by=by, reason=reason, evidence=judged.judgement))
+    stable = Path(trial.record.stable.path)
+    runs = ", ".join(f"{name}: {run}" for name, run in trial.record.settings.candidate.items())
+    print(f"promoted in {switched.seconds:.1f} s, approved by {by}: {switched.reloaded}")
+    print(f"  the former repository is kept in {former_repository(stable)}")
+    print(f"  next: in {trial.record.fleet}, make these runs active ({runs}), and remove release:")
+    return switched
+
+
+def rollback(arguments: argparse.Namespace) -> None:
+    from slipway.operations.release.promotion import roll_back
+
+    switched = roll_back(_open(arguments), by=getpass.getuser(), reason=arguments.reason)
+    _say_rolled_back(switched)
+    print_json(arguments, switched.plain())
+
+
+def _say_rolled_back(switched: "Switched") -> None:
+    at_zero = 0.0 if switched.weight_zero_s is None else switched.weight_zero_s
+    print(f"rolled back: weight 0 % is in force after {1000 * at_zero:.0f} ms")
+    if switched.reloaded is not None:
+        print(f"  the former repository is served again, after {switched.seconds:.1f} s: {switched.reloaded}")
+
+
+def _open(arguments: argparse.Namespace) -> "Trial":
+    from slipway.operations.release.trial import Trial  # not at the top: --help needs no library
+
+    return Trial.open(arguments.gateway)
+
+
+def percent(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"invalid percentage {text!r}: give a whole number from 0 to 100")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    actions = parser.add_subparsers(
+        prog="slipway release",
+        required=True,
+        dest="action",
+        metavar="candidate | status | weight | mirror | judge | promote | rollback",
+    )
+
+    def add(name: str, run: Any, line: str) -> argparse.ArgumentParser:
+        one = actions.add_parser(name, help=line, description=line)
+        one.add_argument("gateway", type=Path, help="the gateway's settings, gateway.yaml")
+        one.set_defaults(run=run)
+        add_json(one)
+        return one
+
+    one = add("candidate", candidate, "write the candidate's repository, and open the release")
+    one.add_argument("fleet", type=Path, help="fleet file whose release: names the candidate")
+    one.add_argument("--out", type=Path, help="repository to write; default: the stable one's name, with -candidate")
+    add("status", status, "show weights, what answers, the counts of both arms, and the verdict so far")
+    for name, run, what in (
+        ("weight", weight, "that the candidate answers"),
+        ("mirror", mirror, "that are copied to it"),
+    ):
+        one = add(name, run, f"set the percentage of requests {what}")
+        one.add_argument("percent", type=percent, nargs="?", help="0 to 100; default: that of the fleet file")
+        if name == "weight":
+            one.add_argument(
+                "--sticky-header", metavar="NAME", help="header whose value decides which server; '' for none"
+            )
+    one = add("judge", judge, "read the counters once, and judge the candidate")
+    one.add_argument("--watch", action="store_true", help=f"read every {POLL_S:g} s until there is a verdict")
+    one = add("promote", promote, "let the stable server serve the candidate's repository")
+    one.add_argument("--approved-by", metavar="NAME", help="the person who approves it")
+    one.add_argument("--without-verdict", action="store_true", help="promote although the verdict is not fine")
+    one.add_argument("--reason", metavar="TEXT", help="reason, for the record")
+    one = add("rollback", rollback, "set the weight to 0, and undo a promotion")
+    one.add_argument("--reason", metavar="TEXT", help="reason, for the record")
+    return parser

@@ -1,0 +1,69 @@
+"""Checks whether a candidate may stand beside a stable repository, and what a server really answers with."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from slipway.contract import Lane, ServingError, SpecError
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.contract.selection import changed_class
+from slipway.operations.gateway.settings import ServerPorts
+from slipway.serving.command import HOST
+from slipway.serving.probe import over_grpc
+from slipway.system.text import few
+
+PROBE_S = 5.0
+MOST_PROBED = 16
+"""Classifiers of a server that are asked before it gets requests; a change of more is known by a sample."""
+
+
+def check_candidate(stable: Path, candidate: Path, *, tried: Collection[str]) -> None:
+    """Raises SpecError unless the repository `candidate` can answer every request that `stable` answers, and differs
+    from it in the classifiers `tried` alone."""
+    old, new = Lane.read(stable / LANE), Lane.read(candidate / LANE)
+    if new.lane != old.lane:
+        raise SpecError(f"{candidate}: of the {new.lane} lane, and {stable} is of the {old.lane} lane; use the same")
+    if unknown := sorted(new.ensembles.keys() - old.ensembles.keys()):
+        raise SpecError(
+            f"{candidate}: serves {few(unknown)}, which {stable} does not; assemble the stable fleet with them first"
+        )
+    if missing := sorted(old.ensembles.keys() - new.ensembles.keys()):
+        raise SpecError(
+            f"{candidate}: does not serve {few(missing)}, which {stable} does; requests for them would fail"
+        )
+    changed = sorted(name for name in new.classifiers if new.classifiers[name] != old.classifiers[name])
+    if others := [name for name in changed if name not in tried]:
+        raise SpecError(
+            f"{candidate}: {few(others)} differ from {stable} and are not in release.candidate; assemble the stable "
+            "fleet and slipway reload it first, so that only the candidate is judged"
+        )
+    for name in changed:
+        _check_class_ids(name, stable, candidate)
+
+
+def _check_class_ids(name: str, stable: Path, candidate: Path) -> None:
+    if changed := changed_class(_labels(stable, name), _labels(candidate, name)):
+        class_id, before, after = changed
+        raise SpecError(
+            f"{name}: class id {class_id} is {before!r} and would become {after!r}; clients rely on it: append new "
+            "classes, or serve this run under another name"
+        )
+    if len(_labels(candidate, name)) < len(_labels(stable, name)):
+        raise SpecError(f"{name}: the candidate has fewer classes than the stable version; keep the old ones")
+
+
+def _labels(repository: Path, name: str) -> list[str]:
+    return (repository / f"{name}_full" / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def answering(ports: ServerPorts, bundles: dict[str, str]) -> dict[str, str]:
+    """Of each classifier that does not answer with its bundle of `bundles`, the reason."""
+    problems = {}
+    for name, expected in list(bundles.items())[:MOST_PROBED]:
+        try:
+            found = over_grpc(f"{HOST}:{ports.grpc}", name, timeout_s=PROBE_S)["BUNDLE"]
+        except ServingError as error:
+            problems[name] = f"does not answer: {error}"
+            continue
+        if found != expected:
+            problems[name] = f"answers with bundle {found:.12}, and not with {expected:.12}"
+    return problems

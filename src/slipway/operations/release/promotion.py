@@ -1,0 +1,170 @@
+"""Promotes a candidate, and rolls it back: before a promotion by weight 0, after it by the former repository."""
+
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.contract import Manifest, ServingError, SpecError
+from slipway.contract.base import Contract
+from slipway.operations.gateway.routes import Traffic, write_routes
+from slipway.operations.release.fit import answering, check_candidate
+from slipway.operations.release.force import put_in_force
+from slipway.operations.release.judge import ReleaseJudgement
+from slipway.operations.release.lock import only_operator
+from slipway.operations.release.record import RepositoryFacts
+from slipway.operations.release.trial import Trial
+from slipway.serving.reload_request import request_reload
+from slipway.system.files import complete_folder, files_below
+
+RELOAD_S = 240.0
+
+
+class Switched(Contract):
+    """What a promotion or rollback did."""
+
+    weight_zero_s: float | None
+    """Seconds until the gateway sent all requests to stable; None if it does not answer."""
+    seconds: float
+    """Seconds of the whole."""
+    reloaded: str | None
+    """What the stable server changed; None if it serves what it did."""
+
+
+@dataclass(frozen=True)
+class Approval:
+    """Who promotes a candidate, and why."""
+
+    by: str
+    reason: str | None
+    evidence: ReleaseJudgement
+
+
+def former_repository(stable: Path) -> Path:
+    """The folder beside `stable` in which a promotion keeps what was served before."""
+    return stable.with_name(f"{stable.name}.former")
+
+
+def promote(trial: Trial, approval: Approval) -> Switched:
+    """Let the stable server serve the candidate's repository without refusing a request, then give it all requests.
+
+    The former repository is kept beside. If the reload fails, it is put back, and the stable server goes on with it.
+
+    Raises:
+        SpecError: another operator is at work, or one of the repositories is no longer that of the record.
+        ServingError: the stable server cannot serve the candidate; nothing has changed. Or the gateway does not answer.
+    """
+    record, started = trial.record, time.monotonic()
+    stable, candidate = Path(record.stable.path), Path(record.candidate.path)
+    with only_operator(trial.settings.folder, "promote"):
+        _check_as_recorded(trial)
+        if not record.is_promoted:
+            check_candidate(stable, candidate, tried=record.classifiers)
+            replace_repository(former_repository(stable), stable)
+            replace_repository(stable, candidate)
+        try:
+            reloaded = _reload(trial, record.candidate)
+        except ServingError as error:
+            replace_repository(stable, former_repository(stable))
+            raise ServingError(f"not promoted, and the former repository is back in {stable}: {error}") from None
+        at_zero, unconfirmed = _all_to_stable(trial)
+        trial.note(
+            "promote",
+            by=approval.by,
+            traffic=Traffic(),
+            reason=approval.reason,
+            stable=RepositoryFacts.of(stable, record.classifiers),
+            evidence=approval.evidence,
+        )
+    if unconfirmed is not None:
+        raise ServingError(f"promoted; {unconfirmed}")
+    return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
+
+
+def roll_back(
+    trial: Trial, *, by: str, reason: str | None = None, evidence: ReleaseJudgement | None = None
+) -> Switched:
+    """Give all requests to stable; after a promotion, put the former repository back and let the server serve it.
+
+    Raises:
+        SpecError: another operator is at work, or the former repository is not that of the record.
+        ServingError: weight 0 is written, but the gateway does not answer; or the stable server does not reload.
+    """
+    record, started = trial.record, time.monotonic()
+    stable = Path(record.stable.path)
+    with only_operator(trial.settings.folder, "rollback"):
+        at_zero, unconfirmed = _all_to_stable(trial)
+        reloaded = _put_former_back(trial) if record.is_promoted else None
+        now_stable = RepositoryFacts.of(stable, record.classifiers) if reloaded is not None else None
+        trial.note("rollback", by=by, traffic=Traffic(), reason=reason, stable=now_stable, evidence=evidence)
+    if unconfirmed is not None:
+        raise ServingError(unconfirmed)
+    return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
+
+
+def _all_to_stable(trial: Trial) -> tuple[float | None, str | None]:
+    """Set the weight to 0, whether the gateway answers or not. Returns how many seconds that took, or what is wrong."""
+    try:
+        return put_in_force(trial.settings, Traffic()), None
+    except ServingError as error:
+        write_routes(trial.settings, Traffic())
+        return None, f"weight 0 is written, and in force once the gateway answers again: {error}"
+
+
+def _put_former_back(trial: Trial) -> str:
+    """Let the stable server serve what it did before the promotion; returns what it changed."""
+    record, stable = trial.record, Path(trial.record.stable.path)
+    former = former_repository(stable)
+    _require(former, record.stable, "assemble the former fleet file, and slipway reload")
+    replace_repository(stable, former)
+    try:
+        return _reload(trial, record.stable)
+    except ServingError as error:
+        raise ServingError(
+            f"weight 0 is written and the former repository is back in {stable}, but its server does not serve it yet: "
+            f"{error}; slipway reload --status-port {trial.settings.stable.status}, or start it again"
+        ) from None
+
+
+def replace_repository(target: Path, source: Path) -> None:
+    """Make `target` a repository with the files of `source`, in one step. Files are linked where that is possible.
+
+    Raises:
+        SpecError: `target` is something else, or another process is writing it.
+        ManifestError: `source` is damaged.
+        StorageError: the disk is full, or the like.
+    """
+    Manifest.open(source, kind="repository")
+    with complete_folder(target, kind="repository") as staging:
+        for name, path in files_below(source).items():
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, staging / name)
+            except OSError:  # another file system, or too many links
+                shutil.copy2(path, staging / name)
+
+
+def _reload(trial: Trial, wanted: RepositoryFacts) -> str:
+    """Reload the stable server; raises ServingError unless it then answers with the bundles of `wanted`."""
+    reloaded = request_reload(trial.settings.stable.status, timeout_s=RELOAD_S)
+    if problems := answering(trial.settings.stable, wanted.bundles):
+        said = "; ".join(f"{name} {problem}" for name, problem in problems.items())
+        raise ServingError(f"after its reload the stable server is not right: {said}")
+    return reloaded
+
+
+def _check_as_recorded(trial: Trial) -> None:
+    record = trial.record
+    remedy = f"write the candidate again by slipway release candidate {trial.source} FLEET, and judge that"
+    _require(Path(record.candidate.path), record.candidate, remedy)
+    if not record.is_promoted:
+        _require(Path(record.stable.path), record.stable, remedy)
+
+
+def _require(repository: Path, wanted: RepositoryFacts, remedy: str) -> None:
+    if not repository.is_dir():
+        raise SpecError(f"{repository}: missing; {remedy}")
+    found = RepositoryFacts.of(repository, tuple(wanted.bundles))
+    if found.manifest_sha256 != wanted.manifest_sha256:
+        raise SpecError(f"{repository}: not the repository of the record, it was written again since; {remedy}")

@@ -1,0 +1,287 @@
+"""A release without a running gateway: counts from recorded metrics, readings, locks, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.contract import Fleet, Lane, ServingError, SpecError
+from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
+from slipway.operations.gateway.settings import GatewaySettings, read_settings
+from slipway.operations.release.counts import Counters, Reading, blocks_of
+from slipway.operations.release.fit import check_candidate
+from slipway.operations.release.lock import only_operator
+from slipway.operations.release.metrics import ArmCounts, counts_of
+from slipway.operations.release.promotion import Approval, former_repository, promote, replace_repository
+from slipway.operations.release.readings import Readings
+from slipway.operations.release.record import read_record, record_path
+from slipway.operations.release.trial import Trial
+from slipway.repository import open_fleet, plan_repository
+from slipway.system.yaml_json import dump_yaml
+from tests.support.colours import replaced
+from tests.support.releases import ReleaseFolder, colours_run, tempered
+
+RECORDED = (Path(__file__).parents[1] / "assets/envoy/two_arms.txt").read_text()
+"""Metrics of Envoy 1.40 with two servers at 50 %: the candidate failed 30 %, clients gave up, and it was killed."""
+PORTS = {
+    "stable": {"grpc": 43945, "http": 43841, "status": 35525},
+    "candidate": {"grpc": 42667, "http": 45315, "status": 36701},
+}
+BOTH = {"colours", "colours_full"}
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseFolder:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return ReleaseFolder(tmp_path, new=tempered(2.0))
+
+
+def settings(**changes: Any) -> GatewaySettings:
+    return GatewaySettings.parse({"teams": {"pets": {"key_file": "pets.key"}}, **PORTS, **changes}, source="test")
+
+
+def test_the_counts_of_both_arms_are_read_from_what_envoy_says() -> None:
+    found = counts_of(RECORDED, RECORDED, settings=settings(), models=BOTH)
+    assert found["stable"] == ArmCounts(requests=63, errors=1, elsewhere=0, over_budget=0)
+    # 12 internal errors and 4 of HTTP, 8 that stable answered instead, and 2 whose client gave up
+    assert found["candidate"] == ArmCounts(requests=57, errors=26, elsewhere=8, over_budget=0)
+
+
+def test_only_the_models_of_the_candidate_are_counted() -> None:
+    found = counts_of(RECORDED, RECORDED, settings=settings(), models={"colours_full"})
+    assert (found["stable"].requests, found["candidate"].requests, found["candidate"].errors) == (4, 6, 2)
+
+
+def test_requests_over_the_budget_are_those_beyond_its_edge() -> None:
+    found = counts_of(RECORDED, RECORDED, settings=settings(budgets_ms={"colours": 1, "colours_full": 1}), models=BOTH)
+    assert (found["stable"].over_budget, found["candidate"].over_budget) == (62, 51)
+
+
+def test_a_budget_that_the_running_gateway_does_not_count_is_an_error() -> None:
+    with pytest.raises(SpecError, match="colours: 47 ms is not an edge of the running gateway's histogram; start the"):
+        counts_of(RECORDED, RECORDED, settings=settings(budgets_ms={"colours": 47}), models=BOTH)
+
+
+def test_a_missing_histogram_is_not_a_count_of_zero() -> None:
+    found = counts_of(RECORDED, "", settings=settings(), models=BOTH)
+    assert found["stable"].over_budget is found["candidate"].over_budget is None
+    nothing = counts_of("", "", settings=settings(), models=BOTH)
+    assert nothing["candidate"] == ArmCounts(requests=0, errors=0, elsewhere=0, over_budget=0)
+
+
+def test_what_is_not_metrics_is_refused() -> None:
+    with pytest.raises(ServingError, match="cannot be read"):
+        counts_of("<html>", "", settings=settings(), models=BOTH)
+
+
+def reading(time_s: float, requests: int) -> Reading:
+    return Reading(time_s, Counters(requests, 1, 0), Counters(requests, 2, None))
+
+
+def test_readings_outlive_their_process_and_a_line_that_was_cut(tmp_path: Path) -> None:
+    kept = Readings(tmp_path / "readings.jsonl")
+    assert kept.kept().readings == ()
+    assert [kept.append(reading(time_s, 10)) for time_s in (0, 5, 6, 9.6)] == [True, True, False, True]
+    kept.path.write_bytes(kept.path.read_bytes()[:-20])
+    again = Readings(kept.path)
+    assert again.append(reading(15, 20))
+    assert [one.time_s for one in again.kept().readings] == [0, 5, 15]
+    assert again.kept().damaged == 1
+    assert again.kept().readings[-1] == reading(15, 20)
+
+
+def test_a_gateway_that_was_started_again_is_counted_anew(tmp_path: Path) -> None:
+    kept = Readings(tmp_path / "readings.jsonl")
+    for time_s, requests in ((0, 100), (5, 150), (10, 30)):
+        kept.append(reading(time_s, requests))
+    told = blocks_of(kept.kept().readings)
+    assert [block.candidate.requests for block in told.blocks] == [50, 30]
+    assert told.restarts == 2  # one of each arm
+
+
+def test_two_operators_at_once_are_refused_with_the_first_one_s_name(tmp_path: Path) -> None:
+    said = r"changes this release by slipway release promote, process \d+, since 20"
+    with only_operator(tmp_path, "promote"), pytest.raises(SpecError, match=said), only_operator(tmp_path, "weight"):
+        pass
+    with only_operator(tmp_path, "weight"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"candidate": {"shapes": "runs/new"}}, "release.candidate names shapes; the classifiers are colours"),
+        ({"candidate": {}}, "release.candidate: "),
+        ({"candidate": {"colours": "runs/new"}, "wieght": 5}, "release.wieght: unknown key; the valid keys here are"),
+        ({"candidate": {"colours": "runs/new"}, "weight": 101}, "release.weight: "),
+        ({"candidate": {"colours": "runs/new"}, "approval": "nobody"}, "release.approval: "),
+        ({"candidate": {"colours": "runs/new"}, "judge": {"error_ratio": 3}}, "error_ratio must be smaller"),
+    ],
+)
+def test_a_wrong_release_is_refused_with_its_key(given: dict[str, Any], message: str) -> None:
+    data = {"classifiers": {"colours": {"active": "runs/old"}}, "release": given}
+    with pytest.raises(SpecError, match=message):
+        Fleet.parse(data, source="fleet.yaml")
+
+
+def test_the_candidate_s_fleet_has_its_run_active_and_else_the_same() -> None:
+    classifiers = {"a": {"active": "runs/a", "keep": ["runs/a0"]}, "b": {"active": "runs/b"}}
+    bases = {"base": {"base": "runs/base", "heads": {"c": "heads/c", "d": "heads/d"}}}
+    given = {"classifiers": classifiers, "bases": bases}
+    fleet = Fleet.parse({**given, "release": {"candidate": {"a": "runs/a2", "d": "heads/d2"}}}, source="test")
+    classifiers["a"]["active"] = "runs/a2"
+    bases["base"]["heads"]["d"] = "heads/d2"  # type: ignore[index]
+    assert fleet.with_candidate() == Fleet.parse(given, source="test")
+    with pytest.raises(SpecError, match="has no release:"):
+        fleet.with_candidate().with_candidate()
+
+
+def test_a_candidate_is_written_beside_the_stable_repository_and_recorded(release: ReleaseFolder) -> None:
+    release.open_release()
+    assert Lane.read(release.stable / "lane.json").classifiers == {"colours": release.old.id}
+    assert Lane.read(release.candidate / "lane.json").classifiers == {"colours": release.new.id}
+    record = read_record(release.stable)
+    assert record is not None
+    assert record.models == BOTH
+    assert not record.is_promoted
+    assert json.loads(record_path(release.stable).read_text())["classifiers"] == ["colours"]
+    release.open_release()
+    assert len([*release.folder.glob("cpu.release-*.json")]) == 1, "the record before is kept"
+
+
+def test_what_stable_serves_already_is_not_a_candidate(release: ReleaseFolder) -> None:
+    release.write_fleet(candidate={"colours": "runs/old"})
+    with pytest.raises(SpecError, match="serves these runs already"):
+        release.open_release()
+    assert read_record(release.stable) is None
+
+
+def test_a_candidate_with_other_class_ids_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def rename(part: Path) -> None:
+        if (part / "labels.txt").exists():  # a bundle, and not its engine
+            replaced("labels.txt", b"blue", b"azure")(part)
+
+    renamed = ReleaseFolder(tmp_path, new=rename)
+    with pytest.raises(SpecError, match="colours: class id 0 is 'blue' and would become 'azure'"):
+        renamed.open_release()
+    assert read_record(renamed.stable) is None
+
+
+def test_what_else_differs_from_stable_is_refused(release: ReleaseFolder) -> None:
+    release.open_release()
+    with pytest.raises(SpecError, match=r"colours differ from .* and are not in release.candidate"):
+        check_candidate(release.stable, release.candidate, tried=())
+    lane = Lane.read(release.candidate / "lane.json")
+    lane.model_copy(update={"classifiers": {"shapes": release.new.id}}).write(release.candidate / "lane.json")
+    with pytest.raises(SpecError, match=r"serves shapes, shapes_full, which .* does not"):
+        check_candidate(release.stable, release.candidate, tried=("colours",))
+    lane.model_copy(update={"lane": "gpu"}).write(release.candidate / "lane.json")
+    with pytest.raises(SpecError, match="of the gpu lane, and"):
+        check_candidate(release.stable, release.candidate, tried=("colours",))
+
+
+def test_another_candidate_waits_until_the_present_one_has_no_requests(release: ReleaseFolder) -> None:
+    write_routes(read_settings(release.gateway), Traffic(weight_percent=5))
+    with pytest.raises(SpecError, match="a candidate has requests now"):
+        release.open_release()
+
+
+@pytest.mark.parametrize("action", ["status", "weight", "mirror", "judge", "promote", "rollback"])
+def test_without_an_open_release_every_action_says_how_to_open_one(release: ReleaseFolder, action: str) -> None:
+    with pytest.raises(SpecError, match="no release is open; name the candidate in the fleet file"):
+        release(action)
+
+
+def test_a_gateway_that_does_not_answer_is_said_and_rollback_is_written_for_its_next_start(
+    release: ReleaseFolder,
+) -> None:
+    release.open_release()
+    gateway = read_settings(release.gateway)
+    for words in (["status"], ["weight", "0"], ["judge"], ["promote", "--approved-by", "A. Lee"]):
+        with pytest.raises(ServingError, match=r"does not answer.*; is the gateway running"):
+            release(*words)
+    write_routes(gateway, Traffic(weight_percent=5))
+    with pytest.raises(ServingError, match="weight 0 is written, and in force once the gateway answers again"):
+        release("rollback")
+    assert read_traffic(gateway) == Traffic()
+    record = read_record(release.stable)
+    assert record is not None
+    assert [action.action for action in record.actions] == ["rollback"]
+
+
+def test_a_server_that_does_not_answer_as_the_candidate_gets_no_requests(release: ReleaseFolder) -> None:
+    release.open_release()
+    with pytest.raises(SpecError, match=r"the candidate at port \d+ may not get requests: colours does not answer"):
+        release("weight", "10")
+    text = release.gateway.read_text().partition("candidate:")[0]
+    release.gateway.write_text(text + dump_yaml({"repository": str(release.stable)}))
+    with pytest.raises(SpecError, match="candidate: not given; write the ports"):
+        release("weight", "10")
+
+
+def test_a_promotion_needs_a_person_or_a_reason(release: ReleaseFolder) -> None:
+    release.open_release()
+    with pytest.raises(SpecError, match="a person approves a promotion"):
+        release("promote")
+    with pytest.raises(SpecError, match="--without-verdict needs --reason"):
+        release("promote", "--without-verdict", "--approved-by", "A. Lee")
+
+
+def test_a_stable_server_that_cannot_reload_keeps_its_repository(release: ReleaseFolder) -> None:
+    release.open_release()
+    trial = Trial.open(release.gateway)
+    approval = Approval(by="A. Lee", reason=None, evidence=trial.judged().judgement)
+    with pytest.raises(
+        ServingError, match=r"not promoted, and the former repository is back in .*is your server running"
+    ):
+        promote(trial, approval)
+    assert Lane.read(release.stable / "lane.json").classifiers == {"colours": release.old.id}
+    assert not trial.again().record.actions
+
+
+def test_a_promotion_that_was_killed_is_undone_by_rollback(release: ReleaseFolder) -> None:
+    """Killed after the folder was replaced, and before the server was reloaded; neither server runs here."""
+    release.open_release()
+    replace_repository(former_repository(release.stable), release.stable)
+    replace_repository(release.stable, release.candidate)
+    with pytest.raises(
+        ServingError, match=r"the former repository is back in .*, but its server does not serve it yet"
+    ):
+        release("rollback")
+    assert Lane.read(release.stable / "lane.json").classifiers == {"colours": release.old.id}
+    assert read_traffic(read_settings(release.gateway)) == Traffic()
+
+
+def test_a_repository_replaces_another_whole(release: ReleaseFolder) -> None:
+    release.open_release()
+    record = read_record(release.stable)
+    assert record is not None
+    replace_repository(former_repository(release.stable), release.stable)
+    replace_repository(release.stable, release.candidate)
+    assert record.is_promoted
+    replace_repository(release.stable, former_repository(release.stable))
+    assert not record.is_promoted
+
+
+def test_after_its_promotion_the_fleet_file_gives_the_same_repository(release: ReleaseFolder) -> None:
+    release.open_release()
+    record = read_record(release.stable)
+    assert record is not None
+    fleet = Fleet.read(release.fleet).with_candidate()
+    replace_repository(release.stable, release.candidate)
+    planned = plan_repository(open_fleet(fleet, root=release.folder), release.stable)
+    assert planned.changes_nothing
+
+
+def test_a_candidate_that_was_written_again_is_not_promoted(release: ReleaseFolder) -> None:
+    release.open_release()
+    trial = Trial.open(release.gateway)
+    colours_run(release.folder / "runs/newer", tempered(3.0))
+    release.write_fleet(candidate={"colours": "runs/newer"})
+    release.open_release()
+    approval = Approval(by="A. Lee", reason=None, evidence=trial.judged().judgement)
+    with pytest.raises(SpecError, match=r"not the repository of the record, it was written again since; write the"):
+        promote(trial, approval)
