@@ -68,6 +68,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "serve": Verb("slipway.cli.serve", "serve a repository with the real tritonserver"),
             "reload": Verb("slipway.cli.serve", "switch the server to the new repository", ("--reload",)),
             "gateway": Verb("slipway.cli.gateway", "stand Envoy in front: TLS, keys, rates, and nothing but inference"),
+            "journal": Verb("slipway.cli.journal", "keep a sample of requests and answers, for the watch and labels"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
             "index": Verb("slipway.cli.index", "find images like others, and near-duplicates, by a base's embedding"),
