@@ -133,7 +133,7 @@ def _http(trace: Trace, path: str) -> _Parts:
     if described is None:
         images: tuple[bytes, ...] = (content,)  # a raw request: the body is the image, without a length
     else:
-        client_id = str(described.get("id", ""))
+        client_id = _text(described.get("id", ""))
         (image,) = [
             (tensor, raw) for tensor, raw in _tensors(described["inputs"], content) if tensor["name"] == "IMAGE"
         ]
@@ -252,15 +252,22 @@ def _served(outputs: Mapping[str, list[Any]]) -> Served:
     if "SCORE" in outputs:
         scores = tuple(float(score) for score in outputs["SCORE"][:keep])
     if "CLASS_ID" in outputs:
-        class_ids = tuple(int(one) for one in outputs["CLASS_ID"][:keep])
+        class_ids = tuple(_int32(one) for one in outputs["CLASS_ID"][:keep])
     return Served(
         labels,
         scores,
         class_ids,
-        int(outputs["STATUS"][0]) if "STATUS" in outputs else None,
+        _int32(outputs["STATUS"][0]) if "STATUS" in outputs else None,
         _text(outputs["BUNDLE"][0]) if "BUNDLE" in outputs else None,
     )
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    return text.encode(errors="replace").decode()  # half a surrogate, which JSON can hold and SQLite cannot
+
+
+def _int32(value: Any) -> int:
+    if not -(2**31) <= value < 2**31:
+        raise ValueError(f"{value} is no INT32")
+    return int(value)
