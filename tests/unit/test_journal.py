@@ -18,12 +18,14 @@ from slipway.operations.journal.collector import FILES, PARITY, Collector, Pruni
 from slipway.operations.journal.forget import forget
 from slipway.operations.journal.metrics import Metrics, metrics_endpoint
 from slipway.operations.journal.pictures import measure
+from slipway.operations.journal.reading import read_columns
 from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.rows import parity
 from slipway.operations.journal.spool import Bound, TapFile, read_dropped, tap_files
 from slipway.operations.journal.status import last_rows, status_of
 from slipway.operations.journal.store import Store, image_path, only_collector, sha256_of
 from slipway.operations.journal.tapped import Served
+from slipway.operations.watch.rows import ClassMeans
 from tests.support.gateways import write_gateway
 from tests.support.taps import BUNDLE, Replayed, changed, recorded, red, set_header
 from tests.support.v2_requests import RED
@@ -472,3 +474,22 @@ def test_a_burst_and_a_clock_that_goes_back_are_bounded() -> None:
     assert len(sampled(burst, share=1, per_second=5, draw=random.Random(1))) < 5 * (1 + np.log(5000)) + 30
     back = np.concatenate([burst, burst - 3600])
     assert len(sampled(back, share=1, per_second=5, draw=random.Random(1))) < 2 * (5 * (1 + np.log(5000)) + 30)
+
+
+def test_the_watch_reads_what_was_replayed_by_the_bundle_that_answered(parts: Parts) -> None:
+    parts.tap(1)
+    parts.collector.look()
+    parts.replayer.changes = {"bundle": "f" * 64}
+    parts.tap(2, "http_raw")
+    parts.collector.look()
+    found = read_columns(parts.store, "colours", bundle=BUNDLE)
+    assert found.id.tolist() == [1, 3]
+    assert found.sampled_with.tolist() == [1, 1]
+    assert found.probability.tolist() == [[0, 0, 1]] * 2
+    rows = found.watched(ClassMeans.of(np.eye(4), np.arange(4)))
+    assert rows.norm.tolist() == pytest.approx([30**0.5] * 2)
+    assert rows.class_id.tolist() == [2, 2]
+    assert rows.brightness is not None
+    assert rows.brightness.tolist() == pytest.approx([220 / 255 / 3] * 2)
+    assert len(read_columns(parts.store, "colours", bundle=BUNDLE, after=3).id) == 0
+    assert len(read_columns(parts.store, "cats", bundle=BUNDLE).watched(ClassMeans.of(np.eye(4), np.arange(4)))) == 0
