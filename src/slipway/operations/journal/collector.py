@@ -19,6 +19,9 @@ ROWS, PARITY, FILES = "rows", "parity", "files"
 """Counters: rows by classifier and arm; replays by classifier and parity; tap files by result."""
 _ALERTS = 20
 """Sentences on differing replays in one round; more are counted alone."""
+_AGAIN_S = 60.0
+_LOOK_S = 5.0
+"""Longest look, so that counters, alerts and pruning do not wait for a full spool."""
 Say = Callable[[str], None]
 
 
@@ -44,17 +47,17 @@ class Collector:
         self._said: dict[str, float] = {}
 
     def look(self, is_ended: Callable[[], bool] = lambda: False) -> Round:
-        """Take in what the spool has now; stops between two files where `is_ended()`.
+        """Take in what the spool has now, or a part of it; stops between two files where `is_ended()`.
 
         Raises:
             StorageError: the journal cannot be written; the file at work stays in the spool.
         """
-        done = Round()
+        done, until = Round(), time.monotonic() + _LOOK_S
         files = tap_files(self._spool)
         self._unfinished.forget_others(file.path for file in files)
         gone: set[str] = set()
         for file in sorted(files, key=lambda file: self._replayer.losses(file.request)):
-            if is_ended():
+            if is_ended() or time.monotonic() > until:
                 break
             try:
                 rows = self._take(file, gone)
@@ -72,13 +75,13 @@ class Collector:
         for sentence in done.differ[:_ALERTS]:
             self._say(f"alert: {sentence}")
         if done.waits_for:
-            self.say_once(f"waits, and {done.left} tap files with it: {done.waits_for}")
+            self.say_once(f"waits, and {done.left} tap files with it: {done.waits_for}", kind="waits")
         return done
 
-    def say_once(self, sentence: str, *, every_s: float = 60.0) -> None:
-        """Say a sentence that would otherwise come again and again."""
-        kind, now = sentence[:40], time.monotonic()
-        if now - self._said.get(kind, -every_s) >= every_s:
+    def say_once(self, sentence: str, *, kind: str) -> None:
+        """Say a sentence, unless one of its kind was said in the last minute."""
+        now = time.monotonic()
+        if now - self._said.get(kind, -_AGAIN_S) >= _AGAIN_S:
             self._said[kind] = now
             self._say(sentence)
 
@@ -100,7 +103,7 @@ class Collector:
             if error.kind == "unfinished" and not self._unfinished.is_given_up(file):
                 return None
             if error.kind not in ("failed", "unfinished"):
-                self.say_once(f"alert: a tap file is not taken in ({error.kind}): {error}")
+                self.say_once(f"alert: a tap file is not taken in ({error.kind}): {error}", kind=error.kind)
             return self._commit(file, [], {}, result=error.kind)
         if tapped.arm in gone:
             raise NotYetError("", arm=tapped.arm)

@@ -66,7 +66,7 @@ def _loop(
             if pruning.is_due(now_s=time.time(), monotonic_s=time.monotonic()):
                 prune_now(store, settings)
         except StorageError as error:  # the spool keeps what it has, and its bound does the rest
-            collector.say_once(f"alert: the journal cannot be written; waits: {error}")
+            collector.say_once(f"alert: the journal cannot be written; waits: {error}", kind="journal")
             if once:
                 raise
             ended.wait(PAUSE_S)

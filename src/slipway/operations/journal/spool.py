@@ -55,8 +55,6 @@ class Bound:
     def __init__(self, folder: Path, *, limit_bytes: int, counted_in: Path) -> None:
         self._folder, self._limit_bytes, self._counted_in = folder, limit_bytes, counted_in
         self.dropped = read_dropped(counted_in)
-        self.full = False
-        """Whether the last look found it over its bound."""
 
     def hold(self) -> int:
         """Remove what is over the bound; returns the number of files."""
@@ -66,7 +64,6 @@ class Bound:
             if total > self._limit_bytes or number >= MOST_FILES:
                 file.path.unlink(missing_ok=True)
                 dropped += 1
-        self.full = dropped > 0
         if dropped:
             self.dropped += dropped
             new = self._counted_in.with_suffix(".new")
