@@ -2,27 +2,20 @@
 
 import contextlib
 import http.client
-import io
 import itertools
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from slipway.cli import journal as cli
-from slipway.client import Client, Options
+from slipway.client import Client
 from slipway.contract import Decision
 from slipway.operations.journal.collector import FILES
 from slipway.operations.journal.settings import SERVERS, Servers
@@ -31,8 +24,8 @@ from slipway.operations.journal.status import last_rows
 from slipway.operations.journal.store import Store
 from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE
-from tests.support.gateways import KEYS, Asked, needs_envoy, running_gateway, write_gateway
-from tests.support.image_files import encode
+from tests.support.gateways import KEYS, needs_envoy, running_gateway, write_gateway
+from tests.support.journals import Journal, pictures, tmpfs, until
 from tests.support.v2_requests import RED
 
 pytestmark = needs_envoy
@@ -40,56 +33,6 @@ RAW = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octe
 INFER = "/v2/models/colours/infer"
 ADDRESS = "203.0.113.7"
 _settings_numbers = itertools.count()
-
-
-@dataclass
-class Journal:
-    """A gateway that taps, and the files of its journal."""
-
-    asked: Asked
-    settings_file: Path
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def settings(self) -> Any:
-        return self.asked.gateway.plan.settings
-
-    def run(self, verb: str, *words: str) -> dict[str, Any]:
-        """The JSON line of `slipway journal VERB`; `run` is a process, as its signals are its own."""
-        if verb != "run":
-            arguments = cli.parser().parse_args([verb, str(self.settings_file), *words, "--json"])
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                cli.main(arguments)
-            return last_line(printed.getvalue())
-        command = [sys.executable, "-m", "slipway", "journal", verb, str(self.settings_file), *words, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        return last_line(done.stdout)
-
-    def collect(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "slipway", "journal", "run", str(self.settings_file)]
-        with (self.settings_file.parent / "collector.log").open("ab") as log:
-            self.running.append(subprocess.Popen(command, stderr=log, stdout=log))
-        return self.running[-1]
-
-    def said(self) -> str:
-        return (self.settings_file.parent / "collector.log").read_text()
-
-    def client(self, protocol: str = "grpcs") -> Client:
-        options = Options(key=KEYS["pets"], certificate=self.asked.certificate)
-        return Client(f"{protocol}://{self.asked.host_port}", model="colours", options=options)
-
-    def rows(self) -> int:
-        try:
-            with Store.open(self.settings.journal, make=False) as store:
-                return int(store.query("SELECT count(*) FROM rows")[0][0])
-        except Exception:  # not made yet
-            return 0
-
-
-def last_line(printed: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return result
 
 
 Make = Callable[..., "contextlib.AbstractContextManager[Journal]"]
@@ -119,23 +62,6 @@ def journal(own_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                     process.wait()
 
     return make
-
-
-def pictures(count: int, *, seed: int = 22) -> list[bytes]:
-    """Distinct images that the example classifies."""
-    draw = random.Random(seed)
-    colours = [(220, 0, 0), (0, 220, 0), (0, 0, 220)]
-    return [
-        encode(Image.new("RGB", (40 + n % 50, 40 + n // 50), draw.choice(colours)), draw.choice(("PNG", "JPEG")))
-        for n in range(count)
-    ]
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
 
 
 class Traffic:
@@ -214,20 +140,6 @@ def test_a_full_spool_without_a_collector_fails_no_request_and_is_counted(journa
         done = one.run("run", "--once")
         assert done["files"] == left
         assert one.run("status")["dropped"] == dropped
-
-
-@contextlib.contextmanager
-def tmpfs(folder: Path, size: str) -> Iterator[Path]:
-    """A tmpfs of this size, where this user may mount one."""
-    folder.mkdir()
-    options = f"size={size},mode=700"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode().strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.mark.nightly
