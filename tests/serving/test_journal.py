@@ -3,9 +3,12 @@
 import contextlib
 import http.client
 import itertools
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -108,7 +111,7 @@ def test_after_kills_of_the_collector_the_rows_are_the_sampled_answers(journal: 
                 process.send_signal(signal.SIGKILL)
                 process.wait()
         time.sleep(0.3)  # Envoy writes a tap after its answer
-        one.run("run", "--once")
+        one.empty()
         assert traffic.errors == 0
         assert traffic.answers > 50
         found = one.run("status")
@@ -137,7 +140,7 @@ def test_a_full_spool_without_a_collector_fails_no_request_and_is_counted(journa
         left = len(tap_files(one.settings.spool))
         assert dropped > 10
         assert ("spool_full" in {name for name, _ in one.asked.said}) is True
-        done = one.run("run", "--once")
+        done = one.empty()
         assert done["files"] == left
         assert one.run("status")["dropped"] == dropped
 
@@ -148,7 +151,7 @@ def test_a_full_tmpfs_as_spool_fails_no_request_and_half_files_are_no_rows(journ
         with one.client() as client:
             assert [result.error for result in client.classify_many(pictures(200))] == [None] * 200
         assert (os.statvfs(spool).f_bavail, len(tap_files(spool)) > 10) == (0, True)
-        assert one.run("run", "--once")["rows"] > 10
+        assert one.empty()["rows"] > 10
         found = one.run("status")
         assert found["spool_is_tmpfs"]
         assert found["parity"] == {"equal": found["rows"]}
@@ -183,7 +186,7 @@ def test_another_bundle_behind_the_gateway_claims_no_parity(
         client.classify(RED)
         until(lambda: tap_files(one.settings.spool))
         (one.settings.folder / SERVERS).write_text(Servers(grpc={"stable": other.ports.grpc}).to_json())
-        one.run("run", "--once")
+        one.empty()
         (row,) = last_rows(one.settings.journal, last=9, classifier=None)
         assert row["parity"] == "other_bundle"
         assert row["bundle"] != row["replayed_bundle"]
@@ -195,13 +198,13 @@ def test_what_is_forgotten_goes_and_does_not_come_back(journal: Make) -> None:
         for image, name in ((first, "keep"), (second, "go"), (first, "go")):
             client.classify(image, request_id=name)
         time.sleep(0.3)
-        one.run("run", "--once")
+        one.empty()
         assert one.run("forget", "go.0") == {"rows": 2, "images": 1, "spooled": 0}
         client.classify(first, request_id="later")
         until(lambda: tap_files(one.settings.spool))
         time.sleep(0.2)
         assert one.run("forget", "later.0")["spooled"] == 1
-        one.run("run", "--once")
+        one.empty()
         assert [row["client_id"] for row in one.run("rows")["rows"]] == ["keep.0"]
         assert one.run("status")["images"] == 1
 
@@ -215,7 +218,7 @@ def test_no_key_and_no_client_address_is_in_the_spool_or_the_journal(journal: Ma
         until(lambda: len(tap_files(one.settings.spool)) == 2)
         time.sleep(0.2)
         spooled = b"".join(file.path.read_bytes() for file in tap_files(one.settings.spool))
-        one.run("run", "--once")
+        one.empty()
         kept = b"".join(path.read_bytes() for path in one.settings.journal.rglob("*") if path.is_file())
         for secret in (ADDRESS, *KEYS.values()):
             assert secret.encode() not in spooled + kept
@@ -236,7 +239,7 @@ def test_the_sample_is_as_large_as_asked_and_weighs_back_to_all_requests(journal
             took_s = time.monotonic() - started
         time.sleep(0.3)
         assert errors == 0
-        one.run("run", "--once")
+        one.empty()
         with Store.open(one.settings.journal, make=False) as store:
             chances = np.array([chance for (chance,) in store.query("SELECT sampled_with FROM rows")])
         assert chances.max() == pytest.approx(0.4)
@@ -261,6 +264,9 @@ def test_a_running_collector_tells_its_numbers_and_ends_at_sigterm(journal: Make
         connection.close()
         process.terminate()
         assert process.wait(10) == 0
+        command = [sys.executable, "-m", "slipway", "journal", "run", str(one.settings_file), "--once", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        assert json.loads(done.stdout) == {"files": 0, "rows": 0, "differ": 0}
         assert "took in 1 tap files: 1 rows, 0 of them differ" in one.said()
 
 

@@ -41,7 +41,7 @@ def test_an_ensemble_for_several_gives_a_row_for_each_classifier(
         for fields in ({}, {"outputs": ["shades.LABEL", "shades.BUNDLE", "colours.SCORE", "colours.BUNDLE"]}):
             stub.ModelInfer(message(batch, model="page", **fields), metadata=grpc_key(), timeout=20)
         until(lambda: len(tap_files(one.settings.spool)) == 2)
-        assert one.run("run", "--once")["rows"] == 2 * 2 * len(images)
+        assert one.empty()["rows"] == 2 * 2 * len(images)
         rows = one.run("rows")["rows"]
         labels = {(row["classifier"], row["image"]): row["label"] for row in rows}
         assert labels["shades", 2] == "unknown"
@@ -74,7 +74,7 @@ def test_a_row_is_asked_again_at_the_server_that_answered_and_waits_for_it(
             for _ in range(40):
                 assert client.classify(RED).ok
             until(lambda: len(tap_files(one.settings.spool)) == 40)
-            one.run("run", "--once")
+            one.empty()
             rows = one.run("rows", "--last", "100")["rows"]
             assert {(row["arm"], row["parity"]) for row in rows} == {("stable", "equal"), ("candidate", "equal")}
             assert len({row["bundle"] for row in rows}) == 2

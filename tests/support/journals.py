@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from PIL import Image
 from slipway.cli import journal as cli
 from slipway.client import Client, Options
 from slipway.errors import SlipwayError
+from slipway.operations.journal.run import run_collector
 from slipway.operations.journal.store import Store
 from tests.support.gateways import KEYS, Asked
 from tests.support.image_files import encode
@@ -36,16 +38,16 @@ class Journal:
         return self.asked.gateway.plan.settings
 
     def run(self, verb: str, *words: str) -> dict[str, Any]:
-        """The JSON line of `slipway journal VERB`; `run` is a process, as its signals are its own."""
-        if verb != "run":
-            arguments = cli.parser().parse_args([verb, str(self.settings_file), *words, "--json"])
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                cli.main(arguments)
-            return last_line(printed.getvalue())
-        command = [sys.executable, "-m", "slipway", "journal", verb, str(self.settings_file), *words, "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        return last_line(done.stdout)
+        """The JSON line of `slipway journal VERB`; not of `run`, which has signals of its own."""
+        arguments = cli.parser().parse_args([verb, str(self.settings_file), *words, "--json"])
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            cli.main(arguments)
+        result: dict[str, Any] = json.loads(printed.getvalue().splitlines()[-1])
+        return result
+
+    def empty(self) -> dict[str, int]:
+        """What `slipway journal run --once` does."""
+        return run_collector(self.settings, ended=threading.Event(), say=lambda _: None, once=True)
 
     def collect(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "slipway", "journal", "run", str(self.settings_file)]
@@ -66,11 +68,6 @@ class Journal:
                 return int(store.query("SELECT count(*) FROM rows")[0][0])
         except SlipwayError:  # not made yet
             return 0
-
-
-def last_line(printed: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return result
 
 
 def pictures(count: int, *, seed: int = 22) -> list[bytes]:

@@ -15,6 +15,7 @@ from slipway.contract import SpecError, StorageError
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal import spool as spools
 from slipway.operations.journal.collector import FILES, PARITY, Collector, Pruning
+from slipway.operations.journal.folders import private_folder
 from slipway.operations.journal.forget import forget
 from slipway.operations.journal.metrics import Metrics, metrics_endpoint
 from slipway.operations.journal.pictures import measure
@@ -381,6 +382,21 @@ def test_settings_say_where_everything_is(tmp_path: Path) -> None:
             read_settings(write_gateway(tmp_path, tls=False, observe=wrong))
 
 
+def test_a_folder_that_others_use_is_not_taken(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    private_folder(shared, what="observe.spool")
+    assert shared.stat().st_mode & 0o777 == 0o700
+    shared.chmod(0o755)
+    (shared / "thesis.txt").write_text("mine")
+    for open_it in (lambda: private_folder(shared, what="observe.spool"), Store.open(shared, make=True).__enter__):
+        with pytest.raises(SpecError, match=r"others may use .*shared .mode 0755.*; give a folder of its own"):
+            open_it()
+    assert shared.stat().st_mode & 0o777 == 0o755
+    with pytest.raises(StorageError, match="a part of the path is a file"):
+        private_folder(shared / "thesis.txt" / "spool", what="observe.spool")
+
+
 def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import http.client
 
@@ -456,7 +472,7 @@ def sampled(
 @pytest.mark.parametrize("rate", [0.2, 5.0, 40.0, 400.0])
 def test_the_sample_holds_its_share_and_its_rate_and_weighs_back_to_all_requests(rate: float) -> None:
     draw = np.random.default_rng(22)
-    seconds, runs, weighed, counts = 60.0, 100, [], []
+    seconds, runs, weighed, counts = 60.0, 40 if rate > 100 else 100, [], []
     for run in range(runs):
         arrivals = np.sort(draw.uniform(0, seconds, draw.poisson(rate * seconds))) + 1e9
         found = sampled(arrivals, share=0.5, per_second=5, draw=random.Random(run))

@@ -21,6 +21,7 @@ from slipway.operations.gateway.routes import (
     write_routes,
 )
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, budget_edges_ms
+from slipway.operations.journal.folders import private_folder
 from slipway.operations.journal.settings import SERVERS, Servers
 from slipway.serving.command import HOST
 from slipway.system.yaml_json import dump_yaml
@@ -38,7 +39,7 @@ def write_configuration(settings: GatewaySettings, *, keys: Mapping[str, str], m
     """
     make_folder(settings.folder)
     if settings.observe is not None:
-        make_folder(settings.spool)
+        private_folder(settings.spool, what="observe.spool")
         ports = {"stable": settings.stable.grpc} | (
             {"candidate": settings.candidate.grpc} if settings.candidate else {}
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from slipway.errors import SpecError, StorageError
+from slipway.operations.journal.folders import private_folder
 from slipway.operations.journal.rows import Row
 from slipway.system.targets import told
 
@@ -49,9 +50,8 @@ class Store:
         path = folder / DATABASE
         if not make and not path.is_file():
             raise SpecError(f"{folder}: no journal; slipway journal run makes one")
+        private_folder(folder, what="observe.journal", marker=DATABASE)
         with told(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.chmod(0o700)
             (folder / IMAGES).mkdir(exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         with in_words(path):
@@ -252,8 +252,8 @@ def sha256_of(content: bytes) -> str:
 @contextmanager
 def only_collector(folder: Path) -> Iterator[None]:
     """Raises SpecError if another collector has this journal."""
+    private_folder(folder, what="observe.journal", marker=DATABASE)
     with told(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
