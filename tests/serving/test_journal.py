@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,9 @@ def test_a_full_spool_without_a_collector_fails_no_request_and_is_counted(journa
         done = one.empty()
         assert done["files"] == left
         assert one.run("status")["dropped"] == dropped
+        shutil.rmtree(one.settings.spool)
+        with one.client() as client:
+            assert [result.error for result in client.classify_many([RED] * 20)] == [None] * 20
 
 
 @pytest.mark.nightly

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slipway.contract import SpecError, StorageError
 from slipway.operations.gateway.settings import read_settings
@@ -28,6 +29,7 @@ from slipway.operations.journal.store import Store, image_path, only_collector, 
 from slipway.operations.journal.tapped import Served
 from slipway.operations.watch.rows import ClassMeans
 from tests.support.gateways import write_gateway
+from tests.support.image_files import encode
 from tests.support.taps import BUNDLE, Replayed, changed, recorded, red, set_header
 from tests.support.v2_requests import RED
 
@@ -369,6 +371,24 @@ def test_the_files_of_a_server_that_is_gone_do_not_hold_up_those_of_another(part
 def test_a_picture_that_cannot_be_decoded_is_no_error() -> None:
     for content in (b"", b"GIF89a", RED[:60], b"\xff\xd8\xff" + bytes(100)):
         assert measure(content).brightness is None
+
+
+COLOURS = {"RGB": (120, 60, 0), "L": 60, "RGBA": (120, 60, 0, 9), "I;16": 15420}
+MODES = {
+    "JPEG": ("RGB", "L"),
+    "PNG": tuple(COLOURS),
+    "WEBP": ("RGB", "RGBA"),
+    "TIFF": tuple(COLOURS),
+    "BMP": ("RGB", "L"),
+}
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in MODES.items() for mode in modes])
+def test_brightness_is_the_mean_of_the_pixels_in_every_format(kind: str, mode: str) -> None:
+    content = encode(Image.new(mode, (900, 700), COLOURS[mode]), kind)  # type: ignore[arg-type]
+    found = measure(content)
+    assert (found.format, found.width, found.height) == (kind, 900, 700)
+    assert found.brightness == pytest.approx(60 / 255, abs=0.01)
 
 
 def test_settings_say_where_everything_is(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def measure(content: bytes) -> Picture:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 kind, (width, height) = image.format, image.size
                 image.draft("RGB", (_SIDE, _SIDE))
-                small = image.convert("RGB")
+                deep = image.mode.startswith("I")  # 16 bits of grey, which convert would cut off
+                pixels, most = np.asarray(image if deep else image.convert("RGB")), 65535 if deep else 255
+                brightness = float(pixels.mean(dtype=np.float64)) / most
         except Exception:  # every decoder raises errors of its own, and no image may stop the collector
             return Picture()
-    return Picture(kind, width, height, float(np.asarray(small, np.float64).mean() / 255))
+    return Picture(kind, width, height, brightness)
