@@ -9,7 +9,9 @@ from tritonclient.grpc import service_pb2 as triton
 
 from slipway.client import Result
 from slipway.client.result import Candidate
+from slipway.operations.journal.collector import Collector
 from slipway.operations.journal.replay import NotYetError
+from slipway.operations.journal.store import Store
 from slipway.operations.journal.trace import _wrapper
 
 RECORDED = Path(__file__).parents[1] / "assets" / "taps"
@@ -83,3 +85,26 @@ class Replayed:
             raise NotYetError("nobody answers", arm=arm)
         self.asked += 1
         return [red(**self.changes) if image[:4] == b"\x89PNG" else red(2) for image in images]
+
+
+class Parts:
+    """A spool, a journal and a collector in a folder."""
+
+    def __init__(self, folder: Path, store: Store, **changes: object) -> None:
+        self.folder, self.store = folder, store
+        self.spool = folder / "spool"
+        self.spool.mkdir(exist_ok=True)
+        self.said: list[str] = []
+        self.replayer = Replayed(**changes)
+        self.collector = Collector(self.spool, store, self.replayer, say=self.said.append)  # type: ignore[arg-type]
+
+    def tap(self, request: str | int, name: str = "grpc_three_images", content: bytes | None = None) -> Path:
+        path = self.spool / f"t_{request}.pb"
+        path.write_bytes(recorded(name) if content is None else content)
+        return path
+
+    def rows(self, columns: str = "request, image") -> list[tuple[object, ...]]:
+        return self.store.query(f"SELECT {columns} FROM rows ORDER BY id")
+
+    def images(self) -> list[str]:
+        return sorted(path.name for path in (self.store.folder / "images").glob("*/*"))
