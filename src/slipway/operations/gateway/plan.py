@@ -12,6 +12,7 @@ from slipway.operations.gateway.configuration import BOOTSTRAP, check_budgets, s
 from slipway.operations.gateway.listener import public_models
 from slipway.operations.gateway.routes import replace
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, read_keys, read_settings
+from slipway.operations.journal.folders import private_folder
 from slipway.serving.command import Ports
 from slipway.system.yaml_json import dump_yaml
 
@@ -75,6 +76,8 @@ class GatewayPlan:
     def check(self) -> None:
         """Raises SlipwayError if the keys, the certificate, or the configuration made of all of it are wrong."""
         keys = read_keys(self.settings, source=self.source)
+        if self.settings.observe is not None:
+            private_folder(self.settings.spool, what=f"{self.source}: observe.spool")
         with tempfile.TemporaryDirectory() as folder:  # only its owner may read it, as the keys are in it
             bootstrap = Path(folder) / BOOTSTRAP
             replace(bootstrap, dump_yaml(static_bootstrap(self.settings, keys=keys, models=self.models)))

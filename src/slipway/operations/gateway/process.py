@@ -15,6 +15,7 @@ from slipway.operations.gateway.binary import find_envoy, reason
 from slipway.operations.gateway.configuration import BOOTSTRAP
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import LISTENERS
+from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
 from slipway.serving.command import HOST
 from slipway.serving.limits import server_limits
@@ -43,6 +44,7 @@ class Gateway:
         self.plan = plan
         self.process: Popen[bytes] | None = None
         self._event = event
+        self._spool_full, self._spool_said = False, -LONG_S
         self._stopping, self._listens = threading.Event(), threading.Event()
 
     @property
@@ -172,12 +174,31 @@ class Gateway:
         while process.poll() is None:
             if self._stopping.wait(0.1):
                 return "stopped"
+            self._hold_spool()
             if time.monotonic() > next_look:
                 silent = 0 if self._listening() else silent + 1
                 next_look = time.monotonic() + LOOK_S
             if silent == MOST_SILENT:
                 return f"the gateway did not answer {MOST_SILENT} times"
         return f"the gateway ended by itself with exit code {process.returncode}"
+
+    def _hold_spool(self) -> None:
+        """Keep what Envoy taps within its bound: the collector may be dead. Nothing here may end the gateway."""
+        settings = self.plan.settings
+        if settings.observe is None:
+            return
+        bound = Bound(settings.spool, limit_bytes=settings.observe.spool_bytes, counted_in=settings.folder / DROPPED)
+        was_full, self._spool_full = self._spool_full, False
+        try:
+            self._spool_full = bound.hold() > 0
+        except OSError as error:
+            self._spool_full = True
+            said = f"the spool {settings.spool} cannot be kept in its bound: {error.strerror}"
+        else:
+            said = f"the spool {settings.spool} is full, and what is tapped is dropped; is slipway journal run alive?"
+        if self._spool_full and not was_full and time.monotonic() > self._spool_said + LONG_S:
+            self._spool_said = time.monotonic()
+            self._event("spool_full", said)
 
     def _listening(self) -> bool:
         """Whether Envoy has its listener, clusters and routes. A connection to its port would count as a client's."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from slipway.contract import SpecError
 from slipway.contract.base import Contract
 from slipway.contract.spec import LatencyGate
+from slipway.operations.journal.settings import Observe
 from slipway.serving.command import HOST, Ports
 from slipway.system.home import user_folder
 
@@ -106,6 +107,8 @@ class GatewaySettings(Contract):
     """Connections of clients at once; more are refused."""
     access_log: str | None = None
     """File for one JSON line of each request, without the client's address and without the key."""
+    observe: Observe | None = None
+    """What is tapped for the journal; nothing without it."""
 
     @field_validator("budgets_ms")
     @classmethod
@@ -126,6 +129,7 @@ class GatewaySettings(Contract):
         servers = [("stable", self.stable)] + ([("candidate", self.candidate)] if self.candidate else [])
         used = {int(port): "listen"}
         given = [("metrics_port", self.metrics_port)]
+        given += [("observe.metrics_port", self.observe.metrics_port)] if self.observe else []
         given += [(f"{name}.{one}", number) for name, server in servers for one, number in vars(server).items()]
         for name, number in given:
             if number in used:
@@ -142,6 +146,18 @@ class GatewaySettings(Contract):
     def folder(self) -> Path:
         """The folder of the running gateway, in which its routes are."""
         return user_folder("XDG_STATE_HOME", ".local/state") / "slipway" / f"gateway-{self.host_port[1]}"
+
+    @property
+    def spool(self) -> Path:
+        """Where Envoy puts what it taps; of no meaning without `observe`."""
+        given = self.observe.spool if self.observe else None
+        return Path(given) if given else self.folder / "spool"
+
+    @property
+    def journal(self) -> Path:
+        """The folder of the journal; of no meaning without `observe`."""
+        given = self.observe.journal if self.observe else None
+        return Path(given) if given else self.folder / "journal"
 
 
 def read_settings(path: Path) -> GatewaySettings:
@@ -165,6 +181,10 @@ def read_settings(path: Path) -> GatewaySettings:
     for name in ("repository", "access_log"):
         if given := getattr(settings, name):
             changes[name] = str(base / given)
+    if settings.observe is not None:
+        folders = {name: getattr(settings.observe, name) for name in ("journal", "spool")}
+        absolute = {name: str(base / given) for name, given in folders.items() if given}
+        changes["observe"] = settings.observe.model_copy(update=absolute)
     return settings.model_copy(update=changes)
 
 

@@ -1,0 +1,147 @@
+"""Keep a sample of what was asked and answered, with the images: the journal behind a gateway."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.contract import SpecError
+from slipway.system.arguments import count
+from slipway.system.json_line import add_json, print_json
+
+if TYPE_CHECKING:
+    from slipway.operations.gateway.settings import GatewaySettings
+
+EPILOG = """example:
+  slipway serve model_repository/example --gateway gateway.yaml &
+  slipway journal run gateway.yaml &
+  slipway journal status gateway.yaml
+  slipway journal rows gateway.yaml --last 5
+  slipway journal forget gateway.yaml 4711
+
+in gateway.yaml:
+  observe:
+    share: 0.05             # of the requests, while they are few
+    per_second: 5           # at most, on average: probability min(share, per_second / rate), kept with each row
+    journal: journal        # folder; default: in the gateway's folder below ~/.local/state/slipway
+    spool: /run/slipway     # best a tmpfs of its own; default: in the gateway's folder
+    spool_mib: 64           # what is tapped beyond it is dropped and counted
+    image_days: 30
+    row_days: 365
+    metrics_port: 8005      # GET http://127.0.0.1:8005/metrics
+
+The gateway taps requests into the spool. run takes them from there: it asks <name>_full again for each image, writes a
+row and the image, and removes the tap file. It may be killed at any moment: no row is lost, and none is there twice.
+Where the same bundle answers otherwise than it did, run says so in a line that begins with alert: (docs/journal.md).
+
+No client address and no key is kept. forget takes the number of a row, the SHA-256 of an image, or the id of a
+request, and removes the rows, and the images that no other row has. prune removes what is older than its days, which
+run does each hour by itself."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.operations.gateway.settings import read_settings  # not at the top: --help needs no library
+
+    settings = read_settings(arguments.settings)
+    if settings.observe is None:
+        raise SpecError(f"{arguments.settings}: observe: not given, so that nothing is tapped; add observe: {{}}")
+    arguments.run(arguments, settings)
+
+
+def run(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.run import run_collector
+    from slipway.serving.messages import Messages
+
+    ended = threading.Event()
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
+            signal.signal(ending, lambda *_: ended.set())
+    messages = Messages(sys.stderr.fileno())  # a terminal that is gone must not end the collector
+    try:
+        taken = run_collector(settings, ended=ended, say=messages.say, once=arguments.once)
+    finally:
+        messages.close()
+    print_json(arguments, taken)
+
+
+def status(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.status import status_of
+
+    found = status_of(settings)
+    for line in found.lines():
+        print(line)
+    print_json(arguments, found.plain())
+
+
+def rows(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.status import last_rows
+    from slipway.system.text import shown
+
+    found = last_rows(settings.journal, last=arguments.last, classifier=arguments.classifier)
+    for row in found:
+        label = "-" if row["label"] is None else f"{shown(str(row['label']))} {row['score']:.4f}"
+        size = f"{row['width']}x{row['height']} {row['format']}" if row["width"] else f"{row['bytes']} bytes"
+        print(
+            f"{row['id']:>8}  {row['time']}  {row['classifier']:<16} status {row['status']}  {label:<24} {size:<16} "
+            f"{row['arm']}  1/{1 / row['sampled_with']:.4g}  {row['parity']}"
+        )
+    if not found:
+        print("no rows")
+    print_json(arguments, {"rows": found})
+
+
+def forget(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal import forget as forgetting
+    from slipway.operations.journal.store import Store
+
+    total = {"rows": 0, "images": 0, "spooled": 0}
+    with Store.open(settings.journal, make=False) as store:
+        for given in arguments.id:
+            done = forgetting.forget(store, settings.spool, given)
+            print(
+                f"{given}: {done['rows']} rows and {done['images']} images removed; "
+                f"{done['spooled']} images of the spool are not taken in"
+            )
+            total = {name: total[name] + done[name] for name in total}
+    if not any(total.values()):
+        raise SpecError(
+            f"{', '.join(arguments.id)}: nothing in the journal has this name; give the number of a row "
+            "(slipway journal rows), the SHA-256 of an image, or the id of a request"
+        )
+    print_json(arguments, total)
+
+
+def prune(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.run import prune_now
+    from slipway.operations.journal.store import Store
+
+    with Store.open(settings.journal, make=False) as store:
+        removed = prune_now(store, settings)
+    print(f"{settings.journal}: {removed['rows']:,} rows and {removed['images']:,} images removed")
+    print_json(arguments, removed)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    names = "run | status | rows | forget | prune"
+    commands = parser.add_subparsers(prog="slipway journal", required=True, metavar=names)
+    known = {
+        "run": (run, "empty the spool into the journal, until Ctrl-C"),
+        "status": (status, "say how much there is, and whether replays agree"),
+        "rows": (rows, "show the last rows"),
+        "forget": (forget, "remove rows and images that you name"),
+        "prune": (prune, "remove now what is older than its days"),
+    }
+    made: dict[str, Any] = {}
+    for name, (function, line) in known.items():
+        made[name] = command = commands.add_parser(name, help=line)
+        command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
+        command.set_defaults(run=function)
+        add_json(command)
+    made["run"].add_argument("--once", action="store_true", help="end when the spool is empty")
+    made["rows"].add_argument("--last", type=count, default=20, help="number of rows; default: %(default)s")
+    made["rows"].add_argument("--classifier", help="rows of this classifier only")
+    made["forget"].add_argument("id", nargs="+", help="number of a row, SHA-256 of an image, or id of a request")
+    return parser

@@ -1,0 +1,27 @@
+"""Folders that only their user may use."""
+
+import stat
+from pathlib import Path
+
+from slipway.errors import SpecError
+from slipway.system.targets import told
+
+
+def private_folder(folder: Path, *, what: str, marker: str = "") -> None:
+    """Make a folder with mode 0700, or take one that is empty, has that mode, or holds `marker`.
+
+    Raises:
+        SpecError: others may use it, and it has something else in it, so that its mode is not ours to change.
+        StorageError: it cannot be made.
+    """
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if mode & 0o077 == 0:
+            return
+        if any(folder.iterdir()) and not (marker and (folder / marker).exists()):
+            raise SpecError(
+                f"{what}: others may use {folder} (mode {mode:04o}), and it is not empty; give a folder of its own, or "
+                f"chmod 700 {folder}"
+            )
+        folder.chmod(0o700)

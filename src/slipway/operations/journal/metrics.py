@@ -1,0 +1,104 @@
+"""The collector's metrics for Prometheus, on 127.0.0.1."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from slipway.errors import MissingDependencyError, ServingError
+from slipway.operations.journal.collector import FILES, PARITY, ROWS
+from slipway.operations.journal.spool import read_dropped, tap_files
+from slipway.operations.journal.store import Counts
+from slipway.serving.command import HOST
+
+try:
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+except ImportError:
+    raise MissingDependencyError("prometheus_client", extra="operate") from None
+
+PREFIX = "slipway_journal"
+COUNTERS = {
+    ROWS: ("Rows taken in", ("classifier", "arm")),
+    PARITY: ("Images that were asked again, by what came of it", ("classifier", "result")),
+    FILES: ("Tap files that left the spool, by what came of them", ("result",)),
+}
+
+
+class Metrics:
+    """What the endpoint shows. The collector's thread puts counters in; the spool is looked at when somebody asks."""
+
+    def __init__(self, spool: Path, *, dropped_in: Path) -> None:
+        self.counters: Counts = {}
+        self.looked_s = 0.0
+        """Unix time of the last look at the spool that ended without an error."""
+        self._spool, self._dropped_in = spool, dropped_in
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client."""
+        for name, (help_text, labels) in COUNTERS.items():
+            family = CounterMetricFamily(f"{PREFIX}_{name}", help_text, labels=labels)
+            for (counter, values), value in sorted(self.counters.items()):
+                if counter == name:
+                    family.add_metric(values, value)
+            yield family
+        files = tap_files(self._spool)
+        gauges: dict[str, tuple[str, float]] = {
+            "spool_files": ("Tap files in the spool", len(files)),
+            "spool_bytes": ("Their size", sum(file.size for file in files)),
+            "lag_seconds": ("Age of the oldest", max(0.0, time.time() - files[0].modified_ns / 1e9) if files else 0.0),
+            "looked_timestamp_seconds": ("Time of the last look at the spool without an error", self.looked_s),
+        }
+        for name, (help_text, measured) in gauges.items():
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", help_text, value=measured)
+        dropped = read_dropped(self._dropped_in)
+        yield CounterMetricFamily(f"{PREFIX}_dropped", "Tap files that the bound of the spool removed", value=dropped)
+
+
+@contextmanager
+def metrics_endpoint(port: int, metrics: Metrics) -> Iterator[None]:
+    """Answer GET /metrics on 127.0.0.1 for the duration of the block.
+
+    Raises:
+        ServingError: the port is in use.
+    """
+    registry = CollectorRegistry()
+    registry.register(metrics)
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5.0
+        server_version, sys_version = "slipway", ""
+
+        def do_GET(self) -> None:
+            body = generate_latest(registry) if self.path == "/metrics" else b"ask for /metrics\n"
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.send_header("Content-Type", CONTENT_TYPE_LATEST)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    try:
+        server = _Server((HOST, port), Handler)
+    except OSError as error:
+        raise ServingError(
+            f"observe.metrics_port: {HOST}:{port} cannot be used: {error.strerror}; end the process that listens "
+            "there, or choose another"
+        ) from None
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        pass  # the client is gone

@@ -1,0 +1,44 @@
+"""Size, format and brightness of an image that the server has accepted."""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from slipway.errors import MissingDependencyError
+
+try:
+    from PIL import Image
+except ImportError:
+    raise MissingDependencyError("pillow", extra="operate") from None
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM")
+_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the watch knows of an image; None where it cannot be read."""
+
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    brightness: float | None = None
+    """Mean of all pixels and of red, green and blue, 0 to 1."""
+
+
+def measure(content: bytes) -> Picture:
+    """Look at an encoded image. Large JPEGs are decoded at a fraction of their size."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a decoder, on what a client sent
+        try:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                kind, (width, height) = image.format, image.size
+                image.draft("RGB", (_SIDE, _SIDE))
+                deep = image.mode.startswith("I")  # 16 bits of grey, which convert would cut off
+                pixels, most = np.asarray(image if deep else image.convert("RGB")), 65535 if deep else 255
+                brightness = float(pixels.mean(dtype=np.float64)) / most
+        except Exception:  # every decoder raises errors of its own, and no image may stop the collector
+            return Picture()
+    return Picture(kind, width, height, brightness)

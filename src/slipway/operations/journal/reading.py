@@ -1,0 +1,77 @@
+"""Reads rows of a journal as columns, for the watch and for the choice of labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slipway.errors import DataError
+from slipway.operations.journal.store import Store
+from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
+
+_COLUMNS = "id, time_s, sampled_with, score, class_id, brightness, probability, embedding"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Accepted images of one classifier and one bundle, in the order in which they were taken in."""
+
+    id: Ints
+    time_s: Floats
+    sampled_with: Floats
+    """Probability with which the request was chosen: the π of every sum over all requests."""
+    confidence: Floats
+    class_id: Ints
+    brightness: Floats
+    """NaN where the image could not be decoded here."""
+    probability: Floats
+    """`[n, classes]`"""
+    embedding: Floats | None
+    """`[n, d]`; None for a network without one."""
+
+    def watched(self, means: ClassMeans) -> Rows:
+        """The rows as the watch takes them.
+
+        Raises:
+            DataError: the network has no embedding.
+        """
+        if self.embedding is None:
+            raise DataError("rows without an embedding; the watch needs a classifier that has one")
+        embedding = self.embedding if len(self.id) else np.empty((0, means.centre.size))
+        norm = np.linalg.norm(embedding, axis=1)
+        return Rows(self.confidence, means.distance(embedding), norm, self.class_id, self.brightness)
+
+
+def read_columns(store: Store, classifier: str, *, bundle: str, after: int = 0, most: int = 100_000) -> Columns:
+    """The rows of a classifier whose number is over `after`, oldest first and `most` of them.
+
+    Left out are refused images, and rows that were replayed by another bundle or not at all.
+
+    Raises:
+        DataError: rows of one bundle differ in length, so that the journal is damaged.
+    """
+    found = store.query(
+        f"SELECT {_COLUMNS} FROM rows WHERE classifier = ? AND bundle = ? AND replayed_bundle = bundle AND status = 0 "
+        "AND probability IS NOT NULL AND id > ? ORDER BY id LIMIT ?",
+        (classifier, bundle, after, most),
+    )
+    ids, times, chances, scores, class_ids, brightness, probabilities, embeddings = (
+        list(column) for column in (zip(*found, strict=True) if found else [()] * 8)
+    )
+    return Columns(
+        id=np.array(ids, np.int64),
+        time_s=np.array(times, np.float64),
+        sampled_with=np.array(chances, np.float64),
+        confidence=np.array([np.nan if one is None else one for one in scores], np.float64),
+        class_id=np.array([-1 if one is None else one for one in class_ids], np.int64),
+        brightness=np.array([np.nan if one is None else one for one in brightness], np.float64),
+        probability=_matrix(probabilities),
+        embedding=None if found and None in embeddings else _matrix(embeddings),
+    )
+
+
+def _matrix(blobs: Sequence[bytes]) -> Floats:
+    if len({len(blob) for blob in blobs}) > 1:
+        raise DataError("rows of one bundle differ in length; the journal is damaged: give it another folder")
+    found: Floats = np.frombuffer(b"".join(blobs), "<f4").astype(np.float64)
+    return found.reshape(len(blobs), -1) if blobs else np.empty((0, 0))

@@ -1,0 +1,100 @@
+"""The spool: a folder of tap files, which Envoy writes and the collector empties. Its size has a bound."""
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.operations.journal.settings import TAP_PREFIX, TAP_SUFFIX
+
+DROPPED = "dropped.json"
+"""File beside the spool with the number of files that the bound has removed."""
+MOST_FILES = 20_000
+QUIET_S = 5.0
+"""Seconds without a change after which a file that is not whole is given up."""
+
+
+@dataclass(frozen=True)
+class TapFile:
+    """A file of the spool."""
+
+    path: Path
+    size: int
+    modified_ns: int
+
+    @property
+    def request(self) -> str:
+        """The id that Envoy drew for the request."""
+        return self.path.name.removeprefix(TAP_PREFIX).removesuffix(TAP_SUFFIX)
+
+
+def tap_files(folder: Path) -> list[TapFile]:
+    """The files of a spool, oldest first; none if the folder is gone. Links and other things are passed over."""
+    found = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(TAP_PREFIX) and entry.name.endswith(TAP_SUFFIX)):
+                continue
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    found.append(TapFile(Path(entry.path), status.st_size, status.st_mtime_ns))
+    return sorted(found, key=lambda file: (file.modified_ns, file.path.name))
+
+
+class Bound:
+    """Keeps a spool within its size while nobody empties it. The process that runs Envoy holds it.
+
+    What was tapped last goes: the collector is at work on what was tapped first.
+    """
+
+    def __init__(self, folder: Path, *, limit_bytes: int, counted_in: Path) -> None:
+        self._folder, self._limit_bytes, self._counted_in = folder, limit_bytes, counted_in
+        self.dropped = read_dropped(counted_in)
+
+    def hold(self) -> int:
+        """Remove what is over the bound; returns the number of files."""
+        total, dropped = 0, 0
+        for number, file in enumerate(tap_files(self._folder)):
+            total += file.size
+            if total > self._limit_bytes or number >= MOST_FILES:
+                file.path.unlink(missing_ok=True)
+                dropped += 1
+        if dropped:
+            self.dropped += dropped
+            new = self._counted_in.with_suffix(".new")
+            new.write_text(json.dumps({"dropped": self.dropped}), encoding="utf-8")
+            new.replace(self._counted_in)
+        return dropped
+
+
+def read_dropped(path: Path) -> int:
+    """The number in `dropped.json`; 0 if it is missing or damaged."""
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["dropped"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+
+
+class Unfinished:
+    """Remembers files that were not whole, by the collector's monotonic clock: the machine's may jump."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[int, int, float]] = {}
+
+    def is_given_up(self, file: TapFile) -> bool:
+        """Whether a file that is not whole has not changed for QUIET_S."""
+        now = time.monotonic()
+        size, modified_ns, since = self._seen.get(file.path, (-1, -1, now))
+        if (size, modified_ns) != (file.size, file.modified_ns):
+            since = now
+        self._seen[file.path] = (file.size, file.modified_ns, since)
+        return now - since >= QUIET_S
+
+    def forget_others(self, files: Iterator[Path]) -> None:
+        there = set(files)
+        self._seen = {path: seen for path, seen in self._seen.items() if path in there}

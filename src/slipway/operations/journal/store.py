@@ -1,0 +1,284 @@
+"""The journal on disk: SQLite beside content-named images, for its user alone."""
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+from slipway.errors import SpecError, StorageError
+from slipway.operations.journal.folders import private_folder
+from slipway.operations.journal.rows import Row
+from slipway.system.targets import told
+
+DATABASE, IMAGES, LOCK = "journal.sqlite", "images", "collector.lock"
+VERSION = 1
+DAY_S = 86_400.0
+BUSY_S = 30.0
+Counts = Mapping[tuple[str, tuple[str, ...]], int]
+"""Counters by name and values of their labels."""
+_SEPARATOR = "\x1f"
+_COLUMNS = (
+    *("request", "image", "classifier", "model", "client_id", "time_s", "sampled_with", "arm", "bundle"),
+    *("replayed_bundle", "status", "label", "class_id", "score", "probability", "embedding", "brightness", "width"),
+    *("height", "bytes", "format", "sha256", "kept", "parity"),
+)
+
+
+class Store:
+    """An open journal. One thread uses it; several processes may have it open.
+
+    Every method raises StorageError if the disk is full, or the database is damaged or locked for long; nothing of a
+    method's changes is then there.
+    """
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+        self.folder, self._connection = folder, connection
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, *, make: bool) -> Iterator[Self]:
+        """Open the journal in `folder` for the duration of the block.
+
+        Raises:
+            SpecError: it is not there, and is not to be made; or another release wrote it.
+        """
+        path = folder / DATABASE
+        if not make and not path.is_file():
+            raise SpecError(f"{folder}: no journal; slipway journal run makes one")
+        private_folder(folder, what="observe.journal", marker=DATABASE)
+        with told(folder):
+            (folder / IMAGES).mkdir(exist_ok=True, mode=0o700)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        with in_words(path):
+            connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        try:
+            with in_words(path):
+                _prepare(path, connection)
+            yield cls(folder, connection)
+        finally:
+            connection.close()
+
+    # What the collector does.
+
+    def is_done(self, request: str) -> bool:
+        """Whether the tap file of a request is taken in."""
+        return bool(self._query("SELECT 1 FROM done WHERE request = ?", (request,)))
+
+    def add(
+        self,
+        request: str,
+        rows: Sequence[Row],
+        images: Mapping[str, bytes],
+        *,
+        counts: Callable[[Sequence[Row]], Counts],
+        now_s: float,
+    ) -> list[Row]:
+        """Take in a request with its rows and images, in one transaction; returns the rows that are new.
+
+        A request that was taken in before, or was forgotten, changes nothing.
+
+        Args:
+            images: content by SHA-256.
+            counts: the counters to raise, from the rows that are new.
+        """
+        with self._transaction():
+            if self.is_done(request):
+                return []
+            places = {place for (place,) in self._query("SELECT image FROM forgotten WHERE request = ?", (request,))}
+            new = [row for row in rows if row.image not in places]
+            for sha256 in {row.sha256 for row in new if row.sha256 is not None}:
+                self._keep(sha256, images[sha256])
+            marks = ", ".join("?" * len(_COLUMNS))
+            self._connection.executemany(
+                f"INSERT INTO rows ({', '.join(_COLUMNS)}) VALUES ({marks})", [_plain(row) for row in new]
+            )
+            for (name, labels), value in counts(new).items():
+                self._connection.execute(
+                    "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
+                    (name, _SEPARATOR.join(labels), value),
+                )
+            self._connection.execute("DELETE FROM forgotten WHERE request = ?", (request,))
+            self._connection.execute("INSERT INTO done VALUES (?, ?)", (request, now_s))
+        return new
+
+    def counters(self) -> Counts:
+        """Every counter since the journal was made."""
+        found = self._query("SELECT name, labels, value FROM counters")
+        return {(name, tuple(labels.split(_SEPARATOR)) if labels else ()): value for name, labels, value in found}
+
+    # Retention.
+
+    def prune(
+        self, *, image_days: float, row_days: float, now_s: float, spooled: Collection[str] = ()
+    ) -> dict[str, int]:
+        """Remove what is older than its days, and images that no row keeps; returns the number of each.
+
+        Args:
+            spooled: requests whose tap file is in the spool.
+        """
+        with self._transaction():
+            rows = self._connection.execute("DELETE FROM rows WHERE time_s < ?", (now_s - row_days * DAY_S,)).rowcount
+            self._connection.execute(
+                "UPDATE rows SET kept = 0 WHERE kept = 1 AND time_s < ?", (now_s - image_days * DAY_S,)
+            )
+            old = self._query("SELECT request FROM done WHERE at_s < ?", (now_s - DAY_S,))
+            gone = [(request,) for (request,) in old if request not in set(spooled)]
+            self._connection.executemany("DELETE FROM done WHERE request = ?", gone)
+        return {"rows": rows, "images": self._sweep()}
+
+    def _sweep(self) -> int:
+        """Remove the images that no row keeps, such as those of a collector that was killed before its commit."""
+        removed = 0
+        with self._transaction():  # nobody adds a row meanwhile
+            for path in list((self.folder / IMAGES).glob("*/*")):
+                if not self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (path.name,)):
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    # Forgetting.
+
+    def forget(self, given: str, *, spooled: Sequence[tuple[str, int]] = ()) -> dict[str, int]:
+        """Remove the rows that `given` names, and their images where no other row has them.
+
+        Args:
+            given: number of a row, SHA-256 of an image, or id of a request, the gateway's or the client's.
+            spooled: images of the spool, by request and place, that it names too; they are not taken in.
+        """
+        with self._transaction():
+            found = self._query(
+                "SELECT DISTINCT request, image FROM rows WHERE request = :given OR sha256 = :given OR "
+                "(client_id = :given AND client_id != '') OR id = :number",
+                {"given": given, "number": int(given) if given.isdecimal() and len(given) < 16 else -1},
+            )
+            hashes: set[str] = set()
+            rows = 0
+            for request, image in found:
+                key = (request, image)
+                where = "FROM rows WHERE request = ? AND image = ?"
+                hashes |= {one for (one,) in self._query(f"SELECT sha256 {where}", key) if one}
+                rows += self._connection.execute(f"DELETE {where}", key).rowcount
+            for request, image in spooled:
+                if not self.is_done(request):
+                    self._connection.execute("INSERT OR IGNORE INTO forgotten VALUES (?, ?)", (request, image))
+        images = 0
+        with self._transaction():
+            for sha256 in hashes:
+                if not self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (sha256,)):
+                    with suppress(FileNotFoundError):
+                        image_path(self.folder, sha256).unlink()
+                        images += 1
+        self._query("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log holds old pages
+        return {"rows": rows, "images": images, "spooled": len(spooled)}
+
+    # Reading.
+
+    def query(self, text: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a SELECT."""
+        return self._query(text, values)
+
+    # How.
+
+    def _query(self, text: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
+        with in_words(self.folder / DATABASE):
+            return self._connection.execute(text, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of the block or nothing of it; others write before or after it."""
+        with in_words(self.folder / DATABASE):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _keep(self, sha256: str, content: bytes) -> None:
+        """Write an image, whole or not at all, and on the disk before the row is."""
+        path = image_path(self.folder, sha256)
+        if path.exists():
+            return
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        new = path.with_name(f".{sha256}.{os.getpid()}")
+        try:
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.rename(path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            schema = resources.files(__package__).joinpath("schema.sql").read_text(encoding="utf-8")
+            lines = (line.partition("--")[0] for line in schema.splitlines())
+            for statement in "\n".join(lines).split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        elif version != VERSION:
+            raise SpecError(f"{path}: of version {version}, and this release reads {VERSION}; give another folder")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def image_path(folder: Path, sha256: str) -> Path:
+    """`images/ab/<sha256>`."""
+    return folder / IMAGES / sha256[:2] / sha256
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def only_collector(folder: Path) -> Iterator[None]:
+    """Raises SpecError if another collector has this journal."""
+    private_folder(folder, what="observe.journal", marker=DATABASE)
+    with told(folder):
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecError(f"{folder}: another slipway journal run has this journal; one is enough") from None
+        yield
+    finally:
+        os.close(descriptor)  # and so does a kill: the lock never stays
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turn what SQLite or the disk says into a StorageError."""
+    try:
+        with told(path):
+            yield
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: {error}; free some space, or give the journal another folder") from None
+
+
+def _plain(row: Row) -> tuple[object, ...]:
+    """The row's columns in the order of `_COLUMNS`."""
+    values: dict[str, object] = {**vars(row), **vars(row.picture), "kept": int(row.sha256 is not None)}
+    for name in ("probability", "embedding"):
+        array = getattr(row, name)
+        values[name] = None if array is None else array.astype("<f4").tobytes()
+    return tuple(values[name] for name in _COLUMNS)

@@ -1,0 +1,136 @@
+"""What the journal removes: by request, by age, and what no row keeps."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slipway.operations.journal.forget import forget
+from slipway.operations.journal.spool import tap_files
+from slipway.operations.journal.store import Store, image_path, sha256_of
+from tests.support.taps import Parts
+from tests.support.v2_requests import RED
+
+RED_SHA256 = sha256_of(RED)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    with Store.open(tmp_path / "journal", make=True) as store:
+        yield Parts(tmp_path, store)
+
+
+def test_an_image_that_was_written_before_a_kill_is_swept_and_one_with_a_row_is_not(parts: Parts) -> None:
+    parts.tap(1)
+    parts.collector.look()
+    for content in (b"of a killed collector", b"another"):
+        path = image_path(parts.store.folder, sha256_of(content))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    path.rename(path.with_name(f".{path.name}.17"))
+    assert parts.store.prune(image_days=30, row_days=365, now_s=time.time()) == {"rows": 0, "images": 2}
+    assert parts.images() == [RED_SHA256]
+
+
+@pytest.mark.parametrize(
+    ("given", "left", "images"),
+    [
+        ("three.0", [("2", 0)], 1),
+        ("1", [("2", 0)], 1),
+        (RED_SHA256, [("1", 1)], 0),
+        ("9", None, 1),
+        ("x" * 70, None, 1),
+    ],
+)
+def test_forget_removes_what_is_named_and_the_image_that_no_row_has(
+    parts: Parts, given: str, left: list[tuple[str, int]] | None, images: int
+) -> None:
+    parts.tap(1)
+    parts.collector.look()
+    parts.tap(2, "grpc_full")
+    parts.collector.look()
+    before = parts.rows()
+    done = forget(parts.store, parts.spool, given)
+    assert parts.rows() == (before if left is None else left)
+    assert len(parts.images()) == images
+    assert done["images"] == 1 - images
+    if left is not None:
+        for name in ("journal.sqlite", "journal.sqlite-wal"):
+            path = parts.store.folder / name
+            assert not path.exists() or given not in ("three.0",) or b"three.0" not in path.read_bytes()
+
+
+def test_a_row_is_forgotten_by_its_number(parts: Parts) -> None:
+    parts.tap("a")
+    parts.collector.look()
+    assert forget(parts.store, parts.spool, "2") == {"rows": 1, "images": 0, "spooled": 0}
+    assert parts.rows("id") == [(1,), (3,)]
+
+
+@pytest.mark.parametrize(("given", "rows"), [("three.0", 0), ("1", 0), (RED_SHA256, 1), (sha256_of(b"other"), 3)])
+def test_what_is_forgotten_in_the_spool_is_not_taken_in(parts: Parts, given: str, rows: int) -> None:
+    parts.tap(1)
+    forget(parts.store, parts.spool, given)
+    assert parts.collector.look().rows == rows
+    assert len(parts.rows()) == rows
+    assert len(parts.images()) == (1 if rows == 3 else 0)
+    parts.tap(1)  # as after a kill between the commit and the removal
+    parts.collector.look()
+    assert len(parts.rows()) == rows
+
+
+def test_what_is_forgotten_after_the_commit_does_not_come_back_from_its_file(parts: Parts) -> None:
+    parts.tap(1)
+    parts.collector.look()
+    parts.tap(1)
+    forget(parts.store, parts.spool, "1")
+    parts.collector.look()
+    assert (parts.rows(), parts.images()) == ([], [])
+
+
+def test_images_and_rows_are_kept_for_their_days(parts: Parts) -> None:
+    parts.tap(1)
+    parts.collector.look()
+    ((time_s,),) = parts.store.query("SELECT max(time_s) FROM rows")
+    days = 86_400.0
+    assert parts.store.prune(image_days=30, row_days=365, now_s=time_s + 29 * days) == {"rows": 0, "images": 0}
+    assert parts.store.prune(image_days=30, row_days=365, now_s=time_s + 31 * days) == {"rows": 0, "images": 1}
+    assert parts.rows("kept, sha256") == [(0, RED_SHA256), (0, None), (0, RED_SHA256)]
+    parts.tap(2, "http_raw")
+    parts.collector.look()
+    assert parts.images() == [RED_SHA256]
+    assert parts.store.prune(image_days=30, row_days=365, now_s=time_s + 366 * days)["rows"] == 4
+
+
+def test_a_request_stays_known_while_its_file_is_in_the_spool(parts: Parts) -> None:
+    parts.tap(1)
+    parts.collector.look()
+    later = time.time() + 2 * 86_400
+    parts.store.prune(image_days=30, row_days=365, now_s=later, spooled=["1"])
+    assert parts.store.is_done("1")
+    parts.store.prune(image_days=30, row_days=365, now_s=later)
+    assert not parts.store.is_done("1")
+
+
+def test_forgetting_beside_a_collector_at_work_leaves_no_row_of_what_is_forgotten(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "journal", make=True) as store:
+        parts = Parts(tmp_path, store)
+        for number in range(60):
+            parts.tap(number, "grpc_full" if number % 3 else "grpc_three_images")
+
+        def forget_all() -> None:
+            with Store.open(tmp_path / "journal", make=False) as other:
+                for _ in range(3):
+                    forget(other, parts.spool, "mine.0")
+
+        thread = threading.Thread(target=forget_all)
+        thread.start()
+        while tap_files(parts.spool):
+            parts.collector.look()
+        thread.join()
+        with Store.open(tmp_path / "journal", make=False) as other:
+            forget(other, parts.spool, "mine.0")
+        assert len(parts.rows()) == 60
+        assert parts.store.query("SELECT count(*) FROM rows WHERE client_id = 'mine.0'") == [(0,)]

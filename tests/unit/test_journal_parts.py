@@ -1,0 +1,227 @@
+"""The parts of the journal one by one: parity, pictures, bound, folders, clocks, settings, status and metrics."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from slipway.client.errors import GoneError
+from slipway.contract import SpecError, StorageError
+from slipway.operations.gateway.settings import read_settings
+from slipway.operations.journal import replay
+from slipway.operations.journal.collector import Pruning
+from slipway.operations.journal.folders import private_folder
+from slipway.operations.journal.metrics import Metrics, metrics_endpoint
+from slipway.operations.journal.pictures import measure
+from slipway.operations.journal.replay import NotYetError
+from slipway.operations.journal.rows import parity
+from slipway.operations.journal.spool import Bound, read_dropped, tap_files
+from slipway.operations.journal.status import last_rows, status_of
+from slipway.operations.journal.store import Store, only_collector
+from slipway.operations.journal.tapped import Served
+from tests.support.gateways import write_gateway
+from tests.support.image_files import encode
+from tests.support.taps import BUNDLE, Parts, red
+from tests.support.v2_requests import RED
+
+ALONE = red(candidates=())
+
+
+LABELS, SCORES, IDS = ("red", "blue"), (0.9995557069778442, 0.00022215580975171179), (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("served", "again", "expected"),
+    [
+        (Served(("red",), (0.9995557,), (2,), 0, BUNDLE), ALONE, "equal"),
+        (Served(("red",), (0.9995507,), (2,), 0, BUNDLE), ALONE, "equal"),
+        (Served(("red",), (0.99953,), (2,), 0, BUNDLE), ALONE, "differs"),
+        (Served(("red",), (float("nan"),), (2,), 0, BUNDLE), ALONE, "differs"),
+        (Served(("blue",), (0.9995557,), (0,), 0, BUNDLE), ALONE, "differs"),
+        (Served(LABELS, SCORES, IDS, 0, BUNDLE), red(), "equal"),
+        (Served(LABELS, SCORES, IDS, 0, BUNDLE), ALONE, "differs"),
+        (Served((), (), (), 2, BUNDLE), ALONE, "differs"),
+        (Served((), (), (), 2, BUNDLE), red(2), "equal"),
+        (Served(("red",), (0.1,), (2,), 0, BUNDLE), red(bundle="f" * 64), "other_bundle"),
+        (Served(("red",), (0.9995557,), (2,), 0, None), ALONE, "not_comparable"),
+        (Served(bundle=BUNDLE), ALONE, "not_comparable"),
+        (Served(scores=(0.9995557, 0.0), bundle=BUNDLE), ALONE, "equal"),
+        (Served(status=0, bundle=BUNDLE), ALONE, "equal"),
+        (Served(("red",), (0.9995557,), (2,), 0, BUNDLE), None, "not_replayed"),
+    ],
+)
+def test_parity_is_claimed_only_where_the_same_bundle_says_the_same(
+    served: Served, again: object, expected: str
+) -> None:
+    assert parity(served, again) == expected  # type: ignore[arg-type]
+
+
+def test_a_jump_of_the_clock_puts_pruning_off() -> None:
+    pruning = Pruning(now_s=1e9, monotonic_s=0)
+    assert not pruning.is_due(now_s=1e9 + 30, monotonic_s=30)
+    assert pruning.is_due(now_s=1e9 + 61, monotonic_s=61)
+    assert not pruning.is_due(now_s=1e9 + 90 * 86_400, monotonic_s=3650)  # three months in an hour
+    assert not pruning.is_due(now_s=1e9 + 4000, monotonic_s=4000)  # and back
+    assert not pruning.is_due(now_s=1e9 + 7599, monotonic_s=7599)
+    assert pruning.is_due(now_s=1e9 + 7601, monotonic_s=7601)
+
+
+def test_two_collectors_at_once_and_a_foreign_database_are_refused(tmp_path: Path) -> None:
+    with only_collector(tmp_path), pytest.raises(SpecError, match="one is enough"), only_collector(tmp_path):
+        pass
+    with pytest.raises(SpecError, match="no journal; slipway journal run makes one"), Store.open(tmp_path, make=False):
+        pass
+    (tmp_path / "journal.sqlite").write_bytes(b"not a database" * 100)
+    with pytest.raises(StorageError, match="not a database"), Store.open(tmp_path, make=False):
+        pass
+    (tmp_path / "journal.sqlite").unlink()
+    connection = sqlite3.connect(tmp_path / "journal.sqlite")
+    connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    with pytest.raises(SpecError, match="of version 7, and this release reads 1"), Store.open(tmp_path, make=False):
+        pass
+
+
+def test_the_bound_drops_what_was_tapped_last_and_counts_it_over_restarts(tmp_path: Path) -> None:
+    for number in range(10):
+        path = tmp_path / f"t_{number}.pb"
+        path.write_bytes(bytes(1000))
+        os.utime(path, (number, number))
+    (tmp_path / "dropped.json").write_text("damaged")
+    for _ in range(2):
+        bound = Bound(tmp_path, limit_bytes=4500, counted_in=tmp_path / "dropped.json")
+        bound.hold()
+    assert [file.request for file in tap_files(tmp_path)] == ["0", "1", "2", "3"]
+    assert read_dropped(tmp_path / "dropped.json") == bound.dropped == 6
+    assert Bound(tmp_path / "missing", limit_bytes=1, counted_in=tmp_path / "dropped.json").hold() == 0
+
+
+def test_a_picture_that_cannot_be_decoded_is_no_error() -> None:
+    for content in (b"", b"GIF89a", RED[:60], b"\xff\xd8\xff" + bytes(100)):
+        assert measure(content).brightness is None
+
+
+COLOURS = {"RGB": (120, 60, 0), "L": 60, "RGBA": (120, 60, 0, 9), "I;16": 15420}
+
+
+MODES = {
+    "JPEG": ("RGB", "L"),
+    "PNG": tuple(COLOURS),
+    "WEBP": ("RGB", "RGBA"),
+    "TIFF": tuple(COLOURS),
+    "BMP": ("RGB", "L"),
+}
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in MODES.items() for mode in modes])
+def test_brightness_is_the_mean_of_the_pixels_in_every_format(kind: str, mode: str) -> None:
+    content = encode(Image.new(mode, (900, 700), COLOURS[mode]), kind)  # type: ignore[arg-type]
+    found = measure(content)
+    assert (found.format, found.width, found.height) == (kind, 900, 700)
+    assert found.brightness == pytest.approx(60 / 255, abs=0.01)
+
+
+def test_settings_say_where_everything_is(tmp_path: Path) -> None:
+    path = write_gateway(tmp_path, tls=False, observe={"journal": "j", "spool_mib": 1.5})
+    settings = read_settings(path)
+    assert (settings.journal, settings.spool) == (tmp_path / "j", settings.folder / "spool")
+    assert settings.observe is not None
+    assert settings.observe.spool_bytes == 1536 * 1024
+    for wrong in ({"share": 0}, {"share": 1.01}, {"per_second": 0}, {"row_days": -1}, {"shares": 1}):
+        with pytest.raises(SpecError, match=f"observe.{next(iter(wrong))}"):
+            read_settings(write_gateway(tmp_path, tls=False, observe=wrong))
+
+
+def test_a_folder_that_others_use_is_not_taken(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    private_folder(shared, what="observe.spool")
+    assert shared.stat().st_mode & 0o777 == 0o700
+    shared.chmod(0o755)
+    (shared / "thesis.txt").write_text("mine")
+    for open_it in (lambda: private_folder(shared, what="observe.spool"), Store.open(shared, make=True).__enter__):
+        with pytest.raises(SpecError, match=r"others may use .*shared .mode 0755.*; give a folder of its own"):
+            open_it()
+    assert shared.stat().st_mode & 0o777 == 0o755
+    with pytest.raises(StorageError, match="a part of the path is a file"):
+        private_folder(shared / "thesis.txt" / "spool", what="observe.spool")
+
+
+def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import http.client
+
+    from slipway.serving import Ports
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    settings = read_settings(write_gateway(tmp_path, tls=False, observe={}))
+    settings.spool.mkdir(parents=True)
+    with Store.open(settings.journal, make=True) as store:
+        parts = Parts(settings.folder, store)
+        parts.tap(1)
+        parts.collector.look()
+        parts.tap(2, content=b"half")
+        counters = store.counters()
+    found = status_of(settings)
+    assert (found.rows, found.images, found.parity, found.spool_files) == (3, 1, {"equal": 3}, 1)
+    assert "3 rows" in found.lines()[0]
+    assert [row["id"] for row in last_rows(settings.journal, last=2, classifier="colours")] == [3, 2]
+    assert last_rows(settings.journal, last=2, classifier="cats") == []
+    metrics, port = Metrics(settings.spool, dropped_in=settings.folder / "dropped.json"), Ports.free().http
+    metrics.counters = counters
+    with metrics_endpoint(port, metrics):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/metrics")
+        said = connection.getresponse().read().decode()
+        connection.close()
+    assert 'slipway_journal_rows_total{arm="stable",classifier="colours"} 3.0' in said
+    assert 'slipway_journal_parity_total{classifier="colours",result="equal"} 3.0' in said
+    assert 'slipway_journal_files_total{result="taken"} 1.0' in said
+    assert "slipway_journal_spool_files 1.0" in said
+    assert "slipway_journal_dropped_total 0.0" in said
+
+
+class Losing:
+    """Stands for `Client`: the connection is lost while the image RED is asked, and others are answered."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def classify_many(self, images: list[bytes], **_: object) -> list[object]:
+        if RED in images:
+            raise GoneError("the connection was lost")
+        return [red()] * len(images)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_image_that_ends_its_server_again_and_again_is_no_longer_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "Client", Losing)
+    with replay.Replayer(lambda: {"stable": 1}) as replayer:
+
+        def ask(request: str, image: bytes) -> object:
+            return replayer.ask(request, "colours", [image], arm="stable", bundles=[BUNDLE])
+
+        for _ in range(5):  # nobody has been answered: the server may just be down
+            with pytest.raises(NotYetError, match="lost"):
+                ask("bad", RED)
+        assert replayer.losses("bad") == 0
+        for lost in range(3):
+            ask("good", b"another")
+            with pytest.raises(NotYetError, match="lost"):
+                ask("bad", RED)
+            assert replayer.losses("bad") == lost + 1
+        assert ask("bad", RED) == [None]
+
+
+def test_a_server_that_stays_away_is_given_up_after_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "Client", Losing)
+    now = 5000.0
+    monkeypatch.setattr(replay.time, "monotonic", lambda: now)
+    with replay.Replayer(lambda: {"stable": 1}) as replayer:
+        with pytest.raises(NotYetError):
+            replayer.ask("1", "colours", [RED], arm="stable", bundles=[BUNDLE])
+        now += 601
+        assert replayer.ask("1", "colours", [RED], arm="stable", bundles=[BUNDLE]) == [None]
