@@ -139,8 +139,8 @@ def _manifest(path: Path) -> bytes:
 
 
 def _identities(path: Path) -> dict[str, Identity]:
-    """What tells each file below `path` from another; of a folder that vanishes meanwhile, nothing."""
+    """What tells each file below `path` from another; nothing if `path` is no folder, or one that vanishes meanwhile."""
     try:
         return {name: identity(entry.path) for name, entry in entries_below(path).items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
