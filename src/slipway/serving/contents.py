@@ -139,7 +139,7 @@ def _manifest(path: Path) -> bytes:
 
 
 def _identities(path: Path) -> dict[str, Identity]:
-    """What tells each file below `path` from another; nothing if `path` is no folder, or one that vanishes meanwhile."""
+    """What tells each file below `path` from another; nothing of a file, or of a folder that vanishes meanwhile."""
     try:
         return {name: identity(entry.path) for name, entry in entries_below(path).items()}
     except (FileNotFoundError, NotADirectoryError):
