@@ -21,7 +21,7 @@ PARTS = ("accuracy", "loss", "latency", "changes", "whole")
 LIMITS = {"prove_classes": False, "max_loss_points": 20, "max_class_loss_points": 100, "max_flip_points": 30}
 """What the small test splits of these tasks can prove."""
 EPILOG = """example:
-  python -m benchmarks.studies.density --output benchmarks/results/density.json        25 minutes on two cores
+  python -m benchmarks.studies.density --output benchmarks/results/density.json        40 minutes on two cores
   python -m benchmarks.studies.density --heads 100 --quick --parts latency changes
 
 The base is EfficientNet-Lite0 with its ImageNet weights, in INT8, at 224 pixels. Heads are trained on it for three
