@@ -258,12 +258,12 @@ def test_a_hostile_grpc_request_is_refused_with_a_sentence(
     assert raised.value.details()
 
 
-def raw(gateway: Asked, body: bytes) -> grpc.StatusCode:
+def raw(gateway: Asked, body: bytes, *, call: str = "ModelInfer") -> grpc.StatusCode:
     """The status of a gRPC message that protobuf would not write."""
     channel = grpc.secure_channel(gateway.host_port, grpc.ssl_channel_credentials(gateway.certificate.read_bytes()))
-    call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    method = channel.unary_unary(f"/inference.GRPCInferenceService/{call}")
     try:
-        call(body, metadata=grpc_key(), timeout=5)
+        method(body, metadata=grpc_key(), timeout=5)
     except grpc.RpcError as error:
         return error.code()
     finally:
@@ -280,6 +280,29 @@ def test_messages_that_are_no_protobuf_are_refused(gateway: Asked) -> None:
     bodies += [b"\x0a" + b"\x80" * 30, good + b"\x42\x01x", b"\x08\x01" + good, good + second_name]
     for body in bodies:
         assert raw(gateway, body) in {BAD, LOST}, body[:40]
+
+
+FIELD_ONE = {
+    "a tag of 2^32 and field 1": b"\x8a\x80\x80\x80\x10",
+    "a tag of six bytes": b"\x8a\x80\x80\x80\x80\x00",
+    "a tag of ten bytes": b"\x8a\x80\x80\x80\x80\x80\x80\x80\x80\x00",
+    "field 0": b"\x02",
+}
+"""Tags that protobuf of C++, which keeps 32 bits of a tag, reads as that of field 1, or refuses."""
+
+
+@pytest.mark.usefixtures("unharmed")
+@pytest.mark.parametrize("tag", FIELD_ONE.values(), ids=FIELD_ONE.keys())
+def test_a_tag_that_the_server_may_read_otherwise_does_not_pass(gateway: Asked, tag: bytes) -> None:
+    step = b"post_1d13e485f590"
+    renamed = b"\x0a\x07colours" + tag + bytes([len(step)]) + step
+    for call in ("ModelConfig", "ModelMetadata", "ModelReady"):
+        assert raw(gateway, renamed, call=call) == BAD, call
+    asked = message(IMAGE, model="colours_full", outputs=["PROBABILITY"])
+    class_count(asked)
+    output = asked.outputs[0].SerializeToString() + tag + b"\x05LABEL"
+    asked.ClearField("outputs")
+    assert raw(gateway, asked.SerializeToString() + b"\x32" + bytes([len(output)]) + output) == BAD
 
 
 def test_short_deadlines_do_not_reach_the_server(stub: GRPCInferenceServiceStub, unharmed: Any) -> None:

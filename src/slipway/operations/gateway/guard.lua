@@ -60,13 +60,15 @@ local function varint(text, at)
 end
 
 -- The fields of a message of `length` bytes after `start`: calls `each(number, size, read)`, where `read()` is the
--- content. Numbers and groups are refused where the message has none.
+-- content. Numbers and groups are refused where the message has none. So is a tag that tritonserver could read otherwise:
+-- protobuf of C++ takes five bytes of a tag, and keeps 32 bits of them.
 local function fields(read_at, start, length, each)
   local at, stop = start, start + length
   while at < stop do
     local head = read_at(at, math.min(20, stop - at))
     local tag, next_at = varint(head, 1)
     local kind, number = tag % 8, math.floor(tag / 8)
+    if next_at > 6 or tag >= 2 ^ 32 or number < 1 then refuse(400, "the gRPC message is damaged") end
     if kind ~= BYTES then refuse(400, "the gRPC message has a field that no inference request has") end
     local size
     size, next_at = varint(head, next_at)
