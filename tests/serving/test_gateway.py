@@ -260,15 +260,20 @@ def test_a_hostile_grpc_request_is_refused_with_a_sentence(
 
 def raw(gateway: Asked, body: bytes, *, call: str = "ModelInfer") -> grpc.StatusCode:
     """The status of a gRPC message that protobuf would not write."""
+    return said_of(gateway, body, call=call)[0]
+
+
+def said_of(gateway: Asked, body: bytes, *, call: str = "ModelInfer") -> tuple[grpc.StatusCode, str]:
+    """The status of such a message, and the sentence with it."""
     channel = grpc.secure_channel(gateway.host_port, grpc.ssl_channel_credentials(gateway.certificate.read_bytes()))
     method = channel.unary_unary(f"/inference.GRPCInferenceService/{call}")
     try:
         method(body, metadata=grpc_key(), timeout=5)
     except grpc.RpcError as error:
-        return error.code()
+        return error.code(), error.details() or ""
     finally:
         channel.close()
-    return grpc.StatusCode.OK
+    return grpc.StatusCode.OK, ""
 
 
 @pytest.mark.usefixtures("unharmed")
@@ -303,6 +308,30 @@ def test_a_tag_that_the_server_may_read_otherwise_does_not_pass(gateway: Asked, 
     output = asked.outputs[0].SerializeToString() + tag + b"\x05LABEL"
     asked.ClearField("outputs")
     assert raw(gateway, asked.SerializeToString() + b"\x32" + bytes([len(output)]) + output) == BAD
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_a_message_of_many_fields_is_refused_before_they_are_read(gateway: Asked) -> None:
+    good = message(IMAGE).SerializeToString()
+    assert raw(gateway, b"\x12\x011" * 9_000 + good) == grpc.StatusCode.OK
+    many = (BAD, "the gRPC message has over 10000 fields")
+    for empty in (b"\x3a\x00", b"\x2a\x00", b"\x32\x00"):
+        started = time.monotonic()
+        assert said_of(gateway, good + empty * 500_000) == many
+        assert time.monotonic() - started < 1
+    assert said_of(gateway, good + b"\x12\x00" * 500_000, call="ModelReady") == many
+    names = b"\x0a\x0bPROBABILITY" * 200
+    assert said_of(gateway, good + (b"\x32" + encoded(len(names)) + names) * 60) == many
+    long_name = b"\x2a" + encoded(4003) + b"\x0a" + encoded(4000) + b"x" * 4000
+    code, said = said_of(gateway, good + long_name * 300)
+    assert (code, "descriptions" in said) == (BAD, True), said
+    code, said = said_of(gateway, b"\x3a\x00", call="ServerLive")
+    assert (code, "has no fields" in said) == (BAD, True), said
+
+
+def encoded(length: int) -> bytes:
+    """A length under 2^14 as protobuf writes it, in two bytes."""
+    return bytes([length % 128 | 128, length // 128])
 
 
 def test_short_deadlines_do_not_reach_the_server(stub: GRPCInferenceServiceStub, unharmed: Any) -> None:
