@@ -15,7 +15,11 @@ from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from slipway.client import Client, ForbiddenError, ModelError, Options, OverloadedError
-from slipway.contract import Lane
+from slipway.contract import Lane, SpecError
+from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
+from slipway.operations.gateway.settings import ServerPorts
+from slipway.operations.release.force import put_in_force
+from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE
 from tests.serving.test_bad_bodies import WRONG_BODIES
 from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy, running_gateway, write_gateway
@@ -389,6 +393,26 @@ def test_latency_has_an_edge_at_each_budget_and_the_rest_of_the_interface_is_clo
     assert 'envoy_slipway_answers{model="colours",arm="stable",team="pets",code="200"' in said
     for path in ("/config_dump", "/quitquitquit", "/logging", "/certs", "/clusters", "/"):
         assert gateway.metrics(path)[0] in {403, 404}, path
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_a_candidate_that_the_running_gateway_does_not_know_gets_no_requests(gateway: Asked) -> None:
+    settings = gateway.gateway.plan.settings
+    ports = Ports.free()
+    newer = settings.model_copy(
+        update={"candidate": ServerPorts(grpc=ports.grpc, http=ports.http, status=ports.status)}
+    )
+    for traffic in (Traffic(weight_percent=50), Traffic(mirror_percent=50)):
+        with pytest.raises(SpecError, match=r"does not know the candidate; .*slipway reload"):
+            put_in_force(newer, traffic)
+        assert read_traffic(settings) == Traffic()
+    put_in_force(newer, Traffic())  # a rollback is not held up
+    try:
+        write_routes(newer, Traffic(weight_percent=100))  # and Envoy itself refuses what another writer gives it
+        time.sleep(0.3)
+        assert [gateway.http("POST", INFER, RED, BINARY)[0] for _ in range(3)] == [200] * 3
+    finally:
+        put_in_force(settings, Traffic())
 
 
 def test_no_key_is_in_the_process_list_the_logs_or_the_server(gateway: Asked, own_server: Any) -> None:

@@ -152,13 +152,15 @@ def route_configuration(settings: GatewaySettings, traffic: Traffic) -> Mapping[
     return {
         "name": ROUTES,
         "virtual_hosts": [host],
+        "validate_clusters": True,  # a share of an unknown cluster would be answered by 503
     }
 
 
 def _action(settings: GatewaySettings, traffic: Traffic, protocol: str) -> Node:
     action: dict[str, Node] = {"timeout": f"{settings.timeout_s:g}s"}
     shares = {"stable": 100}
-    if settings.candidate is not None:  # first, so that a growing weight keeps the users that it has
+    # First, so that a growing weight keeps the users that it has. Left out at 0: weight 0 must be accepted, always.
+    if settings.candidate is not None and traffic.weight_percent:
         shares = {"candidate": traffic.weight_percent, "stable": 100 - traffic.weight_percent}
     clusters: Node = [
         {
