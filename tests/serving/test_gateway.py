@@ -163,6 +163,8 @@ HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
     "statistics": ("GET", "/v2/models/stats", None, {}, 404),
     "metrics": ("GET", "/metrics", None, {}, 403),
     "generate": ("POST", "/v2/models/colours/generate", b"{}", {}, 403),
+    "a form in a GET": ("GET", "/v2/models/colours", b"a=" + bytes(1_000_000), FORM, 400),
+    "a body of readiness": ("GET", "/v2/health/live", b"x", {}, 400),
     "another method": ("DELETE", "/v2/models/colours", None, {}, 403),
     "a query": ("POST", INFER + "?x=1", RED, BINARY, 403),
     "too large": ("POST", INFER, bytes(34 * 2**20), BINARY, 413),

@@ -188,6 +188,8 @@ local function check_http(handle, headers, path)
   if model and rest:match("^/versions/%d%d?%d?%d?") then rest = rest:gsub("^/versions/%d+", "") end
   if model and rest == "/infer" and method == "POST" then return check_http_infer(handle, headers, model) end
   if method == "GET" then
+    local body = handle:body()
+    if body and body:length() > 0 then refuse(400, "a GET has no body; tritonserver would read a form in it") end
     if model and (rest == "" or rest == "/ready" or rest == "/config") then
       check_model(model)
       return nil
