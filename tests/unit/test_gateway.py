@@ -312,6 +312,19 @@ def test_a_certificate_is_for_hosts_alone(tmp_path: Path, host: str) -> None:
     assert not (tmp_path / "tls").exists()
 
 
+def test_an_openssl_that_fails_leaves_no_file_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = tmp_path / "bin" / "openssl"
+    failing.parent.mkdir()
+    failing.write_text("#!/bin/sh\necho no entropy >&2\nexit 1\n")
+    failing.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{failing.parent}:{os.environ['PATH']}")
+        with pytest.raises(SpecError, match="openssl could not make a certificate: no entropy"):
+            self_signed(tmp_path / "tls", hosts=["localhost"])
+    assert list((tmp_path / "tls").iterdir()) == []
+    self_signed(tmp_path / "tls", hosts=["localhost"])
+
+
 @needs_envoy
 def test_the_verb_makes_what_is_missing_and_checks_a_file(tmp_path: Path) -> None:
     run_here("gateway", "--new-key", "pets.key", cwd=tmp_path)
