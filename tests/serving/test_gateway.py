@@ -15,7 +15,11 @@ from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from slipway.client import Client, ForbiddenError, ModelError, Options, OverloadedError
-from slipway.contract import Lane
+from slipway.contract import Lane, SpecError
+from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
+from slipway.operations.gateway.settings import ServerPorts
+from slipway.operations.release.force import put_in_force
+from slipway.serving import Ports
 from tests.serving.conftest import EXAMPLE
 from tests.serving.test_bad_bodies import WRONG_BODIES
 from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy, running_gateway, write_gateway
@@ -159,6 +163,8 @@ HOSTILE_HTTP: dict[str, tuple[str, str, bytes | None, dict[str, str], int]] = {
     "statistics": ("GET", "/v2/models/stats", None, {}, 404),
     "metrics": ("GET", "/metrics", None, {}, 403),
     "generate": ("POST", "/v2/models/colours/generate", b"{}", {}, 403),
+    "a form in a GET": ("GET", "/v2/models/colours", b"a=" + bytes(1_000_000), FORM, 400),
+    "a body of readiness": ("GET", "/v2/health/live", b"x", {}, 400),
     "another method": ("DELETE", "/v2/models/colours", None, {}, 403),
     "a query": ("POST", INFER + "?x=1", RED, BINARY, 403),
     "too large": ("POST", INFER, bytes(34 * 2**20), BINARY, 413),
@@ -258,17 +264,22 @@ def test_a_hostile_grpc_request_is_refused_with_a_sentence(
     assert raised.value.details()
 
 
-def raw(gateway: Asked, body: bytes) -> grpc.StatusCode:
+def raw(gateway: Asked, body: bytes, *, call: str = "ModelInfer") -> grpc.StatusCode:
     """The status of a gRPC message that protobuf would not write."""
+    return said_of(gateway, body, call=call)[0]
+
+
+def said_of(gateway: Asked, body: bytes, *, call: str = "ModelInfer") -> tuple[grpc.StatusCode, str]:
+    """The status of such a message, and the sentence with it."""
     channel = grpc.secure_channel(gateway.host_port, grpc.ssl_channel_credentials(gateway.certificate.read_bytes()))
-    call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    method = channel.unary_unary(f"/inference.GRPCInferenceService/{call}")
     try:
-        call(body, metadata=grpc_key(), timeout=5)
+        method(body, metadata=grpc_key(), timeout=5)
     except grpc.RpcError as error:
-        return error.code()
+        return error.code(), error.details() or ""
     finally:
         channel.close()
-    return grpc.StatusCode.OK
+    return grpc.StatusCode.OK, ""
 
 
 @pytest.mark.usefixtures("unharmed")
@@ -280,6 +291,53 @@ def test_messages_that_are_no_protobuf_are_refused(gateway: Asked) -> None:
     bodies += [b"\x0a" + b"\x80" * 30, good + b"\x42\x01x", b"\x08\x01" + good, good + second_name]
     for body in bodies:
         assert raw(gateway, body) in {BAD, LOST}, body[:40]
+
+
+FIELD_ONE = {
+    "a tag of 2^32 and field 1": b"\x8a\x80\x80\x80\x10",
+    "a tag of six bytes": b"\x8a\x80\x80\x80\x80\x00",
+    "a tag of ten bytes": b"\x8a\x80\x80\x80\x80\x80\x80\x80\x80\x00",
+    "field 0": b"\x02",
+}
+"""Tags that protobuf of C++, which keeps 32 bits of a tag, reads as that of field 1, or refuses."""
+
+
+@pytest.mark.usefixtures("unharmed")
+@pytest.mark.parametrize("tag", FIELD_ONE.values(), ids=FIELD_ONE.keys())
+def test_a_tag_that_the_server_may_read_otherwise_does_not_pass(gateway: Asked, tag: bytes) -> None:
+    step = b"post_1d13e485f590"
+    renamed = b"\x0a\x07colours" + tag + bytes([len(step)]) + step
+    for call in ("ModelConfig", "ModelMetadata", "ModelReady"):
+        assert raw(gateway, renamed, call=call) == BAD, call
+    asked = message(IMAGE, model="colours_full", outputs=["PROBABILITY"])
+    class_count(asked)
+    output = asked.outputs[0].SerializeToString() + tag + b"\x05LABEL"
+    asked.ClearField("outputs")
+    assert raw(gateway, asked.SerializeToString() + b"\x32" + bytes([len(output)]) + output) == BAD
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_a_message_of_many_fields_is_refused_before_they_are_read(gateway: Asked) -> None:
+    good = message(IMAGE).SerializeToString()
+    assert raw(gateway, b"\x12\x011" * 9_000 + good) == grpc.StatusCode.OK
+    many = (BAD, "the gRPC message has over 10000 fields")
+    for empty in (b"\x3a\x00", b"\x2a\x00", b"\x32\x00"):
+        started = time.monotonic()
+        assert said_of(gateway, good + empty * 500_000) == many
+        assert time.monotonic() - started < 1
+    assert said_of(gateway, good + b"\x12\x00" * 500_000, call="ModelReady") == many
+    names = b"\x0a\x0bPROBABILITY" * 200
+    assert said_of(gateway, good + (b"\x32" + encoded(len(names)) + names) * 60) == many
+    long_name = b"\x2a" + encoded(4003) + b"\x0a" + encoded(4000) + b"x" * 4000
+    code, said = said_of(gateway, good + long_name * 300)
+    assert (code, "descriptions" in said) == (BAD, True), said
+    code, said = said_of(gateway, b"\x3a\x00", call="ServerLive")
+    assert (code, "has no fields" in said) == (BAD, True), said
+
+
+def encoded(length: int) -> bytes:
+    """A length under 2^14 as protobuf writes it, in two bytes."""
+    return bytes([length % 128 | 128, length // 128])
 
 
 def test_short_deadlines_do_not_reach_the_server(stub: GRPCInferenceServiceStub, unharmed: Any) -> None:
@@ -337,6 +395,26 @@ def test_latency_has_an_edge_at_each_budget_and_the_rest_of_the_interface_is_clo
     assert 'envoy_slipway_answers{model="colours",arm="stable",team="pets",code="200"' in said
     for path in ("/config_dump", "/quitquitquit", "/logging", "/certs", "/clusters", "/"):
         assert gateway.metrics(path)[0] in {403, 404}, path
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_a_candidate_that_the_running_gateway_does_not_know_gets_no_requests(gateway: Asked) -> None:
+    settings = gateway.gateway.plan.settings
+    ports = Ports.free()
+    newer = settings.model_copy(
+        update={"candidate": ServerPorts(grpc=ports.grpc, http=ports.http, status=ports.status)}
+    )
+    for traffic in (Traffic(weight_percent=50), Traffic(mirror_percent=50)):
+        with pytest.raises(SpecError, match=r"does not know the candidate; .*slipway reload"):
+            put_in_force(newer, traffic)
+        assert read_traffic(settings) == Traffic()
+    put_in_force(newer, Traffic())  # a rollback is not held up
+    try:
+        write_routes(newer, Traffic(weight_percent=100))  # and Envoy itself refuses what another writer gives it
+        time.sleep(0.3)
+        assert [gateway.http("POST", INFER, RED, BINARY)[0] for _ in range(3)] == [200] * 3
+    finally:
+        put_in_force(settings, Traffic())
 
 
 def test_no_key_is_in_the_process_list_the_logs_or_the_server(gateway: Asked, own_server: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -47,6 +48,14 @@ def test_both_start_and_stop_and_a_killed_envoy_comes_back(launch: Callable[...,
         assert launched.server().pid == server.pid
         assert envoy(launched).pid != killed.pid
     assert _ready(ready["address"], certificate) == ["colours"]
+    assert _reload(launched).returncode == 0
+    (path.parent / "cars.key").chmod(0o644)
+    refused = _reload(launched)
+    assert refused.returncode == 1
+    assert re.search(r"nothing.*; the gateway goes on as before: .*cars.key.*600", refused.stderr), refused.stderr
+    assert launched.events("gateway_not_updated")
+    (path.parent / "cars.key").chmod(0o600)
+    assert _reload(launched).returncode == 0
     assert "slipway_gateway_ready 1.0" in _metrics(launched.ports)
     assert KEYS["pets"] not in launched.said()
     launched.process.send_signal(signal.SIGINT)
@@ -115,6 +124,14 @@ def test_alone_it_reads_its_settings_again_when_asked_and_ends_with_its_envoy(tm
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert not below.is_running()
+
+
+def _reload(launched: Launched) -> "subprocess.CompletedProcess[str]":
+    """`slipway reload` of this server."""
+    command = [sys.executable, "-m", "slipway", "reload", f"--status-port={launched.ports.status}"]
+    state = launched.temporary.parent / "state"
+    environment = {**os.environ, "XDG_STATE_HOME": str(state)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def _metrics(ports: Ports) -> str:

@@ -222,6 +222,25 @@ def test_without_a_candidate_nothing_can_be_given_to_it(tmp_path: Path) -> None:
     write_routes(read, Traffic())
 
 
+@needs_envoy
+@pytest.mark.parametrize("traffic", [Traffic(weight_percent=10), Traffic(mirror_percent=10)])
+def test_a_candidate_that_has_requests_cannot_be_removed(tmp_path: Path, traffic: Traffic) -> None:
+    path = write_gateway(tmp_path, tls=False, repository=str(EXAMPLE), **TWO)
+    plan = GatewayPlan.open(path)
+    plan.write()
+    write_routes(plan.settings, traffic)
+    before = {file: file.read_bytes() for file in plan.settings.folder.rglob("*.yaml")}
+    without = yaml.safe_load(path.read_text())
+    del without["candidate"]
+    path.write_text(dump_yaml(without))
+    for refused in (plan.again, GatewayPlan.open(path).check, GatewayPlan.open(path).write):
+        with pytest.raises(SpecError, match=r"need a second server; give candidate: .*weight 0"):
+            refused()
+    assert {file: file.read_bytes() for file in plan.settings.folder.rglob("*.yaml")} == before
+    write_routes(plan.settings, Traffic())
+    plan.again().write()
+
+
 def test_routes_carry_the_shares_and_stay_over_restarts(tmp_path: Path) -> None:
     read = settings(tmp_path, **TWO)
     traffic = Traffic(weight_percent=10, mirror_percent=5, sticky_header="user")
@@ -291,6 +310,19 @@ def test_a_certificate_is_for_hosts_alone(tmp_path: Path, host: str) -> None:
     with pytest.raises(SpecError, match="is neither the name of a host nor an IP address"):
         self_signed(tmp_path / "tls", hosts=[host])
     assert not (tmp_path / "tls").exists()
+
+
+def test_an_openssl_that_fails_leaves_no_file_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = tmp_path / "bin" / "openssl"
+    failing.parent.mkdir()
+    failing.write_text("#!/bin/sh\necho no entropy >&2\nexit 1\n")
+    failing.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{failing.parent}:{os.environ['PATH']}")
+        with pytest.raises(SpecError, match="openssl could not make a certificate: no entropy"):
+            self_signed(tmp_path / "tls", hosts=["localhost"])
+    assert list((tmp_path / "tls").iterdir()) == []
+    self_signed(tmp_path / "tls", hosts=["localhost"])
 
 
 @needs_envoy

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,25 @@ def test_a_replay_that_differs_is_counted_and_said(parts: Parts) -> None:
     assert len(parts.collector.look().differ) == 1
     assert parts.said[0].startswith("alert: colours answered request 1, image 0, otherwise")
     assert parts.store.counters()[PARITY, ("colours", "differs")] == 1
+
+
+def test_a_replay_that_differs_is_said_although_the_disk_is_full_after_it(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.replayer.changes = {"score": 0.9995557069778442 + 2e-5}
+    add = parts.store.add
+
+    def full(request: str, *arguments: Any, **options: Any) -> Any:
+        if request == "2":
+            raise StorageError("full")
+        return add(request, *arguments, **options)
+
+    monkeypatch.setattr(parts.store, "add", full)
+    for number in (1, 2):
+        os.utime(parts.tap(number, "http_raw"), (number, number))
+    with pytest.raises(StorageError, match="full"):
+        parts.collector.look()
+    assert [sentence[:36] for sentence in parts.said] == ["alert: colours answered request 1, i"]
 
 
 def test_what_was_not_asked_for_is_taken_from_the_replay(parts: Parts) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import service_pb2 as triton
 
+from slipway.contract import SpecError
 from slipway.operations.journal.forget import forget
 from slipway.operations.journal.spool import tap_files
 from slipway.operations.journal.store import Store, image_path, sha256_of
-from tests.support.taps import Parts
+from tests.support.taps import Parts, changed, framed
 from tests.support.v2_requests import RED
 
 RED_SHA256 = sha256_of(RED)
@@ -60,6 +62,19 @@ def test_forget_removes_what_is_named_and_the_image_that_no_row_has(
         for name in ("journal.sqlite", "journal.sqlite-wal"):
             path = parts.store.folder / name
             assert not path.exists() or given not in ("three.0",) or b"three.0" not in path.read_bytes()
+
+
+def test_an_empty_name_names_nothing(parts: Parts) -> None:
+    tap = changed("grpc_three_images")
+    buffered = tap.http_buffered_trace.request.body
+    request = triton.ModelInferRequest.FromString(buffered.as_bytes[5:])
+    request.id = ""
+    buffered.as_bytes = framed(request)
+    parts.tap(1, content=tap.SerializeToString())
+    with pytest.raises(SpecError, match="the name is empty; give the number of a row"):
+        forget(parts.store, parts.spool, "")
+    assert parts.collector.look().rows == 3
+    assert parts.rows("client_id")[0] in {("",), (None,)}
 
 
 def test_a_row_is_forgotten_by_its_number(parts: Parts) -> None:

@@ -98,6 +98,15 @@ def test_the_bound_drops_what_was_tapped_last_and_counts_it_over_restarts(tmp_pa
     assert Bound(tmp_path / "missing", limit_bytes=1, counted_in=tmp_path / "dropped.json").hold() == 0
 
 
+def test_a_file_that_does_not_fit_into_the_bound_takes_no_other_with_it(tmp_path: Path) -> None:
+    for number, size in enumerate((1000, 9000, 1000, 1000)):
+        path = tmp_path / f"t_{number}.pb"
+        path.write_bytes(bytes(size))
+        os.utime(path, (number, number))
+    assert Bound(tmp_path, limit_bytes=4500, counted_in=tmp_path / "dropped.json").hold() == 1
+    assert [file.request for file in tap_files(tmp_path)] == ["0", "2", "3"]
+
+
 def test_a_picture_that_cannot_be_decoded_is_no_error() -> None:
     for content in (b"", b"GIF89a", RED[:60], b"\xff\xd8\xff" + bytes(100)):
         assert measure(content).brightness is None

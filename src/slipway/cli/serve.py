@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract import Lane, ServingError, SlipwayError
+from slipway.contract import ServingError
 from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.reload:
         from slipway.serving.reload_request import request_reload  # not at the top: --help needs no library
 
-        changed = request_reload(ports.status, timeout_s=2 * arguments.timeout_s)
+        changed = request_reload(ports.status, timeout_s=2 * arguments.timeout_s, with_gateway=True)
         print(changed)
         return print_json(arguments, {"done": True, "message": changed})
     if arguments.host != HOST and installed_server() is None:
@@ -108,7 +108,7 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, 
             here |= {"gateway": gateway.address} if gateway is not None else {}
             results.say(json.dumps({**here, "status": f"{HOST}:{ports.status}"}))
         if name == "reloaded" and gateway is not None:
-            _update(gateway, supervisor.lane, event=event)
+            gateway.update(supervisor.lane)
 
     supervisor = Supervisor(
         arguments.repository,
@@ -128,7 +128,14 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, 
     with (
         gateway.kept() if gateway is not None else nullcontext(),
         offered_key(ports.status) as key,
-        endpoint(ports.status, status=status, reload=supervisor.ask_for_reload, key=key, address=arguments.host),
+        endpoint(
+            ports.status,
+            status=status,
+            reload=supervisor.ask_for_reload,
+            gateway_refusal=lambda: gateway.refusal if gateway is not None else None,
+            key=key,
+            address=arguments.host,
+        ),
     ):
         supervisor.run()
 
@@ -145,14 +152,6 @@ def _gateway(arguments: argparse.Namespace, ports: Ports, *, event: Callable[...
     plan = GatewayPlan.open(arguments.gateway, served=Served(arguments.repository, ports))
     plan.check()
     return Gateway(plan, event=event)
-
-
-def _update(gateway: "Gateway", lane: Lane, *, event: Callable[..., None]) -> None:
-    """Let the gateway forward what is served now. It goes on as before if its settings are wrong now, and says so."""
-    try:
-        gateway.reload(lane)
-    except (SlipwayError, OSError) as error:
-        event("gateway_not_updated", f"the gateway goes on as before: {error}")
 
 
 def _host(text: str) -> str:

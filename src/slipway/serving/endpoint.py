@@ -17,16 +17,27 @@ _REQUEST_TIMEOUT_S = 5.0
 _ROUTES = "GET /live, /ready, /ready/<classifier> and /metrics, and POST /reload"
 Reload = Callable[[], tuple[bool, str]]
 """Whether the new repository is served now, and the change or the reason against it."""
+GatewayRefusal = Callable[[], str | None]
+"""Why the gateway in front did not take up its settings at the last reload; None if it did, or no gateway runs."""
 
 
 @contextmanager
-def endpoint(port: int, *, status: Status, reload: Reload, key: str, address: str = HOST) -> Iterator[None]:
+def endpoint(
+    port: int,
+    *,
+    status: Status,
+    reload: Reload,
+    key: str,
+    gateway_refusal: GatewayRefusal = lambda: None,
+    address: str = HOST,
+) -> Iterator[None]:
     """Answer on `address` for the duration of the block."""
 
     class Handler(_Handler):
         pass
 
     Handler.status, Handler.reload, Handler.key = status, staticmethod(reload), key
+    Handler.gateway_refusal = staticmethod(gateway_refusal)
     with _Server((address, port), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -44,6 +55,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     status: Status
     reload: Reload
+    gateway_refusal: GatewayRefusal
     key: str
     timeout = _REQUEST_TIMEOUT_S
     server_version, sys_version = "slipway", ""
@@ -71,6 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not hmac.compare_digest(self.headers.get(KEY_HEADER, "").encode(), self.key.encode()):
             return self._answer(403, {"error": f"the header {KEY_HEADER} does not hold the key"})
         done, said = self.reload()
+        refusal = self.gateway_refusal() if done else None
+        if refusal is not None:
+            return self._answer(200, {"done": done, "message": f"{said}; {refusal}", "gateway_done": False})
         return self._answer(200 if done else 409, {"done": done, "message": said})
 
     def _answer(self, code: int, content: dict[str, object]) -> None:

@@ -9,21 +9,33 @@ from slipway.serving.endpoint import KEY_HEADER
 from slipway.serving.key import find_key
 
 
-def request_reload(port: int, *, timeout_s: float) -> str:
+def request_reload(port: int, *, timeout_s: float, with_gateway: bool = False) -> str:
     """Make the supervisor on `port` serve its repository as it is now; returns what changed.
 
+    Args:
+        with_gateway: whether it is an error too that the gateway in front did not take up its settings. Otherwise the
+            returned text says so.
+
     Raises:
-        ServingError: it does not answer, this user has not its key, or the repository cannot be served.
+        ServingError: it does not answer as a supervisor, this user has not its key, or the repository cannot be served.
     """
     connection = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
     try:
         connection.request("POST", "/reload", headers={KEY_HEADER: find_key(port)})
         response = connection.getresponse()
-        answer = json.loads(response.read())
+        content = response.read()
     except (OSError, http.client.HTTPException) as error:
         raise ServingError(f"{HOST}:{port} (--status-port) does not answer: {error}") from None
     finally:
         connection.close()
-    if response.status != 200:
-        raise ServingError(answer.get("message") or answer.get("error"))
-    return str(answer["message"])
+    try:
+        answer = json.loads(content)
+        said = str(answer.get("message") or answer["error"])
+    except (ValueError, KeyError, AttributeError):
+        raise ServingError(
+            f"{HOST}:{port} (--status-port) is not a supervisor's: its answer to POST /reload, of status "
+            f"{response.status}, has no message; give the --status-port of slipway serve"
+        ) from None
+    if response.status != 200 or (with_gateway and answer.get("gateway_done") is False):
+        raise ServingError(said)
+    return said

@@ -12,6 +12,7 @@ from slipway.operations.gateway.routes import (
     LISTENERS,
     STATUS_CLUSTER,
     Node,
+    check_traffic,
     make_folder,
     read_traffic,
     replace,
@@ -37,6 +38,7 @@ def write_configuration(settings: GatewaySettings, *, keys: Mapping[str, str], m
     Raises:
         SpecError: traffic goes to a candidate, and the settings have none.
     """
+    check_traffic(settings, read_traffic(settings))  # first: routes without their clusters would be answered by 503
     make_folder(settings.folder)
     if settings.observe is not None:
         private_folder(settings.spool, what="observe.spool")

@@ -59,14 +59,21 @@ local function varint(text, at)
   refuse(400, "the gRPC message is damaged")
 end
 
+-- What was read of the request at hand. Nothing waits between its first field and its last.
+local seen = {fields = 0, described_bytes = 0}
+
 -- The fields of a message of `length` bytes after `start`: calls `each(number, size, read)`, where `read()` is the
--- content. Numbers and groups are refused where the message has none.
+-- content. Numbers and groups are refused where the message has none. So is a tag that tritonserver could read otherwise:
+-- protobuf of C++ takes five bytes of a tag, and keeps 32 bits of them.
 local function fields(read_at, start, length, each)
   local at, stop = start, start + length
   while at < stop do
+    seen.fields = seen.fields + 1
+    if seen.fields > LIMITS.fields then refuse(400, "the gRPC message has over " .. LIMITS.fields .. " fields") end
     local head = read_at(at, math.min(20, stop - at))
     local tag, next_at = varint(head, 1)
     local kind, number = tag % 8, math.floor(tag / 8)
+    if next_at > 6 or tag >= 2 ^ 32 or number < 1 then refuse(400, "the gRPC message is damaged") end
     if kind ~= BYTES then refuse(400, "the gRPC message has a field that no inference request has") end
     local size
     size, next_at = varint(head, next_at)
@@ -102,6 +109,10 @@ local function check_infer_field(number, size, read)
       refuse(400, "a tensor's description is over " .. LIMITS.described_bytes
         .. " bytes; send its content in raw_input_contents")
     end
+    seen.described_bytes = seen.described_bytes + size
+    if seen.described_bytes > LIMITS.all_described_bytes then
+      refuse(400, "the descriptions of all tensors are over " .. LIMITS.all_described_bytes .. " bytes")
+    end
     local text = read()
     check_described(text)
     if number == 6 then check_output(text) end
@@ -119,7 +130,6 @@ local function check_grpc(handle, headers, call)
   if encoding and encoding ~= "identity" then
     refuse(415, "the gateway reads no compressed messages; images are compressed already")
   end
-  if SERVER_CALLS[call] then return nil end
   local body = handle:body()
   local length = body and body:length() or 0
   local head = length >= 5 and body:getBytes(0, 5) or ""
@@ -127,6 +137,11 @@ local function check_grpc(handle, headers, call)
   if head:byte(1) ~= 0 or ((a * 256 + b) * 256 + c) * 256 + d ~= length - 5 then
     refuse(400, "one uncompressed gRPC message is needed")
   end
+  if SERVER_CALLS[call] then
+    if length > 5 then refuse(400, "the message of " .. call .. " has no fields") end
+    return nil
+  end
+  seen = {fields = 0, described_bytes = 0}
   local model
   fields(function(at, size) return body:getBytes(at, size) end, 5, length - 5, function(number, size, read)
     if number == 1 then
@@ -173,6 +188,8 @@ local function check_http(handle, headers, path)
   if model and rest:match("^/versions/%d%d?%d?%d?") then rest = rest:gsub("^/versions/%d+", "") end
   if model and rest == "/infer" and method == "POST" then return check_http_infer(handle, headers, model) end
   if method == "GET" then
+    local body = handle:body()
+    if body and body:length() > 0 then refuse(400, "a GET has no body; tritonserver would read a form in it") end
     if model and (rest == "" or rest == "/ready" or rest == "/config") then
       check_model(model)
       return nil

@@ -23,6 +23,9 @@ SENTENCES = {
 MOST_STREAMS = 100
 """Requests at once on one connection: each is held whole."""
 LONGEST_ID_BYTES, LONGEST_DESCRIPTION_BYTES, MOST_BRACKETS = 256, 4096, 400
+MOST_FIELDS, LONGEST_DESCRIPTIONS_BYTES = 10_000, 2**20
+"""Most fields of a gRPC message, and bytes of all its descriptions. The guard reads the fields one by one, and
+tritonserver makes an object of each, and of each part of a description: 33 MiB hold 17 million."""
 
 
 def public_models(lane: Lane) -> tuple[str, ...]:
@@ -206,6 +209,8 @@ def guard(settings: GatewaySettings, models: Iterable[str]) -> str:
         "deadline_s": settings.min_deadline_s,
         "id_bytes": LONGEST_ID_BYTES,
         "described_bytes": LONGEST_DESCRIPTION_BYTES,
+        "all_described_bytes": LONGEST_DESCRIPTIONS_BYTES,
+        "fields": MOST_FIELDS,
         "brackets": MOST_BRACKETS,
     }
     if settings.observe is not None:  # each worker runs its own guard, and sees its part of the requests

@@ -61,7 +61,10 @@ def self_signed(folder: Path, *, hosts: Sequence[str]) -> tuple[Path, Path]:
         check=False,
     )
     if made.returncode:
-        raise SpecError(f"openssl could not make a certificate: {made.stderr.strip().splitlines()[-1:]}")
+        for path in (certificate, key):  # the next try would be refused for them
+            path.unlink(missing_ok=True)
+        said = (made.stderr.strip() or "it says nothing").splitlines()[-1]
+        raise SpecError(f"openssl could not make a certificate: {said}")
     return certificate, key
 
 

@@ -10,7 +10,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.operations.gateway.binary import find_envoy, validate
 from slipway.operations.gateway.configuration import BOOTSTRAP, check_budgets, static_bootstrap, write_configuration
 from slipway.operations.gateway.listener import public_models
-from slipway.operations.gateway.routes import replace
+from slipway.operations.gateway.routes import check_traffic, read_traffic, replace
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, read_keys, read_settings
 from slipway.operations.journal.folders import private_folder
 from slipway.serving.command import Ports
@@ -74,7 +74,11 @@ class GatewayPlan:
         return new
 
     def check(self) -> None:
-        """Raises SlipwayError if the keys, the certificate, or the configuration made of all of it are wrong."""
+        """Raises SlipwayError if the keys, the certificate, or the configuration made of all of it are wrong.
+
+        The same where the traffic in force needs a candidate, and the settings have none.
+        """
+        check_traffic(self.settings, read_traffic(self.settings))
         keys = read_keys(self.settings, source=self.source)
         if self.settings.observe is not None:
             private_folder(self.settings.spool, what=f"{self.source}: observe.spool")

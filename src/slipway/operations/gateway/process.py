@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
-from slipway.contract import Lane, ServingError
+from slipway.contract import Lane, ServingError, SlipwayError
 from slipway.operations.gateway.binary import find_envoy, reason
 from slipway.operations.gateway.configuration import BOOTSTRAP
 from slipway.operations.gateway.plan import GatewayPlan
@@ -43,6 +43,8 @@ class Gateway:
     def __init__(self, plan: GatewayPlan, *, event: Event) -> None:
         self.plan = plan
         self.process: Popen[bytes] | None = None
+        self.refusal: str | None = None
+        """Why the last `update` was refused; None if it was not."""
         self._event = event
         self._spool_full, self._spool_said = False, -LONG_S
         self._stopping, self._listens = threading.Event(), threading.Event()
@@ -69,6 +71,15 @@ class Gateway:
         new.write()
         self.plan = new
         self._event("gateway_reloaded", f"the gateway forwards {len(new.models)} models", models=len(new.models))
+
+    def update(self, lane: Lane) -> None:
+        """Reload for what is served now. If that is refused, `refusal` and the event `gateway_not_updated` say why."""
+        self.refusal = None
+        try:
+            self.reload(lane)
+        except (SlipwayError, OSError) as error:
+            self.refusal = f"the gateway goes on as before: {error}"
+            self._event("gateway_not_updated", self.refusal)
 
     @contextmanager
     def kept(self) -> Iterator[None]:

@@ -38,6 +38,11 @@ class Traffic(Contract):
     """Header whose value decides, always in the same way, which server answers; at a higher weight, whoever had the
     candidate keeps it. Requests without it are divided at random."""
 
+    @property
+    def to_candidate(self) -> bool:
+        """Whether the candidate gets requests, or copies of them."""
+        return self.weight_percent > 0 or self.mirror_percent > 0
+
     @field_validator("sticky_header")
     @classmethod
     def _is_a_header(cls, name: str | None) -> str | None:
@@ -67,13 +72,19 @@ def write_same_routes(settings: GatewaySettings) -> None:
 
 
 def _write(settings: GatewaySettings, traffic: Traffic) -> None:
-    if (traffic.weight_percent or traffic.mirror_percent) and settings.candidate is None:
-        raise SpecError(
-            f"weight {traffic.weight_percent} % and mirror {traffic.mirror_percent} % need a second server; give "
-            "candidate: in the gateway's settings"
-        )
+    check_traffic(settings, traffic)
     replace(settings.folder / TRAFFIC, traffic.to_json())
     write_resources(settings.folder, ROUTES, [route_configuration(settings, traffic)])
+
+
+def check_traffic(settings: GatewaySettings, traffic: Traffic) -> None:
+    """Raises SpecError if `traffic` gives requests to a candidate, and the settings have none."""
+    if traffic.to_candidate and settings.candidate is None:
+        raise SpecError(
+            f"weight {traffic.weight_percent} % and mirror {traffic.mirror_percent} % need a second server; give "
+            "candidate: in the gateway's settings, or first put weight 0 and mirror 0 in force (slipway release weight "
+            "--help)"
+        )
 
 
 @contextmanager
@@ -141,13 +152,15 @@ def route_configuration(settings: GatewaySettings, traffic: Traffic) -> Mapping[
     return {
         "name": ROUTES,
         "virtual_hosts": [host],
+        "validate_clusters": True,  # a share of an unknown cluster would be answered by 503
     }
 
 
 def _action(settings: GatewaySettings, traffic: Traffic, protocol: str) -> Node:
     action: dict[str, Node] = {"timeout": f"{settings.timeout_s:g}s"}
     shares = {"stable": 100}
-    if settings.candidate is not None:  # first, so that a growing weight keeps the users that it has
+    # First, so that a growing weight keeps the users that it has. Left out at 0: weight 0 must be accepted, always.
+    if settings.candidate is not None and traffic.weight_percent:
         shares = {"candidate": traffic.weight_percent, "stable": 100 - traffic.weight_percent}
     clusters: Node = [
         {

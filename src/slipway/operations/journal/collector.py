@@ -55,9 +55,19 @@ class Collector:
         done, until = Round(), time.monotonic() + _LOOK_S
         files = tap_files(self._spool)
         self._unfinished.forget_others(file.path for file in files)
+        try:
+            self._take_all(files, done, is_over=lambda: is_ended() or time.monotonic() > until)
+        finally:  # what was found before an error is in the journal, and is not found again
+            for sentence in done.differ[:_ALERTS]:
+                self._say(f"alert: {sentence}")
+        if done.waits_for:
+            self.say_once(f"waits, and {done.left} tap files with it: {done.waits_for}", kind="waits")
+        return done
+
+    def _take_all(self, files: Sequence[TapFile], done: Round, *, is_over: Callable[[], bool]) -> None:
         gone: set[str] = set()
         for file in sorted(files, key=lambda file: self._replayer.losses(file.request)):
-            if is_ended() or time.monotonic() > until:
+            if is_over():
                 break
             try:
                 rows = self._take(file, gone)
@@ -72,11 +82,6 @@ class Collector:
             done.taken += 1
             done.rows += len(rows)
             done.differ += [_difference(row) for row in rows if row.parity == "differs"]
-        for sentence in done.differ[:_ALERTS]:
-            self._say(f"alert: {sentence}")
-        if done.waits_for:
-            self.say_once(f"waits, and {done.left} tap files with it: {done.waits_for}", kind="waits")
-        return done
 
     def say_once(self, sentence: str, *, kind: str) -> None:
         """Say a sentence, unless one of its kind was said in the last minute."""

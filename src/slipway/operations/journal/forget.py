@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from slipway.contract import SpecError
 from slipway.operations.journal.spool import tap_files
 from slipway.operations.journal.store import Store, sha256_of
 from slipway.operations.journal.tapped import TapError, read_tapped
@@ -15,7 +16,15 @@ def forget(store: Store, spool: Path, given: str) -> dict[str, int]:
 
     Returns:
         The number of `rows`, of `images` that no other row had, and of images in the spool (`spooled`).
+
+    Raises:
+        SpecError: `given` is empty, which is the client's id of every request without one.
     """
+    if not given:
+        raise SpecError(
+            "the name is empty; give the number of a row (slipway journal rows), the SHA-256 of an image, or the id "
+            "of a request"
+        )
     return store.forget(given, spooled=_named(spool, given))
 
 

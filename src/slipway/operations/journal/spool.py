@@ -57,13 +57,14 @@ class Bound:
         self.dropped = read_dropped(counted_in)
 
     def hold(self) -> int:
-        """Remove what is over the bound; returns the number of files."""
-        total, dropped = 0, 0
-        for number, file in enumerate(tap_files(self._folder)):
-            total += file.size
-            if total > self._limit_bytes or number >= MOST_FILES:
+        """Remove what is over the bound; returns the number of files. A newer file that still fits stays."""
+        total, kept, dropped = 0, 0, 0
+        for file in tap_files(self._folder):
+            if total + file.size > self._limit_bytes or kept >= MOST_FILES:
                 file.path.unlink(missing_ok=True)
                 dropped += 1
+            else:
+                total, kept = total + file.size, kept + 1
         if dropped:
             self.dropped += dropped
             new = self._counted_in.with_suffix(".new")

@@ -2,14 +2,16 @@
 
 import time
 
-from slipway.contract import ServingError
-from slipway.operations.gateway.routes import Traffic, write_routes
+from slipway.contract import ServingError, SpecError
+from slipway.operations.gateway.routes import GRPC, HTTP, Traffic, check_traffic, write_routes
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.release.metrics import fetch, samples
 
 IN_FORCE_S = 1.0
 LOOK_S = 0.01
 _UPDATES = r"\.rds\."
+_CANDIDATE = rf"^cluster\.candidate_({GRPC}|{HTTP})\.membership_total$"
+"""The gateway has this metric of each cluster that it knows."""
 _TAKEN, _REJECTED = "envoy_http_rds_update_success", "envoy_http_rds_update_rejected"
 
 
@@ -19,8 +21,12 @@ def put_in_force(settings: GatewaySettings, traffic: Traffic) -> float:
     Raises:
         ServingError: the gateway does not answer, and nothing was changed; or it did not take the change up within a
             second, or rejected it.
-        SpecError: requests are to go to a candidate, and the settings have none.
+        SpecError: requests are to go to a candidate, and the settings have none, or the running gateway does not know
+            it; nothing was changed.
     """
+    if traffic.to_candidate:
+        check_traffic(settings, traffic)
+        _require_known_candidate(settings)
     taken, rejected = _updates(settings)
     started = time.monotonic()
     write_routes(settings, traffic)
@@ -37,6 +43,14 @@ def put_in_force(settings: GatewaySettings, traffic: Traffic) -> float:
                 f"{settings.folder}, and a gateway that is started again reads them"
             )
         time.sleep(LOOK_S)
+
+
+def _require_known_candidate(settings: GatewaySettings) -> None:
+    if len(list(samples(fetch(settings, _CANDIDATE)))) < len((GRPC, HTTP)):
+        raise SpecError(
+            "the running gateway does not know the candidate; let it read its settings again with candidate: in "
+            "them, by slipway reload, or SIGUSR1 to a slipway gateway that runs alone"
+        )
 
 
 def _updates(settings: GatewaySettings) -> tuple[float, float]:
