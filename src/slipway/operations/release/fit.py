@@ -8,6 +8,7 @@ from slipway.contract import Lane, ServingError, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.selection import changed_class
 from slipway.operations.gateway.settings import ServerPorts
+from slipway.operations.release.unjudged import ServedFiles, differing
 from slipway.serving.command import HOST
 from slipway.serving.probe import BusyError, over_grpc
 from slipway.system.text import few
@@ -22,7 +23,7 @@ MOST_PROBED = 16
 
 def check_candidate(stable: Path, candidate: Path, *, tried: Collection[str]) -> None:
     """Raises SpecError unless the repository `candidate` can answer every request that `stable` answers, and differs
-    from it in the classifiers `tried` alone."""
+    from it in the classifiers `tried` alone: in their bundles, and in what serves them."""
     old, new = Lane.read(stable / LANE), Lane.read(candidate / LANE)
     if new.lane != old.lane:
         raise SpecError(f"{candidate}: of the {new.lane} lane, and {stable} is of the {old.lane} lane; use the same")
@@ -39,6 +40,13 @@ def check_candidate(stable: Path, candidate: Path, *, tried: Collection[str]) ->
         raise SpecError(
             f"{candidate}: {few(others)} differ from {stable} and are not in release.candidate; assemble the stable "
             "fleet and slipway reload it first, so that only the candidate is judged"
+        )
+    unjudged = differing(ServedFiles(stable, old), ServedFiles(candidate, new), tried=tried)
+    if said := [f"{name} ({parts})" for name, parts in sorted(unjudged.items())]:
+        raise SpecError(
+            f"{candidate}: {few(said)} are served otherwise than in {stable} (other engines, options, code or "
+            "calibration), and are not in release.candidate, so nothing judges them; assemble the stable fleet and "
+            "slipway reload it first, then write the candidate again"
         )
     for name in changed:
         _check_class_ids(name, stable, candidate)
