@@ -82,9 +82,7 @@ def promote(trial: Trial, approval: Approval) -> Switched:
     return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
 
 
-def roll_back(
-    trial: Trial, *, by: str, reason: str | None = None, evidence: ReleaseJudgement | None = None
-) -> Switched:
+def roll_back(trial: Trial, *, by: str, reason: str | None = None) -> Switched:
     """Give all requests to stable; after a promotion, put the former repository back and let the server serve it.
 
     Raises:
@@ -92,13 +90,35 @@ def roll_back(
         ServingError: weight 0 is written, but the gateway does not answer; or the stable server does not reload. The
             record has the rollback all the same.
     """
-    record, started = trial.record, time.monotonic()
-    stable = Path(record.stable.path)
     with only_operator(trial.settings.folder, "rollback"):
-        at_zero, unconfirmed = _all_to_stable(trial)
-        reloaded, unserved = _serve_former(trial)
-        now_stable = RepositoryFacts.of(stable, record.classifiers) if reloaded is not None else None
-        trial.note("rollback", by=by, traffic=Traffic(), reason=reason, stable=now_stable, evidence=evidence)
+        return _rolled_back(trial, by=by, reason=reason)
+
+
+def roll_back_worse(trial: Trial, evidence: ReleaseJudgement) -> Switched | None:
+    """Roll back by a verdict, once no other operator is at work.
+
+    None if by then the candidate has no requests, a person has promoted it, or another release is open.
+
+    Raises:
+        ServingError: as in `roll_back`.
+        StorageError: the weights cannot be written.
+    """
+    with only_operator(trial.settings.folder, "rollback", wait=True):
+        traffic = trial.traffic
+        has_requests = bool(traffic.weight_percent or traffic.mirror_percent)
+        if not (has_requests and trial.is_open) or trial.record.is_promoted:
+            return None
+        return _rolled_back(trial, by="judge", evidence=evidence)
+
+
+def _rolled_back(
+    trial: Trial, *, by: str, reason: str | None = None, evidence: ReleaseJudgement | None = None
+) -> Switched:
+    record, started = trial.record, time.monotonic()
+    at_zero, unconfirmed = _all_to_stable(trial)
+    reloaded, unserved = _serve_former(trial)
+    now_stable = RepositoryFacts.of(Path(record.stable.path), record.classifiers) if reloaded is not None else None
+    trial.note("rollback", by=by, traffic=Traffic(), reason=reason, stable=now_stable, evidence=evidence)
     if problems := [problem for problem in (unconfirmed, unserved) if problem is not None]:
         raise ServingError("; ".join(problems))
     return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
@@ -208,6 +228,7 @@ def _check_as_recorded(trial: Trial) -> None:
     _require(Path(record.candidate.path), record.candidate, remedy)
     if not record.is_promoted:
         _require(Path(record.stable.path), record.stable, remedy)
+    trial.require_open()
 
 
 def _require(repository: Path, wanted: RepositoryFacts, remedy: str) -> None:
