@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from slipway.contract import Lane, ServingError
+from slipway.contract import Lane, ServingError, StorageError
 from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.release import fit, promotion
 from slipway.operations.release.promotion import Approval, former_repository, promote, replace_repository, roll_back
@@ -114,6 +114,22 @@ def test_a_former_repository_that_is_not_of_the_record_is_not_put_back(
     with pytest.raises(ServingError, match="still holds the candidate, since the former repository cannot be put back"):
         promoted(release)
     assert on_disk(release) == {"colours": release.new.id}
+
+
+def test_a_full_disk_while_a_promotion_is_undone_is_said(
+    release: ReleaseFolder, server: StableServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [replace_repository, replace_repository]
+
+    def full(target: Path, source: Path) -> None:
+        if not folders:
+            raise StorageError("the disk is full")
+        folders.pop()(target, source)
+
+    monkeypatch.setattr(promotion, "replace_repository", full)
+    server.failing = ["does not answer"]
+    with pytest.raises(ServingError, match=r"not promoted, and .* cannot be put back: the disk is full; the reason"):
+        promoted(release)
 
 
 def test_a_server_whose_queue_is_full_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.contract import Manifest, ServingError, SpecError
+from slipway.contract import Manifest, ServingError, SlipwayError, SpecError
 from slipway.contract.base import Contract
 from slipway.operations.gateway.routes import Traffic, write_routes
 from slipway.operations.release.fit import answering, check_candidate
@@ -141,7 +141,7 @@ def _undone(trial: Trial) -> str:
     stable, again = Path(trial.record.stable.path), f"slipway release rollback {trial.source}"
     try:
         _put_former_back(trial)
-    except SpecError as error:
+    except SlipwayError as error:  # another repository, a damaged one, a full disk
         return f"{stable} still holds the candidate, since the former repository cannot be put back: {error}"
     try:
         _reload(trial, trial.record.stable)
