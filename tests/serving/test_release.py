@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from slipway.operations.release import readings
+from slipway.contract import ServingError
+from slipway.operations.gateway.settings import read_settings
+from slipway.operations.release import promotion, readings
+from slipway.operations.release.fit import answering
 from slipway.operations.release.promotion import former_repository
 from slipway.operations.release.record import read_record
 from slipway.serving import Ports
@@ -98,6 +101,12 @@ def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(
             assert last_line(capsys)["seconds"] < 1
         assert judged(release) == 0
         assert "slipway release promote" in capsys.readouterr().out
+        with monkeypatch.context() as busy:
+            problems = [{"colours": "does not answer"}, {}]  # of the candidate, and of the former repository
+            busy.setattr(promotion, "answering", lambda *_: problems.pop(0))
+            with pytest.raises(ServingError, match=r"not promoted, and the former repository is back in .* and served"):
+                release("promote", "--approved-by", "A. Lee")
+        assert answering(read_settings(release.gateway).stable, {"colours": release.old.id}) == {}
         release("promote", "--approved-by", "A. Lee", "--json")
         promoted = time.monotonic()
         told = last_line(capsys)

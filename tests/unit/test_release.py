@@ -1,6 +1,8 @@
 """A release without a running gateway: counts from recorded metrics, readings, locks, and what is refused."""
 
+import fcntl
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,21 @@ def test_readings_outlive_their_process_and_a_line_that_was_cut(tmp_path: Path) 
     assert [one.time_s for one in again.kept().readings] == [0, 5, 15]
     assert again.kept().damaged == 1
     assert again.kept().readings[-1] == reading(15, 20)
+
+
+def test_two_judges_at_once_append_one_reading(tmp_path: Path) -> None:
+    kept = Readings(tmp_path / "readings.jsonl")
+    kept.append(reading(0, 10))
+    line = kept.path.read_bytes().replace(b'"time_s":0.0', b'"time_s":10.1')
+    with kept.path.open("ab") as first, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = pool.submit(kept.append, reading(10, 20))
+        assert wait([second], timeout=0.2).not_done
+        first.write(line)
+        first.flush()
+        fcntl.flock(first, fcntl.LOCK_UN)
+        assert second.result(timeout=5) is False
+    assert [one.time_s for one in kept.kept().readings] == [0, 10.1]
 
 
 def test_a_gateway_that_was_started_again_is_counted_anew(tmp_path: Path) -> None:

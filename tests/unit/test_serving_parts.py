@@ -1,13 +1,19 @@
 """Small parts of the launcher, without a server: its messages, and the folder that the server runs on."""
 
 import errno
+import itertools
 import os
 import select
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,7 +23,9 @@ from slipway.serving import process as processes
 from slipway.serving.contents import Contents
 from slipway.serving.limits import server_limits
 from slipway.serving.messages import Messages
+from slipway.serving.reload import Change, _switch
 from slipway.serving.workspace import private_workspace
+from slipway.system.files import files_below
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 
@@ -190,3 +198,72 @@ def test_a_full_disk_below_the_servers_folder_is_an_error_that_names_it(
         with pytest.raises(ServingError if number == errno.ENOSPC else OSError) as caught:
             folder.add(contents, contents.needed())
     assert str(caught.value).startswith(full) == (number == errno.ENOSPC)
+
+
+def failing(function: Callable[..., Any], number: int, *, calls: range) -> Callable[..., Any]:
+    """`function`, with these of its calls failing."""
+    count = itertools.count()
+
+    def called(*arguments: Any, **named: Any) -> Any:
+        if next(count) in calls:
+            raise OSError(number, os.strerror(number))
+        return function(*arguments, **named)
+
+    return called
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_once_a_full_disk_has_room_the_same_models_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    checked = Contents.open(EXAMPLE)
+    with private_workspace() as folder:
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "copyfile", failing(shutil.copyfile, errno.ENOSPC, calls=range(after, 1000)))
+            with pytest.raises(ServingError, match="No space left"):
+                folder.take(checked)
+        assert files_below(folder.root) == {}, "nothing is left that takes room"
+        contents = folder.take(checked)
+        assert {path.name for path in folder.models.iterdir()} == {*contents.needed()}
+
+
+@pytest.mark.parametrize("call", range(3))  # the former model aside, and two in their place
+def test_models_are_replaced_together_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with private_workspace() as folder:
+        contents = folder.take(Contents.open(EXAMPLE))
+        one, other = list(contents.steps)[:2]
+        folder.add(replace(contents, own={one: {"config.pbtxt": b"old"}}), [one])
+        before = content_of(folder.models)
+        with monkeypatch.context() as faulty:
+            faulty.setattr(Path, "rename", failing(Path.rename, errno.EIO, calls=range(call, call + 1)))
+            with pytest.raises(OSError, match="Input/output"):
+                folder.add(contents, [one, other])
+        assert content_of(folder.models) == before
+        folder.add(contents, [one, other])
+        assert content_of(folder.models).keys() > before.keys()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EDQUOT, "Disk quota exceeded"), ServingError("no answer")])
+def test_a_switch_that_fails_midway_has_the_former_ensembles_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with private_workspace() as folder:
+        old = folder.take(Contents.open(EXAMPLE))
+        one = next(iter(old.steps))
+        folder.add(old, [one])
+        before = content_of(folder.models)
+        new = replace(old, own={one: {"config.pbtxt": b"new"}})
+        load = Mock(side_effect=[error, {}])
+        server: Any = SimpleNamespace(contents=old, workspace=folder, left_out={}, load_ensembles=load, unload=Mock())
+        change = Change(added=(), switched=(one,), withdrawn=(), removed=())
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            _switch(server, new, change, {}, deadline=time.monotonic() + 1, say=print)
+        assert content_of(folder.models) == before
+        assert load.call_args.args == ([one], old)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {name: path.read_bytes() for name, path in files_below(folder).items()}

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract import ServingError, SpecError
+from slipway.contract import SlipwayError, SpecError, StorageError
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -102,16 +102,25 @@ def judge(arguments: argparse.Namespace) -> int:
     while arguments.watch and not _is_over(judged):
         print(f"  {judged.judgement.reason}", flush=True)
         time.sleep(POLL_S)
-        try:
-            judged = trial.look()
-        except ServingError as error:
-            print(f"  not read: {error}", flush=True)
+        judged = _next_look(trial) or judged
     _say(judged)
     acted = _act(trial, judged, arguments)
     verdict = judged.judgement.verdict
     facts = {"blocks": judged.blocks, "restarts": judged.restarts, "out_of_order": judged.out_of_order}
     print_json(arguments, {**judged.judgement.plain(), **facts, "damaged": judged.damaged, "acted": acted})
     return EXIT[verdict.value]
+
+
+def _next_look(trial: "Trial") -> "Judged | None":
+    """A look of a watch, which goes on without one; raises SpecError if another release is open by now."""
+    try:
+        if trial.is_open:
+            return trial.look()
+    except SlipwayError as error:
+        print(f"  not read: {error}", flush=True)
+        return None
+    trial.require_open()
+    return None
 
 
 def _is_over(judged: "Judged") -> bool:
@@ -135,17 +144,32 @@ def _act(trial: "Trial", judged: "Judged", arguments: argparse.Namespace) -> str
         if settings.rollback == "human":
             print(f"  proposed: {command('slipway release rollback', arguments.gateway)}")
             return None
-        from slipway.operations.release.promotion import roll_back
-
-        if trial.traffic.weight_percent or trial.traffic.mirror_percent:
-            _say_rolled_back(roll_back(trial, by="judge", evidence=judged.judgement))
-            return "rollback"
-        return None
+        return _roll_back_worse(trial, judged, again=arguments.watch)
     if settings.approval == "human":
         print(f"  proposed: {command('slipway release promote', arguments.gateway, '--approved-by', 'NAME')}")
         return None
     _promote(trial, judged, by="judge", reason=None)
     return "promote"
+
+
+def _roll_back_worse(trial: "Trial", judged: "Judged", *, again: bool) -> str | None:
+    """Roll back by the verdict; `again` tries it until the weights can be written."""
+    from slipway.operations.release.promotion import roll_back_worse
+
+    while True:
+        try:
+            switched = roll_back_worse(trial, judged.judgement)
+        except StorageError as error:
+            if not again:
+                raise
+            print(f"  not rolled back yet: {error}", flush=True)
+            time.sleep(POLL_S)
+            continue
+        if switched is None:
+            print("  nothing to roll back: the candidate has no requests, is promoted, or another one was written")
+            return None
+        _say_rolled_back(switched)
+        return "rollback"
 
 
 def promote(arguments: argparse.Namespace) -> None:

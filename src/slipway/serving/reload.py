@@ -85,7 +85,7 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
             raise ServingError(problem)
         without = _left_out(server, new, change)
         _switch(server, new, change, without, deadline=deadline, say=say)
-    except ServingError:
+    except (ServingError, OSError):  # such as a disk quota, or too many open files
         server.unload(step for step in new.needed() if step not in loaded)
         raise
     server.contents, server.left_out = new, without
@@ -123,16 +123,25 @@ def _switch(
     2.51 unlocks a mutex in memory that it may just have freed (`ModelLifeCycle::OnLoadFinal`): it ended once in about
     1,500 ensembles on a busy machine.
     """
-    old, many = server.contents, len(change.switched) > together.MANY
+    many = len(change.switched) > together.MANY
     server.workspace.add(new, change.switched, other_version=many)
-    problems = server.load_ensembles(change.switched, new, without=without, deadline=deadline, say=say)
-    for name, problem in problems.items():
-        if without.keys().isdisjoint(new.lane.ensembles[name]):
-            back = [one for one in change.switched if one in old.steps]
-            server.workspace.add(old, back, other_version=many)
-            server.load_ensembles(back, old, without=server.left_out, deadline=time.monotonic() + 30, say=say)
-            server.unload(one for one in change.switched if one not in old.steps)
-            raise ServingError(problem)
+    try:
+        problems = server.load_ensembles(change.switched, new, without=without, deadline=deadline, say=say)
+        for name, problem in problems.items():
+            if without.keys().isdisjoint(new.lane.ensembles[name]):
+                raise ServingError(problem)
+    except (ServingError, OSError):
+        _switch_back(server, change, many=many, say=say)
+        raise
+
+
+def _switch_back(server: Server, change: Change, *, many: bool, say: Say) -> None:
+    """Serve the ensembles of the server's contents again."""
+    old = server.contents
+    back = [one for one in change.switched if one in old.steps]
+    server.workspace.add(old, back, other_version=many)
+    server.load_ensembles(back, old, without=server.left_out, deadline=time.monotonic() + 30, say=say)
+    server.unload(one for one in change.switched if one not in old.steps)
 
 
 def _drain(server: Server, steps: tuple[str, ...]) -> None:

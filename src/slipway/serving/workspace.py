@@ -28,9 +28,9 @@ class Workspace:
     def __init__(self, root: Path, *, note: str = "") -> None:
         self.note = note
         """The reason why the folder is not in TMPDIR; empty if it is."""
-        self.root, self.models, self._staging = root, root / "repository", root / "staging"
+        self.root, self.models = root, root / "repository"
+        self._staging, self._former = root / "staging", root / "former"
         self.models.mkdir()
-        self._staging.mkdir()
 
     def take(self, checked: Contents, *, like: Contents | None = None) -> Contents:
         """Read the ensembles of `checked`, and copy the steps that are missing here; the repository may change then.
@@ -41,8 +41,8 @@ class Workspace:
         """
         contents = checked.with_own_ensembles(like=like)
         new = [step for step in contents.needed() if not (self.models / step).exists()]
-        self.add(contents, new)
         try:
+            self.add(contents, new)
             contents.check_unchanged()
         except BaseException:
             self.remove(new)
@@ -50,28 +50,62 @@ class Workspace:
         return contents
 
     def add(self, contents: Contents, names: Iterable[str], *, other_version: bool = False) -> None:
-        """Copy models into the folder, replacing those of the same name, with the present time. With `other_version`,
-        what is here as version 1 becomes version 2.
+        """Copy models into the folder, replacing those of the same name, with the present time: all of them or none.
+        With `other_version`, what is here as version 1 becomes version 2.
 
         Triton looks at the times of the files below a model. It loads an ensemble again only if that looks newer, and
         a step whenever one of its ensembles is loaded and the step looks newer. So the files are copies, since a hard
         link gets a new time when another link to its file is removed; and `__pycache__` is written before the stub
         would.
         """
-        for name in names:
-            new = self._staging / name
-            with _room(self.root):
-                if name in contents.own:
-                    _write(new, contents.own[name])
-                else:
-                    shutil.copytree(contents.models[name].folder, new, copy_function=shutil.copyfile)
-            if contents.models[name].backend != ENSEMBLE:
-                compileall.compile_dir(new, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-            if other_version and (self.models / name / VERSION).is_dir():
-                (new / VERSION).rename(new / OTHER_VERSION)
-            os.utime(new)
-            self.remove([name])
-            new.rename(self.models / name)
+        names = list(names)
+        with self._cleared():
+            for name in names:
+                self._copy(contents, name, other_version=other_version)
+            self._exchange(names)
+
+    def _copy(self, contents: Contents, name: str, *, other_version: bool) -> None:
+        new = self._staging / name
+        with _room(self.root):
+            if name in contents.own:
+                _write(new, contents.own[name])
+            else:
+                shutil.copytree(contents.models[name].folder, new, copy_function=shutil.copyfile)
+        if contents.models[name].backend != ENSEMBLE:
+            compileall.compile_dir(new, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        if other_version and (self.models / name / VERSION).is_dir():
+            (new / VERSION).rename(new / OTHER_VERSION)
+        os.utime(new)
+
+    def _exchange(self, names: Sequence[str]) -> None:
+        """Replace models by the copies, by renames alone, which need no room; if one fails, all are put back."""
+        replaced = []
+        try:
+            for name in names:
+                replaced.append(name)
+                if (self.models / name).exists():
+                    (self.models / name).rename(self._former / name)
+                (self._staging / name).rename(self.models / name)
+        except OSError:
+            for name in replaced:
+                if (self._former / name).exists() or not (self._staging / name).exists():
+                    self.remove([name])
+                if (self._former / name).exists():
+                    (self._former / name).rename(self.models / name)
+            raise
+
+    @contextmanager
+    def _cleared(self) -> Iterator[None]:
+        """Have the folders of `add` empty for the block, and remove what is left in them, as of a copy that failed."""
+        folders = (self._staging, self._former)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+        try:
+            yield
+        finally:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def together(self, ensembles: Sequence[Model]) -> Iterator[None]:

@@ -26,11 +26,11 @@ class Holder(Contract):
 
 
 @contextmanager
-def only_operator(folder: Path, action: str) -> Iterator[None]:
-    """Hold the lock of the gateway's `folder` for the block.
+def only_operator(folder: Path, action: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of the gateway's `folder` for the block. With `wait`, wait until no other process holds it.
 
     Raises:
-        SpecError: another process holds it; the message says which, and since when.
+        SpecError: another process holds it, and we do not wait; the message says which, and since when.
         StorageError: the folder cannot be written.
     """
     path = folder / LOCK
@@ -39,7 +39,7 @@ def only_operator(folder: Path, action: str) -> Iterator[None]:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpecError(f"{path}: {_holder(path)}; wait until it ends") from None
         holder = Holder(action=action, by=getpass.getuser(), pid=os.getpid(), since=now())

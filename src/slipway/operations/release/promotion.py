@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.contract import Manifest, ServingError, SpecError
+from slipway.contract import Manifest, ServingError, SlipwayError, SpecError
 from slipway.contract.base import Contract
 from slipway.operations.gateway.routes import Traffic, write_routes
 from slipway.operations.release.fit import answering, check_candidate
@@ -49,11 +49,12 @@ def former_repository(stable: Path) -> Path:
 def promote(trial: Trial, approval: Approval) -> Switched:
     """Let the stable server serve the candidate's repository without refusing a request, then give it all requests.
 
-    The former repository is kept beside. If the reload fails, it is put back, and the stable server goes on with it.
+    The former repository is kept beside. If the reload fails, it is put back, and the stable server reloads it.
 
     Raises:
         SpecError: another operator is at work, or one of the repositories is no longer that of the record.
-        ServingError: the stable server cannot serve the candidate; nothing has changed. Or the gateway does not answer.
+        ServingError: the stable server cannot serve the candidate; the message says whether the former repository is
+            served again. Or the gateway does not answer.
     """
     record, started = trial.record, time.monotonic()
     stable, candidate = Path(record.stable.path), Path(record.candidate.path)
@@ -66,8 +67,7 @@ def promote(trial: Trial, approval: Approval) -> Switched:
         try:
             reloaded = _reload(trial, record.candidate)
         except ServingError as error:
-            replace_repository(stable, former_repository(stable))
-            raise ServingError(f"not promoted, and the former repository is back in {stable}: {error}") from None
+            raise ServingError(f"not promoted, and {_undone(trial)}; the reason: {error}") from None
         at_zero, unconfirmed = _all_to_stable(trial)
         trial.note(
             "promote",
@@ -82,24 +82,45 @@ def promote(trial: Trial, approval: Approval) -> Switched:
     return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
 
 
-def roll_back(
-    trial: Trial, *, by: str, reason: str | None = None, evidence: ReleaseJudgement | None = None
-) -> Switched:
+def roll_back(trial: Trial, *, by: str, reason: str | None = None) -> Switched:
     """Give all requests to stable; after a promotion, put the former repository back and let the server serve it.
 
     Raises:
         SpecError: another operator is at work, or the former repository is not that of the record.
-        ServingError: weight 0 is written, but the gateway does not answer; or the stable server does not reload.
+        ServingError: weight 0 is written, but the gateway does not answer; or the stable server does not reload. The
+            record has the rollback all the same.
     """
-    record, started = trial.record, time.monotonic()
-    stable = Path(record.stable.path)
     with only_operator(trial.settings.folder, "rollback"):
-        at_zero, unconfirmed = _all_to_stable(trial)
-        reloaded = _put_former_back(trial) if record.is_promoted else None
-        now_stable = RepositoryFacts.of(stable, record.classifiers) if reloaded is not None else None
-        trial.note("rollback", by=by, traffic=Traffic(), reason=reason, stable=now_stable, evidence=evidence)
-    if unconfirmed is not None:
-        raise ServingError(unconfirmed)
+        return _rolled_back(trial, by=by, reason=reason)
+
+
+def roll_back_worse(trial: Trial, evidence: ReleaseJudgement) -> Switched | None:
+    """Roll back by a verdict, once no other operator is at work.
+
+    None if by then the candidate has no requests, a person has promoted it, or another release is open.
+
+    Raises:
+        ServingError: as in `roll_back`.
+        StorageError: the weights cannot be written.
+    """
+    with only_operator(trial.settings.folder, "rollback", wait=True):
+        traffic = trial.traffic
+        has_requests = bool(traffic.weight_percent or traffic.mirror_percent)
+        if not (has_requests and trial.is_open) or trial.record.is_promoted:
+            return None
+        return _rolled_back(trial, by="judge", evidence=evidence)
+
+
+def _rolled_back(
+    trial: Trial, *, by: str, reason: str | None = None, evidence: ReleaseJudgement | None = None
+) -> Switched:
+    record, started = trial.record, time.monotonic()
+    at_zero, unconfirmed = _all_to_stable(trial)
+    reloaded, unserved = _serve_former(trial)
+    now_stable = RepositoryFacts.of(Path(record.stable.path), record.classifiers) if reloaded is not None else None
+    trial.note("rollback", by=by, traffic=Traffic(), reason=reason, stable=now_stable, evidence=evidence)
+    if problems := [problem for problem in (unconfirmed, unserved) if problem is not None]:
+        raise ServingError("; ".join(problems))
     return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
 
 
@@ -112,19 +133,66 @@ def _all_to_stable(trial: Trial) -> tuple[float | None, str | None]:
         return None, f"weight 0 is written, and in force once the gateway answers again: {error}"
 
 
-def _put_former_back(trial: Trial) -> str:
-    """Let the stable server serve what it did before the promotion; returns what it changed."""
-    record, stable = trial.record, Path(trial.record.stable.path)
-    former = former_repository(stable)
-    _require(former, record.stable, "assemble the former fleet file, and slipway reload")
-    replace_repository(stable, former)
+def _undone(trial: Trial) -> str:
+    """Undo a promotion whose reload failed; returns what the stable folder holds now, and whether it is served.
+
+    The server may serve the candidate by now: its reload may have taken longer than we waited.
+    """
+    stable, again = Path(trial.record.stable.path), f"slipway release rollback {trial.source}"
     try:
-        return _reload(trial, record.stable)
+        _put_former_back(trial)
+    except SlipwayError as error:  # another repository, a damaged one, a full disk
+        return f"{stable} still holds the candidate, since the former repository cannot be put back: {error}"
+    try:
+        _reload(trial, trial.record.stable)
     except ServingError as error:
-        raise ServingError(
+        return f"the former repository is back in {stable}, but its server may not serve it ({error}); {again}"
+    return f"the former repository is back in {stable} and served"
+
+
+def _serve_former(trial: Trial) -> tuple[str | None, str | None]:
+    """Let the stable server serve the repository from before the promotion, unless it does so already.
+
+    Without a promotion it may still serve the candidate, after a promotion or a rollback that was killed or failed.
+
+    Returns:
+        What the server changed, None if it did not reload; and what is wrong.
+    """
+    record, stable = trial.record, Path(trial.record.stable.path)
+    if record.is_promoted:
+        _put_former_back(trial)
+    elif _is_served(trial):
+        return None, None
+    elif not _is(stable, record.stable):
+        return None, f"{stable} was written again since, and its server does not serve it; {_reload_by_hand(trial)}"
+    try:
+        return _reload(trial, record.stable), None
+    except ServingError as error:
+        return None, (
             f"weight 0 is written and the former repository is back in {stable}, but its server does not serve it yet: "
-            f"{error}; slipway reload --status-port {trial.settings.stable.status}, or start it again"
-        ) from None
+            f"{error}; {_reload_by_hand(trial)}, or start it again"
+        )
+
+
+def _is_served(trial: Trial) -> bool:
+    """Whether the stable server answers with the bundles of its folder; False if the candidate has the same bundles, so
+    that the answer does not tell."""
+    record, stable = trial.record, Path(trial.record.stable.path)
+    present = RepositoryFacts.of(stable, record.classifiers)
+    tells = present.bundles != record.candidate.bundles or not _is(stable, record.stable)
+    return tells and not answering(trial.settings.stable, present.bundles)
+
+
+def _reload_by_hand(trial: Trial) -> str:
+    return f"slipway reload --status-port {trial.settings.stable.status}"
+
+
+def _put_former_back(trial: Trial) -> None:
+    """Raises SpecError if the former repository is not that of the record."""
+    stable = Path(trial.record.stable.path)
+    former = former_repository(stable)
+    _require(former, trial.record.stable, "assemble the former fleet file, and slipway reload")
+    replace_repository(stable, former)
 
 
 def replace_repository(target: Path, source: Path) -> None:
@@ -160,11 +228,16 @@ def _check_as_recorded(trial: Trial) -> None:
     _require(Path(record.candidate.path), record.candidate, remedy)
     if not record.is_promoted:
         _require(Path(record.stable.path), record.stable, remedy)
+    trial.require_open()
 
 
 def _require(repository: Path, wanted: RepositoryFacts, remedy: str) -> None:
     if not repository.is_dir():
         raise SpecError(f"{repository}: missing; {remedy}")
-    found = RepositoryFacts.of(repository, tuple(wanted.bundles))
-    if found.manifest_sha256 != wanted.manifest_sha256:
+    if not _is(repository, wanted):
         raise SpecError(f"{repository}: not the repository of the record, it was written again since; {remedy}")
+
+
+def _is(repository: Path, wanted: RepositoryFacts) -> bool:
+    """Whether the folder `repository` holds what `wanted` describes."""
+    return RepositoryFacts.of(repository, tuple(wanted.bundles)).manifest_sha256 == wanted.manifest_sha256

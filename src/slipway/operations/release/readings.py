@@ -1,5 +1,6 @@
 """The readings of a trial: one JSON line each, in a file that is only appended to, so that no restart loses any."""
 
+import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,6 @@ class Readings:
             StorageError: the file cannot be written.
             SpecError: it belongs to another user.
         """
-        latest = max((one.time_s for one in self.kept().readings), default=None)
-        if latest is not None and 0 <= reading.time_s - latest < BLOCK_S - SLACK_S:
-            return False
         line = ReadingLine(time_s=reading.time_s, stable=_arm(reading.stable), candidate=_arm(reading.candidate))
         with told(self.path):
             try:
@@ -73,10 +71,18 @@ class Readings:
             except PermissionError:
                 raise SpecError(f"{self.path}: cannot be appended to; run this as the gateway's user") from None
             try:
+                fcntl.flock(file, fcntl.LOCK_EX)  # another judge may be appending
+                if not self._is_due(reading):
+                    return False
                 os.write(file, self._break() + line.model_dump_json().encode() + b"\n")
             finally:
                 os.close(file)
         return True
+
+    def _is_due(self, reading: Reading) -> bool:
+        """Whether the last reading is five seconds old. One that is later by less is of another judge."""
+        latest = max((one.time_s for one in self.kept().readings), default=None)
+        return latest is None or abs(reading.time_s - latest) >= BLOCK_S - SLACK_S
 
     def _break(self) -> bytes:
         """The end of a line that was cut short."""

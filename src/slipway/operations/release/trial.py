@@ -70,6 +70,20 @@ class Trial:
         return type(self).open(self.source)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the record is still of this release, and no other candidate was written since."""
+        record = read_record(Path(self.record.stable.path))
+        return record is not None and (record.opened, record.candidate) == (self.record.opened, self.record.candidate)
+
+    def require_open(self) -> None:
+        """Raises SpecError if another candidate was written since."""
+        if not self.is_open:
+            raise SpecError(
+                f"{self.source}: another candidate was written since {self.record.opened}, and its evidence starts "
+                f"anew; slipway release judge {self.source} --watch"
+            )
+
+    @property
     def traffic(self) -> Traffic:
         return read_traffic(self.settings)
 

@@ -1,0 +1,130 @@
+"""`judge --watch`: it outlives looks that fail, its rollback waits for other operators, and it ends with its trial."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slipway.cli import release as verb
+from slipway.contract import SlipwayError, SpecError, StorageError
+from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
+from slipway.operations.gateway.settings import GatewaySettings, read_settings
+from slipway.operations.release import promotion
+from slipway.operations.release.lock import only_operator
+from slipway.operations.release.promotion import replace_repository, roll_back_worse
+from slipway.operations.release.record import read_record
+from slipway.operations.release.trial import Judged, Trial
+from tests.support.releases import ReleaseFolder, colours_run, tempered
+
+
+def in_force(settings: GatewaySettings, traffic: Traffic) -> float:
+    """As a running gateway would take it up."""
+    write_routes(settings, traffic)
+    return 0.0
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseFolder:
+    """An open release with 5 % of the requests; neither its servers nor its gateway run."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(promotion, "put_in_force", in_force)
+    monkeypatch.setattr(promotion, "answering", lambda *_: {})
+    monkeypatch.setattr(verb, "POLL_S", 0.0)
+    made = ReleaseFolder(tmp_path, new=tempered(2.0))
+    made.open_release()
+    write_routes(read_settings(made.gateway), Traffic(weight_percent=5))
+    return made
+
+
+def judged(release: ReleaseFolder, verdict: str) -> Judged:
+    found = Trial.open(release.gateway).judged()
+    wanted = found.judgement.model_copy(update={"verdict": type(found.judgement.verdict)(verdict)})
+    return replace(found, judgement=wanted)
+
+
+def looks(monkeypatch: pytest.MonkeyPatch, *found: Judged | SlipwayError | Callable[[], Judged]) -> None:
+    """Let the next looks find these."""
+    left = list(found)
+
+    def look(_: Trial) -> Judged:
+        one = left.pop(0)
+        if isinstance(one, SlipwayError):
+            raise one
+        return one if isinstance(one, Judged) else one()
+
+    monkeypatch.setattr(Trial, "look", look)
+
+
+def weight(release: ReleaseFolder) -> int:
+    return read_traffic(read_settings(release.gateway)).weight_percent
+
+
+def test_a_watch_goes_on_after_looks_that_fail_and_rolls_back(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = SpecError("not an edge"), StorageError("the disk is full")
+    looks(monkeypatch, judged(release, "too_few"), *failures, judged(release, "worse"))
+    assert release("judge", "--watch") == 1
+    said = capsys.readouterr().out
+    assert "not read: not an edge" in said
+    assert "not read: the disk is full" in said
+    assert "rolled back" in said
+    assert weight(release) == 0
+
+
+def test_the_rollback_of_a_watch_is_tried_until_the_weights_can_be_written(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = [StorageError("the disk is full")]
+
+    def put_in_force(settings: GatewaySettings, traffic: Traffic) -> float:
+        if full:
+            raise full.pop()
+        return in_force(settings, traffic)
+
+    monkeypatch.setattr(promotion, "put_in_force", put_in_force)
+    looks(monkeypatch, judged(release, "worse"))
+    assert release("judge", "--watch") == 1
+    assert "not rolled back yet: the disk is full" in capsys.readouterr().out
+    assert weight(release) == 0
+
+
+def test_the_rollback_of_the_judge_waits_for_another_operator_and_takes_back_its_weight(release: ReleaseFolder) -> None:
+    trial, settings = Trial.open(release.gateway), read_settings(release.gateway)
+    evidence = judged(release, "worse").judgement
+    write_routes(settings, Traffic())
+    with ThreadPoolExecutor(1) as pool:
+        with only_operator(settings.folder, "weight"):
+            done = pool.submit(roll_back_worse, trial, evidence)
+            assert wait([done], timeout=0.3).not_done
+            write_routes(settings, Traffic(weight_percent=25))
+        assert done.result(timeout=10) is not None
+    assert weight(release) == 0
+    record = read_record(release.stable)
+    assert record is not None
+    assert [action.by for action in record.actions] == ["judge"]
+
+
+def test_the_judge_takes_back_no_promotion_of_a_person(release: ReleaseFolder) -> None:
+    replace_repository(release.stable, release.candidate)
+    assert roll_back_worse(Trial.open(release.gateway), judged(release, "worse").judgement) is None
+    assert weight(release) == 5
+
+
+def test_a_watch_ends_when_another_candidate_is_written(
+    release: ReleaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another() -> Judged:
+        write_routes(read_settings(release.gateway), Traffic())
+        colours_run(release.folder / "runs/newer", tempered(3.0))
+        release.write_fleet(candidate={"colours": "runs/newer"})
+        release.open_release()
+        write_routes(read_settings(release.gateway), Traffic(weight_percent=5))
+        return judged(release, "too_few")
+
+    looks(monkeypatch, judged(release, "too_few"), another, judged(release, "worse"))
+    with pytest.raises(SpecError, match=r"another candidate was written since .*; slipway release judge"):
+        release("judge", "--watch")
+    assert weight(release) == 5, "the new candidate is not rolled back by the counts of the old one"
