@@ -135,7 +135,7 @@ def test_with_a_server_of_its_own_the_file_may_not_name_another(tmp_path: Path) 
         return GatewayPlan.open(write_gateway(tmp_path, tls=False, **changes), served=Served(EXAMPLE, served))
 
     assert vars(opened().settings.stable) == {"grpc": ports.grpc, "http": ports.http, "status": ports.status}
-    with pytest.raises(SpecError, match=r"is not the server that slipway serve starts.*leave stable out"):
+    with pytest.raises(SpecError, match=r"is not the server of slipway serve.*leave stable out"):
         opened(stable={"grpc": 1})
     with pytest.raises(SpecError, match="which slipway serve serves; leave it out"):
         opened(repository=str(tmp_path))

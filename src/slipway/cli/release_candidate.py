@@ -12,6 +12,7 @@ from slipway.operations.release.lock import only_operator
 from slipway.operations.release.record import ReleaseRecord, RepositoryFacts, now, read_record, record_path
 from slipway.operations.release.trial import stable_repository
 from slipway.repository import Plan, open_bases, open_fleet, plan_repository
+from slipway.system.text import command
 
 
 def write_candidate(gateway: Path, fleet_file: Path, out: Path | None) -> ReleaseRecord:
@@ -64,7 +65,7 @@ def _require_no_traffic(gateway: Path, settings: GatewaySettings) -> None:
     if traffic.weight_percent or traffic.mirror_percent:
         raise SpecError(
             f"a candidate has requests now (weight {traffic.weight_percent} %, mirror {traffic.mirror_percent} %); end "
-            f"its release by slipway release promote {gateway}, or rollback"
+            f"its release: {command('slipway release promote', gateway)}, or rollback"
         )
 
 

@@ -97,7 +97,8 @@ def _in_front_of(settings: GatewaySettings, served: Served, *, source: Path) -> 
     ports = ServerPorts(grpc=served.ports.grpc, http=served.ports.http, status=served.ports.status)
     if "stable" in settings.model_fields_set and settings.stable != ports:
         raise SpecError(
-            f"{source}: stable: {vars(settings.stable)} is not the server that slipway serve starts, {vars(ports)}; "
+            f"{source}: stable: {vars(settings.stable)} is not the server of slipway serve; that has "
+            f"{vars(ports)}; "
             "leave stable out"
         )
     repository = served.repository.resolve()

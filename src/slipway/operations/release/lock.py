@@ -56,7 +56,4 @@ def _holder(path: Path) -> str:
         holder = Holder.model_validate_json(path.read_bytes())
     except (OSError, ValueError):
         return "another operator has just begun to change this release"
-    return (
-        f"{holder.by} changes this release by slipway release {holder.action}, process {holder.pid}, since "
-        f"{holder.since}"
-    )
+    return f"{holder.by} changes this release ({holder.action}) since {holder.since}, in process {holder.pid}"

@@ -17,6 +17,7 @@ from slipway.operations.release.record import RepositoryFacts
 from slipway.operations.release.trial import Trial
 from slipway.serving.reload_request import request_reload
 from slipway.system.files import complete_folder, files_below
+from slipway.system.text import command
 
 RELOAD_S = 240.0
 
@@ -138,7 +139,7 @@ def _undone(trial: Trial) -> str:
 
     The server may serve the candidate by now: its reload may have taken longer than we waited.
     """
-    stable, again = Path(trial.record.stable.path), f"slipway release rollback {trial.source}"
+    stable, again = Path(trial.record.stable.path), command("slipway release rollback", trial.source)
     try:
         _put_former_back(trial)
     except SlipwayError as error:  # another repository, a damaged one, a full disk
@@ -184,7 +185,7 @@ def _is_served(trial: Trial) -> bool:
 
 
 def _reload_by_hand(trial: Trial) -> str:
-    return f"slipway reload --status-port {trial.settings.stable.status}"
+    return command("slipway reload --status-port", str(trial.settings.stable.status))
 
 
 def _put_former_back(trial: Trial) -> None:
@@ -224,7 +225,8 @@ def _reload(trial: Trial, wanted: RepositoryFacts) -> str:
 
 def _check_as_recorded(trial: Trial) -> None:
     record = trial.record
-    remedy = f"write the candidate again by slipway release candidate {trial.source} FLEET, and judge that"
+    again = command("slipway release candidate", trial.source, "FLEET")
+    remedy = f"write the candidate again ({again}), and judge that"
     _require(Path(record.candidate.path), record.candidate, remedy)
     if not record.is_promoted:
         _require(Path(record.stable.path), record.stable, remedy)

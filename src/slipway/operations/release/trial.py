@@ -17,7 +17,7 @@ from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, ArmName, counts, reading
 from slipway.operations.release.readings import Readings
 from slipway.operations.release.record import Action, Deed, ReleaseRecord, RepositoryFacts, now, read_record
-from slipway.system.text import few
+from slipway.system.text import command, few
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Trial:
         if record is None:
             raise SpecError(
                 f"{repository}: no release is open; name the candidate in the fleet file (release:), and write it by "
-                f"slipway release candidate {source} FLEET"
+                + command("slipway release candidate", source, "FLEET")
             )
         return cls(source, settings, record)
 
@@ -80,7 +80,7 @@ class Trial:
         if not self.is_open:
             raise SpecError(
                 f"{self.source}: another candidate was written since {self.record.opened}, and its evidence starts "
-                f"anew; slipway release judge {self.source} --watch"
+                "anew; " + command("slipway release judge", self.source, "--watch")
             )
 
     @property
