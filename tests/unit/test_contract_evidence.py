@@ -14,6 +14,7 @@ from slipway.contract.evidence.origin import Origin
 from slipway.contract.evidence.studies import (
     DensityResult,
     EfficiencyResult,
+    GatewayResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
@@ -25,13 +26,23 @@ KINDS = {
     "digits-capacity-cpu": CapacityResult,
     "perf_analyzer": PerfAnalyzerResult,
     "density": DensityResult,
+    "density_loss": DensityResult,
     "efficiency": EfficiencyResult,
+    "gateway": GatewayResult,
     "peers": PeersResult,
     "robustness": RobustnessResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
 }
-STUDIES = {"density", "efficiency", "peers", "fifty", "verdict"}  # robustness has one part in an older form
+STUDIES = {
+    "density",
+    "density_loss",
+    "efficiency",
+    "gateway",
+    "peers",
+    "fifty",
+    "verdict",
+}  # robustness has one part in an older form
 
 
 @pytest.mark.parametrize("name", KINDS)
