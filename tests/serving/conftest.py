@@ -19,11 +19,13 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from numpy.typing import NDArray
 from tritonclient.grpc.service_pb2 import ModelInferRequest
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from slipway.contract import Decision
 from slipway.repository import assemble
 from slipway.serving import Ports, Server, serve
 from tests.support.colours import copy_colours, reseal
+from tests.support.gateways import Asked, running_gateway, write_gateway
 from tests.support.v2_requests import RED
 
 ROOT = Path(__file__).parents[2]
@@ -233,3 +235,29 @@ def send(unharmed: Any) -> Iterator[Callable[..., Any]]:
 
     yield send_unchanged
     client.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(own_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    folder = tmp_path_factory.mktemp("gateway")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        teams = {
+            "pets": {"key_file": "pets.key", "per_second": 10_000},
+            "cars": {"key_file": "cars.key", "per_second": 2, "burst": 2},
+        }
+        path = write_gateway(
+            folder,
+            ports=own_server.ports,
+            teams=teams,
+            repository=str(EXAMPLE),
+            budgets_ms={"colours": 35},
+            access_log=str(folder / "access.jsonl"),
+        )
+        with running_gateway(path) as asked:
+            yield asked
+
+
+@pytest.fixture(scope="module")
+def stub(gateway: Asked) -> GRPCInferenceServiceStub:
+    return gateway.stub()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from slipway.contract import Bundle, Engine, PlanSettings
+from slipway.contract import Bundle, Engine
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss
 from slipway.engines import base_engines, build_engine, choose_plan, compile
@@ -22,7 +22,7 @@ from slipway.evaluation.predict import Float, Pixels, predict_served
 from slipway.lint import lint
 from slipway.repository import BaseHeads, assemble
 from slipway.repository.fleet import open_base
-from tests.support.cards import H100
+from tests.support.cards import H100, PLAN_ON_H100
 from tests.support.gpu_bases import base_plan
 from tests.support.heads import ENGINE
 from tests.support.scripts import run_here
@@ -40,16 +40,6 @@ SPEC: dict[str, Any] = {
     "serving": {"gpu": {"fallback": "onnxruntime"}},
 }
 WHERE = ("runs/tiny/base", "--graphs", "runs/tiny/graphs", "--out", "runs/tiny/engines")
-SETTINGS = PlanSettings(
-    version="11.2.1.2",
-    compute_capability="9.0",
-    card=H100,
-    batch_sizes=(1, 32, 32),
-    single_image_profile=True,
-    optimization_level=3,
-    hardware_compatibility="none",
-    version_compatible=False,
-)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +101,9 @@ Build = Callable[[Callable[[Float], Float]], BaseEngine]
 def compiled(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
     """Builds a plan of FP32 for a GPU that is played: OpenVINO runs it, `single` changes the embedding of one image
     alone, and the CPU decodes."""
-    plan = Plan(data=b"", settings=SETTINGS, timing_cache=None, layers=None, layers_reason="", warnings=0, seconds=0)
+    plan = Plan(
+        data=b"", settings=PLAN_ON_H100, timing_cache=None, layers=None, layers_reason="", warnings=0, seconds=0
+    )
     reference = BaseEngine.open(Path("runs/tiny/engines/openvino-fp32"), base=base)
     fp32 = run_of(reference, threads=1)
     monkeypatch.setattr(compile, "build_plan", lambda *_, **__: plan)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slipway.contract import Bundle, CompileError, Engine, PlanSettings
+from slipway.contract import Bundle, CompileError, Engine
 from slipway.engines import build_engine, compile, evaluate
 from slipway.engines.plan import PlanRunner
 from slipway.engines.tensorrt import Plan
 from slipway.evaluation.predict import Float, Pixels, ServedNetwork, behind_normalisation
 from slipway.steps import engine_openvino
-from tests.support.cards import H100
+from tests.support.cards import PLAN_ON_H100
 from tests.support.coloured_runs import coloured_run
 
 LIMITS = {"max_loss_points": 50, "max_flip_points": 50, "prove_classes": False, "confidence": 0.5}
@@ -48,18 +48,8 @@ def network_of(bundle: Bundle, *, single: Change, batches: Change) -> ServedNetw
 @pytest.fixture
 def compiled(bundle: Bundle, reference: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
     """Builds a plan of `network_of` for a GPU that is played: its images are decoded on the CPU."""
-    settings = PlanSettings(
-        version="11.2.1.2",
-        compute_capability="9.0",
-        card=H100,
-        batch_sizes=(1, 32, 32),
-        single_image_profile=True,
-        optimization_level=3,
-        hardware_compatibility="none",
-        version_compatible=False,
-    )
     plan = Plan(
-        data=b"", settings=settings, timing_cache=None, layers=None, layers_reason="played", warnings=0, seconds=0
+        data=b"", settings=PLAN_ON_H100, timing_cache=None, layers=None, layers_reason="played", warnings=0, seconds=0
     )
     on_cpu = evaluate.run_split
     monkeypatch.setattr(compile, "build_plan", lambda *_, **__: plan)

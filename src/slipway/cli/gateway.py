@@ -58,14 +58,13 @@ def main(arguments: argparse.Namespace) -> None:
         raise SpecError("give a file of settings, such as gateway.yaml; slipway gateway --help shows one")
     plan = GatewayPlan.open(arguments.settings)
     plan.check()
-    facts = described(plan)
     if arguments.check:
         print(f"{arguments.settings}: {sentence(plan)}; Envoy accepts its configuration")
-        return print_json(arguments, facts)
-    return _run(arguments, plan, facts)
+        return print_json(arguments, described(plan))
+    return _run(arguments, plan)
 
 
-def _run(arguments: argparse.Namespace, plan: "GatewayPlan", facts: dict[str, Any]) -> None:
+def _run(arguments: argparse.Namespace, plan: "GatewayPlan") -> None:
     from slipway.operations.gateway.process import Gateway
 
     ended, again = threading.Event(), threading.Event()
@@ -77,7 +76,7 @@ def _run(arguments: argparse.Namespace, plan: "GatewayPlan", facts: dict[str, An
     gateway = Gateway(plan, event=lambda _, message, **__: messages.say(message))
     try:
         with gateway.kept():
-            print_json(arguments, facts)
+            print_json(arguments, described(plan))
             sys.stdout.flush()
             while not ended.wait(0.2):  # a signal is handled between two of these
                 if again.is_set():

@@ -71,19 +71,17 @@ def status(arguments: argparse.Namespace) -> None:
 def weight(arguments: argparse.Namespace) -> None:
     trial = _open(arguments)
     percent = trial.record.settings.weight if arguments.percent is None else arguments.percent
-    changes: dict[str, Any] = {"weight_percent": percent}
-    if arguments.sticky_header is not None:
-        changes["sticky_header"] = arguments.sticky_header or None
-    _divide(trial, changes, arguments)
+    sticky = trial.traffic.sticky_header if arguments.sticky_header is None else arguments.sticky_header or None
+    _divide(trial, arguments, weight_percent=percent, sticky_header=sticky)
 
 
 def mirror(arguments: argparse.Namespace) -> None:
     trial = _open(arguments)
     percent = trial.record.settings.mirror if arguments.percent is None else arguments.percent
-    _divide(trial, {"mirror_percent": percent}, arguments)
+    _divide(trial, arguments, mirror_percent=percent)
 
 
-def _divide(trial: "Trial", changes: dict[str, Any], arguments: argparse.Namespace) -> None:
+def _divide(trial: "Trial", arguments: argparse.Namespace, **changes: float | str | None) -> None:
     from slipway.operations.gateway.routes import Traffic
 
     wanted = Traffic.parse(trial.traffic.model_dump() | changes, source="command line")

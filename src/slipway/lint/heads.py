@@ -30,7 +30,7 @@ def heads_of(model: Model) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for output in model.config.output if model.name.startswith(GROUP) else ():
         head, _, tensor = output.name.rpartition(".")
-        if head:  # EMBEDDING is no head's
+        if head:  # the name of EMBEDDING has no head before it
             found.setdefault(head, {})[tensor] = output
     return found
 

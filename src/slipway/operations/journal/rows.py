@@ -43,7 +43,7 @@ class Row:
     picture: Picture
     bytes: int
     sha256: str | None
-    """Of the image, where it is kept."""
+    """sha256 of the image; None if no copy is kept."""
     parity: Parity
 
 

@@ -269,5 +269,5 @@ def _text(value: Any) -> str:
 
 def _int32(value: Any) -> int:
     if not -(2**31) <= value < 2**31:
-        raise ValueError(f"{value} is no INT32")
+        raise ValueError(f"{value} does not fit into INT32")
     return int(value)

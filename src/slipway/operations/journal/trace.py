@@ -1,6 +1,7 @@
 """The part of Envoy's `envoy.data.tap.v3.TraceWrapper` that the journal reads; fields it does not know are passed over.
 
-Envoy's own Python messages are no package; these few are described here, with the numbers of Envoy's proto files.
+No package has Envoy's messages for Python, so these few are described here, with the field numbers of Envoy's own
+proto files.
 """
 
 from collections.abc import Mapping
