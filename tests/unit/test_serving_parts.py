@@ -1,6 +1,7 @@
 """Small parts of the launcher, without a server: its messages, and the folder that the server runs on."""
 
 import errno
+import gc
 import itertools
 import os
 import select
@@ -18,7 +19,7 @@ from unittest.mock import Mock
 import pytest
 
 from slipway.contract import ServingError
-from slipway.serving import binary, hidden, workspace
+from slipway.serving import binary, hidden, probe, workspace
 from slipway.serving import process as processes
 from slipway.serving.contents import Contents
 from slipway.serving.limits import server_limits
@@ -267,3 +268,13 @@ def test_a_switch_that_fails_midway_has_the_former_ensembles_again(
 
 def content_of(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files_below(folder).items()}
+
+
+def test_ctrl_c_while_a_connection_is_made_prints_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    monkeypatch.setattr("tritonclient.grpc._client.grpc.insecure_channel", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        probe.Connection("127.0.0.1:1")
+    gc.collect()
+    assert not ignored
