@@ -36,3 +36,34 @@ CREATE TABLE done (request TEXT PRIMARY KEY, at_s REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE forgotten (request TEXT NOT NULL, image INTEGER NOT NULL, PRIMARY KEY (request, image)) WITHOUT ROWID;
 CREATE TABLE counters (name TEXT NOT NULL, labels TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (name, labels))
   WITHOUT ROWID;
+-- Every row that a selection considered for a label, chosen or not. A row is considered once.
+CREATE TABLE considered (
+  row INTEGER PRIMARY KEY REFERENCES rows (id) ON DELETE CASCADE,
+  selection INTEGER NOT NULL,      -- Unix time of the selection, in ms
+  probability REAL NOT NULL,       -- with which the row was chosen: the accuracy estimate divides by it
+  chosen INTEGER NOT NULL
+);
+-- Rows for which people are asked.
+CREATE TABLE asked (
+  row INTEGER PRIMARY KEY REFERENCES rows (id) ON DELETE CASCADE,
+  reason TEXT NOT NULL,            -- chosen (by a selection) or differs (two versions answer otherwise)
+  asked_s REAL NOT NULL
+);
+-- What people said of a row.
+CREATE TABLE labels (
+  row INTEGER NOT NULL REFERENCES rows (id) ON DELETE CASCADE,
+  annotator TEXT NOT NULL,
+  label TEXT NOT NULL,             -- a class of the bundle, or one that it does not know
+  labelled_s REAL NOT NULL,
+  PRIMARY KEY (row, annotator)
+) WITHOUT ROWID;
+-- What another bundle says of a row's image.
+CREATE TABLE compared (
+  row INTEGER NOT NULL REFERENCES rows (id) ON DELETE CASCADE,
+  bundle TEXT NOT NULL,
+  status INTEGER NOT NULL,
+  label TEXT,
+  class_id INTEGER,
+  score REAL,
+  PRIMARY KEY (row, bundle)
+) WITHOUT ROWID;

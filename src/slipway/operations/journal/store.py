@@ -16,7 +16,7 @@ from slipway.operations.journal.rows import Row
 from slipway.system.targets import told
 
 DATABASE, IMAGES, LOCK = "journal.sqlite", "images", "collector.lock"
-VERSION = 1
+VERSION = 2
 DAY_S = 86_400.0
 BUSY_S = 30.0
 Counts = Mapping[tuple[str, tuple[str, ...]], int]
@@ -221,6 +221,7 @@ class Store:
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")  # labels go with their row
     connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
     connection.execute("BEGIN IMMEDIATE")
     try:
