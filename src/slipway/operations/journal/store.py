@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
@@ -178,9 +178,19 @@ class Store:
 
     # Reading.
 
-    def query(self, text: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def query(self, text: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
         """Rows of a SELECT."""
         return self._query(text, values)
+
+    # Labels and comparisons.
+
+    def write(self, text: str, values: Iterable[Sequence[object]]) -> int:
+        """Run an INSERT, UPDATE or DELETE for each of `values`, all of them or none; returns how many rows it changed.
+
+        Values of rows that were removed meanwhile change nothing if the statement asks for the row.
+        """
+        with self._transaction():
+            return self._connection.executemany(text, values).rowcount
 
     # How.
 
