@@ -20,12 +20,15 @@ JUDGE = {"acceptable_ratio": 2, "negligible_share": 0.1, "slow_share": None, "al
 """A judge that needs few requests."""
 
 
-def tempered(temperature: float) -> Change:
-    """Another decision: the same labels, other scores, and so another bundle."""
+def tempered(temperature: float, *, unknown: float | None = None) -> Change:
+    """Another decision: the same labels, other scores, and so another bundle; `unknown` under this score."""
+    changes: dict[str, Any] = {"temperature": temperature}
+    if unknown is not None:
+        changes["unknown"] = {"threshold": unknown}
 
     def change(part: Path) -> None:
         decision = json.loads((part / "decision.json").read_text())
-        (part / "decision.json").write_text(json.dumps(decision | {"temperature": temperature}))
+        (part / "decision.json").write_text(json.dumps(decision | changes))
 
     return change
 
@@ -44,8 +47,15 @@ class ReleaseFolder:
     """`fleet.yaml` whose candidate is `runs/new`, the stable repository of `runs/old`, and `gateway.yaml`."""
 
     def __init__(
-        self, folder: Path, *, new: Change, stable: Ports | None = None, candidate: Ports | None = None
+        self,
+        folder: Path,
+        *,
+        new: Change,
+        stable: Ports | None = None,
+        candidate: Ports | None = None,
+        **settings: Any,
     ) -> None:
+        """`settings` are further ones of `gateway.yaml`."""
         self.folder, self.stable, self.candidate = folder, folder / "cpu", folder / "cpu-candidate"
         self.old = colours_run(folder / "runs/old", tempered(1.0))
         self.new = colours_run(folder / "runs/new", new)
@@ -60,6 +70,7 @@ class ReleaseFolder:
             tls=stable is not None,
             candidate=ports,
             repository=str(self.stable),
+            **settings,
         )
 
     def write_fleet(self, **changes: Any) -> None:

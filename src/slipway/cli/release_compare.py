@@ -1,0 +1,61 @@
+"""Compares a candidate with stable on images of the journal, and asks people where the two differ."""
+
+import argparse
+from dataclasses import asdict
+
+from slipway.contract import SpecError
+from slipway.operations.journal.store import Store
+from slipway.operations.release.comparing import Compared, ask_people, compare, require_rows
+from slipway.operations.release.disagreements import Pair, pairs_of, tally
+from slipway.operations.release.lock import only_operator
+from slipway.operations.release.trial import Trial
+from slipway.system.json_line import print_json
+from slipway.system.text import command
+
+LOCK = "compare.lock"
+
+
+def run(trial: Trial, arguments: argparse.Namespace) -> None:
+    """Raises SpecError where nothing can be compared, and ServingError where the candidate does not answer."""
+    if trial.settings.observe is None:
+        raise SpecError(f"{arguments.gateway}: observe: not given, so no images are kept to compare; add observe: {{}}")
+    pairs = pairs_of(trial.record)
+    if not pairs:
+        raise SpecError(
+            "nothing to compare: an engine alone is tried, which its accuracy gate has compared, or the classifiers "
+            "give an image several labels, of which the journal keeps the first"
+        )
+    ports = trial.require_candidate()
+    told = {}
+    with (
+        only_operator(trial.settings.folder, "compare", file=LOCK),
+        Store.open(trial.settings.journal, make=False) as store,
+    ):
+        for pair in pairs:
+            done = compare(
+                store,
+                pair,
+                port=ports.grpc,
+                images=arguments.images,
+                per_second=arguments.per_second,
+                say=lambda line: print(f"  {line}", flush=True),
+            )
+            require_rows(done, pair)
+            asked = ask_people(store, pair, most=arguments.ask)
+            told[pair.classifier] = {**asdict(done), "asked": asked}
+            _say(store, pair, done, asked)
+    judged = trial.judged()
+    print(f"  {judged.judgement.verdict.value}: {judged.judgement.reason}")
+    if any(found.open for found in judged.tallies.values()):
+        print(f"  next: {command('slipway labels push', arguments.gateway)}, and once people have answered")
+        print(f"  then: {command('slipway labels pull', arguments.gateway)}")
+    print_json(arguments, {"classifiers": told, "judgement": judged.judgement.plain()})
+
+
+def _say(store: Store, pair: Pair, done: Compared, asked: int) -> None:
+    left_out = {"were removed meanwhile": done.gone, "got an error and are not compared": done.failed}
+    print(f"{pair.classifier}: {done.new:,} images compared now, {done.before:,} before; {asked:,} new questions")
+    for what, count in left_out.items():
+        if count:
+            print(f"  {count:,} images {what}")
+    print(f"  {tally(store, pair)}")
