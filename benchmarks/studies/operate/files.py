@@ -1,0 +1,79 @@
+"""The files that an operator writes: specs, fleet and gateway."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slipway.system.yaml_json import dump_yaml
+
+if TYPE_CHECKING:
+    from benchmarks.studies.operate.box import Box
+
+_SIZE = {"input_height": 64, "input_width": 64, "resize": "crop", "pad_value": 228}
+_SPLIT = {"validation_fraction": 0.1, "test_fraction": 0.3}
+_AUGMENT = {"horizontal_flip": False, "crop_scale": [0.75, 1.0], "rotate_degrees": 12}
+
+
+def write_first(run: Path) -> None:
+    """`network.yaml` and `base.yaml`: a backbone that is trained on the data in `data`, and a base of it."""
+    network = {
+        "name": "network",
+        "task": "multiclass",
+        "data": {"root": str(run / "data"), **_SPLIT},
+        "preprocess": _SIZE,
+        "backbone": {"name": "resnet10t", "pretrained": False},
+        "recipe": {"epochs": 4, "batch_size": 32, "learning_rate": 0.003, "weight_decay": 0.05, "augment": _AUGMENT},
+    }
+    base = {
+        "name": "strokes",
+        "backbone": {"name": "resnet10t", "weights": str(run / "network/model.safetensors")},
+        "preprocess": _SIZE,
+        "images": str(run / "data"),
+        "calibration": {"images": 200},
+    }
+    for name, content in (("network", network), ("base", base)):
+        (run / f"{name}.yaml").write_text(dump_yaml(content), encoding="utf-8")
+
+
+def write_head(spec: Path, *, data: Path) -> None:
+    """The spec of a head for the images in `data`, class folders or a CSV file. What it may lose is what some 300 test
+    images can prove."""
+    split = {} if data.suffix == ".csv" else _SPLIT
+    tolerated = {"max_loss_points": 3, "max_class_loss_points": 20, "max_flip_points": 10, "prove_classes": False}
+    content = {"name": "digits", "data": {"root": str(data), **split}, "accuracy": tolerated}
+    spec.write_text(dump_yaml(content), encoding="utf-8")
+
+
+def write_fleet(run: Path, *, active: str, candidate: str | None = None) -> None:
+    """`fleet.yaml` with one head, and perhaps another to try. Smaller shares of errors than 2 % count as none, and 5 %
+    may be late: a few minutes of requests prove no less."""
+    heads = {"digits": active}
+    content: dict[str, object] = {"bases": {"strokes": {"base": "strokes", "heads": heads}}}
+    if candidate:
+        judge = {"negligible_share": 0.02, "slow_share": 0.05}
+        content["release"] = {"candidate": {"digits": candidate}, "weight": 50, "judge": judge}
+    (run / "fleet.yaml").write_text(dump_yaml(content), encoding="utf-8")
+
+
+def write_gateway(run: Path, box: "Box") -> None:
+    """`gateway.yaml`, with a journal of half of the requests."""
+    content = {
+        "listen": f"127.0.0.1:{box.own.grpc}",
+        "metrics_port": box.own.metrics,
+        "repository": "repository",
+        "stable": _ports(vars(box.stable)),
+        "candidate": _ports(vars(box.candidate)),
+        "teams": {"clients": {"key_file": "clients.key", "per_second": 1000}},
+        "budgets_ms": {"digits": 100},
+        "observe": {
+            **{"share": 0.5, "per_second": 50, "journal": "journal", "spool": "spool"},
+            "metrics_port": box.own.http,
+        },
+        "watch": {"reference_rows": 100_000, "metrics_port": box.own.status},
+        "labels": {"per_day": 200},
+    }
+    (run / "gateway.yaml").write_text(dump_yaml(content), encoding="utf-8")
+
+
+def _ports(given: Mapping[str, int]) -> dict[str, int]:
+    return {name: given[name] for name in ("grpc", "http", "status")}

@@ -1,0 +1,229 @@
+"""What happens, in order; each step is a verb as a user runs it."""
+
+import csv
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.studies.operate.box import Box, wait_until
+from benchmarks.studies.operate.digits import NEW, Scans, shuffled, write_data
+from benchmarks.studies.operate.files import write_first, write_fleet, write_gateway, write_head
+from benchmarks.studies.operate.stream import Answered, Stream
+from slipway.operations.journal.store import Store
+
+RATE_PER_S, NEW_SHARE, LABELS = 40.0, 0.15, 175
+QUIET_S, SHADOW_S, AFTER_S = 20.0, 5.0, 20.0
+PERSON = "the data's own labels"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was seen."""
+
+    answers: list[Answered]
+    marks_s: dict[str, float]
+    """Seconds since the first request, by what began then."""
+    facts: Facts
+    """What the watch knew when the labels were there."""
+    alarm_requests: int
+    alarm_s: float
+    labels: int
+    parity: dict[str, int]
+    heads: dict[str, str]
+    """Name of each head by the id of its bundle."""
+    steps_s: dict[str, float]
+
+    def accuracy(self, start: str, end: str) -> float:
+        """Share of right answers of the requests between two marks."""
+        found = [one.is_correct for one in self.answers if self.marks_s[start] <= one.sent_s < self.marks_s[end]]
+        return sum(found) / len(found)
+
+    def measured(self) -> dict[str, Any]:
+        """The fields of the result."""
+        assert self.facts.watched is not None, "it has a reference"
+        drift, estimate = self.facts.watched.drift, self.facts.watched.accuracy.estimate
+        assert drift is not None and drift.alarm is not None and estimate is not None, "the story waited for them"
+        accuracy = {
+            "before": self.accuracy("before", "shifted"),
+            "shifted": self.accuracy("shifted", "canary"),
+            "after": self.accuracy("after", "spoilt"),
+        }
+        gained, lost = accuracy["after"] - accuracy["shifted"], accuracy["before"] - accuracy["shifted"]
+        return {
+            "rate_per_s": RATE_PER_S,
+            "new_share": NEW_SHARE,
+            "accuracy": accuracy,
+            "recovered_share": gained / lost,
+            "alarm": {
+                "seconds": self.alarm_s,
+                "requests": self.alarm_requests,
+                "sampled_rows": drift.alarm.row - drift.alarm.since_row,
+                "event": drift.alarm.event,
+            },
+            "estimate": estimate.plain(),
+            "labels": self.labels,
+            "requests": len(self.answers),
+            "failed": sum(one.label is None for one in self.answers),
+            "parity": self.parity,
+            "spoilt_answers": sum(self.heads.get(one.bundle or "") == "spoilt" for one in self.answers),
+            "marks_s": self.marks_s,
+            "steps_s": self.steps_s,
+            "seed": 0,
+            "client_shares_the_cores": True,
+        }
+
+
+def tell(box: Box, scans: Scans) -> Told:
+    """Everything, from the first data to the rollback of the spoilt head."""
+    run = box.folder
+    first_release(box, scans)
+    with ExitStack() as stack:
+        stack.enter_context(
+            box.serving("stable", run / "repository", box.stable, options=f"--gateway {run}/gateway.yaml")
+        )
+        stack.enter_context(box.beside("journal", f"journal run {run}/gateway.yaml"))
+        box.verb("reference", f"watch reference {run}/gateway.yaml {run}/digits")
+        stack.enter_context(box.beside("watch", f"watch run {run}/gateway.yaml"))
+        stream = stack.enter_context(_stream(box, shuffled(scans.before, new_share=0, seed=1)))
+        story = Story(box, scans, stream)
+        story.quiet()
+        story.shift()
+        story.label()
+        story.learn()
+        story.try_candidate()
+        story.spoil()
+        return story.told()
+
+
+def first_release(box: Box, scans: Scans) -> None:
+    """A base, a head on it, and the repository of both."""
+    run = box.folder
+    print(f"{run}/data: {write_data(scans, run / 'data', seed=0)} photographed digits, 0 to 8")
+    write_first(run)
+    write_head(run / "digits.yaml", data=run / "data")
+    write_fleet(run, active="digits")
+    write_gateway(run, box)
+    box.verb("train", f"train {run}/network.yaml --out {run}/network")
+    box.verb("base", f"base {run}/base.yaml --out {run}/strokes")
+    box.verb("head", f"head {run}/digits.yaml --base {run}/strokes --out {run}/digits")
+    box.verb("assemble", f"assemble {run}/fleet.yaml --out {run}/repository")
+    box.verb("key", f"gateway --new-key {run}/clients.key")
+
+
+def _stream(box: Box, images: Iterator[tuple[str, bytes]]) -> Stream:
+    key = (box.folder / "clients.key").read_text(encoding="utf-8").strip()
+    return Stream(f"grpc://127.0.0.1:{box.own.grpc}", model="digits", key=key, rate_per_s=RATE_PER_S, images=images)
+
+
+class Story:
+    """The steps after the first release; each leaves what it has seen."""
+
+    def __init__(self, box: Box, scans: Scans, stream: Stream) -> None:
+        self._box, self._run, self._scans, self._stream = box, box.folder, scans, stream
+        self._marks: dict[str, float] = {"before": 0.0}
+        self._gateway = f"{box.folder}/gateway.yaml"
+        self._labels = 0
+        self._seen: dict[str, Any] = {}
+
+    def quiet(self) -> None:
+        """Digits 0 to 8 alone, and a few labels as on any day."""
+        time.sleep(QUIET_S)
+        self._box.verb("labels of a quiet day", f"labels select {self._gateway} --labels {QUIET_LABELS}")
+        self._answer()
+
+    def shift(self) -> None:
+        """Nines appear; ends with the alarm."""
+        self._mark("shifted", f"from now on {NEW_SHARE:.0%} of the images are nines")
+        self._stream.images = shuffled(self._scans.before, new_share=NEW_SHARE, seed=2)
+        seconds = wait_until(self._alarms, what="the watch alarms")
+        self._mark("alarm", f"the watch alarms after {seconds:.0f} s")
+        wait_until(lambda: len(self._stream.since(self._marks["shifted"])) > SHIFTED, what="enough images came")
+
+    def label(self) -> None:
+        """People label what the watch wants to know; here the data's own truth answers."""
+        self._box.verb("which images are labelled", f"labels select {self._gateway} --labels {LABELS}")
+        self._answer()
+        time.sleep(LOOK_S)
+        self._box.verb("what the watch says", f"watch status {self._gateway}")
+        self._mark("labelled", f"{self._labels} labels")
+
+    def learn(self) -> None:
+        """A head that knows nines."""
+        run = self._run
+        self._box.verb("new data", f"labels dataset {self._gateway} --data {run}/digits/bundle --out {run}/data-2")
+        write_head(run / "digits-2.yaml", data=run / "data-2/data.csv")
+        self._box.verb("new head", f"head {run}/digits-2.yaml --base {run}/strokes --out {run}/digits-2")
+
+    def try_candidate(self) -> None:
+        """Beside the old head: in the shadow, compared, with half of the requests, and promoted."""
+        with self._candidate("digits", "digits-2"):
+            self._box.verb("shadow", f"release mirror {self._gateway} 100")
+            time.sleep(SHADOW_S)
+            self._compare("digits-2")
+            self._box.verb("canary", f"release weight {self._gateway} 50")
+            self._mark("canary", "half of the requests go to the new head")
+            self._box.verb("judge", f"release judge {self._gateway} --watch")
+            self._box.verb("promotion", f'release promote {self._gateway} --approved-by "{PERSON}"')
+            self._stream.images = shuffled(self._scans.after, new_share=NEW_SHARE, seed=3)
+            self._mark("after", "the new head answers, images that nobody has labelled")
+        self._box.verb("new reference", f"watch reference {self._gateway} {self._run}/digits-2")
+        time.sleep(AFTER_S)
+
+    def spoil(self) -> None:
+        """A head whose labels were mixed up, as a data set with a shifted column gives: tried, and rolled back."""
+        self._mark("spoilt", "a head with wrong labels is tried")
+        spoil_data(self._run / "data-2", self._run / "data-3")
+        write_head(self._run / "digits-3.yaml", data=self._run / "data-3/data.csv")
+        self._box.verb("spoilt head", f"head {self._run}/digits-3.yaml --base {self._run}/strokes --out {self._run}/digits-3")
+        with self._candidate("digits-2", "digits-3"):
+            self._box.verb("canary of the spoilt head", f"release weight {self._gateway} 10")
+            self._mark("tenth", "a tenth of the requests go to it")
+            self._compare("digits-3")
+            self._box.verb("judge of the spoilt head", f"release judge {self._gateway}", allowed=(WORSE,))
+            self._mark("rolled back", "it has no requests any more")
+            time.sleep(SHADOW_S)
+
+    @contextmanager
+    def _candidate(self, active: str, name: str) -> Iterator[None]:
+        """Write and serve the candidate beside the block."""
+        write_fleet(self._run, active=active, candidate=name)
+        self._box.verb(f"candidate {name}", f"release candidate {self._gateway} {self._run}/fleet.yaml")
+        with self._box.serving(name, self._run / "repository-candidate", self._box.candidate):
+            yield
+
+    def _compare(self, name: str) -> None:
+        """Ask the candidate for images of the journal; where it differs from the stable head, the truth decides."""
+        self._box.verb(f"compare {name}", f"release compare {self._gateway} --images 300 --per-second 60 --ask 30")
+        self._answer()
+
+    def _answer(self) -> None:
+        """Label every image that is asked for, by the truth that the clients know."""
+        journal = self._run / "journal"
+        with Store.open(journal, make=False) as store:
+            asked = store.query(
+                "SELECT rows.id, rows.client_id FROM asked JOIN rows ON rows.id = asked.row "
+                "WHERE rows.id NOT IN (SELECT row FROM labels) ORDER BY rows.id"
+            )
+        if not asked:
+            return
+        path = self._run / f"labels-{self._labels}.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("row", "label"))
+            writer.writerows((row, self._stream.truth[client_id.partition(".")[0]]) for row, client_id in asked)
+        self._labels += len(asked)
+        self._box.verb(
+            f"{len(asked)} labels", f'labels add {self._gateway} {path} --annotator "{PERSON}" --new-class {NEW}'
+        )
+
+    def _alarms(self) -> bool:
+        return 'slipway_watch_drift_alarm{classifier="digits"} 1.0' in self._box.metrics()
+
+    def _mark(self, name: str, what: str) -> None:
+        self._marks[name] = self._stream.now_s
+        print(f"\n── {self._stream.now_s:.0f} s: {what}", flush=True)
