@@ -19,7 +19,9 @@ from slipway.training.data.splits import assign
 def scan(
     data: Data, *, task: Task = "multiclass", labels: Sequence[str] | None = None, empty_classes: bool = False
 ) -> Dataset:
-    """Read the images of `data`; classes are numbered as in `labels`, else sorted. `empty_classes` may have no image.
+    """Read the images of `data`; classes are numbered as in `labels`, else as in `data.labels`, else sorted.
+
+    With `empty_classes`, classes may have no image.
 
     Equal files, and files of one group, share a split, so no image is in two. Hidden files are skipped.
 
