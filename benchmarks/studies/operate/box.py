@@ -60,14 +60,17 @@ class Box:
     @contextmanager
     def beside(self, name: str, words: str) -> Iterator[None]:
         """Run `slipway WORDS` beside the block; what it says goes to `<name>.log`."""
-        print(f"\n── beside: slipway {words}    (says: {self.folder / name}.log)", flush=True)
-        with (self.folder / f"{name}.log").open("wb") as log:
+        path = self.folder / f"{name}.log"
+        print(f"\n── beside: slipway {words}    (what it says: {path})", flush=True)
+        with path.open("wb") as log:
             command = [sys.executable, "-m", "slipway", *shlex.split(words)]
             process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         try:
             yield
             if process.poll() is not None:
-                raise SlipwayError(f"slipway {words} ended with exit code {process.returncode}: see {self.folder / name}.log")
+                raise SlipwayError(
+                    f"slipway {words} ended with exit code {process.returncode}: see {self.folder / name}.log"
+                )
         finally:
             process.terminate()
             process.wait(timeout=60)
@@ -79,6 +82,15 @@ class Box:
         with self.beside(name, f"serve {repository} {flags} {options}"):
             wait_until(lambda: answers(f"http://127.0.0.1:{ports.status}/ready"), what=f"{name} answers")
             yield
+
+    def metrics(self) -> str:
+        """What the watch measures, in Prometheus' text form; empty while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.own.status}/metrics", timeout=2) as answer:
+                text: str = answer.read().decode()
+                return text
+        except OSError:
+            return ""
 
 
 def wait_until(holds: Callable[[], bool], *, what: str, timeout_s: float = READY_S) -> float:

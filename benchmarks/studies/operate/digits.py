@@ -1,5 +1,6 @@
 """The images: what the first classifier learns from, and what clients send before and after the change."""
 
+import csv
 import io
 import random
 from collections.abc import Iterator
@@ -43,7 +44,11 @@ def divide(digits: Path, *, seed: int) -> Scans:
         draw.shuffle(paths)
         learnt = round(LEARNT * len(paths)) if digit in KNOWN else 0
         before = learnt + round(LIVE * (len(paths) - learnt))
-        scans.learnt[digit], scans.before[digit], scans.after[digit] = paths[:learnt], paths[learnt:before], paths[before:]
+        scans.learnt[digit], scans.before[digit], scans.after[digit] = (
+            paths[:learnt],
+            paths[learnt:before],
+            paths[before:],
+        )
     return scans
 
 
@@ -69,6 +74,18 @@ def write_data(scans: Scans, folder: Path, *, seed: int) -> int:
             (folder / digit / f"{path.stem}.jpg").write_bytes(photographed(path, draw))
             written += 1
     return written
+
+
+def spoil_data(good: Path, table: Path) -> None:
+    """Write the table of `good` with labels that a mistake has moved: each digit is called by the next one's name."""
+    labels = (good / "labels.txt").read_text(encoding="utf-8").split()
+    moved = dict(zip(labels, labels[1:] + labels[:1], strict=True))
+    with (good / "data.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows({**row, "label": moved[row["label"]]} for row in rows)
 
 
 def shuffled(paths: dict[str, list[Path]], *, new_share: float, seed: int) -> Iterator[tuple[str, bytes]]:

@@ -35,12 +35,14 @@ def write_first(run: Path) -> None:
         (run / f"{name}.yaml").write_text(dump_yaml(content), encoding="utf-8")
 
 
-def write_head(spec: Path, *, data: Path) -> None:
-    """The spec of a head for the images in `data`, class folders or a CSV file. What it may lose is what some 300 test
-    images can prove."""
-    split = {} if data.suffix == ".csv" else _SPLIT
+def write_head(spec: Path, *, data: Path, table: Path | None = None) -> None:
+    """The spec of a head for class folders, or for a table of images. What it may lose is what some 300 test images can
+    prove."""
+    source = {"root": str(data), **_SPLIT}
+    if table is not None:
+        source = {"root": str(data), "csv": str(table), "labels": str(data / "labels.txt")}
     tolerated = {"max_loss_points": 3, "max_class_loss_points": 20, "max_flip_points": 10, "prove_classes": False}
-    content = {"name": "digits", "data": {"root": str(data), **split}, "accuracy": tolerated}
+    content = {"name": "digits", "data": source, "accuracy": tolerated}
     spec.write_text(dump_yaml(content), encoding="utf-8")
 
 

@@ -52,8 +52,7 @@ def accuracy_over_time(told: Told) -> Svg:
     running = np.convolve(correct, np.ones(WINDOW) / WINDOW, mode="valid")
     chart = axes(8.5, 3)
     chart.plot(times_s[WINDOW - 1 :], running, color=SERIES[0], linewidth=1.6)
-    assert told.facts.watched is not None and told.facts.watched.accuracy.estimate is not None
-    estimate, at_s = told.facts.watched.accuracy.estimate, told.marks_s["labelled"]
+    estimate, at_s = told.estimate, told.marks_s["labelled"]
     chart.plot([at_s, at_s], [estimate.low, estimate.high], color=SERIES[1], linewidth=3, solid_capstyle="butt")
     chart.plot(at_s, estimate.value, "o", color=SERIES[1], markersize=6)
     chart.text(at_s, estimate.high, " the watch's estimate", color=SERIES[1], va="bottom")
@@ -66,13 +65,14 @@ def accuracy_over_time(told: Told) -> Svg:
 @styled
 def evidence_over_time(told: Told) -> Svg:
     """The evidence of a change, against the threshold of the alarm."""
-    assert told.facts.watched is not None and told.facts.watched.drift is not None
-    drift = told.facts.watched.drift
+    drift = told.drift
     chart = axes(8.5, 2.4)
     rows = [point.row for point in drift.history]
     chart.plot(rows, [point.log10_evidence for point in drift.history], color=SERIES[0], linewidth=1.6)
     chart.axhline(drift.log10_threshold, color=TONES["bad"], linewidth=1, linestyle=(0, (4, 3)))
-    chart.text(0.005, drift.log10_threshold, " alarm", transform=chart.get_yaxis_transform(), color=TONES["bad"], va="bottom")
+    chart.text(
+        0.005, drift.log10_threshold, " alarm", transform=chart.get_yaxis_transform(), color=TONES["bad"], va="bottom"
+    )
     chart.set(ylabel="log10 of the evidence", xlabel="sampled images since the watch began")
     return svg(chart, label="Evidence of drift by the number of sampled images")
 
@@ -100,7 +100,7 @@ def answered_over_time(told: Told) -> Svg:
 
 def _mark(chart: Chart, told: Told) -> None:
     """A line and a number for each thing that happened; the list below the charts names them."""
-    low, high = chart.get_ylim()
+    _, high = chart.get_ylim()
     for number, name in enumerate(SHOWN, start=1):
         at_s = told.marks_s[name]
         chart.axvline(at_s, color=DIM, linewidth=0.8, linestyle=":")

@@ -1,24 +1,28 @@
 """What happens, in order; each step is a verb as a user runs it."""
 
 import csv
-import random
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.studies.operate.box import Box, wait_until
-from benchmarks.studies.operate.digits import NEW, Scans, shuffled, write_data
+from benchmarks.studies.operate.digits import NEW, Scans, shuffled, spoil_data, write_data
 from benchmarks.studies.operate.files import write_first, write_fleet, write_gateway, write_head
 from benchmarks.studies.operate.stream import Answered, Stream
+from slipway.contract import Manifest, SlipwayError
 from slipway.operations.journal.store import Store
+from slipway.operations.watch.facts import Drift, Facts, Interval
 
-RATE_PER_S, NEW_SHARE, LABELS = 40.0, 0.15, 175
-QUIET_S, SHADOW_S, AFTER_S = 20.0, 5.0, 20.0
-PERSON = "the data's own labels"
+RATE_PER_S, NEW_SHARE = 40.0, 0.15
+QUIET_LABELS, LABELS = 20, 120
+QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 20.0, 3.0, 5.0, 20.0
+SHIFTED = 1000
+"""Requests with the new class before people are asked for labels."""
+WORSE = 1
+"""Exit code of `slipway release judge`."""
+PERSON = "the truth"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Told:
     answers: list[Answered]
     marks_s: dict[str, float]
     """Seconds since the first request, by what began then."""
-    facts: Facts
+    drift: Drift
+    estimate: Interval
     """What the watch knew when the labels were there."""
     alarm_requests: int
     alarm_s: float
@@ -45,9 +50,7 @@ class Told:
 
     def measured(self) -> dict[str, Any]:
         """The fields of the result."""
-        assert self.facts.watched is not None, "it has a reference"
-        drift, estimate = self.facts.watched.drift, self.facts.watched.accuracy.estimate
-        assert drift is not None and drift.alarm is not None and estimate is not None, "the story waited for them"
+        assert self.drift.alarm is not None, "the story waited for it"
         accuracy = {
             "before": self.accuracy("before", "shifted"),
             "shifted": self.accuracy("shifted", "canary"),
@@ -62,10 +65,10 @@ class Told:
             "alarm": {
                 "seconds": self.alarm_s,
                 "requests": self.alarm_requests,
-                "sampled_rows": drift.alarm.row - drift.alarm.since_row,
-                "event": drift.alarm.event,
+                "sampled_rows": self.drift.alarm.row - self.drift.alarm.since_row,
+                "event": self.drift.alarm.event,
             },
-            "estimate": estimate.plain(),
+            "estimate": self.estimate.plain(),
             "labels": self.labels,
             "requests": len(self.answers),
             "failed": sum(one.label is None for one in self.answers),
@@ -128,7 +131,8 @@ class Story:
         self._marks: dict[str, float] = {"before": 0.0}
         self._gateway = f"{box.folder}/gateway.yaml"
         self._labels = 0
-        self._seen: dict[str, Any] = {}
+        self._alarm = (0, 0.0)
+        self._facts: Facts | None = None
 
     def quiet(self) -> None:
         """Digits 0 to 8 alone, and a few labels as on any day."""
@@ -141,7 +145,8 @@ class Story:
         self._mark("shifted", f"from now on {NEW_SHARE:.0%} of the images are nines")
         self._stream.images = shuffled(self._scans.before, new_share=NEW_SHARE, seed=2)
         seconds = wait_until(self._alarms, what="the watch alarms")
-        self._mark("alarm", f"the watch alarms after {seconds:.0f} s")
+        self._alarm = (len(self._stream.since(self._marks["shifted"])), seconds)
+        self._mark("alarm", "the watch alarms")
         wait_until(lambda: len(self._stream.since(self._marks["shifted"])) > SHIFTED, what="enough images came")
 
     def label(self) -> None:
@@ -149,14 +154,15 @@ class Story:
         self._box.verb("which images are labelled", f"labels select {self._gateway} --labels {LABELS}")
         self._answer()
         time.sleep(LOOK_S)
-        self._box.verb("what the watch says", f"watch status {self._gateway}")
+        told = self._box.verb("what the watch says", f"watch status {self._gateway}")
+        self._facts = Facts.parse(told["classifiers"][0], source="slipway watch status")
         self._mark("labelled", f"{self._labels} labels")
 
     def learn(self) -> None:
         """A head that knows nines."""
         run = self._run
         self._box.verb("new data", f"labels dataset {self._gateway} --data {run}/digits/bundle --out {run}/data-2")
-        write_head(run / "digits-2.yaml", data=run / "data-2/data.csv")
+        write_head(run / "digits-2.yaml", data=run / "data-2", table=run / "data-2/data.csv")
         self._box.verb("new head", f"head {run}/digits-2.yaml --base {run}/strokes --out {run}/digits-2")
 
     def try_candidate(self) -> None:
@@ -177,9 +183,10 @@ class Story:
     def spoil(self) -> None:
         """A head whose labels were mixed up, as a data set with a shifted column gives: tried, and rolled back."""
         self._mark("spoilt", "a head with wrong labels is tried")
-        spoil_data(self._run / "data-2", self._run / "data-3")
-        write_head(self._run / "digits-3.yaml", data=self._run / "data-3/data.csv")
-        self._box.verb("spoilt head", f"head {self._run}/digits-3.yaml --base {self._run}/strokes --out {self._run}/digits-3")
+        run = self._run
+        spoil_data(run / "data-2", run / "data-3.csv")
+        write_head(run / "digits-3.yaml", data=run / "data-2", table=run / "data-3.csv")
+        self._box.verb("spoilt head", f"head {run}/digits-3.yaml --base {run}/strokes --out {run}/digits-3")
         with self._candidate("digits-2", "digits-3"):
             self._box.verb("canary of the spoilt head", f"release weight {self._gateway} 10")
             self._mark("tenth", "a tenth of the requests go to it")
@@ -187,6 +194,33 @@ class Story:
             self._box.verb("judge of the spoilt head", f"release judge {self._gateway}", allowed=(WORSE,))
             self._mark("rolled back", "it has no requests any more")
             time.sleep(SHADOW_S)
+        self._mark("end", "the end")
+
+    def told(self) -> Told:
+        """All that was seen."""
+        watched = self._facts.watched if self._facts else None
+        drift, estimate = (watched.drift, watched.accuracy.estimate) if watched else (None, None)
+        if drift is None or drift.alarm is None or estimate is None:
+            raise SlipwayError("the watch gave no evidence or no estimate: see watch.log")
+        requests, seconds = self._alarm
+        heads = {"digits": "first", "digits-2": "new", "digits-3": "spoilt"}
+        with Store.open(self._run / "journal", make=False) as store:
+            parity = dict(store.query("SELECT parity, count(*) FROM rows GROUP BY parity"))
+        return Told(
+            answers=self._stream.answers[:],
+            marks_s=self._marks,
+            drift=drift,
+            estimate=estimate,
+            alarm_requests=requests,
+            alarm_s=seconds,
+            labels=self._labels,
+            parity=parity,
+            heads={
+                Manifest.open(self._run / one / "bundle", kind="bundle").bundle or "": name
+                for one, name in heads.items()
+            },
+            steps_s=self._box.steps,
+        )
 
     @contextmanager
     def _candidate(self, active: str, name: str) -> Iterator[None]:

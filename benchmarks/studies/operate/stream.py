@@ -34,7 +34,9 @@ class Answered:
 class Stream:
     """Sends until the end of the block. Assign to `images` what is sent from now on."""
 
-    def __init__(self, url: str, *, model: str, key: str, rate_per_s: float, images: Iterator[tuple[str, bytes]]) -> None:
+    def __init__(
+        self, url: str, *, model: str, key: str, rate_per_s: float, images: Iterator[tuple[str, bytes]]
+    ) -> None:
         self._url, self._model, self._options = url, model, Options(key=key, concurrency=64, deadline_s=GIVEN_UP_S)
         self._rate_per_s = rate_per_s
         self.images = images
@@ -64,7 +66,10 @@ class Stream:
         return [one for one in self.answers if one.sent_s >= start_s]
 
     async def _send(self) -> None:
-        async with AsyncClient(self._url, model=self._model, options=self._options) as client, asyncio.TaskGroup() as under_way:
+        async with (
+            AsyncClient(self._url, model=self._model, options=self._options) as client,
+            asyncio.TaskGroup() as under_way,
+        ):
             due = time.monotonic()
             while not self._ended.is_set():
                 digit, image = next(self.images)

@@ -317,8 +317,8 @@ class OperateResult(ServedResult):
     new_share: float
     """Share of the images that show the new class."""
     accuracy: dict[str, float]
-    """Share of right answers, by the truth that the clients know: `before` the new class, `shifted` with it, and `after`
-    the promotion, on images that nobody has labelled or learnt."""
+    """Share of right answers, by the truth that the clients know: `before` the new class, `shifted` with it, and
+    `after` the promotion, on images that nobody has labelled or learnt."""
     recovered_share: float
     """(after - shifted) / (before - shifted)"""
     alarm: OperateAlarm
