@@ -1,5 +1,6 @@
 """Follows the rows of one classifier: each is counted once and fed to the drift detectors once, whatever is killed."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from slipway.operations.watch.test_split import TestReference, class_counts
 
 BATCH = 2_000
 Say = Callable[[str], None]
+_CLASS = re.compile(r"^class (-?\d+) is")
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def feed(
         count = len(columns.id)
         before = current
         if count:
-            current = _fed(current, columns, following, store=store, classifier=state.classifier)
+            current = _fed(current, columns, following, store=store)
         # No row with a smaller number comes later, since one transaction writes after another.
         last = max(newest, int(columns.id[-1]) if count else 0) if count < most else int(columns.id[-1])
         current = current.model_copy(update={"last_row": max(current.last_row, last)})
@@ -144,7 +146,7 @@ def feed(
             return state
 
 
-def _fed(current: Current, columns: Columns, following: Following, *, store: Store, classifier: str) -> Current:
+def _fed(current: Current, columns: Columns, following: Following, *, store: Store) -> Current:
     found = current.drift(following.reference)
     bets = current.bets
     if found is not None:
@@ -160,7 +162,7 @@ def _fed(current: Current, columns: Columns, following: Following, *, store: Sto
         before = bets.state
         bets = _with_history(bets, watch.feed(before, rows), time_s=float(columns.time_s[-1]))
         if bets.alarm is None and bets.state.alarm is not None:
-            alarm = _alarm(bets, columns, before, store=store, classifier=classifier, bundle=current.bundle)
+            alarm = _alarm(bets, columns, before, store=store, reference=following.reference)
             bets = bets.model_copy(update={"alarm": alarm})
     predicted = Counter(current.predicted)
     predicted.update(class_counts(columns.class_id))
@@ -190,9 +192,8 @@ def _with_history(bets: Bets, state: DriftState, *, time_s: float) -> Bets:
     return bets.model_copy(update={"state": state, "history": tuple(points)})
 
 
-def _alarm(
-    bets: Bets, columns: Columns, before: DriftState, *, store: Store, classifier: str, bundle: str
-) -> DriftAlarm:
+def _alarm(bets: Bets, columns: Columns, before: DriftState, *, store: Store, reference: TestReference) -> DriftAlarm:
+    classifier, bundle, labels = reference.classifier, reference.bundle, reference.labels
     found = bets.state.alarm
     assert found is not None, "the caller has asked"
     at = found.row - before.rows
@@ -207,8 +208,12 @@ def _alarm(
         since_s=since_s,
         journal_row=int(columns.id[at]),
         detector=found.detector,
-        event=found.event,
+        event=_CLASS.sub(lambda match: f"class {_label(int(match[1]), labels)} is", found.event),
     )
+
+
+def _label(class_id: int, labels: tuple[str, ...]) -> str:
+    return labels[class_id] if 0 <= class_id < len(labels) else "unknown" if class_id == -1 else str(class_id)
 
 
 def _time_of(store: Store, classifier: str, bundle: str, *, after: int, number: int) -> float | None:
