@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nigh
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock clean
+.PHONY: help setup demo operate fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -23,6 +23,9 @@ setup: $(INSTALLED) ## .venv with everything that requirements.lock names, by ha
 
 demo: setup ## digits to proved engines, a report, answers from Triton and a P99 figure, on this machine (roughly 7 to 10 minutes)
 	@$(BIN)/python build/demo.py
+
+operate: setup ## after make demo: a new class appears, is noticed, labelled, learnt, tried, promoted; a spoilt head goes back (4 minutes)
+	@$(BIN)/python -m benchmarks.studies.operate $(ARGS)
 
 fast: setup ## the unit tests: light imports, no server
 	$(BIN)/python -m pytest tests/unit $(PARALLEL)

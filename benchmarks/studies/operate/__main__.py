@@ -67,7 +67,7 @@ def lines(result: "OperateResult") -> Iterator[str]:
     estimate = result.estimate
     yield (
         f"  estimate       {estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}) by the watch, from "
-        f"{estimate.labels} labels; it was {found['shifted']:.1%}"
+        f"{estimate.labels} labels; in truth {estimate.truth:.1%}"
     )
     yield f"  requests       {result.requests:,}, {result.failed} of them failed; replays: {counted(result.parity)}"
     yield f"  spoilt head    answered {result.spoilt_answers} requests before counts refuted it, and was rolled back"

@@ -58,7 +58,7 @@ def write_fleet(run: Path, *, active: str, candidate: str | None = None) -> None
 
 
 def write_gateway(run: Path, box: "Box") -> None:
-    """`gateway.yaml`, with a journal of half of the requests."""
+    """`gateway.yaml`, with a journal of every request."""
     content = {
         "listen": f"127.0.0.1:{box.own.grpc}",
         "metrics_port": box.own.metrics,
@@ -68,10 +68,10 @@ def write_gateway(run: Path, box: "Box") -> None:
         "teams": {"clients": {"key_file": "clients.key", "per_second": 1000}},
         "budgets_ms": {"digits": 100},
         "observe": {
-            **{"share": 0.5, "per_second": 50, "journal": "journal", "spool": "spool"},
+            **{"share": 1.0, "per_second": 100, "journal": "journal", "spool": "spool"},
             "metrics_port": box.own.http,
         },
-        "watch": {"reference_rows": 100_000, "metrics_port": box.own.status},
+        "watch": {"reference_rows": 800, "metrics_port": box.own.status},
         "labels": {"per_day": 200},
     }
     (run / "gateway.yaml").write_text(dump_yaml(content), encoding="utf-8")

@@ -17,7 +17,7 @@ from slipway.operations.watch.facts import Drift, Facts, Interval
 
 RATE_PER_S, NEW_SHARE = 40.0, 0.15
 QUIET_LABELS, LABELS = 20, 120
-QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 20.0, 3.0, 5.0, 20.0
+QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 25.0, 3.0, 5.0, 20.0
 SHIFTED = 1000
 """Requests with the new class before people are asked for labels."""
 WORSE = 1
@@ -35,6 +35,8 @@ class Told:
     drift: Drift
     estimate: Interval
     """What the watch knew when the labels were there."""
+    considered: float
+    """Share of right answers among the rows that the estimate stands on, by the truth."""
     alarm_requests: int
     alarm_s: float
     labels: int
@@ -68,7 +70,7 @@ class Told:
                 "sampled_rows": self.drift.alarm.row - self.drift.alarm.since_row,
                 "event": self.drift.alarm.event,
             },
-            "estimate": self.estimate.plain(),
+            "estimate": {**self.estimate.plain(), "truth": self.considered},
             "labels": self.labels,
             "requests": len(self.answers),
             "failed": sum(one.label is None for one in self.answers),
@@ -133,6 +135,7 @@ class Story:
         self._labels = 0
         self._alarm = (0, 0.0)
         self._facts: Facts | None = None
+        self._considered = 0.0
 
     def quiet(self) -> None:
         """Digits 0 to 8 alone, and a few labels as on any day."""
@@ -155,7 +158,11 @@ class Story:
         self._answer()
         time.sleep(LOOK_S)
         told = self._box.verb("what the watch says", f"watch status {self._gateway}")
-        self._facts = Facts.parse(told["classifiers"][0], source="slipway watch status")
+        facts = {name: value for name, value in told["classifiers"][0].items() if name in Facts.model_fields}
+        self._facts = Facts.parse(facts, source="slipway watch status")
+        with Store.open(self._run / "journal", make=False) as store:
+            rows = store.query("SELECT client_id, label FROM rows JOIN considered ON considered.row = rows.id")
+        self._considered = sum(self._truth(client_id) == label for client_id, label in rows) / len(rows)
         self._mark("labelled", f"{self._labels} labels")
 
     def learn(self) -> None:
@@ -211,6 +218,7 @@ class Story:
             marks_s=self._marks,
             drift=drift,
             estimate=estimate,
+            considered=self._considered,
             alarm_requests=requests,
             alarm_s=seconds,
             labels=self._labels,
@@ -249,11 +257,15 @@ class Story:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("row", "label"))
-            writer.writerows((row, self._stream.truth[client_id.partition(".")[0]]) for row, client_id in asked)
+            writer.writerows((row, self._truth(client_id)) for row, client_id in asked)
         self._labels += len(asked)
         self._box.verb(
             f"{len(asked)} labels", f'labels add {self._gateway} {path} --annotator "{PERSON}" --new-class {NEW}'
         )
+
+    def _truth(self, client_id: str) -> str:
+        """The digit of an image, by the id that the client gave its request."""
+        return self._stream.truth[client_id.partition(".")[0]]
 
     def _alarms(self) -> bool:
         return 'slipway_watch_drift_alarm{classifier="digits"} 1.0' in self._box.metrics()

@@ -308,6 +308,8 @@ class OperateEstimate(Part):
     low: float
     high: float
     labels: int
+    truth: float
+    """Accuracy of the same rows, by the truth that the clients know."""
 
 
 class OperateResult(ServedResult):
