@@ -36,9 +36,8 @@ def targets(settings: GatewaySettings) -> Sequence[Target]:
     found = [Target("slipway-gateway", "gateway", settings.metrics_port)]
     if settings.observe is not None:
         found.append(Target("slipway-journal", "journal", settings.observe.metrics_port))
-    watch = getattr(settings, "watch", None)
-    if watch is not None:
-        found.append(Target("slipway-watch", "watch", watch.metrics_port))
+    if settings.watch is not None:
+        found.append(Target("slipway-watch", "watch", settings.watch.metrics_port))
     arms = {"stable": settings.stable, "candidate": settings.candidate}
     for arm, server in arms.items():
         if server is not None:
