@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nigh
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock clean
+.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer prometheus lock peers_lock images_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -73,6 +73,9 @@ perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libr
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libb64-*.so.0d libb64.so.0d
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
 	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
+
+prometheus: setup ## Debian's Prometheus and Alertmanager in .venv/debian, for the tests of the monitoring; starts nothing
+	.ci/prometheus $(VENV)/debian
 
 check: setup ## ruff, mypy strict, and the direction of imports
 	$(BIN)/ruff check .
