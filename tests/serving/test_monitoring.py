@@ -1,4 +1,4 @@
-"""What `slipway render monitoring` writes, in the real Prometheus and Alertmanager, over the metrics of real processes."""
+"""What `slipway render monitoring` writes, in the real Prometheus and Alertmanager, over metrics of real processes."""
 
 import contextlib
 import json

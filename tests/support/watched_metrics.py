@@ -1,9 +1,9 @@
 """The metrics of a watch over a classifier."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-import time
 
 from tests.support.prometheus import served
 

@@ -135,7 +135,7 @@ def test_a_folder_with_other_content_is_never_replaced(written: Path, tmp_path: 
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="give a path on a disk that can be written|change its permissions"):
+    with pytest.raises(StorageError, match=r"give a path on a disk that can be written|change its permissions"):
         write(rendered(tmp_path), Path("/proc/monitoring"))
     if os.geteuid() != 0:
         tmp_path.chmod(0o500)
