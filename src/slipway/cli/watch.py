@@ -110,13 +110,15 @@ def reference(arguments: argparse.Namespace, settings: "GatewaySettings") -> Non
 def restart(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.store import Store
     from slipway.operations.watch.restarts import add_restart
-    from slipway.operations.watch.status import alarm_of
+    from slipway.operations.watch.status import watched_state
     from slipway.system.text import shown
 
-    alarm = alarm_of(settings, arguments.classifier)
+    assert settings.watch is not None, "main has checked it"
+    live = settings.watch.reference_rows if arguments.live else None
     with Store.open(settings.journal, make=False) as store:
-        entry = add_restart(store, arguments.classifier, reason=arguments.reason, live=arguments.live, alarm=alarm)
-    dealt_with = shown(alarm or "no alarm")
+        state = watched_state(store, arguments.classifier)
+        entry = add_restart(store, state, reason=arguments.reason, live=live)
+    dealt_with = shown(entry.alarm or "no alarm")
     print(f"{arguments.classifier}: drift is watched anew after row {entry.after_row}; dealt with: {dealt_with}")
     print_json(arguments, entry.plain())
 

@@ -203,8 +203,7 @@ class Classifier:
             state = begin(state, self._following, say=self._say)
             assert state.current is not None, "begin has made it"
             entries = read_restarts(journal, self.name)
-            rows = self._settings.reference_rows
-            current = restarted(state.current, entries, store=self._store, classifier=self.name, rows=rows)
+            current = restarted(state.current, entries, store=self._store, classifier=self.name)
             state = state.model_copy(update={"current": current})
             if state != before:
                 self._keep(state)

@@ -46,7 +46,7 @@ class Status:
         for facts in self.facts:
             lines += _lines(facts)
             for entry in self.restarts.get(facts.classifier, ())[-3:]:
-                live = ", live traffic as reference" if entry.live else ""
+                live = ", live traffic as reference" if entry.live_after is not None else ""
                 lines.append(f"  restarted {time_text(entry.time_s)} by {shown(entry.by)}{live}: {shown(entry.reason)}")
         return lines
 
@@ -82,21 +82,19 @@ def status_of(settings: GatewaySettings, settings_file: Path) -> Status:
     return Status(settings.journal, looked_s, tuple(found), restarts)
 
 
-def alarm_of(settings: GatewaySettings, classifier: str) -> str | None:
-    """The drift alarm that is on, in words, for the log of restarts.
+def watched_state(store: Store, classifier: str) -> WatchState:
+    """The state of a classifier that is watched.
 
     Raises:
-        SpecError: the classifier is not watched.
+        SpecError: it is not watched.
     """
-    state = WatchState.load(settings.journal, classifier)
+    state = WatchState.load(store.folder, classifier)
     if state.current is None:
-        with Store.open(settings.journal, make=False) as store:
-            known = ", ".join(sorted(classifiers(store)[0])) or "none"
+        known = ", ".join(sorted(classifiers(store)[0])) or "none"
         raise SpecError(
             f"{classifier}: not watched, so that nothing can be restarted; classifiers of this journal: {known}"
         )
-    alarm = state.current.bets.alarm if state.current.bets is not None else None
-    return None if alarm is None else f"{alarm.event}, since {time_text(alarm.since_s)}"
+    return state
 
 
 def _lines(facts: Facts) -> list[str]:
