@@ -31,7 +31,7 @@ from tests.support.prometheus import (
     running_prometheus,
     webhook,
 )
-from tests.support.watched_metrics import WatchStandIn, watch_metrics
+from tests.support.watched_metrics import StandIn, watch_stand_in
 
 pytestmark = [needs_envoy, needs_prometheus, needs_alertmanager]
 INFER = "/v2/models/colours/infer"
@@ -47,7 +47,7 @@ class Monitored:
     hook: Webhook
     journal: Journal
     status: Status
-    watch: WatchStandIn
+    watch: StandIn
     folder: Path
     """What `slipway render monitoring` has written."""
 
@@ -60,7 +60,7 @@ def monitored(example_server: Server, tmp_path_factory: pytest.TempPathFactory) 
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         status, ports = Status(), Ports.free()
         stack.enter_context(endpoint(ports.status, status=status, reload=lambda: (True, ""), key="k"))
-        watch = stack.enter_context(watch_metrics())
+        watch = stack.enter_context(watch_stand_in())
         own = example_server.ports
         path = write_gateway(
             folder,
@@ -121,7 +121,7 @@ def test_no_panel_is_empty_and_every_rule_reads_metrics_that_are_exported(monito
     # What never happens in this test, and cannot have a series before it does.
     never = {one for one in read if 'result="differs"' in one}
     wanted = (panels | read) - never
-    monitored.watch.drift()
+    monitored.watch.change(drifted=True)
 
     def empty() -> set[str]:
         _ask(monitored.journal)
@@ -143,14 +143,32 @@ def test_every_target_of_the_settings_answers(monitored: Monitored) -> None:
 
 
 def test_an_alert_is_at_the_webhook_within_15_seconds(monitored: Monitored) -> None:
-    """Measured: one that is decided already, and one that Prometheus must see for four seconds first."""
-    monitored.watch.lose_accuracy()
+    """One that is decided already, and one that must be seen for four seconds first."""
     began = time.time()
-    assert monitored.hook.first("SlipwayAccuracyLost", seconds=30) - began <= 15
+    monitored.watch.change(drifted=True, accuracy=0.8)
     monitored.status.set_some({"colours": "a probe failed"}, alone=())
-    began = time.time()
-    assert monitored.hook.first("SlipwayClassifierUnready", seconds=30) - began <= 15
+    took = {
+        name: monitored.hook.first(name, after=began) for name in ("SlipwayAccuracyLost", "SlipwayClassifierUnready")
+    }
+    print(took)
+    assert max(took.values()) <= 15
     monitored.status.set_some({"colours": ""}, alone=())
     alert = next(one for _, one in monitored.hook.alerts if one["labels"]["alertname"] == "SlipwayAccuracyLost")
     assert alert["annotations"]["runbook"] == "docs/runbook.md#slipwayaccuracylost"
     assert alert["labels"]["severity"] == "page"
+
+
+@pytest.mark.nightly
+def test_ten_alerts_that_come_and_go_are_each_at_the_webhook_within_15_seconds(monitored: Monitored) -> None:
+    """An alert that comes again joins a message that is under way, which is the slowest way."""
+    took = []
+    for number in range(10):
+        monitored.watch.change()
+        monitored.status.set_some({"colours": ""}, alone=())
+        time.sleep(9 + 0.37 * number)
+        began = time.time()
+        monitored.watch.change(accuracy=0.8)
+        monitored.status.set_some({"colours": "a probe failed"}, alone=())
+        took += [monitored.hook.first(one, after=began) for one in ("SlipwayAccuracyLost", "SlipwayClassifierUnready")]
+    print(sorted(round(one, 1) for one in took))
+    assert max(took) <= 15

@@ -126,7 +126,7 @@ def test_the_page_may_be_asked_by_several_at_once_and_is_cheap_when_nothing_is_n
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
-@pytest.mark.parametrize(("width", "dark"), [(1200, False), (390, True)])
+@pytest.mark.parametrize(("width", "dark"), [pytest.param(1200, False, marks=pytest.mark.nightly), (390, True)])
 def test_a_browser_shows_the_page_without_a_request_and_without_overflow(
     tmp_path: Path, width: int, dark: bool
 ) -> None:

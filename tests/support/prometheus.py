@@ -60,13 +60,13 @@ class Webhook:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/alerts"
 
-    def first(self, alertname: str, *, seconds: float, status: str = "firing") -> float:
-        """Unix time at which the first alert of this name came."""
+    def first(self, alertname: str, *, after: float, seconds: float = 30, status: str = "firing") -> float:
+        """Seconds from the Unix time `after` until the first alert of this name."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for at, alert in list(self.alerts):
-                if alert["labels"]["alertname"] == alertname and alert["status"] == status:
-                    return at
+                if at > after and alert["labels"]["alertname"] == alertname and alert["status"] == status:
+                    return at - after
             time.sleep(0.05)
         raise AssertionError(f"no {alertname} within {seconds} s: {self.alerts}")
 

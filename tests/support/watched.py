@@ -33,6 +33,7 @@ def made_watched(
         time_s=1e9 + 800,
         since_s=1e9 + 400,
         journal_row=81,
+        since_journal_row=41,
         detector="distance",
         event="distance over 0.62",
     )

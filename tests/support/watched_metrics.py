@@ -1,52 +1,42 @@
-"""The metrics of a watch over a classifier."""
+"""The endpoint of a watch, with the real metrics and page, over facts that a test sets."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from tests.support.prometheus import served
+from slipway.operations.endpoint import endpoint
+from slipway.operations.watch.metrics import WatchMetrics
+from slipway.operations.watch.page import LivePage
+from tests.support.prometheus import free_port
+from tests.support.watched import made_facts, made_watched
 
-C = 'classifier="colours"'
+
+class StandIn:
+    """A watch over the classifier `colours` that has looked just now."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.metrics = Looked()
+        self.change()
+
+    def change(self, *, drifted: bool = False, accuracy: float = 0.97) -> None:
+        """Show facts with these alarms; an accuracy under 0.93 is one."""
+        self.metrics.facts = (made_facts(watched=made_watched(drifted=drifted, accuracy=accuracy)),)
 
 
-@dataclass
-class WatchStandIn:
-    port: int = 0
-    drift_alarm: int = 0
-    accuracy_alarm: int = 0
+class Looked(WatchMetrics):
+    @property
+    def looked_s(self) -> float:
+        return time.time()
 
-    def drift(self) -> None:
-        self.drift_alarm = 1
-
-    def lose_accuracy(self) -> None:
-        self.accuracy_alarm = 1
-
-    def text(self) -> str:
-        lines = [
-            f"slipway_watch_rows_total{{{C}}} 5",
-            f'slipway_watch_images_total{{{C},status="OK"}} 5',
-            f'slipway_watch_predicted_total{{{C},class="red"}} 5',
-            f"slipway_watch_drift_log10_evidence{{{C}}} 5",
-            f"slipway_watch_drift_log10_threshold{{{C}}} 5",
-            f"slipway_watch_drift_alarm{{{C}}} {self.drift_alarm}",
-            f"slipway_watch_mean_confidence{{{C}}} .5",
-            f'slipway_watch_accuracy{{{C},bound="value"}} .5',
-            f"slipway_watch_accuracy_reference{{{C}}} .5",
-            f"slipway_watch_accuracy_alarm{{{C}}} {self.accuracy_alarm}",
-            f'slipway_watch_recall_alarm{{{C},class="red"}} 0',
-            f"slipway_watch_labels_asked_total{{{C}}} 5",
-            f"slipway_watch_labels_total{{{C}}} 5",
-            f'slipway_watch_reference_rows{{{C},source="test"}} 5',
-            f"slipway_watch_rows_per_second{{{C}}} 5",
-            f"slipway_watch_looked_timestamp_seconds {time.time()}",
-        ]
-        return "\n".join(lines) + "\n"
+    @looked_s.setter
+    def looked_s(self, _: float) -> None:
+        pass
 
 
 @contextmanager
-def watch_metrics() -> Iterator[WatchStandIn]:
-    one = WatchStandIn()
-    with served(lambda *_: (200, one.text().encode())) as port:
-        one.port = port
+def watch_stand_in() -> Iterator[StandIn]:
+    one = StandIn()
+    page = LivePage(lambda: one.metrics.facts)
+    with endpoint(one.port, one.metrics, setting="watch.metrics_port", page=page):
         yield one

@@ -4,9 +4,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from slipway.operations.journal.status import time_text
 from slipway.operations.watch.facts import Facts, Histogram, Interval, Latency, Watched
 from slipway.operations.watch.page_charts import confidences, evidence
 from slipway.pages import environment
@@ -136,7 +136,7 @@ def page(facts: Sequence[Facts], *, price: Price | None = None, recent: dict[str
             *((f"c{one.number}", one.name) for one in details),
         ],
         "refresh_s": REFRESH_S,
-        "looked": _time(max(one.looked_s for one in facts)) if facts else NONE,
+        "looked": time_text(max(one.looked_s for one in facts)) if facts else NONE,
         "facts": facts,
         "alarms": sum(one.alarms for one in facts),
         "rows": sum(one.rows for one in facts),
@@ -151,10 +151,6 @@ def page(facts: Sequence[Facts], *, price: Price | None = None, recent: dict[str
         "left_out": max(0, len(facts) - MOST_DETAILS),
     }
     return environment("slipway.operations.watch").get_template("watch.html").render(context)
-
-
-def _time(unix_s: float) -> str:
-    return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def cost_sentence(price: Price | None, recent: dict[str, Recent]) -> str | None:

@@ -15,6 +15,7 @@ from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
 from slipway.operations.watch.latency import read_latency
 from slipway.operations.watch.metrics import WatchMetrics
+from slipway.operations.watch.page import LivePage, Price
 from slipway.operations.watch.restarts import read_restarts
 from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import WatchState, lock_of
@@ -30,12 +31,19 @@ AGAIN_S = 600.0
 
 
 def run_watch(
-    settings: GatewaySettings, settings_file: Path, *, ended: threading.Event, say: Say, once: bool = False
+    settings: GatewaySettings,
+    settings_file: Path,
+    *,
+    ended: threading.Event,
+    say: Say,
+    once: bool = False,
+    price: Price | None = None,
 ) -> tuple[Facts, ...]:
     """Watch every classifier of the journal until `ended`; returns what is known at the end.
 
     Args:
         once: end after the first look.
+        price: of the machine, for the page.
 
     Raises:
         SpecError: another watch has the journal, or another release wrote it.
@@ -55,8 +63,9 @@ def run_watch(
             try:
                 with only_watch(settings.journal), Store.open(settings.journal, make=False) as store:
                     if not is_open:
-                        stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port"))
-                        say(f"{settings.journal}: watches it; metrics at 127.0.0.1:{port}/metrics")
+                        page = LivePage(lambda: metrics.facts, price=price)
+                        stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port", page=page))
+                        say(f"{settings.journal}: watches it; page at 127.0.0.1:{port}, metrics at /metrics of it")
                         is_open = True
                     watch = Watch(store, settings, settings_file, say=say)
                     _looks(watch, metrics, ended=ended, say=waits, once=once)
