@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from slipway.operations.monitoring.alerts import all_alerts
+from slipway.operations.watch import page_charts
 from slipway.operations.watch.facts import Facts, Latency
-from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, Recent, cost_sentence, page
+from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, cost_sentence, page
+from slipway.operations.watch.page_charts import Charts
+from slipway.operations.watch.page_tables import Recent
 from slipway.pages.wording import NONE
 from tests.support.chromium import CHROMIUM, painted
 from tests.support.watched import made_facts, made_watched
@@ -109,6 +112,20 @@ def test_the_live_page_counts_requests_between_looks_and_draws_each_look_once() 
     assert "0.00% over it now" in live(), "what is older than ten minutes does not count"
     now = looks[3]
     assert f"<b>{NONE}</b><span>requests each second" in live(), "the gateway was started again"
+
+
+def test_charts_are_drawn_again_after_half_a_minute_or_when_an_alarm_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    real = page_charts.evidence
+    monkeypatch.setattr(
+        page_charts, "evidence", lambda drift, *, label: drawn.append(label) or real(drift, label=label)
+    )
+    charts = Charts()
+    for seconds, many in ((0, 1), (2, 1), (29, 1), (31, 2), (33, 2)):
+        page([made_facts(looked_s=1e9 + seconds)], charts=charts)
+        assert len(drawn) == many
+    page([alarmed("colours").model_copy(update={"looked_s": 1e9 + 35})], charts=charts)
+    assert len(drawn) == 3
 
 
 def test_the_page_may_be_asked_by_several_at_once_and_is_cheap_when_nothing_is_new() -> None:

@@ -4,21 +4,26 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from slipway.operations.journal.status import time_text
-from slipway.operations.watch.facts import Facts, Histogram, Interval, Latency, Watched
-from slipway.operations.watch.page_charts import confidences, evidence
+from slipway.operations.watch.facts import Facts, Latency
+from slipway.operations.watch.page_charts import Charts, Drawn
+from slipway.operations.watch.page_tables import Recent, classes, inputs, overview
 from slipway.pages import environment
-from slipway.pages.charts import Svg
-from slipway.pages.tables import Badge, Cell, Column, Scale, Strip, Table, table
-from slipway.pages.wording import NONE, figures, percent, thousands
+from slipway.pages.tables import Table
+from slipway.pages.wording import NONE, figures
 from slipway.system.text import shown
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 REFRESH_S = 5
 MOST_DETAILS = 12
 """Classifiers with charts: those with an alarm first, then by rows."""
-MOST_CLASSES = 50
+MOST_ROWS = 200
+"""Classifiers in the table, in the same order."""
 RECENT_S = 600.0
 """The rate of requests, and the share over the budget, are those of this time."""
 TITLE = "Watch"
@@ -32,22 +37,6 @@ class Price:
     currency: str
     about: str
     """Which machine, as of when, and where the number comes from."""
-
-
-@dataclass(frozen=True)
-class Recent:
-    """Requests of one classifier at the gateway in the last ten minutes, or since the page was first made."""
-
-    per_second: float
-    requests: int
-    over_budget: int | None
-    """Requests over the latency budget; None if the gateway does not count at the budget."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether more than 1 % are over the budget, beyond what chance explains; as the alert SlipwayOverBudget."""
-        expected = 0.01 * self.requests
-        return self.over_budget is not None and self.over_budget > expected + 3 * expected**0.5 + 1
 
 
 @dataclass(frozen=True)
@@ -68,8 +57,7 @@ class Detail:
     number: int
     facts: Facts
     name: str
-    evidence: Svg | None
-    confidence: Svg | None
+    drawn: Drawn
     classes: Table | None
     inputs: Table | None
 
@@ -81,6 +69,7 @@ class LivePage:
         self._facts, self._price = facts, price
         self._readings: dict[str, deque[tuple[float, Latency]]] = {}
         self._made: tuple[Sequence[Facts], str] | None = None
+        self._charts = Charts()
         self._lock = threading.Lock()  # matplotlib's settings are those of the process
 
     def __call__(self) -> str:
@@ -90,7 +79,7 @@ class LivePage:
             if self._made is None or self._made[0] is not facts:
                 for one in facts:
                     self._read(one)
-                self._made = facts, page(facts, price=self._price, recent=self._recent())
+                self._made = facts, page(facts, price=self._price, recent=self._recent(), charts=self._charts)
             return self._made[1]
 
     def _read(self, facts: Facts) -> None:
@@ -116,18 +105,25 @@ class LivePage:
         return found
 
 
-def page(facts: Sequence[Facts], *, price: Price | None = None, recent: dict[str, Recent] | None = None) -> str:
+def page(
+    facts: Sequence[Facts],
+    *,
+    price: Price | None = None,
+    recent: dict[str, Recent] | None = None,
+    charts: Charts | None = None,
+) -> str:
     """The page of these facts, self-contained, which asks for itself again every five seconds.
 
     Args:
         price: of the machine; without it no cost is shown.
         recent: requests by classifier; without them the rate, and so the cost, is unknown.
+        charts: what was drawn for the page before.
 
     Names, labels and sentences are untrusted: Jinja escapes all of them.
     """
-    recent = recent or {}
+    recent, charts = recent or {}, charts or Charts()
     ordered = sorted(facts, key=lambda one: (not one.alarms, -one.rows, one.classifier))
-    details = [detail(number, one) for number, one in enumerate(ordered[:MOST_DETAILS])]
+    details = [detail(number, one, charts) for number, one in enumerate(ordered[:MOST_DETAILS])]
     context: dict[str, Any] = {
         "title": TITLE,
         "parts": [
@@ -146,11 +142,17 @@ def page(facts: Sequence[Facts], *, price: Price | None = None, recent: dict[str
         "cost": cost_sentence(price, recent),
         "price": price,
         "todos": [todo for one in ordered for todo in todos(one, recent.get(one.classifier))],
-        "overview": overview(ordered, recent) if facts else None,
+        "overview": overview(ordered[:MOST_ROWS], recent) if facts else None,
         "details": details,
         "left_out": max(0, len(facts) - MOST_DETAILS),
+        "rows_left_out": max(0, len(facts) - MOST_ROWS),
     }
-    return environment("slipway.operations.watch").get_template("watch.html").render(context)
+    return _template().render(context)
+
+
+@cache
+def _template() -> "Template":
+    return environment("slipway.operations.watch").get_template("watch.html")
 
 
 def cost_sentence(price: Price | None, recent: dict[str, Recent]) -> str | None:
@@ -185,173 +187,7 @@ def todos(facts: Facts, recent: Recent | None = None) -> list[Todo]:
     return said
 
 
-def overview(facts: Sequence[Facts], recent: dict[str, Recent]) -> Table:
-    """A row for each classifier."""
-    evidence_axis = Scale.over([1.2, *(_evidence_share(one) or 0.0 for one in facts)], most=2.0)
-    accuracy_axis = Scale.over([100.0])
-    columns = (
-        "Classifier",
-        Column("P99 and its budget", words=True),
-        Column("Confidence, reference", wide=True),
-        Column("Evidence of drift ÷ alarm", axis=evidence_axis),
-        Column("Accuracy, %", axis=accuracy_axis),
-        Column("Labels given, asked", wide=True),
-        "Rows",
-        Column("State", words=True),
-    )
-    note = "the dashed line is the alarm, or the accuracy on the test split; a range is the 95 % interval."
-    rows = [_row(one, recent.get(one.classifier)) for one in facts]
-    return table("Classifiers", note, columns, rows)
-
-
-def _row(facts: Facts, recent: Recent | None) -> tuple[Cell, ...]:
-    found = facts.watched
-    return (
-        shown(facts.classifier),
-        latency_text(facts.latency, recent),
-        _confidence(found),
-        _drift_cell(facts),
-        _accuracy_cell(found),
-        f"{thousands(facts.labels_given)}, {thousands(facts.labels_asked)}",
-        thousands(facts.rows),
-        _state(facts),
-    )
-
-
-def latency_text(latency: Latency | None, recent: Recent | None) -> str:
-    """P99 as the edge of its bucket, its budget, and the share over the budget."""
-    if latency is None or not latency.requests:
-        return "no request yet" if latency else "the gateway does not answer"
-    p99 = f"at most {latency.p99_ms:g} ms" if latency.p99_ms is not None else "over the last edge"
-    now = ""
-    if recent is not None and recent.requests and recent.over_budget is not None:
-        now = f"; {percent(recent.over_budget / recent.requests)} over it now"
-    over = f"; {percent(latency.over_budget / latency.requests)} over it" if latency.over_budget is not None else ""
-    return f"{p99}, budget {latency.budget_ms:g} ms{now or over}"
-
-
-def _state(facts: Facts) -> Badge:
-    if facts.alarms:
-        return Badge("alarm", "bad")
-    if facts.watched is None:
-        return Badge("not watched", "warn")
-    return Badge("no alarm", "good")
-
-
-def _evidence_share(facts: Facts) -> float | None:
-    drift = facts.watched.drift if facts.watched else None
-    if drift is None or drift.log10_evidence is None or not drift.log10_threshold:
-        return None
-    return max(0.0, drift.log10_evidence / drift.log10_threshold)
-
-
-def _drift_cell(facts: Facts) -> Cell:
-    share = _evidence_share(facts)
-    if share is None or facts.watched is None or facts.watched.drift is None:
-        return Badge("not watched", "plain")
-    tone = "bad" if facts.watched.drift.alarm else "plain"
-    return Strip(f"{share:.0%}", share, limit=1.0, tone=tone)  # type: ignore[arg-type]
-
-
-def _accuracy_cell(found: Watched | None) -> Cell:
-    if found is None or found.accuracy.estimate is None:
-        return Badge("no labels", "plain")
-    estimate, tone = found.accuracy.estimate, "bad" if found.accuracy.alarm else "plain"
-    low, high = 100 * estimate.low, 100 * estimate.high
-    text = f"{100 * estimate.value:.1f} ({low:.1f} to {high:.1f}), test {100 * found.accuracy.reference:.1f}"
-    return Strip(text, 100 * estimate.value, low, high, 100 * found.accuracy.reference, tone)  # type: ignore[arg-type]
-
-
-def _confidence(found: Watched | None) -> str:
-    if found is None or found.mean_confidence is None:
-        return NONE
-    reference = _mean(found.confidence)
-    return f"{found.mean_confidence:.3f}, {NONE if reference is None else f'{reference:.2f}'}"
-
-
-def _mean(histogram: Histogram) -> float | None:
-    """The mean of the reference by the middle of each bin; None if nobody measured it."""
-    total = sum(histogram.reference)
-    if not total:
-        return None
-    bins = len(histogram.reference)
-    return sum(count * (number + 0.5) / bins for number, count in enumerate(histogram.reference)) / total
-
-
-def detail(number: int, facts: Facts) -> Detail:
+def detail(number: int, facts: Facts, charts: Charts) -> Detail:
     name, found = shown(facts.classifier), facts.watched
-    drift = found.drift if found else None
-    return Detail(
-        number,
-        facts,
-        name,
-        evidence(drift, label=f"Evidence of drift of {name}") if drift and drift.history else None,
-        confidences(found.confidence, label=f"Confidence of {name}")
-        if found and sum(found.confidence.latest)
-        else None,
-        _classes(found) if found else None,
-        _inputs(facts),
-    )
-
-
-def _classes(found: Watched) -> Table:
-    recalls = {one.label: one for one in found.recalls}
-    live, test = (sum(getattr(one, name) for one in found.predicted) for name in ("rows", "reference_rows"))
-    scale = Scale.over([100.0])
-    columns = ("Class", "Answers", "Share", Column("Share, test split", wide=True), Column("Recall, %", axis=scale))
-    rows: list[tuple[Cell, ...]] = []
-    for one in found.predicted[:MOST_CLASSES]:
-        recall = recalls.pop(one.label, None)
-        shares = (percent(one.rows / live if live else None), percent(one.reference_rows / test if test else None))
-        cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm) if recall else ""
-        rows.append((shown(one.label), thousands(one.rows), *shares, cell))
-    for recall in [one for one in recalls.values() if one.class_id is None or one.alarm][:MOST_CLASSES]:
-        cell = _recall_cell(recall.estimate, recall.reference, alarm=recall.alarm)
-        rows.append((shown(recall.label), NONE, NONE, NONE, cell))
-    more = len(found.predicted) - MOST_CLASSES
-    note = "answers since the watch of this bundle began; recall from labels, with its 95 % interval."
-    return table("Classes", f"{note} {more} more classes are not shown." if more > 0 else note, columns, rows)
-
-
-def _recall_cell(estimate: Interval | None, reference: float | None, *, alarm: bool) -> Cell:
-    if estimate is None:
-        return ""
-    value, low, high = 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
-    limit = None if reference is None else 100 * reference
-    return Strip(
-        f"{value:.0f} ({low:.0f} to {high:.0f}), {estimate.labels} labels",
-        value,
-        low,
-        high,
-        limit,
-        "bad" if alarm else "plain",
-    )
-
-
-def _inputs(facts: Facts) -> Table | None:
-    if not facts.statuses:
-        return None
-    total = sum(one.rows for one in facts.statuses)
-    rows: list[tuple[Cell, ...]] = [
-        (f"STATUS {shown(one.name)}", thousands(one.rows), percent(one.rows / total), NONE) for one in facts.statuses
-    ]
-    if facts.watched is not None:
-        inputs = facts.watched.inputs
-        for what, live, test in (
-            ("format", inputs.formats, inputs.reference_formats),
-            ("size", inputs.sizes, inputs.reference_sizes),
-        ):
-            expected = {one.name: one.rows for one in test}
-            of_test, of_live = sum(expected.values()), inputs.rows
-            for one in live:
-                share = percent(expected.get(one.name, 0) / of_test if of_test else None)
-                rows.append(
-                    (
-                        f"{what} {shown(one.name)}",
-                        thousands(one.rows),
-                        percent(one.rows / of_live if of_live else None),
-                        share,
-                    )
-                )
-    note = "STATUS of all rows; formats and the most frequent sizes of the latest rows."
-    return table("Images", note, ("", "Rows", "Share", "Share, test split"), rows)
+    drawn = charts.of(facts, name=name)
+    return Detail(number, facts, name, drawn, classes(found) if found else None, inputs(facts))
