@@ -11,7 +11,7 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, read_columns
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.accepted import count_between
+from slipway.operations.watch.accepted import count_between, newest_ever
 from slipway.operations.watch.drift import DriftState, DriftWatch
 from slipway.operations.watch.facts import MOST_POINTS, DriftAlarm, Point
 from slipway.operations.watch.live import live_reference
@@ -96,16 +96,23 @@ def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
 
 
 def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, classifier: str) -> Current:
-    """Carry out the entries of the log that are not carried out yet: drift begins anew after the last one's row."""
+    """Carry out the entries of the log that are not carried out yet: drift begins anew after the last one's row.
+
+    Entries of an earlier journal, whose rows this one never had, change nothing.
+    """
+    newest = newest_ever(store)
+    done = current.restarts + len(entries[current.restarts :])
     for entry in entries[current.restarts :]:
+        if entry.after_row > newest:
+            continue
         changes: dict[str, object] = {"bets": None, "last_row": max(current.last_row, entry.after_row)}
         if current.live is None:  # rows of before the restart were not as they should be
             changes |= {"live_after": changes["last_row"], "live_rows": 0}
         if (after := entry.live_after) is not None:
             count = count_between(store, classifier, bundle=current.bundle, after=after, until=entry.after_row)
             changes |= {"live": None, "live_after": after, "live_rows": count, "trusted": True}
-        current = current.model_copy(update={**changes, "restarts": current.restarts + 1})
-    return current
+        current = current.model_copy(update=changes)
+    return current.model_copy(update={"restarts": done})
 
 
 def feed(

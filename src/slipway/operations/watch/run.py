@@ -11,6 +11,7 @@ from slipway.errors import DataError, SpecError, StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.store import DATABASE, Store, only_process
+from slipway.operations.watch.accepted import newest_ever
 from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
 from slipway.operations.watch.latency import read_latency
@@ -213,8 +214,7 @@ class Classifier:
 
     def _of_this_journal(self, state: WatchState) -> WatchState:
         """A new state if the journal has never had the rows of the one that was kept."""
-        numbered = self._store.query("SELECT seq FROM sqlite_sequence WHERE name = 'rows'")
-        most = numbered[0][0] if numbered else 0
+        most = newest_ever(self._store)
         if state.seen.last_row <= most:
             return state
         self._say(f"{self.name}: the journal is a new one, with {most:,} rows; the watch begins anew")
