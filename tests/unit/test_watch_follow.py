@@ -23,7 +23,7 @@ from slipway.operations.watch.test_split import FILE, folder_of
 from slipway.serving import Ports
 from tests.support.journal_rows import BUNDLE
 from tests.support.journals import until
-from tests.support.watched import add_drawn, drawn, made_reference, watch_settings
+from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 
 FILE_OF_SETTINGS = Path("gateway.yaml")
 

@@ -23,7 +23,7 @@ from slipway.operations.watch.run import Watch
 from slipway.operations.watch.status import status_of
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
-from tests.support.watched import LABELS, add_drawn, drawn, made_reference, watch_settings
+from tests.support.watch_rows import LABELS, add_drawn, drawn, made_reference, watch_settings
 
 FILE_OF_SETTINGS = Path("gateway.yaml")
 
