@@ -345,8 +345,9 @@ def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path) -> None:
             taken = settings.watch.model_copy(update={"metrics_port": other.getsockname()[1]})
             with pytest.raises(ServingError, match=r"watch.metrics_port: 127.0.0.1:\d+ cannot be used"):
                 once(watch=taken)
-        store.write("UPDATE rows SET probability = x'00' WHERE id = ?", [(1,)])
         made_reference(settings.journal)
+        assert once()[0].watched is not None
+        store.write("UPDATE rows SET probability = x'00000000' WHERE id = ?", [(1,)])
         assert "differ in length" in once()[0].told[0]
         store.query("PRAGMA user_version = 99")
     with pytest.raises(SpecError, match="of version 99"):

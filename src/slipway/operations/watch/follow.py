@@ -23,6 +23,8 @@ from slipway.operations.watch.state import HOUR_S, MINUTE_S, Bets, Current, Seen
 from slipway.operations.watch.test_split import TestReference, class_counts
 
 BATCH = 2_000
+ADVANCE = 10_000
+"""Rows of others after which they are passed over for good, so that no look reads them again."""
 Say = Callable[[str], None]
 _CLASS = re.compile(r"^class (-?\d+) is")
 
@@ -132,9 +134,10 @@ def feed(
         before = current
         if count:
             current = _fed(current, columns, following, store=store)
-        # No row with a smaller number comes later, since one transaction writes after another.
-        last = max(newest, int(columns.id[-1]) if count else 0) if count < most else int(columns.id[-1])
-        current = current.model_copy(update={"last_row": max(current.last_row, last)})
+        last = int(columns.id[-1]) if count else current.last_row
+        if count < most and newest - last > ADVANCE:  # no row with a smaller number comes later: one writes at a time
+            last = newest
+        current = current.model_copy(update={"last_row": last})
         current = live_reference(current, reference, store=store, classifier=state.classifier, settings=settings)
         if current.live is not None and before.live is None:
             say(f"{state.classifier}: a live reference is taken for drift: {current.live.told}")
