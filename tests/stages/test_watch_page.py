@@ -3,18 +3,24 @@
 import re
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from slipway.operations.journal.store import Store
 from slipway.operations.monitoring.alerts import all_alerts
 from slipway.operations.watch import page_charts
 from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, cost_sentence, page
 from slipway.operations.watch.page_charts import Charts
 from slipway.operations.watch.page_tables import Recent
+from slipway.operations.watch.run import run_watch
 from slipway.pages.wording import NONE
 from tests.support.chromium import CHROMIUM, painted
+from tests.support.journals import until
+from tests.support.prometheus import free_port
+from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 from tests.support.watched import made_facts, made_watched
 
 HOSTILE = '<script>alert(1)</script>$x_1$"'
@@ -154,3 +160,32 @@ def test_a_browser_shows_the_page_without_a_request_and_without_overflow(
     assert (seen.complaints, seen.too_wide) == ([], [])
     assert seen.width <= width
     assert 'http-equiv="refresh" content="5"' in path.read_text()
+
+
+def test_slipway_watch_run_serves_the_page_of_a_real_journal(tmp_path: Path) -> None:
+    settings, ended = watch_settings(tmp_path / "journal", metrics_port=free_port()), threading.Event()
+    assert settings.watch is not None
+    with Store.open(settings.journal, make=True) as store:
+        made_reference(settings.journal)
+        add_drawn(store, drawn(150, seed=3), name="a")
+    options = {"ended": ended, "say": lambda _: None, "price": PRICE}
+    thread = threading.Thread(target=run_watch, args=(settings, Path("gateway.yaml")), kwargs=options)
+    thread.start()
+
+    def got() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{settings.watch.metrics_port}/", timeout=10) as response:
+                return str(response.read().decode())
+        except OSError:
+            return ""
+
+    try:
+        until(lambda: "Evidence of drift of digits" in got())
+        text = got()
+    finally:
+        ended.set()
+        thread.join()
+    (tmp_path / "page.html").write_text(text)
+    assert "the gateway does not answer" in text
+    assert "no labels" in text
+    assert "150" in text
