@@ -137,6 +137,7 @@ def test_charts_are_drawn_again_after_half_a_minute_or_when_an_alarm_comes(monke
 def test_the_page_may_be_asked_by_several_at_once_and_is_cheap_when_nothing_is_new() -> None:
     facts = [alarmed(f"c{number}") for number in range(4)]
     live = LivePage(lambda: facts)
+    assert "nobody watches now" in live(), "the facts are of 2001"
     threads = [threading.Thread(target=live) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -188,4 +189,5 @@ def test_slipway_watch_run_serves_the_page_of_a_real_journal(tmp_path: Path) -> 
     (tmp_path / "page.html").write_text(text)
     assert "the gateway does not answer" in text
     assert "no labels" in text
+    assert "nobody watches now" not in text
     assert "150" in text

@@ -1,6 +1,7 @@
 """The live page of the watch: every classifier in one table, and the busiest and those with an alarm in detail."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 REFRESH_S = 5
+STALE_S = 60.0
+"""Age of the last look at which the page says that nobody watches."""
 MOST_DETAILS = 12
 """Classifiers with charts: those with an alarm first, then by rows."""
 MOST_ROWS = 200
@@ -68,7 +71,7 @@ class LivePage:
     def __init__(self, facts: Callable[[], Sequence[Facts]], *, price: Price | None = None) -> None:
         self._facts, self._price = facts, price
         self._readings: dict[str, deque[tuple[float, Latency]]] = {}
-        self._made: tuple[Sequence[Facts], str] | None = None
+        self._made: tuple[Sequence[Facts], bool, str] | None = None
         self._charts = Charts()
         self._lock = threading.Lock()  # matplotlib's settings are those of the process
 
@@ -76,11 +79,13 @@ class LivePage:
         """The HTML of the present facts; any thread may ask."""
         with self._lock:
             facts = self._facts()
-            if self._made is None or self._made[0] is not facts:
+            stale = bool(facts) and time.time() - max(one.looked_s for one in facts) > STALE_S
+            if self._made is None or self._made[0] is not facts or self._made[1] != stale:
                 for one in facts:
                     self._read(one)
-                self._made = facts, page(facts, price=self._price, recent=self._recent(), charts=self._charts)
-            return self._made[1]
+                html = page(facts, price=self._price, recent=self._recent(), charts=self._charts, stale=stale)
+                self._made = facts, stale, html
+            return self._made[2]
 
     def _read(self, facts: Facts) -> None:
         kept = self._readings.setdefault(facts.classifier, deque())
@@ -111,13 +116,15 @@ def page(
     price: Price | None = None,
     recent: dict[str, Recent] | None = None,
     charts: Charts | None = None,
+    stale: bool = False,
 ) -> str:
-    """The page of these facts, self-contained, which asks for itself again every five seconds.
+    """The page of these facts, self-contained, which reloads itself every five seconds.
 
     Args:
         price: of the machine; without it no cost is shown.
         recent: requests by classifier; without them the rate, and so the cost, is unknown.
         charts: what was drawn for the page before.
+        stale: whether the facts are too old to rely on.
 
     Names, labels and sentences are untrusted: Jinja escapes all of them.
     """
@@ -134,6 +141,7 @@ def page(
         "refresh_s": REFRESH_S,
         "looked": time_text(max(one.looked_s for one in facts)) if facts else NONE,
         "facts": facts,
+        "stale": stale,
         "alarms": sum(one.alarms for one in facts),
         "rows": sum(one.rows for one in facts),
         "asked": sum(one.labels_asked for one in facts),
