@@ -304,6 +304,9 @@ def test_a_damaged_file_is_named_and_harms_no_other_classifier(store: Store, nam
     assert digits.watched is None
     assert name in digits.told[0]
     assert "not watched" in digits.told[0]
+    shown = status_of(watch_settings(store.folder), FILE_OF_SETTINGS)
+    assert [one.watched is not None for one in shown.facts] == [True, False]
+    assert any(name in line and "not watched" in line for line in shown.lines())
 
 
 def test_a_journal_that_was_made_anew_is_watched_from_its_first_row(store: Store) -> None:
