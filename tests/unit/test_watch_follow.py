@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -327,7 +328,7 @@ def test_a_journal_that_was_made_anew_is_watched_from_its_first_row(store: Store
     assert facts.watched.drift.rows == 50
 
 
-def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path) -> None:
+def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, ended = watch_settings(tmp_path / "journal", metrics_port=Ports.free().http), threading.Event()
 
     def once(**changes: Any) -> tuple[Facts, ...]:
@@ -342,6 +343,13 @@ def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path) -> None:
         assert once()[0].rows == 5
         with only_watch(settings.journal), pytest.raises(SpecError, match="one is enough"):
             once()
+        with monkeypatch.context() as impatient, sqlite3.connect(settings.journal / "journal.sqlite") as locking:
+            impatient.setattr("slipway.operations.journal.store.BUSY_S", 0.05)
+            locking.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageError, match="database is locked"):
+                once()
+            locking.execute("ROLLBACK")
+        locking.close()
         assert settings.watch is not None
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
