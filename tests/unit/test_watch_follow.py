@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -304,6 +305,9 @@ def test_a_damaged_file_is_named_and_harms_no_other_classifier(store: Store, nam
     assert digits.watched is None
     assert name in digits.told[0]
     assert "not watched" in digits.told[0]
+    shown = status_of(watch_settings(store.folder), FILE_OF_SETTINGS)
+    assert [one.watched is not None for one in shown.facts] == [True, False]
+    assert any(name in line and "not watched" in line for line in shown.lines())
 
 
 def test_a_journal_that_was_made_anew_is_watched_from_its_first_row(store: Store) -> None:
@@ -324,7 +328,7 @@ def test_a_journal_that_was_made_anew_is_watched_from_its_first_row(store: Store
     assert facts.watched.drift.rows == 50
 
 
-def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path) -> None:
+def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, ended = watch_settings(tmp_path / "journal", metrics_port=Ports.free().http), threading.Event()
 
     def once(**changes: Any) -> tuple[Facts, ...]:
@@ -339,6 +343,13 @@ def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path) -> None:
         assert once()[0].rows == 5
         with only_watch(settings.journal), pytest.raises(SpecError, match="one is enough"):
             once()
+        with monkeypatch.context() as impatient, sqlite3.connect(settings.journal / "journal.sqlite") as locking:
+            impatient.setattr("slipway.operations.journal.store.BUSY_S", 0.05)
+            locking.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageError, match="database is locked"):
+                once()
+            locking.execute("ROLLBACK")
+        locking.close()
         assert settings.watch is not None
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
