@@ -1,18 +1,20 @@
 """Ship a model repository as a signed OCI image: build, sign, push, pull, verify and unpack it, without docker."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import ImageError, SlipwayError
-from slipway.image.reference import LayoutReference
+from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.image.documents import Descriptor
     from slipway.image.layout import Layout
+    from slipway.image.transfer import Moved, Progress
 
 EPILOG = """example:
   slipway image build model_repository/example images:v1
@@ -51,7 +53,7 @@ def verify(arguments: argparse.Namespace) -> None:
     verified = verify_image(layout, image)
     print(f"{image.digest}: {verified.files} files in {len(verified.manifest.layers)} layers are as they were built")
     print(f"  {signed_line(arguments.key, signed)}")
-    facts = {"digest": image.digest, "lane": verified.lane, "files": verified.files, "bytes": verified.bytes}
+    facts = {"digest": image.digest, "lane": verified.lane.lane, "files": verified.files, "bytes": verified.bytes}
     print_json(arguments, {**facts, "signed": signed})
 
 
@@ -65,6 +67,76 @@ def unpack(arguments: argparse.Namespace) -> None:
     print(f"  {signed_line(arguments.key, signed)}")
     print(f"  next: {command('slipway serve', arguments.folder)}")
     print_json(arguments, {"digest": image.digest, "folder": str(arguments.folder), "signed": signed})
+
+
+def sbom(arguments: argparse.Namespace) -> None:
+    from slipway.image.artefacts import SBOM
+    from slipway.image.layout import Layout
+    from slipway.image.sbom import Lock
+    from slipway.image.sbom import sbom as write_sbom
+    from slipway.image.verify import verify as verify_image
+
+    Layout.open(arguments.image.folder)
+    with Layout.writing(arguments.image.folder) as layout:
+        image = layout.find(arguments.image)
+        verified = verify_image(layout, image)
+        path = arguments.lock or Path("build/images", verified.lane.lane, "requirements.lock")
+        lock = Lock.read(path)
+        artefact = layout.attach(image, write_sbom(image, verified.manifest, verified.lane, lock), SBOM)
+    print(f"{image.digest}: the SBOM lists {len(lock.packages)} packages of {path}")
+    print(f"  next: {command('slipway image sign', str(arguments.image), '--key', 'PRIVATE')}")
+    print_json(arguments, {"digest": image.digest, "sbom": artefact.digest, "packages": len(lock.packages)})
+
+
+def push(arguments: argparse.Namespace) -> None:
+    from slipway.image.registry import Registry
+    from slipway.image.transfer import push as push_image
+
+    layout, image = _open(arguments)
+    registry = Registry(arguments.registry, plain_http=arguments.plain_http)
+    with _progress("pushing") as progress:
+        moved = push_image(layout, image, arguments.registry, registry, progress)
+    _say_moved(arguments, moved, f"{arguments.registry} is {image.digest}")
+
+
+def pull(arguments: argparse.Namespace) -> None:
+    from slipway.image.layout import Layout
+    from slipway.image.registry import Registry
+    from slipway.image.transfer import pull as pull_image
+
+    tag = arguments.image.tag or arguments.registry.tag or "latest"
+    if arguments.image.digest is not None:
+        raise ImageError(f"{arguments.image}: give a tag; the digest follows from the image")
+    registry = Registry(arguments.registry, plain_http=arguments.plain_http)
+    with Layout.writing(arguments.image.folder) as layout, _progress("pulling") as progress:
+        moved = pull_image(
+            registry,
+            arguments.registry,
+            layout,
+            tag=tag,
+            lane=arguments.lane,
+            trust=lambda image: check_signature(layout, image, arguments.key),
+            progress=progress,
+        )
+    _say_moved(arguments, moved, f"{arguments.image.folder}:{tag} is {moved.image.digest}")
+
+
+def _say_moved(arguments: argparse.Namespace, moved: "Moved", line: str) -> None:
+    print(line)
+    print(
+        f"  moved {moved.moved_bytes:,} bytes in {moved.moved} parts, skipped {moved.skipped_bytes:,} bytes in "
+        f"{moved.skipped} parts that were there"
+    )
+    facts = {"digest": moved.image.digest, "moved_bytes": moved.moved_bytes, "skipped_bytes": moved.skipped_bytes}
+    print_json(arguments, {**facts, "moved": moved.moved, "skipped": moved.skipped})
+
+
+@contextmanager
+def _progress(what: str) -> "Iterator[Progress]":
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="B", unit_scale=True, leave=False, disable=None, delay=1) as bar:
+        yield bar.update
 
 
 def sign(arguments: argparse.Namespace) -> None:
@@ -123,9 +195,16 @@ def layout_reference(text: str) -> LayoutReference:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def registry_reference(text: str) -> RegistryReference:
+    try:
+        return RegistryReference.parse(text)
+    except SlipwayError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    names = "build | verify | unpack | sign"
+    names = "build | verify | unpack | sbom | sign | push | pull"
     commands = parser.add_subparsers(prog="slipway image", required=True, metavar=names)
 
     def add(name: str, run: Callable[[argparse.Namespace], None], line: str) -> argparse.ArgumentParser:
@@ -136,6 +215,12 @@ def parser() -> argparse.ArgumentParser:
 
     def add_image(one: argparse.ArgumentParser, help: str = "the image: LAYOUT, LAYOUT:TAG or LAYOUT@sha256:…") -> None:
         one.add_argument("image", type=layout_reference, metavar="LAYOUT[:TAG]", help=help)
+
+    def add_registry(one: argparse.ArgumentParser) -> None:
+        one.add_argument(
+            "registry", type=registry_reference, metavar="REGISTRY/NAME:TAG", help="HOST[:PORT]/NAME:TAG or @sha256:…"
+        )
+        one.add_argument("--plain-http", action="store_true", help="without TLS, as registries of this machine are")
 
     def add_checks(one: argparse.ArgumentParser) -> None:
         one.add_argument("--key", type=Path, metavar="PUBLIC", help="public key that must have signed it")
@@ -151,7 +236,20 @@ def parser() -> argparse.ArgumentParser:
     add_image(one)
     one.add_argument("folder", type=Path, help="folder to write the repository to")
     add_checks(one)
+    one = add("sbom", sbom, "list what an image needs, in CycloneDX's JSON, beside it")
+    add_image(one)
+    one.add_argument(
+        "--lock", type=Path, help="lock file of the lane; default: build/images/LANE/requirements.lock, in a clone"
+    )
     one = add("sign", sign, "sign an image and its SBOM")
     add_image(one)
     one.add_argument("--key", type=Path, required=True, metavar="PRIVATE", help="private key in PEM")
+    one = add("push", push, "write an image, its SBOM and its signatures to a registry")
+    add_image(one)
+    add_registry(one)
+    one.add_argument("--lane", choices=("cpu", "gpu"), help="lane that it must be of")
+    one = add("pull", pull, "write an image of a registry into a layout")
+    add_registry(one)
+    add_image(one, "folder to write, and the tag; default of the tag: that in the registry")
+    add_checks(one)
     return parser

@@ -58,7 +58,7 @@ def build(repository: Path, target: LayoutReference) -> Built:
     manifest = Manifest.open(repository, kind="repository")
     lane = Lane.read(repository / LANE_FILE)
     with Layout.writing(target.folder, inputs=(repository,)) as layout:
-        _check_lane(layout, tag, lane)
+        layout.check_tag(tag, lane=lane.lane)
         known = _known_layers(layout)
         files = {*manifest.outputs, MANIFEST_FILE}
         sizes = {name: (repository / name).stat().st_size for name in files}
@@ -73,15 +73,6 @@ def build(repository: Path, target: LayoutReference) -> Built:
         descriptor = layout.add(image.to_bytes(), MANIFEST)
         layout.set_tag(tag, descriptor)
     return Built(descriptor, image, tuple(written))
-
-
-def _check_lane(layout: Layout, tag: str, lane: Lane) -> None:
-    for one in layout.index.manifests:
-        if one.tag == tag and (there := layout.manifest(one).annotation(LANE)) not in ("", lane.lane):
-            raise ImageError(
-                f"{layout.folder}:{tag}: names an image of the {there} lane, and this repository is of the "
-                f"{lane.lane} lane; give another tag"
-            )
 
 
 def _known_layers(layout: Layout) -> Mapping[str, Descriptor]:

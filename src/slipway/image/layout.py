@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from slipway.contract import ImageError
-from slipway.image.documents import EMPTY, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
+from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
 from slipway.image.reference import LayoutReference
 from slipway.system.files import locked
 from slipway.system.targets import check_folder, told, write_file
@@ -62,18 +62,19 @@ class Layout:
 
     @classmethod
     @contextmanager
-    def writing(cls, folder: Path, *, inputs: tuple[Path, ...] = ()) -> Iterator[Self]:
+    def writing(cls, folder: Path, *, inputs: tuple[Path, ...] = (), wait: bool = False) -> Iterator[Self]:
         """The layout at `folder`, made if it is missing, for the only process that writes to it.
 
         Raises:
-            SpecError: another process writes to it, or something else is there.
+            ImageError: another process writes to it, and we do not wait.
+            SpecError: something else is there.
             StorageError: the folder cannot be written.
         """
         check_folder(folder, kind="image layout", inputs=inputs)
         with told(folder):
             (folder / "blobs/sha256").mkdir(parents=True, exist_ok=True)
             try:
-                with locked(folder):
+                with locked(folder, wait=wait):
                     layout = cls(folder)
                     layout._begin()
                     yield layout
@@ -141,14 +142,23 @@ class Layout:
             self.write_blob(lambda sink: sink.write(data))
         return descriptor
 
-    def write_blob(self, write: Callable[[HashingSink], object]) -> tuple[str, int]:
-        """Write a blob as `write` gives it to the sink; returns its digest and size. If it is there, it stays."""
+    def write_blob(
+        self, write: Callable[[HashingSink], object], *, expected: Descriptor | None = None
+    ) -> tuple[str, int]:
+        """Write a blob as `write` gives it to the sink; returns its digest and size.
+
+        Raises:
+            ImageError: it is not the `expected` one, and is not kept.
+            StorageError: it cannot be written.
+        """
         staging = self.folder / "blobs/sha256" / f"{_UNFINISHED}{os.getpid()}"
         with told(self.folder):
             try:
                 with staging.open("wb") as file:
                     sink = HashingSink(file)
                     write(sink)
+                if expected is not None and sink.digest != expected.digest:
+                    raise ImageError(f"{expected.digest} was asked for, and {sink.digest} came")
                 os.replace(staging, staging.with_name(sink.digest.partition(":")[2]))
             finally:
                 staging.unlink(missing_ok=True)
@@ -173,6 +183,15 @@ class Layout:
         if tag not in tagged:
             raise ImageError(f"{self.folder}: no tag {tag}; the tags here: {known}")
         return tagged[tag]
+
+    def check_tag(self, tag: str, *, lane: str) -> None:
+        """Raises ImageError if `tag` names an image of another lane."""
+        for one in self.index.manifests:
+            if one.tag == tag and (there := self.manifest(one).annotation(LANE)) not in ("", lane):
+                raise ImageError(
+                    f"{self.folder}:{tag}: names an image of the {there} lane, and the new one is of the {lane} lane; "
+                    "give another tag"
+                )
 
     def set_tag(self, tag: str, descriptor: Descriptor) -> None:
         """Let `tag` name an image, in one step."""

@@ -30,7 +30,7 @@ class Verified(NamedTuple):
 
     image: Descriptor
     manifest: ImageManifest
-    lane: str
+    lane: Lane
     files: int
     bytes: int
     """Size of its layers."""
@@ -52,12 +52,12 @@ def verify(layout: Layout, image: Descriptor) -> Verified:
         raise ImageError(f"{layout.folder}: {shown(path)} {said}; {_AGAIN}")
     for path in read.differing(sealed):
         raise ImageError(f"{layout.folder}: {shown(path)} in the image is not as its manifest says; {_AGAIN}")
-    _check_lane(read.kept[LANE_FILE], manifest, layout)
+    lane = _check_lane(read.kept[LANE_FILE], manifest, layout)
     for descriptor, artefact in layout.referrers(image):
         for blob in artefact.blobs:
             layout.read(blob, what=f"a part of the artefact {artefact.artifact_type or descriptor.digest}")
     total = sum(layer.size for layer in manifest.layers)
-    return Verified(image, manifest, manifest.annotation(LANE), len(read.hashes), total)
+    return Verified(image, manifest, lane, len(read.hashes), total)
 
 
 class _Read:
@@ -153,13 +153,14 @@ def _sealed(data: bytes, manifest: ImageManifest, *, where: str) -> Mapping[str,
         raise ImageError(f"{where}: {MANIFEST_FILE} in the image cannot be read: {error}") from None
 
 
-def _check_lane(data: bytes, manifest: ImageManifest, layout: Layout) -> None:
-    lane = Lane.parse(parse_json(data.decode(errors="replace"), source=LANE_FILE), source=LANE_FILE).lane
-    if lane != manifest.annotation(LANE):
+def _check_lane(data: bytes, manifest: ImageManifest, layout: Layout) -> Lane:
+    lane = Lane.parse(parse_json(data.decode(errors="replace"), source=LANE_FILE), source=LANE_FILE)
+    if lane.lane != manifest.annotation(LANE):
         raise ImageError(
             f"{layout.folder}: the image says lane {shown(manifest.annotation(LANE))}, and its {LANE_FILE} says "
-            f"{lane}; build it again"
+            f"{lane.lane}; build it again"
         )
+    return lane
 
 
 def _read_layer(layout: Layout, layer: Descriptor, take: Callable[[Member], None]) -> None:
