@@ -63,10 +63,13 @@ def main(arguments: argparse.Namespace) -> None:
             "image (slipway container serve)"
         )
     _leave_out_ignored_variables()
+    arguments.renew = None
     if not isinstance(arguments.repository, Path):
         from slipway.cli.serve_image import unpacked
 
-        arguments.repository = unpacked(arguments.repository, key=arguments.key, say=lambda said: _say("image", said))
+        image = arguments.repository
+        arguments.renew = lambda: unpacked(image, key=arguments.key, say=lambda said: _say("image", said))
+        arguments.repository = arguments.renew()
     elif arguments.key is not None:
         raise ServingError(f"--key: {arguments.repository} is a folder, which has no signature; give an image to --key")
     return _serve(arguments, ports)
@@ -127,6 +130,7 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, 
         event=event,
         ended=ended,
         address=arguments.host,
+        renew=arguments.renew,
     )
     supervisor.check()
     gateway = _gateway(arguments, ports, event=event)

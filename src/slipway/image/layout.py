@@ -6,6 +6,7 @@ leaves the former images as they were.
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,7 @@ class Layout:
             StorageError: the folder cannot be written.
         """
         check_folder(folder, kind="image layout", inputs=inputs)
+        made = not folder.exists()
         with told(folder):
             (folder / "blobs/sha256").mkdir(parents=True, exist_ok=True)
             try:
@@ -78,8 +80,12 @@ class Layout:
                     layout = cls(folder)
                     layout._begin()
                     yield layout
+                    made = False
             except BlockingIOError:
                 raise ImageError(f"{folder}: another process is writing to it; wait until it ends") from None
+            finally:
+                if made and not any((folder / "blobs/sha256").iterdir()):  # nothing that a second try could use
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _begin(self) -> None:
         if not (self.folder / MARKER).is_file():
@@ -204,6 +210,17 @@ class Layout:
         new = [one for one in descriptors if one.digest not in there]
         if new:
             self._replace_index([*self.index.manifests, *new])
+
+    @contextmanager
+    def with_untagged(self, *descriptors: Descriptor) -> Iterator[None]:
+        """Enter manifests without a tag before the block, and take them back if it raises."""
+        before = self.index.manifests
+        self.add_untagged(*descriptors)
+        try:
+            yield
+        except BaseException:
+            self._replace_index([*before])
+            raise
 
     def _replace_index(self, manifests: list[Descriptor]) -> None:
         ordered = sorted(manifests, key=lambda one: (one.tag or "", one.digest))

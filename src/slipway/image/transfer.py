@@ -175,9 +175,10 @@ def pull(
     count = _Count(progress)
     count.add(image, moved=not layout.has(image))
     layout.add(data, MANIFEST)
-    layout.add_untagged(*_pull_artefacts(registry, image, layout, count, where=str(source), depth=_DEPTH))
-    if trust is not None:
-        trust(image)
+    artefacts = list(_pull_artefacts(registry, image, layout, count, where=str(source), depth=_DEPTH))
+    with layout.with_untagged(*artefacts):
+        if trust is not None:
+            trust(image)
     for blob in manifest.blobs:
         _pull_blob(registry, blob, layout, count, where=str(source))
     open_image(layout, image)
