@@ -22,7 +22,7 @@ MOST_LAYERS = 100
 """Number of steps up to which each has a layer. Container runtimes stack at most about 125 layers."""
 GROUPS = 16
 """Number of layers that the other steps share, by the first digit of the SHA-256 of their names."""
-_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
 _FILES, _FOLDERS = (tarfile.REGTYPE, tarfile.AREGTYPE), tarfile.DIRTYPE
 
 
@@ -58,8 +58,9 @@ def write_tar(repository: Path, files: Iterable[str], sink: HashingSink) -> None
         ImageError: a file changes while it is read.
     """
     folders = set[str]()
-    # Python's `w|` writes whole records, and no byte depends on time, user or machine.
-    with tarfile.open(fileobj=_Writer(sink), mode="w|", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.TarFile(
+        fileobj=cast(BinaryIO, _Writer(sink)), mode="w", format=tarfile.PAX_FORMAT, copybufsize=BLOCK_BYTES
+    ) as archive:
         for name in files:
             parts = name.split("/")[:-1]
             for above in ("/".join(parts[: i + 1]) for i in range(len(parts))):
@@ -84,35 +85,17 @@ def _entry(name: str, *, size: int = 0, folder: bool = False) -> tarfile.TarInfo
     return entry
 
 
-class _Writer(io.RawIOBase):
+class _Writer:
     """A sink as a file."""
 
     def __init__(self, sink: HashingSink) -> None:
         self._sink = sink
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: bytes) -> int:
         return self._sink.write(data)
 
-
-class HashingReader:
-    """A blob as a file, hashed as it is read."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._sink = file, HashingSink()
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._sink.write(data)
-        return data
-
-    def finish(self) -> str:
-        """Read the rest, and return the digest of it all."""
-        while self.read(_BLOCK_BYTES):
-            pass
-        return self._sink.digest
+    def tell(self) -> int:
+        return self._sink.size
 
 
 class ArchiveError(ImageError):
@@ -126,11 +109,11 @@ class Member(NamedTuple):
     content: IO[bytes]
 
     def blocks(self) -> Iterator[bytes]:
-        while block := self.content.read(_BLOCK_BYTES):
+        while block := self.content.read(BLOCK_BYTES):
             yield block
 
 
-def members(reader: HashingReader) -> Iterator[Member]:
+def members(file: BinaryIO) -> Iterator[Member]:
     """The files of a layer, in its order.
 
     Raises:
@@ -138,7 +121,7 @@ def members(reader: HashingReader) -> Iterator[Member]:
     """
     seen = set[str]()
     try:
-        with tarfile.open(fileobj=cast(BinaryIO, reader), mode="r|") as archive:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
             for entry in archive:
                 _check(entry, seen)
                 if entry.type in _FILES:

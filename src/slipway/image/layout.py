@@ -10,15 +10,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Final, Self
 
 from slipway.contract import ImageError
 from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
 from slipway.image.reference import LayoutReference
-from slipway.system.files import locked
+from slipway.system.files import complete_folder, locked
 from slipway.system.targets import check_folder, told, write_file
 
 MARKER, INDEX_FILE = "oci-layout", "index.json"
+KIND: Final = "layout of images"
 MARKED = b'{"imageLayoutVersion":"1.0.0"}'
 _UNFINISHED = ".unfinished-"
 
@@ -71,14 +72,16 @@ class Layout:
             SpecError: something else is there.
             StorageError: the folder cannot be written.
         """
-        check_folder(folder, kind="image layout", inputs=inputs)
-        made = not folder.exists()
+        check_folder(folder, kind=KIND, inputs=inputs)
+        made = not (folder / MARKER).exists()
+        if made:
+            with complete_folder(folder, kind=KIND) as staging:
+                cls(staging)._begin()
         with told(folder):
-            (folder / "blobs/sha256").mkdir(parents=True, exist_ok=True)
             try:
                 with locked(folder, wait=wait):
                     layout = cls(folder)
-                    layout._begin()
+                    layout._clear()
                     yield layout
                     made = False
             except BlockingIOError:
@@ -88,10 +91,11 @@ class Layout:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _begin(self) -> None:
-        if not (self.folder / MARKER).is_file():
-            write_file(self.folder / MARKER, MARKED)
-        if not (self.folder / INDEX_FILE).is_file():
-            write_file(self.folder / INDEX_FILE, Index().to_bytes())
+        (self.folder / "blobs/sha256").mkdir(parents=True)
+        write_file(self.folder / INDEX_FILE, Index().to_bytes())
+        write_file(self.folder / MARKER, MARKED)
+
+    def _clear(self) -> None:
         for leftover in (self.folder / "blobs/sha256").glob(f"{_UNFINISHED}*"):  # of a process that was killed
             leftover.unlink(missing_ok=True)
 

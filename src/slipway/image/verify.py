@@ -1,7 +1,7 @@
 """Checks every byte of an image against its digests and against the manifest of the repository inside, and unpacks it.
 
-A layer is checked as a whole by its SHA-256, and each file in it by the repository's `manifest.json`, which names what
-was changed.
+A layer is checked as a whole by its SHA-256 before anything in it is read, and each file by the `manifest.json` of the
+repository, which names what was changed.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from slipway.contract import ImageError, Lane, Manifest, ManifestError, SlipwayE
 from slipway.contract.lane import FILE_NAME as LANE_FILE
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
 from slipway.image.documents import LANE, LAYER, SEALED, Descriptor, ImageConfig, ImageManifest
-from slipway.image.layers import ArchiveError, HashingReader, Member, members
-from slipway.image.layout import Layout
+from slipway.image.layers import BLOCK_BYTES, ArchiveError, Member, members
+from slipway.image.layout import HashingSink, Layout
 from slipway.system.files import complete_folder, sha256_bytes
 from slipway.system.targets import told
 from slipway.system.text import shown
@@ -164,23 +164,24 @@ def _check_lane(data: bytes, manifest: ImageManifest, layout: Layout) -> Lane:
 
 
 def _read_layer(layout: Layout, layer: Descriptor, take: Callable[[Member], None]) -> None:
-    """Give each file of a layer to `take`, then compare the digest of all that was read.
+    """Compare the digest of a layer, then give each file of it to `take`.
 
     Raises:
         ImageError: the digest differs, or the archive holds what it must not.
     """
     path = layout.path(layer)
     with path.open("rb") as file:
-        reader = HashingReader(file)
+        sink = HashingSink()
+        while block := file.read(BLOCK_BYTES):
+            sink.write(block)
+        if sink.digest != layer.digest:
+            raise _ChangedError
+        file.seek(0)
         try:
-            for member in members(reader):
+            for member in members(file):
                 take(member)
         except ArchiveError as error:
-            if reader.finish() != layer.digest:
-                raise _ChangedError from None
             raise ImageError(f"{path}: layer {shown(layer.step)}: {error}") from None
-        if reader.finish() != layer.digest:
-            raise _ChangedError
 
 
 class _ChangedError(Exception):
@@ -217,6 +218,6 @@ def _skim(layout: Layout, layer: Descriptor) -> _Read:
     """The files of a layer as far as they can be read, whatever its digest."""
     read = _Read()
     with layout.path(layer).open("rb") as file, suppress(ArchiveError):
-        for member in members(HashingReader(file)):
+        for member in members(file):
             read.take(member)
     return read

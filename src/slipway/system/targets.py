@@ -16,7 +16,7 @@ from slipway.errors import SlipwayError, SpecError, StorageError
 MANIFEST = "manifest.json"
 Sealed = Literal["checkpoint", "bundle", "base", "graph", "engine", "repository"]
 """The kinds of folder with a manifest, which names the kind."""
-FolderKind = Literal[Sealed, "inspection", "label errors", "search", "digits", "pages", "index", "image layout"]
+FolderKind = Literal[Sealed, "inspection", "label errors", "search", "digits", "pages", "index", "layout of images"]
 MARKERS: dict[FolderKind, str] = {
     "repository": "lane.json",  # of a repository without its manifest
     "inspection": "inspection.json",
@@ -24,7 +24,7 @@ MARKERS: dict[FolderKind, str] = {
     "search": "study.db",
     "digits": ".slipway-digits",
     "pages": ".slipway-pages",
-    "image layout": "oci-layout",  # before the index, whose marker it has too
+    "layout of images": "oci-layout",  # before the index, whose marker it has too
     "index": "index.json",
 }
 """The file that marks a folder of this kind if it has no manifest."""
