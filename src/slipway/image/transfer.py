@@ -12,7 +12,7 @@ from slipway.image.documents import INDEX, LANE, MANIFEST, SEALED, Descriptor, I
 from slipway.image.layout import Layout
 from slipway.image.reference import RegistryReference
 from slipway.image.registry import BLOCK_BYTES, AbsentError, Registry, referrers_tag
-from slipway.image.verify import open_image
+from slipway.image.verify import check_kind, open_image
 from slipway.system.text import shown
 
 Progress = Callable[[int], object]
@@ -165,9 +165,10 @@ def pull(
     image = Descriptor.of(data, MANIFEST)
     if source.digest not in (None, image.digest):
         raise ImageError(f"{source}: the registry gave {image.digest}, which is another image")
-    manifest = ImageManifest.from_bytes(data, source=str(source)) if media_type == MANIFEST else None
-    if manifest is None or not manifest.annotation(SEALED):
+    if media_type != MANIFEST:
         raise ImageError(f"{source}: not the image of a model repository; give one that slipway image push wrote")
+    manifest = ImageManifest.from_bytes(data, source=str(source))
+    check_kind(manifest, where=str(source))
     found = manifest.annotation(LANE)
     if lane not in (None, found):
         raise ImageError(f"{source}: of the {shown(found)} lane, and the {lane} lane is wanted; give another image")

@@ -21,7 +21,6 @@ from slipway.system.targets import told
 from slipway.system.text import shown
 from slipway.system.yaml_json import parse_json
 
-_GZIP = "; build it with slipway image build, which does not compress layers"
 _AGAIN = "remove it, and build or pull the image again"
 
 
@@ -90,18 +89,26 @@ def open_image(layout: Layout, image: Descriptor) -> ImageManifest:
         ImageError: it is not the image of a repository, or a part is missing or changed.
     """
     manifest = layout.manifest(image)
-    where = layout.path(image)
-    if manifest.artifact_type is not None or not manifest.annotation(SEALED):
-        raise ImageError(f"{where}: not the image of a model repository; give one that slipway image build made")
+    check_kind(manifest, where=f"{layout.path(image)}")
     for layer in manifest.layers:
-        if layer.media_type != LAYER:
-            raise ImageError(f"{where}: a layer of type {shown(layer.media_type)}{_GZIP}")
         layout.check_size(layer, what=f"layer {shown(layer.step)}")
     config = layout.read(manifest.config, what="the image's configuration")
     diff_ids = ImageConfig.from_bytes(config, source=str(layout.path(manifest.config))).rootfs.diff_ids
     if diff_ids != tuple(layer.digest for layer in manifest.layers):
         raise ImageError(f"{layout.path(manifest.config)}: lists other layers than the manifest; {_AGAIN}")
     return manifest
+
+
+def check_kind(manifest: ImageManifest, *, where: str) -> None:
+    """Raises ImageError unless it is the manifest of a repository's image."""
+    if manifest.artifact_type is not None or not manifest.annotation(SEALED):
+        raise ImageError(f"{where}: not the image of a model repository; give one that slipway image build made")
+    for layer in manifest.layers:
+        if layer.media_type != LAYER:
+            raise ImageError(
+                f"{where}: a layer of type {shown(layer.media_type)}, which slipway image build does not make; a tool "
+                "changed it: copy images with slipway image push and pull, or with skopeo copy --preserve-digests"
+            )
 
 
 def unpack(layout: Layout, image: Descriptor, target: Path) -> ImageManifest:
