@@ -234,7 +234,7 @@ class Layout:
         """The artefacts of an image: its SBOM and its signatures."""
         found = []
         for one in self.index.manifests:
-            if one.tag is None:
+            if one.tag is None and one.media_type == MANIFEST:
                 manifest = self.manifest(one, what=f"the manifest of an artefact ({one.artifact_type or 'no type'})")
                 if manifest.subject is not None and manifest.subject.digest == subject.digest:
                     found.append((one, manifest))
