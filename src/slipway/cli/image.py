@@ -149,7 +149,8 @@ def sign(arguments: argparse.Namespace) -> None:
         image = layout.find(arguments.image)
         verify_image(layout, image)  # nobody should sign what is damaged
         made = sign_image(layout, image, key=arguments.key)
-    print(f"{image.digest}: {f'{made} new signature{"s" * (made > 1)}' if made else 'signed by this key before'}")
+    said = f"{made} new signature{'s' * (made > 1)}" if made else "signed by this key before"
+    print(f"{image.digest}: {said}")
     print_json(arguments, {"digest": image.digest, "signatures": made})
 
 
