@@ -62,6 +62,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         "repository": {
             "assemble": Verb("slipway.cli.assemble", "assemble bundles and engines into a Triton model repository"),
             "lint": Verb("slipway.cli.lint", "find what is wrong with a repository, without a server"),
+            "image": Verb("slipway.cli.image", "ship a repository as a signed OCI image, to and from a registry"),
             "doctor": Verb("slipway.cli.doctor", "check what would load on this machine, and why not"),
         },
         "serving": {

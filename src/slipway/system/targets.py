@@ -16,7 +16,9 @@ from slipway.errors import SlipwayError, SpecError, StorageError
 MANIFEST = "manifest.json"
 Sealed = Literal["checkpoint", "bundle", "base", "graph", "engine", "repository"]
 """The kinds of folder with a manifest, which names the kind."""
-FolderKind = Literal[Sealed, "inspection", "label errors", "search", "digits", "pages", "index", "monitoring"]
+FolderKind = Literal[
+    Sealed, "inspection", "label errors", "search", "digits", "pages", "index", "layout of images", "monitoring"
+]
 MARKERS: dict[FolderKind, str] = {
     "repository": "lane.json",  # of a repository without its manifest
     "inspection": "inspection.json",
@@ -24,6 +26,7 @@ MARKERS: dict[FolderKind, str] = {
     "search": "study.db",
     "digits": ".slipway-digits",
     "pages": ".slipway-pages",
+    "layout of images": "oci-layout",  # before the index, whose marker it has too
     "index": "index.json",
     "monitoring": ".slipway-monitoring",
 }
