@@ -41,8 +41,8 @@ class Data(Contract):
     """CSV file with the columns `path` and `label` (`labels` for multi-label), and optionally `split`: UTF-8,
     comma-separated, one row per image. Relative to the working directory."""
     labels: PathText | None = None
-    """Text file with a label in each line, in the order of the class ids. Without it, class ids follow the sorted labels,
-    and a new class may move the others. Relative to the working directory."""
+    """Text file with a label in each line, in the order of the class ids. Without it, class ids follow the sorted
+    labels, so that a new class may move the others. Relative to the working directory."""
     label_separator: str = Field(default="|", min_length=1)
     """Separator of the labels in a cell of the column `labels`. An empty cell is an image without labels."""
     group_column: str | None = None
