@@ -72,6 +72,9 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
                 "slipway.cli.release", "try a candidate beside the server, judge it, promote it or go back"
             ),
             "journal": Verb("slipway.cli.journal", "keep a sample of requests and answers, for the watch and labels"),
+            "watch": Verb(
+                "slipway.cli.watch", "tell drift and accuracy from the journal, with alarms that mean something"
+            ),
             "labels": Verb("slipway.cli.labels", "have images of the journal labelled, and grow the data set by them"),
             "turn": Verb("slipway.cli.turn", "train a classifier again on what it met, and try the result"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
