@@ -164,7 +164,7 @@ def test_a_proved_loss_of_accuracy_or_of_a_class_is_a_reason() -> None:
 
 
 def test_the_watch_of_another_bundle_is_no_evidence() -> None:
-    assert watched_of(None, bundle="a" * 64) == (None, "not watched; slipway watch run")
+    assert watched_of(None, bundle="a" * 64) == (None, "not watched (watch: in gateway.yaml, slipway watch run)")
     other: Any = Facts(bundle="b" * 64, watched=1)
     assert watched_of(other, bundle="a" * 64)[0] is None
     assert watched_of(other, bundle="b" * 64)[0] == 1

@@ -9,6 +9,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.release.record import now
 from slipway.operations.turn.proposal import Proposal, calendar, drift, lost_accuracy, new_labels, watched_of
 from slipway.operations.watch.facts import Facts
+from slipway.operations.watch.status import status_of
 
 
 def look(turn: Turn) -> Proposal:
@@ -32,5 +33,8 @@ def look(turn: Turn) -> Proposal:
 
 
 def facts_of(turn: Turn) -> Facts | None:
-    """What the watch knows of the classifier; None if it was never watched."""
-    return None
+    """What the watch knows of the classifier; None if it is not watched."""
+    if turn.settings.watch is None:
+        return None
+    found = status_of(turn.settings, turn.gateway).facts
+    return next((one for one in found if one.classifier == turn.classifier), None)

@@ -124,7 +124,7 @@ def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> Evid
 def watched_of(facts: Facts | None, *, bundle: str) -> tuple[Watched | None, str]:
     """What the watch knows of this bundle, or why it does not."""
     if facts is None:
-        return None, "not watched; slipway watch run"
+        return None, "not watched (watch: in gateway.yaml, slipway watch run)"
     if facts.bundle != bundle:
         return None, f"the watch follows bundle {facts.bundle!s:.12}, not {bundle:.12}"
     return facts.watched, "no reference; slipway watch reference"
