@@ -66,6 +66,13 @@ class TurnFolder:
     def open(self) -> Any:
         return Store.open(read_settings(self.folder / "gateway/gateway.yaml").journal, make=True)
 
+    def label_asked(self) -> int:
+        """Label what is asked, as it is; returns how many rows that were."""
+        with self.open() as store:
+            asked = store.query("SELECT row FROM asked WHERE row NOT IN (SELECT row FROM labels)")
+            store.write("INSERT INTO labels VALUES (?, 'ann', ?, 1.0)", [(row, FOREIGN[0]) for (row,) in asked])
+        return len(asked)
+
     def add_rows(self, *, known: int = 12, foreign: int = 40, labelled: bool = True, seed: int = 5) -> None:
         """Rows that the active run answered: known colours rightly, and foreign ones as one that it knows."""
         rng = np.random.default_rng(seed)

@@ -76,6 +76,7 @@ def _proposed(turn: "Turn") -> "Proposal":
 
 def run(arguments: argparse.Namespace) -> int:
     from slipway.operations.release.lock import only_operator
+    from slipway.operations.turn.record import read_turn
 
     turn = _open(arguments)
     with only_operator(turn.settings.folder, f"turn of {turn.classifier}", file="turn.lock"):
@@ -86,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             record = record.model_copy(update={"accepted": arguments.accept})
             record.keep(turn.folder)
         code = _turned(turn, record, serve=arguments.serve)
-        print_json(arguments, {"record": (turn.record or record).plain(), "exit": code})
+        print_json(arguments, {"record": (read_turn(turn.folder) or record).plain(), "exit": code})
     return code
 
 

@@ -1,7 +1,7 @@
 """The last stages of a turn: the candidate beside stable, comparison, canary, and the end."""
 
+import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -123,15 +123,15 @@ def _start(repository: str, ports: ServerPorts, *, log: Path) -> None:
     """Start the candidate's server; it outlives this command, as a person's would."""
     words = ("serve", repository, *_ports(ports, Ports.free().metrics))
     print(f"\n── candidate's server, in the background: {command('slipway', *words)}", flush=True)
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "slipway", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    print(f"  process {process.pid}, until you end it (kill {process.pid}); log: {log}", flush=True)
+    output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    process = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "slipway", *words],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)],
+        setsid=True,
+    )
+    print(f"  process {process}, until you end it (kill {process}); log: {log}", flush=True)
 
 
 def _require_labels(trial: Trial, turn: Turn) -> None:
