@@ -32,4 +32,4 @@ class OldTest(Contract):
 
     def lines(self) -> list[str]:
         hindering = [f"  class {label}: {result}" for label, result in self.hindering.items()]
-        return [f"{self.verdict}: on the old test split, {self.overall}", *hindering]
+        return [f"old test split: {self.overall}", *hindering]
