@@ -1,4 +1,4 @@
-"""Numbers of the rows that the watch feeds, as `read_columns` chooses them."""
+"""Numbers of rows: of those that the watch feeds, as `read_columns` chooses them, and of the newest ever."""
 
 from slipway.operations.journal.store import Store
 
@@ -24,3 +24,9 @@ def count_between(store: Store, classifier: str, *, bundle: str, after: int, unt
         {"classifier": classifier, "bundle": bundle, "after": after, "until": until},
     )
     return int(count)
+
+
+def newest_ever(store: Store) -> int:
+    """The largest number that a row of this journal ever had; removed rows count."""
+    found = store.query("SELECT seq FROM sqlite_sequence WHERE name = 'rows'")
+    return int(found[0][0]) if found else 0

@@ -229,7 +229,7 @@ class Facts(Contract):
     rows: int
     """Rows of the journal of every bundle and STATUS, refused images included."""
     rows_per_second: float
-    """Over the latest hour of rows."""
+    """In the hour before the look."""
     last_s: float | None
     """Unix time of the newest row."""
     statuses: tuple[Count, ...]

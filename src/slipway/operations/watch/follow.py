@@ -11,7 +11,7 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, read_columns
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.accepted import count_between
+from slipway.operations.watch.accepted import count_between, newest_ever
 from slipway.operations.watch.drift import DriftState, DriftWatch
 from slipway.operations.watch.facts import MOST_POINTS, DriftAlarm, Point
 from slipway.operations.watch.live import live_reference
@@ -23,6 +23,8 @@ from slipway.operations.watch.state import HOUR_S, MINUTE_S, Bets, Current, Seen
 from slipway.operations.watch.test_split import TestReference, class_counts
 
 BATCH = 2_000
+ADVANCE = 10_000
+"""Rows of others after which they are passed over for good, so that no look reads them again."""
 Say = Callable[[str], None]
 _CLASS = re.compile(r"^class (-?\d+) is")
 
@@ -96,16 +98,23 @@ def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
 
 
 def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, classifier: str) -> Current:
-    """Carry out the entries of the log that are not carried out yet: drift begins anew after the last one's row."""
+    """Carry out the entries of the log that are not carried out yet: drift begins anew after the last one's row.
+
+    Entries of an earlier journal, whose rows this one never had, change nothing.
+    """
+    newest = newest_ever(store)
+    done = current.restarts + len(entries[current.restarts :])
     for entry in entries[current.restarts :]:
+        if entry.after_row > newest:
+            continue
         changes: dict[str, object] = {"bets": None, "last_row": max(current.last_row, entry.after_row)}
         if current.live is None:  # rows of before the restart were not as they should be
             changes |= {"live_after": changes["last_row"], "live_rows": 0}
         if (after := entry.live_after) is not None:
             count = count_between(store, classifier, bundle=current.bundle, after=after, until=entry.after_row)
             changes |= {"live": None, "live_after": after, "live_rows": count, "trusted": True}
-        current = current.model_copy(update={**changes, "restarts": current.restarts + 1})
-    return current
+        current = current.model_copy(update=changes)
+    return current.model_copy(update={"restarts": done})
 
 
 def feed(
@@ -125,9 +134,10 @@ def feed(
         before = current
         if count:
             current = _fed(current, columns, following, store=store)
-        # No row with a smaller number comes later, since one transaction writes after another.
-        last = max(newest, int(columns.id[-1]) if count else 0) if count < most else int(columns.id[-1])
-        current = current.model_copy(update={"last_row": max(current.last_row, last)})
+        last = int(columns.id[-1]) if count else current.last_row
+        if count < most and newest - last > ADVANCE:  # no row with a smaller number comes later: one writes at a time
+            last = newest
+        current = current.model_copy(update={"last_row": last})
         current = live_reference(current, reference, store=store, classifier=state.classifier, settings=settings)
         if current.live is not None and before.live is None:
             say(f"{state.classifier}: a live reference is taken for drift: {current.live.told}")
