@@ -1,17 +1,21 @@
 """`slipway turn` for a head: new data with a new class, a new run, the old test split, and a candidate's repository."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from slipway.cli import turn_build, up
+from slipway.cli import turn_build, turn_release, up
 from slipway.contract import Fleet, Lane
 from slipway.contract.evidence.kept import OldTest
 from slipway.engines.old_test import answering, compare_on_old_test
 from slipway.operations.gateway.settings import read_settings
+from slipway.operations.release.judge import ReleaseVerdict
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.record import read_record
+from slipway.operations.release.trial import Judged, Trial
 from slipway.operations.turn.proposal import Proposal
 from slipway.training.data.grown import Grown
 from tests.support.scripts import run_here
@@ -129,6 +133,7 @@ def test_two_turns_at_once_are_refused(turn: TurnFolder) -> None:
     assert called == []
 
 
+@pytest.mark.nightly
 def test_a_turn_that_is_given_up_leaves_its_run_and_the_next_one_takes_another_name(turn: TurnFolder) -> None:
     turn.add_rows()
     turn.done("run", "--approved-by", "A. Lee")
@@ -143,6 +148,7 @@ def test_a_turn_that_is_given_up_leaves_its_run_and_the_next_one_takes_another_n
     assert len([*(turn.folder / "gateway/journal/turn/shades").glob("turn-*.json")]) == 1
 
 
+@pytest.mark.nightly
 def test_a_stage_that_fails_says_how_the_turn_is_given_up(turn: TurnFolder) -> None:
     turn.add_rows()
     turn.done("run", "--approved-by", "A. Lee")
@@ -196,6 +202,84 @@ def test_the_old_test_split_is_compared_image_by_image(turn: TurnFolder) -> None
     assert "its labels do not begin with those of" in done.stderr
 
 
+@pytest.fixture
+def judged(turn: TurnFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`judged("fine")` lets the candidate's server answer, and its disagreements have this verdict."""
+    turn.add_rows()
+    run = up.step
+
+    def step(title: str, words: tuple[str, ...]) -> int:
+        if words[:2] in (("release", "compare"), ("release", "weight"), ("release", "judge")):
+            called.append(" ".join(words[:2]))
+            return codes.get(words[1], 0)
+        return run(title, words)
+
+    codes: dict[str, int] = {}
+
+    def judged(verdict: str, **exit_codes: int) -> None:
+        def with_verdict(trial: Trial) -> Judged:
+            found = look(trial)
+            *others, last = found.judgement.series
+            last = last.model_copy(update={"verdict": ReleaseVerdict(verdict), "reason": f"it is {verdict}"})
+            return replace(found, judgement=found.judgement.model_copy(update={"series": (*others, last)}))
+
+        codes.update(exit_codes)
+        monkeypatch.setattr(Trial, "judged", with_verdict)
+
+    look = Trial.judged
+    monkeypatch.setattr(turn_release, "answering", lambda *_: {})
+    monkeypatch.setattr(up, "step", step)
+    return judged
+
+
+def test_a_candidate_that_lost_by_labels_never_gets_a_request(turn: TurnFolder, judged: Callable[..., None]) -> None:
+    judged("worse")
+    code, told = turn.run("--approved-by", "A. Lee")
+    assert (code, told["record"]["outcome"], told["record"]["reason"]) == (1, "worse", "it is worse")
+    assert called[-1] == "release compare"
+    assert turn.run("--approved-by", "A. Lee")[1]["record"]["run"] == "runs/shades-3", "the next turn is another one"
+
+
+@pytest.mark.nightly
+def test_before_the_labels_decide_nobody_gets_an_answer_of_the_candidate(
+    turn: TurnFolder, judged: Callable[..., None]
+) -> None:
+    judged("too_few")
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert done.returncode == 2
+    assert "too few images to compare; wait for more rows, or decide yourself: slipway release weight" in done.stdout
+    assert called[-1] == "release compare"
+
+
+def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, judged: Callable[..., None]) -> None:
+    judged("fine")
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert done.returncode == 2
+    assert called[-3:] == ["release compare", "release weight", "release judge"]
+    assert "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME" in done.stdout
+
+
+@pytest.mark.nightly
+def test_a_candidate_that_is_worse_in_use_ends_the_turn(turn: TurnFolder, judged: Callable[..., None]) -> None:
+    judged("fine", judge=1)
+    code, told = turn.run("--approved-by", "A. Lee")
+    assert (code, told["record"]["outcome"]) == (1, "worse")
+
+
+def test_a_candidate_that_somebody_took_back_gets_requests_by_a_person_alone(
+    turn: TurnFolder, judged: Callable[..., None]
+) -> None:
+    judged("fine", weight=1)
+    assert turn.done("run", "--approved-by", "A. Lee").returncode == 1
+    run_here("release", "rollback", "gateway/gateway.yaml", "--reason", "smoke", cwd=turn.folder, check=False)
+    called.clear()
+    done = turn.done("run")
+    assert done.returncode == 2
+    assert "rolled the candidate back at" in done.stdout
+    assert "smoke" in done.stdout
+    assert "release weight" not in called
+
+
 @pytest.mark.parametrize(
     ("fleet", "said"),
     [
@@ -212,6 +296,7 @@ def test_what_a_turn_cannot_be_made_for_is_named(turn: TurnFolder, fleet: str, s
     assert bool(said) is (done.returncode == 1)
 
 
+@pytest.mark.nightly
 def test_a_run_that_is_not_served_is_refused(turn: TurnFolder) -> None:
     turn.add_rows()
     turn.done("run", "--approved-by", "A. Lee")

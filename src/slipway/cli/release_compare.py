@@ -48,9 +48,11 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
             _say(store, pair, done, asked)
     judged = trial.judged()
     print(f"  {judged.judgement.verdict.value}: {judged.judgement.reason}")
-    if any(found.open for found in judged.tallies.values()):
-        print(f"  next: {command('slipway labels push', arguments.gateway)}, and once people have answered")
-        print(f"  then: {command('slipway labels pull', arguments.gateway)}")
+    for name in (name for name, found in judged.tallies.items() if found.open):
+        push, pull = (
+            command(f"slipway labels {verb}", arguments.gateway, "--classifier", name) for verb in ("push", "pull")
+        )
+        print(f"  next: {push}, and once people have answered: {pull}")
     print_json(arguments, {"classifiers": told, "judgement": judged.judgement.plain()})
 
 

@@ -45,6 +45,7 @@ def release_stages(turn: Turn, record: TurnRecord, *, serve: bool) -> Iterator[S
     trial = Trial.open(turn.gateway)
     if trial.record.is_promoted:
         return
+    _require_not_rolled_back(trial, turn)
     ports = _candidate_ports(turn)
     yield from _server(trial, ports, serve=serve, run=turn.below(record.run))
     if not trial.traffic.weight_percent:
@@ -76,6 +77,17 @@ def finish(turn: Turn, record: TurnRecord) -> None:
     """
     if make_active(turn.fleet_file, turn.path, record.run):
         print(f"{turn.fleet_file}: {record.run} is active for {turn.classifier}")
+
+
+def _require_not_rolled_back(trial: Trial, turn: Turn) -> None:
+    last = trial.record.actions[-1] if trial.record.actions else None
+    if last is not None and last.action == "rollback":
+        reason = f": {last.reason}" if last.reason else ""
+        raise PersonNeededError(
+            f"{last.by} rolled the candidate back at {last.time}{reason}. Give it requests again: "
+            f"{command('slipway release weight', turn.gateway)}, or give the turn up: "
+            + command("slipway turn end", turn.gateway, turn.fleet_file, turn.classifier, "--reason", "TEXT")
+        )
 
 
 def _candidate_ports(turn: Turn) -> ServerPorts:
@@ -145,7 +157,8 @@ def _require_labels(trial: Trial, turn: Turn) -> None:
         return
     found = judged.tallies.get(turn.classifier)
     if found is not None and found.open:
-        push, pull = (command(f"slipway labels {verb}", turn.gateway) for verb in ("push", "pull"))
+        names = (turn.gateway, "--classifier", turn.classifier)
+        push, pull = (command(f"slipway labels {verb}", *names) for verb in ("push", "pull"))
         raise PersonNeededError(f"people label what the versions differ in: {push}, later {pull}; {reasons}")
     raise PersonNeededError(
         f"too few images to compare; wait for more rows, or decide yourself: "
