@@ -76,7 +76,8 @@ def drift(watched: Watched | None, settings: FleetTurn, *, missing: str) -> Evid
     if settings.unknown_points is None:
         return _off("drift", "unknown_points: null")
     if watched is None or watched.drift is None:
-        return Evidence(trigger="drift", is_reason=False, said=missing)
+        said = missing if watched is None else "not watched yet; slipway watch status says why"
+        return Evidence(trigger="drift", is_reason=False, said=said)
     now, before = _unknown_share(watched, "rows"), _unknown_share(watched, "reference_rows")
     rise = 100 * (now - before)
     alarm = watched.drift.alarm
@@ -125,8 +126,10 @@ def watched_of(facts: Facts | None, *, bundle: str) -> tuple[Watched | None, str
     """What the watch knows of this bundle, or why it does not."""
     if facts is None:
         return None, "not watched (watch: in gateway.yaml, slipway watch run)"
+    if facts.bundle is None:
+        return None, "the watch has seen no row yet"
     if facts.bundle != bundle:
-        return None, f"the watch follows bundle {facts.bundle!s:.12}, not {bundle:.12}"
+        return None, f"the watch follows bundle {facts.bundle:.12}, not {bundle:.12}"
     return facts.watched, "no reference; slipway watch reference"
 
 
