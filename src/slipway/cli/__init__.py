@@ -73,6 +73,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             ),
             "journal": Verb("slipway.cli.journal", "keep a sample of requests and answers, for the watch and labels"),
             "labels": Verb("slipway.cli.labels", "have images of the journal labelled, and grow the data set by them"),
+            "explain": Verb("slipway.cli.explain", "show why a row of the journal was answered as it was"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
             "index": Verb("slipway.cli.index", "find images like others, and near-duplicates, by a base's embedding"),
