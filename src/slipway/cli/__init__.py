@@ -76,6 +76,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
                 "slipway.cli.watch", "tell drift and accuracy from the journal, with alarms that mean something"
             ),
             "labels": Verb("slipway.cli.labels", "have images of the journal labelled, and grow the data set by them"),
+            "explain": Verb("slipway.cli.explain", "show why a row of the journal was answered as it was"),
             "turn": Verb("slipway.cli.turn", "train a classifier again on what it met, and try the result"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),

@@ -146,6 +146,19 @@ def pull(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     print_json(arguments, {"project": done.project, **dict(studio.counted(done)), **result})
 
 
+def status(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.quality import status_of
+    from slipway.operations.labels.served import Served
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        found = status_of(store, served.classifier, labels=served.labels, crowd=arguments.quality)
+    for line in found.lines():
+        print(shown(line))
+    print_json(arguments, {"classifier": served.classifier, **found.plain()})
+
+
 def dataset(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.store import Store
     from slipway.operations.labels.harvest import harvest
@@ -171,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
         "add": (add, "take in labels from a CSV file"),
         "push": (push, "show chosen images in Label Studio"),
         "pull": (pull, "take in labels from Label Studio"),
+        "status": (status, "say what is labelled and undecided, and how often each annotator is right"),
         "dataset": (dataset, "write the data set with the labelled images in it"),
     }
     commands = parser.add_subparsers(prog="slipway labels", required=True, metavar=" | ".join(known))
@@ -189,6 +203,7 @@ def parser() -> argparse.ArgumentParser:
         made[name].add_argument(
             "--new-class", action="append", default=[], metavar="NAME", help="a label that the bundle does not know"
         )
+    made["status"].add_argument("--quality", action="store_true", help="judge annotators by cleanlab too (extra train)")
     _dataset_options(made["dataset"])
     return parser
 
