@@ -13,7 +13,7 @@ from slipway.contract import Bundle
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal.store import Store, sha256_of
 from slipway.serving import Ports
-from tests.support.gateways import write_gateway
+from tests.support.gateways import free_beside, write_gateway
 from tests.support.journal_rows import add_rows, made_row
 from tests.support.scripts import run_here
 from tests.support.shades import COLOURS, base_with_int8, coloured, write_colours
@@ -50,10 +50,12 @@ class TurnFolder:
 
     def write_gateway(self, *, stable: Ports | None = None, candidate: Ports | None = None, **settings: Any) -> None:
         """`gateway/gateway.yaml`, for these servers."""
-        ports = {name: port for name, port in vars(candidate or Ports.free()).items() if name != "metrics"}
-        observe = {"journal": "journal", "spool": "spool", "metrics_port": Ports.free().http}
+        served = stable or Ports.free()
+        tried = candidate or free_beside(served)
+        ports = {name: port for name, port in vars(tried).items() if name != "metrics"}
+        observe = {"journal": "journal", "spool": "spool", "metrics_port": free_beside(served, tried).http}
         settings = {"candidate": ports, "repository": "../cpu", "observe": observe} | settings
-        write_gateway(self.folder / "gateway", ports=stable or Ports.free(), tls=stable is not None, **settings)
+        write_gateway(self.folder / "gateway", ports=served, tls=stable is not None, **settings)
 
     @property
     def bundle(self) -> Bundle:
