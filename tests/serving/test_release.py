@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from slipway.contract import ServingError
+from slipway.contract import ServingError, SpecError
 from slipway.operations.gateway.settings import read_settings
-from slipway.operations.release import promotion, readings
+from slipway.operations.journal.store import Store, sha256_of
+from slipway.operations.release import comparing, promotion, readings
 from slipway.operations.release.fit import answering
 from slipway.operations.release.promotion import former_repository
 from slipway.operations.release.record import read_record
@@ -20,6 +21,8 @@ from slipway.serving import Ports
 from tests.serving.conftest import Launched
 from tests.support.gateway_users import Users
 from tests.support.gateways import needs_envoy, running_gateway
+from tests.support.journal_rows import add_rows, made_row
+from tests.support.journals import pictures
 from tests.support.releases import ReleaseFolder, tempered
 
 pytestmark = needs_envoy
@@ -125,6 +128,29 @@ def test_a_good_candidate_is_promoted_and_taken_back_without_a_failed_request(
         assert users.since(taken_back + 0.2) == {("stable", release.old.id)}
         users.stop()
         assert users.failed() == []
+
+
+def test_the_candidate_s_server_is_asked_for_the_images_of_the_journal(
+    launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(comparing, "WAIT_S", 0.5)
+    ports, images = Ports.free(), pictures(20)
+    release = ReleaseFolder(tmp_path / "release", new=tempered(100.0, unknown=0.5), candidate=ports, observe={})
+    release.open_release()
+    with Store.open(read_settings(release.gateway).journal, make=True) as store:
+        facts = {"classifier": "colours", "model": "colours", "bundle": release.old.id, "label": "red"}
+        add_rows(store, [made_row(str(n), sha256=sha256_of(i), **facts) for n, i in enumerate(images)], images=images)
+    server = launch(release.candidate, ports=ports, environment={"XDG_STATE_HOME": str(tmp_path / "state")})
+    server.wait_for('"event": "ready"')
+    release("compare", "--images", "15", "--json")
+    assert last_line(capsys)["classifiers"]["colours"]["new"] == 15
+    server.process.send_signal(signal.SIGKILL)  # the kernel ends its server with it
+    with pytest.raises(SpecError, match=r"the candidate at port \d+ may not get requests: colours does not answer"):
+        release("compare")
+    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+        assert store.query("SELECT label, count(*) FROM compared GROUP BY label") == [("unknown", 15)]
+        assert store.query("SELECT reason, count(*) FROM asked GROUP BY reason") == [("differs", 15)]
 
 
 @pytest.mark.nightly

@@ -12,7 +12,7 @@ from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
 from tests.support.choices import write_only_choice
 from tests.support.colours import Change, copy_colours, reseal
-from tests.support.gateways import write_gateway
+from tests.support.gateways import free_beside, write_gateway
 
 ENGINE = "openvino-fp32"
 SERVING = {"layout": "steps", "instances": 1, "preprocess_instances": 1}
@@ -20,12 +20,15 @@ JUDGE = {"acceptable_ratio": 2, "negligible_share": 0.1, "slow_share": None, "al
 """A judge that needs few requests."""
 
 
-def tempered(temperature: float) -> Change:
-    """Another decision: the same labels, other scores, and so another bundle."""
+def tempered(temperature: float, *, unknown: float | None = None) -> Change:
+    """Another decision: the same labels, other scores, and so another bundle; `unknown` under this score."""
+    changes: dict[str, Any] = {"temperature": temperature}
+    if unknown is not None:
+        changes["unknown"] = {"threshold": unknown}
 
     def change(part: Path) -> None:
         decision = json.loads((part / "decision.json").read_text())
-        (part / "decision.json").write_text(json.dumps(decision | {"temperature": temperature}))
+        (part / "decision.json").write_text(json.dumps(decision | changes))
 
     return change
 
@@ -44,8 +47,15 @@ class ReleaseFolder:
     """`fleet.yaml` whose candidate is `runs/new`, the stable repository of `runs/old`, and `gateway.yaml`."""
 
     def __init__(
-        self, folder: Path, *, new: Change, stable: Ports | None = None, candidate: Ports | None = None
+        self,
+        folder: Path,
+        *,
+        new: Change,
+        stable: Ports | None = None,
+        candidate: Ports | None = None,
+        **settings: Any,
     ) -> None:
+        """`settings` are further ones of `gateway.yaml`."""
         self.folder, self.stable, self.candidate = folder, folder / "cpu", folder / "cpu-candidate"
         self.old = colours_run(folder / "runs/old", tempered(1.0))
         self.new = colours_run(folder / "runs/new", new)
@@ -53,13 +63,16 @@ class ReleaseFolder:
         self.write_fleet()
         fleet = Fleet.read(self.fleet)
         assemble(open_fleet(fleet, root=folder), self.stable)
-        ports = {name: port for name, port in vars(candidate or Ports.free()).items() if name != "metrics"}
+        stable_ports = stable or Ports.free()
+        ports = vars(candidate or free_beside(stable_ports))
+        ports = {name: port for name, port in ports.items() if name != "metrics"}
         self.gateway = write_gateway(
             folder / "gateway",
-            ports=stable or Ports.free(),
+            ports=stable_ports,
             tls=stable is not None,
             candidate=ports,
             repository=str(self.stable),
+            **settings,
         )
 
     def write_fleet(self, **changes: Any) -> None:

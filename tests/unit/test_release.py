@@ -108,12 +108,12 @@ def test_two_judges_at_once_append_one_reading(tmp_path: Path) -> None:
     assert [one.time_s for one in kept.kept().readings] == [0, 10.1]
 
 
-def test_a_gateway_that_was_started_again_is_counted_anew(tmp_path: Path) -> None:
+def test_a_gateway_that_was_started_again_is_counted_from_its_first_reading_on(tmp_path: Path) -> None:
     kept = Readings(tmp_path / "readings.jsonl")
-    for time_s, requests in ((0, 100), (5, 150), (10, 30)):
+    for time_s, requests in ((0, 100), (5, 150), (10, 30), (15, 45)):
         kept.append(reading(time_s, requests))
     told = blocks_of(kept.kept().readings)
-    assert [block.candidate.requests for block in told.blocks] == [50, 30]
+    assert [block.candidate.requests for block in told.blocks] == [50, 0, 15]
     assert told.restarts == 2  # one of each arm
 
 

@@ -166,15 +166,15 @@ def test_a_change_of_weight_while_errors_rise_is_not_worse():
 )
 def test_disagreements_are_judged_by_lost_and_won(lost, won, expected):
     told = Disagreements(compared=2000, differing=400, lost=lost, won=won)
-    series = judge(blocks(120), settings=SETTINGS, disagreements=told).series[-1]
+    series = judge(blocks(120), settings=SETTINGS, disagreements=[told]).series[-1]
     assert series.verdict == expected
 
 
 def test_few_differences_need_no_label():
     told = Disagreements(compared=20_000, differing=2, lost=0, won=0)
-    assert verdict(blocks(120), disagreements=told) is ReleaseVerdict.FINE
+    assert verdict(blocks(120), disagreements=[told]) is ReleaseVerdict.FINE
     none = Disagreements(compared=0, differing=0, lost=0, won=0)
-    assert verdict(blocks(120), disagreements=none) is ReleaseVerdict.TOO_FEW
+    assert verdict(blocks(120), disagreements=[none]) is ReleaseVerdict.TOO_FEW
 
 
 def test_impossible_counts_are_refused_with_what_is_allowed():
@@ -196,10 +196,16 @@ def test_blocks_come_from_counters_that_go_up():
     assert [(b.candidate.requests, b.candidate.errors, b.seconds) for b in told.blocks] == [(20, 1, 5), (5, 0, 5)]
 
 
-def test_a_counter_that_went_down_was_started_again():
+def test_a_block_in_which_a_counter_went_down_counts_nothing():
     told = blocks_of([reading(0, 100, 50), reading(5, 20, 3), reading(10, 30, 3)])
-    assert [(b.candidate.requests, b.candidate.errors) for b in told.blocks] == [(20, 3), (10, 0)]
+    assert [b.candidate for b in told.blocks] == [Arm(0, None, None), Arm(10, 0, 0)]
     assert told.restarts == 2  # in both arms
+
+
+def test_a_series_that_a_reloaded_listener_drops_counts_no_old_request_again():
+    """Envoy may drop the series of an arm's errors: they fall to 0, and the requests go on."""
+    told = blocks_of([reading(0, 100_000, 5), reading(5, 100_050), reading(10, 100_100)])
+    assert [b.candidate for b in told.blocks] == [Arm(0, None, None), Arm(50, 0, 0)]
 
 
 def test_a_clock_that_jumps_back_costs_no_request():
@@ -226,7 +232,7 @@ def test_any_readings_make_blocks(values, times):
 
 
 def test_a_judgement_is_stored_and_read_again():
-    found = judge(blocks(30), settings=SETTINGS, disagreements=Disagreements(10, 2, 1, 0))
+    found = judge(blocks(30), settings=SETTINGS, disagreements=[Disagreements(10, 2, 1, 0)])
     assert ReleaseJudgement.parse(found.plain(), source="a judgement") == found
 
 

@@ -76,6 +76,9 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "watch": Verb(
                 "slipway.cli.watch", "tell drift and accuracy from the journal, with alarms that mean something"
             ),
+            "labels": Verb("slipway.cli.labels", "have images of the journal labelled, and grow the data set by them"),
+            "explain": Verb("slipway.cli.explain", "show why a row of the journal was answered as it was"),
+            "turn": Verb("slipway.cli.turn", "train a classifier again on what it met, and try the result"),
             "render": Verb("slipway.cli.render", "write the files of other tools, such as Prometheus, for a gateway"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SlipwayError, SpecError, StorageError
+from slipway.system.arguments import count, rate
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -18,6 +19,7 @@ EPILOG = """example:
   slipway release candidate gateway.yaml fleet.yaml
   slipway serve model_repository/cpu-candidate \\
     --grpc-port 8101 --http-port 8100 --metrics-port 8102 --status-port 8103 &
+  slipway release compare gateway.yaml
   slipway release weight gateway.yaml 10
   slipway release judge gateway.yaml --watch
   slipway release promote gateway.yaml --approved-by "A. Lee"
@@ -34,6 +36,10 @@ fleet.yaml:
     judge: {error_ratio: 1.25, acceptable_ratio: 2, slow_share: 0.01, alpha: 0.01, max_hours: 24}
 
 gateway.yaml names the stable repository (repository:) and the ports of both servers (stable:, candidate:).
+
+compare asks the candidate for the latest images of the journal that stable answered, directly and at a bounded rate. It
+may be ended at any time and called again. Where the answers differ it asks people (slipway labels), 50 at a time. Where
+the gateway keeps a journal, a promotion needs these labels, or hardly any difference.
 
 judge exits with 0 for fine, 1 for worse, and 2 for too few to tell. An error exits with 1 too, with a sentence instead
 of a verdict: what could not be judged is not fine. The others exit with 0 if it is done, and with 1 if not.
@@ -66,6 +72,12 @@ def status(arguments: argparse.Namespace) -> None:
     from slipway.cli.release_status import show
 
     show(_open(arguments), arguments)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    from slipway.cli.release_compare import run
+
+    run(_open(arguments), arguments)
 
 
 def weight(arguments: argparse.Namespace) -> None:
@@ -231,7 +243,7 @@ def parser() -> argparse.ArgumentParser:
         prog="slipway release",
         required=True,
         dest="action",
-        metavar="candidate | status | weight | mirror | judge | promote | rollback",
+        metavar="candidate | status | compare | weight | mirror | judge | promote | rollback",
     )
 
     def add(name: str, run: Any, line: str) -> argparse.ArgumentParser:
@@ -245,6 +257,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("fleet", type=Path, help="fleet file whose release: names the candidate")
     one.add_argument("--out", type=Path, help="repository to write; default: the stable one's name, with -candidate")
     add("status", status, "show weights, what answers, the counts of both arms, and the verdict so far")
+    one = add("compare", compare, "ask the candidate for images of the journal, and people where the answers differ")
+    one.add_argument("--images", type=count, default=1000, help="latest images of the journal; default: %(default)s")
+    one.add_argument("--per-second", type=rate, default=10, help="images each second at most; default: %(default)s")
+    one.add_argument("--ask", type=count, default=50, help="questions that may be open at once; default: %(default)s")
     for name, run, what in (
         ("weight", weight, "that the candidate answers"),
         ("mirror", mirror, "that are copied to it"),

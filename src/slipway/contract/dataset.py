@@ -40,6 +40,17 @@ class LabelledImage(Contract):
         return class_id
 
 
+class NewImage(Contract):
+    """A labelled image that a data set may take in."""
+
+    file: str
+    """Path of the image, whose name says nothing of its format."""
+    sha256: str
+    label: str
+    format: str | None = None
+    """Format of the image, such as JPEG; None if it is unknown."""
+
+
 class Dataset(Contract):
     """The images of one classifier, with the split that every stage uses."""
 

@@ -40,6 +40,9 @@ class Data(Contract):
     csv: PathText | None = None
     """CSV file with the columns `path` and `label` (`labels` for multi-label), and optionally `split`: UTF-8,
     comma-separated, one row per image. Relative to the working directory."""
+    labels: PathText | None = None
+    """File with one label per line, by class id. The default order is the sorted one; a new class must come last, so
+    that the ids of the others stay. Relative to the working directory."""
     label_separator: str = Field(default="|", min_length=1)
     """Separator of the labels in a cell of the column `labels`. An empty cell is an image without labels."""
     group_column: str | None = None
@@ -298,6 +301,8 @@ class Spec(Contract):
     def training_sha256(self) -> str:
         """The hash of every field that the weights depend on."""
         trained = {name: value for name, value in self.plain().items() if name not in AFTER_TRAINING}
+        if self.data.labels is None:
+            del trained["data"]["labels"]  # checkpoints of earlier releases have no such key
         return sha256_bytes(json.dumps(trained, sort_keys=True).encode())
 
     @model_validator(mode="after")

@@ -11,16 +11,24 @@ def port(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"invalid time {text!r}; use seconds above 0")
-    return value
+    return _positive(text, f"invalid time {text!r}; use seconds above 0")
+
+
+def rate(text: str) -> float:
+    return _positive(text, f"invalid rate {text!r}; use a number a second above 0")
 
 
 def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"invalid count {text!r}; use 1 or more")
     return int(text)
+
+
+def _positive(text: str, said: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(said)
+    return value

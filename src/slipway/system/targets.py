@@ -17,7 +17,16 @@ MANIFEST = "manifest.json"
 Sealed = Literal["checkpoint", "bundle", "base", "graph", "engine", "repository"]
 """The kinds of folder with a manifest, which names the kind."""
 FolderKind = Literal[
-    Sealed, "inspection", "label errors", "search", "digits", "pages", "index", "layout of images", "monitoring"
+    Sealed,
+    "inspection",
+    "label errors",
+    "search",
+    "digits",
+    "pages",
+    "index",
+    "layout of images",
+    "monitoring",
+    "grown data set",
 ]
 MARKERS: dict[FolderKind, str] = {
     "repository": "lane.json",  # of a repository without its manifest
@@ -29,6 +38,7 @@ MARKERS: dict[FolderKind, str] = {
     "layout of images": "oci-layout",  # before the index, whose marker it has too
     "index": "index.json",
     "monitoring": ".slipway-monitoring",
+    "grown data set": "grown.json",
 }
 """The file that marks a folder of this kind if it has no manifest."""
 Mark = str | tuple[str, ...]

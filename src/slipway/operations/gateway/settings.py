@@ -12,6 +12,7 @@ from slipway.contract import SpecError
 from slipway.contract.base import Contract
 from slipway.contract.spec import LatencyGate
 from slipway.operations.journal.settings import Observe
+from slipway.operations.labels.settings import Labels
 from slipway.operations.watch.settings import WatchSettings
 from slipway.serving.command import HOST, Ports
 from slipway.system.home import user_folder
@@ -119,6 +120,8 @@ class GatewaySettings(Contract):
     """What is tapped for the journal; nothing without it."""
     watch: WatchSettings | None = None
     """What the watch over the journal alarms at; `slipway watch` needs it."""
+    labels: Labels | None = None
+    """How many labels a day people are asked for, and where. The default is that of each key."""
 
     @field_validator("budgets_ms")
     @classmethod
@@ -197,6 +200,8 @@ def read_settings(path: Path) -> GatewaySettings:
         folders = {name: getattr(settings.observe, name) for name in ("journal", "spool")}
         absolute = {name: str(base / given) for name, given in folders.items() if given}
         changes["observe"] = settings.observe.model_copy(update=absolute)
+    if settings.labels is not None:
+        changes["labels"] = settings.labels.below(base)
     return settings.model_copy(update=changes)
 
 

@@ -42,18 +42,24 @@ class Columns:
         return Rows(self.confidence, means.distance(embedding), norm, self.class_id, self.brightness)
 
 
-def read_columns(store: Store, classifier: str, *, bundle: str, after: int = 0, most: int = 100_000) -> Columns:
+def read_columns(
+    store: Store, classifier: str, *, bundle: str, after: int = 0, most: int = 100_000, waiting: bool = False
+) -> Columns:
     """The rows of a classifier whose number is over `after`, oldest first and `most` of them.
 
     Left out are refused images, and rows that were replayed by another bundle or not at all.
+
+    Args:
+        waiting: only rows whose image is kept, and that no selection of labels has considered.
 
     Raises:
         DataError: rows of one bundle differ in length, so that the journal is damaged.
     """
     found = store.query(
         f"SELECT {_COLUMNS} FROM rows WHERE classifier = ? AND bundle = ? AND replayed_bundle = bundle AND status = 0 "
-        "AND probability IS NOT NULL AND id > ? ORDER BY id LIMIT ?",
-        (classifier, bundle, after, most),
+        "AND probability IS NOT NULL AND id > ? "
+        "AND (NOT ? OR (kept = 1 AND id NOT IN (SELECT row FROM considered))) ORDER BY id LIMIT ?",
+        (classifier, bundle, after, waiting, most),
     )
     ids, times, chances, scores, class_ids, brightness, probabilities, embeddings = (
         list(column) for column in (zip(*found, strict=True) if found else [()] * 8)

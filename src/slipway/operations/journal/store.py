@@ -182,7 +182,13 @@ class Store:
         """Rows of a SELECT."""
         return self._query(text, values)
 
-    # Labels and comparisons.
+    # Selections, labels and comparisons.
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Every `write` of the block or none of them; nobody else writes meanwhile."""
+        with self._transaction():
+            yield
 
     def write(self, text: str, values: Iterable[Sequence[object]]) -> int:
         """Run an INSERT, UPDATE or DELETE for each of `values`, all of them or none; returns how many rows it changed.
@@ -200,7 +206,10 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of the block or nothing of it; others write before or after it."""
+        """All of the block or nothing of it; others write before or after it. One inside another is part of it."""
+        if self._connection.in_transaction:
+            yield
+            return
         with in_words(self.folder / DATABASE):
             self._connection.execute("BEGIN IMMEDIATE")
             try:

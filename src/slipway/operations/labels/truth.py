@@ -1,29 +1,46 @@
 """What people's labels say of rows: the label of the most annotators."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 
 from slipway.operations.journal.store import Store
+
+KNOWN = "known answer"
+"""Annotator of the rows whose truth is known."""
 
 
 def truths(store: Store, classifier: str, *, bundle: str | None = None) -> dict[int, str]:
     """The label of each labelled row of a classifier, by the row's number.
 
-    Several annotators of a row decide by majority. A row on which they are divided equally has no label yet.
+    A known answer decides alone. Else several annotators decide by majority, and a row on which they are equally
+    divided has no label yet.
 
     Args:
         bundle: rows that this bundle answered; without it, those of every bundle.
     """
-    said = store.query(
-        "SELECT labels.row, labels.label FROM labels JOIN rows ON rows.id = labels.row "
-        "WHERE rows.classifier = :classifier AND (:bundle IS NULL OR rows.bundle = :bundle)",
-        {"classifier": classifier, "bundle": bundle},
-    )
-    by_row: defaultdict[int, Counter[str]] = defaultdict(Counter)
-    for row, label in said:
-        by_row[row][label] += 1
     found: dict[int, str] = {}
-    for row, votes in by_row.items():
-        (label, most), *others = votes.most_common(2)
-        if not others or others[0][1] < most:
+    for row, said in labels_of(store, classifier, bundle=bundle).items():
+        if (label := decided(said)) is not None:
             found[row] = label
     return found
+
+
+def labels_of(store: Store, classifier: str, *, bundle: str | None = None) -> dict[int, dict[str, str]]:
+    """What each annotator says of each labelled row, by row and annotator."""
+    said = store.query(
+        "SELECT labels.row, labels.annotator, labels.label FROM labels JOIN rows ON rows.id = labels.row "
+        "WHERE rows.classifier = :classifier AND (:bundle IS NULL OR rows.bundle = :bundle) ORDER BY labels.row",
+        {"classifier": classifier, "bundle": bundle},
+    )
+    found: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    for row, annotator, label in said:
+        found[row][annotator] = label
+    return dict(found)
+
+
+def decided(said: Mapping[str, str]) -> str | None:
+    """The label of one row by what each annotator says of it; None for a tie."""
+    if KNOWN in said:
+        return said[KNOWN]
+    ((label, most), *others) = Counter(said.values()).most_common(2)
+    return label if not others or others[0][1] < most else None

@@ -54,6 +54,7 @@ class Disagreements:
     won: int
     """Labelled images that only the candidate answered rightly."""
     neither: int = 0
+    classifier: str = ""
 
     def __post_init__(self) -> None:
         labelled = self.lost + self.won + self.neither
@@ -62,6 +63,10 @@ class Disagreements:
                 f"{labelled} labels of {self.differing} differences in {self.compared} images; "
                 "give no more labels than differences, and no more differences than images"
             )
+
+    @property
+    def unlabelled(self) -> int:
+        return self.differing - self.lost - self.won - self.neither
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Told:
 
     blocks: list[Block] = field(default_factory=list)
     restarts: int = 0
-    """Counters that went down: what they show since then is counted."""
+    """Counters of an arm that went down: their block counts nothing of it."""
     out_of_order: int = 0
     """Readings that are not later than the one before, as after a clock was set back; they are passed over."""
 
@@ -94,9 +99,12 @@ class Told:
 def blocks_of(readings: Iterable[Reading]) -> Told:
     """Make a block of each two neighbouring readings.
 
-    A counter that went down was started again: its whole value counts, as in Prometheus' `increase`. What the old
-    counter counted after its last reading is lost. A block whose number of requests is missing in an arm is none for
-    that arm; a part that is missing at either end, or larger than the requests, is missing in the block.
+    A counter that went down was started again, or one of the series that it adds up is gone: Envoy drops idle ones when
+    a listener is replaced. The sums do not tell which, and after the latter a whole value would count old requests
+    again, without their errors. So the arm has nothing in that block, and its series are missing there.
+
+    A block whose number of requests is missing in an arm is none for that arm; a part that is missing at either end, or
+    larger than the requests, is missing in the block.
     """
     told = Told()
     for before, after in pairwise(_in_order(readings, told)):
@@ -119,31 +127,20 @@ def _in_order(readings: Iterable[Reading], told: Told) -> Iterator[Reading]:
 
 
 def _between(before: Counters, after: Counters, told: Told) -> Arm:
-    restarted = any(
-        (low := _whole(now)) is not None and (high := _whole(then)) is not None and low < high
-        for then, now in (
-            (before.requests, after.requests),
-            (before.errors, after.errors),
-            (before.over_budget, after.over_budget),
-        )
-    )
-    told.restarts += restarted
-    requests = _increase(before.requests, after.requests, restarted=restarted)
+    requests = _increase(before.requests, after.requests)
+    parts = [_increase(before.errors, after.errors), _increase(before.over_budget, after.over_budget)]
+    if any(increase is not None and increase < 0 for increase in (requests, *parts)):
+        told.restarts += 1
+        requests = None
     if requests is None:
         return Arm(0, None, None)
-    parts = (
-        _increase(before.errors, after.errors, restarted=restarted),
-        _increase(before.over_budget, after.over_budget, restarted=restarted),
-    )
     errors, over_budget = (None if part is None or part > requests else part for part in parts)
     return Arm(requests, errors, over_budget)
 
 
-def _increase(before: float | None, after: float | None, *, restarted: bool) -> int | None:
+def _increase(before: float | None, after: float | None) -> int | None:
     then, now = _whole(before), _whole(after)
-    if now is None or (then is None and not restarted):
-        return None
-    return now if restarted or then is None else now - then
+    return None if now is None or then is None else now - then
 
 
 def _whole(value: float | None) -> int | None:

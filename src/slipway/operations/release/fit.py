@@ -8,6 +8,7 @@ from slipway.contract import Lane, ServingError, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.selection import changed_class
 from slipway.operations.gateway.settings import ServerPorts
+from slipway.operations.release.record import labels_of
 from slipway.operations.release.unjudged import ServedFiles, differing
 from slipway.serving.command import HOST
 from slipway.serving.probe import BusyError, over_grpc
@@ -53,18 +54,14 @@ def check_candidate(stable: Path, candidate: Path, *, tried: Collection[str]) ->
 
 
 def _check_class_ids(name: str, stable: Path, candidate: Path) -> None:
-    if changed := changed_class(_labels(stable, name), _labels(candidate, name)):
+    if changed := changed_class(labels_of(stable, name), labels_of(candidate, name)):
         class_id, before, after = changed
         raise SpecError(
             f"{name}: class id {class_id} is {before!r} and would become {after!r}; clients rely on it: append new "
             "classes, or serve this run under another name"
         )
-    if len(_labels(candidate, name)) < len(_labels(stable, name)):
+    if len(labels_of(candidate, name)) < len(labels_of(stable, name)):
         raise SpecError(f"{name}: the candidate has fewer classes than the stable version; keep the old ones")
-
-
-def _labels(repository: Path, name: str) -> list[str]:
-    return (repository / f"{name}_full" / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def answering(ports: ServerPorts, bundles: dict[str, str]) -> dict[str, str]:

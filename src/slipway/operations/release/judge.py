@@ -70,17 +70,16 @@ class ReleaseJudgement(Evidence):
 
 
 def judge(
-    blocks: Sequence[Block], *, settings: JudgeSettings, disagreements: Disagreements | None = None
+    blocks: Sequence[Block], *, settings: JudgeSettings, disagreements: Sequence[Disagreements] = ()
 ) -> ReleaseJudgement:
-    """Judge the candidate by all blocks so far, oldest first, and by disagreements where any were looked for.
+    """Judge the candidate by all blocks so far, oldest first, and by the disagreements of each compared classifier.
 
     Worse: a series was shown to be worse at any look. Fine: every series is shown to be acceptable at this one.
     """
     found = [_errors(blocks, settings)]
     if settings.slow_share is not None:
         found.append(_over_budget(blocks, settings, settings.slow_share))
-    if disagreements is not None:
-        found.append(_disagreements(disagreements, settings))
+    found += [_disagreements(told, settings, among=len(disagreements)) for told in disagreements]
     hours = sum(block.seconds for block in blocks) / 3600
     verdict = _together([series.verdict for series in found])
     expired = verdict is ReleaseVerdict.TOO_FEW and hours >= settings.max_hours
@@ -111,11 +110,30 @@ def _over_budget(blocks: Sequence[Block], settings: JudgeSettings, limit: float)
     return _series("over budget", looks, candidate, None, missing=_missing(blocks, told), settings=settings)
 
 
-def _disagreements(told: Disagreements, settings: JudgeSettings) -> SeriesEvidence:
+def _disagreements(told: Disagreements, settings: JudgeSettings, *, among: int) -> SeriesEvidence:
     looks = disagreement_looks(told.lost, told.won, differing=told.differing, compared=told.compared, settings=settings)
     judged = np.array([float(told.lost + told.won)])
     lost, won = (np.array([float(told.lost)]), judged), (np.array([float(told.won)]), judged)
-    return _series("disagreements", looks, lost, won, missing=0.0, settings=settings)
+    found = _series("disagreements", looks, lost, won, missing=0.0, settings=settings, among=among)
+    counted = f"{told.lost:,} lost and {told.won:,} won of {told.differing:,} that differ in {told.compared:,} images"
+    shown = _shown(found.verdict, known=True, missing=0.0)
+    if found.verdict is ReleaseVerdict.TOO_FEW:
+        shown = f"{shown}; {_needed(told, settings)}"
+    named = f"disagreements of {told.classifier}" if told.classifier else "disagreements"
+    return found.model_copy(update={"reason": f"{named}: {counted}: {shown}"})
+
+
+def _needed(told: Disagreements, settings: JudgeSettings) -> str:
+    """What would decide, in words."""
+    _, limit = limits_of("disagreements", settings)
+    missing = told.unlabelled
+    for more in range(1, missing + 1):
+        looks = disagreement_looks(
+            told.lost, told.won + more, differing=told.differing, compared=told.compared, settings=settings
+        )
+        if looks.fine[-1] >= limit:
+            return f"{more:,} more labels decide if each is won; {missing:,} are missing"
+    return f"the {missing:,} missing labels cannot decide, so compare more images" if told.compared else "none compared"
 
 
 def _counts(arms: Sequence[Arm], count: Callable[[Arm], int | None]) -> Counts:
@@ -137,11 +155,12 @@ def _series(
     *,
     missing: float,
     settings: JudgeSettings,
+    among: int = 1,
 ) -> SeriesEvidence:
     worse = float(looks.worse.max(initial=0.0))
     fine = float(looks.fine[-1]) if looks.fine.size else 0.0
     dispersion = float(looks.dispersion[-1]) if looks.dispersion.size else math.inf
-    verdict = _verdict(name, worse, fine, missing=missing, settings=settings)
+    verdict = _verdict(name, worse - math.log(among), fine, missing=missing, settings=settings)
     count, of = _totals(candidate)
     other, other_of = _totals(stable) if stable else (None, None)
     low, high = (
@@ -178,8 +197,6 @@ def _totals(counts: Counts) -> tuple[int, int]:
 
 
 def _counted(name: Series, candidate: tuple[int, int], stable: tuple[int | None, int | None]) -> str:
-    if name == "disagreements":
-        return f"disagreements: {candidate[0]:,} lost and {stable[0]:,} won"
     beside = f", stable {stable[0]:,} of {stable[1]:,}" if stable[0] is not None else ""
     return f"{name}: candidate {candidate[0]:,} of {candidate[1]:,} requests{beside}"
 

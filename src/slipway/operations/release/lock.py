@@ -26,29 +26,32 @@ class Holder(Contract):
 
 
 @contextmanager
-def only_operator(folder: Path, action: str, *, wait: bool = False) -> Iterator[None]:
+def only_operator(folder: Path, action: str, *, wait: bool = False, file: str = LOCK) -> Iterator[None]:
     """Hold the lock of the gateway's `folder` for the block. With `wait`, wait until no other process holds it.
+
+    Args:
+        file: another lock, for what may take long and changes no weights.
 
     Raises:
         SpecError: another process holds it, and we do not wait; the message says which, and since when.
         StorageError: the folder cannot be written.
     """
-    path = folder / LOCK
+    path = folder / file
     with told(path):
         make_folder(folder)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpecError(f"{path}: {_holder(path)}; wait until it ends") from None
         holder = Holder(action=action, by=getpass.getuser(), pid=os.getpid(), since=now())
-        os.ftruncate(file, 0)
-        os.pwrite(file, holder.to_json().encode(), 0)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.to_json().encode(), 0)
         yield
-        os.ftruncate(file, 0)
+        os.ftruncate(descriptor, 0)
     finally:
-        os.close(file)
+        os.close(descriptor)
 
 
 def _holder(path: Path) -> str:

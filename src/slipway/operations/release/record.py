@@ -95,6 +95,12 @@ class ReleaseRecord(Contract):
         write_file(record_path(Path(self.stable.path)), self.to_json())
 
 
+def labels_of(repository: str | Path, classifier: str) -> tuple[str, ...]:
+    """The classes of a classifier in a repository, in the order of their ids."""
+    text = Path(repository, f"{classifier}_full", "labels.txt").read_text(encoding="utf-8")
+    return tuple(text.removesuffix("\n").split("\n"))
+
+
 def record_path(repository: Path) -> Path:
     return repository.with_name(f"{repository.name}.release.json")
 

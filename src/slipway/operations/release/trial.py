@@ -1,18 +1,20 @@
 """A trial: the gateway's settings, the record of the release, and the evidence so far."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from slipway.contract import SpecError
+from slipway.contract import SlipwayError, SpecError
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import Traffic, make_folder, read_traffic
-from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.release.counts import blocks_of
+from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
+from slipway.operations.journal.store import DATABASE, Store
+from slipway.operations.release.counts import Disagreements, blocks_of
+from slipway.operations.release.disagreements import Tally, pairs_of, tally
 from slipway.operations.release.fit import answering
 from slipway.operations.release.force import put_in_force
-from slipway.operations.release.judge import ReleaseJudgement, judge
+from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, ArmName, counts, reading
 from slipway.operations.release.readings import Readings
@@ -29,15 +31,21 @@ class Judged:
     restarts: int
     out_of_order: int
     damaged: int
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    """Of each compared classifier, what the journal knows of the images on which the versions differ."""
+    unread: str = ""
+    """Why the series of disagreements is absent, or could not be read."""
 
     @property
     def remarks(self) -> list[str]:
         said = {
-            "the gateway's counters began anew": self.restarts,
+            "the gateway's counters went down, and their blocks count nothing": self.restarts,
             "readings were not later than the one before, and were passed over": self.out_of_order,
             "lines of the readings are damaged": self.damaged,
         }
-        return [f"{what}: {count}" for what, count in said.items() if count]
+        remarks = [f"{what}: {count}" for what, count in said.items() if count]
+        remarks += [f"{name}: {found}" for name, found in self.tallies.items()]
+        return [*remarks, *([self.unread] if self.unread else [])]
 
 
 @dataclass(frozen=True)
@@ -102,11 +110,40 @@ class Trial:
         return self.judged()
 
     def judged(self) -> Judged:
-        """Judge by the readings so far."""
+        """Judge by the readings so far, and by disagreements where the gateway has a journal.
+
+        A journal that cannot be read is a series without images, so that nothing passes; and what the counts alone show
+        to be worse waits for no journal.
+        """
         kept = self._readings.kept()
-        told = blocks_of(kept.readings)
-        judgement = judge(told.blocks, settings=self.record.settings.judge)
-        return Judged(judgement, len(told.blocks), told.restarts, told.out_of_order, kept.damaged)
+        told, settings = blocks_of(kept.readings), self.record.settings.judge
+        judgement = judge(told.blocks, settings=settings)
+        tallies, unread = dict[str, Tally](), ""
+        if judgement.verdict is not ReleaseVerdict.WORSE:
+            disagreements, tallies, unread = self._disagreements()
+            judgement = judge(told.blocks, settings=settings, disagreements=disagreements)
+        return Judged(
+            judgement, len(told.blocks), told.restarts, told.out_of_order, kept.damaged, tallies=tallies, unread=unread
+        )
+
+    def _disagreements(self) -> tuple[list[Disagreements], dict[str, Tally], str]:
+        """What the judge is told, what it comes from, and what is to be said of it."""
+        again = command("slipway release compare", self.source)
+        if self.settings.observe is None:
+            return [], {}, "disagreements are not judged, since the gateway keeps no journal (observe:)"
+        if not (pairs := pairs_of(self.record)):
+            return [], {}, "disagreements are not judged: an engine alone is tried, or an image has several labels"
+        nothing = [Disagreements(0, 0, 0, 0, classifier=pair.classifier) for pair in pairs]
+        if not (self.settings.journal / DATABASE).is_file():
+            return nothing, {}, f"no journal yet: slipway journal run, then {again}"
+        try:
+            with Store.open(self.settings.journal, make=False) as store:
+                tallies = {pair.classifier: tally(store, pair) for pair in pairs}
+        except SlipwayError as error:
+            return nothing, {}, f"the journal cannot be read: {error}"
+        missing = [name for name, found in tallies.items() if not found.compared]
+        said = f"{few(missing)}: not compared yet; {again}" if missing else ""
+        return [found.told(name) for name, found in tallies.items()], tallies, said
 
     def divide(self, traffic: Traffic, *, action: Deed, by: str) -> float:
         """Put `traffic` in force; returns how many seconds that took.
@@ -117,7 +154,7 @@ class Trial:
         """
         with only_operator(self.settings.folder, action):
             if traffic.weight_percent or traffic.mirror_percent:
-                self._require_a_candidate()
+                self.require_candidate()
             seconds = put_in_force(self.settings, traffic)
             self.note(action, by=by, traffic=traffic)
         return seconds
@@ -145,7 +182,8 @@ class Trial:
         )
         self.again().record.with_action(done).keep()
 
-    def _require_a_candidate(self) -> None:
+    def require_candidate(self) -> ServerPorts:
+        """The candidate's ports; raises SpecError unless it may be asked."""
         candidate = self.settings.candidate
         if candidate is None:
             raise SpecError(
@@ -163,6 +201,7 @@ class Trial:
                 f"the candidate at port {candidate.grpc} may not get requests: {few(said)}; run slipway serve "
                 f"{self.record.candidate.path} on the ports of candidate: in {self.source}, or slipway reload it"
             )
+        return candidate
 
     @property
     def _readings(self) -> Readings:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
+from slipway.contract.labels import read_label_list
 from slipway.contract.spec import Data
 from slipway.steps import guard
 from slipway.system.files import sha256_bytes
@@ -19,7 +20,9 @@ from slipway.training.data.splits import assign
 def scan(
     data: Data, *, task: Task = "multiclass", labels: Sequence[str] | None = None, empty_classes: bool = False
 ) -> Dataset:
-    """Read the images of `data`; classes are numbered as in `labels`, else sorted. `empty_classes` may have no image.
+    """Read the images of `data`; classes are numbered as in `labels`, else as in `data.labels`, else sorted.
+
+    With `empty_classes`, classes may have no image.
 
     Equal files, and files of one group, share a split, so no image is in two. Hidden files are skipped.
 
@@ -29,6 +32,8 @@ def scan(
         SpecError: a label is not allowed, or the data do not fit the task.
     """
     source = find(data, task=task)
+    if labels is None and data.labels is not None:
+        labels = read_label_list(Path(data.labels))
     if labels is None:
         labels = source.labels
     elif not (set(labels) >= set(source.labels) if empty_classes else set(labels) == set(source.labels)):

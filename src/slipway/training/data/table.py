@@ -1,9 +1,7 @@
 """Reads the CSV file of a data set into entries; errors name every unusable row by its line."""
 
-import csv
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +9,7 @@ from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import SPLITS
 from slipway.contract.decision import Task
 from slipway.contract.spec import Data
+from slipway.system.csv_rows import csv_rows
 from slipway.training.data.entries import Entry, fault_of, raise_faults
 
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -38,7 +37,7 @@ def read_table(path: Path, *, root: Path, task: Task, data: Data) -> list[Entry]
         DataError: the file or some of its rows, named by line, cannot be used.
         SpecError: `data.group_column` or the task does not fit the columns.
     """
-    rows = _rows(path)
+    rows = csv_rows(path, what="data.csv must name a CSV file")
     line, names = next(rows, (0, []))
     if not names:
         raise DataError(f"{path}: empty; its first line must name the columns: path,{LABEL_COLUMNS[task]}")
@@ -60,25 +59,6 @@ def read_table(path: Path, *, root: Path, task: Task, data: Data) -> list[Entry]
             faults.append(f"line {line}: {error}")
     raise_faults(faults, what=f"rows of {path} cannot be used; correct or remove them")
     return entries
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and values of each row that is not blank."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets write a byte order mark
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; data.csv must name a CSV file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error}); save it as CSV in UTF-8") from None
-    if "\0" in text:
-        raise DataError(f"{path}: line {text[: text.index(chr(0))].count(chr(10)) + 1}: a NUL character; remove it")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}; double each quote inside a value") from None
 
 
 def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Columns:

@@ -58,9 +58,32 @@ def near_groups(bits_nb: Bits) -> list[tuple[list[int], int]]:
     return [(indices, closest[group]) for group, indices in members.items()]
 
 
+def near_between(bits_nb: Bits, others_mb: Bits) -> list[tuple[int, int]]:
+    """Return the pairs of near duplicates, the index of a hash `[n, BITS]` and that of one of the others `[m, BITS]`.
+
+    Hashes with fewer than PLAIN_BITS set bits are near to nothing.
+    """
+    found: list[tuple[int, int]] = []
+    signs_nb = _signs(bits_nb)
+    compared_n = bits_nb.sum(axis=1) >= PLAIN_BITS
+    for start in range(0, len(others_mb), BLOCK):
+        others = others_mb[start : start + BLOCK]
+        near_nm = signs_nb @ _signs(others).T >= BITS - 2 * NEAR_BITS
+        near_nm &= compared_n[:, None] & (others.sum(axis=1) >= PLAIN_BITS)
+        first, second = np.nonzero(near_nm)
+        found += zip(first.tolist(), (second + start).tolist(), strict=True)
+    return found
+
+
+def _signs(bits_nb: Bits) -> npt.NDArray[np.float32]:
+    """±1 for each bit: the product of two hashes is the number of equal bits less that of the others."""
+    signs_nb: npt.NDArray[np.float32] = np.where(bits_nb, np.float32(1), np.float32(-1))
+    return signs_nb
+
+
 def _near_pairs(bits_nb: Bits) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return every pair `first < second` within NEAR_BITS and its distance: a product of ±1 counts equal bits."""
-    signs_nb = np.where(bits_nb, np.float32(1), np.float32(-1))
+    """Return every pair `first < second` within NEAR_BITS and its distance."""
+    signs_nb = _signs(bits_nb)
     found = [np.empty((3, 0), np.int64)]
     starts = range(0, len(bits_nb), BLOCK)
     for row in tqdm(starts, desc="comparing images", unit="block", leave=False, disable=None):

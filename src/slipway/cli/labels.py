@@ -1,0 +1,234 @@
+"""Choose images of the journal for labels, take labels in, and make a new version of the data set of them."""
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.contract import SpecError
+from slipway.system.arguments import count
+from slipway.system.json_line import add_json, print_json
+from slipway.system.text import few, shown
+
+if TYPE_CHECKING:
+    from slipway.operations.gateway.settings import GatewaySettings
+    from slipway.operations.labels.given import Written
+
+EPILOG = """example:
+  slipway labels select gateway.yaml
+  slipway labels push gateway.yaml
+  slipway labels pull gateway.yaml
+  slipway labels add gateway.yaml labels.csv --annotator ann
+  slipway labels status gateway.yaml
+  slipway labels dataset gateway.yaml --data runs/digits/checkpoint --out data/digits-2
+
+in gateway.yaml:
+  repository: model_repository/cpu
+  observe: {}
+  labels:
+    per_day: 200            # labels a day (UTC) of each classifier
+    explore: 0.25           # share for any image alike
+    novelty: 0.25           # share for images far from every class mean; the rest goes to doubtful ones
+    label_studio:
+      url: http://127.0.0.1:8080
+      token_file: label-studio.token
+
+select considers each row of the served bundle once, and keeps the probability with which it was chosen: the watch's
+accuracy divides by it. add reads a CSV file with the columns label and row (or sha256). A label that the bundle does
+not know needs --new-class. push and pull speak to Label Studio (docs/labels.md says how to start one); both may be
+repeated, and killed at any moment."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.operations.gateway.settings import read_settings  # not at the top: --help needs no library
+
+    settings = read_settings(arguments.settings)
+    if settings.observe is None:
+        raise SpecError(f"{arguments.settings}: observe: not given, so that there is no journal; add observe: {{}}")
+    arguments.run(arguments, settings)
+
+
+def select(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.reference import reference_means
+    from slipway.operations.labels.selection import choose
+    from slipway.operations.labels.served import Served
+    from slipway.operations.labels.settings import Labels
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    budget = settings.labels or Labels()
+    with Store.open(settings.journal, make=False) as store:
+        found = choose(
+            store,
+            served.classifier,
+            bundle=served.bundle,
+            settings=budget,
+            now_s=time.time(),
+            labels=arguments.labels,
+            means=reference_means(settings.journal, served.classifier, bundle=served.bundle),
+        )
+    left = f"{found.left} of the {budget.per_day} labels of the day (UTC) are left"
+    if not found.considered and not found.left:
+        print(f"{served.classifier}: {left}; new rows wait for the next selection")
+    elif not found.considered:
+        print(f"{served.classifier}: no new rows of bundle {served.bundle[:12]}; {left}")
+    else:
+        print(
+            f"{served.classifier}: {found.considered:,} rows considered, {len(found.chosen):,} chosen for labels; "
+            f"{left}\n  distances from {found.distances}"
+        )
+    print_json(
+        arguments,
+        {"classifier": served.classifier, "considered": found.considered, "rows": found.chosen, "left": found.left},
+    )
+
+
+def add(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.given import check_annotator, read_given, write_given
+    from slipway.operations.labels.served import Served
+    from slipway.operations.labels.truth import KNOWN
+
+    annotator = KNOWN if arguments.known else check_annotator(arguments.annotator)
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        given = read_given(store, arguments.labels, served, new_classes=arguments.new_class)
+        written = write_given(store, given, annotator=annotator, now_s=time.time())
+    print(f"{served.classifier}: {annotator}: {_counted(written)}")
+    print_json(arguments, {"classifier": served.classifier, "annotator": annotator, **written.plain()})
+
+
+def _counted(written: "Written") -> str:
+    extra = f"; for {written.not_asked} of these rows nobody asked" if written.not_asked else ""
+    return f"{written.new} new labels, {written.changed} changed, {written.same} as before{extra}"
+
+
+def push(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels import studio
+    from slipway.operations.labels.served import Served
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        rest, options = studio.connect(settings, source=arguments.settings)
+        done = studio.push(store, served, rest, options)
+    made = " (new)" if done.made else ""
+    print(f"{rest.url}: project {done.project}{made}: {done.tasks} new tasks; {done.there} rows had one")
+    if done.removed:
+        print(f"  {done.removed} tasks removed, whose rows or images are gone")
+    if done.unreadable:
+        print(
+            f"  cannot be shown: row {few([str(row) for row in done.unreadable])}; label them with slipway labels add"
+        )
+    print_json(arguments, vars(done))
+
+
+def pull(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels import studio
+    from slipway.operations.labels.served import Served
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        rest, options = studio.connect(settings, source=arguments.settings)
+        done = studio.pull(store, served, rest, options, new_classes=arguments.new_class)
+    for annotator, written in done.written.items():
+        print(shown(f"{served.classifier}: {annotator}: {_counted(written)}"))
+    if not done.written:
+        print(f"{rest.url}: project {done.project}: no labels yet")
+    if done.skipped:
+        print(f"  {done.skipped} tasks were skipped")
+    if done.removed:
+        print(f"  {done.removed} tasks removed, whose rows or images are gone")
+    for said in done.not_taken:
+        print(shown(f"  not taken in: {said}"))
+    result = {"skipped": done.skipped, "not_taken": done.not_taken, "removed": done.removed}
+    print_json(arguments, {"project": done.project, **dict(studio.counted(done)), **result})
+
+
+def status(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.quality import status_of
+    from slipway.operations.labels.served import Served
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        found = status_of(store, served.classifier, labels=served.labels, crowd=arguments.quality)
+    for line in found.lines():
+        print(shown(line))
+    print_json(arguments, {"classifier": served.classifier, **found.plain()})
+
+
+def dataset(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.harvest import harvest
+    from slipway.operations.labels.served import Served
+    from slipway.training.data.grown import grow, open_old
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    old = open_old(arguments.data, root=arguments.root)
+    with Store.open(settings.journal, make=False) as store:
+        harvested = harvest(store, served.classifier)
+        grown = grow(old, harvested.images, arguments.out, least=arguments.least, left_out=harvested.left_out)
+    for line in grown.lines():
+        print(shown(line))
+    files = f"csv: {arguments.out / 'data.csv'}, labels: {arguments.out / 'labels.txt'}"
+    print(f"  next: data: {{root: {arguments.out}, {files}}} in the spec, and slipway train")
+    print_json(arguments, {"dataset": str(arguments.out), **grown.plain()})
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    known = {
+        "select": (select, "choose new rows for labels, within the day's budget"),
+        "add": (add, "take in labels from a CSV file"),
+        "push": (push, "show chosen images in Label Studio"),
+        "pull": (pull, "take in labels from Label Studio"),
+        "status": (status, "say what is labelled and undecided, and how often each annotator is right"),
+        "dataset": (dataset, "write the data set with the labelled images in it"),
+    }
+    commands = parser.add_subparsers(prog="slipway labels", required=True, metavar=" | ".join(known))
+    made: dict[str, Any] = {}
+    for name, (function, line) in known.items():
+        made[name] = command = commands.add_parser(name, help=line)
+        command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
+        command.add_argument("--classifier", metavar="NAME", help="default: the only one of the repository")
+        command.set_defaults(run=function)
+        add_json(command)
+    made["select"].add_argument(
+        "--labels", type=count, metavar="N", help="labels to spend now; default: what is left of the day"
+    )
+    _add_options(made["add"])
+    for name in ("add", "pull"):
+        made[name].add_argument(
+            "--new-class", action="append", default=[], metavar="NAME", help="a label that the bundle does not know"
+        )
+    made["status"].add_argument("--quality", action="store_true", help="judge annotators by cleanlab too (extra train)")
+    _dataset_options(made["dataset"])
+    return parser
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("labels", type=Path, metavar="CSV", help="columns: label, and row or sha256")
+    who = command.add_mutually_exclusive_group(required=True)
+    who.add_argument("--annotator", metavar="NAME", help="name of the person whose labels these are")
+    who.add_argument(
+        "--known", action="store_true", help="known answers: they decide, and annotators are judged by them"
+    )
+
+
+def _dataset_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="OLD",
+        help="old data set: a checkpoint or bundle (its splits), a spec, a CSV file, or class folders",
+    )
+    command.add_argument(
+        "--root", type=Path, metavar="FOLDER", help="folder that the paths of a CSV file start from; default: its own"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="NEW", help="folder to write")
+    command.add_argument(
+        "--least", type=count, default=20, metavar="N", help="fewest images of a new class; default: %(default)s"
+    )

@@ -1,0 +1,61 @@
+"""The classifier that labels are for: the bundle that the repository serves, and the labels that it knows."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.contract import Lane, SpecError, read_labels
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.operations.gateway.settings import FULL_SUFFIX, GatewaySettings
+from slipway.operations.journal.store import Store
+
+
+@dataclass(frozen=True)
+class Served:
+    """A classifier of the repository behind the gateway."""
+
+    classifier: str
+    bundle: str
+    """Id of the bundle that answers."""
+    labels: tuple[str, ...]
+    """The bundle's labels, by class id."""
+
+    @classmethod
+    def of(cls, settings: GatewaySettings, *, source: Path, classifier: str | None) -> "Served":
+        """The classifier of that name; without a name, the only one.
+
+        Raises:
+            SpecError: the repository is not named or not there, or has no such classifier, or several without a name.
+        """
+        repository = repository_of(settings, source=source)
+        lane = Lane.read(repository / LANE)
+        known = sorted(lane.classifiers)
+        if classifier is None and len(known) != 1:
+            raise SpecError(f"{repository}: several classifiers; give one of {', '.join(known)} with --classifier")
+        name = classifier or known[0]
+        if name not in lane.classifiers:
+            raise SpecError(f"--classifier: {name!r} is not in {repository}; it has {', '.join(known)}")
+        labels = read_labels(repository / f"{name}{FULL_SUFFIX}" / "labels.txt")
+        return cls(name, lane.classifiers[name], labels)
+
+    def known(self, store: Store) -> Collection[str]:
+        """Labels that need no `--new-class`: the bundle's, and those that somebody has already given."""
+        given = store.query(
+            "SELECT DISTINCT labels.label FROM labels JOIN rows ON rows.id = labels.row WHERE rows.classifier = ?",
+            (self.classifier,),
+        )
+        return {*self.labels, *(label for (label,) in given)}
+
+
+def repository_of(settings: GatewaySettings, *, source: Path) -> Path:
+    """The folder that the server serves.
+
+    Raises:
+        SpecError: the settings do not name it, or it is not a repository.
+    """
+    if settings.repository is None:
+        raise SpecError(f"{source}: repository: give the folder that is served; labels are for the bundles in it")
+    repository = Path(settings.repository)
+    if not (repository / LANE).is_file():
+        raise SpecError(f"{source}: repository: {repository} is not a repository: it has no {LANE}")
+    return repository
