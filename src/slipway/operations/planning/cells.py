@@ -14,7 +14,7 @@ for the cores: a faster classifier waits no longer than that one and needs less 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from slipway.operations.planning.demand import Demand, Machine
 from slipway.operations.planning.measured import Capacity
@@ -57,7 +57,7 @@ def boxes_for(share: float, demand: Demand) -> int:
 
 @dataclass
 class Cell:
-    """Loads that are served together by some boxes of one kind. `add` says whether one more fits."""
+    """Loads that are served together by some boxes of one kind."""
 
     offer: Offer
     loads: Sequence[Load]
@@ -70,7 +70,7 @@ class Cell:
     """Sum of r / c * rho."""
     least_rho: float | None = math.inf
     """None as soon as one processor time is unknown."""
-    measured: frozenset[Capacity] = frozenset()
+    measured: set[Capacity] = field(default_factory=set)
     own_mib: float = 0.0
     shared_mib: dict[str, float] = field(default_factory=dict)
 
@@ -93,32 +93,44 @@ class Cell:
     def per_hour(self) -> float:
         return self.boxes * self.offer.per_hour
 
+    def saves_without(self, place: int) -> bool:
+        """Whether the cell may need fewer boxes without this load."""
+        load, capacity, rho = self.loads[place], self.offer.capacities[place], self.offer.utilisation(place)
+        assert capacity is not None
+        if len(self.measured) == 1 or not rho or not self.least_rho:
+            weight = 1.0
+        elif rho == self.least_rho and sum(self.offer.utilisation(other) == rho for other in self.places) == 1:
+            return True  # the others are less sensitive
+        else:
+            weight = rho / self.least_rho
+        return boxes_for(self.share - weight * load.peak_per_s / capacity.per_s, self.offer.demand) < self.boxes
+
     def with_load(self, place: int) -> "Cell | None":
         """This cell with one more load; None if its memory or its figures do not allow it."""
-        load, capacity = self.loads[place], self.offer.capacities[place]
+        larger = replace(self, places=[*self.places], measured={*self.measured}, shared_mib={**self.shared_mib})
+        return larger if larger.take(place) else None
+
+    def take(self, place: int) -> bool:
+        """Add a load; False, with the cell spoilt, if its memory or its figures do not allow it."""
+        load, capacity, rho = self.loads[place], self.offer.capacities[place], self.offer.utilisation(place)
         if capacity is None:
-            return None
-        rho = self.offer.utilisation(place)
-        least = None if rho is None or self.least_rho is None else min(rho, self.least_rho)
-        measured = self.measured | {capacity}
-        if least is None and len(measured) > 1:
-            return None  # how these disturb one another is unknown
-        shared = self.shared_mib | {load.shares: max(load.memory.shared_mib, self.shared_mib.get(load.shares, 0))}
-        own_mib = self.own_mib + load.own_mib
-        if own_mib + sum(shared.values()) > self.offer.usable_mib + ROUNDING:
-            return None
-        share = load.peak_per_s / capacity.per_s
-        places = [*self.places, place]
-        busy = self.busy + share * (rho or 0.0)
-        return Cell(self.offer, self.loads, places, self.plain + share, busy, least, measured, own_mib, shared)
+            return False
+        self.measured.add(capacity)
+        self.least_rho = None if rho is None or self.least_rho is None else min(rho, self.least_rho)
+        if self.least_rho is None and len(self.measured) > 1:
+            return False  # how these disturb one another is unknown
+        self.places.append(place)
+        self.plain += load.peak_per_s / capacity.per_s
+        self.busy += load.peak_per_s / capacity.per_s * (rho or 0.0)
+        self.own_mib += load.own_mib
+        self.shared_mib[load.shares] = max(load.memory.shared_mib, self.shared_mib.get(load.shares, 0.0))
+        return self.memory_mib <= self.offer.usable_mib + ROUNDING
 
 
 def cell_of(offer: Offer, loads: Sequence[Load], places: Sequence[int]) -> Cell | None:
     """A cell of these loads; None if they do not fit on such a machine."""
-    cell: Cell | None = Cell(offer, loads)
-    for place in places:
-        cell = cell.with_load(place) if cell else None
-    return cell
+    cell = Cell(offer, loads)
+    return cell if all(cell.take(place) for place in places) else None
 
 
 def offers_of(loads: Sequence[Load], demand: Demand) -> list[Offer]:

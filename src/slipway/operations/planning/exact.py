@@ -1,17 +1,16 @@
-"""Small plans as a mixed-integer program, solved by HiGHS through SciPy."""
+"""Small plans as a mixed-integer program."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from slipway.operations.planning.cells import Cell, Offer, boxes_for, cell_of
+from slipway.operations.planning.program import Array, Program
 from slipway.operations.planning.workload import Load
 
-Array = npt.NDArray[np.float64]
 MOST_CHOICES = 400
 """Largest product of loads, cells and kinds of machine that is given to the solver."""
-LIMITS = {"node_limit": 500, "time_limit": 2.0}
+TIME_LIMIT_S = 2.0
 
 
 def improved(loads: Sequence[Load], offers: Sequence[Offer], found: Sequence[Cell]) -> list[Cell] | None:
@@ -61,51 +60,33 @@ def _solve(loads: Sequence[Load], offers: Sequence[Offer], shares: Array, cells:
 
     Variables: x (load in cell), y (cell is of a kind), m (boxes of a kind in a cell).
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
     demand, count, kinds = offers[0].demand, len(loads), len(offers)
     unknown = np.isnan(shares)
     shares = np.where(unknown, 0.0, shares)
     most = boxes_for(float(shares.sum(axis=0).max()), demand) + 1
     set_aside = sum({load.shares: load.memory.shared_mib for load in loads}.values())
-    x_of, y_of, m_of = np.split(np.arange(count * cells + 2 * cells * kinds), [count * cells, (count + kinds) * cells])
-    x_of, y_of, m_of = x_of.reshape(count, cells), y_of.reshape(cells, kinds), m_of.reshape(cells, kinds)
     size = (count + 2 * kinds) * cells
-    rows, low, high = [], [], []
-
-    def constrain(terms: dict[int, float], least: float, largest: float) -> None:
-        row = np.zeros(size)
-        row[list(terms)] = list(terms.values())
-        rows.append(row)
-        low.append(least)
-        high.append(largest)
-
+    x_of, y_of, m_of = np.split(np.arange(size), [count * cells, (count + kinds) * cells])
+    x_of, y_of, m_of = x_of.reshape(count, cells), y_of.reshape(cells, kinds), m_of.reshape(cells, kinds)
+    program = Program(size)
+    program.whole[:], program.upper[:], program.upper[m_of] = 1, 1, most
+    program.price[m_of] = [offer.per_hour for offer in offers]
     for place in range(count):
-        constrain(dict.fromkeys(x_of[place].tolist(), 1.0), 1, 1)
+        program.constrain(dict.fromkeys(x_of[place].tolist(), 1.0), least=1, largest=1)
     for cell in range(cells):
-        constrain(dict.fromkeys(y_of[cell].tolist(), 1.0), 0, 1)
+        program.constrain(dict.fromkeys(y_of[cell].tolist(), 1.0), largest=1)
         memory = {int(x_of[place, cell]): load.own_mib for place, load in enumerate(loads)}
         usable = {int(y_of[cell, kind]): set_aside - offer.usable_mib for kind, offer in enumerate(offers)}
-        constrain(memory | usable, -np.inf, 0)
+        program.constrain(memory | usable, largest=0)
         for kind in range(kinds):
             share = {int(x_of[place, cell]): float(shares[place, kind]) for place in range(count)}
             y, m, total = int(y_of[cell, kind]), int(m_of[cell, kind]), float(shares[:, kind].sum())
-            constrain(share | {m: demand.head_room - 1, y: total}, -np.inf, total)
+            program.constrain(share | {m: demand.head_room - 1, y: total}, largest=total)
             if demand.n_plus_one:
-                constrain(share | {m: -1.0, y: total + 1}, -np.inf, total)
-            constrain({m: 1.0, y: -float(boxes_for(0.0, demand))}, 0, np.inf)
-            constrain({m: 1.0, y: -float(most)}, -np.inf, 0)
+                program.constrain(share | {m: -1.0, y: total + 1}, largest=total)
+            program.constrain({m: 1.0, y: -float(boxes_for(0.0, demand))}, least=0)
+            program.constrain({m: 1.0, y: -float(most)}, largest=0)
             for place in np.flatnonzero(unknown[:, kind]):
-                constrain({int(x_of[place, cell]): 1.0, y: 1.0}, -np.inf, 1)
-    price = np.zeros(size)
-    price[m_of] = [offer.per_hour for offer in offers]
-    upper = np.ones(size)
-    upper[m_of] = most
-    solved = milp(
-        price,
-        constraints=LinearConstraint(np.array(rows), np.array(low), np.array(high)),
-        integrality=np.ones(size),
-        bounds=Bounds(np.zeros(size), upper),
-        options=LIMITS,
-    )
-    return None if solved.x is None else np.asarray(solved.x)[x_of]
+                program.constrain({int(x_of[place, cell]): 1.0, y: 1.0}, largest=1)
+    x = program.solve(time_limit_s=TIME_LIMIT_S).x
+    return None if x is None else np.asarray(x)[x_of]

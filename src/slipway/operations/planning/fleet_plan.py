@@ -6,9 +6,10 @@ from pathlib import Path
 from slipway.contract.base import Contract
 from slipway.contract.fleet import Fleet
 from slipway.contract.prices import HOURS_A_MONTH, cost_per_million
+from slipway.operations.planning.bound import bound
 from slipway.operations.planning.cells import Cell, offers_of
 from slipway.operations.planning.demand import Demand
-from slipway.operations.planning.pack import bound, ordered, pack, price_of
+from slipway.operations.planning.pack import ordered, pack, price_of
 from slipway.operations.planning.workload import Load, loads_of, notes_of
 
 PROCESSOR_BOUND = 0.9
@@ -78,8 +79,7 @@ class FleetPlan(Contract):
     head_room: float
     n_plus_one: bool
     least_per_hour: float
-    """No allocation into cells costs less an hour."""
-    bound_by: str
+    """No allocation into cells costs less an hour: loads divided at will over whole boxes."""
     notes: tuple[str, ...]
 
 
@@ -105,7 +105,6 @@ def plan_loads(loads: Sequence[Load], demand: Demand, *, notes: tuple[str, ...] 
     """
     offers = offers_of(loads, demand)
     cells = ordered(pack(loads, offers))
-    least, bound_by = bound(loads, offers)
     per_hour, mean = price_of(cells), sum(load.mean_per_s for load in loads)
     return FleetPlan(
         boxes=sum(cell.boxes for cell in cells),
@@ -119,8 +118,7 @@ def plan_loads(loads: Sequence[Load], demand: Demand, *, notes: tuple[str, ...] 
         limit_ms=demand.limit_ms,
         head_room=demand.head_room,
         n_plus_one=demand.n_plus_one,
-        least_per_hour=least,
-        bound_by=bound_by,
+        least_per_hour=bound(loads, offers),
         notes=(*notes, *_kept_apart(cells)),
     )
 

@@ -1,17 +1,17 @@
-"""Packs loads into cells at the least price, and bounds what any packing must cost."""
+"""Packs loads into cells at the least price."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
 from slipway.errors import SpecError
-from slipway.operations.planning.cells import ROUNDING, Cell, Offer, boxes_for, cell_of
+from slipway.operations.planning.cells import ROUNDING, Cell, Offer, cell_of
 from slipway.operations.planning.exact import improved
 from slipway.operations.planning.workload import Load, remedy
 
-MOST_MOVES = 20_000
-"""Largest product of loads and cells for which single loads are moved."""
+MOST_BOXES = (math.inf, 3, 4)
+"""Largest numbers of boxes of a cell that are tried: with N+1, three boxes may be used to 67 %, and four to 70 %."""
 MOST_CELLS = 60
 """Largest number of cells whose pairs are merged."""
 
@@ -19,16 +19,23 @@ MOST_CELLS = 60
 def pack(loads: Sequence[Load], offers: Sequence[Offer]) -> list[Cell]:
     """The cheapest of several packings.
 
-    First each kind of machine in turn is the one to open, and loads go, the largest first, where the price rises least;
-    then cells change their kind, merge, and give loads away while that is cheaper. Small plans are also given to a
-    solver of mixed-integer programs.
+    First each kind of machine in turn is the one to open, and loads go, the largest first, where the price rises least:
+    with all others or with those of equal figures alone, in cells of any number of boxes or of few. Then cells change
+    their kind, merge, and give loads away while that is cheaper. Small plans are also given to a solver of
+    mixed-integer programs.
 
     Raises:
         SpecError: a load fits on no machine; the message has what it needs.
     """
     _check_each_fits(loads, offers)
-    found = [_cheaper(_greedy(loads, offers, first), offers) for first in offers]
-    best = min(found, key=price_of)
+    alike = all(len({*offer.capacities}) == 1 for offer in offers)
+    starts = [
+        _greedy(loads, offers, first, apart=apart, most_boxes=most_boxes)
+        for first in offers
+        for apart in ([False] if alike else [False, True])
+        for most_boxes in MOST_BOXES
+    ]
+    best = min((_cheaper(cells, offers) for cells in starts), key=price_of)
     exact = improved(loads, offers, best)
     return exact if exact and price_of(exact) < price_of(best) - ROUNDING else best
 
@@ -36,37 +43,6 @@ def pack(loads: Sequence[Load], offers: Sequence[Offer]) -> list[Cell]:
 def price_of(cells: Sequence[Cell]) -> float:
     """Price of an hour."""
     return sum(cell.per_hour for cell in cells)
-
-
-def bound(loads: Sequence[Load], offers: Sequence[Offer]) -> tuple[float, str]:
-    """A price of an hour that no allocation into cells can be under, and the reason for it.
-
-    Each bound relaxes the plan: loads are divided at will, each on the machine that is cheapest for it.
-    """
-    demand = offers[0].demand
-    cheapest = min(offer.per_hour for offer in offers)
-    rate = sum(min(_rate_price(load, place, offers)) for place, load in enumerate(loads))
-    memory_mib = sum(load.own_mib for load in loads) + max(load.memory.shared_mib for load in loads)
-    cells = max(1, math.ceil(memory_mib / max(offer.usable_mib for offer in offers) - ROUNDING))
-    least_boxes = boxes_for(0.0, demand)
-    per_mib = min(offer.per_hour / offer.usable_mib for offer in offers)
-    found = [
-        (rate / (1 - demand.head_room), "rates with head-room"),
-        (least_boxes * cells * cheapest, f"memory: {cells} cell{'s' * (cells > 1)} of {least_boxes} or more"),
-        (least_boxes * memory_mib * per_mib, "memory"),
-    ]
-    if demand.n_plus_one:
-        found.append((rate + cells * cheapest, "rates with one box of each cell down"))
-    price, reason = max(found)
-    if len(offers) == 1:
-        price = cheapest * math.ceil(price / cheapest - ROUNDING)
-    return price, reason
-
-
-def _rate_price(load: Load, place: int, offers: Sequence[Offer]) -> Iterator[float]:
-    for offer in offers:
-        if capacity := offer.capacities[place]:
-            yield offer.per_hour * load.peak_per_s / capacity.per_s
 
 
 def _check_each_fits(loads: Sequence[Load], offers: Sequence[Offer]) -> None:
@@ -88,14 +64,18 @@ def _check_each_fits(loads: Sequence[Load], offers: Sequence[Offer]) -> None:
         )
 
 
-def _greedy(loads: Sequence[Load], offers: Sequence[Offer], first: Offer) -> list[Cell]:
+def _greedy(
+    loads: Sequence[Load], offers: Sequence[Offer], first: Offer, *, apart: bool, most_boxes: float
+) -> list[Cell]:
     order = sorted(range(len(loads)), key=lambda place: -(loads[place].own_mib + loads[place].memory.shared_mib))
     cells: list[Cell] = []
     for place in order:
         candidates = [
             (larger.per_hour - cell.per_hour, number, larger)
             for number, cell in enumerate(cells)
-            if (larger := cell.with_load(place))
+            if (not apart or cell.offer.capacities[place] in cell.measured)
+            and (larger := cell.with_load(place))
+            and larger.boxes <= most_boxes
         ]
         opened = [cell for offer in (first, *offers) if (cell := cell_of(offer, loads, [place]))]
         new = opened[0] if opened[0].offer is first else min(opened, key=lambda cell: cell.per_hour)
@@ -112,8 +92,7 @@ def _cheaper(cells: list[Cell], offers: Sequence[Offer]) -> list[Cell]:
         cells = [_best_kind(cell, offers) for cell in cells]
         if len(cells) <= MOST_CELLS:
             cells = _merged(cells, offers)
-        if len(cells) > 1 and len(cells) * len(cells[0].loads) <= MOST_MOVES:
-            cells = _moved(cells)
+        cells = _moved(cells)
         if price_of(cells) > before - ROUNDING:
             return cells
 
@@ -138,6 +117,8 @@ def _moved(cells: list[Cell]) -> list[Cell]:
     cells = list(cells)
     for source in range(len(cells)):
         for place in list(cells[source].places):
+            if not cells[source].saves_without(place):
+                continue
             rest = [other for other in cells[source].places if other != place]
             left = cell_of(cells[source].offer, cells[source].loads, rest)
             for target in range(len(cells)):

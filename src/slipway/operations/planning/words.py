@@ -9,6 +9,9 @@ from slipway.pages.wording import figures
 MOST_LOADS = 12
 """Loads of a cell whose arithmetic is shown; the others are alike, or in --json."""
 
+LEAST = 1e-4
+"""Relative gap of the solver's bound."""
+
 
 def plan_lines(plan: FleetPlan) -> Iterator[str]:
     yield from _headline(plan)
@@ -120,6 +123,5 @@ def _cost(plan: FleetPlan) -> Iterator[str]:
         f"{figures(plan.per_million, 2)} {unit} at the mean rates"
     )
     gap = plan.per_hour / plan.least_per_hour - 1
-    optimal = "the least possible" if gap < 1e-6 else f"at most {gap:.0%} over the least possible"
-    yield f"  bound: no allocation costs less than {plan.least_per_hour:.2f} {unit} an hour ({plan.bound_by})"
-    yield f"    this is {optimal}"
+    this = "this is the least possible" if gap < LEAST else f"this is at most {gap:.1%} above it"
+    yield f"  bound: loads divided at will over whole boxes cost {plan.least_per_hour:.2f} {unit} an hour; {this}"
