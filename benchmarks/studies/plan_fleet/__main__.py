@@ -17,7 +17,7 @@ from slipway.system.targets import write_file
 
 RESULT = ROOT / "benchmarks/results/plan_fleet.json"
 CORES = (2, 4, 8)
-REQUESTS, REQUESTS_OF_A_CAPACITY = 10_000, 20_000
+REQUESTS, REQUESTS_OF_A_CAPACITY = 8_000, 20_000
 HELD = 0.99
 """Bar: the smallest share of planned fleets whose every classifier has its P99 within the limit, all boxes up."""
 SITUATIONS: dict[str, Callable[[Fleet], float]] = {

@@ -13,9 +13,11 @@ from benchmarks.studies.study import RESULTS
 Array = npt.NDArray[np.float64]
 Discipline = Literal["queue", "shared"]
 DISCIPLINES: tuple[Discipline, ...] = ("queue", "shared")
-SLOTS = 96
+SLOTS = 64
 """Largest number of requests in a box of kind `shared`; more are refused, and count as over the limit."""
-WARM_UP = 1000
+DEADLINE_MS = 1000.0
+"""Time after which a client gives up: the longest latency that is counted."""
+WARM_UP = 500
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Answers:
-    """Latencies in ms and the classifier of each, `[requests, boxes]`; infinite where a request was refused."""
+    """Latencies in ms and the classifier of each, `[requests, boxes]`; a refused request has the deadline."""
 
     latency_ms: Array
     classifier: npt.NDArray[np.int64]
@@ -62,7 +64,7 @@ def served(traffic: Traffic, rng: np.random.Generator, *, requests: int, discipl
     work_ms = relative * traffic.service_ms[np.arange(boxes), classifier]
     serve = _queued if discipline == "queue" else _divided
     latency_ms = serve(arrival_ms, work_ms, traffic.cores)
-    return Answers(latency_ms[WARM_UP:], classifier[WARM_UP:])
+    return Answers(np.minimum(latency_ms[WARM_UP:], DEADLINE_MS), classifier[WARM_UP:])
 
 
 def _queued(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
@@ -84,7 +86,7 @@ def _divided(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
     every = np.arange(boxes)
     left_ms = np.full((boxes, SLOTS), np.inf)
     number = np.zeros((boxes, SLOTS), dtype=np.int64)
-    latency_ms = np.full_like(arrival_ms, np.nan)
+    latency_ms = np.full_like(arrival_ms, DEADLINE_MS)
     coming, now_ms = np.zeros(boxes, dtype=np.int64), np.zeros(boxes)
     within = np.zeros(boxes)
     for _ in range(2 * count):
@@ -105,7 +107,7 @@ def _divided(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
         left_ms[who, ends[ended]] = np.inf
         came = every[busy & ~ended]
         full = came[within[came] >= SLOTS]
-        latency_ms[coming[full], full] = np.inf
+        latency_ms[coming[full], full] = DEADLINE_MS
         coming[full] += 1
         came = came[within[came] < SLOTS]
         slot = np.isinf(left_ms[came]).argmax(axis=1)
@@ -119,7 +121,7 @@ def _divided(arrival_ms: Array, work_ms: Array, cores: int) -> Array:
 
 def p99_ms(answers: Answers) -> Array:
     """P99 of all requests of each box."""
-    return np.asarray(np.nanpercentile(answers.latency_ms, 99, axis=0))
+    return np.asarray(np.percentile(answers.latency_ms, 99, axis=0))
 
 
 def worst_p99_ms(answers: Answers, *, at_least: int = 1000) -> Array:
@@ -129,5 +131,5 @@ def worst_p99_ms(answers: Answers, *, at_least: int = 1000) -> Array:
         for one in np.unique(answers.classifier[:, box]):
             own = answers.latency_ms[answers.classifier[:, box] == one, box]
             if len(own) >= at_least:
-                worst[box] = max(worst[box], float(np.nanpercentile(own, 99)))
+                worst[box] = max(worst[box], float(np.percentile(own, 99)))
     return worst

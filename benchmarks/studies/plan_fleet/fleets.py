@@ -12,9 +12,9 @@ from slipway.operations.planning.measured import Capacity, MeasuredFigures, Memo
 from slipway.operations.planning.workload import Load
 
 LIMIT_MS = 50.0
-SERVICE_MS = np.linspace(4, 24, 11)
+SERVICE_MS = np.linspace(4, 20, 9)
 """Mean service times whose capacity is found; those between are interpolated."""
-BUSY = np.linspace(0.05, 0.98, 32)
+BUSY = np.linspace(0.2, 0.96, 20)
 MOST_CLASSIFIERS = 6
 
 
@@ -57,7 +57,7 @@ def capacities(cores: int, rng: np.random.Generator, *, requests: int, disciplin
 def planned(cores: int, capacity: Array, rng: np.random.Generator) -> Fleet:
     """A fleet of 2 to 6 classifiers that needs 1 to 8 boxes' capacity, and its plan with the default settings."""
     count = int(rng.integers(2, MOST_CLASSIFIERS + 1))
-    service_ms = rng.uniform(SERVICE_MS[0], 20.0, count)
+    service_ms = rng.uniform(SERVICE_MS[0], SERVICE_MS[-1], count)
     held = np.exp(np.interp(service_ms, SERVICE_MS, np.log(capacity)))
     shares = rng.dirichlet(np.full(count, 2.0)) * rng.uniform(1, 8)
     demand = Demand.parse(
