@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.studies.plan_fleet.boxes import Array, Discipline, Traffic, p99_ms, served
 from slipway.operations.planning.demand import Demand
-from slipway.operations.planning.fleet_plan import FleetPlan, plan_loads
+from slipway.operations.planning.fleet_plan import PlannedCell, plan_loads
 from slipway.operations.planning.measured import Capacity, MeasuredFigures, Memory
 from slipway.operations.planning.workload import Load
 
@@ -20,22 +20,22 @@ MOST_CLASSIFIERS = 6
 
 @dataclass(frozen=True)
 class Fleet:
-    """Classifiers on a kind of machine, and the plan of their boxes."""
+    """The classifiers of the first cell of a plan."""
 
     peaks_per_s: Array
     service_ms: Array
     capacity_per_s: Array
-    plan: FleetPlan
+    cell: PlannedCell
     cores: int
 
     @property
     def boxes(self) -> int:
-        return self.plan.boxes
+        return self.cell.boxes
 
     @property
     def share(self) -> float:
         """The peak as a share of one box, by the rule."""
-        return self.plan.cells[0].share
+        return self.cell.share
 
     @property
     def plain_share(self) -> float:
@@ -55,7 +55,7 @@ def capacities(cores: int, rng: np.random.Generator, *, requests: int, disciplin
 
 
 def planned(cores: int, capacity: Array, rng: np.random.Generator) -> Fleet:
-    """A fleet of 2 to 6 classifiers that needs 1 to 8 boxes' capacity, and its plan with the default settings."""
+    """The first cell of a fleet of 2 to 6 classifiers with 1 to 8 boxes' capacity, planned with the default settings."""
     count = int(rng.integers(2, MOST_CLASSIFIERS + 1))
     service_ms = rng.uniform(SERVICE_MS[0], SERVICE_MS[-1], count)
     held = np.exp(np.interp(service_ms, SERVICE_MS, np.log(capacity)))
@@ -66,7 +66,9 @@ def planned(cores: int, capacity: Array, rng: np.random.Generator) -> Fleet:
     loads = [
         _load(str(n), *values, cores) for n, values in enumerate(zip(shares * held, held, service_ms, strict=True))
     ]
-    return Fleet(shares * held, service_ms, held, plan_loads(loads, demand), cores)
+    cell = plan_loads(loads, demand).cells[0]
+    there = np.array([int(load.name) for load in cell.loads])
+    return Fleet((shares * held)[there], service_ms[there], held[there], cell, cores)
 
 
 def _load(name: str, peak: float, held: float, service_ms: float, cores: int) -> Load:

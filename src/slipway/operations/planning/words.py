@@ -52,7 +52,7 @@ def _row(number: int, cell: PlannedCell) -> str:
 
 
 def _title(load: PlannedLoad) -> str:
-    return load.name if load.heads is None else f"{load.name} ({load.heads:,} heads)"
+    return load.name if load.heads is None else f"{load.name} ({load.heads:,} head{'s' * (load.heads != 1)})"
 
 
 def _peak(cell: PlannedCell) -> float:

@@ -154,12 +154,18 @@ def _load(name: str, rates: Rates, heads: int | None, demand: Demand, figures: M
     if not any(load.capacity_on(machine, demand) for machine in demand.machines.values()):
         have = "; ".join(f"{c.per_s:.1f}/s within {c.limit_ms:g} ms on {c.cores} cores" for c in figures.capacities)
         offered = ", ".join(f"{key} ({machine.cores} cores)" for key, machine in demand.machines.items())
-        scale = ", or set scale_by_cores: true" if figures.capacities else ""
+        scale = ", or set scale_by_cores: true" if _scales(figures, demand) else ""
         raise SpecError(
             f"{name}: nobody measured its capacity within {demand.limit_ms:g} ms on {offered} (measured: "
             f"{have or 'none'}, in {figures.source}); {remedy(name, demand)}{scale}"
         )
     return load
+
+
+def _scales(figures: MeasuredFigures, demand: Demand) -> bool:
+    """Whether a capacity that counts was measured on fewer cores than some machine has."""
+    most = max(machine.cores for machine in demand.machines.values())
+    return any(c.limit_ms <= demand.limit_ms and c.cores < most for c in figures.capacities)
 
 
 def _count_heads(name: str, base: FleetBase, root: Path) -> int:
