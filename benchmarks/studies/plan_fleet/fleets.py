@@ -55,7 +55,7 @@ def capacities(cores: int, rng: np.random.Generator, *, requests: int, disciplin
 
 
 def planned(cores: int, capacity: Array, rng: np.random.Generator) -> Fleet:
-    """The first cell of a fleet of 2 to 6 classifiers with 1 to 8 boxes' capacity, planned with the default settings."""
+    """The first cell of a plan with the default settings, for 2 to 6 classifiers with 1 to 8 boxes' capacity."""
     count = int(rng.integers(2, MOST_CLASSIFIERS + 1))
     service_ms = rng.uniform(SERVICE_MS[0], SERVICE_MS[-1], count)
     held = np.exp(np.interp(service_ms, SERVICE_MS, np.log(capacity)))
