@@ -165,6 +165,12 @@ def test_a_figure_comes_from_the_first_file_that_has_it(tmp_path):
     assert merged.memory is not None
 
 
+def test_figures_of_several_processors_get_a_note(tmp_path):
+    files = [str(RESULTS / "efficiency.json"), str(RESULTS / "fifty.json")]
+    found = plan(tmp_path, DIGITS, {"each": {"mean": 1, "peak": 2, "measured": files}})
+    assert "2 kinds of processor (AMD EPYC, Intel(R)" in found.notes[0]
+
+
 def test_1000_heads_are_one_load_that_stays_together(tmp_path):
     fleet = {"bases": {"lite0": {"base": "runs/lite0", "heads": {f"h{n}": f"runs/h{n}" for n in range(1000)}}}}
     rates = {"mean": 0.01, "peak": 0.03, "per_head": True, "measured": [str(RESULTS / "density.json")]}

@@ -10,7 +10,7 @@ from slipway.operations.planning.workload import Load
 
 MOST_CHOICES = 400
 """Largest product of loads, cells and kinds of machine that is given to the solver."""
-TIME_LIMIT_S = 2.0
+NODES = 300
 
 
 def improved(loads: Sequence[Load], offers: Sequence[Offer], found: Sequence[Cell]) -> list[Cell] | None:
@@ -88,5 +88,5 @@ def _solve(loads: Sequence[Load], offers: Sequence[Offer], shares: Array, cells:
             program.constrain({m: 1.0, y: -float(most)}, largest=0)
             for place in np.flatnonzero(unknown[:, kind]):
                 program.constrain({int(x_of[place, cell]): 1.0, y: 1.0}, largest=1)
-    x = program.solve(time_limit_s=TIME_LIMIT_S).x
+    x = program.solve(nodes=NODES).x
     return None if x is None else np.asarray(x)[x_of]

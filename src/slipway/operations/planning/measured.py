@@ -64,6 +64,8 @@ class MeasuredFigures:
     """Classifier that was measured, where the file names it."""
     backbone: str | None = None
     """Backbone that was measured, where the file names it."""
+    processors: frozenset[str] = frozenset()
+    """Names of the processors that these were measured on."""
 
     def or_else(self, other: "MeasuredFigures") -> "MeasuredFigures":
         """These figures, and those of `other` where these lack one."""
@@ -76,6 +78,7 @@ class MeasuredFigures:
             ready=self.ready or other.ready,
             model=self.model or other.model,
             backbone=self.backbone or other.backbone,
+            processors=self.processors | other.processors,
         )
 
 
@@ -91,7 +94,12 @@ def read_measured(path: Path) -> MeasuredFigures:
         raise SpecError(f"{path}: cannot be read: {error.strerror}; measured: names result files") from None
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not UTF-8 text ({error})") from None
-    keys = data.keys() if isinstance(data, dict) else set()
+    found = _of_kind(data if isinstance(data, dict) else {}, path)
+    return replace(found, processors=frozenset({str(data["machine"].get("cpu"))}))
+
+
+def _of_kind(data: dict[str, Any], path: Path) -> MeasuredFigures:
+    keys = data.keys()
     if "passed_per_s" in keys:
         return _of_search(CapacityResult.parse(data, source=str(path)), path)
     if "generator" in keys:
@@ -102,7 +110,7 @@ def read_measured(path: Path) -> MeasuredFigures:
         return _of_density(DensityResult.parse(data, source=str(path)), path)
     if "fifty" in keys:
         return _of_fifty(RobustnessResult.parse(data, source=str(path)), path)
-    if "targets" in keys and "classifiers" in keys:
+    if {"targets", "classifiers"} <= keys:
         return _of_efficiency(EfficiencyResult.parse(data, source=str(path)), path)
     raise SpecError(f"{path}: not a result file with figures to plan by; give one written by {WRITTEN_BY}")
 

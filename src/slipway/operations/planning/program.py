@@ -24,8 +24,11 @@ class Program:
         self._low.append(least)
         self._high.append(largest)
 
-    def solve(self, *, time_limit_s: float) -> Any:
-        """SciPy's result: `x` is None if no solution was found; `mip_dual_bound` bounds the price from below."""
+    def solve(self, *, nodes: int) -> Any:
+        """SciPy's result after so many nodes of the search tree, a limit that does not depend on the machine's speed.
+
+        `x` is None if no solution was found; `mip_dual_bound` bounds the price from below.
+        """
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import coo_array
 
@@ -36,5 +39,5 @@ class Program:
             constraints=LinearConstraint(matrix, np.array(self._low), np.array(self._high)),
             integrality=self.whole,
             bounds=Bounds(np.zeros(len(self.price)), self.upper),
-            options={"time_limit": time_limit_s},
+            options={"node_limit": nodes},
         )

@@ -6,9 +6,12 @@ from slipway.contract.prices import HOURS_A_MONTH
 from slipway.operations.planning.fleet_plan import FleetPlan, PlannedCell, PlannedLoad
 from slipway.pages.wording import figures
 
-MOST_LOADS = 12
-"""Loads of a cell whose arithmetic is shown; the others are alike, or in --json."""
+MOST_LOADS = 6
+"""Loads of a cell whose arithmetic is shown; --json has the others."""
+MOST_CELLS = 10
+"""Cells whose arithmetic is shown."""
 
+MOST_NOTES = 10
 LEAST = 1e-4
 """Relative gap of the solver's bound."""
 
@@ -20,12 +23,17 @@ def plan_lines(plan: FleetPlan) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for number, cell in enumerate(plan.cells, 1):
         yield _row(number, cell)
-    for number, cell in enumerate(plan.cells, 1):
+    for number, cell in enumerate(plan.cells[:MOST_CELLS], 1):
         yield ""
         yield from _arithmetic(number, cell, plan)
+    if len(plan.cells) > MOST_CELLS:
+        yield ""
+        yield f"cells {MOST_CELLS + 1} to {len(plan.cells)}: --json has their figures"
     yield ""
     yield from _cost(plan)
-    yield from (f"note: {note}" for note in plan.notes)
+    yield from (f"note: {note}" for note in plan.notes[:MOST_NOTES])
+    if len(plan.notes) > MOST_NOTES:
+        yield f"note: {len(plan.notes) - MOST_NOTES:,} more in --json"
 
 
 def _headline(plan: FleetPlan) -> Iterator[str]:
@@ -114,8 +122,8 @@ def _failure(cell: PlannedCell) -> Iterator[str]:
 
 def _cost(plan: FleetPlan) -> Iterator[str]:
     unit = plan.currency
-    terms = " + ".join(f"{cell.boxes} x {cell.per_hour / cell.boxes:g}" for cell in plan.cells[:MOST_LOADS])
-    dots = " + ..." if len(plan.cells) > MOST_LOADS else ""
+    terms = " + ".join(f"{cell.boxes} x {cell.per_hour / cell.boxes:g}" for cell in plan.cells[:MOST_CELLS])
+    dots = " + ..." if len(plan.cells) > MOST_CELLS else ""
     month = f"{plan.per_month:,.2f} a month of {HOURS_A_MONTH} hours"
     yield f"cost: {terms}{dots} = {plan.per_hour:.2f} {unit} an hour, {month}"
     yield (
