@@ -202,8 +202,8 @@ def notes_of(loads: list[Load], fleet: Fleet, demand: Demand) -> Iterator[str]:
     processors = sorted({name for load in loads for name in load.figures.processors})
     if len(processors) > 1:
         yield (
-            f"figures come from {len(processors)} kinds of processor ({', '.join(processors)}), and are taken as if they "
-            "held on every machine of as many cores: measure on the machine that will serve"
+            f"figures come from {len(processors)} kinds of processor ({', '.join(processors)}), and are taken as if "
+            "they held on every machine of as many cores: measure on the machine that will serve"
         )
     if fleet.multi:
         yield "an image that is sent to an ensemble of multi counts for each of its classifiers"
