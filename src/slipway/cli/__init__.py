@@ -80,6 +80,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "explain": Verb("slipway.cli.explain", "show why a row of the journal was answered as it was"),
             "turn": Verb("slipway.cli.turn", "train a classifier again on what it met, and try the result"),
             "render": Verb("slipway.cli.render", "write the files of other tools, such as Prometheus, for a gateway"),
+            "plan-fleet": Verb("slipway.cli.plan_fleet", "say how many machines the given rates need, and the cost"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
             "index": Verb("slipway.cli.index", "find images like others, and near-duplicates, by a base's embedding"),
