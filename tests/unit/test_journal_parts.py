@@ -9,11 +9,12 @@ from PIL import Image
 
 from slipway.client.errors import GoneError
 from slipway.contract import SpecError, StorageError
+from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal import replay
 from slipway.operations.journal.collector import Pruning
 from slipway.operations.journal.folders import private_folder
-from slipway.operations.journal.metrics import Metrics, metrics_endpoint
+from slipway.operations.journal.metrics import Metrics
 from slipway.operations.journal.pictures import measure
 from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.rows import parity
@@ -179,7 +180,7 @@ def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pyte
     assert last_rows(settings.journal, last=2, classifier="cats") == []
     metrics, port = Metrics(settings.spool, dropped_in=settings.folder / "dropped.json"), Ports.free().http
     metrics.counters = counters
-    with metrics_endpoint(port, metrics):
+    with endpoint(port, metrics, setting="observe.metrics_port"):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         connection.request("GET", "/metrics")
         said = connection.getresponse().read().decode()

@@ -16,7 +16,9 @@ from slipway.errors import SlipwayError, SpecError, StorageError
 MANIFEST = "manifest.json"
 Sealed = Literal["checkpoint", "bundle", "base", "graph", "engine", "repository"]
 """The kinds of folder with a manifest, which names the kind."""
-FolderKind = Literal[Sealed, "inspection", "label errors", "search", "digits", "pages", "index", "rendered"]
+FolderKind = Literal[
+    Sealed, "inspection", "label errors", "search", "digits", "pages", "index", "monitoring", "rendered"
+]
 MARKERS: dict[FolderKind, str] = {
     "repository": "lane.json",  # of a repository without its manifest
     "inspection": "inspection.json",
@@ -26,6 +28,7 @@ MARKERS: dict[FolderKind, str] = {
     "pages": ".slipway-pages",
     "index": "index.json",
     "rendered": ".slipway-rendered",
+    "monitoring": ".slipway-monitoring",
 }
 """The file that marks a folder of this kind if it has no manifest."""
 Mark = str | tuple[str, ...]

@@ -12,6 +12,7 @@ from slipway.contract import SpecError
 from slipway.contract.base import Contract
 from slipway.contract.spec import LatencyGate
 from slipway.operations.journal.settings import Observe
+from slipway.operations.watch.settings import WatchSettings
 from slipway.serving.command import HOST, Ports
 from slipway.system.home import user_folder
 
@@ -73,6 +74,13 @@ class ServerPorts(Contract):
     http: Port = Ports().http
     status: Port = Ports().status
     """Port of the supervisor, whose `/ready` decides whether the candidate gets requests."""
+    metrics: Port | None = None
+    """Port of tritonserver's metrics, for the monitoring alone. The default is the port before `status`, as it is where
+    `slipway serve` is given no port."""
+
+    @property
+    def metrics_port(self) -> int:
+        return self.metrics or self.status - 1
 
 
 class GatewaySettings(Contract):
@@ -109,6 +117,8 @@ class GatewaySettings(Contract):
     """File for one JSON line of each request, without the client's address and without the key."""
     observe: Observe | None = None
     """What is tapped for the journal; nothing without it."""
+    watch: WatchSettings | None = None
+    """What the watch over the journal alarms at; `slipway watch` needs it."""
 
     @field_validator("budgets_ms")
     @classmethod
@@ -130,7 +140,9 @@ class GatewaySettings(Contract):
         used = {int(port): "listen"}
         given = [("metrics_port", self.metrics_port)]
         given += [("observe.metrics_port", self.observe.metrics_port)] if self.observe else []
-        given += [(f"{name}.{one}", number) for name, server in servers for one, number in vars(server).items()]
+        given += [("watch.metrics_port", self.watch.metrics_port)] if self.watch else []
+        for name, server in servers:
+            given += [(f"{name}.{one}", number) for one, number in vars(server).items() if number is not None]
         for name, number in given:
             if number in used:
                 raise ValueError(f"{name}: port {number} is that of {used[number]} too; all must differ")

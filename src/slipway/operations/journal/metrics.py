@@ -1,20 +1,15 @@
 """The collector's metrics for Prometheus, on 127.0.0.1."""
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from slipway.errors import MissingDependencyError, ServingError
+from slipway.errors import MissingDependencyError
 from slipway.operations.journal.collector import FILES, PARITY, ROWS
 from slipway.operations.journal.spool import read_dropped, tap_files
 from slipway.operations.journal.store import Counts
-from slipway.serving.command import HOST
 
 try:
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 except ImportError:
     raise MissingDependencyError("prometheus_client", extra="operate") from None
@@ -55,50 +50,3 @@ class Metrics:
             yield GaugeMetricFamily(f"{PREFIX}_{name}", help_text, value=measured)
         dropped = read_dropped(self._dropped_in)
         yield CounterMetricFamily(f"{PREFIX}_dropped", "Tap files that the bound of the spool removed", value=dropped)
-
-
-@contextmanager
-def metrics_endpoint(port: int, metrics: Metrics) -> Iterator[None]:
-    """Answer GET /metrics on 127.0.0.1 for the duration of the block.
-
-    Raises:
-        ServingError: the port is in use.
-    """
-    registry = CollectorRegistry()
-    registry.register(metrics)
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5.0
-        server_version, sys_version = "slipway", ""
-
-        def do_GET(self) -> None:
-            body = generate_latest(registry) if self.path == "/metrics" else b"ask for /metrics\n"
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.send_header("Content-Type", CONTENT_TYPE_LATEST)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    try:
-        server = _Server((HOST, port), Handler)
-    except OSError as error:
-        raise ServingError(
-            f"observe.metrics_port: {HOST}:{port} cannot be used: {error.strerror}; end the process that listens "
-            "there, or choose another"
-        ) from None
-    with server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        pass  # the client is gone

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 
 from slipway.errors import StorageError
+from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.collector import Collector, Pruning, Round, Say
-from slipway.operations.journal.metrics import Metrics, metrics_endpoint
+from slipway.operations.journal.metrics import Metrics
 from slipway.operations.journal.replay import Replayer, ports_behind
 from slipway.operations.journal.settings import Observe
 from slipway.operations.journal.spool import DROPPED, read_dropped, tap_files
@@ -37,7 +38,7 @@ def run_collector(settings: GatewaySettings, *, ended: threading.Event, say: Say
     with (
         only_collector(settings.journal),
         Store.open(settings.journal, make=True) as store,
-        metrics_endpoint(observe.metrics_port, metrics),
+        endpoint(observe.metrics_port, metrics, setting="observe.metrics_port"),
         Replayer(lambda: ports_behind(settings.folder, otherwise=_ports(settings))) as replayer,
     ):
         metrics.counters = store.counters()

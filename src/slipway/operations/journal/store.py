@@ -264,13 +264,20 @@ def sha256_of(content: bytes) -> str:
 def only_collector(folder: Path) -> Iterator[None]:
     """Raises SpecError if another collector has this journal."""
     private_folder(folder, what="observe.journal", marker=DATABASE)
-    with told(folder):
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    with only_process(folder / LOCK, f"{folder}: another slipway journal run has this journal; one is enough"):
+        yield
+
+
+@contextmanager
+def only_process(lock: Path, otherwise: str) -> Iterator[None]:
+    """Hold a lock file for the block; raises SpecError with the sentence `otherwise` if another process holds it."""
+    with told(lock.parent):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SpecError(f"{folder}: another slipway journal run has this journal; one is enough") from None
+            raise SpecError(otherwise) from None
         yield
     finally:
         os.close(descriptor)  # and so does a kill: the lock never stays

@@ -4,6 +4,7 @@ A reference of n rows knows each probability only so well. Each bound here holds
 draw of the reference, so that a detector need not mistake the reference's own chance for a change.
 """
 
+from collections.abc import Collection
 from typing import Literal, Self
 
 import numpy as np
@@ -60,7 +61,14 @@ class Reference(Evidence):
     events: tuple[Event, ...]
 
     @classmethod
-    def of(cls, rows: Rows, *, error: float = _ERROR, tolerance: float = _TOLERANCE) -> Self:
+    def of(
+        cls,
+        rows: Rows,
+        *,
+        error: float = _ERROR,
+        tolerance: float = _TOLERANCE,
+        measures: Collection[Detector] = MEASURES,
+    ) -> Self:
         """Make a reference of unchanged rows.
 
         A threshold is an order statistic: j of n rows lie over it, so the probability of a new row over it is
@@ -71,6 +79,7 @@ class Reference(Evidence):
         Args:
             error: probability, over the draw of the reference, that any bound is too small.
             tolerance: added to each bound: a share of rows that may change without anybody being told.
+            measures: columns to take thresholds from, where the rows have them; the classes are always taken.
 
         Raises:
             DataError: fewer than 100 rows, or values that are not finite.
@@ -78,7 +87,9 @@ class Reference(Evidence):
         if len(rows) < MIN_ROWS:
             raise DataError(f"a reference of {len(rows)} rows; give at least {MIN_ROWS}")
         columns: dict[Detector, Floats] = {
-            name: np.sort(rows.columns()[name]).astype(np.float64) for name in MEASURES if name in rows.columns()
+            name: np.sort(rows.columns()[name]).astype(np.float64)
+            for name in MEASURES
+            if name in rows.columns() and name in measures
         }
         broken = [name for name, column in columns.items() if not np.isfinite(column).all()]
         if broken:

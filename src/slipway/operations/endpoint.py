@@ -1,0 +1,82 @@
+"""An HTTP endpoint on 127.0.0.1 for Prometheus, and for a page if there is one."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Protocol
+
+from slipway.errors import MissingDependencyError, ServingError
+from slipway.serving.command import HOST
+
+try:
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+    from prometheus_client.core import Metric
+except ImportError:
+    raise MissingDependencyError("prometheus_client", extra="operate") from None
+
+TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
+
+
+class Collects(Protocol):
+    """What prometheus_client asks for metrics, each time that somebody asks us."""
+
+    def collect(self) -> Iterator[Metric]: ...
+
+
+@contextmanager
+def endpoint(port: int, metrics: Collects, *, setting: str, page: Callable[[], str] | None = None) -> Iterator[None]:
+    """Answer GET /metrics on 127.0.0.1 for the duration of the block.
+
+    Args:
+        setting: the key of gateway.yaml that has the port.
+        page: the HTML of GET /; without it, / is not found.
+
+    Raises:
+        ServingError: the port is in use.
+    """
+    registry = CollectorRegistry()
+    registry.register(metrics)
+
+    def answer(path: str) -> tuple[int, str, bytes]:
+        if path == "/metrics":
+            return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+        if path == "/" and page is not None:
+            return 200, HTML, page().encode()
+        return 404, TEXT, b"ask for /metrics\n" if page is None else b"ask for / or /metrics\n"
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5.0
+        server_version, sys_version = "slipway", ""
+
+        def do_GET(self) -> None:
+            status, kind, body = answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    try:
+        server = _Server((HOST, port), Handler)
+    except OSError as error:
+        raise ServingError(
+            f"{setting}: {HOST}:{port} cannot be used: {error.strerror}; end the process that listens there, or choose "
+            "another"
+        ) from None
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        pass  # the client is gone

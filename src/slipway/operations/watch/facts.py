@@ -1,0 +1,248 @@
+"""What the watch knows of one classifier at one time: the content of its page, its metrics and its status."""
+
+from typing import Literal, TypeAlias
+
+from pydantic import Field
+
+from slipway.contract.base import Contract
+from slipway.operations.watch.reference import Detector
+
+Source: TypeAlias = Literal["test", "live"]
+"""Where the reference of the drift detectors comes from: the bundle's test split, or its first live rows."""
+
+CONFIDENCE_BINS = 20
+"""Bins of equal width between 0 and 1."""
+BRIGHTNESS_BINS = 20
+LATEST_ROWS = 1_000
+"""Rows whose confidence, brightness, sizes and formats count as the latest."""
+MOST_POINTS = 300
+"""Points of the history of the evidence."""
+
+
+class Count(Contract):
+    """How often something was seen."""
+
+    name: str
+    rows: int
+
+
+class PredictedClass(Contract):
+    """How often a class was the answer. The class id -1 is `unknown`."""
+
+    class_id: int
+    label: str
+    rows: int
+    """Accepted live rows with this answer, of the present bundle."""
+    reference_rows: int
+    """Rows of the test split with this answer."""
+
+
+class Histogram(Contract):
+    """The share of values in bins of equal width between 0 and 1, in the reference and in the latest rows."""
+
+    reference: tuple[int, ...]
+    """Rows of the test split by bin; empty if nobody measured them."""
+    latest: tuple[int, ...]
+    """The latest rows by bin."""
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """One more than the number of bins."""
+        bins = len(self.latest)
+        return tuple(number / bins for number in range(bins + 1))
+
+
+class Point(Contract):
+    """The evidence after a batch of rows."""
+
+    time_s: float
+    """Unix time of the batch's last row."""
+    row: int
+    """Rows since the drift detectors began."""
+    log10_evidence: float
+
+
+class DriftAlarm(Contract):
+    """The first row at which the evidence sufficed."""
+
+    row: int
+    """Number of the row since the drift detectors began, from 0."""
+    since_row: int
+    """Most likely first row of the change."""
+    time_s: float | None
+    """Unix time of the row; None if the row was removed meanwhile."""
+    since_s: float | None
+    """Unix time of `since_row`."""
+    journal_row: int | None
+    """The row's number in the journal."""
+    detector: Detector
+    event: str
+    """What changed, such as `distance over 0.62`."""
+
+
+class Drift(Contract):
+    """The state of the drift detectors."""
+
+    source: Source
+    """The reference that they compare with."""
+    reference_rows: int
+    rows: int
+    """Live rows since they began."""
+    since_s: float | None
+    """Unix time of the first of these rows."""
+    log10_evidence: float | None
+    """None before the first row."""
+    log10_threshold: float
+    """The alarm is where the evidence reaches it: the logarithm of the asked number of rows between false alarms."""
+    alarm: DriftAlarm | None
+    history: tuple[Point, ...] = Field(max_length=MOST_POINTS)
+
+
+class Interval(Contract):
+    """An estimate, and the 95 % interval around it."""
+
+    value: float
+    low: float
+    high: float
+    labels: int
+
+
+class AccuracyFacts(Contract):
+    """The accuracy of live answers, from the labels."""
+
+    estimate: Interval | None
+    """None without a label."""
+    reference: float
+    """Accuracy on the test split, as the server answered it."""
+    points: float
+    """Loss that is no alarm, in percentage points."""
+    alarm: bool
+    """Whether the whole interval lies below the reference less `points`."""
+    rows: int
+    """Rows that a selection considered for a label, on which the estimate stands."""
+
+
+class ClassRecall(Contract):
+    """The recall of one class, from the labels."""
+
+    label: str
+    class_id: int | None
+    """None for a class that the bundle does not know."""
+    reference: float | None
+    """Recall on the test split; None for a class without an image there."""
+    estimate: Interval | None
+    """None if no label names the class."""
+    alarm: bool
+
+
+class Quantiles(Contract):
+    """What 5, 50 and 95 % of the values are at most."""
+
+    low: float
+    median: float
+    high: float
+
+
+class Gap(Contract):
+    """How live rows differ from the test split in one measure, at the time when the live reference was taken."""
+
+    measure: str
+    """`confidence`, `distance`, `norm`, `brightness` or `class`."""
+    reference: Quantiles | None
+    """Of the test split; None for `class`."""
+    live: Quantiles | None
+    distance: float
+    """Largest difference of the two distribution functions (Kolmogorov and Smirnov); for `class`, half the sum of the
+    differences of all shares. Both lie between 0 (the same) and 1."""
+
+
+class Inputs(Contract):
+    """What the images are like: the latest rows, beside the test split."""
+
+    rows: int
+    formats: tuple[Count, ...]
+    reference_formats: tuple[Count, ...]
+    sizes: tuple[Count, ...]
+    """The most frequent sizes, such as `640x480`."""
+    reference_sizes: tuple[Count, ...]
+    shorter_side: Quantiles | None
+    """Pixels; None if no image could be read."""
+    reference_shorter_side: Quantiles | None
+    bytes: Quantiles | None
+    reference_bytes: Quantiles | None
+    brightness: Histogram
+
+
+class Latency(Contract):
+    """Latency of the ensemble at the gateway since the gateway started."""
+
+    requests: int
+    p50_ms: float | None
+    """Upper edge of the histogram's bucket that holds it; None if it lies over the last edge."""
+    p99_ms: float | None
+    budget_ms: float
+    over_budget: int | None
+
+
+class Watched(Contract):
+    """What is known of a bundle with a reference."""
+
+    since_s: float
+    """Unix time at which the watch of this bundle began."""
+    test_rows: int
+    """Rows of the test split's reference."""
+    live_rows: int | None
+    """Rows of the live reference; None while there is none."""
+    live_since_s: float | None
+    """Unix time at which the live reference took over for drift."""
+    live_told: str
+    """Why the live reference was taken, or what is missing for it; a sentence."""
+    predicted: tuple[PredictedClass, ...]
+    """Most frequent first; classes without a row are included."""
+    confidence: Histogram
+    mean_confidence: float | None
+    """Of the latest rows."""
+    drift: Drift | None
+    """None for a classifier without an embedding, whose drift is not watched; `told` says so."""
+    accuracy: AccuracyFacts
+    recalls: tuple[ClassRecall, ...]
+    gap: tuple[Gap, ...]
+    """Empty before the first 100 live rows."""
+    inputs: Inputs
+    restarts: int
+    """How often an alarm was dealt with."""
+
+
+class Facts(Contract):
+    """One classifier at one time."""
+
+    classifier: str
+    bundle: str | None
+    """Id of the bundle of the newest row; None without a row."""
+    looked_s: float
+    """Unix time of the watch's last look at the journal."""
+    told: tuple[str, ...]
+    """What a person must know or do, in sentences: a missing reference, an alarm and its remedy, a fault."""
+    rows: int
+    """Rows of the journal of every bundle and STATUS, refused images included."""
+    rows_per_second: float
+    """Over the latest hour of rows."""
+    last_s: float | None
+    """Unix time of the newest row."""
+    statuses: tuple[Count, ...]
+    """Rows by the name of their STATUS, most frequent first."""
+    labels_asked: int
+    labels_given: int
+    """Rows with at least one label."""
+    latency: Latency | None
+    """None if the gateway does not answer."""
+    watched: Watched | None
+    """None without a reference of this bundle; `told` says what to do."""
+
+    @property
+    def alarms(self) -> bool:
+        """Whether any alarm is on."""
+        if self.watched is None:
+            return False
+        drift = self.watched.drift is not None and self.watched.drift.alarm is not None
+        return drift or self.watched.accuracy.alarm or any(one.alarm for one in self.watched.recalls)

@@ -1,0 +1,221 @@
+"""`reference.json`: what a bundle said of its test split, as the server answered it. The watch compares with it."""
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from slipway.contract.base import Contract
+from slipway.contract.spec import check_name
+from slipway.errors import SpecError
+from slipway.operations.watch.facts import BRIGHTNESS_BINS, CONFIDENCE_BINS, Count, Quantiles
+from slipway.operations.watch.reference import MEASURES, MIN_ROWS, Detector, Reference
+from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
+from slipway.system.targets import write_file
+
+FOLDER, FILE = "watch", "reference.json"
+MOST_SIZES = 8
+"""Sizes that are listed, most frequent first."""
+_SAMPLE = 201
+"""Values that describe a distribution: its quantiles in steps of half a percent."""
+_MOST_MISSING = 0.01
+"""Largest share of rows without a brightness with which brightness is still watched."""
+
+
+class Means(Contract):
+    """`ClassMeans` as text: base64 of FP32 values, little-endian."""
+
+    centre: str
+    directions: str
+
+    @classmethod
+    def of(cls, means: ClassMeans) -> Self:
+        return cls(centre=_text(means.centre), directions=_text(means.directions))
+
+    @property
+    def arrays(self) -> ClassMeans:
+        centre = _array(self.centre)
+        return ClassMeans(centre, _array(self.directions).reshape(-1, centre.size))
+
+
+class Pictures(Contract):
+    """What images are like from outside."""
+
+    rows: int
+    formats: tuple[Count, ...]
+    sizes: tuple[Count, ...]
+    """The most frequent, such as `640x480`."""
+    shorter_side: Quantiles | None
+    bytes: Quantiles | None
+    brightness: tuple[int, ...]
+    """Images by bin of their brightness."""
+
+
+class TestReference(Contract):
+    """A classifier's answers to its test split."""
+
+    __test__ = False  # not a test of pytest
+
+    classifier: str
+    bundle: str
+    made_s: float
+    """Unix time; tells one reference of a bundle from a later one."""
+    labels: tuple[str, ...]
+    rows: int
+    """Images of the test split that were answered."""
+    refused: int
+    """Images of the test split that the server refused; they are left out."""
+    accuracy: float
+    recall: dict[int, float]
+    """By class id; classes without an image are left out."""
+    predicted: dict[int, int]
+    """Answers by class id; -1 is `unknown`."""
+    means: Means | None
+    """Class means of the validation split, so that no row's distance is to a mean that contains the row itself. None
+    for a network without an embedding."""
+    drift: Reference | None
+    """None with fewer than 100 usable rows, which are too few to bound anything."""
+    confidence: tuple[int, ...]
+    """Rows by bin of their confidence."""
+    measures: dict[Detector, tuple[float, ...]]
+    """Quantiles of each measure in steps of half a percent."""
+    pictures: Pictures
+
+
+def folder_of(journal: Path, classifier: str) -> Path:
+    """The folder of the watch's files of one classifier, in the journal."""
+    try:
+        return journal / FOLDER / check_name(classifier)
+    except ValueError as error:
+        raise SpecError(f"classifier {classifier!r}: {error}") from None
+
+
+def read_reference(journal: Path, classifier: str) -> TestReference | None:
+    """The reference of a classifier; None if none was made.
+
+    Raises:
+        SpecError: the file is damaged.
+    """
+    path = folder_of(journal, classifier) / FILE
+    if not path.is_file():
+        return None
+    try:
+        return TestReference.read(path)
+    except SpecError as error:
+        raise SpecError(f"{error}; slipway watch reference writes it again") from None
+
+
+def write_reference(journal: Path, reference: TestReference) -> Path:
+    """Raises StorageError: the file cannot be written; the one before is then still there."""
+    path = folder_of(journal, reference.classifier) / FILE
+    write_private(path, reference.to_json())
+    return path
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write a file into a folder that only this user may enter, completely or not at all."""
+    path.parent.parent.mkdir(mode=0o700, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    write_file(path, content)
+
+
+def drift_reference(rows: Rows, *, has_embedding: bool) -> Reference | None:
+    """The events of unchanged rows, without rows that have a value that is not a number.
+
+    Brightness is left out where more than 1 % of the rows have none, as with a format that we cannot decode.
+
+    Returns:
+        None for fewer than 100 usable rows.
+    """
+    measures = set(watched_measures(rows, has_embedding=has_embedding))
+    usable = rows.take(np.flatnonzero(finite(rows, measures)))
+    return Reference.of(usable, measures=measures) if len(usable) >= MIN_ROWS else None
+
+
+def watched_measures(rows: Rows, *, has_embedding: bool) -> tuple[Detector, ...]:
+    """The measures that rows have: distance and norm with an embedding, brightness where it was measured."""
+    dark = rows.brightness
+    bright = dark is not None and bool((~np.isfinite(dark)).mean() <= _MOST_MISSING if dark.size else True)
+    missing = {*(() if has_embedding else ("distance", "norm")), *(() if bright else ("brightness",))}
+    return tuple(name for name in MEASURES if name not in missing)
+
+
+def finite(rows: Rows, measures: Iterable[Detector]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Whether every measure of a row is a number, `[n]`."""
+    columns = rows.columns()
+    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.ones(len(rows), dtype=bool)
+    for name in measures:
+        found &= np.isfinite(columns[name])
+    return found
+
+
+def samples_of(rows: Rows, *, has_embedding: bool) -> dict[Detector, tuple[float, ...]]:
+    """Quantiles of each measure in steps of half a percent."""
+    found: dict[Detector, tuple[float, ...]] = {}
+    for name in watched_measures(rows, has_embedding=has_embedding):
+        column = rows.columns()[name]
+        column = column[np.isfinite(column)]
+        if column.size:
+            found[name] = tuple(np.quantile(column, np.linspace(0, 1, _SAMPLE)).tolist())
+    return found
+
+
+def binned(values: Floats, *, bins: int) -> tuple[int, ...]:
+    """Number of values in each of `bins` equal bins from 0 to 1; values that are not numbers are left out."""
+    counts, _ = np.histogram(np.clip(values[np.isfinite(values)], 0, 1), bins=bins, range=(0, 1))
+    return tuple(counts.tolist())
+
+
+def confidence_bins(values: Floats) -> tuple[int, ...]:
+    return binned(values, bins=CONFIDENCE_BINS)
+
+
+def pictures_of(
+    formats: Iterable[str | None],
+    sizes: Iterable[tuple[int | None, int | None]],
+    bytes_n: Iterable[int],
+    brightness: Iterable[float | None],
+) -> Pictures:
+    """Sum up images; None where an image could not be read here."""
+    of_format = Counter(name or "not readable here" for name in formats)
+    known = [(width, height) for width, height in sizes if width and height]
+    dark = np.array([np.nan if one is None else one for one in brightness], np.float64)
+    return Pictures(
+        rows=of_format.total(),
+        formats=counted(of_format),
+        sizes=counted(Counter(f"{width}x{height}" for width, height in known))[:MOST_SIZES],
+        shorter_side=quantiles(np.array([min(size) for size in known], np.float64)),
+        bytes=quantiles(np.array(list(bytes_n), np.float64)),
+        brightness=binned(dark, bins=BRIGHTNESS_BINS),
+    )
+
+
+def counted(counts: Mapping[str, int]) -> tuple[Count, ...]:
+    """Most frequent first."""
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    return tuple(Count(name=name, rows=rows) for name, rows in ordered)
+
+
+def quantiles(values: Floats) -> Quantiles | None:
+    """What 5, 50 and 95 % of the values are at most; None without a number."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    low, median, high = np.quantile(values, (0.05, 0.5, 0.95)).tolist()
+    return Quantiles(low=low, median=median, high=high)
+
+
+def class_counts(class_ids: Ints) -> dict[int, int]:
+    ids, counts = np.unique(class_ids, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+def _text(values: Floats) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def _array(text: str) -> Floats:
+    return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float64)
