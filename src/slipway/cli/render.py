@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from slipway.cli.render_deployments import add_deployments
 from slipway.system.json_line import add_json, print_json
 
 ALERTMANAGER = "127.0.0.1:9093"
@@ -39,7 +40,7 @@ def monitoring(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    kinds = parser.add_subparsers(prog="slipway render", required=True, metavar="monitoring")
+    kinds = parser.add_subparsers(prog="slipway render", required=True, metavar="KIND")
     command = kinds.add_parser("monitoring", help="write the files of Prometheus, Alertmanager and Grafana")
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
@@ -52,4 +53,5 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=monitoring)
     add_json(command)
+    add_deployments(kinds)
     return parser

@@ -237,5 +237,20 @@ def check_models(source: Path, settings: GatewaySettings, server: Server) -> Non
         raise SpecError(f"{source}: {error}") from None
 
 
+def check_candidate(server: Server, folder: Path) -> None:
+    """Raises SpecError if the candidate in `folder` cannot take the place of the stable release."""
+    candidate = Contents.open(folder).lane
+    if candidate.lane != server.lane.lane:
+        raise SpecError(
+            f"{folder}: of the {candidate.lane} lane, and the stable repository is of the {server.lane.lane} lane; "
+            "assemble the candidate for the same lane"
+        )
+    if missing := sorted(set(server.models) - set(candidate.ensembles)):
+        raise SpecError(
+            f"{folder}: without {', '.join(missing[:24])}, which the stable repository serves; a share of the requests "
+            "would fail"
+        )
+
+
 def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step

@@ -1,0 +1,148 @@
+"""The sub-commands of `slipway render` that write deployments: kubernetes, kserve, compose, systemd, secrets, check."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slipway.system.arguments import count
+from slipway.system.json_line import add_json, print_json
+
+if TYPE_CHECKING:
+    from slipway.operations.rendering.plan import Plan
+
+DIGEST = "REGISTRY/NAME@sha256:…"
+
+
+def kubernetes(arguments: argparse.Namespace) -> None:
+    from slipway.operations.rendering.kubernetes import (  # not at the top: --help needs no library
+        KIND,
+        kubernetes_files,
+    )
+
+    _write(arguments, kubernetes_files(_plan(arguments)), kind=KIND)
+
+
+def secrets(arguments: argparse.Namespace) -> None:
+    from slipway.operations.rendering.secret_files import write_secrets
+
+    files = write_secrets(arguments.settings, arguments.out)
+    print(f"{arguments.out}: {', '.join(files)}, which only you may read; remove them when they are in the cluster")
+    print_json(arguments, {"folder": str(arguments.out), "files": files})
+
+
+def _plan(arguments: argparse.Namespace) -> "Plan":
+    from slipway.operations.rendering.plan import (
+        Gpu,
+        Images,
+        Plan,
+        Server,
+        check_candidate,
+        check_models,
+        cluster_settings,
+        public_settings,
+    )
+
+    images = Images(arguments.image, arguments.server_image, arguments.gateway_image, arguments.candidate_image)
+    images.checked()
+    settings, repository = public_settings(arguments.settings, repository=arguments.repository)
+    server = Server.of(repository)
+    check_models(arguments.settings, settings, server)
+    if arguments.candidate_repository is not None:
+        check_candidate(server, arguments.candidate_repository)
+    gpu = None if arguments.pods is not None else Gpu.of(arguments.mig)
+    if arguments.gpus is None and arguments.mig is None and not server.lane.needs_gpu:
+        gpu = None
+    return Plan(
+        settings=cluster_settings(arguments.settings, settings, candidate=images.candidate is not None),
+        server=server,
+        images=images,
+        namespace=arguments.namespace,
+        kubernetes=arguments.kubernetes,
+        most_pods=arguments.gpus or arguments.pods or 2,
+        gpu=gpu,
+        weight_percent=arguments.weight,
+        vital=tuple(arguments.vital or ()),
+        queue_ms=arguments.queue_ms,
+        monitoring=arguments.monitoring_namespace,
+    ).checked()
+
+
+def _write(arguments: argparse.Namespace, files: Mapping[str, str], *, kind: str) -> None:
+    from slipway.operations.rendering.files import write_files
+
+    write_files(arguments.out, files, kind=kind, inputs=(arguments.settings,))
+    print(f"{arguments.out}: {len(files)} files for {kind}; README.md there says what comes next")
+    print_json(arguments, {"folder": str(arguments.out), "files": sorted(files)})
+
+
+def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the sub-commands to those of `slipway render`."""
+    command = _command(kinds, "kubernetes", kubernetes, "write a kustomize base and overlays")
+    _add_cluster(command)
+    command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
+    pods = command.add_mutually_exclusive_group()
+    pods.add_argument("--gpus", type=count, metavar="N", help="gpu lane: most GPUs, one for each pod; default: 2")
+    pods.add_argument("--pods", type=count, metavar="N", help="cpu lane: most pods; default: 2")
+    command.add_argument("--mig", metavar="PROFILE", help="gpu lane: slices of this profile, such as 1g.10gb, as GPUs")
+    command.add_argument(
+        "--weight", type=_percent, default=0, metavar="N", help="the candidate's share in %%; default: 0"
+    )
+    command.add_argument(
+        "--vital",
+        action="append",
+        metavar="CLASSIFIER",
+        help="only these decide whether a pod gets requests; repeatable; default: all",
+    )
+    command.add_argument(
+        "--queue-ms",
+        type=_positive,
+        default=10.0,
+        metavar="MS",
+        help="wait at which pods are added; default: %(default)g",
+    )
+    command.add_argument(
+        "--monitoring-namespace", default="monitoring", metavar="NAME", help="that of Prometheus; default: %(default)s"
+    )
+    _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
+
+
+def _command(
+    kinds: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    line: str,
+) -> argparse.ArgumentParser:
+    command = kinds.add_parser(name, help=line)
+    command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
+    command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
+    command.set_defaults(run=run)
+    add_json(command)
+    return command
+
+
+def _add_cluster(command: argparse.ArgumentParser) -> None:
+    """The options that Kubernetes and KServe share."""
+    command.add_argument("--image", metavar=DIGEST, required=True, help="the repository's image (slipway image)")
+    command.add_argument("--server-image", metavar=DIGEST, required=True, help="the lane's image of build/images")
+    command.add_argument("--candidate-image", metavar=DIGEST, help="the image of a repository to try")
+    command.add_argument("--candidate-repository", type=Path, metavar="FOLDER", help="its folder, to be checked")
+    command.add_argument("--repository", type=Path, metavar="FOLDER", help="default: repository of FILE")
+    command.add_argument("--namespace", default="slipway", metavar="NAME", help="default: %(default)s")
+    command.add_argument("--kubernetes", default="1.35", metavar="VERSION", help="of the cluster; default: %(default)s")
+
+
+def _percent(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"invalid share {text!r}; use 0 to 100")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 60_000:
+        raise argparse.ArgumentTypeError(f"invalid time {text!r}; use milliseconds above 0, up to 60000")
+    return value
