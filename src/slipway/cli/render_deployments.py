@@ -31,6 +31,23 @@ def secrets(arguments: argparse.Namespace) -> None:
     print_json(arguments, {"folder": str(arguments.out), "files": files})
 
 
+def check(arguments: argparse.Namespace) -> None:
+    from slipway.operations.rendering import check as checks
+
+    found = {
+        source: checks.check(text, source=source)
+        for source, text in checks.texts(arguments.folder, kubectl=arguments.kubectl).items()
+    }
+    for source, findings in found.items():
+        print(f"{source}: {len(findings)} findings")
+        for finding in findings:
+            print(f"  {finding}")
+    listed = [{"source": source, **one._asdict()} for source, findings in found.items() for one in findings]
+    print_json(arguments, {"findings": listed})
+    if listed:
+        raise SystemExit(1)
+
+
 def _plan(arguments: argparse.Namespace) -> "Plan":
     from slipway.operations.rendering.plan import (
         Gpu,
@@ -40,6 +57,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
         check_candidate,
         check_models,
         cluster_settings,
+        kubernetes_version,
         public_settings,
     )
 
@@ -58,7 +76,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
         server=server,
         images=images,
         namespace=arguments.namespace,
-        kubernetes=arguments.kubernetes,
+        kubernetes=kubernetes_version(arguments.kubernetes),
         most_pods=arguments.gpus or arguments.pods or 2,
         gpu=gpu,
         weight_percent=arguments.weight,
@@ -105,6 +123,11 @@ def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--monitoring-namespace", default="monitoring", metavar="NAME", help="that of Prometheus; default: %(default)s"
     )
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
+    checking = kinds.add_parser("check", help="find in a rendered folder what no schema of Kubernetes finds")
+    checking.add_argument("folder", type=Path, metavar="FOLDER", help="rendered folder, or file of kubectl kustomize")
+    checking.add_argument("--kubectl", type=Path, metavar="FILE", help="default: kubectl on PATH")
+    checking.set_defaults(run=check)
+    add_json(checking)
 
 
 def _command(

@@ -1,0 +1,239 @@
+"""What `slipway render kubernetes` writes, by Kubernetes' schemas, kubectl, our rules, and Envoy."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from slipway.contract import SlipwayError
+from slipway.operations.gateway.binary import find_envoy, validate
+from slipway.operations.rendering.check import check
+from slipway.operations.rendering.plan import KUBERNETES
+from tests.support.colours import contents
+from tests.support.gateways import KEYS, needs_envoy
+from tests.support.rendered import (
+    BOTH,
+    CLUSTER,
+    EXAMPLE,
+    IMAGE,
+    OTHER,
+    STABLE,
+    gpu_repository,
+    render,
+    repository,
+    settings,
+)
+from tests.support.validators import documents, faults, kustomized, require_validators
+
+VERSIONS = ("1.33", "1.35", "1.37")
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("example")
+    render("kubernetes", settings(folder), folder / "out", *BOTH)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty classifiers, with names that are no DNS labels."""
+    folder = tmp_path_factory.mktemp("fleet")
+    names = [f"classifier_{number:02}" for number in range(50)]
+    render("kubernetes", settings(folder, repository(folder, names)), folder / "out", *BOTH, "--kubernetes", "1.33")
+    return folder / "out"
+
+
+def refusal(*words: object) -> str:
+    with pytest.raises(SlipwayError) as raised:
+        render("kubernetes", *words)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("overlay", ["stable", "candidate"])
+@pytest.mark.parametrize("which", ["example", "fleet"])
+def test_every_validator_accepts_every_overlay(which: str, overlay: str, request: pytest.FixtureRequest) -> None:
+    require_validators()
+    text = kustomized(request.getfixturevalue(which) / "overlays" / overlay)
+    objects = documents(text)
+    assert faults(objects, VERSIONS if which == "example" else ("1.30", "1.33")) == []
+    assert check(text, source=overlay) == []
+    kinds = {(one["kind"], one["metadata"]["name"]) for one in objects}
+    arms = {"stable", "candidate"} if overlay == "candidate" else {"stable"}
+    for kind in ("Deployment", "Service", "PodDisruptionBudget"):
+        assert {name for found, name in kinds if found == kind} == arms | {"gateway"}
+    assert {one["metadata"]["namespace"] for one in objects} == {"slipway"}
+
+
+def test_a_gpu_lane_gives_each_pod_one_gpu_or_one_slice(tmp_path: Path) -> None:
+    require_validators()
+    file = settings(tmp_path, gpu_repository(tmp_path / "gpu"))
+    for words, resource in (((), "nvidia.com/gpu"), (("--mig", "1g.10gb"), "nvidia.com/mig-1g.10gb")):
+        out = tmp_path / resource.replace("/", "_")
+        render("kubernetes", file, out, *BOTH, "--gpus", "4", *words)
+        text = kustomized(out / "overlays/candidate")
+        objects = documents(text)
+        assert faults(objects, VERSIONS) == []
+        assert check(text, source="gpu") == []
+        found = {one["metadata"]["name"]: one["spec"] for one in objects if one["kind"] == "Deployment"}
+        for arm in ("stable", "candidate"):
+            (server,) = found[arm]["template"]["spec"]["containers"]
+            assert server["resources"]["limits"][resource] == 1
+        (gateway,) = found["gateway"]["template"]["spec"]["containers"]
+        assert gateway["resources"]["limits"].keys() == {"memory"}
+        (scaling,) = (one["spec"] for one in objects if one["kind"] == "HorizontalPodAutoscaler")
+        assert scaling["maxReplicas"] == 4
+
+
+def test_equal_settings_give_equal_bytes_and_other_folders_stay(example: Path, tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    render("kubernetes", file, tmp_path / "again", *BOTH)
+    assert contents(tmp_path / "again") == contents(example)
+    render("kubernetes", file, tmp_path / "again", *STABLE)
+    assert not (tmp_path / "again/components/candidate").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").touch()
+    assert "not empty" in refusal(file, other, *STABLE)
+    assert os.listdir(other) == ["notes.txt"]
+
+
+def test_no_key_and_no_certificate_is_in_any_file(example: Path) -> None:
+    for name, content in contents(example).items():
+        for key in KEYS.values():
+            assert key.encode() not in content, name
+        assert b"PRIVATE KEY" not in content, name
+        assert b"BEGIN CERTIFICATE" not in content, name
+
+
+def test_the_repository_is_mounted_by_digest_or_fetched_where_image_volumes_are_off(example: Path, fleet: Path) -> None:
+    require_validators()
+    for out, mounted in ((example, True), (fleet, False)):
+        for arm, image in (("stable", IMAGE), ("candidate", OTHER)):
+            objects = documents(kustomized(out / "overlays/candidate"))
+            (pod,) = (
+                one["spec"]["template"]["spec"]
+                for one in objects
+                if (one["kind"], one["metadata"]["name"]) == ("Deployment", arm)
+            )
+            volume = next(one for one in pod["volumes"] if one["name"] == "repository")
+            assert (volume.get("image", {}).get("reference") == image) is mounted
+            fetching = [one["args"] for one in pod.get("initContainers", ())]
+            assert [words[1] for words in fetching] == ([] if mounted else ["pull", "unpack"])
+            assert mounted or image in fetching[0]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_vital_classifiers_alone_decide_whether_a_pod_gets_requests(tmp_path: Path, count: int) -> None:
+    names = ["first", "second", "third"]
+    words = [word for name in names[:count] for word in ("--vital", name)]
+    file = settings(tmp_path, repository(tmp_path / "repositories", names))
+    render("kubernetes", file, tmp_path / "out", *STABLE, *words)
+    deployment, *_ = yaml.safe_load_all((tmp_path / "out/base/stable.yaml").read_text())
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    probe = server["readinessProbe"]
+    assert server["startupProbe"]["httpGet"]["path"] == "/ready"
+    if count < 2:
+        assert probe["httpGet"]["path"] == ("/ready/first" if count else "/ready")
+    else:
+        assert [part.rpartition("/")[2] for part in probe["exec"]["command"][-2:]] == ["first", "second"]
+    assert "no such classifier" in refusal(file, tmp_path / "none", *STABLE, "--vital", "fourth")
+
+
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "tag": (("--image", "registry.example/team/colours:v1"), "does not name an image by its digest"),
+    "short digest": (("--image", "registry.example/team/colours@sha256:12"), "does not name an image by its digest"),
+    "tagged server": (("--server-image", "slipway-cpu:26.10"), "--server-image"),
+    "same candidate": (("--candidate-image", IMAGE), "that of --image too"),
+    "unknown version": (("--kubernetes", "1.99"), "it knows 1.30 to 1.37"),
+    "no version": (("--kubernetes", "newest"), "it knows 1.30 to 1.37"),
+    "namespace": (("--namespace", "my_team"), "not a DNS label"),
+    "monitoring": (("--monitoring-namespace", "Prometheus"), "not a DNS label"),
+    "weight of nobody": (("--weight", "5"), "needs a candidate"),
+    "gpus on a cpu lane": (("--gpus", "2"), "repository is of the cpu lane"),
+    "slices on a cpu lane": (("--mig", "1g.10gb"), "repository is of the cpu lane"),
+    "no such slice": (("--mig", "half"), "not a profile of MIG"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_in_a_sentence_and_nothing_is_written(case: str, tmp_path: Path) -> None:
+    words, said = REFUSED[case]
+    given = {**dict(zip(STABLE[::2], STABLE[1::2], strict=True)), **dict([words])}
+    message = refusal(settings(tmp_path), tmp_path / "out", *(word for pair in given.items() for word in pair))
+    assert said in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_one_box_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    open_ = settings(tmp_path / "open", tls=False)
+    assert "plain text" in refusal(open_, tmp_path / "out", *STABLE)
+    journal = settings(tmp_path / "journal", observe={"share": 0.1})
+    assert "the journal is a database" in refusal(journal, tmp_path / "out", *STABLE)
+    budget = settings(tmp_path / "budget", budgets_ms={"digits": 20})
+    assert "no such classifier" in refusal(budget, tmp_path / "out", *STABLE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_candidate_of_another_lane_or_with_fewer_classifiers_is_refused(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    gpu = gpu_repository(tmp_path / "gpu")
+    fewer = repository(tmp_path / "fewer", ["others"])
+    assert "of the gpu lane" in refusal(file, tmp_path / "out", *BOTH, "--candidate-repository", gpu)
+    assert "without colours" in refusal(file, tmp_path / "out", *BOTH, "--candidate-repository", fewer)
+    render("kubernetes", file, tmp_path / "out", *BOTH, "--candidate-repository", EXAMPLE)
+
+
+def test_every_known_version_is_rendered(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    for version in KUBERNETES:
+        render("kubernetes", file, tmp_path / version, *STABLE, "--kubernetes", f"v{version}")
+        fetched = "init-container" in (tmp_path / version / "overlays/stable/kustomization.yaml").read_text()
+        assert fetched == (int(version[2:]) < 35)
+    assert CLUSTER[0] == "--image"
+
+
+class Mounted:
+    """The gateway's files of a rendered folder, where Envoy finds them in a pod, on ports of this machine."""
+
+    def __init__(self, rendered: Path, folder: Path, ports: dict[int, int]) -> None:
+        self.folder = folder
+        for name, sources in {"gateway": ("bootstrap", "certificate"), "routes": ("routes",)}.items():
+            (folder / name).mkdir(parents=True)
+            for source in sources:
+                file = rendered / "components/candidate" / f"{source}.yaml"
+                file = file if file.exists() else rendered / "base" / f"{source}.yaml"
+                text = file.read_text().replace("/etc/slipway", str(folder))
+                for port, own in ports.items():
+                    text = text.replace(f"port_value: {port}", f"port_value: {own}")
+                for arm in ("stable", "candidate"):
+                    text = text.replace(f"address: {arm}\n", "address: 127.0.0.1\n")
+                (folder / name / f"{source}.yaml").write_text(text)
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.folder / "gateway/bootstrap.yaml"
+
+
+@needs_envoy
+@pytest.mark.parametrize("which", ["example", "fleet"])
+def test_envoy_accepts_the_configuration(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    mounted = Mounted(request.getfixturevalue(which), tmp_path / "etc", {})
+    file = settings(tmp_path)
+    render("secrets", file, tmp_path / "secrets")
+    for name, files in {"keys": ("keys.yaml",), "tls": ("tls.crt", "tls.key")}.items():
+        (mounted.folder / name).mkdir()
+        for one in files:
+            (tmp_path / "secrets" / one).rename(mounted.folder / name / one)
+    validate(find_envoy(), mounted.bootstrap)
+
+
+def test_secrets_are_readable_by_their_owner_alone_and_written_over_nothing(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    render("secrets", file, tmp_path / "secrets")
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "secrets").iterdir()}
+    assert modes == dict.fromkeys(("keys.yaml", "tls.crt", "tls.key"), "0o600")
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    with pytest.raises(SlipwayError, match="exists"):
+        render("secrets", file, tmp_path / "secrets")
