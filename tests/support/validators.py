@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from slipway.operations.rendering.manifests import LOADER
+
 FOLDER = Path(sys.prefix) / "lib/validators"
 NEEDED = "make validators installs what checks this (0.25 GB)"
 _SCRIPT = Path(__file__).with_name("validators_child.py")
@@ -36,7 +38,7 @@ def kustomized(overlay: Path) -> str:
 
 
 def documents(text: str) -> list[Any]:
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, Loader=LOADER) if document]
 
 
 def faults(objects: Sequence[Any], versions: Sequence[str]) -> list[str]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from slipway.contract import SlipwayError
-from slipway.operations.rendering.check import check
+from slipway.operations.rendering.check import findings
+from slipway.operations.rendering.manifests import Objects
 from tests.support.deployment_defects import DEFECTS
 from tests.support.rendered import BOTH, render, settings
 from tests.support.validators import FOLDER, documents, faults, kustomized, require_validators
@@ -30,7 +30,7 @@ def good(rendered: Path) -> Sequence[Any]:
 
 
 def rules(objects: Sequence[Any]) -> set[str]:
-    return {finding.rule for finding in check(yaml.safe_dump_all(objects), source="changed")}
+    return {finding.rule for finding in findings(Objects.of_documents(objects, source="changed"))}
 
 
 def test_nothing_is_found_in_what_is_rendered(good: Sequence[Any]) -> None:

@@ -23,6 +23,13 @@ def kubernetes(arguments: argparse.Namespace) -> None:
     _write(arguments, kubernetes_files(_plan(arguments)), kind=KIND)
 
 
+def kserve(arguments: argparse.Namespace) -> None:
+    from slipway.operations.rendering.kserve import KIND, kserve_files
+
+    files = kserve_files(_plan(arguments), name=arguments.name, host=arguments.host, gateway=arguments.gateway)
+    _write(arguments, files, kind=KIND)
+
+
 def secrets(arguments: argparse.Namespace) -> None:
     from slipway.operations.rendering.secret_files import write_secrets
 
@@ -99,29 +106,20 @@ def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = _command(kinds, "kubernetes", kubernetes, "write a kustomize base and overlays")
     _add_cluster(command)
     command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
-    pods = command.add_mutually_exclusive_group()
-    pods.add_argument("--gpus", type=count, metavar="N", help="gpu lane: most GPUs, one for each pod; default: 2")
-    pods.add_argument("--pods", type=count, metavar="N", help="cpu lane: most pods; default: 2")
-    command.add_argument("--mig", metavar="PROFILE", help="gpu lane: slices of this profile, such as 1g.10gb, as GPUs")
     command.add_argument(
-        "--weight", type=_percent, default=0, metavar="N", help="the candidate's share in %%; default: 0"
-    )
-    command.add_argument(
-        "--vital",
-        action="append",
-        metavar="CLASSIFIER",
-        help="only these decide whether a pod gets requests; repeatable; default: all",
-    )
-    command.add_argument(
-        "--queue-ms",
-        type=_positive,
-        default=10.0,
-        metavar="MS",
-        help="wait at which pods are added; default: %(default)g",
+        "--queue-ms", type=_positive, default=10.0, metavar="MS", help="wait that adds pods; default: %(default)g"
     )
     command.add_argument(
         "--monitoring-namespace", default="monitoring", metavar="NAME", help="that of Prometheus; default: %(default)s"
     )
+    command = _command(kinds, "kserve", kserve, "write an InferenceService, its runtime, and a route")
+    _add_cluster(command)
+    command.add_argument("--name", default="slipway", help="of the InferenceService; default: %(default)s")
+    command.add_argument("--host", required=True, metavar="NAME", help="name of the host that clients ask")
+    command.add_argument(
+        "--gateway", default="kserve/kserve-ingress-gateway", metavar="NAMESPACE/NAME", help="default: %(default)s"
+    )
+    command.set_defaults(gateway_image=None, queue_ms=10.0, monitoring_namespace="monitoring")
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
     checking = kinds.add_parser("check", help="find in a rendered folder what no schema of Kubernetes finds")
     checking.add_argument("folder", type=Path, metavar="FOLDER", help="rendered folder, or file of kubectl kustomize")
@@ -152,6 +150,17 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
     command.add_argument("--candidate-repository", type=Path, metavar="FOLDER", help="its folder, to be checked")
     command.add_argument("--repository", type=Path, metavar="FOLDER", help="default: repository of FILE")
     command.add_argument("--namespace", default="slipway", metavar="NAME", help="default: %(default)s")
+    pods = command.add_mutually_exclusive_group()
+    pods.add_argument("--gpus", type=count, metavar="N", help="gpu lane: most GPUs, one for each pod; default: 2")
+    pods.add_argument("--pods", type=count, metavar="N", help="cpu lane: most pods; default: 2")
+    command.add_argument("--mig", metavar="PROFILE", help="gpu lane: slices of this profile, such as 1g.10gb, as GPUs")
+    command.add_argument("--weight", type=_percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
+    command.add_argument(
+        "--vital",
+        action="append",
+        metavar="CLASSIFIER",
+        help="only these decide whether a pod gets requests; repeatable; default: all",
+    )
     command.add_argument("--kubernetes", default="1.35", metavar="VERSION", help="of the cluster; default: %(default)s")
 
 

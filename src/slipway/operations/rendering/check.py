@@ -16,9 +16,15 @@ KUSTOMIZE_TIMEOUT_S = 60
 
 def check(text: str, *, source: str) -> list[Finding]:
     """What is wrong with objects that are applied together; raises SpecError if they are not such."""
-    objects = Objects.parse(text, source=source)
+    return findings(Objects.parse(text, source=source))
+
+
+def findings(objects: Objects) -> list[Finding]:
+    """What the rules find; raises SpecError if there is no object, or one is not of its form."""
     if not objects.all:
-        raise SpecError(f"{source}: no object; give what slipway render wrote, or what kubectl kustomize printed")
+        raise SpecError(
+            f"{objects.source}: no object; give what slipway render wrote, or what kubectl kustomize printed"
+        )
     return sorted({*pod_findings(objects), *link_findings(objects)})
 
 

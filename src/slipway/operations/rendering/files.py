@@ -1,5 +1,6 @@
 """A folder of rendered files: YAML with its reasons beside it, written whole or not at all."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ class Document:
         """
         found = set()
         lines = [f"# {line}".rstrip() for line in self.about.splitlines()]
-        for line in dump_yaml(self.node).splitlines():
+        plain = json.loads(json.dumps(self.node))  # what is there twice is written twice, and not as an alias
+        for line in dump_yaml(plain).splitlines():
             stripped = line.lstrip()
             bare = stripped.removeprefix("- ")
             for start, reason in self.reasons.items():

@@ -1,7 +1,7 @@
 """Rules about objects that refer to one another: selectors, ports, names, secrets, and who reaches whom."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from itertools import chain
 
 import yaml
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from slipway.operations.rendering.envoy import BOOTSTRAP
 from slipway.operations.rendering.finding import Finding
-from slipway.operations.rendering.manifests import Deployed, Object, Objects, Part, Selector
+from slipway.operations.rendering.manifests import LOADER, Deployed, Object, Objects, Part, Selector
 from slipway.operations.rendering.pods import COMPONENT, GATEWAY, SERVER
 from slipway.serving.container import INNER_PORTS
 
@@ -114,6 +114,7 @@ class _Policy(Part):
 
 def _policies(objects: Objects) -> Iterator[Finding]:
     """Every pod is of a policy, and only the gateway's pods reach the ports of tritonserver."""
+    gateways = {parent.namespace for one in objects.of("HTTPRoute") for parent in objects.read(one, _Route).parents}
     policies = [(one, objects.read(one, _Policy)) for one in objects.of("NetworkPolicy")]
     for deployed in objects.deployed:
         own = [
@@ -126,10 +127,10 @@ def _policies(objects: Objects) -> Iterator[Finding]:
         if deployed.labels.get(COMPONENT) != SERVER:
             continue
         for one, policy in own:
-            yield from _open_ports(one, policy)
+            yield from _open_ports(one, policy, gateways)
 
 
-def _open_ports(one: Object, policy: _Policy) -> Iterator[Finding]:
+def _open_ports(one: Object, policy: _Policy, gateways: Container[str]) -> Iterator[Finding]:
     for rule in policy.ingress:
         read = _Ingress.model_validate({"peers": rule.get("from", ()), "ports": rule.get("ports", ())})
         ports = {port.port for port in read.ports}
@@ -137,7 +138,8 @@ def _open_ports(one: Object, policy: _Policy) -> Iterator[Finding]:
             continue
         for peer in read.peers or (_Peer(),):
             wanted = peer.podSelector.match_labels if peer.podSelector else {}
-            if wanted.get(COMPONENT) != GATEWAY:
+            place = peer.namespaceSelector.match_labels if peer.namespaceSelector else {}
+            if wanted.get(COMPONENT) != GATEWAY and place.get("kubernetes.io/metadata.name", "") not in gateways:
                 yield Finding("network", one.title, "others than the gateway reach tritonserver")
 
 
@@ -157,9 +159,9 @@ def _envoy(objects: Objects) -> Iterator[Finding]:
     for one in objects.of("ConfigMap"):
         if BOOTSTRAP not in one.data:
             continue
-        static = yaml.safe_load(one.data[BOOTSTRAP]).get("static_resources", {})
+        static = yaml.load(one.data[BOOTSTRAP], Loader=LOADER).get("static_resources", {})
         for cluster in static.get("clusters", ()):
-            for host, port in _addresses(cluster):
+            for host, port in _addresses(cluster.get("load_assignment")):
                 service = objects.services.get(host)
                 if service is None or port not in {each.port for each in service.ports}:
                     yield Finding("gateway-port", one.title, f"{cluster['name']}: no Service {host} with port {port}")
@@ -173,10 +175,17 @@ def _envoy(objects: Objects) -> Iterator[Finding]:
                 )
 
 
-def _addresses(cluster: Mapping[str, object]) -> Iterator[tuple[str, int]]:
-    text = yaml.safe_dump(cluster.get("load_assignment", {}))
-    for host, port in re.findall(r"address: (\S+)\n\s+port_value: (\d+)", text):
-        yield host, int(port)
+def _addresses(node: object) -> Iterator[tuple[str, int]]:
+    """Every `socket_address` below `node`."""
+    if isinstance(node, Mapping):
+        found = node.get("socket_address")
+        if isinstance(found, Mapping):
+            yield str(found["address"]), int(found["port_value"])
+        for value in node.values():
+            yield from _addresses(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _addresses(value)
 
 
 class _Endpoint(Part):
@@ -201,15 +210,35 @@ def _monitors(objects: Objects) -> Iterator[Finding]:
                 yield Finding("monitor-port", one.title, f"no Service that it selects has a port {endpoint.port!r}")
 
 
+class _Backend(Part):
+    name: str = ""
+    port: int = 0
+
+
+class _RouteRule(Part):
+    backends: tuple[_Backend, ...] = Field(default=(), alias="backendRefs")
+
+
+class _Parent(Part):
+    namespace: str = ""
+
+
 class _Route(Part):
+    parents: tuple[_Parent, ...] = Field(default=(), alias="parentRefs")
     hostnames: tuple[str, ...] = ()
+    rules: tuple[_RouteRule, ...] = ()
 
 
 def _routes(objects: Objects) -> Iterator[Finding]:
     """A host has one route: beside a GRPCRoute, an HTTPRoute of the same host gets nothing."""
     hosts: dict[str, str] = {}
     for one in objects.of("HTTPRoute", "GRPCRoute"):
-        for host in objects.read(one, _Route).hostnames:
+        route = objects.read(one, _Route)
+        for host in route.hostnames:
             if host in hosts:
                 yield Finding("one-route", one.title, f"{host} is that of {hosts[host]} too; write one HTTPRoute")
             hosts[host] = one.title
+        for backend in (backend for rule in route.rules for backend in rule.backends):
+            service = objects.services.get(backend.name)
+            if service is None or backend.port not in {port.port for port in service.ports}:
+                yield Finding("route-port", one.title, f"no Service {backend.name} with port {backend.port}")

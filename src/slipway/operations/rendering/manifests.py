@@ -1,6 +1,6 @@
 """Objects of Kubernetes as the rules read them: the fields that rules look at, whatever else is there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self, TypeAlias, TypeVar
@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from slipway.contract import SpecError
 
 Labels: TypeAlias = dict[str, str]
+KSERVE_MOUNT = "/mnt/models"
+"""Where KServe mounts what `storageUri` names."""
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 T = TypeVar("T", bound="Part")
 
 
@@ -169,6 +172,33 @@ class Workload(Part):
     template: Template
 
 
+class Model(Part):
+    runtime: str = ""
+    storage_uri: str = Field(default="", alias="storageUri")
+
+
+class Predictor(Part):
+    """What KServe makes a Deployment of."""
+
+    name: str = ""
+    labels: Labels = Field(default={})
+    model: Model = Model()
+    rights: Rights = Field(default=Rights(), alias="securityContext")
+    token: bool | None = Field(default=None, alias="automountServiceAccountToken")
+
+
+class Canary(Part):
+    predictor: Predictor = Predictor()
+    percent: int = Field(default=0, alias="trafficPercent")
+
+
+class InferenceService(Part):
+    """The spec of an InferenceService."""
+
+    predictor: Predictor
+    canary: tuple[Canary, ...] = ()
+
+
 class ServicePort(Part):
     name: str | None = None
     port: int
@@ -218,9 +248,17 @@ class Objects:
     def parse(cls, text: str, *, source: str) -> Self:
         """Read YAML with one or more documents; raises SpecError if one is not an object of Kubernetes."""
         try:
-            read = [document for document in yaml.safe_load_all(text) if document]
-            return cls(source, tuple(Object.model_validate(document) for document in read))
-        except (yaml.YAMLError, ValidationError) as error:
+            read = [document for document in yaml.load_all(text, Loader=LOADER) if document]
+        except yaml.YAMLError as error:
+            raise SpecError(f"{source}: not objects of Kubernetes: {' '.join(str(error).split())}") from None
+        return cls.of_documents(read, source=source)
+
+    @classmethod
+    def of_documents(cls, documents: Iterable[Any], *, source: str) -> Self:
+        """Read plain documents; raises SpecError if one is not an object of Kubernetes."""
+        try:
+            return cls(source, tuple(Object.model_validate(document) for document in documents))
+        except ValidationError as error:
             said = " ".join(str(error).split())[:300]
             raise SpecError(f"{source}: not objects of Kubernetes: {said}") from None
 
@@ -230,7 +268,24 @@ class Objects:
     @cached_property
     def deployed(self) -> tuple[Deployed, ...]:
         """Every Deployment; raises SpecError if one has no pods."""
-        return tuple(self._deployed(one) for one in self.of("Deployment"))
+        own = [self._deployed(one) for one in self.of("Deployment")]
+        return (*own, *(made for one in self.of("InferenceService") for made in self._of_kserve(one)))
+
+    def _of_kserve(self, one: Object) -> Iterator[Deployed]:
+        """The pods that KServe makes: those of the runtime, with what `storageUri` names mounted."""
+        runtimes = {runtime.metadata.name: self.read(runtime, Pod) for runtime in self.of("ServingRuntime")}
+        spec = self.read(one, InferenceService)
+        for predictor in (spec.predictor, *(canary.predictor for canary in spec.canary)):
+            runtime = runtimes.get(predictor.model.runtime, Pod())
+            kept = Volume(name="storage", image=ImageVolume(reference=predictor.model.storage_uri))
+            mount = Mount(name="storage", path=KSERVE_MOUNT)
+            containers = tuple(
+                container.model_copy(update={"mounts": (*container.mounts, mount)}) for container in runtime.containers
+            )
+            changes = {"containers": containers, "volumes": (*runtime.volumes, kept), "rights": predictor.rights}
+            pod = runtime.model_copy(update={**changes, "token": predictor.token})
+            title = f"{one.title}/{predictor.name}"
+            yield Deployed(title, title, Selector(matchLabels=predictor.labels), predictor.labels, pod)
 
     def _deployed(self, one: Object) -> Deployed:
         spec = self.read(one, Workload)

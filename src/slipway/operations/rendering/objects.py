@@ -32,8 +32,9 @@ SERVER_REASONS = {
 DNS_PORTS: list[Node] = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
 
 
-def metadata(name: str, component: str, instance: str) -> Node:
-    return {"name": name, "labels": labels(component, instance)}
+def metadata(name: str, component: str, instance: str, namespace: str | None = None) -> Node:
+    placed: dict[str, Node] = {"namespace": namespace} if namespace else {}
+    return {"name": name, **placed, "labels": labels(component, instance)}
 
 
 def server_documents(plan: Plan, instance: str, image: str) -> list[Document]:
@@ -113,12 +114,28 @@ def _deployment(
     return Document(node, about=about, reasons={**reasons, "strategy:": strategy})
 
 
-def _service(name: str, component: str, ports: Mapping[str, int], *, headless: bool) -> Node:
-    listed: Node = [{"name": port, "port": number, "targetPort": port} for port, number in ports.items()]
+def headless_service(name: str, namespace: str, *, about: str) -> Document:
+    """A Service of the servers of an arm, in a namespace."""
+    made = _service(name, SERVER, INNER_PORTS, headless=True, namespace=namespace)
+    return Document(made, about=about)
+
+
+def _service(
+    name: str, component: str, ports: Mapping[str, int], *, headless: bool, namespace: str | None = None
+) -> Node:
+    listed: Node = [
+        {
+            "name": port,
+            "port": number,
+            "targetPort": port,
+            **({"appProtocol": "kubernetes.io/h2c"} if port == "grpc" else {}),
+        }
+        for port, number in ports.items()
+    ]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(name, component, name),
+        "metadata": metadata(name, component, name, namespace),
         "spec": {
             **({"clusterIP": "None"} if headless else {"type": "ClusterIP"}),
             "selector": labels(component, name),
@@ -212,6 +229,27 @@ def network_documents(plan: Plan) -> list[Document]:
     ]
 
 
+def gateway_api_document(plan: Plan, namespace: str) -> Document:
+    """Only a Gateway of that namespace, and Prometheus, reach the servers."""
+
+    def peers(name: str) -> Node:
+        return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]
+
+    asked = [INNER_PORTS[name] for name in ("grpc", "http")]
+    scraped = [INNER_PORTS[name] for name in PROMETHEUS_PORTS]
+    return _policy(
+        "servers",
+        {NAME: "slipway", COMPONENT: SERVER},
+        ingress=[
+            {"from": peers(namespace), "ports": _ports(*asked)},
+            {"from": peers(plan.monitoring), "ports": _ports(*scraped)},
+        ],
+        egress=[],
+        about="Only the Gateway reaches tritonserver, and tritonserver reaches nothing.",
+        namespace=plan.namespace,
+    )
+
+
 def fetching_document() -> Document:
     """The way of an init container to its registry."""
     servers: Node = {NAME: "slipway", COMPONENT: SERVER}
@@ -224,8 +262,15 @@ def fetching_document() -> Document:
 
 
 def _policy(
-    name: str, selected: Node, *, egress: list[Node], about: str, ingress: list[Node] | None = None
+    name: str,
+    selected: Node,
+    *,
+    egress: list[Node],
+    about: str,
+    ingress: list[Node] | None = None,
+    namespace: str | None = None,
 ) -> Document:
+    placed: dict[str, Node] = {"namespace": namespace} if namespace else {}
     spec: dict[str, Node] = {
         "podSelector": {"matchLabels": selected},
         "policyTypes": ["Egress"] if ingress is None else ["Ingress", "Egress"],
@@ -235,7 +280,7 @@ def _policy(
     node: Node = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": name, "labels": {NAME: "slipway"}},
+        "metadata": {"name": name, **placed, "labels": {NAME: "slipway"}},
         "spec": {**spec, "egress": egress},
     }
     return Document(node, about=about)

@@ -104,7 +104,7 @@ def _volumes(one: Deployed) -> Iterator[Finding]:
         for mount in container.mounts:
             if mount.name not in there:
                 yield Finding("volume", one.title, f"{container.name}: the volume {mount.name} is not in the pod")
-        if container.name == SERVER and container.args[:1] == ("serve",):
+        if one.labels.get(COMPONENT) == SERVER and container.args[:1] == ("serve",):
             served = container.args[1] if len(container.args) > 1 else ""
             if not any(served == mount.path or served.startswith(f"{mount.path}/") for mount in container.mounts):
                 yield Finding("volume", one.title, f"{container.name}: serves {served!r}, and nothing is mounted there")

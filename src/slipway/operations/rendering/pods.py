@@ -61,8 +61,9 @@ def server_pod(plan: Plan, image: str, instance: str) -> Mapping[str, Node]:
     }
 
 
-def server_container(server: Server, image: str, *, ready: Node) -> dict[str, Node]:
-    arguments = ["serve", REPOSITORY, "--host", "0.0.0.0", "--timeout-s", str(server.start_s)]
+def server_container(server: Server, image: str, *, ready: Node, repository: str = REPOSITORY) -> dict[str, Node]:
+    """The container of a server, for the repository at this path."""
+    arguments = ["serve", repository, "--host", "0.0.0.0", "--timeout-s", str(server.start_s)]
     live: Node = {"path": "/live", "port": "status"}
     everything: Node = {"path": "/ready", "port": "status"}
     return {
@@ -86,7 +87,7 @@ def server_container(server: Server, image: str, *, ready: Node) -> dict[str, No
         },
         "securityContext": container_rights(),
         "volumeMounts": [
-            {"name": "repository", "mountPath": REPOSITORY, "readOnly": True},
+            {"name": "repository", "mountPath": repository, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
         ],
