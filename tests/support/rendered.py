@@ -31,9 +31,8 @@ def render(kind: str, *words: object) -> None:
 
 
 def settings(folder: Path, repository: Path = EXAMPLE, **changes: Any) -> Path:
-    return write_gateway(
-        folder, repository=str(repository), **{"listen": "127.0.0.1:8443", "metrics_port": 8004} | changes
-    )
+    usual: dict[str, Any] = {"listen": "127.0.0.1:8443", "metrics_port": 8004, "repository": str(repository)}
+    return write_gateway(folder, **usual | changes)
 
 
 def repository(folder: Path, names: Sequence[str]) -> Path:

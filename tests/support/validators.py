@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,3 +55,44 @@ def faults(objects: Sequence[Any], versions: Sequence[str]) -> list[str]:
     )
     found: list[str] = json.loads(done.stdout)
     return found
+
+
+def accepted(compose: Any) -> None:
+    """Raises ValueError if a compose file, read, is not one of the specification."""
+    compose_spec = pytest.importorskip("compose_spec")
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", yaml.safe_dump(compose))
+    compose_spec.PyCompose.from_yaml(text).validate()
+
+
+def verified(units: Sequence[Path]) -> str:
+    """What `systemd-analyze verify` says of units of ours."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed (apt-get install systemd)")
+    done = subprocess.run([analyze, "verify", "--man=no", *units], capture_output=True, text=True, check=False)
+    return "".join(line for line in (done.stdout + done.stderr).splitlines(keepends=True) if "slipway" in line)
+
+
+class Mounted:
+    """The gateway's files of a rendered folder, where Envoy finds them in a pod, and the secrets beside them."""
+
+    def __init__(self, rendered: Path, secrets: Path, folder: Path, *, ports: Mapping[int, int]) -> None:
+        """`ports` are ports of the pods to those of this machine."""
+        self.folder = folder
+        for file in ("gateway/bootstrap.yaml", "gateway/certificate.yaml", "routes/routes.yaml"):
+            candidate = rendered / "components/candidate" / Path(file).name
+            text = (candidate if candidate.exists() else rendered / "base" / Path(file).name).read_text()
+            text = text.replace("/etc/slipway", str(folder))
+            for port, own in ports.items():
+                text = text.replace(f"port_value: {port}\n", f"port_value: {own}\n")
+            for arm in ("stable", "candidate"):
+                text = text.replace(f"address: {arm}\n", "address: 127.0.0.1\n")
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(text)
+        for file in ("keys/keys.yaml", "tls/tls.crt", "tls/tls.key"):
+            (folder / file).parent.mkdir(exist_ok=True)
+            shutil.copy(secrets / Path(file).name, folder / file)
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.folder / "gateway/bootstrap.yaml"

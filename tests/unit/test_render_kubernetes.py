@@ -7,11 +7,10 @@ import pytest
 import yaml
 
 from slipway.contract import SlipwayError
-from slipway.operations.gateway.binary import find_envoy, validate
 from slipway.operations.rendering.check import check
 from slipway.operations.rendering.plan import KUBERNETES
 from tests.support.colours import contents
-from tests.support.gateways import KEYS, needs_envoy
+from tests.support.gateways import KEYS
 from tests.support.rendered import (
     BOTH,
     CLUSTER,
@@ -37,11 +36,10 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifty classifiers, with names that are no DNS labels."""
-    folder = tmp_path_factory.mktemp("fleet")
-    names = [f"classifier_{number:02}" for number in range(50)]
-    render("kubernetes", settings(folder, repository(folder, names)), folder / "out", *BOTH, "--kubernetes", "1.33")
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For a cluster where image volumes are off."""
+    folder = tmp_path_factory.mktemp("fetched")
+    render("kubernetes", settings(folder), folder / "out", *BOTH, "--kubernetes", "1.33")
     return folder / "out"
 
 
@@ -52,7 +50,7 @@ def refusal(*words: object) -> str:
 
 
 @pytest.mark.parametrize("overlay", ["stable", "candidate"])
-@pytest.mark.parametrize("which", ["example", "fleet"])
+@pytest.mark.parametrize("which", ["example", "fetched"])
 def test_every_validator_accepts_every_overlay(which: str, overlay: str, request: pytest.FixtureRequest) -> None:
     require_validators()
     text = kustomized(request.getfixturevalue(which) / "overlays" / overlay)
@@ -107,9 +105,11 @@ def test_no_key_and_no_certificate_is_in_any_file(example: Path) -> None:
         assert b"BEGIN CERTIFICATE" not in content, name
 
 
-def test_the_repository_is_mounted_by_digest_or_fetched_where_image_volumes_are_off(example: Path, fleet: Path) -> None:
+def test_the_repository_is_mounted_by_digest_or_fetched_where_image_volumes_are_off(
+    example: Path, fetched: Path
+) -> None:
     require_validators()
-    for out, mounted in ((example, True), (fleet, False)):
+    for out, mounted in ((example, True), (fetched, False)):
         for arm, image in (("stable", IMAGE), ("candidate", OTHER)):
             objects = documents(kustomized(out / "overlays/candidate"))
             (pod,) = (
@@ -192,41 +192,6 @@ def test_every_known_version_is_rendered(tmp_path: Path) -> None:
         fetched = "init-container" in (tmp_path / version / "overlays/stable/kustomization.yaml").read_text()
         assert fetched == (int(version[2:]) < 35)
     assert CLUSTER[0] == "--image"
-
-
-class Mounted:
-    """The gateway's files of a rendered folder, where Envoy finds them in a pod, on ports of this machine."""
-
-    def __init__(self, rendered: Path, folder: Path, ports: dict[int, int]) -> None:
-        self.folder = folder
-        for name, sources in {"gateway": ("bootstrap", "certificate"), "routes": ("routes",)}.items():
-            (folder / name).mkdir(parents=True)
-            for source in sources:
-                file = rendered / "components/candidate" / f"{source}.yaml"
-                file = file if file.exists() else rendered / "base" / f"{source}.yaml"
-                text = file.read_text().replace("/etc/slipway", str(folder))
-                for port, own in ports.items():
-                    text = text.replace(f"port_value: {port}", f"port_value: {own}")
-                for arm in ("stable", "candidate"):
-                    text = text.replace(f"address: {arm}\n", "address: 127.0.0.1\n")
-                (folder / name / f"{source}.yaml").write_text(text)
-
-    @property
-    def bootstrap(self) -> Path:
-        return self.folder / "gateway/bootstrap.yaml"
-
-
-@needs_envoy
-@pytest.mark.parametrize("which", ["example", "fleet"])
-def test_envoy_accepts_the_configuration(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    mounted = Mounted(request.getfixturevalue(which), tmp_path / "etc", {})
-    file = settings(tmp_path)
-    render("secrets", file, tmp_path / "secrets")
-    for name, files in {"keys": ("keys.yaml",), "tls": ("tls.crt", "tls.key")}.items():
-        (mounted.folder / name).mkdir()
-        for one in files:
-            (tmp_path / "secrets" / one).rename(mounted.folder / name / one)
-    validate(find_envoy(), mounted.bootstrap)
 
 
 def test_secrets_are_readable_by_their_owner_alone_and_written_over_nothing(tmp_path: Path) -> None:

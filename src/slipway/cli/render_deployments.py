@@ -30,6 +30,62 @@ def kserve(arguments: argparse.Namespace) -> None:
     _write(arguments, files, kind=KIND)
 
 
+def compose(arguments: argparse.Namespace) -> None:
+    from slipway.contract.releases import NEWEST
+    from slipway.operations.rendering import plan
+    from slipway.operations.rendering.compose import KIND, compose_files
+
+    plan.image_reference(arguments.gateway_image, what="--gateway-image")
+    if arguments.server_image is not None:
+        plan.image_reference(arguments.server_image, what="--server-image")
+    settings, repository = plan.public_settings(arguments.settings, repository=arguments.repository)
+    server = plan.Server.of(repository)
+    plan.check_models(arguments.settings, settings, server)
+    candidate = arguments.candidate_repository
+    plan.check_beside(repository, candidate, weight_percent=arguments.weight)
+    if candidate is not None:
+        plan.check_candidate(server, candidate)
+    lane = server.lane
+    files = compose_files(
+        plan.cluster_settings(arguments.settings, settings, candidate=candidate is not None),
+        server,
+        image=arguments.server_image or f"slipway-{lane.lane}:{lane.release or NEWEST.name}",
+        gateway_image=arguments.gateway_image,
+        repositories=arguments.repositories or str(repository.resolve().parent),
+        repository=repository.resolve().name,
+        candidate=candidate.resolve().name if candidate is not None else None,
+        weight_percent=arguments.weight,
+        published=settings.host_port[0],
+    )
+    _write(arguments, files, kind=KIND)
+
+
+def systemd(arguments: argparse.Namespace) -> None:
+    from slipway.operations.rendering import plan
+    from slipway.operations.rendering.systemd import KIND, Box, systemd_files, written_folders
+
+    settings, repository = plan.public_settings(
+        arguments.settings, repository=arguments.repository, other_machines=False
+    )
+    server = plan.Server.of(repository)
+    plan.check_models(arguments.settings, settings, server)
+    candidate = arguments.candidate_repository
+    if candidate is not None:
+        plan.check_candidate(server, candidate)
+    repositories = Path(arguments.repositories or repository.resolve().parent)
+    at = arguments.settings_at or str(arguments.settings.resolve())
+    box = Box(
+        program=arguments.program,
+        settings=at,
+        repository=str(repositories / repository.resolve().name),
+        candidate=str(repositories / candidate.resolve().name) if candidate is not None else None,
+        user=arguments.user,
+        written=written_folders(settings, source=arguments.settings, at=at),
+    )
+    other = plan.Server.of(candidate) if candidate is not None else None
+    _write(arguments, systemd_files(settings, server, box, candidate=other), kind=KIND)
+
+
 def secrets(arguments: argparse.Namespace) -> None:
     from slipway.operations.rendering.secret_files import write_secrets
 
@@ -120,6 +176,18 @@ def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--gateway", default="kserve/kserve-ingress-gateway", metavar="NAMESPACE/NAME", help="default: %(default)s"
     )
     command.set_defaults(gateway_image=None, queue_ms=10.0, monitoring_namespace="monitoring")
+    command = _command(kinds, "compose", compose, "write a compose file for one box: gateway, servers, Prometheus")
+    _add_box(command)
+    command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")
+    command.add_argument("--server-image", metavar=DIGEST, help="default: the image that slipway container build makes")
+    command.add_argument("--weight", type=_percent, default=0, metavar="N", help="candidate's share in %%; default: 0")
+    command = _command(kinds, "systemd", systemd, "write units for one box: servers, gateway, journal, watch")
+    _add_box(command)
+    command.add_argument(
+        "--program", default="/opt/slipway/bin/slipway", metavar="FILE", help="the command there; default: %(default)s"
+    )
+    command.add_argument("--settings-at", metavar="FILE", help="where FILE is there; default: where it is here")
+    command.add_argument("--user", default="slipway", metavar="NAME", help="who runs it; default: %(default)s")
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
     checking = kinds.add_parser("check", help="find in a rendered folder what no schema of Kubernetes finds")
     checking.add_argument("folder", type=Path, metavar="FOLDER", help="rendered folder, or file of kubectl kustomize")
@@ -162,6 +230,17 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
         help="only these decide whether a pod gets requests; repeatable; default: all",
     )
     command.add_argument("--kubernetes", default="1.35", metavar="VERSION", help="of the cluster; default: %(default)s")
+
+
+def _add_box(command: argparse.ArgumentParser) -> None:
+    """The options that compose and systemd share."""
+    command.add_argument("--repository", type=Path, metavar="FOLDER", help="default: repository of FILE")
+    command.add_argument(
+        "--candidate-repository", type=Path, metavar="FOLDER", help="another repository, beside the first, to try"
+    )
+    command.add_argument(
+        "--repositories", metavar="FOLDER", help="the folder above them on the machine that serves; default: as here"
+    )
 
 
 def _percent(text: str) -> int:

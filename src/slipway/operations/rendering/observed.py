@@ -1,6 +1,7 @@
 """Monitoring in a cluster: what the Prometheus operator scrapes, the alerts, and the metric that pods are added by."""
 
 from slipway.operations.gateway.routes import Node
+from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.monitoring.alerts import Part, of_parts
 from slipway.operations.monitoring.budgets import recording_rules
 from slipway.operations.monitoring.scraped import ARM, SCRAPE, SCRAPE_TRITON, SHOWN
@@ -45,20 +46,24 @@ def monitor_documents() -> list[Document]:
     return found
 
 
-def rule_documents(plan: Plan, *, candidate: bool) -> list[Document]:
+def rule_groups(settings: GatewaySettings, *, candidate: bool) -> list[Node]:
     """The rules of slipway render monitoring, and the wait in the queues."""
     parts: list[Part] = ["server", "gateway", "candidate"] if candidate else ["server", "gateway"]
     alerts = [alert.rule() for alert in of_parts(parts)]
-    groups: Node = [
-        {"name": "slipway counts", "rules": recording_rules(plan.settings.budgets_ms)},
+    return [
+        {"name": "slipway counts", "rules": recording_rules(settings.budgets_ms)},
         {"name": "slipway queues", "rules": [{"record": QUEUE_METRIC, "expr": QUEUE_RULE}]},
         {"name": "slipway alerts", "rules": alerts},
     ]
+
+
+def rule_documents(plan: Plan, *, candidate: bool) -> list[Document]:
+    """The PrometheusRule of the operator."""
     node: Node = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
         "metadata": {"name": "slipway", "labels": {NAME: "slipway"}},
-        "spec": {"groups": groups},
+        "spec": {"groups": rule_groups(plan.settings, candidate=candidate)},
     }
     return [Document(node, about="The rules of slipway render monitoring, which has their tests.")]
 

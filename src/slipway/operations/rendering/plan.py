@@ -190,14 +190,16 @@ class Plan:
         return self
 
 
-def public_settings(source: Path, *, repository: Path | None = None) -> tuple[GatewaySettings, Path]:
-    """The settings of a gateway that serves other machines, and its repository.
+def public_settings(
+    source: Path, *, repository: Path | None = None, other_machines: bool = True
+) -> tuple[GatewaySettings, Path]:
+    """The settings of a gateway, and its repository; without `other_machines` it may serve this one alone.
 
     Raises:
         SpecError: they are wrong, have no certificate, or name what needs one box.
     """
     settings = read_settings(source)
-    if settings.tls is None:
+    if settings.tls is None and other_machines:
         raise SpecError(
             f"{source}: tls: not given, and keys would travel in plain text; give certificate and key (slipway gateway "
             "--self-signed FOLDER makes some to try with)"
@@ -209,15 +211,15 @@ def public_settings(source: Path, *, repository: Path | None = None) -> tuple[Ga
 
 
 def cluster_settings(source: Path, settings: GatewaySettings, *, candidate: bool) -> GatewaySettings:
-    """The settings as they are in a container of a cluster, where each server has an address of its own.
+    """The settings as they are in a container, where each server has an address of its own.
 
     Raises:
         SpecError: they have a journal, which needs a disk beside the gateway.
     """
     if settings.observe is not None:
         raise SpecError(
-            f"{source}: observe: the journal is a database on the gateway's own disk, and several pods have none in "
-            "common; render the cluster from settings without observe"
+            f"{source}: observe: the journal is a database on the gateway's own disk, and containers have none in "
+            "common; give settings without observe, or run one box by slipway render systemd"
         )
     changes = {
         "listen": f"0.0.0.0:{settings.host_port[1]}",
@@ -235,6 +237,16 @@ def check_models(source: Path, settings: GatewaySettings, server: Server) -> Non
         check_budgets(settings, server.models)
     except SpecError as error:
         raise SpecError(f"{source}: {error}") from None
+
+
+def check_beside(repository: Path, candidate: Path | None, *, weight_percent: int) -> None:
+    """Raises SpecError unless the candidate lies beside the repository, and takes the share that is asked for."""
+    if candidate is None and weight_percent:
+        raise SpecError(f"--weight {weight_percent} needs a candidate; give --candidate-repository")
+    if candidate is not None and candidate.resolve().parent != repository.resolve().parent:
+        raise SpecError(
+            f"{candidate}: not beside {repository}; both containers see the folder above them, and no other"
+        )
 
 
 def check_candidate(server: Server, folder: Path) -> None:
