@@ -1,6 +1,8 @@
 """Deployments that tests render: settings, repositories of many classifiers, and the words of a command line."""
 
 import argparse
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,3 +47,28 @@ def repository(folder: Path, names: Sequence[str]) -> Path:
 def gpu_repository(folder: Path) -> Path:
     assemble([gpu_classifier(folder / "classifier", "9.0")], folder / "repository", lane="gpu")
     return folder / "repository"
+
+
+def golden(folder: Path) -> dict[str, Path]:
+    """Render the example for each place, below `folder`; returns the folder of each kind."""
+    file = settings(folder / "settings", listen="0.0.0.0:8443", candidate={"grpc": 8101, "http": 8100, "status": 8103})
+    candidate = folder / "candidate"
+    if not candidate.exists():
+        shutil.copytree(EXAMPLE, candidate)
+    there = ("--repositories", "/srv/slipway")
+    words: dict[str, tuple[object, ...]] = {
+        "kubernetes": (*BOTH, "--pods", "4"),
+        "kserve": (*CLUSTER, "--candidate-image", OTHER, "--weight", "10", "--host", "colours.example.com"),
+        "compose": ("--gateway-image", ENVOY, "--server-image", SERVER, *there),
+        "systemd": ("--candidate-repository", candidate, "--settings-at", "/etc/slipway/gateway.yaml", *there),
+    }
+    for kind, own in words.items():
+        render(kind, file, folder / kind, *own)
+    return {kind: folder / kind for kind in words}
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, made in golden(Path(temporary)).items():
+            shutil.rmtree(GOLDEN / name, ignore_errors=True)
+            shutil.copytree(made, GOLDEN / name)
