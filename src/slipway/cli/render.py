@@ -1,4 +1,4 @@
-"""Write the files of other tools from the settings of a gateway: monitoring by Prometheus, Alertmanager and Grafana."""
+"""Write the files of other tools from the settings of a gateway: deployments, and monitoring by Prometheus."""
 
 import argparse
 from pathlib import Path
@@ -12,10 +12,16 @@ EPILOG = """example:
   promtool test rules monitoring/rules_test.yml
   prometheus --config.file monitoring/prometheus.yml --storage.tsdb.path prometheus-data
   alertmanager --config.file monitoring/alertmanager.yml --storage.path alertmanager-data
+  slipway render systemd gateway.yaml units --settings-at /etc/slipway/gateway.yaml
+  slipway render compose gateway.yaml box --gateway-image registry.example/envoy@sha256:DIGEST
+  slipway render kubernetes gateway.yaml cluster --image registry.example/team/colours@sha256:DIGEST \\
+    --server-image registry.example/slipway-cpu@sha256:DIGEST --gateway-image registry.example/envoy@sha256:DIGEST
+  slipway render check cluster
 
-It writes prometheus.yml (what is asked: gateway, journal, watch, supervisors and tritonservers of gateway.yaml),
+monitoring writes prometheus.yml (what is asked: gateway, journal, watch, supervisors and tritonservers of gateway.yaml),
 rules.yml (alerts, each with a section of docs/runbook.md), rules_test.yml (tests of every alert), alertmanager.yml and
 grafana.json (a dashboard to import). What gateway.yaml does not have, such as watch:, is left out, and said.
+The others write deployments: docs/deploy.md.
 
 OUT is replaced whole, if it has no other files; the same settings give the same bytes (docs/monitoring.md)."""
 

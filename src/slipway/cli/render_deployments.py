@@ -11,7 +11,7 @@ from slipway.system.json_line import add_json, print_json
 if TYPE_CHECKING:
     from slipway.operations.rendering.plan import Plan
 
-DIGEST = "REGISTRY/NAME@sha256:…"
+DIGEST = "REGISTRY/NAME@sha256:DIGEST"
 
 
 def kubernetes(arguments: argparse.Namespace) -> None:

@@ -68,6 +68,7 @@ def gateway_documents(plan: Plan) -> list[Document]:
         reasons={
             "livenessProbe:": "Not /ready: a pod that drains is not ready, and lives.",
             "limits:": "A request is held whole until it is sent on.",
+            "defaultMode:": "0440: Envoy's group may read it.",
             "topologySpreadConstraints:": "One machine may fail.",
         },
     )
