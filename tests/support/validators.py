@@ -64,13 +64,27 @@ def accepted(compose: Any) -> None:
     compose_spec.PyCompose.from_yaml(text).validate()
 
 
-def verified(units: Sequence[Path]) -> str:
-    """What `systemd-analyze verify` says of units of ours."""
+def _analyze(*words: str | Path) -> str:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed (apt-get install systemd)")
-    done = subprocess.run([analyze, "verify", "--man=no", *units], capture_output=True, text=True, check=False)
-    return "".join(line for line in (done.stdout + done.stderr).splitlines(keepends=True) if "slipway" in line)
+    done = subprocess.run([analyze, *words], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def verified(units: Sequence[Path]) -> str:
+    """What `systemd-analyze verify` says of units of ours."""
+    said = _analyze("verify", "--man=no", *units)
+    return "".join(line for line in said.splitlines(keepends=True) if "slipway" in line)
+
+
+def exposure(unit: Path) -> float:
+    """The score of `systemd-analyze security`: 10 for a unit that may do everything."""
+    said = _analyze("security", "--offline=true", "--no-pager", unit)
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+    if found is None:
+        pytest.skip(f"this systemd-analyze knows no units that are not installed: {said[:80]}")
+    return float(found[1])
 
 
 class Mounted:
