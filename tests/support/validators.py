@@ -107,6 +107,12 @@ class Mounted:
             (folder / file).parent.mkdir(exist_ok=True)
             shutil.copy(secrets / Path(file).name, folder / file)
 
+    def replace(self, file: str, text: str) -> None:
+        """Put a new file in place by a rename, as the kubelet does with what has changed."""
+        new = (self.folder / file).with_name(".new")
+        new.write_text(text)
+        new.replace(self.folder / file)
+
     @property
     def bootstrap(self) -> Path:
         return self.folder / "gateway/bootstrap.yaml"

@@ -74,6 +74,17 @@ def test_the_verb_lists_findings_and_ends_with_1(
     assert {one["rule"] for one in found} == {"image-digest"}
 
 
+def test_without_kubectl_the_file_that_it_prints_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    render("kubernetes", settings(tmp_path), tmp_path / "out", *BOTH)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlipwayError, match="give the file that kubectl kustomize prints"):
+        render("check", tmp_path / "out")
+    (tmp_path / "kubectl").write_text("#!/bin/sh\necho it is broken >&2\nexit 1\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    with pytest.raises(SlipwayError, match="kubectl refuses it: it is broken"):
+        render("check", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [("", "no object"), ("a: [", "not objects of Kubernetes"), ("kind: Service", "not objects of Kubernetes")],

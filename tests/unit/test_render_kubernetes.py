@@ -1,6 +1,9 @@
 """What `slipway render kubernetes` writes, by Kubernetes' schemas, kubectl, our rules, and Envoy."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,35 @@ def test_equal_settings_give_equal_bytes_and_other_folders_stay(example: Path, t
     (other / "notes.txt").touch()
     assert "not empty" in refusal(file, other, *STABLE)
     assert os.listdir(other) == ["notes.txt"]
+
+
+def test_the_rules_are_those_of_slipway_render_monitoring(example: Path, tmp_path: Path) -> None:
+    file = settings(tmp_path, candidate={"grpc": 8101, "http": 8100, "status": 8103})
+    render("monitoring", file, tmp_path / "monitoring")
+    tested = yaml.safe_load((tmp_path / "monitoring/rules.yml").read_text())["groups"]
+    groups = yaml.safe_load((example / "components/candidate/rules.yaml").read_text())["spec"]["groups"]
+    assert [group for group in groups if group["name"] != "slipway queues"] == tested
+
+
+def test_promtool_reads_the_rules_and_computes_the_wait_in_the_busiest_queue(example: Path, tmp_path: Path) -> None:
+    promtool = shutil.which("promtool") or shutil.which("promtool", path=f"{sys.prefix}/debian/usr/bin")
+    if promtool is None:
+        pytest.skip("promtool is not installed, so nobody computes the rule of the queues (apt-get install prometheus)")
+    groups = yaml.safe_load((example / "base/rules.yaml").read_text())["spec"]["groups"]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}))
+    samples = {"engine": ("0+500000x40", "0+50x40"), "post": ("0x40", "0x40")}  # 10 ms for each image, and no image
+    series = [
+        {"series": f'{name}{{namespace="s",pod="a",model="{model}"}}', "values": values}
+        for model, both in samples.items()
+        for name, values in zip(("nv_inference_queue_duration_us", "nv_inference_request_success"), both, strict=True)
+    ]
+    expected = [{"labels": 'slipway_queue_ms{namespace="s",pod="a"}', "value": 10}]
+    asked = {"expr": "slipway_queue_ms", "eval_time": "2m", "exp_samples": expected}
+    test = {"interval": "5s", "input_series": series, "promql_expr_test": [asked]}
+    content = {"rule_files": ["rules.yml"], "evaluation_interval": "5s", "tests": [test]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(content))
+    done = subprocess.run([promtool, "test", "rules", tmp_path / "test.yml"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_key_and_no_certificate_is_in_any_file(example: Path) -> None:
