@@ -123,6 +123,14 @@ DEFECTS: dict[str, tuple[str, Change]] = {
         "monitor-port",
         lambda o: put(one(o, "ServiceMonitor", "server")["spec"]["endpoints"][0], "port", "supervisor"),
     ),
+    "a typo in a monitor": (
+        "unknown-field",
+        lambda o: put(one(o, "ServiceMonitor", "gateway")["spec"]["endpoints"][0], "intervall", "5s"),
+    ),
+    "a typo in an alert": (
+        "unknown-field",
+        lambda o: put(one(o, "PrometheusRule", "slipway")["spec"]["groups"][0]["rules"][0], "forr", "5m"),
+    ),
     "two namespaces": ("namespace", lambda o: put(one(o, "Service", "stable")["metadata"], "namespace", "default")),
 }
 """The name of a mistake to the rule that finds it, or `schema`, and the change that makes it."""

@@ -101,6 +101,10 @@ def wrong_port(o: list[Any]) -> None:
     spec(o, "HTTPRoute")["rules"][0]["backendRefs"][0]["port"] = 9000
 
 
+def misspelt_route(o: list[Any]) -> None:
+    spec(o, "HTTPRoute")["rules"][1]["backendRefs"][1]["wieght"] = 10
+
+
 def tagged(o: list[Any]) -> None:
     spec(o, "InferenceService")["predictor"]["model"]["storageUri"] = "oci://registry.example/team/colours:v1"
 
@@ -113,7 +117,9 @@ def typed_wrong(o: list[Any]) -> None:
     spec(o, "InferenceService")["canary"][0]["trafficPercent"] = "10"
 
 
-@pytest.mark.parametrize("change", [old_canary, misspelt, second_route, wrong_port, tagged, without_probe, typed_wrong])
+@pytest.mark.parametrize(
+    "change", [old_canary, misspelt, second_route, wrong_port, misspelt_route, tagged, without_probe, typed_wrong]
+)
 def test_a_mistake_is_found(change: Callable[[list[Any]], None], good: Sequence[Any]) -> None:
     require_validators()
     changed = copy.deepcopy(list(good))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.contract import SpecError
+from slipway.operations.rendering.field_rules import field_findings
 from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.link_rules import link_findings
 from slipway.operations.rendering.manifests import Objects
@@ -25,7 +26,7 @@ def findings(objects: Objects) -> list[Finding]:
         raise SpecError(
             f"{objects.source}: no object; give what slipway render wrote, or what kubectl kustomize printed"
         )
-    return sorted({*pod_findings(objects), *link_findings(objects)})
+    return sorted({*pod_findings(objects), *link_findings(objects), *field_findings(objects)})
 
 
 def texts(given: Path, *, kubectl: Path | None = None) -> dict[str, str]:
