@@ -1,4 +1,4 @@
-"""Rules about kinds of which the schemas of Kubernetes know nothing: the field names of their APIs, as of November 2026."""
+"""Rules about kinds without a schema: the field names of their APIs, as of November 2026."""
 
 from collections.abc import Iterator, Mapping
 

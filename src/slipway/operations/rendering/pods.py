@@ -12,6 +12,8 @@ SERVER, GATEWAY = "server", "gateway"
 STABLE, CANDIDATE = "stable", "candidate"
 NAME, COMPONENT, INSTANCE = (f"app.kubernetes.io/{name}" for name in ("name", "component", "instance"))
 REPOSITORY = f"{MODELS}/repository"
+IMAGE_FOLDER = ""
+"""Where the repository is in its image, as `slipway image` builds it: at the root. KServe insists on `models`."""
 KEYS_SECRET, TLS_SECRET = "gateway-keys", "gateway-tls"
 CONFIG, ROUTES_CONFIG = "gateway", "gateway-routes"
 ENVOY_USER = 101
@@ -87,7 +89,12 @@ def server_container(server: Server, image: str, *, ready: Node, repository: str
         },
         "securityContext": container_rights(),
         "volumeMounts": [
-            {"name": "repository", "mountPath": repository, "readOnly": True},
+            {
+                "name": "repository",
+                "mountPath": repository,
+                "readOnly": True,
+                **({"subPath": IMAGE_FOLDER} if IMAGE_FOLDER else {}),
+            },
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
         ],
