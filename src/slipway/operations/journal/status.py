@@ -89,8 +89,8 @@ def status_of(settings: GatewaySettings) -> Status:
     return Status(
         journal=str(settings.journal),
         rows=rows,
-        first=_time(first),
-        last=_time(last),
+        first=time_text(first),
+        last=time_text(last),
         parity=parity,
         files={labels[0]: value for (name, labels), value in counters.items() if name == FILES},
         images=len(sizes),
@@ -109,10 +109,11 @@ def last_rows(journal: Path, *, last: int, classifier: str | None) -> list[dict[
     with Store.open(journal, make=False) as store:
         found = store.query(f"SELECT {', '.join(SHOWN)} FROM rows {where} ORDER BY id DESC LIMIT ?", [*values, last])
     rows = [dict(zip(SHOWN, one, strict=True)) for one in found]
-    return [{**row, "time": _time(row["time_s"])} for row in rows]
+    return [{**row, "time": time_text(row["time_s"])} for row in rows]
 
 
-def _time(time_s: float | None) -> str | None:
+def time_text(time_s: float | None) -> str | None:
+    """A Unix time in words, in UTC; the number itself where a clock was far off."""
     if time_s is None:
         return None
     try:

@@ -63,9 +63,7 @@ def make_reference(bundle: Bundle, *, classifier: str, port: int) -> TestReferen
         ServingError: the server does not answer.
     """
     if bundle.decision.task != "multiclass":
-        raise SpecError(
-            f"{bundle.path}: of the task {bundle.decision.task}; the watch takes one label per image so far"
-        )
+        raise SpecError(f"{bundle.path}: several labels per image, which the watch does not take yet")
     if not (bundle.path / DATASET).is_file():
         raise DataError(f"{bundle.path}: has no {DATASET}, so its test split is unknown; import it with its images")
     dataset = Dataset.read(bundle.path / DATASET)

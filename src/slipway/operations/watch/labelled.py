@@ -1,0 +1,126 @@
+"""Accuracy and recall of the present bundle from what people said of its rows."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from slipway.operations.journal.store import Store
+from slipway.operations.labels.truth import truths
+from slipway.operations.watch.accuracy import Accuracy, Answers, ClassAccuracy, Estimate, RecallReference, accuracy_of
+from slipway.operations.watch.facts import AccuracyFacts, ClassRecall, Interval
+from slipway.operations.watch.settings import WatchSettings
+from slipway.operations.watch.test_split import TestReference
+
+ENOUGH_LABELS = 200
+"""Labels of the newest selections on which an estimate stands. Older selections are left out: the present counts."""
+LEAST_LABELLED = 0.5
+"""Smallest share of a selection's chosen rows with a label with which it counts."""
+
+
+@dataclass(frozen=True)
+class _Considered:
+    row: int
+    probability: float
+    chosen: bool
+    class_id: int
+    confidence: float
+
+
+def accuracy_facts(
+    store: Store, reference: TestReference, settings: WatchSettings
+) -> tuple[AccuracyFacts, tuple[ClassRecall, ...]]:
+    """Estimate accuracy and recall from the newest selections with labels.
+
+    A row that was asked for because two versions differ never counts: it was not chosen with a probability. Where only
+    a share of a selection's chosen rows has a label, its probabilities are multiplied by this share, as if chance had
+    decided which labels come first.
+    """
+    answers, names = _answers(store, reference)
+    points = settings.accuracy_points
+    found = accuracy_of(answers, reference=RecallReference(recall=reference.recall, points=points))
+    overall = found.overall
+    facts = AccuracyFacts(
+        estimate=_interval(overall),
+        reference=reference.accuracy,
+        points=points,
+        alarm=overall is not None and overall.high < reference.accuracy - points / 100,
+        rows=found.rows,
+    )
+    return facts, _recalls(found, reference, names)
+
+
+def _recalls(found: Accuracy, reference: TestReference, names: dict[int, str]) -> tuple[ClassRecall, ...]:
+    def recall(one: ClassAccuracy) -> ClassRecall:
+        return ClassRecall(
+            label=names[one.class_id],
+            class_id=one.class_id if one.class_id < len(reference.labels) else None,
+            reference=reference.recall.get(one.class_id),
+            estimate=_interval(one.recall),
+            alarm=one.alarm,
+        )
+
+    return tuple(recall(one) for one in found.classes)
+
+
+def _interval(estimate: Estimate | None) -> Interval | None:
+    if estimate is None:
+        return None
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high, labels=estimate.labels)
+
+
+def _answers(store: Store, reference: TestReference) -> tuple[Answers, dict[int, str]]:
+    """The considered rows of the newest selections that have labels, and the names of all classes by id."""
+    said = truths(store, reference.classifier, bundle=reference.bundle)
+    ids = {label: id_ for id_, label in enumerate(reference.labels)}
+    for new in sorted(set(said.values())):
+        ids.setdefault(new, len(ids))  # a class that the bundle does not know
+    rows: list[_Considered] = []
+    truth: list[int | None] = []
+    for of_one in _counting(_selections(store, reference), said):
+        chosen = [one for one in of_one if one.chosen]
+        share = sum(one.row in said for one in chosen) / len(chosen)
+        for one in of_one:
+            label = said.get(one.row) if one.chosen else None
+            rows.append(_Considered(one.row, one.probability * share, one.chosen, one.class_id, one.confidence))
+            truth.append(None if label is None else ids[label])
+    columns = Answers(
+        confidence=np.array([one.confidence for one in rows], np.float64),
+        class_id=np.array([one.class_id for one in rows], np.int64),
+        probability=np.array([one.probability for one in rows], np.float64),
+        labelled=np.array([one is not None for one in truth], bool),
+        truth=np.array([-2 if one is None else one for one in truth], np.int64),
+    )
+    return columns, {id_: label for label, id_ in ids.items()}
+
+
+def _counting(selections: list[list[_Considered]], said: dict[int, str]) -> list[list[_Considered]]:
+    """The newest selections with `ENOUGH_LABELS` together; one that has few of its labels so far only if all have."""
+
+    def labels(of_one: list[_Considered]) -> int:
+        return sum(one.chosen and one.row in said for one in of_one)
+
+    some = [one for one in selections if labels(one)]
+    ripe = [one for one in some if labels(one) >= LEAST_LABELLED * sum(row.chosen for row in one)]
+    taken: list[list[_Considered]] = []
+    for one in ripe or some[:1]:
+        if sum(map(labels, taken)) >= ENOUGH_LABELS:
+            break
+        taken.append(one)
+    return taken
+
+
+def _selections(store: Store, reference: TestReference) -> list[list[_Considered]]:
+    """The considered rows of a bundle by selection, newest first."""
+    found = store.query(
+        "SELECT considered.selection, considered.row, considered.probability, considered.chosen, rows.class_id, "
+        "rows.score FROM considered JOIN rows ON rows.id = considered.row "
+        "WHERE rows.classifier = ? AND rows.bundle = ? AND considered.probability > 0 AND considered.probability <= 1 "
+        "ORDER BY considered.selection DESC",
+        (reference.classifier, reference.bundle),
+    )
+    by_selection: defaultdict[int, list[_Considered]] = defaultdict(list)
+    for selection, row, probability, chosen, class_id, score in found:
+        answered, confidence = -1 if class_id is None else class_id, np.nan if score is None else score
+        by_selection[selection].append(_Considered(row, probability, bool(chosen), answered, confidence))
+    return list(by_selection.values())

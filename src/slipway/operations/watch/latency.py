@@ -1,0 +1,49 @@
+"""Latency of each ensemble at the gateway, from the histograms that the gateway keeps since it started."""
+
+from collections import defaultdict
+
+from slipway.contract.spec import LatencyGate
+from slipway.errors import ServingError
+from slipway.operations.gateway.access_logs import LATENCY, SCOPE
+from slipway.operations.gateway.settings import GatewaySettings
+from slipway.operations.release.metrics import fetch, samples
+from slipway.operations.watch.facts import Latency
+
+_NAME = f"envoy_{SCOPE}_{LATENCY}"
+
+
+def read_latency(settings: GatewaySettings) -> dict[str, Latency]:
+    """The latency of each ensemble that was asked, both arms together; empty if the gateway does not answer."""
+    try:
+        return latency_of(fetch(settings, rf"^{SCOPE}\.{LATENCY}"), settings)
+    except ServingError:  # the page and the status say that it is unknown
+        return {}
+
+
+def latency_of(text: str, settings: GatewaySettings) -> dict[str, Latency]:
+    """The latency in a text of metrics; histograms of both arms are merged."""
+    edges: defaultdict[str, defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
+    requests: defaultdict[str, float] = defaultdict(float)
+    for one in samples(text):
+        model = one.labels.get("model", "")
+        if one.name == f"{_NAME}_count":
+            requests[model] += one.value
+        elif one.name == f"{_NAME}_bucket" and one.labels["le"] != "+Inf":
+            edges[model][float(one.labels["le"]) / 1000] += one.value
+    found = {}
+    for model, total in requests.items():
+        budget = settings.budgets_ms.get(model, LatencyGate().p99_ms)
+        within = edges[model].get(budget)
+        found[model] = Latency(
+            requests=round(total),
+            p50_ms=_percentile(edges[model], total, 0.50),
+            p99_ms=_percentile(edges[model], total, 0.99),
+            budget_ms=budget,
+            over_budget=None if within is None else max(0, round(total - within)),
+        )
+    return found
+
+
+def _percentile(edges: dict[float, float], total: float, share: float) -> float | None:
+    """Upper edge of the bucket that holds it; None without a request, and beyond the last edge."""
+    return next((edge for edge, count in sorted(edges.items()) if total and count >= share * total), None)

@@ -1,0 +1,152 @@
+"""The watch's metrics for Prometheus."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from slipway.errors import MissingDependencyError
+from slipway.operations.watch.facts import Facts, PredictedClass, Watched
+
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+except ImportError:
+    raise MissingDependencyError("prometheus_client", extra="operate") from None
+
+PREFIX = "slipway_watch"
+MOST_CLASSES, OTHER = 50, "other"
+"""Classes with a series of their own, by number of rows; the others are added up."""
+Labels = tuple[str, ...]
+Value = tuple[Labels, float]
+
+
+class WatchMetrics:
+    """What the endpoint shows. The watch's thread puts facts in after each look."""
+
+    def __init__(self) -> None:
+        self.facts: tuple[Facts, ...] = ()
+        self.looked_s = 0.0
+        """Unix time of the last look that ended without an error."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client."""
+        for name, (help_text, labels, values) in _COUNTERS.items():
+            counter = CounterMetricFamily(f"{PREFIX}_{name}", help_text, labels=("classifier", *labels))
+            self._add(counter, values)
+            yield counter
+        for name, (help_text, labels, values) in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"{PREFIX}_{name}", help_text, labels=("classifier", *labels))
+            self._add(gauge, values)
+            yield gauge
+        looked = "Time of the last look at the journal without an error"
+        yield GaugeMetricFamily(f"{PREFIX}_looked_timestamp_seconds", looked, value=self.looked_s)
+
+    def _add(self, family: CounterMetricFamily | GaugeMetricFamily, values: Callable[[Facts], Iterator[Value]]) -> None:
+        for facts in self.facts:
+            for labels, value in values(facts):
+                family.add_metric((facts.classifier, *labels), value)
+
+
+def _rows(facts: Facts) -> Iterator[Value]:
+    yield (), facts.rows
+
+
+def _images(facts: Facts) -> Iterator[Value]:
+    for one in facts.statuses:
+        yield (one.name,), one.rows
+
+
+def _predicted(facts: Facts) -> Iterator[Value]:
+    classes: tuple[PredictedClass, ...] = facts.watched.predicted if facts.watched else ()
+    rows: Counter[str] = Counter()
+    for number, one in enumerate(classes):
+        rows[one.label if number < MOST_CLASSES else OTHER] += one.rows
+    for label, count in rows.items():
+        yield (label,), count
+
+
+def _asked(facts: Facts) -> Iterator[Value]:
+    yield (), facts.labels_asked
+
+
+def _given(facts: Facts) -> Iterator[Value]:
+    yield (), facts.labels_given
+
+
+def _rate(facts: Facts) -> Iterator[Value]:
+    yield (), facts.rows_per_second
+
+
+def _of_watched(values: Callable[[Watched], Iterator[Value]]) -> Callable[[Facts], Iterator[Value]]:
+    """Nothing for a classifier without a reference of its bundle."""
+
+    def found(facts: Facts) -> Iterator[Value]:
+        if facts.watched is not None:
+            yield from values(facts.watched)
+
+    return found
+
+
+def _evidence(found: Watched) -> Iterator[Value]:
+    if found.drift is not None and found.drift.log10_evidence is not None:
+        yield (), found.drift.log10_evidence
+
+
+def _threshold(found: Watched) -> Iterator[Value]:
+    if found.drift is not None:
+        yield (), found.drift.log10_threshold
+
+
+def _drift_alarm(found: Watched) -> Iterator[Value]:
+    if found.drift is not None:
+        yield (), found.drift.alarm is not None
+
+
+def _confidence(found: Watched) -> Iterator[Value]:
+    if found.mean_confidence is not None:
+        yield (), found.mean_confidence
+
+
+def _accuracy(found: Watched) -> Iterator[Value]:
+    if (estimate := found.accuracy.estimate) is not None:
+        for bound in ("value", "low", "high"):
+            yield (bound,), getattr(estimate, bound)
+
+
+def _accuracy_reference(found: Watched) -> Iterator[Value]:
+    yield (), found.accuracy.reference
+
+
+def _accuracy_alarm(found: Watched) -> Iterator[Value]:
+    yield (), found.accuracy.alarm
+
+
+def _recall_alarms(found: Watched) -> Iterator[Value]:
+    for one in found.recalls:
+        if one.estimate is not None and one.reference is not None:
+            yield (one.label,), one.alarm
+
+
+def _reference_rows(found: Watched) -> Iterator[Value]:
+    yield ("test",), found.test_rows
+    if found.live_rows is not None:
+        yield ("live",), found.live_rows
+
+
+_COUNTERS: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
+    "rows": ("Rows of the journal", (), _rows),
+    "images": ("Rows by STATUS", ("status",), _images),
+    "predicted": ("Accepted rows of the present bundle by answer", ("class",), _predicted),
+    "labels_asked": ("Rows that people were asked for", (), _asked),
+    "labels": ("Rows with a label", (), _given),
+}
+_GAUGES: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
+    "drift_log10_evidence": ("Evidence of a change", (), _of_watched(_evidence)),
+    "drift_log10_threshold": ("Evidence that is an alarm", (), _of_watched(_threshold)),
+    "drift_alarm": ("Whether images or answers have changed", (), _of_watched(_drift_alarm)),
+    "mean_confidence": ("Mean confidence of the newest rows", (), _of_watched(_confidence)),
+    "accuracy": ("Accuracy from labels, with its 95 % interval", ("bound",), _of_watched(_accuracy)),
+    "accuracy_reference": ("Accuracy on the test split", (), _of_watched(_accuracy_reference)),
+    "accuracy_alarm": ("Whether the accuracy is shown to be lower", (), _of_watched(_accuracy_alarm)),
+    "recall_alarm": ("Whether a class's recall is shown to be lower", ("class",), _of_watched(_recall_alarms)),
+    "reference_rows": ("Rows of the references", ("source",), _of_watched(_reference_rows)),
+    "rows_per_second": ("Rows a second in the last hour", (), _rate),
+}
