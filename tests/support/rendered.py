@@ -32,8 +32,10 @@ def render(kind: str, *words: object) -> None:
     arguments.run(arguments)
 
 
-def settings(folder: Path, repository: Path = EXAMPLE, **changes: Any) -> Path:
-    usual: dict[str, Any] = {"listen": "127.0.0.1:8443", "metrics_port": 8004, "repository": str(repository)}
+def settings(folder: Path, repository: Path | None = EXAMPLE, **changes: Any) -> Path:
+    """`gateway.yaml` of this repository, or of none."""
+    usual: dict[str, Any] = {"listen": "127.0.0.1:8443", "metrics_port": 8004}
+    usual |= {"repository": str(repository)} if repository else {}
     return write_gateway(folder, **usual | changes)
 
 

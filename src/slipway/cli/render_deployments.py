@@ -38,7 +38,8 @@ def compose(arguments: argparse.Namespace) -> None:
     plan.image_reference(arguments.gateway_image, what="--gateway-image")
     if arguments.server_image is not None:
         plan.image_reference(arguments.server_image, what="--server-image")
-    settings, repository = plan.public_settings(arguments.settings, repository=arguments.repository)
+    settings = plan.tls_settings(arguments.settings)
+    repository = plan.repository_of(arguments.settings, settings, given=arguments.repository)
     server = plan.Server.of(repository)
     plan.check_models(arguments.settings, settings, server)
     candidate = arguments.candidate_repository
@@ -61,12 +62,12 @@ def compose(arguments: argparse.Namespace) -> None:
 
 
 def systemd(arguments: argparse.Namespace) -> None:
+    from slipway.operations.gateway.settings import read_settings
     from slipway.operations.rendering import plan
     from slipway.operations.rendering.systemd import KIND, Box, systemd_files, written_folders
 
-    settings, repository = plan.public_settings(
-        arguments.settings, repository=arguments.repository, other_machines=False
-    )
+    settings = read_settings(arguments.settings)  # one that serves this machine alone needs no certificate
+    repository = plan.repository_of(arguments.settings, settings, given=arguments.repository)
     server = plan.Server.of(repository)
     plan.check_models(arguments.settings, settings, server)
     candidate = arguments.candidate_repository
@@ -121,12 +122,14 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
         check_models,
         cluster_settings,
         kubernetes_version,
-        public_settings,
+        repository_of,
+        tls_settings,
     )
 
     images = Images(arguments.image, arguments.server_image, arguments.gateway_image, arguments.candidate_image)
     images.checked()
-    settings, repository = public_settings(arguments.settings, repository=arguments.repository)
+    settings = tls_settings(arguments.settings)
+    repository = repository_of(arguments.settings, settings, given=arguments.repository)
     server = Server.of(repository)
     check_models(arguments.settings, settings, server)
     if arguments.candidate_repository is not None:

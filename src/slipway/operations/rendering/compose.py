@@ -114,7 +114,12 @@ def compose_files(
 
 
 def _gateway(settings: GatewaySettings, image: str, *, published: str) -> Mapping[str, Node]:
-    folders = [("./gateway", CONFIGURATION), ("./routes", ROUTE_FOLDER), ("./secrets", KEY_FOLDER), ("./secrets", TLS)]
+    folders = [
+        ("./gateway", CONFIGURATION),
+        ("./routes", ROUTE_FOLDER),
+        ("../secrets", KEY_FOLDER),
+        ("../secrets", TLS),
+    ]
     port = settings.host_port[1]
     metrics = settings.metrics_port
     return {
@@ -179,10 +184,11 @@ def _scraped(settings: GatewaySettings, arms: list[str]) -> str:
 
 README = """# Slipway on one box, by compose
 
-Written by `slipway render compose`; keep changes in a `compose.override.yaml`.
+Written by `slipway render compose`; keep changes in a file of your own beside this folder
+(`docker compose --file A --file B`).
 
 ```bash
-slipway render secrets gateway.yaml secrets        # keys.yaml, tls.crt, tls.key: readable by you alone
+slipway render secrets gateway.yaml ../secrets     # keys.yaml, tls.crt, tls.key: readable by you alone
 export SLIPWAY_USER=$(id -u):$(id -g)              # who may read them
 docker compose up --detach
 docker compose exec stable slipway reload          # after slipway assemble has rewritten the repository
@@ -190,5 +196,5 @@ docker compose exec stable slipway reload          # after slipway assemble has 
 
 The candidate's share is the weight in `routes/routes.yaml`: render with another
 `--weight`, and start the gateway again.
-New keys go into `secrets` by a rename (`mv keys.new secrets/keys.yaml`).
+New keys go into `../secrets` by a rename (`mv keys.new ../secrets/keys.yaml`).
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slipway.contract import SpecError
 from slipway.operations.gateway.routes import Node
-from slipway.system.files import complete_folder
+from slipway.system.files import complete_folder, files_below, sha256_bytes, sha256_file
 from slipway.system.yaml_json import dump_yaml
 
 MARKER = ".slipway-rendered"
@@ -55,16 +55,29 @@ def write_files(folder: Path, files: Mapping[str, str], *, kind: str, inputs: tu
     """Write the files, by their path below `folder`, in the place of what was rendered there before.
 
     Raises:
-        SpecError: something else is there.
+        SpecError: something else is there: another kind, or a file that was added or edited.
         StorageError: it cannot be written.
     """
-    marker = folder / MARKER
-    if marker.is_file() and marker.read_text(encoding="utf-8").strip() != kind:
-        raise SpecError(
-            f"{folder}: rendered for {marker.read_text(encoding='utf-8').strip()[:40]}, and not for {kind}; give "
-            "another folder, or remove it"
-        )
+    _check_own(folder, kind)
+    listed = [f"{sha256_bytes(text.encode())}  {name}" for name, text in sorted(files.items())]
     with complete_folder(folder, kind="rendered", inputs=inputs) as staging:
-        for name, text in {**files, MARKER: f"{kind}\n"}.items():
+        for name, text in {**files, MARKER: "\n".join([kind, *listed, ""])}.items():
             (staging / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).write_text(text, encoding="utf-8")
+
+
+def _check_own(folder: Path, kind: str) -> None:
+    """Raises SpecError if a rendered folder is of another kind, or somebody has changed it."""
+    if not (folder / MARKER).is_file():
+        return
+    found, *listed = (folder / MARKER).read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    if found != kind:
+        raise SpecError(f"{folder}: rendered for {found[:40]}, and not for {kind}; give another folder, or remove it")
+    written = {name: sha256 for sha256, _, name in (line.partition("  ") for line in listed)}
+    for name, path in files_below(folder).items():
+        if name == MARKER or written.get(name) == sha256_file(path):
+            continue
+        raise SpecError(
+            f"{path}: {'edited' if name in written else 'added'} since it was rendered, and would be lost; keep "
+            "changes beside the folder, as an overlay or drop-in of your own, and remove this file"
+        )

@@ -201,7 +201,8 @@ def _readme(plan: Plan) -> str:
     lines = [
         "# A Slipway deployment",
         "",
-        "Written by `slipway render kubernetes`; write it again instead of editing it, and keep changes in an overlay.",
+        "Written by `slipway render kubernetes`; write it again instead of editing it. Changes go into an overlay of "
+        "your own, beside this folder, with `resources: [../NAME/overlays/stable]`.",
         "",
         "```bash",
         f"kubectl create namespace {plan.namespace}",

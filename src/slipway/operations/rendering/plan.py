@@ -190,24 +190,23 @@ class Plan:
         return self
 
 
-def public_settings(
-    source: Path, *, repository: Path | None = None, other_machines: bool = True
-) -> tuple[GatewaySettings, Path]:
-    """The settings of a gateway, and its repository; without `other_machines` it may serve this one alone.
-
-    Raises:
-        SpecError: they are wrong, have no certificate, or name what needs one box.
-    """
+def tls_settings(source: Path) -> GatewaySettings:
+    """The settings of a gateway for other machines; raises SpecError if they are wrong or have no certificate."""
     settings = read_settings(source)
-    if settings.tls is None and other_machines:
+    if settings.tls is None:
         raise SpecError(
             f"{source}: tls: not given, and keys would travel in plain text; give certificate and key (slipway gateway "
             "--self-signed FOLDER makes some to try with)"
         )
-    found = repository or (Path(settings.repository) if settings.repository else None)
+    return settings
+
+
+def repository_of(source: Path, settings: GatewaySettings, *, given: Path | None) -> Path:
+    """The repository that was given, or else that of the settings; raises SpecError if there is none."""
+    found = given or (Path(settings.repository) if settings.repository else None)
     if found is None:
         raise SpecError(f"{source}: repository: give the folder of the repository; its classifiers are public")
-    return settings, found
+    return found
 
 
 def cluster_settings(source: Path, settings: GatewaySettings, *, candidate: bool) -> GatewaySettings:

@@ -6,7 +6,7 @@ from pathlib import Path
 from slipway.contract import SpecError
 from slipway.operations.gateway.listener import KEYS, key_resource
 from slipway.operations.gateway.settings import read_keys, read_secret
-from slipway.operations.rendering.plan import public_settings
+from slipway.operations.rendering.plan import tls_settings
 from slipway.system.targets import told
 from slipway.system.yaml_json import dump_yaml
 
@@ -21,7 +21,7 @@ def write_secrets(source: Path, out: Path) -> list[str]:
         SpecError: the settings or a key are wrong, or `out` exists.
         StorageError: it cannot be written.
     """
-    settings, _ = public_settings(source)
+    settings = tls_settings(source)
     assert settings.tls is not None
     files = {
         KEYS: dump_yaml(key_resource(read_keys(settings, source=source))),
