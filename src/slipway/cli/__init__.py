@@ -79,7 +79,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
             "labels": Verb("slipway.cli.labels", "have images of the journal labelled, and grow the data set by them"),
             "explain": Verb("slipway.cli.explain", "show why a row of the journal was answered as it was"),
             "turn": Verb("slipway.cli.turn", "train a classifier again on what it met, and try the result"),
-            "render": Verb("slipway.cli.render", "write the files of other tools, such as Prometheus, for a gateway"),
+            "render": Verb("slipway.cli.render", "write files of other tools for a gateway: deployments, monitoring"),
             "plan-fleet": Verb("slipway.cli.plan_fleet", "say how many machines the given rates need, and the cost"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),

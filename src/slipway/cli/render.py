@@ -1,8 +1,9 @@
-"""Write the files of other tools from the settings of a gateway: monitoring by Prometheus, Alertmanager and Grafana."""
+"""Write the files of other tools from the settings of a gateway: deployments, and monitoring by Prometheus."""
 
 import argparse
 from pathlib import Path
 
+from slipway.cli.render_deployments import add_deployments
 from slipway.system.json_line import add_json, print_json
 
 ALERTMANAGER = "127.0.0.1:9093"
@@ -11,10 +12,16 @@ EPILOG = """example:
   promtool test rules monitoring/rules_test.yml
   prometheus --config.file monitoring/prometheus.yml --storage.tsdb.path prometheus-data
   alertmanager --config.file monitoring/alertmanager.yml --storage.path alertmanager-data
+  slipway render systemd gateway.yaml units --settings-at /etc/slipway/gateway.yaml
+  slipway render compose gateway.yaml box --gateway-image registry.example/envoy@sha256:DIGEST
+  slipway render kubernetes gateway.yaml cluster --image registry.example/team/colours@sha256:DIGEST \\
+    --server-image registry.example/slipway-cpu@sha256:DIGEST --gateway-image registry.example/envoy@sha256:DIGEST
+  slipway render check cluster
 
-It writes prometheus.yml (what is asked: gateway, journal, watch, supervisors and tritonservers of gateway.yaml),
+monitoring writes prometheus.yml (what is asked: gateway, journal, watch, supervisors, tritonservers of gateway.yaml),
 rules.yml (alerts, each with a section of docs/runbook.md), rules_test.yml (tests of every alert), alertmanager.yml and
 grafana.json (a dashboard to import). What gateway.yaml does not have, such as watch:, is left out, and said.
+The others write deployments: docs/deploy.md.
 
 OUT is replaced whole, if it has no other files; the same settings give the same bytes (docs/monitoring.md)."""
 
@@ -39,7 +46,7 @@ def monitoring(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    kinds = parser.add_subparsers(prog="slipway render", required=True, metavar="monitoring")
+    kinds = parser.add_subparsers(prog="slipway render", required=True, metavar="KIND")
     command = kinds.add_parser("monitoring", help="write the files of Prometheus, Alertmanager and Grafana")
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
@@ -52,4 +59,5 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=monitoring)
     add_json(command)
+    add_deployments(kinds)
     return parser

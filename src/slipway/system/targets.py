@@ -27,6 +27,7 @@ FolderKind = Literal[
     "layout of images",
     "monitoring",
     "grown data set",
+    "rendered",
 ]
 MARKERS: dict[FolderKind, str] = {
     "repository": "lane.json",  # of a repository without its manifest
@@ -37,6 +38,7 @@ MARKERS: dict[FolderKind, str] = {
     "pages": ".slipway-pages",
     "layout of images": "oci-layout",  # before the index, whose marker it has too
     "index": "index.json",
+    "rendered": ".slipway-rendered",
     "monitoring": ".slipway-monitoring",
     "grown data set": "grown.json",
 }
