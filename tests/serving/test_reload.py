@@ -21,6 +21,7 @@ from slipway.serving.process import stubs
 from tests.support.asking import Asked, asking
 from tests.support.colours import copy_colours, replaced, reseal
 from tests.support.image_files import encode
+from tests.support.reloading import reload
 
 RED = encode(Image.new("RGB", (60, 50), (220, 0, 0)), "PNG")
 Launch = Callable[..., Any]
@@ -63,19 +64,6 @@ def serving(launch: Launch, versions: Versions) -> Iterator[Any]:
     yield launched
     assert launched.events("restarting") == []
     assert launched.events("step_lost") == []
-
-
-def reload(launched: Any) -> tuple[int, str]:
-    """Exit code and words of `slipway reload`, as a user calls it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "slipway", "reload", f"--status-port={launched.ports.status}"],
-        env={**os.environ, "XDG_STATE_HOME": str(launched.temporary.parent / "state")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
 
 
 def one_answer(launched: Any) -> Asked:

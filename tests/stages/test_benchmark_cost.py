@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from slipway.benchmark.page import Accuracy, Priced, Prices, cost_lines, costs, read_files, render
-from slipway.benchmark.page.cost import cost_per_million
 from slipway.contract import Bundle, ManifestError, SpecError
+from slipway.contract.prices import cost_per_million
 from slipway.pages.wording import figures
 from tests.support import benchmark_results as made
 from tests.support.report_builds import Page, add_engine, evidence, make_bundle

@@ -9,7 +9,6 @@ import pytest
 
 from slipway.benchmark.page import cards, read_files, render
 from slipway.benchmark.page.comparisons import share_interval
-from slipway.benchmark.page.cost import Priced
 from slipway.benchmark.page.files import KINDS
 from slipway.benchmark.page.plots import tail
 from slipway.benchmark.page.rates import rates
@@ -21,6 +20,7 @@ from slipway.contract.evidence.studies import (
     RobustnessResult,
     VerdictResult,
 )
+from slipway.contract.prices import Priced
 from slipway.pages.wording import figures
 from tests.support import benchmark_results as made
 from tests.support.report_builds import Page

@@ -5,7 +5,6 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,17 +17,9 @@ from slipway.training.data.joining import split_by_hash
 from slipway.training.learn.fit import train
 from tests.support.colour_training import small_spec
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
+from tests.support.noise import noise
 
 CLASSES = ("blue", "red")
-
-
-def noise(seed: int, *, form: str = "PNG", side: int = 48) -> bytes:
-    """A picture like no other, of soft patches, so that copies at another quality are near duplicates."""
-    patches = np.random.default_rng(seed).integers(0, 256, (6, 6, 3)).astype(np.uint8)
-    image = Image.fromarray(patches).resize((side, side), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, form, **({"quality": 90} if form == "JPEG" else {}))
-    return buffer.getvalue()
 
 
 @pytest.fixture

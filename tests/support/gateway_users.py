@@ -24,16 +24,17 @@ class Answer(NamedTuple):
 
 
 class Users:
-    """Two threads that ask `colours` for its bundle."""
+    """Two threads that ask a classifier for its bundle."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, *, model: str = "colours") -> None:
+        self._model = model
         self.answers: list[Answer] = []
         self._stub, self._over = asked.stub(), Event()
         self._pool = ThreadPoolExecutor(2)
         self._futures = [self._pool.submit(self._ask) for _ in range(2)]
 
     def _ask(self) -> None:
-        request = message(IMAGE, outputs=("BUNDLE",))
+        request = message(IMAGE, model=self._model, outputs=("BUNDLE",))
         while not self._over.is_set():
             try:
                 answer, call = self._stub.ModelInfer.with_call(request, metadata=grpc_key(), timeout=10)

@@ -31,7 +31,7 @@ needs_envoy = pytest.mark.skipif(
 def write_gateway(folder: Path, *, ports: Ports | None = None, tls: bool = True, **changes: Any) -> Path:
     """`gateway.yaml` with two teams, its keys and its certificate; `ports` is the stable server's."""
     folder.mkdir(parents=True, exist_ok=True)
-    own = Ports.free()
+    own = free_beside(ports, *(changes.get("candidate") or {}).values())
     settings: dict[str, Any] = {
         "listen": f"127.0.0.1:{own.grpc}",
         "metrics_port": own.metrics,
@@ -47,6 +47,15 @@ def write_gateway(folder: Path, *, ports: Ports | None = None, tls: bool = True,
     path = folder / "gateway.yaml"
     path.write_text(dump_yaml(settings | changes))
     return path
+
+
+def free_beside(*taken: Ports | int | None) -> Ports:
+    """Free ports other than those, which nobody has opened yet."""
+    given = {port for one in taken if one for port in (vars(one).values() if isinstance(one, Ports) else (one,))}
+    while True:
+        found = Ports.free()
+        if given.isdisjoint(vars(found).values()):
+            return found
 
 
 def write_key(path: Path, text: str, *, mode: int = 0o600) -> None:

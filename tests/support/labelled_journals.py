@@ -47,9 +47,11 @@ class LabelledJournal:
             made_row(
                 f"{before + place:08x}",
                 sha256=sha256_of(image),
-                **{"score": float(numbers.uniform(0.4, 1)), "class_id": place % 2, "label": ("zero", "one")[place % 2]},
-                embedding=numbers.normal(size=3).astype(np.float32),
-                **changes,
+                **{
+                    **{"score": float(numbers.uniform(0.4, 1)), "class_id": place % 2},
+                    **{"label": ("zero", "one")[place % 2], "embedding": numbers.normal(size=3).astype(np.float32)},
+                    **changes,
+                },
             )
             for place, image in enumerate(images)
         ]

@@ -12,7 +12,7 @@ from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
 from tests.support.choices import write_only_choice
 from tests.support.colours import Change, copy_colours, reseal
-from tests.support.gateways import write_gateway
+from tests.support.gateways import free_beside, write_gateway
 
 ENGINE = "openvino-fp32"
 SERVING = {"layout": "steps", "instances": 1, "preprocess_instances": 1}
@@ -63,10 +63,12 @@ class ReleaseFolder:
         self.write_fleet()
         fleet = Fleet.read(self.fleet)
         assemble(open_fleet(fleet, root=folder), self.stable)
-        ports = {name: port for name, port in vars(candidate or Ports.free()).items() if name != "metrics"}
+        stable_ports = stable or Ports.free()
+        ports = vars(candidate or free_beside(stable_ports))
+        ports = {name: port for name, port in ports.items() if name != "metrics"}
         self.gateway = write_gateway(
             folder / "gateway",
-            ports=stable or Ports.free(),
+            ports=stable_ports,
             tls=stable is not None,
             candidate=ports,
             repository=str(self.stable),

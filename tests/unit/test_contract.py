@@ -280,6 +280,7 @@ def test_the_public_api_is_frozen() -> None:
         *(
             "Fleet",
             "GateError",
+            "ImageError",
             "Lane",
             "Manifest",
             "ManifestError",
@@ -296,7 +297,7 @@ def test_the_public_api_is_frozen() -> None:
 
 def test_every_error_has_one_root() -> None:
     errors = {name: getattr(slipway.contract, name) for name in slipway.contract.__all__ if name.endswith("Error")}
-    assert len(errors) == 12
+    assert len(errors) == 13
     assert all(issubclass(error, SlipwayError) for error in errors.values())
 
 

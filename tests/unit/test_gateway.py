@@ -134,9 +134,13 @@ def test_with_a_server_of_its_own_the_file_may_not_name_another(tmp_path: Path) 
     def opened(served: Ports = ports, **changes: Any) -> GatewayPlan:
         return GatewayPlan.open(write_gateway(tmp_path, tls=False, **changes), served=Served(EXAMPLE, served))
 
-    assert vars(opened().settings.stable) == {"grpc": ports.grpc, "http": ports.http, "status": ports.status}
+    stable = {"grpc": ports.grpc, "http": ports.http, "status": ports.status}
+    assert vars(opened().settings.stable) == {**stable, "metrics": None}
+    assert opened(stable={**stable, "metrics": ports.metrics}).settings.stable.metrics_port == ports.metrics
     with pytest.raises(SpecError, match=r"is not the server of slipway serve.*leave stable out"):
         opened(stable={"grpc": 1})
+    with pytest.raises(SpecError, match="is not the server of slipway serve"):
+        opened(stable={**stable, "metrics": 9002})
     with pytest.raises(SpecError, match="which slipway serve serves; leave it out"):
         opened(repository=str(tmp_path))
     with pytest.raises(SpecError, match="port 8002 is tritonserver's metrics port; choose another"):

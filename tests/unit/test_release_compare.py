@@ -12,6 +12,7 @@ import pytest
 from slipway.client import Result
 from slipway.client.errors import ClientError, GoneError, RequestError
 from slipway.contract import ServingError, SpecError
+from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal.store import Store, image_path, sha256_of
 from slipway.operations.release import comparing, trial
@@ -102,7 +103,7 @@ def test_only_rows_on_which_the_versions_differ_are_asked(
     compare(release, "--json")
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["classifiers"]["colours"] == {
-        **{"chosen": 4, "before": 0, "new": 4, "gone": 0, "failed": 0, "asked": 2}
+        **{"chosen": 4, "before": 0, "new": 4, "trained": 0, "gone": 0, "failed": 0, "asked": 2}
     }
     assert [(row, reason) for row, reason, _ in table(release, "asked")] == [(rows[1], "differs"), (rows[3], "differs")]
     assert [(row, status, said) for row, _, status, said, *_ in table(release, "compared")] == [
@@ -165,6 +166,16 @@ def test_the_latest_row_of_each_kept_image_is_compared(release: ReleaseFolder) -
     image_path(settings.journal, sha256_of(b"4")).unlink()
     compare(release, "--images", "4")
     assert [row for row, *_ in table(release, "compared")] == [old[3], *new]
+
+
+def test_images_that_the_candidate_was_trained_on_show_nothing(release: ReleaseFolder) -> None:
+    rows = journal(release, ["red"] * 3)
+    splits = zip((b"0", b"1"), ("train", "test"), strict=True)
+    images = [LabelledImage(path="", class_ids=(0,), sha256=sha256_of(image), split=split) for image, split in splits]
+    dataset = Dataset(root="", labels=LABELS, images=tuple(images))
+    (release.folder / "runs/new/bundle/dataset.json").write_text(dataset.to_json())
+    compare(release)
+    assert [row for row, *_ in table(release, "compared")] == rows[1:]
 
 
 def test_a_labelled_row_is_no_question_and_few_questions_are_open_at_once(release: ReleaseFolder) -> None:

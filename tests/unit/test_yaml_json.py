@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slipway.benchmark.page.cost import Prices
 from slipway.contract import Fleet, Spec, SpecError
+from slipway.contract.prices import Prices
 from slipway.contract.search import SearchSpace
 from slipway.system.yaml_json import MAX_DEPTH, dump_yaml, parse_yaml, read_plain
 

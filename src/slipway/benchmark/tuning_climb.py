@@ -9,21 +9,15 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-STEP = 1.1
-"""Ratio of one rung to the next: one round resolves 10 % between two sides, the mean of several rounds less."""
-LOWEST_PER_S = 10.0
-"""Rate of rung 0; below it there is nothing to compare."""
+from slipway.contract.evidence import rate_grid
+
+STEP, LOWEST_PER_S, rate_at = rate_grid.STEP, rate_grid.LOWEST_PER_S, rate_grid.rate_at
 HIGHEST = 64
 """Highest rung, 4,458 requests/s: more than any client on this grid can send."""
 NONE = -1
 """Rung of a side that does not hold even the lowest one."""
 Climb = Generator[int, bool, int]
 """Yields rungs, receives whether each was held, and returns the highest held one."""
-
-
-def rate_at(rung: int) -> float:
-    """Return the rate of a rung in requests per second."""
-    return LOWEST_PER_S * STEP**rung
 
 
 def rung_at(rate_per_s: float) -> int:

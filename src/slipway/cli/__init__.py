@@ -62,6 +62,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         "repository": {
             "assemble": Verb("slipway.cli.assemble", "assemble bundles and engines into a Triton model repository"),
             "lint": Verb("slipway.cli.lint", "find what is wrong with a repository, without a server"),
+            "image": Verb("slipway.cli.image", "ship a repository as a signed OCI image, to and from a registry"),
             "doctor": Verb("slipway.cli.doctor", "check what would load on this machine, and why not"),
         },
         "serving": {
@@ -72,10 +73,14 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
                 "slipway.cli.release", "try a candidate beside the server, judge it, promote it or go back"
             ),
             "journal": Verb("slipway.cli.journal", "keep a sample of requests and answers, for the watch and labels"),
-            "labels": Verb("slipway.cli.labels", "have images of the journal labelled, and grow the data set by them"),
             "watch": Verb(
                 "slipway.cli.watch", "tell drift and accuracy from the journal, with alarms that mean something"
             ),
+            "labels": Verb("slipway.cli.labels", "have images of the journal labelled, and grow the data set by them"),
+            "explain": Verb("slipway.cli.explain", "show why a row of the journal was answered as it was"),
+            "turn": Verb("slipway.cli.turn", "train a classifier again on what it met, and try the result"),
+            "render": Verb("slipway.cli.render", "write files of other tools for a gateway: deployments, monitoring"),
+            "plan-fleet": Verb("slipway.cli.plan_fleet", "say how many machines the given rates need, and the cost"),
             "container": Verb("slipway.cli.container", "compile plans and serve in NVIDIA's container images"),
             "classify": Verb("slipway.cli.classify", "classify a folder of images into a CSV file"),
             "index": Verb("slipway.cli.index", "find images like others, and near-duplicates, by a base's embedding"),

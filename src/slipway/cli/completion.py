@@ -2,8 +2,9 @@
 
 import argparse
 import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import shtab
 
@@ -38,8 +39,14 @@ def _mark_paths(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _mark_paths(command)
-        elif action.type is Path or (callable(action.type) and get_type_hints(action.type).get("return") is Path):
+        elif action.type is Path or (callable(action.type) and Path in _returned(action.type)):
             action.complete = shtab.FILE  # type: ignore[attr-defined]
+
+
+def _returned(function: Callable[..., Any]) -> tuple[Any, ...]:
+    """The types that a function returns by its annotation."""
+    hint = get_type_hints(function).get("return")
+    return get_args(hint) or (hint,)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from slipway.contract.base_bundle import open_network
 from slipway.contract.installed import Installed, differences
 from slipway.contract.releases import NEWEST, release
 from slipway.contract.selection import listed
+from slipway.serving.container import FALLBACK_START_S, INNER_PORTS, MODELS, TRITON_USER, ULIMITS, shm_bytes, tmp_bytes
 from slipway.system.arguments import port
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command as shell_line
@@ -32,17 +33,11 @@ IMAGES: Mapping[str, str] = {
     "cpu": "serves a cpu lane",
     "compile": "compiles plans for a GPU",
 }
-WORK, MODELS = "/work", "/models"  # in the container
-INNER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002, "status": 8003}
-TRITON_USER = "1000:1000"  # of NVIDIA's image
+WORK = "/work"  # in the container
 LOGGED = ("--log-driver", "local")
 """Docker's driver that keeps the newest 100 MB; its default keeps everything."""
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only")
-LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864", "--ulimit", "nofile=65536")
-"""Pinned memory for copies to the GPU, stacks as NVIDIA advises, and a file for each connection."""
-FALLBACK_START_S = 1800
-"""Seconds for ONNX Runtime to build the engines of its graphs, which it does in every new container."""
-SPARE_SHM_BYTES, SPARE_TMP_BYTES = 64 * 2**20, 512 * 2**20
+LIMITS = tuple(part for name, value in ULIMITS.items() for part in ("--ulimit", f"{name}={value}"))
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -126,10 +121,6 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
     ports = {getattr(arguments, f"{name}_port"): inner for name, inner in INNER_PORTS.items()}
     if len(ports) < len(INNER_PORTS):
         raise SpecError(f"ports {sorted(ports)}: give four different ones, for HTTP, gRPC, metrics and the supervisor")
-    # Twice, since the old and the new steps are there side by side while a repository is loaded again.
-    shm_bytes = 2 * contents.stubs() * contents.lane.shm_default_bytes + SPARE_SHM_BYTES
-    copies = 4 if contents.lane.fallback else 2  # ONNX Runtime keeps the engines there that it builds of its graphs
-    tmp_bytes = copies * sum(path.stat().st_size for path in arguments.repository.rglob("*")) + SPARE_TMP_BYTES
     repository = arguments.repository.resolve()
     if repository.parent in (Path("/"), Path.home().resolve()):
         raise SpecError(
@@ -139,11 +130,11 @@ def serve_command(arguments: argparse.Namespace) -> list[str]:
     return [
         *docker_run(
             user=f"{os.getuid()}:{os.getgid()}" if os.getuid() else TRITON_USER,
-            tmpfs=f"/tmp:size={tmp_bytes}",
+            tmpfs=f"/tmp:size={tmp_bytes(contents, arguments.repository)}",
         ),
         *("--name", arguments.name),
         *(("--gpus", arguments.gpus) if contents.lane.needs_gpu else ()),
-        *("--shm-size", arguments.shm_size or str(shm_bytes)),
+        *("--shm-size", arguments.shm_size or str(shm_bytes(contents))),
         *(part for port, inner in ports.items() for part in ("--publish", f"127.0.0.1:{port}:{inner}")),
         # A new repository takes the place of the old folder, and a mount of that folder would keep the old one.
         *mount(repository.parent, MODELS, readonly=True),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.contract import SpecError
 from slipway.system.arguments import count
 from slipway.system.json_line import add_json, print_json
-from slipway.system.text import shown
+from slipway.system.text import few, shown
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
@@ -103,6 +103,62 @@ def _counted(written: "Written") -> str:
     return f"{written.new} new labels, {written.changed} changed, {written.same} as before{extra}"
 
 
+def push(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels import studio
+    from slipway.operations.labels.served import Served
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        rest, options = studio.connect(settings, source=arguments.settings)
+        done = studio.push(store, served, rest, options)
+    made = " (new)" if done.made else ""
+    print(f"{rest.url}: project {done.project}{made}: {done.tasks} new tasks; {done.there} rows had one")
+    if done.removed:
+        print(f"  {done.removed} tasks removed, whose rows or images are gone")
+    if done.unreadable:
+        print(
+            f"  cannot be shown: row {few([str(row) for row in done.unreadable])}; label them with slipway labels add"
+        )
+    print_json(arguments, vars(done))
+
+
+def pull(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels import studio
+    from slipway.operations.labels.served import Served
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        rest, options = studio.connect(settings, source=arguments.settings)
+        done = studio.pull(store, served, rest, options, new_classes=arguments.new_class)
+    for annotator, written in done.written.items():
+        print(shown(f"{served.classifier}: {annotator}: {_counted(written)}"))
+    if not done.written:
+        print(f"{rest.url}: project {done.project}: no labels yet")
+    if done.skipped:
+        print(f"  {done.skipped} tasks were skipped")
+    if done.removed:
+        print(f"  {done.removed} tasks removed, whose rows or images are gone")
+    for said in done.not_taken:
+        print(shown(f"  not taken in: {said}"))
+    result = {"skipped": done.skipped, "not_taken": done.not_taken, "removed": done.removed}
+    print_json(arguments, {"project": done.project, **dict(studio.counted(done)), **result})
+
+
+def status(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.quality import status_of
+    from slipway.operations.labels.served import Served
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        found = status_of(store, served.classifier, labels=served.labels, crowd=arguments.quality)
+    for line in found.lines():
+        print(shown(line))
+    print_json(arguments, {"classifier": served.classifier, **found.plain()})
+
+
 def dataset(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.store import Store
     from slipway.operations.labels.harvest import harvest
@@ -126,6 +182,9 @@ def parser() -> argparse.ArgumentParser:
     known = {
         "select": (select, "choose new rows for labels, within the day's budget"),
         "add": (add, "take in labels from a CSV file"),
+        "push": (push, "show chosen images in Label Studio"),
+        "pull": (pull, "take in labels from Label Studio"),
+        "status": (status, "say what is labelled and undecided, and how often each annotator is right"),
         "dataset": (dataset, "write the data set with the labelled images in it"),
     }
     commands = parser.add_subparsers(prog="slipway labels", required=True, metavar=" | ".join(known))
@@ -140,6 +199,11 @@ def parser() -> argparse.ArgumentParser:
         "--labels", type=count, metavar="N", help="labels to spend now; default: what is left of the day"
     )
     _add_options(made["add"])
+    for name in ("add", "pull"):
+        made[name].add_argument(
+            "--new-class", action="append", default=[], metavar="NAME", help="a label that the bundle does not know"
+        )
+    made["status"].add_argument("--quality", action="store_true", help="judge annotators by cleanlab too (extra train)")
     _dataset_options(made["dataset"])
     return parser
 
@@ -150,9 +214,6 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     who.add_argument("--annotator", metavar="NAME", help="name of the person whose labels these are")
     who.add_argument(
         "--known", action="store_true", help="known answers: they decide, and annotators are judged by them"
-    )
-    command.add_argument(
-        "--new-class", action="append", default=[], metavar="NAME", help="a label that the bundle does not know"
     )
 
 

@@ -1,12 +1,13 @@
 """Compares a candidate with stable on images of the journal, and asks people where the two differ."""
 
 import argparse
+from collections.abc import Collection
 from dataclasses import asdict
 
 from slipway.contract import SpecError
 from slipway.operations.journal.store import Store
 from slipway.operations.release.comparing import Compared, ask_people, compare, require_rows
-from slipway.operations.release.disagreements import Pair, pairs_of, tally
+from slipway.operations.release.disagreements import Pair, pairs_of, tally, trained_on
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.trial import Trial
 from slipway.system.json_line import print_json
@@ -37,6 +38,7 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
                 pair,
                 port=ports.grpc,
                 images=arguments.images,
+                without=_trained_on(trial, pair),
                 per_second=arguments.per_second,
                 say=lambda line: print(f"  {line}", flush=True),
             )
@@ -46,14 +48,28 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
             _say(store, pair, done, asked)
     judged = trial.judged()
     print(f"  {judged.judgement.verdict.value}: {judged.judgement.reason}")
-    if any(found.open for found in judged.tallies.values()):
-        print(f"  next: {command('slipway labels push', arguments.gateway)}, and once people have answered")
-        print(f"  then: {command('slipway labels pull', arguments.gateway)}")
+    for name in (name for name, found in judged.tallies.items() if found.open):
+        push, pull = (
+            command(f"slipway labels {verb}", arguments.gateway, "--classifier", name) for verb in ("push", "pull")
+        )
+        print(f"  next: {push}, and once people have answered: {pull}")
     print_json(arguments, {"classifiers": told, "judgement": judged.judgement.plain()})
 
 
+def _trained_on(trial: Trial, pair: Pair) -> Collection[str]:
+    try:
+        return trained_on(trial.record, pair.classifier)
+    except SpecError as error:  # an import has no data set, for one
+        print(f"{pair.classifier}: images that the candidate was trained on are not left out: {error}")
+        return ()
+
+
 def _say(store: Store, pair: Pair, done: Compared, asked: int) -> None:
-    left_out = {"were removed meanwhile": done.gone, "got an error and are not compared": done.failed}
+    left_out = {
+        "are left out, since the candidate was trained on them": done.trained,
+        "were removed meanwhile": done.gone,
+        "got an error and are not compared": done.failed,
+    }
     print(f"{pair.classifier}: {done.new:,} images compared now, {done.before:,} before; {asked:,} new questions")
     for what, count in left_out.items():
         if count:

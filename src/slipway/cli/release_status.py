@@ -28,6 +28,9 @@ def show(trial: Trial, arguments: argparse.Namespace) -> None:
     for arm in ARMS:
         print(f"  {arm}: {servers.get(arm, 'not in the settings of the gateway')}; {_counted(counts[arm])}")
     print(f"  verdict so far, {judged.blocks} blocks: {judged.judgement.verdict.value}: {judged.judgement.reason}")
+    for one in judged.judgement.series:
+        if one.verdict is not judged.judgement.verdict:
+            print(f"    {one.reason}")
     for remark in judged.remarks:
         print(f"    {remark}")
     if promoted:

@@ -13,7 +13,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract import ServingError
+from slipway.contract import ServingError, SlipwayError
+from slipway.image.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
 from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
@@ -28,6 +29,7 @@ EPILOG = """example:
   python clients/classify_grpc.py image.jpg --model colours
   curl http://127.0.0.1:8003/ready
   slipway serve model_repository/example --gateway gateway.yaml     # and for other machines: slipway gateway --help
+  slipway serve oci-layout:images:v1 --key public.pem              # an image of slipway image, checked and unpacked
   slipway reload         # in another terminal, after slipway assemble has rewritten the repository
 
 The wheel's tritonserver has known vulnerabilities and listens on 127.0.0.1 only. To serve other machines, stand the
@@ -61,6 +63,15 @@ def main(arguments: argparse.Namespace) -> None:
             "image (slipway container serve)"
         )
     _leave_out_ignored_variables()
+    arguments.renew = None
+    if not isinstance(arguments.repository, Path):
+        from slipway.cli.serve_image import unpacked
+
+        image = arguments.repository
+        arguments.renew = lambda: unpacked(image, key=arguments.key, say=lambda said: _say("image", said))
+        arguments.repository = arguments.renew()
+    elif arguments.key is not None:
+        raise ServingError(f"--key: {arguments.repository} is a folder, which has no signature; give an image to --key")
     return _serve(arguments, ports)
 
 
@@ -119,6 +130,7 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, 
         event=event,
         ended=ended,
         address=arguments.host,
+        renew=arguments.renew,
     )
     supervisor.check()
     gateway = _gateway(arguments, ports, event=event)
@@ -154,6 +166,15 @@ def _gateway(arguments: argparse.Namespace, ports: Ports, *, event: Callable[...
     return Gateway(plan, event=event)
 
 
+def _repository(text: str) -> Path | LayoutReference | RegistryReference:
+    try:
+        if text.startswith(OCI_LAYOUT):
+            return LayoutReference.parse(text.removeprefix(OCI_LAYOUT))
+        return RegistryReference.parse(text) if text.startswith(OCI) else Path(text)
+    except SlipwayError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _host(text: str) -> str:
     try:
         return str(ipaddress.IPv4Address(HOST if text == "localhost" else text))
@@ -176,9 +197,13 @@ def _line(event: str, message: str, **fields: Any) -> str:
     return message if sys.stderr.isatty() else json.dumps({"time": now, "event": event, "message": message, **fields})
 
 
+def _say(event: str, said: str) -> None:
+    print(_line(event, said), file=sys.stderr, flush=True)
+
+
 def notice(said: str) -> None:
     """Print a message about the environment as an event."""
-    print(_line("environment", said), file=sys.stderr, flush=True)
+    _say("environment", said)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -189,7 +214,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("repository", type=Path, nargs="?", help="folder that slipway assemble wrote")
+    what.add_argument(
+        "repository",
+        type=_repository,
+        nargs="?",
+        metavar="REPOSITORY",
+        help="folder that slipway assemble wrote, or an image: oci-layout:FOLDER[:TAG] or oci://REGISTRY/NAME:TAG",
+    )
     what.add_argument(
         "--reload", action="store_true", help="make the server on --status-port read its repository again"
     )
@@ -213,6 +244,9 @@ def parser() -> argparse.ArgumentParser:
         "--timeout-s", type=seconds, default=120.0, help="seconds to become ready; default: %(default)s"
     )
     parser.add_argument("--log", type=_log, help="file for the server's log; the previous log goes to .previous")
+    parser.add_argument(
+        "--key", type=Path, metavar="PUBLIC", help="public key that must have signed the image that is served"
+    )
     add_json(parser, help="print one JSON line on stdout when ready, or with --reload when that has ended")
     return parser
 
@@ -221,7 +255,6 @@ def _leave_out_ignored_variables() -> None:
     """Start this process again without them: gRPC has read them by now."""
     ignored = ignored_variables()
     if ignored:
-        said = f"ignored here and by the server: {', '.join(ignored)}"
-        print(_line("ignored", said), file=sys.stderr, flush=True)
+        _say("ignored", f"ignored here and by the server: {', '.join(ignored)}")
         kept = {name: value for name, value in os.environ.items() if name not in ignored}
         os.execve(sys.executable, sys.orig_argv, kept)

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.cli.speed import positive
 from slipway.contract import SpecError
 from slipway.system.json_line import add_json, print_json
 
@@ -26,7 +27,7 @@ in gateway.yaml, beside observe:
     rows_between_false_alarms: 432000   # on average, for each classifier
     accuracy_points: 2                  # loss of accuracy, and of a class's recall, that is no alarm
     reference_rows: 1000                # unchanged live rows that replace the test split as reference of drift
-    metrics_port: 8006                  # GET http://127.0.0.1:8006/metrics
+    metrics_port: 8006                  # GET http://127.0.0.1:8006/metrics, and / is a page
 
 reference sends the test split of RUN/bundle through the server, and keeps what it said in the journal's folder. A new
 bundle needs a new reference. run may be killed at any moment: no row is counted twice.
@@ -47,16 +48,19 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.watch.page import Price
     from slipway.operations.watch.run import run_watch
     from slipway.serving.messages import Messages
 
+    given = arguments.price_per_hour
+    price = Price(given, arguments.currency, "The price given by --price-per-hour.") if given else None
     ended = threading.Event()
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # nohup, or a shell's background
             signal.signal(ending, lambda *_: ended.set())
     messages = Messages(sys.stderr.fileno())
     try:
-        found = run_watch(settings, arguments.settings, ended=ended, say=messages.say, once=arguments.once)
+        found = run_watch(settings, arguments.settings, ended=ended, say=messages.say, once=arguments.once, price=price)
     finally:
         messages.close()
     print_json(arguments, {"classifiers": {one.classifier: {"rows": one.rows, "alarms": one.alarms} for one in found}})
@@ -110,13 +114,15 @@ def reference(arguments: argparse.Namespace, settings: "GatewaySettings") -> Non
 def restart(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.store import Store
     from slipway.operations.watch.restarts import add_restart
-    from slipway.operations.watch.status import alarm_of
+    from slipway.operations.watch.status import watched_state
     from slipway.system.text import shown
 
-    alarm = alarm_of(settings, arguments.classifier)
+    assert settings.watch is not None, "main has checked it"
+    live = settings.watch.reference_rows if arguments.live else None
     with Store.open(settings.journal, make=False) as store:
-        entry = add_restart(store, arguments.classifier, reason=arguments.reason, live=arguments.live, alarm=alarm)
-    dealt_with = shown(alarm or "no alarm")
+        state = watched_state(store, arguments.classifier)
+        entry = add_restart(store, state, reason=arguments.reason, live=live)
+    dealt_with = shown(entry.alarm or "no alarm")
     print(f"{arguments.classifier}: drift is watched anew after row {entry.after_row}; dealt with: {dealt_with}")
     print_json(arguments, entry.plain())
 
@@ -141,6 +147,10 @@ def parser() -> argparse.ArgumentParser:
     made["reference"].add_argument("run_folder", type=Path, metavar="RUN", help="run (or bundle) that is served")
     made["reference"].add_argument("--classifier", help="its name in the repository; default: that of its spec")
     made["run"].add_argument("--once", action="store_true", help="end after one look at the journal")
+    made["run"].add_argument(
+        "--price-per-hour", type=positive, metavar="X", help="of this machine, for the page's cost"
+    )
+    made["run"].add_argument("--currency", default="USD", help="of that price; default: %(default)s")
     made["restart"].add_argument("classifier", metavar="CLASSIFIER")
     made["restart"].add_argument("--reason", required=True, help="what was found and done; kept with your name")
     made["restart"].add_argument(

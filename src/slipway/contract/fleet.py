@@ -10,6 +10,7 @@ from slipway.contract.base import Contract
 from slipway.contract.lane import LaneName
 from slipway.contract.release import FleetRelease, Folder, Name
 from slipway.contract.spec import Serving
+from slipway.contract.turn import FleetTurn
 from slipway.errors import SpecError
 
 _Settings = TypeVar("_Settings", bound=Contract)
@@ -79,6 +80,8 @@ class Fleet(Contract):
     """Ensembles that decode an image once and answer for several classifiers, by name."""
     release: FleetRelease | None = None
     """A candidate that is tried beside this fleet (docs/release.md); what is served does not depend on it."""
+    turn: FleetTurn = FleetTurn()
+    """When a classifier is to be trained again (docs/turn.md); what is served does not depend on it."""
 
     @field_validator("multi")
     @classmethod

@@ -38,7 +38,10 @@ LONGEST_REST_S = 5.0
 
 
 class Supervisor:
-    """Serves one repository. Everything but `ask_for_reload` happens in the thread that calls `run`."""
+    """Serves one repository. Everything but `ask_for_reload` happens in the thread that calls `run`.
+
+    At a reload, `renew` gives the folder to read, if that is not always the same: the image that a tag names then.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,9 @@ class Supervisor:
         event: Event,
         ended: threading.Event,
         address: str = HOST,
+        renew: Callable[[], Path] | None = None,
     ) -> None:
+        self._renew = renew
         self._repository, self._ports, self._log, self._timeout_s = repository, ports, log, timeout_s
         self._address = address
         self._status, self._event, self._ended = status, event, ended
@@ -74,6 +79,12 @@ class Supervisor:
         Returns:
             Whether the new repository is served now, and the change or the reason against it.
         """
+        if self._renew is not None:
+            try:
+                self._repository = self._renew()
+            except SlipwayError as error:
+                self._refuse(error)
+                return False, str(error)
         answer: queue.Queue[tuple[bool, str]] = queue.Queue()
         self._reloads.put(answer)
         try:
@@ -253,8 +264,7 @@ class Supervisor:
             new = self._workspace.take(checked, like=self._contents)
             change = reload(server, new, deadline=started + self._timeout_s)
         except (SlipwayError, OSError) as error:
-            self._status.reloads.labels("refused").inc()
-            self._event("reload_refused", str(error))
+            self._refuse(error)
             answer.put((False, str(error)))
         else:
             self._contents = new
@@ -268,6 +278,10 @@ class Supervisor:
             answer.put((True, str(change)))
             retire(server, change)
         return True
+
+    def _refuse(self, error: Exception) -> None:
+        self._status.reloads.labels("refused").inc()
+        self._event("reload_refused", str(error))
 
 
 def pause_s(*, short: int, failed: int, start_s: float) -> float:

@@ -109,11 +109,11 @@ def complete_folder(target: Path, *, kind: FolderKind, inputs: Iterable[Path] = 
     check_folder(target, kind=kind, inputs=inputs)
     with told(target), ExitStack() as to_the_end:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent, wait=True):  # no process may treat a folder as abandoned before it is locked
+        with locked(target.parent, wait=True):  # no process may treat a folder as abandoned before it is locked
             _clear(target)
             staging = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
             to_the_end.callback(shutil.rmtree, staging, ignore_errors=True)
-            to_the_end.enter_context(_locked(staging))
+            to_the_end.enter_context(locked(staging))
         staging.chmod(0o755)
         yield staging
         if target.exists():
@@ -128,14 +128,14 @@ def clear_leftovers(target: Path) -> None:
     Raises:
         SpecError: another process is writing it now.
     """
-    with _locked(target.parent, wait=True):
+    with locked(target.parent, wait=True):
         _clear(target)
 
 
 def _clear(target: Path) -> None:
     for leftover in sorted(path for path in target.parent.iterdir() if path.name.startswith(_prefix(target))):
         try:
-            with _locked(leftover) as abandoned:
+            with locked(leftover) as abandoned:
                 if leftover.name.endswith(_OLD) and not target.exists():  # killed between the renames of `_replace`
                     os.rename(leftover, target)
                 elif abandoned:
@@ -151,8 +151,8 @@ def _prefix(target: Path) -> str:
 
 
 @contextmanager
-def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Lock `folder` for the block, or until this process ends in any way; False if the system has no such locks.
+def locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder or file for the block, or until this process ends in any way; False if that is impossible here.
 
     Raises:
         BlockingIOError: another process holds the lock, and we do not wait.

@@ -16,7 +16,19 @@ from slipway.errors import SlipwayError, SpecError, StorageError
 MANIFEST = "manifest.json"
 Sealed = Literal["checkpoint", "bundle", "base", "graph", "engine", "repository"]
 """The kinds of folder with a manifest, which names the kind."""
-FolderKind = Literal[Sealed, "inspection", "label errors", "search", "digits", "pages", "index", "grown data set"]
+FolderKind = Literal[
+    Sealed,
+    "inspection",
+    "label errors",
+    "search",
+    "digits",
+    "pages",
+    "index",
+    "layout of images",
+    "monitoring",
+    "grown data set",
+    "rendered",
+]
 MARKERS: dict[FolderKind, str] = {
     "repository": "lane.json",  # of a repository without its manifest
     "inspection": "inspection.json",
@@ -24,7 +36,10 @@ MARKERS: dict[FolderKind, str] = {
     "search": "study.db",
     "digits": ".slipway-digits",
     "pages": ".slipway-pages",
+    "layout of images": "oci-layout",  # before the index, whose marker it has too
     "index": "index.json",
+    "rendered": ".slipway-rendered",
+    "monitoring": ".slipway-monitoring",
     "grown data set": "grown.json",
 }
 """The file that marks a folder of this kind if it has no manifest."""

@@ -113,6 +113,14 @@ def dump_yaml(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Several lines as such, where YAML can: a program in a configuration is to be read."""
+    return dumper.represent_scalar(f"{_TAGS}str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
 class _TwiceError(Exception):
     """A key is repeated in a JSON object."""
 

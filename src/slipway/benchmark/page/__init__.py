@@ -1,10 +1,11 @@
 """Renders one HTML page of measurements, with the cost of a million images at the measured speeds."""
 
 from slipway.benchmark.page.accuracy import Accuracy
-from slipway.benchmark.page.cost import Cost, Priced, Prices, cost_lines, costs
+from slipway.benchmark.page.cost import Cost, cost_lines, costs
 from slipway.benchmark.page.files import ResultFile, read_files
 from slipway.benchmark.page.render import render
 from slipway.benchmark.page.verdicts import Card, cards
+from slipway.contract.prices import Priced, Prices
 
 __all__ = [
     "Accuracy",

@@ -6,11 +6,12 @@ from typing import Any
 from slipway.benchmark.page import plots, views
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.comparisons import comparisons
-from slipway.benchmark.page.cost import Priced, costs
+from slipway.benchmark.page.cost import costs
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.page.rates import rates
 from slipway.benchmark.page.series import all_series, all_steps
 from slipway.benchmark.page.verdicts import cards, notices
+from slipway.contract.prices import Priced
 from slipway.pages import environment
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from slipway.contract import SpecError
 from slipway.operations.gateway.access_logs import LATENCY, SCOPE
 from slipway.operations.gateway.listener import listener
+from slipway.operations.gateway.placement import HERE, Placement
 from slipway.operations.gateway.routes import (
     CLUSTERS,
     GRPC,
@@ -24,7 +25,6 @@ from slipway.operations.gateway.routes import (
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, budget_edges_ms
 from slipway.operations.journal.folders import private_folder
 from slipway.operations.journal.settings import SERVERS, Servers
-from slipway.serving.command import HOST
 from slipway.system.yaml_json import dump_yaml
 
 BOOTSTRAP = "bootstrap.yaml"
@@ -70,7 +70,14 @@ def static_bootstrap(settings: GatewaySettings, *, keys: Mapping[str, str], mode
     return {**_base(settings), "static_resources": resources}
 
 
-def _base(settings: GatewaySettings) -> dict[str, Node]:
+def mounted_bootstrap(settings: GatewaySettings, *, models: Iterable[str], placement: Placement) -> Node:
+    """The same configuration for a container: without a secret, since those and the routes are files beside it."""
+    written = listener(settings, {}, models, placement=placement)
+    resources: Node = {"listeners": [written], "clusters": clusters(settings, placement=placement)}
+    return {**_base(settings, placement), "static_resources": resources}
+
+
+def _base(settings: GatewaySettings, placement: Placement = HERE) -> dict[str, Node]:
     edges_us = sorted({1000 * edge for edge in (*EDGES_MS, *budget_edges_ms(settings))})
     histogram: Node = {"match": {"prefix": f"{SCOPE}.{LATENCY}"}, "buckets": edges_us}
     connections: Node = {
@@ -84,7 +91,7 @@ def _base(settings: GatewaySettings) -> dict[str, Node]:
     return {
         "node": {"id": "slipway", "cluster": "slipway"},
         "admin": {
-            "address": {"socket_address": {"address": HOST, "port_value": settings.metrics_port}},
+            "address": {"socket_address": {"address": placement.metrics, "port_value": settings.metrics_port}},
             "allow_paths": [{"exact": "/ready"}, {"prefix": "/stats/prometheus"}],
         },
         "stats_config": {"histogram_bucket_settings": [histogram]},
@@ -93,29 +100,43 @@ def _base(settings: GatewaySettings) -> dict[str, Node]:
     }
 
 
-def clusters(settings: GatewaySettings) -> list[Mapping[str, Node]]:
+def clusters(settings: GatewaySettings, *, placement: Placement = HERE) -> list[Mapping[str, Node]]:
     """Envoy's Clusters: gRPC and HTTP of each server, the supervisor of stable, and candidate with stable behind it.
 
     Stable has no health check: nothing could take its place, and one broken classifier of many must not close the rest.
+    If it is several machines, the broken ones are left out, unless they are most.
     """
-    found = [_cluster(f"stable_{protocol}", protocol, settings.stable, checked=False) for protocol in (GRPC, HTTP)]
-    status = ServerPorts(http=settings.stable.status)
-    found.append(_cluster(STATUS_CLUSTER, HTTP, status, checked=False))
+    host, several = placement.stable, placement.by_name
+    found = [
+        _cluster(f"stable_{protocol}", protocol, settings.stable, host=host, checked=several, whole=True)
+        for protocol in (GRPC, HTTP)
+    ]
+    status = ServerPorts(http=settings.stable.status, status=settings.stable.status)
+    found.append(_cluster(STATUS_CLUSTER, HTTP, status, host=host, checked=several, whole=True))
     if settings.candidate is not None:
+        host = placement.candidate
         for protocol in (GRPC, HTTP):
-            found.append(_cluster(f"candidate_{protocol}", protocol, settings.candidate, checked=True))
+            found.append(
+                _cluster(f"candidate_{protocol}", protocol, settings.candidate, host=host, checked=True, whole=False)
+            )
             found.append(_aggregate(protocol))
     return found
 
 
-def _cluster(name: str, protocol: str, server: ServerPorts, *, checked: bool) -> Mapping[str, Node]:
+def _cluster(
+    name: str, protocol: str, server: ServerPorts, *, host: str, checked: bool, whole: bool
+) -> Mapping[str, Node]:
+    """A Cluster; `whole` says that it gets requests even if most of it is not ready."""
     port = server.grpc if protocol == GRPC else server.http
-    endpoint: dict[str, Node] = {"address": {"socket_address": {"address": HOST, "port_value": port}}}
+    endpoint: dict[str, Node] = {"address": {"socket_address": {"address": host, "port_value": port}}}
     cluster: dict[str, Node] = {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
     }
+    if host != HERE.stable:
+        cluster |= {"type": "STRICT_DNS", "dns_refresh_rate": "1s", "dns_lookup_family": "V4_PREFERRED"}
+        cluster["lb_policy"] = "LEAST_REQUEST"
     if protocol == GRPC:
         options: Node = {
             "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
@@ -124,7 +145,8 @@ def _cluster(name: str, protocol: str, server: ServerPorts, *, checked: bool) ->
         cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: options}
     if checked:
         endpoint["health_check_config"] = {"port_value": server.status}
-        cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}  # none ready: to stable, not to it
+        if not whole:
+            cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}  # none ready: to stable, not to it
         cluster["health_checks"] = [
             {
                 "http_health_check": {"path": "/ready", "codec_client_type": "HTTP1"},

@@ -8,11 +8,15 @@ from pathlib import Path
 from slipway.contract import Lane, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.operations.gateway.access_logs import METADATA, access_logs
-from slipway.operations.gateway.routes import ROUTES, Node, watched
-from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings
+from slipway.operations.gateway.placement import HERE, Mounted, Placement
+from slipway.operations.gateway.routes import ROUTES, Node, file_source, watched
+from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings, Tls
 from slipway.operations.journal.settings import MOST_ANSWER_BYTES, SAMPLED_HEADER, TAP_PREFIX
 
 LISTENER = "slipway"
+CERTIFICATE, KEYS = "gateway", "keys.yaml"
+"""Name of the certificate where Envoy reads it from a file, and the file of the keys there."""
+KEY_FILTER = "api_key_auth"
 HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 SENTENCES = {
     401: f"the header {KEY_HEADER} does not hold a team's key",
@@ -41,11 +45,18 @@ def public_models(lane: Lane) -> tuple[str, ...]:
 
 
 def listener(
-    settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str], *, routes: "Node | None" = None
+    settings: GatewaySettings,
+    keys: Mapping[str, str],
+    models: Iterable[str],
+    *,
+    routes: "Node | None" = None,
+    placement: Placement = HERE,
 ) -> Mapping[str, Node]:
     """Envoy's Listener for gRPC and HTTP, with `routes` in it, or else with those of the watched file."""
     host, port = settings.host_port
-    chain: dict[str, Node] = {"filters": [_connection_manager(settings, keys, models, routes)]}
+    mounted = placement.mounted
+    filters = _filters(settings, _key_filter(keys) if mounted is None else _mounted_key_filter(mounted), models)
+    chain: dict[str, Node] = {"filters": [_connection_manager(settings, filters, routes, mounted)]}
     if settings.tls is not None:
         chain["transport_socket"] = {
             "name": "envoy.transport_sockets.tls",
@@ -54,13 +65,7 @@ def listener(
                 "common_tls_context": {
                     "alpn_protocols": ["h2", "http/1.1"],
                     "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
-                    "tls_certificates": [
-                        {
-                            # Not by name: Envoy would go on with the old ones when they are renewed.
-                            "certificate_chain": {"inline_string": Path(settings.tls.certificate).read_text("utf-8")},
-                            "private_key": {"inline_string": Path(settings.tls.key).read_text("utf-8")},
-                        }
-                    ],
+                    **_certificate(settings.tls, mounted),
                 },
             },
         }
@@ -73,8 +78,26 @@ def listener(
     }
 
 
+def _certificate(tls: Tls, mounted: Mounted | None) -> Mapping[str, Node]:
+    if mounted is not None:
+        return {
+            "tls_certificate_sds_secret_configs": [
+                {"name": CERTIFICATE, "sds_config": file_source(mounted.certificate, mounted.certificate.parent)}
+            ]
+        }
+    return {
+        "tls_certificates": [
+            {
+                # Not by name: Envoy would go on with the old ones when they are renewed.
+                "certificate_chain": {"inline_string": Path(tls.certificate).read_text("utf-8")},
+                "private_key": {"inline_string": Path(tls.key).read_text("utf-8")},
+            }
+        ]
+    }
+
+
 def _connection_manager(
-    settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str], routes: "Node | None"
+    settings: GatewaySettings, filters: list[Node], routes: "Node | None", mounted: Mounted | None
 ) -> Node:
     kind = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
     manager: dict[str, Node] = {
@@ -92,12 +115,15 @@ def _connection_manager(
         "request_timeout": "60s",  # for the whole request to arrive: a slow sender holds memory
         "stream_idle_timeout": "60s",
         "server_header_transformation": "PASS_THROUGH",
-        "http_filters": _filters(settings, keys, models),
+        "http_filters": filters,
         "local_reply_config": {"mappers": _sentences()},
         "access_log": access_logs(settings),
     }
     if routes is None:
-        manager["rds"] = {"route_config_name": ROUTES, "config_source": watched(settings.folder, ROUTES)}
+        source = watched(settings.folder, ROUTES)
+        if mounted is not None:
+            source = file_source(mounted.routes / f"{ROUTES}.yaml", mounted.routes)
+        manager["rds"] = {"route_config_name": ROUTES, "config_source": source}
     else:
         manager["route_config"] = routes
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
@@ -127,19 +153,54 @@ def _sentences() -> list[Node]:
     return [*found, {"filter": http, "body_format_override": as_json}]
 
 
-def _filters(settings: GatewaySettings, keys: Mapping[str, str], models: Iterable[str]) -> list[Node]:
-    """A key, the size, the key's rate, the guard, what the guard says, and the way on."""
+def _key_filter(keys: Mapping[str, str]) -> Node:
+    """The filter that turns a key into its team."""
     credentials: Node = [{"client": team, "key": key} for team, key in keys.items()]
+    return _filter(
+        KEY_FILTER,
+        "ApiKeyAuth",
+        {
+            "credentials": credentials,
+            "key_sources": [{"header": KEY_HEADER}],
+            "forwarding": {"header": TEAM_HEADER, "hide_credentials": True},
+        },
+    )
+
+
+def _mounted_key_filter(mounted: Mounted) -> Node:
+    """The same filter, whose configuration Envoy reads from `keys.yaml`; until then every request is refused."""
+    return {
+        "name": f"envoy.filters.http.{KEY_FILTER}",
+        "config_discovery": {
+            "config_source": file_source(mounted.keys / KEYS, mounted.keys),
+            "type_urls": [f"{HTTP_FILTERS}.{KEY_FILTER}.v3.ApiKeyAuth"],
+        },
+    }
+
+
+def key_resource(keys: Mapping[str, str]) -> Node:
+    """The content of `keys.yaml`."""
+    kind = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+    written = _key_filter(keys)
+    assert isinstance(written, Mapping)
+    return {"resources": [{"@type": kind, **written}]}
+
+
+def certificate_resource(certificate: Path, key: Path) -> Node:
+    """The content of the file that names certificate and private key. Envoy reads them again when they are renewed."""
+    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    files: Node = {
+        "certificate_chain": {"filename": str(certificate)},
+        "private_key": {"filename": str(key)},
+        "watched_directory": {"path": str(certificate.parent)},
+    }
+    return {"resources": [{"@type": kind, "name": CERTIFICATE, "tls_certificate": files}]}
+
+
+def _filters(settings: GatewaySettings, keys: Node, models: Iterable[str]) -> list[Node]:
+    """A key, the size, the key's rate, the guard, what the guard says, and the way on."""
     return [
-        _filter(
-            "api_key_auth",
-            "ApiKeyAuth",
-            {
-                "credentials": credentials,
-                "key_sources": [{"header": KEY_HEADER}],
-                "forwarding": {"header": TEAM_HEADER, "hide_credentials": True},
-            },
-        ),
+        keys,
         _filter("buffer", "Buffer", {"max_request_bytes": settings.max_request_bytes}),
         # After the body is there: an answer before would close the connection, and a new one costs more than the body.
         _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),

@@ -94,12 +94,12 @@ class GatewayPlan:
 
 def _in_front_of(settings: GatewaySettings, served: Served, *, source: Path) -> GatewaySettings:
     """The settings for the server of `slipway serve`; raises SpecError if they name another."""
-    ports = ServerPorts(grpc=served.ports.grpc, http=served.ports.http, status=served.ports.status)
+    metrics = served.ports.metrics if settings.stable.metrics else None  # nobody must give it
+    ports = ServerPorts(grpc=served.ports.grpc, http=served.ports.http, status=served.ports.status, metrics=metrics)
     if "stable" in settings.model_fields_set and settings.stable != ports:
         raise SpecError(
-            f"{source}: stable: {vars(settings.stable)} is not the server of slipway serve; that has "
-            f"{vars(ports)}; "
-            "leave stable out"
+            f"{source}: stable: {settings.stable.model_dump(exclude_none=True)} is not the server of slipway serve; "
+            f"that has {ports.model_dump(exclude_none=True)}; leave stable out"
         )
     repository = served.repository.resolve()
     if settings.repository is not None and Path(settings.repository).resolve() != repository:

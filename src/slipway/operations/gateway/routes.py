@@ -116,13 +116,23 @@ def make_folder(folder: Path) -> None:
 def write_resources(folder: Path, name: str, resources: Sequence[Mapping[str, Node]]) -> None:
     """Replace `<folder>/<name>/<name>.yaml`, which Envoy watches."""
     make_folder(folder / name)
-    typed = [{"@type": f"type.googleapis.com/envoy.config.{_KINDS[name]}", **resource} for resource in resources]
-    replace(folder / name / f"{name}.yaml", dump_yaml({"resources": typed}))
+    replace(folder / name / f"{name}.yaml", dump_yaml(resource_file(name, resources)))
+
+
+def resource_file(name: str, resources: Sequence[Mapping[str, Node]]) -> Node:
+    """The content of a file of resources of one kind."""
+    kind = f"type.googleapis.com/envoy.config.{_KINDS[name]}"
+    return {"resources": [{"@type": kind, **resource} for resource in resources]}
 
 
 def watched(folder: Path, name: str) -> Node:
     """The ConfigSource of a file that `write_resources` writes; a rename in its folder makes Envoy read it."""
-    source: Node = {"path": str(folder / name / f"{name}.yaml"), "watched_directory": {"path": str(folder / name)}}
+    return file_source(folder / name / f"{name}.yaml", folder / name)
+
+
+def file_source(file: Path, folder: Path) -> Node:
+    """The ConfigSource of a file that Envoy reads again when something in `folder` is renamed."""
+    source: Node = {"path": str(file), "watched_directory": {"path": str(folder)}}
     return {"path_config_source": source, "resource_api_version": "V3"}
 
 

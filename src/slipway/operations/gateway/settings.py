@@ -75,6 +75,13 @@ class ServerPorts(Contract):
     http: Port = Ports().http
     status: Port = Ports().status
     """Port of the supervisor, whose `/ready` decides whether the candidate gets requests."""
+    metrics: Port | None = None
+    """Port of tritonserver's metrics, for the monitoring alone. The default is the port before `status`, as it is where
+    `slipway serve` is given no port."""
+
+    @property
+    def metrics_port(self) -> int:
+        return self.metrics or self.status - 1
 
 
 class GatewaySettings(Contract):
@@ -137,7 +144,8 @@ class GatewaySettings(Contract):
         given = [("metrics_port", self.metrics_port)]
         given += [("observe.metrics_port", self.observe.metrics_port)] if self.observe else []
         given += [("watch.metrics_port", self.watch.metrics_port)] if self.watch else []
-        given += [(f"{name}.{one}", number) for name, server in servers for one, number in vars(server).items()]
+        for name, server in servers:
+            given += [(f"{name}.{one}", number) for one, number in vars(server).items() if number is not None]
         for name, number in given:
             if number in used:
                 raise ValueError(f"{name}: port {number} is that of {used[number]} too; all must differ")

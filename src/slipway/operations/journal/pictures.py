@@ -1,5 +1,6 @@
 """Size, format and brightness of an image that the server has accepted."""
 
+import base64
 import io
 import warnings
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 from slipway.errors import MissingDependencyError
 
 try:
-    from PIL import Image
+    from PIL import Image, ImageOps
 except ImportError:
     raise MissingDependencyError("pillow", extra="operate") from None
 
@@ -42,3 +43,27 @@ def measure(content: bytes) -> Picture:
         except Exception:  # every decoder raises errors of its own, and no image may stop the collector
             return Picture()
     return Picture(kind, width, height, brightness)
+
+
+def small_picture(content: bytes, *, side: int) -> Image.Image | None:
+    """The image in RGB with sides of at most `side` pixels, turned as its EXIF says; None where it cannot be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                image.draft("RGB", (2 * side, 2 * side))
+                turned = ImageOps.exif_transpose(image)
+                deep = turned.mode.startswith("I")
+                small = (turned.point(lambda value: value * (1 / 256)).convert("L") if deep else turned).convert("RGB")
+                small.thumbnail((side, side))
+        except Exception:  # as above
+            return None
+    small.info.clear()  # Pillow would copy a comment of the file
+    return small
+
+
+def data_uri(picture: Image.Image, *, quality: int = 85) -> str:
+    """A picture as the address of a JPEG that needs no file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -28,6 +28,7 @@ CREATE TABLE rows (
   UNIQUE (request, image, classifier)
 );
 CREATE INDEX rows_time ON rows (time_s);
+CREATE INDEX rows_classifier ON rows (classifier);  -- and id: the watch follows each classifier
 CREATE INDEX rows_sha256 ON rows (sha256) WHERE sha256 IS NOT NULL;
 CREATE INDEX rows_client_id ON rows (client_id) WHERE client_id != '';
 -- Requests whose tap file is taken in, and may still be in the spool.

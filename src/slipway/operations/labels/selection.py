@@ -1,20 +1,16 @@
 """Chooses the journal's new rows for labels, within the day's budget, and writes every probability down."""
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from slipway.contract import SpecError
 from slipway.operations.journal.reading import Columns, read_columns
 from slipway.operations.journal.store import DAY_S, Store
+from slipway.operations.labels.locks import only_one
 from slipway.operations.labels.select import Selection, SelectSettings, select
 from slipway.operations.watch.rows import ClassMeans, Rows
-from slipway.system.targets import told
 
 LOCK = "selection.lock"
 CHUNK_ROWS = 5_000
@@ -57,7 +53,7 @@ def choose(
     Raises:
         SpecError: more labels than the day has left.
     """
-    with _only_selection(store.folder):
+    with only_one(store.folder / LOCK):
         left = settings.per_day - spent_today(store, classifier, now_s=now_s)
         if labels is not None and labels > left:
             raise SpecError(
@@ -153,15 +149,3 @@ def _write(store: Store, ids: list[int], found: Selection, *, number: int, now_s
         store.write("INSERT OR IGNORE INTO asked SELECT id, 'chosen', ? FROM rows WHERE id = ?", asked)
         there = store.query("SELECT row FROM considered WHERE selection = ? AND chosen = 1 ORDER BY row", (number,))
     return tuple(row for (row,) in there)
-
-
-@contextmanager
-def _only_selection(folder: Path) -> Iterator[None]:
-    """Wait until no other selection runs in this journal; the lock goes with its process."""
-    with told(folder):
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ from slipway.contract.base import Contract
 from slipway.operations.labels.select import SelectSettings
 
 PLACE = "{classifier}"
-_HERE = ("127.0.0.1", "localhost", "::1")
+HERE = ("127.0.0.1", "localhost", "::1")
 
 
 class LabelStudio(Contract):
@@ -22,6 +22,8 @@ class LabelStudio(Contract):
     """File with the access token in one line, relative to the file of settings. Only its owner may read it."""
     project: str = Field(default=f"slipway-{PLACE}", min_length=3, max_length=50)
     """Title of each classifier's project; it must contain `{classifier}`."""
+    annotators: int = Field(default=1, ge=1, le=20)
+    """People who label each image, for a project that push makes."""
     timeout_s: float = Field(default=30, gt=0, le=600)
     """Longest time to wait for one answer."""
 
@@ -37,7 +39,7 @@ class LabelStudio(Contract):
             raise ValueError("write an address such as http://127.0.0.1:8080")
         if parts.username is not None:
             raise ValueError("write no name or password into it; the token in token_file is what Label Studio asks for")
-        if parts.scheme == "http" and parts.hostname not in _HERE:
+        if parts.scheme == "http" and parts.hostname not in HERE:
             raise ValueError("the token and the images would travel in plain text; use https, or 127.0.0.1")
         return url.rstrip("/")
 

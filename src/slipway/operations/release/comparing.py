@@ -1,9 +1,10 @@
 """Asks the candidate for images of the journal that stable has answered, and asks people where the two differ."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from slipway.client import Client, Options, Result
@@ -23,7 +24,7 @@ PROGRESS_S = 10.0
 _ROWS = """
     SELECT max(id), sha256 FROM rows WHERE classifier = :classifier AND bundle = :stable AND kept = 1 AND status = 0
       AND sha256 IS NOT NULL AND label IS NOT NULL AND parity NOT IN ('differs', 'other_bundle')
-    GROUP BY sha256 ORDER BY max(id) DESC LIMIT :most"""
+    GROUP BY sha256 ORDER BY max(id) DESC"""
 """The latest row of each image. An image that was sent often counts once."""
 _INSERT = "INSERT OR IGNORE INTO compared SELECT id, ?, ?, ?, ?, ? FROM rows WHERE id = ?"
 Say = Callable[[str], None]
@@ -38,26 +39,34 @@ class Compared:
     before: int = 0
     """Those that were compared by an earlier call."""
     new: int = 0
+    trained: int = 0
+    """Images of the journal that are left out, since the candidate was trained or tuned on them."""
     gone: int = 0
     """Images that were removed meanwhile."""
     failed: int = 0
     """Images for which the candidate gave an error instead of an answer."""
 
 
-def compare(store: Store, pair: Pair, *, port: int, images: int, per_second: float, say: Say) -> Compared:
+def compare(
+    store: Store, pair: Pair, *, port: int, images: int, without: Collection[str], per_second: float, say: Say
+) -> Compared:
     """Ask the candidate at `port` for the latest `images` distinct images of the journal that stable answered.
 
     One image at a time, `per_second` at most, since the candidate may have users. Answers are written each second; a
     call that was killed is continued by the next.
 
+    Args:
+        without: SHA-256 of images that are left out, since the candidate was trained on them.
+
     Raises:
         ServingError: the candidate is gone, busy for half a minute, or answers with another bundle.
         StorageError: the journal cannot be read or written.
     """
-    chosen = store.query(_ROWS, {**pair.names, "most": images})
+    found = store.query(_ROWS, pair.names)
+    chosen = list(islice(((row, sha256) for row, sha256 in found if sha256 not in without), images))
     known = {row for (row,) in store.query("SELECT row FROM compared WHERE bundle = ?", (pair.candidate,))}
     left = [(row, sha256) for row, sha256 in chosen if row not in known]
-    done = Compared(chosen=len(chosen), before=len(chosen) - len(left))
+    done = Compared(len(chosen), before=len(chosen) - len(left), trained=sum(sha256 in without for _, sha256 in found))
     answers: list[tuple[object, ...]] = []
     flushed = told = time.monotonic()
     options = Options(deadline_s=DEADLINE_S, concurrency=1)
@@ -151,6 +160,6 @@ def require_rows(done: Compared, pair: Pair) -> None:
     """Raises SpecError if the journal has no image to compare."""
     if not done.chosen:
         raise SpecError(
-            f"{pair.classifier}: the journal keeps no image that stable bundle {pair.stable:.12} answered; let slipway "
-            "journal run collect some first"
+            f"{pair.classifier}: the journal keeps no image that stable bundle {pair.stable:.12} answered and the "
+            "candidate was not trained on; let slipway journal run collect some first"
         )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from slipway.contract import Spec
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
 from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import truths
 from slipway.operations.release.counts import Disagreements
@@ -87,9 +89,23 @@ def pairs_of(record: ReleaseRecord) -> tuple[Pair, ...]:
     )
 
 
+def trained_on(record: ReleaseRecord, classifier: str) -> frozenset[str]:
+    """SHA-256 of the images that the candidate was trained or tuned on: of those its answers show nothing.
+
+    Raises:
+        SpecError: its run does not say.
+    """
+    dataset = Dataset.read(_bundle(record, classifier) / DATASET)
+    return frozenset(image.sha256 for image in dataset.images if image.split != "test")
+
+
 def _has_several_labels(record: ReleaseRecord, name: str) -> bool:
-    spec = Path(record.fleet).parent / record.settings.candidate[name] / "bundle" / "spec.json"
+    spec = _bundle(record, name) / "spec.json"
     return spec.is_file() and Spec.read(spec).task == "multilabel"
+
+
+def _bundle(record: ReleaseRecord, classifier: str) -> Path:
+    return Path(record.fleet).parent / record.settings.candidate[classifier] / "bundle"
 
 
 def tally(store: Store, pair: Pair) -> Tally:

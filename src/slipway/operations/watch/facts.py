@@ -38,10 +38,10 @@ class PredictedClass(Contract):
 
 
 class Histogram(Contract):
-    """The share of values in bins of equal width between 0 and 1, in the reference and in the latest rows."""
+    """Rows by bins of equal width between 0 and 1, in the reference and of the latest rows."""
 
     reference: tuple[int, ...]
-    """Rows of the test split by bin; empty if nobody measured them."""
+    """Rows of the test split by bin."""
     latest: tuple[int, ...]
     """The latest rows by bin."""
 
@@ -69,12 +69,14 @@ class DriftAlarm(Contract):
     """Number of the row since the drift detectors began, from 0."""
     since_row: int
     """Most likely first row of the change."""
-    time_s: float | None
-    """Unix time of the row; None if the row was removed meanwhile."""
+    time_s: float
+    """Unix time of the row."""
     since_s: float | None
-    """Unix time of `since_row`."""
-    journal_row: int | None
+    """Unix time of `since_row`; None if rows were removed meanwhile."""
+    journal_row: int
     """The row's number in the journal."""
+    since_journal_row: int | None
+    """Number of `since_row` in the journal."""
     detector: Detector
     event: str
     """What changed, such as `distance over 0.62`."""
@@ -144,7 +146,7 @@ class Quantiles(Contract):
 
 
 class Gap(Contract):
-    """How live rows differ from the test split in one measure, at the time when the live reference was taken."""
+    """How live rows differ from the test split in one measure."""
 
     measure: str
     """`confidence`, `distance`, `norm`, `brightness` or `class`."""
@@ -203,11 +205,12 @@ class Watched(Contract):
     mean_confidence: float | None
     """Of the latest rows."""
     drift: Drift | None
-    """None for a classifier without an embedding, whose drift is not watched; `told` says so."""
+    """None while there is no reference: the test split has under 100 images, or live rows are to give one. `told` says
+    so."""
     accuracy: AccuracyFacts
     recalls: tuple[ClassRecall, ...]
     gap: tuple[Gap, ...]
-    """Empty before the first 100 live rows."""
+    """Of the live reference; until there is one, of the newest rows. Empty before the first 100 live rows."""
     inputs: Inputs
     restarts: int
     """How often an alarm was dealt with."""
@@ -226,7 +229,7 @@ class Facts(Contract):
     rows: int
     """Rows of the journal of every bundle and STATUS, refused images included."""
     rows_per_second: float
-    """Over the latest hour of rows."""
+    """In the hour before the look."""
     last_s: float | None
     """Unix time of the newest row."""
     statuses: tuple[Count, ...]

@@ -11,6 +11,7 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, read_columns
 from slipway.operations.journal.store import Store
+from slipway.operations.watch.accepted import count_between, newest_ever
 from slipway.operations.watch.drift import DriftState, DriftWatch
 from slipway.operations.watch.facts import MOST_POINTS, DriftAlarm, Point
 from slipway.operations.watch.live import live_reference
@@ -22,6 +23,8 @@ from slipway.operations.watch.state import HOUR_S, MINUTE_S, Bets, Current, Seen
 from slipway.operations.watch.test_split import TestReference, class_counts
 
 BATCH = 2_000
+ADVANCE = 10_000
+"""Rows of others after which they are passed over for good, so that no look reads them again."""
 Say = Callable[[str], None]
 _CLASS = re.compile(r"^class (-?\d+) is")
 
@@ -94,26 +97,24 @@ def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
     return state.model_copy(update={"current": current})
 
 
-def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, classifier: str, rows: int) -> Current:
+def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, classifier: str) -> Current:
     """Carry out the entries of the log that are not carried out yet: drift begins anew after the last one's row.
 
-    Args:
-        rows: how many live rows make a reference.
+    Entries of an earlier journal, whose rows this one never had, change nothing.
     """
+    newest = newest_ever(store)
+    done = current.restarts + len(entries[current.restarts :])
     for entry in entries[current.restarts :]:
+        if entry.after_row > newest:
+            continue
         changes: dict[str, object] = {"bets": None, "last_row": max(current.last_row, entry.after_row)}
         if current.live is None:  # rows of before the restart were not as they should be
             changes |= {"live_after": changes["last_row"], "live_rows": 0}
-        if entry.live:
-            first = store.query(
-                "SELECT id FROM rows WHERE classifier = ? AND bundle = ? AND replayed_bundle = bundle AND status = 0 "
-                "AND probability IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT ?",
-                (classifier, current.bundle, entry.after_row, rows),
-            )
-            after = first[-1][0] - 1 if first else entry.after_row
-            changes |= {"live": None, "live_after": after, "live_rows": len(first), "trusted": True}
-        current = current.model_copy(update={**changes, "restarts": current.restarts + 1})
-    return current
+        if (after := entry.live_after) is not None:
+            count = count_between(store, classifier, bundle=current.bundle, after=after, until=entry.after_row)
+            changes |= {"live": None, "live_after": after, "live_rows": count, "trusted": True}
+        current = current.model_copy(update=changes)
+    return current.model_copy(update={"restarts": done})
 
 
 def feed(
@@ -133,9 +134,10 @@ def feed(
         before = current
         if count:
             current = _fed(current, columns, following, store=store)
-        # No row with a smaller number comes later, since one transaction writes after another.
-        last = max(newest, int(columns.id[-1]) if count else 0) if count < most else int(columns.id[-1])
-        current = current.model_copy(update={"last_row": max(current.last_row, last)})
+        last = int(columns.id[-1]) if count else current.last_row
+        if count < most and newest - last > ADVANCE:  # no row with a smaller number comes later: one writes at a time
+            last = newest
+        current = current.model_copy(update={"last_row": last})
         current = live_reference(current, reference, store=store, classifier=state.classifier, settings=settings)
         if current.live is not None and before.live is None:
             say(f"{state.classifier}: a live reference is taken for drift: {current.live.told}")
@@ -196,17 +198,19 @@ def _alarm(bets: Bets, columns: Columns, before: DriftState, *, store: Store, re
     classifier, bundle, labels = reference.classifier, reference.bundle, reference.labels
     found = bets.state.alarm
     assert found is not None, "the caller has asked"
-    at = found.row - before.rows
-    since = found.since_row - before.rows
-    since_s = float(columns.time_s[since]) if 0 <= since < len(columns.id) else None
-    if since < 0:
-        since_s = _time_of(store, classifier, bundle, after=bets.after_row, number=found.since_row)
+    at, since = found.row - before.rows, found.since_row - before.rows
+    began: tuple[int, float] | None = None
+    if since >= 0:
+        began = int(columns.id[since]), float(columns.time_s[since])
+    else:
+        began = _row_at(store, classifier, bundle, after=bets.after_row, number=found.since_row)
     return DriftAlarm(
         row=found.row,
         since_row=found.since_row,
         time_s=float(columns.time_s[at]),
-        since_s=since_s,
+        since_s=None if began is None else began[1],
         journal_row=int(columns.id[at]),
+        since_journal_row=None if began is None else began[0],
         detector=found.detector,
         event=_CLASS.sub(lambda match: f"class {_label(int(match[1]), labels)} is", found.event),
     )
@@ -216,12 +220,12 @@ def _label(class_id: int, labels: tuple[str, ...]) -> str:
     return labels[class_id] if 0 <= class_id < len(labels) else "unknown" if class_id == -1 else str(class_id)
 
 
-def _time_of(store: Store, classifier: str, bundle: str, *, after: int, number: int) -> float | None:
-    """Time of a row by its place among those that were fed; inexact where rows were removed meanwhile."""
+def _row_at(store: Store, classifier: str, bundle: str, *, after: int, number: int) -> tuple[int, float] | None:
+    """Number and time of a row by its place among those that were fed; inexact where rows were removed meanwhile."""
     while True:
         columns = read_columns(store, classifier, bundle=bundle, after=after, most=BATCH)
         if number < len(columns.id):
-            return float(columns.time_s[number])
+            return int(columns.id[number]), float(columns.time_s[number])
         if not len(columns.id):
             return None
         number, after = number - len(columns.id), int(columns.id[-1])

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from slipway.contract.base import Contract
 from slipway.errors import SpecError
+from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store
+from slipway.operations.watch.accepted import newest_after
+from slipway.operations.watch.state import WatchState
 from slipway.operations.watch.test_split import folder_of, write_private
 
 FILE = "restarts.json"
@@ -22,8 +25,8 @@ class Restart(Contract):
     """The alarm that was dealt with, in words; None if none was on."""
     after_row: int
     """Number of the journal's newest row at that time."""
-    live: bool
-    """Whether live rows are as they should be, so that the newest of them become the reference of drift."""
+    live_after: int | None
+    """With `--live`: number of the row after which live rows are as they should be, and make the reference of drift."""
 
 
 class Restarts(Contract):
@@ -40,19 +43,36 @@ def read_restarts(journal: Path, classifier: str) -> tuple[Restart, ...]:
     return Restarts.read(path).entries if path.exists() else ()
 
 
-def add_restart(store: Store, classifier: str, *, reason: str, live: bool, alarm: str | None) -> Restart:
+def add_restart(store: Store, state: WatchState, *, reason: str, live: int | None) -> Restart:
     """Append an entry. A running watch takes it up with its next look, another one when it starts.
+
+    Args:
+        live: number of rows that become the reference of drift: the newest ones since the change, or since the last
+            restart if no alarm is on. Rows that come later count where there are not as many. None keeps the reference.
 
     Raises:
         SpecError: the reason is empty.
         StorageError: the file cannot be written.
     """
+    current, classifier = state.current, state.classifier
+    assert current is not None, "the caller has checked it"
     if not reason.strip():
         raise SpecError("--reason: empty; say what was found, for whoever reads the log next")
     ((newest,),) = store.query("SELECT coalesce(max(id), 0) FROM rows")
+    entries = read_restarts(store.folder, classifier)
+    alarm, live_after = current.bets.alarm if current.bets is not None else None, None
+    if live is not None:
+        since = entries[-1].after_row if entries else 0
+        if alarm is not None and alarm.since_journal_row is not None:
+            since = max(since, alarm.since_journal_row - 1)
+        live_after = newest_after(store, classifier, bundle=current.bundle, most=live, after=min(since, newest))
     entry = Restart(
-        time_s=time.time(), by=getpass.getuser(), reason=reason.strip(), alarm=alarm, after_row=newest, live=live
+        time_s=time.time(),
+        by=getpass.getuser(),
+        reason=reason.strip(),
+        alarm=None if alarm is None else f"{alarm.event}, since {time_text(alarm.since_s)}",
+        after_row=newest,
+        live_after=live_after,
     )
-    entries = (*read_restarts(store.folder, classifier), entry)
-    write_private(folder_of(store.folder, classifier) / FILE, Restarts(entries=entries).to_json())
+    write_private(folder_of(store.folder, classifier) / FILE, Restarts(entries=(*entries, entry)).to_json())
     return entry

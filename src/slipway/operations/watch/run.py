@@ -11,10 +11,12 @@ from slipway.errors import DataError, SpecError, StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.store import DATABASE, Store, only_process
+from slipway.operations.watch.accepted import newest_ever
 from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
 from slipway.operations.watch.latency import read_latency
 from slipway.operations.watch.metrics import WatchMetrics
+from slipway.operations.watch.page import LivePage, Price
 from slipway.operations.watch.restarts import read_restarts
 from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import WatchState, lock_of
@@ -30,12 +32,19 @@ AGAIN_S = 600.0
 
 
 def run_watch(
-    settings: GatewaySettings, settings_file: Path, *, ended: threading.Event, say: Say, once: bool = False
+    settings: GatewaySettings,
+    settings_file: Path,
+    *,
+    ended: threading.Event,
+    say: Say,
+    once: bool = False,
+    price: Price | None = None,
 ) -> tuple[Facts, ...]:
     """Watch every classifier of the journal until `ended`; returns what is known at the end.
 
     Args:
         once: end after the first look.
+        price: of the machine, for the page.
 
     Raises:
         SpecError: another watch has the journal, or another release wrote it.
@@ -55,8 +64,9 @@ def run_watch(
             try:
                 with only_watch(settings.journal), Store.open(settings.journal, make=False) as store:
                     if not is_open:
-                        stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port"))
-                        say(f"{settings.journal}: watches it; metrics at 127.0.0.1:{port}/metrics")
+                        page = LivePage(lambda: metrics.facts, price=price)
+                        stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port", page=page))
+                        say(f"{settings.journal}: watches it; page at 127.0.0.1:{port}, metrics at /metrics of it")
                         is_open = True
                     watch = Watch(store, settings, settings_file, say=say)
                     _looks(watch, metrics, ended=ended, say=waits, once=once)
@@ -170,24 +180,29 @@ class Classifier:
 
     def look(self, *, latency: Latency | None) -> Facts:
         """Follow the rows, and say what is new. A fault of this classifier's files harms no other classifier."""
-        now_s, problem = time.time(), ""
-        state = self._state or WatchState(classifier=self.name)
+        now_s, problem, latest = time.time(), "", self._facts
         try:
             state = self._follow()
         except (SpecError, DataError) as error:
-            problem = f"alert: {self.name} is not watched: {error}"
+            state, problem = self._state or WatchState(classifier=self.name), str(error)
         signature = (state.seen, state.current, problem, self._unsaved, self._labels())
-        if self._facts is None or signature != self._signature:
-            following = None if problem else self._following
-            sources = Sources(self._store, following, self._file, problem or self._unsaved)
-            self._facts = facts_of(state, sources, looked_s=now_s, latency=latency)
-            self._signature = signature
-            for sentence in self._facts.told:
+        if latest is None or signature != self._signature:
+            try:
+                latest = self._known(state, problem, now_s=now_s)
+            except (SpecError, DataError) as error:
+                latest = self._known(state, str(error), now_s=now_s)
+            for sentence in latest.told:
                 if sentence not in self._told:
                     self._say(f"{self.name}: {sentence}")
-            self._told = set(self._facts.told)
+            self._told, self._facts, self._signature = set(latest.told), latest, signature
         rate = rate_of(state.seen, now_s=now_s)
-        return self._facts.model_copy(update={"looked_s": now_s, "rows_per_second": rate, "latency": latency})
+        return latest.model_copy(update={"looked_s": now_s, "rows_per_second": rate, "latency": latency})
+
+    def _known(self, state: WatchState, problem: str, *, now_s: float) -> Facts:
+        """The facts; with a problem, only those that need no reference."""
+        said = f"alert: {self.name} is not watched: {problem}" if problem else self._unsaved
+        sources = Sources(self._store, None if problem else self._following, self._file, said)
+        return facts_of(state, sources, looked_s=now_s, latency=None)
 
     def _follow(self) -> WatchState:
         journal = self._store.folder
@@ -203,8 +218,7 @@ class Classifier:
             state = begin(state, self._following, say=self._say)
             assert state.current is not None, "begin has made it"
             entries = read_restarts(journal, self.name)
-            rows = self._settings.reference_rows
-            current = restarted(state.current, entries, store=self._store, classifier=self.name, rows=rows)
+            current = restarted(state.current, entries, store=self._store, classifier=self.name)
             state = state.model_copy(update={"current": current})
             if state != before:
                 self._keep(state)
@@ -214,8 +228,7 @@ class Classifier:
 
     def _of_this_journal(self, state: WatchState) -> WatchState:
         """A new state if the journal has never had the rows of the one that was kept."""
-        numbered = self._store.query("SELECT seq FROM sqlite_sequence WHERE name = 'rows'")
-        most = numbered[0][0] if numbered else 0
+        most = newest_ever(self._store)
         if state.seen.last_row <= most:
             return state
         self._say(f"{self.name}: the journal is a new one, with {most:,} rows; the watch begins anew")

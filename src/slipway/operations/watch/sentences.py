@@ -32,7 +32,9 @@ def sentences(
             "the network has no embedding: drift is watched by confidence, brightness and classes alone, and a foreign "
             "class that it answers surely is not found"
         )
-    if found.drift is None:
+    if found.drift is None and following.reference.drift is not None:
+        said.append("drift is not watched until there are enough live rows for a reference, as the restart says")
+    elif found.drift is None:
         said.append(
             f"the test split has {found.test_rows} usable images, and drift needs {MIN_ROWS}: it is watched once there "
             "is a live reference"

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slipway.errors import SpecError
+from slipway.errors import DataError, SpecError
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.facts import AccuracyFacts, Drift, Facts, Watched
+from slipway.operations.watch.facts import AccuracyFacts, Drift, Facts, Latency, Watched
 from slipway.operations.watch.follow import Following
 from slipway.operations.watch.latency import read_latency
 from slipway.operations.watch.restarts import Restart, read_restarts
 from slipway.operations.watch.run import classifiers
+from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import WatchState, lock_of
 from slipway.operations.watch.test_split import read_reference
 from slipway.operations.watch.view import Sources, facts_of
@@ -46,7 +47,7 @@ class Status:
         for facts in self.facts:
             lines += _lines(facts)
             for entry in self.restarts.get(facts.classifier, ())[-3:]:
-                live = ", live traffic as reference" if entry.live else ""
+                live = ", live traffic as reference" if entry.live_after is not None else ""
                 lines.append(f"  restarted {time_text(entry.time_s)} by {shown(entry.by)}{live}: {shown(entry.reason)}")
         return lines
 
@@ -64,39 +65,57 @@ def status_of(settings: GatewaySettings, settings_file: Path) -> Status:
     """Read what the watch keeps, without changing it.
 
     Raises:
-        SpecError: the journal is not there, or a file of the watch is damaged.
+        SpecError: the journal is not there.
         StorageError: the journal cannot be read.
     """
     assert settings.watch is not None, "the verb has checked it"
     lock, latency = lock_of(settings.journal), read_latency(settings)
     with Store.open(settings.journal, make=False) as store:
         looked_s = lock.stat().st_mtime if lock.exists() else None
-        found, restarts = [], {}
-        for name in sorted(classifiers(store)[0]):
-            restarts[name] = read_restarts(settings.journal, name)
-            reference = read_reference(settings.journal, name)
-            following = None if reference is None else Following.of(reference, settings.watch)
-            sources = Sources(store, following, settings_file)
-            state = WatchState.load(settings.journal, name)
-            found.append(facts_of(state, sources, looked_s=looked_s or time.time(), latency=latency.get(name)))
-    return Status(settings.journal, looked_s, tuple(found), restarts)
+        known = [
+            _known(
+                name, store, settings.watch, settings_file, looked_s=looked_s or time.time(), latency=latency.get(name)
+            )
+            for name in sorted(classifiers(store)[0])
+        ]
+    restarts = {facts.classifier: entries for facts, entries in known}
+    return Status(settings.journal, looked_s, tuple(facts for facts, _ in known), restarts)
 
 
-def alarm_of(settings: GatewaySettings, classifier: str) -> str | None:
-    """The drift alarm that is on, in words, for the log of restarts.
+def _known(
+    name: str,
+    store: Store,
+    settings: WatchSettings,
+    settings_file: Path,
+    *,
+    looked_s: float,
+    latency: Latency | None,
+) -> tuple[Facts, tuple[Restart, ...]]:
+    """What is known of one classifier. A damaged file of it is told, and harms no other."""
+    state, entries = WatchState(classifier=name), tuple[Restart, ...]()
+    try:
+        state, entries = WatchState.load(store.folder, name), read_restarts(store.folder, name)
+        reference = read_reference(store.folder, name)
+        sources = Sources(store, None if reference is None else Following.of(reference, settings), settings_file)
+        return facts_of(state, sources, looked_s=looked_s, latency=latency), entries
+    except (SpecError, DataError) as error:
+        sources = Sources(store, None, settings_file, f"alert: {name} is not watched: {error}")
+        return facts_of(state, sources, looked_s=looked_s, latency=latency), entries
+
+
+def watched_state(store: Store, classifier: str) -> WatchState:
+    """The state of a classifier that is watched.
 
     Raises:
-        SpecError: the classifier is not watched.
+        SpecError: it is not watched.
     """
-    state = WatchState.load(settings.journal, classifier)
+    state = WatchState.load(store.folder, classifier)
     if state.current is None:
-        with Store.open(settings.journal, make=False) as store:
-            known = ", ".join(sorted(classifiers(store)[0])) or "none"
+        known = ", ".join(sorted(classifiers(store)[0])) or "none"
         raise SpecError(
             f"{classifier}: not watched, so that nothing can be restarted; classifiers of this journal: {known}"
         )
-    alarm = state.current.bets.alarm if state.current.bets is not None else None
-    return None if alarm is None else f"{alarm.event}, since {time_text(alarm.since_s)}"
+    return state
 
 
 def _lines(facts: Facts) -> list[str]:

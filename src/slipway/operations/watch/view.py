@@ -7,6 +7,7 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, read_columns
 from slipway.operations.journal.store import Store
+from slipway.operations.watch.accepted import newest_after
 from slipway.operations.watch.drift import DriftWatch
 from slipway.operations.watch.facts import (
     LATEST_ROWS,
@@ -164,12 +165,7 @@ def _gap(current: Current, reference: TestReference, latest: Columns) -> tuple[G
 
 def _latest(store: Store, classifier: str, bundle: str) -> Columns:
     """The newest accepted rows, oldest first."""
-    found = store.query(
-        "SELECT id FROM rows WHERE classifier = ? AND bundle = ? AND replayed_bundle = bundle AND status = 0 "
-        "ORDER BY id DESC LIMIT ?",
-        (classifier, bundle, LATEST_ROWS),
-    )
-    after = found[-1][0] - 1 if found else 0
+    after = newest_after(store, classifier, bundle=bundle, most=LATEST_ROWS)
     return read_columns(store, classifier, bundle=bundle, after=after, most=LATEST_ROWS)
 
 

@@ -3,7 +3,8 @@
 Source: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +58,26 @@ def grad_cams(bundle: Bundle, checkpoint: Path, wanted: Sequence[tuple[str, Sequ
     Raises:
         ManifestError: `checkpoint` has changed, or is not the one the bundle was exported from.
     """
+    dataset = Dataset.read(bundle.path / DATASET)
+    images = {image.path: image for image in dataset.images}
+
+    def contents() -> Iterator[tuple[str, bytes, Sequence[str]]]:
+        for path, labels in wanted:
+            with suppress(DataError, KeyError):
+                yield path, dataset.load(images[path]), labels
+
+    return grad_cams_of(bundle, checkpoint, contents())
+
+
+def grad_cams_of(bundle: Bundle, checkpoint: Path, wanted: Iterable[tuple[str, bytes, Sequence[str]]]) -> GradCams:
+    """As `grad_cams`, for encoded images, each with a name.
+
+    Raises:
+        ManifestError: as `grad_cams`.
+    """
     Manifest.open(checkpoint, kind="checkpoint")
     if bundle.manifest.inputs.get("checkpoint") != sha256_file(checkpoint / MANIFEST):
         raise ManifestError(f"{checkpoint}: not the checkpoint {bundle.path} was exported from; give that one")
-    dataset = Dataset.read(bundle.path / DATASET)
-    images = {image.path: image for image in dataset.images}
     preprocess = bundle.preprocess
     network = load_network(checkpoint, bundle.spec, classes=len(bundle.labels))
     layer = find_layer(network, input_size=(preprocess.input_height, preprocess.input_width))
@@ -70,17 +86,14 @@ def grad_cams(bundle: Bundle, checkpoint: Path, wanted: Sequence[tuple[str, Sequ
     config = preprocess.model_dump()
     preprocessor = Preprocessor(config, max_batch_size=1, threads=1)
     pictures: dict[tuple[str, str], Picture] = {}
-    for path, labels in wanted:
-        try:
-            pixels_nhwc_u8, status_n = preprocessor.run([dataset.load(images[path])])
-        except (DataError, KeyError):
-            continue
+    for name, encoded, labels in wanted:
+        pixels_nhwc_u8, status_n = preprocessor.run([encoded])
         if status_n[0] == guard.OK:
             pixels_nchw = normalize(pixels_nhwc_u8, config)
             for label in labels:
                 if label in bundle.labels:
                     heat_hw = attribute(network, layer, pixels_nchw, target=bundle.labels.index(label))
-                    pictures[path, label] = _blend(pixels_nhwc_u8[0] / 255, heat_hw)
+                    pictures[name, label] = _blend(pixels_nhwc_u8[0] / 255, heat_hw)
     return GradCams(layer, pictures)
 
 

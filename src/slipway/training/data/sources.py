@@ -2,14 +2,13 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from slipway.contract import DataError, SpecError, check_labels
 from slipway.contract.dataset import SPLITS, Split
 from slipway.contract.decision import Task
-from slipway.contract.labels import read_label_list
 from slipway.contract.spec import Data
 from slipway.system.targets import contains
 from slipway.training.data.entries import Entry, fault_of, raise_faults
@@ -25,7 +24,7 @@ class Source:
 
     origin: Origin
     labels: tuple[str, ...]
-    """The labels by class id: sorted, or as `data.labels` has them. Class folders without an image are included."""
+    """The labels, sorted. Class folders without an image are included."""
     entries: tuple[Entry, ...]
 
 
@@ -34,23 +33,9 @@ def find(data: Data, *, task: Task) -> Source:
 
     Raises:
         DataError: the folder does not exist, there are fewer than two classes, some but not all split folders exist,
-            files are missing or lie outside the root, rows of the CSV file cannot be used, or the labels are not those
-            of `data.labels`.
+            files are missing or lie outside the root, or rows of the CSV file cannot be used.
         SpecError: a label is not allowed, or the source does not fit the task.
     """
-    source = _find(data, task=task)
-    if data.labels is None:
-        return source
-    labels = read_label_list(Path(data.labels))
-    if different := sorted({*labels} ^ {*source.labels}):
-        raise DataError(
-            f"{data.labels}: data.labels must have the labels of the images, each once, but {different[0]!r} is in one "
-            "of both alone"
-        )
-    return replace(source, labels=labels)
-
-
-def _find(data: Data, *, task: Task) -> Source:
     root = Path(data.root)
     if not root.is_dir():
         what = "one folder with a sub-folder of images per class"
@@ -76,8 +61,7 @@ def read_from(data: Data, *, out: Path) -> list[Path]:
     root = Path(data.root)
     if data.csv is None:
         return [root]
-    files = [Path(file) for file in (data.csv, data.labels) if file is not None]
-    return files if contains(root, out) else [*files, root]
+    return [Path(data.csv)] if contains(root, out) else [Path(data.csv), root]
 
 
 def _from_folders(root: Path) -> Source:

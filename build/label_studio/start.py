@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Start a Label Studio of one user on 127.0.0.1, from the environment that `make label-studio` installs."""
+
+import argparse
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from slipway.system.arguments import port
+from slipway.system.process import run
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / ".venv/label-studio/bin/label-studio"
+USER = "annotator@localhost.localdomain"
+ENVIRONMENT = {
+    "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+    "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+    "COLLECT_ANALYTICS": "false",
+    "LATEST_VERSION_CHECK": "false",
+    "SENTRY_DSN": "",
+    "FRONTEND_SENTRY_DSN": "",
+}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    folder: Path = arguments.data.resolve()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    token, password = secret(folder / "token", size=20), secret(folder / "password", size=12)
+    url = f"http://127.0.0.1:{arguments.port}"
+    print(f"{url}, after a minute the first time\n  user {USER}, password in {folder}/password")
+    print(f"  in gateway.yaml: labels: {{label_studio: {{url: {url}, token_file: {folder}/token}}}}", flush=True)
+    os.execve(
+        PROGRAM,
+        [
+            *(str(PROGRAM), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(arguments.port)),
+            *("--data-dir", str(folder), "--username", USER, "--password", password, "--user-token", token),
+        ],
+        {**os.environ, **ENVIRONMENT, "LABEL_STUDIO_BASE_DATA_DIR": str(folder)},
+    )
+
+
+def secret(path: Path, *, size: int) -> str:
+    """The content of a file that only its owner may read, which is made with a random text of `size` bytes."""
+    if not path.is_file():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{secrets.token_hex(size)}\n")
+    path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+    return path.read_text(encoding="utf-8").strip()
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT / "runs/label-studio", help="folder; default: %(default)s")
+    parser.add_argument("--port", type=port, default=8080, help="default: %(default)s")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main, parser())

@@ -1,0 +1,179 @@
+"""Explain a row of the journal: the image, the answer, where the network looked, and training images like it."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slipway.contract import Bundle, DataError, ManifestError, MissingDependencyError, SpecError
+from slipway.contract.dataset import FILE_NAME as DATASET
+from slipway.contract.dataset import Dataset
+from slipway.contract.evidence.build import BundleMeasured
+from slipway.system.arguments import count
+from slipway.system.json_line import add_json, print_json
+
+if TYPE_CHECKING:
+    from slipway.operations.labels.explained import ExplainedRow
+    from slipway.pages.thumbnails import Thumbnail
+    from slipway.report.explanation import Near
+
+CHANCES, NEAR, LOOKED_AT = 5, 8, 2
+EPILOG = """example:
+  slipway explain gateway.yaml 4711 --run runs/digits
+
+ROW is a number of slipway journal rows. The page shows the image, the answer with its probabilities, what annotators
+say, and, with --run, Grad-CAM (from RUN/checkpoint) and the nearest training images by embedding (from RUN/bundle,
+where the images of the data set are). What is missing is named on the page with its reason. The page loads nothing."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.operations.gateway.settings import read_settings  # not at the top: --help needs no library
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.explained import read_row
+    from slipway.pages import check_page, write
+    from slipway.report.explanation import Chance, Explanation, render
+
+    settings = read_settings(arguments.settings)
+    out = arguments.out or Path(f"row-{arguments.row}.html")
+    check_page(out, kind="explanation")
+    if settings.observe is None:
+        raise SpecError(f"{arguments.settings}: observe: not given, so that there is no journal; add observe: {{}}")
+    with Store.open(settings.journal, make=False) as store:
+        row = read_row(store, arguments.row)
+    bundle = None if arguments.run is None else _bundle(arguments.run, row)
+    labels = () if bundle is None else bundle.labels
+    chances = [Chance(label, probability) for label, probability in _chances(row, labels)]
+    near, near_told = _near(row, bundle)
+    heat, heat_told = _looked(row, bundle, arguments.run, [chance.label for chance in chances[:LOOKED_AT]])
+    page = Explanation(
+        title=f"{row.classifier}, row {row.number}",
+        answer=_answer(row),
+        image=_picture(row.image),
+        chances=chances,
+        facts={**row.facts, "bundle": str(row.bundle)},
+        said=row.said,
+        near=near,
+        near_told=near_told,
+        heat=heat,
+        heat_told=heat_told,
+    )
+    write(render(page), out, kind="explanation")
+    print(f"{out}: {page.answer}\n  {near_told}\n  {heat_told}")
+    found = {"near": [one.path for one in near], "near_told": near_told, "heat": [*heat], "heat_told": heat_told}
+    print_json(arguments, {"page": str(out), "row": row.number, "label": row.label, **found})
+
+
+def _bundle(run: Path, row: "ExplainedRow") -> Bundle:
+    bundle = Bundle.open(run / "bundle")
+    if bundle.id != row.bundle:
+        raise SpecError(
+            f"--run {run}: has bundle {bundle.id:.12}, but row {row.number} was answered by {row.bundle!s:.12}; "
+            "give the run of that bundle, or leave --run out"
+        )
+    return bundle
+
+
+def _answer(row: "ExplainedRow") -> str:
+    if row.status != 0 or row.label is None:
+        return f"The image was not accepted: status {row.status}."
+    return f"The answer was {row.label}" + (f", with a score of {row.score:.4f}." if row.score is not None else ".")
+
+
+def _chances(row: "ExplainedRow", labels: tuple[str, ...]) -> list[tuple[str, float]]:
+    """The likeliest labels; class ids where no run says what they are."""
+    if row.probability is None:
+        return []
+    order = np.argsort(-row.probability, kind="stable")[:CHANCES].tolist()
+    names = {row.class_id: row.label} if row.label is not None else {}
+    return [
+        (labels[i] if i < len(labels) else str(names.get(i, f"class {i}")), float(row.probability[i])) for i in order
+    ]
+
+
+def _near(row: "ExplainedRow", bundle: Bundle | None) -> "tuple[list[Near], str]":
+    """The nearest training images, and what they are or why there are none."""
+    reason = _why_none_near(row, bundle)
+    if reason or bundle is None or row.embedding is None:
+        return [], f"No training images: {reason}"
+    from slipway.evaluation.neighbours import nearest
+    from slipway.pages.thumbnails import Thumbnails
+    from slipway.report.explanation import Near
+
+    try:
+        found = nearest(bundle, row.embedding, count=NEAR)
+    except (DataError, ImportError) as error:
+        return [], f"No training images: {error}"
+    dataset = Dataset.read(bundle.path / DATASET)
+    pictures = Thumbnails(dataset, exif_orientation=bundle.preprocess.exif_orientation)
+    near = [Near(pictures.of(one.image.path), one.image.path, one.label, one.cosine) for one in found.found]
+    of = f"{found.compared:,} of the {found.of:,}" if found.compared < found.of else f"{found.of:,}"
+    return near, f"The nearest of {of} training images by the cosine of their embeddings, with their labels."
+
+
+def _why_none_near(row: "ExplainedRow", bundle: Bundle | None) -> str:
+    if bundle is None:
+        return "give the run of the bundle with --run."
+    if row.embedding is None or not row.embedding.size:
+        return "the row has no embedding."
+    if bundle.base is not None:
+        return "a head has no graph of its own to embed them with."
+    if bundle.decision.task != "multiclass":
+        return "the classifier gives several labels for an image."
+    return "" if (bundle.path / DATASET).is_file() else "the bundle has no data set."
+
+
+def _looked(
+    row: "ExplainedRow", bundle: Bundle | None, run: Path | None, labels: list[str]
+) -> "tuple[dict[str, Thumbnail], str]":
+    """Grad-CAM by label, and what it is or why there is none."""
+    reason = _why_not_looked(row, bundle, run)
+    if reason or bundle is None or run is None or row.image is None:
+        return {}, f"No Grad-CAM: {reason}"
+    try:
+        from slipway.pages.thumbnails import encode
+        from slipway.training.bundle.grad_cam import grad_cams_of
+
+        found = grad_cams_of(bundle, run / "checkpoint", [("image", row.image, labels)])
+    except ImportError as error:
+        return {}, f"No Grad-CAM: {error}; pip install 'slipway[train]'."
+    except (ManifestError, MissingDependencyError) as error:
+        return {}, f"No Grad-CAM: {error}"
+    if found.layer is None:
+        return {}, f"No Grad-CAM: {bundle.spec.backbone.name} has no stage with a map of channels (as transformers)."
+    pictures = {label: encode(picture) for (_, label), picture in found.pictures.items()}
+    return (
+        pictures,
+        f"The bright parts of the grey pictures speak for the label below, by Grad-CAM at {found.layer.name}.",
+    )
+
+
+def _why_not_looked(row: "ExplainedRow", bundle: Bundle | None, run: Path | None) -> str:
+    if bundle is None or run is None:
+        return "give the run of the bundle with --run."
+    if row.image is None:
+        return "the image is no longer kept."
+    if bundle.base is not None or bundle.manifest.read_measured(BundleMeasured).origin != "checkpoint":
+        return "the bundle was not exported from a checkpoint, so nothing computes gradients."
+    folder = run / "checkpoint"
+    return "" if folder.is_dir() else f"there is no {folder}."
+
+
+def _picture(content: bytes | None) -> "Thumbnail":
+    from slipway.operations.journal.pictures import small_picture
+    from slipway.pages.thumbnails import SIDE, Thumbnail, encode
+
+    if content is None:
+        return Thumbnail(flaw="it is no longer kept")
+    picture = small_picture(content, side=2 * SIDE)
+    return Thumbnail(flaw="it cannot be read here") if picture is None else encode(picture)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
+    parser.add_argument("row", type=count, metavar="ROW", help="number of the row")
+    parser.add_argument("--run", type=Path, metavar="RUN", help="run of the bundle that answered, such as runs/digits")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="page to write; default: row-ROW.html")
+    add_json(parser)
+    return parser

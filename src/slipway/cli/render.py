@@ -1,0 +1,63 @@
+"""Write the files of other tools from the settings of a gateway: deployments, and monitoring by Prometheus."""
+
+import argparse
+from pathlib import Path
+
+from slipway.cli.render_deployments import add_deployments
+from slipway.system.json_line import add_json, print_json
+
+ALERTMANAGER = "127.0.0.1:9093"
+EPILOG = """example:
+  slipway render monitoring gateway.yaml monitoring --webhook http://127.0.0.1:9000/alerts
+  promtool test rules monitoring/rules_test.yml
+  prometheus --config.file monitoring/prometheus.yml --storage.tsdb.path prometheus-data
+  alertmanager --config.file monitoring/alertmanager.yml --storage.path alertmanager-data
+  slipway render systemd gateway.yaml units --settings-at /etc/slipway/gateway.yaml
+  slipway render compose gateway.yaml box --gateway-image registry.example/envoy@sha256:DIGEST
+  slipway render kubernetes gateway.yaml cluster --image registry.example/team/colours@sha256:DIGEST \\
+    --server-image registry.example/slipway-cpu@sha256:DIGEST --gateway-image registry.example/envoy@sha256:DIGEST
+  slipway render check cluster
+
+monitoring writes prometheus.yml (what is asked: gateway, journal, watch, supervisors, tritonservers of gateway.yaml),
+rules.yml (alerts, each with a section of docs/runbook.md), rules_test.yml (tests of every alert), alertmanager.yml and
+grafana.json (a dashboard to import). What gateway.yaml does not have, such as watch:, is left out, and said.
+The others write deployments: docs/deploy.md.
+
+OUT is replaced whole, if it has no other files; the same settings give the same bytes (docs/monitoring.md)."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    arguments.run(arguments)
+
+
+def monitoring(arguments: argparse.Namespace) -> None:
+    from slipway.operations.gateway.settings import read_settings  # not at the top: --help needs no library
+    from slipway.operations.monitoring import render
+
+    settings = read_settings(arguments.settings)
+    rendered = render.render(settings, webhook=arguments.webhook, alertmanager=arguments.alertmanager)
+    render.write(rendered, arguments.out)
+    print(f"{arguments.out}: {', '.join(rendered.files)}; {len(rendered.alerts)} alerts")
+    for sentence in rendered.left_out:
+        print(f"  {sentence}")
+    result = {"files": [str(arguments.out / name) for name in rendered.files], "alerts": rendered.alerts}
+    print_json(arguments, {**result, "left_out": list(rendered.left_out)})
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    kinds = parser.add_subparsers(prog="slipway render", required=True, metavar="KIND")
+    command = kinds.add_parser("monitoring", help="write the files of Prometheus, Alertmanager and Grafana")
+    command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
+    command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
+    command.add_argument("--webhook", metavar="URL", help="where Alertmanager posts; default: nowhere")
+    command.add_argument(
+        "--alertmanager",
+        metavar="HOST:PORT",
+        default=ALERTMANAGER,
+        help="where Prometheus finds Alertmanager; default: %(default)s",
+    )
+    command.set_defaults(run=monitoring)
+    add_json(command)
+    add_deployments(kinds)
+    return parser

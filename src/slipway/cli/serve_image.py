@@ -1,0 +1,59 @@
+"""The image that `slipway serve` is given, as a folder: verified, and unpacked into the cache of the user."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from slipway.cli.image import check_signature, signed_line
+from slipway.contract import ServingError
+from slipway.image.cache import cached_repository, images_folder
+from slipway.image.documents import LANE, Descriptor
+from slipway.image.layout import Layout
+from slipway.image.reference import LayoutReference, RegistryReference
+from slipway.serving.binary import installed_server
+from slipway.system.files import sha256_bytes
+
+
+def unpacked(reference: LayoutReference | RegistryReference, *, key: Path | None, say: Callable[[str], None]) -> Path:
+    """The repository of an image, whose signature, if there is a key, and every file have been checked.
+
+    Raises:
+        ImageError: the signature or a digest does not hold, or the registry cannot be reached.
+        ServingError: the image is of a lane that the server here cannot serve.
+    """
+    if isinstance(reference, RegistryReference):
+        return unpacked(_pulled(reference, key=key, say=say), key=key, say=say)
+    layout = Layout.open(reference.folder)
+    image = layout.find(reference)
+    signed = check_signature(layout, image, key)
+    say(f"{reference}: {image.digest}; {signed_line(key, signed)}")
+    _check_lane(layout, image, reference)
+    return cached_repository(layout, image, say=say)
+
+
+def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[str], None]) -> LayoutReference:
+    """The image in the layout of the cache, which is made current from the registry."""
+    from slipway.image.registry import Registry
+    from slipway.image.transfer import pull
+
+    tag = f"pulled-{sha256_bytes(str(reference).encode())[:16]}"
+    with Layout.writing(images_folder().with_name("layout"), wait=True) as layout:
+        moved = pull(
+            Registry(reference),
+            reference,
+            layout,
+            tag=tag,
+            trust=lambda image: check_signature(layout, image, key),
+            progress=lambda _: None,
+        )
+        say(f"{reference}: pulled {moved.moved_bytes:,} bytes, {moved.skipped_bytes:,} were there")
+    return LayoutReference(layout.folder, digest=moved.image.digest)
+
+
+def _check_lane(layout: Layout, image: Descriptor, reference: LayoutReference) -> None:
+    """Refuse the gpu lane before gigabytes are unpacked; what else may be missing, the server checks at its start."""
+    if layout.manifest(image).annotation(LANE) == "gpu" and installed_server() is None:
+        raise ServingError(
+            f"{reference}: an image of the gpu lane, and the server of the nvidia-pytriton wheel has neither TensorRT "
+            "nor NVIDIA's DALI backend; serve it in NVIDIA's image (slipway container serve), or give the cpu lane's "
+            "image"
+        )

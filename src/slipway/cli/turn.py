@@ -1,0 +1,261 @@
+"""One turn of the flywheel: a reason, new data, a new run, the old test split, a candidate, and its trial."""
+
+import argparse
+import getpass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.contract import SpecError
+from slipway.system.json_line import add_json, print_json
+from slipway.system.text import command
+
+if TYPE_CHECKING:
+    from slipway.cli.turn_build import Stage
+    from slipway.cli.turn_run import Turn
+    from slipway.operations.turn.proposal import Proposal
+    from slipway.operations.turn.record import TurnRecord
+
+EPILOG = """example:
+  slipway turn propose gateway.yaml fleet.yaml digits
+  slipway turn run gateway.yaml fleet.yaml digits --approved-by "A. Lee"
+  slipway turn status gateway.yaml fleet.yaml digits
+
+fleet.yaml:
+  turn:
+    new_labels: 200          # labelled images that the active run does not have
+    unknown_points: 5        # rise of unknown answers, with an alarm of drift
+    lost_accuracy: true      # the watch's alarm on accuracy, or on a class
+    every_days: 90           # age of the active run
+    approval: human          # or automatic: a reason alone begins a turn
+
+propose prints the evidence and writes it to proposal.json in the journal. It exits with 0 if it has a reason, and with
+2 if not. run calls existing verbs and prints each before it runs: labels dataset, the stages of slipway up (or slipway
+head), turn gate, release candidate, compare, weight and judge. What is current is not repeated: after an error, Ctrl-C
+or a kill the same command goes on.
+
+Where a person has to act, run says so with the exact command and exits with 2: to approve the turn, to start the
+candidate's server (or --serve), to label, to accept what the old test split cannot prove, to promote. Then call it
+again. It exits with 0 once the candidate is promoted, and with 1 if it is worse or a stage failed (docs/turn.md)."""
+WAITS = 2
+
+
+def main(arguments: argparse.Namespace) -> int | None:
+    code: int | None = arguments.run(arguments)
+    return code
+
+
+def _open(arguments: argparse.Namespace) -> "Turn":
+    from slipway.cli.turn_run import Turn  # not at the top: --help needs no library
+
+    return Turn.open(arguments.gateway, arguments.fleet, arguments.classifier)
+
+
+def propose(arguments: argparse.Namespace) -> int:
+    turn = _open(arguments)
+    proposal = _proposed(turn)
+    reasons = proposal.reasons
+    print(f"{turn.classifier}: {len(reasons)} reasons for a turn; {turn.folder / 'proposal.json'}")
+    for line in proposal.lines():
+        print(f"  {line}")
+    if reasons:
+        approved = () if turn.fleet.turn.approval == "automatic" else ("--approved-by", "NAME")
+        names = (turn.gateway, turn.fleet_file, turn.classifier)
+        print(f"  next: {command('slipway turn run', *names, *approved)}")
+    print_json(arguments, {**proposal.plain(), "reasons": len(reasons)})
+    return 0 if reasons else WAITS
+
+
+def _proposed(turn: "Turn") -> "Proposal":
+    from slipway.cli.turn_propose import look
+
+    proposal = look(turn)
+    proposal.keep(turn.folder)
+    return proposal
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from slipway.operations.release.lock import only_operator
+    from slipway.operations.turn.record import read_turn
+
+    turn = _open(arguments)
+    with only_operator(turn.settings.folder, f"turn of {turn.classifier}", file="turn.lock"):
+        record = turn.record or _begun(turn, arguments)
+        if isinstance(record, int):
+            return record
+        if arguments.accept:
+            record = record.model_copy(update={"accepted": arguments.accept})
+            record.keep(turn.folder)
+        code = _turned(turn, record, serve=arguments.serve)
+        print_json(arguments, {"record": (read_turn(turn.folder) or record).plain(), "exit": code})
+    return code
+
+
+def _begun(turn: "Turn", arguments: argparse.Namespace) -> "TurnRecord | int":
+    """The record of a new turn; an exit code if it has no reason or no approval."""
+    from slipway.operations.release.record import now
+    from slipway.operations.turn.record import TurnRecord, keep_earlier
+
+    if arguments.reason and not arguments.approved_by:
+        raise SpecError("--reason TEXT needs --approved-by NAME: the reason is that person's")
+    proposal = _proposed(turn)
+    if arguments.reason:
+        proposal = proposal.with_person(arguments.reason)
+    for line in proposal.lines():
+        print(f"  {line}")
+    automatic = turn.fleet.turn.approval == "automatic"
+    if not proposal.reasons:
+        print(f"{turn.classifier}: no reason for a turn; --approved-by NAME --reason TEXT gives one")
+        return WAITS
+    if not (automatic or arguments.approved_by):
+        print(f"{turn.classifier}: a person approves a turn (turn.approval: human): give --approved-by NAME")
+        return WAITS
+    folder = turn.folder
+    keep_earlier(folder)
+    record = TurnRecord(
+        classifier=turn.classifier,
+        opened=now(),
+        approved_by=arguments.approved_by or "automatic",
+        proposal=proposal,
+        old_run=turn.old_run,
+        run=turn.new_run(),
+    )
+    record.keep(folder)
+    print(f"{turn.classifier}: a turn from {record.old_run} to {record.run}, approved by {record.approved_by}")
+    return record
+
+
+def _turned(turn: "Turn", record: "TurnRecord", *, serve: bool) -> int:
+    from slipway.cli.turn_build import PersonNeededError, build_stages
+    from slipway.cli.turn_release import RejectedError, finish, release_stages
+
+    if turn.old_run == record.run:  # killed between the fleet file and the record's end
+        return _ended(turn, record)
+    again = command("slipway turn run", turn.gateway, turn.fleet_file, turn.classifier)
+    try:
+        for stage in chain(build_stages(turn, record), release_stages(turn, record, serve=serve)):
+            code = _run(stage)
+            if code and not stage.is_judged:
+                return _stopped(turn, record, stage, code)
+    except PersonNeededError as said:
+        print(f"\n{turn.classifier}: {said}\n  then: {again}")
+        return WAITS
+    except RejectedError as said:
+        record.end("worse", reason=str(said)).keep(turn.folder)
+        print(f"\n{turn.classifier}: the candidate is worse, and the turn is over: {said}")
+        return 1
+    finish(turn, record)
+    return _ended(turn, record)
+
+
+def _ended(turn: "Turn", record: "TurnRecord") -> int:
+    record.end("promoted").keep(turn.folder)
+    print(f"\n{turn.classifier}: {record.run} is promoted, and the turn is over")
+    return 0
+
+
+def _run(stage: "Stage") -> int:
+    from slipway.cli.up import step
+
+    if stage.why is None:
+        print(f"✓ {stage.title}: current", flush=True)
+        return 0
+    return step(f"{stage.title} ({stage.why})" if stage.why else stage.title, stage.words)
+
+
+def _stopped(turn: "Turn", record: "TurnRecord", stage: "Stage", code: int) -> int:
+    """The exit code of the turn for that of a stage, with what a person can do."""
+    names = (turn.gateway, turn.fleet_file, turn.classifier)
+    if stage.title == "verdict" and code == 1 and not _has_requests(turn):
+        record.end("worse", reason="the verdict of the release").keep(turn.folder)
+        print(f"{turn.classifier}: the turn is over; {turn.old_run} answers")
+    elif code in (1, WAITS):
+        print(f"  or give the turn up: {command('slipway turn end', *names, '--reason', 'TEXT')}")
+    return code
+
+
+def _has_requests(turn: "Turn") -> bool:
+    from slipway.operations.gateway.routes import read_traffic
+
+    return bool(read_traffic(turn.settings).weight_percent)
+
+
+def gate(arguments: argparse.Namespace) -> int:
+    from slipway.contract.evidence.kept import FILE_NAME
+    from slipway.engines.old_test import answering, compare_on_old_test
+    from slipway.system.targets import write_file
+
+    old, new = (answering(one, arguments.engine) for one in (arguments.old_run, arguments.run_folder))
+    found = compare_on_old_test(old, new)
+    write_file(arguments.run_folder / FILE_NAME, found.to_json())
+    for line in found.lines():
+        print(line)
+    print_json(arguments, {**found.plain(), "verdict": found.verdict})
+    return {"pass": 0, "fail": 1}.get(found.verdict, WAITS)
+
+
+def status(arguments: argparse.Namespace) -> None:
+    from slipway.operations.turn.record import read_turn
+
+    turn = _open(arguments)
+    record = read_turn(turn.folder)
+    if record is None:
+        print(f"{turn.classifier}: no turn yet; {turn.old_run} is active")
+    else:
+        state = record.outcome or "open"
+        print(f"{turn.classifier}: {record.old_run} → {record.run}: {state}, opened {record.opened}")
+        print(f"  approved by {record.approved_by}")
+        for one in record.proposal.reasons:
+            print(f"  {one.trigger}: {one.said}")
+    print_json(arguments, {"active": turn.old_run, "record": record.plain() if record else None})
+
+
+def end(arguments: argparse.Namespace) -> None:
+    from slipway.operations.release.lock import only_operator
+
+    turn = _open(arguments)
+    with only_operator(turn.settings.folder, f"end of the turn of {turn.classifier}", file="turn.lock"):
+        record = turn.record
+        if record is None:
+            raise SpecError(f"{turn.classifier}: no turn is open")
+        record = record.end("ended", reason=f"{getpass.getuser()}: {arguments.reason}")
+        record.keep(turn.folder)
+    print(f"{turn.classifier}: the turn to {record.run} is over; its run stays there")
+    print(f"  a candidate that has requests is taken back by: {command('slipway release rollback', turn.gateway)}")
+    print_json(arguments, record.plain())
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    known: dict[str, tuple[Any, str]] = {
+        "propose": (propose, "look for reasons, and write them down with their evidence"),
+        "run": (run, "begin a turn, or go on with the open one"),
+        "status": (status, "show the newest turn"),
+        "end": (end, "give the open turn up"),
+        "gate": (gate, "compare a run with the one before on the old test split"),
+    }
+    actions = parser.add_subparsers(prog="slipway turn", required=True, metavar=" | ".join(known))
+    made: dict[str, argparse.ArgumentParser] = {}
+    for name, (function, line) in known.items():
+        made[name] = one = actions.add_parser(name, help=line, description=line)
+        one.set_defaults(run=function)
+        add_json(one)
+        if name != "gate":
+            one.add_argument("gateway", type=Path, help="the gateway's settings, with observe: and candidate:")
+            one.add_argument("fleet", type=Path, help="the fleet file of the stable repository")
+            one.add_argument("classifier", help="the classifier's name in it")
+    _run_options(made["run"])
+    made["end"].add_argument("--reason", metavar="TEXT", required=True, help="reason, for the record")
+    made["gate"].add_argument("old_run", type=Path, help="the run before")
+    made["gate"].add_argument("run_folder", type=Path, metavar="run", help="the run that was trained again")
+    made["gate"].add_argument("--engine", metavar="NAME", help="engine of both; default: that of choice.json")
+    return parser
+
+
+def _run_options(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--approved-by", metavar="NAME", help="the person who approves a new turn")
+    one.add_argument("--reason", metavar="TEXT", help="a reason of this person, where there is no other")
+    one.add_argument(
+        "--accept", metavar="TEXT", help="why to go on where the old test split has too few images to prove anything"
+    )
+    one.add_argument("--serve", action="store_true", help="start the candidate's server if it does not run")

@@ -1,0 +1,166 @@
+"""The last stages of a turn: the candidate beside stable, comparison, canary, and the end."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from slipway.cli.turn_build import PersonNeededError, Stage
+from slipway.cli.turn_fleet import make_active, name_candidate
+from slipway.cli.turn_run import Turn
+from slipway.contract import Manifest, ServingError, SpecError
+from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.operations.gateway.settings import ServerPorts
+from slipway.operations.release.fit import answering
+from slipway.operations.release.judge import ReleaseVerdict
+from slipway.operations.release.record import read_record
+from slipway.operations.release.trial import Trial
+from slipway.operations.turn.record import TurnRecord
+from slipway.serving import Ports
+from slipway.serving.command import HOST
+from slipway.system.text import command
+
+START_S = 120.0
+LOOK_S = 0.5
+
+
+class RejectedError(Exception):
+    """The candidate is worse; the turn is over."""
+
+
+def release_stages(turn: Turn, record: TurnRecord, *, serve: bool) -> Iterator[Stage]:
+    """Yield the stages from the fleet file to the promotion.
+
+    Raises:
+        PersonNeededError: what comes next is a person's.
+        RejectedError: the candidate was shown to be worse.
+        SpecError, ServingError: as the verbs.
+    """
+    if name_candidate(turn.fleet_file, turn.classifier, record.run):
+        print(f"{turn.fleet_file}: release.candidate names {record.run} for {turn.classifier}")
+    words = ("release", "candidate", str(turn.gateway), str(turn.fleet_file))
+    yield Stage("candidate", why_candidate(turn, record), words)
+    trial = Trial.open(turn.gateway)
+    if trial.record.is_promoted:
+        return
+    _require_not_rolled_back(trial, turn)
+    ports = _candidate_ports(turn)
+    yield from _server(trial, ports, serve=serve, run=turn.below(record.run))
+    if not trial.traffic.weight_percent:
+        yield Stage("comparison", "", ("release", "compare", str(turn.gateway)))
+        _require_labels(trial.again(), turn)
+        yield Stage("weight", "", ("release", "weight", str(turn.gateway)))
+    yield Stage("verdict", "", ("release", "judge", str(turn.gateway), "--watch"))
+    if not trial.again().record.is_promoted:  # approval: automatic has promoted it
+        raise PersonNeededError(
+            "the candidate is fine; a person promotes it: "
+            + command("slipway release promote", turn.gateway, "--approved-by", "NAME")
+        )
+
+
+def why_candidate(turn: Turn, record: TurnRecord) -> str | None:
+    """Why the candidate is to be written; None if the open release is of this run."""
+    release = read_record(turn.stable)
+    bundle = Manifest.read(turn.below(record.run) / "bundle" / MANIFEST).bundle
+    if release is None or release.candidate.bundles != {turn.classifier: bundle}:
+        return "not written yet"
+    return None
+
+
+def finish(turn: Turn, record: TurnRecord) -> None:
+    """After a promotion, make the run active in the fleet file.
+
+    Raises:
+        SpecError: the file cannot be changed safely.
+    """
+    if make_active(turn.fleet_file, turn.path, record.run):
+        print(f"{turn.fleet_file}: {record.run} is active for {turn.classifier}")
+
+
+def _require_not_rolled_back(trial: Trial, turn: Turn) -> None:
+    last = trial.record.actions[-1] if trial.record.actions else None
+    if last is not None and last.action == "rollback":
+        reason = f": {last.reason}" if last.reason else ""
+        raise PersonNeededError(
+            f"{last.by} rolled the candidate back at {last.time}{reason}. Give it requests again: "
+            f"{command('slipway release weight', turn.gateway)}, or give the turn up: "
+            + command("slipway turn end", turn.gateway, turn.fleet_file, turn.classifier, "--reason", "TEXT")
+        )
+
+
+def _candidate_ports(turn: Turn) -> ServerPorts:
+    if turn.settings.candidate is None:
+        raise SpecError(
+            f"{turn.gateway}: candidate: not given; write the ports of the candidate's server, such as "
+            "{grpc: 8101, http: 8100, status: 8103}, and slipway reload"
+        )
+    return turn.settings.candidate
+
+
+def _server(trial: Trial, ports: ServerPorts, *, serve: bool, run: Path) -> Iterator[Stage]:
+    """The candidate's server: it answers, is reloaded, is started by `serve`, or a person starts it."""
+    bundles, repository = trial.record.candidate.bundles, trial.record.candidate.path
+    if not answering(ports, bundles):
+        return
+    if _listens(ports.status):
+        words = ("reload", "--status-port", str(ports.status))
+        yield Stage("candidate's server", "it serves another repository", words)
+    elif serve:
+        _start(repository, ports, log=run / "candidate.log")
+        deadline = time.monotonic() + START_S
+        while answering(ports, bundles):
+            if time.monotonic() > deadline:
+                raise ServingError(f"the candidate's server does not answer yet; {run / 'candidate.log'} says why")
+            time.sleep(LOOK_S)
+    else:
+        free = Ports.free().metrics
+        serving = command("slipway serve", repository, *_ports(ports, free))
+        raise PersonNeededError(f"start the candidate's server, or give --serve: {serving}")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as one:
+        one.settimeout(1.0)
+        return one.connect_ex((HOST, port)) == 0
+
+
+def _ports(ports: ServerPorts, metrics: int) -> tuple[str, ...]:
+    given = {"grpc": ports.grpc, "http": ports.http, "metrics": metrics, "status": ports.status}
+    return tuple(word for name, port in given.items() for word in (f"--{name}-port", str(port)))
+
+
+def _start(repository: str, ports: ServerPorts, *, log: Path) -> None:
+    """Start the candidate's server; it outlives this command, as a person's would."""
+    words = ("serve", repository, *_ports(ports, Ports.free().metrics))
+    print(f"\n── candidate's server, in the background: {command('slipway', *words)}", flush=True)
+    output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    process = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "slipway", *words],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)],
+        setsid=True,
+    )
+    print(f"  process {process}, until you end it (kill {process}); log: {log}", flush=True)
+
+
+def _require_labels(trial: Trial, turn: Turn) -> None:
+    """Go on only if the disagreements are decided: before that, no user gets an answer of the candidate."""
+    judged = trial.judged()
+    series = [one for one in judged.judgement.series if one.series == "disagreements"]
+    reasons = "; ".join(one.reason for one in series)
+    if any(one.verdict is ReleaseVerdict.WORSE for one in series):
+        raise RejectedError(reasons)
+    if all(one.verdict is ReleaseVerdict.FINE for one in series):
+        return
+    found = judged.tallies.get(turn.classifier)
+    if found is not None and found.open:
+        names = (turn.gateway, "--classifier", turn.classifier)
+        push, pull = (command(f"slipway labels {verb}", *names) for verb in ("push", "pull"))
+        raise PersonNeededError(f"people label what the versions differ in: {push}, later {pull}; {reasons}")
+    raise PersonNeededError(
+        f"too few images to compare; wait for more rows, or decide yourself: "
+        f"{command('slipway release weight', turn.gateway)}; {reasons}"
+    )

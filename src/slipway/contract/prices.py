@@ -1,0 +1,61 @@
+"""Prices of machines, and the cost of a million images.
+
+    cost per million = price per hour / (images per second * 3600) * 1,000,000
+
+Prices are examples in a file for its reader to edit. A cost has two significant figures, as a price does.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated
+
+from pydantic import Field
+
+from slipway.contract.base import Contract
+from slipway.errors import SpecError
+
+HOURS_A_MONTH = 730
+"""Hours of an average month, 365 * 24 / 12."""
+
+
+class Price(Contract):
+    """The price of one kind of machine."""
+
+    per_hour: Annotated[float, Field(gt=0)]
+    as_of: date
+    cores: Annotated[int, Field(ge=1)]
+    """Number of vCPUs, as the provider counts them."""
+    gpu: str | None = None
+    note: str = ""
+
+
+class Prices(Contract):
+    """`prices.yaml`."""
+
+    currency: str
+    note: str
+    """A note shown with every cost."""
+    machines: dict[str, Price]
+
+    def row(self, name: str) -> "Priced":
+        """Raises SpecError: no such machine; the message lists the valid names."""
+        if name not in self.machines:
+            raise SpecError(f"unknown price {name!r}; the valid names are {', '.join(self.machines)}; or add yours")
+        price = self.machines[name]
+        about = f"{name}, as of {price.as_of}{f', with {price.gpu}' if price.gpu else ''}. {self.note} {price.note}"
+        return Priced(about.strip(), price.per_hour, self.currency, price.cores)
+
+
+@dataclass(frozen=True)
+class Priced:
+    """The chosen price."""
+
+    about: str
+    per_hour: float
+    currency: str
+    cores: int | None
+    """Number of vCPUs; None where the price was given as a number."""
+
+
+def cost_per_million(per_hour: float, *, images_per_s: float) -> float:
+    return per_hour / (images_per_s * 3600) * 1e6

@@ -1,0 +1,23 @@
+"""`turn` of a fleet file: what is a reason to train a classifier again, and who says so."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from slipway.contract.base import Contract
+
+
+class FleetTurn(Contract):
+    """Reasons for a turn of the flywheel. A reason proposes it; nobody trains without an approval."""
+
+    new_labels: int | None = Field(default=200, ge=1)
+    """Labelled images that the active run does not have, from which they are a reason; null if never."""
+    unknown_points: float | None = Field(default=5.0, ge=0, le=100)
+    """Rise of the share of `unknown` answers over the reference, in percentage points, from which an alarm of drift is
+    a reason; null if never."""
+    lost_accuracy: bool = True
+    """Whether the watch's alarm on accuracy, or on a class's recall, is a reason."""
+    every_days: float | None = Field(default=90.0, gt=0)
+    """Age of the active run in days from which it is a reason; null if never."""
+    approval: Literal["human", "automatic"] = "human"
+    """Whether a person approves a turn, or a reason alone begins it."""

@@ -1,0 +1,18 @@
+"""The artefacts of an image, by type."""
+
+from slipway.image.documents import Descriptor
+from slipway.image.layout import Layout
+
+SBOM = "application/vnd.cyclonedx+json"
+SIGNATURE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+
+
+def of_type(layout: Layout, subject: Descriptor, artifact_type: str) -> list[tuple[Descriptor, Descriptor]]:
+    """The artefacts of an image of one type: the manifest of each, and its blob, both checked."""
+    found = []
+    for descriptor, manifest in layout.referrers(subject):
+        if manifest.artifact_type == artifact_type:
+            for blob in manifest.layers:
+                layout.read(blob, what=f"a part of the artefact {artifact_type}")
+                found.append((descriptor, blob))
+    return found

@@ -1,0 +1,147 @@
+"""The layers of an image: which files of a repository go into which, and their tar archives, equal byte for byte.
+
+A layer is a step folder, so that a new version of a classifier brings layers of its own and leaves the others.
+Ensembles, `lane.json` and `manifest.json` are small, and change with every version: the last layer, `rest`.
+"""
+
+import io
+import tarfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, BinaryIO, NamedTuple, cast
+
+from slipway.contract import ImageError
+from slipway.image.layout import HashingSink
+from slipway.system.files import sha256_bytes
+from slipway.system.text import shown
+
+REST = "rest"
+MOST_OWN = 64
+"""Number of steps that have a layer each where a repository has more than `MOST_LAYERS`: the largest."""
+MOST_LAYERS = 100
+"""Number of steps up to which each has a layer. Container runtimes stack at most about 125 layers."""
+GROUPS = 16
+"""Number of layers that the other steps share, by the first digit of the SHA-256 of their names."""
+BLOCK_BYTES = 1 << 20
+_FILES, _FOLDERS = (tarfile.REGTYPE, tarfile.AREGTYPE), tarfile.DIRTYPE
+
+
+class Layer(NamedTuple):
+    name: str
+    files: tuple[str, ...]
+    """Paths below the repository, sorted."""
+
+
+def plan(sizes: Mapping[str, int], *, ensembles: Collection[str]) -> list[Layer]:
+    """The layers of a repository with files of these sizes in bytes; the same for the same files, on any machine."""
+    steps: dict[str, int] = {}
+    for path, size in sizes.items():
+        step, slash, _ = path.partition("/")
+        if slash and step not in ensembles:
+            steps[step] = steps.get(step, 0) + size
+    own = set(steps)
+    if len(steps) > MOST_LAYERS:
+        own = set(sorted(steps, key=lambda step: (-steps[step], step))[:MOST_OWN])
+    layers: dict[str, list[str]] = {}
+    for path in sorted(sizes):
+        step = path.partition("/")[0]
+        name = REST if step not in steps else step if step in own else f"steps_{sha256_bytes(step.encode())[0]}"
+        layers.setdefault(name, []).append(path)
+    rest = layers.pop(REST)
+    return [*(Layer(name, tuple(layers[name])) for name in sorted(layers)), Layer(REST, tuple(rest))]
+
+
+def write_tar(repository: Path, files: Iterable[str], sink: HashingSink) -> None:
+    """Write files and their folders as a tar archive: sorted, of user and group 0, at time 0, in modes 0644 and 0755.
+
+    Raises:
+        ImageError: a file changes while it is read.
+    """
+    folders = set[str]()
+    with tarfile.TarFile(
+        fileobj=cast(BinaryIO, _Writer(sink)), mode="w", format=tarfile.PAX_FORMAT, copybufsize=BLOCK_BYTES
+    ) as archive:
+        for name in files:
+            parts = name.split("/")[:-1]
+            for above in ("/".join(parts[: i + 1]) for i in range(len(parts))):
+                if above not in folders:
+                    folders.add(above)
+                    archive.addfile(_entry(above, folder=True))
+            with (repository / name).open("rb") as file:
+                entry = _entry(name, size=file.seek(0, io.SEEK_END))
+                file.seek(0)
+                try:
+                    archive.addfile(entry, file)
+                except OSError as error:
+                    if error.errno is not None:
+                        raise
+                    raise ImageError(f"{repository / name}: changed while it was read; build the image again") from None
+
+
+def _entry(name: str, *, size: int = 0, folder: bool = False) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime = size, 0
+    entry.mode, entry.type = (0o755, tarfile.DIRTYPE) if folder else (0o644, tarfile.REGTYPE)
+    return entry
+
+
+class _Writer:
+    """A sink as a file."""
+
+    def __init__(self, sink: HashingSink) -> None:
+        self._sink = sink
+
+    def write(self, data: bytes) -> int:
+        return self._sink.write(data)
+
+    def tell(self) -> int:
+        return self._sink.size
+
+
+class ArchiveError(ImageError):
+    """An archive holds what no repository has."""
+
+
+class Member(NamedTuple):
+    """A file of a layer, whose content is to be read before the next one is asked for."""
+
+    name: str
+    content: IO[bytes]
+
+    def blocks(self) -> Iterator[bytes]:
+        while block := self.content.read(BLOCK_BYTES):
+            yield block
+
+
+def members(file: BinaryIO) -> Iterator[Member]:
+    """The files of a layer, in its order.
+
+    Raises:
+        ArchiveError: it is damaged, or has a link, a device, a path that leaves the folder, or a file twice.
+    """
+    seen = set[str]()
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for entry in archive:
+                _check(entry, seen)
+                if entry.type in _FILES:
+                    seen.add(entry.name)
+                    content = archive.extractfile(entry)
+                    assert content is not None
+                    yield Member(entry.name, content)
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
+        raise ArchiveError(f"not a tar archive that can be read ({shown(error)})") from None
+
+
+def _check(entry: tarfile.TarInfo, seen: Collection[str]) -> None:
+    name = shown(entry.name)
+    if entry.type not in (*_FILES, _FOLDERS):
+        kind = "a link" if entry.islnk() or entry.issym() else "neither a file nor a folder"
+        raise ArchiveError(f"{name} is {kind}; an image of a repository has files and folders alone")
+    parts = entry.name.split("/")
+    if not entry.name.isprintable() or "\\" in entry.name or any(part in ("", ".", "..") for part in parts):
+        raise ArchiveError(f"{name!r} is a path that could leave the folder, or no plain path")
+    if any(part.startswith(".wh.") for part in parts):
+        raise ArchiveError(f"{name} removes a file of another layer, which an image of a repository does not")
+    if entry.name in seen:
+        raise ArchiveError(f"{name} is there twice")

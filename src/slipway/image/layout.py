@@ -1,0 +1,251 @@
+"""An OCI image layout: a folder with `oci-layout`, `index.json` and `blobs/sha256/`.
+
+A blob appears whole, under its SHA-256, and `index.json` is replaced last and in one step. A process that is killed
+leaves the former images as they were.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+from slipway.contract import ImageError
+from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
+from slipway.image.reference import LayoutReference
+from slipway.system.files import complete_folder, locked
+from slipway.system.targets import check_folder, told, write_file
+
+MARKER, INDEX_FILE = "oci-layout", "index.json"
+KIND: Final = "layout of images"
+MARKED = b'{"imageLayoutVersion":"1.0.0"}'
+_UNFINISHED = ".unfinished-"
+
+
+class HashingSink:
+    """Takes the bytes of a blob, hashes and counts them, and passes them on to `file` if there is one."""
+
+    def __init__(self, file: BinaryIO | None = None) -> None:
+        self._file, self._sha256, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._sha256.update(data)
+        self.size += len(data)
+        return len(data) if self._file is None else self._file.write(data)
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._sha256.hexdigest()}"
+
+
+class Layout:
+    """A layout that exists."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Raises ImageError: the folder is not an image layout."""
+        layout = cls(folder)
+        if not folder.is_dir():
+            raise ImageError(f"{folder}: no such folder; give an OCI image layout, as slipway image build writes it")
+        try:
+            marked = (folder / MARKER).read_bytes()
+        except OSError:
+            raise ImageError(f"{folder}: no {MARKER} here; give an OCI image layout, not a repository") from None
+        if b'"imageLayoutVersion"' not in marked or b'"1.0.0"' not in marked:
+            raise ImageError(
+                f"{folder / MARKER}: not that of image layouts 1.0.0; it was changed, or is of a later one"
+            )
+        return layout
+
+    @classmethod
+    @contextmanager
+    def writing(cls, folder: Path, *, inputs: tuple[Path, ...] = (), wait: bool = False) -> Iterator[Self]:
+        """The layout at `folder`, made if it is missing, for the only process that writes to it.
+
+        Raises:
+            ImageError: another process writes to it, and we do not wait.
+            SpecError: something else is there.
+            StorageError: the folder cannot be written.
+        """
+        check_folder(folder, kind=KIND, inputs=inputs)
+        made = not (folder / MARKER).exists()
+        if made:
+            with complete_folder(folder, kind=KIND) as staging:
+                cls(staging)._begin()
+        with told(folder):
+            try:
+                with locked(folder, wait=wait):
+                    layout = cls(folder)
+                    layout._clear()
+                    yield layout
+                    made = False
+            except BlockingIOError:
+                raise ImageError(f"{folder}: another process is writing to it; wait until it ends") from None
+            finally:
+                if made and not any((folder / "blobs/sha256").iterdir()):  # nothing that a second try could use
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _begin(self) -> None:
+        (self.folder / "blobs/sha256").mkdir(parents=True)
+        write_file(self.folder / INDEX_FILE, Index().to_bytes())
+        write_file(self.folder / MARKER, MARKED)
+
+    def _clear(self) -> None:
+        for leftover in (self.folder / "blobs/sha256").glob(f"{_UNFINISHED}*"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
+
+    @property
+    def index(self) -> Index:
+        path = self.folder / INDEX_FILE
+        try:
+            return Index.from_bytes(path.read_bytes(), source=str(path))
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def path(self, descriptor: Descriptor) -> Path:
+        return self.folder / "blobs/sha256" / descriptor.hex
+
+    def has(self, descriptor: Descriptor) -> bool:
+        path = self.path(descriptor)
+        return path.is_file() and path.stat().st_size == descriptor.size
+
+    def read(self, descriptor: Descriptor, *, what: str) -> bytes:
+        """A small blob, with its size and SHA-256 checked.
+
+        Raises:
+            ImageError: it is missing, too large or changed; names `what` and its file.
+        """
+        path = self.path(descriptor)
+        self.check_size(descriptor, what=what)
+        if descriptor.size > MOST_BYTES:
+            raise ImageError(f"{path}: {what} of {descriptor.size:,} bytes; at most {MOST_BYTES:,} are read")
+        data = path.read_bytes()
+        if Descriptor.of(data, descriptor.media_type).digest != descriptor.digest:
+            raise ImageError(
+                f"{path}: {what} was changed: its SHA-256 is not the file's name; remove it, and build or pull the "
+                "image again"
+            )
+        return data
+
+    def check_size(self, descriptor: Descriptor, *, what: str) -> None:
+        path = self.path(descriptor)
+        if path.is_symlink() or not path.is_file():
+            raise ImageError(f"{path}: {what} is missing; build or pull the image again")
+        if (size := path.stat().st_size) != descriptor.size:
+            raise ImageError(
+                f"{path}: {what} was changed: {size:,} bytes, where the image says {descriptor.size:,}; "
+                "remove it, and build or pull the image again"
+            )
+
+    def manifest(self, descriptor: Descriptor, *, what: str = "the image's manifest") -> ImageManifest:
+        return ImageManifest.from_bytes(self.read(descriptor, what=what), source=str(self.path(descriptor)))
+
+    def add(self, data: bytes, media_type: str, **fields: object) -> Descriptor:
+        """Write a small blob unless it is there."""
+        descriptor = Descriptor.of(data, media_type, **fields)
+        if not self.has(descriptor):
+            self.write_blob(lambda sink: sink.write(data))
+        return descriptor
+
+    def write_blob(
+        self, write: Callable[[HashingSink], object], *, expected: Descriptor | None = None
+    ) -> tuple[str, int]:
+        """Write a blob as `write` gives it to the sink; returns its digest and size.
+
+        Raises:
+            ImageError: it is not the `expected` one, and is not kept.
+            StorageError: it cannot be written.
+        """
+        staging = self.folder / "blobs/sha256" / f"{_UNFINISHED}{os.getpid()}"
+        with told(self.folder):
+            try:
+                with staging.open("wb") as file:
+                    sink = HashingSink(file)
+                    write(sink)
+                if expected is not None and sink.digest != expected.digest:
+                    raise ImageError(f"{expected.digest} was asked for, and {sink.digest} came")
+                os.replace(staging, staging.with_name(sink.digest.partition(":")[2]))
+            finally:
+                staging.unlink(missing_ok=True)
+        return sink.digest, sink.size
+
+    def find(self, reference: LayoutReference) -> Descriptor:
+        """The descriptor of an image.
+
+        Raises:
+            ImageError: the layout has no such tag or digest, or several tags where none is given.
+        """
+        tagged = {one.tag: one for one in self.index.manifests if one.tag is not None}
+        known = ", ".join(sorted(tagged)) or "none"
+        if reference.digest is not None:
+            found = next((one for one in self.index.manifests if one.digest == reference.digest), None)
+            if found is None:
+                raise ImageError(f"{self.folder}: no image {reference.digest}; the tags here: {known}")
+            return found
+        if reference.tag is None and len(tagged) != 1:
+            raise ImageError(f"{self.folder}: which image? Give {self.folder}:TAG; the tags here: {known}")
+        tag = reference.tag or next(iter(tagged))
+        if tag not in tagged:
+            raise ImageError(f"{self.folder}: no tag {tag}; the tags here: {known}")
+        return tagged[tag]
+
+    def check_tag(self, tag: str, *, lane: str) -> None:
+        """Raises ImageError if `tag` names an image of another lane."""
+        for one in self.index.manifests:
+            if one.tag == tag and (there := self.manifest(one).annotation(LANE)) not in ("", lane):
+                raise ImageError(
+                    f"{self.folder}:{tag}: names an image of the {there} lane, and the new one is of the {lane} lane; "
+                    "give another tag"
+                )
+
+    def set_tag(self, tag: str, descriptor: Descriptor) -> None:
+        """Let `tag` name an image, in one step."""
+        named = descriptor.model_copy(update={"annotations": {REF_NAME: tag}})
+        self._replace_index([*(one for one in self.index.manifests if one.tag != tag), named])
+
+    def add_untagged(self, *descriptors: Descriptor) -> None:
+        """Enter manifests without a tag, such as signatures; those that are there stay."""
+        there = {one.digest for one in self.index.manifests}
+        new = [one for one in descriptors if one.digest not in there]
+        if new:
+            self._replace_index([*self.index.manifests, *new])
+
+    @contextmanager
+    def with_untagged(self, *descriptors: Descriptor) -> Iterator[None]:
+        """Enter manifests without a tag before the block, and take them back if it raises."""
+        before = self.index.manifests
+        self.add_untagged(*descriptors)
+        try:
+            yield
+        except BaseException:
+            self._replace_index([*before])
+            raise
+
+    def _replace_index(self, manifests: list[Descriptor]) -> None:
+        ordered = sorted(manifests, key=lambda one: (one.tag or "", one.digest))
+        write_file(self.folder / INDEX_FILE, Index(manifests=tuple(ordered)).to_bytes())
+
+    def referrers(self, subject: Descriptor) -> list[tuple[Descriptor, ImageManifest]]:
+        """The artefacts of an image: its SBOM and its signatures."""
+        found = []
+        for one in self.index.manifests:
+            if one.tag is None and one.media_type == MANIFEST:
+                manifest = self.manifest(one, what=f"the manifest of an artefact ({one.artifact_type or 'no type'})")
+                if manifest.subject is not None and manifest.subject.digest == subject.digest:
+                    found.append((one, manifest))
+        return found
+
+    def attach(self, subject: Descriptor, data: bytes, media_type: str) -> Descriptor:
+        """Add an artefact of one blob to an image; its type is that of the blob."""
+        blob = self.add(data, media_type)
+        artefact = ImageManifest(
+            artifact_type=media_type, config=self.add(b"{}", EMPTY), layers=(blob,), subject=subject.bare()
+        )
+        descriptor = self.add(artefact.to_bytes(), MANIFEST, artifact_type=media_type)
+        self.add_untagged(descriptor)
+        return descriptor

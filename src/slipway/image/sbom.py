@@ -1,0 +1,90 @@
+"""The software bill of materials of an image, in CycloneDX's JSON: what it serves, and what its lane needs.
+
+It has no time and no random number: the same image and lock give the same bytes.
+"""
+
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from slipway.contract import Lane, MissingDependencyError, SpecError, StorageError
+from slipway.image.documents import VERSION, Descriptor, ImageManifest
+from slipway.system.files import sha256_bytes
+
+try:
+    from cyclonedx.model import Property
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.output.json import JsonV1Dot6
+    from packageurl import PackageURL
+except ImportError:
+    raise MissingDependencyError("cyclonedx-python-lib", extra="ship") from None
+
+_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Lock(NamedTuple):
+    """The packages of a lane, as its lock file pins them."""
+
+    packages: tuple[tuple[str, str], ...]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Lock":
+        """Raises SpecError: it pins nothing; StorageError: it cannot be read."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(
+                f"{path}: cannot be read ({error}); give the lane's lock file with --lock, in a clone "
+                "build/images/LANE/requirements.lock"
+            ) from None
+        packages = tuple(sorted(set(_PINNED.findall(text))))
+        if not packages:
+            raise SpecError(f"{path}: pins no package; give a file with lines such as numpy==1.26.4")
+        return cls(packages, sha256_bytes(text.encode()))
+
+
+def sbom(image: Descriptor, manifest: ImageManifest, lane: Lane, lock: Lock) -> bytes:
+    """The SBOM of an image."""
+    about = Component(
+        type=ComponentType.CONTAINER,
+        name="slipway-model-repository",
+        version=image.digest,
+        bom_ref=image.digest,
+        properties=[Property(name="slipway:lane", value=lane.lane), Property(name="slipway:lock", value=lock.sha256)],
+    )
+    needed = list(_components(manifest, lane, lock))
+    bom = Bom(
+        serial_number=uuid.uuid5(uuid.NAMESPACE_OID, f"{image.digest} {lock.sha256}"),
+        components=needed,
+        metadata=BomMetaData(component=about, timestamp=_NO_TIME),
+    )
+    bom.register_dependency(about, needed)
+    return JsonV1Dot6(bom).output_as_string(indent=1).encode()
+
+
+def _components(manifest: ImageManifest, lane: Lane, lock: Lock) -> Iterator[Component]:
+    for name, bundle in sorted(lane.classifiers.items()):
+        yield _component(ComponentType.MACHINE_LEARNING_MODEL, name, bundle)
+    yield _package("slipway", manifest.annotation(VERSION))
+    # In NVIDIA's image, beside the packages of the lock.
+    brought = {"tritonserver": lane.release, **lane.libraries} if lane.lane == "gpu" else {}
+    for name, version in sorted(brought.items()):
+        if version is not None:
+            yield _component(ComponentType.APPLICATION, name, version)
+    for name, version in lock.packages:
+        yield _package(name, version)
+
+
+def _component(kind: ComponentType, name: str, version: str) -> Component:
+    return Component(type=kind, name=name, version=version, bom_ref=f"{kind.value}:{name}@{version}")
+
+
+def _package(name: str, version: str) -> Component:
+    purl = PackageURL("pypi", name=name, version=version)
+    return Component(type=ComponentType.LIBRARY, name=name, version=version, purl=purl, bom_ref=str(purl))

@@ -1,0 +1,41 @@
+"""Where Envoy finds its servers and its secrets: all of it on this machine, or in a cluster."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.serving.command import HOST
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """Files that a cluster mounts into the gateway's container. Envoy takes up what is changed in them."""
+
+    routes: Path
+    """Folder of `routes.yaml`."""
+    keys: Path
+    """Folder of `keys.yaml`, with the keys of the teams; of a Secret."""
+    certificate: Path
+    """File that names certificate and private key for Envoy."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the gateway's surroundings are."""
+
+    metrics: str = HOST
+    """Address of the metrics' port."""
+    stable: str = HOST
+    """Address of the stable server, or the name of its machines."""
+    candidate: str = HOST
+    mounted: Mounted | None = None
+    """Files with routes and secrets; without them, routes are in the gateway's folder, and secrets in the
+    configuration, which only its owner may read."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether the servers are named, and may be several machines each."""
+        return self.stable != HOST
+
+
+HERE = Placement()
+"""Everything on this machine."""

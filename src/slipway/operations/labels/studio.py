@@ -1,0 +1,233 @@
+"""`slipway labels push` and `pull`: images go to Label Studio, and labels come back. Both may be repeated."""
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from slipway.contract import SpecError
+from slipway.contract.labels import RESERVED
+from slipway.operations.gateway.settings import GatewaySettings, read_secret
+from slipway.operations.journal.pictures import data_uri, small_picture
+from slipway.operations.journal.store import Store, image_path
+from slipway.operations.labels.given import Written, check_new_classes, fault_of_label, write_given
+from slipway.operations.labels.locks import only_one
+from slipway.operations.labels.projects import Project, Task, suggestion, title_of
+from slipway.operations.labels.rest import Rest
+from slipway.operations.labels.served import Served
+from slipway.operations.labels.settings import LabelStudio
+from slipway.system.targets import told, write_file
+
+SIDE = 640
+"""Longest side of the copy that annotators see, in pixels."""
+BATCH_BYTES, BATCH_TASKS = 4 * 2**20, 50
+LOCK, ID = "label-studio.lock", "label-studio.id"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    project: str
+    made: bool
+    """Whether the project is new."""
+    tasks: int
+    """New tasks."""
+    there: int
+    """Rows that wait for a label and had a task."""
+    removed: int
+    """Tasks of rows that are no longer in the journal."""
+    unreadable: tuple[int, ...]
+    """Rows whose image cannot be shown."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    project: str
+    written: dict[str, Written] = field(default_factory=dict)
+    """By annotator."""
+    skipped: int = 0
+    """Answers of annotators who skipped the task."""
+    not_taken: tuple[str, ...] = ()
+    """A sentence on each label that was not taken in."""
+    removed: int = 0
+
+
+def connect(settings: GatewaySettings, *, source: Path) -> tuple[Rest, LabelStudio]:
+    """Raises SpecError without `label_studio`, or for a file of the token that others may read."""
+    studio = settings.labels.label_studio if settings.labels else None
+    if studio is None:
+        raise SpecError(f"{source}: labels.label_studio: not given; write its url and token_file (docs/labels.md)")
+    token = read_secret(Path(studio.token_file), what="labels.label_studio.token_file", source=source).strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise SpecError(
+            f"{source}: labels.label_studio.token_file: {studio.token_file} must hold one token in one line"
+        )
+    return Rest(studio, token), studio
+
+
+def push(store: Store, served: Served, rest: Rest, settings: LabelStudio) -> Pushed:
+    """Make the project if it is missing, and a task for each asked row that has neither a label nor a task.
+
+    Tasks are made in batches, each whole or not at all. A row that has a task gets no second one, so that a push that
+    was killed may be repeated; a second push at the same time waits.
+    """
+    with only_one(store.folder / LOCK):
+        project = Project.find(rest, settings, served.classifier)
+        made = project is None
+        labels = [*served.labels, *sorted({*served.known(store)} - {*served.labels})]
+        if project is None:
+            project = Project.make(rest, settings, served.classifier, labels)
+        else:
+            project.offer(labels)
+        there, removed = _ours(store, project)
+        rows = _unlabelled(store, served.classifier)
+        unreadable: list[int] = []
+        new = [row for row in rows if row.number not in {task.row for task in there}]
+        for batch in _batches(store, new, labels, unreadable):
+            project.add(batch)
+    tasks = len(new) - len(unreadable)
+    return Pushed(project.title, made, tasks, len(rows) - len(new), removed, tuple(unreadable))
+
+
+def pull(store: Store, served: Served, rest: Rest, settings: LabelStudio, *, new_classes: Sequence[str] = ()) -> Pulled:
+    """Take in what annotators say. All of it is read before any of it is written, in one transaction.
+
+    An annotator's newest answer to a task counts: one that was changed replaces the label before, and a skip removes
+    it. A new class that is not in `new_classes` is named, and not taken in.
+
+    Raises:
+        SpecError: no project; push makes it.
+    """
+    check_new_classes(new_classes, served)
+    title = title_of(settings, served.classifier)
+    with only_one(store.folder / LOCK):
+        project = Project.find(rest, settings, served.classifier)
+        if project is None:
+            raise SpecError(f"{rest.url}: no project {title!r}; slipway labels push makes it")
+        tasks, removed = _ours(store, project)
+        known = {*served.known(store), *new_classes}
+        given: dict[str, dict[int, str]] = {}
+        times: dict[str, dict[int, float]] = {}
+        skips: list[tuple[int, str]] = []
+        faults: list[str] = []
+        for task in tasks:
+            for said in task.said:
+                fault = None if said.label is None else fault_of_label(said.label, known=known)
+                if said.label is None:
+                    skips.append((task.row, said.annotator))
+                elif fault is not None:
+                    faults.append(f"row {task.row}, {said.annotator}: {fault}")
+                else:
+                    given.setdefault(said.annotator, {})[task.row] = said.label
+                    times.setdefault(said.annotator, {})[task.row] = _unix_s(said.at)
+        now_s = time.time()
+        with store.transaction():
+            store.write("DELETE FROM labels WHERE row = ? AND annotator = ?", skips)
+            written = {
+                annotator: write_given(store, labels, annotator=annotator, now_s=now_s, labelled_s=times[annotator])
+                for annotator, labels in sorted(given.items())
+            }
+    return Pulled(title, written, len(skips), tuple(faults), removed)
+
+
+def _ours(store: Store, project: Project) -> tuple[list[Task], int]:
+    """The project's tasks whose row is in the journal; tasks of rows that are gone are removed, and counted.
+
+    A row is gone when it was forgotten or is too old. A task whose image is no longer kept goes once it has a label.
+    """
+    kept = {
+        row: (sha256, bool(image), bool(labelled))
+        for row, sha256, image, labelled in store.query(
+            "SELECT id, sha256, kept, EXISTS (SELECT 1 FROM labels WHERE row = id) FROM rows WHERE id IN "
+            "(SELECT row FROM asked)"
+        )
+    }
+    ours, removed = [], 0
+    for task in list(project.tasks(journal_id(store))):
+        sha256, image, labelled = kept.get(task.row, ("", False, False))
+        if sha256 == task.sha256 and (image or (task.said and not labelled)):
+            ours.append(task)
+        else:
+            project.remove(task)
+            removed += 1
+    return ours, removed
+
+
+@dataclass(frozen=True)
+class _Row:
+    number: int
+    sha256: str
+    label: str | None
+    score: float | None
+    bundle: str
+
+
+def _unlabelled(store: Store, classifier: str) -> list[_Row]:
+    found = store.query(
+        "SELECT id, sha256, label, score, bundle FROM rows JOIN asked ON asked.row = rows.id WHERE classifier = ? "
+        "AND kept = 1 AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.row = rows.id) ORDER BY id",
+        (classifier,),
+    )
+    return [_Row(*row) for row in found]
+
+
+def _batches(
+    store: Store, rows: Sequence[_Row], labels: Sequence[str], unreadable: list[int]
+) -> Iterator[list[dict[str, Any]]]:
+    """Tasks in batches of limited size; rows whose image cannot be shown are added to `unreadable`."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        task = _task(store, row, labels)
+        if task is None:
+            unreadable.append(row.number)
+            continue
+        batch.append(task)
+        size += len(task["data"]["image"])
+        if size > BATCH_BYTES or len(batch) >= BATCH_TASKS:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def _task(store: Store, row: _Row, labels: Sequence[str]) -> dict[str, Any] | None:
+    try:
+        picture = small_picture(image_path(store.folder, row.sha256).read_bytes(), side=SIDE)
+    except FileNotFoundError:  # forgotten meanwhile
+        return None
+    if picture is None:
+        return None
+    data = {"image": data_uri(picture), "row": row.number, "sha256": row.sha256, "journal": journal_id(store)}
+    task: dict[str, Any] = {"data": data}
+    if row.label is not None and row.label != RESERVED and row.label in labels:
+        task["predictions"] = [suggestion(row.label, score=row.score, version=row.bundle[:12])]
+    return task
+
+
+def journal_id(store: Store) -> str:
+    """A name of this journal, so that its tasks are told from those of another journal in the same project."""
+    path = store.folder / ID
+    with told(path):
+        if not path.is_file():
+            write_file(path, secrets.token_hex(8))
+            path.chmod(0o600)
+        return path.read_text(encoding="utf-8")
+
+
+def _unix_s(text: str) -> float:
+    try:
+        time_ = datetime.fromisoformat(text)
+    except ValueError:
+        return time.time()
+    return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
+
+
+def counted(pulled: Pulled) -> Counter[str]:
+    """Labels of all annotators together."""
+    total: Counter[str] = Counter()
+    for written in pulled.written.values():
+        total.update(written.plain())
+    return total

@@ -1,0 +1,211 @@
+"""Joins a fleet, its demand and what was measured: the loads that have to be placed."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slipway.contract.fleet import Fleet, FleetBase
+from slipway.errors import SpecError
+from slipway.operations.planning.demand import BaseRates, Demand, Machine, Rates
+from slipway.operations.planning.measured import WRITTEN_BY, Capacity, MeasuredFigures, Memory, read_measured
+
+
+@dataclass(frozen=True)
+class Load:
+    """A classifier, or a base with all of its heads: what is placed as a whole."""
+
+    name: str
+    heads: int | None
+    """Number of heads of a base; None for a whole classifier."""
+    mean_per_s: float
+    peak_per_s: float
+    figures: MeasuredFigures
+    memory: Memory
+
+    @property
+    def own_mib(self) -> float:
+        """Memory that this load adds to a box, without what it shares with others of its source."""
+        return self.memory.each_mib * (self.heads or 1)
+
+    @property
+    def shares(self) -> str:
+        """The key of the memory that is there once on a box. Each base has an engine of its own."""
+        return self.memory.about if self.heads is None else f"base {self.name}"
+
+    @property
+    def title(self) -> str:
+        return self.name if self.heads is None else f"{self.name} ({self.heads:,} head{'s' * (self.heads != 1)})"
+
+    def capacity_on(self, machine: Machine, demand: Demand) -> Capacity | None:
+        """The measured capacity on a machine of so many cores; None if nobody measured it."""
+        fitting = [c for c in self.figures.capacities if c.limit_ms <= demand.limit_ms and c.cores <= machine.cores]
+        best = max(fitting, key=lambda capacity: capacity.cores, default=None)
+        if best is None or best.cores == machine.cores:
+            return best
+        if not demand.scale_by_cores:
+            return None
+        times = machine.cores / best.cores
+        about = f"{best.about}, times {machine.cores} / {best.cores} cores, which nobody measured"
+        return replace(best, per_s=best.per_s * times, cores=machine.cores, about=about)
+
+
+def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -> list[Load]:
+    """The loads of a fleet, classifiers first, in the order of the file.
+
+    Args:
+        root: folder that the fleet file's paths are relative to.
+        measured_root: folder that the names of result files are relative to.
+
+    Raises:
+        SpecError: the demand names a classifier that the fleet lacks, or lacks one; or nobody measured a figure. The
+            message names the command that measures it.
+    """
+    if fleet.lane == "gpu":
+        raise SpecError(
+            "lane: gpu: no verb measures the memory that a classifier takes on a GPU, so a plan would be a guess; "
+            "plan-fleet takes fleets of the cpu lane"
+        )
+    _check_names(fleet, demand)
+    reader = _Reader(measured_root)
+    loads = []
+    for name, classifier in fleet.classifiers.items():
+        rates = demand.classifiers.get(name) or demand.each
+        assert rates is not None
+        backbone = _backbone(root / classifier.active.bundle)
+        loads.append(_load(name, rates, None, demand, reader.figures(name, rates, backbone)))
+    for name, base in fleet.bases.items():
+        given = demand.bases[name]
+        heads = _count_heads(name, base, root)
+        rates = _of_all_heads(given, heads)
+        loads.append(
+            _load(name, rates, heads, demand, reader.figures(name, rates, _backbone(root / base.base / "base")))
+        )
+    return loads
+
+
+def remedy(name: str, demand: Demand) -> str:
+    """The command that measures every figure of a classifier."""
+    return (
+        f"measure it on such a machine: slipway gate {name} --images FOLDER --find-capacity --limit-ms "
+        f"{demand.limit_ms:g} --pid PID --output {name}.json, and name the file in measured"
+    )
+
+
+class _Reader:
+    """Reads each result file once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[str, MeasuredFigures] = {}
+
+    def figures(self, name: str, rates: Rates, backbone: str | None) -> MeasuredFigures:
+        """Raises SpecError: a file cannot be used, or is of another backbone."""
+        if not rates.measured:
+            raise SpecError(f"{name}: measured names no result file; give files written by {WRITTEN_BY}")
+        found = []
+        for file in rates.measured:
+            if file not in self._read:
+                self._read[file] = read_measured(self._root / file)
+            figures = self._read[file]
+            if backbone and figures.backbone and figures.backbone != backbone:
+                raise SpecError(f"{name}: its backbone is {backbone}, but {file} measured {figures.backbone}")
+            found.append(figures)
+        merged = found[0]
+        for more in found[1:]:
+            merged = merged.or_else(more)
+        return merged
+
+
+def _check_names(fleet: Fleet, demand: Demand) -> None:
+    for kind, given, there in (
+        ("classifiers", demand.classifiers, fleet.classifiers),
+        ("bases", demand.bases, fleet.bases),
+    ):
+        if unknown := sorted(given.keys() - there.keys()):
+            heads = {name for base in fleet.bases.values() for name in base.named}
+            of_base = "; give the rates of heads under bases" if heads & {*unknown} else ""
+            raise SpecError(
+                f"{kind}: {', '.join(unknown)}: not in the fleet file, whose {kind} are "
+                f"{_some(there) or 'none'}{of_base}"
+            )
+    missing = [] if demand.each else [name for name in fleet.classifiers if name not in demand.classifiers]
+    if missing:
+        raise SpecError(f"classifiers: no rates of {_some(missing)}; add them, or each: for all that are not named")
+    if missing := [name for name in fleet.bases if name not in demand.bases]:
+        raise SpecError(f"bases: no rates of {_some(missing)}; add them: the rates of all their heads together")
+
+
+def _some(names: object, most: int = 10) -> str:
+    listed = sorted(names)  # type: ignore[call-overload]
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def _of_all_heads(rates: BaseRates, heads: int) -> Rates:
+    times = heads if rates.per_head else 1
+    return Rates(mean=rates.mean * times, peak=rates.peak * times, measured=rates.measured)
+
+
+def _load(name: str, rates: Rates, heads: int | None, demand: Demand, figures: MeasuredFigures) -> Load:
+    if figures.memory is None:
+        raise SpecError(f"{name}: nobody measured its memory ({figures.source}); {remedy(name, demand)}")
+    load = Load(name, heads, rates.mean, rates.peak, figures, figures.memory)
+    if not any(load.capacity_on(machine, demand) for machine in demand.machines.values()):
+        have = "; ".join(f"{c.per_s:.1f}/s within {c.limit_ms:g} ms on {c.cores} cores" for c in figures.capacities)
+        offered = ", ".join(f"{key} ({machine.cores} cores)" for key, machine in demand.machines.items())
+        scale = ", or set scale_by_cores: true" if _scales(figures, demand) else ""
+        raise SpecError(
+            f"{name}: nobody measured its capacity within {demand.limit_ms:g} ms on {offered} (measured: "
+            f"{have or 'none'}, in {figures.source}); {remedy(name, demand)}{scale}"
+        )
+    return load
+
+
+def _scales(figures: MeasuredFigures, demand: Demand) -> bool:
+    """Whether a capacity that counts was measured on fewer cores than some machine has."""
+    most = max(machine.cores for machine in demand.machines.values())
+    return any(c.limit_ms <= demand.limit_ms and c.cores < most for c in figures.capacities)
+
+
+def _count_heads(name: str, base: FleetBase, root: Path) -> int:
+    if base.named:
+        return len(base.named)
+    pattern = str(base.heads)
+    top = Path(root / pattern).anchor if Path(pattern).is_absolute() else str(root)
+    relative = str(Path(pattern).relative_to(top)) if Path(pattern).is_absolute() else pattern
+    count = sum((folder / "bundle").is_dir() for folder in Path(top).glob(relative))
+    if not count:
+        raise SpecError(f"bases.{name}.heads: {pattern} finds no run of slipway head; its heads must be there to count")
+    return count
+
+
+def _backbone(bundle: Path) -> str | None:
+    """Name of the backbone of a bundle or base; None where it has not been made yet."""
+    try:
+        return str(json.loads((bundle / "spec.json").read_text(encoding="utf-8"))["backbone"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def notes_of(loads: list[Load], fleet: Fleet, demand: Demand) -> Iterator[str]:
+    """What a reader of the plan must know of the figures."""
+    for load in loads:
+        model = load.figures.model
+        if load.heads is None and model and model != load.name:
+            yield f"{load.name}: its figures were measured on {model}"
+        if len(fleet.classifiers) > 1 and load.heads is None and any(c.alone for c in load.figures.capacities):
+            yield (
+                f"{load.name}: measured as fused; with several classifiers in a repository layout: auto serves "
+                "shared_decode, which holds less: set serving: {layout: fused} for it, or measure it so"
+            )
+    processors = sorted({name for load in loads for name in load.figures.processors})
+    if len(processors) > 1:
+        yield (
+            f"figures come from {len(processors)} kinds of processor ({', '.join(processors)}), and are taken as if "
+            "they held on every machine of as many cores: measure on the machine that will serve"
+        )
+    if fleet.multi:
+        yield "an image that is sent to an ensemble of multi counts for each of its classifiers"
+    if demand.scale_by_cores:
+        yield "scale_by_cores: capacities on machines with more cores than were measured are an assumption"

@@ -1,0 +1,70 @@
+"""Checks rendered objects for what no schema finds."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway.contract import SpecError
+from slipway.operations.rendering.field_rules import field_findings
+from slipway.operations.rendering.finding import Finding
+from slipway.operations.rendering.link_rules import link_findings
+from slipway.operations.rendering.manifests import Objects
+from slipway.operations.rendering.pod_rules import pod_findings
+
+KUSTOMIZE_TIMEOUT_S = 60
+
+
+def check(text: str, *, source: str) -> list[Finding]:
+    """What is wrong with objects that are applied together; raises SpecError if they are not such."""
+    return findings(Objects.parse(text, source=source))
+
+
+def findings(objects: Objects) -> list[Finding]:
+    """What the rules find; raises SpecError if there is no object, or one is not of its form."""
+    if not objects.all:
+        raise SpecError(
+            f"{objects.source}: no object; give what slipway render wrote, or what kubectl kustomize printed"
+        )
+    return sorted({*pod_findings(objects), *link_findings(objects), *field_findings(objects)})
+
+
+def texts(given: Path, *, kubectl: Path | None = None) -> dict[str, str]:
+    """The objects of a file, or of each overlay of a rendered folder, as `kubectl kustomize` makes them.
+
+    Raises:
+        SpecError: there is nothing to read, or kubectl is missing or refuses it.
+    """
+    if given.is_file():
+        return {str(given): _read(given)}
+    overlays = sorted(path.parent for path in given.glob("overlays/*/kustomization.yaml"))
+    if overlays:
+        return {str(overlay): _kustomized(overlay, kubectl) for overlay in overlays}
+    files = sorted(given.glob("*.yaml"))
+    if not files:
+        raise SpecError(f"{given}: no overlays and no YAML files; give a folder of slipway render, or a file")
+    return {str(given): "---\n".join(_read(file) for file in files)}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from None
+
+
+def _kustomized(overlay: Path, kubectl: Path | None) -> str:
+    found = kubectl or shutil.which("kubectl")
+    if found is None:
+        raise SpecError(
+            f"{overlay}: kubectl is not installed, which makes the objects of an overlay; install it, or give the file "
+            "that kubectl kustomize prints elsewhere"
+        )
+    command: Sequence[str | Path] = [found, "kustomize", overlay]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=KUSTOMIZE_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SpecError(f"{found} does not run: {error}") from None
+    if done.returncode:
+        raise SpecError(f"{overlay}: kubectl refuses it: {' '.join(done.stderr.split())[:500]}")
+    return done.stdout

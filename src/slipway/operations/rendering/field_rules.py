@@ -1,0 +1,59 @@
+"""Rules about kinds without a schema: the field names of their APIs, as of November 2026."""
+
+from collections.abc import Iterator, Mapping
+
+from slipway.operations.rendering.finding import Finding
+from slipway.operations.rendering.manifests import Objects
+
+_RELABELING = "action modulus regex replacement separator sourceLabels targetLabel"
+FIELDS: Mapping[str, Mapping[str, str]] = {
+    "ServiceMonitor": {
+        "spec": "attachMetadata bodySizeLimit convertClassicHistogramsToNHCB endpoints fallbackScrapeProtocol jobLabel "
+        "keepDroppedTargets labelLimit labelNameLengthLimit labelValueLengthLimit namespaceSelector "
+        "nativeHistogramBucketLimit nativeHistogramMinBucketFactor podTargetLabels sampleLimit scrapeClass "
+        "scrapeClassicHistograms scrapeNativeHistograms scrapeProtocols selector selectorMechanism "
+        "serviceDiscoveryRole targetLabels targetLimit",
+        "spec.endpoints": "authorization basicAuth bearerTokenFile bearerTokenSecret enableHttp2 filterRunning "
+        "followRedirects honorLabels honorTimestamps interval metricRelabelings noProxy oauth2 params path port "
+        "proxyConnectHeader proxyFromEnvironment proxyUrl relabelings scheme scrapeTimeout targetPort tlsConfig "
+        "trackTimestampsStaleness",
+        "spec.endpoints.relabelings": _RELABELING,
+        "spec.endpoints.metricRelabelings": _RELABELING,
+        "spec.selector": "matchExpressions matchLabels",
+    },
+    "PrometheusRule": {
+        "spec": "groups",
+        "spec.groups": "interval labels limit name partial_response_strategy query_offset rules",
+        "spec.groups.rules": "alert annotations expr for keep_firing_for labels record",
+    },
+    "HTTPRoute": {
+        "spec": "hostnames parentRefs rules",
+        "spec.parentRefs": "group kind name namespace port sectionName",
+        "spec.rules": "backendRefs filters matches name retry sessionPersistence timeouts",
+        "spec.rules.backendRefs": "filters group kind name namespace port weight",
+        "spec.rules.matches": "headers method path queryParams",
+        "spec.rules.matches.path": "type value",
+        "spec.rules.matches.headers": "name type value",
+        "spec.rules.timeouts": "backendRequest request",
+    },
+}
+"""Kind to the fields at each path, lists left out of the path."""
+
+
+def field_findings(objects: Objects) -> Iterator[Finding]:
+    for one in objects.of(*FIELDS):
+        for path, name in _unknown(one.spec, FIELDS[one.kind], "spec"):
+            yield Finding("unknown-field", one.title, f"{path}.{name}: {one.kind} has no such field")
+
+
+def _unknown(node: object, fields: Mapping[str, str], path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, list):
+        for value in node:
+            yield from _unknown(value, fields, path)
+    elif isinstance(node, Mapping) and path in fields:
+        known = fields[path].split()
+        for name, value in node.items():
+            if name in known:
+                yield from _unknown(value, fields, f"{path}.{name}")
+            else:
+                yield path, name

@@ -1,0 +1,137 @@
+"""Looks for reasons to train a classifier again, and writes them down with their evidence."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from slipway.contract.base import Contract
+from slipway.contract.dataset import Dataset
+from slipway.contract.turn import FleetTurn
+from slipway.operations.journal.store import Store
+from slipway.operations.labels.truth import truths
+from slipway.operations.watch.facts import Facts, Watched
+from slipway.system.targets import write_file
+
+Trigger: TypeAlias = Literal["lost accuracy", "drift", "new labels", "calendar", "a person"]
+FILE = "proposal.json"
+_UNKNOWN = -1
+"""Class id of the answer `unknown`."""
+
+
+class Evidence(Contract):
+    """What one trigger shows."""
+
+    trigger: Trigger
+    is_reason: bool
+    said: str
+
+
+class Proposal(Contract):
+    """`proposal.json`: the reasons to train one classifier again, at one time."""
+
+    classifier: str
+    bundle: str
+    """Id of the bundle that answers now."""
+    time: str
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def reasons(self) -> list[Evidence]:
+        return [one for one in self.evidence if one.is_reason]
+
+    def with_person(self, reason: str) -> "Proposal":
+        """The same with the reason of a person."""
+        added = Evidence(trigger="a person", is_reason=True, said=reason)
+        return self.model_copy(update={"evidence": (*self.evidence, added)})
+
+    def keep(self, folder: Path) -> None:
+        """Raises StorageError: the file cannot be written."""
+        write_file(folder / FILE, self.to_json())
+
+    def lines(self) -> list[str]:
+        return [f"{'→' if one.is_reason else ' '} {one.trigger}: {one.said}" for one in self.evidence]
+
+
+def lost_accuracy(watched: Watched | None, settings: FleetTurn, *, missing: str) -> Evidence:
+    if not settings.lost_accuracy:
+        return _off("lost accuracy", "lost_accuracy: false")
+    if watched is None:
+        return Evidence(trigger="lost accuracy", is_reason=False, said=missing)
+    found, estimate = watched.accuracy, watched.accuracy.estimate
+    if estimate is None:
+        return Evidence(trigger="lost accuracy", is_reason=False, said="not known without a label")
+    worse = [one.label for one in watched.recalls if one.alarm]
+    shown = (
+        f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}) by {estimate.labels:,} labels, "
+        f"{found.reference:.1%} on the test split"
+    )
+    recall = f"; recall proved to be lost: {', '.join(worse)}" if worse else ""
+    proved = f"; a loss of over {found.points:g} points is proved" if found.alarm else ""
+    return Evidence(trigger="lost accuracy", is_reason=bool(found.alarm or worse), said=f"{shown}{proved}{recall}")
+
+
+def drift(watched: Watched | None, settings: FleetTurn, *, missing: str) -> Evidence:
+    """An alarm alone may be a change that costs nothing; with more `unknown` answers the network meets what it does not
+    know."""
+    if settings.unknown_points is None:
+        return _off("drift", "unknown_points: null")
+    if watched is None or watched.drift is None:
+        said = missing if watched is None else "not watched yet; slipway watch status says why"
+        return Evidence(trigger="drift", is_reason=False, said=said)
+    now, before = _unknown_share(watched, "rows"), _unknown_share(watched, "reference_rows")
+    rise = 100 * (now - before)
+    alarm = watched.drift.alarm
+    said = f"alarm: {alarm.event}, since row {alarm.since_row:,}" if alarm else "no alarm"
+    return Evidence(
+        trigger="drift",
+        is_reason=alarm is not None and rise >= settings.unknown_points,
+        said=f"{said}; unknown {now:.1%}, {before:.1%} on the test split, of {settings.unknown_points:g} points more",
+    )
+
+
+def _unknown_share(watched: Watched, column: Literal["rows", "reference_rows"]) -> float:
+    total = sum(getattr(one, column) for one in watched.predicted)
+    unknown = sum(getattr(one, column) for one in watched.predicted if one.class_id == _UNKNOWN)
+    return unknown / total if total else 0.0
+
+
+def new_labels(store: Store, classifier: str, dataset: Dataset, settings: FleetTurn) -> Evidence:
+    if settings.new_labels is None:
+        return _off("new labels", "new_labels: null")
+    known = {image.sha256 for image in dataset.images}
+    labelled = truths(store, classifier)
+    hashes = dict(store.query("SELECT id, sha256 FROM rows WHERE classifier = ? AND kept = 1", (classifier,)))
+    new = {hashes[row] for row in labelled if hashes.get(row)} - known
+    foreign = sorted({label for row, label in labelled.items() if hashes.get(row) in new} - {*dataset.labels})
+    classes = f", with {len(foreign)} new classes: {', '.join(foreign[:8])}" if foreign else ""
+    return Evidence(
+        trigger="new labels",
+        is_reason=len(new) >= settings.new_labels,
+        said=f"{len(new):,} labelled images that the active run does not have, of {settings.new_labels:,}{classes}",
+    )
+
+
+def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> Evidence:
+    if settings.every_days is None:
+        return _off("calendar", "every_days: null")
+    if created is None:
+        return Evidence(trigger="calendar", is_reason=False, said="the active run does not say when it was made")
+    made = datetime.fromisoformat(created)
+    days = (now - made.replace(tzinfo=made.tzinfo or UTC)).total_seconds() / 86_400
+    said = f"the active run is {days:.0f} days old, of {settings.every_days:g}"
+    return Evidence(trigger="calendar", is_reason=days >= settings.every_days, said=said)
+
+
+def watched_of(facts: Facts | None, *, bundle: str) -> tuple[Watched | None, str]:
+    """What the watch knows of this bundle, or why it does not."""
+    if facts is None:
+        return None, "not watched (watch: in gateway.yaml, slipway watch run)"
+    if facts.bundle is None:
+        return None, "the watch has seen no row yet"
+    if facts.bundle != bundle:
+        return None, f"the watch follows bundle {facts.bundle:.12}, not {bundle:.12}"
+    return facts.watched, "no reference; slipway watch reference"
+
+
+def _off(trigger: Trigger, key: str) -> Evidence:
+    return Evidence(trigger=trigger, is_reason=False, said=f"not looked at (turn: {{{key}}})")

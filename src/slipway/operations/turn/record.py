@@ -1,0 +1,64 @@
+"""`turn.json`: one turn of a classifier, from its approval to its end."""
+
+from pathlib import Path
+from typing import Literal, Self, TypeAlias
+
+from slipway.contract.base import Contract
+from slipway.operations.release.record import now
+from slipway.operations.turn.proposal import Proposal
+from slipway.system.targets import told, write_file
+
+FILE = "turn.json"
+Outcome: TypeAlias = Literal["promoted", "worse", "ended"]
+
+
+class TurnRecord(Contract):
+    """One turn. What its stages made is in its run; this says which run, and who approved it."""
+
+    classifier: str
+    opened: str
+    approved_by: str
+    """The person, or `automatic`."""
+    proposal: Proposal
+    old_run: str
+    """Run that answers, relative to the fleet file."""
+    run: str
+    """Run that the turn makes, relative to the fleet file."""
+    accepted: str | None = None
+    """Why a person accepts that the old test split has too few images to prove that nothing is lost."""
+    outcome: Outcome | None = None
+    """None while the turn is open."""
+    ended: str | None = None
+    reason: str | None = None
+
+    def end(self, outcome: Outcome, *, reason: str | None = None) -> Self:
+        return self.model_copy(update={"outcome": outcome, "ended": now(), "reason": reason})
+
+    def keep(self, folder: Path) -> None:
+        """Raises StorageError: the file cannot be written."""
+        write_file(folder / FILE, self.to_json())
+
+
+def turn_folder(journal: Path, classifier: str) -> Path:
+    """The folder of a classifier's turns."""
+    folder = journal / "turn" / classifier
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def read_turn(folder: Path) -> TurnRecord | None:
+    """The newest turn; None if no turn was begun.
+
+    Raises:
+        SpecError: the file is damaged.
+    """
+    path = folder / FILE
+    return TurnRecord.read(path) if path.exists() else None
+
+
+def keep_earlier(folder: Path) -> None:
+    """Rename the record of the turn before, whose approval is in it."""
+    if earlier := read_turn(folder):
+        when = "".join(character for character in earlier.opened if character.isdigit())[:14]
+        (folder / FILE).rename(folder / f"turn-{when}.json")

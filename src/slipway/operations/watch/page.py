@@ -1,0 +1,201 @@
+"""The live page of the watch: every classifier in one table, and the busiest and those with an alarm in detail."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from slipway.operations.journal.status import time_text
+from slipway.operations.watch.facts import Facts, Latency
+from slipway.operations.watch.page_charts import Charts, Drawn
+from slipway.operations.watch.page_tables import Recent, classes, inputs, overview
+from slipway.pages import environment
+from slipway.pages.tables import Table
+from slipway.pages.wording import NONE, figures
+from slipway.system.text import shown
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+REFRESH_S = 5
+STALE_S = 60.0
+"""Age of the last look at which the page says that nobody watches."""
+MOST_DETAILS = 12
+"""Classifiers with charts: those with an alarm first, then by rows."""
+MOST_ROWS = 200
+"""Classifiers in the table, in the same order."""
+RECENT_S = 600.0
+"""The rate of requests, and the share over the budget, are those of this time."""
+TITLE = "Watch"
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the machine costs."""
+
+    per_hour: float
+    currency: str
+    about: str
+    """Which machine, as of when, and where the number comes from."""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What somebody must do."""
+
+    classifier: str
+    what: str
+    tone: str
+    runbook: str
+    """The alert's section of docs/runbook.md, or nothing."""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One classifier with its charts and tables."""
+
+    number: int
+    facts: Facts
+    name: str
+    drawn: Drawn
+    classes: Table | None
+    inputs: Table | None
+
+
+class LivePage:
+    """`page` for a server: it remembers counters for rates, and makes each page once, whoever asks."""
+
+    def __init__(self, facts: Callable[[], Sequence[Facts]], *, price: Price | None = None) -> None:
+        self._facts, self._price = facts, price
+        self._readings: dict[str, deque[tuple[float, Latency]]] = {}
+        self._made: tuple[Sequence[Facts], bool, str] | None = None
+        self._charts = Charts()
+        self._lock = threading.Lock()  # matplotlib's settings are those of the process
+
+    def __call__(self) -> str:
+        """The HTML of the present facts; any thread may ask."""
+        with self._lock:
+            facts = self._facts()
+            stale = bool(facts) and time.time() - max(one.looked_s for one in facts) > STALE_S
+            if self._made is None or self._made[0] is not facts or self._made[1] != stale:
+                for one in facts:
+                    self._read(one)
+                html = page(facts, price=self._price, recent=self._recent(), charts=self._charts, stale=stale)
+                self._made = facts, stale, html
+            return self._made[2]
+
+    def _read(self, facts: Facts) -> None:
+        kept = self._readings.setdefault(facts.classifier, deque())
+        if facts.latency is None:
+            return
+        if kept and facts.latency.requests < kept[-1][1].requests:  # the gateway was started again
+            kept.clear()
+        kept.append((facts.looked_s, facts.latency))
+        while len(kept) > 2 and kept[1][0] <= facts.looked_s - RECENT_S:
+            kept.popleft()
+
+    def _recent(self) -> dict[str, Recent]:
+        found = {}
+        for name, kept in self._readings.items():
+            if len(kept) < 2 or kept[-1][0] <= kept[0][0]:
+                continue
+            (began_s, began), (ended_s, ended) = kept[0], kept[-1]
+            requests, over = ended.requests - began.requests, None
+            if began.over_budget is not None and ended.over_budget is not None:
+                over = max(0, ended.over_budget - began.over_budget)
+            found[name] = Recent(requests / (ended_s - began_s), requests, over)
+        return found
+
+
+def page(
+    facts: Sequence[Facts],
+    *,
+    price: Price | None = None,
+    recent: dict[str, Recent] | None = None,
+    charts: Charts | None = None,
+    stale: bool = False,
+) -> str:
+    """The page of these facts, self-contained, which reloads itself every five seconds.
+
+    Args:
+        price: of the machine; without it no cost is shown.
+        recent: requests by classifier; without them the rate, and so the cost, is unknown.
+        charts: what was drawn for the page before.
+        stale: whether the facts are too old to rely on.
+
+    Names, labels and sentences are untrusted: Jinja escapes all of them.
+    """
+    recent, charts = recent or {}, charts or Charts()
+    ordered = sorted(facts, key=lambda one: (not one.alarms, -one.rows, one.classifier))
+    details = [detail(number, one, charts) for number, one in enumerate(ordered[:MOST_DETAILS])]
+    context: dict[str, Any] = {
+        "title": TITLE,
+        "parts": [
+            ("todo", "To do"),
+            ("classifiers", "Classifiers"),
+            *((f"c{one.number}", one.name) for one in details),
+        ],
+        "refresh_s": REFRESH_S,
+        "looked": time_text(max(one.looked_s for one in facts)) if facts else NONE,
+        "facts": facts,
+        "stale": stale,
+        "alarms": sum(one.alarms for one in facts),
+        "rows": sum(one.rows for one in facts),
+        "asked": sum(one.labels_asked for one in facts),
+        "given": sum(one.labels_given for one in facts),
+        "per_second": sum(one.per_second for one in recent.values()) if recent else None,
+        "cost": cost_sentence(price, recent),
+        "price": price,
+        "todos": [todo for one in ordered for todo in todos(one, recent.get(one.classifier))],
+        "overview": overview(ordered[:MOST_ROWS], recent) if facts else None,
+        "details": details,
+        "left_out": max(0, len(facts) - MOST_DETAILS),
+        "rows_left_out": max(0, len(facts) - MOST_ROWS),
+    }
+    return _template().render(context)
+
+
+@cache
+def _template() -> "Template":
+    return environment("slipway.operations.watch").get_template("watch.html")
+
+
+def cost_sentence(price: Price | None, recent: dict[str, Recent]) -> str | None:
+    """The cost of a million requests at the present rate: the price of an hour ÷ the requests of an hour.
+
+    None without a price, and without requests.
+    """
+    per_second = sum(one.per_second for one in recent.values())
+    if price is None or per_second <= 0:
+        return None
+    return f"{figures(price.per_hour / (per_second * 3600) * 1e6, 2)} {price.currency}"
+
+
+def todos(facts: Facts, recent: Recent | None = None) -> list[Todo]:
+    """Each alarm, and each sentence of the watch."""
+    name, found = shown(facts.classifier), facts.watched
+    lost = [one for one in found.recalls if one.alarm] if found else []
+    alarms = {
+        "slipwaydrift": bool(found and found.drift and found.drift.alarm),
+        "slipwayaccuracylost": bool(found and found.accuracy.alarm),
+        "slipwayrecalllost": bool(lost),
+    }
+    on = [section for section, is_on in alarms.items() if is_on]
+    said = []
+    for sentence in facts.told:
+        is_alarm = sentence.startswith("alarm: ")
+        section = on.pop(0) if is_alarm and on else ""
+        said.append(Todo(name, sentence.removeprefix("alarm: "), "bad" if is_alarm else "plain", section))
+    if recent is not None and recent.is_over:
+        what = "P99 is over the latency budget in the last ten minutes; find the slow step, lower the rate, or add CPUs"
+        said.append(Todo(name, what, "bad", "slipwayoverbudget"))
+    return said
+
+
+def detail(number: int, facts: Facts, charts: Charts) -> Detail:
+    name, found = shown(facts.classifier), facts.watched
+    drawn = charts.of(facts, name=name)
+    return Detail(number, facts, name, drawn, classes(found) if found else None, inputs(facts))

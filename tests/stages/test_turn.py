@@ -1,0 +1,305 @@
+"""`slipway turn` for a head: new data with a new class, a new run, the old test split, and a candidate's repository."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slipway.cli import turn_build, turn_release, up
+from slipway.contract import Fleet, Lane
+from slipway.contract.evidence.kept import OldTest
+from slipway.engines.old_test import answering, compare_on_old_test
+from slipway.operations.gateway.settings import read_settings
+from slipway.operations.release.judge import ReleaseVerdict
+from slipway.operations.release.lock import only_operator
+from slipway.operations.release.record import read_record
+from slipway.operations.release.trial import Judged, Trial
+from slipway.operations.turn.proposal import Proposal
+from slipway.training.data.grown import Grown
+from tests.support.scripts import run_here
+from tests.support.shades import INT8
+from tests.support.turns import FLEET, FOREIGN, TurnFolder
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("turn")
+    TurnFolder.make(folder)
+    return folder
+
+
+@pytest.fixture
+def turn(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TurnFolder:
+    """A copy of the files; stages run in this process. `called` has their verbs."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    made = TurnFolder(shutil.copytree(served, tmp_path / "turn"))
+    made.write_gateway()
+    called.clear()
+
+    def step(title: str, words: tuple[str, ...]) -> int:
+        called.append(" ".join(words[:2]) if words[0] in ("labels", "release", "turn") else words[0])
+        done = run_here(*words, cwd=made.folder, check=False)
+        print(f"── {title}\n{done.stdout}{done.stderr}")
+        return done.returncode
+
+    monkeypatch.setattr(up, "step", step)
+    return made
+
+
+called: list[str] = []
+
+
+def test_without_a_reason_or_an_approval_nothing_is_trained(turn: TurnFolder) -> None:
+    turn.add_rows(known=3, foreign=0)
+    code, told = turn.run(action="propose")
+    assert (code, told["reasons"]) == (2, 0)
+    assert turn.done("run", "--approved-by", "A. Lee").returncode == 2
+    done = turn.done("run", "--reason", "a drill")
+    assert "--reason TEXT needs --approved-by NAME" in done.stderr
+    turn.add_rows(seed=6)
+    code, told = turn.run(action="propose")
+    assert code == 0
+    (reason,) = [one for one in told["evidence"] if one["is_reason"]]
+    assert reason["trigger"] == "new labels"
+    assert f"with 1 new classes: {FOREIGN[0]}" in reason["said"]
+    assert Proposal.read(turn.folder / "gateway/journal/turn/shades/proposal.json").plain() | {"reasons": 1} == told
+    done = turn.done("run")
+    assert done.returncode == 2
+    assert "a person approves a turn (turn.approval: human): give --approved-by NAME" in done.stdout
+    assert called == []
+    assert turn.run(action="status")[1]["record"] is None
+
+
+def test_a_turn_makes_a_candidate_with_the_new_class_last_and_stops_where_a_person_is_needed(turn: TurnFolder) -> None:
+    turn.add_rows()
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert called == ["labels dataset", "head", "turn gate", "release candidate"]
+    assert "start the candidate's server, or give --serve: slipway serve" in done.stdout
+    assert "then: slipway turn run gateway/gateway.yaml fleet.yaml shades" in done.stdout
+    grown = Grown.read(turn.folder / "runs/shades-2/data/grown.json")
+    assert grown.new_classes == (FOREIGN[0],)
+    assert turn.new_bundle.labels == (*turn.bundle.labels, FOREIGN[0])
+    assert (turn.folder / "fleet.yaml").read_text() == f"{FLEET}release:\n  candidate:\n    shades: runs/shades-2\n"
+    release = read_record(turn.folder / "cpu")
+    assert release is not None
+    assert release.candidate.bundles == {"shades": turn.new_bundle.id}
+    assert Lane.read(turn.folder / "cpu/lane.json").classifiers == {"shades": turn.bundle.id}
+    record = turn.run(action="status")[1]["record"]
+    assert (record["approved_by"], record["old_run"], record["run"], record["outcome"]) == (
+        *("A. Lee", "runs/shades", "runs/shades-2"),
+        None,
+    )
+    called.clear()
+    again = turn.done("run")
+    assert again.returncode == 2
+    assert called == ["head"], "the verb head finds by itself that all is current"
+    assert "✓ new data: current" in again.stdout
+    assert "✓ old test split: current" in again.stdout
+    assert "✓ candidate: current" in again.stdout
+
+
+def test_a_turn_that_is_ended_after_each_stage_goes_on_with_the_next(
+    turn: TurnFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn.add_rows()
+    run = up.step
+    for last in ("labels dataset", "head", "turn gate", "release candidate"):
+        called.clear()
+
+        def step(title: str, words: tuple[str, ...], last: str = last) -> int:
+            code = run(title, words)
+            if called[-1] == last:
+                raise KeyboardInterrupt
+            return code
+
+        monkeypatch.setattr(up, "step", step)
+        assert turn.done("run", "--approved-by", "A. Lee").returncode == 130
+        assert [one for one in called if one != "head"] in ([last], []), "what is current is not repeated"
+    monkeypatch.setattr(up, "step", run)
+    assert turn.done("run").returncode == 2
+    assert len([*(turn.folder / "runs").iterdir()]) == 2, "one new run, whoever calls it"
+
+
+def test_two_turns_at_once_are_refused(turn: TurnFolder) -> None:
+    turn.add_rows()
+    folder = read_settings(turn.folder / "gateway/gateway.yaml").folder
+    with only_operator(folder, "turn of cats", file="turn.lock"):
+        done = turn.done("run", "--approved-by", "A. Lee")
+    assert done.returncode == 1
+    assert "changes this release (turn of cats) since" in done.stderr
+    assert called == []
+
+
+@pytest.mark.nightly
+def test_a_turn_that_is_given_up_leaves_its_run_and_the_next_one_takes_another_name(turn: TurnFolder) -> None:
+    turn.add_rows()
+    turn.done("run", "--approved-by", "A. Lee")
+    code, told = turn.run("--reason", "the labels were wrong", action="end")
+    assert (code, told["outcome"]) == (0, "ended")
+    assert turn.done("end", "--reason", "again").returncode == 1
+    _, told = turn.run("--approved-by", "B. Lee")
+    assert told["record"]["run"] == "runs/shades-3"
+    fleet = Fleet.read(turn.folder / "fleet.yaml")
+    assert fleet.release is not None
+    assert fleet.release.candidate == {"shades": "runs/shades-3"}
+    assert len([*(turn.folder / "gateway/journal/turn/shades").glob("turn-*.json")]) == 1
+
+
+@pytest.mark.nightly
+def test_a_stage_that_fails_says_how_the_turn_is_given_up(turn: TurnFolder) -> None:
+    turn.add_rows()
+    turn.done("run", "--approved-by", "A. Lee")
+    spec = turn.folder / "runs/shades-2/spec.yaml"
+    spec.write_text(spec.read_text().replace("max_loss_points: 40.0", "max_loss_points: 0.5"))
+    called.clear()
+    done = turn.done("run")
+    assert called == ["head"], "the engine's own gate has too few images"
+    assert done.returncode == 1
+    assert "or give the turn up: slipway turn end gateway/gateway.yaml fleet.yaml shades --reason TEXT" in done.stdout
+
+
+def test_a_loss_on_the_old_test_split_ends_in_words(turn: TurnFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn.add_rows()
+    found: list[OldTest] = []
+
+    def read(path: Path) -> OldTest:
+        result = OldTest.parse(turn_build_read(path).plain(), source="test")
+        overall = result.overall.model_copy(update={"verdict": verdict})
+        found.append(result)
+        return result.model_copy(update={"overall": overall})
+
+    turn_build_read = OldTest.read
+    monkeypatch.setattr(turn_build.OldTest, "read", read)
+    verdict = "too few images to tell"
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert done.returncode == 2
+    assert "too few images to prove that runs/shades-2 loses nothing" in done.stdout
+    assert "slipway turn run gateway/gateway.yaml fleet.yaml shades --accept REASON" in done.stdout
+    assert "release candidate" not in called
+    assert turn.done("run", "--accept", "a drill").returncode == 2
+    assert called[-1] == "release candidate"
+    verdict = "fail"
+    done = turn.done("run")
+    assert done.returncode == 1
+    assert "runs/shades-2 loses on the old test split" in done.stderr
+    assert found[0].overall.images == 14
+
+
+def test_the_old_test_split_is_compared_image_by_image(turn: TurnFolder) -> None:
+    turn.add_rows()
+    turn.done("run", "--approved-by", "A. Lee")
+    old, new = (answering(turn.folder / run, INT8) for run in ("runs/shades", "runs/shades-2"))
+    same = compare_on_old_test(old, old)
+    assert (same.overall.lost, same.overall.gained, same.verdict) == (0, 0, "pass")
+    found = compare_on_old_test(old, new)
+    assert found.overall.images == same.overall.images
+    assert found.classes.keys() == set(old.bundle.labels), "the old classes alone"
+    done = run_here("turn", "gate", "runs/shades-2", "runs/shades", "--engine", INT8, cwd=turn.folder, check=False)
+    assert done.returncode == 1
+    assert "its labels do not begin with those of" in done.stderr
+
+
+@pytest.fixture
+def judged(turn: TurnFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`judged("fine")` lets the candidate's server answer, and its disagreements have this verdict."""
+    turn.add_rows()
+    run = up.step
+
+    def step(title: str, words: tuple[str, ...]) -> int:
+        if words[:2] in (("release", "compare"), ("release", "weight"), ("release", "judge")):
+            called.append(" ".join(words[:2]))
+            return codes.get(words[1], 0)
+        return run(title, words)
+
+    codes: dict[str, int] = {}
+
+    def judged(verdict: str, **exit_codes: int) -> None:
+        def with_verdict(trial: Trial) -> Judged:
+            found = look(trial)
+            *others, last = found.judgement.series
+            last = last.model_copy(update={"verdict": ReleaseVerdict(verdict), "reason": f"it is {verdict}"})
+            return replace(found, judgement=found.judgement.model_copy(update={"series": (*others, last)}))
+
+        codes.update(exit_codes)
+        monkeypatch.setattr(Trial, "judged", with_verdict)
+
+    look = Trial.judged
+    monkeypatch.setattr(turn_release, "answering", lambda *_: {})
+    monkeypatch.setattr(up, "step", step)
+    return judged
+
+
+def test_a_candidate_that_lost_by_labels_never_gets_a_request(turn: TurnFolder, judged: Callable[..., None]) -> None:
+    judged("worse")
+    code, told = turn.run("--approved-by", "A. Lee")
+    assert (code, told["record"]["outcome"], told["record"]["reason"]) == (1, "worse", "it is worse")
+    assert called[-1] == "release compare"
+    assert turn.run("--approved-by", "A. Lee")[1]["record"]["run"] == "runs/shades-3", "the next turn is another one"
+
+
+@pytest.mark.nightly
+def test_before_the_labels_decide_nobody_gets_an_answer_of_the_candidate(
+    turn: TurnFolder, judged: Callable[..., None]
+) -> None:
+    judged("too_few")
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert done.returncode == 2
+    assert "too few images to compare; wait for more rows, or decide yourself: slipway release weight" in done.stdout
+    assert called[-1] == "release compare"
+
+
+def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, judged: Callable[..., None]) -> None:
+    judged("fine")
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert done.returncode == 2
+    assert called[-3:] == ["release compare", "release weight", "release judge"]
+    assert "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME" in done.stdout
+
+
+@pytest.mark.nightly
+def test_a_candidate_that_is_worse_in_use_ends_the_turn(turn: TurnFolder, judged: Callable[..., None]) -> None:
+    judged("fine", judge=1)
+    code, told = turn.run("--approved-by", "A. Lee")
+    assert (code, told["record"]["outcome"]) == (1, "worse")
+
+
+def test_a_candidate_that_somebody_took_back_gets_requests_by_a_person_alone(
+    turn: TurnFolder, judged: Callable[..., None]
+) -> None:
+    judged("fine", weight=1)
+    assert turn.done("run", "--approved-by", "A. Lee").returncode == 1
+    run_here("release", "rollback", "gateway/gateway.yaml", "--reason", "smoke", cwd=turn.folder, check=False)
+    called.clear()
+    done = turn.done("run")
+    assert done.returncode == 2
+    assert "rolled the candidate back at" in done.stdout
+    assert "smoke" in done.stdout
+    assert "release weight" not in called
+
+
+@pytest.mark.parametrize(
+    ("fleet", "said"),
+    [
+        (FLEET.replace("{shades: runs/shades}", '"runs/*"'), "heads that a pattern finds cannot be tried"),
+        (FLEET + "lane: gpu\n", "a turn builds for the cpu lane"),
+        (FLEET.replace("shades: runs/shades", "shades: runs/shades, other: runs/other"), ""),
+    ],
+)
+def test_what_a_turn_cannot_be_made_for_is_named(turn: TurnFolder, fleet: str, said: str) -> None:
+    turn.add_rows()
+    (turn.folder / "fleet.yaml").write_text(fleet)
+    done = turn.done("propose")
+    assert said in done.stderr
+    assert bool(said) is (done.returncode == 1)
+
+
+@pytest.mark.nightly
+def test_a_run_that_is_not_served_is_refused(turn: TurnFolder) -> None:
+    turn.add_rows()
+    turn.done("run", "--approved-by", "A. Lee")
+    (turn.folder / "fleet.yaml").write_text(FLEET.replace("runs/shades", "runs/shades-2"))
+    done = turn.done("propose")
+    assert "make the run active that is served" in done.stderr

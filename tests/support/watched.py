@@ -1,0 +1,106 @@
+"""Facts of the watch about one classifier."""
+
+import math
+from typing import Any
+
+from slipway.operations.watch.facts import (
+    AccuracyFacts,
+    ClassRecall,
+    Count,
+    Drift,
+    DriftAlarm,
+    Facts,
+    Histogram,
+    Inputs,
+    Interval,
+    Latency,
+    Point,
+    PredictedClass,
+    Watched,
+)
+
+
+def made_watched(
+    *, drifted: bool = False, accuracy: float | None = 0.93, labels: tuple[str, ...] = ("red", "blue")
+) -> Watched:
+    evidence = tuple(
+        Point(time_s=1e9 + 10 * n, row=n, log10_evidence=7 * n / 100 if drifted else math.sin(n / 9))
+        for n in range(100)
+    )
+    alarm = DriftAlarm(
+        row=80,
+        since_row=40,
+        time_s=1e9 + 800,
+        since_s=1e9 + 400,
+        journal_row=81,
+        since_journal_row=41,
+        detector="distance",
+        event="distance over 0.62",
+    )
+    estimate = (
+        None
+        if accuracy is None
+        else Interval(value=accuracy, low=accuracy - 0.03, high=min(1, accuracy + 0.02), labels=120)
+    )
+    low = accuracy is not None and accuracy + 0.02 < 0.95
+    histogram = Histogram(reference=tuple(range(20)), latest=tuple(5 + n * n for n in range(20)))
+    recall = Interval(value=0.5, low=0.3, high=0.6, labels=20)
+    return Watched(
+        since_s=1e9,
+        test_rows=500,
+        live_rows=None,
+        live_since_s=None,
+        live_told="the live reference needs 400 more rows",
+        predicted=tuple(
+            PredictedClass(class_id=n, label=label, rows=600 - n, reference_rows=200) for n, label in enumerate(labels)
+        ),
+        confidence=histogram,
+        mean_confidence=0.812,
+        drift=Drift(
+            source="test",
+            reference_rows=500,
+            rows=1000,
+            since_s=1e9,
+            log10_evidence=evidence[-1].log10_evidence,
+            log10_threshold=5.635,
+            alarm=alarm if drifted else None,
+            history=evidence,
+        ),
+        accuracy=AccuracyFacts(estimate=estimate, reference=0.97, points=2.0, alarm=low, rows=1000),
+        recalls=tuple(
+            ClassRecall(label=label, class_id=n, reference=0.95, estimate=recall, alarm=low and n == 0)
+            for n, label in enumerate(labels)
+        ),
+        gap=(),
+        inputs=Inputs(
+            rows=1000,
+            formats=(Count(name="JPEG", rows=900), Count(name="PNG", rows=100)),
+            reference_formats=(Count(name="JPEG", rows=500),),
+            sizes=(Count(name="640x480", rows=800),),
+            reference_sizes=(),
+            shorter_side=None,
+            reference_shorter_side=None,
+            bytes=None,
+            reference_bytes=None,
+            brightness=histogram,
+        ),
+        restarts=0,
+    )
+
+
+def made_facts(classifier: str = "colours", **changes: Any) -> Facts:
+    values: dict[str, Any] = {
+        "classifier": classifier,
+        "bundle": "0123456789abcdef",
+        "looked_s": 1e9 + 1000,
+        "told": (),
+        "rows": 1100,
+        "rows_per_second": 3.2,
+        "last_s": 1e9 + 999,
+        "statuses": (Count(name="OK", rows=1050), Count(name="NOT_AN_IMAGE", rows=50)),
+        "labels_asked": 150,
+        "labels_given": 120,
+        "latency": Latency(requests=20_000, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=150),
+        "watched": made_watched(),
+    }
+    return Facts(**values | changes)

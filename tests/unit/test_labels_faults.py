@@ -1,0 +1,153 @@
+"""Label Studio dead, slow, of another version or something else: a sentence, and nothing half done."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.labelled_journals import LabelledJournal, labelled_journal
+from tests.support.noise import noise
+
+VERSION = {"release": "1.23.2"}
+
+
+class Faulty(ThreadingHTTPServer):
+    """Answers as `answers` says, by method and path: content, a status, a function, or one after another."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {"GET /api/version": VERSION}
+        self.asked: list[str] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Faulty
+
+    def do_GET(self) -> None:
+        key = f"{self.command} {self.path.partition('?')[0]}"
+        self.server.asked.append(key)
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        answer = self.server.answers.get(key, 404)
+        answer = next(answer) if isinstance(answer, Iterator) else answer
+        if callable(answer):
+            answer(self)
+            return
+        status, body = (answer, b"no") if isinstance(answer, int) else (200, json.dumps(answer).encode())
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "http://example.com/")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_PATCH = do_DELETE = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def faulty() -> Iterator[Faulty]:
+    with Faulty() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def journal(faulty: Faulty, tmp_path: Path) -> LabelledJournal:
+    (tmp_path / "token").write_text("a-token\n")
+    (tmp_path / "token").chmod(0o600)
+    url = f"http://127.0.0.1:{faulty.server_address[1]}"
+    studio = {"url": url, "token_file": "token", "timeout_s": 0.5}
+    made = labelled_journal(tmp_path, labels={"per_day": 100, "label_studio": studio})
+    made.add_images([noise(seed) for seed in range(3)])
+    made.run("select")
+    return made
+
+
+def hang(_: _Handler) -> None:
+    time.sleep(1.5)
+
+
+def drip(handler: _Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(15):
+        try:
+            handler.wfile.write(b" ")
+        except OSError:
+            return
+        time.sleep(0.1)
+
+
+PROJECTS = {"results": [{"id": 1, "title": "slipway-digits"}]}
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({"GET /api/version": hang}, "does not answer within 0.5 s"),
+        ({"GET /api/version": drip}, "does not answer within 0.5 s"),
+        ({"GET /api/version": 404}, "not a Label Studio: it has no /api/version"),
+        ({"GET /api/version": {"name": "another"}}, "not a Label Studio: /api/version names no release"),
+        ({"GET /api/projects/": 401}, "refuses the token (401 to GET /api/projects/)"),
+        ({"GET /api/projects/": 302}, "is redirected to http://example.com/; give that address"),
+        ({"GET /api/projects/": 500}, "Label Studio 1.23.2 answers 500 to GET /api/projects/: no"),
+        ({"GET /api/projects/": []}, "answers otherwise than 1.23, with which this was tried: results is missing"),
+        ({"GET /api/projects/": {"results": PROJECTS["results"] * 2}}, "2 projects are called 'slipway-digits'"),
+        (
+            {"GET /api/projects/": PROJECTS, "GET /api/tasks/": {"tasks": [{"id": 1}], "total": 1}},
+            "data is missing in an answer",
+        ),
+    ],
+)
+@pytest.mark.parametrize("verb", ["push", "pull"])
+def test_each_fault_is_one_sentence_and_writes_nothing(
+    journal: LabelledJournal, faulty: Faulty, answers: dict[str, Any], words: str, verb: str
+) -> None:
+    choices = '<Choices name="class"><Choice value="zero"/><Choice value="one"/></Choices>'
+    config = f'<View><Image name="image"/>{choices}</View>'
+    faulty.answers |= {"GET /api/projects/1/": {"label_config": config}, **answers}
+    done = journal.done(verb)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert not [asked for asked in faulty.asked if not asked.startswith("GET")]
+    assert journal.query("SELECT count(*) FROM labels") == [(0,)]
+
+
+def test_a_dead_one_is_told(journal: LabelledJournal, faulty: Faulty) -> None:
+    text = journal.settings.read_text()
+    journal.settings.write_text(text.replace(str(faulty.server_address[1]), "9"))
+    assert "does not answer ([Errno 111] Connection refused)" in journal.done("push").stderr
+
+
+def test_labels_before_a_page_that_fails_are_not_written(journal: LabelledJournal, faulty: Faulty) -> None:
+    faulty.answers |= {"GET /api/projects/": PROJECTS, "GET /api/projects/1/": {"label_config": ""}}
+    (journal.folder / "journal/label-studio.id").write_text("mine")
+    ((row, sha256),) = journal.query("SELECT id, sha256 FROM rows WHERE id = 1")
+    chosen = {"from_name": "class", "value": {"choices": ["one"]}}
+    said = {"result": [chosen], "completed_by": {"email": "ann@x.org"}, "updated_at": "2026-01-01T00:00:00Z"}
+    task = {"id": 7, "data": {"row": row, "sha256": sha256, "journal": "mine"}, "annotations": [said]}
+    pages = iter([{"tasks": [task], "total": 2}, 500, {"tasks": [task], "total": 1}])
+    faulty.answers["GET /api/tasks/"] = pages
+    assert "answers 500 to GET /api/tasks/" in journal.done("pull").stderr
+    assert journal.query("SELECT count(*) FROM labels") == [(0,)]
+    assert journal.run("pull")["new"] == 1
+    assert journal.query("SELECT row, annotator, label FROM labels") == [(row, "ann@x.org", "one")]
+
+
+@pytest.mark.parametrize("settings", [{}, {"labels": {}}])
+def test_without_label_studio_in_the_settings_push_says_what_to_write(tmp_path: Path, settings: dict[str, Any]) -> None:
+    journal = labelled_journal(tmp_path, **settings)
+    assert "label_studio: not given; write its url and token_file" in journal.done("push").stderr

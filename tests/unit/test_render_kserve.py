@@ -1,0 +1,138 @@
+"""What `slipway render kserve` writes, by KServe's own types, Kubernetes' schemas, and our rules."""
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.contract import SlipwayError
+from slipway.operations.rendering.check import findings
+from slipway.operations.rendering.manifests import Objects
+from tests.support.rendered import CLUSTER, IMAGE, OTHER, gpu_repository, render, settings
+from tests.support.validators import documents, faults, require_validators
+
+HOST = ("--host", "colours.example.com")
+CANARY = (*CLUSTER, *HOST, "--candidate-image", OTHER, "--weight", "10")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Any]:
+    folder = tmp_path_factory.mktemp("kserve")
+    render("kserve", settings(folder), folder / "out", *CANARY)
+    return objects(folder / "out")
+
+
+def objects(out: Path) -> Sequence[Any]:
+    return [one for file in sorted(out.glob("*.yaml")) for one in documents(file.read_text())]
+
+
+def with_pods(objects_: Sequence[Any]) -> Sequence[Any]:
+    """The objects, and each container of a runtime as that of a pod, which KServe's types do not describe."""
+    pods = []
+    for one in objects_:
+        if one["kind"] == "ServingRuntime":
+            spec = {
+                "containers": [
+                    {**container, "volumeMounts": container.get("volumeMounts", [])}
+                    for container in one["spec"]["containers"]
+                ],
+                "volumes": one["spec"]["volumes"],
+            }
+            pods.append({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "runtime"}, "spec": spec})
+    return [*objects_, *pods]
+
+
+def said(changed: Sequence[Any]) -> list[str]:
+    found = faults(with_pods(changed), ["1.35"])
+    return [*found, *map(str, findings(Objects.of_documents(changed, source="changed")))]
+
+
+def test_every_validator_accepts_it(good: Sequence[Any]) -> None:
+    require_validators()
+    assert said(good) == []
+
+
+def test_the_canary_and_both_protocols_are_of_one_host(good: Sequence[Any]) -> None:
+    (service,) = (one["spec"] for one in good if one["kind"] == "InferenceService")
+    assert service["predictor"]["model"]["storageUri"] == f"oci+native://{IMAGE}"
+    (canary,) = service["canary"]
+    assert canary["trafficPercent"] == 10
+    assert canary["predictor"]["name"] != service["predictor"]["name"]
+    (route,) = (one["spec"] for one in good if one["kind"] == "HTTPRoute")
+    grpc, http = route["rules"]
+    assert [{each["port"] for each in rule["backendRefs"]} for rule in (grpc, http)] == [{8001}, {8000}]
+    assert [[each["weight"] for each in rule["backendRefs"]] for rule in (grpc, http)] == [[90, 10], [90, 10]]
+
+
+def test_a_gpu_lane_asks_for_one_slice(tmp_path: Path) -> None:
+    require_validators()
+    file = settings(tmp_path, gpu_repository(tmp_path / "gpu"))
+    render("kserve", file, tmp_path / "out", *CLUSTER, *HOST, "--mig", "1g.10gb", "--gpus", "3")
+    rendered = objects(tmp_path / "out")
+    assert said(rendered) == []
+    (service,) = (one["spec"] for one in rendered if one["kind"] == "InferenceService")
+    assert service["predictor"]["minReplicas"] == 3
+    assert service["predictor"]["model"]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
+    assert "canary" not in service
+
+
+def spec(objects_: Sequence[Any], kind: str) -> Any:
+    return next(one for one in objects_ if one["kind"] == kind)["spec"]
+
+
+def old_canary(o: list[Any]) -> None:
+    """The field that KServe ignores in silence in this mode."""
+    spec(o, "InferenceService")["canary"][0]["canaryTrafficPercent"] = 10
+
+
+def misspelt(o: list[Any]) -> None:
+    model = spec(o, "InferenceService")["predictor"]["model"]
+    model["storageURI"] = model.pop("storageUri")
+
+
+def second_route(o: list[Any]) -> None:
+    route = copy.deepcopy(next(one for one in o if one["kind"] == "HTTPRoute"))
+    o.append(route | {"kind": "GRPCRoute", "metadata": {"name": "grpc", "namespace": "slipway"}})
+
+
+def wrong_port(o: list[Any]) -> None:
+    spec(o, "HTTPRoute")["rules"][0]["backendRefs"][0]["port"] = 9000
+
+
+def misspelt_route(o: list[Any]) -> None:
+    spec(o, "HTTPRoute")["rules"][1]["backendRefs"][1]["wieght"] = 10
+
+
+def tagged(o: list[Any]) -> None:
+    spec(o, "InferenceService")["predictor"]["model"]["storageUri"] = "oci://registry.example/team/colours:v1"
+
+
+def without_probe(o: list[Any]) -> None:
+    spec(o, "ServingRuntime")["containers"][0].pop("readinessProbe")
+
+
+def typed_wrong(o: list[Any]) -> None:
+    spec(o, "InferenceService")["canary"][0]["trafficPercent"] = "10"
+
+
+@pytest.mark.parametrize(
+    "change", [old_canary, misspelt, second_route, wrong_port, misspelt_route, tagged, without_probe, typed_wrong]
+)
+def test_a_mistake_is_found(change: Callable[[list[Any]], None], good: Sequence[Any]) -> None:
+    require_validators()
+    changed = copy.deepcopy(list(good))
+    change(changed)
+    assert said(changed)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--name", "my_service"), ("--host", "under_score.example"), ("--gateway", "gateway"), ("--gateway", "a/B")],
+)
+def test_a_name_that_is_not_one_is_refused(words: tuple[str, str], tmp_path: Path) -> None:
+    given = {**dict(zip(CANARY[::2], CANARY[1::2], strict=True)), **dict([words])}
+    with pytest.raises(SlipwayError, match=r"DNS label|namespace and name"):
+        render("kserve", settings(tmp_path), tmp_path / "out", *(word for pair in given.items() for word in pair))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,183 @@
+"""A turn without training: reasons, the fleet file, the old test split, and who may begin one."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.cli.turn_fleet import make_active, name_candidate
+from slipway.contract import Fleet, SpecError
+from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.turn import FleetTurn
+from slipway.operations.journal.store import Store, sha256_of
+from slipway.operations.turn.proposal import calendar, drift, lost_accuracy, new_labels, watched_of
+from slipway.system.yaml_edit import with_value
+from tests.support.journal_rows import add_rows, made_row
+
+FLEET = """\
+# Our fleet. Ask A. Lee before changing it.
+classifiers:
+  digits:
+    active: runs/digits   # in service since May
+  parity: {active: 'runs/parity'}
+bases:
+  lite0:
+    base: runs/lite0
+    heads: {pets: runs/pets, "cars": runs/cars}
+"""
+
+
+def written(tmp_path: Path, text: str = FLEET) -> Path:
+    path = tmp_path / "fleet.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_candidate_is_added_and_every_other_line_stays(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    assert name_candidate(path, "digits", "runs/digits-2")
+    assert path.read_text() == f"{FLEET}release:\n  candidate:\n    digits: runs/digits-2\n"
+    assert not name_candidate(path, "digits", "runs/digits-2")
+    assert name_candidate(path, "digits", "runs/digits-3")
+    assert path.read_text() == f"{FLEET}release:\n  candidate:\n    digits: runs/digits-3\n"
+
+
+def test_the_settings_of_a_release_stay_when_its_candidate_changes(tmp_path: Path) -> None:
+    release = "release: {candidate: {digits: runs/digits-2}, weight: 5}  # carefully\n"
+    path = written(tmp_path, FLEET + release)
+    name_candidate(path, "digits", "runs/digits,3")
+    assert path.read_text() == FLEET + release.replace("runs/digits-2", "'runs/digits,3'")
+    assert Fleet.read(path).release.candidate == {"digits": "runs/digits,3"}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{classifiers: {digits: {active: runs/digits}}}\n",
+        FLEET + "release: {candidate: {parity: runs/parity-2}}\n",
+        "classifiers: {digits: {active: &run runs/digits}}\nrelease: {candidate: {digits: *run}}\n",
+    ],
+)
+def test_what_cannot_be_changed_safely_stays_and_the_lines_to_write_are_said(text: str, tmp_path: Path) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(
+        SpecError, match=r"cannot be changed safely; write this .*\n.*\n +candidate:\n +digits: runs/new"
+    ):
+        name_candidate(path, "digits", "runs/new")
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("keys", "before"),
+    [
+        (("classifiers", "digits", "active"), "runs/digits "),
+        (("classifiers", "parity", "active"), "'runs/parity'"),
+        (("bases", "lite0", "heads", "cars"), "runs/cars"),
+    ],
+)
+def test_a_run_is_made_active_wherever_it_stands(keys: Sequence[str], before: str, tmp_path: Path) -> None:
+    path = written(tmp_path)
+    assert make_active(path, keys, "runs/new")
+    assert path.read_text() == FLEET.replace(before, before.replace(before.strip(), "runs/new"), 1)
+    assert not make_active(path, keys, "runs/new")
+
+
+def test_a_value_is_text_whatever_it_looks_like() -> None:
+    for value in ("1.5", "true", "a: b", "x]", "it's", "#5", "runs/ü"):
+        changed = with_value("a: {b: c}  # d\n", ("a", "b"), value, source="test")
+        assert changed is not None
+        assert changed.endswith("}  # d\n")
+
+
+def dataset(*images: bytes) -> Dataset:
+    listed = [
+        LabelledImage(path=str(n), class_ids=(0,), sha256=sha256_of(i), split="test") for n, i in enumerate(images)
+    ]
+    return Dataset(root="", labels=("zero", "one"), images=tuple(listed))
+
+
+def test_labelled_images_that_the_active_run_lacks_are_a_reason_from_a_number_on(tmp_path: Path) -> None:
+    images = [str(number).encode() for number in range(4)]
+    with Store.open(tmp_path, make=True) as store:
+        made = [made_row(f"{n}", sha256=sha256_of(image)) for n, image in enumerate([*images, images[3]])]
+        rows = add_rows(store, made, images=images)
+        said = [(row, "ann", label) for row, label in zip(rows, ("zero", "one", "two", "two", "two"), strict=True)]
+        store.write("INSERT INTO labels VALUES (?, ?, ?, 1.0)", said)
+        found = new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=3))
+        assert found.is_reason
+        assert found.said.startswith("3 labelled images")
+        assert "with 1 new classes: two" in found.said
+        assert not new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=4)).is_reason
+        assert "not looked at" in new_labels(store, "digits", dataset(), FleetTurn(new_labels=None)).said
+
+
+def test_the_age_of_a_run_is_a_reason_from_a_number_of_days_on() -> None:
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    made = (now - timedelta(days=91)).isoformat()
+    assert calendar(made, FleetTurn(), now=now).is_reason
+    assert not calendar(made, FleetTurn(every_days=92), now=now).is_reason
+    assert not calendar(made, FleetTurn(every_days=None), now=now).is_reason
+    assert not calendar(None, FleetTurn(), now=now).is_reason
+
+
+class Facts:
+    """What the watch knows, as far as a proposal looks at it."""
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+
+def watched(*, alarm: bool, unknown: int, lost: bool = False, recalls: Sequence[str] = ()) -> Any:
+    counted = [
+        Facts(class_id=-1, rows=unknown, reference_rows=2),
+        Facts(class_id=0, rows=100 - unknown, reference_rows=98),
+    ]
+    estimate = Facts(value=0.82, low=0.78, high=0.86, labels=175)
+    return Facts(
+        drift=Facts(alarm=Facts(event="distance over 0.62", since_row=98) if alarm else None),
+        predicted=counted,
+        accuracy=Facts(estimate=estimate, reference=0.992, points=2.0, alarm=lost),
+        recalls=[Facts(label=label, alarm=True) for label in recalls],
+    )
+
+
+@pytest.mark.parametrize(("alarm", "unknown", "is_reason"), [(True, 9, True), (True, 4, False), (False, 40, False)])
+def test_drift_is_a_reason_only_with_more_unknown_answers(alarm: bool, unknown: int, is_reason: bool) -> None:
+    found = drift(watched(alarm=alarm, unknown=unknown), FleetTurn(), missing="")
+    assert found.is_reason is is_reason
+    assert "2.0% on the test split" in found.said
+
+
+def test_a_proved_loss_of_accuracy_or_of_a_class_is_a_reason() -> None:
+    assert not lost_accuracy(watched(alarm=True, unknown=0), FleetTurn(), missing="").is_reason
+    assert (
+        "82.0% (78.0% to 86.0%) by 175"
+        in lost_accuracy(watched(alarm=True, unknown=0, lost=True), FleetTurn(), missing="").said
+    )
+    assert lost_accuracy(watched(alarm=True, unknown=0, lost=True), FleetTurn(), missing="").is_reason
+    found = lost_accuracy(watched(alarm=False, unknown=0, recalls=["seven"]), FleetTurn(), missing="")
+    assert found.is_reason
+    assert "seven" in found.said
+    assert not lost_accuracy(None, FleetTurn(), missing="not watched").is_reason
+
+
+def test_the_watch_of_another_bundle_is_no_evidence() -> None:
+    assert watched_of(None, bundle="a" * 64) == (None, "not watched (watch: in gateway.yaml, slipway watch run)")
+    other: Any = Facts(bundle="b" * 64, watched=1)
+    assert watched_of(other, bundle="a" * 64)[0] is None
+    assert watched_of(other, bundle="b" * 64)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        ({"new_label": 5}, "turn.new_label: unknown key; the valid keys here are"),
+        ({"every_days": 0}, "turn.every_days: "),
+        ({"approval": "nobody"}, "turn.approval: "),
+    ],
+)
+def test_wrong_settings_are_named(turn: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        Fleet.parse({"classifiers": {"a": {"active": "runs/a"}}, "turn": turn}, source="fleet.yaml")

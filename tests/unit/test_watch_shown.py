@@ -1,0 +1,286 @@
+"""What the watch shows: accuracy from labels, metrics, latency, lines of the status, and the verb."""
+
+import http.client
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from slipway.cli import watch as cli
+from slipway.errors import SpecError
+from slipway.operations.endpoint import endpoint
+from slipway.operations.gateway.settings import GatewaySettings
+from slipway.operations.journal.store import Store
+from slipway.operations.watch import run as running
+from slipway.operations.watch import status as statuses
+from slipway.operations.watch.facts import Facts, PredictedClass, Watched
+from slipway.operations.watch.latency import latency_of
+from slipway.operations.watch.metrics import WatchMetrics
+from slipway.operations.watch.run import Watch
+from slipway.operations.watch.status import status_of
+from slipway.serving import Ports
+from slipway.system.yaml_json import dump_yaml
+from tests.support.watch_rows import LABELS, add_drawn, drawn, made_reference, watch_settings
+
+FILE_OF_SETTINGS = Path("gateway.yaml")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    for module in (running, statuses):
+        monkeypatch.setattr(module, "read_latency", lambda _: {})
+    with Store.open(tmp_path / "journal", make=True) as store:
+        made_reference(store.folder)
+        yield store
+
+
+def look(store: Store) -> Facts:
+    return Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=lambda _: None).look()[0]
+
+
+def watched(store: Store) -> Watched:
+    found = look(store).watched
+    assert found is not None
+    return found
+
+
+def select(store: Store, rows: Sequence[int], *, chosen: Sequence[int], selection: int, probability: float) -> None:
+    considered = [(row, selection, probability, int(row in set(chosen))) for row in rows]
+    store.write("INSERT INTO considered VALUES (?, ?, ?, ?)", considered)
+    store.write("INSERT INTO asked VALUES (?, 'chosen', 0)", [(row,) for row in chosen])
+
+
+def say_labels(store: Store, labels: dict[int, str], *, by: str = "ann") -> None:
+    store.write("INSERT INTO labels VALUES (?, ?, ?, 5.0)", [(row, by, label) for row, label in labels.items()])
+
+
+def truth(columns: dict[str, Any], rows: Sequence[int], *, wrong: int = 0) -> dict[int, str]:
+    """The answers as labels, the first `wrong` of them another class."""
+    ids = columns["class_id"].tolist()
+    return {row: LABELS[(id_ + (place < wrong)) % 3] for place, (row, id_) in enumerate(zip(rows, ids, strict=True))}
+
+
+def test_without_labels_the_accuracy_is_unknown(store: Store) -> None:
+    add_drawn(store, drawn(200, seed=3), name="a")
+    found = watched(store)
+    assert found.accuracy.estimate is None
+    assert not found.accuracy.alarm
+    assert "no label yet, so the accuracy of live answers is unknown" in look(store).told
+
+
+def test_labels_give_an_accuracy_and_an_alarm_where_it_is_proved_lower(store: Store) -> None:
+    columns = drawn(400, seed=3)
+    rows = add_drawn(store, columns, name="a")
+    select(store, rows, chosen=rows[::2], selection=1, probability=0.5)
+    right = truth(columns, rows)
+    say_labels(store, {row: right[row] for row in rows[::2]})
+    found = watched(store)
+    assert found.accuracy.estimate is not None
+    assert (found.accuracy.estimate.labels, found.accuracy.rows, found.accuracy.alarm) == (200, 400, False)
+    assert found.accuracy.estimate.value > 0.97
+    store.write("DELETE FROM labels", [()])
+    wrong = truth(columns, rows, wrong=160)
+    say_labels(store, {row: wrong[row] for row in rows[::2]})
+    found = watched(store)
+    assert found.accuracy.estimate is not None
+    assert found.accuracy.alarm
+    assert abs(found.accuracy.estimate.value - 0.6) < 0.05
+    assert any(one.alarm for one in found.recalls)
+    lines = status_of(watch_settings(store.folder), FILE_OF_SETTINGS).lines()
+    assert any(line.startswith("  accuracy: LOWER: ") for line in lines)
+
+
+def test_labels_of_a_part_of_a_selection_are_as_if_chance_had_left_the_others_out(store: Store) -> None:
+    columns = drawn(400, seed=3)
+    rows = add_drawn(store, columns, name="a")
+    select(store, rows, chosen=rows[::2], selection=1, probability=0.5)
+    said = truth(columns, rows, wrong=80)
+    say_labels(store, {row: said[row] for row in rows[::4]})  # half of what was asked
+    found = watched(store)
+    assert found.accuracy.estimate is not None
+    assert abs(found.accuracy.estimate.value - 0.8) < 0.05
+    assert found.accuracy.estimate.labels == 100
+
+
+def test_rows_that_were_asked_because_two_versions_differ_do_not_count(store: Store) -> None:
+    columns = drawn(100, seed=3)
+    rows = add_drawn(store, columns, name="a")
+    select(store, rows[:50], chosen=[], selection=1, probability=0.5)
+    store.write("INSERT INTO asked VALUES (?, 'differs', 0)", [(row,) for row in rows])
+    say_labels(store, truth(columns, rows, wrong=100))
+    facts = look(store)
+    assert (facts.labels_asked, facts.labels_given) == (100, 100)
+    assert watched(store).accuracy.estimate is None
+
+
+def test_the_newest_selections_count_and_one_with_few_labels_waits(store: Store) -> None:
+    estimates = []
+    for selection, wrong in enumerate((250, 0, 0)):
+        columns = drawn(250, seed=selection)
+        rows = add_drawn(store, columns, name=f"r{selection}")
+        select(store, rows, chosen=rows, selection=selection, probability=1.0)
+        said = truth(columns, rows, wrong=wrong)
+        say_labels(store, said if selection < 2 else {row: said[row] for row in rows[:20]})
+        estimate = watched(store).accuracy.estimate
+        assert estimate is not None
+        estimates.append((round(estimate.value, 2), estimate.labels))
+    assert estimates == [(0.0, 250), (1.0, 250), (1.0, 250)]
+
+
+def test_a_class_that_the_bundle_does_not_know_is_listed_by_its_name(store: Store) -> None:
+    columns = drawn(100, seed=3)
+    rows = add_drawn(store, columns, name="a")
+    select(store, rows, chosen=rows, selection=1, probability=1.0)
+    say_labels(store, truth(columns, rows) | dict.fromkeys(rows[:30], "seven"))
+    found = watched(store)
+    new = next(one for one in found.recalls if one.label == "seven")
+    assert (new.class_id, new.reference, new.alarm) == (None, None, False)
+    assert new.estimate is not None
+    assert (new.estimate.value, new.estimate.labels) == (0.0, 30)
+
+
+def scraped(facts: Sequence[Facts]) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """Samples by name and labels, as Prometheus would read them from the endpoint."""
+    metrics, port = WatchMetrics(), Ports.free().http
+    metrics.facts, metrics.looked_s = tuple(facts), 7.0
+    with endpoint(port, metrics, setting="watch.metrics_port", page=lambda: "<p>page</p>"):
+        assert get(port, "/")[:2] == (200, "<p>page</p>")
+        assert get(port, "/x")[0] == 404
+        status, text, kind = get(port, "/metrics")
+    assert (status, kind.startswith("text/plain")) == (200, True)
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = tuple(sorted(sample.labels.items()))
+            assert labels not in found.setdefault(sample.name, {}), "a series twice fails the whole scrape"
+            found[sample.name][labels] = sample.value
+    return found
+
+
+def get(port: int, path: str) -> tuple[int, str, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode(), response.getheader("Content-Type", "")
+    finally:
+        connection.close()
+
+
+def test_the_metrics_have_the_names_that_alerts_and_dashboards_ask_for(store: Store) -> None:
+    columns = drawn(400, seed=3, foreign=0.2)
+    rows = add_drawn(store, columns, name="a")
+    add_drawn(store, drawn(3, seed=4), name="bad", status=3)
+    select(store, rows, chosen=rows[::2], selection=1, probability=0.5)
+    say_labels(store, {row: label for row, label in truth(columns, rows, wrong=8).items() if row in set(rows[::4])})
+    facts = look(store)
+    unwatched = facts.model_copy(update={"classifier": "cats", "watched": None})
+    found = scraped([facts, unwatched])
+    digits = ("classifier", "digits")
+    assert found["slipway_watch_rows_total"][(digits,)] == 403
+    assert found["slipway_watch_images_total"][digits, ("status", "corrupt")] == 3
+    assert sum(found["slipway_watch_predicted_total"].values()) == 400
+    assert found["slipway_watch_drift_alarm"] == {(digits,): 1.0}
+    threshold = found["slipway_watch_drift_log10_threshold"][(digits,)]
+    assert found["slipway_watch_drift_log10_evidence"][(digits,)] > threshold > 5
+    low, value, high = (found["slipway_watch_accuracy"][("bound", bound), digits] for bound in ("low", "value", "high"))
+    assert low < value < high
+    assert found["slipway_watch_accuracy_reference"] == {(digits,): 0.98}
+    assert found["slipway_watch_accuracy_alarm"] == {(digits,): 0.0}
+    assert len(found["slipway_watch_recall_alarm"]) == 3
+    assert found["slipway_watch_labels_asked_total"][(digits,)] == 200
+    assert found["slipway_watch_labels_total"][(digits,)] == 100
+    assert found["slipway_watch_reference_rows"] == {(digits, ("source", "test")): 600.0}
+    assert found["slipway_watch_looked_timestamp_seconds"] == {(): 7.0}
+    assert found["slipway_watch_rows_per_second"].keys() == {(digits,), (("classifier", "cats"),)}
+    assert {"slipway_watch_mean_confidence"} <= found.keys()
+
+
+def test_classes_beyond_fifty_are_added_up_and_a_class_named_other_is_no_second_series(store: Store) -> None:
+    add_drawn(store, drawn(10, seed=3), name="a")
+    facts = look(store)
+    assert facts.watched is not None
+    names = ["other", *(f"c{number}" for number in range(80))]
+    classes = tuple(
+        PredictedClass(class_id=number, label=name, rows=100 - number, reference_rows=0)
+        for number, name in enumerate(names)
+    )
+    facts = facts.model_copy(update={"watched": facts.watched.model_copy(update={"predicted": classes})})
+    found = scraped([facts])["slipway_watch_predicted_total"]
+    assert len(found) == 50
+    other = found[("class", "other"), ("classifier", "digits")]
+    assert other == 100 + sum(100 - number for number in range(50, 81))
+
+
+LATENCY = """# TYPE envoy_slipway_latency_us histogram
+envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="10000"} 50
+envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="50000"} 90
+envoy_slipway_latency_us_bucket{arm="stable",model="digits",le="+Inf"} 90
+envoy_slipway_latency_us_sum{arm="stable",model="digits"} 9
+envoy_slipway_latency_us_count{arm="stable",model="digits"} 90
+envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="10000"} 5
+envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="50000"} 8
+envoy_slipway_latency_us_bucket{arm="candidate",model="digits",le="+Inf"} 10
+envoy_slipway_latency_us_sum{arm="candidate",model="digits"} 9
+envoy_slipway_latency_us_count{arm="candidate",model="digits"} 10
+"""
+
+
+def test_latency_is_that_of_both_arms_histograms_together(tmp_path: Path) -> None:
+    found = latency_of(LATENCY, watch_settings(tmp_path))["digits"]
+    assert (found.requests, found.p50_ms, found.p99_ms, found.budget_ms) == (100, 10.0, None, 50.0)
+    assert found.over_budget == 2
+
+
+def write_settings(folder: Path, **changes: Any) -> Path:
+    path = folder / "gateway.yaml"
+    settings = {"teams": {"pets": {"key_file": "k"}}, "metrics_port": 1, "observe": {"journal": "journal"}, "watch": {}}
+    path.write_text(dump_yaml({name: value for name, value in {**settings, **changes}.items() if value is not None}))
+    return path
+
+
+def call(*words: str | Path) -> None:
+    arguments = cli.parser().parse_args([str(word) for word in words])
+    cli.main(arguments)
+
+
+def test_the_verb_shows_and_restarts(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_settings(tmp_path)
+    add_drawn(store, drawn(200, seed=3, foreign=0.5), name="a")
+    call("status", path)
+    assert "nobody has watched it yet" in capsys.readouterr().out
+    with pytest.raises(SpecError, match=r"cats: not watched.* classifiers of this journal: digits"):
+        call("restart", path, "cats", "--reason", "x")
+    look(store)
+    call("restart", path, "digits", "--reason", "lamp", "--live", "--json")
+    entry = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (entry["reason"], entry["after_row"]) == ("lamp", 200)
+    look(store)
+    call("status", path, "--json")
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert any("by" in line and line.endswith("lamp") for line in lines)
+    found = json.loads(last)
+    assert found["classifiers"][0]["watched"]["drift"] is None
+    assert found["classifiers"][0]["alarms"] is False
+
+
+@pytest.mark.parametrize(("missing", "said"), [("observe", "observe: {}"), ("watch", "watch: {}")])
+def test_settings_without_a_section_say_which_to_add(tmp_path: Path, missing: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        call("status", write_settings(tmp_path, **{missing: None}))
+
+
+def test_the_port_of_the_watch_is_its_own_and_values_have_limits() -> None:
+    def parse(**watch: Any) -> GatewaySettings:
+        data = {"teams": {"pets": {"key_file": "k"}}, "observe": {}, "watch": watch}
+        return GatewaySettings.parse(data, source="gateway.yaml")
+
+    assert parse().watch is not None
+    with pytest.raises(SpecError, match=r"watch.metrics_port: port 8005 is that of observe.metrics_port"):
+        parse(metrics_port=8005)
+    for wrong in ({"reference_rows": 99}, {"rows_between_false_alarms": 1}, {"accuracy_points": -1}, {"points": 3}):
+        with pytest.raises(SpecError):
+            parse(**wrong)
