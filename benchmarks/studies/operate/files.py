@@ -46,14 +46,17 @@ def write_head(spec: Path, *, data: Path, table: Path | None = None) -> None:
     spec.write_text(dump_yaml(content), encoding="utf-8")
 
 
-def write_fleet(run: Path, *, active: str, candidate: str | None = None) -> None:
-    """`fleet.yaml` with one head, and perhaps another to try. Smaller shares of errors than 2 % count as none, and 5 %
-    may be late: a few minutes of requests prove no less."""
-    heads = {"digits": active}
-    content: dict[str, object] = {"bases": {"strokes": {"base": "strokes", "heads": heads}}}
-    if candidate:
-        judge = {"negligible_share": 0.02, "slow_share": 0.05}
-        content["release"] = {"candidate": {"digits": candidate}, "weight": 50, "judge": judge}
+def write_fleet(run: Path, *, active: str, candidate: str) -> None:
+    """`fleet.yaml` with one head, and the run that is tried beside it; a turn puts another in its place. A share of errors
+    under 2 % counts as none, and 5 % may be late: a few minutes of requests prove no less."""
+    content = {
+        "bases": {"strokes": {"base": "strokes", "heads": {"digits": active}}},
+        "release": {
+            "candidate": {"digits": candidate},
+            "weight": 50,
+            "judge": {"negligible_share": 0.02, "slow_share": 0.05},
+        },
+    }
     (run / "fleet.yaml").write_text(dump_yaml(content), encoding="utf-8")
 
 

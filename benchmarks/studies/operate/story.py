@@ -3,7 +3,7 @@
 import csv
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ QUIET_LABELS, LABELS = 20, 120
 QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 25.0, 3.0, 5.0, 20.0
 SHIFTED = 1000
 """Requests with the new class before people are asked for labels."""
-WORSE = 1
-"""Exit code of `slipway release judge`."""
+WORSE, STOPS_FOR_A_PERSON = 1, 2
+"""Exit codes of `slipway release judge` and `slipway turn run`."""
 PERSON = "the truth"
 
 
@@ -111,7 +111,7 @@ def first_release(box: Box, scans: Scans) -> None:
     print(f"{run}/data: {write_data(scans, run / 'data', seed=0)} photographed digits, 0 to 8")
     write_first(run)
     write_head(run / "digits.yaml", data=run / "data")
-    write_fleet(run, active="digits")
+    write_fleet(run, active="digits", candidate="digits")
     write_gateway(run, box)
     box.verb("train", f"train {run}/network.yaml --out {run}/network")
     box.verb("base", f"base {run}/base.yaml --out {run}/strokes")
@@ -166,24 +166,26 @@ class Story:
         self._mark("labelled", f"{self._labels} labels")
 
     def learn(self) -> None:
-        """A head that knows nines."""
-        run = self._run
-        self._box.verb("new data", f"labels dataset {self._gateway} --data {run}/digits/bundle --out {run}/data-2")
-        write_head(run / "digits-2.yaml", data=run / "data-2", table=run / "data-2/data.csv")
-        self._box.verb("new head", f"head {run}/digits-2.yaml --base {run}/strokes --out {run}/digits-2")
+        """A turn begins: new data, a head that knows nines, and a candidate's repository. It stops for a person."""
+        turn = f"{self._gateway} {self._run}/fleet.yaml digits"
+        self._box.verb("reasons to train again", f"turn propose {turn}")
+        words = f'turn run {turn} --approved-by "{PERSON}" --accept "300 test images prove little"'
+        self._box.verb("new head", words, allowed=(STOPS_FOR_A_PERSON,))
 
     def try_candidate(self) -> None:
         """Beside the old head: in the shadow, compared, with half of the requests, and promoted."""
-        with self._candidate("digits", "digits-2"):
+        turn = f"{self._gateway} {self._run}/fleet.yaml digits"
+        with self._serving("digits-2"):
             self._box.verb("shadow", f"release mirror {self._gateway} 100")
             time.sleep(SHADOW_S)
             self._compare("digits-2")
             self._box.verb("canary", f"release weight {self._gateway} 50")
             self._mark("canary", "half of the requests go to the new head")
-            self._box.verb("judge", f"release judge {self._gateway} --watch")
+            self._box.verb("verdict", f"turn run {turn}", allowed=(STOPS_FOR_A_PERSON,))
             self._box.verb("promotion", f'release promote {self._gateway} --approved-by "{PERSON}"')
             self._stream.images = shuffled(self._scans.after, new_share=NEW_SHARE, seed=3)
-            self._mark("after", "the new head answers, images that nobody has labelled")
+            self._mark("after", "the new head answers images that nobody has labelled")
+        self._box.verb("end of the turn", f"turn run {turn}")
         self._box.verb("new reference", f"watch reference {self._gateway} {self._run}/digits-2")
         time.sleep(AFTER_S)
 
@@ -191,10 +193,12 @@ class Story:
         """A head whose labels were mixed up, as a data set with a shifted column gives: tried, and rolled back."""
         self._mark("spoilt", "a head with wrong labels is tried")
         run = self._run
-        spoil_data(run / "data-2", run / "data-3.csv")
-        write_head(run / "digits-3.yaml", data=run / "data-2", table=run / "data-3.csv")
+        spoil_data(run / "digits-2/data", run / "spoilt.csv")
+        write_head(run / "digits-3.yaml", data=run / "digits-2/data", table=run / "spoilt.csv")
         self._box.verb("spoilt head", f"head {run}/digits-3.yaml --base {run}/strokes --out {run}/digits-3")
-        with self._candidate("digits-2", "digits-3"):
+        write_fleet(run, active="digits-2", candidate="digits-3")
+        self._box.verb("spoilt candidate", f"release candidate {self._gateway} {run}/fleet.yaml")
+        with self._serving("digits-3"):
             self._box.verb("canary of the spoilt head", f"release weight {self._gateway} 10")
             self._mark("tenth", "a tenth of the requests go to it")
             self._compare("digits-3")
@@ -230,13 +234,9 @@ class Story:
             steps_s=self._box.steps,
         )
 
-    @contextmanager
-    def _candidate(self, active: str, name: str) -> Iterator[None]:
-        """Write and serve the candidate beside the block."""
-        write_fleet(self._run, active=active, candidate=name)
-        self._box.verb(f"candidate {name}", f"release candidate {self._gateway} {self._run}/fleet.yaml")
-        with self._box.serving(name, self._run / "repository-candidate", self._box.candidate):
-            yield
+    def _serving(self, name: str) -> AbstractContextManager[None]:
+        """Serve the candidate beside the block."""
+        return self._box.serving(name, self._run / "repository-candidate", self._box.candidate)
 
     def _compare(self, name: str) -> None:
         """Ask the candidate for images of the journal; where it differs from the stable head, the truth decides."""
