@@ -47,8 +47,9 @@ def write_head(spec: Path, *, data: Path, table: Path | None = None) -> None:
 
 
 def write_fleet(run: Path, *, active: str, candidate: str) -> None:
-    """`fleet.yaml` with one head, and the run that is tried beside it; a turn puts another in its place. A share of errors
-    under 2 % counts as none, and 5 % may be late: a few minutes of requests prove no less."""
+    """`fleet.yaml` with one head, and the run that is tried beside it; a turn puts another in its place.
+
+    A share of errors under 2 % counts as none, and 5 % may be late: a few minutes of requests prove no less."""
     content = {
         "bases": {"strokes": {"base": "strokes", "heads": {"digits": active}}},
         "release": {
