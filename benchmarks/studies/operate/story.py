@@ -259,9 +259,8 @@ class Story:
             writer.writerow(("row", "label"))
             writer.writerows((row, self._truth(client_id)) for row, client_id in asked)
         self._labels += len(asked)
-        self._box.verb(
-            f"{len(asked)} labels", f'labels add {self._gateway} {path} --annotator "{PERSON}" --new-class {NEW}'
-        )
+        unknown = "" if "after" in self._marks else f" --new-class {NEW}"
+        self._box.verb(f"{len(asked)} labels", f'labels add {self._gateway} {path} --annotator "{PERSON}"{unknown}')
 
     def _truth(self, client_id: str) -> str:
         """The digit of an image, by the id that the client gave its request."""
