@@ -124,6 +124,7 @@ class Unchanged:
     """The part of a repository that was checked before, and whose files are the same."""
 
     classifiers: frozenset[str] = frozenset()
+    """Classifiers whose ensembles, but for the names of steps, and files in the steps are the same."""
     steps: frozenset[str] = frozenset()
     """Steps that the ensembles of these classifiers alone run."""
     known: Known = field(default_factory=dict)
@@ -144,6 +145,8 @@ class Repository:
     models: Mapping[str, Model]
     lane: Lane | None
     """The content of `lane.json`; None if Slipway did not assemble the repository."""
+    unchanged: frozenset[str] = frozenset()
+    """Heads in the steps of groups that were checked before, and whose files are the same."""
 
     @cached_property
     def ensembles(self) -> dict[str, tuple[str, ...]]:

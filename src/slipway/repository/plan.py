@@ -41,6 +41,8 @@ class Plan:
     files: Files
     same: Mapping[str, Identity]
     """Files that are already there, byte for byte."""
+    moved: Mapping[str, Identity]
+    """Files that are already there in the former step of a group of heads."""
     unchanged: Unchanged
     """Groups of heads that are already there, and were linted when they were written."""
     changes_nothing: bool
@@ -78,13 +80,16 @@ class Plan:
 
     def _link(self, name: str, path: str) -> bool:
         """Whether `path` is now a hard link to the file that was found to be the same."""
-        if name not in self.same:
+        found = self.same.get(name) or self.moved.get(name)
+        if found is None:
             return False
+        source = self.files[name].source if name in self.moved else f"{self.out}/{name}"
+        assert not isinstance(source, bytes)
         try:
-            os.link(f"{self.out}/{name}", path, follow_symlinks=False)
+            os.link(source, path, follow_symlinks=False)
         except OSError:  # another user's file, too many links, or a file system without links
             return False
-        if identity(path) == self.same[name]:
+        if identity(path) == found:
             return True
         os.unlink(path)
         return False
@@ -99,6 +104,7 @@ def plan(contents: Contents, out: Path) -> Plan:
     check_folder(out, kind="repository")
     there = {name: Path(entry.path) for name, entry in entries_below(out).items()} if out.is_dir() else {}
     same = _same(contents.files, there)
+    moved = _moved(contents.files, there, same)
     folders = _folders(contents.files, there, same, out)
     return Plan(
         out=out,
@@ -106,8 +112,10 @@ def plan(contents: Contents, out: Path) -> Plan:
         folders=folders,
         files=contents.files,
         same=same,
+        moved=moved,
         unchanged=replace(
-            contents.unchanged, known={name: (contents.files[name].sha256, found) for name, found in same.items()}
+            contents.unchanged,
+            known={name: (contents.files[name].sha256, found) for name, found in (same | moved).items()},
         ),
         changes_nothing=same.keys() == contents.files.keys() == there.keys()
         and {folder.change for folder in folders} == {"unchanged"},
@@ -125,6 +133,16 @@ def _same(files: Files, there: Mapping[str, Path]) -> dict[str, Identity]:
         if found.size == content.size and (compared or _sha256(path) == content.sha256):
             same[name] = found
     return same
+
+
+def _moved(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity]) -> dict[str, Identity]:
+    """Files of heads that are taken over into another step; they were hashed a moment ago."""
+    ours = {*there.values()}
+    return {
+        name: identity(content.source)
+        for name, content in files.items()
+        if name not in same and isinstance(content.source, Path) and content.source in ours
+    }
 
 
 def _folders(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity], out: Path) -> tuple[Folder, ...]:
