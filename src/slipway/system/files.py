@@ -76,7 +76,12 @@ def entries_below(folder: Path) -> dict[str, os.DirEntry[str]]:
 
 
 def files_below(folder: Path) -> dict[str, Path]:
-    """Every regular file below `folder`, by relative path and sorted by it; a symbolic link is an error.
+    """Every regular file below `folder`, by relative path and sorted by it; raises what `names_below` raises."""
+    return {name: folder / name for name in names_below(folder)}
+
+
+def names_below(folder: Path) -> list[str]:
+    """The relative path of every regular file below `folder`, sorted; a symbolic link is an error.
 
     Raises:
         ManifestError: there is a link, which could leave the tree, or anything else but files and folders, or a folder
@@ -91,7 +96,7 @@ def files_below(folder: Path) -> dict[str, Path]:
             raise ManifestError(f"{entry.path}: a symbolic link; copy the file itself into the folder")
         if not entry.is_file(follow_symlinks=False):
             raise ManifestError(f"{entry.path}: neither a file nor a folder; remove it")
-    return {name: Path(entry.path) for name, entry in entries.items()}
+    return list(entries)
 
 
 @contextmanager
