@@ -160,6 +160,19 @@ def test_a_server_reads_only_what_changed_and_still_finds_damage(base: Path, run
         Contents.open(repository, like=second)
 
 
+def test_heads_move_to_other_groups_without_being_opened(
+    base: Path, runs: Runs, repository: Path, opened: list[str]
+) -> None:
+    groups = len([*repository.glob("heads_*")])
+    more = [write_head(runs[0].parent / f"new{n}", base, name=f"new{n}", seed=n) for n in range(5)]
+    assemble([], repository, bases=open_heads(base, [*runs, *more]))
+    assert sorted(opened) == [run.name for run in more]
+    assert len([*repository.glob("heads_*")]) > groups
+    anew = repository.with_name("anew")
+    assemble([], anew, bases=open_heads(base, [*runs, *more]))
+    assert contents(repository) == contents(anew)
+
+
 def test_a_server_checks_a_group_that_lost_a_head(base: Path, runs: Runs, repository: Path) -> None:
     first = Contents.open(repository)
     group = group_of(repository, "h0003") - {"h0003"}

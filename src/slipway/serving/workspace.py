@@ -75,13 +75,11 @@ class Workspace:
                 os.utime(self.models / name)
 
     def _differs_in_config(self, files: Mapping[str, bytes], name: str) -> bool:
-        """Whether an ensemble that is here has these files, but for its configuration."""
+        """Whether an ensemble that is here has these files, but for its configuration and the name of its version."""
         here = _read(self.models / name)
-        wanted = {
-            f"{self._version(name)}/{path.partition('/')[2]}" if "/" in path else path: content
-            for path, content in files.items()
-        }
-        return CONFIG in here and here | {CONFIG: b""} == wanted | {CONFIG: b""}
+        wanted = {re.sub(f"^{VERSION}/", f"{self._version(name)}/", path): content for path, content in files.items()}
+        ours = all(path.startswith(f"{VERSION}/") for path in files if "/" in path)
+        return ours and CONFIG in here and here | {CONFIG: b""} == wanted | {CONFIG: b""}
 
     def _new_config(self, text: bytes, name: str, *, other_version: bool) -> "list[Rename]":
         """The renames that give an ensemble a new configuration: its folders stay, since to make and to remove
