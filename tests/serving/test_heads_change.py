@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 from slipway.repository import assemble
 from slipway.repository import heads as heads_of_a_base
 from slipway.serving import Ports, serve
+from slipway.serving.doctor.examine import examine
 from slipway.serving.process import stubs
 from slipway.serving.together import MANY
 from slipway.steps.guard import PLACEHOLDER
@@ -85,10 +86,13 @@ def bundle_of(launched: Any, model: str) -> str:
 
 def test_broken_heads_are_named_and_left_out_and_the_others_answer(launch: Launch, repository: Path) -> None:
     damaged(repository, *DAMAGES)
+    diagnosis = examine(repository)
     launched = launch(repository)
     launched.wait_for("ready after")
     broken = {event["ensemble"]: event["message"] for event in launched.events("broken")}
     assert broken.keys() == {name + suffix for name in DAMAGES for suffix in ("", "_full")}
+    assert diagnosis.verdict.would_not.keys() == broken.keys(), "the doctor says what the server then does"
+    assert [finding for finding in diagnosis.findings if finding.state == "fail" and finding.part != "ensemble"] == []
     for name, (_, reason) in DAMAGES.items():
         assert f"head {name} is left out: " in broken[name]
         assert reason in broken[name]

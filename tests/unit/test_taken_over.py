@@ -1,5 +1,6 @@
 """Heads assembled again: unchanged groups are taken over, and the bytes are those of a new repository."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import Fleet, ManifestError
-from slipway.repository import BaseHeads, assemble, open_bases, plan_repository, taken_over
+from slipway.lint.models import read_model
+from slipway.repository import BaseHeads, assemble, open_bases, plan, plan_repository, taken_over
 from slipway.repository import heads as heads_of_a_base
 from slipway.serving.contents import Contents
 from tests.support.colours import contents
@@ -68,15 +70,12 @@ def removed(_: Path, runs: Runs) -> Runs:
 
 
 @pytest.mark.parametrize("change", [added, changed, removed])
-def test_one_changed_head_opens_its_own_group_alone_and_gives_the_same_bytes(
+def test_one_changed_head_is_opened_alone_and_gives_the_same_bytes(
     base: Path, runs: Runs, repository: Path, opened: list[str], change: Callable[[Path, Runs], Runs]
 ) -> None:
-    before = group_of(repository, "h0003")
     now = change(base, runs)
     assemble([], repository, bases=open_heads(base, now))
-    after = before - {"h0003"} if change is removed else group_of(repository, "new" if change is added else "h0003")
-    assert set(opened) == after
-    assert 0 < len(after) < COUNT
+    assert opened == {added: ["new"], changed: ["h0003"], removed: []}[change]
     anew = repository.with_name("anew")
     assemble([], anew, bases=open_heads(base, now))
     assert contents(repository) == contents(anew)
@@ -134,7 +133,7 @@ def test_heads_that_another_ensemble_runs_are_opened(
 ) -> None:
     multi = {"some": ("h0000", "h0003")}
     assemble([], repository, bases=open_heads(base, runs), multi=multi)
-    assert set(opened) == group_of(repository, "h0000") | group_of(repository, "h0003")
+    assert sorted(opened) == ["h0000", "h0003"]
     assemble([], tmp_path / "anew", bases=open_heads(base, runs), multi=multi)
     assert contents(repository) == contents(tmp_path / "anew")
 
@@ -151,7 +150,7 @@ def test_a_server_reads_only_what_changed_and_still_finds_damage(base: Path, run
     first = Contents.open(repository)
     assemble([], repository, bases=open_heads(base, changed(base, runs)))
     second = Contents.open(repository, like=first)
-    assert second.same_as(first) == {run.name for run in runs} - group_of(repository, "h0003")
+    assert second.same_as(first) == {run.name for run in runs} - {"h0003"}
     assert second.known == Contents.open(repository).known
     untouched = min(second.same_as(first))
     path = next(repository.glob(f"heads_*/1/heads/{untouched}/head.npz"))
@@ -159,3 +158,87 @@ def test_a_server_reads_only_what_changed_and_still_finds_damage(base: Path, run
     path.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     with pytest.raises(ManifestError, match=r"head\.npz: changed since"):
         Contents.open(repository, like=second)
+
+
+def test_heads_move_to_other_groups_without_being_opened(
+    base: Path, runs: Runs, repository: Path, opened: list[str]
+) -> None:
+    groups = len([*repository.glob("heads_*")])
+    more = [write_head(runs[0].parent / f"new{n}", base, name=f"new{n}", seed=n) for n in range(5)]
+    assemble([], repository, bases=open_heads(base, [*runs, *more]))
+    assert sorted(opened) == [run.name for run in more]
+    assert len([*repository.glob("heads_*")]) > groups
+    anew = repository.with_name("anew")
+    assemble([], anew, bases=open_heads(base, [*runs, *more]))
+    assert contents(repository) == contents(anew)
+
+
+def test_a_server_checks_a_group_that_lost_a_head(base: Path, runs: Runs, repository: Path) -> None:
+    first = Contents.open(repository)
+    group = group_of(repository, "h0003") - {"h0003"}
+    assemble([], repository, bases=open_heads(base, removed(base, runs)))
+    second = Contents.open(repository, like=first)
+    assert second.same_as(first) == {run.name for run in runs} - {"h0003", min(group)}, "one of the group runs its step"
+    assert dict(second.steps) == dict(Contents.open(repository).steps)
+
+
+def test_a_lane_without_classifiers_has_no_ensembles_of_theirs(repository: Path) -> None:
+    lane = Contents.open(repository).lane
+    assert "h0003_full" in lane.ensembles
+    assert lane.without({"h0003"}).ensembles.keys() == lane.ensembles.keys() - {"h0003", "h0003_full"}
+
+
+@pytest.fixture
+def kept(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the former repository is kept, as one of many models is."""
+    monkeypatch.setattr(plan, "MANY_FOLDERS", 0)
+    return repository.with_name(f".{repository.name}.former")
+
+
+def test_a_former_repository_is_made_the_next_one_and_leaves_nothing_of_its_own(
+    base: Path, runs: Runs, repository: Path, kept: Path
+) -> None:
+    before = contents(repository)
+    now = added(base, runs)
+    assemble([], repository, bases=open_heads(base, now))
+    assert contents(kept) == before
+    (kept / "left/1").mkdir(parents=True)
+    (kept / "left/1/over.txt").write_text("over")
+    (kept / "h0000/config.pbtxt").unlink()
+    (kept / "h0000/config.pbtxt").write_text("changed")
+    folder = (kept / "h0001").stat().st_ino
+    assemble([], repository, bases=open_heads(base, runs))
+    assert contents(repository) == before
+    assert not (repository / "left").exists()
+    assert (repository / "h0001").stat().st_ino == folder, "not made again"
+
+
+def test_a_writer_that_is_killed_over_a_former_repository_leaves_the_present_one(
+    base: Path, runs: Runs, repository: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assemble([], repository, bases=open_heads(base, added(base, runs)))
+    present = contents(repository)
+    with monkeypatch.context() as patched:
+        patched.setattr(plan, "lint", lambda *_, **__: os._exit(9))
+        if not (child := os.fork()):
+            assemble([], repository, bases=open_heads(base, runs))
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert contents(repository) == present
+    assert not kept.exists(), "it was being changed"
+    anew = repository.with_name("anew")
+    for out in (repository, anew):
+        assemble([], out, bases=open_heads(base, runs))
+    assert contents(repository) == contents(anew)
+    assert not [path for path in repository.parent.iterdir() if "unfinished" in path.name]
+
+
+@pytest.mark.parametrize("around", ["", "# model_name: 'heads_*'\n", '# model_name: "heads_0123456789ab"\n'])
+def test_a_configuration_is_read_with_the_name_of_its_own_group(around: str, tmp_path: Path) -> None:
+    names = ["heads_0123456789ab", "heads_ba9876543210", "heads_*"]
+    for name in names:
+        text = f'{around}ensemble_scheduling {{ step {{ model_name: "base_1" }} step {{ model_name: "{name}" }} }}\n'
+        (tmp_path / "pets").mkdir(exist_ok=True)
+        (tmp_path / "pets/config.pbtxt").write_text(text)
+        steps = read_model(tmp_path / "pets").config.ensemble_scheduling.step
+        assert [step.model_name for step in steps] == ["base_1", name]

@@ -77,6 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
 def slipway(*words: object, cwd: Path) -> dict[str, Any]:
     """Run a verb as a user does; returns its JSON line, with the seconds that it took."""
     started_s = time.monotonic()
+    print("slipway", *words, flush=True)
     command = [sys.executable, "-m", "slipway", *map(str, words), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=cwd, env=environment, check=True, stdout=subprocess.PIPE, text=True)

@@ -140,12 +140,17 @@ def changes(base: Path, runs: Sequence[Path], images: Sequence[bytes], work: Pat
         took: dict[str, dict[str, float]] = {}
 
         def all_three() -> None:
-            took["add"] = changing.to(heads | {"changing": versions[0]})
-            took["change"] = changing.to(heads | {"changing": versions[1]})
-            took["remove"] = changing.to(heads)
+            after = {"add": {"changing": versions[0]}, "change": {"changing": versions[1]}, "remove": {}}
+            for what, more in after.items():
+                took[what] = changing.to(heads | more)
+                print(f"{what}: {took[what]}", flush=True)
 
         with meanwhile(all_three):
             load = run_load(changing.server, runs[0].name, images, LOAD_PER_S, LOAD_S, seed=seed)
+        print(
+            f"{load.block.latencies_ms.size} requests, failed {dict(load.block.failures)}, mixed {load.mixed}",
+            flush=True,
+        )
     some = {run.name: run for run in runs[:CHANGED_AMONG]}
     with changeable(base, some, work / "some") as changing:
         memory_mib = [proportional_mib(changing.server.server_pid())]
@@ -182,5 +187,6 @@ class Changing:
 
 @contextmanager
 def changeable(base: Path, heads: Mapping[str, Path], folder: Path) -> Iterator[Changing]:
-    with serving(fleet_of(base, heads), folder) as (server, _):
+    with serving(fleet_of(base, heads), folder) as (server, started):
+        print(f"{len(heads):,} heads: {started}", flush=True)
         yield Changing(base, folder / "repository", server)

@@ -84,7 +84,10 @@ def open_classifiers(
 def say(plan: "Plan", classifiers: "Sequence[Classifier]", bases: "Sequence[BaseHeads]") -> None:
     """Print the bundle and the engines of each classifier, then the change of every folder."""
     names = [*(f"{c.name} and {c.name}_full" for c in classifiers), *plan.lane.multi]
-    names += [f"{len(base.heads):,} heads of base {name}" for name, base in plan.lane.bases.items()]
+    names += [
+        f"{len(base.heads):,} {'head' if len(base.heads) == 1 else 'heads'} of base {name}"
+        for name, base in plan.lane.bases.items()
+    ]
     print(f"{plan.out}: {plan.lane.lane} lane, serves {', '.join(names)}")
     _say_bases(plan, bases)
     for active in classifiers:

@@ -16,6 +16,7 @@ EPILOG = """example:
 Every step is started as the server would start it, but alone; nothing is written to the repository. Marks:
   ✓  works               ✗  would not be served, with the reason and the remedy
   –  not applicable, or impossible to check on this machine
+A broken head of a base prevents its own ensembles alone, as on the server.
 The exit code is 0 if everything would be served, and 1 otherwise."""  # noqa: RUF001  the dash is a mark
 
 

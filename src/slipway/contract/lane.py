@@ -133,7 +133,7 @@ class Lane(Contract):
             name: base.model_copy(update={"heads": tuple(head for head in base.heads if head in left)})
             for name, base in self.bases.items()
         }
-        return self.model_copy(update={"classifiers": left, "bases": bases})
+        return type(self)(**self.fields() | {"classifiers": left, "bases": bases})  # a copy would keep `ensembles`
 
     @cached_property
     def ensembles(self) -> dict[str, tuple[str, ...]]:

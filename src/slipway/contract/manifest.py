@@ -1,5 +1,6 @@
 """`Manifest`: what a stage read, wrote, used and measured. It links one folder to the next."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from pydantic import Field
 from slipway.contract.base import Contract, Evidence
 from slipway.contract.evidence.origin import commit, now, versions
 from slipway.errors import ManifestError, SpecError
-from slipway.system.files import Identity, files_below, identity, sha256_bytes, sha256_file
+from slipway.system.files import Identity, files_below, identity, names_below, sha256_bytes, sha256_file
 from slipway.system.targets import MANIFEST, Sealed
 
 FILE_NAME = MANIFEST
@@ -43,11 +44,8 @@ class Manifest(Contract):
     """sha256 of this manifest without this field; `write` fills it in."""
 
     def write(self, path: Path) -> None:
-        sealed = self.model_copy(update={"own_sha256": self._digest()})
+        sealed = self.model_copy(update={"own_sha256": _digest_of(self.to_json())})
         path.write_text(sealed.to_json(), encoding="utf-8")
-
-    def _digest(self) -> str:
-        return sha256_bytes(self.model_copy(update={"own_sha256": None}).to_json().encode())
 
     @classmethod
     def open(cls, folder: Path, *, kind: Kind, known: Known = NONE_KNOWN) -> Self:
@@ -67,7 +65,7 @@ class Manifest(Contract):
         except SpecError as error:
             raise ManifestError(str(error)) from None
         text = (folder / FILE_NAME).read_text(encoding="utf-8")
-        if manifest.own_sha256 != manifest._digest() or text != manifest.to_json():
+        if text != manifest.to_json() or manifest.own_sha256 != _digest_of(text):
             raise ManifestError(f"{folder / FILE_NAME}: changed since this {manifest.kind} was made; build it again")
         if manifest.kind != kind:
             raise ManifestError(f"{folder}: this folder is of kind {manifest.kind}, but kind {kind} is needed")
@@ -76,7 +74,7 @@ class Manifest(Contract):
 
     def verify(self, folder: Path, *, known: Known = NONE_KNOWN) -> None:
         """Check every file of `folder` against the recorded hashes, but for those that are `known`."""
-        present = files_below(folder).keys() - {FILE_NAME}
+        present = {*names_below(folder)} - {FILE_NAME}
         for path in sorted(self.outputs.keys() - present):
             raise ManifestError(f"{folder / path}: missing; the manifest of this {self.kind} names it")
         for path in sorted(present - self.outputs.keys()):
@@ -137,6 +135,11 @@ class Manifest(Contract):
         )
         manifest.write(folder / FILE_NAME)
         return manifest
+
+
+def _digest_of(text: str) -> str:
+    """sha256 of a manifest's text without its own hash. Two spaces begin the lines of the outermost object alone."""
+    return sha256_bytes(re.sub(r'(?m)^  "own_sha256": .*$', '  "own_sha256": null,', text).encode())
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -47,7 +47,7 @@ def lint(repository: Path, *, unchanged: Unchanged = NOTHING_UNCHANGED) -> list[
     if lane is not None and unchanged.classifiers:
         lane = lane.without(unchanged.classifiers)
     found = [*about_lane, *about_files]
-    for part in _parts(Repository(models, lane), hashes):
+    for part in _parts(Repository(models, lane, unchanged.classifiers), hashes):
         try:
             found += part
         except OSError as error:  # it ends this part only

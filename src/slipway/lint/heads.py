@@ -42,7 +42,7 @@ def check_heads(repository: Repository) -> Findings:
     served = set[str]()
     for model in repository.models.values():
         heads = heads_of(model) if model.versions else {}
-        for name, outputs in heads.items():
+        for name, outputs in ((name, heads[name]) for name in heads if name not in repository.unchanged):
             yield from _Checked(model, name, outputs, lane).findings()
         for folder in sorted((model.files / FOLDER).iterdir() if heads and (model.files / FOLDER).is_dir() else ()):
             if folder.name not in heads:

@@ -1,12 +1,14 @@
 """The models of a repository as Triton will find them: configuration, version, files."""
 
 import difflib
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from google.protobuf import text_format
@@ -124,6 +126,7 @@ class Unchanged:
     """The part of a repository that was checked before, and whose files are the same."""
 
     classifiers: frozenset[str] = frozenset()
+    """Classifiers whose ensembles, but for the names of steps, and files in the steps are the same."""
     steps: frozenset[str] = frozenset()
     """Steps that the ensembles of these classifiers alone run."""
     known: Known = field(default_factory=dict)
@@ -144,6 +147,8 @@ class Repository:
     models: Mapping[str, Model]
     lane: Lane | None
     """The content of `lane.json`; None if Slipway did not assemble the repository."""
+    unchanged: frozenset[str] = frozenset()
+    """Heads in the steps of groups that were checked before, and whose files are the same."""
 
     @cached_property
     def ensembles(self) -> dict[str, tuple[str, ...]]:
@@ -163,14 +168,23 @@ class Repository:
         return Repository({name: model for name, model in self.models.items() if name not in gone}, lane)
 
 
-def read_models(repository: Path, *, but: Collection[str] = ()) -> dict[str, Model]:
+def read_models(
+    repository: Path, *, but: Collection[str] = (), known: Mapping[str, Model] = MappingProxyType({})
+) -> dict[str, Model]:
     """Read every folder, since Triton treats every folder as a model; but for those named.
+
+    Args:
+        known: models that were read before, and whose files are the same.
 
     Raises:
         OSError: the folder cannot be listed.
     """
-    folders = sorted(folder for folder in repository.iterdir() if folder.name not in but and folder.is_dir())
-    return {folder.name: read_model(folder) for folder in folders}
+    with os.scandir(repository) as entries:
+        names = sorted(entry.name for entry in entries if entry.name not in but and entry.is_dir())
+    return {
+        name: replace(known[name], folder=repository / name) if name in known else read_model(repository / name)
+        for name in names
+    }
 
 
 def type_name(tensor: Any) -> str:
@@ -214,23 +228,44 @@ def read_model(folder: Path) -> Model:
     return Model(folder, proto.ModelConfig(), problem, tuple(numbers))
 
 
-_KNOWN: dict[str, ModelConfig] = {}
-"""Configurations by their text. Protobuf takes 2 ms to read one, and to reload or to assemble a thousand classifiers
-changes few of them."""
+_KNOWN: dict[tuple[str, ...], ModelConfig] = {}
+"""Configurations by their text, without the name of a group of heads. Protobuf takes 2 ms to read one, and to reload or
+to assemble a thousand classifiers changes few of them."""
 _MOST_KNOWN = 8192
+_GROUP_STEP = re.compile(r'(?<=model_name: ")(heads_[0-9a-f]{12})(?=")')
 
 
 def _parse(text: str) -> ModelConfig:
-    if text not in _KNOWN:
-        remember(text, text_format.Parse(text, proto.ModelConfig()))
-    return _copied(_KNOWN[text])
+    key, group = _without_group(text)
+    if key not in _KNOWN:
+        config = text_format.Parse(text, proto.ModelConfig())
+        remember(text, config)
+        return config
+    config = _copied(_KNOWN[key])
+    for step in config.ensemble_scheduling.step if group else ():
+        step.model_name = step.model_name or group
+    return config
 
 
 def remember(text: str, config: ModelConfig) -> None:
     """Spare `read_models` the text that protobuf has just written of `config`."""
     if len(_KNOWN) >= _MOST_KNOWN:
         _KNOWN.clear()
-    _KNOWN[text] = _copied(config)
+    key, group = _without_group(text)
+    known = _copied(config)
+    if group:
+        steps = [step.model_name for step in config.ensemble_scheduling.step]
+        if steps.count(group) != 1 or "" in steps:  # such as a name in a comment
+            return
+        known.ensemble_scheduling.step[steps.index(group)].model_name = ""
+    _KNOWN[key] = known
+
+
+def _without_group(text: str) -> tuple[tuple[str, ...], str]:
+    """The text of an ensemble around the name of its group of heads, and the name, which alone differs after another
+    head of the group changed; the whole text if it names none, or several."""
+    before, *rest = _GROUP_STEP.split(text)
+    return ((before, rest[1]), rest[0]) if len(rest) == 2 else ((text,), "")
 
 
 def _copied(config: ModelConfig) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""The groups of heads of a repository: those that changed are opened, the others are taken over as they are."""
+"""The groups of heads of a repository: heads that changed are opened, the others are taken over as they are."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from slipway.repository.config import ModelConfig
 from slipway.repository.heads import ServedBase, engine_part, groups, heads_step
 from slipway.repository.lanes import LANE_RULES
 from slipway.repository.step import Files, StepModel
-from slipway.repository.taken_over import Present
+from slipway.repository.taken_over import Present, Taken
 from slipway.system.files import sha256_file
 from slipway.system.text import command
 
@@ -78,20 +78,22 @@ class Heads:
     """What the heads of a repository add to it."""
 
     opened: list[Classifier] = field(default_factory=list)
-    """Heads of the groups that are new or changed."""
+    """Heads that are new or changed."""
     chains: dict[str, list[ModelConfig]] = field(default_factory=dict)
     """The steps of each opened head: its base's and its group's."""
     files: Files = field(default_factory=dict)
-    """Files of all steps, and of the ensembles that are taken over."""
+    """Files of all steps, and of the ensembles of the heads that are taken over."""
     base_steps: list[ModelConfig] = field(default_factory=list)
     inputs: dict[str, str] = field(default_factory=dict)
     """sha256 of what the heads are made from."""
+    checked: set[str] = field(default_factory=set)
+    """Heads that are taken over and linted again: one of each group that has lost heads and got none."""
     bundles: dict[str, str] = field(default_factory=dict)
     """Bundle ids of the heads that are taken over."""
     stand_ins: set[str] = field(default_factory=set)
     """Heads that were fitted to the typed graph of a plan, opened or not."""
     unchanged: Unchanged = NOTHING_UNCHANGED
-    """The steps and heads that are taken over."""
+    """The heads that are taken over, and the steps that no other head runs."""
 
 
 def heads_of(
@@ -116,19 +118,25 @@ def heads_of(
             for names in groups(own.runs):
                 inputs = {name: own.inputs(name) for name in names}
                 heads.inputs |= {part: sha256 for parts in inputs.values() for part, sha256 in parts.items()}
-                there = None
+                there, before = None, [step.name for step in first]
                 if present and not {*names} & {*apart}:
-                    there = present.group(inputs, base_steps=[step.name for step in first])
+                    there = present.group(inputs, base_steps=before)
                 if there is None:
-                    _add_group(heads, own, names, first=first, lane=lane, bar=bar)
+                    taken = {
+                        name: head
+                        for name in names
+                        if present and name not in apart
+                        if (head := present.head(name, inputs[name], base_steps=before))
+                    }
+                    _add_group(heads, own, names, taken, first=first, lane=lane, bar=bar)
                 else:
                     heads.files |= there.files
                     heads.bundles |= there.bundles
                     heads.stand_ins |= there.stand_ins
                     steps.add(there.step)
-            if len(heads.opened) == opened_before:
+            if len(heads.opened) == opened_before and not heads.checked:
                 steps |= {step.name for step in first}
-    heads.unchanged = Unchanged(frozenset(heads.bundles), frozenset(steps))
+    heads.unchanged = Unchanged(frozenset(heads.bundles.keys() - heads.checked), frozenset(steps))
     return heads
 
 
@@ -136,21 +144,30 @@ def _add_group(
     heads: Heads,
     own: BaseHeads,
     names: Sequence[str],
+    taken: Mapping[str, Taken],
     *,
     first: Sequence[ModelConfig],
     lane: LaneName,
     bar: "tqdm[Any]",
 ) -> None:
+    """Add a group of which `taken` are taken over, and the others opened."""
     opened = []
     for name in names:
-        opened.append(own.open(name))
-        bar.update()
+        if name not in taken:
+            opened.append(own.open(name))
+            bar.update()
     check(opened, lane=lane)
-    answers = [head.head_answer for head in opened]
-    second = _add(heads, heads_step(own.base, answers, max_batch_size=opened[0].max_batch_size))
+    answers = {head.name: head.head_answer for head in opened} | {name: head.answer for name, head in taken.items()}
+    step = heads_step(own.base, [answers[name] for name in names], max_batch_size=own.base.max_batch_size)
+    second = _add(heads, step)
     heads.opened += opened
     heads.stand_ins |= {head.name for head in opened if head.stood_in}
+    heads.stand_ins |= {name for name, head in taken.items() if head.stood_in}
     heads.chains |= {head.name: [*first, second] for head in opened}
+    heads.bundles |= {name: head.bundle for name, head in taken.items()}
+    heads.checked |= {*names[:1]} if not opened else set()
+    for head in taken.values():
+        heads.files |= head.over(second.name)
 
 
 def _add(heads: Heads, step: StepModel) -> ModelConfig:

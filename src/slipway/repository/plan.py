@@ -1,7 +1,8 @@
 """Plans the changes to a repository folder by folder, before anything is written, and writes them."""
 
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,20 @@ from slipway.lint import lint
 from slipway.lint.models import Unchanged
 from slipway.repository.contents import Contents
 from slipway.repository.step import Files
-from slipway.system.files import Identity, clear_leftovers, complete_folder, entries_below, identity, sha256_file
+from slipway.system.files import (
+    Identity,
+    clear_leftovers,
+    complete_folder,
+    entries_below,
+    identity,
+    identity_of,
+    sha256_file,
+)
 from slipway.system.targets import check_folder
 
 Change = Literal["added", "changed", "removed", "unchanged"]
+MANY_FOLDERS = 256
+"""Number of models from which the repository that is replaced is kept, to be made the next one (docs/adr/0072)."""
 PROGRESS: dict[str, Any] = {"unit": "file", "leave": False, "disable": None, "delay": 1}
 
 
@@ -41,6 +52,8 @@ class Plan:
     files: Files
     same: Mapping[str, Identity]
     """Files that are already there, byte for byte."""
+    moved: Mapping[str, Identity]
+    """Files that are already there in the former step of a group of heads."""
     unchanged: Unchanged
     """Groups of heads that are already there, and were linted when they were written."""
     changes_nothing: bool
@@ -56,15 +69,15 @@ class Plan:
             if self.changes_nothing:
                 clear_leftovers(self.out)
                 return
-            with complete_folder(self.out, kind="repository") as staging:
-                folders = set[str]()
+            many = len(self.folders) >= MANY_FOLDERS
+            with complete_folder(self.out, kind="repository", keep_former=many) as staging:
+                folders = {folder for name in self.files for folder in _folders_above(name)}
+                there = {*_kept(str(staging), "", folders=folders, same=self.same)}
+                for folder in sorted(folders - there):
+                    os.mkdir(f"{staging}/{folder}")
                 for name, content in tqdm(self.files.items(), "writing", **PROGRESS):
                     path = f"{staging}/{name}"
-                    folder = path.rpartition("/")[0]
-                    if folder not in folders:
-                        os.makedirs(folder, exist_ok=True)
-                        folders.add(folder)
-                    if not self._link(name, path):
+                    if name not in there and not self._link(name, path):
                         content.write(Path(path))
                 self._require_nothing_found(staging)
         except OSError as error:
@@ -78,16 +91,44 @@ class Plan:
 
     def _link(self, name: str, path: str) -> bool:
         """Whether `path` is now a hard link to the file that was found to be the same."""
-        if name not in self.same:
+        found = self.same.get(name) or self.moved.get(name)
+        if found is None:
             return False
+        source = self.files[name].source if name in self.moved else f"{self.out}/{name}"
+        assert not isinstance(source, bytes)
         try:
-            os.link(f"{self.out}/{name}", path, follow_symlinks=False)
+            os.link(source, path, follow_symlinks=False)
         except OSError:  # another user's file, too many links, or a file system without links
             return False
-        if identity(path) == self.same[name]:
+        if identity(path) == found:
             return True
         os.unlink(path)
         return False
+
+
+def _folders_above(name: str) -> list[str]:
+    """The folders that a file is in, by paths relative to the same root."""
+    *parts, _ = name.split("/")
+    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+
+
+def _kept(path: str, below: str, *, folders: Set[str], same: Mapping[str, Identity]) -> Iterator[str]:
+    """Remove from a former repository all but `folders` and hard links to files of the present one that stay the same;
+    gives the names of both."""
+    with os.scandir(path) as entries:
+        found = list(entries)
+    for entry in found:
+        name = below + entry.name
+        if not entry.is_dir(follow_symlinks=False):
+            if same.get(name) == identity_of(entry.stat(follow_symlinks=False)):
+                yield name
+            else:
+                os.unlink(entry.path)
+        elif name in folders:
+            yield name
+            yield from _kept(entry.path, f"{name}/", folders=folders, same=same)
+        else:
+            shutil.rmtree(entry.path)
 
 
 def plan(contents: Contents, out: Path) -> Plan:
@@ -99,6 +140,7 @@ def plan(contents: Contents, out: Path) -> Plan:
     check_folder(out, kind="repository")
     there = {name: Path(entry.path) for name, entry in entries_below(out).items()} if out.is_dir() else {}
     same = _same(contents.files, there)
+    moved = _moved(contents.files, there, same)
     folders = _folders(contents.files, there, same, out)
     return Plan(
         out=out,
@@ -106,8 +148,10 @@ def plan(contents: Contents, out: Path) -> Plan:
         folders=folders,
         files=contents.files,
         same=same,
+        moved=moved,
         unchanged=replace(
-            contents.unchanged, known={name: (contents.files[name].sha256, found) for name, found in same.items()}
+            contents.unchanged,
+            known={name: (contents.files[name].sha256, found) for name, found in (same | moved).items()},
         ),
         changes_nothing=same.keys() == contents.files.keys() == there.keys()
         and {folder.change for folder in folders} == {"unchanged"},
@@ -125,6 +169,16 @@ def _same(files: Files, there: Mapping[str, Path]) -> dict[str, Identity]:
         if found.size == content.size and (compared or _sha256(path) == content.sha256):
             same[name] = found
     return same
+
+
+def _moved(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity]) -> dict[str, Identity]:
+    """Files of heads that are taken over into another step; they were hashed a moment ago."""
+    ours = {*there.values()}
+    return {
+        name: identity(content.source)
+        for name, content in files.items()
+        if name not in same and isinstance(content.source, Path) and content.source in ours
+    }
 
 
 def _folders(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity], out: Path) -> tuple[Folder, ...]:

@@ -9,6 +9,7 @@ from typing import Self, TypeAlias
 
 from slipway.contract import Bundle, Engine, ManifestError
 from slipway.contract.base_bundle import Base, BaseEngine
+from slipway.lint.models import remember
 from slipway.repository.config import ModelConfig, to_pbtxt
 from slipway.system.files import sha256_bytes, sha256_file
 
@@ -92,5 +93,7 @@ class StepModel:
         hashed = {"config.pbtxt": Content.of(to_pbtxt(self.config).encode()), **files}
         listing = "".join(f"{part.sha256}  {path}\n" for path, part in sorted(hashed.items()))
         self.config.name = f"{self.kind}_{sha256_bytes(listing.encode())[:12]}"
-        files["config.pbtxt"] = Content.of(to_pbtxt(self.config).encode())
+        text = to_pbtxt(self.config)
+        remember(text, self.config)
+        files["config.pbtxt"] = Content.of(text.encode())
         return self.config, {f"{self.config.name}/{path}": part for path, part in files.items()}

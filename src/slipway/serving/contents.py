@@ -12,6 +12,7 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.manifest import NONE_KNOWN, Known
 from slipway.lint.chain import broken_links
 from slipway.lint.models import Model, Repository, ensembles, read_models
+from slipway.serving.alike import Alike
 from slipway.system.files import Identity, entries_below, identity
 
 _AGAIN = "assembled again while it was being read; try again"
@@ -50,30 +51,40 @@ class Contents:
             if written and _manifest(path) != written:
                 raise ServingError(f"{path}: {_AGAIN}") from None
             raise
-        lane, models = Lane.read(path / "lane.json"), read_models(path)
+        lane = Lane.read(path / "lane.json")
         known = {name: (sha256, identities[name]) for name, sha256 in manifest.outputs.items() if name in identities}
-        contents = cls(path, lane, models, written, manifest.outputs, known)
-        unchecked = Repository(models, lane).without(contents.same_as(like))
+        contents = cls(path, lane, {}, written, manifest.outputs, known)
+        contents = replace(contents, models=read_models(path, known=contents._models_of(like)))
+        unchecked = Repository(contents.models, lane).without(contents.same_as(like))
         for model, problem in broken_links(unchecked, manifest.outputs):
             raise ServingError(f"{path / model}: {problem}; assemble the repository again")
         return contents
 
     def same_as(self, other: Self | None) -> set[str]:
         """Classifiers whose ensembles and steps are the same in `other`, file by file; but for those that an ensemble
-        of several classifiers runs, and never all, since a lane without a classifier is a fault."""
+        of several classifiers runs. Of heads, steps of groups may differ in other heads.
+
+        One classifier of each step that differs is never among them, since somebody has to run a step; nor are all,
+        since a lane without a classifier is a fault.
+        """
         if other is None:
             return set()
         apart = {name for members in self.lane.multi.values() for name in members}
-        same = {name for name in self.lane.classifiers.keys() - apart if self._is_same(name, other)}
+        alike = Alike(self, other)
+        same = {name for name in self.lane.classifiers.keys() - apart if alike.classifier(name)}
+        left = {step: name for name in self.lane.classifiers.keys() - same for step in self.steps.get(name, ())}
+        for name in sorted(same):
+            if any(step not in left and not alike.step(step) for step in self.steps[name]):
+                left |= dict.fromkeys(self.steps[name], name)
+                same.remove(name)
         return same - {min(same)} if same == self.lane.classifiers.keys() else same
 
-    def _is_same(self, classifier: str, other: Self) -> bool:
-        models = (classifier, f"{classifier}_full")
-        return other.lane.classifiers.get(classifier) == self.lane.classifiers[classifier] and all(
-            model in self.steps and self.files(part) == other.files(part)
-            for model in models
-            for part in (model, *self.steps.get(model, ()))
-        )
+    def _models_of(self, other: Self | None) -> dict[str, Model]:
+        """The models of `other` whose files are the same here."""
+        if other is None:
+            return {}
+        there = {name: model for name, model in other.models.items() if model.problem is None}
+        return {name: model for name, model in there.items() if self.files(name) == other.files(name) != {}}
 
     def with_own_ensembles(self, *, like: Self | None) -> Self:
         """The same contents with the files of the ensembles, so that a reload can be undone; those that are the same in

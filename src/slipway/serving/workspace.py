@@ -10,15 +10,19 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from slipway.contract import ServingError
-from slipway.lint.models import ENSEMBLE, Model
+from slipway.lint.models import CONFIG, ENSEMBLE, Model
 from slipway.serving import together
 from slipway.serving.contents import Contents
+from slipway.system.files import entries_below
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+,@=-]+")
 """Characters allowed in the path: the server starts a step by a shell line without quotes."""
 VERSION, OTHER_VERSION = "1", "2"
+Rename: TypeAlias = tuple[Path, Path]
+"""A path before and after it is renamed."""
 _OTHERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
@@ -58,11 +62,38 @@ class Workspace:
         link gets a new time when another link to its file is removed; and `__pycache__` is written before the stub
         would.
         """
-        names = list(names)
         with self._cleared():
+            renames, names = list[Rename](), list(names)
             for name in names:
-                self._copy(contents, name, other_version=other_version)
-            self._exchange(names)
+                if name in contents.own and self._differs_in_config(contents.own[name], name):
+                    renames += self._new_config(contents.own[name][CONFIG], name, other_version=other_version)
+                else:
+                    self._copy(contents, name, other_version=other_version)
+                    renames += self._new_folder(name)
+            _rename_all(renames)
+            for name in names:
+                os.utime(self.models / name)
+
+    def _differs_in_config(self, files: Mapping[str, bytes], name: str) -> bool:
+        """Whether an ensemble that is here has these files, but for its configuration and the name of its version."""
+        here = _read(self.models / name)
+        wanted = {re.sub(f"^{VERSION}/", f"{self._version(name)}/", path): content for path, content in files.items()}
+        ours = all(path.startswith(f"{VERSION}/") for path in files if "/" in path)
+        return ours and CONFIG in here and here | {CONFIG: b""} == wanted | {CONFIG: b""}
+
+    def _new_config(self, text: bytes, name: str, *, other_version: bool) -> "list[Rename]":
+        """The renames that give an ensemble a new configuration: its folders stay, since to make and to remove
+        those of hundreds of heads takes a second."""
+        model, version = self.models / name, self._version(name)
+        with _room(self.root):
+            (self._staging / name).write_bytes(text)
+        wanted = OTHER_VERSION if other_version and version == VERSION else VERSION
+        moves = [(model / CONFIG, self._former / name), (self._staging / name, model / CONFIG)]
+        return [*moves, (model / version, model / wanted)] if wanted != version else moves
+
+    def _version(self, name: str) -> str:
+        """The version of an ensemble that is here."""
+        return OTHER_VERSION if (self.models / name / OTHER_VERSION).is_dir() else VERSION
 
     def _copy(self, contents: Contents, name: str, *, other_version: bool) -> None:
         new = self._staging / name
@@ -75,24 +106,11 @@ class Workspace:
             compileall.compile_dir(new, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
         if other_version and (self.models / name / VERSION).is_dir():
             (new / VERSION).rename(new / OTHER_VERSION)
-        os.utime(new)
 
-    def _exchange(self, names: Sequence[str]) -> None:
-        """Replace models by the copies, by renames alone, which need no room; if one fails, all are put back."""
-        replaced = []
-        try:
-            for name in names:
-                replaced.append(name)
-                if (self.models / name).exists():
-                    (self.models / name).rename(self._former / name)
-                (self._staging / name).rename(self.models / name)
-        except OSError:
-            for name in replaced:
-                if (self._former / name).exists() or not (self._staging / name).exists():
-                    self.remove([name])
-                if (self._former / name).exists():
-                    (self._former / name).rename(self.models / name)
-            raise
+    def _new_folder(self, name: str) -> "list[Rename]":
+        """The renames that replace a model by its copy."""
+        here = [(self.models / name, self._former / name)] if (self.models / name).exists() else []
+        return [*here, (self._staging / name, self.models / name)]
 
     @contextmanager
     def _cleared(self) -> Iterator[None]:
@@ -121,6 +139,25 @@ class Workspace:
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
             shutil.rmtree(self.models / name, ignore_errors=True)
+
+
+def _rename_all(renames: Sequence[Rename]) -> None:
+    """Do these renames, which need no room, in their order; if one fails, those before are undone."""
+    done = list[Rename]()
+    try:
+        for before, after in renames:
+            before.rename(after)
+            done.append((before, after))
+    except OSError:
+        for before, after in reversed(done):
+            after.rename(before)
+        raise
+
+
+def _read(folder: Path) -> dict[str, bytes]:
+    """Content of each file below a folder, by relative path; empty if there is none."""
+    entries = entries_below(folder) if folder.is_dir() else {}
+    return {name: Path(entry.path).read_bytes() for name, entry in entries.items()}
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -14,7 +14,7 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint import Finding as Fault
 from slipway.lint import lint
-from slipway.lint.heads import GROUP
+from slipway.lint.heads import FOLDER, GROUP
 from slipway.lint.models import AGAIN, Model, ensembles, read_models
 from slipway.serving.doctor.findings import Finding, Part, Verdict, judge
 from slipway.serving.doctor.machine import Machine, check_memory, look
@@ -58,7 +58,30 @@ class Files:
         return cls(lane, models, faults, {**dict.fromkeys(lane.ensembles if lane else (), ()), **ensembles(models)})
 
     def of(self, model: str) -> list[Fault]:
-        return [fault for fault in self.faults if fault.model == model]
+        """The faults of a model, but for those of a single head in a group."""
+        return [fault for fault in self.faults if fault.model == model and not _head_of(fault)]
+
+    def of_heads(self, ensemble: str) -> list[Fault]:
+        """The faults of the heads that an ensemble answers for."""
+        heads = self.lane.ensembles.get(ensemble, ()) if self.lane else ()
+        return [fault for fault in self.faults if _head_of(fault) in heads]
+
+    @property
+    def broken_heads(self) -> frozenset[str]:
+        """Heads with a fault, without which their groups are served."""
+        return frozenset(filter(None, map(_head_of, self.faults)))
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything but single heads has a fault."""
+        return not all(map(_head_of, self.faults))
+
+
+def _head_of(fault: Fault) -> str:
+    """The head in a group that a fault concerns alone; empty for any other fault."""
+    parts = fault.file.split("/")
+    of_a_head = fault.model.startswith(GROUP) and len(parts) == 5 and parts[2] == FOLDER
+    return parts[3] if of_a_head and fault.rule not in UNTRUSTED else ""
 
 
 def examine(
@@ -70,7 +93,7 @@ def examine(
     for finding in _look(repository, files, timeout_s=timeout_s):
         findings.append(finding)
         report(finding)
-    return Diagnosis(tuple(findings), judge(findings, files.needs, faulty=bool(files.faults)))
+    return Diagnosis(tuple(findings), judge(findings, files.needs, faulty=files.faulty))
 
 
 def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Finding]:
@@ -84,8 +107,8 @@ def _look(repository: Path, files: Files, *, timeout_s: float) -> Iterator[Findi
         yield from _steps(repository, files, machine, timeout_s=timeout_s)
     sound: dict[tuple[str, ...], list[str]] = {}
     for name, steps in files.needs.items():
-        if faults := files.of(name):
-            yield from (_said("ensemble", fault) for fault in faults)
+        if faults := [*files.of(name), *files.of_heads(name)]:
+            yield from (_said("ensemble", fault, name) for fault in faults)
         elif steps and steps[-1].startswith(GROUP):
             sound.setdefault(steps, []).append(name)
         else:
@@ -120,7 +143,7 @@ def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float
         if name not in files.models or name in files.needs:
             continue
         faults = [fault for fault in files.of(name) if fault.rule not in UNTRUSTED]
-        yield from (_said("step", fault) for fault in faults)
+        yield from (_said("step", fault, name) for fault in faults)
         changed = [fault.file for fault in files.of(name) if fault.rule in UNTRUSTED]
         doubt = ", ".join(changed) if changed else "" if sealed else "without a manifest its code"
         refused = any(fault.about.server in ("refuses", "hangs", "dies") for fault in faults)
@@ -128,16 +151,16 @@ def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float
             reason = f"not started: {doubt} cannot be trusted" if doubt else "not started: it would not load"
             yield Finding("step", name, "untold", reason)
             continue
-        trial = check_step(files.models[name], machine, lane=files.lane, timeout_s=timeout_s)
+        trial = check_step(
+            files.models[name], machine, lane=files.lane, timeout_s=timeout_s, without=files.broken_heads
+        )
         yield from trial.findings
         if trial.peak_mb is not None:
             peak_mb[name] = trial.peak_mb
     yield check_memory(peak_mb, files.models, gpus=len(machine.gpus) or 1)
 
 
-def _said(part: Part, fault: Fault) -> Finding:
-    """A finding of the lint, under the name of its model."""
-    inside = fault.file.partition("/")[2]
-    return Finding(
-        part, fault.model, "fail", ": ".join(filter(None, (inside, fault.field, fault.reason))), fault.remedy
-    )
+def _said(part: Part, fault: Fault, model: str) -> Finding:
+    """A finding of the lint, under the name of a model that cannot answer because of it."""
+    inside = fault.file.partition("/")[2] if fault.model == model else fault.file
+    return Finding(part, model, "fail", ": ".join(filter(None, (inside, fault.field, fault.reason))), fault.remedy)
