@@ -24,7 +24,7 @@ setup: $(INSTALLED) ## .venv with everything that requirements.lock names, by ha
 demo: setup ## digits to proved engines, a report, answers from Triton and a P99 figure, on this machine (roughly 7 to 10 minutes)
 	@$(BIN)/python build/demo.py
 
-operate: setup ## after make demo: a new class appears, is noticed, labelled, learnt, tried, promoted; a spoilt head goes back (4 minutes)
+operate: setup ## life after deployment: a new class is noticed, labelled, learnt, tried, promoted; a spoilt head goes back (roughly 4 minutes)
 	@$(BIN)/python -m benchmarks.studies.operate $(ARGS)
 
 fast: setup ## the unit tests: light imports, no server
@@ -42,7 +42,7 @@ coverage: setup ## what of src no test reaches, by line (twice as long as make t
 nightly: setup ## the slow proofs, and the studies that have a verdict, into runs/nightly (hours)
 	$(BIN)/python -m pytest -m nightly
 	@mkdir -p runs/nightly
-	failed=; for study in verdict guard soak judge plan_fleet; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
+	failed=; for study in verdict guard soak judge plan_fleet operate; do $(BIN)/python -m benchmarks.studies.$$study --out runs/nightly/$$study.json || failed="$$failed $$study"; done; \
 	  [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 engines: setup ## every graph, engine and plan of RUNS that is not current: make engines RUNS="runs/a runs/b" TARGETS=openvino

@@ -54,7 +54,7 @@ class Box:
                     print(f"  {line}", end="", flush=True)
         if process.returncode not in allowed:
             raise SlipwayError(f"{title} ended with exit code {process.returncode}; its own message is above")
-        self.steps[title] = round(time.monotonic() - started, 1)
+        self.steps[title] = round(self.steps.get(title, 0.0) + time.monotonic() - started, 1)
         return result
 
     @contextmanager

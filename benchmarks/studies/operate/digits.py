@@ -40,7 +40,7 @@ def divide(digits: Path, *, seed: int) -> Scans:
     for digit in KNOWN + NEW:
         paths = sorted((digits / digit).glob("*"))
         if not paths:
-            raise SpecError(f"{digits / digit}: no images; run make demo first")
+            raise SpecError(f"{digits / digit}: no images; remove {digits}, and run this again")
         draw.shuffle(paths)
         learnt = round(LEARNT * len(paths)) if digit in KNOWN else 0
         before = learnt + round(LIVE * (len(paths) - learnt))
