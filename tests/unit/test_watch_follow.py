@@ -188,6 +188,24 @@ def test_a_restart_with_live_takes_the_rows_since_the_change_and_waits_for_enoug
     assert {one.measure: one.distance > 0.3 for one in watched.gap}["distance"]
 
 
+def test_rows_at_whose_end_a_change_is_suspected_are_no_reference_even_when_the_evidence_falls(store: Store) -> None:
+    add_drawn(store, drawn(494, seed=7), name="a")
+    changed = add_drawn(store, drawn(6, seed=8, foreign=1.0), name="b")
+    settings = {"reference_rows": 500, "rows_between_false_alarms": 1e12}
+    watched = look(store, **settings).watched
+    assert watched is not None
+    assert watched.drift is not None
+    assert watched.drift.alarm is None, "suspected only"
+    assert "must fall to" in watched.live_told
+    assert watched.live_rows is None
+    add_drawn(store, drawn(4000, seed=9), name="c")
+    look(store, **settings)
+    current = WatchState.load(store.folder, "digits").current
+    assert current is not None
+    assert current.live is not None
+    assert current.live_after >= changed[-1]
+
+
 def test_another_bundle_is_said_with_the_command_and_the_others_go_on(store: Store) -> None:
     made_reference(store.folder, classifier="cats")
     add_drawn(store, drawn(150, seed=1), name="a")

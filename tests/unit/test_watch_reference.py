@@ -45,20 +45,44 @@ def test_means_of_the_test_split_itself_would_alarm_at_unchanged_rows_and_others
     assert alarms == {"validation": 0, "test": 5}
 
 
-def test_brightness_is_left_out_where_many_rows_have_none_and_few_are_left_out_themselves() -> None:
+def test_brightness_is_left_out_where_many_rows_have_none_and_few_without_one_are_usual() -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(0, 1, (CLASSES, SIZE))
     split = drawn(rng, 400, centres)
     means = ClassMeans.of(split[1], split[0])
-    for missing, watched, usable in ((4, True, 396), (40, False, 400)):
+    for missing, watched in ((4, True), (40, False)):
         found = rows(split, means)
         assert found.brightness is not None
         found.brightness[:missing] = np.nan
         reference = drift_reference(found, has_embedding=True)
         assert reference is not None
         assert any(event.detector == "brightness" for event in reference.events) is watched
-        assert reference.rows == usable
+        assert reference.rows == 400
     assert drift_reference(found.take(slice(0, 99)), has_embedding=True) is None
+
+
+def test_images_without_a_brightness_in_the_reference_and_live_alike_are_no_change() -> None:
+    """0.8 % of the images cannot be measured, and their class is no other image's."""
+
+    def some(rng: np.random.Generator, count: int) -> Rows:
+        unmeasured = rng.random(count) < 0.008
+        class_id = np.where(unmeasured, 3, rng.integers(0, 3, count))
+        brightness = np.where(unmeasured, np.nan, rng.beta(20, 20, count))
+        return rows_of(rng.beta(30, 1, count), class_id, brightness, None, None)
+
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        reference = drift_reference(some(rng, 3000), has_embedding=False)
+        assert reference is not None
+        watch = DriftWatch(reference)
+        state = watch.feed(watch.start(rows_between_false_alarms=432_000), some(rng, 8000))
+        assert state.alarm is None
+        more = some(rng, 2000)
+        assert more.brightness is not None
+        more.brightness[::10] = np.nan
+        alarm = watch.feed(state, more).alarm
+        assert alarm is not None
+        assert alarm.detector == "unusable"
 
 
 def test_the_file_is_read_as_it_was_written_and_a_damaged_one_is_named(tmp_path: Path) -> None:

@@ -281,6 +281,8 @@ def test_the_port_of_the_watch_is_its_own_and_values_have_limits() -> None:
     assert parse().watch is not None
     with pytest.raises(SpecError, match=r"watch.metrics_port: port 8005 is that of observe.metrics_port"):
         parse(metrics_port=8005)
+    with pytest.raises(SpecError, match="raise the first, or lower the second"):
+        parse(reference_rows=1000, rows_between_false_alarms=19_999)
     for wrong in ({"reference_rows": 99}, {"rows_between_false_alarms": 1}, {"accuracy_points": -1}, {"points": 3}):
         with pytest.raises(SpecError):
             parse(**wrong)

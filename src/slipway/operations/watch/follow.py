@@ -14,8 +14,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.watch.accepted import count_between, newest_ever
 from slipway.operations.watch.drift import DriftState, DriftWatch
 from slipway.operations.watch.facts import MOST_POINTS, DriftAlarm, Point
-from slipway.operations.watch.live import live_reference
-from slipway.operations.watch.measure import rows_of
+from slipway.operations.watch.live import live_reference, watched
 from slipway.operations.watch.restarts import Restart
 from slipway.operations.watch.rows import Rows
 from slipway.operations.watch.settings import WatchSettings
@@ -176,12 +175,6 @@ def _fed(current: Current, columns: Columns, following: Following, *, store: Sto
             "bets": bets,
         }
     )
-
-
-def watched(columns: Columns, reference: TestReference) -> Rows:
-    """The journal's rows, with distances to the reference's class means."""
-    means = None if reference.means is None else reference.means.arrays
-    return rows_of(columns.confidence, columns.class_id, columns.brightness, columns.embedding, means)
 
 
 def _with_history(bets: Bets, state: DriftState, *, time_s: float) -> Bets:

@@ -1,5 +1,6 @@
 """Rows of a journal as the watch reads them: what a network said of each image, without the image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,14 @@ class Rows:
     def columns(self) -> dict[str, Floats | Ints]:
         """The columns that are there, by name."""
         return {name: column for name, column in vars(self).items() if column is not None}
+
+    @classmethod
+    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+        """The rows of all parts, which have the same columns, in order; no rows for no part."""
+        if not parts:
+            nothing = np.empty(0)
+            return cls(nothing, nothing, nothing, np.empty(0, np.int64))
+        return cls(**{name: np.concatenate([part.columns()[name] for part in parts]) for name in parts[0].columns()})
 
     def take(self, index: Ints | slice) -> "Rows":
         brightness = None if self.brightness is None else self.brightness[index]

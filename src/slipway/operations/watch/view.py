@@ -20,9 +20,9 @@ from slipway.operations.watch.facts import (
     PredictedClass,
     Watched,
 )
-from slipway.operations.watch.follow import Following, watched
+from slipway.operations.watch.follow import Following
 from slipway.operations.watch.labelled import accuracy_facts
-from slipway.operations.watch.live import gap_of, missing
+from slipway.operations.watch.live import gap_of, missing, watched
 from slipway.operations.watch.reference import MIN_ROWS
 from slipway.operations.watch.sentences import sentences
 from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, Seen, WatchState
