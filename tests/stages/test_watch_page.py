@@ -12,7 +12,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.monitoring.alerts import all_alerts
 from slipway.operations.watch import page_charts
 from slipway.operations.watch.facts import Facts, Latency
-from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, cost_sentence, page
+from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, cost_sentence, page, todos
 from slipway.operations.watch.page_charts import Charts
 from slipway.operations.watch.page_tables import Recent
 from slipway.operations.watch.run import run_watch
@@ -63,6 +63,17 @@ def test_a_runbook_section_that_the_page_names_is_that_of_an_alert() -> None:
     named = set(re.findall(r"docs/runbook\.md#\w+", page([alarmed()], recent=recent)))
     assert len(named) == 4
     assert named <= {alert.anchor for alert in all_alerts()}
+
+
+def test_a_classifier_that_is_not_watched_is_a_fault_with_its_section_of_the_runbook() -> None:
+    found = todos(made_facts(watched=None, told=("alert: pets is not watched: state.json is damaged",)))
+    assert [(one.what, one.tone, one.runbook) for one in found] == [
+        ("pets is not watched: state.json is damaged", "bad", ""),
+        ("drift is not watched, so that no alarm can tell a change", "plain", "slipwaynotwatched"),
+    ]
+    assert "slipwaynotwatched" in {alert.alert.lower() for alert in all_alerts()}
+    undrifted = made_watched().model_copy(update={"drift": None})
+    assert "not watched</" in page([made_facts(watched=undrifted)])
 
 
 def test_nothing_that_clients_and_labels_say_is_markup() -> None:

@@ -178,6 +178,7 @@ def test_a_restart_with_live_takes_the_rows_since_the_change_and_waits_for_enoug
     facts = look(store, reference_rows=400)
     assert facts.watched is not None
     assert facts.watched.drift is None
+    assert not facts.drift_is_watched
     assert any("not watched until" in line for line in facts.told)
     add_drawn(store, drawn(800, seed=11, foreign=0.5), name="c")
     watched = look(store, reference_rows=400).watched

@@ -184,6 +184,7 @@ def test_the_metrics_have_the_names_that_alerts_and_dashboards_ask_for(store: St
     assert found["slipway_watch_images_total"][digits, ("status", "corrupt")] == 3
     assert sum(found["slipway_watch_predicted_total"].values()) == 400
     assert found["slipway_watch_drift_alarm"] == {(digits,): 1.0}
+    assert found["slipway_watch_watched"] == {(digits,): 1.0, (("classifier", "cats"),): 0.0}
     threshold = found["slipway_watch_drift_log10_threshold"][(digits,)]
     assert found["slipway_watch_drift_log10_evidence"][(digits,)] > threshold > 5
     low, value, high = (found["slipway_watch_accuracy"][("bound", bound), digits] for bound in ("low", "value", "high"))

@@ -243,6 +243,11 @@ class Facts(Contract):
     """None without a reference of this bundle; `told` says what to do."""
 
     @property
+    def drift_is_watched(self) -> bool:
+        """Whether a change of the images could be told."""
+        return self.watched is not None and self.watched.drift is not None
+
+    @property
     def alarms(self) -> bool:
         """Whether any alarm is on."""
         if self.watched is None:

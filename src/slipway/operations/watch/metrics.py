@@ -71,6 +71,10 @@ def _given(facts: Facts) -> Iterator[Value]:
     yield (), facts.labels_given
 
 
+def _is_watched(facts: Facts) -> Iterator[Value]:
+    yield (), facts.drift_is_watched
+
+
 def _rate(facts: Facts) -> Iterator[Value]:
     yield (), facts.rows_per_second
 
@@ -139,6 +143,7 @@ _COUNTERS: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
     "labels": ("Rows with a label", (), _given),
 }
 _GAUGES: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
+    "watched": ("Whether drift is watched", (), _is_watched),
     "drift_log10_evidence": ("Evidence of a change", (), _of_watched(_evidence)),
     "drift_log10_threshold": ("Evidence that is an alarm", (), _of_watched(_threshold)),
     "drift_alarm": ("Whether images or answers have changed", (), _of_watched(_drift_alarm)),

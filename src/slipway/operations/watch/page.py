@@ -186,9 +186,13 @@ def todos(facts: Facts, recent: Recent | None = None) -> list[Todo]:
     on = [section for section, is_on in alarms.items() if is_on]
     said = []
     for sentence in facts.told:
-        is_alarm = sentence.startswith("alarm: ")
+        is_alarm, is_fault = sentence.startswith("alarm: "), sentence.startswith("alert: ")
         section = on.pop(0) if is_alarm and on else ""
-        said.append(Todo(name, sentence.removeprefix("alarm: "), "bad" if is_alarm else "plain", section))
+        what = sentence.removeprefix("alarm: ").removeprefix("alert: ")
+        said.append(Todo(name, what, "bad" if is_alarm or is_fault else "plain", section))
+    if not facts.drift_is_watched:
+        what = "drift is not watched, so that no alarm can tell a change"
+        said.append(Todo(name, what, "plain", "slipwaynotwatched"))
     if recent is not None and recent.is_over:
         what = "P99 is over the latency budget in the last ten minutes; find the slow step, lower the rate, or add CPUs"
         said.append(Todo(name, what, "bad", "slipwayoverbudget"))

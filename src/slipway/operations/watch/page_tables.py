@@ -75,7 +75,7 @@ def latency_text(latency: Latency | None, recent: Recent | None) -> str:
 def _state(facts: Facts) -> Badge:
     if facts.alarms:
         return Badge("alarm", "bad")
-    if facts.watched is None:
+    if not facts.drift_is_watched:
         return Badge("not watched", "warn")
     return Badge("no alarm", "good")
 
