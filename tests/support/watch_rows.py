@@ -72,6 +72,7 @@ def made_reference(
         refused=0,
         accuracy=0.98,
         recall=dict.fromkeys(range(3), 0.98),
+        images=dict.fromkeys(range(3), rows // 3),
         predicted=class_counts(columns["class_id"]),
         means=None if means is None else Means.of(means),
         drift=drift_reference(found, has_embedding=has_embedding),

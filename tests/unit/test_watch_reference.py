@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from slipway.errors import SpecError
+from slipway.operations.watch.accuracy import Estimate
 from slipway.operations.watch.drift import DriftWatch
+from slipway.operations.watch.labelled import is_lower
 from slipway.operations.watch.live import gap_of
 from slipway.operations.watch.measure import rows_of
 from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
@@ -99,6 +101,13 @@ def test_the_file_is_read_as_it_was_written_and_a_damaged_one_is_named(tmp_path:
         read_reference(tmp_path, "digits")
     with pytest.raises(SpecError, match=r"classifier '\.\./x'"):
         folder_of(tmp_path, "../x")
+
+
+def test_an_accuracy_is_shown_to_be_lower_than_what_the_test_split_shows_and_no_sooner(tmp_path: Path) -> None:
+    (tmp_path / "watch").mkdir()
+    estimate = Estimate(value=0.9, low=0.85, high=0.93, labels=200)
+    assert not is_lower(estimate, made_reference(tmp_path, rows=60), points=2)
+    assert is_lower(estimate, made_reference(tmp_path, rows=6000), points=2)
 
 
 def test_the_gap_is_0_of_equal_rows_and_1_of_disjoint_ones(tmp_path: Path) -> None:

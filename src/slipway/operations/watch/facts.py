@@ -119,7 +119,7 @@ class AccuracyFacts(Contract):
     points: float
     """Loss that is no alarm, in percentage points."""
     alarm: bool
-    """Whether the whole interval lies below the reference less `points`."""
+    """Whether the whole interval lies below the lower bound of the reference less `points`."""
     rows: int
     """Rows that a selection considered for a label, on which the estimate stands."""
 

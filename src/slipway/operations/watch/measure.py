@@ -170,6 +170,7 @@ def _reference(answers: _Answers, means: Means | None, bundle: Bundle, classifie
         refused=answers.refused,
         accuracy=float(right.mean()),
         recall={one: float(right[answers.truth == one].mean()) for one in sorted(of_class)},
+        images=dict(sorted(of_class.items())),
         predicted=class_counts(answers.class_id),
         means=means,
         drift=drift_reference(rows, has_embedding=means is not None),

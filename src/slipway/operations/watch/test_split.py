@@ -69,6 +69,8 @@ class TestReference(Contract):
     accuracy: float
     recall: dict[int, float]
     """By class id; classes without an image are left out."""
+    images: dict[int, int]
+    """Answered images by true class, for how well accuracy and recall are known."""
     predicted: dict[int, int]
     """Answers by class id; -1 is `unknown`."""
     means: Means | None
