@@ -116,7 +116,13 @@ def test_the_live_page_counts_requests_between_looks_and_draws_each_look_once() 
         latency = Latency(requests=requests, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=over)
         return (made_facts(looked_s=1e9 + seconds, latency=latency),)
 
-    looks = [look(0, 1000, 0), look(100, 3000, 4), look(800, 17_000, 4), look(805, 100, 0)]
+    looks = [
+        look(0, 1000, 0),
+        look(100, 3000, 4),
+        look(1e6, 17_000, 4),
+        look(1e6 + 10, 17_100, 4),
+        look(1e6 + 15, 100, 0),
+    ]
     now = looks[0]
     live = LivePage(lambda: now, price=PRICE)
     first = live()
@@ -126,8 +132,11 @@ def test_the_live_page_counts_requests_between_looks_and_draws_each_look_once() 
     assert "<b>20.0</b>" in live()
     assert "0.20% over it now" in live()
     now = looks[2]
-    assert "0.00% over it now" in live(), "what is older than ten minutes does not count"
+    assert f"<b>{NONE}</b><span>requests each second" in live(), "opened again, with one reading of this time"
     now = looks[3]
+    assert "<b>10.0</b>" in live()
+    assert "0.00% over it now" in live()
+    now = looks[4]
     assert f"<b>{NONE}</b><span>requests each second" in live(), "the gateway was started again"
 
 

@@ -238,7 +238,7 @@ class Facts(Contract):
     labels_given: int
     """Rows with at least one label."""
     latency: Latency | None
-    """None if the gateway does not answer."""
+    """None if the gateway has had no request for it, or does not answer."""
     watched: Watched | None
     """None without a reference of this bundle; `told` says what to do."""
 

@@ -13,7 +13,8 @@ except ImportError:
 
 PREFIX = "slipway_watch"
 MOST_CLASSES, OTHER = 50, "other"
-"""Classes with a series of their own, by number of rows; the others are added up."""
+"""Classes with a series of their own: the most frequent on the test split, which never change; the others are added up,
+in a counter that never falls."""
 Labels = tuple[str, ...]
 Value = tuple[Labels, float]
 
@@ -57,7 +58,7 @@ def _images(facts: Facts) -> Iterator[Value]:
 def _predicted(facts: Facts) -> Iterator[Value]:
     classes: tuple[PredictedClass, ...] = facts.watched.predicted if facts.watched else ()
     rows: Counter[str] = Counter()
-    for number, one in enumerate(classes):
+    for number, one in enumerate(sorted(classes, key=lambda one: (-one.reference_rows, one.class_id))):
         rows[one.label if number < MOST_CLASSES else OTHER] += one.rows
     for label, count in rows.items():
         yield (label,), count

@@ -94,7 +94,7 @@ class LivePage:
         if kept and facts.latency.requests < kept[-1][1].requests:  # the gateway was started again
             kept.clear()
         kept.append((facts.looked_s, facts.latency))
-        while len(kept) > 2 and kept[1][0] <= facts.looked_s - RECENT_S:
+        while kept[0][0] < facts.looked_s - RECENT_S:  # also all but this one, after nobody had the page open
             kept.popleft()
 
     def _recent(self) -> dict[str, Recent]:

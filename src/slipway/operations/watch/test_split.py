@@ -60,7 +60,7 @@ class TestReference(Contract):
     classifier: str
     bundle: str
     made_s: float
-    """Unix time; tells one reference of a bundle from a later one."""
+    """Unix time."""
     labels: tuple[str, ...]
     rows: int
     """Images of the test split that were answered."""

@@ -77,7 +77,10 @@ def rate_of(seen: Seen, *, now_s: float) -> float:
         return 0.0
     since = now_s - HOUR_S
     rows = sum(count for minute, count in seen.minutes.items() if since < (minute + 1) * MINUTE_S <= now_s + MINUTE_S)
-    return rows / min(HOUR_S, max(now_s - seen.first_s, float(MINUTE_S)))
+    since_first = now_s - seen.first_s
+    if since_first < 0:  # the clock was ahead
+        since_first = HOUR_S
+    return rows / min(HOUR_S, max(since_first, float(MINUTE_S)))
 
 
 def _labels(store: Store, classifier: str) -> tuple[int, int]:
