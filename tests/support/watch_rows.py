@@ -8,8 +8,7 @@ import numpy as np
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.pictures import Picture
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.measure import rows_of
-from slipway.operations.watch.rows import ClassMeans
+from slipway.operations.watch.rows import ClassMeans, rows_of
 from slipway.operations.watch.test_split import (
     Means,
     TestReference,

@@ -10,8 +10,7 @@ from slipway.operations.watch.accuracy import Estimate
 from slipway.operations.watch.drift import DriftWatch
 from slipway.operations.watch.labelled import is_lower
 from slipway.operations.watch.live import gap_of
-from slipway.operations.watch.measure import rows_of
-from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
+from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows, rows_of
 from slipway.operations.watch.test_split import drift_reference, folder_of, read_reference
 from tests.support.watch_rows import made_reference
 

@@ -14,7 +14,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.watch.accepted import count_between, newest_ever, row_before
 from slipway.operations.watch.drift import DriftState, DriftWatch
 from slipway.operations.watch.facts import MOST_POINTS, DriftAlarm, Point
-from slipway.operations.watch.live import live_reference, watched
+from slipway.operations.watch.live import live_reference
 from slipway.operations.watch.restarts import Restart
 from slipway.operations.watch.rows import Rows
 from slipway.operations.watch.settings import WatchSettings
@@ -162,7 +162,7 @@ def _fed(current: Current, columns: Columns, following: Following, *, store: Sto
             asked = following.settings.rows_between_false_alarms
             started = watch.start(rows_between_false_alarms=asked)
             bets = Bets(source=source, state=started, after_row=current.last_row, since_s=float(columns.time_s[0]))
-        rows = watched(columns, following.reference)
+        rows = columns.watched(following.reference.class_means)
         if not any(event.detector == "brightness" for event in reference.events):
             rows = Rows(rows.confidence, rows.distance, rows.norm, rows.class_id)
         before = bets.state

@@ -11,10 +11,9 @@ import time
 
 import numpy as np
 
-from slipway.operations.journal.reading import Columns, read_columns
+from slipway.operations.journal.reading import read_columns
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.facts import Gap
-from slipway.operations.watch.measure import rows_of
 from slipway.operations.watch.rows import Floats, Rows
 from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import Current, LiveReference
@@ -89,15 +88,9 @@ def _read(store: Store, classifier: str, current: Current, reference: TestRefere
         columns = read_columns(store, classifier, bundle=current.bundle, after=after, most=min(BATCH, left))
         if not len(columns.id):
             break
-        parts.append(watched(columns, reference))
+        parts.append(columns.watched(reference.class_means))
         after, left = int(columns.id[-1]), left - len(columns.id)
     return Rows.joined(parts)
-
-
-def watched(columns: Columns, reference: TestReference) -> Rows:
-    """The journal's rows, with distances to the reference's class means."""
-    means = None if reference.means is None else reference.means.arrays
-    return rows_of(columns.confidence, columns.class_id, columns.brightness, columns.embedding, means)
 
 
 def _told(current: Current, reference: TestReference, *, rows: int) -> str:

@@ -88,6 +88,22 @@ class ClassMeans:
         return nearest
 
 
+def rows_of(
+    confidence: Floats, class_id: Ints, brightness: Floats, embedding: Floats | None, means: ClassMeans | None
+) -> Rows:
+    """Rows as the watch takes them. A network without an embedding has a distance and a norm of 0, which no bet uses.
+
+    Where the reference has class means, rows without an embedding have values that are not numbers: this is evidence.
+    """
+    if means is None or not class_id.size:
+        nothing = np.zeros(class_id.size)
+        return Rows(confidence, nothing, nothing, class_id, brightness)
+    if embedding is None or embedding.shape[1] != means.centre.size:
+        missing = np.full(class_id.size, np.nan)
+        return Rows(confidence, missing, missing, class_id, brightness)
+    return Rows(confidence, means.distance(embedding), np.linalg.norm(embedding, axis=1), class_id, brightness)
+
+
 def _unit(vectors: Floats) -> Floats:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths != 0)

@@ -84,6 +84,10 @@ class TestReference(Contract):
     """Quantiles of each measure in steps of half a percent."""
     pictures: Pictures
 
+    @property
+    def class_means(self) -> ClassMeans | None:
+        return None if self.means is None else self.means.arrays
+
 
 def folder_of(journal: Path, classifier: str) -> Path:
     """The folder of the watch's files of one classifier, in the journal."""

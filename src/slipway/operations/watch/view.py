@@ -22,7 +22,7 @@ from slipway.operations.watch.facts import (
 )
 from slipway.operations.watch.follow import Following
 from slipway.operations.watch.labelled import accuracy_facts
-from slipway.operations.watch.live import gap_of, missing, watched
+from slipway.operations.watch.live import gap_of, missing
 from slipway.operations.watch.reference import MIN_ROWS
 from slipway.operations.watch.sentences import sentences
 from slipway.operations.watch.state import HOUR_S, MINUTE_S, Current, Seen, WatchState
@@ -163,7 +163,7 @@ def _drift(current: Current, following: Following) -> Drift | None:
 def _gap(current: Current, reference: TestReference, latest: Columns) -> tuple[Gap, ...]:
     if current.live is not None:
         return current.live.gap
-    return gap_of(reference, watched(latest, reference)) if len(latest.id) >= MIN_ROWS else ()
+    return gap_of(reference, latest.watched(reference.class_means)) if len(latest.id) >= MIN_ROWS else ()
 
 
 def _latest(store: Store, classifier: str, bundle: str) -> Columns:
