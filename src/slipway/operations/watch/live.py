@@ -15,7 +15,7 @@ from slipway.operations.journal.reading import read_columns
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.facts import Gap
 from slipway.operations.watch.rows import Floats, Rows
-from slipway.operations.watch.settings import WatchSettings
+from slipway.operations.watch.settings import MOST_TIMES_ROWS, WatchSettings
 from slipway.operations.watch.state import Current, LiveReference
 from slipway.operations.watch.test_split import (
     TestReference,
@@ -24,8 +24,6 @@ from slipway.operations.watch.test_split import (
     quantiles,
 )
 
-MOST_TIMES_ROWS = 20.0
-"""Largest evidence, in multiples of the number of rows, with which rows count as unchanged."""
 BATCH = 2_000
 """Rows whose embeddings are held in memory at once."""
 

@@ -6,9 +6,8 @@ from pydantic import Field, model_validator
 
 from slipway.contract.base import Contract
 
-LEAST_TIMES = 20
-"""Fewest rows between two false alarms, in multiples of the live reference's rows: up to this evidence rows count as
-unchanged."""
+MOST_TIMES_ROWS = 20
+"""Largest evidence of a change, in multiples of the number of rows, with which rows count as unchanged."""
 
 
 class WatchSettings(Contract):
@@ -26,10 +25,10 @@ class WatchSettings(Contract):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if LEAST_TIMES * self.reference_rows > self.rows_between_false_alarms:
+        if MOST_TIMES_ROWS * self.reference_rows > self.rows_between_false_alarms:
             raise ValueError(
                 f"rows_between_false_alarms is {self.rows_between_false_alarms:,.0f} and reference_rows "
-                f"{self.reference_rows:,}: the first must be at least {LEAST_TIMES} times the second, since "
+                f"{self.reference_rows:,}: the first must be at least {MOST_TIMES_ROWS} times the second, since "
                 "rows with an evidence up to that count as unchanged; raise the first, or lower the second"
             )
         return self
