@@ -12,7 +12,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.monitoring.alerts import all_alerts
 from slipway.operations.watch import page_charts
 from slipway.operations.watch.facts import Facts, Latency
-from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, cost_sentence, page
+from slipway.operations.watch.page import MOST_DETAILS, LivePage, Price, cost_sentence, page, todos
 from slipway.operations.watch.page_charts import Charts
 from slipway.operations.watch.page_tables import Recent
 from slipway.operations.watch.run import run_watch
@@ -65,6 +65,17 @@ def test_a_runbook_section_that_the_page_names_is_that_of_an_alert() -> None:
     assert named <= {alert.anchor for alert in all_alerts()}
 
 
+def test_a_classifier_that_is_not_watched_is_a_fault_with_its_section_of_the_runbook() -> None:
+    found = todos(made_facts(watched=None, told=("alert: pets is not watched: state.json is damaged",)))
+    assert [(one.what, one.tone, one.runbook) for one in found] == [
+        ("pets is not watched: state.json is damaged", "bad", ""),
+        ("drift is not watched, so that no alarm can tell a change", "plain", "slipwaynotwatched"),
+    ]
+    assert "slipwaynotwatched" in {alert.alert.lower() for alert in all_alerts()}
+    undrifted = made_watched().model_copy(update={"drift": None})
+    assert "not watched</" in page([made_facts(watched=undrifted)])
+
+
 def test_nothing_that_clients_and_labels_say_is_markup() -> None:
     text = page([alarmed(HOSTILE)], price=Price(1, HOSTILE, HOSTILE), recent={"x": Recent(1.0, 1, 1)})
     assert "<script" not in text
@@ -105,7 +116,13 @@ def test_the_live_page_counts_requests_between_looks_and_draws_each_look_once() 
         latency = Latency(requests=requests, p50_ms=10, p99_ms=30, budget_ms=35, over_budget=over)
         return (made_facts(looked_s=1e9 + seconds, latency=latency),)
 
-    looks = [look(0, 1000, 0), look(100, 3000, 4), look(800, 17_000, 4), look(805, 100, 0)]
+    looks = [
+        look(0, 1000, 0),
+        look(100, 3000, 4),
+        look(1e6, 17_000, 4),
+        look(1e6 + 10, 17_100, 4),
+        look(1e6 + 15, 100, 0),
+    ]
     now = looks[0]
     live = LivePage(lambda: now, price=PRICE)
     first = live()
@@ -115,8 +132,11 @@ def test_the_live_page_counts_requests_between_looks_and_draws_each_look_once() 
     assert "<b>20.0</b>" in live()
     assert "0.20% over it now" in live()
     now = looks[2]
-    assert "0.00% over it now" in live(), "what is older than ten minutes does not count"
+    assert f"<b>{NONE}</b><span>requests each second" in live(), "opened again, with one reading of this time"
     now = looks[3]
+    assert "<b>10.0</b>" in live()
+    assert "0.00% over it now" in live()
+    now = looks[4]
     assert f"<b>{NONE}</b><span>requests each second" in live(), "the gateway was started again"
 
 

@@ -8,8 +8,7 @@ import numpy as np
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.pictures import Picture
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.measure import rows_of
-from slipway.operations.watch.rows import ClassMeans
+from slipway.operations.watch.rows import ClassMeans, rows_of
 from slipway.operations.watch.test_split import (
     Means,
     TestReference,
@@ -72,6 +71,7 @@ def made_reference(
         refused=0,
         accuracy=0.98,
         recall=dict.fromkeys(range(3), 0.98),
+        images=dict.fromkeys(range(3), rows // 3),
         predicted=class_counts(columns["class_id"]),
         means=None if means is None else Means.of(means),
         drift=drift_reference(found, has_embedding=has_embedding),

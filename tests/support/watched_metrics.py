@@ -38,5 +38,5 @@ class Looked(WatchMetrics):
 def watch_stand_in() -> Iterator[StandIn]:
     one = StandIn()
     page = LivePage(lambda: one.metrics.facts)
-    with endpoint(one.port, one.metrics, setting="watch.metrics_port", page=page):
+    with endpoint(one.port, one.metrics, setting="watch.metrics_port", say=print, page=page):
         yield one

@@ -180,7 +180,7 @@ def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pyte
     assert last_rows(settings.journal, last=2, classifier="cats") == []
     metrics, port = Metrics(settings.spool, dropped_in=settings.folder / "dropped.json"), Ports.free().http
     metrics.counters = counters
-    with endpoint(port, metrics, setting="observe.metrics_port"):
+    with endpoint(port, metrics, setting="observe.metrics_port", say=print):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         connection.request("GET", "/metrics")
         said = connection.getresponse().read().decode()

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from benchmarks.studies.watch.accuracy import STREAMS, Stream, estimated
 from slipway.errors import DataError, SpecError
 from slipway.operations.labels.select import SelectSettings, probabilities, select, systematic
-from slipway.operations.watch.accuracy import Accuracy, Answers, RecallReference, accuracy_of, korn_graubard
+from slipway.operations.watch.accuracy import Accuracy, Answers, RecallReference, accuracy_of, korn_graubard, least
 from slipway.operations.watch.rows import Rows
 
-REFERENCE = RecallReference(recall={0: 0.95, 1: 0.95})
+REFERENCE = RecallReference(recall={0: 0.95, 1: 0.95}, images={0: 1000, 1: 1000})
 
 
 def rows(number, *, seed=0):
@@ -163,6 +163,30 @@ def test_the_interval_covers_and_is_narrow(stream):
     found = estimated(stream, runs=60, seed=7)
     assert found.met
     assert found.alarms <= 0.05
+
+
+def test_a_small_test_split_gives_no_more_false_alarms_than_stated():
+    """Every recall is 0.9, before and after: 200 test images of ten classes, and 200 labels."""
+    rng, alarms, classes = np.random.default_rng(0), 0, 10
+    confidence, every = np.full(200, 0.9), np.ones(200, dtype=bool)
+    for _ in range(400):
+        tested = rng.integers(0, classes, 200)
+        right = rng.random(200) < 0.9
+        images = {one: int((tested == one).sum()) for one in range(classes)}
+        reference = RecallReference(
+            recall={one: float(right[tested == one].mean()) for one in range(classes)}, images=images
+        )
+        truth = rng.integers(0, classes, 200)
+        class_id = np.where(rng.random(200) < 0.9, truth, (truth + 1) % classes)
+        found = accuracy_of(Answers(confidence, class_id, np.ones(200), every, truth), reference=reference)
+        alarms += any(each.alarm for each in found.classes)
+    assert alarms <= 0.05 * 400
+
+
+def test_a_bound_of_the_test_split_holds_and_is_near_for_many_images():
+    assert least(0.9, images=20, error=0.025) == pytest.approx(0.683, abs=0.001)
+    assert least(0.9, images=100_000, error=0.025) == pytest.approx(0.898, abs=0.001)
+    assert (least(0.0, images=20, error=0.025), least(1.0, images=1, error=0.025)) == (0, pytest.approx(0.025))
 
 
 def test_a_lost_recall_is_an_alarm():

@@ -171,7 +171,7 @@ def test_a_reference_needs_rows_and_numbers():
     with pytest.raises(DataError, match="give at least 100"):
         Reference.of(rows(99, seed=0))
     bad = rows(200, seed=0)
-    with pytest.raises(DataError, match="not finite in norm"):
+    with pytest.raises(DataError, match="under 100 values that are numbers in norm"):
         Reference.of(Rows(bad.confidence, bad.distance, np.full(200, np.nan), bad.class_id))
     with pytest.raises(DataError, match="equal length"):
         Rows(bad.confidence, bad.distance, bad.norm[:3], bad.class_id)

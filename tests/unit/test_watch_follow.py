@@ -4,6 +4,7 @@ import json
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ import pytest
 
 from slipway.errors import ServingError, SpecError, StorageError
 from slipway.operations.journal.store import Store
+from slipway.operations.watch import restarts
 from slipway.operations.watch import run as running
 from slipway.operations.watch import state as states
 from slipway.operations.watch.facts import Facts
 from slipway.operations.watch.restarts import add_restart, read_restarts
 from slipway.operations.watch.run import Watch, only_watch, run_watch
 from slipway.operations.watch.state import WatchState
-from slipway.operations.watch.status import status_of, watched_state
-from slipway.operations.watch.test_split import FILE, folder_of
+from slipway.operations.watch.status import check_no_alarm, status_of, watched_state
+from slipway.operations.watch.test_split import FILE, folder_of, read_reference, write_reference
 from slipway.serving import Ports
 from tests.support.journal_rows import BUNDLE
 from tests.support.journals import until
@@ -148,6 +150,81 @@ def test_a_change_is_an_alarm_that_names_its_first_row_and_no_reference(store: S
     assert facts.watched.drift.history[-1].log10_evidence > facts.watched.drift.log10_threshold
 
 
+def test_the_first_row_of_a_change_is_found_after_retention_has_removed_older_rows(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_drawn(store, drawn(300, seed=7), name="a")
+    look(store)
+    store.write("DELETE FROM rows WHERE id <= ?", [(150,)])
+    changed = add_drawn(store, drawn(100, seed=8, foreign=0.4), name="b")
+    monkeypatch.setattr("slipway.operations.watch.follow.BATCH", 3)
+    watched = look(store).watched
+    assert watched is not None
+    assert watched.drift is not None
+    alarm = watched.drift.alarm
+    assert alarm is not None
+    assert alarm.row - alarm.since_row > 3, "the change began in an earlier batch"
+    assert abs((alarm.since_journal_row or 0) - changed[0]) < 10
+
+
+def test_two_people_who_restart_at_once_lose_no_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_drawn(store, drawn(20, seed=7), name="a")
+    look(store)
+    read = restarts.read_restarts
+
+    def slowly(*given: Any) -> Any:
+        found = read(*given)
+        time.sleep(0.1)
+        return found
+
+    def restart(reason: str) -> None:
+        with Store.open(store.folder, make=False) as own:
+            add_restart(own, watched_state(own, "digits"), reason=reason, live=None)
+
+    monkeypatch.setattr(restarts, "read_restarts", slowly)
+    threads = [threading.Thread(target=restart, args=(reason,)) for reason in ("lens", "lamp")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {entry.reason for entry in read_restarts(store.folder, "digits")} == {"lens", "lamp"}
+
+
+def test_a_new_reference_ends_no_alarm_and_an_equal_one_changes_nothing(store: Store) -> None:
+    add_drawn(store, drawn(200, seed=8, foreign=0.5), name="a")
+    before = look(store)
+    assert before.alarms
+    with pytest.raises(SpecError, match=r"an alarm of this bundle is on.*restart gateway.yaml digits --reason"):
+        check_no_alarm(store.folder, "digits", bundle=BUNDLE, settings_file=FILE_OF_SETTINGS)
+    check_no_alarm(store.folder, "digits", bundle="bundle-2", settings_file=FILE_OF_SETTINGS)
+    check_no_alarm(store.folder, "cats", bundle=BUNDLE, settings_file=FILE_OF_SETTINGS)
+    reference = read_reference(store.folder, "digits")
+    assert reference is not None
+    write_reference(store.folder, reference.model_copy(update={"made_s": 9.0}))
+    assert look(store).watched == before.watched
+
+
+def test_a_restart_is_of_its_bundle_and_counts_again_after_a_rollback(store: Store) -> None:
+    add_drawn(store, drawn(200, seed=8, foreign=0.5), name="a")
+    assert look(store).alarms
+    add_restart(store, watched_state(store, "digits"), reason="a new product line", live=100)
+    made_reference(store.folder, bundle="bundle-2")
+    add_drawn(store, drawn(50, seed=3), name="b", bundle="bundle-2", replayed_bundle="bundle-2")
+    watched = look(store).watched
+    assert watched is not None
+    assert watched.drift is not None, "what a person said of another bundle's rows says nothing of these"
+    assert watched.drift.rows == 50
+    add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
+    made_reference(store.folder)
+    add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
+    new = add_drawn(store, drawn(60, seed=9, foreign=0.5), name="c")
+    facts = look(store, reference_rows=100)
+    assert not facts.alarms
+    state = WatchState.load(store.folder, "digits").current
+    assert state is not None
+    assert (state.bundle, state.rows, state.trusted) == (BUNDLE, len(new), True)
+
+
 def test_a_restart_begins_anew_and_keeps_who_and_why(store: Store) -> None:
     add_drawn(store, drawn(200, seed=7), name="a")
     add_drawn(store, drawn(200, seed=8, foreign=0.5), name="b")
@@ -178,6 +255,7 @@ def test_a_restart_with_live_takes_the_rows_since_the_change_and_waits_for_enoug
     facts = look(store, reference_rows=400)
     assert facts.watched is not None
     assert facts.watched.drift is None
+    assert not facts.drift_is_watched
     assert any("not watched until" in line for line in facts.told)
     add_drawn(store, drawn(800, seed=11, foreign=0.5), name="c")
     watched = look(store, reference_rows=400).watched
@@ -186,6 +264,24 @@ def test_a_restart_with_live_takes_the_rows_since_the_change_and_waits_for_enoug
     assert (watched.drift.source, watched.live_rows, watched.drift.alarm) == ("live", 400, None)
     assert "a person said" in watched.live_told
     assert {one.measure: one.distance > 0.3 for one in watched.gap}["distance"]
+
+
+def test_rows_at_whose_end_a_change_is_suspected_are_no_reference_even_when_the_evidence_falls(store: Store) -> None:
+    add_drawn(store, drawn(494, seed=7), name="a")
+    changed = add_drawn(store, drawn(6, seed=8, foreign=1.0), name="b")
+    settings = {"reference_rows": 500, "rows_between_false_alarms": 1e12}
+    watched = look(store, **settings).watched
+    assert watched is not None
+    assert watched.drift is not None
+    assert watched.drift.alarm is None, "suspected only"
+    assert "must fall to" in watched.live_told
+    assert watched.live_rows is None
+    add_drawn(store, drawn(4000, seed=9), name="c")
+    look(store, **settings)
+    current = WatchState.load(store.folder, "digits").current
+    assert current is not None
+    assert current.live is not None
+    assert current.live_after >= changed[-1]
 
 
 def test_another_bundle_is_said_with_the_command_and_the_others_go_on(store: Store) -> None:
@@ -239,6 +335,8 @@ def test_clocks_that_jump_change_no_count(store: Store) -> None:
     assert facts.watched.drift is not None
     assert facts.watched.drift.rows == 200
     assert status_of(watch_settings(store.folder), FILE_OF_SETTINGS).lines()
+    add_drawn(store, drawn(60, seed=9), name="now", time_s=time.time())
+    assert 60 / 3600 <= look(store).rows_per_second <= 60 / 60, "a clock that was ahead once hides no later row"
 
 
 def test_a_network_without_an_embedding_is_watched_by_the_rest(bare: Store) -> None:
@@ -308,6 +406,15 @@ def test_a_damaged_file_is_named_and_harms_no_other_classifier(store: Store, nam
     shown = status_of(watch_settings(store.folder), FILE_OF_SETTINGS)
     assert [one.watched is not None for one in shown.facts] == [True, False]
     assert any(name in line and "not watched" in line for line in shown.lines())
+
+
+def test_rows_are_counted_once_while_the_reference_is_damaged(store: Store) -> None:
+    add_drawn(store, drawn(100, seed=3), name="a")
+    (folder_of(store.folder, "digits") / FILE).write_text("{")
+    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=[].append)
+    assert [one.rows for one in watch.look()] == [100]
+    store.write("DELETE FROM rows", [()])
+    assert [one.rows for one in watch.look()] == [100]
 
 
 def test_a_journal_that_was_made_anew_is_watched_from_its_first_row(store: Store) -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from slipway.errors import SpecError
+from slipway.operations.watch.accuracy import Estimate
 from slipway.operations.watch.drift import DriftWatch
+from slipway.operations.watch.labelled import is_lower
 from slipway.operations.watch.live import gap_of
-from slipway.operations.watch.measure import rows_of
-from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
+from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows, rows_of
 from slipway.operations.watch.test_split import drift_reference, folder_of, read_reference
 from tests.support.watch_rows import made_reference
 
@@ -45,20 +46,44 @@ def test_means_of_the_test_split_itself_would_alarm_at_unchanged_rows_and_others
     assert alarms == {"validation": 0, "test": 5}
 
 
-def test_brightness_is_left_out_where_many_rows_have_none_and_few_are_left_out_themselves() -> None:
+def test_brightness_is_left_out_where_many_rows_have_none_and_few_without_one_are_usual() -> None:
     rng = np.random.default_rng(0)
     centres = rng.normal(0, 1, (CLASSES, SIZE))
     split = drawn(rng, 400, centres)
     means = ClassMeans.of(split[1], split[0])
-    for missing, watched, usable in ((4, True, 396), (40, False, 400)):
+    for missing, watched in ((4, True), (40, False)):
         found = rows(split, means)
         assert found.brightness is not None
         found.brightness[:missing] = np.nan
         reference = drift_reference(found, has_embedding=True)
         assert reference is not None
         assert any(event.detector == "brightness" for event in reference.events) is watched
-        assert reference.rows == usable
+        assert reference.rows == 400
     assert drift_reference(found.take(slice(0, 99)), has_embedding=True) is None
+
+
+def test_images_without_a_brightness_in_the_reference_and_live_alike_are_no_change() -> None:
+    """0.8 % of the images cannot be measured, and their class is no other image's."""
+
+    def some(rng: np.random.Generator, count: int) -> Rows:
+        unmeasured = rng.random(count) < 0.008
+        class_id = np.where(unmeasured, 3, rng.integers(0, 3, count))
+        brightness = np.where(unmeasured, np.nan, rng.beta(20, 20, count))
+        return rows_of(rng.beta(30, 1, count), class_id, brightness, None, None)
+
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        reference = drift_reference(some(rng, 3000), has_embedding=False)
+        assert reference is not None
+        watch = DriftWatch(reference)
+        state = watch.feed(watch.start(rows_between_false_alarms=432_000), some(rng, 8000))
+        assert state.alarm is None
+        more = some(rng, 2000)
+        assert more.brightness is not None
+        more.brightness[::10] = np.nan
+        alarm = watch.feed(state, more).alarm
+        assert alarm is not None
+        assert alarm.detector == "unusable"
 
 
 def test_the_file_is_read_as_it_was_written_and_a_damaged_one_is_named(tmp_path: Path) -> None:
@@ -75,6 +100,13 @@ def test_the_file_is_read_as_it_was_written_and_a_damaged_one_is_named(tmp_path:
         read_reference(tmp_path, "digits")
     with pytest.raises(SpecError, match=r"classifier '\.\./x'"):
         folder_of(tmp_path, "../x")
+
+
+def test_an_accuracy_is_shown_to_be_lower_than_what_the_test_split_shows_and_no_sooner(tmp_path: Path) -> None:
+    (tmp_path / "watch").mkdir()
+    estimate = Estimate(value=0.9, low=0.85, high=0.93, labels=200)
+    assert not is_lower(estimate, made_reference(tmp_path, rows=60), points=2)
+    assert is_lower(estimate, made_reference(tmp_path, rows=6000), points=2)
 
 
 def test_the_gap_is_0_of_equal_rows_and_1_of_disjoint_ones(tmp_path: Path) -> None:

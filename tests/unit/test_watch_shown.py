@@ -130,6 +130,30 @@ def test_the_newest_selections_count_and_one_with_few_labels_waits(store: Store)
     assert estimates == [(0.0, 250), (1.0, 250), (1.0, 250)]
 
 
+def test_a_look_reads_only_the_selections_that_count_and_asks_for_labels_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_reference(store.folder, classifier="cats")
+    for selection in range(3):
+        columns = drawn(200, seed=selection)
+        rows = add_drawn(store, columns, name=f"r{selection}")
+        select(store, rows, chosen=rows, selection=selection, probability=1.0)
+        say_labels(store, truth(columns, rows))
+    asked: list[str] = []
+    query = Store.query
+
+    def counted(self: Store, text: str, *values: Any) -> Any:
+        asked.append(text)
+        return query(self, text, *values)
+
+    monkeypatch.setattr(Store, "query", counted)
+    look(store)
+    assert sum("considered.selection = :selection" in text for text in asked) == 1
+    assert sum("count(*) FROM considered" in text for text in asked) == 1
+    indexes = {name for _, name, *_ in query(store, "PRAGMA index_list(rows)")}
+    assert "rows_bundle" in indexes
+
+
 def test_a_class_that_the_bundle_does_not_know_is_listed_by_its_name(store: Store) -> None:
     columns = drawn(100, seed=3)
     rows = add_drawn(store, columns, name="a")
@@ -146,7 +170,7 @@ def scraped(facts: Sequence[Facts]) -> dict[str, dict[tuple[tuple[str, str], ...
     """Samples by name and labels, as Prometheus would read them from the endpoint."""
     metrics, port = WatchMetrics(), Ports.free().http
     metrics.facts, metrics.looked_s = tuple(facts), 7.0
-    with endpoint(port, metrics, setting="watch.metrics_port", page=lambda: "<p>page</p>"):
+    with endpoint(port, metrics, setting="watch.metrics_port", say=print, page=lambda: "<p>page</p>"):
         assert get(port, "/")[:2] == (200, "<p>page</p>")
         assert get(port, "/x")[0] == 404
         status, text, kind = get(port, "/metrics")
@@ -160,10 +184,10 @@ def scraped(facts: Sequence[Facts]) -> dict[str, dict[tuple[tuple[str, str], ...
     return found
 
 
-def get(port: int, path: str) -> tuple[int, str, str]:
+def get(port: int, path: str, *, host: str | None = None) -> tuple[int, str, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={} if host is None else {"Host": host})
         response = connection.getresponse()
         return response.status, response.read().decode(), response.getheader("Content-Type", "")
     finally:
@@ -184,6 +208,7 @@ def test_the_metrics_have_the_names_that_alerts_and_dashboards_ask_for(store: St
     assert found["slipway_watch_images_total"][digits, ("status", "corrupt")] == 3
     assert sum(found["slipway_watch_predicted_total"].values()) == 400
     assert found["slipway_watch_drift_alarm"] == {(digits,): 1.0}
+    assert found["slipway_watch_watched"] == {(digits,): 1.0, (("classifier", "cats"),): 0.0}
     threshold = found["slipway_watch_drift_log10_threshold"][(digits,)]
     assert found["slipway_watch_drift_log10_evidence"][(digits,)] > threshold > 5
     low, value, high = (found["slipway_watch_accuracy"][("bound", bound), digits] for bound in ("low", "value", "high"))
@@ -204,15 +229,33 @@ def test_classes_beyond_fifty_are_added_up_and_a_class_named_other_is_no_second_
     facts = look(store)
     assert facts.watched is not None
     names = ["other", *(f"c{number}" for number in range(80))]
-    classes = tuple(
-        PredictedClass(class_id=number, label=name, rows=100 - number, reference_rows=0)
-        for number, name in enumerate(names)
-    )
-    facts = facts.model_copy(update={"watched": facts.watched.model_copy(update={"predicted": classes})})
-    found = scraped([facts])["slipway_watch_predicted_total"]
-    assert len(found) == 50
-    other = found[("class", "other"), ("classifier", "digits")]
+    found = []
+    for rows in (range(100, 19, -1), range(200, 281)):  # the rarest class of before becomes the most frequent
+        classes = tuple(
+            PredictedClass(class_id=number, label=name, rows=rows[number], reference_rows=0)
+            for number, name in enumerate(names)
+        )
+        ordered = tuple(sorted(classes, key=lambda one: -one.rows))
+        facts = facts.model_copy(update={"watched": facts.watched.model_copy(update={"predicted": ordered})})
+        found.append(scraped([facts])["slipway_watch_predicted_total"])
+    assert len(found[0]) == 50
+    other = found[0][("class", "other"), ("classifier", "digits")]
     assert other == 100 + sum(100 - number for number in range(50, 81))
+    assert found[0].keys() == found[1].keys()
+    assert all(found[1][name] >= count for name, count in found[0].items()), "a counter never falls"
+
+
+def test_an_answer_that_cannot_be_made_is_said_and_a_foreign_host_is_refused() -> None:
+    def broken() -> str:
+        raise ValueError("no font")
+
+    said: list[str] = []
+    port = Ports.free().http
+    with endpoint(port, WatchMetrics(), setting="watch.metrics_port", say=said.append, page=broken):
+        assert [get(port, "/")[0] for _ in range(2)] == [500, 500]
+        assert said == ["alert: watch.metrics_port: / cannot be answered: ValueError: no font"]
+        hosts = ("evil.example", f"evil.example:{port}", f"localhost:{port}", "127.0.0.1", "[", "localhost:x")
+        assert [get(port, "/metrics", host=host)[0] for host in hosts] == [403, 403, 200, 200, 403, 200]
 
 
 LATENCY = """# TYPE envoy_slipway_latency_us histogram
@@ -281,6 +324,8 @@ def test_the_port_of_the_watch_is_its_own_and_values_have_limits() -> None:
     assert parse().watch is not None
     with pytest.raises(SpecError, match=r"watch.metrics_port: port 8005 is that of observe.metrics_port"):
         parse(metrics_port=8005)
+    with pytest.raises(SpecError, match="raise the first, or lower the second"):
+        parse(reference_rows=1000, rows_between_false_alarms=19_999)
     for wrong in ({"reference_rows": 99}, {"rows_between_false_alarms": 1}, {"accuracy_points": -1}, {"points": 3}):
         with pytest.raises(SpecError):
             parse(**wrong)

@@ -14,6 +14,8 @@ CLASSES = 10
 NEW = CLASSES
 """Id of the class that the network does not know."""
 ROWS = 5000
+TEST_IMAGES = 1000
+"""Images of each class in the test split."""
 TRUE_RECALL_OF_LOST = 0.6
 COVERED, HALF_WIDTH = 0.93, 0.04
 
@@ -99,7 +101,8 @@ class Estimated(Part):
 def estimated(stream: Stream, *, runs: int, seed: int) -> Estimated:
     rng = np.random.default_rng([seed, *stream.name.encode()])
     truth, known_recall = stream.true_accuracy(), Stream("", known=stream.known).true_accuracy()
-    reference = RecallReference(recall=dict.fromkeys(range(CLASSES), known_recall))
+    recall, images = dict.fromkeys(range(CLASSES), known_recall), dict.fromkeys(range(CLASSES), TEST_IMAGES)
+    reference = RecallReference(recall=recall, images=images)
     covered, widths, errors, alarms, recalls = [], [], [], [], []
     for run in range(runs):
         found = accuracy_of(stream.answers(rng, run)[0], reference=reference)

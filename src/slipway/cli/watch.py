@@ -80,13 +80,14 @@ def reference(arguments: argparse.Namespace, settings: "GatewaySettings") -> Non
     from slipway.operations.journal.replay import ports_behind
     from slipway.operations.journal.store import Store
     from slipway.operations.watch.measure import make_reference
+    from slipway.operations.watch.status import check_no_alarm
     from slipway.operations.watch.test_split import write_reference
 
     run = arguments.run_folder
     bundle = Bundle.open(run / "bundle" if (run / "bundle").is_dir() else run)
     name = arguments.classifier or bundle.spec.name
     with Store.open(settings.journal, make=True):  # the reference may be there before the first row
-        pass
+        check_no_alarm(settings.journal, name, bundle=bundle.id, settings_file=arguments.settings)
     port = ports_behind(settings.folder, otherwise={})
     made = make_reference(bundle, classifier=name, port=port.get("stable", settings.stable.grpc))
     path = write_reference(settings.journal, made)

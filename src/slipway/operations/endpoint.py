@@ -15,6 +15,7 @@ try:
 except ImportError:
     raise MissingDependencyError("prometheus_client", extra="operate") from None
 
+HOSTS = (HOST, "localhost")
 TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
 
 
@@ -25,11 +26,16 @@ class Collects(Protocol):
 
 
 @contextmanager
-def endpoint(port: int, metrics: Collects, *, setting: str, page: Callable[[], str] | None = None) -> Iterator[None]:
+def endpoint(
+    port: int, metrics: Collects, *, setting: str, say: Callable[[str], None], page: Callable[[], str] | None = None
+) -> Iterator[None]:
     """Answer GET /metrics on 127.0.0.1 for the duration of the block.
+
+    A browser is refused that asks for another host: any web page may let its own name lead to 127.0.0.1.
 
     Args:
         setting: the key of gateway.yaml that has the port.
+        say: takes a sentence if an answer cannot be made, which is then 500; one that lasts is said once.
         page: the HTML of GET /; without it, / is not found.
 
     Raises:
@@ -47,15 +53,28 @@ def endpoint(port: int, metrics: Collects, *, setting: str, page: Callable[[], s
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 5.0
+        said = ""
         server_version, sys_version = "slipway", ""
 
         def do_GET(self) -> None:
-            status, kind, body = answer(self.path)
+            status, kind, body = self._answer()
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def _answer(self) -> tuple[int, str, bytes]:
+            if self.headers.get("Host", HOST).partition(":")[0].lower() not in HOSTS:
+                return 403, TEXT, f"ask for {HOST} or localhost\n".encode()
+            try:
+                return answer(self.path)
+            except Exception as error:
+                sentence = f"alert: {setting}: {self.path} cannot be answered: {type(error).__name__}: {error}"
+                if Handler.said != sentence:
+                    Handler.said = sentence
+                    say(sentence)
+                return 500, TEXT, b"cannot be answered; the process says why\n"
 
         def log_message(self, *_: object) -> None:
             pass

@@ -7,7 +7,7 @@ import numpy as np
 
 from slipway.errors import DataError
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
+from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows, rows_of
 
 _COLUMNS = "id, time_s, sampled_with, score, class_id, brightness, probability, embedding"
 
@@ -29,17 +29,10 @@ class Columns:
     embedding: Floats | None
     """`[n, d]`; None for a network without one."""
 
-    def watched(self, means: ClassMeans) -> Rows:
-        """The rows as the watch takes them.
-
-        Raises:
-            DataError: the network has no embedding.
-        """
-        if self.embedding is None:
-            raise DataError("rows without an embedding; the watch needs a classifier that has one")
-        embedding = self.embedding if len(self.id) else np.empty((0, means.centre.size))
-        norm = np.linalg.norm(embedding, axis=1)
-        return Rows(self.confidence, means.distance(embedding), norm, self.class_id, self.brightness)
+    def watched(self, means: ClassMeans | None) -> Rows:
+        """The rows as the watch takes them, with distances to these class means; None for a network without an
+        embedding."""
+        return rows_of(self.confidence, self.class_id, self.brightness, self.embedding, means)
 
 
 def read_columns(

@@ -22,6 +22,11 @@ BUSY_S = 30.0
 Counts = Mapping[tuple[str, tuple[str, ...]], int]
 """Counters by name and values of their labels."""
 _SEPARATOR = "\x1f"
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS rows_bundle ON rows (classifier, bundle)",
+    "CREATE INDEX IF NOT EXISTS considered_selection ON considered (selection)",
+)
+"""Indexes that a journal of this version may lack, if an earlier release made it."""
 _COLUMNS = (
     *("request", "image", "classifier", "model", "client_id", "time_s", "sampled_with", "arm", "bundle"),
     *("replayed_bundle", "status", "label", "class_id", "score", "probability", "embedding", "brightness", "width"),
@@ -253,6 +258,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {VERSION}")
         elif version != VERSION:
             raise SpecError(f"{path}: of version {version}, and this release reads {VERSION}; give another folder")
+        for statement in _INDEXES:
+            connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

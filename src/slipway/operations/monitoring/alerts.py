@@ -15,14 +15,15 @@ Severity: TypeAlias = Literal["page", "ticket"]
 RUNBOOK = "docs/runbook.md"
 ALERTS = "alerts.yaml"
 EVALUATION = "2s"
-"""Time between two evaluations of the rules, and between two samples of a series in their tests."""
+"""Time between two evaluations of the rules, and as a rule between two samples of a series in their tests."""
 
 
 class Case(Contract):
     """A test of an alert."""
 
     series: dict[str, str]
-    """Samples of each series, two seconds apart, as promtool writes them."""
+    """Samples of each series, `interval` apart, as promtool writes them."""
+    interval: str = EVALUATION
     at: str
     """Time at which the alert is asked."""
     fires: tuple[dict[str, str], ...] = ()
@@ -64,7 +65,7 @@ class Alert(Contract):
         series: Node = [{"series": name, "values": values} for name, values in case.series.items()]
         said = "fires" if case.fires else "is silent"
         name = f"{self.alert} {said}"
-        return {"interval": EVALUATION, "name": name, "input_series": series, "alert_rule_test": [asked]}
+        return {"interval": case.interval, "name": name, "input_series": series, "alert_rule_test": [asked]}
 
     def _fired(self, labels: Mapping[str, str]) -> Node:
         summary = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: labels.get(found[1], ""), self.summary)

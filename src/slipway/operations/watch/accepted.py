@@ -26,6 +26,20 @@ def count_between(store: Store, classifier: str, *, bundle: str, after: int, unt
     return int(count)
 
 
+def row_before(
+    store: Store, classifier: str, *, bundle: str, after: int, at: int, back: int
+) -> tuple[int, float] | None:
+    """Number and time of the accepted row `back` places before the row `at`, over `after`; None if it was removed.
+
+    It is counted backwards, since retention removes the oldest rows.
+    """
+    found = store.query(
+        f"SELECT id, time_s {_ACCEPTED} AND id <= :at ORDER BY id DESC LIMIT 1 OFFSET :back",
+        {"classifier": classifier, "bundle": bundle, "after": after, "at": at, "back": back},
+    )
+    return (int(found[0][0]), float(found[0][1])) if found else None
+
+
 def newest_ever(store: Store) -> int:
     """The largest number that a row of this journal ever had; removed rows count."""
     found = store.query("SELECT seq FROM sqlite_sequence WHERE name = 'rows'")

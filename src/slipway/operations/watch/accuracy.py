@@ -78,7 +78,7 @@ class ClassAccuracy(Evidence):
     recall: Estimate | None
     """Share of right answers among the rows of this class; None if no label says this class."""
     alarm: bool
-    """Whether the recall is shown to be lower than the reference's by more than the tolerance."""
+    """Whether the recall is shown to be lower than the reference's lower bound by more than the tolerance."""
     known: bool
     """Whether the reference has this class."""
 
@@ -96,10 +96,27 @@ class RecallReference(Contract):
     """Recall of each class on the test split, and how much of it may be lost."""
 
     recall: dict[int, float]
+    images: dict[int, int]
+    """Images of each of these classes: a recall is known only as well as their number allows."""
     points: float = Field(default=2.0, ge=0)
     """Loss of recall that is no alarm, in percentage points."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Probability of a false alarm in one reading, over all classes together."""
+    """Probability of a false alarm in one reading, over all classes together. One half is that of a reference which is
+    too high by chance, and the other that of labels which are too low."""
+
+    def least(self, class_id: int) -> float:
+        """Lower bound on the recall of a class, from its test images."""
+        share = self.alpha / 2 / max(len(self.recall), 1)
+        return least(self.recall[class_id], images=self.images[class_id], error=share)
+
+
+def least(share: float, *, images: int, error: float) -> float:
+    """Lower bound on a share that was measured on so many images, too high with at most this probability.
+
+    Source: Clopper and Pearson (Biometrika 26, 1934).
+    """
+    right = round(share * images)
+    return float(betaincinv(right, images - right + 1, error)) if right > 0 else 0.0
 
 
 def accuracy_of(answers: Answers, *, reference: RecallReference) -> Accuracy:
@@ -168,19 +185,19 @@ def _powered(answers: Answers, among: npt.NDArray[np.bool_]) -> Estimate | None:
 
 def _class(answers: Answers, class_id: int, reference: RecallReference) -> ClassAccuracy:
     among = answers.labelled & (answers.truth == class_id)
-    expected = reference.recall.get(class_id)
+    known = class_id in reference.recall
     recall, alarm = None, False
     if among.any():
         weights = 1 / answers.probability[among]
         correct = (answers.class_id[among] == class_id).astype(np.float64)
-        recall, highest = _weighted(correct, weights, error=reference.alpha / max(len(reference.recall), 1))
-        alarm = expected is not None and highest < expected - reference.points / 100
+        recall, highest = _weighted(correct, weights, error=reference.alpha / 2 / max(len(reference.recall), 1))
+        alarm = known and highest < reference.least(class_id) - reference.points / 100
     return ClassAccuracy(
         class_id=class_id,
         precision=_powered(answers, answers.class_id == class_id),
         recall=recall,
         alarm=alarm,
-        known=expected is not None,
+        known=known,
     )
 
 

@@ -119,7 +119,7 @@ class AccuracyFacts(Contract):
     points: float
     """Loss that is no alarm, in percentage points."""
     alarm: bool
-    """Whether the whole interval lies below the reference less `points`."""
+    """Whether the whole interval lies below the lower bound of the reference less `points`."""
     rows: int
     """Rows that a selection considered for a label, on which the estimate stands."""
 
@@ -238,9 +238,14 @@ class Facts(Contract):
     labels_given: int
     """Rows with at least one label."""
     latency: Latency | None
-    """None if the gateway does not answer."""
+    """None if the gateway has had no request for it, or does not answer."""
     watched: Watched | None
     """None without a reference of this bundle; `told` says what to do."""
+
+    @property
+    def drift_is_watched(self) -> bool:
+        """Whether a change of the images could be told."""
+        return self.watched is not None and self.watched.drift is not None
 
     @property
     def alarms(self) -> bool:

@@ -11,11 +11,10 @@ import numpy as np
 
 from slipway.operations.journal.reading import Columns, read_columns
 from slipway.operations.journal.store import Store
-from slipway.operations.watch.accepted import count_between, newest_ever
+from slipway.operations.watch.accepted import count_between, newest_ever, row_before
 from slipway.operations.watch.drift import DriftState, DriftWatch
 from slipway.operations.watch.facts import MOST_POINTS, DriftAlarm, Point
 from slipway.operations.watch.live import live_reference
-from slipway.operations.watch.measure import rows_of
 from slipway.operations.watch.restarts import Restart
 from slipway.operations.watch.rows import Rows
 from slipway.operations.watch.settings import WatchSettings
@@ -61,7 +60,7 @@ def _counted(seen: Seen, found: list[tuple[int, float, str, str | None, int]]) -
     statuses.update(status for *_, status in found)
     minutes = Counter(seen.minutes)
     minutes.update(int(time_s // MINUTE_S) for time_s in times)
-    newest = max(minutes)
+    newest = int(times[-1] // MINUTE_S)  # not the largest: a clock may have been ahead once
     stable = [bundle for _, _, arm, bundle, _ in found if arm == "stable" and bundle]
     return Seen(
         last_row=found[-1][0],
@@ -70,15 +69,20 @@ def _counted(seen: Seen, found: list[tuple[int, float, str, str | None, int]]) -
         first_s=times[0] if seen.first_s is None else seen.first_s,
         last_s=times[-1],
         bundle=stable[-1] if stable else seen.bundle,
-        minutes={minute: count for minute, count in minutes.items() if minute > newest - HOUR_S / MINUTE_S},
+        minutes={minute: count for minute, count in minutes.items() if 0 <= newest - minute < HOUR_S / MINUTE_S},
     )
 
 
 def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
-    """The state that fits the reference: a new one for another bundle, or where the reference was made again."""
+    """The state that fits the reference: a new one for another bundle, or where the reference was made again.
+
+    For another bundle every entry of the log is carried out again: those of this bundle say after which of its rows
+    drift is watched.
+    """
     reference, current = following.reference, state.current
     if current is None or current.bundle != reference.bundle or current.reference != following.digest:
-        after = current.last_row if current is not None and current.bundle == reference.bundle else 0
+        same = current if current is not None and current.bundle == reference.bundle else None
+        after = same.last_row if same is not None else 0
         said = f"watches the bundle {reference.bundle:.12} with the {reference.rows:,} images of its test split"
         say(f"{state.classifier}: {said}")
         current = Current(
@@ -87,7 +91,7 @@ def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
             since_s=time.time(),
             last_row=after,
             live_after=after,
-            restarts=current.restarts if current is not None else 0,
+            restarts=same.restarts if same is not None else 0,
         )
     bets = current.bets
     asked = following.settings.rows_between_false_alarms
@@ -100,12 +104,12 @@ def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
 def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, classifier: str) -> Current:
     """Carry out the entries of the log that are not carried out yet: drift begins anew after the last one's row.
 
-    Entries of an earlier journal, whose rows this one never had, change nothing.
+    Entries of another bundle, and of an earlier journal, whose rows this one never had, change nothing.
     """
     newest = newest_ever(store)
     done = current.restarts + len(entries[current.restarts :])
     for entry in entries[current.restarts :]:
-        if entry.after_row > newest:
+        if entry.bundle != current.bundle or entry.after_row > newest:
             continue
         changes: dict[str, object] = {"bets": None, "last_row": max(current.last_row, entry.after_row)}
         if current.live is None:  # rows of before the restart were not as they should be
@@ -158,7 +162,7 @@ def _fed(current: Current, columns: Columns, following: Following, *, store: Sto
             asked = following.settings.rows_between_false_alarms
             started = watch.start(rows_between_false_alarms=asked)
             bets = Bets(source=source, state=started, after_row=current.last_row, since_s=float(columns.time_s[0]))
-        rows = watched(columns, following.reference)
+        rows = columns.watched(following.reference.class_means)
         if not any(event.detector == "brightness" for event in reference.events):
             rows = Rows(rows.confidence, rows.distance, rows.norm, rows.class_id)
         before = bets.state
@@ -178,12 +182,6 @@ def _fed(current: Current, columns: Columns, following: Following, *, store: Sto
     )
 
 
-def watched(columns: Columns, reference: TestReference) -> Rows:
-    """The journal's rows, with distances to the reference's class means."""
-    means = None if reference.means is None else reference.means.arrays
-    return rows_of(columns.confidence, columns.class_id, columns.brightness, columns.embedding, means)
-
-
 def _with_history(bets: Bets, state: DriftState, *, time_s: float) -> Bets:
     points = list(bets.history)
     if state.log10_evidence is not None:
@@ -195,15 +193,12 @@ def _with_history(bets: Bets, state: DriftState, *, time_s: float) -> Bets:
 
 
 def _alarm(bets: Bets, columns: Columns, before: DriftState, *, store: Store, reference: TestReference) -> DriftAlarm:
-    classifier, bundle, labels = reference.classifier, reference.bundle, reference.labels
-    found = bets.state.alarm
+    found, labels = bets.state.alarm, reference.labels
     assert found is not None, "the caller has asked"
-    at, since = found.row - before.rows, found.since_row - before.rows
-    began: tuple[int, float] | None = None
-    if since >= 0:
-        began = int(columns.id[since]), float(columns.time_s[since])
-    else:
-        began = _row_at(store, classifier, bundle, after=bets.after_row, number=found.since_row)
+    at, back = found.row - before.rows, found.row - found.since_row
+    began = row_before(
+        store, reference.classifier, bundle=reference.bundle, after=bets.after_row, at=int(columns.id[at]), back=back
+    )
     return DriftAlarm(
         row=found.row,
         since_row=found.since_row,
@@ -218,14 +213,3 @@ def _alarm(bets: Bets, columns: Columns, before: DriftState, *, store: Store, re
 
 def _label(class_id: int, labels: tuple[str, ...]) -> str:
     return labels[class_id] if 0 <= class_id < len(labels) else "unknown" if class_id == -1 else str(class_id)
-
-
-def _row_at(store: Store, classifier: str, bundle: str, *, after: int, number: int) -> tuple[int, float] | None:
-    """Number and time of a row by its place among those that were fed; inexact where rows were removed meanwhile."""
-    while True:
-        columns = read_columns(store, classifier, bundle=bundle, after=after, most=BATCH)
-        if number < len(columns.id):
-            return int(columns.id[number]), float(columns.time_s[number])
-        if not len(columns.id):
-            return None
-        number, after = number - len(columns.id), int(columns.id[-1])

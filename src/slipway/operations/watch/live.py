@@ -2,8 +2,9 @@
 
 Unchanged means one of three things. As a rule: the first rows after the deployment (or a restart), with no alarm of
 the test split's detectors, and with evidence of at most 20 times the number of rows. The evidence of n unchanged rows
-is n at most on average, so that they fail this in one deployment of 20 at most (Markov); then the watch waits until the
-evidence falls. Or: a person said so (`slipway watch restart --live`). Or: the test split is too small for a check.
+is n at most on average, so that they fail this in one deployment of 20 at most (Markov); then these rows are left out,
+and as many rows after them are tried. Or: a person said so (`slipway watch restart --live`). Or: the test split is too
+small for a check.
 """
 
 import time
@@ -13,62 +14,81 @@ import numpy as np
 from slipway.operations.journal.reading import read_columns
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.facts import Gap
-from slipway.operations.watch.measure import rows_of
-from slipway.operations.watch.reference import Reference
 from slipway.operations.watch.rows import Floats, Rows
-from slipway.operations.watch.settings import WatchSettings
+from slipway.operations.watch.settings import MOST_TIMES_ROWS, WatchSettings
 from slipway.operations.watch.state import Current, LiveReference
 from slipway.operations.watch.test_split import (
     TestReference,
     class_counts,
-    finite,
+    drift_reference,
     quantiles,
-    watched_measures,
 )
 
-MOST_TIMES_ROWS = 20.0
-"""Largest evidence, in multiples of the number of rows, with which rows count as unchanged."""
-_READ_TIMES = 4
+BATCH = 2_000
+"""Rows whose embeddings are held in memory at once."""
 
 
 def missing(current: Current, reference: TestReference, *, settings: WatchSettings) -> str:
     """Why there is no live reference yet, in words; empty if there is one, or if one may be taken."""
     if current.live is not None:
         return ""
+    if current.bets is not None and current.bets.alarm is not None and not current.trusted:
+        return "an alarm is on, so that live rows make no reference until a restart"
+    said = _suspected(current, reference)
     if current.live_rows < settings.reference_rows:
-        return f"{current.live_rows:,} of {settings.reference_rows:,} live rows for a reference are there"
+        there = f"{current.live_rows:,} of {settings.reference_rows:,} live rows for a reference are there"
+        return f"{there}, and {said} by then" if said else there
+    return said
+
+
+def _suspected(current: Current, reference: TestReference) -> str:
+    """Why the rows so far are not known to be unchanged, in words; empty if they are."""
     if current.trusted or reference.drift is None or current.bets is None:
         return ""
-    if current.bets.alarm is not None:
-        return "an alarm is on, so that live rows make no reference until a restart"
     evidence, most = current.bets.state.log10_evidence, np.log10(MOST_TIMES_ROWS * max(current.bets.state.rows, 1))
-    if evidence is not None and evidence > most:
-        return f"the evidence of a change, 10^{evidence:.1f}, must fall to 10^{most:.1f} first"
-    return ""
+    if evidence is None or evidence <= most:
+        return ""
+    return f"the evidence of a change, 10^{evidence:.1f}, must fall to 10^{most:.1f}"
 
 
 def live_reference(
     current: Current, reference: TestReference, *, store: Store, classifier: str, settings: WatchSettings
 ) -> Current:
-    """Take the live reference if there are enough unchanged rows; the drift detectors then begin anew with it."""
-    if current.live is not None or missing(current, reference, settings=settings):
+    """Take the live reference if there are enough unchanged rows; the drift detectors then begin anew with it.
+
+    Rows at whose end the evidence is too high are left out for good, and the next ones are counted.
+    """
+    if current.live is not None or current.live_rows < settings.reference_rows:
         return current
-    most = min(current.live_rows, _READ_TIMES * settings.reference_rows)
-    columns = read_columns(store, classifier, bundle=current.bundle, after=current.live_after, most=most)
-    means = None if reference.means is None else reference.means.arrays
-    rows = rows_of(columns.confidence, columns.class_id, columns.brightness, columns.embedding, means)
-    measures = watched_measures(rows, has_embedding=means is not None)
-    usable = rows.take(np.flatnonzero(finite(rows, measures))[: settings.reference_rows])
-    if len(usable) < settings.reference_rows:  # rows were removed, or have values that are not numbers
-        return current
+    if missing(current, reference, settings=settings):
+        return current.model_copy(update={"live_after": current.last_row, "live_rows": 0})
+    rows = _read(store, classifier, current, reference, most=settings.reference_rows)
+    if len(rows) < settings.reference_rows:  # rows were removed meanwhile
+        return current.model_copy(update={"live_rows": len(rows)})
+    found = drift_reference(rows, has_embedding=reference.means is not None)
+    if found is None:  # nearly all have values that are not numbers
+        return current.model_copy(update={"live_after": current.last_row, "live_rows": 0})
     live = LiveReference(
-        drift=Reference.of(usable, measures=measures),
-        rows=len(usable),
+        drift=found,
+        rows=len(rows),
         taken_s=time.time(),
-        told=_told(current, reference, rows=len(usable)),
-        gap=gap_of(reference, usable),
+        told=_told(current, reference, rows=len(rows)),
+        gap=gap_of(reference, rows),
     )
     return current.model_copy(update={"live": live, "bets": None})
+
+
+def _read(store: Store, classifier: str, current: Current, reference: TestReference, *, most: int) -> Rows:
+    """The first `most` rows that count, without their embeddings, which may take gigabytes."""
+    parts: list[Rows] = []
+    after, left = current.live_after, most
+    while left:
+        columns = read_columns(store, classifier, bundle=current.bundle, after=after, most=min(BATCH, left))
+        if not len(columns.id):
+            break
+        parts.append(columns.watched(reference.class_means))
+        after, left = int(columns.id[-1]), left - len(columns.id)
+    return Rows.joined(parts)
 
 
 def _told(current: Current, reference: TestReference, *, rows: int) -> str:

@@ -16,7 +16,7 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.errors import ServingError
 from slipway.operations.journal.pictures import Picture, measure
-from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
+from slipway.operations.watch.rows import ClassMeans, Floats, Ints, rows_of
 from slipway.operations.watch.test_split import (
     Means,
     TestReference,
@@ -78,22 +78,6 @@ def make_reference(bundle: Bundle, *, classifier: str, port: int) -> TestReferen
             assert some.embedding is not None, "the same network gave embeddings before"
             means = Means.of(ClassMeans.of(some.embedding, some.truth))
     return _reference(answers, means, bundle, classifier)
-
-
-def rows_of(
-    confidence: Floats, class_id: Ints, brightness: Floats, embedding: Floats | None, means: ClassMeans | None
-) -> Rows:
-    """Rows as the watch takes them. A network without an embedding has a distance and a norm of 0, which no bet uses.
-
-    Where the reference has class means, rows without an embedding have values that are not numbers: this is evidence.
-    """
-    if means is None or not class_id.size:
-        nothing = np.zeros(class_id.size)
-        return Rows(confidence, nothing, nothing, class_id, brightness)
-    if embedding is None or embedding.shape[1] != means.centre.size:
-        missing = np.full(class_id.size, np.nan)
-        return Rows(confidence, missing, missing, class_id, brightness)
-    return Rows(confidence, means.distance(embedding), np.linalg.norm(embedding, axis=1), class_id, brightness)
 
 
 class _Asking:
@@ -170,6 +154,7 @@ def _reference(answers: _Answers, means: Means | None, bundle: Bundle, classifie
         refused=answers.refused,
         accuracy=float(right.mean()),
         recall={one: float(right[answers.truth == one].mean()) for one in sorted(of_class)},
+        images=dict(sorted(of_class.items())),
         predicted=class_counts(answers.class_id),
         means=means,
         drift=drift_reference(rows, has_embedding=means is not None),

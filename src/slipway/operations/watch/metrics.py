@@ -13,7 +13,8 @@ except ImportError:
 
 PREFIX = "slipway_watch"
 MOST_CLASSES, OTHER = 50, "other"
-"""Classes with a series of their own, by number of rows; the others are added up."""
+"""Classes with a series of their own: the most frequent on the test split, which never change; the others are added up,
+in a counter that never falls."""
 Labels = tuple[str, ...]
 Value = tuple[Labels, float]
 
@@ -57,7 +58,7 @@ def _images(facts: Facts) -> Iterator[Value]:
 def _predicted(facts: Facts) -> Iterator[Value]:
     classes: tuple[PredictedClass, ...] = facts.watched.predicted if facts.watched else ()
     rows: Counter[str] = Counter()
-    for number, one in enumerate(classes):
+    for number, one in enumerate(sorted(classes, key=lambda one: (-one.reference_rows, one.class_id))):
         rows[one.label if number < MOST_CLASSES else OTHER] += one.rows
     for label, count in rows.items():
         yield (label,), count
@@ -69,6 +70,10 @@ def _asked(facts: Facts) -> Iterator[Value]:
 
 def _given(facts: Facts) -> Iterator[Value]:
     yield (), facts.labels_given
+
+
+def _is_watched(facts: Facts) -> Iterator[Value]:
+    yield (), facts.drift_is_watched
 
 
 def _rate(facts: Facts) -> Iterator[Value]:
@@ -139,6 +144,7 @@ _COUNTERS: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
     "labels": ("Rows with a label", (), _given),
 }
 _GAUGES: dict[str, tuple[str, Labels, Callable[[Facts], Iterator[Value]]]] = {
+    "watched": ("Whether drift is watched", (), _is_watched),
     "drift_log10_evidence": ("Evidence of a change", (), _of_watched(_evidence)),
     "drift_log10_threshold": ("Evidence that is an alarm", (), _of_watched(_threshold)),
     "drift_alarm": ("Whether images or answers have changed", (), _of_watched(_drift_alarm)),

@@ -94,7 +94,7 @@ class LivePage:
         if kept and facts.latency.requests < kept[-1][1].requests:  # the gateway was started again
             kept.clear()
         kept.append((facts.looked_s, facts.latency))
-        while len(kept) > 2 and kept[1][0] <= facts.looked_s - RECENT_S:
+        while kept[0][0] < facts.looked_s - RECENT_S:  # also all but this one, after nobody had the page open
             kept.popleft()
 
     def _recent(self) -> dict[str, Recent]:
@@ -186,9 +186,13 @@ def todos(facts: Facts, recent: Recent | None = None) -> list[Todo]:
     on = [section for section, is_on in alarms.items() if is_on]
     said = []
     for sentence in facts.told:
-        is_alarm = sentence.startswith("alarm: ")
+        is_alarm, is_fault = sentence.startswith("alarm: "), sentence.startswith("alert: ")
         section = on.pop(0) if is_alarm and on else ""
-        said.append(Todo(name, sentence.removeprefix("alarm: "), "bad" if is_alarm else "plain", section))
+        what = sentence.removeprefix("alarm: ").removeprefix("alert: ")
+        said.append(Todo(name, what, "bad" if is_alarm or is_fault else "plain", section))
+    if not facts.drift_is_watched:
+        what = "drift is not watched, so that no alarm can tell a change"
+        said.append(Todo(name, what, "plain", "slipwaynotwatched"))
     if recent is not None and recent.is_over:
         what = "P99 is over the latency budget in the last ten minutes; find the slow step, lower the rate, or add CPUs"
         said.append(Todo(name, what, "bad", "slipwayoverbudget"))

@@ -63,7 +63,7 @@ def _row(facts: Facts, recent: Recent | None) -> tuple[Cell, ...]:
 def latency_text(latency: Latency | None, recent: Recent | None) -> str:
     """P99 as the edge of its bucket, its budget, and the share over the budget."""
     if latency is None or not latency.requests:
-        return "no request yet" if latency else "the gateway does not answer"
+        return "no request yet" if latency else "no request yet, or the gateway does not answer"
     p99 = f"at most {latency.p99_ms:g} ms" if latency.p99_ms is not None else "over the last edge"
     now = ""
     if recent is not None and recent.requests and recent.over_budget is not None:
@@ -75,7 +75,7 @@ def latency_text(latency: Latency | None, recent: Recent | None) -> str:
 def _state(facts: Facts) -> Badge:
     if facts.alarms:
         return Badge("alarm", "bad")
-    if facts.watched is None:
+    if not facts.drift_is_watched:
         return Badge("not watched", "warn")
     return Badge("no alarm", "good")
 

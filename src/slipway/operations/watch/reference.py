@@ -4,10 +4,11 @@ A reference of n rows knows each probability only so well. Each bound here holds
 draw of the reference, so that a detector need not mistake the reference's own chance for a change.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from slipway.contract.base import Evidence
@@ -28,6 +29,8 @@ LEVELS = (0.005, 0.02, 0.1, 0.3)
 SLACK: dict[Detector, float] = {"brightness": 0.05}
 """Shares by which a value may be beyond a threshold without being an event. Images may become a little darker."""
 MIN_ROWS = 100
+MOST_MISSING = 0.01
+"""Largest share of rows with a value that is not a number that counts as usual; more of them are evidence."""
 _ERROR = 0.02
 _TOLERANCE = 0.0
 
@@ -76,24 +79,29 @@ class Reference(Evidence):
         probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Half
         of `error` is shared by the thresholds, and half by the classes (Bonferroni).
 
+        A value that is not a number lies beyond no threshold, in the reference as in the rows that are compared with
+        it, so that every bound counts all n rows. `not_finite` has the bound of the rows with such a value.
+
         Args:
             error: probability, over the draw of the reference, that any bound is too small.
             tolerance: added to each bound: a share of rows that may change without anybody being told.
             measures: columns to take thresholds from, where the rows have them; the classes are always taken.
 
         Raises:
-            DataError: fewer than 100 rows, or values that are not finite.
+            DataError: fewer than 100 rows, or a measure with fewer than 100 values that are numbers.
         """
         if len(rows) < MIN_ROWS:
             raise DataError(f"a reference of {len(rows)} rows; give at least {MIN_ROWS}")
         columns: dict[Detector, Floats] = {
-            name: np.sort(rows.columns()[name]).astype(np.float64)
+            name: np.sort(column[np.isfinite(column)]).astype(np.float64)
             for name in MEASURES
-            if name in rows.columns() and name in measures
+            if name in measures and (column := rows.columns().get(name)) is not None
         }
-        broken = [name for name, column in columns.items() if not np.isfinite(column).all()]
+        broken = [name for name, column in columns.items() if column.size < MIN_ROWS]
         if broken:
-            raise DataError(f"a reference with values that are not finite in {', '.join(broken)}; leave these rows out")
+            raise DataError(
+                f"a reference with under {MIN_ROWS} values that are numbers in {', '.join(broken)}; give more"
+            )
         ids, counts = np.unique(rows.class_id, return_counts=True)
 
         def bound(beyond: int, *, of: int) -> float:
@@ -103,7 +111,7 @@ class Reference(Evidence):
             (name, kind, value * (1 + (slack if kind == "over" else -slack)), beyond)
             for name, column in columns.items()
             for slack in [SLACK.get(name, 0.0)]
-            for kind, value, beyond in _thresholds(column)
+            for kind, value, beyond in _thresholds(column, rows=len(rows))
         ]
         events = [
             Event(detector=name, kind=kind, value=value, bound=bound(beyond, of=len(tails)))
@@ -115,7 +123,8 @@ class Reference(Evidence):
             fewer = bound(len(rows) - count, of=others)
             events.append(Event(detector="class", kind="is_not", value=id_, bound=fewer))
         events.append(Event(detector="class", kind="other", value=0, bound=bound(0, of=others)))
-        events.append(Event(detector="unusable", kind="not_finite", value=0, bound=bound(0, of=others)))
+        unusable = min(int((~_finite(rows, columns)).sum()), int(MOST_MISSING * len(rows)))
+        events.append(Event(detector="unusable", kind="not_finite", value=0, bound=bound(unusable, of=others)))
         return cls(rows=len(rows), error=error, tolerance=tolerance, classes=tuple(ids.tolist()), events=tuple(events))
 
     def happened(self, rows: Rows) -> Floats:
@@ -128,7 +137,7 @@ class Reference(Evidence):
         missing = {event.detector for event in self.events if event.kind in ("over", "under")} - columns.keys()
         if missing:
             raise DataError(f"rows without {', '.join(sorted(missing))}, which the reference has; give these columns")
-        finite = np.logical_and.reduce([np.isfinite(column) for column in columns.values()])
+        finite = _finite(rows, columns)
         found = np.empty((len(rows), len(self.events)))
         for index, event in enumerate(self.events):
             match event.kind:
@@ -147,10 +156,18 @@ class Reference(Evidence):
         return found
 
 
-def _thresholds(ordered: Floats) -> list[tuple[Side, float, int]]:
-    """Threshold of each level and side, and how many rows lie beyond it where no values are equal."""
+def _finite(rows: Rows, columns: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Whether every one of these columns of a row is a number, `[n]`."""
+    found = np.ones(len(rows), dtype=bool)
+    for name in columns:
+        found &= np.isfinite(rows.columns()[name])
+    return found
+
+
+def _thresholds(ordered: Floats, *, rows: int) -> list[tuple[Side, float, int]]:
+    """Threshold of each level and side, and how many of all rows lie beyond it where no values are equal."""
     thresholds: list[tuple[Side, float, int]] = []
-    for beyond in (round(level * ordered.size) for level in LEVELS):
+    for beyond in (min(round(level * rows), ordered.size - 1) for level in LEVELS):
         thresholds.append(("over", float(ordered[ordered.size - 1 - beyond]), beyond))
         thresholds.append(("under", float(ordered[beyond]), beyond))
     return thresholds

@@ -8,11 +8,12 @@ from slipway.contract.base import Contract
 from slipway.errors import SpecError
 from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store
+from slipway.operations.labels.locks import only_one
 from slipway.operations.watch.accepted import newest_after
-from slipway.operations.watch.state import WatchState
+from slipway.operations.watch.state import Current, WatchState
 from slipway.operations.watch.test_split import folder_of, write_private
 
-FILE = "restarts.json"
+FILE, LOCK = "restarts.json", "restarts.lock"
 
 
 class Restart(Contract):
@@ -21,6 +22,8 @@ class Restart(Contract):
     time_s: float
     by: str
     reason: str
+    bundle: str
+    """The bundle that was watched at that time; the entry says nothing of another one's rows."""
     alarm: str | None
     """The alarm that was dealt with, in words; None if none was on."""
     after_row: int
@@ -58,21 +61,30 @@ def add_restart(store: Store, state: WatchState, *, reason: str, live: int | Non
     assert current is not None, "the caller has checked it"
     if not reason.strip():
         raise SpecError("--reason: empty; say what was found, for whoever reads the log next")
+    folder = folder_of(store.folder, classifier)
+    with only_one(folder / LOCK):  # two people may do so at once
+        entries = read_restarts(store.folder, classifier)
+        entry = _entry(store, current, entries, classifier, reason=reason.strip(), live=live)
+        write_private(folder / FILE, Restarts(entries=(*entries, entry)).to_json())
+    return entry
+
+
+def _entry(
+    store: Store, current: Current, entries: tuple[Restart, ...], classifier: str, *, reason: str, live: int | None
+) -> Restart:
     ((newest,),) = store.query("SELECT coalesce(max(id), 0) FROM rows")
-    entries = read_restarts(store.folder, classifier)
     alarm, live_after = current.bets.alarm if current.bets is not None else None, None
     if live is not None:
-        since = entries[-1].after_row if entries else 0
+        since = max((one.after_row for one in entries if one.bundle == current.bundle), default=0)
         if alarm is not None and alarm.since_journal_row is not None:
             since = max(since, alarm.since_journal_row - 1)
         live_after = newest_after(store, classifier, bundle=current.bundle, most=live, after=min(since, newest))
-    entry = Restart(
+    return Restart(
         time_s=time.time(),
         by=getpass.getuser(),
-        reason=reason.strip(),
+        reason=reason,
+        bundle=current.bundle,
         alarm=None if alarm is None else f"{alarm.event}, since {time_text(alarm.since_s)}",
         after_row=newest,
         live_after=live_after,
     )
-    write_private(folder_of(store.folder, classifier) / FILE, Restarts(entries=(*entries, entry)).to_json())
-    return entry

@@ -1,5 +1,6 @@
 """Rows of a journal as the watch reads them: what a network said of each image, without the image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +43,14 @@ class Rows:
         """The columns that are there, by name."""
         return {name: column for name, column in vars(self).items() if column is not None}
 
+    @classmethod
+    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+        """The rows of all parts, which have the same columns, in order; no rows for no part."""
+        if not parts:
+            nothing = np.empty(0)
+            return cls(nothing, nothing, nothing, np.empty(0, np.int64))
+        return cls(**{name: np.concatenate([part.columns()[name] for part in parts]) for name in parts[0].columns()})
+
     def take(self, index: Ints | slice) -> "Rows":
         brightness = None if self.brightness is None else self.brightness[index]
         return Rows(self.confidence[index], self.distance[index], self.norm[index], self.class_id[index], brightness)
@@ -77,6 +86,22 @@ class ClassMeans:
         """
         nearest: Floats = 1 - (_unit(embeddings - self.centre) @ self.directions.T).max(axis=1)
         return nearest
+
+
+def rows_of(
+    confidence: Floats, class_id: Ints, brightness: Floats, embedding: Floats | None, means: ClassMeans | None
+) -> Rows:
+    """Rows as the watch takes them. A network without an embedding has a distance and a norm of 0, which no bet uses.
+
+    Where the reference has class means, rows without an embedding have values that are not numbers: this is evidence.
+    """
+    if means is None or not class_id.size:
+        nothing = np.zeros(class_id.size)
+        return Rows(confidence, nothing, nothing, class_id, brightness)
+    if embedding is None or embedding.shape[1] != means.centre.size:
+        missing = np.full(class_id.size, np.nan)
+        return Rows(confidence, missing, missing, class_id, brightness)
+    return Rows(confidence, means.distance(embedding), np.linalg.norm(embedding, axis=1), class_id, brightness)
 
 
 def _unit(vectors: Floats) -> Floats:

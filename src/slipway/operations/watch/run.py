@@ -65,7 +65,7 @@ def run_watch(
                 with only_watch(settings.journal), Store.open(settings.journal, make=False) as store:
                     if not is_open:
                         page = LivePage(lambda: metrics.facts, price=price)
-                        stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port", page=page))
+                        stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port", say=say, page=page))
                         say(f"{settings.journal}: watches it; page at 127.0.0.1:{port}, metrics at /metrics of it")
                         is_open = True
                     watch = Watch(store, settings, settings_file, say=say)
@@ -153,7 +153,15 @@ class Watch:
             self._of[name] = Classifier(name, self.store, self._settings.watch, self._file, say=self._say)
         if time.monotonic() - self._latency_s >= LATENCY_S:
             self._latency, self._latency_s = read_latency(self._settings), time.monotonic()
-        return tuple(self._of[name].look(latency=self._latency.get(name)) for name in sorted(self._of))
+        labels = self._labels()
+        return tuple(self._of[name].look(latency=self._latency.get(name), labels=labels) for name in sorted(self._of))
+
+    def _labels(self) -> object:
+        """What changes when labels or selections do."""
+        return self.store.query(
+            "SELECT (SELECT count(*) FROM labels), (SELECT max(labelled_s) FROM labels), (SELECT count(*) FROM asked), "
+            "(SELECT count(*) FROM considered)"
+        )
 
 
 def classifiers(store: Store, *, after: int = 0) -> tuple[set[str], int]:
@@ -178,14 +186,18 @@ class Classifier:
         self._unsaved = ""
         self._told: set[str] = set()
 
-    def look(self, *, latency: Latency | None) -> Facts:
-        """Follow the rows, and say what is new. A fault of this classifier's files harms no other classifier."""
+    def look(self, *, latency: Latency | None, labels: object) -> Facts:
+        """Follow the rows, and say what is new. A fault of this classifier's files harms no other classifier.
+
+        Args:
+            labels: differs when labels or selections do.
+        """
         now_s, problem, latest = time.time(), "", self._facts
         try:
             state = self._follow()
         except (SpecError, DataError) as error:
             state, problem = self._state or WatchState(classifier=self.name), str(error)
-        signature = (state.seen, state.current, problem, self._unsaved, self._labels())
+        signature = (state.seen, state.current, problem, self._unsaved, labels)
         if latest is None or signature != self._signature:
             try:
                 latest = self._known(state, problem, now_s=now_s)
@@ -236,6 +248,7 @@ class Classifier:
 
     def _keep(self, state: WatchState) -> None:
         """Write the state. If that fails the watch goes on in memory, and after a kill takes the same rows again."""
+        self._state = state  # also where the rest of this look fails, so that no row is counted by every look
         try:
             state.keep(self._store.folder)
             self._unsaved = ""
@@ -252,10 +265,3 @@ class Classifier:
             reference = read_reference(self._store.folder, self.name)
             self._following = None if reference is None else Following.of(reference, self._settings)
             self._reference_file = found
-
-    def _labels(self) -> object:
-        """What changes when labels or selections do."""
-        return self._store.query(
-            "SELECT (SELECT count(*) FROM labels), (SELECT max(labelled_s) FROM labels), (SELECT count(*) FROM asked), "
-            "(SELECT count(*) FROM considered)"
-        )

@@ -77,7 +77,7 @@ class Current(Contract):
     bets: Bets | None = None
     """None until there is a reference with enough rows."""
     restarts: int = Field(default=0, ge=0)
-    """Number of entries of the log of restarts that are carried out."""
+    """Number of entries of the log of restarts that are carried out, or passed over as those of another bundle."""
 
     def drift(self, reference: TestReference) -> tuple[Source, Reference] | None:
         """The reference of drift: the live one as soon as there is one.
@@ -123,4 +123,5 @@ def lock_of(journal: Path) -> Path:
 
 
 def digest_of(reference: TestReference) -> str:
-    return hashlib.sha256(reference.to_json().encode()).hexdigest()[:16]
+    """Of the content: a reference that was made again and is the same changes nothing."""
+    return hashlib.sha256(reference.model_copy(update={"made_s": 0.0}).to_json().encode()).hexdigest()[:16]

@@ -18,7 +18,7 @@ from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import WatchState, lock_of
 from slipway.operations.watch.test_split import read_reference
 from slipway.operations.watch.view import Sources, facts_of
-from slipway.system.text import shown
+from slipway.system.text import command, shown
 
 LATE_S = 30.0
 """Seconds since the last look after which the watch is said not to run."""
@@ -116,6 +116,18 @@ def watched_state(store: Store, classifier: str) -> WatchState:
             f"{classifier}: not watched, so that nothing can be restarted; classifiers of this journal: {known}"
         )
     return state
+
+
+def check_no_alarm(journal: Path, classifier: str, *, bundle: str, settings_file: Path) -> None:
+    """Raises SpecError while an alarm of drift of this bundle is on, which a new reference would end unseen."""
+    current = WatchState.load(journal, classifier).current
+    if current is not None and current.bundle == bundle and current.bets is not None and current.bets.alarm is not None:
+        alarm = current.bets.alarm
+        restart = f"{command('slipway watch restart', settings_file)} {classifier} --reason TEXT"
+        raise SpecError(
+            f"{classifier}: an alarm of this bundle is on ({shown(alarm.event)}), and a new reference would end it; "
+            f"deal with it first: {restart}"
+        )
 
 
 def _lines(facts: Facts) -> list[str]:

@@ -12,7 +12,7 @@ from slipway.contract.base import Contract
 from slipway.contract.spec import check_name
 from slipway.errors import SpecError
 from slipway.operations.watch.facts import BRIGHTNESS_BINS, CONFIDENCE_BINS, Count, Quantiles
-from slipway.operations.watch.reference import MEASURES, MIN_ROWS, Detector, Reference
+from slipway.operations.watch.reference import MEASURES, MIN_ROWS, MOST_MISSING, Detector, Reference
 from slipway.operations.watch.rows import ClassMeans, Floats, Ints, Rows
 from slipway.system.targets import write_file
 
@@ -21,8 +21,6 @@ MOST_SIZES = 8
 """Sizes that are listed, most frequent first."""
 _SAMPLE = 201
 """Values that describe a distribution: its quantiles in steps of half a percent."""
-_MOST_MISSING = 0.01
-"""Largest share of rows without a brightness with which brightness is still watched."""
 
 
 class Means(Contract):
@@ -62,7 +60,7 @@ class TestReference(Contract):
     classifier: str
     bundle: str
     made_s: float
-    """Unix time; tells one reference of a bundle from a later one."""
+    """Unix time."""
     labels: tuple[str, ...]
     rows: int
     """Images of the test split that were answered."""
@@ -71,6 +69,8 @@ class TestReference(Contract):
     accuracy: float
     recall: dict[int, float]
     """By class id; classes without an image are left out."""
+    images: dict[int, int]
+    """Answered images by true class, for how well accuracy and recall are known."""
     predicted: dict[int, int]
     """Answers by class id; -1 is `unknown`."""
     means: Means | None
@@ -83,6 +83,10 @@ class TestReference(Contract):
     measures: dict[Detector, tuple[float, ...]]
     """Quantiles of each measure in steps of half a percent."""
     pictures: Pictures
+
+    @property
+    def class_means(self) -> ClassMeans | None:
+        return None if self.means is None else self.means.arrays
 
 
 def folder_of(journal: Path, classifier: str) -> Path:
@@ -123,33 +127,24 @@ def write_private(path: Path, content: str) -> None:
 
 
 def drift_reference(rows: Rows, *, has_embedding: bool) -> Reference | None:
-    """The events of unchanged rows, without rows that have a value that is not a number.
-
-    Brightness is left out where more than 1 % of the rows have none, as with a format that we cannot decode.
+    """The events of unchanged rows. Brightness is left out where more than 1 % of them have none.
 
     Returns:
-        None for fewer than 100 usable rows.
+        None for fewer than 100 rows, or fewer than 100 values of a measure that are numbers.
     """
-    measures = set(watched_measures(rows, has_embedding=has_embedding))
-    usable = rows.take(np.flatnonzero(finite(rows, measures)))
-    return Reference.of(usable, measures=measures) if len(usable) >= MIN_ROWS else None
+    measures = watched_measures(rows, has_embedding=has_embedding)
+    columns = rows.columns()
+    if min(int(np.isfinite(columns[name]).sum()) for name in measures) < MIN_ROWS:
+        return None
+    return Reference.of(rows, measures=measures)
 
 
 def watched_measures(rows: Rows, *, has_embedding: bool) -> tuple[Detector, ...]:
     """The measures that rows have: distance and norm with an embedding, brightness where it was measured."""
     dark = rows.brightness
-    bright = dark is not None and bool((~np.isfinite(dark)).mean() <= _MOST_MISSING if dark.size else True)
+    bright = dark is not None and bool((~np.isfinite(dark)).mean() <= MOST_MISSING if dark.size else True)
     missing = {*(() if has_embedding else ("distance", "norm")), *(() if bright else ("brightness",))}
     return tuple(name for name in MEASURES if name not in missing)
-
-
-def finite(rows: Rows, measures: Iterable[Detector]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Whether every measure of a row is a number, `[n]`."""
-    columns = rows.columns()
-    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.ones(len(rows), dtype=bool)
-    for name in measures:
-        found &= np.isfinite(columns[name])
-    return found
 
 
 def samples_of(rows: Rows, *, has_embedding: bool) -> dict[Detector, tuple[float, ...]]:

@@ -20,7 +20,7 @@ from slipway.operations.watch.facts import (
     PredictedClass,
     Watched,
 )
-from slipway.operations.watch.follow import Following, watched
+from slipway.operations.watch.follow import Following
 from slipway.operations.watch.labelled import accuracy_facts
 from slipway.operations.watch.live import gap_of, missing
 from slipway.operations.watch.reference import MIN_ROWS
@@ -77,7 +77,10 @@ def rate_of(seen: Seen, *, now_s: float) -> float:
         return 0.0
     since = now_s - HOUR_S
     rows = sum(count for minute, count in seen.minutes.items() if since < (minute + 1) * MINUTE_S <= now_s + MINUTE_S)
-    return rows / min(HOUR_S, max(now_s - seen.first_s, float(MINUTE_S)))
+    since_first = now_s - seen.first_s
+    if since_first < 0:  # the clock was ahead
+        since_first = HOUR_S
+    return rows / min(HOUR_S, max(since_first, float(MINUTE_S)))
 
 
 def _labels(store: Store, classifier: str) -> tuple[int, int]:
@@ -160,7 +163,7 @@ def _drift(current: Current, following: Following) -> Drift | None:
 def _gap(current: Current, reference: TestReference, latest: Columns) -> tuple[Gap, ...]:
     if current.live is not None:
         return current.live.gap
-    return gap_of(reference, watched(latest, reference)) if len(latest.id) >= MIN_ROWS else ()
+    return gap_of(reference, latest.watched(reference.class_means)) if len(latest.id) >= MIN_ROWS else ()
 
 
 def _latest(store: Store, classifier: str, bundle: str) -> Columns:
