@@ -73,6 +73,7 @@ def kept(side: Side) -> list[list[int]]:
     return [process.cpu_affinity() for process in family if process.name() != "tritonserver"]
 
 
+@pytest.mark.nightly
 def test_every_side_gives_the_same_answers_and_a_pinned_instance_keeps_to_a_core_of_its_own(
     colours: Classifier, work: Work, tmp_path: Path
 ) -> None:

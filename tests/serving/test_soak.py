@@ -52,6 +52,7 @@ def test_10000_damaged_images_lose_no_answer_and_leave_memory_as_it_was(soak: An
     assert all(sample["shared_mib"] > 0 for sample in result["series"])
 
 
+@pytest.mark.nightly
 def test_a_server_that_grows_fails_the_soak(soak: Any, worse_example: Any) -> None:
     code, result = soak(worse_example("self.kept = [*getattr(self, 'kept', []), b'x' * 2**17]"), 2000)
     assert code == 1
@@ -60,6 +61,7 @@ def test_a_server_that_grows_fails_the_soak(soak: Any, worse_example: Any) -> No
     assert "grew from" in reason
 
 
+@pytest.mark.nightly
 def test_a_server_that_mixes_images_up_fails_the_soak(soak: Any, worse_example: Any) -> None:
     code, result = soak(worse_example("batches = {index: batch[::-1] for index, batch in batches.items()}"), 500)
     assert code == 1

@@ -229,6 +229,7 @@ def test_a_class_without_a_test_image_is_not_judged() -> None:
     assert list(compare(truth_n, truth_n, truth_n, LABELS, AccuracyGate()).classes) == ["cat", "dog"]
 
 
+@pytest.mark.nightly
 def test_many_classes_fail_by_chance_no_more_often_than_one() -> None:
     """Each of 20 classes truly loses exactly its limit: any FAIL is a false one."""
     rng = np.random.default_rng(3)

@@ -79,7 +79,14 @@ def numbered(dataset: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad"])
-@pytest.mark.parametrize("augment", [HEAVY, PLAIN, {}], ids=["heavy", "plain", "default"])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        pytest.param(HEAVY, id="heavy", marks=pytest.mark.nightly),
+        pytest.param(PLAIN, id="plain"),
+        pytest.param({}, id="default"),
+    ],
+)
 def test_validation_sees_the_serving_pixels_whatever_the_augmentation_is(
     photographs: Dataset, augment: dict[str, Any], resize: str
 ) -> None:

@@ -83,10 +83,8 @@ def unfinished(spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize(
-    ("ending", "ignored", "code"),
-    [("SIGTERM", "", 143), pytest.param("SIGHUP", "SIGTERM", 129, marks=pytest.mark.nightly)],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize(("ending", "ignored", "code"), [("SIGTERM", "", 143), ("SIGHUP", "SIGTERM", 129)])
 def test_sigterm_and_sighup_end_a_run_as_ctrl_c_does_and_an_ignored_one_does_not(
     spec: Spec, tmp_path: Path, ending: str, ignored: str, code: int
 ) -> None:

@@ -57,6 +57,7 @@ def run(folder: Path, trainer: Figure, monkeypatch: pytest.MonkeyPatch, **option
     return search(spec, space(pruning_trials=3), folder / "search", **{"trials": 8, "seed": 1, **options})
 
 
+@pytest.mark.nightly
 def test_a_search_that_was_killed_tries_what_an_unbroken_one_tries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
