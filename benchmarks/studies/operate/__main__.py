@@ -85,7 +85,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
     what = "a result of this study"
-    add("--out", type=file_option(("recovered_share",), what=what), metavar="JSON", help="write the results here")
+    add(
+        "--out",
+        dest="output",
+        type=file_option(("recovered_share",), what=what),
+        metavar="JSON",
+        help="write the results here",
+    )
     add("--json", action="store_true", help="one JSON line last")
     return parser
 
