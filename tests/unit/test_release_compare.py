@@ -91,6 +91,16 @@ def label(release: ReleaseFolder, said: dict[int, str], annotator: str = "ann") 
         )
 
 
+def in_order(rows: Sequence[int]) -> list[int]:
+    """The rows of `journal` in the order of their images' hashes, in which they count."""
+    return sorted(rows, key=lambda row: sha256_of(str(rows.index(row)).encode()))
+
+
+def remark(release: ReleaseFolder) -> str:
+    (found,) = [one for one in Trial.open(release.gateway).judged().remarks if one.startswith("colours: ")]
+    return found
+
+
 def series(release: ReleaseFolder) -> Any:
     return Trial.open(release.gateway).judged().judgement.series[-1]
 
@@ -126,7 +136,7 @@ def test_the_series_is_there_without_labels_and_says_how_many_may_decide(release
 
 
 def test_labels_decide(release: ReleaseFolder) -> None:
-    rows = journal(release, ["blue"] * 12)
+    rows = in_order(journal(release, ["blue"] * 12))
     compare(release)
     label(release, dict.fromkeys(rows[:9], "red"))
     assert series(release).verdict == "fine"
@@ -135,8 +145,33 @@ def test_labels_decide(release: ReleaseFolder) -> None:
     assert "0 lost and 0 won" in series(release).reason, "the majority says that neither is right"
     again = journal(release, ["blue"] * 60, arm="again")
     compare(release)
+    assert "60 images compared, 60 differ" in remark(release), "an image that was sent again counts once"
     label(release, dict.fromkeys(again[12:], "blue"))
+    assert "48 lost and 0 won of 60" in series(release).reason
     assert series(release).verdict == "worse"
+
+
+def test_labels_count_up_to_the_first_image_without_one_whoever_chose_them(release: ReleaseFolder) -> None:
+    rows = in_order(journal(release, ["blue"] * 12))
+    label(release, dict.fromkeys(rows[2:], "red"))
+    compare(release)
+    label(release, {rows[0]: "red"})
+    assert "0 lost and 1 won of 12" in series(release).reason
+    assert f"10 more labels count once row {rows[1]} has one" in remark(release)
+    label(release, {rows[1]: "blue"})
+    assert "1 lost and 11 won of 12" in series(release).reason
+
+
+def test_a_question_whose_image_is_gone_holds_nothing_up(release: ReleaseFolder) -> None:
+    rows = in_order(journal(release, ["blue"] * 5))
+    compare(release, "--ask", "2")
+    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+        store.write("UPDATE rows SET kept = 0 WHERE id = ?", [(row,) for row in rows[:2]])
+    compare(release, "--ask", "2")
+    assert {row for row, *_ in table(release, "asked")} == {*rows[:4]}
+    label(release, dict.fromkeys(rows[2:], "red"))
+    assert "0 lost and 3 won of 5" in series(release).reason
+    assert "the 0 missing labels cannot decide, so compare more images" in series(release).reason
 
 
 def test_annotators_who_contradict_each_other_decide_nothing(release: ReleaseFolder) -> None:
@@ -144,8 +179,7 @@ def test_annotators_who_contradict_each_other_decide_nothing(release: ReleaseFol
     compare(release)
     label(release, dict.fromkeys(rows, "red"))
     label(release, dict.fromkeys(rows, "blue"), "bob")
-    (remark,) = [one for one in Trial.open(release.gateway).judged().remarks if one.startswith("colours: ")]
-    assert "annotators are divided on 3" in remark
+    assert "annotators are divided on 3" in remark(release)
     assert "0 lost and 0 won of 3" in series(release).reason
 
 
@@ -179,7 +213,7 @@ def test_images_that_the_candidate_was_trained_on_show_nothing(release: ReleaseF
 
 
 def test_a_labelled_row_is_no_question_and_few_questions_are_open_at_once(release: ReleaseFolder) -> None:
-    rows = journal(release, ["blue"] * 9)
+    rows = in_order(journal(release, ["blue"] * 9))
     label(release, {rows[0]: "red"})
     compare(release, "--ask", "3")
     first = [row for row, *_ in table(release, "asked")]
@@ -187,7 +221,7 @@ def test_a_labelled_row_is_no_question_and_few_questions_are_open_at_once(releas
     assert rows[0] not in first
     compare(release, "--ask", "3")
     assert len(table(release, "asked")) == 3
-    label(release, {first[0]: "red"})
+    label(release, {rows[1]: "red"})
     compare(release, "--ask", "3")
     assert len(table(release, "asked")) == 4
     assert "0 lost and 2 won" in series(release).reason
