@@ -11,6 +11,7 @@ from slipway.cli import turn_build, turn_release, up
 from slipway.contract import Fleet, Lane
 from slipway.contract.evidence.kept import OldTest
 from slipway.engines.old_test import answering, compare_on_old_test
+from slipway.operations.gateway.routes import Traffic
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.release.judge import ReleaseVerdict
 from slipway.operations.release.lock import only_operator
@@ -99,6 +100,9 @@ def test_a_turn_makes_a_candidate_with_the_new_class_last_and_stops_where_a_pers
     assert "✓ new data: current" in again.stdout
     assert "✓ old test split: current" in again.stdout
     assert "✓ candidate: current" in again.stdout
+    (turn.folder / "fleet.yaml").write_text(FLEET.replace("runs/shades", "runs/shades-2"))
+    assert "make the run active that is served" in turn.done("run").stderr, "the fleet file alone promotes nothing"
+    assert turn.run(action="status")[1]["record"]["outcome"] is None
 
 
 def test_a_turn_that_is_ended_after_each_stage_goes_on_with_the_next(
@@ -204,24 +208,30 @@ def test_the_old_test_split_is_compared_image_by_image(turn: TurnFolder) -> None
 
 @pytest.fixture
 def judged(turn: TurnFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`judged("fine")` lets the candidate's server answer, and its disagreements have this verdict."""
+    """`judged("fine")` lets the candidate's server answer, and its disagreements have this verdict.
+
+    Without `is_compared` the verdict comes from the counts alone. `rollback=1` lets the judge roll back.
+    """
     turn.add_rows()
     run = up.step
 
     def step(title: str, words: tuple[str, ...]) -> int:
         if words[:2] in (("release", "compare"), ("release", "weight"), ("release", "judge")):
             called.append(" ".join(words[:2]))
+            if words[1] == "judge" and codes.get("rollback"):
+                Trial.open(turn.folder / "gateway/gateway.yaml").note("rollback", by="judge", traffic=Traffic())
             return codes.get(words[1], 0)
         return run(title, words)
 
     codes: dict[str, int] = {}
 
-    def judged(verdict: str, **exit_codes: int) -> None:
+    def judged(verdict: str, *, is_compared: bool = True, **exit_codes: int) -> None:
         def with_verdict(trial: Trial) -> Judged:
             found = look(trial)
             *others, last = found.judgement.series
-            last = last.model_copy(update={"verdict": ReleaseVerdict(verdict), "reason": f"it is {verdict}"})
-            return replace(found, judgement=found.judgement.model_copy(update={"series": (*others, last)}))
+            said = {"verdict": ReleaseVerdict(verdict), "reason": f"it is {verdict}"}
+            series = (*others, last.model_copy(update=said)) if is_compared else tuple(others)
+            return replace(found, judgement=found.judgement.model_copy(update={**said, "series": series}))
 
         codes.update(exit_codes)
         monkeypatch.setattr(Trial, "judged", with_verdict)
@@ -237,7 +247,18 @@ def test_a_candidate_that_lost_by_labels_never_gets_a_request(turn: TurnFolder, 
     code, told = turn.run("--approved-by", "A. Lee")
     assert (code, told["record"]["outcome"], told["record"]["reason"]) == (1, "worse", "it is worse")
     assert called[-1] == "release compare"
-    assert turn.run("--approved-by", "A. Lee")[1]["record"]["run"] == "runs/shades-3", "the next turn is another one"
+
+
+def test_without_a_comparison_no_user_gets_an_answer_of_the_candidate(
+    turn: TurnFolder, judged: Callable[..., None]
+) -> None:
+    judged("too_few", is_compared=False)
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert "nothing was compared: " in done.stdout
+    assert (done.returncode, called[-1]) == (2, "release compare")
+    judged("worse", is_compared=False)
+    assert turn.run()[1]["record"]["outcome"] == "worse", "by the counts of its copies"
+    assert "release weight" not in called
 
 
 @pytest.mark.nightly
@@ -257,12 +278,11 @@ def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, ju
     assert done.returncode == 2
     assert called[-3:] == ["release compare", "release weight", "release judge"]
     assert "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME" in done.stdout
-
-
-@pytest.mark.nightly
-def test_a_candidate_that_is_worse_in_use_ends_the_turn(turn: TurnFolder, judged: Callable[..., None]) -> None:
     judged("fine", judge=1)
-    code, told = turn.run("--approved-by", "A. Lee")
+    code, told = turn.run()
+    assert (code, told["record"]["outcome"]) == (1, None), "a verb that fails is no verdict"
+    judged("fine", judge=1, rollback=1)
+    code, told = turn.run()
     assert (code, told["record"]["outcome"]) == (1, "worse")
 
 

@@ -130,6 +130,7 @@ def _turned(turn: "Turn", record: "TurnRecord", *, serve: bool) -> int:
     from slipway.cli.turn_release import RejectedError, finish, release_stages
 
     if turn.old_run == record.run:  # killed between the fleet file and the record's end
+        print(f"{turn.stable} serves {record.run}, bundle {turn.old_bundle.id:.12}")  # raises unless it does
         return _ended(turn, record)
     again = command("slipway turn run", turn.gateway, turn.fleet_file, turn.classifier)
     try:
@@ -166,7 +167,7 @@ def _run(stage: "Stage") -> int:
 def _stopped(turn: "Turn", record: "TurnRecord", stage: "Stage", code: int) -> int:
     """The exit code of the turn for that of a stage, with what a person can do."""
     names = (turn.gateway, turn.fleet_file, turn.classifier)
-    if stage.title == "verdict" and code == 1 and not _has_requests(turn):
+    if stage.title == "verdict" and code == 1 and _is_rolled_back(turn, record):
         record.end("worse", reason="the verdict of the release").keep(turn.folder)
         print(f"{turn.classifier}: the turn is over; {turn.old_run} answers")
     elif code in (1, WAITS):
@@ -174,10 +175,15 @@ def _stopped(turn: "Turn", record: "TurnRecord", stage: "Stage", code: int) -> i
     return code
 
 
-def _has_requests(turn: "Turn") -> bool:
-    from slipway.operations.gateway.routes import read_traffic
+def _is_rolled_back(turn: "Turn", record: "TurnRecord") -> bool:
+    """Whether the release of this run ended with a rollback; an error of the verb alone decides nothing."""
+    from slipway.cli.turn_release import why_candidate
+    from slipway.operations.release.record import read_record
 
-    return bool(read_traffic(turn.settings).weight_percent)
+    release = read_record(turn.stable)
+    if release is None or why_candidate(turn, record) or release.is_promoted or not release.actions:
+        return False
+    return release.actions[-1].action == "rollback"
 
 
 def gate(arguments: argparse.Namespace) -> int:

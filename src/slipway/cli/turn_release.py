@@ -147,12 +147,19 @@ def _start(repository: str, ports: ServerPorts, *, log: Path) -> None:
 
 
 def _require_labels(trial: Trial, turn: Turn) -> None:
-    """Go on only if the disagreements are decided: before that, no user gets an answer of the candidate."""
+    """Go on only if the disagreements are decided: before that, no user gets an answer of the candidate.
+
+    What the counts show to be worse is over too; `judged` reads no labels then.
+    """
     judged = trial.judged()
+    if judged.judgement.verdict is ReleaseVerdict.WORSE:
+        raise RejectedError(judged.judgement.reason)
     series = [one for one in judged.judgement.series if one.series == "disagreements"]
+    if not series:
+        raise PersonNeededError(
+            f"nothing was compared: {judged.unread}; decide yourself: {command('slipway release weight', turn.gateway)}"
+        )
     reasons = "; ".join(one.reason for one in series)
-    if any(one.verdict is ReleaseVerdict.WORSE for one in series):
-        raise RejectedError(reasons)
     if all(one.verdict is ReleaseVerdict.FINE for one in series):
         return
     found = judged.tallies.get(turn.classifier)
