@@ -252,24 +252,19 @@ def test_a_candidate_that_lost_by_labels_never_gets_a_request(turn: TurnFolder, 
 def test_without_a_comparison_no_user_gets_an_answer_of_the_candidate(
     turn: TurnFolder, judged: Callable[..., None]
 ) -> None:
-    judged("too_few", is_compared=False)
+    judged("too_few")
     done = turn.done("run", "--approved-by", "A. Lee")
+    assert (done.returncode, called[-1]) == (2, "release compare")
+    assert (
+        "compare more of those that it has: slipway release compare gateway/gateway.yaml --images 20000" in done.stdout
+    )
+    judged("too_few", is_compared=False)
+    done = turn.done("run")
     assert "nothing was compared: " in done.stdout
     assert (done.returncode, called[-1]) == (2, "release compare")
     judged("worse", is_compared=False)
     assert turn.run()[1]["record"]["outcome"] == "worse", "by the counts of its copies"
     assert "release weight" not in called
-
-
-@pytest.mark.nightly
-def test_before_the_labels_decide_nobody_gets_an_answer_of_the_candidate(
-    turn: TurnFolder, judged: Callable[..., None]
-) -> None:
-    judged("too_few")
-    done = turn.done("run", "--approved-by", "A. Lee")
-    assert done.returncode == 2
-    assert "too few images to compare; wait for more rows, or decide yourself: slipway release weight" in done.stdout
-    assert called[-1] == "release compare"
 
 
 def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, judged: Callable[..., None]) -> None:

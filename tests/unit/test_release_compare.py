@@ -3,7 +3,7 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import pytest
 from slipway.client import Result
 from slipway.client.errors import ClientError, GoneError, RequestError
 from slipway.contract import ServingError, SpecError
-from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.dataset import Dataset, LabelledImage, Split
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal.store import Store, image_path, sha256_of
 from slipway.operations.release import comparing, trial
@@ -59,8 +59,19 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseFolder:
     monkeypatch.setattr(comparing, "PAUSE_S", 0.0)
     made = ReleaseFolder(tmp_path, new=tempered(2.0), observe={})
     made.open_release()
+    write_dataset(made)
     Candidate.asked, Candidate.bundle, Candidate.says = [], made.new.id, lambda _: "red"
     return made
+
+
+def write_dataset(release: ReleaseFolder, splits: Mapping[bytes, Split] | None = None) -> None:
+    """The data set of the candidate's bundle, with these images."""
+    images = [
+        LabelledImage(path="", class_ids=(0,), sha256=sha256_of(image), split=split)
+        for image, split in (splits or {}).items()
+    ]
+    dataset = Dataset(root="", labels=LABELS, images=tuple(images))
+    (release.folder / "runs/new/bundle/dataset.json").write_text(dataset.to_json())
 
 
 def journal(release: ReleaseFolder, labels: Sequence[str | None], **changes: Any) -> list[int]:
@@ -204,12 +215,25 @@ def test_the_latest_row_of_each_kept_image_is_compared(release: ReleaseFolder) -
 
 def test_images_that_the_candidate_was_trained_on_show_nothing(release: ReleaseFolder) -> None:
     rows = journal(release, ["red"] * 3)
-    splits = zip((b"0", b"1"), ("train", "test"), strict=True)
-    images = [LabelledImage(path="", class_ids=(0,), sha256=sha256_of(image), split=split) for image, split in splits]
-    dataset = Dataset(root="", labels=LABELS, images=tuple(images))
-    (release.folder / "runs/new/bundle/dataset.json").write_text(dataset.to_json())
+    write_dataset(release, {b"0": "train", b"1": "test"})
     compare(release)
     assert [row for row, *_ in table(release, "compared")] == rows[1:]
+
+
+def test_a_candidate_that_nobody_knows_the_training_of_is_not_compared(release: ReleaseFolder) -> None:
+    journal(release, ["red"] * 3)
+    dataset = release.folder / "runs/new/bundle/dataset.json"
+    dataset.write_text("{")
+    with pytest.raises(SpecError, match=r"dataset\.json"):
+        compare(release, "--training-unknown")
+    dataset.unlink()
+    with pytest.raises(SpecError, match=r"has no dataset\.json, .* --training-unknown"):
+        compare(release)
+    compare(release, "--training-unknown")
+    assert len(table(release, "compared")) == 3
+    shutil.copytree(release.folder / "runs/old/bundle", dataset.parent, dirs_exist_ok=True)
+    with pytest.raises(SpecError, match=r"but the candidate is .* its training images are unknown"):
+        compare(release, "--training-unknown")
 
 
 def test_a_labelled_row_is_no_question_and_few_questions_are_open_at_once(release: ReleaseFolder) -> None:

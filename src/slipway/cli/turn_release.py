@@ -24,6 +24,8 @@ from slipway.system.text import command
 
 START_S = 120.0
 LOOK_S = 0.5
+IMAGES = 10_000
+"""Latest images of the journal that are compared: equal versions need 5,000 to 10,000, since few of them differ."""
 
 
 class RejectedError(Exception):
@@ -49,7 +51,7 @@ def release_stages(turn: Turn, record: TurnRecord, *, serve: bool) -> Iterator[S
     ports = _candidate_ports(turn)
     yield from _server(trial, ports, serve=serve, run=turn.below(record.run))
     if not trial.traffic.weight_percent:
-        yield Stage("comparison", "", ("release", "compare", str(turn.gateway)))
+        yield Stage("comparison", "", ("release", "compare", str(turn.gateway), "--images", str(IMAGES)))
         _require_labels(trial.again(), turn)
         yield Stage("weight", "", ("release", "weight", str(turn.gateway)))
     yield Stage("verdict", "", ("release", "judge", str(turn.gateway), "--watch"))
@@ -167,7 +169,8 @@ def _require_labels(trial: Trial, turn: Turn) -> None:
         names = (turn.gateway, "--classifier", turn.classifier)
         push, pull = (command(f"slipway labels {verb}", *names) for verb in ("push", "pull"))
         raise PersonNeededError(f"people label what the versions differ in: {push}, later {pull}; {reasons}")
+    more = command("slipway release compare", turn.gateway, "--images", str(2 * IMAGES))
     raise PersonNeededError(
-        f"too few images to compare; wait for more rows, or decide yourself: "
-        f"{command('slipway release weight', turn.gateway)}; {reasons}"
+        f"the labels do not decide, and no question is open; let the journal collect more images, or compare more of "
+        f"those that it has: {more}; or decide yourself: {command('slipway release weight', turn.gateway)}; {reasons}"
     )

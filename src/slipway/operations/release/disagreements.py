@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from slipway.contract import Spec
+from slipway.contract import Manifest, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import decided
 from slipway.operations.release.counts import Disagreements
@@ -107,13 +108,24 @@ def pairs_of(record: ReleaseRecord) -> tuple[Pair, ...]:
     )
 
 
-def trained_on(record: ReleaseRecord, classifier: str) -> frozenset[str]:
+def trained_on(record: ReleaseRecord, classifier: str) -> frozenset[str] | None:
     """SHA-256 of the images that the candidate was trained or tuned on: of those its answers show nothing.
 
+    None if its bundle has no data set, such as an imported one.
+
     Raises:
-        SpecError: its run does not say.
+        SpecError: the run holds another bundle by now, or its data set is damaged.
     """
-    dataset = Dataset.read(_bundle(record, classifier) / DATASET)
+    folder, expected = _bundle(record, classifier), record.candidate.bundles[classifier]
+    found = Manifest.read(folder / MANIFEST).bundle
+    if found != expected:
+        raise SpecError(
+            f"{folder}: bundle {found!s:.12}, but the candidate is {expected:.12}; its training images are unknown: "
+            "write the candidate again: slipway release candidate"
+        )
+    if not (folder / DATASET).exists():
+        return None
+    dataset = Dataset.read(folder / DATASET)
     return frozenset(image.sha256 for image in dataset.images if image.split != "test")
 
 
