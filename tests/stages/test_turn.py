@@ -1,6 +1,7 @@
 """`slipway turn` for a head: new data with a new class, a new run, the old test split, and a candidate's repository."""
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -173,11 +174,12 @@ def test_a_loss_on_the_old_test_split_ends_in_words(turn: TurnFolder, monkeypatc
         result = OldTest.parse(turn_build_read(path).plain(), source="test")
         overall = result.overall.model_copy(update={"verdict": verdict})
         found.append(result)
-        return result.model_copy(update={"overall": overall})
+        return result.model_copy(update={"overall": overall, "engine_sha256": engine or result.engine_sha256})
 
-    turn_build_read = OldTest.read
+    turn_build_read, why_gate = OldTest.read, turn_build.why_gate
     monkeypatch.setattr(turn_build.OldTest, "read", read)
-    verdict = "too few images to tell"
+    verdict, engine = "too few images to tell", ""
+    monkeypatch.setattr(turn_build, "why_gate", lambda *_: None if engine else why_gate(*_))
     done = turn.done("run", "--approved-by", "A. Lee")
     assert done.returncode == 2
     assert "too few images to prove that runs/shades-2 loses nothing" in done.stdout
@@ -185,6 +187,11 @@ def test_a_loss_on_the_old_test_split_ends_in_words(turn: TurnFolder, monkeypatc
     assert "release candidate" not in called
     assert turn.done("run", "--accept", "a drill").returncode == 2
     assert called[-1] == "release candidate"
+    accepted = turn.run(action="status")[1]["record"]["accepted"]
+    assert (accepted["reason"], accepted["engine_sha256"]) == ("a drill", found[0].engine_sha256)
+    engine = "f" * 64
+    done = turn.done("run")
+    assert "too few images to prove that runs/shades-2 loses nothing" in done.stdout, "it was for one engine alone"
     verdict = "fail"
     done = turn.done("run")
     assert done.returncode == 1
@@ -247,6 +254,14 @@ def test_a_candidate_that_lost_by_labels_never_gets_a_request(turn: TurnFolder, 
     code, told = turn.run("--approved-by", "A. Lee")
     assert (code, told["record"]["outcome"], told["record"]["reason"]) == (1, "worse", "it is worse")
     assert called[-1] == "release compare"
+    fleet = turn.folder / "fleet.yaml"
+    fleet.write_text(fleet.read_text().replace("turn: {", "turn: {approval: automatic, "))
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert "0 labelled images that the active run does not have, of 30, labelled since the turn before" in done.stdout
+    turn.add_rows(seed=7, labelled_s=time.time() + 60)
+    done = turn.done("run")
+    assert "a person approves a turn (the turn before promoted nothing)" in done.stdout
+    assert done.returncode == 2
 
 
 def test_without_a_comparison_no_user_gets_an_answer_of_the_candidate(

@@ -110,6 +110,10 @@ def test_labelled_images_that_the_active_run_lacks_are_a_reason_from_a_number_on
         assert found.said.startswith("3 labelled images")
         assert "with 1 new classes: two" in found.said
         assert not new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=4)).is_reason
+        store.write("UPDATE labels SET labelled_s = 5.0 WHERE row = ?", [(rows[1],)])
+        after = new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=3), since_s=2.0)
+        assert after.said.startswith("1 labelled images")
+        assert not after.is_reason
         assert "not looked at" in new_labels(store, "digits", dataset(), FleetTurn(new_labels=None)).said
 
 
