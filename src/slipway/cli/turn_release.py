@@ -20,6 +20,7 @@ from slipway.operations.release.trial import Trial
 from slipway.operations.turn.record import TurnRecord
 from slipway.serving import Ports
 from slipway.serving.command import HOST
+from slipway.system.targets import write_file
 from slipway.system.text import command
 
 START_S = 120.0
@@ -110,9 +111,11 @@ def _server(trial: Trial, ports: ServerPorts, *, serve: bool, run: Path) -> Iter
         words = ("reload", "--status-port", str(ports.status))
         yield Stage("candidate's server", "it serves another repository", words)
     elif serve:
-        _start(repository, ports, log=run / "candidate.log")
+        process = _start(repository, ports, run=run)
         deadline = time.monotonic() + START_S
         while answering(ports, bundles):
+            if os.waitpid(process, os.WNOHANG)[0]:
+                raise ServingError(f"the candidate's server ended; {run / 'candidate.log'} says why")
             if time.monotonic() > deadline:
                 raise ServingError(f"the candidate's server does not answer yet; {run / 'candidate.log'} says why")
             time.sleep(LOOK_S)
@@ -133,8 +136,9 @@ def _ports(ports: ServerPorts, metrics: int) -> tuple[str, ...]:
     return tuple(word for name, port in given.items() for word in (f"--{name}-port", str(port)))
 
 
-def _start(repository: str, ports: ServerPorts, *, log: Path) -> None:
-    """Start the candidate's server; it outlives this command, as a person's would."""
+def _start(repository: str, ports: ServerPorts, *, run: Path) -> int:
+    """Start the candidate's server, which outlives this command, as a person's would; returns its process id."""
+    log = run / "candidate.log"
     words = ("serve", repository, *_ports(ports, Ports.free().metrics))
     print(f"\n── candidate's server, in the background: {command('slipway', *words)}", flush=True)
     output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -145,7 +149,9 @@ def _start(repository: str, ports: ServerPorts, *, log: Path) -> None:
         file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)],
         setsid=True,
     )
+    write_file(run / "candidate.pid", f"{process}\n")
     print(f"  process {process}, until you end it (kill {process}); log: {log}", flush=True)
+    return process
 
 
 def _require_labels(trial: Trial, turn: Turn) -> None:
