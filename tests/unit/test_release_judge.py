@@ -171,13 +171,13 @@ def test_the_least_number_of_labels_that_decides_is_found_in_few_looks(monkeypat
         return disagreement_looks(lost, won, **given)
 
     monkeypatch.setattr(release_judge, "disagreement_looks", look)
-    told = Disagreements(compared=100_000, differing=50_000, lost=300, won=290)
+    told = Disagreements(compared=100_000, differing=50_000, lost=3000, won=2500)
     strict = JudgeSettings(error_ratio=1.25, acceptable_ratio=1.26)
     reason = judge([], settings=strict, disagreements=[told]).series[-1].reason
     assert len(looked) < 40
     more = int(re.findall(r"([\d,]+) more labels decide", reason)[0].replace(",", ""))
     assert more > 40, "one look for each would be more"
-    won = [replace(told, won=290 + labels) for labels in (more - 1, more)]
+    won = [replace(told, won=2500 + labels) for labels in (more - 1, more)]
     found = [judge([], settings=strict, disagreements=[one]).series[-1].verdict for one in won]
     assert found == ["too_few", "fine"]
 
