@@ -157,6 +157,7 @@ def test_class_folders_and_a_checkpoint_are_old_data_too(journal: LabelledJourna
     assert json.loads((tmp_path / "new1/grown.json").read_text())["old_images"] == 40
 
 
+@pytest.mark.nightly
 def test_it_trains_with_the_class_ids_of_before(journal: LabelledJournal, old: Path, tmp_path: Path) -> None:
     label(journal, [noise(2000 + number) for number in range(30)], *["amber"] * 30)
     out = tmp_path / "new"
