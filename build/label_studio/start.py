@@ -34,9 +34,15 @@ def main(arguments: argparse.Namespace) -> None:
         PROGRAM,
         [
             *(str(PROGRAM), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(arguments.port)),
-            *("--data-dir", str(folder), "--username", USER, "--password", password, "--user-token", token),
+            *("--data-dir", str(folder), "--username", USER),
         ],
-        {**os.environ, **ENVIRONMENT, "LABEL_STUDIO_BASE_DATA_DIR": str(folder)},
+        {
+            **os.environ,
+            **ENVIRONMENT,
+            "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
+            "LABEL_STUDIO_PASSWORD": password,  # here, since everybody may read the words of a command
+            "LABEL_STUDIO_USER_TOKEN": token,
+        },
     )
 
 

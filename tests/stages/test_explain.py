@@ -54,6 +54,7 @@ def test_the_page_has_the_image_and_the_training_images_like_it(journal: Labelle
     row, path = answered(journal, bundle)
     page, said = explained(journal, row, "--run", bundle.path.parent)
     assert "&lt;b&gt;blue" in page
+    assert (journal.folder / "page.html").stat().st_mode & 0o777 == 0o600, "it holds an image of the journal"
     assert "<b>blue" not in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert page.count("<img ") == 1 + 8

@@ -1,6 +1,7 @@
 """`slipway turn` for a head: new data with a new class, a new run, the old test split, and a candidate's repository."""
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from slipway.cli import turn_build, turn_release, up
 from slipway.contract import Fleet, Lane
 from slipway.contract.evidence.kept import OldTest
 from slipway.engines.old_test import answering, compare_on_old_test
+from slipway.operations.gateway.routes import Traffic
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.release.judge import ReleaseVerdict
 from slipway.operations.release.lock import only_operator
@@ -99,14 +101,24 @@ def test_a_turn_makes_a_candidate_with_the_new_class_last_and_stops_where_a_pers
     assert "✓ new data: current" in again.stdout
     assert "✓ old test split: current" in again.stdout
     assert "✓ candidate: current" in again.stdout
+    (turn.folder / "fleet.yaml").write_text(FLEET.replace("runs/shades", "runs/shades-2"))
+    assert "make the run active that is served" in turn.done("run").stderr, "the fleet file alone promotes nothing"
+    assert turn.run(action="status")[1]["record"]["outcome"] is None
 
 
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ("turn gate",),
+        pytest.param(("labels dataset", "head", "turn gate", "release candidate"), marks=pytest.mark.nightly),
+    ],
+)
 def test_a_turn_that_is_ended_after_each_stage_goes_on_with_the_next(
-    turn: TurnFolder, monkeypatch: pytest.MonkeyPatch
+    turn: TurnFolder, monkeypatch: pytest.MonkeyPatch, stages: tuple[str, ...]
 ) -> None:
     turn.add_rows()
     run = up.step
-    for last in ("labels dataset", "head", "turn gate", "release candidate"):
+    for last in stages:
         called.clear()
 
         def step(title: str, words: tuple[str, ...], last: str = last) -> int:
@@ -117,9 +129,12 @@ def test_a_turn_that_is_ended_after_each_stage_goes_on_with_the_next(
 
         monkeypatch.setattr(up, "step", step)
         assert turn.done("run", "--approved-by", "A. Lee").returncode == 130
-        assert [one for one in called if one != "head"] in ([last], []), "what is current is not repeated"
+        if len(stages) > 1:
+            assert [one for one in called if one != "head"] in ([last], []), "what is current is not repeated"
     monkeypatch.setattr(up, "step", run)
+    called.clear()
     assert turn.done("run").returncode == 2
+    assert "labels dataset" not in called
     assert len([*(turn.folder / "runs").iterdir()]) == 2, "one new run, whoever calls it"
 
 
@@ -169,11 +184,12 @@ def test_a_loss_on_the_old_test_split_ends_in_words(turn: TurnFolder, monkeypatc
         result = OldTest.parse(turn_build_read(path).plain(), source="test")
         overall = result.overall.model_copy(update={"verdict": verdict})
         found.append(result)
-        return result.model_copy(update={"overall": overall})
+        return result.model_copy(update={"overall": overall, "engine_sha256": engine or result.engine_sha256})
 
-    turn_build_read = OldTest.read
+    turn_build_read, why_gate = OldTest.read, turn_build.why_gate
     monkeypatch.setattr(turn_build.OldTest, "read", read)
-    verdict = "too few images to tell"
+    verdict, engine = "too few images to tell", ""
+    monkeypatch.setattr(turn_build, "why_gate", lambda *_: None if engine else why_gate(*_))
     done = turn.done("run", "--approved-by", "A. Lee")
     assert done.returncode == 2
     assert "too few images to prove that runs/shades-2 loses nothing" in done.stdout
@@ -181,6 +197,11 @@ def test_a_loss_on_the_old_test_split_ends_in_words(turn: TurnFolder, monkeypatc
     assert "release candidate" not in called
     assert turn.done("run", "--accept", "a drill").returncode == 2
     assert called[-1] == "release candidate"
+    accepted = turn.run(action="status")[1]["record"]["accepted"]
+    assert (accepted["reason"], accepted["engine_sha256"]) == ("a drill", found[0].engine_sha256)
+    engine = "f" * 64
+    done = turn.done("run")
+    assert "too few images to prove that runs/shades-2 loses nothing" in done.stdout, "it was for one engine alone"
     verdict = "fail"
     done = turn.done("run")
     assert done.returncode == 1
@@ -204,24 +225,30 @@ def test_the_old_test_split_is_compared_image_by_image(turn: TurnFolder) -> None
 
 @pytest.fixture
 def judged(turn: TurnFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`judged("fine")` lets the candidate's server answer, and its disagreements have this verdict."""
+    """`judged("fine")` lets the candidate's server answer, and its disagreements have this verdict.
+
+    Without `is_compared` the verdict comes from the counts alone. `rollback=1` lets the judge roll back.
+    """
     turn.add_rows()
     run = up.step
 
     def step(title: str, words: tuple[str, ...]) -> int:
         if words[:2] in (("release", "compare"), ("release", "weight"), ("release", "judge")):
             called.append(" ".join(words[:2]))
+            if words[1] == "judge" and codes.get("rollback"):
+                Trial.open(turn.folder / "gateway/gateway.yaml").note("rollback", by="judge", traffic=Traffic())
             return codes.get(words[1], 0)
         return run(title, words)
 
     codes: dict[str, int] = {}
 
-    def judged(verdict: str, **exit_codes: int) -> None:
+    def judged(verdict: str, *, is_compared: bool = True, **exit_codes: int) -> None:
         def with_verdict(trial: Trial) -> Judged:
             found = look(trial)
             *others, last = found.judgement.series
-            last = last.model_copy(update={"verdict": ReleaseVerdict(verdict), "reason": f"it is {verdict}"})
-            return replace(found, judgement=found.judgement.model_copy(update={"series": (*others, last)}))
+            said = {"verdict": ReleaseVerdict(verdict), "reason": f"it is {verdict}"}
+            series = (*others, last.model_copy(update=said)) if is_compared else tuple(others)
+            return replace(found, judgement=found.judgement.model_copy(update={**said, "series": series}))
 
         codes.update(exit_codes)
         monkeypatch.setattr(Trial, "judged", with_verdict)
@@ -237,18 +264,32 @@ def test_a_candidate_that_lost_by_labels_never_gets_a_request(turn: TurnFolder, 
     code, told = turn.run("--approved-by", "A. Lee")
     assert (code, told["record"]["outcome"], told["record"]["reason"]) == (1, "worse", "it is worse")
     assert called[-1] == "release compare"
-    assert turn.run("--approved-by", "A. Lee")[1]["record"]["run"] == "runs/shades-3", "the next turn is another one"
+    fleet = turn.folder / "fleet.yaml"
+    fleet.write_text(fleet.read_text().replace("turn: {", "turn: {approval: automatic, "))
+    done = turn.done("run", "--approved-by", "A. Lee")
+    assert "0 labelled images that the active run does not have, of 30, labelled since the turn before" in done.stdout
+    turn.add_rows(seed=7, labelled_s=time.time() + 60)
+    done = turn.done("run")
+    assert "a person approves a turn (the turn before promoted nothing)" in done.stdout
+    assert done.returncode == 2
 
 
-@pytest.mark.nightly
-def test_before_the_labels_decide_nobody_gets_an_answer_of_the_candidate(
+def test_without_a_comparison_no_user_gets_an_answer_of_the_candidate(
     turn: TurnFolder, judged: Callable[..., None]
 ) -> None:
     judged("too_few")
     done = turn.done("run", "--approved-by", "A. Lee")
-    assert done.returncode == 2
-    assert "too few images to compare; wait for more rows, or decide yourself: slipway release weight" in done.stdout
-    assert called[-1] == "release compare"
+    assert (done.returncode, called[-1]) == (2, "release compare")
+    assert (
+        "compare more of those that it has: slipway release compare gateway/gateway.yaml --images 20000" in done.stdout
+    )
+    judged("too_few", is_compared=False)
+    done = turn.done("run")
+    assert "nothing was compared: " in done.stdout
+    assert (done.returncode, called[-1]) == (2, "release compare")
+    judged("worse", is_compared=False)
+    assert turn.run()[1]["record"]["outcome"] == "worse", "by the counts of its copies"
+    assert "release weight" not in called
 
 
 def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, judged: Callable[..., None]) -> None:
@@ -257,12 +298,11 @@ def test_a_fine_candidate_is_tried_and_a_person_promotes_it(turn: TurnFolder, ju
     assert done.returncode == 2
     assert called[-3:] == ["release compare", "release weight", "release judge"]
     assert "a person promotes it: slipway release promote gateway/gateway.yaml --approved-by NAME" in done.stdout
-
-
-@pytest.mark.nightly
-def test_a_candidate_that_is_worse_in_use_ends_the_turn(turn: TurnFolder, judged: Callable[..., None]) -> None:
     judged("fine", judge=1)
-    code, told = turn.run("--approved-by", "A. Lee")
+    code, told = turn.run()
+    assert (code, told["record"]["outcome"]) == (1, None), "a verb that fails is no verdict"
+    judged("fine", judge=1, rollback=1)
+    code, told = turn.run()
     assert (code, told["record"]["outcome"]) == (1, "worse")
 
 

@@ -75,7 +75,9 @@ class TurnFolder:
             store.write("INSERT INTO labels VALUES (?, 'ann', ?, 1.0)", [(row, FOREIGN[0]) for (row,) in asked])
         return len(asked)
 
-    def add_rows(self, *, known: int = 12, foreign: int = 40, labelled: bool = True, seed: int = 5) -> None:
+    def add_rows(
+        self, *, known: int = 12, foreign: int = 40, labelled: bool = True, seed: int = 5, labelled_s: float = 1.0
+    ) -> None:
         """Rows that the active run answered: known colours rightly, and foreign ones as one that it knows."""
         rng = np.random.default_rng(seed)
         truths = [[*COLOURS][number % 3] for number in range(known)] + [FOREIGN[0]] * foreign
@@ -93,8 +95,8 @@ class TurnFolder:
         with self.open() as store:
             numbers = add_rows(store, rows, images=images)
             if labelled:
-                said = [(row, "ann", truth) for row, truth in zip(numbers, truths, strict=True)]
-                store.write("INSERT INTO labels VALUES (?, ?, ?, 1.0)", said)
+                said = [(row, "ann", truth, labelled_s) for row, truth in zip(numbers, truths, strict=True)]
+                store.write("INSERT INTO labels VALUES (?, ?, ?, ?)", said)
 
     def done(self, action: str, *words: str) -> "CompletedProcess[str]":
         """`slipway turn ACTION` for this fleet, in this process."""

@@ -1,6 +1,8 @@
 """Label Studio dead, slow, of another version or something else: a sentence, and nothing half done."""
 
 import json
+import os
+import runpy
 import threading
 import time
 from collections.abc import Iterator
@@ -10,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from slipway.operations.labels.studio import _unlabelled
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.noise import noise
+from tests.support.scripts import ROOT
 
 VERSION = {"release": "1.23.2"}
 
@@ -145,6 +149,97 @@ def test_labels_before_a_page_that_fails_are_not_written(journal: LabelledJourna
     assert journal.query("SELECT count(*) FROM labels") == [(0,)]
     assert journal.run("pull")["new"] == 1
     assert journal.query("SELECT row, annotator, label FROM labels") == [(row, "ann@x.org", "one")]
+
+
+def task(journal: LabelledJournal, id_: int, row: int, *said: tuple[str, str]) -> dict[str, Any]:
+    """A task with (label, time) of Ann."""
+    ((sha256,),) = journal.query("SELECT sha256 FROM rows WHERE id = ?", row)
+    annotations = [
+        {
+            "result": [{"from_name": "class", "value": {"choices": [label]}}],
+            "completed_by": {"email": "ann@x.org"},
+            "updated_at": at,
+        }
+        for label, at in said
+    ]
+    return {"id": id_, "data": {"row": row, "sha256": sha256, "journal": "mine"}, "annotations": annotations}
+
+
+@pytest.fixture
+def studio(journal: LabelledJournal, faulty: Faulty) -> Faulty:
+    """A project of ours; tasks are removed in `asked`."""
+    choices = '<Choices name="class"><Choice value="zero"/><Choice value="one"/></Choices>'
+    config = {"label_config": f'<View><Image name="image"/>{choices}</View>'}
+    faulty.answers |= {"GET /api/projects/": PROJECTS, "GET /api/projects/1/": config}
+    faulty.answers |= {f"DELETE /api/tasks/{number}/": {} for number in range(9)}
+    faulty.answers["POST /api/projects/1/import"] = {"task_count": 0}
+    (journal.folder / "journal/label-studio.id").write_text("mine")
+    return faulty
+
+
+def removed(studio: Faulty) -> list[str]:
+    return [asked.split("/")[-2] for asked in studio.asked if asked.startswith("DELETE")]
+
+
+def test_a_task_whose_image_is_gone_stays_until_every_answer_is_taken_in(
+    journal: LabelledJournal, studio: Faulty
+) -> None:
+    answered = task(journal, 5, 1, ("one", "2026-01-02T00:00:00Z"))
+    studio.answers["GET /api/tasks/"] = {"tasks": [answered], "total": 1}
+    with journal.open() as store:
+        store.write("UPDATE rows SET kept = 0 WHERE id = ?", [(1,)])
+        store.write("DELETE FROM asked WHERE row != ?", [(1,)])
+        store.write("INSERT INTO labels VALUES (?, ?, ?, ?)", [(1, "bob", "zero", 1.0)])
+    assert journal.run("push")["removed"] == 0, "Ann's answer was not read yet"
+    studio.answers["DELETE /api/tasks/5/"] = 500
+    assert "answers 500" in journal.done("pull").stderr
+    assert journal.query("SELECT annotator, label FROM labels ORDER BY annotator") == [
+        *(("ann@x.org", "one"), ("bob", "zero"))
+    ], "labels are written before a task is removed"
+    studio.answers["DELETE /api/tasks/5/"] = {}
+    assert journal.run("pull")["removed"] == 1
+
+
+def test_an_older_answer_replaces_no_newer_label(journal: LabelledJournal, studio: Faulty) -> None:
+    answered = task(journal, 5, 1, ("one", "2026-01-02T00:00:00Z"))
+    studio.answers["GET /api/tasks/"] = {"tasks": [answered], "total": 1}
+    journal.run("pull")
+    journal.run("add", journal.table(("row", "label"), (1, "zero")), "--annotator", "ann@x.org")
+    assert journal.run("pull")["same"] == 1
+    assert journal.query("SELECT label FROM labels") == [("zero",)]
+
+
+def test_of_two_tasks_of_a_row_the_younger_one_without_an_answer_goes(journal: LabelledJournal, studio: Faulty) -> None:
+    said = ("one", "2026-01-02T00:00:00Z")
+    tasks = [task(journal, 3, 1), task(journal, 4, 1), task(journal, 5, 2), task(journal, 6, 2, said)]
+    studio.answers["GET /api/tasks/"] = {"tasks": tasks, "total": 4}
+    assert journal.run("pull")["removed"] == 2
+    assert sorted(removed(studio)) == ["4", "5"]
+
+
+def test_tasks_come_in_the_order_of_their_hashes(journal: LabelledJournal) -> None:
+    journal.add_images([noise(seed) for seed in range(20, 30)])
+    chosen = journal.run("select")["rows"]
+    with journal.open() as store:
+        rows = [row.number for row in _unlabelled(store, "digits")]
+        by_hash = [row for (row,) in store.query("SELECT id FROM rows ORDER BY sha256")]
+    assert rows == by_hash
+    assert chosen == [row for row in by_hash if row in chosen]
+    assert chosen != sorted(chosen)
+
+
+def test_neither_password_nor_token_is_in_the_list_of_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *given: found.extend(given))
+    start = runpy.run_path(str(ROOT / "build/label_studio/start.py"))
+    start["main"](start["parser"]().parse_args(["--data", str(tmp_path)]))
+    _, words, environment = found
+    for name in ("token", "password"):
+        text = (tmp_path / name).read_text().strip()
+        assert not [word for word in words if text in word]
+        assert text in environment.values()
 
 
 @pytest.mark.parametrize("settings", [{}, {"labels": {}}])

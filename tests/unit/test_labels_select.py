@@ -41,8 +41,10 @@ def test_every_new_row_is_considered_once_and_keeps_its_probability(journal: Lab
     assert [row for row, _, _ in found] == rows
     assert sum(probability for _, probability, _ in found) == pytest.approx(10)
     assert min(probability for _, probability, _ in found) >= 0.25 * 10 / 100
-    assert tuple(row for row, _, taken in found if taken) == first.chosen
-    assert journal.query("SELECT row, reason FROM asked ORDER BY row") == [(row, "chosen") for row in first.chosen]
+    assert [row for row, _, taken in found if taken] == sorted(first.chosen)
+    assert journal.query("SELECT row, reason FROM asked ORDER BY row") == [
+        (row, "chosen") for row in sorted(first.chosen)
+    ]
     assert chosen(journal).considered == 0
     journal.add_rows(5)
     assert chosen(journal).considered == 5
@@ -90,7 +92,7 @@ def test_a_row_that_two_versions_answer_otherwise_stays_asked_for_that(journal: 
     rows = journal.add_rows(5)
     with journal.open() as store:
         store.write("INSERT INTO asked VALUES (?, 'differs', 1.0)", [(rows[0],)])
-    assert chosen(journal).chosen == tuple(rows)
+    assert sorted(chosen(journal).chosen) == rows
     assert journal.query("SELECT reason FROM asked WHERE row = ?", rows[0]) == [("differs",)]
 
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import pytest
 from slipway.client import Result
 from slipway.client.errors import ClientError, GoneError, RequestError
 from slipway.contract import ServingError, SpecError
-from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.contract.dataset import Dataset, LabelledImage, Split
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal.store import Store, image_path, sha256_of
 from slipway.operations.release import comparing, trial
@@ -59,8 +59,19 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseFolder:
     monkeypatch.setattr(comparing, "PAUSE_S", 0.0)
     made = ReleaseFolder(tmp_path, new=tempered(2.0), observe={})
     made.open_release()
+    write_dataset(made)
     Candidate.asked, Candidate.bundle, Candidate.says = [], made.new.id, lambda _: "red"
     return made
+
+
+def write_dataset(release: ReleaseFolder, splits: Mapping[bytes, Split] | None = None) -> None:
+    """The data set of the candidate's bundle, with these images."""
+    images = [
+        LabelledImage(path="", class_ids=(0,), sha256=sha256_of(image), split=split)
+        for image, split in (splits or {}).items()
+    ]
+    dataset = Dataset(root="", labels=LABELS, images=tuple(images))
+    (release.folder / "runs/new/bundle/dataset.json").write_text(dataset.to_json())
 
 
 def journal(release: ReleaseFolder, labels: Sequence[str | None], **changes: Any) -> list[int]:
@@ -89,6 +100,16 @@ def label(release: ReleaseFolder, said: dict[int, str], annotator: str = "ann") 
         store.write(
             "INSERT INTO labels VALUES (?, ?, ?, 1.0)", [(row, annotator, answer) for row, answer in said.items()]
         )
+
+
+def in_order(rows: Sequence[int]) -> list[int]:
+    """The rows of `journal` in the order of their images' hashes, in which they count."""
+    return sorted(rows, key=lambda row: sha256_of(str(rows.index(row)).encode()))
+
+
+def remark(release: ReleaseFolder) -> str:
+    (found,) = [one for one in Trial.open(release.gateway).judged().remarks if one.startswith("colours: ")]
+    return found
 
 
 def series(release: ReleaseFolder) -> Any:
@@ -126,7 +147,7 @@ def test_the_series_is_there_without_labels_and_says_how_many_may_decide(release
 
 
 def test_labels_decide(release: ReleaseFolder) -> None:
-    rows = journal(release, ["blue"] * 12)
+    rows = in_order(journal(release, ["blue"] * 12))
     compare(release)
     label(release, dict.fromkeys(rows[:9], "red"))
     assert series(release).verdict == "fine"
@@ -135,8 +156,33 @@ def test_labels_decide(release: ReleaseFolder) -> None:
     assert "0 lost and 0 won" in series(release).reason, "the majority says that neither is right"
     again = journal(release, ["blue"] * 60, arm="again")
     compare(release)
+    assert "60 images compared, 60 differ" in remark(release), "an image that was sent again counts once"
     label(release, dict.fromkeys(again[12:], "blue"))
+    assert "48 lost and 0 won of 60" in series(release).reason
     assert series(release).verdict == "worse"
+
+
+def test_labels_count_up_to_the_first_image_without_one_whoever_chose_them(release: ReleaseFolder) -> None:
+    rows = in_order(journal(release, ["blue"] * 12))
+    label(release, dict.fromkeys(rows[2:], "red"))
+    compare(release)
+    label(release, {rows[0]: "red"})
+    assert "0 lost and 1 won of 12" in series(release).reason
+    assert f"10 more labels count once row {rows[1]} has one" in remark(release)
+    label(release, {rows[1]: "blue"})
+    assert "1 lost and 11 won of 12" in series(release).reason
+
+
+def test_a_question_whose_image_is_gone_holds_nothing_up(release: ReleaseFolder) -> None:
+    rows = in_order(journal(release, ["blue"] * 5))
+    compare(release, "--ask", "2")
+    with Store.open(read_settings(release.gateway).journal, make=False) as store:
+        store.write("UPDATE rows SET kept = 0 WHERE id = ?", [(row,) for row in rows[:2]])
+    compare(release, "--ask", "2")
+    assert {row for row, *_ in table(release, "asked")} == {*rows[:4]}
+    label(release, dict.fromkeys(rows[2:], "red"))
+    assert "0 lost and 3 won of 5" in series(release).reason
+    assert "the 0 missing labels cannot decide, so compare more images" in series(release).reason
 
 
 def test_annotators_who_contradict_each_other_decide_nothing(release: ReleaseFolder) -> None:
@@ -144,8 +190,7 @@ def test_annotators_who_contradict_each_other_decide_nothing(release: ReleaseFol
     compare(release)
     label(release, dict.fromkeys(rows, "red"))
     label(release, dict.fromkeys(rows, "blue"), "bob")
-    (remark,) = [one for one in Trial.open(release.gateway).judged().remarks if one.startswith("colours: ")]
-    assert "annotators are divided on 3" in remark
+    assert "annotators are divided on 3" in remark(release)
     assert "0 lost and 0 won of 3" in series(release).reason
 
 
@@ -170,16 +215,29 @@ def test_the_latest_row_of_each_kept_image_is_compared(release: ReleaseFolder) -
 
 def test_images_that_the_candidate_was_trained_on_show_nothing(release: ReleaseFolder) -> None:
     rows = journal(release, ["red"] * 3)
-    splits = zip((b"0", b"1"), ("train", "test"), strict=True)
-    images = [LabelledImage(path="", class_ids=(0,), sha256=sha256_of(image), split=split) for image, split in splits]
-    dataset = Dataset(root="", labels=LABELS, images=tuple(images))
-    (release.folder / "runs/new/bundle/dataset.json").write_text(dataset.to_json())
+    write_dataset(release, {b"0": "train", b"1": "test"})
     compare(release)
     assert [row for row, *_ in table(release, "compared")] == rows[1:]
 
 
+def test_a_candidate_that_nobody_knows_the_training_of_is_not_compared(release: ReleaseFolder) -> None:
+    journal(release, ["red"] * 3)
+    dataset = release.folder / "runs/new/bundle/dataset.json"
+    dataset.write_text("{")
+    with pytest.raises(SpecError, match=r"dataset\.json"):
+        compare(release, "--training-unknown")
+    dataset.unlink()
+    with pytest.raises(SpecError, match=r"has no dataset\.json, .* --training-unknown"):
+        compare(release)
+    compare(release, "--training-unknown")
+    assert len(table(release, "compared")) == 3
+    shutil.copytree(release.folder / "runs/old/bundle", dataset.parent, dirs_exist_ok=True)
+    with pytest.raises(SpecError, match=r"but the candidate is .* its training images are unknown"):
+        compare(release, "--training-unknown")
+
+
 def test_a_labelled_row_is_no_question_and_few_questions_are_open_at_once(release: ReleaseFolder) -> None:
-    rows = journal(release, ["blue"] * 9)
+    rows = in_order(journal(release, ["blue"] * 9))
     label(release, {rows[0]: "red"})
     compare(release, "--ask", "3")
     first = [row for row, *_ in table(release, "asked")]
@@ -187,7 +245,7 @@ def test_a_labelled_row_is_no_question_and_few_questions_are_open_at_once(releas
     assert rows[0] not in first
     compare(release, "--ask", "3")
     assert len(table(release, "asked")) == 3
-    label(release, {first[0]: "red"})
+    label(release, {rows[1]: "red"})
     compare(release, "--ask", "3")
     assert len(table(release, "asked")) == 4
     assert "0 lost and 2 won" in series(release).reason

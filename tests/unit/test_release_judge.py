@@ -1,6 +1,8 @@
 """The judge of a release: e-values, dispersion, counters with faults, and the three verdicts."""
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from benchmarks.studies.judge.__main__ import simulated
 from benchmarks.studies.judge.scenarios import SCENARIOS, Bursts, Scenario
 from slipway.contract.release import JudgeSettings
 from slipway.errors import DataError, SpecError
+from slipway.operations.release import judge as release_judge
 from slipway.operations.release.counts import Arm, Block, Counters, Disagreements, Reading, blocks_of
 from slipway.operations.release.evidence import MIN_BLOCKS, RATIOS, dispersion_of, log_evidence, share_at
 from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, judge
-from slipway.operations.release.looks import ratio_interval
+from slipway.operations.release.looks import disagreement_looks, ratio_interval
 
 SETTINGS = JudgeSettings()
 SHARES = st.floats(0.01, 0.99)
@@ -158,6 +161,25 @@ def test_a_change_of_weight_while_errors_rise_is_not_worse():
     assert errors.ratio > 1.7
     assert errors.verdict is not ReleaseVerdict.WORSE
     assert errors.ratio_low < 1 < errors.ratio_high
+
+
+def test_the_least_number_of_labels_that_decides_is_found_in_few_looks(monkeypatch):
+    looked = []
+
+    def look(lost, won, **given):
+        looked.append(won)
+        return disagreement_looks(lost, won, **given)
+
+    monkeypatch.setattr(release_judge, "disagreement_looks", look)
+    told = Disagreements(compared=100_000, differing=50_000, lost=3000, won=2500)
+    strict = JudgeSettings(error_ratio=1.25, acceptable_ratio=1.26)
+    reason = judge([], settings=strict, disagreements=[told]).series[-1].reason
+    assert len(looked) < 40
+    more = int(re.findall(r"([\d,]+) more labels decide", reason)[0].replace(",", ""))
+    assert more > 40, "one look for each would be more"
+    won = [replace(told, won=2500 + labels) for labels in (more - 1, more)]
+    found = [judge([], settings=strict, disagreements=[one]).series[-1].verdict for one in won]
+    assert found == ["too_few", "fine"]
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from slipway.cli.turn_fleet import make_active, name_candidate
-from slipway.contract import Fleet, SpecError
+from slipway.cli.turn_release import _server
+from slipway.contract import Fleet, ServingError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.turn import FleetTurn
+from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.journal.store import Store, sha256_of
 from slipway.operations.turn.proposal import calendar, drift, lost_accuracy, new_labels, watched_of
+from slipway.serving import Ports
 from slipway.system.yaml_edit import with_value
 from tests.support.journal_rows import add_rows, made_row
 
@@ -79,7 +82,9 @@ def test_what_cannot_be_changed_safely_stays_and_the_lines_to_write_are_said(tex
 )
 def test_a_run_is_made_active_wherever_it_stands(keys: Sequence[str], before: str, tmp_path: Path) -> None:
     path = written(tmp_path)
+    path.chmod(0o640)
     assert make_active(path, keys, "runs/new")
+    assert path.stat().st_mode & 0o777 == 0o640
     assert path.read_text() == FLEET.replace(before, before.replace(before.strip(), "runs/new"), 1)
     assert not make_active(path, keys, "runs/new")
 
@@ -110,6 +115,10 @@ def test_labelled_images_that_the_active_run_lacks_are_a_reason_from_a_number_on
         assert found.said.startswith("3 labelled images")
         assert "with 1 new classes: two" in found.said
         assert not new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=4)).is_reason
+        store.write("UPDATE labels SET labelled_s = 5.0 WHERE row = ?", [(rows[1],)])
+        after = new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=3), since_s=2.0)
+        assert after.said.startswith("1 labelled images")
+        assert not after.is_reason
         assert "not looked at" in new_labels(store, "digits", dataset(), FleetTurn(new_labels=None)).said
 
 
@@ -168,6 +177,16 @@ def test_the_watch_of_another_bundle_is_no_evidence() -> None:
     other: Any = Facts(bundle="b" * 64, watched=1)
     assert watched_of(other, bundle="a" * 64)[0] is None
     assert watched_of(other, bundle="b" * 64)[0] == 1
+
+
+def test_a_candidate_s_server_that_ends_is_told_at_once(tmp_path: Path) -> None:
+    ports = Ports.free()
+    given = ServerPorts(grpc=ports.grpc, http=ports.http, status=ports.status)
+    trial: Any = Facts(record=Facts(candidate=Facts(bundles={"digits": "a" * 64}, path=str(tmp_path / "nowhere"))))
+    with pytest.raises(ServingError, match=r"the candidate's server ended; .*candidate\.log says why"):
+        list(_server(trial, given, serve=True, run=tmp_path))
+    assert "nowhere" in (tmp_path / "candidate.log").read_text()
+    assert (tmp_path / "candidate.pid").read_text().strip().isdecimal()
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
         heat=heat,
         heat_told=heat_told,
     )
-    write(render(page), out, kind="explanation")
+    write(render(page), out, kind="explanation", mode=0o600)  # it holds an image of the journal
     print(f"{out}: {page.answer}\n  {near_told}\n  {heat_told}")
     found = {"near": [one.path for one in near], "near_told": near_told, "heat": [*heat], "heat_told": heat_told}
     print_json(arguments, {"page": str(out), "row": row.number, "label": row.label, **found})

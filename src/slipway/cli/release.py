@@ -261,6 +261,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--images", type=count, default=1000, help="latest images of the journal; default: %(default)s")
     one.add_argument("--per-second", type=rate, default=10, help="images each second at most; default: %(default)s")
     one.add_argument("--ask", type=count, default=50, help="questions that may be open at once; default: %(default)s")
+    one.add_argument(
+        "--training-unknown", action="store_true", help="compare a candidate without a data set, such as an import"
+    )
     for name, run, what in (
         ("weight", weight, "that the candidate answers"),
         ("mirror", mirror, "that are copied to it"),

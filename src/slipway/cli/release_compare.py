@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 
 from slipway.contract import SpecError
+from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.operations.journal.store import Store
 from slipway.operations.release.comparing import Compared, ask_people, compare, require_rows
 from slipway.operations.release.disagreements import Pair, pairs_of, tally, trained_on
@@ -38,7 +39,7 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
                 pair,
                 port=ports.grpc,
                 images=arguments.images,
-                without=_trained_on(trial, pair),
+                without=_trained_on(trial, pair, may_be_unknown=arguments.training_unknown),
                 per_second=arguments.per_second,
                 say=lambda line: print(f"  {line}", flush=True),
             )
@@ -56,12 +57,15 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
     print_json(arguments, {"classifiers": told, "judgement": judged.judgement.plain()})
 
 
-def _trained_on(trial: Trial, pair: Pair) -> Collection[str]:
-    try:
-        return trained_on(trial.record, pair.classifier)
-    except SpecError as error:  # an import has no data set, for one
-        print(f"{pair.classifier}: images that the candidate was trained on are not left out: {error}")
-        return ()
+def _trained_on(trial: Trial, pair: Pair, *, may_be_unknown: bool) -> Collection[str]:
+    """Raises SpecError: nobody knows what the candidate was trained on, and this may not be."""
+    found = trained_on(trial.record, pair.classifier)
+    if found is None and not may_be_unknown:
+        raise SpecError(
+            f"{pair.classifier}: the candidate's bundle has no {DATASET}, so images that it was trained on cannot be "
+            "left out, and it would win by heart; if no image of the journal was trained on, say so: --training-unknown"
+        )
+    return found or ()
 
 
 def _say(store: Store, pair: Pair, done: Compared, asked: int) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from slipway.cli.turn_build import Stage
     from slipway.cli.turn_run import Turn
     from slipway.operations.turn.proposal import Proposal
-    from slipway.operations.turn.record import TurnRecord
+    from slipway.operations.turn.record import Outcome, TurnRecord
 
 EPILOG = """example:
   slipway turn propose gateway.yaml fleet.yaml digits
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         if isinstance(record, int):
             return record
         if arguments.accept:
-            record = record.model_copy(update={"accepted": arguments.accept})
+            record = record.accept(arguments.accept, by=getpass.getuser())
             record.keep(turn.folder)
         code = _turned(turn, record, serve=arguments.serve)
         print_json(arguments, {"record": (read_turn(turn.folder) or record).plain(), "exit": code})
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _begun(turn: "Turn", arguments: argparse.Namespace) -> "TurnRecord | int":
     """The record of a new turn; an exit code if it has no reason or no approval."""
     from slipway.operations.release.record import now
-    from slipway.operations.turn.record import TurnRecord, keep_earlier
+    from slipway.operations.turn.record import TurnRecord, keep_earlier, read_turn
 
     if arguments.reason and not arguments.approved_by:
         raise SpecError("--reason TEXT needs --approved-by NAME: the reason is that person's")
@@ -104,11 +104,15 @@ def _begun(turn: "Turn", arguments: argparse.Namespace) -> "TurnRecord | int":
     for line in proposal.lines():
         print(f"  {line}")
     automatic = turn.fleet.turn.approval == "automatic"
+    before = read_turn(turn.folder)
+    if automatic and before is not None and before.outcome in ("worse", "ended"):
+        print(f"{turn.classifier}: the turn before ended with {before.outcome!r}: {before.reason}")
+        automatic = False
     if not proposal.reasons:
         print(f"{turn.classifier}: no reason for a turn; --approved-by NAME --reason TEXT gives one")
         return WAITS
     if not (automatic or arguments.approved_by):
-        print(f"{turn.classifier}: a person approves a turn (turn.approval: human): give --approved-by NAME")
+        print(f"{turn.classifier}: a person approves a turn ({_why_a_person(turn)}): give --approved-by NAME")
         return WAITS
     folder = turn.folder
     keep_earlier(folder)
@@ -125,11 +129,16 @@ def _begun(turn: "Turn", arguments: argparse.Namespace) -> "TurnRecord | int":
     return record
 
 
+def _why_a_person(turn: "Turn") -> str:
+    return "turn.approval: human" if turn.fleet.turn.approval == "human" else "the turn before promoted nothing"
+
+
 def _turned(turn: "Turn", record: "TurnRecord", *, serve: bool) -> int:
     from slipway.cli.turn_build import PersonNeededError, build_stages
     from slipway.cli.turn_release import RejectedError, finish, release_stages
 
     if turn.old_run == record.run:  # killed between the fleet file and the record's end
+        print(f"{turn.stable} serves {record.run}, bundle {turn.old_bundle.id:.12}")  # raises unless it does
         return _ended(turn, record)
     again = command("slipway turn run", turn.gateway, turn.fleet_file, turn.classifier)
     try:
@@ -141,7 +150,7 @@ def _turned(turn: "Turn", record: "TurnRecord", *, serve: bool) -> int:
         print(f"\n{turn.classifier}: {said}\n  then: {again}")
         return WAITS
     except RejectedError as said:
-        record.end("worse", reason=str(said)).keep(turn.folder)
+        _end(turn, record, "worse", reason=str(said))
         print(f"\n{turn.classifier}: the candidate is worse, and the turn is over: {said}")
         return 1
     finish(turn, record)
@@ -149,9 +158,13 @@ def _turned(turn: "Turn", record: "TurnRecord", *, serve: bool) -> int:
 
 
 def _ended(turn: "Turn", record: "TurnRecord") -> int:
-    record.end("promoted").keep(turn.folder)
+    _end(turn, record, "promoted")
     print(f"\n{turn.classifier}: {record.run} is promoted, and the turn is over")
     return 0
+
+
+def _end(turn: "Turn", record: "TurnRecord", outcome: "Outcome", *, reason: str | None = None) -> None:
+    (turn.record or record).end(outcome, reason=reason).keep(turn.folder)  # a stage may have written it
 
 
 def _run(stage: "Stage") -> int:
@@ -166,18 +179,23 @@ def _run(stage: "Stage") -> int:
 def _stopped(turn: "Turn", record: "TurnRecord", stage: "Stage", code: int) -> int:
     """The exit code of the turn for that of a stage, with what a person can do."""
     names = (turn.gateway, turn.fleet_file, turn.classifier)
-    if stage.title == "verdict" and code == 1 and not _has_requests(turn):
-        record.end("worse", reason="the verdict of the release").keep(turn.folder)
+    if stage.title == "verdict" and code == 1 and _is_rolled_back(turn, record):
+        _end(turn, record, "worse", reason="the verdict of the release")
         print(f"{turn.classifier}: the turn is over; {turn.old_run} answers")
     elif code in (1, WAITS):
         print(f"  or give the turn up: {command('slipway turn end', *names, '--reason', 'TEXT')}")
     return code
 
 
-def _has_requests(turn: "Turn") -> bool:
-    from slipway.operations.gateway.routes import read_traffic
+def _is_rolled_back(turn: "Turn", record: "TurnRecord") -> bool:
+    """Whether the release of this run ended with a rollback; an error of the verb alone decides nothing."""
+    from slipway.cli.turn_release import why_candidate
+    from slipway.operations.release.record import read_record
 
-    return bool(read_traffic(turn.settings).weight_percent)
+    release = read_record(turn.stable)
+    if release is None or why_candidate(turn, record) or release.is_promoted or not release.actions:
+        return False
+    return release.actions[-1].action == "rollback"
 
 
 def gate(arguments: argparse.Namespace) -> int:
@@ -256,6 +274,8 @@ def _run_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--approved-by", metavar="NAME", help="the person who approves a new turn")
     one.add_argument("--reason", metavar="TEXT", help="a reason of this person, where there is no other")
     one.add_argument(
-        "--accept", metavar="TEXT", help="why to go on where the old test split has too few images to prove anything"
+        "--accept",
+        metavar="TEXT",
+        help="why to go on where the old test split has too few images to prove anything; for the next engine alone",
     )
     one.add_argument("--serve", action="store_true", help="start the candidate's server if it does not run")

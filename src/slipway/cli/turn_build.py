@@ -65,11 +65,20 @@ def _require_kept(turn: Turn, record: TurnRecord, found: OldTest) -> None:
             f"{record.run} loses on the old test split: {said}\nchange {turn.below(record.run) / 'spec.yaml'}, or "
             "raise its accuracy.max_loss_points"
         )
-    if found.verdict != PASS and not record.accepted:
+    if found.verdict == PASS:
+        return
+    bound = record.accepts(found.engine_sha256)
+    if bound is None:
         names = (turn.gateway, turn.fleet_file, turn.classifier)
         raise PersonNeededError(
             f"the old test split has too few images to prove that {record.run} loses nothing: {said}\n  accept it: "
             + command("slipway turn run", *names, "--accept", "REASON")
+        )
+    bound.keep(turn.folder)
+    if bound.accepted is not None:
+        print(
+            f"old test split: too few images to tell; accepted by {bound.accepted.by} for engine "
+            f"{found.engine_sha256:.12} alone: {bound.accepted.reason}"
         )
 
 

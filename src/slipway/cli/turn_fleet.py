@@ -1,5 +1,6 @@
 """Names a candidate, or an active run, in the fleet file, and leaves all else in it as it is."""
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,4 +58,7 @@ def _read(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    write_file(path.resolve(), text)  # the file behind a link, and not the link
+    file = path.resolve()  # behind a link
+    with told(path):
+        mode = stat.S_IMODE(file.stat().st_mode)
+    write_file(file, text, mode=mode)

@@ -8,6 +8,7 @@ from slipway.contract.dataset import Dataset
 from slipway.operations.journal.store import Store
 from slipway.operations.release.record import now
 from slipway.operations.turn.proposal import Proposal, calendar, drift, lost_accuracy, new_labels, watched_of
+from slipway.operations.turn.record import read_turn
 from slipway.operations.watch.facts import Facts
 from slipway.operations.watch.status import status_of
 
@@ -18,7 +19,7 @@ def look(turn: Turn) -> Proposal:
     watched, missing = watched_of(facts_of(turn), bundle=bundle.id)
     dataset = Dataset.read(bundle.path / DATASET)
     with Store.open(turn.settings.journal, make=False) as store:
-        labels = new_labels(store, turn.classifier, dataset, settings)
+        labels = new_labels(store, turn.classifier, dataset, settings, since_s=_since(turn))
     return Proposal(
         classifier=turn.classifier,
         bundle=bundle.id,
@@ -30,6 +31,14 @@ def look(turn: Turn) -> Proposal:
             calendar(bundle.manifest.created, settings, now=datetime.now(UTC)),
         ),
     )
+
+
+def _since(turn: Turn) -> float | None:
+    """With automatic approval, when the turn before began: its labels alone begin no other one."""
+    before = read_turn(turn.folder)
+    if before is None or turn.fleet.turn.approval != "automatic":
+        return None
+    return datetime.fromisoformat(before.opened).timestamp()
 
 
 def facts_of(turn: Turn) -> Facts | None:

@@ -20,10 +20,13 @@ from slipway.operations.release.trial import Trial
 from slipway.operations.turn.record import TurnRecord
 from slipway.serving import Ports
 from slipway.serving.command import HOST
+from slipway.system.targets import write_file
 from slipway.system.text import command
 
 START_S = 120.0
 LOOK_S = 0.5
+IMAGES = 10_000
+"""Latest images of the journal that are compared: equal versions need 5,000 to 10,000, since few of them differ."""
 
 
 class RejectedError(Exception):
@@ -49,7 +52,7 @@ def release_stages(turn: Turn, record: TurnRecord, *, serve: bool) -> Iterator[S
     ports = _candidate_ports(turn)
     yield from _server(trial, ports, serve=serve, run=turn.below(record.run))
     if not trial.traffic.weight_percent:
-        yield Stage("comparison", "", ("release", "compare", str(turn.gateway)))
+        yield Stage("comparison", "", ("release", "compare", str(turn.gateway), "--images", str(IMAGES)))
         _require_labels(trial.again(), turn)
         yield Stage("weight", "", ("release", "weight", str(turn.gateway)))
     yield Stage("verdict", "", ("release", "judge", str(turn.gateway), "--watch"))
@@ -108,9 +111,11 @@ def _server(trial: Trial, ports: ServerPorts, *, serve: bool, run: Path) -> Iter
         words = ("reload", "--status-port", str(ports.status))
         yield Stage("candidate's server", "it serves another repository", words)
     elif serve:
-        _start(repository, ports, log=run / "candidate.log")
+        process = _start(repository, ports, run=run)
         deadline = time.monotonic() + START_S
         while answering(ports, bundles):
+            if os.waitpid(process, os.WNOHANG)[0]:
+                raise ServingError(f"the candidate's server ended; {run / 'candidate.log'} says why")
             if time.monotonic() > deadline:
                 raise ServingError(f"the candidate's server does not answer yet; {run / 'candidate.log'} says why")
             time.sleep(LOOK_S)
@@ -131,8 +136,9 @@ def _ports(ports: ServerPorts, metrics: int) -> tuple[str, ...]:
     return tuple(word for name, port in given.items() for word in (f"--{name}-port", str(port)))
 
 
-def _start(repository: str, ports: ServerPorts, *, log: Path) -> None:
-    """Start the candidate's server; it outlives this command, as a person's would."""
+def _start(repository: str, ports: ServerPorts, *, run: Path) -> int:
+    """Start the candidate's server, which outlives this command, as a person's would; returns its process id."""
+    log = run / "candidate.log"
     words = ("serve", repository, *_ports(ports, Ports.free().metrics))
     print(f"\n── candidate's server, in the background: {command('slipway', *words)}", flush=True)
     output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -143,16 +149,25 @@ def _start(repository: str, ports: ServerPorts, *, log: Path) -> None:
         file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)],
         setsid=True,
     )
+    write_file(run / "candidate.pid", f"{process}\n")
     print(f"  process {process}, until you end it (kill {process}); log: {log}", flush=True)
+    return process
 
 
 def _require_labels(trial: Trial, turn: Turn) -> None:
-    """Go on only if the disagreements are decided: before that, no user gets an answer of the candidate."""
+    """Go on only if the disagreements are decided: before that, no user gets an answer of the candidate.
+
+    What the counts show to be worse is over too; `judged` reads no labels then.
+    """
     judged = trial.judged()
+    if judged.judgement.verdict is ReleaseVerdict.WORSE:
+        raise RejectedError(judged.judgement.reason)
     series = [one for one in judged.judgement.series if one.series == "disagreements"]
+    if not series:
+        raise PersonNeededError(
+            f"nothing was compared: {judged.unread}; decide yourself: {command('slipway release weight', turn.gateway)}"
+        )
     reasons = "; ".join(one.reason for one in series)
-    if any(one.verdict is ReleaseVerdict.WORSE for one in series):
-        raise RejectedError(reasons)
     if all(one.verdict is ReleaseVerdict.FINE for one in series):
         return
     found = judged.tallies.get(turn.classifier)
@@ -160,7 +175,8 @@ def _require_labels(trial: Trial, turn: Turn) -> None:
         names = (turn.gateway, "--classifier", turn.classifier)
         push, pull = (command(f"slipway labels {verb}", *names) for verb in ("push", "pull"))
         raise PersonNeededError(f"people label what the versions differ in: {push}, later {pull}; {reasons}")
+    more = command("slipway release compare", turn.gateway, "--images", str(2 * IMAGES))
     raise PersonNeededError(
-        f"too few images to compare; wait for more rows, or decide yourself: "
-        f"{command('slipway release weight', turn.gateway)}; {reasons}"
+        f"the labels do not decide, and no question is open; let the journal collect more images, or compare more of "
+        f"those that it has: {more}; or decide yourself: {command('slipway release weight', turn.gateway)}; {reasons}"
     )

@@ -48,15 +48,18 @@ def environment(package: str) -> Environment:
     return found
 
 
-def write(page: str, out: Path, *, kind: PageKind) -> None:
+def write(page: str, out: Path, *, kind: PageKind, mode: int | None = None) -> None:
     """Write `page` to `out`, whole or not at all; only a page of the same kind is replaced.
+
+    Args:
+        mode: permissions of the file; by default those of a new file.
 
     Raises:
         SpecError: something else stands there.
         StorageError: it cannot be written there.
     """
     check_page(out, kind=kind)
-    write_file(out, page)
+    write_file(out, page, mode=mode)
 
 
 def check_page(out: Path, *, kind: PageKind) -> None:

@@ -147,8 +147,11 @@ def file_option(mark: Mark, *, what: str) -> Callable[[str], Path]:
     return checked
 
 
-def write_file(target: Path, content: str | bytes) -> None:
+def write_file(target: Path, content: str | bytes, *, mode: int | None = None) -> None:
     """Write `content` to `target`, completely or not at all.
+
+    Args:
+        mode: permissions of the file, from its first byte on; by default those of a new file.
 
     Raises:
         StorageError: the file cannot be written.
@@ -157,6 +160,9 @@ def write_file(target: Path, content: str | bytes) -> None:
     with told(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if mode is not None:
+                staging.touch(mode=0o600)
+                staging.chmod(mode)
             staging.write_bytes(content if isinstance(content, bytes) else content.encode())
             staging.replace(target)
         finally:

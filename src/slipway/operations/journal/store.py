@@ -195,7 +195,7 @@ class Store:
         with self._transaction():
             yield
 
-    def write(self, text: str, values: Iterable[Sequence[object]]) -> int:
+    def write(self, text: str, values: Iterable[Sequence[object] | Mapping[str, object]]) -> int:
         """Run an INSERT, UPDATE or DELETE for each of `values`, all of them or none; returns how many rows it changed.
 
         Values of rows that were removed meanwhile change nothing if the statement asks for the row.

@@ -28,6 +28,7 @@ class Written:
     changed: int = 0
     """Rows on which the annotator has said something else before."""
     same: int = 0
+    """Rows on which the annotator has said the same before, or something else later."""
     not_asked: int = 0
     """Labelled rows for which no selection has asked; the accuracy estimate leaves them out."""
 
@@ -144,7 +145,7 @@ def write_given(
     now_s: float,
     labelled_s: Mapping[int, float] | None = None,
 ) -> Written:
-    """Write one annotator's labels, all of them or none; a label that was changed replaces the one before.
+    """Write one annotator's labels, all of them or none; a label that was changed replaces an older one.
 
     Rows that were forgotten meanwhile are left out.
     """
@@ -155,15 +156,19 @@ def write_given(
 def _write(
     store: Store, given: Mapping[int, str], annotator: str, labelled_s: Mapping[int, float], now_s: float
 ) -> Written:
-    before = dict(store.query("SELECT row, label FROM labels WHERE annotator = ?", (annotator,)))
+    said = store.query("SELECT row, label, labelled_s FROM labels WHERE annotator = ?", (annotator,))
+    before = {row: (label, at) for row, label, at in said}
     there = {row for row in given if store.query("SELECT 1 FROM rows WHERE id = ?", (row,))}
     asked = {row for (row,) in store.query("SELECT row FROM asked")}
     counts: defaultdict[str, int] = defaultdict(int)
     for row in there:
-        counts["new" if row not in before else "same" if before[row] == given[row] else "changed"] += 1
+        label, at = before.get(row, (None, 0.0))
+        stays = label == given[row] or at > labelled_s.get(row, now_s)
+        counts["new" if label is None else "same" if stays else "changed"] += 1
     store.write(
         "INSERT INTO labels VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET label = excluded.label, "
-        "labelled_s = excluded.labelled_s WHERE label != excluded.label",
+        "labelled_s = excluded.labelled_s WHERE label != excluded.label "
+        "AND labels.labelled_s <= excluded.labelled_s",
         [(row, annotator, given[row], labelled_s.get(row, now_s)) for row in sorted(there)],
     )
     return Written(**counts, not_asked=len(there - asked))

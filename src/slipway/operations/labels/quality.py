@@ -79,11 +79,13 @@ def status_of(store: Store, classifier: str, *, labels: Sequence[str], crowd: bo
     """
     said = labels_of(store, classifier)
     truth = {row: label for row, by in said.items() if (label := decided(by)) is not None}
-    asked = {row for (row,) in store.query(_OF.format("asked", ""), (classifier,))}
-    chosen = len(store.query(_OF.format("considered", "AND considered.chosen = 1"), (classifier,)))
-    qualities, suspects = _crowd(store, said, labels) if crowd else ({}, ())
+    asked = {row for (row,) in store.query(_OF.format("asked.row", "asked"), (classifier,))}
+    ((considered, chosen),) = store.query(
+        _OF.format("count(*), coalesce(sum(considered.chosen), 0)", "considered"), (classifier,)
+    )
+    qualities, suspects = _crowd(store, classifier, said, labels) if crowd else ({}, ())
     return LabelStatus(
-        considered=len(store.query(_OF.format("considered", ""), (classifier,))),
+        considered=considered,
         chosen=chosen,
         asked=len(asked),
         labelled=len(asked & truth.keys()),
@@ -99,7 +101,7 @@ def status_of(store: Store, classifier: str, *, labels: Sequence[str], crowd: bo
     )
 
 
-_OF = "SELECT {0}.row FROM {0} JOIN rows ON rows.id = {0}.row WHERE rows.classifier = ? {1}"
+_OF = "SELECT {0} FROM {1} JOIN rows ON rows.id = {1}.row WHERE rows.classifier = ?"
 
 
 def _votes(by: Mapping[str, str]) -> str:
@@ -126,7 +128,7 @@ def _annotators(said: Mapping[int, Mapping[str, str]], qualities: Mapping[str, f
 
 
 def _crowd(
-    store: Store, said: Mapping[int, Mapping[str, str]], labels: Sequence[str]
+    store: Store, classifier: str, said: Mapping[int, Mapping[str, str]], labels: Sequence[str]
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Each annotator's quality, and the labels that are trusted least, by CROWDLAB on labels that the bundle knows.
 
@@ -139,7 +141,11 @@ def _crowd(
     numbers = {label: class_id for class_id, label in enumerate(labels)}
     known = {row: {who: numbers[one] for who, one in by.items() if one in numbers} for row, by in said.items()}
     chances: dict[int, Any] = {}
-    for row, blob in store.query("SELECT id, probability FROM rows WHERE probability IS NOT NULL"):
+    for row, blob in store.query(
+        "SELECT id, probability FROM rows WHERE classifier = ? AND probability IS NOT NULL AND id IN "
+        "(SELECT row FROM labels)",
+        (classifier,),
+    ):
         if known.get(row) and len(blob) == 4 * len(labels):
             chances[row] = np.frombuffer(blob, "<f4").astype(np.float64)
     names = sorted({who for row in chances for who in known[row]})

@@ -24,7 +24,7 @@ class Selected:
 
     considered: int
     chosen: tuple[int, ...]
-    """Numbers of the rows for which people are asked."""
+    """Numbers of the rows for which people are asked, in the order of their images' hashes."""
     left: int
     """Labels that are left of the day's budget."""
     distances: str
@@ -147,5 +147,9 @@ def _write(store: Store, ids: list[int], found: Selection, *, number: int, now_s
     with store.transaction():
         store.write("INSERT INTO considered SELECT id, ?, ?, ? FROM rows WHERE id = ?", considered)
         store.write("INSERT OR IGNORE INTO asked SELECT id, 'chosen', ? FROM rows WHERE id = ?", asked)
-        there = store.query("SELECT row FROM considered WHERE selection = ? AND chosen = 1 ORDER BY row", (number,))
+        there = store.query(
+            "SELECT row FROM considered JOIN rows ON rows.id = row WHERE selection = ? AND chosen = 1 "
+            "ORDER BY rows.sha256, row",
+            (number,),
+        )
     return tuple(row for (row,) in there)

@@ -1,5 +1,6 @@
 """`slipway labels push` and `pull`: images go to Label Studio, and labels come back. Both may be repeated."""
 
+import math
 import secrets
 import time
 from collections import Counter
@@ -82,7 +83,7 @@ def push(store: Store, served: Served, rest: Rest, settings: LabelStudio) -> Pus
             project = Project.make(rest, settings, served.classifier, labels)
         else:
             project.offer(labels)
-        there, removed = _ours(store, project)
+        there, removed = _without_gone(store, project, list(project.tasks(journal_id(store))))
         rows = _unlabelled(store, served.classifier)
         unreadable: list[int] = []
         new = [row for row in rows if row.number not in {task.row for task in there}]
@@ -107,53 +108,74 @@ def pull(store: Store, served: Served, rest: Rest, settings: LabelStudio, *, new
         project = Project.find(rest, settings, served.classifier)
         if project is None:
             raise SpecError(f"{rest.url}: no project {title!r}; slipway labels push makes it")
-        tasks, removed = _ours(store, project)
+        tasks = list(project.tasks(journal_id(store)))
+        hashes = _hashes(store)
         known = {*served.known(store), *new_classes}
         given: dict[str, dict[int, str]] = {}
         times: dict[str, dict[int, float]] = {}
-        skips: list[tuple[int, str]] = []
+        skips: list[tuple[int, str, float]] = []
         faults: list[str] = []
-        for task in tasks:
-            for said in task.said:
-                fault = None if said.label is None else fault_of_label(said.label, known=known)
-                if said.label is None:
-                    skips.append((task.row, said.annotator))
-                elif fault is not None:
-                    faults.append(f"row {task.row}, {said.annotator}: {fault}")
-                else:
-                    given.setdefault(said.annotator, {})[task.row] = said.label
-                    times.setdefault(said.annotator, {})[task.row] = _unix_s(said.at)
+        answers = [(task, said) for task in tasks if hashes.get(task.row) == task.sha256 for said in task.said]
+        for task, said in sorted(answers, key=lambda one: one[1].at):
+            fault = None if said.label is None else fault_of_label(said.label, known=known)
+            if said.label is None:
+                skips.append((task.row, said.annotator, _unix_s(said.at)))
+            elif fault is not None:
+                faults.append(f"row {task.row}, {said.annotator}: {fault}")
+            else:
+                given.setdefault(said.annotator, {})[task.row] = said.label
+                times.setdefault(said.annotator, {})[task.row] = _unix_s(said.at)
         now_s = time.time()
         with store.transaction():
-            store.write("DELETE FROM labels WHERE row = ? AND annotator = ?", skips)
+            store.write("DELETE FROM labels WHERE row = ? AND annotator = ? AND labelled_s <= ?", skips)
             written = {
                 annotator: write_given(store, labels, annotator=annotator, now_s=now_s, labelled_s=times[annotator])
                 for annotator, labels in sorted(given.items())
             }
+        _, removed = _without_gone(store, project, tasks)
     return Pulled(title, written, len(skips), tuple(faults), removed)
 
 
-def _ours(store: Store, project: Project) -> tuple[list[Task], int]:
-    """The project's tasks whose row is in the journal; tasks of rows that are gone are removed, and counted.
+def _hashes(store: Store) -> dict[int, str]:
+    """SHA-256 of the image of each asked row."""
+    return dict(store.query("SELECT id, sha256 FROM rows WHERE id IN (SELECT row FROM asked)"))
 
-    A row is gone when it was forgotten or is too old. A task whose image is no longer kept goes once it has a label.
+
+def _without_gone(store: Store, project: Project, tasks: Sequence[Task]) -> tuple[list[Task], int]:
+    """Remove the tasks that serve nothing; returns the others, and how many were removed.
+
+    A task goes when its row was forgotten or is too old; when its image is no longer kept and every answer to it is
+    taken in; or when nobody has answered it and its row has an older task, since Label Studio took a batch twice.
     """
-    kept = {
-        row: (sha256, bool(image), bool(labelled))
-        for row, sha256, image, labelled in store.query(
-            "SELECT id, sha256, kept, EXISTS (SELECT 1 FROM labels WHERE row = id) FROM rows WHERE id IN "
-            "(SELECT row FROM asked)"
-        )
-    }
-    ours, removed = [], 0
-    for task in list(project.tasks(journal_id(store))):
-        sha256, image, labelled = kept.get(task.row, ("", False, False))
-        if sha256 == task.sha256 and (image or (task.said and not labelled)):
+    hashes = _hashes(store)
+    kept = {row for (row,) in store.query("SELECT id FROM rows WHERE kept = 1 AND id IN (SELECT row FROM asked)")}
+    ours: list[Task] = []
+    removed = 0
+    doubled: set[int] = set()
+    for task in sorted(tasks, key=lambda one: (not one.said, one.id)):
+        is_ours = hashes.get(task.row) == task.sha256 and (task.said or task.row not in doubled)
+        if is_ours and (task.row in kept or not _is_taken_in(store, task)):
             ours.append(task)
+            doubled.add(task.row)
         else:
             project.remove(task)
             removed += 1
     return ours, removed
+
+
+def _is_taken_in(store: Store, task: Task) -> bool:
+    """Whether `labels` holds what each annotator says, or something newer of theirs."""
+    found = {
+        who: (label, labelled_s)
+        for who, label, labelled_s in store.query(
+            "SELECT annotator, label, labelled_s FROM labels WHERE row = ?", (task.row,)
+        )
+    }
+    for said in task.said:
+        label, labelled_s = found.get(said.annotator, (None, -math.inf))
+        if label != said.label and labelled_s < _unix_s(said.at):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -166,9 +188,11 @@ class _Row:
 
 
 def _unlabelled(store: Store, classifier: str) -> list[_Row]:
+    """Asked rows without a label, in the order of their images' hashes: people label in the order of the tasks, and
+    those of the journal would make the first labels those of the first hours."""
     found = store.query(
         "SELECT id, sha256, label, score, bundle FROM rows JOIN asked ON asked.row = rows.id WHERE classifier = ? "
-        "AND kept = 1 AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.row = rows.id) ORDER BY id",
+        "AND kept = 1 AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.row = rows.id) ORDER BY sha256, id",
         (classifier,),
     )
     return [_Row(*row) for row in found]

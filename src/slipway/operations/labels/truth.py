@@ -12,8 +12,8 @@ KNOWN = "known answer"
 def truths(store: Store, classifier: str, *, bundle: str | None = None) -> dict[int, str]:
     """The label of each labelled row of a classifier, by the row's number.
 
-    A known answer decides alone. Else several annotators decide by majority, and a row on which they are equally
-    divided has no label yet.
+    A known answer decides alone. Else the label of most annotators does, though it may be less than half of them; where
+    two labels have most, the row has no label yet.
 
     Args:
         bundle: rows that this bundle answered; without it, those of every bundle.

@@ -11,7 +11,7 @@ from slipway.client import Client, Options, Result
 from slipway.client.errors import DeadlineError, GoneError, OverloadedError, ServerError
 from slipway.contract import ServingError, SpecError
 from slipway.operations.journal.store import Store, image_path
-from slipway.operations.release.disagreements import ASK, DIFFERS, Pair
+from slipway.operations.release.disagreements import ASK, OPEN, Pair
 from slipway.serving.command import HOST
 
 DEADLINE_S = 10.0
@@ -24,8 +24,13 @@ PROGRESS_S = 10.0
 _ROWS = """
     SELECT max(id), sha256 FROM rows WHERE classifier = :classifier AND bundle = :stable AND kept = 1 AND status = 0
       AND sha256 IS NOT NULL AND label IS NOT NULL AND parity NOT IN ('differs', 'other_bundle')
-    GROUP BY sha256 ORDER BY max(id) DESC"""
+    GROUP BY sha256 ORDER BY max(id) DESC LIMIT :most"""
 """The latest row of each image. An image that was sent often counts once."""
+_KNOWN = """
+    SELECT DISTINCT rows.sha256 FROM compared JOIN rows ON rows.id = compared.row
+    WHERE rows.classifier = :classifier AND rows.bundle = :stable AND compared.bundle = :candidate
+      AND (rows.kept = 1 OR EXISTS (SELECT 1 FROM labels WHERE labels.row = rows.id))"""
+"""Images that are compared, and that people can see or have labelled."""
 _INSERT = "INSERT OR IGNORE INTO compared SELECT id, ?, ?, ?, ?, ? FROM rows WHERE id = ?"
 Say = Callable[[str], None]
 
@@ -40,7 +45,7 @@ class Compared:
     """Those that were compared by an earlier call."""
     new: int = 0
     trained: int = 0
-    """Images of the journal that are left out, since the candidate was trained or tuned on them."""
+    """Of the images that were looked at, those that are left out, since the candidate was trained or tuned on them."""
     gone: int = 0
     """Images that were removed meanwhile."""
     failed: int = 0
@@ -62,10 +67,10 @@ def compare(
         ServingError: the candidate is gone, busy for half a minute, or answers with another bundle.
         StorageError: the journal cannot be read or written.
     """
-    found = store.query(_ROWS, pair.names)
+    found = store.query(_ROWS, {**pair.names, "most": images + len(without)})
     chosen = list(islice(((row, sha256) for row, sha256 in found if sha256 not in without), images))
-    known = {row for (row,) in store.query("SELECT row FROM compared WHERE bundle = ?", (pair.candidate,))}
-    left = [(row, sha256) for row, sha256 in chosen if row not in known]
+    known = {sha256 for (sha256,) in store.query(_KNOWN, pair.names)}
+    left = [(row, sha256) for row, sha256 in chosen if sha256 not in known]
     done = Compared(len(chosen), before=len(chosen) - len(left), trained=sum(sha256 in without for _, sha256 in found))
     answers: list[tuple[object, ...]] = []
     flushed = told = time.monotonic()
@@ -96,14 +101,8 @@ def compare(
 
 def ask_people(store: Store, pair: Pair, *, most: int) -> int:
     """Ask for labels of differing images until `most` questions of this kind are open; returns how many are new."""
-    (opened,) = store.query(
-        "SELECT count(*) FROM asked JOIN rows ON rows.id = asked.row JOIN compared ON compared.row = asked.row "
-        "WHERE rows.classifier = :classifier AND rows.bundle = :stable AND compared.bundle = :candidate "
-        "AND asked.reason = :reason AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.row = asked.row)",
-        {**pair.names, "reason": DIFFERS},
-    )[0]
-    values = (time.time(), pair.classifier, pair.stable, pair.candidate, max(0, most - opened))
-    return store.write(ASK, [values])
+    (opened,) = store.query(OPEN, pair.names)[0]
+    return store.write(ASK, [{**pair.names, "time": time.time(), "most": max(0, most - opened)}])
 
 
 def _paced(rows: Sequence[tuple[int, str]], *, per_second: float) -> Iterator[tuple[int, str]]:

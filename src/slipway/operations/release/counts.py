@@ -55,6 +55,8 @@ class Disagreements:
     """Labelled images that only the candidate answered rightly."""
     neither: int = 0
     classifier: str = ""
+    gone: int = 0
+    """Images without a label that nobody can label, since they are no longer kept."""
 
     def __post_init__(self) -> None:
         labelled = self.lost + self.won + self.neither
@@ -66,7 +68,8 @@ class Disagreements:
 
     @property
     def unlabelled(self) -> int:
-        return self.differing - self.lost - self.won - self.neither
+        """Labels that may still come."""
+        return self.differing - self.lost - self.won - self.neither - self.gone
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """Counts the images on which stable and candidate differ, and what their labels say of both, from the journal."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from slipway.contract import Spec
+from slipway.contract import Manifest, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.operations.journal.store import Store
-from slipway.operations.labels.truth import truths
+from slipway.operations.labels.truth import decided
 from slipway.operations.release.counts import Disagreements
 from slipway.operations.release.record import ReleaseRecord, labels_of
 from slipway.steps.postprocess import UNKNOWN
@@ -18,15 +19,25 @@ from slipway.steps.postprocess import UNKNOWN
 Who: TypeAlias = Literal["lost", "won", "neither"]
 DIFFERS = "differs"
 """Reason of a question in the table `asked`."""
+_DIFFERING = """
+    FROM compared JOIN rows ON rows.id = compared.row
+    WHERE rows.classifier = :classifier AND rows.bundle = :stable AND compared.bundle = :candidate
+      AND (compared.status != rows.status OR compared.label IS NOT rows.label)"""
+_ASKED = """
+    EXISTS (SELECT 1 FROM asked JOIN rows AS same ON same.id = asked.row WHERE same.sha256 = rows.sha256
+      AND same.classifier = rows.classifier AND same.kept = 1)"""
+_LABELLED = """
+    EXISTS (SELECT 1 FROM labels JOIN rows AS same ON same.id = labels.row WHERE same.sha256 = rows.sha256
+      AND same.classifier = rows.classifier)"""
 ASK = f"""
-    INSERT OR IGNORE INTO asked SELECT rows.id, '{DIFFERS}', ? FROM compared JOIN rows ON rows.id = compared.row
-    WHERE rows.classifier = ? AND rows.bundle = ? AND compared.bundle = ?
-      AND (compared.status != rows.status OR compared.label IS NOT rows.label)
-      AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.row = rows.id)
-      AND NOT EXISTS (SELECT 1 FROM asked WHERE asked.row = rows.id)
-    ORDER BY rows.sha256 LIMIT ?"""
-"""Asks for the differing images without a label: time, classifier, both bundles, and how many at most. In the order of
-their hashes, the questions are a random part."""
+    INSERT OR IGNORE INTO asked SELECT max(rows.id), '{DIFFERS}', :time {_DIFFERING}
+      AND rows.kept = 1 AND NOT {_ASKED} AND NOT {_LABELLED}
+    GROUP BY rows.sha256 ORDER BY rows.sha256 LIMIT :most"""
+"""Asks for the differing images that are kept and have no label, each once, in the order of their hashes."""
+OPEN = f"""
+    SELECT count(DISTINCT rows.sha256) {_DIFFERING} AND rows.kept = 1 AND NOT {_LABELLED}
+      AND EXISTS (SELECT 1 FROM asked WHERE asked.row = rows.id AND asked.reason = '{DIFFERS}')"""
+"""Questions of this kind that somebody can still answer."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,15 @@ class Tally:
     asked: int
     """Differing images that people are asked about, or have labelled."""
     open: int
-    """Differing images that people are asked about, and have not labelled."""
+    """Differing images that people are asked about, can still see, and have not labelled."""
     divided: int
     """Differing images whose annotators are divided equally, so that they have no label yet."""
+    waiting: int
+    """Labelled images that do not count yet, since an image before them has no label."""
+    next: int | None
+    """Row of the first image without a label; None if all have one."""
+    gone: int
+    """Differing images without a label that are no longer kept."""
     counts: Counter[Who]
 
     @property
@@ -64,11 +81,13 @@ class Tally:
     def told(self, classifier: str) -> Disagreements:
         """What the judge is told."""
         lost, won, neither = (self.counts[one] for one in ("lost", "won", "neither"))
-        return Disagreements(self.compared, self.differing, lost, won, neither, classifier)
+        return Disagreements(self.compared, self.differing, lost, won, neither, classifier, self.gone)
 
     def __str__(self) -> str:
         labelled = f"{self.labelled:,} labelled: {self.counts['lost']:,} lost, {self.counts['won']:,} won"
         divided = f"; annotators are divided on {self.divided:,}" if self.divided else ""
+        if self.waiting:
+            divided += f"; {self.waiting:,} more labels count once row {self.next} has one, the next in order"
         return (
             f"{self.compared:,} images compared, {self.differing:,} differ; {self.compared - self.differing:,} have "
             f"the same answer and need no label; {self.asked:,} are asked, {labelled}, "
@@ -89,13 +108,24 @@ def pairs_of(record: ReleaseRecord) -> tuple[Pair, ...]:
     )
 
 
-def trained_on(record: ReleaseRecord, classifier: str) -> frozenset[str]:
+def trained_on(record: ReleaseRecord, classifier: str) -> frozenset[str] | None:
     """SHA-256 of the images that the candidate was trained or tuned on: of those its answers show nothing.
 
+    None if its bundle has no data set, such as an imported one.
+
     Raises:
-        SpecError: its run does not say.
+        SpecError: the run holds another bundle by now, or its data set is damaged.
     """
-    dataset = Dataset.read(_bundle(record, classifier) / DATASET)
+    folder, expected = _bundle(record, classifier), record.candidate.bundles[classifier]
+    found = Manifest.read(folder / MANIFEST).bundle
+    if found != expected:
+        raise SpecError(
+            f"{folder}: bundle {found!s:.12}, but the candidate is {expected:.12}; its training images are unknown: "
+            "write the candidate again: slipway release candidate"
+        )
+    if not (folder / DATASET).exists():
+        return None
+    dataset = Dataset.read(folder / DATASET)
     return frozenset(image.sha256 for image in dataset.images if image.split != "test")
 
 
@@ -109,33 +139,53 @@ def _bundle(record: ReleaseRecord, classifier: str) -> Path:
 
 
 def tally(store: Store, pair: Pair) -> Tally:
-    """Count what the journal has of one pair."""
+    """Count what the journal has of one pair, each image once.
+
+    The differing images stand in the order of their SHA-256, and those before the first one without a label count. So
+    neither the way in which an image came to its label nor the order of labelling says who is right. An image without a
+    label that is no longer kept has no place in the order, since nobody can label it.
+    """
     (compared,) = store.query(
-        "SELECT count(*) FROM compared JOIN rows ON rows.id = compared.row WHERE rows.classifier = :classifier AND "
-        "rows.bundle = :stable AND compared.bundle = :candidate",
+        "SELECT count(DISTINCT rows.sha256) FROM compared JOIN rows ON rows.id = compared.row WHERE "
+        "rows.classifier = :classifier AND rows.bundle = :stable AND compared.bundle = :candidate",
         pair.names,
     )[0]
     differing = store.query(
-        "SELECT rows.id, rows.label, rows.status, compared.label, compared.status, "
-        "EXISTS (SELECT 1 FROM asked WHERE asked.row = rows.id), "
-        "(SELECT count(*) FROM labels WHERE labels.row = rows.id) FROM compared JOIN rows ON rows.id = compared.row "
-        "WHERE rows.classifier = :classifier AND rows.bundle = :stable AND compared.bundle = :candidate "
-        "AND (compared.status != rows.status OR compared.label IS NOT rows.label)",
+        "SELECT max(rows.id), rows.sha256, rows.label, rows.status, compared.label, compared.status, rows.kept, "
+        f"{_ASKED} {_DIFFERING} GROUP BY rows.sha256 ORDER BY rows.sha256",
         pair.names,
     )
-    known = truths(store, pair.classifier, bundle=pair.stable)
+    said = _said(store, pair)
     counts: Counter[Who] = Counter()
-    for row, before, before_status, after, after_status, _, _ in differing:
-        if row in known:
+    first, waiting = None, 0
+    for row, sha256, before, before_status, after, after_status, kept, _ in differing:
+        if sha256 not in said:
+            first = row if first is None and kept else first
+        elif first is not None:
+            waiting += 1
+        elif (truth := decided(said[sha256])) is not None:
             right = [
-                status == 0 and is_right(label, known[row], classes=pair.classes)
+                status == 0 and is_right(label, truth, classes=pair.classes)
                 for label, status in ((before, before_status), (after, after_status))
             ]
             counts[_who(right)] += 1
-    asked = sum(bool(asked or labels) for *_, asked, labels in differing)
-    opened = sum(bool(asked and not labels) for *_, asked, labels in differing)
-    divided = sum(labels > 0 and row not in known for row, *_, labels in differing)
-    return Tally(compared, len(differing), asked, opened, divided, counts)
+    asked = sum(bool(asked or sha256 in said) for _, sha256, *_, asked in differing)
+    opened = sum(bool(asked and kept and sha256 not in said) for _, sha256, *_, kept, asked in differing)
+    divided = sum(sha256 in said and decided(said[sha256]) is None for _, sha256, *_ in differing)
+    gone = sum(not kept and sha256 not in said for _, sha256, *_, kept, _ in differing)
+    return Tally(compared, len(differing), asked, opened, divided, waiting, first, gone, counts)
+
+
+def _said(store: Store, pair: Pair) -> dict[str, dict[str, str]]:
+    """What each annotator says of each differing image, by its SHA-256, in whichever row; the newest row counts."""
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for sha256, annotator, label in store.query(
+        "SELECT rows.sha256, labels.annotator, labels.label FROM labels JOIN rows ON rows.id = labels.row WHERE "
+        f"rows.classifier = :classifier AND rows.sha256 IN (SELECT rows.sha256 {_DIFFERING}) ORDER BY labels.row",
+        pair.names,
+    ):
+        found[sha256][annotator] = label
+    return dict(found)
 
 
 def is_right(label: str | None, truth: str, *, classes: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ without traffic, without a series, or before the counts suffice, the verdict is 
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
@@ -126,13 +127,17 @@ def _disagreements(told: Disagreements, settings: JudgeSettings, *, among: int) 
 def _needed(told: Disagreements, settings: JudgeSettings) -> str:
     """What would decide, in words."""
     _, limit = limits_of("disagreements", settings)
-    missing = told.unlabelled
-    for more in range(1, missing + 1):
+
+    def decides(more: int) -> bool:
         looks = disagreement_looks(
             told.lost, told.won + more, differing=told.differing, compared=told.compared, settings=settings
         )
-        if looks.fine[-1] >= limit:
-            return f"{more:,} more labels decide if each is won; {missing:,} are missing"
+        return bool(looks.fine[-1] >= limit)
+
+    missing = told.unlabelled
+    if missing and decides(missing):
+        more = bisect_left(range(1, missing), True, key=decides) + 1  # the evidence grows with each label that is won
+        return f"{more:,} more labels decide if each is won; {missing:,} are missing"
     return f"the {missing:,} missing labels cannot decide, so compare more images" if told.compared else "none compared"
 
 

@@ -95,19 +95,34 @@ def _unknown_share(watched: Watched, column: Literal["rows", "reference_rows"]) 
     return unknown / total if total else 0.0
 
 
-def new_labels(store: Store, classifier: str, dataset: Dataset, settings: FleetTurn) -> Evidence:
+def new_labels(
+    store: Store, classifier: str, dataset: Dataset, settings: FleetTurn, *, since_s: float | None = None
+) -> Evidence:
+    """Labelled images that are kept and that the active run does not have.
+
+    Args:
+        since_s: Unix time from which a label of an image counts, such as the beginning of the turn before.
+    """
     if settings.new_labels is None:
         return _off("new labels", "new_labels: null")
     known = {image.sha256 for image in dataset.images}
     labelled = truths(store, classifier)
-    hashes = dict(store.query("SELECT id, sha256 FROM rows WHERE classifier = ? AND kept = 1", (classifier,)))
+    hashes = dict(
+        store.query(
+            "SELECT id, sha256 FROM rows WHERE classifier = ? AND kept = 1 AND id IN "
+            "(SELECT row FROM labels WHERE ? IS NULL OR labelled_s >= ?)",
+            (classifier, since_s, since_s),
+        )
+    )
     new = {hashes[row] for row in labelled if hashes.get(row)} - known
     foreign = sorted({label for row, label in labelled.items() if hashes.get(row) in new} - {*dataset.labels})
+    after = "" if since_s is None else ", labelled since the turn before began"
     classes = f", with {len(foreign)} new classes: {', '.join(foreign[:8])}" if foreign else ""
+    said = f"{len(new):,} labelled images that the active run does not have, of {settings.new_labels:,}"
     return Evidence(
         trigger="new labels",
         is_reason=len(new) >= settings.new_labels,
-        said=f"{len(new):,} labelled images that the active run does not have, of {settings.new_labels:,}{classes}",
+        said=f"{said}{after}{classes}",
     )
 
 

@@ -12,6 +12,15 @@ FILE = "turn.json"
 Outcome: TypeAlias = Literal["promoted", "worse", "ended"]
 
 
+class Accepted(Contract):
+    """A person's word that the old test split need not prove more."""
+
+    by: str
+    reason: str
+    engine_sha256: str | None = None
+    """The engine that it is for: that of the first result which needs it; None until then."""
+
+
 class TurnRecord(Contract):
     """One turn. What its stages made is in its run; this says which run, and who approved it."""
 
@@ -24,12 +33,22 @@ class TurnRecord(Contract):
     """Run that answers, relative to the fleet file."""
     run: str
     """Run that the turn makes, relative to the fleet file."""
-    accepted: str | None = None
-    """Why a person accepts that the old test split has too few images to prove that nothing is lost."""
+    accepted: Accepted | None = None
+    """Who accepts that the old test split has too few images to prove that nothing is lost, and why."""
     outcome: Outcome | None = None
     """None while the turn is open."""
     ended: str | None = None
     reason: str | None = None
+
+    def accept(self, reason: str, *, by: str) -> Self:
+        return self.model_copy(update={"accepted": Accepted(by=by, reason=reason)})
+
+    def accepts(self, engine_sha256: str) -> Self | None:
+        """The record with its acceptance bound to this engine; None if nobody accepted, or for another engine."""
+        if self.accepted is None or self.accepted.engine_sha256 not in (None, engine_sha256):
+            return None
+        bound = self.accepted.model_copy(update={"engine_sha256": engine_sha256})
+        return self.model_copy(update={"accepted": bound})
 
     def end(self, outcome: Outcome, *, reason: str | None = None) -> Self:
         return self.model_copy(update={"outcome": outcome, "ended": now(), "reason": reason})

@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +26,8 @@ from slipway.training.data.joining import join
 
 RESULT, TABLE, LABELS = MARKERS["grown data set"], "data.csv", "labels.txt"
 FOLDER = "labelled"
+SHOWN = 10
+"""Left-out images that an error lists."""
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
 
 
@@ -107,7 +109,7 @@ def _recorded(folder: Path) -> Dataset:
     return scan(Data(root=str(folder), csv=str(folder / TABLE)), labels=before.labels)
 
 
-def grow(old: Dataset, new: Sequence[NewImage], out: Path, *, least: int, left_out: Iterable[str] = ()) -> Grown:
+def grow(old: Dataset, new: Sequence[NewImage], out: Path, *, least: int, left_out: Sequence[str] = ()) -> Grown:
     """Write `data.csv`, `labels.txt`, the images and `grown.json` to the folder `out`, whole or not at all.
 
     Old images are linked where the file system can, else copied; their paths and splits stay. What was written is read
@@ -123,6 +125,14 @@ def grow(old: Dataset, new: Sequence[NewImage], out: Path, *, least: int, left_o
     with complete_folder(out, kind="grown data set", inputs=[Path(old.root)]) as staging:
         viewer = Viewer(exif_orientation=Preprocess.model_fields["exif_orientation"].default)
         joined = join(old, new, viewer=viewer, least=least)
+        if not joined.images:
+            said = [*left_out, *joined.contradictions, *joined.left_out]
+            raise DataError(
+                f"{out}: no labelled image can be taken in: {joined.already} are in the old data with the same label"
+                + "".join(f"\n  {one}" for one in said[:SHOWN])
+                + (f"\n  … and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
+                + "\nlabel more images: slipway labels select"
+            )
         new_classes = sorted({image.label for image, _ in joined.images} - {*old.labels})
         _link(old, staging)
         added = [_copy(image, split, staging) for image, split in joined.images]
