@@ -6,11 +6,13 @@ import random
 import shutil
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from slipway.contract import ImageError, ManifestError, SlipwayError, SpecError
+from slipway.image import layers
 from slipway.image.build import build
 from slipway.image.documents import LANE, SEALED, Descriptor
 from slipway.image.layers import GROUPS, MOST_LAYERS, MOST_OWN, REST, plan, write_tar
@@ -194,6 +196,41 @@ def test_an_archive_with_what_no_repository_has_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "images"]
 
 
+def _sparse(name: str) -> tarfile.TarInfo:
+    """10 TiB of zeros in a few bytes."""
+    entry = _entry(name)
+    entry.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.size": str(10 << 40), "GNU.sparse.map": "0,3"}
+    return entry
+
+
+def _long_named(depth: int) -> bytes:
+    """An archive of GNU's headers of long names, each before the next."""
+    entry = _entry("././@LongLink", tarfile.GNUTYPE_LONGNAME)
+    entry.size = 2
+    return (entry.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")) * depth
+
+
+def test_an_archive_that_is_more_than_its_bytes_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, example: tuple[Layout, Descriptor]
+) -> None:
+    layout, image = example
+
+    def refused(change: Callable[[bytes], bytes], words: str) -> None:
+        changed = with_layers(layout, image, lambda name, data: change(data) if name == REST else data)
+        for check in (lambda: verify(layout, changed), lambda: unpack(layout, changed, tmp_path / "never")):
+            with pytest.raises(ImageError, match=words):
+                check()
+
+    refused(lambda data: with_member(data, _sparse("colours/big"), b"bad"), "colours/big is sparse")
+    dated = _entry("colours/dated")
+    dated.pax_headers = {"comment": "x"}
+    refused(lambda data: with_member(data, dated, b"bad"), "colours/dated is sparse or has headers of its own")
+    refused(lambda data: _long_named(2000) + data, "not a tar archive that can be read")
+    monkeypatch.setattr(layers, "MOST_KEPT_BYTES", 1000)
+    with pytest.raises(ImageError, match=r"manifest\.json has [\d,]+ bytes; at most 1,000 are read"):
+        verify(layout, image)
+
+
 def test_a_file_that_differs_from_the_repository_s_manifest_is_named_though_every_digest_fits(
     tmp_path: Path, example: tuple[Layout, Descriptor]
 ) -> None:
@@ -272,12 +309,12 @@ def test_one_process_writes_to_a_layout(example: tuple[Layout, Descriptor]) -> N
 def test_many_steps_share_layers_and_a_new_one_changes_few() -> None:
     sizes = {f"engine_{n:03}/1/model.onnx": 1000 + n for n in range(100)}
     sizes |= {f"post_{n:03}/1/model.py": 10 for n in range(150)} | {"lane.json": 1, "c/config.pbtxt": 1}
-    layers = plan(sizes, ensembles={"c"})
-    assert len(layers) <= MOST_OWN + GROUPS + 1 <= MOST_LAYERS
-    assert sorted(name for layer in layers for name in layer.files) == sorted(sizes)
-    assert layers[-1] == (REST, ("c/config.pbtxt", "lane.json"))
+    made = plan(sizes, ensembles={"c"})
+    assert len(made) <= MOST_OWN + GROUPS + 1 <= MOST_LAYERS
+    assert sorted(name for layer in made for name in layer.files) == sorted(sizes)
+    assert made[-1] == (REST, ("c/config.pbtxt", "lane.json"))
     again = plan({**sizes, "post_150/1/model.py": 10}, ensembles={"c"})
-    assert len({*again} - {*layers}) == 1
+    assert len({*again} - {*made}) == 1
     few = plan({name: size for name, size in sizes.items() if "post" not in name}, ensembles={"c"})
     assert len(few) == MOST_LAYERS + 1, "a layer for each, and the rest"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from slipway.contract import ImageError
+from slipway.contract.lane import FILE_NAME as LANE_FILE
+from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
 from slipway.image.layout import HashingSink
 from slipway.system.files import sha256_bytes
 from slipway.system.text import shown
@@ -23,6 +25,8 @@ MOST_LAYERS = 100
 GROUPS = 16
 """Number of layers that the other steps share, by the first digit of the SHA-256 of their names."""
 BLOCK_BYTES = 1 << 20
+MOST_KEPT_BYTES = 64 << 20
+"""Largest `manifest.json` or `lane.json` of an image, which the checks hold in memory; a thousand heads take 10 MB."""
 _FILES, _FOLDERS = (tarfile.REGTYPE, tarfile.AREGTYPE), tarfile.DIRTYPE
 
 
@@ -117,7 +121,8 @@ def members(file: BinaryIO) -> Iterator[Member]:
     """The files of a layer, in its order.
 
     Raises:
-        ArchiveError: it is damaged, or has a link, a device, a path that leaves the folder, or a file twice.
+        ArchiveError: it is damaged, or has a link, a device, a path that leaves the folder, a file twice, or one that is
+            longer than its bytes in the archive.
     """
     seen = set[str]()
     try:
@@ -129,7 +134,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
                     content = archive.extractfile(entry)
                     assert content is not None
                     yield Member(entry.name, content)
-    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
         raise ArchiveError(f"not a tar archive that can be read ({shown(error)})") from None
 
 
@@ -138,6 +143,10 @@ def _check(entry: tarfile.TarInfo, seen: Collection[str]) -> None:
     if entry.type not in (*_FILES, _FOLDERS):
         kind = "a link" if entry.islnk() or entry.issym() else "neither a file nor a folder"
         raise ArchiveError(f"{name} is {kind}; an image of a repository has files and folders alone")
+    if entry.sparse or entry.size < 0 or _more_headers(entry):
+        raise ArchiveError(f"{name} is sparse or has headers of its own; slipway image build writes path and size alone")
+    if entry.name in (MANIFEST_FILE, LANE_FILE) and entry.size > MOST_KEPT_BYTES:
+        raise ArchiveError(f"{name} has {entry.size:,} bytes; at most {MOST_KEPT_BYTES:,} are read")
     parts = entry.name.split("/")
     if not entry.name.isprintable() or "\\" in entry.name or any(part in ("", ".", "..") for part in parts):
         raise ArchiveError(f"{name!r} is a path that could leave the folder, or no plain path")
@@ -145,3 +154,8 @@ def _check(entry: tarfile.TarInfo, seen: Collection[str]) -> None:
         raise ArchiveError(f"{name} removes a file of another layer, which an image of a repository does not")
     if entry.name in seen:
         raise ArchiveError(f"{name} is there twice")
+
+
+def _more_headers(entry: tarfile.TarInfo) -> bool:
+    """Whether it has PAX headers beyond its path and, where a plain header has no room for it, its size."""
+    return not entry.pax_headers.keys() <= {"path", *(("size",) if entry.size >= 8**11 else ())}
