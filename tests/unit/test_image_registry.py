@@ -19,6 +19,7 @@ from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.image.registry import Registry
 from slipway.image.transfer import Moved, pull, push
 from slipway.image.verify import verify
+from slipway.operations.gateway.made import self_signed
 from slipway.serving import Ports
 from tests.support.colours import contents
 from tests.support.images import built, warmer
@@ -221,6 +222,40 @@ def test_a_tag_of_something_else_or_of_another_lane_is_not_taken(
     with pytest.raises(ImageError, match="not the image of a model repository"):
         pulled(registry.host, tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+def test_credentials_stay_with_the_registry_that_they_are_of(
+    example: tuple[Layout, Descriptor], registry: Stored, no_logins: Path
+) -> None:
+    log_in(no_logins, registry.host, "password")
+    with small_registry() as other:
+        other.token, registry.elsewhere = "secret", f"http://{other.host}"
+        with pytest.raises(ImageError, match="refuses user"):
+            pushed(*example, registry.host)
+    assert [asked.partition(" ")[0] for asked in other.asked] == ["PUT"], "and no token was asked for"
+
+
+def test_a_registry_with_tls_cannot_send_anything_to_a_host_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Stored
+) -> None:
+    certificate = self_signed(tmp_path / "tls", hosts=["127.0.0.1"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    blob = Descriptor.of(b"content", "application/octet-stream")
+    with small_registry(certificate) as secure:
+        client = Registry(RegistryReference.parse(f"{secure.host}/a:v1"))
+        client._root = f"https://{secure.host}/v2/"
+        for elsewhere in (f"http://{registry.host}", f"http://{secure.host}"):
+            secure.elsewhere = elsewhere
+            with pytest.raises(ImageError, match=rf"sends us on to {elsewhere}/v2/up.*, which is not encrypted"):
+                client.put_blob(blob, lambda: [b"content"])
+            with pytest.raises(ImageError, match=rf"sends us on to {elsewhere}/v2/a/blobs.*, which is not encrypted"):
+                list(client.blob(blob))
+        secure.elsewhere = ""
+        client.put_blob(blob, lambda: [b"content"])
+        assert b"".join(client.blob(blob)) == b"content"
+    assert registry.asked == []
+    assert client._is_own(f"https://{secure.host}/v2/a")
+    assert not client._is_own(f"http://{secure.host}/v2/a")
 
 
 def test_a_host_that_is_no_registry_or_not_there_is_said(tmp_path: Path, registry: Stored) -> None:

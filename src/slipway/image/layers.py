@@ -121,8 +121,8 @@ def members(file: BinaryIO) -> Iterator[Member]:
     """The files of a layer, in its order.
 
     Raises:
-        ArchiveError: it is damaged, or has a link, a device, a path that leaves the folder, a file twice, or one that is
-            longer than its bytes in the archive.
+        ArchiveError: it is damaged, or has a link, a device, a path that leaves the folder, a file twice, or
+            one of more bytes than the archive.
     """
     seen = set[str]()
     try:
@@ -144,7 +144,7 @@ def _check(entry: tarfile.TarInfo, seen: Collection[str]) -> None:
         kind = "a link" if entry.islnk() or entry.issym() else "neither a file nor a folder"
         raise ArchiveError(f"{name} is {kind}; an image of a repository has files and folders alone")
     if entry.sparse or entry.size < 0 or _more_headers(entry):
-        raise ArchiveError(f"{name} is sparse or has headers of its own; slipway image build writes path and size alone")
+        raise ArchiveError(f"{name} is sparse or has headers of its own, which slipway image build does not write")
     if entry.name in (MANIFEST_FILE, LANE_FILE) and entry.size > MOST_KEPT_BYTES:
         raise ArchiveError(f"{name} has {entry.size:,} bytes; at most {MOST_KEPT_BYTES:,} are read")
     parts = entry.name.split("/")
