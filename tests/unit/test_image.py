@@ -36,7 +36,7 @@ def test_an_archive_has_these_bytes_on_any_machine_and_python(tmp_path: Path) ->
         (tmp_path / name).write_text(f"the content of {name}")
     sink = HashingSink()
     write_tar(tmp_path, files, sink)
-    assert (sink.size, sink.digest[:19]) == (10240, "sha256:d398413c8b17")
+    assert (sink.size, sink.digest[:19]) == (10240, "sha256:4b685d393a0d")
 
 
 def test_times_modes_and_owners_of_a_clone_make_no_difference(
@@ -84,6 +84,16 @@ def test_what_is_unpacked_equals_the_repository_byte_for_byte(
     assert contents(tmp_path / "here") == contents(EXAMPLE)
 
 
+def test_every_file_is_in_the_folder_that_kserve_mounts(example: tuple[Layout, Descriptor]) -> None:
+    layout, image = example
+    names = []
+    for layer in layout.manifest(image).layers:
+        with tarfile.open(layout.path(layer)) as archive:
+            assert archive.getnames()[0] == "models"
+            names += [member.name for member in archive if member.isfile()]
+    assert sorted(names) == sorted(f"models/{name}" for name in contents(EXAMPLE))
+
+
 def test_a_changed_repository_has_no_image(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLE, tmp_path / "changed")
     (tmp_path / "changed/colours/config.pbtxt").write_text("name: 'other'")
@@ -122,7 +132,8 @@ def test_the_file_that_was_changed_in_a_layer_is_named(example: tuple[Layout, De
             blob.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
             with pytest.raises(ImageError) as caught:
                 verify(layout, image)
-            assert f"it is in {member.name};" in str(caught.value), names[member.name][:20]
+            name = member.name.removeprefix("models/")
+            assert f"it is in {name};" in str(caught.value), names[name][:20]
         blob.write_bytes(data)
 
 
@@ -153,8 +164,8 @@ def test_a_changed_index_leads_to_the_same_image_or_to_an_error(example: tuple[L
     assert refused > len(data) / 6
 
 
-def _entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
+def _entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", *, folder: str = "models/") -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(f"{folder}{name}")
     entry.type, entry.linkname = kind, link
     return entry
 
@@ -171,6 +182,10 @@ def _entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
         (_entry("../outside"), "could leave the folder"),
         (_entry("colours/../../outside"), "could leave the folder"),
         (_entry("/outside"), "could leave the folder"),
+        (_entry("../outside", folder=""), "is not in models"),
+        (_entry("lane.json", folder=""), "lane.json is not in models"),
+        (_entry("models", folder=""), "models is not in models"),
+        (_entry("models2/file", folder=""), "models2/file is not in models"),
         (_entry("colours//file"), "could leave the folder"),
         (_entry("colours\\file"), "could leave the folder"),
         (_entry("colours/new\nline"), "could leave the folder"),
@@ -205,7 +220,7 @@ def _sparse(name: str) -> tarfile.TarInfo:
 
 def _long_named(depth: int) -> bytes:
     """An archive of GNU's headers of long names, each before the next."""
-    entry = _entry("././@LongLink", tarfile.GNUTYPE_LONGNAME)
+    entry = _entry("././@LongLink", tarfile.GNUTYPE_LONGNAME, folder="")
     entry.size = 2
     return (entry.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")) * depth
 

@@ -157,6 +157,8 @@ def test_the_repository_is_mounted_by_digest_or_fetched_where_image_volumes_are_
             )
             volume = next(one for one in pod["volumes"] if one["name"] == "repository")
             assert (volume.get("image", {}).get("reference") == image) is mounted
+            (mount,) = (one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "repository")
+            assert (mount.get("subPath") == "models") is mounted
             fetching = [one["args"] for one in pod.get("initContainers", ())]
             assert [words[1] for words in fetching] == ([] if mounted else ["pull", "unpack"])
             assert mounted or image in fetching[0]

@@ -210,7 +210,6 @@ def _readme(plan: Plan, name: str) -> str:
         "| --- | --- |",
         "| KServe 0.20 or later, mode Standard | `spec.canary`; before it, canaries are ignored in silence |",
         "| `enableOciModelSupport` in KServe's ConfigMap, Kubernetes 1.35 or later | `oci+native://` |",
-        "| the repository in the image's folder `models` | KServe mounts that folder |",
         "| a Gateway that knows its clients | nothing here asks for a key |",
     ]
     if plan.images.candidate is not None:

@@ -173,8 +173,8 @@ def _init_container(plan: Plan) -> str:
             },
             {
                 "op": "replace",
-                "path": "/spec/template/spec/containers/0/volumeMounts/0/mountPath",
-                "value": MODELS,
+                "path": "/spec/template/spec/containers/0/volumeMounts/0",
+                "value": {"name": "repository", "mountPath": MODELS, "readOnly": True},
             },
             {
                 "op": "add",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from slipway.image.layers import FOLDER
 from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.envoy import BOOTSTRAP, CONFIGURATION, KEY_FOLDER, ROUTE_FOLDER, TLS
 from slipway.operations.rendering.plan import MIB, Plan, Server
@@ -12,8 +13,6 @@ SERVER, GATEWAY = "server", "gateway"
 STABLE, CANDIDATE = "stable", "candidate"
 NAME, COMPONENT, INSTANCE = (f"app.kubernetes.io/{name}" for name in ("name", "component", "instance"))
 REPOSITORY = f"{MODELS}/repository"
-IMAGE_FOLDER = ""
-"""Where the repository is in its image, as `slipway image` builds it: at the root. KServe insists on `models`."""
 KEYS_SECRET, TLS_SECRET = "gateway-keys", "gateway-tls"
 CONFIG, ROUTES_CONFIG = "gateway", "gateway-routes"
 ENVOY_USER = 101
@@ -93,7 +92,7 @@ def server_container(server: Server, image: str, *, ready: Node, repository: str
                 "name": "repository",
                 "mountPath": repository,
                 "readOnly": True,
-                **({"subPath": IMAGE_FOLDER} if IMAGE_FOLDER else {}),
+                "subPath": FOLDER,
             },
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
