@@ -358,6 +358,9 @@ def test_references_that_name_no_layout(text: str) -> None:
 def test_references_of_registries() -> None:
     reference = RegistryReference.parse("registry.example:5000/team/models:v1")
     assert (reference.host, reference.name, reference.tag) == ("registry.example:5000", "team/models", "v1")
+    both = RegistryReference.parse(f"registry.example/team/models:v1@sha256:{'a' * 64}")
+    assert str(both) == f"registry.example/team/models@sha256:{'a' * 64}"
+    assert (reference.port, both.port) == (5000, 443)
     for text in (
         "models:v1",
         "host/Models:v1",
@@ -365,6 +368,7 @@ def test_references_of_registries() -> None:
         "https://host/models:v1",
         "host/../models:v1",
         "host/:v1",
+        f"host/models:a b@sha256:{'a' * 64}",
     ):
         with pytest.raises(SpecError):
             RegistryReference.parse(text)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from slipway.contract import SlipwayError
+from slipway.image.reference import RegistryReference
 from slipway.operations.rendering.check import check
 from slipway.operations.rendering.plan import KUBERNETES
 from tests.support.colours import contents
@@ -162,6 +163,21 @@ def test_the_repository_is_mounted_by_digest_or_fetched_where_image_volumes_are_
             fetching = [one["args"] for one in pod.get("initContainers", ())]
             assert [words[1] for words in fetching] == ([] if mounted else ["pull", "unpack"])
             assert mounted or image in fetching[0]
+
+
+def test_the_init_containers_reach_the_registry_of_the_image_with_the_login_of_a_secret(tmp_path: Path) -> None:
+    image = f"registry.example:5000/team/colours:v1@sha256:{'1' * 64}"
+    render("kubernetes", settings(tmp_path), tmp_path / "out", "--image", image, *STABLE[2:], "--kubernetes", "1.33")
+    folder = tmp_path / "out/components/init-container"
+    policy = yaml.safe_load((folder / "network.yaml").read_text())
+    assert [one["port"] for one in policy["spec"]["egress"][0]["ports"]] == [53, 53, 443, 5000]
+    (patch,) = yaml.safe_load((folder / "kustomization.yaml").read_text())["patches"]
+    added = {one["path"].rpartition("/")[2]: one["value"] for one in yaml.safe_load(patch["patch"])}
+    pull = added["initContainers"][0]
+    assert RegistryReference.parse(pull["args"][2]).digest == f"sha256:{'1' * 64}"
+    assert added["-"]["secret"]["optional"] is True
+    assert pull["env"] == [{"name": "DOCKER_CONFIG", "value": "/login"}]
+    assert "registry-login" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -198,7 +198,7 @@ def network_documents(plan: Plan) -> list[Document]:
     ]
     asked = [INNER_PORTS[name] for name in ("grpc", "http", "status")]
     scraped = [INNER_PORTS[name] for name in PROMETHEUS_PORTS]
-    to_servers: Node = {"to": [{"podSelector": {"matchLabels": servers}}], "ports": _ports(*asked)}
+    to_servers: Node = {"to": [{"podSelector": {"matchLabels": servers}}], "ports": ports(*asked)}
     names: Node = {
         "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}],
         "ports": DNS_PORTS,
@@ -207,8 +207,8 @@ def network_documents(plan: Plan) -> list[Document]:
         "servers": (
             servers,
             [
-                {"from": [{"podSelector": {"matchLabels": gateways}}], "ports": _ports(*asked)},
-                {"from": prometheus, "ports": _ports(*scraped)},
+                {"from": [{"podSelector": {"matchLabels": gateways}}], "ports": ports(*asked)},
+                {"from": prometheus, "ports": ports(*scraped)},
             ],
             [],
             "Only the gateway reaches tritonserver, and tritonserver reaches nothing.\n"
@@ -217,15 +217,15 @@ def network_documents(plan: Plan) -> list[Document]:
         "gateway": (
             gateways,
             [
-                {"ports": _ports(plan.settings.host_port[1])},
-                {"from": prometheus, "ports": _ports(plan.settings.metrics_port)},
+                {"ports": ports(plan.settings.host_port[1])},
+                {"from": prometheus, "ports": ports(plan.settings.metrics_port)},
             ],
             [to_servers, names],
             "Clients reach the gateway's port from anywhere; the gateway reaches the servers and DNS.",
         ),
     }
     return [
-        _policy(name, selected, ingress=ingress, egress=egress, about=about)
+        policy(name, selected, ingress=ingress, egress=egress, about=about)
         for name, (selected, ingress, egress, about) in policies.items()
     ]
 
@@ -238,12 +238,12 @@ def gateway_api_document(plan: Plan, namespace: str) -> Document:
 
     asked = [INNER_PORTS[name] for name in ("grpc", "http")]
     scraped = [INNER_PORTS[name] for name in PROMETHEUS_PORTS]
-    return _policy(
+    return policy(
         "servers",
         {NAME: "slipway", COMPONENT: SERVER},
         ingress=[
-            {"from": peers(namespace), "ports": _ports(*asked)},
-            {"from": peers(plan.monitoring), "ports": _ports(*scraped)},
+            {"from": peers(namespace), "ports": ports(*asked)},
+            {"from": peers(plan.monitoring), "ports": ports(*scraped)},
         ],
         egress=[],
         about="Only the Gateway reaches tritonserver, and tritonserver reaches nothing.",
@@ -251,18 +251,7 @@ def gateway_api_document(plan: Plan, namespace: str) -> Document:
     )
 
 
-def fetching_document() -> Document:
-    """The way of an init container to its registry."""
-    servers: Node = {NAME: "slipway", COMPONENT: SERVER}
-    return _policy(
-        "servers-fetch",
-        servers,
-        egress=[{"ports": [*DNS_PORTS, *_ports(443)]}],
-        about="The init containers reach the registry. Put its addresses here: a policy holds for a whole pod.",
-    )
-
-
-def _policy(
+def policy(
     name: str,
     selected: Node,
     *,
@@ -287,5 +276,5 @@ def _policy(
     return Document(node, about=about)
 
 
-def _ports(*numbers: int) -> list[Node]:
+def ports(*numbers: int) -> list[Node]:
     return [{"protocol": "TCP", "port": number} for number in numbers]
