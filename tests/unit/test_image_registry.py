@@ -301,3 +301,31 @@ def test_credentials_of_other_tools_are_found(tmp_path: Path, no_logins: Path, m
     no_logins.write_text('{"credsStore": "absent"}')
     with pytest.raises(SpecError, match="docker-credential-absent: cannot be asked"):
         find_credentials("a.example")
+
+
+def test_a_login_that_cannot_be_used_is_said_without_its_secret(
+    tmp_path: Path, no_logins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_logins.parent.mkdir()
+    for logins, field in (
+        ({"auths": {"a.example": "hunter2"}}, r"auths\.a\.example"),
+        ({"auths": {"a.example": {"auth": ["hunter2"]}}}, r"auths\.a\.example\.auth"),
+        (["hunter2"], "the whole"),
+    ):
+        no_logins.write_text(json.dumps(logins))
+        with pytest.raises(SpecError, match=rf"config\.json: {field}: not as a login writes it") as caught:
+            find_credentials("a.example")
+        assert "hunter2" not in str(caught.value)
+    helper = tmp_path / "docker-credential-test"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    no_logins.write_text('{"credsStore": "test"}')
+    answers = ({"Secret": "hunter2"}, {"Username": "user", "Secret": ["hunter2"]})
+    for answer, field in zip(answers, ("Username", "Secret"), strict=True):
+        helper.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+        helper.chmod(0o755)
+        with pytest.raises(SpecError, match=f"docker-credential-test: {field}: not as a login") as caught:
+            find_credentials("a.example")
+        assert "hunter2" not in str(caught.value)
+    helper.write_text("""#!/bin/sh\necho '{"Username": "user", "Secret": "x", "Expires": 1}'\n""")
+    found = find_credentials("a.example")
+    assert found is not None, "a field that we do not know is no error"
