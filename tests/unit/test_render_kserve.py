@@ -9,6 +9,7 @@ import pytest
 
 from slipway.contract import SlipwayError
 from slipway.operations.rendering.check import findings
+from slipway.operations.rendering.kserve import duration
 from slipway.operations.rendering.manifests import Objects
 from tests.support.rendered import CLUSTER, IMAGE, OTHER, gpu_repository, render, settings
 from tests.support.validators import documents, faults, require_validators
@@ -115,6 +116,17 @@ def without_probe(o: list[Any]) -> None:
 
 def typed_wrong(o: list[Any]) -> None:
     spec(o, "InferenceService")["canary"][0]["trafficPercent"] = "10"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(2.5, "2s500ms"), (60, "60s"), (0.25, "250ms"), (0.00001, "1ms")])
+def test_a_time_is_a_duration_of_the_gateway_api(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_mistake_of_a_time_is_found_by_its_rule(good: Sequence[Any]) -> None:
+    changed = copy.deepcopy(list(good))
+    spec(changed, "HTTPRoute")["rules"][0]["timeouts"]["request"] = "2.5s"
+    assert {one.rule for one in findings(Objects.of_documents(changed, source="changed"))} == {"duration"}
 
 
 @pytest.mark.parametrize(

@@ -185,15 +185,17 @@ def test_vital_classifiers_alone_decide_whether_a_pod_gets_requests(tmp_path: Pa
     names = ["first", "second", "third"]
     words = [word for name in names[:count] for word in ("--vital", name)]
     file = settings(tmp_path, repository(tmp_path / "repositories", names))
-    render("kubernetes", file, tmp_path / "out", *STABLE, *words)
+    render("kubernetes", file, tmp_path / "out", *BOTH, *words)
     deployment, *_ = yaml.safe_load_all((tmp_path / "out/base/stable.yaml").read_text())
     (server,) = deployment["spec"]["template"]["spec"]["containers"]
     probe = server["readinessProbe"]
     assert server["startupProbe"]["httpGet"]["path"] == "/ready"
-    if count < 2:
-        assert probe["httpGet"]["path"] == ("/ready/first" if count else "/ready")
-    else:
-        assert [part.rpartition("/")[2] for part in probe["exec"]["command"][-2:]] == ["first", "second"]
+    assert probe["httpGet"]["path"] == ("/ready", "/ready/first", "/ready?only=first,second")[count]
+    for folder in ("base", "components/candidate"):
+        bootstrap = yaml.safe_load((tmp_path / "out" / folder / "bootstrap.yaml").read_text())
+        clusters = bootstrap["static_resources"]["clusters"]
+        checked = [check for cluster in clusters for check in cluster.get("health_checks", ())]
+        assert {check["http_health_check"]["path"] for check in checked} == {probe["httpGet"]["path"]}
     assert "no such classifier" in refusal(file, tmp_path / "none", *STABLE, "--vital", "fourth")
 
 

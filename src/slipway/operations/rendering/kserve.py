@@ -158,7 +158,7 @@ def _predictor(plan: Plan, arm: str, image: str, *, replicas: int) -> Mapping[st
 def _route(plan: Plan, name: str, host: str, gateway_namespace: str, gateway: str) -> Document:
     grpc: Node = {"type": "RegularExpression", "name": "content-type", "value": "application/grpc.*"}
     service: Node = {"type": "PathPrefix", "value": "/inference.GRPCInferenceService"}
-    timeout: Node = {"request": f"{plan.settings.timeout_s:g}s"}
+    timeout: Node = {"request": duration(plan.settings.timeout_s)}
     node: Node = {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
@@ -185,6 +185,12 @@ def _route(plan: Plan, name: str, host: str, gateway_namespace: str, gateway: st
         "Keys, rates and the guard of slipway gateway are not here: the Gateway must know its clients."
     )
     return Document(node, about=about)
+
+
+def duration(seconds: float) -> str:
+    """A Duration of the Gateway API, which has no fractions: 2.5 is `2s500ms`. Source: GEP-2257."""
+    whole, thousandths = divmod(max(1, round(1000 * seconds)), 1000)
+    return (f"{whole}s" if whole else "") + (f"{thousandths}ms" if thousandths else "")
 
 
 def _backends(plan: Plan, port: int) -> list[Node]:

@@ -41,7 +41,10 @@ def kubernetes_files(plan: Plan) -> dict[str, str]:
         "base/monitors.yaml": yaml_file(*monitor_documents()),
         "base/rules.yaml": yaml_file(*rule_documents(plan, candidate=False)),
         f"base/{KUSTOMIZATION}": _base(),
-        **{f"base/{name}": text for name, text in gateway_files(stable_only, plan.server.models).items()},
+        **{
+            f"base/{name}": text
+            for name, text in gateway_files(stable_only, plan.server.models, vital=plan.vital).items()
+        },
         "monitoring/prometheus-adapter.yaml": adapter_values(),
         f"components/{INIT}/{KUSTOMIZATION}": _kustomization(
             {"resources": ["network.yaml"], "patches": fetching_patches(plan)},
@@ -92,7 +95,7 @@ def _overlay(plan: Plan, extra: Iterable[str]) -> str:
 
 
 def _candidate(plan: Plan, image: str) -> dict[str, str]:
-    files = gateway_files(plan.settings, plan.server.models, weight_percent=plan.weight_percent)
+    files = gateway_files(plan.settings, plan.server.models, vital=plan.vital, weight_percent=plan.weight_percent)
     content: dict[str, Node] = {
         "resources": [f"{CANDIDATE}.yaml"],
         "configMapGenerator": [

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from slipway.image.layers import FOLDER
 from slipway.operations.gateway.routes import Node
-from slipway.operations.rendering.envoy import BOOTSTRAP, CONFIGURATION, KEY_FOLDER, ROUTE_FOLDER, TLS
+from slipway.operations.rendering.envoy import BOOTSTRAP, CONFIGURATION, KEY_FOLDER, ROUTE_FOLDER, TLS, ready_path
 from slipway.operations.rendering.plan import MIB, Plan, Server
 from slipway.serving.container import INNER_PORTS, MODELS, TRITON_USER
 
@@ -102,12 +102,7 @@ def server_container(server: Server, image: str, *, ready: Node, repository: str
 
 def ready_probe(vital: tuple[str, ...]) -> Node:
     """What decides whether a pod gets requests: the supervisor asks each classifier for answers, again and again."""
-    if not vital:
-        return {"httpGet": {"path": "/ready", "port": "status"}}
-    if len(vital) == 1:
-        return {"httpGet": {"path": f"/ready/{vital[0]}", "port": "status"}}
-    addresses = [f"http://127.0.0.1:{INNER_PORTS['status']}/ready/{name}" for name in vital]
-    return {"exec": {"command": ["curl", "--fail", "--fail-early", "--silent", "--max-time", "2", *addresses]}}
+    return {"httpGet": {"path": ready_path(vital), "port": "status"}}
 
 
 def gateway_pod(plan: Plan) -> Mapping[str, Node]:
