@@ -12,12 +12,15 @@ import yaml
 from slipway.contract import SlipwayError
 from slipway.image.reference import RegistryReference
 from slipway.operations.rendering.check import check
-from slipway.operations.rendering.plan import KUBERNETES
-from tests.support.colours import contents
+from slipway.operations.rendering.objects import deployment
+from slipway.operations.rendering.plan import KUBERNETES, Server
+from slipway.repository import assemble
+from tests.support.colours import contents, copy_colours, replaced
 from tests.support.gateways import KEYS
 from tests.support.rendered import (
     BOTH,
     CLUSTER,
+    ENVOY,
     EXAMPLE,
     IMAGE,
     OTHER,
@@ -246,13 +249,51 @@ def test_a_candidate_of_another_lane_or_with_fewer_classifiers_is_refused(tmp_pa
     render("kubernetes", file, tmp_path / "out", *BOTH, "--candidate-repository", EXAMPLE)
 
 
+def test_a_larger_candidate_gets_its_own_sizes(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    changes = [replaced("decision.json", b'"temperature": 1.0', f'"temperature": {t}'.encode()) for t in ("1.5", "2.5")]
+    others = [
+        copy_colours(tmp_path / name, spec={"name": name}, bundle=change, engine=change)
+        for name, change in zip(("second", "third"), changes, strict=True)
+    ]
+    other = tmp_path / "repository"
+    assemble([copy_colours(tmp_path / "colours"), *others], other)
+    more = Server.of(other).memory_bytes - Server.of(EXAMPLE).memory_bytes
+    assert more >= 256 << 20
+    larger = ("--candidate-repository", other)
+    render("kubernetes", file, tmp_path / "out", *BOTH, *larger)
+    render("kserve", file, tmp_path / "kserve", *CLUSTER, *BOTH[-4:], "--host", "a.example", *larger)
+    shutil.copytree(EXAMPLE, tmp_path / "stable")
+    words = ("--gateway-image", ENVOY, "--repository", tmp_path / "stable")
+    render("compose", file, tmp_path / "compose", *words, *larger)
+    sizes = {}
+    for arm, path in (("stable", "base"), ("candidate", "components/candidate")):
+        pod = next(yaml.safe_load_all((tmp_path / "out" / path / f"{arm}.yaml").read_text()))["spec"]["template"][
+            "spec"
+        ]
+        sizes[arm] = pod["containers"][0]["resources"]["limits"]["memory"]
+    assert int(sizes["candidate"][:-2]) == int(sizes["stable"][:-2]) + (more >> 20)
+    runtime = yaml.safe_load((tmp_path / "kserve/runtime.yaml").read_text())
+    assert runtime["spec"]["containers"][0]["resources"]["limits"]["memory"] == sizes["candidate"]
+    services = yaml.safe_load((tmp_path / "compose/compose.yaml").read_text())["services"]
+    assert services["candidate"]["mem_limit"] == services["stable"]["mem_limit"] + 2 * more
+
+
+def test_a_slow_start_is_no_failed_rollout_and_dns_may_be_anywhere(example: Path) -> None:
+    for start_s, deadline in ((60, 600), (1200, 1320)):
+        made = deployment("stable", "server", {}, replicas=1, start_s=start_s, about="", reasons={}).node
+        assert made["spec"]["progressDeadlineSeconds"] == deadline
+    policies = yaml.safe_load_all((example / "base/network.yaml").read_text())
+    egress = next(one for one in policies if one["metadata"]["name"] == "gateway")["spec"]["egress"]
+    assert [rule for rule in egress if 53 in {port["port"] for port in rule["ports"]} and "to" in rule] == []
+
+
 def test_every_known_version_is_rendered(tmp_path: Path) -> None:
     file = settings(tmp_path)
     for version in KUBERNETES:
         render("kubernetes", file, tmp_path / version, *STABLE, "--kubernetes", f"v{version}")
         fetched = "init-container" in (tmp_path / version / "overlays/stable/kustomization.yaml").read_text()
         assert fetched == (int(version[2:]) < 35)
-    assert CLUSTER[0] == "--image"
 
 
 def test_secrets_are_readable_by_their_owner_alone_and_written_over_nothing(tmp_path: Path) -> None:

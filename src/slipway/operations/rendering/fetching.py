@@ -14,6 +14,7 @@ from slipway.operations.rendering.pods import (
     STABLE,
     container_rights,
     quantity,
+    server_of,
 )
 from slipway.serving.container import MODELS
 
@@ -29,7 +30,7 @@ def fetching_patches(plan: Plan) -> list[Node]:
     return [
         {
             "target": {"kind": "Deployment", "name": instance},
-            "patch": Document(_operations(plan, image)).text(),
+            "patch": Document(_operations(plan, instance, image)).text(),
         }
         for instance, image in images.items()
         if image is not None
@@ -49,8 +50,8 @@ def fetching_document(plan: Plan) -> Document:
     )
 
 
-def _operations(plan: Plan, image: str) -> list[Node]:
-    room: Node = {"sizeLimit": quantity(plan.server.tmp_bytes)}
+def _operations(plan: Plan, instance: str, image: str) -> list[Node]:
+    room: Node = {"sizeLimit": quantity(server_of(plan, instance).tmp_bytes)}
     login: Node = {
         "secretName": LOGIN_SECRET,
         "optional": True,

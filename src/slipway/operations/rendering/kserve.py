@@ -1,6 +1,7 @@
 """The objects of a KServe cluster: runtime, InferenceService with a canary, and one route for both protocols."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from slipway.contract import SpecError
 from slipway.operations.gateway.routes import Node
@@ -47,6 +48,8 @@ def kserve_files(plan: Plan, *, name: str, host: str, gateway: str) -> dict[str,
         raise SpecError(
             f"--gateway: {gateway!r}; give namespace and name of the Gateway, such as kserve/kserve-gateway"
         )
+    # One runtime serves both arms.
+    plan = replace(plan, server=plan.server.or_larger(plan.candidate_server))
     for part in (namespace, gateway_name):
         dns_label(part, what="--gateway")
     arms = [STABLE, *([CANDIDATE] if plan.images.candidate else [])]

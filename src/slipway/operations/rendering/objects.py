@@ -13,6 +13,7 @@ from slipway.operations.rendering.pods import (
     STABLE,
     gateway_pod,
     labels,
+    server_of,
     server_pod,
 )
 from slipway.serving.container import INNER_PORTS
@@ -40,11 +41,12 @@ def metadata(name: str, component: str, instance: str, namespace: str | None = N
 def server_documents(plan: Plan, instance: str, image: str) -> list[Document]:
     """Deployment, Service, scaling and budget of one arm's servers."""
     return [
-        _deployment(
+        deployment(
             instance,
             SERVER,
             server_pod(plan, image, instance),
             replicas=None if instance == STABLE else 1,
+            start_s=server_of(plan, instance).start_s,
             about=_about_server(plan, instance),
             reasons=SERVER_REASONS,
         ),
@@ -59,11 +61,12 @@ def server_documents(plan: Plan, instance: str, image: str) -> list[Document]:
 
 
 def gateway_documents(plan: Plan) -> list[Document]:
-    deployment = _deployment(
+    made = deployment(
         GATEWAY,
         GATEWAY,
         gateway_pod(plan),
         replicas=2,
+        start_s=0,
         about="Envoy, with the configuration of slipway gateway. Each pod counts a team's rate by itself.",
         reasons={
             "livenessProbe:": "Not /ready: a pod that drains is not ready, and lives.",
@@ -77,7 +80,7 @@ def gateway_documents(plan: Plan) -> list[Document]:
         _service(GATEWAY, GATEWAY, {"https": port, "metrics": plan.settings.metrics_port}, headless=False),
         about="For clients in the cluster. A patch of an overlay makes it a LoadBalancer for others.",
     )
-    return [deployment, service, _budget(GATEWAY, GATEWAY)]
+    return [made, service, _budget(GATEWAY, GATEWAY)]
 
 
 def _about_server(plan: Plan, instance: str) -> str:
@@ -89,18 +92,21 @@ def _about_server(plan: Plan, instance: str) -> str:
     return "\n".join(lines)
 
 
-def _deployment(
+def deployment(
     name: str,
     component: str,
     pod: Mapping[str, Node],
     *,
     replicas: int | None,
+    start_s: int,
     about: str,
     reasons: Mapping[str, str],
 ) -> Document:
     spec: dict[str, Node] = {} if replicas is None else {"replicas": replicas}
     spec |= {
         "revisionHistoryLimit": 3,
+        # A pod that may take start_s to be ready has not failed before, with time to be placed and to pull its images.
+        "progressDeadlineSeconds": max(600, start_s + 120),
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "selector": {"matchLabels": labels(component, name)},
         "template": {"metadata": {"labels": labels(component, name)}, "spec": pod},
@@ -199,10 +205,7 @@ def network_documents(plan: Plan) -> list[Document]:
     asked = [INNER_PORTS[name] for name in ("grpc", "http", "status")]
     scraped = [INNER_PORTS[name] for name in PROMETHEUS_PORTS]
     to_servers: Node = {"to": [{"podSelector": {"matchLabels": servers}}], "ports": ports(*asked)}
-    names: Node = {
-        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}],
-        "ports": DNS_PORTS,
-    }
+    names: Node = {"ports": DNS_PORTS}  # to anywhere: clusters have it in namespaces of their own, or on the machine
     policies: dict[str, tuple[Node, list[Node], list[Node], str]] = {
         "servers": (
             servers,

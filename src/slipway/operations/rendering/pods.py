@@ -47,17 +47,23 @@ def quantity(number: int) -> str:
     return f"{number // MIB}Mi"
 
 
+def server_of(plan: Plan, instance: str) -> Server:
+    """What a server of one arm needs."""
+    return plan.candidate_server or plan.server if instance == CANDIDATE else plan.server
+
+
 def server_pod(plan: Plan, image: str, instance: str) -> Mapping[str, Node]:
     """The PodSpec of a server of one arm."""
     user, _, group = TRITON_USER.partition(":")
+    server = server_of(plan, instance)
     return {
         **_pod(instance, EXIT_S + DRAIN_S),
         "securityContext": pod_rights(int(user), int(group)),
-        "containers": [server_container(plan.server, plan.images.server, ready=ready_probe(plan.vital))],
+        "containers": [server_container(server, plan.images.server, ready=ready_probe(plan.vital))],
         "volumes": [
             {"name": "repository", "image": {"reference": image, "pullPolicy": "IfNotPresent"}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": quantity(plan.server.tmp_bytes)}},
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(plan.server.shm_bytes)}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": quantity(server.tmp_bytes)}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(server.shm_bytes)}},
         ],
     }
 
