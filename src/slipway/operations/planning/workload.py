@@ -67,7 +67,7 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
             "plan-fleet takes fleets of the cpu lane"
         )
     _check_names(fleet, demand)
-    reader = _Reader(measured_root)
+    reader = _Reader(measured_root, limit_ms=demand.limit_ms)
     loads = []
     for name, classifier in fleet.classifiers.items():
         rates = demand.classifiers.get(name) or demand.each
@@ -95,8 +95,8 @@ def remedy(name: str, demand: Demand) -> str:
 class _Reader:
     """Reads each result file once."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, limit_ms: float) -> None:
+        self._root, self._limit_ms = root, limit_ms
         self._read: dict[str, MeasuredFigures] = {}
 
     def figures(self, name: str, rates: Rates, backbone: str | None) -> MeasuredFigures:
@@ -113,7 +113,7 @@ class _Reader:
             found.append(figures)
         merged = found[0]
         for more in found[1:]:
-            merged = merged.or_else(more)
+            merged = merged.or_else(more, limit_ms=self._limit_ms)
         return merged
 
 
