@@ -13,6 +13,8 @@ SERVER, GATEWAY = "server", "gateway"
 STABLE, CANDIDATE = "stable", "candidate"
 NAME, COMPONENT, INSTANCE = (f"app.kubernetes.io/{name}" for name in ("name", "component", "instance"))
 REPOSITORY = f"{MODELS}/repository"
+GATEWAY_PODS = "slipway/gateway-pods-namespace"
+"""Annotation of an HTTPRoute: where the pods of its Gateway run, if not in the Gateway's own namespace."""
 KEYS_SECRET, TLS_SECRET = "gateway-keys", "gateway-tls"
 CONFIG, ROUTES_CONFIG = "gateway", "gateway-routes"
 ENVOY_USER = 101
