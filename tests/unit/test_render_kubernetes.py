@@ -288,6 +288,21 @@ def test_a_slow_start_is_no_failed_rollout_and_dns_may_be_anywhere(example: Path
     assert [rule for rule in egress if 53 in {port["port"] for port in rule["ports"]} and "to" in rule] == []
 
 
+def test_tritonserver_is_scraped_in_ready_pods_alone_and_its_supervisor_in_all(example: Path) -> None:
+    monitor = next(yaml.safe_load_all((example / "base/monitors.yaml").read_text()))
+    dropped = {
+        endpoint["port"]: {
+            label: rule["regex"]
+            for rule in endpoint["relabelings"]
+            if rule.get("action") == "drop"
+            for label in rule["sourceLabels"]
+        }
+        for endpoint in monitor["spec"]["endpoints"]
+    }
+    assert dropped["status"] == {}
+    assert dropped["metrics"]["__meta_kubernetes_endpoint_ready"] == "false"
+
+
 def test_every_known_version_is_rendered(tmp_path: Path) -> None:
     file = settings(tmp_path)
     for version in KUBERNETES:

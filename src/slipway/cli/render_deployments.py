@@ -26,7 +26,13 @@ def kubernetes(arguments: argparse.Namespace) -> None:
 def kserve(arguments: argparse.Namespace) -> None:
     from slipway.operations.rendering.kserve import KIND, kserve_files
 
-    files = kserve_files(_plan(arguments), name=arguments.name, host=arguments.host, gateway=arguments.gateway)
+    files = kserve_files(
+        _plan(arguments),
+        name=arguments.name,
+        host=arguments.host,
+        gateway=arguments.gateway,
+        gateway_pods=arguments.gateway_pods_namespace,
+    )
     _write(arguments, files, kind=KIND)
 
 
@@ -180,6 +186,11 @@ def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--host", required=True, metavar="NAME", help="name of the host that clients ask")
     command.add_argument(
         "--gateway", default="kserve/kserve-ingress-gateway", metavar="NAMESPACE/NAME", help="default: %(default)s"
+    )
+    command.add_argument(
+        "--gateway-pods-namespace",
+        metavar="NAME",
+        help="where its proxies run, such as envoy-gateway-system; default: the Gateway's own",
     )
     command.set_defaults(gateway_image=None, queue_ms=10.0, monitoring_namespace="monitoring")
     command = _command(kinds, "compose", compose, "write a compose file for one box: gateway, servers, Prometheus")

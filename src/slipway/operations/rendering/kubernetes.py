@@ -13,6 +13,7 @@ from slipway.operations.rendering.pods import (
     CANDIDATE,
     COMPONENT,
     CONFIG,
+    GPU_TOLERATION,
     KEYS_SECRET,
     ROUTES_CONFIG,
     SERVER,
@@ -126,10 +127,9 @@ def _candidate(plan: Plan, image: str) -> dict[str, str]:
 
 def _gpu(gpu: Gpu) -> str:
     escaped = gpu.resource.replace("/", "~1")
-    toleration: Node = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     operations: list[Node] = [
         {"op": "add", "path": f"/spec/template/spec/containers/0/resources/limits/{escaped}", "value": 1},
-        {"op": "add", "path": "/spec/template/spec/tolerations", "value": toleration},
+        {"op": "add", "path": "/spec/template/spec/tolerations", "value": [GPU_TOLERATION]},
     ]
     patch = Document(operations).text()
     return _kustomization(

@@ -234,7 +234,7 @@ def network_documents(plan: Plan) -> list[Document]:
 
 
 def gateway_api_document(plan: Plan, namespace: str) -> Document:
-    """Only a Gateway of that namespace, and Prometheus, reach the servers."""
+    """Only pods of that namespace, where the Gateway's proxies run, and Prometheus reach the servers."""
 
     def peers(name: str) -> Node:
         return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]

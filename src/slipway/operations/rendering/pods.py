@@ -17,6 +17,8 @@ GATEWAY_PODS = "slipway/gateway-pods-namespace"
 """Annotation of an HTTPRoute: where the pods of its Gateway run, if not in the Gateway's own namespace."""
 KEYS_SECRET, TLS_SECRET = "gateway-keys", "gateway-tls"
 CONFIG, ROUTES_CONFIG = "gateway", "gateway-routes"
+GPU_TOLERATION: Node = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+"""Machines with GPUs are often kept for pods that use one."""
 ENVOY_USER = 101
 """The user of Envoy's own image."""
 EXIT_S, DRAIN_S = 60, 5
