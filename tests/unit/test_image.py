@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -319,6 +320,57 @@ def test_a_killed_build_leaves_a_blob_that_the_next_one_removes(example: tuple[L
 def test_one_process_writes_to_a_layout(example: tuple[Layout, Descriptor]) -> None:
     with Layout.writing(example[0].folder), pytest.raises(ImageError, match="another process is writing to it"):
         build(EXAMPLE, LayoutReference(example[0].folder, "v2"))
+
+
+def test_of_several_first_starts_one_makes_the_layout_and_all_write_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Layout._begin
+
+    def slowly(layout: Layout) -> None:
+        begin(layout)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(Layout, "_begin", slowly)
+    folder = tmp_path / "cache/layout"
+
+    def start(number: int) -> Descriptor:
+        with Layout.writing(folder, wait=True) as layout:
+            added = layout.add(b"%d" % number, "text/plain")
+            if number % 2:
+                raise ImageError("cut short")
+            layout.set_tag(f"v{number}", added)
+            return added
+
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(start, number) for number in range(8)]
+    assert [isinstance(one.exception(), ImageError) for one in done] == [False, True] * 4
+    layout = Layout.open(folder)
+    assert [one.tag for one in layout.index.manifests] == ["v0", "v2", "v4", "v6"]
+    assert all(layout.has(one.result()) for one in done[::2])
+    assert [path.name for path in folder.parent.iterdir()] == ["layout"]
+
+
+def test_a_layout_that_its_maker_removes_is_made_again_by_the_one_who_waits(tmp_path: Path) -> None:
+    folder = tmp_path / "layout"
+
+    def second() -> bool:
+        with Layout.writing(folder, wait=True) as layout:
+            layout.set_tag("v1", layout.add(b"content", "text/plain"))
+        return True
+
+    def first(pool: ThreadPoolExecutor, started: list[Future[bool]]) -> None:
+        with Layout.writing(folder):
+            started.append(pool.submit(second))
+            time.sleep(0.1)
+            raise ImageError("cut short")
+
+    started: list[Future[bool]] = []
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(ImageError, match="cut short"):
+            first(pool, started)
+        assert started[0].result()
+    assert [one.tag for one in Layout.open(folder).index.manifests] == ["v1"]
 
 
 def test_many_steps_share_layers_and_a_new_one_changes_few() -> None:
