@@ -110,6 +110,32 @@ DEFECTS: dict[str, tuple[str, Change]] = {
         "network",
         lambda o: put(one(o, "NetworkPolicy", "servers")["spec"]["ingress"][0], "from", [{"podSelector": {}}]),
     ),
+    "a range of ports that has tritonserver's": (
+        "network",
+        lambda o: put(
+            one(o, "NetworkPolicy", "servers")["spec"]["ingress"][1]["ports"],
+            0,
+            {"protocol": "TCP", "port": 7000, "endPort": 9000},
+        ),
+    ),
+    "a port that the gateway asks and may not reach": (
+        "network",
+        lambda o: one(o, "NetworkPolicy", "servers")["spec"]["ingress"][0]["ports"].pop(0),
+    ),
+    "a health check that the gateway may not reach": (
+        "network",
+        lambda o: one(o, "NetworkPolicy", "servers")["spec"]["ingress"][0]["ports"].pop(2),
+    ),
+    "a metric that nobody records": (
+        "metric",
+        lambda o: put(
+            one(o, "HorizontalPodAutoscaler", "stable")["spec"]["metrics"][0]["pods"]["metric"], "name", "queue_ms"
+        ),
+    ),
+    "shared memory as a number, above the limit": (
+        "shm",
+        lambda o: put(pod(o)["volumes"][2]["emptyDir"], "sizeLimit", 1 << 40),
+    ),
     "no policy": ("network", lambda o: o.remove(one(o, "NetworkPolicy", "servers"))),
     "a gateway that asks a wrong port": (
         "gateway-port",

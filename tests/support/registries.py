@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+import ssl
 import subprocess
 import threading
 import time
@@ -70,17 +71,24 @@ class Stored:
     token: str | None = None
     """The token without which nothing is given, for `user` with `password`."""
     lists_artefacts: bool = False
+    elsewhere: str = ""
+    """Scheme and host that uploads and blobs are sent on to."""
     host: str = ""
 
 
 @contextlib.contextmanager
-def small_registry() -> Iterator[Stored]:
+def small_registry(certificate: tuple[Path, Path] | None = None) -> Iterator[Stored]:
+    """A registry on a free port; with a certificate and its key, over TLS."""
     stored = Stored()
 
     class Handler(_Handler):
         registry = stored
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     stored.host = f"127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -104,7 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         if self._may_go_on():
-            self._answer(202, headers={"Location": f"/v2/up{self.path.removeprefix('/v2')}one?state=x"})
+            self._answer(
+                202, headers={"Location": f"{self.registry.elsewhere}/v2/up{self.path.removeprefix('/v2')}one?state=x"}
+            )
 
     def do_PUT(self) -> None:
         length = int(self.headers["Content-Length"])
@@ -132,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if allowed else 401, json.dumps({"token": self.registry.token}).encode())
         elif self.path == "/v2/":
             self._answer(200, b"{}")
+        elif "/blobs/" in self.path and self.registry.elsewhere and self.command == "GET":
+            self._answer(307, headers={"Location": f"{self.registry.elsewhere}{self.path}"})
         elif "/blobs/" in self.path and last in self.registry.blobs:
             self._answer(200, self.registry.blobs[last])
         elif "/manifests/" in self.path and last in self.registry.manifests:

@@ -6,11 +6,14 @@ import random
 import shutil
 import tarfile
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from slipway.contract import ImageError, ManifestError, SlipwayError, SpecError
+from slipway.image import layers
 from slipway.image.build import build
 from slipway.image.documents import LANE, SEALED, Descriptor
 from slipway.image.layers import GROUPS, MOST_LAYERS, MOST_OWN, REST, plan, write_tar
@@ -34,7 +37,7 @@ def test_an_archive_has_these_bytes_on_any_machine_and_python(tmp_path: Path) ->
         (tmp_path / name).write_text(f"the content of {name}")
     sink = HashingSink()
     write_tar(tmp_path, files, sink)
-    assert (sink.size, sink.digest[:19]) == (10240, "sha256:d398413c8b17")
+    assert (sink.size, sink.digest[:19]) == (10240, "sha256:4b685d393a0d")
 
 
 def test_times_modes_and_owners_of_a_clone_make_no_difference(
@@ -82,6 +85,16 @@ def test_what_is_unpacked_equals_the_repository_byte_for_byte(
     assert contents(tmp_path / "here") == contents(EXAMPLE)
 
 
+def test_every_file_is_in_the_folder_that_kserve_mounts(example: tuple[Layout, Descriptor]) -> None:
+    layout, image = example
+    names = []
+    for layer in layout.manifest(image).layers:
+        with tarfile.open(layout.path(layer)) as archive:
+            assert archive.getnames()[0] == "models"
+            names += [member.name for member in archive if member.isfile()]
+    assert sorted(names) == sorted(f"models/{name}" for name in contents(EXAMPLE))
+
+
 def test_a_changed_repository_has_no_image(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLE, tmp_path / "changed")
     (tmp_path / "changed/colours/config.pbtxt").write_text("name: 'other'")
@@ -120,7 +133,8 @@ def test_the_file_that_was_changed_in_a_layer_is_named(example: tuple[Layout, De
             blob.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
             with pytest.raises(ImageError) as caught:
                 verify(layout, image)
-            assert f"it is in {member.name};" in str(caught.value), names[member.name][:20]
+            name = member.name.removeprefix("models/")
+            assert f"it is in {name};" in str(caught.value), names[name][:20]
         blob.write_bytes(data)
 
 
@@ -151,8 +165,8 @@ def test_a_changed_index_leads_to_the_same_image_or_to_an_error(example: tuple[L
     assert refused > len(data) / 6
 
 
-def _entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
+def _entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", *, folder: str = "models/") -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(f"{folder}{name}")
     entry.type, entry.linkname = kind, link
     return entry
 
@@ -169,6 +183,10 @@ def _entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
         (_entry("../outside"), "could leave the folder"),
         (_entry("colours/../../outside"), "could leave the folder"),
         (_entry("/outside"), "could leave the folder"),
+        (_entry("../outside", folder=""), "is not in models"),
+        (_entry("lane.json", folder=""), "lane.json is not in models"),
+        (_entry("models", folder=""), "models is not in models"),
+        (_entry("models2/file", folder=""), "models2/file is not in models"),
         (_entry("colours//file"), "could leave the folder"),
         (_entry("colours\\file"), "could leave the folder"),
         (_entry("colours/new\nline"), "could leave the folder"),
@@ -192,6 +210,41 @@ def test_an_archive_with_what_no_repository_has_is_refused(
         verify(layout, changed)
     assert not (tmp_path / "a/b").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "images"]
+
+
+def _sparse(name: str) -> tarfile.TarInfo:
+    """10 TiB of zeros in a few bytes."""
+    entry = _entry(name)
+    entry.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.size": str(10 << 40), "GNU.sparse.map": "0,3"}
+    return entry
+
+
+def _long_named(depth: int) -> bytes:
+    """An archive of GNU's headers of long names, each before the next."""
+    entry = _entry("././@LongLink", tarfile.GNUTYPE_LONGNAME, folder="")
+    entry.size = 2
+    return (entry.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")) * depth
+
+
+def test_an_archive_that_is_more_than_its_bytes_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, example: tuple[Layout, Descriptor]
+) -> None:
+    layout, image = example
+
+    def refused(change: Callable[[bytes], bytes], words: str) -> None:
+        changed = with_layers(layout, image, lambda name, data: change(data) if name == REST else data)
+        for check in (lambda: verify(layout, changed), lambda: unpack(layout, changed, tmp_path / "never")):
+            with pytest.raises(ImageError, match=words):
+                check()
+
+    refused(lambda data: with_member(data, _sparse("colours/big"), b"bad"), "colours/big is sparse")
+    dated = _entry("colours/dated")
+    dated.pax_headers = {"comment": "x"}
+    refused(lambda data: with_member(data, dated, b"bad"), "colours/dated is sparse or has headers of its own")
+    refused(lambda data: _long_named(2000) + data, "not a tar archive that can be read")
+    monkeypatch.setattr(layers, "MOST_KEPT_BYTES", 1000)
+    with pytest.raises(ImageError, match=r"manifest\.json has [\d,]+ bytes; at most 1,000 are read"):
+        verify(layout, image)
 
 
 def test_a_file_that_differs_from_the_repository_s_manifest_is_named_though_every_digest_fits(
@@ -269,15 +322,66 @@ def test_one_process_writes_to_a_layout(example: tuple[Layout, Descriptor]) -> N
         build(EXAMPLE, LayoutReference(example[0].folder, "v2"))
 
 
+def test_of_several_first_starts_one_makes_the_layout_and_all_write_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Layout._begin
+
+    def slowly(layout: Layout) -> None:
+        begin(layout)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(Layout, "_begin", slowly)
+    folder = tmp_path / "cache/layout"
+
+    def start(number: int) -> Descriptor:
+        with Layout.writing(folder, wait=True) as layout:
+            added = layout.add(b"%d" % number, "text/plain")
+            if number % 2:
+                raise ImageError("cut short")
+            layout.set_tag(f"v{number}", added)
+            return added
+
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(start, number) for number in range(8)]
+    assert [isinstance(one.exception(), ImageError) for one in done] == [False, True] * 4
+    layout = Layout.open(folder)
+    assert [one.tag for one in layout.index.manifests] == ["v0", "v2", "v4", "v6"]
+    assert all(layout.has(one.result()) for one in done[::2])
+    assert [path.name for path in folder.parent.iterdir()] == ["layout"]
+
+
+def test_a_layout_that_its_maker_removes_is_made_again_by_the_one_who_waits(tmp_path: Path) -> None:
+    folder = tmp_path / "layout"
+
+    def second() -> bool:
+        with Layout.writing(folder, wait=True) as layout:
+            layout.set_tag("v1", layout.add(b"content", "text/plain"))
+        return True
+
+    def first(pool: ThreadPoolExecutor, started: list[Future[bool]]) -> None:
+        with Layout.writing(folder):
+            started.append(pool.submit(second))
+            time.sleep(0.1)
+            raise ImageError("cut short")
+
+    started: list[Future[bool]] = []
+    with ThreadPoolExecutor(1) as pool:
+        with pytest.raises(ImageError, match="cut short"):
+            first(pool, started)
+        assert started[0].result()
+    assert [one.tag for one in Layout.open(folder).index.manifests] == ["v1"]
+
+
 def test_many_steps_share_layers_and_a_new_one_changes_few() -> None:
     sizes = {f"engine_{n:03}/1/model.onnx": 1000 + n for n in range(100)}
     sizes |= {f"post_{n:03}/1/model.py": 10 for n in range(150)} | {"lane.json": 1, "c/config.pbtxt": 1}
-    layers = plan(sizes, ensembles={"c"})
-    assert len(layers) <= MOST_OWN + GROUPS + 1 <= MOST_LAYERS
-    assert sorted(name for layer in layers for name in layer.files) == sorted(sizes)
-    assert layers[-1] == (REST, ("c/config.pbtxt", "lane.json"))
+    made = plan(sizes, ensembles={"c"})
+    assert len(made) <= MOST_OWN + GROUPS + 1 <= MOST_LAYERS
+    assert sorted(name for layer in made for name in layer.files) == sorted(sizes)
+    assert made[-1] == (REST, ("c/config.pbtxt", "lane.json"))
     again = plan({**sizes, "post_150/1/model.py": 10}, ensembles={"c"})
-    assert len({*again} - {*layers}) == 1
+    assert len({*again} - {*made}) == 1
     few = plan({name: size for name, size in sizes.items() if "post" not in name}, ensembles={"c"})
     assert len(few) == MOST_LAYERS + 1, "a layer for each, and the rest"
 
@@ -306,6 +410,9 @@ def test_references_that_name_no_layout(text: str) -> None:
 def test_references_of_registries() -> None:
     reference = RegistryReference.parse("registry.example:5000/team/models:v1")
     assert (reference.host, reference.name, reference.tag) == ("registry.example:5000", "team/models", "v1")
+    both = RegistryReference.parse(f"registry.example/team/models:v1@sha256:{'a' * 64}")
+    assert str(both) == f"registry.example/team/models@sha256:{'a' * 64}"
+    assert (reference.port, both.port) == (5000, 443)
     for text in (
         "models:v1",
         "host/Models:v1",
@@ -313,6 +420,7 @@ def test_references_of_registries() -> None:
         "https://host/models:v1",
         "host/../models:v1",
         "host/:v1",
+        f"host/models:a b@sha256:{'a' * 64}",
     ):
         with pytest.raises(SpecError):
             RegistryReference.parse(text)

@@ -7,7 +7,9 @@ import pytest
 
 from slipway.cli import serve_image
 from slipway.cli.serve_image import unpacked
-from slipway.contract import ImageError, ServingError
+from slipway.contract import ImageError, ServingError, SpecError
+from slipway.image import registry as registry_module
+from slipway.image.artefacts import SBOM
 from slipway.image.build import build
 from slipway.image.documents import Descriptor
 from slipway.image.layout import Layout
@@ -15,6 +17,7 @@ from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.image.registry import Registry
 from slipway.image.signing import sign
 from slipway.image.transfer import push
+from slipway.operations.release.promotion import check_own_folder
 from tests.support.colours import contents, reseal
 from tests.support.images import EXAMPLE, built, warmer
 from tests.support.registries import small_registry
@@ -99,6 +102,39 @@ def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(
     assert [path.name for path in (cache / "images").iterdir() if path.is_dir()] == [image.hex]
 
 
+def test_a_server_that_follows_a_tag_keeps_what_the_tag_names_alone(
+    tmp_path: Path, cache: Path, example: tuple[Layout, Descriptor]
+) -> None:
+    layout, image = example
+    sbom = layout.attach(image, b"a bill", SBOM)
+    with small_registry() as registry:
+        references = [RegistryReference.parse(f"oci://{registry.host}/team/colours:{tag}") for tag in ("live", "other")]
+        for reference in references:
+            push(layout, image, reference, Registry(reference), progress=lambda _: None)
+        unpacked(references[0], key=None, say=lambda _: None)
+        second = build(warmer(tmp_path), LayoutReference(layout.folder, "v2")).image
+        push(layout, second, references[0], Registry(references[0]), progress=lambda _: None)
+        unpacked(references[0], key=None, say=lambda _: None)
+        kept = Layout.open(cache / "layout")
+        assert [one.digest for one in kept.index.manifests] == [second.digest]
+        blobs = {path.name for path in (kept.folder / "blobs/sha256").iterdir()}
+        assert blobs == {second.hex, *(blob.hex for blob in kept.manifest(second).blobs)}
+        unpacked(references[1], key=None, say=lambda _: None)
+        assert {one.digest for one in kept.index.manifests} == {second.digest, image.digest, sbom.digest}
+
+
+def test_a_registry_without_tls_is_asked_if_the_command_says_so(
+    monkeypatch: pytest.MonkeyPatch, example: tuple[Layout, Descriptor]
+) -> None:
+    monkeypatch.setattr(registry_module, "_is_local", lambda _: False)
+    with small_registry() as registry:
+        reference = RegistryReference.parse(f"oci://{registry.host}/team/colours:live")
+        push(*example, reference, Registry(reference, plain_http=True), progress=lambda _: None)
+        with pytest.raises(ImageError, match="a registry without it needs --plain-http"):
+            unpacked(reference, key=None, say=lambda _: None)
+        assert contents(unpacked(reference, key=None, plain_http=True, say=lambda _: None)) == contents(EXAMPLE)
+
+
 def test_the_gpu_lane_is_refused_before_it_is_unpacked(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +157,14 @@ def test_serve_says_what_it_cannot_serve(tmp_path: Path) -> None:
         (["oci-layout:images:a b"], "invalid tag"),
         (["oci://host/Name:v1"], "not a registry's reference"),
         (["images", "--key", "public.pem"], "--key: images is a folder, which has no signature"),
+        (["images", "--plain-http"], "--plain-http: images is a folder, and no registry is asked"),
     ):
         done = run_here("serve", *words_of_verb, cwd=tmp_path, check=False)
         assert (done.returncode in (1, 2), words in done.stderr) == (True, True), done.stderr
+
+
+def test_a_promotion_does_not_replace_what_is_unpacked_from_an_image(example: tuple[Layout, Descriptor]) -> None:
+    folder = unpacked(LayoutReference(example[0].folder), key=None, say=lambda _: None)
+    with pytest.raises(SpecError, match=r"unpacked from an image, .*slipway image unpack"):
+        check_own_folder(folder)
+    check_own_folder(EXAMPLE)

@@ -19,6 +19,7 @@ from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.image.registry import Registry
 from slipway.image.transfer import Moved, pull, push
 from slipway.image.verify import verify
+from slipway.operations.gateway.made import self_signed
 from slipway.serving import Ports
 from tests.support.colours import contents
 from tests.support.images import built, warmer
@@ -223,6 +224,40 @@ def test_a_tag_of_something_else_or_of_another_lane_is_not_taken(
     assert not (tmp_path / "there").exists()
 
 
+def test_credentials_stay_with_the_registry_that_they_are_of(
+    example: tuple[Layout, Descriptor], registry: Stored, no_logins: Path
+) -> None:
+    log_in(no_logins, registry.host, "password")
+    with small_registry() as other:
+        other.token, registry.elsewhere = "secret", f"http://{other.host}"
+        with pytest.raises(ImageError, match="refuses user"):
+            pushed(*example, registry.host)
+    assert [asked.partition(" ")[0] for asked in other.asked] == ["PUT"], "and no token was asked for"
+
+
+def test_a_registry_with_tls_cannot_send_anything_to_a_host_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Stored
+) -> None:
+    certificate = self_signed(tmp_path / "tls", hosts=["127.0.0.1"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    blob = Descriptor.of(b"content", "application/octet-stream")
+    with small_registry(certificate) as secure:
+        client = Registry(RegistryReference.parse(f"{secure.host}/a:v1"))
+        client._root = f"https://{secure.host}/v2/"
+        for elsewhere in (f"http://{registry.host}", f"http://{secure.host}"):
+            secure.elsewhere = elsewhere
+            with pytest.raises(ImageError, match=rf"sends us on to {elsewhere}/v2/up.*, which is not encrypted"):
+                client.put_blob(blob, lambda: [b"content"])
+            with pytest.raises(ImageError, match=rf"sends us on to {elsewhere}/v2/a/blobs.*, which is not encrypted"):
+                list(client.blob(blob))
+        secure.elsewhere = ""
+        client.put_blob(blob, lambda: [b"content"])
+        assert b"".join(client.blob(blob)) == b"content"
+    assert registry.asked == []
+    assert client._is_own(f"https://{secure.host}/v2/a")
+    assert not client._is_own(f"http://{secure.host}/v2/a")
+
+
 def test_a_host_that_is_no_registry_or_not_there_is_said(tmp_path: Path, registry: Stored) -> None:
     registry.fault = lambda _: 404
     layout = "images"
@@ -266,3 +301,31 @@ def test_credentials_of_other_tools_are_found(tmp_path: Path, no_logins: Path, m
     no_logins.write_text('{"credsStore": "absent"}')
     with pytest.raises(SpecError, match="docker-credential-absent: cannot be asked"):
         find_credentials("a.example")
+
+
+def test_a_login_that_cannot_be_used_is_said_without_its_secret(
+    tmp_path: Path, no_logins: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_logins.parent.mkdir()
+    for logins, field in (
+        ({"auths": {"a.example": "hunter2"}}, r"auths\.a\.example"),
+        ({"auths": {"a.example": {"auth": ["hunter2"]}}}, r"auths\.a\.example\.auth"),
+        (["hunter2"], "the whole"),
+    ):
+        no_logins.write_text(json.dumps(logins))
+        with pytest.raises(SpecError, match=rf"config\.json: {field}: not as a login writes it") as caught:
+            find_credentials("a.example")
+        assert "hunter2" not in str(caught.value)
+    helper = tmp_path / "docker-credential-test"
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    no_logins.write_text('{"credsStore": "test"}')
+    answers = ({"Secret": "hunter2"}, {"Username": "user", "Secret": ["hunter2"]})
+    for answer, field in zip(answers, ("Username", "Secret"), strict=True):
+        helper.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+        helper.chmod(0o755)
+        with pytest.raises(SpecError, match=f"docker-credential-test: {field}: not as a login") as caught:
+            find_credentials("a.example")
+        assert "hunter2" not in str(caught.value)
+    helper.write_text("""#!/bin/sh\necho '{"Username": "user", "Secret": "x", "Expires": 1}'\n""")
+    found = find_credentials("a.example")
+    assert found is not None, "a field that we do not know is no error"

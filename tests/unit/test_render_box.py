@@ -11,6 +11,7 @@ import yaml
 
 from slipway.contract import SlipwayError
 from slipway.operations.rendering.compose import PROMETHEUS_IMAGE, hardened
+from slipway.system.home import user_folder
 from tests.support.colours import contents
 from tests.support.rendered import ENVOY, EXAMPLE, SERVER, gpu_repository, render, repository, settings
 from tests.support.scripts import ROOT
@@ -108,6 +109,22 @@ def test_units_have_few_rights_and_servers_this_machine_alone(tmp_path: Path) ->
     assert "AmbientCapabilities=CAP_NET_BIND_SERVICE" in low
 
 
+def test_verbs_of_the_user_and_services_look_in_the_same_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    by_hand = user_folder("XDG_STATE_HOME", ".local/state")
+    for name, text in units(tmp_path, **WATCHED).items():
+        if name.endswith(".service"):
+            (given,) = re.findall(r"^Environment=(.*)$", text, re.MULTILINE)
+            variables = dict(word.split("=") for word in given.split())
+            assert variables.pop("HOME") == "/var/lib/slipway"
+            for variable, value in variables.items():
+                monkeypatch.setenv(variable, value)
+            assert user_folder("XDG_STATE_HOME", ".local/state") == by_hand, name
+
+
 def test_what_the_settings_name_can_be_written_where_they_are(tmp_path: Path) -> None:
     words = ("--settings-at", "/etc/slipway/gateway.yaml", "--repositories", "/srv/slipway")
     found = units(tmp_path, *words, **WATCHED, access_log="log/gateway.jsonl")
@@ -141,6 +158,13 @@ def test_bad_input_is_refused_in_a_sentence(kind: str, words: tuple[str, ...], s
     with pytest.raises(SlipwayError, match=said):
         render(kind, settings(tmp_path), tmp_path / "out", *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_candidate_s_folder_with_a_space_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "the candidate")
+    file = settings(tmp_path, candidate=CANDIDATE)
+    with pytest.raises(SlipwayError, match=r"the candidate: .*no spaces"):
+        render("systemd", file, tmp_path / "out", "--candidate-repository", tmp_path / "the candidate")
 
 
 def test_a_folder_of_another_kind_stays(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from slipway.contract import SlipwayError
 from slipway.operations.rendering.check import findings
 from slipway.operations.rendering.manifests import Objects
+from slipway.operations.rendering.sizes import bytes_of
 from tests.support.deployment_defects import DEFECTS
 from tests.support.rendered import BOTH, render, settings
 from tests.support.validators import FOLDER, documents, faults, kustomized, require_validators
@@ -98,5 +99,11 @@ def test_what_is_not_a_deployment_is_an_error_in_words(content: str, said: str, 
         render("check", tmp_path / "nothing")
 
 
-def test_there_are_more_than_twenty_mistakes() -> None:
-    assert len(DEFECTS) > 20
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512Mi", 1 << 29), ("1e9", 10**9), ("1E3", 1000), ("2P", 2 * 10**15), ("1E", 10**18), ("1.5G", 1_500_000_000)],
+)
+def test_quantities_are_those_of_kubernetes(text: str, size: int) -> None:
+    assert bytes_of(text) == size
+    with pytest.raises(SlipwayError, match="not a quantity"):
+        bytes_of(f"{text}x")

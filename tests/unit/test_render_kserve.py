@@ -9,7 +9,9 @@ import pytest
 
 from slipway.contract import SlipwayError
 from slipway.operations.rendering.check import findings
+from slipway.operations.rendering.kserve import duration
 from slipway.operations.rendering.manifests import Objects
+from slipway.operations.rendering.pods import DRAIN_S, EXIT_S
 from tests.support.rendered import CLUSTER, IMAGE, OTHER, gpu_repository, render, settings
 from tests.support.validators import documents, faults, require_validators
 
@@ -74,8 +76,30 @@ def test_a_gpu_lane_asks_for_one_slice(tmp_path: Path) -> None:
     assert said(rendered) == []
     (service,) = (one["spec"] for one in rendered if one["kind"] == "InferenceService")
     assert service["predictor"]["minReplicas"] == 3
+    assert [one["key"] for one in service["predictor"]["tolerations"]] == ["nvidia.com/gpu"]
     assert service["predictor"]["model"]["resources"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
     assert "canary" not in service
+
+
+def test_the_proxies_of_the_gateway_may_run_elsewhere(tmp_path: Path) -> None:
+    words = (*CANARY, "--gateway", "shared/main", "--gateway-pods-namespace", "envoy-gateway-system")
+    render("kserve", settings(tmp_path), tmp_path / "out", *words)
+    rendered = objects(tmp_path / "out")
+    asked = spec(rendered, "NetworkPolicy")["ingress"][0]["from"]
+    labels = [one["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for one in asked]
+    assert labels == ["envoy-gateway-system"]
+    assert findings(Objects.of_documents(rendered, source="elsewhere")) == []
+    next(one for one in rendered if one["kind"] == "HTTPRoute")["metadata"].pop("annotations")
+    assert {one.rule for one in findings(Objects.of_documents(rendered, source="elsewhere"))} == {"network"}
+
+
+def test_a_cluster_that_mounts_no_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SlipwayError, match=r"--kubernetes 1\.33: KServe mounts .* from 1\.35"):
+        render("kserve", settings(tmp_path), tmp_path / "out", *CANARY, "--kubernetes", "1.33")
+
+
+def test_a_pod_that_ends_has_as_long_as_in_a_deployment_of_ours(good: Sequence[Any]) -> None:
+    assert spec(good, "InferenceService")["predictor"]["terminationGracePeriodSeconds"] == EXIT_S + DRAIN_S
 
 
 def spec(objects_: Sequence[Any], kind: str) -> Any:
@@ -115,6 +139,17 @@ def without_probe(o: list[Any]) -> None:
 
 def typed_wrong(o: list[Any]) -> None:
     spec(o, "InferenceService")["canary"][0]["trafficPercent"] = "10"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(2.5, "2s500ms"), (60, "60s"), (0.25, "250ms"), (0.00001, "1ms")])
+def test_a_time_is_a_duration_of_the_gateway_api(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_mistake_of_a_time_is_found_by_its_rule(good: Sequence[Any]) -> None:
+    changed = copy.deepcopy(list(good))
+    spec(changed, "HTTPRoute")["rules"][0]["timeouts"]["request"] = "2.5s"
+    assert {one.rule for one in findings(Objects.of_documents(changed, source="changed"))} == {"duration"}
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,17 @@ import pytest
 import yaml
 
 from slipway.contract import SlipwayError
+from slipway.image.reference import RegistryReference
 from slipway.operations.rendering.check import check
-from slipway.operations.rendering.plan import KUBERNETES
-from tests.support.colours import contents
+from slipway.operations.rendering.objects import deployment
+from slipway.operations.rendering.plan import KUBERNETES, Server
+from slipway.repository import assemble
+from tests.support.colours import contents, copy_colours, replaced
 from tests.support.gateways import KEYS
 from tests.support.rendered import (
     BOTH,
     CLUSTER,
+    ENVOY,
     EXAMPLE,
     IMAGE,
     OTHER,
@@ -75,7 +79,7 @@ def test_a_gpu_lane_gives_each_pod_one_gpu_or_one_slice(tmp_path: Path) -> None:
         render("kubernetes", file, out, *BOTH, "--gpus", "4", *words)
         text = kustomized(out / "overlays/candidate")
         objects = documents(text)
-        assert faults(objects, VERSIONS) == []
+        assert faults(objects, ["1.35"]) == []
         assert check(text, source="gpu") == []
         found = {one["metadata"]["name"]: one["spec"] for one in objects if one["kind"] == "Deployment"}
         for arm in ("stable", "candidate"):
@@ -157,25 +161,50 @@ def test_the_repository_is_mounted_by_digest_or_fetched_where_image_volumes_are_
             )
             volume = next(one for one in pod["volumes"] if one["name"] == "repository")
             assert (volume.get("image", {}).get("reference") == image) is mounted
+            (mount,) = (one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "repository")
+            assert (mount.get("subPath") == "models") is mounted
             fetching = [one["args"] for one in pod.get("initContainers", ())]
             assert [words[1] for words in fetching] == ([] if mounted else ["pull", "unpack"])
             assert mounted or image in fetching[0]
 
 
+def test_the_init_containers_reach_the_registry_of_the_image_with_the_login_of_a_secret(tmp_path: Path) -> None:
+    image = f"registry.example:5000/team/colours:v1@sha256:{'1' * 64}"
+    render("kubernetes", settings(tmp_path), tmp_path / "out", "--image", image, *STABLE[2:], "--kubernetes", "1.33")
+    folder = tmp_path / "out/components/init-container"
+    policy = yaml.safe_load((folder / "network.yaml").read_text())
+    assert [one["port"] for one in policy["spec"]["egress"][0]["ports"]] == [53, 53, 443, 5000]
+    (patch,) = yaml.safe_load((folder / "kustomization.yaml").read_text())["patches"]
+    added = {one["path"].rpartition("/")[2]: one["value"] for one in yaml.safe_load(patch["patch"])}
+    pull = added["initContainers"][0]
+    assert RegistryReference.parse(pull["args"][2]).digest == f"sha256:{'1' * 64}"
+    assert added["-"]["secret"]["optional"] is True
+    assert pull["env"] == [{"name": "DOCKER_CONFIG", "value": "/login"}]
+    assert "registry-login" in (tmp_path / "out/README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The settings of a gateway in front of three classifiers."""
+    folder = tmp_path_factory.mktemp("three")
+    return settings(folder, repository(folder / "repositories", ["first", "second", "third"]))
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_vital_classifiers_alone_decide_whether_a_pod_gets_requests(tmp_path: Path, count: int) -> None:
-    names = ["first", "second", "third"]
-    words = [word for name in names[:count] for word in ("--vital", name)]
-    file = settings(tmp_path, repository(tmp_path / "repositories", names))
-    render("kubernetes", file, tmp_path / "out", *STABLE, *words)
+def test_vital_classifiers_alone_decide_whether_a_pod_gets_requests(three: Path, tmp_path: Path, count: int) -> None:
+    words = [word for name in ("first", "second")[:count] for word in ("--vital", name)]
+    file = three
+    render("kubernetes", file, tmp_path / "out", *BOTH, *words)
     deployment, *_ = yaml.safe_load_all((tmp_path / "out/base/stable.yaml").read_text())
     (server,) = deployment["spec"]["template"]["spec"]["containers"]
     probe = server["readinessProbe"]
     assert server["startupProbe"]["httpGet"]["path"] == "/ready"
-    if count < 2:
-        assert probe["httpGet"]["path"] == ("/ready/first" if count else "/ready")
-    else:
-        assert [part.rpartition("/")[2] for part in probe["exec"]["command"][-2:]] == ["first", "second"]
+    assert probe["httpGet"]["path"] == ("/ready", "/ready/first", "/ready?only=first,second")[count]
+    for folder in ("base", "components/candidate"):
+        bootstrap = yaml.safe_load((tmp_path / "out" / folder / "bootstrap.yaml").read_text())
+        clusters = bootstrap["static_resources"]["clusters"]
+        checked = [check for cluster in clusters for check in cluster.get("health_checks", ())]
+        assert {check["http_health_check"]["path"] for check in checked} == {probe["httpGet"]["path"]}
     assert "no such classifier" in refusal(file, tmp_path / "none", *STABLE, "--vital", "fourth")
 
 
@@ -226,13 +255,71 @@ def test_a_candidate_of_another_lane_or_with_fewer_classifiers_is_refused(tmp_pa
     render("kubernetes", file, tmp_path / "out", *BOTH, "--candidate-repository", EXAMPLE)
 
 
-def test_every_known_version_is_rendered(tmp_path: Path) -> None:
+def test_a_larger_candidate_gets_its_own_sizes(tmp_path: Path) -> None:
     file = settings(tmp_path)
-    for version in KUBERNETES:
-        render("kubernetes", file, tmp_path / version, *STABLE, "--kubernetes", f"v{version}")
-        fetched = "init-container" in (tmp_path / version / "overlays/stable/kustomization.yaml").read_text()
-        assert fetched == (int(version[2:]) < 35)
-    assert CLUSTER[0] == "--image"
+    changes = [replaced("decision.json", b'"temperature": 1.0', f'"temperature": {t}'.encode()) for t in ("1.5", "2.5")]
+    others = [
+        copy_colours(tmp_path / name, spec={"name": name}, bundle=change, engine=change)
+        for name, change in zip(("second", "third"), changes, strict=True)
+    ]
+    other = tmp_path / "repository"
+    assemble([copy_colours(tmp_path / "colours"), *others], other)
+    more = Server.of(other).memory_bytes - Server.of(EXAMPLE).memory_bytes
+    assert more >= 256 << 20
+    larger = ("--candidate-repository", other)
+    render("kubernetes", file, tmp_path / "out", *BOTH, *larger)
+    render("kserve", file, tmp_path / "kserve", *CLUSTER, *BOTH[-4:], "--host", "a.example", *larger)
+    shutil.copytree(EXAMPLE, tmp_path / "stable")
+    words = ("--gateway-image", ENVOY, "--repository", tmp_path / "stable")
+    render("compose", file, tmp_path / "compose", *words, *larger)
+    sizes = {}
+    for arm, path in (("stable", "base"), ("candidate", "components/candidate")):
+        pod = next(yaml.safe_load_all((tmp_path / "out" / path / f"{arm}.yaml").read_text()))["spec"]["template"][
+            "spec"
+        ]
+        sizes[arm] = pod["containers"][0]["resources"]["limits"]["memory"]
+    assert int(sizes["candidate"][:-2]) == int(sizes["stable"][:-2]) + (more >> 20)
+    runtime = yaml.safe_load((tmp_path / "kserve/runtime.yaml").read_text())
+    assert runtime["spec"]["containers"][0]["resources"]["limits"]["memory"] == sizes["candidate"]
+    services = yaml.safe_load((tmp_path / "compose/compose.yaml").read_text())["services"]
+    assert services["candidate"]["mem_limit"] == services["stable"]["mem_limit"] + 2 * more
+
+
+def test_a_slow_start_is_no_failed_rollout_and_dns_may_be_anywhere(example: Path) -> None:
+    for start_s, deadline in ((60, 600), (1200, 1320)):
+        made = deployment("stable", "server", {}, replicas=1, start_s=start_s, about="", reasons={}).node
+        assert made["spec"]["progressDeadlineSeconds"] == deadline
+    policies = yaml.safe_load_all((example / "base/network.yaml").read_text())
+    egress = next(one for one in policies if one["metadata"]["name"] == "gateway")["spec"]["egress"]
+    assert [rule for rule in egress if 53 in {port["port"] for port in rule["ports"]} and "to" in rule] == []
+
+
+def test_tritonserver_is_scraped_in_ready_pods_alone_and_its_supervisor_in_all(example: Path) -> None:
+    monitor = next(yaml.safe_load_all((example / "base/monitors.yaml").read_text()))
+    dropped = {
+        endpoint["port"]: {
+            label: rule["regex"]
+            for rule in endpoint["relabelings"]
+            if rule.get("action") == "drop"
+            for label in rule["sourceLabels"]
+        }
+        for endpoint in monitor["spec"]["endpoints"]
+    }
+    assert dropped["status"] == {}
+    assert dropped["metrics"]["__meta_kubernetes_endpoint_ready"] == "false"
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param(version, marks=() if version in ("1.30", "1.34", "1.35", "1.37") else pytest.mark.nightly)
+        for version in KUBERNETES
+    ],
+)
+def test_the_repository_is_fetched_before_image_volumes(version: str, tmp_path: Path) -> None:
+    render("kubernetes", settings(tmp_path), tmp_path / "out", *STABLE, "--kubernetes", f"v{version}")
+    fetched = "init-container" in (tmp_path / "out/overlays/stable/kustomization.yaml").read_text()
+    assert fetched == (int(version[2:]) < 35)
 
 
 def test_secrets_are_readable_by_their_owner_alone_and_written_over_nothing(tmp_path: Path) -> None:

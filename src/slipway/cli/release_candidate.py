@@ -9,6 +9,7 @@ from slipway.operations.gateway.routes import read_traffic
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.release.fit import check_candidate
 from slipway.operations.release.lock import only_operator
+from slipway.operations.release.promotion import check_own_folder
 from slipway.operations.release.record import ReleaseRecord, RepositoryFacts, now, read_record, record_path
 from slipway.operations.release.trial import stable_repository
 from slipway.repository import Plan, open_bases, open_fleet, plan_repository
@@ -25,6 +26,7 @@ def write_candidate(gateway: Path, fleet_file: Path, out: Path | None) -> Releas
     """
     settings = GatewayPlan.open(gateway).settings
     stable, fleet = stable_repository(settings), Fleet.read(fleet_file)
+    check_own_folder(stable)
     candidate = (out or stable.with_name(f"{stable.name}-candidate")).resolve()
     tried = fleet.with_candidate()
     if fleet.release is None:  # with_candidate has refused that

@@ -51,7 +51,8 @@ def run(trial: Trial, arguments: argparse.Namespace) -> None:
     print(f"  {judged.judgement.verdict.value}: {judged.judgement.reason}")
     for name in (name for name, found in judged.tallies.items() if found.open):
         push, pull = (
-            command(f"slipway labels {verb}", arguments.gateway, "--classifier", name) for verb in ("push", "pull")
+            command(verb, arguments.gateway, "--classifier", name)
+            for verb in ("slipway labels push", "slipway labels pull")
         )
         print(f"  next: {push}, and once people have answered: {pull}")
     print_json(arguments, {"classifiers": told, "judgement": judged.judgement.plain()})

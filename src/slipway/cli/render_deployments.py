@@ -26,7 +26,13 @@ def kubernetes(arguments: argparse.Namespace) -> None:
 def kserve(arguments: argparse.Namespace) -> None:
     from slipway.operations.rendering.kserve import KIND, kserve_files
 
-    files = kserve_files(_plan(arguments), name=arguments.name, host=arguments.host, gateway=arguments.gateway)
+    files = kserve_files(
+        _plan(arguments),
+        name=arguments.name,
+        host=arguments.host,
+        gateway=arguments.gateway,
+        gateway_pods=arguments.gateway_pods_namespace,
+    )
     _write(arguments, files, kind=KIND)
 
 
@@ -55,6 +61,7 @@ def compose(arguments: argparse.Namespace) -> None:
         repositories=arguments.repositories or str(repository.resolve().parent),
         repository=repository.resolve().name,
         candidate=candidate.resolve().name if candidate is not None else None,
+        candidate_server=plan.Server.of(candidate) if candidate is not None else None,
         weight_percent=arguments.weight,
         published=settings.host_port[0],
     )
@@ -132,8 +139,9 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
     repository = repository_of(arguments.settings, settings, given=arguments.repository)
     server = Server.of(repository)
     check_models(arguments.settings, settings, server)
-    if arguments.candidate_repository is not None:
-        check_candidate(server, arguments.candidate_repository)
+    other = arguments.candidate_repository
+    if other is not None:
+        check_candidate(server, other)
     gpu = None if arguments.pods is not None else Gpu.of(arguments.mig)
     if arguments.gpus is None and arguments.mig is None and not server.lane.needs_gpu:
         gpu = None
@@ -145,6 +153,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
         kubernetes=kubernetes_version(arguments.kubernetes),
         most_pods=arguments.gpus or arguments.pods or 2,
         gpu=gpu,
+        candidate_server=Server.of(other) if other is not None else None,
         weight_percent=arguments.weight,
         vital=tuple(arguments.vital or ()),
         queue_ms=arguments.queue_ms,
@@ -177,6 +186,11 @@ def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--host", required=True, metavar="NAME", help="name of the host that clients ask")
     command.add_argument(
         "--gateway", default="kserve/kserve-ingress-gateway", metavar="NAMESPACE/NAME", help="default: %(default)s"
+    )
+    command.add_argument(
+        "--gateway-pods-namespace",
+        metavar="NAME",
+        help="where its proxies run, such as envoy-gateway-system; default: the Gateway's own",
     )
     command.set_defaults(gateway_image=None, queue_ms=10.0, monitoring_namespace="monitoring")
     command = _command(kinds, "compose", compose, "write a compose file for one box: gateway, servers, Prometheus")
@@ -218,7 +232,9 @@ def _add_cluster(command: argparse.ArgumentParser) -> None:
     command.add_argument("--image", metavar=DIGEST, required=True, help="the repository's image (slipway image)")
     command.add_argument("--server-image", metavar=DIGEST, required=True, help="the lane's image of build/images")
     command.add_argument("--candidate-image", metavar=DIGEST, help="the image of a repository to try")
-    command.add_argument("--candidate-repository", type=Path, metavar="FOLDER", help="its folder, to be checked")
+    command.add_argument(
+        "--candidate-repository", type=Path, metavar="FOLDER", help="its folder, for its sizes and checks"
+    )
     command.add_argument("--repository", type=Path, metavar="FOLDER", help="default: repository of FILE")
     command.add_argument("--namespace", default="slipway", metavar="NAME", help="default: %(default)s")
     pods = command.add_mutually_exclusive_group()

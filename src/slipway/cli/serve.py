@@ -68,10 +68,14 @@ def main(arguments: argparse.Namespace) -> None:
         from slipway.cli.serve_image import unpacked
 
         image = arguments.repository
-        arguments.renew = lambda: unpacked(image, key=arguments.key, say=lambda said: _say("image", said))
+        arguments.renew = lambda: unpacked(
+            image, key=arguments.key, plain_http=arguments.plain_http, say=lambda said: _say("image", said)
+        )
         arguments.repository = arguments.renew()
     elif arguments.key is not None:
         raise ServingError(f"--key: {arguments.repository} is a folder, which has no signature; give an image to --key")
+    elif arguments.plain_http:
+        raise ServingError(f"--plain-http: {arguments.repository} is a folder, and no registry is asked; leave it out")
     return _serve(arguments, ports)
 
 
@@ -247,6 +251,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--key", type=Path, metavar="PUBLIC", help="public key that must have signed the image that is served"
     )
+    parser.add_argument("--plain-http", action="store_true", help="ask the registry of oci:// without TLS")
     add_json(parser, help="print one JSON line on stdout when ready, or with --reload when that has ended")
     return parser
 

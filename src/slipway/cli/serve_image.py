@@ -13,15 +13,24 @@ from slipway.serving.binary import installed_server
 from slipway.system.files import sha256_bytes
 
 
-def unpacked(reference: LayoutReference | RegistryReference, *, key: Path | None, say: Callable[[str], None]) -> Path:
+def unpacked(
+    reference: LayoutReference | RegistryReference,
+    *,
+    key: Path | None,
+    say: Callable[[str], None],
+    plain_http: bool = False,
+) -> Path:
     """The repository of an image, whose signature, if there is a key, and every file have been checked.
+
+    Args:
+        plain_http: whether the registry is asked without TLS.
 
     Raises:
         ImageError: the signature or a digest does not hold, or the registry cannot be reached.
         ServingError: the image is of a lane that the server here cannot serve.
     """
     if isinstance(reference, RegistryReference):
-        return unpacked(_pulled(reference, key=key, say=say), key=key, say=say)
+        return _pulled(reference, key=key, say=say, plain_http=plain_http)
     layout = Layout.open(reference.folder)
     image = layout.find(reference)
     signed = check_signature(layout, image, key)
@@ -30,15 +39,18 @@ def unpacked(reference: LayoutReference | RegistryReference, *, key: Path | None
     return cached_repository(layout, image, say=say)
 
 
-def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[str], None]) -> LayoutReference:
-    """The image in the layout of the cache, which is made current from the registry."""
+def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[str], None], plain_http: bool) -> Path:
+    """The image by way of the layout of the cache, which is made current from the registry and keeps nothing else.
+
+    The layout is locked to the end: another server that follows the tag might remove what is unpacked here.
+    """
     from slipway.image.registry import Registry
     from slipway.image.transfer import pull
 
     tag = f"pulled-{sha256_bytes(str(reference).encode())[:16]}"
     with Layout.writing(images_folder().with_name("layout"), wait=True) as layout:
         moved = pull(
-            Registry(reference),
+            Registry(reference, plain_http=plain_http),
             reference,
             layout,
             tag=tag,
@@ -46,7 +58,8 @@ def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[st
             progress=lambda _: None,
         )
         say(f"{reference}: pulled {moved.moved_bytes:,} bytes, {moved.skipped_bytes:,} were there")
-    return LayoutReference(layout.folder, digest=moved.image.digest)
+        layout.prune()
+        return unpacked(LayoutReference(layout.folder, digest=moved.image.digest), key=key, say=say)
 
 
 def _check_lane(layout: Layout, image: Descriptor, reference: LayoutReference) -> None:

@@ -173,7 +173,7 @@ def _require_labels(trial: Trial, turn: Turn) -> None:
     found = judged.tallies.get(turn.classifier)
     if found is not None and found.open:
         names = (turn.gateway, "--classifier", turn.classifier)
-        push, pull = (command(f"slipway labels {verb}", *names) for verb in ("push", "pull"))
+        push, pull = (command(verb, *names) for verb in ("slipway labels push", "slipway labels pull"))
         raise PersonNeededError(f"people label what the versions differ in: {push}, later {pull}; {reasons}")
     more = command("slipway release compare", turn.gateway, "--images", str(2 * IMAGES))
     raise PersonNeededError(

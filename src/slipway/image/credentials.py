@@ -5,13 +5,15 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from slipway.contract import SpecError
-from slipway.contract.base import Contract
 from slipway.image.documents import Document
-from slipway.system.yaml_json import read_plain
+from slipway.system.yaml_json import parse_json
 
+T = TypeVar("T", bound=BaseModel)
 HELPER_TIMEOUT_S = 30
 
 
@@ -35,10 +37,9 @@ class _Logins(Document):
     cred_helpers: dict[str, str] = {}  # noqa: RUF012
 
 
-class _Helped(Contract):
-    """The answer of a credential helper."""
+class _Helped(BaseModel):
+    """The answer of a credential helper, as far as we read it."""
 
-    ServerURL: str = ""
     Username: str
     Secret: str
 
@@ -51,13 +52,30 @@ def find_credentials(host: str) -> Credentials | None:
     """
     for path in _files():
         if path.is_file():
-            logins = _Logins.parse(read_plain(path), source=str(path))
+            logins = _parsed(_Logins, _read(path), source=str(path))
             helper = logins.cred_helpers.get(host) or logins.creds_store
             if helper is not None and (found := _ask(helper, host)) is not None:
                 return found
             if (login := logins.auths.get(host)) is not None and login.auth:
                 return _decoded(login.auth, host=host, path=path)
     return None
+
+
+def _read(path: Path) -> Any:
+    """The content of a file of logins, which is JSON under any name."""
+    try:
+        return parse_json(path.read_text(encoding="utf-8"), source=str(path))
+    except (OSError, UnicodeDecodeError):
+        raise SpecError(f"{path}: cannot be read as text; log in again") from None
+
+
+def _parsed(kind: type[T], data: object, *, source: str) -> T:
+    """Raises SpecError, which names the field alone: what is written there may be a secret."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, issue["loc"])) or "the whole" for issue in error.errors()})
+        raise SpecError(f"{source}: {', '.join(fields)}: not as a login writes it; log in again") from None
 
 
 def _files() -> list[Path]:
@@ -87,7 +105,7 @@ def _ask(helper: str, host: str) -> Credentials | None:
         )
         if done.returncode != 0:
             return None
-        answer = _Helped.parse(json.loads(done.stdout), source=command)
+        answer = _parsed(_Helped, json.loads(done.stdout), source=command)
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         raise SpecError(f"{command}: cannot be asked for the login of {host}: {error}; log in again") from None
     return Credentials(answer.Username, answer.Secret, command)

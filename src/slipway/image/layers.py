@@ -1,7 +1,8 @@
 """The layers of an image: which files of a repository go into which, and their tar archives, equal byte for byte.
 
 A layer is a step folder, so that a new version of a classifier brings layers of its own and leaves the others.
-Ensembles, `lane.json` and `manifest.json` are small, and change with every version: the last layer, `rest`.
+Ensembles, `lane.json` and `manifest.json` are small, and change with every version: the last layer, `rest`. In the
+archives, the repository is the folder `models`: KServe mounts that folder of an image and nothing else.
 """
 
 import io
@@ -11,11 +12,15 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from slipway.contract import ImageError
+from slipway.contract.lane import FILE_NAME as LANE_FILE
+from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
 from slipway.image.layout import HashingSink
 from slipway.system.files import sha256_bytes
 from slipway.system.text import shown
 
 REST = "rest"
+FOLDER = "models"
+"""The folder of an image that is the repository."""
 MOST_OWN = 64
 """Number of steps that have a layer each where a repository has more than `MOST_LAYERS`: the largest."""
 MOST_LAYERS = 100
@@ -23,6 +28,8 @@ MOST_LAYERS = 100
 GROUPS = 16
 """Number of layers that the other steps share, by the first digit of the SHA-256 of their names."""
 BLOCK_BYTES = 1 << 20
+MOST_KEPT_BYTES = 64 << 20
+"""Largest `manifest.json` or `lane.json` of an image, which the checks hold in memory; a thousand heads take 10 MB."""
 _FILES, _FOLDERS = (tarfile.REGTYPE, tarfile.AREGTYPE), tarfile.DIRTYPE
 
 
@@ -52,7 +59,8 @@ def plan(sizes: Mapping[str, int], *, ensembles: Collection[str]) -> list[Layer]
 
 
 def write_tar(repository: Path, files: Iterable[str], sink: HashingSink) -> None:
-    """Write files and their folders as a tar archive: sorted, of user and group 0, at time 0, in modes 0644 and 0755.
+    """Write files and their folders, below `FOLDER`, as a tar archive: sorted, of user and group 0, at time 0, in modes
+    0644 and 0755.
 
     Raises:
         ImageError: a file changes while it is read.
@@ -62,13 +70,13 @@ def write_tar(repository: Path, files: Iterable[str], sink: HashingSink) -> None
         fileobj=cast(BinaryIO, _Writer(sink)), mode="w", format=tarfile.PAX_FORMAT, copybufsize=BLOCK_BYTES
     ) as archive:
         for name in files:
-            parts = name.split("/")[:-1]
+            parts = f"{FOLDER}/{name}".split("/")[:-1]
             for above in ("/".join(parts[: i + 1]) for i in range(len(parts))):
                 if above not in folders:
                     folders.add(above)
                     archive.addfile(_entry(above, folder=True))
             with (repository / name).open("rb") as file:
-                entry = _entry(name, size=file.seek(0, io.SEEK_END))
+                entry = _entry(f"{FOLDER}/{name}", size=file.seek(0, io.SEEK_END))
                 file.seek(0)
                 try:
                     archive.addfile(entry, file)
@@ -106,6 +114,7 @@ class Member(NamedTuple):
     """A file of a layer, whose content is to be read before the next one is asked for."""
 
     name: str
+    """Path below the repository."""
     content: IO[bytes]
 
     def blocks(self) -> Iterator[bytes]:
@@ -117,31 +126,52 @@ def members(file: BinaryIO) -> Iterator[Member]:
     """The files of a layer, in its order.
 
     Raises:
-        ArchiveError: it is damaged, or has a link, a device, a path that leaves the folder, or a file twice.
+        ArchiveError: it is damaged, or has a link, a device, a path that leaves the folder, a file twice, or
+            one of more bytes than the archive.
     """
     seen = set[str]()
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for entry in archive:
-                _check(entry, seen)
+                name = _inside(entry)
+                _check(entry, name, seen)
                 if entry.type in _FILES:
-                    seen.add(entry.name)
+                    seen.add(name)
                     content = archive.extractfile(entry)
                     assert content is not None
-                    yield Member(entry.name, content)
-    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
+                    yield Member(name, content)
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
         raise ArchiveError(f"not a tar archive that can be read ({shown(error)})") from None
 
 
-def _check(entry: tarfile.TarInfo, seen: Collection[str]) -> None:
-    name = shown(entry.name)
+def _inside(entry: tarfile.TarInfo) -> str:
+    """The path below the repository; `.` for its own folder."""
+    top, _, path = entry.name.partition("/")
+    if top != FOLDER or not (path or entry.type == _FOLDERS):
+        raise ArchiveError(
+            f"{shown(entry.name)} is not in {FOLDER}, where slipway image build puts all; build it again"
+        )
+    return path or "."
+
+
+def _check(entry: tarfile.TarInfo, path: str, seen: Collection[str]) -> None:
+    name = shown(path)
     if entry.type not in (*_FILES, _FOLDERS):
         kind = "a link" if entry.islnk() or entry.issym() else "neither a file nor a folder"
         raise ArchiveError(f"{name} is {kind}; an image of a repository has files and folders alone")
+    if entry.sparse or entry.size < 0 or _more_headers(entry):
+        raise ArchiveError(f"{name} is sparse or has headers of its own, which slipway image build does not write")
+    if path in (MANIFEST_FILE, LANE_FILE) and entry.size > MOST_KEPT_BYTES:
+        raise ArchiveError(f"{name} has {entry.size:,} bytes; at most {MOST_KEPT_BYTES:,} are read")
     parts = entry.name.split("/")
-    if not entry.name.isprintable() or "\\" in entry.name or any(part in ("", ".", "..") for part in parts):
+    if not path.isprintable() or "\\" in path or any(part in ("", ".", "..") for part in parts):
         raise ArchiveError(f"{name!r} is a path that could leave the folder, or no plain path")
     if any(part.startswith(".wh.") for part in parts):
         raise ArchiveError(f"{name} removes a file of another layer, which an image of a repository does not")
-    if entry.name in seen:
+    if path in seen:
         raise ArchiveError(f"{name} is there twice")
+
+
+def _more_headers(entry: tarfile.TarInfo) -> bool:
+    """Whether it has PAX headers beyond its path and, where a plain header has no room for it, its size."""
+    return not entry.pax_headers.keys() <= {"path", *(("size",) if entry.size >= 8**11 else ())}

@@ -7,15 +7,16 @@ leaves the former images as they were.
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 from slipway.contract import ImageError
 from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
 from slipway.image.reference import LayoutReference
-from slipway.system.files import complete_folder, locked
+from slipway.system.files import locked
 from slipway.system.targets import check_folder, told, write_file
 
 MARKER, INDEX_FILE = "oci-layout", "index.json"
@@ -73,22 +74,51 @@ class Layout:
             StorageError: the folder cannot be written.
         """
         check_folder(folder, kind=KIND, inputs=inputs)
-        made = not (folder / MARKER).exists()
-        if made:
-            with complete_folder(folder, kind=KIND) as staging:
-                cls(staging)._begin()
-        with told(folder):
+        with told(folder), ExitStack() as to_the_end:
+            made = cls._enter(folder, to_the_end, wait=wait)
+            layout = cls(folder)
+            layout._clear()
             try:
-                with locked(folder, wait=wait):
-                    layout = cls(folder)
-                    layout._clear()
-                    yield layout
-                    made = False
-            except BlockingIOError:
-                raise ImageError(f"{folder}: another process is writing to it; wait until it ends") from None
-            finally:
+                yield layout
+            except BaseException:
                 if made and not any((folder / "blobs/sha256").iterdir()):  # nothing that a second try could use
                     shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+    @classmethod
+    def _enter(cls, folder: Path, to_the_end: ExitStack, *, wait: bool) -> bool:
+        """Lock the layout until the end, after it was made if it is missing; returns whether this call made it."""
+        while True:
+            made = cls._make(folder)
+            lock = ExitStack()
+            with suppress(FileNotFoundError):  # whoever made it had nothing to keep, and removed it
+                before = folder.stat()
+                try:
+                    lock.enter_context(locked(folder, wait=wait))
+                except BlockingIOError:
+                    raise ImageError(f"{folder}: another process is writing to it; wait until it ends") from None
+                if os.path.samestat(before, folder.stat()):
+                    to_the_end.push(lock)
+                    return made
+            lock.close()
+
+    @classmethod
+    def _make(cls, folder: Path) -> bool:
+        """Make an empty layout unless it is there: of several processes one makes it, and the others wait."""
+        if (folder / MARKER).exists():
+            return False
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent, wait=True):
+            if (folder / MARKER).exists():
+                return False
+            staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            try:
+                cls(staging)._begin()
+                staging.chmod(0o755)
+                os.rename(staging, folder)  # over nothing, or over an empty folder
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        return True
 
     def _begin(self) -> None:
         (self.folder / "blobs/sha256").mkdir(parents=True)
@@ -229,6 +259,23 @@ class Layout:
     def _replace_index(self, manifests: list[Descriptor]) -> None:
         ordered = sorted(manifests, key=lambda one: (one.tag or "", one.digest))
         write_file(self.folder / INDEX_FILE, Index(manifests=tuple(ordered)).to_bytes())
+
+    def prune(self) -> None:
+        """Remove what no tag leads to: images, artefacts of images that are gone, and blobs."""
+        kept = {one.digest: one for one in self.index.manifests if one.tag is not None}
+        others = [one for one in self.index.manifests if one.tag is None]
+        while found := [one for one in others if one.digest not in kept and self._subject(one) in kept]:
+            kept |= {one.digest: one for one in found}
+        named = {one.hex for one in kept.values()}
+        named |= {blob.hex for one in kept.values() for blob in self.manifest(one).blobs}
+        self._replace_index([one for one in self.index.manifests if one.digest in kept])
+        for path in (self.folder / "blobs/sha256").iterdir():
+            if path.name not in named:
+                path.unlink()
+
+    def _subject(self, artefact: Descriptor) -> str | None:
+        subject = self.manifest(artefact, what="the manifest of an artefact").subject
+        return subject.digest if subject is not None else None
 
     def referrers(self, subject: Descriptor) -> list[tuple[Descriptor, ImageManifest]]:
         """The artefacts of an image: its SBOM and its signatures."""

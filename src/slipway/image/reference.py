@@ -67,11 +67,17 @@ class RegistryReference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises SpecError: it is not `HOST[:PORT]/NAME:TAG` or `HOST[:PORT]/NAME@sha256:…`."""
+        """Read a reference; of a tag before a digest, the digest counts.
+
+        Raises:
+            SpecError: it is not `HOST[:PORT]/NAME:TAG` or `HOST[:PORT]/NAME@sha256:…`.
+        """
         if "://" in text.removeprefix(OCI):
             raise SpecError(f"{text}: leave out the scheme: HOST[:PORT]/NAME:TAG")
         before, tag, digest = _divided(text.removeprefix(OCI))
         host, slash, name = before.partition("/")
+        if digest is not None and (named := _divided(name))[1] is not None:
+            name = named[0]
         if not (slash and _HOST.fullmatch(host) and _NAME.fullmatch(name) and len(name) < 256):
             raise SpecError(
                 f"{text}: not a registry's reference; write HOST[:PORT]/NAME:TAG, the name in lower case, "
@@ -80,6 +86,12 @@ class RegistryReference:
         if tag is None and digest is None:
             raise SpecError(f"{text}: no tag; write {host}/{name}:TAG")
         return cls(host, name, tag, digest)
+
+    @property
+    def port(self) -> int:
+        """The port of the registry: that of HTTPS unless it is given."""
+        given = re.search(r":([0-9]+)$", self.host)
+        return int(given[1]) if given else 443
 
     @property
     def target(self) -> str:

@@ -12,9 +12,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from ipaddress import ip_address
-from typing import cast
+from typing import IO, cast
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from slipway.contract import ImageError
@@ -42,7 +42,9 @@ class Registry:
         local = _is_local(reference.host)
         self._root = f"{'http' if plain_http or local else 'https'}://{reference.host}/v2/"
         # Credentials stay with the registry: urllib would send a header of the request to wherever it is redirected.
-        self._opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+        self._opener = urllib.request.build_opener(
+            _Redirects(self._check_encrypted), *([urllib.request.ProxyHandler({})] if local else [])
+        )
         self._authorization: str | None = None
 
     def check(self) -> None:
@@ -57,7 +59,8 @@ class Registry:
 
     def put_blob(self, blob: Descriptor, body: Body) -> None:
         with self._answer("POST", self._url("blobs", "uploads/"), body=lambda: [], size=0, allowed=(202,)) as answer:
-            location = urljoin(self._root, answer.headers.get("Location", ""))
+            location = urljoin(answer.url, answer.headers.get("Location", ""))
+        self._check_encrypted(location)
         url = f"{location}{'&' if urlsplit(location).query else '?'}{urlencode({'digest': blob.digest})}"
         headers = {"Content-Type": "application/octet-stream"}
         with self._answer("PUT", url, body=body, size=blob.size, headers=headers, allowed=(201,)):
@@ -128,7 +131,7 @@ class Registry:
         """
         with _reachable(self._host, self._root):
             answer = self._send(method, url, headers or {}, body, size)
-            if answer.status == 401:
+            if answer.status == 401 and self._is_own(answer.url):  # another host gets no credentials of this one
                 challenge = answer.headers.get("WWW-Authenticate", "")
                 answer.close()
                 self._authorization = self._authorize(challenge)
@@ -138,12 +141,24 @@ class Registry:
                     raise self._refusal(answer, method, url)
                 yield answer
 
+    def _is_own(self, url: str) -> bool:
+        """Whether a URL is of the registry itself, by scheme, host and port."""
+        return urlsplit(url)[:2] == urlsplit(self._root)[:2]
+
+    def _check_encrypted(self, url: str) -> None:
+        """Raises ImageError if a registry that is asked over TLS sends us on to something without it."""
+        if self._root.startswith("https://") and not url.startswith("https://"):
+            raise ImageError(
+                f"{self._host}: sends us on to {shown(url.partition('?')[0])}, which is not encrypted; refused; let "
+                "the registry or the proxy before it give addresses of https"
+            )
+
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None, size: int) -> HTTPResponse:
         request = urllib.request.Request(url, method=method, headers=dict(headers))
         if body is not None:
             request.data = body()
             request.add_header("Content-Length", str(size))
-        if self._authorization is not None and urlsplit(url).netloc == urlsplit(self._root).netloc:
+        if self._authorization is not None and self._is_own(url):
             request.add_unredirected_header("Authorization", self._authorization)
         try:
             return cast(HTTPResponse, self._opener.open(request, timeout=TIMEOUT_S))
@@ -188,6 +203,21 @@ class Registry:
                 "login), or ask for the right"
             )
         return ImageError(f"{self._host}: {method} {shown(urlsplit(url).path)} failed with status {status}{said}")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect after a check of where it leads."""
+
+    def __init__(self, check: Callable[[str], None]) -> None:
+        self._check = check
+
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> HTTPResponse | None:
+        self._check(urljoin(req.full_url, headers.get("Location") or headers.get("URI", "")))
+        return cast(HTTPResponse | None, super().http_error_302(req, fp, code, msg, headers))
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def referrers_tag(subject: Descriptor) -> str:

@@ -1,4 +1,5 @@
-"""The supervisor's HTTP endpoint: /live, /ready, /ready/<classifier>, /metrics, and POST /reload with the key."""
+"""The supervisor's HTTP endpoint: /live, /ready, /ready/<classifier>, /ready?only=<names>, /metrics, and POST /reload
+with the key."""
 
 import hmac
 import json
@@ -14,7 +15,7 @@ from slipway.serving.status import Status
 
 KEY_HEADER = "slipway-admin"
 _REQUEST_TIMEOUT_S = 5.0
-_ROUTES = "GET /live, /ready, /ready/<classifier> and /metrics, and POST /reload"
+_ROUTES = "GET /live, /ready, /ready/<classifier>, /ready?only=<classifier>,… and /metrics, and POST /reload"
 Reload = Callable[[], tuple[bool, str]]
 """Whether the new repository is served now, and the change or the reason against it."""
 GatewayRefusal = Callable[[], str | None]
@@ -62,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         problems = self.status.problems()
-        part, _, classifier = self.path.removeprefix("/").partition("/")
+        asked = _asked(self.path)
         if self.path == "/live":
             self._answer(200, {"live": True})
         elif self.path == "/metrics":
@@ -70,9 +71,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/ready":
             ready = self.status.is_ready()
             self._answer(200 if ready else 503, {**_ready(problems, ready), "probed_within_s": self.status.turn_s})
-        elif part == "ready" and classifier in problems:
-            problem = problems[classifier]
-            self._answer(503 if problem else 200, _ready({classifier: problem}, not problem))
+        elif asked and asked <= problems.keys():
+            named = {name: problems[name] for name in asked}
+            ready = not any(named.values())
+            self._answer(200 if ready else 503, _ready(named, ready))
         else:
             self._answer(404, {"error": f"unknown path; use {_ROUTES}", "classifiers": sorted(problems)})
 
@@ -100,6 +102,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass  # health checks come every second
+
+
+def _asked(path: str) -> set[str]:
+    """The classifiers that are named after /ready: one as a part of the path, or some as `?only=a,b`."""
+    one, several = "/ready/", "/ready?only="
+    if path.startswith(one):
+        return {path.removeprefix(one)}
+    return set(path.removeprefix(several).split(",")) if path.startswith(several) else set()
 
 
 def _ready(problems: dict[str, str], ready: bool) -> dict[str, object]:

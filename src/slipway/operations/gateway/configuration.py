@@ -106,27 +106,32 @@ def clusters(settings: GatewaySettings, *, placement: Placement = HERE) -> list[
     Stable has no health check: nothing could take its place, and one broken classifier of many must not close the rest.
     If it is several machines, the broken ones are left out, unless they are most.
     """
-    host, several = placement.stable, placement.by_name
+    host, checked = placement.stable, placement.ready if placement.by_name else None
     found = [
-        _cluster(f"stable_{protocol}", protocol, settings.stable, host=host, checked=several, whole=True)
+        _cluster(f"stable_{protocol}", protocol, settings.stable, host=host, checked=checked, whole=True)
         for protocol in (GRPC, HTTP)
     ]
     status = ServerPorts(http=settings.stable.status, status=settings.stable.status)
-    found.append(_cluster(STATUS_CLUSTER, HTTP, status, host=host, checked=several, whole=True))
+    found.append(_cluster(STATUS_CLUSTER, HTTP, status, host=host, checked=checked, whole=True))
     if settings.candidate is not None:
-        host = placement.candidate
+        host, checked = placement.candidate, placement.ready
         for protocol in (GRPC, HTTP):
             found.append(
-                _cluster(f"candidate_{protocol}", protocol, settings.candidate, host=host, checked=True, whole=False)
+                _cluster(f"candidate_{protocol}", protocol, settings.candidate, host=host, checked=checked, whole=False)
             )
             found.append(_aggregate(protocol))
     return found
 
 
 def _cluster(
-    name: str, protocol: str, server: ServerPorts, *, host: str, checked: bool, whole: bool
+    name: str, protocol: str, server: ServerPorts, *, host: str, checked: str | None, whole: bool
 ) -> Mapping[str, Node]:
-    """A Cluster; `whole` says that it gets requests even if most of it is not ready."""
+    """A Cluster.
+
+    Args:
+        checked: path that tells whether a server is ready; None if nobody asks.
+        whole: whether it gets requests even if most of it is not ready.
+    """
     port = server.grpc if protocol == GRPC else server.http
     endpoint: dict[str, Node] = {"address": {"socket_address": {"address": host, "port_value": port}}}
     cluster: dict[str, Node] = {
@@ -143,13 +148,13 @@ def _cluster(
             "explicit_http_config": {"http2_protocol_options": {}},
         }
         cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: options}
-    if checked:
+    if checked is not None:
         endpoint["health_check_config"] = {"port_value": server.status}
         if not whole:
             cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": 0}}  # none ready: to stable, not to it
         cluster["health_checks"] = [
             {
-                "http_health_check": {"path": "/ready", "codec_client_type": "HTTP1"},
+                "http_health_check": {"path": checked, "codec_client_type": "HTTP1"},
                 "interval": "0.5s",
                 "no_traffic_interval": "0.5s",
                 "timeout": "0.5s",

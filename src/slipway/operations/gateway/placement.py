@@ -27,6 +27,8 @@ class Placement:
     stable: str = HOST
     """Address of the stable server, or the name of its machines."""
     candidate: str = HOST
+    ready: str = "/ready"
+    """Path that the supervisor of a server is asked whether the server gets requests."""
     mounted: Mounted | None = None
     """Files with routes and secrets; without them, routes are in the gateway's folder, and secrets in the
     configuration, which only its owner may read."""

@@ -191,5 +191,5 @@ def _kept_apart(cells: Sequence[Cell]) -> Iterator[str]:
         limit = cells[0].offer.demand.limit_ms
         yield (
             f"{', '.join(unknown)}: nobody measured the processor time of an image, so no box mixes it with loads of "
-            f"other figures; slipway gate NAME --images FOLDER --limit-ms {limit:g} --pid PID measures it"
+            "other figures; slipway gate NAME --images FOLDER --pid PID measures it, with --limit-ms " + f"{limit:g}"
         )

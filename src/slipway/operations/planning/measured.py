@@ -67,9 +67,9 @@ class MeasuredFigures:
     processors: frozenset[str] = frozenset()
     """Names of the processors that these were measured on."""
 
-    def or_else(self, other: "MeasuredFigures") -> "MeasuredFigures":
-        """These figures, and those of `other` where these lack one."""
-        cores = {capacity.cores for capacity in self.capacities}
+    def or_else(self, other: "MeasuredFigures", *, limit_ms: float) -> "MeasuredFigures":
+        """These figures, and those of `other` where these lack one: a capacity within a laxer limit is none."""
+        cores = {capacity.cores for capacity in self.capacities if capacity.limit_ms <= limit_ms}
         more = tuple(capacity for capacity in other.capacities if capacity.cores not in cores)
         return MeasuredFigures(
             source=f"{self.source}, {other.source}",
@@ -141,7 +141,7 @@ def _of_server(
         per_s=per_s,
         limit_ms=result.options.limit_ms,
         cores=result.machine.cores,
-        processor_ms=1000 * use.cpu_cores / at.achieved_per_s if use else None,
+        processor_ms=1000 * use.cpu_cores / at.achieved_per_s if use and use.cpu_cores else None,  # 0: not counted
         about=about,
         alone=len(at.steps) == 2,  # the ensemble and one step: `fused`
     )
@@ -205,7 +205,7 @@ def _of_efficiency(result: EfficiencyResult, path: Path) -> MeasuredFigures:
     rates = found.capacity_per_s.get(SHARED_LAYOUT)
     if not rates:
         raise SpecError(f"{path}: has no layout {SHARED_LAYOUT}; run the study efficiency")
-    processor_ms = found.processor_ms[SHARED_LAYOUT]["server"]
+    processor_ms = found.processor_ms[SHARED_LAYOUT]["server"] or None
     about = f"lowest rate of {len(rates)} rounds in {SHARED_LAYOUT}, no full verdict ({path.name})"
     capacity = Capacity(min(rates), result.limit_ms, result.machine.cores, processor_ms, about)
     return MeasuredFigures(path.name, (capacity,), backbone=backbone)

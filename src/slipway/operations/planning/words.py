@@ -121,15 +121,20 @@ def _failure(cell: PlannedCell) -> Iterator[str]:
 
 
 def _cost(plan: FleetPlan) -> Iterator[str]:
-    unit = plan.currency
-    terms = " + ".join(f"{cell.boxes} x {cell.per_hour / cell.boxes:g}" for cell in plan.cells[:MOST_CELLS])
+    unit, an_hour = plan.currency, _price(plan.per_hour)
+    terms = " + ".join(f"{cell.boxes} x {_price(cell.per_hour / cell.boxes)}" for cell in plan.cells[:MOST_CELLS])
     dots = " + ..." if len(plan.cells) > MOST_CELLS else ""
     month = f"{plan.per_month:,.2f} a month of {HOURS_A_MONTH} hours"
-    yield f"cost: {terms}{dots} = {plan.per_hour:.2f} {unit} an hour, {month}"
+    yield f"cost: {terms}{dots} = {an_hour} {unit} an hour, {month}"
     yield (
-        f"  a million images: {plan.per_hour:.2f} / ({figures(plan.mean_per_s)} images/s * 3600) * 1,000,000 = "
+        f"  a million images: {an_hour} / ({figures(plan.mean_per_s)} images/s * 3600) * 1,000,000 = "
         f"{figures(plan.per_million, 2)} {unit} at the mean rates"
     )
     gap = plan.per_hour / plan.least_per_hour - 1
     this = "this is the least possible" if gap < LEAST else f"this is at most {gap:.1%} above it"
-    yield f"  bound: loads divided at will over whole boxes cost {plan.least_per_hour:.2f} {unit} an hour; {this}"
+    yield f"  bound: loads divided at will over whole boxes cost {_price(plan.least_per_hour)} {unit} an hour; {this}"
+
+
+def _price(value: float) -> str:
+    """A price in so many digits that printed sums are right: 0.54, 0.0372, 1,240.5."""
+    return f"{value:,.8g}"

@@ -9,6 +9,7 @@ from slipway.contract.fleet import Fleet, FleetBase
 from slipway.errors import SpecError
 from slipway.operations.planning.demand import BaseRates, Demand, Machine, Rates
 from slipway.operations.planning.measured import WRITTEN_BY, Capacity, MeasuredFigures, Memory, read_measured
+from slipway.system.text import command
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
             "plan-fleet takes fleets of the cpu lane"
         )
     _check_names(fleet, demand)
-    reader = _Reader(measured_root)
+    reader = _Reader(measured_root, limit_ms=demand.limit_ms)
     loads = []
     for name, classifier in fleet.classifiers.items():
         rates = demand.classifiers.get(name) or demand.each
@@ -86,17 +87,16 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
 
 def remedy(name: str, demand: Demand) -> str:
     """The command that measures every figure of a classifier."""
-    return (
-        f"measure it on such a machine: slipway gate {name} --images FOLDER --find-capacity --limit-ms "
-        f"{demand.limit_ms:g} --pid PID --output {name}.json, and name the file in measured"
-    )
+    options = ("--images", "FOLDER", "--find-capacity", "--limit-ms", f"{demand.limit_ms:g}", "--pid", "PID")
+    gate = command("slipway gate", name, *options, "--output", f"{name}.json")
+    return f"measure it on such a machine: {gate}, and name the file in measured"
 
 
 class _Reader:
     """Reads each result file once."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, *, limit_ms: float) -> None:
+        self._root, self._limit_ms = root, limit_ms
         self._read: dict[str, MeasuredFigures] = {}
 
     def figures(self, name: str, rates: Rates, backbone: str | None) -> MeasuredFigures:
@@ -113,7 +113,7 @@ class _Reader:
             found.append(figures)
         merged = found[0]
         for more in found[1:]:
-            merged = merged.or_else(more)
+            merged = merged.or_else(more, limit_ms=self._limit_ms)
         return merged
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slipway.contract import Manifest, ServingError, SlipwayError, SpecError
 from slipway.contract.base import Contract
+from slipway.image.cache import images_folder
 from slipway.operations.gateway.routes import Traffic, write_routes
 from slipway.operations.release.fit import answering, check_candidate
 from slipway.operations.release.force import put_in_force
@@ -53,12 +54,14 @@ def promote(trial: Trial, approval: Approval) -> Switched:
     The former repository is kept beside. If the reload fails, it is put back, and the stable server reloads it.
 
     Raises:
-        SpecError: another operator is at work, or one of the repositories is no longer that of the record.
+        SpecError: another operator is at work, one of the repositories is no longer that of the record, or the stable
+            one is unpacked from an image.
         ServingError: the stable server cannot serve the candidate; the message says whether the former repository is
             served again. Or the gateway does not answer.
     """
     record, started = trial.record, time.monotonic()
     stable, candidate = Path(record.stable.path), Path(record.candidate.path)
+    check_own_folder(stable)
     with only_operator(trial.settings.folder, "promote"):
         _check_as_recorded(trial)
         if not record.is_promoted:
@@ -81,6 +84,15 @@ def promote(trial: Trial, approval: Approval) -> Switched:
     if unconfirmed is not None:
         raise ServingError(f"promoted; {unconfirmed}")
     return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
+
+
+def check_own_folder(stable: Path) -> None:
+    """Raises SpecError if a repository is the folder in which a server keeps an image, by the image's digest."""
+    if stable.resolve().is_relative_to(images_folder().resolve()):
+        raise SpecError(
+            f"{stable}: unpacked from an image, and a promotion would replace it; unpack the image to a folder of its "
+            "own (slipway image unpack), and serve that"
+        )
 
 
 def roll_back(trial: Trial, *, by: str, reason: str | None = None) -> Switched:

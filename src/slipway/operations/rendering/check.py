@@ -10,6 +10,7 @@ from slipway.operations.rendering.field_rules import field_findings
 from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.link_rules import link_findings
 from slipway.operations.rendering.manifests import Objects
+from slipway.operations.rendering.network_rules import network_findings
 from slipway.operations.rendering.pod_rules import pod_findings
 
 KUSTOMIZE_TIMEOUT_S = 60
@@ -26,7 +27,8 @@ def findings(objects: Objects) -> list[Finding]:
         raise SpecError(
             f"{objects.source}: no object; give what slipway render wrote, or what kubectl kustomize printed"
         )
-    return sorted({*pod_findings(objects), *link_findings(objects), *field_findings(objects)})
+    rules = (pod_findings, link_findings, network_findings, field_findings)
+    return sorted({finding for rule in rules for finding in rule(objects)})
 
 
 def texts(given: Path, *, kubectl: Path | None = None) -> dict[str, str]:

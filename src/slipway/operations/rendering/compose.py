@@ -68,6 +68,7 @@ def compose_files(
     repositories: str,
     repository: str,
     candidate: str | None,
+    candidate_server: Server | None = None,
     weight_percent: int,
     published: str,
 ) -> dict[str, str]:
@@ -80,8 +81,9 @@ def compose_files(
         published: the address of this machine under which clients reach the gateway.
     """
     arms = {STABLE: repository} | ({CANDIDATE: candidate} if candidate else {})
+    needed = {STABLE: server, CANDIDATE: candidate_server or server}
     services: dict[str, Node] = {
-        arm: server_service(server, image=image, repositories=repositories, repository=name)
+        arm: server_service(needed[arm], image=image, repositories=repositories, repository=name)
         for arm, name in arms.items()
     }
     services[GATEWAY] = _gateway(settings, gateway_image, published=published)

@@ -1,5 +1,6 @@
 """The gateway's files for a container: the configuration of one box, but for addresses, routes and secrets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.contract import SpecError
@@ -15,20 +16,32 @@ CONFIGURATION, ROUTE_FOLDER, KEY_FOLDER, TLS = (ROOT / name for name in ("gatewa
 BOOTSTRAP, CERTIFICATE_FILE, ROUTE_FILE = "bootstrap.yaml", "certificate.yaml", f"{ROUTES}.yaml"
 
 
-def placement(stable: str = "stable", candidate: str = "candidate") -> Placement:
+def ready_path(vital: Sequence[str]) -> str:
+    """What says whether a server gets requests: whether these classifiers answer, or all of them if none is named."""
+    if not vital:
+        return "/ready"
+    return f"/ready/{vital[0]}" if len(vital) == 1 else f"/ready?only={','.join(vital)}"
+
+
+def placement(vital: Sequence[str] = (), *, stable: str = "stable", candidate: str = "candidate") -> Placement:
     """Where a gateway's container finds its servers, by name, and its files."""
     mounted = Mounted(routes=ROUTE_FOLDER, keys=KEY_FOLDER, certificate=CONFIGURATION / CERTIFICATE_FILE)
-    return Placement(metrics="0.0.0.0", stable=stable, candidate=candidate, mounted=mounted)
+    return Placement(metrics="0.0.0.0", stable=stable, candidate=candidate, ready=ready_path(vital), mounted=mounted)
 
 
-def gateway_files(settings: GatewaySettings, models: tuple[str, ...], *, weight_percent: int = 0) -> dict[str, str]:
+def gateway_files(
+    settings: GatewaySettings, models: tuple[str, ...], *, vital: Sequence[str] = (), weight_percent: int = 0
+) -> dict[str, str]:
     """The configuration by file name: without a key and without a certificate.
+
+    Args:
+        vital: the classifiers that alone decide whether a server gets requests.
 
     Raises:
         SpecError: it is larger than a ConfigMap may be.
     """
     boot = Document(
-        mounted_bootstrap(settings, models=models, placement=placement()),
+        mounted_bootstrap(settings, models=models, placement=placement(vital)),
         about="Envoy's configuration, as slipway gateway makes it on one box. Not here: keys and certificate, which\n"
         "are in Secrets, and the candidate's share, which is in routes.yaml.",
         reasons={

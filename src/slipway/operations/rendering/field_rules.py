@@ -1,9 +1,12 @@
-"""Rules about kinds without a schema: the field names of their APIs, as of November 2026."""
+"""Rules about kinds without a schema: the field names of their APIs, as of November 2026, and an HTTPRoute's times."""
 
+import re
 from collections.abc import Iterator, Mapping
 
+from pydantic import Field
+
 from slipway.operations.rendering.finding import Finding
-from slipway.operations.rendering.manifests import Objects
+from slipway.operations.rendering.manifests import Objects, Part
 
 _RELABELING = "action modulus regex replacement separator sourceLabels targetLabel"
 FIELDS: Mapping[str, Mapping[str, str]] = {
@@ -40,10 +43,30 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
 """Kind to the fields at each path, lists left out of the path."""
 
 
+_DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
+"""A Duration of the Gateway API. Source: GEP-2257."""
+
+
 def field_findings(objects: Objects) -> Iterator[Finding]:
+    yield from _times(objects)
     for one in objects.of(*FIELDS):
         for path, name in _unknown(one.spec, FIELDS[one.kind], "spec"):
             yield Finding("unknown-field", one.title, f"{path}.{name}: {one.kind} has no such field")
+
+
+class _Rule(Part):
+    timeouts: dict[str, object] = Field(default={})
+
+
+class _Timed(Part):
+    rules: tuple[_Rule, ...] = ()
+
+
+def _times(objects: Objects) -> Iterator[Finding]:
+    for one in objects.of("HTTPRoute"):
+        for name, text in (pair for rule in objects.read(one, _Timed).rules for pair in rule.timeouts.items()):
+            if not _DURATION.fullmatch(str(text)):
+                yield Finding("duration", one.title, f"timeouts.{name}: {text!r}; write whole numbers, as in 2s500ms")
 
 
 def _unknown(node: object, fields: Mapping[str, str], path: str) -> Iterator[tuple[str, str]]:

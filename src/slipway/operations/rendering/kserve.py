@@ -1,16 +1,20 @@
 """The objects of a KServe cluster: runtime, InferenceService with a canary, and one route for both protocols."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from slipway.contract import SpecError
 from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.files import Document, yaml_file
 from slipway.operations.rendering.manifests import KSERVE_MOUNT
 from slipway.operations.rendering.objects import gateway_api_document, headless_service
-from slipway.operations.rendering.plan import Plan, dns_label
+from slipway.operations.rendering.plan import IMAGE_VOLUMES, Plan, dns_label, image_volumes
 from slipway.operations.rendering.pods import (
     CANDIDATE,
+    DRAIN_S,
     EXIT_S,
+    GATEWAY_PODS,
+    GPU_TOLERATION,
     INSTANCE,
     NAME,
     SERVER,
@@ -28,17 +32,23 @@ FORMAT = "slipway"
 CONTAINER = "kserve-container"
 
 
-def kserve_files(plan: Plan, *, name: str, host: str, gateway: str) -> dict[str, str]:
+def kserve_files(plan: Plan, *, name: str, host: str, gateway: str, gateway_pods: str | None = None) -> dict[str, str]:
     """Every file by its path; equal plans give equal bytes.
 
     Args:
         name: of the InferenceService.
         host: name under which clients ask.
         gateway: the Gateway that the route belongs to, as `namespace/name`.
+        gateway_pods: namespace in which the Gateway's proxies run; None if it is the Gateway's own.
 
     Raises:
-        SpecError: a name is not one.
+        SpecError: a name is not one, or the cluster mounts no images.
     """
+    if not image_volumes(plan.kubernetes):
+        raise SpecError(
+            f"--kubernetes {plan.kubernetes}: KServe mounts the repository as an image volume, which is on from "
+            f"{IMAGE_VOLUMES}; give a later version, or use slipway render kubernetes, which can fetch it"
+        )
     dns_label(name, what="--name")
     for part in host.split("."):
         dns_label(part, what="--host")
@@ -47,8 +57,11 @@ def kserve_files(plan: Plan, *, name: str, host: str, gateway: str) -> dict[str,
         raise SpecError(
             f"--gateway: {gateway!r}; give namespace and name of the Gateway, such as kserve/kserve-gateway"
         )
+    # One runtime serves both arms.
+    plan = replace(plan, server=plan.server.or_larger(plan.candidate_server))
     for part in (namespace, gateway_name):
         dns_label(part, what="--gateway")
+    pods = dns_label(gateway_pods or namespace, what="--gateway-pods-namespace")
     arms = [STABLE, *([CANDIDATE] if plan.images.candidate else [])]
     services = [
         headless_service(arm, plan.namespace, about="Of our own, so that their names outlive a promotion.")
@@ -57,9 +70,9 @@ def kserve_files(plan: Plan, *, name: str, host: str, gateway: str) -> dict[str,
     return {
         "runtime.yaml": yaml_file(_runtime(plan)),
         "service.yaml": yaml_file(_inference_service(plan, name)),
-        "route.yaml": yaml_file(*services, _route(plan, name, host, namespace, gateway_name)),
-        "network.yaml": yaml_file(gateway_api_document(plan, namespace)),
-        "README.md": _readme(plan, name),
+        "route.yaml": yaml_file(*services, _route(plan, name, host, (namespace, gateway_name), pods)),
+        "network.yaml": yaml_file(gateway_api_document(plan, pods)),
+        "README.md": _readme(plan, name, pods),
     }
 
 
@@ -131,19 +144,22 @@ def _inference_service(plan: Plan, name: str) -> Document:
 def _predictor(plan: Plan, arm: str, image: str, *, replicas: int) -> Mapping[str, Node]:
     user, _, group = TRITON_USER.partition(":")
     gpu: dict[str, Node] = {}
+    tolerations: dict[str, Node] = {}
     if plan.gpu is not None:
         memory = quantity(plan.server.memory_bytes)
         gpu["resources"] = {
             "requests": {"cpu": str(plan.server.cores), "memory": memory},
             "limits": {"memory": memory, plan.gpu.resource: "1"},
         }
+        tolerations["tolerations"] = [GPU_TOLERATION]
     return {
         "name": arm,
         "labels": labels(SERVER, arm),
         "minReplicas": replicas,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": EXIT_S,
+        "terminationGracePeriodSeconds": EXIT_S + DRAIN_S,
+        **tolerations,
         "securityContext": pod_rights(int(user), int(group)),
         "model": {
             "modelFormat": {"name": FORMAT, "version": "1"},
@@ -155,16 +171,17 @@ def _predictor(plan: Plan, arm: str, image: str, *, replicas: int) -> Mapping[st
     }
 
 
-def _route(plan: Plan, name: str, host: str, gateway_namespace: str, gateway: str) -> Document:
+def _route(plan: Plan, name: str, host: str, gateway: tuple[str, str], pods: str) -> Document:
+    elsewhere: dict[str, Node] = {} if pods == gateway[0] else {"annotations": {GATEWAY_PODS: pods}}
     grpc: Node = {"type": "RegularExpression", "name": "content-type", "value": "application/grpc.*"}
     service: Node = {"type": "PathPrefix", "value": "/inference.GRPCInferenceService"}
-    timeout: Node = {"request": f"{plan.settings.timeout_s:g}s"}
+    timeout: Node = {"request": duration(plan.settings.timeout_s)}
     node: Node = {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
-        "metadata": {"name": name, "namespace": plan.namespace, "labels": {NAME: "slipway"}},
+        "metadata": {"name": name, "namespace": plan.namespace, "labels": {NAME: "slipway"}, **elsewhere},
         "spec": {
-            "parentRefs": [{"name": gateway, "namespace": gateway_namespace}],
+            "parentRefs": [{"name": gateway[1], "namespace": gateway[0]}],
             "hostnames": [host],
             "rules": [
                 {
@@ -187,6 +204,12 @@ def _route(plan: Plan, name: str, host: str, gateway_namespace: str, gateway: st
     return Document(node, about=about)
 
 
+def duration(seconds: float) -> str:
+    """A Duration of the Gateway API, which has no fractions: 2.5 is `2s500ms`. Source: GEP-2257."""
+    whole, thousandths = divmod(max(1, round(1000 * seconds)), 1000)
+    return (f"{whole}s" if whole else "") + (f"{thousandths}ms" if thousandths else "")
+
+
 def _backends(plan: Plan, port: int) -> list[Node]:
     shares = {STABLE: 100 - plan.weight_percent}
     if plan.images.candidate is not None:
@@ -194,7 +217,7 @@ def _backends(plan: Plan, port: int) -> list[Node]:
     return [{"name": arm, "port": port, "weight": share} for arm, share in shares.items()]
 
 
-def _readme(plan: Plan, name: str) -> str:
+def _readme(plan: Plan, name: str, pods: str) -> str:
     lines = [
         "# A Slipway repository in KServe",
         "",
@@ -210,8 +233,8 @@ def _readme(plan: Plan, name: str) -> str:
         "| --- | --- |",
         "| KServe 0.20 or later, mode Standard | `spec.canary`; before it, canaries are ignored in silence |",
         "| `enableOciModelSupport` in KServe's ConfigMap, Kubernetes 1.35 or later | `oci+native://` |",
-        "| the repository in the image's folder `models` | KServe mounts that folder |",
         "| a Gateway that knows its clients | nothing here asks for a key |",
+        f"| the Gateway's proxies in namespace `{pods}` (`--gateway-pods-namespace`) | no others reach the servers |",
     ]
     if plan.images.candidate is not None:
         lines += [

@@ -4,29 +4,22 @@ from collections.abc import Iterable
 
 from slipway.operations.gateway.routes import ROUTES, Node
 from slipway.operations.rendering.envoy import BOOTSTRAP, CERTIFICATE_FILE, ROUTE_FILE, gateway_files
+from slipway.operations.rendering.fetching import LOGIN_SECRET, fetching_document, fetching_patches
 from slipway.operations.rendering.files import Document, yaml_file
-from slipway.operations.rendering.objects import (
-    fetching_document,
-    gateway_documents,
-    network_documents,
-    server_documents,
-)
+from slipway.operations.rendering.objects import gateway_documents, network_documents, server_documents
 from slipway.operations.rendering.observed import adapter_values, monitor_documents, rule_documents
 from slipway.operations.rendering.plan import IMAGE_VOLUMES, Gpu, Plan, image_volumes
 from slipway.operations.rendering.pods import (
     CANDIDATE,
     COMPONENT,
     CONFIG,
+    GPU_TOLERATION,
     KEYS_SECRET,
-    REPOSITORY,
     ROUTES_CONFIG,
     SERVER,
     STABLE,
     TLS_SECRET,
-    container_rights,
-    quantity,
 )
-from slipway.serving.container import MODELS
 
 KIND, INIT = "kubernetes", "init-container"
 KUSTOMIZATION = "kustomization.yaml"
@@ -49,10 +42,18 @@ def kubernetes_files(plan: Plan) -> dict[str, str]:
         "base/monitors.yaml": yaml_file(*monitor_documents()),
         "base/rules.yaml": yaml_file(*rule_documents(plan, candidate=False)),
         f"base/{KUSTOMIZATION}": _base(),
-        **{f"base/{name}": text for name, text in gateway_files(stable_only, plan.server.models).items()},
+        **{
+            f"base/{name}": text
+            for name, text in gateway_files(stable_only, plan.server.models, vital=plan.vital).items()
+        },
         "monitoring/prometheus-adapter.yaml": adapter_values(),
-        f"components/{INIT}/{KUSTOMIZATION}": _init_container(plan),
-        f"components/{INIT}/network.yaml": yaml_file(fetching_document()),
+        f"components/{INIT}/{KUSTOMIZATION}": _kustomization(
+            {"resources": ["network.yaml"], "patches": fetching_patches(plan)},
+            component=True,
+            about=f"For clusters before {IMAGE_VOLUMES}, or with image volumes off: pull and unpack the repository "
+            "first.",
+        ),
+        f"components/{INIT}/network.yaml": yaml_file(fetching_document(plan)),
         f"overlays/stable/{KUSTOMIZATION}": _overlay(plan, ()),
     }
     if plan.gpu is not None:
@@ -95,7 +96,7 @@ def _overlay(plan: Plan, extra: Iterable[str]) -> str:
 
 
 def _candidate(plan: Plan, image: str) -> dict[str, str]:
-    files = gateway_files(plan.settings, plan.server.models, weight_percent=plan.weight_percent)
+    files = gateway_files(plan.settings, plan.server.models, vital=plan.vital, weight_percent=plan.weight_percent)
     content: dict[str, Node] = {
         "resources": [f"{CANDIDATE}.yaml"],
         "configMapGenerator": [
@@ -126,10 +127,9 @@ def _candidate(plan: Plan, image: str) -> dict[str, str]:
 
 def _gpu(gpu: Gpu) -> str:
     escaped = gpu.resource.replace("/", "~1")
-    toleration: Node = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     operations: list[Node] = [
         {"op": "add", "path": f"/spec/template/spec/containers/0/resources/limits/{escaped}", "value": 1},
-        {"op": "add", "path": "/spec/template/spec/tolerations", "value": toleration},
+        {"op": "add", "path": "/spec/template/spec/tolerations", "value": [GPU_TOLERATION]},
     ]
     patch = Document(operations).text()
     return _kustomization(
@@ -137,62 +137,6 @@ def _gpu(gpu: Gpu) -> str:
         component=True,
         about="One GPU, or one MIG slice, for each server: a pod sees one, and tritonserver one slice alone.\n"
         "NVIDIA's device plugin offers it.",
-    )
-
-
-def _init_container(plan: Plan) -> str:
-    """Image volumes are off: the launcher's own image fetches the repository, and checks every file of it."""
-    work = "/work/images:release"
-
-    def container(name: str, *arguments: str) -> Node:
-        return {
-            "name": name,
-            "image": plan.images.server,
-            "imagePullPolicy": "IfNotPresent",
-            "args": ["image", *arguments],
-            "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
-            "securityContext": container_rights(),
-            "volumeMounts": [
-                {"name": "fetched", "mountPath": "/work"},
-                {"name": "repository", "mountPath": MODELS},
-                {"name": "tmp", "mountPath": "/tmp"},
-            ],
-        }
-
-    def patch(instance: str, image: str) -> Node:
-        operations: list[Node] = [
-            {
-                "op": "replace",
-                "path": "/spec/template/spec/volumes/0",
-                "value": {"name": "repository", "emptyDir": {"sizeLimit": quantity(plan.server.tmp_bytes)}},
-            },
-            {
-                "op": "add",
-                "path": "/spec/template/spec/volumes/-",
-                "value": {"name": "fetched", "emptyDir": {"sizeLimit": quantity(plan.server.tmp_bytes)}},
-            },
-            {
-                "op": "replace",
-                "path": "/spec/template/spec/containers/0/volumeMounts/0/mountPath",
-                "value": MODELS,
-            },
-            {
-                "op": "add",
-                "path": "/spec/template/spec/initContainers",
-                "value": [container("pull", "pull", image, work), container("unpack", "unpack", work, REPOSITORY)],
-            },
-        ]
-        return {
-            "target": {"kind": "Deployment", "name": instance},
-            "patch": Document(operations).text(),
-        }
-
-    images = {STABLE: plan.images.repository, CANDIDATE: plan.images.candidate}
-    patches = [patch(instance, image) for instance, image in images.items() if image is not None]
-    return _kustomization(
-        {"resources": ["network.yaml"], "patches": patches},
-        component=True,
-        about=f"For clusters before {IMAGE_VOLUMES}, or with image volumes off: pull and unpack the repository first.",
     )
 
 
@@ -222,6 +166,11 @@ def _readme(plan: Plan) -> str:
     ]
     if image_volumes(plan.kubernetes):
         lines.append("| containerd 2.1 or CRI-O 1.33 | image volumes |")
+    else:
+        lines.append(
+            f"| Secret `{LOGIN_SECRET}` (`kubectl create secret docker-registry`), if the registry asks who | "
+            f"`components/{INIT}`, which pulls by digest and verifies no signature |"
+        )
     if plan.gpu is not None:
         lines.append(f"| NVIDIA's device plugin | `{plan.gpu.resource}` |")
     lines += [

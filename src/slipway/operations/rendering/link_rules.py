@@ -1,7 +1,7 @@
-"""Rules about objects that refer to one another: selectors, ports, names, secrets, and who reaches whom."""
+"""Rules about objects that refer to one another: selectors, ports, names, metrics, and secrets."""
 
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import yaml
@@ -9,22 +9,19 @@ from pydantic import Field
 
 from slipway.operations.rendering.envoy import BOOTSTRAP
 from slipway.operations.rendering.finding import Finding
-from slipway.operations.rendering.manifests import LOADER, Deployed, Object, Objects, Part, Selector
-from slipway.operations.rendering.pods import COMPONENT, GATEWAY, SERVER
-from slipway.serving.container import INNER_PORTS
+from slipway.operations.rendering.manifests import LOADER, Deployed, Objects, Part, Selector
+from slipway.operations.rendering.pods import COMPONENT, GATEWAY
 
 _SECRET = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|private_key:\s*\n?\s*inline|^\s*-? *key: \S{16,}$", re.MULTILINE
 )
 _SECRET_NAME = re.compile(r"(key|token|secret|password|credential)s?$", re.IGNORECASE)
-ASKED = {INNER_PORTS[name] for name in ("grpc", "http")} | {"grpc", "http"}
 
 
 def link_findings(objects: Objects) -> Iterator[Finding]:
     yield from _selectors(objects)
     yield from _services(objects)
     yield from _secrets(objects)
-    yield from _policies(objects)
     yield from _named(objects)
     yield from _envoy(objects)
     yield from _monitors(objects)
@@ -40,8 +37,25 @@ class _Target(Part):
     name: str = ""
 
 
+class _Metric(Part):
+    pods: dict[str, dict[str, object]] = Field(default={})
+
+
 class _Scaling(Part):
     target: _Target = Field(default=_Target(), alias="scaleTargetRef")
+    metrics: tuple[_Metric, ...] = ()
+
+
+class _Recording(Part):
+    record: str = ""
+
+
+class _Group(Part):
+    rules: tuple[_Recording, ...] = ()
+
+
+class _Recorded(Part):
+    groups: tuple[_Group, ...] = ()
 
 
 def _selectors(objects: Objects) -> Iterator[Finding]:
@@ -52,8 +66,14 @@ def _selectors(objects: Objects) -> Iterator[Finding]:
     for one in objects.of("PodDisruptionBudget"):
         if not _selected(objects, objects.read(one, _Selecting).selector):
             yield Finding("selector", one.title, "selects no pod")
+    rules = [objects.read(one, _Recorded) for one in objects.of("PrometheusRule")]
+    recorded = {rule.record for read in rules for group in read.groups for rule in group.rules}
     for one in objects.of("HorizontalPodAutoscaler"):
-        target = objects.read(one, _Scaling).target
+        scaling = objects.read(one, _Scaling)
+        for name in (metric.pods["metric"].get("name") for metric in scaling.metrics if "metric" in metric.pods):
+            if name not in recorded:
+                yield Finding("metric", one.title, f"scales by {name}, which no PrometheusRule records")
+        target = scaling.target
         if target.kind != "Deployment" or target.name not in {deployed.name for deployed in objects.deployed}:
             yield Finding("selector", one.title, f"scales {target.kind}/{target.name}, which is not there")
 
@@ -92,57 +112,6 @@ def _secrets(objects: Objects) -> Iterator[Finding]:
                     yield Finding("secret-text", deployed.title, f"{container.name}: {variable.name} in plain text")
 
 
-class _Peer(Part):
-    podSelector: Selector | None = None
-    namespaceSelector: Selector | None = None
-
-
-class _PolicyPort(Part):
-    port: int | str | None = None
-
-
-class _Ingress(Part):
-    peers: tuple[_Peer, ...] = ()
-    ports: tuple[_PolicyPort, ...] = ()
-
-
-class _Policy(Part):
-    podSelector: Selector = Selector()
-    policyTypes: tuple[str, ...] = ()
-    ingress: tuple[Mapping[str, object], ...] = ()
-
-
-def _policies(objects: Objects) -> Iterator[Finding]:
-    """Every pod is of a policy, and only the gateway's pods reach the ports of tritonserver."""
-    gateways = {parent.namespace for one in objects.of("HTTPRoute") for parent in objects.read(one, _Route).parents}
-    policies = [(one, objects.read(one, _Policy)) for one in objects.of("NetworkPolicy")]
-    for deployed in objects.deployed:
-        own = [
-            (one, policy)
-            for one, policy in policies
-            if policy.podSelector.selects(deployed.labels) and "Ingress" in policy.policyTypes
-        ]
-        if not own:
-            yield Finding("network", deployed.title, "no NetworkPolicy says who may reach it")
-        if deployed.labels.get(COMPONENT) != SERVER:
-            continue
-        for one, policy in own:
-            yield from _open_ports(one, policy, gateways)
-
-
-def _open_ports(one: Object, policy: _Policy, gateways: Container[str]) -> Iterator[Finding]:
-    for rule in policy.ingress:
-        read = _Ingress.model_validate({"peers": rule.get("from", ()), "ports": rule.get("ports", ())})
-        ports = {port.port for port in read.ports}
-        if ports and not ports & ASKED:
-            continue
-        for peer in read.peers or (_Peer(),):
-            wanted = peer.podSelector.match_labels if peer.podSelector else {}
-            place = peer.namespaceSelector.match_labels if peer.namespaceSelector else {}
-            if wanted.get(COMPONENT) != GATEWAY and place.get("kubernetes.io/metadata.name", "") not in gateways:
-                yield Finding("network", one.title, "others than the gateway reach tritonserver")
-
-
 def _named(objects: Objects) -> Iterator[Finding]:
     maps = {one.metadata.name for one in objects.of("ConfigMap")}
     for one in objects.deployed:
@@ -161,7 +130,7 @@ def _envoy(objects: Objects) -> Iterator[Finding]:
             continue
         static = yaml.load(one.data[BOOTSTRAP], Loader=LOADER).get("static_resources", {})
         for cluster in static.get("clusters", ()):
-            for host, port in _addresses(cluster.get("load_assignment")):
+            for host, port in addresses(cluster.get("load_assignment")):
                 service = objects.services.get(host)
                 if service is None or port not in {each.port for each in service.ports}:
                     yield Finding("gateway-port", one.title, f"{cluster['name']}: no Service {host} with port {port}")
@@ -175,17 +144,20 @@ def _envoy(objects: Objects) -> Iterator[Finding]:
                 )
 
 
-def _addresses(node: object) -> Iterator[tuple[str, int]]:
-    """Every `socket_address` below `node`."""
+def addresses(node: object) -> Iterator[tuple[str, int]]:
+    """Host and port of every endpoint below `node`, and of the health check of each."""
     if isinstance(node, Mapping):
         found = node.get("socket_address")
         if isinstance(found, Mapping):
             yield str(found["address"]), int(found["port_value"])
+        checked, at = node.get("health_check_config"), node.get("address")
+        if isinstance(checked, Mapping) and isinstance(at, Mapping):
+            yield str(at["socket_address"]["address"]), int(checked["port_value"])
         for value in node.values():
-            yield from _addresses(value)
+            yield from addresses(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _addresses(value)
+            yield from addresses(value)
 
 
 class _Endpoint(Part):
@@ -223,7 +195,9 @@ class _Parent(Part):
     namespace: str = ""
 
 
-class _Route(Part):
+class Route(Part):
+    """The spec of an HTTPRoute or a GRPCRoute."""
+
     parents: tuple[_Parent, ...] = Field(default=(), alias="parentRefs")
     hostnames: tuple[str, ...] = ()
     rules: tuple[_RouteRule, ...] = ()
@@ -233,7 +207,7 @@ def _routes(objects: Objects) -> Iterator[Finding]:
     """A host has one route: beside a GRPCRoute, an HTTPRoute of the same host gets nothing."""
     hosts: dict[str, str] = {}
     for one in objects.of("HTTPRoute", "GRPCRoute"):
-        route = objects.read(one, _Route)
+        route = objects.read(one, Route)
         for host in route.hostnames:
             if host in hosts:
                 yield Finding("one-route", one.title, f"{host} is that of {hosts[host]} too; write one HTTPRoute")

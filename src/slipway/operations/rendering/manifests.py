@@ -117,7 +117,7 @@ class ConfigMapVolume(Part):
 
 class EmptyDir(Part):
     medium: str = ""
-    size_limit: str | None = Field(default=None, alias="sizeLimit")
+    size_limit: str | int | None = Field(default=None, alias="sizeLimit")
 
 
 class Volume(Part):
@@ -147,6 +147,7 @@ class Metadata(Part):
     name: str
     namespace: str | None = None
     labels: Labels = Field(default={})
+    annotations: Labels = Field(default={})
 
 
 class Selector(Part):

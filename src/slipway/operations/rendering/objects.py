@@ -13,6 +13,7 @@ from slipway.operations.rendering.pods import (
     STABLE,
     gateway_pod,
     labels,
+    server_of,
     server_pod,
 )
 from slipway.serving.container import INNER_PORTS
@@ -40,11 +41,12 @@ def metadata(name: str, component: str, instance: str, namespace: str | None = N
 def server_documents(plan: Plan, instance: str, image: str) -> list[Document]:
     """Deployment, Service, scaling and budget of one arm's servers."""
     return [
-        _deployment(
+        deployment(
             instance,
             SERVER,
             server_pod(plan, image, instance),
             replicas=None if instance == STABLE else 1,
+            start_s=server_of(plan, instance).start_s,
             about=_about_server(plan, instance),
             reasons=SERVER_REASONS,
         ),
@@ -59,11 +61,12 @@ def server_documents(plan: Plan, instance: str, image: str) -> list[Document]:
 
 
 def gateway_documents(plan: Plan) -> list[Document]:
-    deployment = _deployment(
+    made = deployment(
         GATEWAY,
         GATEWAY,
         gateway_pod(plan),
         replicas=2,
+        start_s=0,
         about="Envoy, with the configuration of slipway gateway. Each pod counts a team's rate by itself.",
         reasons={
             "livenessProbe:": "Not /ready: a pod that drains is not ready, and lives.",
@@ -77,7 +80,7 @@ def gateway_documents(plan: Plan) -> list[Document]:
         _service(GATEWAY, GATEWAY, {"https": port, "metrics": plan.settings.metrics_port}, headless=False),
         about="For clients in the cluster. A patch of an overlay makes it a LoadBalancer for others.",
     )
-    return [deployment, service, _budget(GATEWAY, GATEWAY)]
+    return [made, service, _budget(GATEWAY, GATEWAY)]
 
 
 def _about_server(plan: Plan, instance: str) -> str:
@@ -89,18 +92,21 @@ def _about_server(plan: Plan, instance: str) -> str:
     return "\n".join(lines)
 
 
-def _deployment(
+def deployment(
     name: str,
     component: str,
     pod: Mapping[str, Node],
     *,
     replicas: int | None,
+    start_s: int,
     about: str,
     reasons: Mapping[str, str],
 ) -> Document:
     spec: dict[str, Node] = {} if replicas is None else {"replicas": replicas}
     spec |= {
         "revisionHistoryLimit": 3,
+        # A pod that may take start_s to be ready has not failed before, with time to be placed and to pull its images.
+        "progressDeadlineSeconds": max(600, start_s + 120),
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "selector": {"matchLabels": labels(component, name)},
         "template": {"metadata": {"labels": labels(component, name)}, "spec": pod},
@@ -198,17 +204,14 @@ def network_documents(plan: Plan) -> list[Document]:
     ]
     asked = [INNER_PORTS[name] for name in ("grpc", "http", "status")]
     scraped = [INNER_PORTS[name] for name in PROMETHEUS_PORTS]
-    to_servers: Node = {"to": [{"podSelector": {"matchLabels": servers}}], "ports": _ports(*asked)}
-    names: Node = {
-        "to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}],
-        "ports": DNS_PORTS,
-    }
+    to_servers: Node = {"to": [{"podSelector": {"matchLabels": servers}}], "ports": ports(*asked)}
+    names: Node = {"ports": DNS_PORTS}  # to anywhere: clusters have it in namespaces of their own, or on the machine
     policies: dict[str, tuple[Node, list[Node], list[Node], str]] = {
         "servers": (
             servers,
             [
-                {"from": [{"podSelector": {"matchLabels": gateways}}], "ports": _ports(*asked)},
-                {"from": prometheus, "ports": _ports(*scraped)},
+                {"from": [{"podSelector": {"matchLabels": gateways}}], "ports": ports(*asked)},
+                {"from": prometheus, "ports": ports(*scraped)},
             ],
             [],
             "Only the gateway reaches tritonserver, and tritonserver reaches nothing.\n"
@@ -217,33 +220,33 @@ def network_documents(plan: Plan) -> list[Document]:
         "gateway": (
             gateways,
             [
-                {"ports": _ports(plan.settings.host_port[1])},
-                {"from": prometheus, "ports": _ports(plan.settings.metrics_port)},
+                {"ports": ports(plan.settings.host_port[1])},
+                {"from": prometheus, "ports": ports(plan.settings.metrics_port)},
             ],
             [to_servers, names],
             "Clients reach the gateway's port from anywhere; the gateway reaches the servers and DNS.",
         ),
     }
     return [
-        _policy(name, selected, ingress=ingress, egress=egress, about=about)
+        policy(name, selected, ingress=ingress, egress=egress, about=about)
         for name, (selected, ingress, egress, about) in policies.items()
     ]
 
 
 def gateway_api_document(plan: Plan, namespace: str) -> Document:
-    """Only a Gateway of that namespace, and Prometheus, reach the servers."""
+    """Only pods of that namespace, where the Gateway's proxies run, and Prometheus reach the servers."""
 
     def peers(name: str) -> Node:
         return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]
 
     asked = [INNER_PORTS[name] for name in ("grpc", "http")]
     scraped = [INNER_PORTS[name] for name in PROMETHEUS_PORTS]
-    return _policy(
+    return policy(
         "servers",
         {NAME: "slipway", COMPONENT: SERVER},
         ingress=[
-            {"from": peers(namespace), "ports": _ports(*asked)},
-            {"from": peers(plan.monitoring), "ports": _ports(*scraped)},
+            {"from": peers(namespace), "ports": ports(*asked)},
+            {"from": peers(plan.monitoring), "ports": ports(*scraped)},
         ],
         egress=[],
         about="Only the Gateway reaches tritonserver, and tritonserver reaches nothing.",
@@ -251,18 +254,7 @@ def gateway_api_document(plan: Plan, namespace: str) -> Document:
     )
 
 
-def fetching_document() -> Document:
-    """The way of an init container to its registry."""
-    servers: Node = {NAME: "slipway", COMPONENT: SERVER}
-    return _policy(
-        "servers-fetch",
-        servers,
-        egress=[{"ports": [*DNS_PORTS, *_ports(443)]}],
-        about="The init containers reach the registry. Put its addresses here: a policy holds for a whole pod.",
-    )
-
-
-def _policy(
+def policy(
     name: str,
     selected: Node,
     *,
@@ -287,5 +279,5 @@ def _policy(
     return Document(node, about=about)
 
 
-def _ports(*numbers: int) -> list[Node]:
+def ports(*numbers: int) -> list[Node]:
     return [{"protocol": "TCP", "port": number} for number in numbers]

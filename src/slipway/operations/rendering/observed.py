@@ -17,12 +17,19 @@ QUEUE_RULE = (
 """Mean wait, in ms, in the busiest queue of each pod."""
 
 
+_READY: list[Node] = [
+    {"action": "drop", "regex": "false", "sourceLabels": [f"__meta_kubernetes_{label}"]}
+    for label in ("endpoint_ready", "endpointslice_endpoint_conditions_ready")
+]
+"""A pod that starts or ends has no tritonserver to ask, and is no alarm; its supervisor answers, and is asked."""
+
+
 def monitor_documents() -> list[Document]:
     """ServiceMonitors of servers and gateway, with the names of the jobs that the alerts know."""
     arm: Node = {"sourceLabels": ["__meta_kubernetes_service_label_app_kubernetes_io_instance"], "targetLabel": ARM}
     server: Node = [
         {"port": "status", "interval": SCRAPE, "relabelings": [_job("slipway-server"), arm]},
-        {"port": "metrics", "interval": SCRAPE_TRITON, "relabelings": [_job("slipway-triton"), arm]},
+        {"port": "metrics", "interval": SCRAPE_TRITON, "relabelings": [*_READY, _job("slipway-triton"), arm]},
     ]
     gateway: Node = [
         {
@@ -34,6 +41,7 @@ def monitor_documents() -> list[Document]:
         }
     ]
     about = "For the Prometheus operator; an installation may ask for a label of its own here."
+    reasons = {SERVER: {"action: drop": "A pod that is not ready has no tritonserver yet: no alarm at each rollout."}}
     found = []
     for name, endpoints in {SERVER: server, GATEWAY: gateway}.items():
         node: Node = {
@@ -42,7 +50,7 @@ def monitor_documents() -> list[Document]:
             "metadata": {"name": name, "labels": {NAME: "slipway"}},
             "spec": {"selector": {"matchLabels": {NAME: "slipway", COMPONENT: name}}, "endpoints": endpoints},
         }
-        found.append(Document(node, about=about))
+        found.append(Document(node, about=about, reasons=reasons.get(name, {})))
     return found
 
 

@@ -1,7 +1,7 @@
 """What is to be rendered, checked as a whole before a file is written."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -142,6 +142,13 @@ class Server:
             start_s=FALLBACK_START_S if lane.fallback else 120 + 2 * stubs,
         )
 
+    def or_larger(self, other: "Server | None") -> "Server":
+        """This server with room for the other one too."""
+        if other is None:
+            return self
+        sizes = ("shm_bytes", "tmp_bytes", "memory_bytes", "cores", "start_s")
+        return replace(self, **{name: max(getattr(self, name), getattr(other, name)) for name in sizes})
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -155,6 +162,8 @@ class Plan:
     most_pods: int
     """Most pods of the stable release."""
     gpu: Gpu | None
+    candidate_server: Server | None = None
+    """What the candidate's server needs; without its repository, it is taken for as large as the stable one."""
     weight_percent: int = 0
     """Share of the requests that the candidate answers."""
     vital: tuple[str, ...] = ()

@@ -120,5 +120,5 @@ def _memory(one: Deployed) -> Iterator[Finding]:
         shm = paths.get("/dev/shm")
         if shm is None or shm.medium != "Memory" or shm.size_limit is None:
             yield Finding("shm", one.title, f"{container.name}: /dev/shm is not an emptyDir of memory with a sizeLimit")
-        elif bytes_of(shm.size_limit) >= bytes_of(str(container.resources.limits.get("memory", "1Ei"))):
+        elif bytes_of(str(shm.size_limit)) >= bytes_of(str(container.resources.limits.get("memory", "1Ei"))):
             yield Finding("shm", one.title, f"{container.name}: /dev/shm of {shm.size_limit} exceeds limits.memory")

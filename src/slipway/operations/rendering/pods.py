@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from slipway.image.layers import FOLDER
 from slipway.operations.gateway.routes import Node
-from slipway.operations.rendering.envoy import BOOTSTRAP, CONFIGURATION, KEY_FOLDER, ROUTE_FOLDER, TLS
+from slipway.operations.rendering.envoy import BOOTSTRAP, CONFIGURATION, KEY_FOLDER, ROUTE_FOLDER, TLS, ready_path
 from slipway.operations.rendering.plan import MIB, Plan, Server
 from slipway.serving.container import INNER_PORTS, MODELS, TRITON_USER
 
@@ -12,10 +13,12 @@ SERVER, GATEWAY = "server", "gateway"
 STABLE, CANDIDATE = "stable", "candidate"
 NAME, COMPONENT, INSTANCE = (f"app.kubernetes.io/{name}" for name in ("name", "component", "instance"))
 REPOSITORY = f"{MODELS}/repository"
-IMAGE_FOLDER = ""
-"""Where the repository is in its image, as `slipway image` builds it: at the root. KServe insists on `models`."""
+GATEWAY_PODS = "slipway/gateway-pods-namespace"
+"""Annotation of an HTTPRoute: where the pods of its Gateway run, if not in the Gateway's own namespace."""
 KEYS_SECRET, TLS_SECRET = "gateway-keys", "gateway-tls"
 CONFIG, ROUTES_CONFIG = "gateway", "gateway-routes"
+GPU_TOLERATION: Node = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+"""Machines with GPUs are often kept for pods that use one."""
 ENVOY_USER = 101
 """The user of Envoy's own image."""
 EXIT_S, DRAIN_S = 60, 5
@@ -48,17 +51,23 @@ def quantity(number: int) -> str:
     return f"{number // MIB}Mi"
 
 
+def server_of(plan: Plan, instance: str) -> Server:
+    """What a server of one arm needs."""
+    return plan.candidate_server or plan.server if instance == CANDIDATE else plan.server
+
+
 def server_pod(plan: Plan, image: str, instance: str) -> Mapping[str, Node]:
     """The PodSpec of a server of one arm."""
     user, _, group = TRITON_USER.partition(":")
+    server = server_of(plan, instance)
     return {
         **_pod(instance, EXIT_S + DRAIN_S),
         "securityContext": pod_rights(int(user), int(group)),
-        "containers": [server_container(plan.server, plan.images.server, ready=ready_probe(plan.vital))],
+        "containers": [server_container(server, plan.images.server, ready=ready_probe(plan.vital))],
         "volumes": [
             {"name": "repository", "image": {"reference": image, "pullPolicy": "IfNotPresent"}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": quantity(plan.server.tmp_bytes)}},
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(plan.server.shm_bytes)}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": quantity(server.tmp_bytes)}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": quantity(server.shm_bytes)}},
         ],
     }
 
@@ -93,7 +102,7 @@ def server_container(server: Server, image: str, *, ready: Node, repository: str
                 "name": "repository",
                 "mountPath": repository,
                 "readOnly": True,
-                **({"subPath": IMAGE_FOLDER} if IMAGE_FOLDER else {}),
+                "subPath": FOLDER,
             },
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "shm", "mountPath": "/dev/shm"},
@@ -103,12 +112,7 @@ def server_container(server: Server, image: str, *, ready: Node, repository: str
 
 def ready_probe(vital: tuple[str, ...]) -> Node:
     """What decides whether a pod gets requests: the supervisor asks each classifier for answers, again and again."""
-    if not vital:
-        return {"httpGet": {"path": "/ready", "port": "status"}}
-    if len(vital) == 1:
-        return {"httpGet": {"path": f"/ready/{vital[0]}", "port": "status"}}
-    addresses = [f"http://127.0.0.1:{INNER_PORTS['status']}/ready/{name}" for name in vital]
-    return {"exec": {"command": ["curl", "--fail", "--fail-early", "--silent", "--max-time", "2", *addresses]}}
+    return {"httpGet": {"path": ready_path(vital), "port": "status"}}
 
 
 def gateway_pod(plan: Plan) -> Mapping[str, Node]:

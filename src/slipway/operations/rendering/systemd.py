@@ -55,7 +55,8 @@ class Box:
     """Folders that the settings name for what is written: spool, journal and log."""
 
     def __post_init__(self) -> None:
-        paths = {"--program": self.program, "--settings-at": self.settings, "--repositories": self.repository}
+        paths = {"--program": self.program, "--settings-at": self.settings, "the repository": self.repository}
+        paths |= {"the candidate": self.candidate} if self.candidate is not None else {}
         given = [*paths.items(), *(("the settings", folder) for folder in self.written), ("--user", self.user)]
         for what, text in given:
             if not text or any(char in text for char in " \t\n\"'\\%$"):
@@ -100,7 +101,9 @@ class Unit:
                 "StateDirectory=slipway",
                 "StateDirectoryMode=0700",
                 *([f"ReadWritePaths={' '.join(box.written)}"] if box.written and self.writes else []),
-                f"Environment=HOME={STATE} XDG_STATE_HOME={STATE} XDG_CACHE_HOME={STATE}/cache",
+                "# The home alone: verbs that this user calls look in the same folders.",
+                f"Environment=HOME={STATE}",
+                "UnsetEnvironment=XDG_STATE_HOME XDG_CACHE_HOME",
                 "Restart=on-failure",
                 "RestartSec=2",
                 "KillMode=mixed",
@@ -215,6 +218,7 @@ def _readme(names: Sequence[str], box: Box) -> str:
         "systemctl daemon-reload",
         f"systemctl enable --now {TARGET}",
         "systemctl reload slipway-gateway               # new keys, certificate or classifiers",
+        f"sudo -H -u {box.user} {box.program} release status {box.settings}   # verbs find the state of the services",
         "```",
         "",
         "Units: " + ", ".join(f"`{name}`" for name in names) + ".",

@@ -1,0 +1,88 @@
+"""The init containers that fetch the repository where image volumes are off: the launcher's own image pulls it."""
+
+from slipway.image.reference import RegistryReference
+from slipway.operations.gateway.routes import Node
+from slipway.operations.rendering.files import Document
+from slipway.operations.rendering.objects import DNS_PORTS, policy, ports
+from slipway.operations.rendering.plan import Plan
+from slipway.operations.rendering.pods import (
+    CANDIDATE,
+    COMPONENT,
+    NAME,
+    REPOSITORY,
+    SERVER,
+    STABLE,
+    container_rights,
+    quantity,
+    server_of,
+)
+from slipway.serving.container import MODELS
+
+LOGIN_SECRET = "registry-login"
+"""Secret of the registry's login, as `kubectl create secret docker-registry` makes it. It may be missing."""
+_LOGIN = "/login"
+_IMAGES = "/work/images:release"
+
+
+def fetching_patches(plan: Plan) -> list[Node]:
+    """A patch for the Deployment of each arm."""
+    images = {STABLE: plan.images.repository, CANDIDATE: plan.images.candidate}
+    return [
+        {
+            "target": {"kind": "Deployment", "name": instance},
+            "patch": Document(_operations(plan, instance, image)).text(),
+        }
+        for instance, image in images.items()
+        if image is not None
+    ]
+
+
+def fetching_document(plan: Plan) -> Document:
+    """The way of an init container to its registry."""
+    images = [image for image in (plan.images.repository, plan.images.candidate) if image is not None]
+    # 443 too: registries send on to others for tokens and blobs.
+    asked = sorted({443, *(RegistryReference.parse(image).port for image in images)})
+    return policy(
+        "servers-fetch",
+        {NAME: "slipway", COMPONENT: SERVER},
+        egress=[{"ports": [*DNS_PORTS, *ports(*asked)]}],
+        about="The init containers reach the registry. Put its addresses here: a policy holds for a whole pod.",
+    )
+
+
+def _operations(plan: Plan, instance: str, image: str) -> list[Node]:
+    room: Node = {"sizeLimit": quantity(server_of(plan, instance).tmp_bytes)}
+    login: Node = {
+        "secretName": LOGIN_SECRET,
+        "optional": True,
+        "defaultMode": 0o440,
+        "items": [{"key": ".dockerconfigjson", "path": "config.json"}],
+    }
+    pull = _container(plan, "pull", "pull", image, _IMAGES)
+    unpack = _container(plan, "unpack", "unpack", _IMAGES, REPOSITORY)
+    mounted: Node = {"name": "repository", "mountPath": MODELS, "readOnly": True}
+    pod = "/spec/template/spec"
+    return [
+        {"op": "replace", "path": f"{pod}/volumes/0", "value": {"name": "repository", "emptyDir": room}},
+        {"op": "add", "path": f"{pod}/volumes/-", "value": {"name": "fetched", "emptyDir": room}},
+        {"op": "add", "path": f"{pod}/volumes/-", "value": {"name": "login", "secret": login}},
+        {"op": "replace", "path": f"{pod}/containers/0/volumeMounts/0", "value": mounted},
+        {"op": "add", "path": f"{pod}/initContainers", "value": [pull, unpack]},
+    ]
+
+
+def _container(plan: Plan, name: str, *arguments: str) -> Node:
+    mounts: dict[str, str] = {"fetched": "/work", "repository": MODELS, "tmp": "/tmp", "login": _LOGIN}
+    return {
+        "name": name,
+        "image": plan.images.server,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["image", *arguments],
+        "env": [{"name": "DOCKER_CONFIG", "value": _LOGIN}],
+        "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": container_rights(),
+        "volumeMounts": [
+            {"name": volume, "mountPath": path, **({"readOnly": True} if volume == "login" else {})}
+            for volume, path in mounts.items()
+        ],
+    }
