@@ -135,7 +135,7 @@ class Trial:
             return [], {}, "disagreements are not judged: an engine alone is tried, or an image has several labels"
         nothing = [Disagreements(0, 0, 0, 0, classifier=pair.classifier) for pair in pairs]
         if not (self.settings.journal / DATABASE).is_file():
-            return nothing, {}, f"no journal yet: it begins with slipway journal run; then {again}"
+            return nothing, {}, "no journal yet; slipway journal run makes one, then: " + again
         try:
             with Store.open(self.settings.journal, make=False) as store:
                 tallies = {pair.classifier: tally(store, pair) for pair in pairs}
