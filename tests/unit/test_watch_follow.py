@@ -1,34 +1,25 @@
-"""The watch over a made journal: rows once, live references, restarts, new bundles, and faults that harm no other."""
+"""The watch over a made journal: rows once, live references and restarts."""
 
-import json
-import socket
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from slipway.errors import ServingError, SpecError, StorageError
+from slipway.errors import SpecError
 from slipway.operations.journal.store import Store
 from slipway.operations.watch import restarts
 from slipway.operations.watch import run as running
 from slipway.operations.watch import state as states
-from slipway.operations.watch.facts import Facts
 from slipway.operations.watch.restarts import add_restart, read_restarts
-from slipway.operations.watch.run import Watch, only_watch, run_watch
 from slipway.operations.watch.state import WatchState
-from slipway.operations.watch.status import check_no_alarm, status_of, watched_state
-from slipway.operations.watch.test_split import FILE, folder_of, read_reference, write_reference
-from slipway.serving import Ports
+from slipway.operations.watch.status import check_no_alarm, watched_state
+from slipway.operations.watch.test_split import folder_of, read_reference, write_reference
 from tests.support.journal_rows import BUNDLE
-from tests.support.journals import until
-from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
-
-FILE_OF_SETTINGS = Path("gateway.yaml")
+from tests.support.watch_looks import FILE_OF_SETTINGS, kept, look
+from tests.support.watch_rows import add_drawn, drawn, made_reference
 
 
 @pytest.fixture
@@ -48,25 +39,6 @@ def store(bare: Store) -> Store:
 @pytest.fixture(autouse=True)
 def no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "read_latency", lambda _: {})
-
-
-def look(store: Store, said: list[str] | None = None, **watch: Any) -> Facts:
-    """What a watch that has just been started knows of `digits` after one look."""
-    return {one.classifier: one for one in looks(store, said, **watch)}["digits"]
-
-
-def looks(store: Store, said: list[str] | None = None, **watch: Any) -> tuple[Facts, ...]:
-    say = (said if said is not None else []).append
-    return Watch(store, watch_settings(store.folder, **watch), FILE_OF_SETTINGS, say=say).look()
-
-
-def kept(store: Store) -> dict[str, Any]:
-    state = WatchState.load(store.folder, "digits").plain()
-    state["current"].pop("since_s")
-    if state["current"]["live"] is not None:
-        state["current"]["live"].pop("taken_s")
-    found: dict[str, Any] = state
-    return found
 
 
 def test_rows_are_counted_and_fed_once_however_often_the_watch_starts(store: Store) -> None:
@@ -282,221 +254,3 @@ def test_rows_at_whose_end_a_change_is_suspected_are_no_reference_even_when_the_
     assert current is not None
     assert current.live is not None
     assert current.live_after >= changed[-1]
-
-
-def test_another_bundle_is_said_with_the_command_and_the_others_go_on(store: Store) -> None:
-    made_reference(store.folder, classifier="cats")
-    add_drawn(store, drawn(150, seed=1), name="a")
-    add_drawn(store, drawn(150, seed=2), name="b", classifier="cats")
-    add_drawn(store, drawn(20, seed=3), name="new", bundle="bundle-2", replayed_bundle="bundle-2")
-    add_drawn(store, drawn(20, seed=3), name="try", bundle="bundle-3", replayed_bundle="bundle-3", arm="candidate")
-    add_drawn(store, drawn(20, seed=4), name="dogs", classifier="dogs")
-    said: list[str] = []
-    cats, digits, dogs = looks(store, said)
-    assert (cats.watched is not None, digits.watched, dogs.watched) == (True, None, None)
-    assert "bundle-2 answers now" in digits.told[0]
-    assert "slipway watch reference gateway.yaml RUN --classifier digits" in digits.told[0]
-    assert "no reference of the bundle" in dogs.told[0]
-    made_reference(store.folder, bundle="bundle-2")
-    watched = look(store, said).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert watched.drift.rows == 20
-    assert sum("watches the bundle bundle-2" in line for line in said) == 1
-
-
-def test_values_that_are_not_numbers_and_a_class_that_disappears_are_alarms(store: Store) -> None:
-    columns = drawn(1500, seed=12, classes=2)
-    columns["confidence"][::3] = np.nan
-    add_drawn(store, {**columns, "confidence": np.nan_to_num(columns["confidence"], nan=0.9)}, name="gone")
-    facts = look(store)
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.alarm is not None
-    assert facts.watched.drift.alarm.event == "class two is less frequent"
-    add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
-    columns = drawn(300, seed=13)
-    columns["embedding"][::4] = np.nan
-    add_drawn(store, columns, name="nan")
-    watched = look(store).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert watched.drift.alarm is not None
-    assert watched.drift.alarm.detector == "unusable"
-
-
-def test_clocks_that_jump_change_no_count(store: Store) -> None:
-    for number, time_s in enumerate((2e9, 1e9, -5.0, 1e18)):
-        add_drawn(store, drawn(50, seed=number), name=f"r{number}", time_s=time_s)
-    facts = look(store)
-    assert facts.rows == 200
-    assert facts.rows_per_second == 0
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.rows == 200
-    assert status_of(watch_settings(store.folder), FILE_OF_SETTINGS).lines()
-    add_drawn(store, drawn(60, seed=9), name="now", time_s=time.time())
-    assert 60 / 3600 <= look(store).rows_per_second <= 60 / 60, "a clock that was ahead once hides no later row"
-
-
-def test_a_network_without_an_embedding_is_watched_by_the_rest(bare: Store) -> None:
-    made_reference(bare.folder, has_embedding=False)
-    add_drawn(bare, drawn(300, seed=3), name="a", embedding=None)
-    facts = look(bare)
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.alarm is None
-    assert any("has no embedding" in line for line in facts.told)
-    dark = drawn(300, seed=4)
-    dark["brightness"] *= 0.6
-    add_drawn(bare, dark, name="b", embedding=None)
-    facts = look(bare)
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.alarm is not None
-    assert facts.watched.drift.alarm.detector == "brightness"
-
-
-def test_a_small_test_split_waits_for_live_rows(bare: Store) -> None:
-    made_reference(bare.folder, rows=40)
-    add_drawn(bare, drawn(150, seed=3), name="a")
-    facts = look(bare, reference_rows=200)
-    assert facts.watched is not None
-    assert facts.watched.drift is None
-    assert any("drift needs 100" in line for line in facts.told)
-    add_drawn(bare, drawn(150, seed=4), name="b")
-    watched = look(bare, reference_rows=200).watched
-    assert watched is not None
-    assert watched.drift is not None
-    assert watched.drift.source == "live"
-    assert "unchecked" in watched.live_told
-
-
-def test_a_full_disk_keeps_the_watch_going_in_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise StorageError("state.json: cannot be written: No space left on device")
-
-    add_drawn(store, drawn(100, seed=3), name="a")
-    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=[].append)
-    with monkeypatch.context() as patched:
-        patched.setattr(states, "write_private", full)
-        watch.look()
-        add_drawn(store, drawn(100, seed=4, foreign=0.6), name="b")
-        (facts,) = watch.look()
-    assert facts.alarms
-    assert "kept in memory alone" in facts.told[0]
-    assert not (folder_of(store.folder, "digits") / states.FILE).exists()
-    (facts,) = watch.look()
-    assert not any("memory" in line for line in facts.told)
-    assert look(store).watched == facts.watched
-
-
-@pytest.mark.parametrize("name", [FILE, states.FILE, "restarts.json"])
-def test_a_damaged_file_is_named_and_harms_no_other_classifier(store: Store, name: str) -> None:
-    made_reference(store.folder, classifier="cats")
-    add_drawn(store, drawn(100, seed=3), name="a")
-    add_drawn(store, drawn(100, seed=3), name="b", classifier="cats")
-    look(store)
-    (folder_of(store.folder, "digits") / name).write_text("{")
-    cats, digits = looks(store)
-    assert cats.watched is not None
-    assert digits.watched is None
-    assert name in digits.told[0]
-    assert "not watched" in digits.told[0]
-    shown = status_of(watch_settings(store.folder), FILE_OF_SETTINGS)
-    assert [one.watched is not None for one in shown.facts] == [True, False]
-    assert any(name in line and "not watched" in line for line in shown.lines())
-
-
-def test_rows_are_counted_once_while_the_reference_is_damaged(store: Store) -> None:
-    add_drawn(store, drawn(100, seed=3), name="a")
-    (folder_of(store.folder, "digits") / FILE).write_text("{")
-    watch = Watch(store, watch_settings(store.folder), FILE_OF_SETTINGS, say=[].append)
-    assert [one.rows for one in watch.look()] == [100]
-    store.write("DELETE FROM rows", [()])
-    assert [one.rows for one in watch.look()] == [100]
-
-
-def test_a_journal_that_was_made_anew_is_watched_from_its_first_row(store: Store) -> None:
-    add_drawn(store, drawn(300, seed=3, foreign=0.5), name="a")
-    look(store)
-    add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
-    look(store)
-    for path in store.folder.glob("journal.sqlite*"):
-        path.unlink()
-    said: list[str] = []
-    with Store.open(store.folder, make=True) as new:
-        add_drawn(new, drawn(50, seed=4), name="b")
-        facts = look(new, said)
-    assert any("a new one" in line for line in said)
-    assert facts.rows == 50
-    assert facts.watched is not None
-    assert facts.watched.drift is not None
-    assert facts.watched.drift.rows == 50
-
-
-def test_one_watch_at_a_time_and_faults_that_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings, ended = watch_settings(tmp_path / "journal", metrics_port=Ports.free().http), threading.Event()
-
-    def once(**changes: Any) -> tuple[Facts, ...]:
-        own = settings.model_copy(update=changes)
-        return run_watch(own, FILE_OF_SETTINGS, ended=ended, say=lambda _: None, once=True)
-
-    with pytest.raises(SpecError, match="no journal; slipway journal run makes one"):
-        once()
-    with Store.open(settings.journal, make=True) as store:
-        assert once() == ()
-        add_drawn(store, drawn(5, seed=3), name="a")
-        assert once()[0].rows == 5
-        with only_watch(settings.journal), pytest.raises(SpecError, match="one is enough"):
-            once()
-        with monkeypatch.context() as impatient, sqlite3.connect(settings.journal / "journal.sqlite") as locking:
-            impatient.setattr("slipway.operations.journal.store.BUSY_S", 0.05)
-            locking.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StorageError, match="database is locked"):
-                once()
-            locking.execute("ROLLBACK")
-        locking.close()
-        assert settings.watch is not None
-        with socket.socket() as other:
-            other.bind(("127.0.0.1", 0))
-            taken = settings.watch.model_copy(update={"metrics_port": other.getsockname()[1]})
-            with pytest.raises(ServingError, match=r"watch.metrics_port: 127.0.0.1:\d+ cannot be used"):
-                once(watch=taken)
-        made_reference(settings.journal)
-        assert once()[0].watched is not None
-        store.write("UPDATE rows SET probability = x'00000000' WHERE id = ?", [(1,)])
-        assert "differ in length" in once()[0].told[0]
-        store.query("PRAGMA user_version = 99")
-    with pytest.raises(SpecError, match="of version 99"):
-        once()
-    (settings.journal / "journal.sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))
-    with pytest.raises(StorageError):
-        once()
-
-
-def test_the_watch_waits_for_a_journal_and_for_one_that_can_be_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(running, "LOOK_S", 0.01)
-    settings, ended = watch_settings(tmp_path / "journal", metrics_port=Ports.free().http), threading.Event()
-    said: list[str] = []
-    arguments = {"ended": ended, "say": said.append}
-    thread = threading.Thread(target=run_watch, args=(settings, FILE_OF_SETTINGS), kwargs=arguments)
-    thread.start()
-    try:
-        until(lambda: any("no journal yet" in line for line in said))
-        with Store.open(settings.journal, make=True) as store:
-            add_drawn(store, drawn(5, seed=3), name="a")
-            until(lambda: any("no reference of the bundle" in line for line in said))
-        for path in settings.journal.glob("journal.sqlite*"):
-            path.unlink()
-        until(lambda: any("removed or replaced" in line for line in said))
-        with Store.open(settings.journal, make=True) as store:
-            add_drawn(store, drawn(2, seed=3), name="a")
-            until(lambda: any("a new one" in line for line in said))
-        assert json.loads(json.dumps(status_of(settings, FILE_OF_SETTINGS).plain()))["classifiers"][0]["rows"] == 2
-    finally:
-        ended.set()
-        thread.join()
-    assert BUNDLE[:12] in "".join(said)

@@ -16,7 +16,7 @@ from slipway.pages.wording import counted
 from slipway.system.targets import file_option
 
 if TYPE_CHECKING:
-    from slipway.contract.evidence.studies import OperateResult
+    from benchmarks.studies.operate.result import OperateResult
 
 RUN, DIGITS = Path("runs/operate"), Path("runs/digits/data")
 RECOVERED, LABELS = 0.8, 200
@@ -38,8 +38,8 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmarks.studies.operate.box import Box
     from benchmarks.studies.operate.digits import divide
     from benchmarks.studies.operate.page import write_page
+    from benchmarks.studies.operate.result import OperateResult
     from benchmarks.studies.operate.story import tell
-    from slipway.contract.evidence.studies import OperateResult
 
     os.chdir(ROOT)
     origin = provenance(LIBRARIES)

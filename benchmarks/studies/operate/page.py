@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.studies.operate.result import OperateResult
 from benchmarks.studies.operate.story import Told
-from slipway.contract.evidence.studies import OperateResult
 from slipway.pages import environment
 from slipway.pages.charts import DIM, SERIES, TEXT, TONES, Chart, Svg, axes, in_percent, styled, svg
 from slipway.pages.tables import Table, table

@@ -1,0 +1,50 @@
+"""The result file of the study."""
+
+from slipway.contract.evidence.studies import Failures, Part, ServedResult
+
+
+class OperateAlarm(Part):
+    """When the watch said that the images have changed."""
+
+    seconds: float
+    """Since the first image of the new class could come."""
+    requests: int
+    sampled_rows: int
+    """Rows of the journal until then."""
+    event: str
+
+
+class OperateEstimate(Part):
+    """Accuracy by the watch, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    labels: int
+    truth: float
+    """Accuracy of the same rows, by the truth that the clients know."""
+
+
+class OperateResult(ServedResult):
+    """The study `operate`: one turn of the life after deployment, and a spoilt candidate."""
+
+    rate_per_s: float
+    new_share: float
+    """Share of the images that show the new class."""
+    accuracy: dict[str, float]
+    """Share of right answers, by the truth that the clients know: `before` the new class, `shifted` with it, and
+    `after` the promotion, on images that nobody has labelled or learnt."""
+    recovered_share: float
+    """(after - shifted) / (before - shifted)"""
+    alarm: OperateAlarm
+    estimate: OperateEstimate
+    labels: int
+    requests: int
+    failed: int
+    parity: Failures
+    """Replays of the journal by what they showed."""
+    spoilt_answers: int
+    """Requests that the spoilt head answered before it was rolled back."""
+    marks_s: dict[str, float]
+    steps_s: dict[str, float]
+    seconds: float

@@ -1,0 +1,31 @@
+"""A watch that looks once at a made journal."""
+
+from pathlib import Path
+from typing import Any
+
+from slipway.operations.journal.store import Store
+from slipway.operations.watch.facts import Facts
+from slipway.operations.watch.run import Watch
+from slipway.operations.watch.state import WatchState
+from tests.support.watch_rows import watch_settings
+
+FILE_OF_SETTINGS = Path("gateway.yaml")
+
+
+def look(store: Store, said: list[str] | None = None, **watch: Any) -> Facts:
+    """What a watch that has just been started knows of `digits` after one look."""
+    return {one.classifier: one for one in looks(store, said, **watch)}["digits"]
+
+
+def looks(store: Store, said: list[str] | None = None, **watch: Any) -> tuple[Facts, ...]:
+    say = (said if said is not None else []).append
+    return Watch(store, watch_settings(store.folder, **watch), FILE_OF_SETTINGS, say=say).look()
+
+
+def kept(store: Store) -> dict[str, Any]:
+    state = WatchState.load(store.folder, "digits").plain()
+    state["current"].pop("since_s")
+    if state["current"]["live"] is not None:
+        state["current"]["live"].pop("taken_s")
+    found: dict[str, Any] = state
+    return found
