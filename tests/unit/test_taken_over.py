@@ -1,13 +1,15 @@
 """Heads assembled again: unchanged groups are taken over, and the bytes are those of a new repository."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from slipway.contract import Fleet, ManifestError
+from slipway.contract import Fleet, Manifest, ManifestError, ServingError
+from slipway.contract.manifest import hashes
 from slipway.lint.models import read_model
 from slipway.repository import BaseHeads, assemble, open_bases, plan, plan_repository, taken_over
 from slipway.repository import heads as heads_of_a_base
@@ -53,6 +55,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def group_of(repository: Path, head: str) -> set[str]:
     (group,) = (folder for folder in repository.glob("heads_*") if (folder / "1/heads" / head).is_dir())
     return {folder.name for folder in (group / "1/heads").iterdir()}
+
+
+def reseal(repository: Path) -> None:
+    path = repository / "manifest.json"
+    Manifest.read(path).model_copy(update={"outputs": hashes(repository), "own_sha256": None}).write(path)
 
 
 def added(base: Path, runs: Runs) -> Runs:
@@ -180,6 +187,40 @@ def test_a_server_checks_a_group_that_lost_a_head(base: Path, runs: Runs, reposi
     second = Contents.open(repository, like=first)
     assert second.same_as(first) == {run.name for run in runs} - {"h0003", min(group)}, "one of the group runs its step"
     assert dict(second.steps) == dict(Contents.open(repository).steps)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (r"step \{.*\}\n(?=\}\n)", ""),
+        (r'"heads_[0-9a-f]{12}"', '"heads_0123456789ab"'),
+        (r'"heads_[0-9a-f]{12}"', '"heads_*"'),
+    ],
+)
+def test_a_server_refuses_a_sealed_repository_whose_ensembles_run_nothing_that_is_there(
+    text: str, wrong: str, repository: Path
+) -> None:
+    first = Contents.open(repository)
+    config = repository / "h0003/config.pbtxt"
+    changed, count = re.subn(text, wrong, config.read_text(), flags=re.DOTALL)
+    assert count
+    config.write_text(changed)
+    reseal(repository)
+    with pytest.raises(ServingError, match="h0003"):
+        Contents.open(repository, like=first)
+
+
+def test_a_server_takes_no_head_of_a_group_without_their_folders_for_the_same(
+    base: Path, runs: Runs, repository: Path
+) -> None:
+    first = Contents.open(repository)
+    assemble([], repository, bases=open_heads(base, changed(base, runs)))
+    heads = group_of(repository, "h0003")
+    (group,) = (folder for folder in repository.glob("heads_*") if (folder / "1/heads/h0003").is_dir())
+    shutil.rmtree(group / "1/heads")
+    (group / "1/heads").write_text("no folder")
+    reseal(repository)
+    assert Contents.open(repository, like=first).same_as(first).isdisjoint(heads)
 
 
 def test_a_lane_without_classifiers_has_no_ensembles_of_theirs(repository: Path) -> None:

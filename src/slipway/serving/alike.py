@@ -33,8 +33,12 @@ class Alike:
             return False
         if new.files(ensemble) == old.files(ensemble):
             return all(map(self.step, new.steps[ensemble]))
+        if not new.steps[ensemble] or not old.steps[ensemble]:
+            return False
         *first, group = new.steps[ensemble]
         *first_before, before = old.steps[ensemble]
+        if group not in new.models or before not in old.models:
+            return False
         if first != first_before or not all(map(self.step, first)) or not group.startswith(GROUP):
             return False
         but_config = {f"{ensemble}/{CONFIG}": ""}
@@ -64,7 +68,8 @@ def _by_head(contents: "Contents", group: str) -> dict[str, list[object]]:
     for path, sha256 in contents.files(group).items():
         _, *inside = path.split("/")
         if inside != [CONFIG]:
-            found.setdefault(inside[2] if inside[1:2] == [FOLDER] else "", []).append((inside, sha256))
+            of_head = inside[1:2] == [FOLDER] and len(inside) > 2
+            found.setdefault(inside[2] if of_head else "", []).append((inside, sha256))
     return found
 
 
