@@ -29,17 +29,14 @@ class Alike:
 
     def _ensemble(self, ensemble: str, classifier: str) -> bool:
         new, old = self._new, self._old
-        if ensemble not in new.steps or ensemble not in old.steps:
+        if not new.steps.get(ensemble) or not old.steps.get(ensemble):
             return False
         if new.files(ensemble) == old.files(ensemble):
             return all(map(self.step, new.steps[ensemble]))
-        if not new.steps[ensemble] or not old.steps[ensemble]:
-            return False
         *first, group = new.steps[ensemble]
         *first_before, before = old.steps[ensemble]
-        if group not in new.models or before not in old.models:
-            return False
-        if first != first_before or not all(map(self.step, first)) or not group.startswith(GROUP):
+        there = group.startswith(GROUP) and group in new.models and before in old.models
+        if first != first_before or not all(map(self.step, first)) or not there:
             return False
         but_config = {f"{ensemble}/{CONFIG}": ""}
         if new.files(ensemble) | but_config != old.files(ensemble) | but_config:

@@ -171,8 +171,8 @@ def _former(target: Path) -> Path:
 
 
 def _take_former(target: Path, staging: Path, *, kind: FolderKind, keep: bool) -> None:
-    """Move the former folder to `staging`, which is empty; if it is not wanted, or another user's, remove it. A folder of
-    that name that is no former one of this kind stays as it is."""
+    """Move the former folder to `staging`, which is empty; if it is not wanted, or another user's, remove it. Another
+    folder of that name stays as it is."""
     former = _former(target)
     if kind not in _KEEPING or not former.is_dir() or former.is_symlink() or kind_of(former) != kind:
         return
