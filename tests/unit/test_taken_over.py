@@ -1,9 +1,11 @@
 """Heads assembled again: unchanged groups are taken over, and the bytes are those of a new repository."""
 
+import ctypes
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -252,6 +254,49 @@ def test_a_former_repository_is_made_the_next_one_and_leaves_nothing_of_its_own(
     assert contents(repository) == before
     assert not (repository / "left").exists()
     assert (repository / "h0001").stat().st_ino == folder, "not made again"
+
+
+def modes(repository: Path) -> set[int]:
+    return {path.stat().st_mode & 0o777 for path in repository.rglob("*") if path.is_dir()}
+
+
+def test_folders_of_a_former_repository_get_the_modes_of_new_ones(
+    base: Path, runs: Runs, repository: Path, kept: Path
+) -> None:
+    usual = modes(repository)
+    assemble([], repository, bases=open_heads(base, added(base, runs)))
+    for path in [*kept.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o700)
+    assemble([], repository, bases=open_heads(base, runs))
+    assert modes(repository) == usual
+
+
+def test_a_former_repository_that_may_not_be_written_is_used_all_the_same(
+    base: Path, runs: Runs, repository: Path, kept: Path
+) -> None:
+    before = contents(repository)
+    assemble([], repository, bases=open_heads(base, added(base, runs)))
+    for path in [*kept.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o500)
+    with where_permissions_count():
+        assemble([], repository, bases=open_heads(base, runs))
+    assert contents(repository) == before
+    assert not [path for path in repository.parent.iterdir() if "unfinished" in path.name]
+
+
+@contextmanager
+def where_permissions_count() -> Iterator[None]:
+    """Without the capabilities of root, who may write everywhere; for this thread."""
+    libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable; twice
+    assert libc.capget(header, before) == 0
+    assert libc.capset(header, (ctypes.c_uint32 * 6)(0, *before[1:3], 0, *before[4:])) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, before) == 0
 
 
 def test_a_writer_that_is_killed_over_a_former_repository_leaves_the_present_one(

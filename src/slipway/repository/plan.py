@@ -1,7 +1,7 @@
 """Plans the changes to a repository folder by folder, before anything is written, and writes them."""
 
 import os
-import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +72,8 @@ class Plan:
             many = len(self.folders) >= MANY_FOLDERS
             with complete_folder(self.out, kind="repository", keep_former=many) as staging:
                 folders = {folder for name in self.files for folder in _folders_above(name)}
-                there = {*_kept(str(staging), "", folders=folders, same=self.same)}
+                mode = _mode_of_new_folders()
+                there = {*_kept(str(staging), "", folders=folders, same=self.same, mode=mode)}
                 for folder in sorted(folders - there):
                     os.mkdir(f"{staging}/{folder}")
                 for name, content in tqdm(self.files.items(), "writing", **PROGRESS):
@@ -112,23 +113,31 @@ def _folders_above(name: str) -> list[str]:
     return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
-def _kept(path: str, below: str, *, folders: Set[str], same: Mapping[str, Identity]) -> Iterator[str]:
+def _kept(path: str, below: str, *, folders: Set[str], same: Mapping[str, Identity], mode: int) -> Iterator[str]:
     """Remove from a former repository all but `folders` and hard links to files of the present one that stay the same;
-    gives the names of both."""
+    gives the names of both. The folders in it get `mode`, which new ones have: somebody may have changed it."""
     with os.scandir(path) as entries:
-        found = list(entries)
-    for entry in found:
+        inside = list(entries)
+    for entry in inside:
         name = below + entry.name
-        if not entry.is_dir(follow_symlinks=False):
-            if same.get(name) == identity_of(entry.stat(follow_symlinks=False)):
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            if status.st_mode & 0o777 != mode:
+                os.chmod(entry.path, stat.S_IMODE(status.st_mode) & ~0o777 | mode)
+            if name in folders:
                 yield name
-            else:
-                os.unlink(entry.path)
-        elif name in folders:
+            yield from _kept(entry.path, f"{name}/", folders=folders, same=same, mode=mode)
+            if name not in folders:
+                os.rmdir(entry.path)
+        elif same.get(name) == identity_of(status):
             yield name
-            yield from _kept(entry.path, f"{name}/", folders=folders, same=same)
         else:
-            shutil.rmtree(entry.path)
+            os.unlink(entry.path)
+
+
+def _mode_of_new_folders() -> int:
+    os.umask(umask := os.umask(0))
+    return 0o777 & ~umask | stat.S_IRWXU
 
 
 def plan(contents: Contents, out: Path) -> Plan:
