@@ -15,6 +15,7 @@ from slipway.contract.manifest import hashes
 from slipway.lint.models import read_model
 from slipway.repository import BaseHeads, assemble, open_bases, plan, plan_repository, taken_over
 from slipway.repository import heads as heads_of_a_base
+from slipway.repository.taken_over import Present
 from slipway.serving.contents import Contents
 from tests.support.colours import contents
 from tests.support.heads import ENGINE, open_heads, write_base, write_head, write_heads
@@ -284,6 +285,27 @@ def test_a_former_repository_that_may_not_be_written_is_used_all_the_same(
         assemble([], repository, bases=open_heads(base, runs))
     assert contents(repository) == before
     assert not [path for path in repository.parent.iterdir() if "unfinished" in path.name]
+
+
+@pytest.mark.parametrize(
+    "file", ["{neighbour}/config.pbtxt", "heads_*/1/heads/{neighbour}/head.npz", "{other}/1/bundle.txt"]
+)
+def test_a_file_that_changed_after_it_was_hashed_is_not_taken_over(
+    file: str, base: Path, runs: Runs, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group, opens = group_of(repository, "h0003"), Present.open
+    other = min({run.name for run in runs} - group)
+    (path,) = repository.glob(file.format(neighbour=min(group - {"h0003"}), other=other))
+
+    def open_and_change(repository: Path) -> Present | None:
+        present = opens(repository)
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        return present
+
+    monkeypatch.setattr(Present, "open", open_and_change)
+    with pytest.raises(ManifestError, match="changed while the repository was assembled"):
+        assemble([], repository, bases=open_heads(base, changed(base, runs)))
 
 
 @contextmanager

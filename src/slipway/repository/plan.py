@@ -174,19 +174,20 @@ def _same(files: Files, there: Mapping[str, Path]) -> dict[str, Identity]:
         if path is None or path.is_symlink() or not path.is_file():
             continue
         found = identity(path)
-        compared = content.source == path  # taken over, and so hashed a moment ago
+        compared = content.source == path and content.found == found  # taken over, and so hashed a moment ago
         if found.size == content.size and (compared or _sha256(path) == content.sha256):
             same[name] = found
     return same
 
 
 def _moved(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity]) -> dict[str, Identity]:
-    """Files of heads that are taken over into another step; they were hashed a moment ago."""
+    """Files of heads that are taken over into another step, and are still those that were hashed a moment ago."""
     ours = {*there.values()}
     return {
-        name: identity(content.source)
+        name: content.found
         for name, content in files.items()
         if name not in same and isinstance(content.source, Path) and content.source in ours
+        if content.found is not None and content.found == identity(content.source)
     }
 
 

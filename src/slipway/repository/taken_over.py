@@ -14,7 +14,7 @@ from slipway.lint.models import CONFIG, read_model, type_name
 from slipway.repository.config import Tensor
 from slipway.repository.heads import HeadAnswer
 from slipway.repository.step import Content, Files
-from slipway.system.files import sha256_bytes, sha256_file
+from slipway.system.files import Identity, entries_below, identity, sha256_bytes, sha256_file
 
 CODE = "slipway"
 """Input of a repository with heads: the code that wrote and linted it."""
@@ -34,16 +34,19 @@ class Present:
     path: Path
     manifest: Manifest
     lane: Lane
+    identities: Mapping[str, Identity]
+    """What told each file from another before it was hashed."""
 
     @classmethod
     def open(cls, path: Path) -> Self | None:
         """None if `path` holds no such repository; then every bundle is opened."""
         try:
+            identities = {name: identity(entry.path) for name, entry in entries_below(path).items()}
             manifest = Manifest.open(path, kind="repository")
             lane = Lane.read(path / LANE)
-        except (ManifestError, SpecError):
+        except (ManifestError, SpecError, FileNotFoundError, NotADirectoryError):
             return None
-        return cls(path, manifest, lane) if manifest.inputs.get(CODE) == code_sha256() else None
+        return cls(path, manifest, lane, identities) if manifest.inputs.get(CODE) == code_sha256() else None
 
     def group(self, inputs: Mapping[str, Mapping[str, str]], *, base_steps: Sequence[str]) -> "Group | None":
         """The group of exactly the heads in `inputs`, if they were made from these files; else None.
@@ -94,8 +97,8 @@ class Present:
         return self._read[step]
 
     def _content(self, name: str) -> Content:
-        path = self.path / name
-        return Content(self.manifest.outputs[name], path.stat().st_size, path)
+        found = self.identities[name]
+        return Content(self.manifest.outputs[name], found.size, self.path / name, found)
 
     @cached_property
     def _before(self) -> dict[str, tuple[str, ...]]:
@@ -165,11 +168,13 @@ class Taken:
     stood_in: bool
 
     def over(self, step: str) -> Files:
-        """The ensembles over another step: nothing else of them depends on the other heads of the group."""
+        """The ensembles over another step: nothing else of them depends on the other heads of the group.
+
+        Raises:
+            ManifestError: the configuration of one changed meanwhile.
+        """
         files = dict(self.ensembles)
         before, after = (f'model_name: "{name}"'.encode() for name in (self.step, step))
         for path in (path for path in files if path.endswith(f"/{CONFIG}")) if self.step != step else ():
-            source = files[path].source
-            text = source if isinstance(source, bytes) else source.read_bytes()
-            files[path] = Content.of(text.replace(before, after))
+            files[path] = Content.of(files[path].read().replace(before, after))
         return files
