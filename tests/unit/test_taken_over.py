@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import Fleet, Manifest, ManifestError, ServingError
+from slipway.contract import Fleet, Manifest, ManifestError, RepositoryError, ServingError
 from slipway.contract.manifest import hashes
 from slipway.lint.models import read_model
 from slipway.repository import BaseHeads, assemble, open_bases, plan, plan_repository, taken_over
@@ -306,6 +306,33 @@ def test_a_file_that_changed_after_it_was_hashed_is_not_taken_over(
     monkeypatch.setattr(Present, "open", open_and_change)
     with pytest.raises(ManifestError, match="changed while the repository was assembled"):
         assemble([], repository, bases=open_heads(base, changed(base, runs)))
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_plan_is_not_written_over_a_repository_that_another_process_assembled_meanwhile(
+    same: bool, base: Path, runs: Runs, repository: Path
+) -> None:
+    planned = plan_repository([], repository, bases=open_heads(base, runs if same else runs[1:]))
+    assert planned.changes_nothing == same
+    assemble([], repository, bases=open_heads(base, runs[2:]))
+    meanwhile = contents(repository)
+    with pytest.raises(RepositoryError, match="assembled by another process meanwhile; assemble again"):
+        planned.write()
+    assert contents(repository) == meanwhile
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_heads_of_a_sealed_repository_without_their_ensembles_are_opened(
+    alone: bool, base: Path, runs: Runs, repository: Path, opened: list[str]
+) -> None:
+    good, neighbours = contents(repository), group_of(repository, "h0003") - {"h0003"}
+    shutil.rmtree(repository / f"{min(neighbours)}_full")
+    reseal(repository)
+    if alone:
+        changed(base, runs)
+    assemble([], repository, bases=open_heads(base, runs))
+    assert min(neighbours) in opened
+    assert alone or contents(repository) == good
 
 
 @contextmanager

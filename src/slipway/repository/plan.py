@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from slipway.contract import Lane, ManifestError, RepositoryError
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint import lint
 from slipway.lint.models import Unchanged
 from slipway.repository.contents import Contents
@@ -47,6 +48,8 @@ class Plan:
     """The difference between the present repository at `out` and the intended one."""
 
     out: Path
+    before: str
+    """The present repository, as `state_of` gives it."""
     lane: Lane
     folders: tuple[Folder, ...]
     files: Files
@@ -63,14 +66,17 @@ class Plan:
 
         Raises:
             SpecError: `out` is not a repository of ours, or another process is writing it.
-            RepositoryError: `out` cannot be written, for example on a full disk, or the lint finds a fault.
+            RepositoryError: another process has written `out` since it was compared, or `out` cannot be written, for
+                example on a full disk, or the lint finds a fault.
         """
         try:
             if self.changes_nothing:
                 clear_leftovers(self.out)
+                self._require_as_compared()
                 return
             many = len(self.folders) >= MANY_FOLDERS
             with complete_folder(self.out, kind="repository", keep_former=many) as staging:
+                self._require_as_compared()
                 folders = {folder for name in self.files for folder in _folders_above(name)}
                 mode = _mode_of_new_folders()
                 there = {*_kept(str(staging), "", folders=folders, same=self.same, mode=mode)}
@@ -83,6 +89,10 @@ class Plan:
                 self._require_nothing_found(staging)
         except OSError as error:
             raise RepositoryError(f"{self.out}: cannot be written: {error}") from None
+
+    def _require_as_compared(self) -> None:
+        if state_of(self.out) != self.before:
+            raise RepositoryError(f"{self.out}: assembled by another process meanwhile; assemble again")
 
     def _require_nothing_found(self, staging: Path) -> None:
         findings = lint(staging, unchanged=self.unchanged)
@@ -140,19 +150,32 @@ def _mode_of_new_folders() -> int:
     return 0o777 & ~umask | stat.S_IRWXU
 
 
-def plan(contents: Contents, out: Path) -> Plan:
+def state_of(repository: Path) -> str:
+    """The sha256 of a repository's manifest, which tells one state of it from another; empty if it has none."""
+    try:
+        return sha256_file(repository / MANIFEST)
+    except ManifestError:
+        return ""
+
+
+def plan(contents: Contents, out: Path, *, before: str | None = None) -> Plan:
     """Compare `contents` by hash with the repository at `out`; nothing is written.
+
+    Args:
+        before: the state of the repository that `contents` took heads over from; by default the present one.
 
     Raises:
         SpecError: `out` is not a repository of ours.
     """
     check_folder(out, kind="repository")
+    before = state_of(out) if before is None else before
     there = {name: Path(entry.path) for name, entry in entries_below(out).items()} if out.is_dir() else {}
     same = _same(contents.files, there)
     moved = _moved(contents.files, there, same)
     folders = _folders(contents.files, there, same, out)
     return Plan(
         out=out,
+        before=before,
         lane=contents.lane,
         folders=folders,
         files=contents.files,

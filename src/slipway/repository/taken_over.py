@@ -46,7 +46,8 @@ class Present:
             lane = Lane.read(path / LANE)
         except (ManifestError, SpecError, FileNotFoundError, NotADirectoryError):
             return None
-        return cls(path, manifest, lane, identities) if manifest.inputs.get(CODE) == code_sha256() else None
+        ours = manifest.inputs.get(CODE) == code_sha256() and manifest.outputs.keys() <= identities.keys()
+        return cls(path, manifest, lane, identities) if ours else None
 
     def group(self, inputs: Mapping[str, Mapping[str, str]], *, base_steps: Sequence[str]) -> "Group | None":
         """The group of exactly the heads in `inputs`, if they were made from these files; else None.
@@ -58,7 +59,7 @@ class Present:
         step = self._step_of.get(next(iter(inputs)), "")
         if self._heads_of.get(step, set()) != inputs.keys() or not self._runs_after(step, base_steps):
             return None
-        if not all(self._made_from(of_head) for of_head in inputs.values()):
+        if not all(self._made_from(of_head) for of_head in inputs.values()) or not all(map(self._is_whole, inputs)):
             return None
         folders = (step, *inputs, *(f"{name}_full" for name in inputs))
         files = {name: self._content(name) for folder in folders for name in self._files[folder]}
@@ -71,6 +72,8 @@ class Present:
         step = self._step_of.get(name, "")
         if not step or not self._made_from(inputs) or not self._runs_after(step, base_steps):
             return None
+        if not self._is_whole(name) or name not in self._outputs(step):
+            return None
         folder = f"{step}/1/{FOLDER}/{name}/"
         files = {path.removeprefix(folder): self._content(path) for path in self._files_of_head[name]}
         outputs = self._outputs(step)[name].items()
@@ -78,6 +81,11 @@ class Present:
         ensembles = {path: self._content(path) for own in (name, f"{name}_full") for path in self._files[own]}
         answer = HeadAnswer(name, tensors, files)
         return Taken(answer, self.lane.classifiers[name], step, ensembles, stood_in=name in self._stand_ins)
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether a head has its ensembles, and lane.json its bundle: another process may exchange the repository, and
+        another program seal a wrong one."""
+        return name in self.lane.classifiers and {name, f"{name}_full"} <= self._files.keys()
 
     def _made_from(self, inputs: Mapping[str, str]) -> bool:
         return all(self.manifest.inputs.get(name) == sha256 for name, sha256 in inputs.items())
