@@ -65,6 +65,14 @@ def reseal(repository: Path) -> None:
     Manifest.read(path).model_copy(update={"outputs": hashes(repository), "own_sha256": None}).write(path)
 
 
+def damage(path: Path) -> None:
+    """Another file with another byte, of equal size and time."""
+    status, content = path.stat(), path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def added(base: Path, runs: Runs) -> Runs:
     return [*runs, write_head(runs[0].parent / "new", base, name="new", seed=99)]
 
@@ -121,8 +129,7 @@ def test_a_damaged_repository_is_not_taken_over_and_is_mended(
 ) -> None:
     good = contents(repository)
     (labels,) = repository.glob("heads_*/1/heads/h0003/labels.txt")
-    labels.unlink()
-    labels.write_text("blue\nred\n")
+    damage(labels)
     assemble([], repository, bases=open_heads(base, runs))
     assert len(opened) == COUNT
     assert contents(repository) == good
@@ -248,13 +255,15 @@ def test_a_former_repository_is_made_the_next_one_and_leaves_nothing_of_its_own(
     assert contents(kept) == before
     (kept / "left/1").mkdir(parents=True)
     (kept / "left/1/over.txt").write_text("over")
-    (kept / "h0000/config.pbtxt").unlink()
-    (kept / "h0000/config.pbtxt").write_text("changed")
-    folder = (kept / "h0001").stat().st_ino
-    assemble([], repository, bases=open_heads(base, runs))
+    damage(kept / "h0000/config.pbtxt")
+    folder = os.open(kept / "h0001", os.O_RDONLY)  # while it is open, no other folder gets its inode
+    try:
+        assemble([], repository, bases=open_heads(base, runs))
+        assert (repository / "h0001").stat().st_ino == os.fstat(folder).st_ino, "not made again"
+    finally:
+        os.close(folder)
     assert contents(repository) == before
     assert not (repository / "left").exists()
-    assert (repository / "h0001").stat().st_ino == folder, "not made again"
 
 
 def modes(repository: Path) -> set[int]:
@@ -356,8 +365,10 @@ def test_a_writer_that_is_killed_over_a_former_repository_leaves_the_present_one
     with monkeypatch.context() as patched:
         patched.setattr(plan, "lint", lambda *_, **__: os._exit(9))
         if not (child := os.fork()):
-            assemble([], repository, bases=open_heads(base, runs))
-            os._exit(0)
+            try:
+                assemble([], repository, bases=open_heads(base, runs))
+            finally:
+                os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     assert contents(repository) == present
     assert not kept.exists(), "it was being changed"
