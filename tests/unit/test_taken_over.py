@@ -17,6 +17,7 @@ from slipway.repository import BaseHeads, assemble, open_bases, plan, plan_repos
 from slipway.repository import heads as heads_of_a_base
 from slipway.repository.taken_over import Present
 from slipway.serving.contents import Contents
+from slipway.system.files import identity
 from tests.support.colours import contents
 from tests.support.heads import ENGINE, open_heads, write_base, write_head, write_heads
 
@@ -355,6 +356,17 @@ def where_permissions_count() -> Iterator[None]:
         yield
     finally:
         assert libc.capset(header, before) == 0
+
+
+def test_a_file_of_a_former_repository_that_is_no_hard_link_is_not_kept(tmp_path: Path) -> None:
+    for name in ("linked", "alone"):
+        (tmp_path / "former" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "former" / name).write_text(name)
+    os.link(tmp_path / "former/linked", tmp_path / "present")
+    same = {name: identity(tmp_path / "former" / name) for name in ("linked", "alone")}
+    found = plan._kept(str(tmp_path / "former"), "", folders=set(), same=same, mode=0o755)
+    assert [*found] == ["linked"], "a disk without links may give one inode to two files"
+    assert contents(tmp_path / "former") == {"linked": b"linked"}
 
 
 def test_a_writer_that_is_killed_over_a_former_repository_leaves_the_present_one(

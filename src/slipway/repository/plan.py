@@ -139,7 +139,7 @@ def _kept(path: str, below: str, *, folders: Set[str], same: Mapping[str, Identi
             yield from _kept(entry.path, f"{name}/", folders=folders, same=same, mode=mode)
             if name not in folders:
                 os.rmdir(entry.path)
-        elif same.get(name) == identity_of(status):
+        elif same.get(name) == identity_of(status) and status.st_nlink > 1:  # some disks invent inodes
             yield name
         else:
             os.unlink(entry.path)
