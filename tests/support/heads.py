@@ -31,19 +31,26 @@ BACKBONE = {"name": "by-hand", "pretrained": False}
 SERVING = {"instances": 1, "threads": 1, "max_batch_size": 8, "warmup_batches": 1}
 
 
-def write_base(run: Path, *, name: str = "tiny", seed: int = 0, embedding_size: int = EMBEDDING_SIZE) -> Path:
+def write_base(
+    run: Path,
+    *,
+    name: str = "tiny",
+    seed: int = 0,
+    embedding_size: int = EMBEDDING_SIZE,
+    preprocess: Preprocess = PREPROCESS,
+) -> Path:
     """A run of a base, `base/` and `engines/`, whose embedding is the mean over a convolution of random weights."""
     base, engine = run / "base", run / "engines" / ENGINE
     engine.mkdir(parents=True)
     shutil.copytree(COLOURS / "bundle/calibration", base / "calibration")
     shutil.copyfile(COLOURS / "bundle/calibration.json", base / "calibration.json")
-    PREPROCESS.write(base / "preprocess.json")
+    preprocess.write(base / "preprocess.json")
     save(_network(seed, embedding_size), base / "model.onnx")
     spec = {"name": name, "backbone": BACKBONE, "images": "images", "serving": SERVING}
     BaseSpec.parse(spec | {"precisions": ["fp32"]}, source="test").write(base / "spec.json")
     base_id = identity(base, BASE_IDENTITY)
     seal(base, kind="base", name=name, bundle=base_id)
-    (engine / "model.onnx").write_bytes(served_graph(base / "model.onnx", PREPROCESS))
+    (engine / "model.onnx").write_bytes(served_graph(base / "model.onnx", preprocess))
     calibration = sha256_file(base / "calibration.json")
     _settings(engine, graph="model.onnx", embedding_size=embedding_size, calibration_sha256=calibration)
     seal(engine, kind="engine", name=name, bundle=base_id, measured={"gate": {"verdict": "reference"}})

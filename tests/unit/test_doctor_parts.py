@@ -8,13 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from slipway.contract import Lane
+from slipway.contract import Lane, Manifest
+from slipway.contract.manifest import hashes
 from slipway.lint.models import read_models
 from slipway.repository import assemble
-from slipway.serving.doctor import machine
-from slipway.serving.doctor.findings import Finding, few
+from slipway.serving.doctor import examine, machine
+from slipway.serving.doctor.findings import Finding, few, judge
 from slipway.serving.doctor.machine import Interpreter, check_memory, imported_modules, look
 from tests.support.gpu_lanes import gpu_classifier
+from tests.support.heads import open_heads, write_base, write_heads
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
 
@@ -161,3 +163,25 @@ def test_many_names_are_the_first_ones_and_the_number_of_the_others() -> None:
     names = [f"h{number:04}" for number in range(2000)]
     assert few(names).startswith("h0000, h0001, ")
     assert few(names).endswith("h0011, 1,988 more")
+
+
+def test_a_head_with_a_fault_that_the_server_does_not_look_for_is_not_said_to_be_left_out(tmp_path: Path) -> None:
+    base, repository = write_base(tmp_path / "base"), tmp_path / "repository"
+    assemble([], repository, bases=open_heads(base, write_heads(tmp_path / "heads", base, 3)))
+    (decision,) = repository.glob("heads_*/1/heads/h0000/decision.json")
+    decision.write_text(decision.read_text().replace('"top_k": 2', '"top_k": 1'))
+    (weights,) = repository.glob("heads_*/1/heads/h0001/head.npz")
+    weights.write_bytes(b"no weights")
+    sealed = Manifest.read(repository / "manifest.json")
+    sealed.model_copy(update={"outputs": hashes(repository)}).write(repository / "manifest.json")
+    files = examine.Files.read(repository)
+    found = [examine._said("ensemble", fault, name) for name in files.needs for fault in files.of_heads(name)]
+    verdict = judge(found, files.needs, faulty=files.faulty)
+    assert verdict.may_serve == ("h0000", "h0000_full")
+    assert verdict.would_serve == ("h0002", "h0002_full")
+    assert not verdict.good
+    _, *lines = str(verdict).splitlines()
+    assert [line.partition(", because")[0] for line in lines] == [
+        *(f"has a fault, and may be served all the same: {name}" for name in ("h0000", "h0000_full")),
+        *(f"would not serve: {name}" for name in ("h0001", "h0001_full")),
+    ]

@@ -13,6 +13,7 @@ from slipway.repository import Classifier, assemble, plan
 from slipway.repository.step import Content
 from slipway.system import files
 from slipway.system.files import clear_leftovers, complete_folder
+from slipway.system.targets import FolderKind
 from tests.support.colours import COLOURS, copy_colours, open_colours, replaced
 
 
@@ -186,6 +187,20 @@ def test_a_folder_of_somebody_s_own_with_a_name_like_ours_stays(tmp_path: Path) 
         (tmp_path / name).mkdir()
     assemble([open_colours(COLOURS)], tmp_path / "out")
     assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("kind", ["bundle", "repository"])
+def test_a_folder_with_the_name_of_a_former_one_stays_if_somebody_else_made_it(
+    kind: FolderKind, tmp_path: Path
+) -> None:
+    own = tmp_path / ".out.former/thesis.txt"
+    own.parent.mkdir()
+    own.write_text("chapter 1")
+    for keep in (False, True):
+        with complete_folder(tmp_path / "out", kind=kind, keep_former=keep) as staging:
+            assert [*staging.iterdir()] == []
+            (staging / "manifest.json").write_text(f'{{"kind": "{kind}"}}')
+        assert own.read_text() == "chapter 1"
 
 
 def test_where_folders_cannot_be_locked_leftovers_stay_and_the_work_is_done(

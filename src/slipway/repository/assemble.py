@@ -11,7 +11,7 @@ from slipway.repository.classifier import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.groups import BaseHeads
 from slipway.repository.lanes import LANE_RULES
-from slipway.repository.plan import Plan, plan
+from slipway.repository.plan import Plan, plan, state_of
 from slipway.repository.taken_over import Present
 from slipway.system.targets import check_folder
 
@@ -55,8 +55,10 @@ def plan_repository(
     check(classifiers, lane=lane)
     LANE_RULES[lane].check(versions, [own.base for own in bases])
     try:
+        before = state_of(out)
         present = Present.open(out) if bases else None
-        return plan(contents(classifiers, bases, lane=lane, multi=multi, cores=cores, present=present), out)
+        intended = contents(classifiers, bases, lane=lane, multi=multi, cores=cores, present=present)
+        return plan(intended, out, before=before)
     except OSError as error:
         raise RepositoryError(f"{out}: {error.filename} cannot be read: {error.strerror}; assemble again") from None
 

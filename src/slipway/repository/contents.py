@@ -87,7 +87,8 @@ def contents(
     described = _describe(classifiers, bases, lane, multi, served, cores=chosen_for, heads=heads)
     files[LANE] = Content.of(described.to_json().encode())
     files[MANIFEST] = _manifest(classifiers, heads, lane, files)
-    return Contents(described, files, heads.unchanged)
+    run = {config.name for chain in chains.values() for config in chain}
+    return Contents(described, files, replace(heads.unchanged, steps=heads.unchanged.steps - run))
 
 
 def _servings(classifiers: Sequence[Classifier], bases: Sequence[BaseHeads]) -> list[Serving]:

@@ -87,7 +87,8 @@ class Heads:
     inputs: dict[str, str] = field(default_factory=dict)
     """sha256 of what the heads are made from."""
     checked: set[str] = field(default_factory=set)
-    """Heads that are taken over and linted again: one of each group that has lost heads and got none."""
+    """Heads that are taken over and linted again: one of each group that has lost heads and got none, and on the gpu
+    lane one of each base without a change."""
     bundles: dict[str, str] = field(default_factory=dict)
     """Bundle ids of the heads that are taken over."""
     stand_ins: set[str] = field(default_factory=set)
@@ -109,35 +110,55 @@ def heads_of(
         RepositoryError: a head cannot be served.
         ManifestError: a head is missing or damaged.
     """
-    heads, steps = Heads(), set[str]()
+    heads, steps, run = Heads(), set[str](), set[str]()
     with tqdm(desc="opening", unit="head", leave=False, disable=None, delay=1) as bar:
         for own in bases:
             first = [_add(heads, step) for step in LANE_RULES[lane].base_steps(own.base)]
             heads.base_steps += first
-            opened_before = len(heads.opened)
-            for names in groups(own.runs):
-                inputs = {name: own.inputs(name) for name in names}
-                heads.inputs |= {part: sha256 for parts in inputs.values() for part, sha256 in parts.items()}
-                there, before = None, [step.name for step in first]
-                if present and not {*names} & {*apart}:
-                    there = present.group(inputs, base_steps=before)
-                if there is None:
-                    taken = {
-                        name: head
-                        for name in names
-                        if present and name not in apart
-                        if (head := present.head(name, inputs[name], base_steps=before))
-                    }
-                    _add_group(heads, own, names, taken, first=first, lane=lane, bar=bar)
-                else:
-                    heads.files |= there.files
-                    heads.bundles |= there.bundles
-                    heads.stand_ins |= there.stand_ins
-                    steps.add(there.step)
-            if len(heads.opened) == opened_before and not heads.checked:
-                steps |= {step.name for step in first}
-    heads.unchanged = Unchanged(frozenset(heads.bundles.keys() - heads.checked), frozenset(steps))
+            before = len(heads.opened), len(heads.checked)
+            same = _add_groups(heads, own, first=first, lane=lane, present=present, apart=apart, bar=bar)
+            if same and lane == "gpu" and before == (len(heads.opened), len(heads.checked)):
+                _, head = same.popitem()  # the GPUs and their memory are checked for all bases together
+                heads.checked.add(head)
+            steps |= same.keys()
+            unchanged = before == (len(heads.opened), len(heads.checked))
+            (steps if unchanged else run).update(step.name for step in first)
+    heads.unchanged = Unchanged(frozenset(heads.bundles.keys() - heads.checked), frozenset(steps - run))
     return heads
+
+
+def _add_groups(
+    heads: Heads,
+    own: BaseHeads,
+    *,
+    first: Sequence[ModelConfig],
+    lane: LaneName,
+    present: Present | None,
+    apart: Collection[str],
+    bar: "tqdm[Any]",
+) -> dict[str, str]:
+    """Add the groups of a base; gives the steps of those that are taken over as they are, and one head of each."""
+    same, before = dict[str, str](), [step.name for step in first]
+    for names in groups(own.runs):
+        inputs = {name: own.inputs(name) for name in names}
+        heads.inputs |= {part: sha256 for parts in inputs.values() for part, sha256 in parts.items()}
+        there = None
+        if present and not {*names} & {*apart}:
+            there = present.group(inputs, base_steps=before)
+        if there is None:
+            taken = {
+                name: head
+                for name in names
+                if present and name not in apart
+                if (head := present.head(name, inputs[name], base_steps=before))
+            }
+            _add_group(heads, own, names, taken, first=first, lane=lane, bar=bar)
+        else:
+            heads.files |= there.files
+            heads.bundles |= there.bundles
+            heads.stand_ins |= there.stand_ins
+            same[there.step] = names[0]
+    return same
 
 
 def _add_group(

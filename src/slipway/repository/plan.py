@@ -1,7 +1,7 @@
 """Plans the changes to a repository folder by folder, before anything is written, and writes them."""
 
 import os
-import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from slipway.contract import Lane, ManifestError, RepositoryError
+from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint import lint
 from slipway.lint.models import Unchanged
 from slipway.repository.contents import Contents
@@ -47,6 +48,8 @@ class Plan:
     """The difference between the present repository at `out` and the intended one."""
 
     out: Path
+    before: str
+    """The present repository, as `state_of` gives it."""
     lane: Lane
     folders: tuple[Folder, ...]
     files: Files
@@ -63,16 +66,20 @@ class Plan:
 
         Raises:
             SpecError: `out` is not a repository of ours, or another process is writing it.
-            RepositoryError: `out` cannot be written, for example on a full disk, or the lint finds a fault.
+            RepositoryError: another process has written `out` since it was compared, or `out` cannot be written, for
+                example on a full disk, or the lint finds a fault.
         """
         try:
             if self.changes_nothing:
                 clear_leftovers(self.out)
+                self._require_as_compared()
                 return
             many = len(self.folders) >= MANY_FOLDERS
             with complete_folder(self.out, kind="repository", keep_former=many) as staging:
+                self._require_as_compared()
                 folders = {folder for name in self.files for folder in _folders_above(name)}
-                there = {*_kept(str(staging), "", folders=folders, same=self.same)}
+                mode = _mode_of_new_folders()
+                there = {*_kept(str(staging), "", folders=folders, same=self.same, mode=mode)}
                 for folder in sorted(folders - there):
                     os.mkdir(f"{staging}/{folder}")
                 for name, content in tqdm(self.files.items(), "writing", **PROGRESS):
@@ -82,6 +89,10 @@ class Plan:
                 self._require_nothing_found(staging)
         except OSError as error:
             raise RepositoryError(f"{self.out}: cannot be written: {error}") from None
+
+    def _require_as_compared(self) -> None:
+        if state_of(self.out) != self.before:
+            raise RepositoryError(f"{self.out}: assembled by another process meanwhile; assemble again")
 
     def _require_nothing_found(self, staging: Path) -> None:
         findings = lint(staging, unchanged=self.unchanged)
@@ -112,38 +123,59 @@ def _folders_above(name: str) -> list[str]:
     return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
-def _kept(path: str, below: str, *, folders: Set[str], same: Mapping[str, Identity]) -> Iterator[str]:
+def _kept(path: str, below: str, *, folders: Set[str], same: Mapping[str, Identity], mode: int) -> Iterator[str]:
     """Remove from a former repository all but `folders` and hard links to files of the present one that stay the same;
-    gives the names of both."""
+    gives the names of both. The folders in it get `mode`, which new ones have: somebody may have changed it."""
     with os.scandir(path) as entries:
-        found = list(entries)
-    for entry in found:
+        inside = list(entries)
+    for entry in inside:
         name = below + entry.name
-        if not entry.is_dir(follow_symlinks=False):
-            if same.get(name) == identity_of(entry.stat(follow_symlinks=False)):
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            if status.st_mode & 0o777 != mode:
+                os.chmod(entry.path, stat.S_IMODE(status.st_mode) & ~0o777 | mode)
+            if name in folders:
                 yield name
-            else:
-                os.unlink(entry.path)
-        elif name in folders:
+            yield from _kept(entry.path, f"{name}/", folders=folders, same=same, mode=mode)
+            if name not in folders:
+                os.rmdir(entry.path)
+        elif same.get(name) == identity_of(status) and status.st_nlink > 1:  # some disks invent inodes
             yield name
-            yield from _kept(entry.path, f"{name}/", folders=folders, same=same)
         else:
-            shutil.rmtree(entry.path)
+            os.unlink(entry.path)
 
 
-def plan(contents: Contents, out: Path) -> Plan:
+def _mode_of_new_folders() -> int:
+    os.umask(umask := os.umask(0))
+    return 0o777 & ~umask | stat.S_IRWXU
+
+
+def state_of(repository: Path) -> str:
+    """The sha256 of a repository's manifest, which tells one state of it from another; empty if it has none."""
+    try:
+        return sha256_file(repository / MANIFEST)
+    except ManifestError:
+        return ""
+
+
+def plan(contents: Contents, out: Path, *, before: str | None = None) -> Plan:
     """Compare `contents` by hash with the repository at `out`; nothing is written.
+
+    Args:
+        before: the state of the repository that `contents` took heads over from; by default the present one.
 
     Raises:
         SpecError: `out` is not a repository of ours.
     """
     check_folder(out, kind="repository")
+    before = state_of(out) if before is None else before
     there = {name: Path(entry.path) for name, entry in entries_below(out).items()} if out.is_dir() else {}
     same = _same(contents.files, there)
     moved = _moved(contents.files, there, same)
     folders = _folders(contents.files, there, same, out)
     return Plan(
         out=out,
+        before=before,
         lane=contents.lane,
         folders=folders,
         files=contents.files,
@@ -165,19 +197,20 @@ def _same(files: Files, there: Mapping[str, Path]) -> dict[str, Identity]:
         if path is None or path.is_symlink() or not path.is_file():
             continue
         found = identity(path)
-        compared = content.source == path  # taken over, and so hashed a moment ago
+        compared = content.source == path and content.found == found  # taken over, and so hashed a moment ago
         if found.size == content.size and (compared or _sha256(path) == content.sha256):
             same[name] = found
     return same
 
 
 def _moved(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity]) -> dict[str, Identity]:
-    """Files of heads that are taken over into another step; they were hashed a moment ago."""
+    """Files of heads that are taken over into another step, and are still those that were hashed a moment ago."""
     ours = {*there.values()}
     return {
-        name: identity(content.source)
+        name: content.found
         for name, content in files.items()
         if name not in same and isinstance(content.source, Path) and content.source in ours
+        if content.found is not None and content.found == identity(content.source)
     }
 
 

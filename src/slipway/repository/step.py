@@ -11,7 +11,7 @@ from slipway.contract import Bundle, Engine, ManifestError
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.lint.models import remember
 from slipway.repository.config import ModelConfig, to_pbtxt
-from slipway.system.files import sha256_bytes, sha256_file
+from slipway.system.files import Identity, sha256_bytes, sha256_file
 
 VERSION = "1"  # content is in the names of the steps, so Triton's version folders never change
 GUARD = (
@@ -44,6 +44,8 @@ class Content:
     """Size in bytes."""
     source: bytes | Path
     """The bytes, or the file that holds them: graphs and plans are large."""
+    found: Identity | None = None
+    """What tells whether the file of a present repository is still the one that was hashed."""
 
     @classmethod
     def of(cls, data: bytes) -> Self:
@@ -55,14 +57,25 @@ class Content:
         path = owner.path / name
         return cls(owner.manifest.outputs[name], path.stat().st_size, path)
 
+    def read(self) -> bytes:
+        """The bytes; raises what `write` raises."""
+        if isinstance(self.source, bytes):
+            return self.source
+        data = self.source.read_bytes()
+        self._require(sha256_bytes(data), self.source)
+        return data
+
     def write(self, path: Path) -> None:
         """Raises ManifestError: the file that holds the bytes changed since it was opened."""
         if isinstance(self.source, bytes):
             path.write_bytes(self.source)
             return
         shutil.copyfile(self.source, path)
-        if sha256_file(path) != self.sha256:
-            raise ManifestError(f"{self.source}: changed while the repository was assembled; assemble it again")
+        self._require(sha256_file(path), self.source)
+
+    def _require(self, sha256: str, source: Path) -> None:
+        if sha256 != self.sha256:
+            raise ManifestError(f"{source}: changed while the repository was assembled; assemble it again")
 
 
 Files: TypeAlias = dict[str, Content]

@@ -14,7 +14,7 @@ from slipway.lint.models import CONFIG, read_model, type_name
 from slipway.repository.config import Tensor
 from slipway.repository.heads import HeadAnswer
 from slipway.repository.step import Content, Files
-from slipway.system.files import sha256_bytes, sha256_file
+from slipway.system.files import Identity, entries_below, identity, sha256_bytes, sha256_file
 
 CODE = "slipway"
 """Input of a repository with heads: the code that wrote and linted it."""
@@ -34,16 +34,20 @@ class Present:
     path: Path
     manifest: Manifest
     lane: Lane
+    identities: Mapping[str, Identity]
+    """What told each file from another before it was hashed."""
 
     @classmethod
     def open(cls, path: Path) -> Self | None:
         """None if `path` holds no such repository; then every bundle is opened."""
         try:
+            identities = {name: identity(entry.path) for name, entry in entries_below(path).items()}
             manifest = Manifest.open(path, kind="repository")
             lane = Lane.read(path / LANE)
-        except (ManifestError, SpecError):
+        except (ManifestError, SpecError, FileNotFoundError, NotADirectoryError):
             return None
-        return cls(path, manifest, lane) if manifest.inputs.get(CODE) == code_sha256() else None
+        ours = manifest.inputs.get(CODE) == code_sha256() and manifest.outputs.keys() <= identities.keys()
+        return cls(path, manifest, lane, identities) if ours else None
 
     def group(self, inputs: Mapping[str, Mapping[str, str]], *, base_steps: Sequence[str]) -> "Group | None":
         """The group of exactly the heads in `inputs`, if they were made from these files; else None.
@@ -55,7 +59,7 @@ class Present:
         step = self._step_of.get(next(iter(inputs)), "")
         if self._heads_of.get(step, set()) != inputs.keys() or not self._runs_after(step, base_steps):
             return None
-        if not all(self._made_from(of_head) for of_head in inputs.values()):
+        if not all(self._made_from(of_head) for of_head in inputs.values()) or not all(map(self._is_whole, inputs)):
             return None
         folders = (step, *inputs, *(f"{name}_full" for name in inputs))
         files = {name: self._content(name) for folder in folders for name in self._files[folder]}
@@ -68,6 +72,8 @@ class Present:
         step = self._step_of.get(name, "")
         if not step or not self._made_from(inputs) or not self._runs_after(step, base_steps):
             return None
+        if not self._is_whole(name) or name not in self._outputs(step):
+            return None
         folder = f"{step}/1/{FOLDER}/{name}/"
         files = {path.removeprefix(folder): self._content(path) for path in self._files_of_head[name]}
         outputs = self._outputs(step)[name].items()
@@ -75,6 +81,11 @@ class Present:
         ensembles = {path: self._content(path) for own in (name, f"{name}_full") for path in self._files[own]}
         answer = HeadAnswer(name, tensors, files)
         return Taken(answer, self.lane.classifiers[name], step, ensembles, stood_in=name in self._stand_ins)
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether a head has its ensembles, and lane.json its bundle: another process may exchange the repository, and
+        another program seal a wrong one."""
+        return name in self.lane.classifiers and {name, f"{name}_full"} <= self._files.keys()
 
     def _made_from(self, inputs: Mapping[str, str]) -> bool:
         return all(self.manifest.inputs.get(name) == sha256 for name, sha256 in inputs.items())
@@ -94,8 +105,8 @@ class Present:
         return self._read[step]
 
     def _content(self, name: str) -> Content:
-        path = self.path / name
-        return Content(self.manifest.outputs[name], path.stat().st_size, path)
+        found = self.identities[name]
+        return Content(self.manifest.outputs[name], found.size, self.path / name, found)
 
     @cached_property
     def _before(self) -> dict[str, tuple[str, ...]]:
@@ -165,11 +176,13 @@ class Taken:
     stood_in: bool
 
     def over(self, step: str) -> Files:
-        """The ensembles over another step: nothing else of them depends on the other heads of the group."""
+        """The ensembles over another step: nothing else of them depends on the other heads of the group.
+
+        Raises:
+            ManifestError: the configuration of one changed meanwhile.
+        """
         files = dict(self.ensembles)
         before, after = (f'model_name: "{name}"'.encode() for name in (self.step, step))
         for path in (path for path in files if path.endswith(f"/{CONFIG}")) if self.step != step else ():
-            source = files[path].source
-            text = source if isinstance(source, bytes) else source.read_bytes()
-            files[path] = Content.of(text.replace(before, after))
+            files[path] = Content.of(files[path].read().replace(before, after))
         return files

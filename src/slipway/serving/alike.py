@@ -29,13 +29,14 @@ class Alike:
 
     def _ensemble(self, ensemble: str, classifier: str) -> bool:
         new, old = self._new, self._old
-        if ensemble not in new.steps or ensemble not in old.steps:
+        if not new.steps.get(ensemble) or not old.steps.get(ensemble):
             return False
         if new.files(ensemble) == old.files(ensemble):
             return all(map(self.step, new.steps[ensemble]))
         *first, group = new.steps[ensemble]
         *first_before, before = old.steps[ensemble]
-        if first != first_before or not all(map(self.step, first)) or not group.startswith(GROUP):
+        there = group.startswith(GROUP) and group in new.models and before in old.models
+        if first != first_before or not all(map(self.step, first)) or not there:
             return False
         but_config = {f"{ensemble}/{CONFIG}": ""}
         if new.files(ensemble) | but_config != old.files(ensemble) | but_config:
@@ -64,7 +65,8 @@ def _by_head(contents: "Contents", group: str) -> dict[str, list[object]]:
     for path, sha256 in contents.files(group).items():
         _, *inside = path.split("/")
         if inside != [CONFIG]:
-            found.setdefault(inside[2] if inside[1:2] == [FOLDER] else "", []).append((inside, sha256))
+            of_head = inside[1:2] == [FOLDER] and len(inside) > 2
+            found.setdefault(inside[2] if of_head else "", []).append((inside, sha256))
     return found
 
 

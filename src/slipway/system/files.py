@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slipway.errors import ManifestError, SpecError
-from slipway.system.targets import FolderKind, check_folder, told
+from slipway.system.targets import FolderKind, check_folder, kind_of, told
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 _OLD = ".old"
+_KEEPING: tuple[FolderKind, ...] = ("repository",)
+"""Kinds of folder that keep the one that they replace, where the caller wants it."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -126,7 +128,7 @@ def complete_folder(
         with locked(target.parent, wait=True):  # no process may treat a folder as abandoned before it is locked
             _clear(target)
             staging = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
-            _take_former(target, staging, keep=keep_former)
+            _take_former(target, staging, kind=kind, keep=keep_former)
             to_the_end.callback(shutil.rmtree, staging, ignore_errors=True)
             to_the_end.enter_context(locked(staging))
         staging.chmod(0o755)
@@ -168,10 +170,11 @@ def _former(target: Path) -> Path:
     return target.with_name(f".{target.name}.former")
 
 
-def _take_former(target: Path, staging: Path, *, keep: bool) -> None:
-    """Move the former folder to `staging`, which is empty; if it is not wanted, or another user's, remove it."""
+def _take_former(target: Path, staging: Path, *, kind: FolderKind, keep: bool) -> None:
+    """Move the former folder to `staging`, which is empty; if it is not wanted, or another user's, remove it. Another
+    folder of that name stays as it is."""
     former = _former(target)
-    if not former.is_dir() or former.is_symlink():
+    if kind not in _KEEPING or not former.is_dir() or former.is_symlink() or kind_of(former) != kind:
         return
     if keep and former.stat().st_uid == os.geteuid():
         os.rename(former, staging)

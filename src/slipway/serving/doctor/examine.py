@@ -26,6 +26,9 @@ TIMEOUT_S = 120.0
 UNTRUSTED = ("file-changed", "file-added", "file-missing", "symbolic-link", "unreadable")
 """Rules about files that differ from the assembled ones; steps with such files are not run."""
 
+LEFT_OUT = ("head-left-out", "bundle-differs")
+"""Rules about a head for which the server does not serve it."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -163,4 +166,5 @@ def _steps(repository: Path, files: Files, machine: Machine, *, timeout_s: float
 def _said(part: Part, fault: Fault, model: str) -> Finding:
     """A finding of the lint, under the name of a model that cannot answer because of it."""
     inside = fault.file.partition("/")[2] if fault.model == model else fault.file
-    return Finding(part, model, "fail", ": ".join(filter(None, (inside, fault.field, fault.reason))), fault.remedy)
+    reason = ": ".join(filter(None, (inside, fault.field, fault.reason)))
+    return Finding(part, model, "fail", reason, fault.remedy, bool(_head_of(fault)) and fault.rule not in LEFT_OUT)

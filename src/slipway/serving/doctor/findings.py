@@ -22,6 +22,8 @@ class Finding:
     """`untold` if the check does not apply, or is impossible on this machine; that never prevents serving."""
     reason: str
     remedy: str = ""
+    may_serve: bool = False
+    """Whether the server may serve the subject all the same, since it may not notice such a fault."""
 
     def __str__(self) -> str:
         remedy = f" → {self.remedy}" if self.remedy else ""
@@ -29,6 +31,7 @@ class Finding:
 
 
 OTHERS = "the repository has another fault"
+FAULTY = "has a fault, and may be served all the same"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Verdict:
     would_serve: tuple[str, ...]
     would_not: Mapping[str, tuple[str, ...]]
     """Ensemble to the reasons against it. They are empty if only the rest of the repository has a fault."""
+    may_serve: tuple[str, ...] = ()
+    """Those of `would_not` that the server may serve all the same: with faults of a head that it may not notice."""
 
     @property
     def good(self) -> bool:
@@ -48,9 +53,10 @@ class Verdict:
         together: dict[tuple[str, ...], list[str]] = {}
         for name, reasons in self.would_not.items():
             together.setdefault(reasons, []).append(name)
+        may = {reasons for name, reasons in self.would_not.items() if name in self.may_serve}
         lines = [f"would serve: {few(self.would_serve) or 'nothing'}"]
         lines += [
-            f"would not serve: {few(names)}, because {'; '.join(reasons) or OTHERS}"
+            f"{FAULTY if reasons in may else 'would not serve'}: {few(names)}, because {'; '.join(reasons) or OTHERS}"
             for reasons, names in together.items()
         ]
         return "\n".join(lines)
@@ -64,13 +70,15 @@ def judge(findings: Sequence[Finding], ensembles: Mapping[str, Iterable[str]], *
     """
     failed = [finding for finding in findings if finding.state == "fail"]
     everybody = [_short(finding) for finding in failed if finding.part in ("repository", "machine")]
-    reasons = {}
+    reasons, may_serve = {}, set[str]()
     for name, steps in sorted(ensembles.items()):
         needed = {name, *steps}
-        own = [_short(f) for f in failed if f.part in ("step", "ensemble") and f.subject in needed]
-        reasons[name] = tuple(dict.fromkeys([*everybody, *own]))
+        own = [f for f in failed if f.part in ("step", "ensemble") and f.subject in needed]
+        reasons[name] = tuple(dict.fromkeys([*everybody, *map(_short, own)]))
+        if own and not everybody and not faulty and all(f.may_serve for f in own):
+            may_serve.add(name)
     would_not = {name: why for name, why in reasons.items() if why or faulty}
-    return Verdict(tuple(name for name in reasons if name not in would_not), would_not)
+    return Verdict(tuple(name for name in reasons if name not in would_not), would_not, tuple(sorted(may_serve)))
 
 
 def _short(finding: Finding) -> str:
