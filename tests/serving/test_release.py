@@ -143,11 +143,11 @@ def test_the_candidate_s_server_is_asked_for_the_images_of_the_journal(
         add_rows(store, [made_row(str(n), sha256=sha256_of(i), **facts) for n, i in enumerate(images)], images=images)
     server = launch(release.candidate, ports=ports, environment={"XDG_STATE_HOME": str(tmp_path / "state")})
     server.wait_for('"event": "ready"')
-    release("compare", "--images", "15", "--json")
+    release("compare", "--images", "15", "--training-unknown", "--json")
     assert last_line(capsys)["classifiers"]["colours"]["new"] == 15
     server.process.send_signal(signal.SIGKILL)  # the kernel ends its server with it
     with pytest.raises(SpecError, match=r"the candidate at port \d+ may not get requests: colours does not answer"):
-        release("compare")
+        release("compare", "--training-unknown")
     with Store.open(read_settings(release.gateway).journal, make=False) as store:
         assert store.query("SELECT label, count(*) FROM compared GROUP BY label") == [("unknown", 15)]
         assert store.query("SELECT reason, count(*) FROM asked GROUP BY reason") == [("differs", 15)]

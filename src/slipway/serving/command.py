@@ -1,8 +1,9 @@
 """The command line of a hardened tritonserver, and the ports that it listens on."""
 
+import random
 import socket
 from collections.abc import Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,6 +13,8 @@ from slipway.serving.binary import TritonBinary
 from slipway.serving.process import EXIT_TIMEOUT_S
 
 HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
+_BELOW_EPHEMERAL = range(20_000, 32_768)
+"""Ports that Linux gives to no outgoing connection, unless it is told to."""
 CONNECTION_AGE_MS = 300_000
 HTTP_BODY_BYTES = 160 * 2**20
 """Largest HTTP body that a newer server reads. A client of ours sends images of up to 128 MiB."""
@@ -29,10 +32,15 @@ class Ports:
 
     @classmethod
     def free(cls) -> Self:
-        """Four ports that are free now."""
+        """Four ports that are free now, none of which the kernel gives to an outgoing connection meanwhile."""
+        draw, ports = random.SystemRandom(), list[int]()
         with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(4)]
-            return cls(*(s.getsockname()[1] for s in sockets))
+            while len(ports) < 4:
+                port = draw.choice(_BELOW_EPHEMERAL)
+                with suppress(OSError):  # in use
+                    stack.enter_context(socket.create_server((HOST, port)))
+                    ports.append(port)
+        return cls(*ports)
 
 
 def command(

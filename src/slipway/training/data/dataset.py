@@ -8,6 +8,7 @@ from tqdm import tqdm
 from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
+from slipway.contract.labels import read_label_list
 from slipway.contract.spec import Data
 from slipway.steps import guard
 from slipway.system.files import sha256_bytes
@@ -31,6 +32,8 @@ def scan(
         SpecError: a label is not allowed, or the data do not fit the task.
     """
     source = find(data, task=task)
+    if labels is None and data.labels is not None:
+        labels = read_label_list(Path(data.labels))
     if labels is None:
         labels = source.labels
     elif not (set(labels) >= set(source.labels) if empty_classes else set(labels) == set(source.labels)):
