@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.operate.result import OperateResult
 from slipway.contract import Manifest, ManifestError
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.gate import Ungated
@@ -29,6 +30,7 @@ KINDS = {
     "density_loss": DensityResult,
     "efficiency": EfficiencyResult,
     "gateway": GatewayResult,
+    "operate": OperateResult,
     "peers": PeersResult,
     "robustness": RobustnessResult,
     "fifty": RobustnessResult,
@@ -39,6 +41,7 @@ STUDIES = {
     "density_loss",
     "efficiency",
     "gateway",
+    "operate",
     "peers",
     "fifty",
     "verdict",
