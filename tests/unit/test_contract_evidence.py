@@ -28,6 +28,7 @@ KINDS = {
     "perf_analyzer": PerfAnalyzerResult,
     "density": DensityResult,
     "density_loss": DensityResult,
+    "density_changes": DensityResult,
     "efficiency": EfficiencyResult,
     "gateway": GatewayResult,
     "operate": OperateResult,
@@ -39,6 +40,7 @@ KINDS = {
 STUDIES = {
     "density",
     "density_loss",
+    "density_changes",
     "efficiency",
     "gateway",
     "operate",
