@@ -125,7 +125,7 @@ def p99_ms(answers: Answers) -> Array:
 
 
 def worst_p99_ms(answers: Answers, *, at_least: int = 1000) -> Array:
-    """Of each box, the highest P99 of a classifier with so many requests or more."""
+    """The highest P99 in each box, over the classifiers that have enough requests."""
     worst = np.zeros(answers.latency_ms.shape[1])
     for box in range(len(worst)):
         for one in np.unique(answers.classifier[:, box]):

@@ -30,7 +30,7 @@ class Stream:
     new_share: float = 0.0
     new: tuple[float, float] = (4, 2)
     over_confident: float = 0.0
-    """How much lower the probability of being right is than the confidence, which is no longer calibrated."""
+    """The confidence less the probability of a right answer. It is 0 for a calibrated network."""
     lost_class: bool = False
     """Whether class 0 has a recall of 0.6, with confidences as before."""
     width_judged: bool = True

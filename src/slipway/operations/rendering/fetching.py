@@ -21,7 +21,7 @@ from slipway.serving.container import MODELS
 LOGIN_SECRET = "registry-login"
 """Secret of the registry's login, as `kubectl create secret docker-registry` makes it. It may be missing."""
 _LOGIN = "/login"
-_IMAGES = "/work/images:release"
+_IMAGES = "/fetched/images:release"
 
 
 def fetching_patches(plan: Plan) -> list[Node]:
@@ -72,7 +72,7 @@ def _operations(plan: Plan, instance: str, image: str) -> list[Node]:
 
 
 def _container(plan: Plan, name: str, *arguments: str) -> Node:
-    mounts: dict[str, str] = {"fetched": "/work", "repository": MODELS, "tmp": "/tmp", "login": _LOGIN}
+    mounts: dict[str, str] = {"fetched": "/fetched", "repository": MODELS, "tmp": "/tmp", "login": _LOGIN}
     return {
         "name": name,
         "image": plan.images.server,
