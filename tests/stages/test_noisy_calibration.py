@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from slipway.evaluation.confidence import fit_temperature
+from slipway.evaluation.fit import fit_temperature
 from slipway.training.search.noisy_calibration import fit_noisy_temperature
 
 

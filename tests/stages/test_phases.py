@@ -15,7 +15,7 @@ from slipway.contract.recipe import Head, Recipe
 from slipway.contract.spec import Backbone
 from slipway.steps.engine_openvino import Engine
 from slipway.training import train
-from slipway.training.bundle.to_onnx import write_onnx
+from slipway.training.bundle.export import write_onnx
 from slipway.training.learn.callbacks import moving_average
 from slipway.training.learn.network import Network
 from slipway.training.learn.optimizers import configure, parameter_groups, warmup_and_cosine

@@ -8,7 +8,7 @@ import torch
 
 from slipway.contract.spec import Backbone
 from slipway.steps.engine_openvino import Engine
-from slipway.training.bundle.to_onnx import write_onnx
+from slipway.training.bundle.export import write_onnx
 from slipway.training.learn.network import Network
 
 SIDES = {

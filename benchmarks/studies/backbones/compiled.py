@@ -28,7 +28,7 @@ from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.normalize import Float, Pixels, normalize
 from slipway.steps.preprocess import Preprocessor
-from slipway.training.bundle.to_onnx import write_onnx
+from slipway.training.bundle.export import write_onnx
 from slipway.training.learn.network import Network
 
 CLASSES, SEED, MAX_BATCH = 1000, 0, 8

@@ -19,8 +19,8 @@ from slipway.contract.evidence.evaluation import (
 )
 from slipway.contract.evidence.gate import FAIL, PASS, REFERENCE, TOO_FEW, Ungated
 from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
+from slipway.evaluation.bundle import given
 from slipway.evaluation.fit import answer, refit_decision
-from slipway.evaluation.label_bundle import given
 from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Float, Pixels, Predictions, ServedNetwork, predict_served

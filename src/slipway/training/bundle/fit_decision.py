@@ -11,8 +11,7 @@ from slipway.contract import Decision, Spec, SpecError, Unknown
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import ClassMeans, Score
 from slipway.contract.evidence.evaluation import ScoreChoice
-from slipway.evaluation.confidence import fit_temperature
-from slipway.evaluation.fit import fit_labels
+from slipway.evaluation.fit import fit_labels, fit_temperature
 from slipway.evaluation.foreign import KINDS
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import MEANS_SIZE, best_score, compare_scores, evidence, fit_class_means, refit

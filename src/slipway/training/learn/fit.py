@@ -29,8 +29,8 @@ from slipway.training.learn.module import Training
 from slipway.training.learn.network import Network
 from slipway.training.learn.ready import get_ready
 from slipway.training.learn.resume import Unfinished
-from slipway.training.learn.sampling import repeated
 from slipway.training.learn.tracking import begin, logger_for
+from slipway.training.learn.weighting import repeated
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 WEIGHTS = "model.safetensors"
