@@ -13,8 +13,8 @@ from torch import nn
 
 from slipway.contract import SpecError
 from slipway.contract.augmentation import Augmentation, Mix
-from slipway.contract.compute import Compute
 from slipway.contract.dataset import LabelledImage
+from slipway.contract.recipe import Compute
 from slipway.training.data.augment import check_policies
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import Share, batches, rare_classes, shuffled, steps_per_epoch

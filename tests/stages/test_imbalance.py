@@ -14,7 +14,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from slipway.contract import Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.imbalance import Loss
+from slipway.contract.recipe import Loss
 from slipway.training.data.dataset import check_top_k
 from slipway.training.data.targets import LabelTargets, reader_numbers
 from slipway.training.learn import weighting

@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from slipway.evaluation.fit import fit_temperature
-from slipway.training.search.noisy_calibration import fit_noisy_temperature
+from slipway.training.search.cross_validation import fit_noisy_temperature
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.2])

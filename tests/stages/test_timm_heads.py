@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ from slipway.training.bundle.export import check_against_timm
 from slipway.training.bundle.write import compare_outputs
 from slipway.training.learn.network import Network, memory_format
 from slipway.training.learn.weights import fill_backbone
-from tests.support.small_training import make_spec, one_thread
+from tests.support import small_training as fixtures
+from tests.support.small_training import make_spec
 
 HEADS = {  # model: input side, size of the embedding, parameters of the head
     "resnet10t": (32, 512, 2),
@@ -33,10 +33,7 @@ HEADS = {  # model: input side, size of the embedding, parameters of the head
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+single_thread = fixtures.single_thread
 
 
 def make_network(name: str, side: int, head: Head | None = None, *, kind: type[Network] = Network) -> Network:

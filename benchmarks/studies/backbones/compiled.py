@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from slipway.contract import Preprocess, SlipwayError
 from slipway.contract.spec import Backbone, TensorRT
 from slipway.engines import graph_checks
-from slipway.engines.autocast import to_fp16
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.choose import interleave
+from slipway.engines.modelopt import to_fp16
 from slipway.engines.quantize import open_source, with_qdq
 from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt import build_plan

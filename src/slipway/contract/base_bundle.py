@@ -11,12 +11,12 @@ from slipway.contract.bundle import Bundle, CalibrationList, identity
 from slipway.contract.engine import INPUT, LANES, Engine, EngineSettings, check_calibration_list, check_graph
 from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
+from slipway.contract.serving import Serving
 from slipway.contract.spec import (
     Backbone,
     Calibration,
     PathText,
     Precision,
-    Serving,
     Spec,
     TensorRT,
     check_name,

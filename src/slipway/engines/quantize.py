@@ -15,9 +15,8 @@ from slipway.contract.base_bundle import Base
 from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep, GraphMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
-from slipway.engines.autocast import IMAGES, to_fp16
 from slipway.engines.calibration_pixels import CalibrationSample
-from slipway.engines.modelopt import modelopt_file
+from slipway.engines.modelopt import IMAGES, modelopt_file, to_fp16
 from slipway.engines.sensitivity import SearchFailedError, search
 from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT, load, save

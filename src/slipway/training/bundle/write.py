@@ -13,9 +13,8 @@ from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
 from slipway.evaluation.bundle import evaluate_bundle, evaluate_label_bundle
-from slipway.evaluation.foreign import foreign_network
 from slipway.evaluation.predict import Network, Predictions, predict
-from slipway.evaluation.unknown import check_coverage
+from slipway.evaluation.unknown import check_coverage, foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
 from slipway.training.bundle.calibration import write_calibration

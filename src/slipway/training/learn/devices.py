@@ -8,7 +8,7 @@ import lightning
 import torch
 
 from slipway.contract import SpecError
-from slipway.contract.compute import Compute
+from slipway.contract.recipe import Compute
 from slipway.training.data.order import Share
 
 

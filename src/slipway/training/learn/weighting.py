@@ -9,7 +9,7 @@ import numpy.typing as npt
 from slipway.contract import SpecError
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.decision import Task
-from slipway.contract.imbalance import Balance, Loss
+from slipway.contract.recipe import Balance, Loss
 
 BETA = 0.999
 Floats = npt.NDArray[np.float64]

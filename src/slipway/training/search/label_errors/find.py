@@ -3,22 +3,70 @@
 import csv
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal
 
 import numpy as np
 
 from slipway.contract import Spec
+from slipway.contract.base import Contract
+from slipway.contract.dataset import Split
+from slipway.contract.decision import Task
 from slipway.contract.evidence.origin import versions
+from slipway.pages import environment
 from slipway.system.files import complete_folder
 from slipway.system.targets import MARKERS
 from slipway.system.text import to_cell
+from slipway.training.data.inspection.pictures import thumbnails
+from slipway.training.data.inspection.viewer import Viewer
 from slipway.training.data.sources import read_from
 from slipway.training.search.cross_validation import OutOfFold, cross_validate
-from slipway.training.search.label_errors.page import render
-from slipway.training.search.label_errors.result import LabelErrors, Suspect
 
 RESULT, PAGE, SUSPECTS = MARKERS["label errors"], "label_errors.html", "suspects.csv"
 LIBRARIES = ("cleanlab", "torch", "timm")
+Action = Literal["drop", "relabel", "keep"]
+SHOWN = 400
+LABELS = 200
+
+
+class Suspect(Contract):
+    """An image whose label is probably wrong."""
+
+    path: str
+    given: tuple[str, ...]
+    """The given labels: one for multi-class, any number for multi-label, as in `suggested`."""
+    suggested: tuple[str, ...]
+    quality: float
+    """cleanlab's label quality score, 0 to 1; for multi-class, the probability of the given label."""
+    probability: dict[str, float]
+    """Probability of each given and each suggested label, from a network that never saw the image."""
+    split: Split
+    fold: int
+
+    @property
+    def action(self) -> Action:
+        """Return the default action for the image.
+
+        Held-out images stay: a test split without the network's mistakes would flatter it.
+        """
+        return "drop" if self.split == "train" else "keep"
+
+
+class LabelErrors(Contract):
+    """Everything that a search for label errors found."""
+
+    name: str
+    task: Task
+    images: int
+    folds: int
+    seed: int
+    top1_by_fold: tuple[float, ...]
+    """Agreement with the given labels in each fold; empty for multi-label."""
+    suspects: tuple[Suspect, ...]
+    """All suspects, the lowest quality first."""
+    suspects_by_label: dict[str, int]
+    """Number of suspects of each given label; an image with several labels counts for each of them."""
+    versions: dict[str, str]
 
 
 def find_label_errors(spec: Spec, out: Path, *, folds: int, seed: int) -> LabelErrors:
@@ -115,3 +163,22 @@ def _write_suspects(found: LabelErrors, path: Path, *, separator: str) -> None:
                     s.action,
                 ]
             )
+
+
+def render(found: LabelErrors, *, root: Path, exif_orientation: bool) -> str:
+    """Render the page. Labels and file names are untrusted: Jinja escapes every one of them."""
+    shown = found.suspects[:SHOWN]
+    return (
+        environment("slipway.training.search.label_errors")
+        .get_template("label_errors.html")
+        .render(
+            title=f"{found.name}: label errors",
+            found=found,
+            agreement=fmean(found.top1_by_fold) if found.top1_by_fold else None,
+            by_label=list(found.suspects_by_label.items())[:LABELS],
+            shown=shown,
+            pictures=thumbnails(
+                [suspect.path for suspect in shown], root=root, viewer=Viewer(exif_orientation=exif_orientation)
+            ),
+        )
+    )
