@@ -18,7 +18,7 @@ from slipway.contract.recipe import Compute
 from slipway.training.data.augment import check_policies
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import Share, batches, rare_classes, shuffled, steps_per_epoch
-from slipway.training.learn.devices import is_first, trainer_options
+from slipway.training.learn.devices import devices_of, is_first
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 PIXELS, CLASS_ID = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
@@ -127,17 +127,17 @@ def test_an_operation_that_a_policy_does_not_have_is_named_with_those_it_has(pla
 
 
 def test_torchrun_says_how_many_processes_there_are_where_the_spec_does_not() -> None:
-    options = trainer_options(Compute(accelerator="cpu"), TORCHRUN)
-    assert options["devices"] == options["num_nodes"] == 2
-    assert options["strategy"] == "ddp"
-    assert not options["sync_batchnorm"]
+    options = devices_of(Compute(accelerator="cpu"), TORCHRUN)
+    assert options.devices == options.num_nodes == 2
+    assert options.strategy == "ddp"
+    assert not options.sync_batchnorm
     assert not is_first(TORCHRUN)
     assert is_first({})
 
 
 def test_one_device_is_the_default() -> None:
-    options = trainer_options(Compute(), {})
-    assert (options["devices"], options["num_nodes"], options["strategy"]) == (1, 1, "auto")
+    options = devices_of(Compute(), {})
+    assert (options.devices, options.num_nodes, options.strategy) == (1, 1, "auto")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_processes_that_are_not_there_are_an_error(
     compute: dict[str, Any], environment: dict[str, str], says: str
 ) -> None:
     with pytest.raises(SpecError, match=says):
-        trainer_options(Compute(**compute), environment)
+        devices_of(Compute(**compute), environment)
 
 
 def test_no_configuration_of_ours_has_the_old_fields() -> None:
