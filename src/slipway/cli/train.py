@@ -6,7 +6,7 @@ from pathlib import Path
 from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.dataset import SPLITS, Dataset
 from slipway.contract.evidence.build import CheckpointMeasured
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command
 
@@ -109,12 +109,11 @@ def _check_calibration(spec: Spec, dataset: Dataset) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder, for example runs/digits/checkpoint")
     parser.add_argument(
         "--check", action="store_true", help="train nothing: check spec, images and weights, for later stages too"
     )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from OUT.resume")
-    add_json(parser)
     return parser

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_file, file_option, write_file
 from slipway.system.text import command
 
@@ -244,7 +244,7 @@ def verdict(found: dict[str, Any], best: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
     add("path", type=Path, metavar="FLEET.yaml|RUN", help="a fleet file, or a folder with bundle/ and engines/")
     add("--images", type=Path, required=True, metavar="FOLDER", help="folder of images to send, searched recursively")
@@ -262,5 +262,4 @@ def parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="file for the evidence (default: FLEET.NAME.tuning.json beside the fleet)",
     )
-    add_json(parser)
     return parser

@@ -18,7 +18,7 @@ from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import SERVED, listed
 from slipway.contract.spec import AFTER_TRAINING
 from slipway.system.files import sha256_file
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.process import child
 from slipway.system.targets import check_folder
 from slipway.system.text import command
@@ -249,7 +249,7 @@ def _verdict(gate: GateResult | None) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, help="YAML file; slipway init writes one")
     parser.add_argument("--run", type=Path, help="folder of the stages' results; default: runs/NAME")
     parser.add_argument("--repository", type=Path, help="repository to write; default: model_repository/cpu")
@@ -260,5 +260,4 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--onnx", type=Path, help="import this ONNX file instead of training")
     parser.add_argument("--weights", type=Path, help="import these timm weights (safetensors) instead of training")
     parser.add_argument("--labels", type=Path, help="with --onnx or --weights: text file, one label per line")
-    add_json(parser)
     return parser
