@@ -122,12 +122,27 @@ def check_graph(engine: Path, settings: EngineSettings, file: str) -> None:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """An engine folder that matches its manifest and belongs to the bundle it is opened with."""
+class GatedEngine:
+    """An engine folder that matches its manifest, with the verdict of its gate."""
 
     path: Path
     manifest: Manifest
     settings: EngineSettings
+
+    @property
+    def verdict(self) -> str:
+        """Verdict of the gate: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
+        return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
+
+    @property
+    def may_be_served(self) -> bool:
+        return LANES[self.settings.target] is not None and self.verdict in ("pass", "reference")
+
+
+@dataclass(frozen=True)
+class Engine(GatedEngine):
+    """The engine of a bundle, which it is opened with."""
+
     decision: Decision
     """Decision fitted to this engine's own outputs on the validation split."""
 
@@ -161,12 +176,3 @@ class Engine:
             )
         check_graph(path, engine.settings, HEAD if bundle.base else "model.onnx")
         return engine
-
-    @property
-    def verdict(self) -> str:
-        """Verdict of the accuracy gate: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
-        return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
-
-    @property
-    def may_be_served(self) -> bool:
-        return LANES[self.settings.target] is not None and self.verdict in ("pass", "reference")
