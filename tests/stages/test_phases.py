@@ -16,8 +16,15 @@ from slipway.training import train
 from slipway.training.bundle.export import write_onnx
 from slipway.training.learn.callbacks import moving_average
 from slipway.training.learn.network import Network
-from slipway.training.learn.optimizers import configure, parameter_groups, warmup_and_cosine
-from slipway.training.learn.phases import Phases, first_whole_epoch, learning_stages, stages
+from slipway.training.learn.phases import (
+    Phases,
+    configure,
+    first_whole_epoch,
+    learning_stages,
+    parameter_groups,
+    stages,
+    warmup_and_cosine,
+)
 from tests.support import small_training as fixtures
 from tests.support.small_training import make_spec
 

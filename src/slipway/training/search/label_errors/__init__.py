@@ -6,10 +6,11 @@ from slipway.training.search.label_errors.find import (
     SUSPECTS,
     LabelErrors,
     Suspect,
+    check_clean,
     find_label_errors,
     suspects,
+    write_clean,
 )
-from slipway.training.search.label_errors.table import check_clean, write_clean
 
 __all__ = [
     "PAGE",
