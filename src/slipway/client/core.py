@@ -7,9 +7,8 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from slipway.client.errors import ClientError, DeadlineError, ForbiddenError, ModelError, RequestError
@@ -17,6 +16,7 @@ from slipway.client.images import Source, load, parts
 from slipway.client.options import Address, Options, check_model, check_request_id
 from slipway.client.result import EMBEDDING, FULL_OUTPUTS, OUTPUTS, Result
 from slipway.client.retry import Attempts, RetryBudget
+from slipway.client.transport import Transport
 
 T = TypeVar("T")
 Row = Mapping[str, NDArray[Any]]
@@ -29,33 +29,6 @@ FORKED = (
     "with an http:// address, or start workers by spawn"
 )
 _NO_CLASSIFIER = re.compile(r"[a-z]+_[0-9a-f]{12}|.*_full")
-
-
-class Transport(Protocol):
-    """A connection to one server, in one event loop. Each call raises ClientError, or DeadlineError if it is late."""
-
-    async def config(self, model: str, *, deadline_s: float) -> Mapping[str, Any]:
-        """The model's configuration, with the field names of Triton's protobuf."""
-        ...
-
-    async def models(self, *, deadline_s: float) -> list[str]:
-        """The names of all models that are ready, steps included."""
-        ...
-
-    async def infer(
-        self, model: str, images: Sequence[bytes], *, outputs: Sequence[str], request_id: str, deadline_s: float
-    ) -> dict[str, NDArray[Any]]:
-        """Send one request. Each output has one row for each image."""
-        ...
-
-    async def close(self) -> None: ...
-
-
-def image_tensor(images: Sequence[bytes]) -> NDArray[np.object_]:
-    """The input tensor IMAGE, BYTES [n, 1]."""
-    images_n1 = np.empty((len(images), 1), np.object_)
-    images_n1[:, 0] = images
-    return images_n1
 
 
 class Core:

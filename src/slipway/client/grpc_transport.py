@@ -7,10 +7,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from slipway.client.core import image_tensor
 from slipway.client.errors import ClientError
 from slipway.client.options import KEY_HEADER, Address, Options
 from slipway.client.replies import late, refusal
+from slipway.client.transport import image_tensor
 from slipway.errors import MissingDependencyError
 from slipway.system.channel import channel_options
 
