@@ -7,8 +7,8 @@ from typing import Annotated, Protocol, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.bundle import Bundle, CalibrationList, identity
-from slipway.contract.engine import INPUT, Engine, EngineSettings, GatedEngine, check_calibration_list, check_graph
+from slipway.contract.bundle import Bundle, CalibrationList, Engine, identity
+from slipway.contract.engine import INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.serving import Serving
