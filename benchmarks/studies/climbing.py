@@ -16,7 +16,8 @@ from benchmarks.studies.effort import Effort
 from slipway.benchmark.figures import rates_per_s
 from slipway.benchmark.load import Block, offer, poisson_schedule, precise_loop
 from slipway.benchmark.statistics import MIN_ACHIEVED_SHARE, PERCENTILE, histogram_of, judge_generator, latency_of
-from slipway.benchmark.tuning_climb import climb, climb_rounds, in_turns, rate_at, rung_at
+from slipway.benchmark.tuning import climb, climb_rounds, in_turns, rung_at
+from slipway.contract.evidence.latency import rate_at
 
 DEADLINE_S = 1.0
 SETTLE_S = 60.0

@@ -39,25 +39,34 @@ def finish(result: "StudyResult", arguments: argparse.Namespace) -> None:
         print(json.dumps(result.plain()))
 
 
-def simulation_parser(doc: str | None, *, epilog: str, runs_of: str, result: Path, key: str) -> argparse.ArgumentParser:
-    """The arguments of a study that simulates.
+def study_parser(
+    doc: str | None, *, epilog: str, keys: tuple[str, ...], result: Path | None = None
+) -> argparse.ArgumentParser:
+    """The arguments of every study: its result file, whose top level has one of `keys`, and `--json`.
 
     Args:
-        runs_of: what `--runs` is the number of runs of.
-        result: the published result file, whose top level has `key`.
+        result: the published result file, for a study that always writes one.
     """
     parser = argparse.ArgumentParser(description=doc, epilog=epilog, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--out",
+        "--output",
+        dest="out" if result else "output",
+        type=file_option(keys, what="a result of this study"),
+        default=result,
+        metavar="FILE",
+        help=f"result file; default: {result.relative_to(ROOT) if result else 'none'}",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON line last")
+    return parser
+
+
+def simulation_parser(doc: str | None, *, epilog: str, runs_of: str, result: Path, key: str) -> argparse.ArgumentParser:
+    """The arguments of a study that simulates; `runs_of` is what `--runs` is the number of runs of."""
+    parser = study_parser(doc, epilog=epilog, keys=(key,), result=result)
     add = parser.add_argument
     add("--runs", type=int, default=1000, metavar="N", help=f"number of runs of {runs_of} (%(default)s)")
     add("--seed", type=int, default=0, help="seed of everything that is drawn (%(default)s)")
-    add(
-        "--out",
-        type=file_option((key,), what=f"a result of the study {result.stem}"),
-        default=result,
-        metavar="FILE",
-        help=f"result file; default: {result.relative_to(ROOT)}",
-    )
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from slipway.contract import Decision, EngineSettings, Manifest, Spec, bundle_id, write_labels
 from slipway.contract.bundle import CalibrationImage, CalibrationList
-from slipway.engines.served_graph import served_graph
+from slipway.engines.graph import served_graph
 from slipway.onnx_graph import SERVED_INPUT
 from slipway.system.files import complete_folder, sha256_bytes, sha256_file
 

@@ -23,35 +23,14 @@ from slipway.client import AsyncClient, Client, ClientError, ForbiddenError, Gon
 from slipway.client.images import png
 from slipway.client.options import Address
 from slipway.client.replies import refusal
-from tests.support.client_sides import COLOURS, Asker, address, encode
+from tests.support import client_sides as fixtures
+from tests.support.client_sides import COLOURS, Asker, encode
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "clients.md"
 
 
-@pytest.fixture(params=["grpc", "http"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["sync", "async"])
-def side(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def url(protocol: str, example_server: Any) -> str:
-    return address(example_server, protocol)
-
-
-@pytest.fixture
-def asker(side: str, url: str) -> Asker:
-    return Asker(side, url)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    yield
-    assert not [thread.name for thread in threading.enumerate() if thread.name == "slipway-client"]
+protocol, side, url, asker = fixtures.protocol, fixtures.side, fixtures.url, fixtures.asker
+nothing_is_left_behind = fixtures.nothing_is_left_behind
 
 
 def test_every_kind_of_source_gets_its_label_in_the_order_that_it_was_given(asker: Asker, tmp_path: Path) -> None:

@@ -4,15 +4,15 @@ import asyncio
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slipway.client import AsyncClient, Client, ClientError, DeadlineError, GoneError, Options, OverloadedError, Result
+from tests.support import client_sides as fixtures
 from tests.support.client_sides import COLOURS, Asker, address, answered_and_refused, encode
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
@@ -24,30 +24,8 @@ def slow() -> bytes:
     return encode("green", (2000, 2000), "PNG")
 
 
-@pytest.fixture(params=["grpc", "http"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["sync", "async"])
-def side(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def url(protocol: str, example_server: Any) -> str:
-    return address(example_server, protocol)
-
-
-@pytest.fixture
-def asker(side: str, url: str) -> Asker:
-    return Asker(side, url)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    yield
-    assert not [thread.name for thread in threading.enumerate() if thread.name == "slipway-client"]
+protocol, side, url, asker = fixtures.protocol, fixtures.side, fixtures.url, fixtures.asker
+nothing_is_left_behind = fixtures.nothing_is_left_behind
 
 
 def test_a_deadline_ends_the_request_and_the_server_goes_on(asker: Asker, slow: bytes) -> None:

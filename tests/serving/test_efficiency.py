@@ -15,7 +15,7 @@ from benchmarks.studies.efficiency.sides import AUTO, HALVED, PLAIN, POOL, Side,
 from slipway.benchmark.pool import Answer, Pool, Work
 from slipway.contract import Choice, GateError
 from slipway.contract.choice import Candidate
-from slipway.contract.cpu_serving import settle
+from slipway.contract.serving import settle
 from slipway.repository import Classifier
 from slipway.system.files import sha256_file
 from tests.support.colours import COLOURS, copy_colours

@@ -19,7 +19,7 @@ import pytest
 
 from slipway.serving import Ports
 from slipway.serving.command import HOST
-from tests.support.asking import asking
+from tests.support.asking import asking, wait_until
 from tests.support.v2_requests import RED
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository" / "example"
@@ -45,14 +45,6 @@ def reader(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     for process in started:
         process.terminate()
         process.wait(timeout=30)
-
-
-def wait_until(condition: Callable[[], Any], *, timeout_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return value
 
 
 def get(ports: Ports, path: str) -> str:

@@ -1,5 +1,6 @@
-"""Which images a batch has on which process, how batches are mixed, and how many processes there are."""
+"""Which images a batch has on which process, how they are mixed, how many processes there are, and the page of it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +9,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from timm.data.mixup import Mixup
 from torch import nn
 
-from slipway.contract import SpecError
+from slipway.contract import Spec, SpecError
 from slipway.contract.augmentation import Augmentation, Mix
-from slipway.contract.compute import Compute
 from slipway.contract.dataset import LabelledImage
+from slipway.contract.recipe import Compute
 from slipway.training.data.augment import check_policies
+from slipway.training.data.inspection.augmentation import render
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import Share, batches, rare_classes, shuffled, steps_per_epoch
-from slipway.training.learn.devices import is_first, trainer_options
+from slipway.training.learn.devices import devices_of, is_first
+from tests.support.image_files import encode
+from tests.support.report_builds import Page
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 PIXELS, CLASS_ID = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
+PICTURE = re.compile(r'<img src="data:image/jpeg;base64,[^"]+" alt="(\w+)"')
 
 
 @given(st.integers(1, 8), st.integers(2, 9), st.integers(0, 200), st.integers(0, 5))
@@ -127,17 +133,17 @@ def test_an_operation_that_a_policy_does_not_have_is_named_with_those_it_has(pla
 
 
 def test_torchrun_says_how_many_processes_there_are_where_the_spec_does_not() -> None:
-    options = trainer_options(Compute(accelerator="cpu"), TORCHRUN)
-    assert options["devices"] == options["num_nodes"] == 2
-    assert options["strategy"] == "ddp"
-    assert not options["sync_batchnorm"]
+    options = devices_of(Compute(accelerator="cpu"), TORCHRUN)
+    assert options.devices == options.num_nodes == 2
+    assert options.strategy == "ddp"
+    assert not options.sync_batchnorm
     assert not is_first(TORCHRUN)
     assert is_first({})
 
 
 def test_one_device_is_the_default() -> None:
-    options = trainer_options(Compute(), {})
-    assert (options["devices"], options["num_nodes"], options["strategy"]) == (1, 1, "auto")
+    options = devices_of(Compute(), {})
+    assert (options.devices, options.num_nodes, options.strategy) == (1, 1, "auto")
 
 
 @pytest.mark.parametrize(
@@ -153,9 +159,59 @@ def test_processes_that_are_not_there_are_an_error(
     compute: dict[str, Any], environment: dict[str, str], says: str
 ) -> None:
     with pytest.raises(SpecError, match=says):
-        trainer_options(Compute(**compute), environment)
+        devices_of(Compute(**compute), environment)
 
 
 def test_no_configuration_of_ours_has_the_old_fields() -> None:
     for path in (Path(__file__).parents[2] / "training/configs").glob("*.yaml"):
         assert "\n  crop_scale" not in path.read_text(), path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 images of one class, 14 of another with a name that is no HTML."""
+    folder = tmp_path_factory.mktemp("page")
+    rng = np.random.default_rng(0)
+    for label, count in (("cat", 20), ("<b>&dog", 14)):
+        (folder / "images" / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            (folder / "images" / label / f"{number}.png").write_bytes(encode(Image.fromarray(pixels), "PNG"))
+    return folder
+
+
+def spec(folder: Path, augment: dict[str, Any]) -> Spec:
+    values = {
+        "name": "pets",
+        "data": {"root": str(folder / "images")},
+        "preprocess": {"input_height": 32, "input_width": 32},
+        "backbone": {"name": "resnet10t", "pretrained": False},
+        "recipe": {"batch_size": 8, "augment": augment},
+    }
+    return Spec.parse(values, source="test")
+
+
+def test_the_page_shows_originals_serving_draws_and_mixed_batches_and_loads_nothing(folder: Path) -> None:
+    augment = {"minority": {"below": 0.8, "erase": {}}, "mix": {"mixup_alpha": 1.0}, "rotate_degrees": 10}
+    page, found = render(spec(folder, augment))
+    assert found == {"images": 4, "draws": 6, "minority": ["<b>&dog"]}
+    pictures = PICTURE.findall(page)
+    assert {name: pictures.count(name) for name in set(pictures)} == {
+        **{"original": 4, "serving": 4, "training": 24},  # two images of each class, six draws
+        "mixed": 12,
+    }
+    assert "&lt;b&gt;&amp;dog" in page
+    assert "<b>&dog" not in page
+    assert re.search(r"0\.\d\d (cat|&lt;b&gt;&amp;dog) \+ 0\.\d\d", page), "targets that are mixed"
+    Page(page).assert_loads_and_runs_nothing()
+
+
+def test_a_recipe_without_rare_classes_or_mixing_says_so(folder: Path) -> None:
+    page, _ = render(spec(folder, {"minority": {"below": 0.5}}))
+    assert "changes nothing" in page
+    assert "Mixed batches" not in page
+
+
+def test_an_operation_that_there_is_not_is_an_error(folder: Path) -> None:
+    with pytest.raises(SpecError, match=r"policy\.without: 'spin' given; the operations of trivial are auto_contrast"):
+        render(spec(folder, {"policy": {"without": ["spin"]}}))

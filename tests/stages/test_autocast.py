@@ -8,21 +8,19 @@ import pytest
 
 from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.engines import quantize
-from slipway.engines.autocast import nodes_over
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import run_nodes
+from slipway.engines.modelopt import nodes_over
 from slipway.engines.quantize import open_source
 from slipway.onnx_graph import output_sizes
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file
+from tests.support import quantizable as fixtures
 from tests.support.colours import contents
 from tests.support.quantizable import CHANNELS, CLASSES, IMAGES, bundle_of, network, set_weight, weights_of
 from tests.support.unequal_channels import enlarge_channel
 
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return bundle_of(network(), tmp_path_factory.mktemp("bundle") / "c")
+bundle = fixtures.bundle
 
 
 @pytest.fixture(scope="module")

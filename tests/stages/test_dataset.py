@@ -1,6 +1,5 @@
 """Class folders to a data set: the split, what cannot be used, the calibration sample, and the demo's images."""
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.spec import Calibration, Data
-from slipway.steps import guard
+from slipway.contract.spec import Calibration
 from slipway.system.files import sha256_bytes
 from slipway.training.bundle.calibration import sample
 from slipway.training.data.dataset import scan
-from slipway.training.data.demo_data import MINORITY, SIDES_PX, imbalanced_rows, write_digits, write_pages
 from tests.support.bad_images import corpus
 from tests.support.image_files import flipped
 from tests.support.labelled_files import data, unique
@@ -252,73 +248,3 @@ def test_a_calibration_sample_larger_than_the_train_split_is_an_error() -> None:
 @pytest.mark.parametrize("asked", [1, 2, 28, 29])
 def test_any_calibration_sample_that_the_train_split_can_give_is_given(asked: int) -> None:
     assert len(sample(images([10, 10, 10]), Calibration(images=asked))) == asked
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("digits") / "data"
-    assert write_digits(out, seed=0) == 1797
-    return out
-
-
-def test_the_demo_s_digits_are_1797_rgb_images_of_mixed_sizes_and_two_formats(digits: Path) -> None:
-    files = sorted(path for path in digits.rglob("*/*") if path.is_file())
-    assert len(files) == 1797
-    assert sorted(path.name for path in digits.iterdir() if path.is_dir()) == [str(digit) for digit in range(10)]
-    kinds, square, sides = Counter(), 0, set()
-    for path in files:
-        encoded = path.read_bytes()
-        assert guard.inspect(encoded) == guard.OK
-        with Image.open(io.BytesIO(encoded)) as image:
-            assert image.mode == "RGB"
-            kinds[image.format] += 1
-            square += image.width == image.height
-            sides |= set(image.size)
-    assert kinds == {"JPEG": 1198, "PNG": 599}
-    assert 0.6 < square / 1797 < 0.75
-    assert (SIDES_PX[0], SIDES_PX[1]) == (48, 512)
-    assert 48 <= min(sides) <= 60
-    assert 480 <= max(sides) <= 512
-
-
-def test_the_demo_s_digits_can_be_scanned_and_no_two_are_equal(digits: Path) -> None:
-    dataset = scan(data(digits, validation_fraction=0.1, test_fraction=0.3))
-    assert dataset.labels == tuple("0123456789")
-    assert len({image.sha256 for image in dataset.images}) == 1797
-    assert [len(dataset.of(split)) for split in SPLITS] == [1078, 179, 540]
-
-
-def test_the_demo_s_digits_are_the_same_bytes_again(digits: Path, tmp_path: Path) -> None:
-    write_digits(tmp_path / "again", seed=0)
-    files = {path.relative_to(digits): path.read_bytes() for path in digits.rglob("*.*")}
-    assert {
-        path.relative_to(tmp_path / "again"): path.read_bytes() for path in (tmp_path / "again").rglob("*.*")
-    } == files
-
-
-def test_few_of_some_digits_are_in_train_alone_and_no_scan_is_in_two_splits() -> None:
-    rows = imbalanced_rows(imbalance=50, seed=3)
-    assert len({scan for scan, _ in rows}) == len(rows)
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for _, name in rows:
-        split, digit = name.split("/")
-        found[split][digit] += 1
-    assert {found["train"][str(digit)] for digit in MINORITY} == {2}
-    assert min(found["train"][str(digit)] for digit in (0, 2, 4, 6, 8)) > 80
-    assert min(found["test"].values()) > 50
-    assert min(found["validation"].values()) > 30
-    assert rows == imbalanced_rows(imbalance=50, seed=3)
-    assert rows != imbalanced_rows(imbalance=50, seed=4)
-
-
-def test_pages_have_one_to_three_labels_in_given_splits_and_are_the_same_bytes_again(tmp_path: Path) -> None:
-    for name in ("pages", "again"):
-        assert write_pages(tmp_path / name, pages=200, seed=1) == 200
-    files = {path.relative_to(tmp_path / "pages"): path.read_bytes() for path in (tmp_path / "pages").rglob("*.*")}
-    assert len(files) == 202
-    assert all((tmp_path / "again" / path).read_bytes() == content for path, content in files.items())
-    table = Data.parse({"root": str(tmp_path / "pages"), "csv": str(tmp_path / "pages/pages.csv")}, source="test")
-    dataset = scan(table, task="multilabel")
-    assert dataset.labels == tuple("0123456789")
-    assert Counter(image.split for image in dataset.images) == {"train": 120, "validation": 30, "test": 50}
-    assert {len(image.class_ids) for image in dataset.images} == {1, 2, 3}

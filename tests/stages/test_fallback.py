@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d
 
 from slipway.contract import Bundle, CompileError, Engine, Manifest
 from slipway.engines import quantize
-from slipway.engines.served_graph import served_graph
+from slipway.engines.graph import served_graph
 from slipway.engines.typed_graph import TypedGraph
 from slipway.report import lane_verdicts, render
 from slipway.report.build import Build

@@ -14,14 +14,13 @@ from torchvision.ops import sigmoid_focal_loss
 
 from slipway.contract import Spec, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
-from slipway.contract.imbalance import Loss
+from slipway.contract.recipe import Loss
 from slipway.training.data.dataset import check_top_k
 from slipway.training.data.targets import LabelTargets, reader_numbers
-from slipway.training.learn import sampling
+from slipway.training.learn import weighting
 from slipway.training.learn.losses import loss_for
 from slipway.training.learn.metrics import MacroF1, metrics_for, update
-from slipway.training.learn.sampling import repeated
-from slipway.training.learn.weighting import class_weights
+from slipway.training.learn.weighting import class_weights, repeated
 
 SPEC: dict[str, Any] = {
     "name": "pets",
@@ -159,7 +158,7 @@ def test_a_page_is_repeated_for_its_rarest_label_and_an_empty_one_not_at_all() -
 
 
 def test_an_epoch_of_too_many_files_is_refused_with_the_milder_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling, "LONGEST", 200)
+    monkeypatch.setattr(weighting, "LONGEST", 200)
     with pytest.raises(SpecError, match=r"an epoch of 300 files out of 112.*recipe.balance: square_root"):
         repeated(LONG_TAIL, balance="equal", classes=3, seed=0)
     with pytest.raises(SpecError, match=r"write recipe.loss.class_weights"):

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 
 from slipway.contract import ExportError
 from slipway.system.files import sha256_file
-from slipway.training.bundle.from_onnx import Adopted, adopt
+from slipway.training.bundle.from_onnx import Adopted
+from tests.support import team_graphs as fixtures
 from tests.support.team_graphs import (
     HEAD,
     LINEAR,
@@ -23,16 +24,7 @@ from tests.support.team_graphs import (
     value,
 )
 
-
-@pytest.fixture
-def adopted(tmp_path: Path) -> Callable[..., Adopted]:
-    """`adopted(model)` writes and adopts it."""
-
-    def call(model: onnx.ModelProto, *, logits: str | None = None, embedding: str | None = None) -> Adopted:
-        onnx.save(model, tmp_path / "team.onnx")
-        return adopt(tmp_path / "team.onnx", input_size=SIZE, logits=logits, embedding=embedding)
-
-    return call
+adopted = fixtures.adopted
 
 
 def test_names_are_taken_over_and_the_embedding_is_what_the_head_sees(

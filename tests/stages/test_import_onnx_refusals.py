@@ -14,6 +14,7 @@ from slipway.contract import ExportError, SpecError
 from slipway.system.files import sha256_file
 from slipway.training.bundle import from_onnx
 from slipway.training.bundle.from_onnx import Adopted, adopt
+from tests.support import team_graphs as fixtures
 from tests.support.team_graphs import (
     BIAS,
     HEAD,
@@ -27,16 +28,7 @@ from tests.support.team_graphs import (
     value,
 )
 
-
-@pytest.fixture
-def adopted(tmp_path: Path) -> Callable[..., Adopted]:
-    """`adopted(model)` writes and adopts it."""
-
-    def call(model: onnx.ModelProto, *, logits: str | None = None, embedding: str | None = None) -> Adopted:
-        onnx.save(model, tmp_path / "team.onnx")
-        return adopt(tmp_path / "team.onnx", input_size=SIZE, logits=logits, embedding=embedding)
-
-    return call
+adopted = fixtures.adopted
 
 
 def without(model: onnx.ModelProto, name: str) -> onnx.ModelProto:

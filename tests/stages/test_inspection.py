@@ -19,8 +19,8 @@ from sklearn.datasets import load_digits, load_sample_images
 from slipway.contract import DataError, Spec, SpecError
 from slipway.training import train
 from slipway.training.data.inspection import PAGE, RESULT, Inspection, inspect
+from slipway.training.data.inspection.facts import SIDE, View, Viewer
 from slipway.training.data.inspection.near_duplicates import BITS, NEAR_BITS, difference_hash, near_groups
-from slipway.training.data.inspection.viewer import SIDE, View, Viewer
 from tests.support.bad_images import corpus
 from tests.support.image_files import encode
 from tests.support.labelled_files import unique, write_images, write_table

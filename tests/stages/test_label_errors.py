@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy.special import softmax
 
 from slipway.contract import DataError, SpecError
 from slipway.contract.dataset import Dataset, LabelledImage
+from slipway.evaluation.fit import fit_temperature
 from slipway.training.data.dataset import scan
 from slipway.training.search import cross_validation
-from slipway.training.search.cross_validation import OutOfFold, cross_validate, write_table
+from slipway.training.search.cross_validation import OutOfFold, cross_validate, fit_noisy_temperature, write_table
 from slipway.training.search.label_errors import (
     PAGE,
     RESULT,
@@ -203,3 +205,18 @@ def test_the_script_writes_the_clean_table_of_a_review_without_training(
     done = run_here(*script, "--reviewed", "x.csv", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "--reviewed needs --clean FILE" in done.stderr
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+def test_wrong_labels_do_not_make_the_network_less_sure(share: float) -> None:
+    rng = np.random.default_rng(0)
+    images, classes, temperature = 4000, 10, 1.5
+    logits_nc = (4 * rng.normal(size=(images, classes))).astype(np.float32)
+    truth_n = np.array([rng.choice(classes, p=row) for row in softmax(logits_nc / temperature, axis=1)])
+    wrong_n = rng.random(images) < share
+    given_n = np.where(wrong_n, rng.integers(classes, size=images), truth_n)
+    found, noise = fit_noisy_temperature(logits_nc, given_n)
+    assert found == pytest.approx(temperature, rel=0.07)
+    assert noise == pytest.approx(share, abs=0.02)
+    if share == 0.2:
+        assert fit_temperature(logits_nc, given_n) > 1.5 * temperature

@@ -1,7 +1,6 @@
 """What learns, how fast and when."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,31 +9,27 @@ from safetensors.torch import load_file
 from torch import nn
 
 from slipway.contract import SpecError
-from slipway.contract.compute import Compute
-from slipway.contract.recipe import Head, Recipe
+from slipway.contract.recipe import Compute, Head, Recipe
 from slipway.contract.spec import Backbone
 from slipway.steps.engine_openvino import Engine
 from slipway.training import train
-from slipway.training.bundle.to_onnx import write_onnx
+from slipway.training.bundle.export import write_onnx
 from slipway.training.learn.callbacks import moving_average
 from slipway.training.learn.network import Network
-from slipway.training.learn.optimizers import configure, parameter_groups, warmup_and_cosine
-from slipway.training.learn.phases import Phases, first_whole_epoch, learning_stages, stages
-from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
+from slipway.training.learn.phases import (
+    Phases,
+    configure,
+    first_whole_epoch,
+    learning_stages,
+    parameter_groups,
+    stages,
+    warmup_and_cosine,
+)
+from tests.support import small_training as fixtures
+from tests.support.small_training import make_spec
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phases")
-    write_digits(folder / "data")
-    write_weights(folder / "weights.safetensors")
-    return folder
+single_thread = fixtures.single_thread
+folder = fixtures.folder
 
 
 def make_network(name: str = "resnet10t", head: Head | None = None) -> Network:

@@ -14,6 +14,7 @@ from slipway.engines.quantize import open_source, with_qdq
 from slipway.onnx_graph import output_sizes, producers
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file
+from tests.support import quantizable as fixtures
 from tests.support.colours import contents
 from tests.support.quantizable import (
     CHANNELS,
@@ -25,10 +26,7 @@ from tests.support.quantizable import (
     weights_of,
 )
 
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return bundle_of(network(), tmp_path_factory.mktemp("bundle") / "c")
+bundle = fixtures.bundle
 
 
 @pytest.fixture(scope="module")

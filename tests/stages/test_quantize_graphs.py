@@ -22,12 +22,10 @@ from slipway.engines.graph_checks import (
 from slipway.engines.quantize import open_source, with_qdq
 from slipway.engines.sensitivity import keep_in_fp16
 from slipway.onnx_graph import save
+from tests.support import quantizable as fixtures
 from tests.support.quantizable import CHANNELS, SIZE, bundle_of, model, network, node, set_weight, weights_of
 
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return bundle_of(network(), tmp_path_factory.mktemp("bundle") / "c")
+bundle = fixtures.bundle
 
 
 @pytest.fixture(scope="module")

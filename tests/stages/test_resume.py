@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ import pytest
 import torch
 
 from slipway.contract import Spec, SpecError, StorageError
-from slipway.contract.compute import Compute
+from slipway.contract.recipe import Compute
 from slipway.training import train
 from slipway.training.learn import fit
 from slipway.training.learn.module import Training
-from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
+from tests.support import small_training as fixtures
+from tests.support.small_training import make_spec
 
 ROOT = Path(__file__).parents[2]
 # Everything that has a state: phases, averaged weights, optimiser, schedule, dropout, augmentation, shuffling.
@@ -40,18 +40,8 @@ RECIPE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("resume")
-    write_digits(folder / "data")
-    write_weights(folder / "weights.safetensors")
-    return folder
+single_thread = fixtures.single_thread
+folder = fixtures.folder
 
 
 @pytest.fixture(scope="module")

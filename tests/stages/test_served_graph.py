@@ -9,7 +9,7 @@ import pytest
 from slipway.contract import Preprocess
 from slipway.engines import quantize
 from slipway.engines.compile import build_engine
-from slipway.engines.served_graph import served_graph
+from slipway.engines.graph import served_graph
 from slipway.engines.typed_graph import TypedGraph
 from slipway.onnx_graph import SERVED_INPUT, check, load, output_sizes
 from slipway.steps.engine_openvino import Engine

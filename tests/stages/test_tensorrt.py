@@ -12,7 +12,7 @@ from slipway.engines import tensorrt as building
 from slipway.engines import tensorrt_library
 from slipway.engines.child import run_in_child
 from slipway.engines.compile import timing_cache_of
-from slipway.engines.served_graph import served_graph
+from slipway.engines.graph import served_graph
 from slipway.engines.tensorrt import Plan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine

@@ -1,8 +1,7 @@
-"""Whatever head a timm model has: its own logits, one embedding an image, and weights of the head that are found."""
+"""Whatever head a timm model has: its own logits, one embedding an image, in torch and in its graph."""
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,13 @@ from slipway.contract.dataset import LabelledImage
 from slipway.contract.recipe import Head
 from slipway.contract.spec import Backbone
 from slipway.evaluation.predict import Predictions
-from slipway.training.bundle.export import check_against_timm
+from slipway.steps.engine_openvino import Engine
+from slipway.training.bundle.export import check_against_timm, write_onnx
 from slipway.training.bundle.write import compare_outputs
 from slipway.training.learn.network import Network, memory_format
 from slipway.training.learn.weights import fill_backbone
-from tests.support.small_training import make_spec, one_thread
+from tests.support import small_training as fixtures
+from tests.support.small_training import make_spec
 
 HEADS = {  # model: input side, size of the embedding, parameters of the head
     "resnet10t": (32, 512, 2),
@@ -33,10 +34,20 @@ HEADS = {  # model: input side, size of the embedding, parameters of the head
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    with one_thread():
-        yield
+single_thread = fixtures.single_thread
+SIDES = {
+    "dla46x_c": 64,
+    "dpn48b": 64,
+    "resnetv2_50": 64,
+    "deit_tiny_distilled_patch16_224": 64,
+    "pit_ti_distilled_224": 64,
+    "swiftformer_xs": 64,
+    "volo_d1_224": 64,
+    "levit_128s": 224,
+    "efficientformerv2_s0": 224,
+    "efficientvim_m1_dist": 224,
+    "crossvit_9_240": 240,
+}
 
 
 def make_network(name: str, side: int, head: Head | None = None, *, kind: type[Network] = Network) -> Network:
@@ -217,3 +228,21 @@ def test_nearly_every_timm_model_can_be_a_backbone(monkeypatch: pytest.MonkeyPat
     assert code == 0
     assert len(models) > 600
     assert all(row["usable"] or row["refused_by_name"] for row in models.values())
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", SIDES)
+def test_the_graph_gives_what_the_network_gives_and_a_network_that_was_asked_before_gives_the_same_graph(
+    name: str, tmp_path: Path
+) -> None:
+    side = SIDES[name]
+    torch.manual_seed(0)
+    network = Network(Backbone(name=name, pretrained=False), classes=3, pretrained=False, input_size=(side, side))
+    write_onnx(network, tmp_path / "model.onnx", input_shape=(3, side, side))
+    pixels_nchw = np.random.default_rng(0).normal(size=(3, 3, side, side)).astype(np.float32)
+    expected = network.eval().run(pixels_nchw)
+    found = Engine(tmp_path / "model.onnx", arithmetic="f32", threads=1).run(pixels_nchw)
+    for given, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(given, wanted, atol=1e-4 * np.abs(wanted).max())
+    write_onnx(network, tmp_path / "again.onnx", input_shape=(3, side, side))
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()

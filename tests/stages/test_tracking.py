@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from slipway.contract import Manifest, SpecError
-from slipway.contract.tracking import Tracking
+from slipway.contract.recipe import Tracking
 from slipway.training import train
 from slipway.training.learn.tracking import hyper_parameters, logger_for
 from tests.support.colour_training import small_spec, write_colours

@@ -10,7 +10,7 @@ import pytest
 
 from slipway.cli import turn_build, turn_release, up
 from slipway.contract import Fleet, Lane
-from slipway.contract.evidence.kept import OldTest
+from slipway.contract.evidence.gate import OldTest
 from slipway.engines.old_test import answering, compare_on_old_test
 from slipway.operations.gateway.routes import Traffic
 from slipway.operations.gateway.settings import read_settings

@@ -14,9 +14,9 @@ from slipway.contract import DataError, Decision, SpecError, Unknown
 from slipway.contract.decision import Score
 from slipway.contract.evidence.evaluation import ScoreFigures
 from slipway.contract.spec import UnknownPolicy
-from slipway.evaluation.foreign import TILES, foreign_network, noise, shuffled
 from slipway.evaluation.unknown import (
     MEANS_SIZE,
+    TILES,
     auroc,
     best_score,
     check_coverage,
@@ -25,8 +25,11 @@ from slipway.evaluation.unknown import (
     evidence,
     fit_class_means,
     fit_threshold,
+    foreign_network,
+    noise,
     refit,
     score_of,
+    shuffled,
 )
 from slipway.steps.postprocess import UNKNOWN, Postprocessor, decode_means, familiarity, nearness
 

@@ -24,9 +24,7 @@ from slipway.system.process import run
 from slipway.system.text import command, from_cell, shown, to_cell
 from slipway.training import export, train
 from slipway.training.data.inspection import inspect
-from slipway.training.search.label_errors.find import _write_suspects
-from slipway.training.search.label_errors.result import LabelErrors, Suspect
-from slipway.training.search.label_errors.table import _read
+from slipway.training.search.label_errors.find import LabelErrors, Suspect, _read, _write_suspects
 from tests.support.colour_training import small_spec
 from tests.support.image_files import encode
 from tests.support.report_builds import Page, add_engine, evidence, make_bundle, opened

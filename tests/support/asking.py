@@ -85,7 +85,7 @@ def get(launched: Any, path: str) -> tuple[int, Any]:
     return response.status, body if path == "/metrics" else json.loads(body)
 
 
-def wait_until(condition: Callable[[], Any], *, timeout_s: float = 30.0) -> Any:
+def wait_until(condition: Callable[[], Any], *, timeout_s: float = 60.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"

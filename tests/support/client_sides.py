@@ -1,11 +1,14 @@
-"""The client with and without an event loop, behind one interface: what one can, the other must."""
+"""The client with and without an event loop, behind one interface: what one can, the other must. A test file takes the
+fixtures that it needs."""
 
 import asyncio
 import io
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import pytest
 import tritonclient.grpc as triton_grpc
 from PIL import Image
 
@@ -66,3 +69,29 @@ class Asker:
                 return [result async for result in client.classify_many(images, full=full)]
 
         return asyncio.run(ask())
+
+
+@pytest.fixture(params=["grpc", "http"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["sync", "async"])
+def side(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def url(protocol: str, example_server: Any) -> str:
+    return address(example_server, protocol)
+
+
+@pytest.fixture
+def asker(side: str, url: str) -> Asker:
+    return Asker(side, url)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    yield
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "slipway-client"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import Bundle, Engine, EngineSettings
-from slipway.engines.served_graph import served_graph
+from slipway.engines.graph import served_graph
 from slipway.engines.typed_graph import PROVIDER
 from slipway.onnx_graph import SERVED_INPUT, output_sizes
 from slipway.repository import Classifier

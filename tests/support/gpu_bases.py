@@ -10,7 +10,7 @@ from slipway.contract import Choice, EngineSettings
 from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.card import Card
 from slipway.contract.engine import engine_name, plan_name
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.repository import BaseHeads
 from slipway.repository.fleet import open_base
 from slipway.system.files import sha256_file

@@ -15,7 +15,7 @@ from slipway.contract import Bundle, Decision, EngineSettings, Manifest, Preproc
 from slipway.contract.base_bundle import BASE_IDENTITY, BaseSpec
 from slipway.contract.bundle import BaseLink, identity
 from slipway.contract.manifest import hashes
-from slipway.engines.served_graph import served_graph
+from slipway.engines.graph import served_graph
 from slipway.onnx_graph import SERVED_INPUT, save
 from slipway.repository import BaseHeads
 from slipway.repository.fleet import open_base

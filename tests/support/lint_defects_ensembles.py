@@ -30,7 +30,7 @@ BATCH_INPUT = 'batch_input {{ kind: BATCH_ELEMENT_COUNT target_name: "n" data_ty
 SWITCHED_OFF: tuple[Defect, ...] = (
     *broken("queue-limit", "preprocess/config.pbtxt", runs=5, limit_on_the_first_step=queue("preprocess", LIMIT)),
 )
-"""What `slipway.lint.queues.FIRST_STEP_MAY_HAVE_A_LIMIT` allows."""
+"""What `slipway.lint.ensembles.FIRST_STEP_MAY_HAVE_A_LIMIT` allows."""
 TENSORS: tuple[Defect, ...] = (
     *broken(
         "tensor-incomplete",

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from slipway.benchmark.tuning_climb import rate_at
-from slipway.contract.spec import Serving
+from slipway.contract.evidence.latency import rate_at
+from slipway.contract.serving import Serving
 
 
 class PlayedBench:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -173,3 +174,9 @@ def transformer() -> onnx.ModelProto:
         node("MatMul", ["embedding_nd", "linear"], "logits_nc", name="linear"),
     ]
     return model(nodes, weights, embedding_size=width)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of `network`."""
+    return bundle_of(network(), tmp_path_factory.mktemp("bundle") / "c")

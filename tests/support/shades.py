@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from slipway.contract import Choice, EngineSettings, Manifest
-from slipway.engines.served_graph import served_graph
+from slipway.engines.graph import served_graph
 from slipway.onnx_graph import save
 from slipway.system.files import sha256_file
 from tests.support.heads import EMBEDDING_SIZE, ENGINE, PREPROCESS, SIDE, write_base

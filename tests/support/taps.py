@@ -1,10 +1,11 @@
 """Tap files: recorded ones, ones that Envoy has not written, and a replayer without a server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from tritonclient.grpc import service_pb2 as triton
 
 from slipway.client import Result
@@ -108,3 +109,9 @@ class Parts:
 
     def images(self) -> list[str]:
         return sorted(path.name for path in (self.store.folder / "images").glob("*/*"))
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    with Store.open(tmp_path / "journal", make=True) as store:
+        yield Parts(tmp_path, store)

@@ -1,16 +1,18 @@
 """Networks as other teams export them: the mean colour, then a linear head."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
-from slipway.training.bundle.from_onnx import Adopted
+from slipway.training.bundle.from_onnx import Adopted, adopt
 
 SIZE = (8, 8)
 HEAD = np.array([[4, -1], [-2, 3], [1, 1]], np.float32)  # [d, classes]
@@ -65,3 +67,14 @@ def assert_answers(found: Adopted, folder: Path) -> None:
     logits_nc, embedding_nd = Engine(folder / "model.onnx", arithmetic="f32", threads=1).run(PIXELS)
     np.testing.assert_allclose(embedding_nd, MEANS, atol=1e-5)
     np.testing.assert_allclose(logits_nc, MEANS @ HEAD + BIAS, atol=1e-5)
+
+
+@pytest.fixture
+def adopted(tmp_path: Path) -> Callable[..., Adopted]:
+    """`adopted(model)` writes and adopts it."""
+
+    def call(model: onnx.ModelProto, *, logits: str | None = None, embedding: str | None = None) -> Adopted:
+        onnx.save(model, tmp_path / "team.onnx")
+        return adopt(tmp_path / "team.onnx", input_size=SIZE, logits=logits, embedding=embedding)
+
+    return call

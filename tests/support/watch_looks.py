@@ -1,15 +1,39 @@
-"""A watch that looks once at a made journal."""
+"""A watch that looks once at a made journal; a test file takes the fixtures that it needs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from slipway.operations.journal.store import Store
+from slipway.operations.watch import run as running
 from slipway.operations.watch.facts import Facts
 from slipway.operations.watch.run import Watch
 from slipway.operations.watch.state import WatchState
-from tests.support.watch_rows import watch_settings
+from tests.support.watch_rows import made_reference, watch_settings
 
 FILE_OF_SETTINGS = Path("gateway.yaml")
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Store]:
+    """A journal without a reference."""
+    with Store.open(tmp_path / "journal", make=True) as store:
+        yield store
+
+
+@pytest.fixture
+def store(bare: Store) -> Store:
+    """A journal with a reference of the bundle of made rows."""
+    made_reference(bare.folder)
+    return bare
+
+
+@pytest.fixture(autouse=True)
+def no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look asks no gateway."""
+    monkeypatch.setattr(running, "read_latency", lambda _: {})
 
 
 def look(store: Store, said: list[str] | None = None, **watch: Any) -> Facts:

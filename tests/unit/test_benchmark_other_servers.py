@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -16,6 +15,7 @@ from tritonclient.utils import serialize_byte_tensor
 from slipway.benchmark import GateOptions, run_gate
 from slipway.benchmark.server import HttpServer
 from slipway.contract import ServingError
+from tests.support.kserve_stub import serving
 
 OURS = "give an ensemble that Slipway assembled: IMAGE in; LABEL, SCORE, STATUS and BUNDLE out"
 TRITON = "the gate needs Triton's model configuration and statistics"
@@ -87,18 +87,6 @@ class OtherInput(Configured):
 
 def answering(**tensors):
     return type("Answering", (Configured,), {"tensors": tensors})()
-
-
-@contextmanager
-def serving(stub):
-    server = grpc.server(ThreadPoolExecutor(max_workers=2))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(stub, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(grace=None).wait()
 
 
 @contextmanager

@@ -5,17 +5,15 @@ import io
 import json
 import os
 import shutil
-import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from slipway.cli.container import main, parser
-from slipway.contract import Bundle, Lane, ServingError, SlipwayError
+from slipway.cli.container import parser
+from slipway.contract import Bundle, Lane, SlipwayError
 from slipway.contract.lane import MOST_GPUS
 from slipway.contract.releases import NEWEST, RELEASES
 from slipway.lint.models import read_models
@@ -270,90 +268,6 @@ def test_wrong_folders_and_ports_are_refused(gpu_lane: Path, work: Path, tmp_pat
     (tmp_path / "with, comma").mkdir()
     shutil.move(gpu_lane, tmp_path / "with, comma/gpu")
     assert "use a path without one" in refusal("serve", "with, comma/gpu", cwd=tmp_path)
-
-
-@pytest.fixture
-def docker_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """`docker_that(script)` makes `docker` a script; the real one may have no daemon, or may have one."""
-
-    def docker_that(script: str) -> None:
-        (tmp_path / "bin").mkdir()
-        docker = tmp_path / "bin/docker"
-        docker.write_text(f"#!/bin/sh\n{script}\n")
-        docker.chmod(docker.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-        monkeypatch.setenv("HOME", str(tmp_path))
-
-    return docker_that
-
-
-def run(*words: str | Path, cwd: Path = ROOT) -> None:
-    with contextlib.chdir(cwd):
-        main(parser().parse_args([*map(str, words or ("serve", EXAMPLE)), "--run"]))
-
-
-def test_without_docker_the_command_is_printed_and_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ServingError, match="docker is not installed here"):
-        run()
-    assert capsys.readouterr().out.startswith("docker run ")
-
-
-def test_a_daemon_that_does_not_run_is_told_from_a_missing_docker(docker_that: Callable[[str], None]) -> None:
-    docker_that("echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1")
-    with pytest.raises(ServingError, match="its daemon cannot be reached: Cannot connect to the Docker daemon"):
-        run()
-
-
-@pytest.mark.skipif(shutil.which("docker") is None, reason="docker is not installed here")
-def test_the_docker_of_this_machine_is_asked() -> None:
-    """With a daemon it would serve: only the answer without one is looked at."""
-    asked = subprocess.run(["docker", "version"], capture_output=True, text=True, timeout=60, check=False)
-    if asked.returncode == 0:
-        pytest.skip("a docker daemon runs here, and would start the container")
-    with pytest.raises(ServingError, match="its daemon cannot be reached"):
-        run()
-
-
-def test_the_container_s_end_is_the_verb_s(docker_that: Callable[[str], None], tmp_path: Path) -> None:
-    docker_that(f'test "$1" = version && exit 0\necho "$@" > {tmp_path}/given\nexit $(cat {tmp_path}/code)')
-    (tmp_path / "code").write_text("0")
-    run()
-    assert (tmp_path / "given").read_text().startswith("run --rm --init ")
-    (tmp_path / "code").write_text("3")
-    with pytest.raises(ServingError, match="the container ended with exit code 3; its own message is above"):
-        run()
-
-
-DOCKER_SAYS = {
-    "docker: Error response from daemon: No such image: slipway-cpu:26.10": (
-        f"build it: slipway container build cpu --release {NEWEST.name} --run"
-    ),
-    'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].': (
-        "install NVIDIA's container toolkit"
-    ),
-    "docker: Error response from daemon: driver failed programming external connectivity on endpoint slipway: Bind for "
-    "127.0.0.1:8000 failed: port is already allocated.": "choose others with --http-port",
-    'docker: Error response from daemon: Conflict. The container name "/slipway" is already in use by container '
-    '"c0ffee". You have to remove (or rename) that container to be able to reuse that name.': "give another --name",
-    "ERROR: failed to solve: failed to copy: write /var/lib/docker/tmp/x: no space left on device": "docker system df",
-    "ERROR: nvcr.io/nvidia/tritonserver:26.10-py3: failed to resolve source metadata: not found": (
-        "look whether NVIDIA has that release"
-    ),
-}
-
-
-@pytest.mark.parametrize("said", DOCKER_SAYS)
-def test_an_error_of_docker_is_passed_on_with_what_to_do(
-    said: str, docker_that: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    docker_that(f"test \"$1\" = version && exit 0\ncat >&2 <<'END'\n{said}\nEND\nexit 125")
-    with pytest.raises(ServingError) as raised:
-        run()
-    assert said in capsys.readouterr().err
-    assert DOCKER_SAYS[said] in str(raised.value)
 
 
 @pytest.mark.parametrize("words", [["build"], ["compile"], ["serve"]])

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from slipway.contract import Fleet, SlipwayError, SpecError
 from slipway.contract.fleet import Version
-from slipway.contract.gpu_serving import GpuServing
-from slipway.contract.spec import Serving
+from slipway.contract.serving import GpuServing, Serving
 from slipway.repository import open_fleet
 from tests.support.colours import COLOURS, copy_colours
 from tests.support.scripts import ROOT, run_script

@@ -1,8 +1,6 @@
 """The journal without a server: every row once, whatever a kill left behind."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,18 +12,16 @@ from slipway.operations.journal.collector import FILES, PARITY
 from slipway.operations.journal.reading import read_columns
 from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.spool import TapFile, tap_files
-from slipway.operations.journal.store import Store, image_path, sha256_of
+from slipway.operations.journal.store import image_path, sha256_of
 from slipway.operations.watch.rows import ClassMeans
+from tests.support import taps
 from tests.support.taps import BUNDLE, Parts, changed, recorded, set_header
 from tests.support.v2_requests import RED
 
 RED_SHA256 = sha256_of(RED)
 
 
-@pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
-    with Store.open(tmp_path / "journal", make=True) as store:
-        yield Parts(tmp_path, store)
+parts = taps.parts
 
 
 def test_a_tap_file_becomes_rows_an_image_and_counters_and_is_gone(parts: Parts) -> None:

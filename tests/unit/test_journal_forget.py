@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,14 @@ from slipway.contract import SpecError
 from slipway.operations.journal.forget import forget
 from slipway.operations.journal.spool import tap_files
 from slipway.operations.journal.store import Store, image_path, sha256_of
+from tests.support import taps
 from tests.support.taps import Parts, changed, framed
 from tests.support.v2_requests import RED
 
 RED_SHA256 = sha256_of(RED)
 
 
-@pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
-    with Store.open(tmp_path / "journal", make=True) as store:
-        yield Parts(tmp_path, store)
+parts = taps.parts
 
 
 def test_an_image_that_was_written_before_a_kill_is_swept_and_one_with_a_row_is_not(parts: Parts) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from slipway.contract import RepositoryError
-from slipway.contract.cpu_serving import CpuServing, settle
-from slipway.contract.spec import Serving
+from slipway.contract.serving import CpuServing, Serving, settle
 from slipway.repository import assemble, plan_repository
 from tests.support.colours import configs, copy_colours
 

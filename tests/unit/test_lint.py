@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.lint import RULES, lint, queues
+from slipway.lint import RULES, ensembles, lint
 from slipway.lint.rule_table import GROUPS
 from slipway.repository import assemble
 from tests.support.colours import contents, copy_colours
@@ -50,7 +50,7 @@ def test_a_limit_on_the_first_step_is_a_finding_where_that_rule_is_switched_on(
     (defect,) = SWITCHED_OFF
     repository = defect.make(tmp_path / "repository")
     assert lint(repository) == []
-    monkeypatch.setattr(queues, "FIRST_STEP_MAY_HAVE_A_LIMIT", False)
+    monkeypatch.setattr(ensembles, "FIRST_STEP_MAY_HAVE_A_LIMIT", False)
     assert {(finding.file, finding.rule) for finding in lint(repository)} == {(defect.path, defect.rule)}
 
 

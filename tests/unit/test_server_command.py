@@ -1,17 +1,22 @@
-"""The command line of tritonserver: what it opens, what it closes, and what only newer servers are told."""
+"""How tritonserver is started: its command line, the environment that it inherits, and its log."""
 
+import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from slipway.contract import Lane, ServingError
-from slipway.serving import Ports
-from slipway.serving.binary import TritonBinary, installed_server
+from slipway.serving import Ports, server_log
+from slipway.serving.binary import TritonBinary, ignored_variables, installed_server
 from slipway.serving.command import command
+from slipway.serving.server_log import passed_on
 
 BINARY = TritonBinary(Path("/opt/tritonserver/bin/tritonserver"), "test", backend_directory=None, library_path="")
 LANE = Lane(lane="cpu", classifiers={"colours": "bundle"}, shm_default_bytes=2**20)
 NEWER = {"--http-max-input-size", "--allow-client-shm"}
+BARE = TritonBinary(Path("tritonserver"), "test", backend_directory=None, library_path="/libraries")
 
 
 def flags(address: str = "127.0.0.1", options: tuple[str, ...] = ()) -> dict[str, str]:
@@ -75,3 +80,75 @@ def test_the_server_on_path_comes_before_that_of_the_image(tmp_path: Path, monke
     on_path = server(tmp_path / "bin", "").path
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert installed_server() == on_path
+
+
+def test_every_line_is_passed_on_while_the_server_runs_and_the_last_when_it_ends(tmp_path: Path) -> None:
+    log, said, first = tmp_path / "log", [], threading.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        first.set()
+
+    with log.open("ab", buffering=0) as server:
+        with passed_on(log, say):
+            server.write(b"I1129 one\nI1129 t")
+            assert first.wait(30)
+            assert said == ["I1129 one"]
+            server.write(b"wo \xff\nlast words")
+        assert said == ["I1129 one", "I1129 two \N{REPLACEMENT CHARACTER}", "last words"]
+
+
+def test_the_file_stays_small_and_no_line_comes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_log, "MOST_BYTES", 100)
+    monkeypatch.setattr(server_log, "PAUSE_S", 0.01)
+    log, said = tmp_path / "log", []
+    with log.open("ab", buffering=0) as server, passed_on(log, said.append):
+        for number in range(20):
+            server.write(f"line {number:03} of many\n".encode())
+            deadline = time.monotonic() + 200
+            while len(said) <= number:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+    assert said == [f"line {number:03} of many" for number in range(20)]
+    assert log.stat().st_size < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "ignored"),
+    [
+        ("GRPC_POLL_STRATEGY", True),
+        ("AIP_MODE", True),
+        ("PROMETHEUS_MULTIPROC_DIR", True),
+        ("prometheus_multiproc_dir", True),
+        ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", False),
+        ("CUDA_VISIBLE_DEVICES", False),
+        ("HOME_OF_MINE", False),
+        ("OMP_NUM_THREADS", False),
+        ("http_proxy", False),
+    ],
+)
+def test_only_what_would_come_between_launcher_server_and_users_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, name: str, ignored: bool
+) -> None:
+    monkeypatch.setenv(name, "given")
+    assert (name in ignored_variables()) is ignored
+    assert BARE.environment().get(name) == (None if ignored else "given")
+
+
+@pytest.mark.parametrize("path", ["", None])
+def test_without_a_path_the_stubs_find_the_systems_shell(monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
+    if path is None:
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", path)
+    assert BARE.environment()["PATH"].endswith(os.defpath)
+
+
+@pytest.mark.parametrize(("inherited", "path"), [("", "/libraries"), ("/mine", f"/libraries{os.pathsep}/mine")])
+def test_the_servers_own_libraries_come_first(monkeypatch: pytest.MonkeyPatch, inherited: str, path: str) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", inherited)
+    assert BARE.environment()["LD_LIBRARY_PATH"] == path
+
+
+def test_openblas_takes_one_thread_in_every_instance() -> None:
+    assert BARE.environment()["OPENBLAS_NUM_THREADS"] == "1"

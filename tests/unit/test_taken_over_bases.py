@@ -7,7 +7,7 @@ import pytest
 
 from slipway.contract import Fleet
 from slipway.contract.lane import LaneName
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.lint import lint
 from slipway.repository import BaseHeads, assemble, open_bases
 from slipway.repository import heads as heads_of_a_base

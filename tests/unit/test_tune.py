@@ -7,14 +7,24 @@ from typing import Any
 import pytest
 import yaml
 
-from slipway.benchmark.tuning import changed, settings, tune
-from slipway.benchmark.tuning_climb import HIGHEST, NONE, STEP, climb, climb_rounds, in_turns, rate_at, ratio, rung_at
+from slipway.benchmark.tuning import (
+    HIGHEST,
+    NONE,
+    changed,
+    climb,
+    climb_rounds,
+    in_turns,
+    ratio,
+    rung_at,
+    settings,
+    tune,
+)
 from slipway.benchmark.tuning_fleet import replace_text, with_serving
 from slipway.cli import tune as script
 from slipway.cli import tune_measure
 from slipway.contract import Fleet, SpecError
-from slipway.contract.cpu_serving import settle
-from slipway.contract.spec import Serving
+from slipway.contract.evidence.latency import STEP, rate_at
+from slipway.contract.serving import Serving, settle
 from tests.support.colours import copy_colours
 from tests.support.played_bench import PlayedBench
 

@@ -12,7 +12,7 @@ from slipway.benchmark.tuning_fleet import with_serving
 from slipway.cli import tune as script
 from slipway.cli import tune_measure
 from slipway.contract import Fleet, Lane, ServingError, SpecError, card
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.lint.models import read_models
 from slipway.serving import binary
 from slipway.serving.doctor import gpu as doctor_gpu

@@ -5,7 +5,6 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +21,13 @@ from slipway.operations.watch.run import Watch, only_watch, run_watch
 from slipway.operations.watch.status import status_of, watched_state
 from slipway.operations.watch.test_split import FILE, folder_of
 from slipway.serving import Ports
+from tests.support import watch_looks as fixtures
 from tests.support.journal_rows import BUNDLE
 from tests.support.journals import until
 from tests.support.watch_looks import FILE_OF_SETTINGS, look, looks
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 
-
-@pytest.fixture
-def bare(tmp_path: Path) -> Iterator[Store]:
-    """A journal without a reference."""
-    with Store.open(tmp_path / "journal", make=True) as store:
-        yield store
-
-
-@pytest.fixture
-def store(bare: Store) -> Store:
-    """A journal with a reference of the bundle of made rows."""
-    made_reference(bare.folder)
-    return bare
-
-
-@pytest.fixture(autouse=True)
-def no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "read_latency", lambda _: {})
+bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
 
 
 def test_another_bundle_is_said_with_the_command_and_the_others_go_on(store: Store) -> None:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,17 @@ import pytest
 from slipway.errors import SpecError
 from slipway.operations.journal.store import Store
 from slipway.operations.watch import restarts
-from slipway.operations.watch import run as running
 from slipway.operations.watch import state as states
 from slipway.operations.watch.restarts import add_restart, read_restarts
 from slipway.operations.watch.state import WatchState
 from slipway.operations.watch.status import check_no_alarm, watched_state
 from slipway.operations.watch.test_split import folder_of, read_reference, write_reference
+from tests.support import watch_looks as fixtures
 from tests.support.journal_rows import BUNDLE
 from tests.support.watch_looks import FILE_OF_SETTINGS, kept, look
 from tests.support.watch_rows import add_drawn, drawn, made_reference
 
-
-@pytest.fixture
-def bare(tmp_path: Path) -> Iterator[Store]:
-    """A journal without a reference."""
-    with Store.open(tmp_path / "journal", make=True) as store:
-        yield store
-
-
-@pytest.fixture
-def store(bare: Store) -> Store:
-    """A journal with a reference of the bundle of made rows."""
-    made_reference(bare.folder)
-    return bare
-
-
-@pytest.fixture(autouse=True)
-def no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "read_latency", lambda _: {})
+bare, store, no_gateway = fixtures.bare, fixtures.store, fixtures.no_gateway
 
 
 def test_rows_are_counted_and_fed_once_however_often_the_watch_starts(store: Store) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.studies.study import ROOT
+from benchmarks.studies.study import ROOT, study_parser
 from slipway.contract import SlipwayError
 from slipway.system.process import child, run
 from slipway.system.targets import file_option, write_file
@@ -175,24 +175,17 @@ def say(text: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("compiled", "trained"), result=RESULT)
     parser.add_argument(
         "--fast", action="store_true", help="the first third of the compiled ones, with fewer images and rounds"
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join({**COMPILED, **TRAINED})}")
     parser.add_argument("--work", type=Path, default=Path("runs/backbones"), help="for graphs; default: %(default)s")
     parser.add_argument(
-        "--out",
-        type=file_option(("compiled", "trained"), what="a result of backbones.py"),
-        default=RESULT,
-        help="result file; default: benchmarks/results/",
-    )
-    parser.add_argument(
         "--page",
         type=file_option("# Backbones", what="a page of backbones.py"),
         help="write the tables there; make study-backbones writes docs/backbones.md",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 
 

@@ -18,17 +18,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from slipway.contract import Preprocess, SlipwayError
 from slipway.contract.spec import Backbone, TensorRT
 from slipway.engines import graph_checks
-from slipway.engines.autocast import to_fp16
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.choose import interleave
+from slipway.engines.graph import served_graph
+from slipway.engines.modelopt import to_fp16
 from slipway.engines.quantize import open_source, with_qdq
-from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt import build_plan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.normalize import Float, Pixels, normalize
 from slipway.steps.preprocess import Preprocessor
-from slipway.training.bundle.to_onnx import write_onnx
+from slipway.training.bundle.export import write_onnx
 from slipway.training.learn.network import Network
 
 CLASSES, SEED, MAX_BATCH = 1000, 0, 8

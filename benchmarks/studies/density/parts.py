@@ -21,8 +21,8 @@ from benchmarks.studies.robustness.load import run_load
 from benchmarks.studies.robustness.parts import meanwhile, proportional_mib
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import HttpServer
-from slipway.benchmark.tuning_climb import rate_at
 from slipway.contract import Fleet
+from slipway.contract.evidence.latency import rate_at
 from slipway.contract.evidence.studies import DensityChanges, DensityLatency, DensityWhole, Started
 from slipway.repository.fleet import open_base
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.studies.study import provenance
-from slipway.system.targets import file_option, write_file
+from benchmarks.studies.study import provenance, study_parser
+from slipway.system.targets import write_file
 
 if TYPE_CHECKING:
     from benchmarks.studies.effort import Effort
@@ -102,9 +102,10 @@ def efficiency(
     from benchmarks.studies.efficiency.load import one_by_one
     from benchmarks.studies.efficiency.sides import AUTO, PLAIN, POOL, all_sides
     from benchmarks.studies.robustness.parts import proportional_mib
-    from slipway.benchmark.tuning_climb import NONE, rate_at, ratio
+    from slipway.benchmark.tuning import NONE, ratio
     from slipway.contract import GateError
-    from slipway.contract.cpu_serving import settle
+    from slipway.contract.evidence.latency import rate_at
+    from slipway.contract.serving import settle
 
     settings = {"threads": arguments.threads, "instances": arguments.workers, "pinned": True}
     given = classifier.serving.model_copy(update=settings)
@@ -170,7 +171,7 @@ def summary(name: str, found: dict[str, Any], *, limit_ms: float) -> Iterator[st
 def parser() -> argparse.ArgumentParser:
     from benchmarks.studies.effort import add_effort
 
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("classifiers",))
     add = parser.add_argument
     add(
         "--backbones",
@@ -192,13 +193,6 @@ def parser() -> argparse.ArgumentParser:
         help="waiting images that one takes at most; of several, each side gets its best (default: 1 2)",
     )
     add_effort(parser, rounds=6, search_rounds=2)
-    add(
-        "--output",
-        type=file_option(("classifiers",), what="a result of efficiency.py"),
-        metavar="JSON",
-        help="write the results here",
-    )
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 

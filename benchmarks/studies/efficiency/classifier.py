@@ -28,8 +28,8 @@ def random_classifier(backbone: str, folder: Path, *, images: int) -> Path:
     The engine was judged by no gate, since random weights have no accuracy to lose.
     """
     from benchmarks.studies.backbones.compiled import CLASSES, Sample, crops, int8, preprocess_all, random_network
-    from slipway.engines.served_graph import served_graph
-    from slipway.training.bundle.to_onnx import write_onnx
+    from slipway.engines.graph import served_graph
+    from slipway.training.bundle.export import write_onnx
 
     encoded = crops(CALIBRATION_IMAGES + images)
     (folder / "images").mkdir(parents=True)

@@ -16,8 +16,7 @@ from slipway.benchmark.pool import Answer, Connection, Pool, Work
 from slipway.benchmark.processes import give_way, snapshot
 from slipway.benchmark.server import HttpServer, Server
 from slipway.contract import GateError
-from slipway.contract.cpu_serving import CpuServing
-from slipway.contract.spec import Serving
+from slipway.contract.serving import CpuServing, Serving
 from slipway.repository import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.plan import plan

@@ -60,7 +60,7 @@ def through_and_past(
     from benchmarks.studies.climbing import Bench, p99_in_turns
     from benchmarks.studies.robustness.launcher import launched
     from slipway.benchmark.server import Server
-    from slipway.benchmark.tuning_climb import rate_at
+    from slipway.contract.evidence.latency import rate_at
     from slipway.operations.gateway.made import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
     from slipway.operations.gateway.settings import KEY_HEADER
     from slipway.serving import Ports

@@ -120,7 +120,7 @@ def _mobilenet(folder: Path, kept: Path) -> dict[str, Any]:
     from benchmarks.studies.backbones import compiled
     from slipway.contract import Preprocess
     from slipway.steps.normalize import normalize
-    from slipway.training.bundle.to_onnx import write_onnx
+    from slipway.training.bundle.export import write_onnx
 
     preprocess = Preprocess(input_height=224, input_width=224)
     pixels_nhwc_u8 = compiled.pixels_of(compiled.crops(48), preprocess)

@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.studies.study import RESULTS, load_photographs, provenance, scikit_image
+from benchmarks.studies.study import RESULTS, load_photographs, provenance, scikit_image, study_parser
 from slipway.system.process import run
-from slipway.system.targets import file_option, write_file
+from slipway.system.targets import write_file
 
 RESULT = RESULTS / "guard.json"
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "pillow")
@@ -177,19 +177,12 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("good_of_other_encoders",), result=RESULT)
     add = parser.add_argument
     add("--photographs", type=Path, metavar="FOLDER", help="of pictures to damage; default: those of scikit-image")
     add("--good", type=Path, metavar="FOLDER", help="files of other encoders, which should all be let through")
     add("--files", type=int, default=36_000, metavar="N", help="damaged ones (%(default)s)")
     add("--seed", type=int, default=0, help="of the files and of the damage (%(default)s)")
-    add(
-        "--out",
-        type=file_option(("good_of_other_encoders",), what="a result of guard.py"),
-        default=RESULT,
-        help="result file; default: benchmarks/results/guard.json",
-    )
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 

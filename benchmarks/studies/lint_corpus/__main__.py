@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.studies.study import ROOT
+from benchmarks.studies.study import ROOT, study_parser
 from slipway.contract.evidence.origin import now, versions
 from slipway.system.process import run
 from slipway.system.targets import file_option, write_file
@@ -167,15 +167,9 @@ def _short(difference: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("defects",), result=RESULT)
     parser.add_argument(
         "--only", nargs="+", metavar="DEFECT", help="these alone; the others stay as they were recorded"
-    )
-    parser.add_argument(
-        "--out",
-        type=file_option(("defects",), what="a result of lint_corpus.py"),
-        default=RESULT,
-        help="default: %(default)s",
     )
     parser.add_argument(
         "--page",
@@ -184,7 +178,6 @@ def parser() -> argparse.ArgumentParser:
         help="default: %(default)s",
     )
     parser.add_argument("--page-only", action="store_true", help="no server: the page anew from --out")
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 
 

@@ -13,8 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.studies.study import finish, provenance
-from slipway.system.targets import file_option
+from benchmarks.studies.study import finish, provenance, study_parser
 
 if TYPE_CHECKING:
     from benchmarks.studies.climbing import Bench
@@ -99,7 +98,7 @@ class Stacks:
 def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: Sequence[int]) -> dict[str, Any]:
     """What each stack holds and how long it takes, and what ours is of that; why a stack is missing."""
     from benchmarks.studies.peers.stacks import OURS, POOL
-    from slipway.benchmark.tuning_climb import rate_at
+    from slipway.contract.evidence.latency import rate_at
 
     best: dict[str, Setting] = {}
     starts: dict[str, int] = {}
@@ -134,7 +133,7 @@ def compared(stacks: Stacks, bench: "Bench", peers: Sequence[str], *, batches: S
 def best_setting(stacks: Stacks, bench: "Bench", name: str, batches: Sequence[int]) -> "tuple[Setting, int]":
     """The batch, and pinned or not, with which the stack holds the highest rate, and the rung to begin with."""
     from benchmarks.studies.peers.stacks import Setting
-    from slipway.benchmark.tuning_climb import rate_at
+    from slipway.contract.evidence.latency import rate_at
 
     # A tutorial's form takes one image at a time, and is as the tutorials show it.
     tried = [Setting(1, False)] if name == "tutorial" else [Setting(*each) for each in product(batches, (False, True))]
@@ -213,7 +212,8 @@ def spread(ratios: Sequence[float]) -> dict[str, float]:
 
 def times(ours: Sequence[int], theirs: Sequence[int]) -> dict[str, float]:
     """Our capacity over theirs, in the same rounds; `low` and `high` are two standard errors of the mean away."""
-    from slipway.benchmark.tuning_climb import STEP, ratio
+    from slipway.benchmark.tuning import ratio
+    from slipway.contract.evidence.latency import STEP
 
     found = ratio(ours, to=theirs)
     error = STEP ** (2 * found.standard_error) if math.isfinite(found.standard_error) else math.inf
@@ -249,18 +249,11 @@ def parser() -> argparse.ArgumentParser:
     from benchmarks.studies.effort import add_effort
     from benchmarks.studies.peers.stacks import PEERS
 
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("times_the_capacity",))
     add = parser.add_argument
     add("--peers", nargs="+", choices=PEERS, default=tuple(PEERS), metavar="NAME", help=f"of {', '.join(PEERS)}")
     add("--batches", type=int, nargs="+", default=BATCHES, metavar="N", help="searched, pinned and not (default: 1 2)")
     add_effort(parser, rounds=4, search_rounds=1)
-    add(
-        "--output",
-        type=file_option(("times_the_capacity",), what="a result of compare.py"),
-        metavar="JSON",
-        help="write the results here",
-    )
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 

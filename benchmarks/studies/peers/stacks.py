@@ -28,8 +28,7 @@ from slipway.benchmark.pool import Connection, Pool
 from slipway.benchmark.processes import give_way
 from slipway.benchmark.server import Answer, HttpServer, Server
 from slipway.contract import GateError
-from slipway.contract.cpu_serving import settle
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving, settle
 from slipway.repository import Classifier
 from slipway.repository.contents import contents
 from slipway.repository.plan import plan

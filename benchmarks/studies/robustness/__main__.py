@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.studies.study import finish, provenance
-from slipway.system.targets import file_option
+from benchmarks.studies.study import finish, provenance, study_parser
 
 EPILOG = """example:
   python -m benchmarks.studies.robustness runs/digits --images data/digits/test \
@@ -45,18 +44,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("reload", "kills", "overload", "fifty"))
     parser.add_argument("run", type=Path, metavar="RUN", help="folder with bundle/ and engines/")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="image files below it are sent")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to run; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of schedules and order of images (%(default)s)")
-    parser.add_argument(
-        "--output",
-        type=file_option(("reload", "kills", "overload", "fifty"), what="a result of robustness.py"),
-        metavar="JSON",
-        help="write the results here",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 
 

@@ -20,9 +20,9 @@ from threading import local
 from typing import Any
 
 from benchmarks.studies.soak.requests import Answer, Asker, Request, corpus, make_requests, taken
-from benchmarks.studies.study import ROOT, provenance
+from benchmarks.studies.study import ROOT, provenance, study_parser
 from slipway.system.process import run
-from slipway.system.targets import file_option, write_file
+from slipway.system.targets import write_file
 
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "pillow", "psutil", "tritonclient")
 RESULT, EXAMPLE = ROOT / "benchmarks/results/soak.json", ROOT / "model_repository/example"
@@ -189,21 +189,14 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("damaged_by_status",), result=RESULT)
     add = parser.add_argument
     add("repository", type=Path, nargs="?", default=EXAMPLE, help="of the cpu lane; default: model_repository/example")
     add("--images", type=int, default=200_000, metavar="N", help="damaged ones; good ones come on top (%(default)s)")
     add("--concurrency", type=int, default=4, metavar="N", help="requests at a time (%(default)s)")
     add("--timeout-s", type=float, default=60.0, help="after which a request counts as lost (%(default)g)")
     add("--seed", type=int, default=0, help="of the images, the damage and the requests (%(default)s)")
-    add(
-        "--out",
-        type=file_option(("damaged_by_status",), what="a result of soak.py"),
-        default=RESULT,
-        help="result file; default: benchmarks/results/soak.json",
-    )
     add("--log", type=Path, metavar="FILE", help="keep the server's own log")
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.studies.study import RESULTS, ROOT, provenance
+from benchmarks.studies.study import RESULTS, ROOT, provenance, study_parser
 from slipway.contract import SpecError
 from slipway.system.process import run
 from slipway.system.targets import file_option, write_file
@@ -129,22 +129,15 @@ def cell(text: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=NAMES, result=RESULT)
     parser.add_argument("names", nargs="*", metavar="NAME", help="which; default: all")
     parser.add_argument("--list", action="store_true", help="say which there are, and run none")
-    parser.add_argument(
-        "--out",
-        type=file_option(NAMES, what="a result of this study"),
-        default=RESULT,
-        help="default: benchmarks/results/experiments.json",
-    )
     parser.add_argument(
         "--page",
         type=file_option("# Experiments", what="a page of experiments.py"),
         default=PAGE,
         help="default: docs/experiments.md",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON line last")
     return parser
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from slipway.contract import Spec
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -33,8 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="the page, for example runs/digits/augmentation.html")
-    add_json(parser)
     return parser

@@ -14,7 +14,7 @@ from slipway.contract.manifest import Manifest
 from slipway.contract.selection import NOT_EVERYWHERE, SERVED
 from slipway.errors import CompileError, ManifestError, RepositoryError, SpecError
 from slipway.system.files import sha256_file
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command
 
@@ -136,8 +136,7 @@ def _choice(base: Base, run: Path) -> Choice:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, metavar="SPEC", help="YAML file of the base")
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of its run; default: runs/<name>")
-    add_json(parser)
     return parser

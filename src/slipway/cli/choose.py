@@ -6,7 +6,7 @@ from pathlib import Path
 from slipway.contract import Choice
 from slipway.contract.base_bundle import Base, open_network
 from slipway.system.arguments import count
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -56,11 +56,10 @@ def show(choice: Choice) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--engines", type=Path, required=True, help="folder of engine folders, gets the choice")
     parser.add_argument("--target", choices=("openvino", "tensorrt"), default="openvino", help="default: %(default)s")
     parser.add_argument("--rounds", type=count, default=15, help="rounds of the comparison; default: %(default)s")
     parser.add_argument("--images", type=count, default=40, help="images, or calls, per round; default: %(default)s")
-    add_json(parser)
     return parser

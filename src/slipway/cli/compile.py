@@ -12,7 +12,7 @@ from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss, E
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import PASS, PROOF, REFERENCE
 from slipway.contract.selection import NOT_EVERYWHERE
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
 
@@ -145,7 +145,7 @@ def next_command(arguments: argparse.Namespace, *, is_base: bool) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--graphs", type=Path, required=True, help="folder of graphs, for example runs/digits/graphs")
     parser.add_argument("--out", type=Path, required=True, help="folder for engines, for example runs/digits/engines")
@@ -155,5 +155,4 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="file of TensorRT's timings, read and written, for faster builds; default: beside the engines",
     )
-    add_json(parser)
     return parser

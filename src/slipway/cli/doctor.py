@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.system.arguments import seconds
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 EPILOG = """example:
   slipway doctor model_repository/example
@@ -40,10 +40,9 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("repository", type=Path, help="folder that slipway assemble wrote")
     parser.add_argument(
         "--timeout-s", type=seconds, default=120.0, help="seconds for a step to load; default: %(default)s"
     )
-    add_json(parser)
     return parser

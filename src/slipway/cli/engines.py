@@ -16,7 +16,7 @@ from slipway.contract.engine import Target, engine_name
 from slipway.contract.evidence.build import GraphMeasured
 from slipway.contract.selection import NOT_EVERYWHERE
 from slipway.contract.spec import Precision
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command
 
 EPILOG = """example:
@@ -268,7 +268,7 @@ def _say_next(folder: Path, made: set[Target | None]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("run", type=Path, nargs="+", help="folder with bundle/, for example runs/digits")
     parser.add_argument("--target", choices=get_args(Target), nargs="+", default=["openvino"], help="default: openvino")
     parser.add_argument(
@@ -277,5 +277,4 @@ def parser() -> argparse.ArgumentParser:
         help="file of TensorRT's timings, read and written, for faster builds; default: beside the engines",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan, and build nothing")
-    add_json(parser)
     return parser

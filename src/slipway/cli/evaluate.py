@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from slipway.contract import Bundle, ManifestError, SpecError
 from slipway.contract.evidence.build import BundleMeasured
 from slipway.contract.evidence.evaluation import BundleEvaluation, read_bundle_evaluation
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 if TYPE_CHECKING:
     from slipway.report.evaluation import Heatmaps
@@ -85,11 +85,10 @@ def looked(bundle: Bundle, evaluation: BundleEvaluation, checkpoint: Path | None
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("bundle", type=Path, help="folder that slipway export or slipway import wrote")
     parser.add_argument("--out", type=Path, help="page to write; default: evaluation.html beside the bundle")
     parser.add_argument(
         "--checkpoint", type=Path, help="checkpoint for Grad-CAM; default: checkpoint beside the bundle"
     )
-    add_json(parser)
     return parser

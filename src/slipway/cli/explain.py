@@ -11,7 +11,7 @@ from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import BundleMeasured
 from slipway.system.arguments import count
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 if TYPE_CHECKING:
     from slipway.operations.labels.explained import ExplainedRow
@@ -170,10 +170,9 @@ def _picture(content: bytes | None) -> "Thumbnail":
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
     parser.add_argument("row", type=count, metavar="ROW", help="number of the row")
     parser.add_argument("--run", type=Path, metavar="RUN", help="run of the bundle that answered, such as runs/digits")
     parser.add_argument("--out", type=Path, metavar="FILE", help="page to write; default: row-ROW.html")
-    add_json(parser)
     return parser

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.evidence.build import BundleMeasured
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command
 
@@ -46,9 +46,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("checkpoint", type=Path, help="folder that slipway train wrote")
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/digits/bundle")
     parser.add_argument("--spec", type=Path, help="the spec as it is now; default: the one that it was trained with")
-    add_json(parser)
     return parser

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import file_option, write_file
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def capacity(options: "GateOptions") -> "CapacityResult":
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
     add("model", metavar="MODEL", help="the ensemble to ask: the classifier's name")
     add(
@@ -136,5 +136,4 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="file for the whole result, raw histograms included",
     )
-    add_json(parser)
     return parser

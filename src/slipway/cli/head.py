@@ -13,7 +13,7 @@ from slipway.contract.dataset import SPLITS, Dataset
 from slipway.contract.evidence.build import BundleMeasured, EngineMeasured, HeadFit
 from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.selection import fallback_engine
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.text import command
 
 if TYPE_CHECKING:
@@ -134,11 +134,10 @@ def print_next(run: "HeadRun", base_run: Path) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument(
         "given", type=Path, metavar="SPEC", help="YAML file of the head, or the run of a whole classifier"
     )
     parser.add_argument("--base", type=Path, required=True, metavar="RUN", help="the run of its base")
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the head's run; default: runs/<name>")
-    add_json(parser)
     return parser

@@ -7,7 +7,7 @@ from typing import Any
 from slipway.contract import SpecError
 from slipway.contract.evidence.build import BundleMeasured
 from slipway.contract.labels import read_label_list
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
 
@@ -71,7 +71,7 @@ def summarise(out: Path, identity: str | None, measured: BundleMeasured) -> None
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, help="YAML file: name, data, and what else differs from the defaults")
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--onnx", type=Path, help="ONNX file, FP32 [n, 3, H, W] in, logits out")
@@ -102,5 +102,4 @@ def parser() -> argparse.ArgumentParser:
         help="leave the embedding out; `unknown` can then not use distances in it",
     )
     parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/pets/bundle")
-    add_json(parser)
     return parser

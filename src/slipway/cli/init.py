@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from slipway.contract import DataError, Spec, SpecError
 from slipway.contract.spec import AccuracyGate, Data
 from slipway.steps import guard
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import write_file
 from slipway.system.text import command
 from slipway.system.yaml_json import parse_yaml
@@ -85,7 +85,7 @@ def _least_images(fraction: float) -> int:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.engines.provable import REMEDY, too_few  # not at the top: --help needs no library
+    from slipway.engines.gate import REMEDY, too_few  # not at the top: --help needs no library
 
     out = arguments.out or Path(f"{_name(arguments)}.yaml")
     if out.exists():
@@ -204,12 +204,11 @@ def _backbone(*, from_scratch: bool) -> list[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument(
         "folder", type=Path, help="class folders, split folders, or the folder that the paths of --csv start from"
     )
     parser.add_argument("--csv", type=Path, help="table with the columns path and label, or path and labels")
     parser.add_argument("--from-scratch", action="store_true", help="take a small network with random weights")
     parser.add_argument("--out", type=Path, help="the spec to write; default: NAME.yaml here, with the folder's NAME")
-    add_json(parser)
     return parser

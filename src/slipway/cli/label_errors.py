@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from slipway.contract import Spec, SpecError
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import shown
 
@@ -78,7 +78,7 @@ def clean(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, for example runs/digits/label_errors")
     parser.add_argument("--folds", type=int, default=5, help="number of folds; default: %(default)s")
@@ -89,5 +89,4 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reviewed", type=Path, metavar="CSV", help="your edited suspects.csv, for --clean; nothing is trained"
     )
-    add_json(parser)
     return parser

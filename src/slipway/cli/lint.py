@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 EPILOG = """examples:
   slipway lint model_repository/example
@@ -56,7 +56,6 @@ def summary(words: list[str]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("repository", type=Path, help="folder with one folder per model")
-    add_json(parser)
     return parser

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -21,7 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = verb_parser(__doc__)
     parser.add_argument(
         "--out", type=Path, default=Path("runs/digits/data"), help="folder to write; default: %(default)s"
     )
@@ -32,5 +32,4 @@ def parser() -> argparse.ArgumentParser:
         help="write split folders; in train, the digits 1, 3, 5, 7 and 9 get 1/N of the images of the others",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of sizes, tones and qualities; default: %(default)s")
-    add_json(parser)
     return parser

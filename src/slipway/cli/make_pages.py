@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -15,11 +15,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = verb_parser(__doc__)
     parser.add_argument(
         "--out", type=Path, default=Path("runs/pages/data"), help="folder to write; default: %(default)s"
     )
     parser.add_argument("--pages", type=int, default=3000, help="number of pages, at least 100; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawing; default: %(default)s")
-    add_json(parser)
     return parser

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 EPILOG = """example:
   slipway make-parity runs/digits/checkpoint --out runs/parity/data.csv
@@ -22,7 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of training/configs/digits.yaml")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/parity/data.csv"), help="table to write; default: %(default)s"
@@ -31,5 +31,4 @@ def parser() -> argparse.ArgumentParser:
         "--images-per-digit", type=int, default=6, help="training images per digit; default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of their choice; default: %(default)s")
-    add_json(parser)
     return parser

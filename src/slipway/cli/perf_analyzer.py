@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from slipway.contract import SpecError
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import file_option, write_file
 
 EPILOG = """example:
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
     add("model", metavar="MODEL", help="the ensemble: the classifier's name")
     add("--images", type=Path, required=True, metavar="FOLDER", help="folder of images to send, searched recursively")
@@ -63,5 +63,4 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.json",
         help="file for the whole result, raw histograms included",
     )
-    add_json(parser)
     return parser

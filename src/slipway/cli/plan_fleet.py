@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 EPILOG = """examples:
   slipway plan-fleet fleet.yaml demand.yaml
@@ -44,8 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("fleet", type=Path, metavar="FLEET.yaml", help="the fleet file")
     parser.add_argument("demand", type=Path, metavar="DEMAND.yaml", help="rates, machines, and files of measurements")
-    add_json(parser)
     return parser

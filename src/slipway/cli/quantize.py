@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.contract.base_bundle import Base, open_network
 from slipway.contract.evidence.build import SEARCH, GraphMeasured, Search
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command
 
@@ -72,9 +72,8 @@ def show_search(search: Search) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder, for example runs/digits/graphs/int8")
     parser.add_argument("--precision", choices=("int8", "fp8", "fp16"), default="int8", help="default: int8")
-    add_json(parser)
     return parser

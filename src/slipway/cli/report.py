@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 EPILOG = """example:
   slipway report runs/digits/bundle --engines runs/digits/engines
@@ -34,12 +34,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("bundle", type=Path, help="folder that slipway export or slipway import wrote")
     parser.add_argument(
         "--engines", type=Path, required=True, help="folder of engine folders, for example runs/digits/engines"
     )
     parser.add_argument("--graphs", type=Path, help="folder of graph folders; default: graphs beside the bundle")
     parser.add_argument("--out", type=Path, help="page to write; default: report.html beside the bundle")
-    add_json(parser)
     return parser

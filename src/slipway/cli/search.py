@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.contract.search import SearchSpace
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command
 
@@ -57,7 +57,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--space", type=Path, required=True, help="YAML file of the fields to search")
     parser.add_argument("--out", type=Path, required=True, help="folder of the search, for example runs/digits/search")
@@ -65,5 +65,4 @@ def parser() -> argparse.ArgumentParser:
         "--trials", type=int, default=20, help="finished trials, including those of earlier runs (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the values; default: %(default)s")
-    add_json(parser)
     return parser

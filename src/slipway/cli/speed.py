@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 
 if TYPE_CHECKING:
     from slipway.benchmark.page import Accuracy, Priced, ResultFile
@@ -74,7 +74,7 @@ def chosen_price(arguments: argparse.Namespace) -> "Priced | None":
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
     add("results", type=Path, nargs="+", metavar="RESULT", help="a JSON file of measurements")
     add("--out", type=Path, required=True, metavar="HTML", help="page to write")
@@ -92,7 +92,6 @@ def parser() -> argparse.ArgumentParser:
     add("--currency", default="USD", help="currency of --price-per-hour (%(default)s)")
     add("--prices", type=Path, default=PRICES, metavar="YAML", help="the table (default: src/slipway/cli/prices.yaml)")
     add("--utilisation", type=share, default=0.5, metavar="SHARE", help="share of busy time (%(default)g)")
-    add_json(parser)
     return parser
 
 

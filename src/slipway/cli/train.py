@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from slipway.contract import Spec
+from slipway.contract import DataError, Spec, SpecError
+from slipway.contract.dataset import SPLITS, Dataset
 from slipway.contract.evidence.build import CheckpointMeasured
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_folder
 from slipway.system.text import command
 
@@ -47,9 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.training import train  # after the checks: it takes seconds
 
     if arguments.check:
-        from slipway.cli import train_check
-
-        train_check.check(spec, arguments.out, resume=arguments.resume)
+        check(spec, arguments.out, resume=arguments.resume)
         print_json(arguments, {"spec": str(arguments.spec)})
         return
     manifest = train(spec, arguments.out, resume=arguments.resume)
@@ -66,13 +65,55 @@ def main(arguments: argparse.Namespace) -> None:
     print_json(arguments, {"checkpoint": str(arguments.out), **manifest.measured})
 
 
+def check(spec: Spec, out: Path, *, resume: bool) -> None:
+    """Check what training, and what export and the engines after it, need of the spec and its images: to learn it from
+    those stages would cost a training.
+
+    Raises:
+        DataError, SpecError: as `get_ready`; the calibration sample is too small; or the test images are too few for
+            everything that the spec lists.
+    """
+    from slipway.engines.gate import REMEDY, too_few
+    from slipway.training import get_ready
+
+    try:
+        ready = get_ready(spec, out, resume=resume)
+    except DataError as error:
+        raise DataError(f"{error}\nslipway inspect SPEC --out FOLDER shows every fault of the images") from None
+    counts = ", ".join(f"{len(ready.dataset.of(split)):,} {split}" for split in SPLITS)
+    print(f"{counts} images, weights: {ready.origin}")
+    _check_calibration(spec, ready.dataset)
+    text = too_few([image.class_ids for image in ready.dataset.of("test")], ready.dataset.labels, spec)
+    if text is None:
+        return
+    if "fp32" not in spec.precisions:
+        raise SpecError(f"{text}\nthe spec lists nothing else to serve: {REMEDY}, or list fp32 too")
+    print(f"{text}\nso fp32 would be served: {REMEDY}, or list fp32 alone (precisions: [fp32])")
+
+
+def _check_calibration(spec: Spec, dataset: Dataset) -> None:
+    from slipway.training.bundle.calibration import sample
+
+    train, given = dataset.of("train"), spec.calibration.images
+    several = len({image.class_ids for image in train}) > 1
+
+    def of_one_class(images: int) -> bool:
+        drawn = sample(train, spec.calibration.model_copy(update={"images": images}))
+        return len({image.class_ids for image in drawn}) == 1
+
+    if of_one_class(given) and several and {"int8", "fp8"} & {*spec.precisions}:
+        enough = next(images for images in range(given + 1, len(train) + 1) if not of_one_class(images))
+        raise DataError(
+            f"calibration.images: {given} given, and all of one class; {enough} or more are of several classes"
+        )
+
+
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder, for example runs/digits/checkpoint")
     parser.add_argument(
         "--check", action="store_true", help="train nothing: check spec, images and weights, for later stages too"
     )
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run from OUT.resume")
-    add_json(parser)
     return parser

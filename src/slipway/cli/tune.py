@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.targets import check_file, file_option, write_file
 from slipway.system.text import command
 
 if TYPE_CHECKING:
     from slipway.benchmark import GateOptions
-    from slipway.contract.spec import Serving
+    from slipway.contract.serving import Serving
     from slipway.repository import Classifier
 
 
@@ -63,10 +63,10 @@ class Target:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from slipway.benchmark.tuning_climb import rate_at
     from slipway.benchmark.tuning_fleet import replace_text, with_serving
     from slipway.cli.tune_measure import described
     from slipway.contract.card import cards
+    from slipway.contract.evidence.latency import rate_at
     from slipway.contract.evidence.origin import Origin
     from slipway.contract.installed import Installed
 
@@ -119,7 +119,7 @@ def open_target(path: Path, name: str | None) -> Target:
     """
     from slipway.benchmark.tuning_fleet import with_serving
     from slipway.contract import Bundle, Fleet, SpecError
-    from slipway.contract.cpu_serving import settle
+    from slipway.contract.serving import settle
     from slipway.repository.fleet import open_fleet
     from slipway.system.yaml_json import dump_yaml, parse_yaml
 
@@ -174,8 +174,7 @@ def require_gpu_and_server(fleet: Path) -> None:
 
 def search_and_compare(target: Target, arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings to keep, as `best`, and the evidence for them."""
-    from slipway.benchmark.tuning import tune
-    from slipway.benchmark.tuning_climb import ratio, rung_at
+    from slipway.benchmark.tuning import ratio, rung_at, tune
     from slipway.cli.tune_measure import Bench, described
 
     options = gate_options(target.name, arguments)
@@ -245,7 +244,7 @@ def verdict(found: dict[str, Any], best: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
     add("path", type=Path, metavar="FLEET.yaml|RUN", help="a fleet file, or a folder with bundle/ and engines/")
     add("--images", type=Path, required=True, metavar="FOLDER", help="folder of images to send, searched recursively")
@@ -263,5 +262,4 @@ def parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="file for the evidence (default: FLEET.NAME.tuning.json beside the fleet)",
     )
-    add_json(parser)
     return parser

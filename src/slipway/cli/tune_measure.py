@@ -12,11 +12,11 @@ from slipway.benchmark import GateOptions, Verdict
 from slipway.benchmark.gate import Subject, measure, meet
 from slipway.benchmark.looks import single
 from slipway.benchmark.processes import give_way
-from slipway.benchmark.tuning_climb import climb_rounds, rate_at
+from slipway.benchmark.tuning import climb_rounds
 from slipway.contract import ServingError
-from slipway.contract.cpu_serving import CpuServing
+from slipway.contract.evidence.latency import rate_at
 from slipway.contract.lane import LaneName
-from slipway.contract.spec import Serving
+from slipway.contract.serving import CpuServing, Serving
 from slipway.repository import Classifier, assemble
 from slipway.serving import Ports, serve
 

@@ -199,7 +199,7 @@ def _is_rolled_back(turn: "Turn", record: "TurnRecord") -> bool:
 
 
 def gate(arguments: argparse.Namespace) -> int:
-    from slipway.contract.evidence.kept import FILE_NAME
+    from slipway.contract.evidence.gate import FILE_NAME
     from slipway.engines.old_test import answering, compare_on_old_test
     from slipway.system.targets import write_file
 

@@ -7,8 +7,7 @@ from typing import NamedTuple
 from slipway.cli.turn_run import Turn, write_spec
 from slipway.cli.up import Run, stages
 from slipway.contract import GateError, SlipwayError, Spec, SpecError
-from slipway.contract.evidence.gate import FAIL, PASS
-from slipway.contract.evidence.kept import FILE_NAME, OldTest
+from slipway.contract.evidence.gate import FAIL, FILE_NAME, PASS, OldTest
 from slipway.operations.turn.record import TurnRecord
 from slipway.system.text import command
 

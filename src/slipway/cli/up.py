@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.cli.up_checks import check
 from slipway.contract import Bundle, Choice, Manifest, SlipwayError, Spec, SpecError
 from slipway.contract.engine import Target
 from slipway.contract.evidence.build import BundleMeasured, CheckpointMeasured, EngineMeasured
@@ -16,10 +15,12 @@ from slipway.contract.evidence.evaluation import read_engine_evaluation
 from slipway.contract.evidence.gate import GateResult
 from slipway.contract.labels import read_label_list
 from slipway.contract.manifest import FILE_NAME as MANIFEST
+from slipway.contract.selection import SERVED, listed
 from slipway.contract.spec import AFTER_TRAINING
 from slipway.system.files import sha256_file
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import print_json, verb_parser
 from slipway.system.process import child
+from slipway.system.targets import check_folder
 from slipway.system.text import command
 
 EPILOG = """examples:
@@ -74,6 +75,29 @@ def main(arguments: argparse.Namespace) -> int:
     print_summary(run, seconds=time.monotonic() - started)
     print_json(arguments, {"run": str(run.folder), "repository": str(run.repository)})
     return 0
+
+
+def check(run: Run) -> None:
+    """Raise by the spec and the folders alone what a later stage would raise; `slipway train --check` does the rest.
+
+    Raises:
+        SpecError, StorageError: nothing that the spec lists can be served, or a stage may not write where it would.
+        CompileError, MissingDependencyError: a compiler is missing.
+    """
+    from slipway.engines.current import installed
+    from slipway.pages import check_page  # not at the top: --help needs no library
+
+    if not listed(run.spec, lane="cpu"):
+        raise SpecError(
+            f"precisions: {', '.join(run.spec.precisions)} given, but the cpu lane, which slipway up assembles, serves "
+            f"{', '.join(SERVED['cpu'])}; list one of these too"
+        )
+    for target in run.targets:
+        installed(target)
+    check_folder(run.bundle, kind="bundle")
+    check_folder(run.repository, kind="repository")
+    check_page(run.folder / "evaluation.html", kind="evaluation")
+    check_page(run.folder / "report.html", kind="build report")
 
 
 def open_run(arguments: argparse.Namespace) -> Run:
@@ -225,7 +249,7 @@ def _verdict(gate: GateResult | None) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = verb_parser(__doc__, EPILOG)
     parser.add_argument("spec", type=Path, help="YAML file; slipway init writes one")
     parser.add_argument("--run", type=Path, help="folder of the stages' results; default: runs/NAME")
     parser.add_argument("--repository", type=Path, help="repository to write; default: model_repository/cpu")
@@ -236,5 +260,4 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--onnx", type=Path, help="import this ONNX file instead of training")
     parser.add_argument("--weights", type=Path, help="import these timm weights (safetensors) instead of training")
     parser.add_argument("--labels", type=Path, help="with --onnx or --weights: text file, one label per line")
-    add_json(parser)
     return parser

@@ -1,9 +1,9 @@
 """Data models that all stages share. They import only numpy, pydantic and YAML."""
 
-from slipway.contract.bundle import Bundle, bundle_id
+from slipway.contract.bundle import Bundle, Engine, bundle_id
 from slipway.contract.choice import Choice
 from slipway.contract.decision import Decision, Unknown
-from slipway.contract.engine import Engine, EngineSettings, PlanSettings
+from slipway.contract.engine import EngineSettings, PlanSettings
 from slipway.contract.fleet import Fleet
 from slipway.contract.labels import check_labels, read_labels, write_labels
 from slipway.contract.lane import Lane

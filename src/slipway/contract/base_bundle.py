@@ -7,16 +7,16 @@ from typing import Annotated, Protocol, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.bundle import Bundle, CalibrationList, identity
-from slipway.contract.engine import INPUT, LANES, Engine, EngineSettings, check_calibration_list, check_graph
+from slipway.contract.bundle import Bundle, CalibrationList, Engine, identity
+from slipway.contract.engine import INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
+from slipway.contract.serving import Serving
 from slipway.contract.spec import (
     Backbone,
     Calibration,
     PathText,
     Precision,
-    Serving,
     Spec,
     TensorRT,
     check_name,
@@ -106,12 +106,8 @@ class Base:
 
 
 @dataclass(frozen=True)
-class BaseEngine:
-    """An engine folder that matches its manifest and belongs to the base it is opened with."""
-
-    path: Path
-    manifest: Manifest
-    settings: EngineSettings
+class BaseEngine(GatedEngine):
+    """The engine of a base, which it is opened with; the gate judges its embeddings."""
 
     @classmethod
     def open(cls, path: Path, *, base: Base) -> Self:
@@ -130,15 +126,6 @@ class BaseEngine:
         check_calibration_list(path, settings, base.path)
         check_graph(path, settings, "model.onnx")
         return cls(path, manifest, settings)
-
-    @property
-    def verdict(self) -> str:
-        """Verdict of the gate on embeddings: `pass`, `fail`, `reference`, or `proof only`."""
-        return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
-
-    @property
-    def may_be_served(self) -> bool:
-        return LANES[self.settings.target] is not None and self.verdict in ("pass", "reference")
 
 
 AnyEngine_co = TypeVar("AnyEngine_co", bound=Engine | BaseEngine, covariant=True)

@@ -1,24 +1,22 @@
-"""`Bundle`: the immutable result of training, opened with every hash checked."""
+"""`Bundle`: the immutable result of training, and its `Engine`s, opened with every hash checked."""
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
 from slipway.contract.base import Contract
 from slipway.contract.decision import Decision
+from slipway.contract.engine import HEAD_INPUT, INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.labels import read_labels
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
 from slipway.contract.spec import Spec
 from slipway.errors import ManifestError
 from slipway.system.files import sha256_bytes, sha256_file
-
-if TYPE_CHECKING:
-    from slipway.contract.engine import Engine
 
 ClassId = Annotated[int, Field(ge=0)]
 IDENTITY = ("model.onnx", "preprocess.json", "labels.txt", "decision.json", "calibration.json")
@@ -128,10 +126,47 @@ class Bundle:
 
     def open_engine(self, path: Path) -> "Engine":
         """As `Engine.open`, with this bundle."""
-        from slipway.contract.engine import Engine  # not at the top: it imports this module
-
         return Engine.open(path, bundle=self)
 
     def load_calibration(self) -> list[tuple[str, bytes]]:
         """As `CalibrationList.load`."""
         return CalibrationList.load(self.path)
+
+
+@dataclass(frozen=True)
+class Engine(GatedEngine):
+    """The engine of a bundle, which it is opened with."""
+
+    decision: Decision
+    """Decision fitted to this engine's own outputs on the validation split."""
+
+    @classmethod
+    def open(cls, path: Path, *, bundle: Bundle) -> Self:
+        """Raises ManifestError: a file changed, or the bundle, calibration list or graph is not this engine's."""
+        manifest = Manifest.open(path, kind="engine")
+        if manifest.bundle != bundle.id:
+            raise ManifestError(
+                f"{path}: this engine was compiled from bundle {str(manifest.bundle)[:12]}, but the given bundle is "
+                f"{bundle.id:.12}; compile it again from that bundle"
+            )
+        engine = cls(
+            path=path,
+            manifest=manifest,
+            settings=EngineSettings.read(path / "engine.json"),
+            decision=Decision.read(path / "decision.json"),
+        )
+        taken = INPUT if bundle.base is None else HEAD_INPUT
+        if engine.settings.input != taken:
+            raise ManifestError(
+                f"{path}: its graph takes {engine.settings.input}, but the steps hand over {taken}; compile it again"
+            )
+        if bundle.base is None:
+            check_calibration_list(path, engine.settings, bundle.path)
+        unknown, expected = engine.decision.unknown, len(bundle.labels) * engine.settings.embedding_size
+        if unknown is not None and unknown.class_means is not None and unknown.class_means.size != expected:
+            raise ManifestError(
+                f"{path}: decision.json has class means of {unknown.class_means.size} numbers, but its labels and "
+                f"embedding need {expected}; compile again"
+            )
+        check_graph(path, engine.settings, HEAD if bundle.base else "model.onnx")
+        return engine

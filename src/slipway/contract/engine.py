@@ -1,15 +1,13 @@
-"""`Engine`: one compiled form of a bundle's network for one target and precision, with its gate evidence."""
+"""`GatedEngine`: one compiled form of a network for one target and precision, with its gate evidence."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import Field
 
 from slipway.contract.base import Contract
-from slipway.contract.bundle import HEAD, Bundle
 from slipway.contract.card import Card
-from slipway.contract.decision import Decision
 from slipway.contract.manifest import Manifest, Sha256
 from slipway.contract.spec import Precision
 from slipway.errors import ManifestError
@@ -117,54 +115,21 @@ def check_calibration_list(engine: Path, settings: EngineSettings, owner: Path) 
 
 def check_graph(engine: Path, settings: EngineSettings, file: str) -> None:
     """Raises ManifestError: the graph or head is not the one that `engine.json` names."""
-    if (settings.target in RUNTIMES or file == HEAD) and sha256_file(engine / file) != settings.graph_sha256:
+    if (settings.target in RUNTIMES or file != "model.onnx") and sha256_file(engine / file) != settings.graph_sha256:
         raise ManifestError(f"{engine / file}: not the graph that engine.json names; compile again")
 
 
 @dataclass(frozen=True)
-class Engine:
-    """An engine folder that matches its manifest and belongs to the bundle it is opened with."""
+class GatedEngine:
+    """An engine folder that matches its manifest, with the verdict of its gate."""
 
     path: Path
     manifest: Manifest
     settings: EngineSettings
-    decision: Decision
-    """Decision fitted to this engine's own outputs on the validation split."""
-
-    @classmethod
-    def open(cls, path: Path, *, bundle: Bundle) -> Self:
-        """Raises ManifestError: a file changed, or the bundle, calibration list or graph is not this engine's."""
-        manifest = Manifest.open(path, kind="engine")
-        if manifest.bundle != bundle.id:
-            raise ManifestError(
-                f"{path}: this engine was compiled from bundle {str(manifest.bundle)[:12]}, but the given bundle is "
-                f"{bundle.id:.12}; compile it again from that bundle"
-            )
-        engine = cls(
-            path=path,
-            manifest=manifest,
-            settings=EngineSettings.read(path / "engine.json"),
-            decision=Decision.read(path / "decision.json"),
-        )
-        taken = INPUT if bundle.base is None else HEAD_INPUT
-        if engine.settings.input != taken:
-            raise ManifestError(
-                f"{path}: its graph takes {engine.settings.input}, but the steps hand over {taken}; compile it again"
-            )
-        if bundle.base is None:
-            check_calibration_list(path, engine.settings, bundle.path)
-        unknown, expected = engine.decision.unknown, len(bundle.labels) * engine.settings.embedding_size
-        if unknown is not None and unknown.class_means is not None and unknown.class_means.size != expected:
-            raise ManifestError(
-                f"{path}: decision.json has class means of {unknown.class_means.size} numbers, but its labels and "
-                f"embedding need {expected}; compile again"
-            )
-        check_graph(path, engine.settings, HEAD if bundle.base else "model.onnx")
-        return engine
 
     @property
     def verdict(self) -> str:
-        """Verdict of the accuracy gate: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
+        """Verdict of the gate: `pass`, `fail`, `too few images to tell`, `reference`, or `proof only`."""
         return str(self.manifest.measured.get("gate", {}).get("verdict", "not gated"))
 
     @property

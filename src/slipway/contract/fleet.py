@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from slipway.contract.base import Contract
 from slipway.contract.lane import LaneName
 from slipway.contract.release import FleetRelease, Folder, Name
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.contract.turn import FleetTurn
 from slipway.errors import SpecError
 

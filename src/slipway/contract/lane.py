@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, TypeAlias
 from pydantic import Field
 
 from slipway.contract.base import Contract
-from slipway.contract.cpu_serving import CpuServing
+from slipway.contract.serving import CpuServing
 
 FILE_NAME = "lane.json"
 LaneName: TypeAlias = Literal["cpu", "gpu"]

@@ -7,12 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.compute import Compute
 from slipway.contract.decision import Probability, Score, Task
-from slipway.contract.gpu_serving import GpuServing
 from slipway.contract.preprocess import Preprocess
-from slipway.contract.recipe import AUTO, Recipe, Seed
-from slipway.contract.tracking import Tracking
+from slipway.contract.recipe import AUTO, Compute, Recipe, Seed, Tracking
+from slipway.contract.serving import Serving
 from slipway.system.files import sha256_bytes
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
@@ -209,42 +207,6 @@ class LatencyGate(Contract):
 
     p99_ms: float = Field(default=50.0, gt=0.0)
     rate_per_s: float = Field(default=20.0, gt=0.0)
-
-
-class Serving(Contract):
-    """Options of the steps in Triton."""
-
-    layout: Literal["auto", "steps", "shared_decode", "fused"] = "auto"
-    """Models, and so processes, of the cpu lane. `steps`: preprocess, engine and answer. `shared_decode`: preprocess,
-    which other classifiers share, and the rest. `fused`: all in one. `auto`: `fused` for the only classifier of a
-    repository, `shared_decode` for several, `steps` for those of a multi ensemble. The gpu lane always has separate
-    steps."""
-    max_batch_size: int = Field(default=8, ge=1, le=128)
-    preferred_batch_size: int | None = Field(default=None, ge=0, le=128)
-    """Largest batch that waiting requests are merged into; a larger request runs alone. Small batches keep the
-    tail short on a CPU, where a larger batch takes longer. 0: up to max_batch_size. The default is 2 with layout
-    `auto`, else 0."""
-    instances: int | None = Field(default=None, ge=1, le=64)
-    """Processes of the step that runs the engine. On two cores, two processes of one thread beat one of two threads.
-    With layout `auto`, the default fills the cores, or the classifier's share of them; else it is 2."""
-    preprocess_instances: int | None = Field(default=None, ge=1, le=64)
-    """Processes of the preprocess step. With layout `auto`, the default fills the cores; else it is `instances`."""
-    threads: int = Field(default=1, ge=1, le=64)
-    """Threads of each instance."""
-    pinned: bool | None = None
-    """True pins each instance on the cpu lane to as many cores as it has threads, the next instance to the next cores.
-    Use it for a classifier that has the machine to itself; with several, one core may get too many instances. The
-    default is true for the only classifier of a repository with layout `auto`, else false."""
-    max_queue_delay_us: int = Field(default=0, ge=0, le=1_000_000)
-    """Longest time that the first step holds a request to fill a batch. 2 ms did not help where we tried it."""
-    max_queue_size: int = Field(default=0, ge=0, le=10_000)
-    """Requests that may wait at the first step; any more are rejected at once. 0: no limit."""
-    queue_timeout_ms: int = Field(default=0, ge=0, le=60_000)
-    """Longest wait at the first step, after which a request is rejected instead of answered late. 0: no limit."""
-    warmup_batches: int = Field(default=2, ge=0, le=100)
-    """Batches of one image and of the largest size that each instance runs before it reports ready."""
-    gpu: GpuServing = GpuServing()
-    """Settings of the gpu lane."""
 
 
 def check_optimal_batch(tensorrt: TensorRT, serving: Serving) -> None:

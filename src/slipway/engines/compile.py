@@ -14,11 +14,10 @@ from slipway.contract.releases import release
 from slipway.contract.selection import FALLBACKS, has_fp8
 from slipway.contract.spec import Precision, Spec
 from slipway.engines.base_engines import evaluate_base
-from slipway.engines.evaluate import evaluate_engine
+from slipway.engines.evaluate import evaluate_engine, time_batches
 from slipway.engines.graph import Graph
 from slipway.engines.plan import PlanRunner, layer_precisions
 from slipway.engines.tensorrt import build_plan, compute_capability
-from slipway.engines.timing import time_batches
 from slipway.engines.typed_graph import PROVIDER, TypedGraph
 from slipway.evaluation.predict import ServedNetwork
 from slipway.onnx_graph import SERVED_INPUT, output_sizes

@@ -1,6 +1,7 @@
 """Evaluates an engine: both splits through the serving steps, its own decision, and the gate against FP32."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from slipway.contract import Bundle, CompileError, Decision, Engine
+from slipway.contract.base_bundle import Owner
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, Split
-from slipway.contract.evidence.build import EngineMeasured
+from slipway.contract.evidence.build import BatchLatency, EngineMeasured
 from slipway.contract.evidence.evaluation import (
     EVALUATION,
     AnyEngineEvaluation,
@@ -19,14 +21,15 @@ from slipway.contract.evidence.evaluation import (
 )
 from slipway.contract.evidence.gate import FAIL, PASS, REFERENCE, TOO_FEW, Ungated
 from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
+from slipway.evaluation.bundle import given
 from slipway.evaluation.fit import answer, refit_decision
-from slipway.evaluation.label_bundle import given
 from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Float, Pixels, Predictions, ServedNetwork, predict_served
 from slipway.steps.postprocess import UNKNOWN, Answers
 
 Conditions = Mapping[str, Any]
+WARM_UP, RUNS = 5, 40
 
 
 @dataclass(frozen=True)
@@ -156,3 +159,23 @@ def run_split(bundle: Bundle, network: ServedNetwork, split: Split, *, what: str
         batch_size=min(serving.max_batch_size, serving.gpu.max_batch_size),  # every engine takes that
         what=what,
     )
+
+
+def time_batches(network: ServedNetwork, bundle: Owner[Any], *, batch_sizes: Iterable[int]) -> dict[int, BatchLatency]:
+    """Milliseconds of one call for each batch size, on random pixels.
+
+    They only accompany the accuracy; `choose` compares precisions, interleaved and end to end.
+    """
+    rng = np.random.default_rng(0)
+    shape = (bundle.preprocess.input_height, bundle.preprocess.input_width, 3)
+    result = {}
+    for size in sorted(batch_sizes):
+        pixels_nhwc_u8 = rng.integers(0, 256, (size, *shape), np.uint8)
+        times_ms = []
+        for _ in range(WARM_UP + RUNS):
+            started = time.perf_counter()
+            network(pixels_nhwc_u8)
+            times_ms.append(1000 * (time.perf_counter() - started))
+        p50_ms, p90_ms = np.percentile(times_ms[WARM_UP:], [50, 90])
+        result[size] = BatchLatency(p50_ms=float(p50_ms), p90_ms=float(p90_ms))
+    return result

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from slipway.contract import Bundle, DataError, Engine, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
-from slipway.contract.evidence.kept import OldTest
+from slipway.contract.evidence.gate import OldTest
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import chosen_engine
 from slipway.engines.gate import compare_pairs

@@ -15,9 +15,8 @@ from slipway.contract.base_bundle import Base
 from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep, GraphMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
-from slipway.engines.autocast import IMAGES, to_fp16
 from slipway.engines.calibration_pixels import CalibrationSample
-from slipway.engines.modelopt import modelopt_file
+from slipway.engines.modelopt import IMAGES, modelopt_file, to_fp16
 from slipway.engines.sensitivity import SearchFailedError, search
 from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT, load, save
@@ -51,12 +50,12 @@ def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8") -> 
     with _kept_for_the_report(failed), complete_folder(out, kind="graph") as staging:
         if precision == "fp16":
             graph = to_fp16(source, sample)
-            measured: dict[str, Any] = {"calibration_images": min(IMAGES, len(sample))}
+            measured = GraphMeasured(calibration_images=min(IMAGES, len(sample)))
         else:
             graph, measured = _quantised(bundle, source, sample, precision)
             if precision == "int8" and isinstance(bundle, Bundle):
-                graph = _searched(bundle, graph, sample, measured, staging)
-        opset = graph_checks.check_opset(graph)
+                graph, measured = _searched(bundle, graph, sample, measured, staging)
+        counted = _counted(graph, measured, precision)
         save(graph, staging / "model.onnx")
         return Manifest.seal(
             staging,
@@ -69,7 +68,7 @@ def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8") -> 
                 "calibration": sha256_file(bundle.path / "calibration.json"),
             },
             libraries=LIBRARIES,
-            measured=GraphMeasured(precision=precision, opset=opset, **_count(graph), **measured),
+            measured=counted,
         )
 
 
@@ -117,8 +116,8 @@ def _remove_identities(graph: onnx.GraphProto) -> None:
 
 def _quantised(
     bundle: Bundle | Base, source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The graph with Q/DQ nodes, checked, and its fields of `GraphMeasured`."""
+) -> tuple[onnx.ModelProto, GraphMeasured]:
+    """The graph with Q/DQ nodes, checked, and its calibration."""
     method = bundle.spec.calibration.method
     graph_checks.check_numbers(source, largest=graph_checks.FP16_MAX)  # ModelOpt would clamp them silently
     graph = with_qdq(source, sample, precision, method=method)
@@ -126,35 +125,34 @@ def _quantised(
     pixels_nchw = next(sample.pixels(images=1))
     reasons = graph_checks.check_quantised(source, graph, precision, pixels_nchw=pixels_nchw)
     graph_checks.check_overflow(graph, sample.pixels(images=IMAGES, what="FP16 overflow"))
-    return graph, {"calibration_images": len(sample), "calibration_method": method, "not_quantised": reasons}
+    return graph, GraphMeasured(calibration_images=len(sample), calibration_method=method, not_quantised=reasons)
 
 
 def _searched(
-    bundle: Bundle, plain: onnx.ModelProto, sample: CalibrationSample, measured: dict[str, Any], staging: Path
-) -> onnx.ModelProto:
+    bundle: Bundle, plain: onnx.ModelProto, sample: CalibrationSample, measured: GraphMeasured, staging: Path
+) -> tuple[onnx.ModelProto, GraphMeasured]:
     """The INT8 graph that the validation split accepts; what it took is written and added to `measured`."""
     graph, found = search(bundle, plain, sample)
     found.write(staging / SEARCH)
     accepted = found.steps[-1]
-    measured["not_quantised"] |= dict.fromkeys(accepted.kept_fp16, "kept in FP16 by the search")
-    measured["search"] = AcceptedStep(
-        steps=len(found.steps), kept_fp16=accepted.kept_fp16, **accepted.validation.fields()
-    )
-    return graph
+    kept = dict.fromkeys(accepted.kept_fp16, "kept in FP16 by the search")
+    step = AcceptedStep(steps=len(found.steps), kept_fp16=accepted.kept_fp16, **accepted.validation.fields())
+    return graph, measured.model_copy(update={"not_quantised": measured.not_quantised | kept, "search": step})
 
 
-def _count(graph: onnx.ModelProto) -> dict[str, Any]:
-    """Number of layers that compute in each type."""
+def _counted(graph: onnx.ModelProto, measured: GraphMeasured, precision: Typed) -> GraphMeasured:
+    """`measured` with the opset, and the number of layers that compute in each type."""
     layers, kept = graph_checks.layers(graph), graph_checks.kept_in_fp32(graph)
     int8, fp8 = (set(graph_checks.quantised_layers(graph, precision)) for precision in get_args(graph_checks.Quantised))
     fp32 = {node.name for node in layers}.intersection(kept) - int8 - fp8
-    return {
+    counts = {
         "layers": len(layers),
         "int8_layers": len(int8),
         "fp8_layers": len(fp8),
         "fp16_layers": len(layers) - len(int8) - len(fp8) - len(fp32),
-        "nodes_kept_fp32": kept,
     }
+    facts = {"precision": precision, "opset": graph_checks.check_opset(graph), "nodes_kept_fp32": tuple(kept)}
+    return measured.model_copy(update={**counts, **facts})
 
 
 def with_qdq(

@@ -19,8 +19,8 @@ from slipway.engines.calibration_pixels import BATCH, CalibrationSample
 from slipway.engines.evaluate import run_split
 from slipway.engines.gate import compare, compare_labels
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
+from slipway.evaluation.bundle import given
 from slipway.evaluation.fit import answer, refit_decision
-from slipway.evaluation.label_bundle import given
 from slipway.evaluation.predict import Float, behind_normalisation, table
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine

@@ -14,8 +14,8 @@ from slipway.contract.engine import Target
 from slipway.contract.installed import Installed
 from slipway.contract.spec import TensorRT
 from slipway.engines.child import run_in_child
+from slipway.engines.graph import served_graph
 from slipway.engines.plan import inspect
-from slipway.engines.served_graph import served_graph
 from slipway.engines.tensorrt_library import (
     PlanTarget,
     compute_capability,

@@ -1,13 +1,13 @@
 """Chooses the score that best separates familiar from foreign images, and fits its threshold to the promise.
 
 No foreign images are at hand when a classifier is trained, so stand-ins replace them: validation images as if their
-own class did not exist, and the images of `slipway.evaluation.foreign`. The score that best separates them from the
-real validation images wins.
+own class did not exist, and foreign images that `foreign_network` makes from their pixels. The score that best
+separates them from the real validation images wins.
 """
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import get_args
 
@@ -19,6 +19,7 @@ from slipway.contract import DataError, Decision
 from slipway.contract.decision import ClassMeans, Score
 from slipway.contract.evidence.evaluation import ScoreFigures
 from slipway.contract.spec import UnknownPolicy
+from slipway.evaluation.predict import Float, Network
 from slipway.steps.postprocess import decode_means, familiarity, nearness
 
 SCORES: tuple[Score, ...] = get_args(Score)
@@ -28,12 +29,12 @@ MEANS_SIZE = 1 << 20
 """Most numbers in the class means; more would make decision.json too large."""
 CURVE_POINTS = 50
 ERROR = 0.05  # chance that so many right answers in a row come from a lower precision than asked for
-Float = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Right = npt.NDArray[np.bool_]
 ClassIds = npt.NDArray[np.int64]
 Evidence = Mapping[Score, Floats]
 """The evidence that each score is computed from, `[n, classes]`."""
+TILES = 4  # along each side
 
 
 def fit_class_means(embedding_nd: Float, truth_n: ClassIds, *, classes: int) -> ClassMeans | None:
@@ -183,3 +184,37 @@ def _accuracy_by_coverage(score_n: Floats, right_n: Right) -> Floats:
 def _round_down(threshold: float) -> float:
     """Round the threshold down, so that the image with this score is still answered."""
     return float(np.floor(threshold * 10**DECIMALS) / 10**DECIMALS)
+
+
+def shuffled(pixels_nchw: Float, rng: np.random.Generator) -> Float:
+    """Cut each image into 4 x 4 tiles and shuffle them: colours and strokes stay, shapes do not.
+
+    Rows and columns that do not fill a tile stay where they are.
+    """
+    out_nchw = pixels_nchw.copy()
+    height, width = (side // TILES for side in pixels_nchw.shape[2:])
+    corners = [(row * height, column * width) for row in range(TILES) for column in range(TILES)]
+    for image_chw, out_chw in zip(pixels_nchw, out_nchw, strict=True):
+        for (top, left), place in zip(corners, rng.permutation(len(corners)), strict=True):
+            row, column = corners[place]
+            out_chw[:, row : row + height, column : column + width] = image_chw[
+                :, top : top + height, left : left + width
+            ]
+    return out_nchw
+
+
+def noise(pixels_nchw: Float, rng: np.random.Generator) -> Float:
+    """Draw independent uniform pixels between the least and the greatest value of each channel in these images."""
+    low_1c11, high_1c11 = pixels_nchw.min(axis=(0, 2, 3), keepdims=True), pixels_nchw.max(axis=(0, 2, 3), keepdims=True)
+    return rng.uniform(low_1c11, high_1c11, pixels_nchw.shape).astype(np.float32)
+
+
+KINDS: dict[str, Callable[[Float, np.random.Generator], Float]] = {"shuffled": shuffled, "noise": noise}
+"""Kinds of foreign images. Source: Hendrycks et al., "Deep Anomaly Detection with Outlier Exposure", 2019, where such
+images (noise, jigsaw) stand in for outliers that are not available yet."""
+
+
+def foreign_network(network: Network, kind: str, *, seed: int = 0) -> Network:
+    """Return `network` wrapped so that it sees a stand-in of `kind` instead of every image."""
+    rng = np.random.default_rng(seed)
+    return lambda pixels_nchw: network(KINDS[kind](pixels_nchw, rng))

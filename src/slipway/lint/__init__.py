@@ -9,20 +9,17 @@ from pathlib import Path
 
 from slipway.lint.chain import check_chain
 from slipway.lint.dali import check_dali
-from slipway.lint.ensembles import check_ensemble
-from slipway.lint.fallback import notes
+from slipway.lint.ensembles import check_ensemble, check_queues
 from slipway.lint.fields import check_fields
 from slipway.lint.finding import Finding
 from slipway.lint.gpu_lane import check_gpu_lane
 from slipway.lint.heads import check_heads
-from slipway.lint.interface import check_interface
-from slipway.lint.labels import check_labels
+from slipway.lint.interface import check_interface, check_labels
 from slipway.lint.layout import check_layout
 from slipway.lint.manifest import read_hashes, read_lane
 from slipway.lint.models import ENSEMBLE, NOTHING_UNCHANGED, Model, Repository, Unchanged, read_models
-from slipway.lint.plans import check_plans, check_release
+from slipway.lint.plans import check_plans, check_release, notes
 from slipway.lint.python_steps import check_python_step
-from slipway.lint.queues import check_queues
 from slipway.lint.rule_table import RULES
 from slipway.lint.tensors import check_tensors
 

@@ -12,11 +12,11 @@ from tritonclient.utils import triton_to_np_dtype
 from slipway.contract.engine import INPUT
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import Lane
-from slipway.lint.fallback import check_fallback
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.heads import GROUP
 from slipway.lint.literals import Literals
 from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, listed, type_name
+from slipway.lint.plans import check_fallback
 from slipway.lint.python_steps import parse
 
 FANCY = ":fancy_upsampling=1"

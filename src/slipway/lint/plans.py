@@ -1,4 +1,4 @@
-"""Checks the TensorRT plans of an engine step: their GPUs, and whether their facts fit the configuration."""
+"""Checks the TensorRT plans of an engine step, and the steps that ONNX Runtime runs without one."""
 
 import re
 from collections.abc import Iterator
@@ -10,9 +10,12 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.releases import OLDEST_DALI, release
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.layout import leaves
+from slipway.lint.manifest import read_lane
 from slipway.lint.models import AGAIN, Model, Repository, listed
 
 SUPPORTED = "compile again in a supported release, and assemble again"
+BACKEND = "onnxruntime"
+_CACHE = "optimization.execution_accelerators.gpu_execution_accelerator[0]"
 
 
 def check_plans(model: Model, repository: Repository) -> Findings:
@@ -93,3 +96,40 @@ def _other_than_the_lane(plan: PlanSettings, lane: Lane) -> Iterator[tuple[str, 
         needed = lane.libraries[field]
         if version is not None and needed is not None and not same_version(field, needed, version):
             yield f"plan.{field}", f"made with {NAMES[field]} {version}, but lane.json says {needed}"
+
+
+def check_fallback(repository: Repository, lane: Lane) -> Findings:
+    """Check that lane.json names the classifiers without a plan, and that no cached engine is another network's."""
+    said = lane.fallback or {}
+    for name in lane.classifiers:
+        models = (repository.models[step] for step in repository.ensembles.get(name, ()) if step in repository.models)
+        falls_back = any(model.backend == BACKEND for model in models)
+        if falls_back and name not in said:
+            reason = f"does not name {name}, which the ONNX Runtime backend serves instead of a TensorRT plan"
+            yield Finding("", LANE, "fallback", reason, AGAIN, "fallback-unsaid")
+        if name in said and not falls_back:
+            reason = f"says that {said[name]} serves {name}, and no step of it has the {BACKEND} backend"
+            yield Finding("", LANE, "fallback", reason, AGAIN, "fallback-unsaid")
+    for model in repository.models.values():
+        if model.backend == BACKEND and model.versions:
+            yield from _cache(model)
+
+
+def notes(repository: Path) -> list[str]:
+    """What is not a fault of a repository, and should be known: the classifiers that no TensorRT plan serves."""
+    lane, _ = read_lane(repository)
+    return [] if lane is None else lane.notes
+
+
+def _cache(model: Model) -> Findings:
+    """ONNX Runtime names cached engines by the nodes of a graph: without a prefix, two networks share one."""
+    try:
+        graph = EngineSettings.read(model.files / "engine.json").graph_sha256
+    except SpecError:  # a finding of the chain
+        return
+    for provider in model.config.optimization.execution_accelerators.gpu_execution_accelerator:
+        cached = provider.parameters.get("trt_engine_cache_enable", "") in ("1", "true")
+        prefix = provider.parameters.get("trt_engine_cache_prefix", "")
+        if cached and graph not in prefix:
+            reason = f"trt_engine_cache_prefix {prefix!r} does not name the graph, {graph:.12}…"
+            yield model.finding("engine-cache", _CACHE, reason, AGAIN)

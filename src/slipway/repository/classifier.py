@@ -7,7 +7,7 @@ from functools import cached_property
 from slipway.contract import Bundle, Choice, Engine, Preprocess
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.repository.config import ModelConfig, Tensor, ensemble_config, step_config
 from slipway.repository.heads import HeadAnswer, ServedBase, head_ensemble
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel

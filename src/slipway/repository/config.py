@@ -8,7 +8,7 @@ from typing import Any, Self, TypeAlias
 from google.protobuf import text_format
 
 from slipway.contract import MissingDependencyError
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 
 try:
     from tritonclient.grpc import model_config_pb2 as pb

@@ -7,11 +7,10 @@ from typing import Any
 
 from slipway.contract import Choice, Lane, Manifest, Preprocess, RepositoryError
 from slipway.contract.choice import choice_name
-from slipway.contract.cpu_serving import CpuServing, is_settled, settle
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import LaneBase, LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.spec import Serving
+from slipway.contract.serving import CpuServing, Serving, is_settled, settle
 from slipway.lint.gpu_lane import gpus_of, pool_bytes
 from slipway.lint.models import Unchanged, remember
 from slipway.repository.classifier import Classifier

@@ -10,10 +10,9 @@ from types import MappingProxyType
 
 from slipway.contract import Bundle, RepositoryError
 from slipway.contract.base_bundle import Base
-from slipway.contract.cpu_serving import CpuServing
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.selection import NotChosenError, chosen_engine
-from slipway.contract.spec import Serving
+from slipway.contract.serving import CpuServing, Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.config import ModelConfig, Tensor, set_delay, set_limits, step_config
 from slipway.repository.heads import ServedBase

@@ -11,7 +11,7 @@ from slipway.contract import Bundle, Fleet, RepositoryError
 from slipway.contract.base_bundle import Base
 from slipway.contract.fleet import FleetBase, Version, overridden
 from slipway.contract.lane import LaneName
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.groups import BaseHeads
 from slipway.repository.heads import ServedBase

@@ -10,7 +10,7 @@ from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
 from slipway.contract.engine import plan_name
 from slipway.contract.installed import NAMES
 from slipway.contract.selection import FALLBACKS, SERVED, NotChosenError, chosen_plans, fallback_engine, listed
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.gpu_steps import DECODER, Served, chain
 from slipway.repository.gpu_steps import to_outputs as base_steps

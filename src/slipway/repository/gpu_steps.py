@@ -16,9 +16,8 @@ from typing import Protocol
 
 from slipway.contract import Engine, Preprocess
 from slipway.contract.base_bundle import BaseEngine
-from slipway.contract.cpu_serving import INSTANCES
 from slipway.contract.engine import plan_name
-from slipway.contract.spec import Serving
+from slipway.contract.serving import INSTANCES, Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.config import (
     ModelConfig,

@@ -11,7 +11,7 @@ from slipway.contract.base_bundle import Base, BaseEngine, GroupBase
 from slipway.contract.choice import Choice
 from slipway.contract.engine import LANES, plan_name
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.repository.config import ModelConfig, Tensor, add_mapped_step, add_step, empty_ensemble, step_config
 from slipway.repository.step import ANSWER_CODE, BATCHES_CODE, Content, StepModel
 from slipway.repository.tensors import AFTER, EMBEDDING, IMAGE, IMAGE_STATUS, pixels_of

@@ -7,7 +7,7 @@ from typing import Protocol
 from slipway.contract import Bundle
 from slipway.contract.base_bundle import Base
 from slipway.contract.lane import LaneName
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.repository import cpu_lane, gpu_lane
 from slipway.repository.classifier import Classifier
 from slipway.repository.heads import ServedBase

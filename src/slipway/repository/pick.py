@@ -6,7 +6,7 @@ from pathlib import Path
 from slipway.contract import Bundle, Engine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
-from slipway.contract.spec import Serving
+from slipway.contract.serving import Serving
 from slipway.repository.classifier import Classifier
 from slipway.repository.lanes import LANE_RULES
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.page.tones import TONES
+from slipway.benchmark.page.verdicts import TONES
 from slipway.contract.evidence.latency import CapacityResult, GateResult
 from slipway.contract.evidence.studies import RobustnessResult
 from slipway.pages.charts import GOOD_BACK, PAGE, SERIES, Chart, Svg, axes, limit, logarithmic, styled, svg

@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.cost import accuracy_of
 from slipway.benchmark.page.files import ResultFile
-from slipway.benchmark.page.tones import TONES
-from slipway.contract.evidence.latency import CapacityResult, GateResult, PerfAnalyzerResult
+from slipway.contract.evidence.latency import CapacityResult, GateResult, PerfAnalyzerResult, Verdict
 from slipway.contract.evidence.studies import (
     EfficiencyResult,
     PeersResult,
     RobustnessResult,
     VerdictResult,
 )
-from slipway.pages.tables import Tone
+from slipway.pages.tables import Badge, Tone
 from slipway.pages.wording import counted, figures, percent
+
+TONES: dict[Verdict, Tone] = {
+    Verdict.PASS: "good",
+    Verdict.FAIL: "bad",
+    Verdict.TOO_FEW: "warn",
+    Verdict.LATE: "warn",
+}
 
 
 @dataclass(frozen=True)
@@ -154,3 +160,7 @@ def notices(files: Sequence[ResultFile]) -> list[str]:
     if dirty := [file.name for file in files if (file.result.commit or "").endswith("-dirty")]:
         found.append(f"Measured with uncommitted changes: {', '.join(dirty)}.")
     return found
+
+
+def badge(verdict: Verdict) -> Badge:
+    return Badge(verdict, TONES[verdict])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from slipway.benchmark.page.files import ResultFile, Sides, ends_with
 from slipway.benchmark.page.series import PARTS, Series, Steps
-from slipway.benchmark.page.tones import TONES, badge
+from slipway.benchmark.page.verdicts import TONES, badge
 from slipway.contract.evidence.latency import (
     BlockResult,
     CapacityResult,

@@ -11,6 +11,7 @@ REFERENCE: Final = "reference"
 PROOF: Final = "proof only"
 Verdict = Literal["pass", "fail", "too few images to tell"]
 Unit = Literal["top-1", "all labels"]
+FILE_NAME = "old_test.json"
 
 
 class Comparison(Contract):
@@ -127,3 +128,32 @@ class Ungated(Contract):
 
     def __str__(self) -> str:
         return "the reference" if self.verdict == REFERENCE else self.verdict
+
+
+class OldTest(Contract):
+    """The answers of both runs' served engines to the old test images, compared in pairs."""
+
+    old_bundle: str
+    bundle: str
+    old_engine_sha256: str
+    """Hash of the manifest of the engine whose answers are compared."""
+    engine_sha256: str
+    overall: Comparison
+    classes: dict[str, Comparison]
+    prove_classes: bool
+
+    @property
+    def hindering(self) -> dict[str, Comparison]:
+        """The classes that prevent a pass."""
+        return {
+            label: result for label, result in self.classes.items() if not tolerated(result, prove=self.prove_classes)
+        }
+
+    @property
+    def verdict(self) -> Verdict:
+        verdicts = {self.overall.verdict, *(result.verdict for result in self.hindering.values())}
+        return FAIL if FAIL in verdicts else TOO_FEW if verdicts - {PASS} else PASS
+
+    def lines(self) -> list[str]:
+        hindering = [f"  class {label}: {result}" for label, result in self.hindering.items()]
+        return [f"old test split: {self.overall}", *hindering]

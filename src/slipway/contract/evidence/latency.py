@@ -12,6 +12,10 @@ from slipway.contract.evidence.origin import Origin
 Positive = Annotated[float, Field(gt=0)]
 MIN_DISTINCT_IMAGES = 256
 """Distinct images that a published figure needs: caches and branch predictors memorise a handful."""
+STEP = 1.1
+"""Ratio of one rung to the next: one round resolves 10 % between two sides, the mean of several rounds less."""
+LOWEST_PER_S = 10.0
+"""Rate of rung 0; below it there is nothing to compare."""
 
 
 class Verdict(StrEnum):
@@ -265,3 +269,8 @@ class PerfAnalyzerResult(Origin):
     """Histogram of the ensemble's raw times in µs (HdrHistogram V2, compressed, base64)."""
     shares_cores_with_server: bool
     server: str
+
+
+def rate_at(rung: int) -> float:
+    """Return the rate of a rung in requests per second."""
+    return LOWEST_PER_S * STEP**rung

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slipway.contract.evidence.latency import CapacityResult, GateResult, Measured, Verdict
-from slipway.contract.evidence.rate_grid import rate_at
+from slipway.contract.evidence.latency import CapacityResult, GateResult, Measured, Verdict, rate_at
 from slipway.contract.evidence.studies import DensityResult, EfficiencyResult, RobustnessResult
 from slipway.errors import SpecError
 from slipway.system.yaml_json import parse_json

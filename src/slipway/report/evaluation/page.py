@@ -1,5 +1,7 @@
 """Renders a bundle and its evaluation as one self-contained HTML page."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.contract import Bundle
@@ -9,18 +11,28 @@ from slipway.contract.evidence.build import BundleMeasured
 from slipway.contract.evidence.evaluation import AnyBundleEvaluation, BundleEvaluation, LabelBundleEvaluation
 from slipway.pages import environment
 from slipway.pages.tables import Scale
-from slipway.pages.thumbnails import Thumbnails
-from slipway.report.evaluation import labels
+from slipway.pages.thumbnails import Thumbnail, Thumbnails
 from slipway.report.evaluation.drawings import confused_pairs, curve, diagrams, matrix, rows_of
-from slipway.report.evaluation.heatmaps import WITHOUT, Heatmaps
 
-CLASSES_SHOWN, MISTAKES_SHOWN, PAIRS_SHOWN, TABLE_CLASSES = 100, 24, 20, 30
+CLASSES_SHOWN, LABELS_SHOWN, MISTAKES_SHOWN, PAIRS_SHOWN, TABLE_CLASSES = 100, 100, 24, 20, 30
 SCORES = {
     "max_probability": "best probability",
     "energy": "energy of the logits",
     "embedding": "distance to the class means",
 }
 KINDS = {"left_out": "class left out", "shuffled": "shuffled tiles", "noise": "noise"}
+
+
+@dataclass(frozen=True)
+class Heatmaps:
+    """Heat maps by image and label, or the reason why there are none."""
+
+    explained: str = ""
+    """A sentence that explains the heat maps, or says why the page has none."""
+    pictures: Mapping[tuple[str, str], Thumbnail] = field(default_factory=dict)
+
+
+WITHOUT = Heatmaps("Grad-CAM was not requested.")
 
 
 def render(bundle: Bundle, evaluation: AnyBundleEvaluation, heatmaps: Heatmaps = WITHOUT) -> str:
@@ -31,7 +43,7 @@ def render(bundle: Bundle, evaluation: AnyBundleEvaluation, heatmaps: Heatmaps =
         Dataset.read(dataset) if dataset.is_file() else None, exif_orientation=bundle.preprocess.exif_orientation
     )
     if isinstance(evaluation, LabelBundleEvaluation):
-        return templates.get_template("evaluation_labels.html").render(labels.context(bundle, evaluation, thumbnails))
+        return templates.get_template("evaluation_labels.html").render(_label_context(bundle, evaluation, thumbnails))
     return templates.get_template("evaluation.html").render(_context(bundle, evaluation, thumbnails, heatmaps))
 
 
@@ -62,4 +74,21 @@ def _context(
         "heatmaps": heatmaps,
         "scores": SCORES,
         "kinds": KINDS,
+    }
+
+
+def _label_context(bundle: Bundle, evaluation: LabelBundleEvaluation, thumbnails: Thumbnails) -> dict[str, Any]:
+    """Return the variables of `evaluation_labels.html`."""
+    before, after = diagrams(evaluation.reliability.before, evaluation.reliability.after)
+    rows = sorted(evaluation.per_class.items(), key=lambda item: (item[1].f1, item[0]))
+    return {
+        "title": f"{bundle.spec.name}: evaluation",
+        "bundle": bundle,
+        "evaluation": evaluation,
+        "scale": Scale(0.0, 1.0, 0.5),
+        "rows": rows[:LABELS_SHOWN],
+        "before": before,
+        "after": after,
+        "policy_of_thresholds": bundle.spec.decision.thresholds,
+        "mistakes": [(mistake, thumbnails.of(mistake.image)) for mistake in evaluation.mistakes[:MISTAKES_SHOWN]],
     }

@@ -17,8 +17,8 @@ from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder, files_below, sha256_bytes, sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.bundle.calibration import write_calibration
+from slipway.training.bundle.export import Embedder, write_onnx
 from slipway.training.bundle.importing import preprocess_of
-from slipway.training.bundle.to_onnx import Embedder, write_onnx
 from slipway.training.bundle.write import compare_embeddings
 from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone

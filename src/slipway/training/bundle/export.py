@@ -1,11 +1,13 @@
 """Exports a checkpoint to a bundle: torch writes the graph, which is compared with torch on the whole test split."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from slipway.contract import ExportError, Manifest, ManifestError, Spec, SpecError
 from slipway.contract.dataset import FILE_NAME as DATASET
@@ -13,10 +15,10 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import NetworkOrigin
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.spec import AFTER_TRAINING
+from slipway.onnx_graph import INPUT, OUTPUTS, save
 from slipway.system.files import sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.bundle.calibration import check_calibration
-from slipway.training.bundle.to_onnx import write_onnx
 from slipway.training.bundle.write import write_bundle
 from slipway.training.learn.network import Network, timm_model
 
@@ -38,6 +40,7 @@ def export(checkpoint: Path, out: Path, *, spec: Spec | None = None) -> Manifest
     """
     check_folder(out, kind="bundle", inputs=[checkpoint])
     manifest = Manifest.open(checkpoint, kind="checkpoint")
+    inputs = {"checkpoint": sha256_file(checkpoint / MANIFEST)}
     trained, dataset = Spec.read(checkpoint / "spec.json"), Dataset.read(checkpoint / DATASET)
     if spec is not None and spec.training_sha256 != manifest.inputs["training"]:
         raise SpecError(
@@ -46,7 +49,6 @@ def export(checkpoint: Path, out: Path, *, spec: Spec | None = None) -> Manifest
     spec = trained.model_copy(update={name: getattr(spec or trained, name) for name in AFTER_TRAINING})
     check_calibration(spec.calibration, images=len(dataset.of("train")))
     network = load_network(checkpoint, spec, classes=len(dataset.labels))
-    inputs = {"checkpoint": sha256_file(checkpoint / MANIFEST)}
     return export_network(network, out, spec=spec, dataset=dataset, inputs=inputs, origin="checkpoint")
 
 
@@ -112,3 +114,49 @@ def _load_weights(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         raise ManifestError(f"{path}: not a safetensors file: {error}; train again") from None
     return weights
+
+
+OPSET = 18
+CACHED_WHILE_EXPORTING = r"The tensor attributes? ([\w.]+\.attention_bias_cache\['cpu'\],? )+(was|were) assigned"
+"""What torch.export says of levit and its kin. It empties their caches again, and the graph computes the biases."""
+
+
+class Embedder(nn.Module):
+    """`network` without its logits: what a base is."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels_nchw: torch.Tensor) -> torch.Tensor:
+        embedding_nd: torch.Tensor = self.network(pixels_nchw)[1]
+        return embedding_nd
+
+
+def write_onnx(network: Network | Embedder, path: Path, *, input_shape: tuple[int, int, int]) -> None:
+    """Export `network` for `FP32 [n, *input_shape]`; equal weights give equal bytes.
+
+    Raises:
+        ExportError: the exporter refuses the network, or loses the dynamic batch or an output.
+    """
+    example = torch.zeros(2, *input_shape)  # a batch of 1 would become a constant
+    network.train()  # drop what some backbones (levit, tiny_vit) cache in eval mode: it would become constants
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", CACHED_WHILE_EXPORTING, UserWarning)
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS[1:] if isinstance(network, Embedder) else OUTPUTS),
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                verbose=False,
+            )
+        assert program is not None
+        save(program.model_proto, path)
+    except OSError:  # a fault of the file system, not of the network
+        raise
+    except Exception as error:
+        raise ExportError(f"torch could not export this backbone to ONNX opset {OPSET}: {error}") from error

@@ -11,11 +11,9 @@ from slipway.contract import Decision, Spec, SpecError, Unknown
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import ClassMeans, Score
 from slipway.contract.evidence.evaluation import ScoreChoice
-from slipway.evaluation.confidence import fit_temperature
-from slipway.evaluation.fit import fit_labels
-from slipway.evaluation.foreign import KINDS
+from slipway.evaluation.fit import fit_labels, fit_temperature
 from slipway.evaluation.predict import Predictions
-from slipway.evaluation.unknown import MEANS_SIZE, best_score, compare_scores, evidence, fit_class_means, refit
+from slipway.evaluation.unknown import KINDS, MEANS_SIZE, best_score, compare_scores, evidence, fit_class_means, refit
 
 IMAGES_A_CLASS = 50
 """Most training images whose embeddings are averaged into a class mean."""
@@ -30,7 +28,7 @@ class Outputs:
     train: Callable[[Sequence[LabelledImage]], Predictions]
     """Runs some images of the train split."""
     foreign: Callable[[str], Predictions]
-    """Runs the stand-ins of a kind of `evaluation.foreign` for the images of the validation split."""
+    """Runs the stand-ins of a kind of `evaluation.unknown.KINDS` for the images of the validation split."""
 
 
 def fit_decision(spec: Spec, dataset: Dataset, outputs: Outputs) -> tuple[Decision, ScoreChoice]:

@@ -15,6 +15,7 @@ from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT, OUTPUTS
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file
+from slipway.training.bundle.export import OPSET
 from slipway.training.bundle.onnx_changes import inline_functions, reference_answers, to_fp32, vectors
 from slipway.training.bundle.onnx_tensors import (
     WITHOUT,
@@ -26,7 +27,6 @@ from slipway.training.bundle.onnx_tensors import (
     prune,
     rename,
 )
-from slipway.training.bundle.to_onnx import OPSET
 
 MAX_BYTES = 2**31 - 1  # the size limit of one protobuf file
 OPSETS = range(13, 25)

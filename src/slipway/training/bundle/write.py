@@ -1,7 +1,6 @@
 """Writes a bundle folder: around a graph, for export and import, or around a head."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +12,9 @@ from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.decision import Task
 from slipway.contract.evidence.build import BundleMeasured, NetworkOrigin, UnknownShare
 from slipway.contract.evidence.evaluation import EVALUATION, AnyBundleEvaluation, BundleEvaluation
-from slipway.evaluation.bundle import evaluate_bundle
-from slipway.evaluation.foreign import foreign_network
-from slipway.evaluation.label_bundle import evaluate_label_bundle
+from slipway.evaluation.bundle import evaluate_bundle, evaluate_label_bundle
 from slipway.evaluation.predict import Network, Predictions, predict
-from slipway.evaluation.unknown import check_coverage
+from slipway.evaluation.unknown import check_coverage, foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder
 from slipway.training.bundle.calibration import write_calibration
@@ -42,8 +39,6 @@ class Fault(NamedTuple):
 EXPORT = Fault("ONNX and torch", "this backbone does not export faithfully")
 MEASURED = ("images", "top1", "map", "map_interval", "exact_match", "macro_f1", "ece", "ece_uncalibrated")
 LIBRARIES = ("openvino", "nvidia-dali-cuda130", "scikit-learn")
-Predict = Callable[[Network, Sequence[LabelledImage], str], Predictions]
-"""Runs a network over images under a progress bar of the given name."""
 
 
 def write_bundle(
@@ -71,23 +66,34 @@ def write_bundle(
         DataError: too few images for the calibration sample or the `unknown` that the spec asks for, or an image that
             serving would refuse.
     """
+
+    def run(network: Network, images: Sequence[LabelledImage], what: str) -> Predictions:
+        size = spec.serving.max_batch_size
+        return predict(network, dataset, images, preprocess=spec.preprocess, batch_size=size, what=what)
+
     check_coverage(spec.decision.unknown, images=len(dataset.of("validation")))
     with complete_folder(out, kind="bundle", inputs=read_from(spec.data, out=out)) as staging:
         describe(staging, spec=spec, dataset=dataset)
         write_calibration(staging, dataset, spec.calibration, task=spec.task)
         write_graph(staging / "model.onnx")
         network = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads).run
-        run = partial(_run, spec, dataset)
-        validation, test, difference = _predict(dataset, network, reference, run, task=spec.task)
-        outputs = Outputs(
-            validation=validation,
-            test=test,
-            train=lambda images: run(network, images, "train split, class means"),
-            foreign=lambda kind: run(foreign_network(network, kind), validation.images, f"validation split, {kind}"),
-        )
+        test, difference = run(network, dataset.of("test"), "test split, ONNX"), {}
+        if reference is not None:
+            torch = run(reference, dataset.of("test"), "test split, torch")
+            difference["max_logit_difference"] = compare_outputs(test, torch, task=spec.task)
+        validation = run(network, dataset.of("validation"), "validation split")
+        for predictions in (test, validation):
+            _check_finite(predictions)
         return decide_and_seal(
             staging,
-            outputs,
+            Outputs(
+                validation=validation,
+                test=test,
+                train=lambda images: run(network, images, "train split, class means"),
+                foreign=lambda kind: run(
+                    foreign_network(network, kind), validation.images, f"validation split, {kind}"
+                ),
+            ),
             spec=spec,
             dataset=dataset,
             inputs=inputs,
@@ -155,26 +161,6 @@ def _recorded(evaluation: AnyBundleEvaluation) -> dict[str, Any]:
     if isinstance(evaluation, BundleEvaluation) and (unknown := evaluation.unknown) is not None:
         recorded["unknown"] = UnknownShare(score=unknown.score, unknown_rate=unknown.test.unknown_rate)
     return recorded
-
-
-def _run(spec: Spec, dataset: Dataset, network: Network, images: Sequence[LabelledImage], what: str) -> Predictions:
-    options: dict[str, Any] = {"preprocess": spec.preprocess, "batch_size": spec.serving.max_batch_size}
-    return predict(network, dataset, images, what=what, **options)
-
-
-def _predict(
-    dataset: Dataset, network: Network, reference: Network | None, run: Predict, *, task: Task
-) -> tuple[Predictions, Predictions, dict[str, float]]:
-    """Run the graph on the validation and test splits; also returns how far it is from `reference`."""
-    test = run(network, dataset.of("test"), "test split, ONNX")
-    difference = {}
-    if reference is not None:
-        torch = run(reference, dataset.of("test"), "test split, torch")
-        difference["max_logit_difference"] = compare_outputs(test, torch, task=task)
-    validation = run(network, dataset.of("validation"), "validation split")
-    for predictions in (test, validation):
-        _check_finite(predictions)
-    return validation, test, difference
 
 
 def compare_outputs(

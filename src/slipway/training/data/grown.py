@@ -21,7 +21,7 @@ from slipway.system.files import complete_folder, sha256_bytes, sha256_file
 from slipway.system.targets import MARKERS
 from slipway.system.text import few
 from slipway.training.data.dataset import scan
-from slipway.training.data.inspection.viewer import Viewer
+from slipway.training.data.inspection.facts import Viewer
 from slipway.training.data.joining import join
 
 RESULT, TABLE, LABELS = MARKERS["grown data set"], "data.csv", "labels.txt"

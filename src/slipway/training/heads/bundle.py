@@ -12,9 +12,8 @@ from slipway.contract.bundle import BASE, HEAD, BaseLink
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import HeadFit
 from slipway.contract.manifest import FILE_NAME as MANIFEST
-from slipway.evaluation.foreign import foreign_network
 from slipway.evaluation.predict import Float, Network, Predictions, predict
-from slipway.evaluation.unknown import check_coverage
+from slipway.evaluation.unknown import check_coverage, foreign_network
 from slipway.steps.engine_openvino import Engine
 from slipway.steps.head import Head
 from slipway.system.files import complete_folder, sha256_file

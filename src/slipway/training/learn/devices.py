@@ -1,19 +1,35 @@
-"""Turns `Compute` into Lightning's options, for a single process or one of those that torchrun started."""
+"""Turns `Compute` into Lightning's devices, for a single process or one of those that torchrun started."""
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import lightning
 import torch
 
 from slipway.contract import SpecError
-from slipway.contract.compute import Compute
+from slipway.contract.recipe import Compute
 from slipway.training.data.order import Share
 
 
-def trainer_options(compute: Compute, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return `accelerator`, `devices`, `num_nodes`, `strategy` and `sync_batchnorm` of a `lightning.Trainer`.
+@dataclass(frozen=True)
+class Devices:
+    """Arguments of a `lightning.Trainer`."""
+
+    accelerator: str
+    devices: int
+    """Devices of each machine."""
+    num_nodes: int
+    strategy: str
+    sync_batchnorm: bool
+
+    @property
+    def processes(self) -> int:
+        return self.devices * self.num_nodes
+
+
+def devices_of(compute: Compute, environment: Mapping[str, str] = os.environ) -> Devices:
+    """Return the devices to train on.
 
     Raises:
         SpecError: the spec contradicts torchrun, or needs torchrun.
@@ -39,13 +55,13 @@ def trainer_options(compute: Compute, environment: Mapping[str, str] = os.enviro
             "that many, or accelerator: cpu"
         )
     several = devices * nodes > 1
-    return {
-        "accelerator": "gpu" if gpu else "cpu" if several else compute.accelerator,
-        "devices": devices,
-        "num_nodes": nodes,
-        "strategy": "ddp" if several and compute.strategy == "auto" else compute.strategy,
-        "sync_batchnorm": gpu and several,  # torch has none for CPUs, where each process normalises over its own images
-    }
+    return Devices(
+        accelerator="gpu" if gpu else "cpu" if several else compute.accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if several and compute.strategy == "auto" else compute.strategy,
+        sync_batchnorm=gpu and several,  # torch has none for CPUs, where each process normalises over its own images
+    )
 
 
 def share_of(trainer: lightning.Trainer) -> Share:

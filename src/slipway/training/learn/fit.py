@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,12 @@ from slipway.training.data.decodable import check_decodable
 from slipway.training.data.loader import eval_loader, train_loader
 from slipway.training.data.order import rare_classes, steps_per_epoch
 from slipway.training.learn.callbacks import WholeCheckpoints, make
-from slipway.training.learn.devices import is_first, share_of, trainer_options
+from slipway.training.learn.devices import devices_of, is_first, share_of
 from slipway.training.learn.module import Training
-from slipway.training.learn.network import Network
-from slipway.training.learn.ready import get_ready
+from slipway.training.learn.ready import Ready, get_ready
 from slipway.training.learn.resume import Unfinished
-from slipway.training.learn.sampling import repeated
 from slipway.training.learn.tracking import begin, logger_for
+from slipway.training.learn.weighting import repeated
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130", "safetensors")
 WEIGHTS = "model.safetensors"
@@ -56,57 +56,50 @@ def train(spec: Spec, out: Path, *, resume: bool = False, callbacks: Sequence[Ca
     """
     given = spec.training_sha256
     logger = logger_for(spec.tracking, out)
-    ready = get_ready(spec, out, resume=resume)
-    spec, dataset, network = ready.spec, ready.dataset, ready.network
-    if is_first():
-        check_decodable(dataset, spec.preprocess)
-    started = time.monotonic()
-    unfinished = Unfinished(out)
-    run: dict[str, Any] = {"logger": logger, "callbacks": callbacks}
+    ready, unfinished = get_ready(spec, out, resume=resume), Unfinished(out)
     if not is_first():
-        _fit(network, dataset, spec, unfinished, None, **run)
+        _fit(ready, unfinished, None, logger=logger, callbacks=callbacks)
         return None
+    spec, dataset = ready.spec, ready.dataset
+    check_decodable(dataset, spec.preprocess)
+    started = time.monotonic()
     for line in (*ready.reasons, f"weights: {ready.origin}"):
         print(line, flush=True)
     with unfinished.told(), complete_folder(out, kind="checkpoint") as staging:
         checkpoint = unfinished.begin(spec, dataset, start=ready.origin, resume=resume)
         try:
             with unfinished.same_threads():
-                history, best = _fit(network, dataset, spec, unfinished, checkpoint, **run)
+                history, epoch = _fit(ready, unfinished, checkpoint, logger=logger, callbacks=callbacks)
         finally:
             unfinished.remove_if_empty()
+        best = next(row for row in history if row["epoch"] == epoch)
         measured = CheckpointMeasured(
             images={split: len(dataset.of(split)) for split in ("train", "validation", "test")},
-            **_rare_labels(spec, dataset),
+            **({"minority": rare} if (rare := _rare_labels(spec, dataset)) else {}),
             epochs=len(history),
-            **best,
+            best_epoch=epoch,
+            best_validation_loss=best["val_loss"],
+            best_validation_macro_f1=best["val_macro_f1"],
+            phase=best["phase"],
             weights=ready.origin,
             chosen=tuple(ready.reasons),
             resumed=checkpoint is not None,
             train_s=round(time.monotonic() - started, 1),
         )
-        manifest = _write(staging, network, spec=spec, dataset=dataset, history=history, measured=measured, given=given)
+        manifest = _write(staging, ready, history=history, measured=measured, given=given)
     unfinished.remove()
     return manifest
 
 
-def _write(
-    staging: Path,
-    network: Network,
-    *,
-    spec: Spec,
-    dataset: Dataset,
-    history: History,
-    measured: CheckpointMeasured,
-    given: str,
-) -> Manifest:
+def _write(staging: Path, ready: Ready, *, history: History, measured: CheckpointMeasured, given: str) -> Manifest:
     """Write the checkpoint; `given` is the `training_sha256` of the spec before `auto` filled it in."""
+    spec, weights = ready.spec, {name: tensor.contiguous() for name, tensor in ready.network.state_dict().items()}
     try:
-        save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, staging / WEIGHTS)
+        save_file(weights, staging / WEIGHTS)
     except SafetensorError as error:  # a fault of the disk, without an errno
         raise StorageError(f"{staging.parent}: the weights cannot be written: {error}; free some disk space") from None
     spec.write(staging / "spec.json")
-    dataset.write(staging / DATASET)
+    ready.dataset.write(staging / DATASET)
     (staging / "history.json").write_text(json.dumps(history, indent=2) + "\n", encoding="utf-8")
     return Manifest.seal(
         staging,
@@ -119,38 +112,31 @@ def _write(
     )
 
 
-def _rare_labels(spec: Spec, dataset: Dataset) -> dict[str, Any]:
+def _rare_labels(spec: Spec, dataset: Dataset) -> tuple[str, ...]:
     """Return the labels whose images `recipe.augment.minority` changed."""
     minority = spec.recipe.augment.minority
     if minority is None:
-        return {}
-    return {"minority": [dataset.labels[c] for c in sorted(rare_classes(dataset.of("train"), below=minority.below))]}
+        return ()
+    return tuple(dataset.labels[c] for c in sorted(rare_classes(dataset.of("train"), below=minority.below)))
 
 
 def _fit(
-    network: Network,
-    dataset: Dataset,
-    spec: Spec,
-    unfinished: Unfinished,
-    checkpoint: Path | None,
-    *,
-    logger: Any,
-    callbacks: Sequence[Callback],
-) -> tuple[History, dict[str, Any]]:
-    """Fit the network. On the first process it gets the weights of the best epoch, whose history row is returned."""
+    ready: Ready, unfinished: Unfinished, checkpoint: Path | None, *, logger: Any, callbacks: Sequence[Callback]
+) -> tuple[History, int]:
+    """Fit the network, and return its history and the best epoch, whose weights it gets on the first process."""
+    spec, dataset, network = ready.spec, ready.dataset, ready.network
     recipe = spec.recipe
     train_images = repeated(dataset.of("train"), balance=recipe.balance, classes=len(dataset.labels), seed=recipe.seed)
-    compute = trainer_options(spec.compute)
-    world_size = compute["devices"] * compute["num_nodes"]
+    devices = devices_of(spec.compute)
     for images in (dataset.of("validation"), train_images):
-        steps = steps_per_epoch(len(images), batch_size=recipe.batch_size, world_size=world_size)
+        steps = steps_per_epoch(len(images), batch_size=recipe.batch_size, world_size=devices.processes)
     module = Training(network, spec=spec, dataset=dataset, steps_per_epoch=steps)
     with warnings.catch_warnings():
         # Lightning advises more DataLoader workers, but DALI loads here; it also warns of the non-empty resumed folder.
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         trainer = lightning.Trainer(
-            **compute,
+            **asdict(devices),
             max_epochs=recipe.epochs,
             precision=PRECISIONS[recipe.precision],
             accumulate_grad_batches=recipe.accumulate_batches,
@@ -184,19 +170,8 @@ def _fit(
                 print(f"\n{unfinished.folder}: {len(module.history)} epochs; continue with --resume", file=sys.stderr)
             raise KeyboardInterrupt from None
     if not trainer.is_global_zero:  # the first process's checkpoints may lie on another machine
-        return module.history, {}
+        return module.history, -1
     best = unfinished.read(unfinished.best)
     module.load_state_dict(best["state_dict"])
     network.eval()
-    return module.history, _best_row(module.history, best["epoch"])
-
-
-def _best_row(history: History, epoch: int) -> dict[str, Any]:
-    """Return the manifest's figures for the epoch whose weights are kept."""
-    row = next(row for row in history if row["epoch"] == epoch)
-    return {
-        "best_epoch": epoch,
-        "best_validation_loss": row["val_loss"],
-        "best_validation_macro_f1": row["val_macro_f1"],
-        "phase": row["phase"],
-    }
+    return module.history, int(best["epoch"])

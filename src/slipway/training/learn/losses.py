@@ -9,7 +9,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.decision import Task
-from slipway.contract.imbalance import Loss
+from slipway.contract.recipe import Loss
 from slipway.training.learn.weighting import class_weights
 
 GAMMA = 2.0

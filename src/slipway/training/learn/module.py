@@ -15,8 +15,7 @@ from slipway.training.data.targets import targets_for
 from slipway.training.learn.losses import loss_for
 from slipway.training.learn.metrics import metrics_for, update, validation_loss
 from slipway.training.learn.network import Network, memory_format
-from slipway.training.learn.optimizers import configure, rates
-from slipway.training.learn.phases import Phases
+from slipway.training.learn.phases import Phases, configure, rates
 from slipway.training.learn.resume import random_states, set_random_states
 
 TIE = 1e-4  # in macro-F1: far less than one image of a class contributes

@@ -1,14 +1,19 @@
-"""Decides which part of a network is trained: the head alone, more and more of the backbone, or everything."""
+"""Decides which part of a network is trained, and sets its optimiser and learning rates over time."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import torch
 from timm.models import group_parameters
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from slipway.contract.recipe import Recipe
 from slipway.training.learn.network import Network
 
 ALL = "all"
+START = 0.01  # share of the learning rate at the first step of the warm-up
 
 
 class Phases:
@@ -62,3 +67,67 @@ def stages(network: Network) -> list[list[nn.Parameter]]:
     for name, parameter in named.items():
         grouped.setdefault(layers[name], []).append(parameter)
     return [grouped[layer] for layer in sorted(grouped)]
+
+
+def configure(network: Network, recipe: Recipe, *, steps_per_epoch: int) -> dict[str, Any]:
+    """Return the result of Lightning's `configure_optimizers`; `steps_per_epoch` counts optimiser steps."""
+    groups = parameter_groups(network, recipe)
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    else:
+        nesterov = recipe.momentum > 0
+        optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=nesterov)
+    rate = warmup_and_cosine(recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
+    """Group all weights, even frozen ones: these get no gradient, and so no step, until their phase begins.
+
+    Groups are timm's, by layer and with or without weight decay, each divided into head and backbone.
+    """
+    head = {id(parameter) for parameter in network.head_parameters()}
+    decayed = param_groups_layer_decay(
+        network.backbone,
+        weight_decay=recipe.weight_decay,
+        no_weight_decay_list=_not_decayed(network.backbone),
+        layer_decay=recipe.layer_decay,
+    )
+    groups = []
+    for group in decayed:
+        rate = recipe.learning_rate * recipe.backbone_multiplier * group["lr_scale"]
+        for part, lr in (("backbone", rate), ("head", recipe.learning_rate)):
+            members = [parameter for parameter in group["params"] if (id(parameter) in head) == (part == "head")]
+            groups.append({"part": part, "params": members, "lr": lr, "weight_decay": group["weight_decay"]})
+    for is_matrix in (True, False):  # a head of our own, beside the backbone
+        members = [parameter for parameter in network.head.parameters() if (parameter.ndim > 1) == is_matrix]
+        decay = recipe.weight_decay if is_matrix else 0.0
+        groups.append({"part": "head", "params": members, "lr": recipe.learning_rate, "weight_decay": decay})
+    return [group for group in groups if group["params"]]
+
+
+def _not_decayed(backbone: Any) -> set[str]:
+    return set(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else set()
+
+
+def warmup_and_cosine(warmup_steps: int, steps: int) -> Callable[[int], float]:
+    """Return the share of the learning rate at each step: a line from `START` to 1, then half a cosine to 0."""
+    warmup_steps = min(warmup_steps, steps - 1)
+
+    def share(step: int) -> float:
+        if step < warmup_steps:
+            return START + (1 - START) * step / warmup_steps
+        done = (step - warmup_steps) / max(steps - warmup_steps, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    return share
+
+
+def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the current learning rates of the head and of the backbone's top layer."""
+    highest: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        highest[group["part"]] = max(group["lr"], highest.get(group["part"], 0.0))
+    return {"learning_rate": highest.get("head", 0.0), "backbone_learning_rate": highest.get("backbone", 0.0)}

@@ -14,7 +14,7 @@ from slipway.system.targets import check_folder
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import check_top_k, scan
 from slipway.training.data.sources import read_from
-from slipway.training.learn.devices import is_first, trainer_options
+from slipway.training.learn.devices import devices_of, is_first
 from slipway.training.learn.network import Network
 from slipway.training.learn.preset import resolve_preset
 from slipway.training.learn.resume import Unfinished
@@ -77,8 +77,7 @@ def _check_precision(recipe: Recipe) -> None:
 
 def _check_processes(spec: Spec, *, resume: bool) -> None:
     """Raises SpecError where several processes use options that work only with one."""
-    compute = trainer_options(spec.compute)
-    processes = compute["devices"] * compute["num_nodes"]
+    processes = devices_of(spec.compute).processes
     if processes > 1 and (resume or spec.recipe.freeze_epochs or spec.recipe.unfreeze_epochs):
         raise SpecError(
             f"compute: {processes} processes given, but recipe.freeze_epochs, unfreeze_epochs and --resume need a "

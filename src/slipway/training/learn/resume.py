@@ -16,7 +16,7 @@ from slipway.contract import Spec, SpecError, StorageError
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.origin import versions
-from slipway.training.learn.devices import trainer_options
+from slipway.training.learn.devices import devices_of
 
 LIBRARIES = ("torch", "timm", "lightning", "nvidia-dali-cuda130")
 SHOWN = 5  # most differences listed in one error
@@ -137,12 +137,12 @@ class Unfinished:
 
 
 def _identity(spec: Spec, start: str) -> dict[str, Any]:
-    plain, options = json.loads(spec.to_json()), trainer_options(spec.compute)
+    plain, devices = json.loads(spec.to_json()), devices_of(spec.compute)
     return {
         **{key: plain[key] for key in TRAINED_BY},
         "start": start,
-        "device": torch.cuda.get_device_name() if options["accelerator"] == "gpu" else "cpu",
-        "processes": options["devices"] * options["num_nodes"],
+        "device": torch.cuda.get_device_name() if devices.accelerator == "gpu" else "cpu",
+        "processes": devices.processes,
         "versions": versions(LIBRARIES),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import loggers
 
 from slipway.contract import Spec, SpecError
-from slipway.contract.tracking import Tracking
+from slipway.contract.recipe import Tracking
 
 CLASSES = {
     "tensorboard": loggers.TensorBoardLogger,

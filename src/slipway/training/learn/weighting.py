@@ -1,4 +1,4 @@
-"""Weighs classes by their number of images: for a loss, and for how often an epoch shows an image."""
+"""Weighs classes by their number of images: for a loss, and for the images of an epoch, which repeats rare classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from slipway.contract import SpecError
 from slipway.contract.dataset import LabelledImage
 from slipway.contract.decision import Task
-from slipway.contract.imbalance import Balance, Loss
+from slipway.contract.recipe import Balance, Loss
 
 BETA = 0.999
 Floats = npt.NDArray[np.float64]
+LONGEST = 10_000_000
+"""Most files of an epoch."""
 
 
 def class_weights(loss: Loss, *, task: Task, images: Sequence[LabelledImage], classes: int) -> Floats:
@@ -57,3 +60,27 @@ def repeat_factors(images: Sequence[LabelledImage], *, balance: Balance, classes
     if balance == "square_root":
         factor_c = np.sqrt(factor_c)
     return np.array([max((factor_c[c] for c in image.class_ids), default=1.0) for image in images])
+
+
+def repeated(images: Sequence[LabelledImage], *, balance: Balance, classes: int, seed: int) -> list[LabelledImage]:
+    """Repeat some of `images`: the loader shuffles and shards the resulting list and reads it once an epoch.
+
+    A seeded draw decides the fraction of an image's repeat factor. Equal lists and seeds give equal results, so a
+    resumed run and every rank get the same list.
+
+    Raises:
+        SpecError: the epoch would have over 10 million files.
+    """
+    if balance == "none":
+        return list(images)
+    factor_n = repeat_factors(images, balance=balance, classes=classes)
+    whole_n = np.floor(factor_n)
+    drawn_n = np.random.default_rng(seed).random(len(images)) < factor_n - whole_n
+    times_n = (whole_n + drawn_n).astype(np.int64)
+    if times_n.sum() > LONGEST:
+        milder = "recipe.balance: square_root, or " if balance == "equal" else ""
+        raise SpecError(
+            f"recipe.balance: {balance} would make an epoch of {times_n.sum():,} files out of {len(images):,}; the "
+            f"limit is {LONGEST:,}: write {milder}recipe.loss.class_weights instead"
+        )
+    return [image for image, times in zip(images, times_n.tolist(), strict=True) for _ in range(times)]

@@ -16,9 +16,8 @@ from slipway.system.yaml_json import dump_yaml
 from slipway.training.data.augment import check_policies
 from slipway.training.data.dataset import scan
 from slipway.training.data.entries import Entry
-from slipway.training.data.inspection.facts import views
-from slipway.training.data.inspection.pictures import thumbnail_of
-from slipway.training.data.inspection.viewer import Viewer
+from slipway.training.data.inspection.facts import Viewer, views
+from slipway.training.data.inspection.page import thumbnail_of
 from slipway.training.data.loader import Loader, eval_loader, train_loader
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import rare_classes

@@ -1,6 +1,6 @@
-"""Renders an `Inspection` as one HTML page: problems first, then classes, sizes, duplicates and contact sheets."""
+"""Renders an `Inspection` as one HTML page with its pictures: problems first, then classes and contact sheets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -10,16 +10,20 @@ import numpy.typing as npt
 
 from slipway.contract.dataset import Split
 from slipway.pages import environment
-from slipway.training.data.inspection.facts import Facts
-from slipway.training.data.inspection.pictures import contact_sheets, thumbnails
+from slipway.pages.thumbnails import Thumbnail, encode
+from slipway.training.data.entries import Entry
+from slipway.training.data.inspection.facts import Facts, View, Viewer, views
 from slipway.training.data.inspection.result import ClassCount, Duplicates, Inspection
-from slipway.training.data.inspection.viewer import Viewer
 from slipway.training.data.sources import Source
 
 ROWS, GROUPS, MEMBERS, FILES = 200, 30, 6, 50
 SIDES_PX = (1, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 COLOURS: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
 RATIOS = (0.0, 0.25, 0.33, 0.5, 0.67, 0.75, 0.9, 1.1, 1.33, 1.5, 2.0, 3.0, 4.0)
+SHEET, LEAST_SHEET = 24, 4
+"""Most pictures of a class, and the fewest where there are many classes."""
+PICTURES = 1200
+"""Approximate number of pictures in all contact sheets together, three kilobytes each."""
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,28 @@ def _bins(
     names.append(f"{edges[-1]:g} {unit}".strip() + " and more")
     filled = np.flatnonzero(counts)
     return list(zip(names, counts, strict=True))[filled[0] : filled[-1] + 1] if len(filled) else []
+
+
+def contact_sheets(entries: Sequence[Entry], facts: Facts, labels: Sequence[str], *, seed: int) -> dict[str, list[str]]:
+    """Map each label to the paths of its sheet; with many classes, only the smallest have one."""
+    members: dict[str, list[str]] = {label: [] for label in labels}
+    for entry, readable in zip(entries, facts.readable_n.tolist(), strict=True):
+        if readable:
+            for label in entry.labels:
+                members[label].append(entry.path)
+    size = min(SHEET, max(LEAST_SHEET, PICTURES // len(labels)))
+    shown = sorted(labels, key=lambda label: len(members[label]))[: PICTURES // size]
+    rng = np.random.default_rng(seed)
+    drawn = {label: rng.permutation(len(members[label]))[:size] for label in labels}
+    return {label: [members[label][i] for i in sorted(drawn[label])] for label in labels if label in set(shown)}
+
+
+def thumbnails(paths: Iterable[str], *, root: Path, viewer: Viewer) -> dict[str, Thumbnail]:
+    """Map each path to its picture, or to the reason why serving would refuse the image."""
+    wanted = [Entry(path, ()) for path in sorted(set(paths))]
+    seen = zip(wanted, views(root, wanted, viewer, what="making the page"), strict=True)
+    return {entry.path: thumbnail_of(view) for entry, (_, view) in seen}
+
+
+def thumbnail_of(view: View | str) -> Thumbnail:
+    return encode(view.pixels_hwc) if isinstance(view, View) else Thumbnail(flaw=view)
