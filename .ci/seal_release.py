@@ -33,6 +33,7 @@ OUT = ROOT / "runs/release"
 SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
 NOT_SHIPPED = "dev"
 """The extra of contributors, which no user installs."""
+ALWAYS = "every install"
 NO_KEY = """no key to sign the release with: make release KEY=private.pem; docs/releasing.md says how to keep one, and
 openssl ecparam -name prime256v1 -genkey -noout -out private.pem    makes it"""
 
@@ -71,6 +72,7 @@ def gather(folder: Path, *, root: Path, commit: str) -> None:
     """Put locks, Dockerfiles and bills of materials beside wheel and source archive."""
     (wheel,) = folder.glob("*.whl")
     shutil.rmtree(folder / "build", ignore_errors=True)
+    (folder / ".gitignore").unlink(missing_ok=True)  # uv's
     for name in ("requirements.lock", *git(root, "ls-files", "build/images").split()):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, folder / name)
@@ -92,7 +94,8 @@ def wheel_bill(wheel: Path, lock: Lock, *, commit: str) -> bytes:
         wanted = list(named(map(str, metadata.requires_dist or ()), extras=[extra]))
         direct |= {canonicalize_name(one.name) for one in wanted}
         for name in reached(wanted, pinned=pinned.keys(), edges=edges):
-            extras_of.setdefault(name, []).append(extra or "every install")
+            if extras_of.setdefault(name, []) != [ALWAYS]:
+                extras_of[name].append(extra or ALWAYS)
     left_out = {one for needed in (direct, *edges.values()) for one in needed} - pinned.keys()  # ADR 0011 says why
     facts = {"slipway:commit": commit, "slipway:lock": lock.sha256, "slipway:left-out": " ".join(sorted(left_out))}
     about = package("slipway", __version__, properties={**facts, "slipway:wheel": sha256_file(wheel)})
