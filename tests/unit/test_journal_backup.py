@@ -11,7 +11,11 @@ import pytest
 from slipway.contract import SlipwayError, SpecError, StorageError
 from slipway.operations.journal.backup import INDEX, back_up, restore
 from slipway.operations.journal.store import DATABASE, Store, image_path, sha256_of
+from slipway.operations.watch import run as running
+from slipway.operations.watch.facts import Facts
 from tests.support.journal_rows import add_rows, made_row
+from tests.support.watch_looks import look
+from tests.support.watch_rows import add_drawn, drawn, made_reference
 
 
 def fill(journal: Path, numbers: range) -> None:
@@ -79,6 +83,25 @@ def test_a_second_backup_copies_what_is_new_and_leaves_out_what_was_forgotten(tm
     assert {path.name for path in files} == {DATABASE, "reference.json", "label-studio.id", "collector.lock"}
     for path in [backup, *backup.rglob("*"), tmp_path / "restored", *(tmp_path / "restored").rglob("*")]:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_the_watch_of_a_restored_journal_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "read_latency", lambda _: {})
+
+    def goes_on(journal: Path) -> Facts:
+        with Store.open(journal, make=True) as store:
+            add_drawn(store, drawn(300, seed=8), name="after")
+            return look(store).model_copy(update={"looked_s": 0.0, "rows_per_second": 0.0})
+
+    with Store.open(tmp_path / "journal", make=True) as store:
+        made_reference(store.folder)
+        add_drawn(store, drawn(300, seed=7), name="before")
+        look(store)
+        back_up(store, tmp_path / "backup", progress=lambda _: None)
+    restore(tmp_path / "backup", tmp_path / "restored", progress=lambda _: None)
+    facts = goes_on(tmp_path / "restored")
+    assert facts == goes_on(tmp_path / "journal")
+    assert facts.rows == 600
 
 
 def test_an_image_that_is_pruned_meanwhile_is_marked_so(tmp_path: Path) -> None:
