@@ -68,8 +68,10 @@ docs: setup ## the documentation as a site in runs/site, with the reference from
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs/site -d runs/.site . runs/site
 	@echo runs/site/index.html
 
-release: setup ## the wheel and the source archive in runs/release, checked and tried in a fresh environment
+release: setup ## wheel, source archive, Dockerfiles, locks and SBOMs in runs/release, checked, listed and signed: make release KEY=private.pem
+	@$(BIN)/python .ci/seal_release.py --key "$(KEY)" --check
 	$(BIN)/python .ci/release.py
+	@$(BIN)/python .ci/seal_release.py --key "$(KEY)"
 
 perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libraries that its wheel lacks and nvidia-pytriton's has
 	@mkdir -p $(VENV)/lib/perf_analyzer

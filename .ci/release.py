@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import venv
 import zipfile
 from pathlib import Path
@@ -31,7 +32,8 @@ def main() -> None:
     check_archive(archive, package=package)
     check_wheel(wheel, package=package)
     run("check-wheel-contents", wheel)
-    check_installed(wheel, environment=out / "installed")
+    with tempfile.TemporaryDirectory(prefix="slipway-release-") as folder:
+        check_installed(wheel, environment=Path(folder) / "installed")
     for path in (archive, wheel):
         print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(ROOT)}")
 

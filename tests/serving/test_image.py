@@ -1,4 +1,4 @@
-"""A server on an image: what is verified is what answers, and a reload follows the tag."""
+"""A server on an image: what is verified is what answers, and a reload follows tag and key."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.v2_requests import RED
 Launch = Callable[..., Any]
 
 
-def test_an_image_is_verified_unpacked_and_answers_as_its_repository_and_a_reload_follows_the_tag(
+def test_an_image_is_verified_unpacked_and_answers_as_its_repository_and_a_reload_follows_tag_and_key(
     tmp_path: Path, launch: Launch, connect: Callable[..., Any], example_server: Any
 ) -> None:
     secret, public = keys(tmp_path)
@@ -43,5 +43,11 @@ def test_an_image_is_verified_unpacked_and_answers_as_its_repository_and_a_reloa
     sign(layout, second, key=secret)
     code, said = reload(served)
     assert (code, "switched colours, colours_full" in said) == (0, True), said
+    _, next_public = keys(tmp_path, "next")
+    next_public.replace(public)
+    code, said = reload(served)
+    assert (code, "none of its 1 signatures is by the owner of" in said) == (1, True), said
+    sign(layout, second, key=tmp_path / "next.pem")
+    assert reload(served)[0] == 0
     lane = Lane.read(tmp_path / "cache/slipway/images" / second.hex / "lane.json")
     assert connect(here, "grpc").ask("colours", [RED])["BUNDLE"][0, 0].decode() == lane.classifiers["colours"]

@@ -124,7 +124,7 @@ def arm_of(stub: GRPCInferenceServiceStub, request: ModelInferRequest) -> str:
 def test_new_keys_are_in_force_without_a_restart(asked: Asked) -> None:
     """A Secret that changes is a new folder behind a link, renamed into place."""
     assert asked.becomes(KEYS["pets"], 200)
-    asked.mounted.replace("keys/keys.yaml", dump_yaml(key_resource({"pets": NEW_KEY})))
+    asked.mounted.replace("keys/keys.yaml", dump_yaml(key_resource({NEW_KEY: "pets"})))
     assert asked.becomes(NEW_KEY, 200)
     assert asked.becomes(KEYS["pets"], 401)
     assert asked.becomes(KEYS["cars"], 401)

@@ -55,8 +55,12 @@ def test_an_image_holds_exactly_its_lock(kind: str, play: Play) -> None:
 @pytest.mark.parametrize(
     ("kind", "modules"),
     [
-        ("gpu", "slipway.serving.supervisor, slipway.serving.doctor.examine, nvidia.dali, nvidia.nvimgcodec"),
-        ("cpu", "slipway.serving.supervisor, slipway.steps.engine_openvino, nvidia.dali"),
+        (
+            "gpu",
+            "slipway.serving.supervisor, slipway.image.signing, slipway.serving.doctor.examine, nvidia.dali, "
+            "nvidia.nvimgcodec",
+        ),
+        ("cpu", "slipway.serving.supervisor, slipway.image.signing, slipway.steps.engine_openvino, nvidia.dali"),
         ("compile", "slipway.engines, nvidia.dali, nvidia.nvimgcodec"),
     ],
 )

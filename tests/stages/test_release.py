@@ -1,15 +1,19 @@
 """`make release`: what is built is what is in git, and works where it is installed."""
 
+import json
 import runpy
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slipway import __version__
+from slipway.image.signing import private_key, public_half
+from tests.support.signing_keys import keys
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = {"slipway/__init__.py", "slipway/report/templates/report.html"}
@@ -66,6 +70,93 @@ def test_a_version_without_a_section_in_the_changelog_is_refused(release: dict[s
         release["check_changelog"](changelog)
     changelog.write_text(f"# Changelog\n\n## [Unreleased]\n\n## [{__version__}] - 2026-11-27\n")
     release["check_changelog"](changelog)
+
+
+@pytest.fixture(scope="module")
+def sealing() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / ".ci/seal_release.py"))
+
+
+@pytest.fixture
+def sealed(sealing: dict[str, Any], tmp_path: Path) -> tuple[Path, Callable[[], None]]:
+    """A signed release, and what verifies it."""
+    needs = (
+        "Requires-Dist: pyyaml\nProvides-Extra: ship\nRequires-Dist: pyOpenSSL; extra == 'ship'\nProvides-Extra: dev\n"
+    )
+    needs += "Requires-Dist: pytest; extra == 'dev'\n"
+    folder = tmp_path / "release"
+    folder.mkdir()
+    wheel(folder, metadata=f"{METADATA}{needs}\nA description.\n")
+    secret, _ = keys(tmp_path)
+    sealing["gather"](folder, root=ROOT, commit="0" * 40)
+    sealing["seal"](folder, private=private_key(secret))
+    return folder, lambda: sealing["verify"](folder, public=public_half(private_key(secret)))
+
+
+def test_a_release_lists_its_files_and_what_they_need(sealed: tuple[Path, Callable[[], None]]) -> None:
+    folder, verify = sealed
+    verify()
+    listed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == listed | {"SHA256SUMS", "SHA256SUMS.sig"}
+    for lane in ("cpu", "gpu", "compile"):
+        assert {
+            f"build/images/{lane}/{name}" for name in ("Dockerfile", "requirements.lock", "sbom.cdx.json")
+        } <= listed
+    bill = json.loads((folder / f"slipway-{__version__}.cdx.json").read_text())
+    extras = {one["name"].lower(): one["properties"][0]["value"] for one in bill["components"]}
+    assert extras == {"pyyaml": "every install"} | dict.fromkeys(
+        ("pyopenssl", "cryptography", "cffi", "pycparser", "typing-extensions"), "ship"
+    )
+    needs = {one["ref"].partition("@")[0]: one.get("dependsOn", []) for one in bill["dependencies"]}
+    assert [one.partition("@")[0] for one in needs["pkg:pypi/slipway"]] == ["pkg:pypi/pyopenssl", "pkg:pypi/pyyaml"]
+    image = json.loads((folder / "build/images/gpu/sbom.cdx.json").read_text())
+    assert "nvcr.io/nvidia/tritonserver" in {one["name"] for one in image["components"]}
+
+
+def test_a_changed_byte_of_a_release_is_named(sealed: tuple[Path, Callable[[], None]]) -> None:
+    folder, verify = sealed
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        path = folder / line.split()[1]
+        whole = path.read_bytes()
+        path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        with pytest.raises(SystemExit) as ended:
+            verify()
+        assert f"{line.split()[1]}: FAILED" in str(ended.value)
+        path.write_bytes(whole)
+    verify()
+    path.unlink()
+    with pytest.raises(SystemExit, match=f"{path.name}: FAILED open or read"):
+        verify()
+
+
+def test_a_list_that_was_written_again_without_the_key_is_refused(
+    sealing: dict[str, Any], sealed: tuple[Path, Callable[[], None]], tmp_path: Path
+) -> None:
+    folder, verify = sealed
+    other, _ = keys(tmp_path, "other")
+    (folder / "requirements.lock").write_text("numpy==0.0.1\n")
+    sealing["seal"](folder, private=private_key(other))
+    with pytest.raises(SystemExit, match="Verification failure"):
+        verify()
+
+
+def test_a_clone_with_changes_is_not_released(sealing: dict[str, Any], tmp_path: Path) -> None:
+    for command in ("init --quiet", "add .", "-c user.name=a -c user.email=a@b commit --quiet --message=a"):
+        (tmp_path / "file").write_text("a")
+        sealing["git"](tmp_path, *command.split())
+    assert len(sealing["committed"](tmp_path)) == 40
+    (tmp_path / "file").write_text("b")
+    with pytest.raises(SystemExit, match=r"not committed.*\n M file"):
+        sealing["committed"](tmp_path)
+
+
+def test_without_a_key_nothing_is_built_and_the_error_says_how_to_make_one() -> None:
+    command = ["make", "--no-print-directory", "release", "KEY="]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode
+    assert "release.py" not in done.stdout
+    assert "openssl ecparam -name prime256v1 -genkey -noout -out private.pem" in done.stderr
 
 
 @pytest.mark.nightly

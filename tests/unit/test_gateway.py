@@ -25,6 +25,7 @@ from tests.support.scripts import run_here, run_study
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "model_repository/example"
+TEAMS = {key: team for team, key in KEYS.items()}
 TWO = {"candidate": {"grpc": 8101, "http": 8100, "status": 8103}}
 
 
@@ -47,7 +48,10 @@ def settings(folder: Path, **changes: Any) -> GatewaySettings:
         ({"teams": {}}, "teams: .*at least 1"),
         ({"teams": {"../x": {"key_file": "a"}}}, "use 1 to 63 characters of a-z, 0-9, _ and -"),
         ({"teams": {"a\nb": {"key_file": "a"}}}, "use 1 to 63 characters"),
-        ({"teams": {"pets": {"key": "secret"}}}, "unknown key; the valid keys here are burst, key_file, per_second"),
+        (
+            {"teams": {"pets": {"key": "secret"}}},
+            "unknown key; the valid keys here are burst, former_key_file, key_file",
+        ),
         ({"teams": {"pets": {"key_file": "pets.key", "per_second": 0}}}, "greater than or equal to 1"),
         ({"metrics_port": 8001}, "metrics_port|stable.grpc: port 8001"),
         ({"candidate": {"grpc": 8001}}, "candidate.grpc: port 8001 is that of stable.grpc too"),
@@ -99,6 +103,18 @@ def test_a_wrong_key_is_an_error_that_does_not_show_it(tmp_path: Path, fault: Ca
     with pytest.raises(SpecError, match=message) as raised:
         read_keys(read, source=tmp_path / "gateway.yaml")
     assert not re.search("0123456789|short", str(raised.value))
+
+
+def test_a_team_has_two_keys_while_it_changes_them(tmp_path: Path) -> None:
+    teams = {"pets": {"key_file": "pets.key", "former_key_file": "cars.key"}}
+    read, source = settings(tmp_path, teams=teams), tmp_path / "gateway.yaml"
+    assert read_keys(read, source=source) == {KEYS["pets"]: "pets", KEYS["cars"]: "pets"}
+    write_key(tmp_path / "cars.key", KEYS["pets"])
+    with pytest.raises(SpecError, match=r"pets\.former_key_file: its key is that of key_file; give the key before"):
+        read_keys(read, source=source)
+    (tmp_path / "cars.key").chmod(0o640)
+    with pytest.raises(SpecError, match=r"teams\.pets\.former_key_file: others than its owner"):
+        read_keys(read, source=source)
 
 
 def test_files_of_tls_are_checked_at_once(tmp_path: Path) -> None:
@@ -189,13 +205,13 @@ def test_every_budget_is_an_edge_and_the_default_too(tmp_path: Path) -> None:
     "key", ["0x0123456789abcdef", "1234567890123456", "================", "true~~~~~~~~~~~~", "1e1111111111111111"]
 )
 def test_a_key_that_yaml_could_take_for_another_type_stays_text(tmp_path: Path, key: str) -> None:
-    text = dump_yaml(listener(settings(tmp_path), {"pets": key}, ["colours"]))
+    text = dump_yaml(listener(settings(tmp_path), {key: "pets"}, ["colours"]))
     filters = yaml.safe_load(text)["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     assert filters[0]["typed_config"]["credentials"] == [{"client": "pets", "key": key}]
 
 
 def test_the_guard_comes_before_the_router_and_something_checks_that_it_ran(tmp_path: Path) -> None:
-    made: Any = listener(settings(tmp_path), KEYS, ["colours"])
+    made: Any = listener(settings(tmp_path), TEAMS, ["colours"])
     names = [
         one["name"].rpartition(".")[2] for one in made["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     ]
@@ -255,7 +271,7 @@ def test_routes_carry_the_shares_and_stay_over_restarts(tmp_path: Path) -> None:
     shares = [(one["name"], one["weight"]) for one in grpc["weighted_clusters"]["clusters"]]
     assert shares == [("candidate_or_stable_grpc", 10), ("stable_grpc", 90)]
     assert grpc["hash_policy"] == [{"header": {"header_name": "user"}}]
-    write_configuration(read, keys=KEYS, models=["colours"])
+    write_configuration(read, keys=TEAMS, models=["colours"])
     written = yaml.safe_load((read.folder / "routes/routes.yaml").read_text())["resources"]
     assert written[0]["virtual_hosts"] == made["virtual_hosts"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in [read.folder, *read.folder.rglob("*")])
@@ -283,7 +299,7 @@ def test_envoy_accepts_what_is_made(tmp_path: Path, changes: dict[str, Any]) -> 
     if changes:
         write_routes(read, Traffic(weight_percent=10, mirror_percent=5, sticky_header="user"))
     path = tmp_path / "bootstrap.yaml"
-    made: Any = static_bootstrap(read, keys=KEYS, models=[f"head_{i}" for i in range(2000)])
+    made: Any = static_bootstrap(read, keys=TEAMS, models=[f"head_{i}" for i in range(2000)])
     path.write_text(dump_yaml(made))
     validate(find_envoy(), path)
     made["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["codec"] = 1

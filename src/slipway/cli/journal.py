@@ -4,6 +4,8 @@ import argparse
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
+    from slipway.operations.journal.backup import Progress
 
 EPILOG = """example:
   slipway serve model_repository/example --gateway gateway.yaml &
@@ -20,6 +23,8 @@ EPILOG = """example:
   slipway journal status gateway.yaml
   slipway journal rows gateway.yaml --last 5
   slipway journal forget gateway.yaml 4711
+  slipway journal backup gateway.yaml /backup/journal
+  slipway journal restore gateway.yaml /backup/journal      # where there is no journal
 
 in gateway.yaml:
   observe:
@@ -38,7 +43,10 @@ Where the same bundle answers otherwise than it did, run says so in a line that 
 
 No client address and no key is kept. forget takes the number of a row, the SHA-256 of an image, or the id of a
 request, and removes the rows, and the images that no other row has. prune removes what is older than its days, which
-run does each hour by itself."""
+run does each hour by itself.
+
+backup copies rows, images and what the watch and the labels keep beside them, while all of them go on; called again, it
+copies new images alone. restore checks every file, and writes nothing over a journal (docs/recovery.md)."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -123,9 +131,36 @@ def prune(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     print_json(arguments, removed)
 
 
+def backup(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.backup import back_up
+    from slipway.operations.journal.store import Store
+
+    with Store.open(settings.journal, make=False) as store, _progress("backing up") as progress:
+        made = back_up(store, arguments.folder, progress=progress)
+    print(f"{arguments.folder}: {made.holds.rows:,} rows and {made.holds.images:,} images, {made.copied:,} of them new")
+    print_json(arguments, {"rows": made.holds.rows, "images": made.holds.images, "copied": made.copied})
+
+
+def restore(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.backup import restore as restore_journal
+
+    with _progress("restoring") as progress:
+        index = restore_journal(arguments.folder, settings.journal, progress=progress)
+    print(f"{settings.journal}: {index.rows:,} rows and {index.images:,} images, as of {index.made}")
+    print_json(arguments, {"rows": index.rows, "images": index.images, "made": index.made})
+
+
+@contextmanager
+def _progress(what: str) -> "Iterator[Progress]":
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="image", leave=False, disable=None, delay=1) as bar:
+        yield bar.update
+
+
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    names = "run | status | rows | forget | prune"
+    names = "run | status | rows | forget | prune | backup | restore"
     commands = parser.add_subparsers(prog="slipway journal", required=True, metavar=names)
     known = {
         "run": (run, "empty the spool into the journal, until Ctrl-C"),
@@ -133,6 +168,8 @@ def parser() -> argparse.ArgumentParser:
         "rows": (rows, "show the last rows"),
         "forget": (forget, "remove rows and images that you name"),
         "prune": (prune, "remove now what is older than its days"),
+        "backup": (backup, "copy the journal to a folder, while it is written"),
+        "restore": (restore, "write the journal of a backup where there is none"),
     }
     made: dict[str, Any] = {}
     for name, (function, line) in known.items():
@@ -144,4 +181,6 @@ def parser() -> argparse.ArgumentParser:
     made["rows"].add_argument("--last", type=count, default=20, help="number of rows; default: %(default)s")
     made["rows"].add_argument("--classifier", help="rows of this classifier only")
     made["forget"].add_argument("id", nargs="+", help="number of a row, SHA-256 of an image, or id of a request")
+    made["backup"].add_argument("folder", type=Path, help="new folder, or a backup to bring up to date")
+    made["restore"].add_argument("folder", type=Path, help="folder that backup wrote")
     return parser

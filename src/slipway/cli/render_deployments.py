@@ -129,6 +129,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
         check_models,
         cluster_settings,
         kubernetes_version,
+        public_key,
         repository_of,
         tls_settings,
     )
@@ -158,6 +159,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
         vital=tuple(arguments.vital or ()),
         queue_ms=arguments.queue_ms,
         monitoring=arguments.monitoring_namespace,
+        public_key=public_key(arguments.key) if arguments.key is not None else None,
     ).checked()
 
 
@@ -180,6 +182,12 @@ def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument(
         "--monitoring-namespace", default="monitoring", metavar="NAME", help="that of Prometheus; default: %(default)s"
     )
+    command.add_argument(
+        "--key",
+        type=Path,
+        metavar="PUBLIC",
+        help="public key that must have signed the images: init containers verify that, since no kubelet does",
+    )
     command = _command(kinds, "kserve", kserve, "write an InferenceService, its runtime, and a route")
     _add_cluster(command)
     command.add_argument("--name", default="slipway", help="of the InferenceService; default: %(default)s")
@@ -192,7 +200,7 @@ def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="NAME",
         help="where its proxies run, such as envoy-gateway-system; default: the Gateway's own",
     )
-    command.set_defaults(gateway_image=None, queue_ms=10.0, monitoring_namespace="monitoring")
+    command.set_defaults(gateway_image=None, queue_ms=10.0, monitoring_namespace="monitoring", key=None)
     command = _command(kinds, "compose", compose, "write a compose file for one box: gateway, servers, Prometheus")
     _add_box(command)
     command.add_argument("--gateway-image", metavar=DIGEST, required=True, help="Envoy's image, of 1.40 or later")

@@ -5,9 +5,10 @@ It has no time and no random number: the same image and lock give the same bytes
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from slipway.contract import Lane, MissingDependencyError, SpecError, StorageError
@@ -51,40 +52,68 @@ class Lock(NamedTuple):
 
 def sbom(image: Descriptor, manifest: ImageManifest, lane: Lane, lock: Lock) -> bytes:
     """The SBOM of an image."""
-    about = Component(
-        type=ComponentType.CONTAINER,
-        name="slipway-model-repository",
-        version=image.digest,
+    about = component(
+        ComponentType.CONTAINER,
+        "slipway-model-repository",
+        image.digest,
         bom_ref=image.digest,
-        properties=[Property(name="slipway:lane", value=lane.lane), Property(name="slipway:lock", value=lock.sha256)],
+        properties={"slipway:lane": lane.lane, "slipway:lock": lock.sha256},
     )
-    needed = list(_components(manifest, lane, lock))
+    return document({about: list(_components(manifest, lane, lock))}, serial=f"{image.digest} {lock.sha256}")
+
+
+def document(needs: Mapping[Component, Sequence[Component]], *, serial: str) -> bytes:
+    """A bill in CycloneDX's JSON, without a time.
+
+    Args:
+        needs: what each component needs; the first one is the subject.
+        serial: text that its number is made of.
+    """
+    about = next(iter(needs))
+    parts = {part for needed in needs.values() for part in needed} | needs.keys()
     bom = Bom(
-        serial_number=uuid.uuid5(uuid.NAMESPACE_OID, f"{image.digest} {lock.sha256}"),
-        components=needed,
+        serial_number=uuid.uuid5(uuid.NAMESPACE_OID, serial),
+        components=parts - {about},
         metadata=BomMetaData(component=about, timestamp=_NO_TIME),
     )
-    bom.register_dependency(about, needed)
+    for one, needed in needs.items():
+        bom.register_dependency(one, needed)
     return JsonV1Dot6(bom).output_as_string(indent=1).encode()
 
 
 def _components(manifest: ImageManifest, lane: Lane, lock: Lock) -> Iterator[Component]:
     for name, bundle in sorted(lane.classifiers.items()):
-        yield _component(ComponentType.MACHINE_LEARNING_MODEL, name, bundle)
-    yield _package("slipway", manifest.annotation(VERSION))
+        yield component(ComponentType.MACHINE_LEARNING_MODEL, name, bundle)
+    yield package("slipway", manifest.annotation(VERSION))
     # In NVIDIA's image, beside the packages of the lock.
     brought = {"tritonserver": lane.release, **lane.libraries} if lane.lane == "gpu" else {}
     for name, version in sorted(brought.items()):
         if version is not None:
-            yield _component(ComponentType.APPLICATION, name, version)
+            yield component(ComponentType.APPLICATION, name, version)
     for name, version in lock.packages:
-        yield _package(name, version)
+        yield package(name, version)
 
 
-def _component(kind: ComponentType, name: str, version: str) -> Component:
-    return Component(type=kind, name=name, version=version, bom_ref=f"{kind.value}:{name}@{version}")
+def component(
+    kind: ComponentType,
+    name: str,
+    version: str,
+    *,
+    bom_ref: str = "",
+    properties: Mapping[str, str] = MappingProxyType({}),
+) -> Component:
+    return Component(
+        type=kind,
+        name=name,
+        version=version,
+        bom_ref=bom_ref or f"{kind.value}:{name}@{version}",
+        properties=[Property(name=key, value=value) for key, value in properties.items()],
+    )
 
 
-def _package(name: str, version: str) -> Component:
+def package(name: str, version: str, *, properties: Mapping[str, str] = MappingProxyType({})) -> Component:
+    """A package of the Python package index."""
     purl = PackageURL("pypi", name=name, version=version)
-    return Component(type=ComponentType.LIBRARY, name=name, version=version, purl=purl, bom_ref=str(purl))
+    made = component(ComponentType.LIBRARY, name, version, bom_ref=str(purl), properties=properties)
+    made.purl = purl
+    return made

@@ -33,7 +33,7 @@ def sign(layout: Layout, image: Descriptor, *, key: Path) -> int:
     Raises:
         SpecError: the key cannot be used.
     """
-    public, made = _public_half(key), 0
+    public, made = public_half(private_key(key)), 0
     with tempfile.TemporaryDirectory(prefix="slipway-sign-") as folder:
         half, written = Path(folder, "public.pem"), Path(folder, "signature")
         half.write_bytes(public)
@@ -90,8 +90,8 @@ def _is_signed(layout: Layout, subject: Descriptor, key: Path) -> bool:
     return False
 
 
-def _public_half(key: Path) -> bytes:
-    """The public key of a private one, in PEM."""
+def private_key(key: Path) -> ec.EllipticCurvePrivateKey:
+    """The private key of a file; raises SpecError if it cannot be used, StorageError if it cannot be read."""
     data = _read(key)
     try:
         private = serialization.load_pem_private_key(data, password=None)
@@ -101,8 +101,13 @@ def _public_half(key: Path) -> bytes:
         raise SpecError(f"{key}: not a private key in PEM; {_remedy()}") from None
     if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in CURVES:
         raise SpecError(f"{key}: not of a curve that is supported; {_remedy()}")
-    public = private.public_key()
-    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return private
+
+
+def public_half(private: ec.EllipticCurvePrivateKey) -> bytes:
+    """The public key of a private one, in PEM."""
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return private.public_key().public_bytes(encoding, form)
 
 
 def _check_public(key: Path) -> None:

@@ -28,6 +28,7 @@ FolderKind = Literal[
     "monitoring",
     "grown data set",
     "rendered",
+    "journal backup",
 ]
 MARKERS: dict[FolderKind, str] = {
     "repository": "lane.json",  # of a repository without its manifest
@@ -41,6 +42,7 @@ MARKERS: dict[FolderKind, str] = {
     "rendered": ".slipway-rendered",
     "monitoring": ".slipway-monitoring",
     "grown data set": "grown.json",
+    "journal backup": "journal-backup.json",
 }
 """The file that marks a folder of this kind if it has no manifest."""
 Mark = str | tuple[str, ...]

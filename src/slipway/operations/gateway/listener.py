@@ -52,7 +52,11 @@ def listener(
     routes: "Node | None" = None,
     placement: Placement = HERE,
 ) -> Mapping[str, Node]:
-    """Envoy's Listener for gRPC and HTTP, with `routes` in it, or else with those of the watched file."""
+    """Envoy's Listener for gRPC and HTTP, with `routes` in it, or else with those of the watched file.
+
+    Args:
+        keys: the team of each key.
+    """
     host, port = settings.host_port
     mounted = placement.mounted
     filters = _filters(settings, _key_filter(keys) if mounted is None else _mounted_key_filter(mounted), models)
@@ -155,7 +159,7 @@ def _sentences() -> list[Node]:
 
 def _key_filter(keys: Mapping[str, str]) -> Node:
     """The filter that turns a key into its team."""
-    credentials: Node = [{"client": team, "key": key} for team, key in keys.items()]
+    credentials: Node = [{"client": team, "key": key} for key, team in keys.items()]
     return _filter(
         KEY_FILTER,
         "ApiKeyAuth",

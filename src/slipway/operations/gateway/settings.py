@@ -62,6 +62,8 @@ class TeamKey(Contract):
 
     key_file: str
     """File with the key in one line: 16 to 256 of A-Z, a-z, 0-9 and ._~+/=-. Only its owner may read it."""
+    former_key_file: str | None = None
+    """File with the key before, which is accepted too while the team's clients take up the new one."""
     per_second: int = Field(default=100, ge=1, le=1_000_000)
     """Requests each second that the team may send on average."""
     burst: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -185,7 +187,7 @@ def read_settings(path: Path) -> GatewaySettings:
     base = path.resolve().parent
     changes: dict[str, object] = {
         "teams": {
-            name: team.model_copy(update={"key_file": str(base / team.key_file)})
+            name: team.model_copy(update={key: str(base / path) for key, path in key_files(team).items()})
             for name, team in settings.teams.items()
         }
     }
@@ -214,28 +216,38 @@ def _check_certificate(source: Path, certificate: Path) -> None:
         raise SpecError(f"{source}: tls.certificate: {certificate} has no certificate in PEM")
 
 
+def key_files(team: TeamKey) -> dict[str, str]:
+    """The files with a team's keys, by their name in the settings."""
+    former = {"former_key_file": team.former_key_file} if team.former_key_file is not None else {}
+    return {"key_file": team.key_file, **former}
+
+
 def read_keys(settings: GatewaySettings, *, source: Path) -> dict[str, str]:
-    """The key of each team.
+    """The team of each key; during a rotation, a team has two.
 
     Raises:
-        SpecError: a file is missing, others may read it, it does not hold a key, or two teams have one key. No message
+        SpecError: a file is missing, others may read it, it does not hold a key, or two files hold one key. No message
             contains a key.
     """
-    keys: dict[str, str] = {}
+    teams: dict[str, str] = {}
     for name, team in settings.teams.items():
-        key = read_secret(Path(team.key_file), what=f"teams.{name}.key_file", source=source).strip()
-        if not _KEY.fullmatch(key):
-            raise SpecError(
-                f"{source}: teams.{name}.key_file: {team.key_file} must hold one line of 16 to 256 of A-Z, a-z, 0-9 "
-                "and ._~+/=-; slipway gateway --new-key FILE makes one"
-            )
-        if same := next((other for other, one in keys.items() if one == key), None):
-            raise SpecError(
-                f"{source}: teams.{name}.key_file: its key is that of {same} too; give each team its own, since the "
-                "key says whose rate a request counts for"
-            )
-        keys[name] = key
-    return keys
+        for setting, path in key_files(team).items():
+            what = f"teams.{name}.{setting}"
+            key = read_secret(Path(path), what=what, source=source).strip()
+            if not _KEY.fullmatch(key):
+                raise SpecError(
+                    f"{source}: {what}: {path} must hold one line of 16 to 256 of A-Z, a-z, 0-9 and ._~+/=-; slipway "
+                    "gateway --new-key FILE makes one"
+                )
+            if (same := teams.get(key)) == name:
+                raise SpecError(f"{source}: {what}: its key is that of key_file; give the key before, or leave it out")
+            if same is not None:
+                raise SpecError(
+                    f"{source}: {what}: its key is that of {same} too; give each team its own, since the key says "
+                    "whose rate a request counts for"
+                )
+            teams[key] = name
+    return teams
 
 
 def read_secret(path: Path, *, what: str, source: Path) -> str:

@@ -187,6 +187,11 @@ class Store:
         """Rows of a SELECT."""
         return self._query(text, values)
 
+    def copy_into(self, target: sqlite3.Connection) -> None:
+        """Copy the database as of one moment, by SQLite's backup; others may write meanwhile."""
+        with in_words(self.folder / DATABASE):
+            self._connection.backup(target)
+
     # Selections, labels and comparisons.
 
     @contextmanager

@@ -20,7 +20,9 @@ from slipway.serving.container import MODELS
 
 LOGIN_SECRET = "registry-login"
 """Secret of the registry's login, as `kubectl create secret docker-registry` makes it. It may be missing."""
-_LOGIN = "/login"
+KEY_CONFIG, PUBLIC_KEY = "signing-key", "public.pem"
+"""ConfigMap with the public key that must have signed an image, and its file there."""
+_LOGIN, _TRUSTED = "/login", "/trusted"
 _IMAGES = "/fetched/images:release"
 
 
@@ -35,6 +37,19 @@ def fetching_patches(plan: Plan) -> list[Node]:
         for instance, image in images.items()
         if image is not None
     ]
+
+
+def key_document(public_key: str) -> Document:
+    """The public key that the init containers verify signatures with."""
+    return Document(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": KEY_CONFIG, "labels": {NAME: "slipway"}},
+            "data": {PUBLIC_KEY: public_key},
+        },
+        about="The key that must have signed a repository's image: otherwise its pod does not start.",
+    )
 
 
 def fetching_document(plan: Plan) -> Document:
@@ -60,12 +75,14 @@ def _operations(plan: Plan, instance: str, image: str) -> list[Node]:
     }
     pull = _container(plan, "pull", "pull", image, _IMAGES)
     unpack = _container(plan, "unpack", "unpack", _IMAGES, REPOSITORY)
+    trusted: Node = {"name": "trusted", "configMap": {"name": KEY_CONFIG}}
     mounted: Node = {"name": "repository", "mountPath": MODELS, "readOnly": True}
     pod = "/spec/template/spec"
     return [
         {"op": "replace", "path": f"{pod}/volumes/0", "value": {"name": "repository", "emptyDir": room}},
         {"op": "add", "path": f"{pod}/volumes/-", "value": {"name": "fetched", "emptyDir": room}},
         {"op": "add", "path": f"{pod}/volumes/-", "value": {"name": "login", "secret": login}},
+        *([{"op": "add", "path": f"{pod}/volumes/-", "value": trusted}] if plan.public_key else []),
         {"op": "replace", "path": f"{pod}/containers/0/volumeMounts/0", "value": mounted},
         {"op": "add", "path": f"{pod}/initContainers", "value": [pull, unpack]},
     ]
@@ -73,16 +90,18 @@ def _operations(plan: Plan, instance: str, image: str) -> list[Node]:
 
 def _container(plan: Plan, name: str, *arguments: str) -> Node:
     mounts: dict[str, str] = {"fetched": "/fetched", "repository": MODELS, "tmp": "/tmp", "login": _LOGIN}
+    mounts |= {"trusted": _TRUSTED} if plan.public_key else {}
+    signed = ["--key", f"{_TRUSTED}/{PUBLIC_KEY}"] if plan.public_key else []
     return {
         "name": name,
         "image": plan.images.server,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["image", *arguments],
+        "args": ["image", *arguments, *signed],
         "env": [{"name": "DOCKER_CONFIG", "value": _LOGIN}],
         "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": container_rights(),
         "volumeMounts": [
-            {"name": volume, "mountPath": path, **({"readOnly": True} if volume == "login" else {})}
+            {"name": volume, "mountPath": path, **({"readOnly": True} if volume in ("login", "trusted") else {})}
             for volume, path in mounts.items()
         ],
     }

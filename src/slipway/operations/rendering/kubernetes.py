@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from slipway.operations.gateway.routes import ROUTES, Node
 from slipway.operations.rendering.envoy import BOOTSTRAP, CERTIFICATE_FILE, ROUTE_FILE, gateway_files
-from slipway.operations.rendering.fetching import LOGIN_SECRET, fetching_document, fetching_patches
+from slipway.operations.rendering.fetching import LOGIN_SECRET, fetching_document, fetching_patches, key_document
 from slipway.operations.rendering.files import Document, yaml_file
 from slipway.operations.rendering.objects import gateway_documents, network_documents, server_documents
 from slipway.operations.rendering.observed import adapter_values, monitor_documents, rule_documents
-from slipway.operations.rendering.plan import IMAGE_VOLUMES, Gpu, Plan, image_volumes
+from slipway.operations.rendering.plan import IMAGE_VOLUMES, Gpu, Plan
 from slipway.operations.rendering.pods import (
     CANDIDATE,
     COMPONENT,
@@ -48,7 +48,10 @@ def kubernetes_files(plan: Plan) -> dict[str, str]:
         },
         "monitoring/prometheus-adapter.yaml": adapter_values(),
         f"components/{INIT}/{KUSTOMIZATION}": _kustomization(
-            {"resources": ["network.yaml"], "patches": fetching_patches(plan)},
+            {
+                "resources": ["network.yaml", *(["key.yaml"] if plan.public_key else [])],
+                "patches": fetching_patches(plan),
+            },
             component=True,
             about=f"For clusters before {IMAGE_VOLUMES}, or with image volumes off: pull and unpack the repository "
             "first.",
@@ -56,6 +59,8 @@ def kubernetes_files(plan: Plan) -> dict[str, str]:
         f"components/{INIT}/network.yaml": yaml_file(fetching_document(plan)),
         f"overlays/stable/{KUSTOMIZATION}": _overlay(plan, ()),
     }
+    if plan.public_key is not None:
+        files[f"components/{INIT}/key.yaml"] = yaml_file(key_document(plan.public_key))
     if plan.gpu is not None:
         files[f"components/gpu/{KUSTOMIZATION}"] = _gpu(plan.gpu)
     if candidate is not None:
@@ -87,7 +92,7 @@ def _base() -> str:
 
 
 def _overlay(plan: Plan, extra: Iterable[str]) -> str:
-    components = [*extra, *(["gpu"] if plan.gpu else []), *([] if image_volumes(plan.kubernetes) else [INIT])]
+    components = [*extra, *(["gpu"] if plan.gpu else []), *([INIT] if plan.fetches else [])]
     content: dict[str, Node] = {"namespace": plan.namespace, "resources": ["../../base"]}
     if components:
         content["components"] = [f"../../components/{name}" for name in components]
@@ -164,12 +169,13 @@ def _readme(plan: Plan) -> str:
         "| prometheus-adapter with `monitoring/prometheus-adapter.yaml` | the HorizontalPodAutoscaler |",
         "| a network that enforces NetworkPolicies | only the gateway reaches tritonserver |",
     ]
-    if image_volumes(plan.kubernetes):
+    if not plan.fetches:
         lines.append("| containerd 2.1 or CRI-O 1.33 | image volumes |")
     else:
         lines.append(
             f"| Secret `{LOGIN_SECRET}` (`kubectl create secret docker-registry`), if the registry asks who | "
-            f"`components/{INIT}`, which pulls by digest and verifies no signature |"
+            f"`components/{INIT}`, which pulls by digest and verifies "
+            f"{'the signature by its `key.yaml`' if plan.public_key else 'no signature'} |"
         )
     if plan.gpu is not None:
         lines.append(f"| NVIDIA's device plugin | `{plan.gpu.resource}` |")

@@ -172,6 +172,13 @@ class Plan:
     """Wait in the busiest queue at which pods are added."""
     monitoring: str = "monitoring"
     """Namespace of Prometheus."""
+    public_key: str | None = None
+    """Public key in PEM that must have signed the repositories' images; without it, digests alone are verified."""
+
+    @property
+    def fetches(self) -> bool:
+        """Whether init containers fetch the repository: a kubelet that mounts an image verifies no signature."""
+        return self.public_key is not None or not image_volumes(self.kubernetes)
 
     def checked(self) -> Self:
         """Raises SpecError if a part is wrong, or parts disagree."""
@@ -197,6 +204,17 @@ class Plan:
         if self.weight_percent and self.images.candidate is None:
             raise SpecError(f"--weight {self.weight_percent} needs a candidate; give --candidate-image")
         return self
+
+
+def public_key(path: Path) -> str:
+    """The text of a public key in PEM; raises SpecError if it is not one, so that no private key gets into a file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"--key: {path} cannot be read ({error}); give the public key that signed the image") from None
+    if not text.startswith("-----BEGIN PUBLIC KEY-----") or "PRIVATE" in text:
+        raise SpecError(f"--key: {path}: not a public key in PEM; openssl ec -in PRIVATE -pubout -out PUBLIC writes it")
+    return text
 
 
 def tls_settings(source: Path) -> GatewaySettings:

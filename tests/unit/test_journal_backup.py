@@ -1,0 +1,188 @@
+"""A backup of a journal: of one moment while others write, without what was forgotten, and checked byte for byte."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slipway.contract import SlipwayError, SpecError, StorageError
+from slipway.operations.journal.backup import INDEX, back_up, restore
+from slipway.operations.journal.store import DATABASE, Store, image_path, sha256_of
+from slipway.operations.watch import run as running
+from slipway.operations.watch.facts import Facts
+from tests.support.journal_rows import add_rows, made_row
+from tests.support.watch_looks import look
+from tests.support.watch_rows import add_drawn, drawn, made_reference
+
+
+def fill(journal: Path, numbers: range) -> None:
+    with Store.open(journal, make=True) as store:
+        for number in numbers:
+            image = b"image %d" % number
+            add_rows(store, [made_row(str(number), sha256=sha256_of(image), bytes=len(image))], images=[image])
+
+
+def backed_up(journal: Path, target: Path) -> int:
+    """Images that were copied."""
+    with Store.open(journal, make=False) as store:
+        return back_up(store, target, progress=lambda _: None).copied
+
+
+def restored(backup: Path, journal: Path) -> list[str]:
+    """The requests of the rows, each of which has its image."""
+    restore(backup, journal, progress=lambda _: None)
+    with Store.open(journal, make=False) as store:
+        rows = store.query("SELECT request, sha256, kept FROM rows ORDER BY id")
+    for request, sha256, kept in rows:
+        assert kept
+        assert image_path(journal, sha256).read_bytes() == f"image {request}".encode()
+    return [request for request, _, _ in rows]
+
+
+def test_a_backup_is_of_one_moment_while_a_collector_writes_and_people_remove(tmp_path: Path) -> None:
+    journal, over = tmp_path / "journal", threading.Event()
+    fill(journal, range(5))
+
+    def write() -> None:
+        for number in range(5, 10_000):
+            if over.is_set():
+                return
+            fill(journal, range(number, number + 1))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for turn in range(4):
+            backed_up(journal, tmp_path / "backup")
+            requests = restored(tmp_path / "backup", tmp_path / f"restored{turn}")
+            assert requests == [str(number) for number in range(len(requests))]
+    finally:
+        over.set()
+        writer.join()
+    assert len(requests) > 5
+
+
+def test_a_second_backup_copies_what_is_new_and_leaves_out_what_was_forgotten(tmp_path: Path) -> None:
+    journal, backup = tmp_path / "journal", tmp_path / "backup"
+    fill(journal, range(3))
+    for name in ("watch/digits/reference.json", "label-studio.id", "watch/watch.lock", "watch/.state.17"):
+        (journal / name).parent.mkdir(parents=True, exist_ok=True)
+        (journal / name).write_text(name)
+    assert backed_up(journal, backup) == 3
+    fill(journal, range(3, 4))
+    with Store.open(journal, make=False) as store:
+        store.forget(sha256_of(b"image 1"))
+    assert backed_up(journal, backup) == 1
+    forgotten = sha256_of(b"image 1")
+    assert not any(path.name == forgotten for path in backup.rglob("*"))
+    assert restored(backup, tmp_path / "restored") == ["0", "2", "3"]
+    files = [path for path in (tmp_path / "restored").rglob("*") if path.is_file() and "images" not in path.parts]
+    assert {path.name for path in files} == {DATABASE, "reference.json", "label-studio.id", "collector.lock"}
+    for path in [backup, *backup.rglob("*"), tmp_path / "restored", *(tmp_path / "restored").rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_the_watch_of_a_restored_journal_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "read_latency", lambda _: {})
+
+    def goes_on(journal: Path) -> Facts:
+        with Store.open(journal, make=True) as store:
+            add_drawn(store, drawn(300, seed=8), name="after")
+            return look(store).model_copy(update={"looked_s": 0.0, "rows_per_second": 0.0})
+
+    with Store.open(tmp_path / "journal", make=True) as store:
+        made_reference(store.folder)
+        add_drawn(store, drawn(300, seed=7), name="before")
+        look(store)
+        back_up(store, tmp_path / "backup", progress=lambda _: None)
+    restore(tmp_path / "backup", tmp_path / "restored", progress=lambda _: None)
+    facts = goes_on(tmp_path / "restored")
+    assert facts == goes_on(tmp_path / "journal")
+    assert facts.rows == 600
+
+
+def test_an_image_that_is_pruned_meanwhile_is_marked_so(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    fill(journal, range(2))
+    image_path(journal, sha256_of(b"image 0")).unlink()
+    backed_up(journal, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "restored", progress=lambda _: None)
+    with Store.open(tmp_path / "restored", make=False) as store:
+        assert store.query("SELECT request, kept FROM rows ORDER BY id") == [("0", 0), ("1", 1)]
+
+
+def a_changed_row(backup: Path) -> str:
+    data = bytearray((backup / DATABASE).read_bytes())
+    data[-7] ^= 1
+    (backup / DATABASE).write_bytes(data)
+    return rf"{DATABASE}: damaged: its SHA-256 is not the one that was recorded"
+
+
+def a_changed_image(backup: Path) -> str:
+    name = sha256_of(b"image 1")
+    image_path(backup, name).write_bytes(b"image !")
+    return rf"{name}: damaged"
+
+
+def a_missing_image(backup: Path) -> str:
+    name = sha256_of(b"image 1")
+    image_path(backup, name).unlink()
+    return rf"{name}: missing; give another backup"
+
+
+def a_missing_file(backup: Path) -> str:
+    (backup / "label-studio.id").unlink()
+    return r"label-studio\.id: missing; give another backup"
+
+
+def a_way_out(backup: Path) -> str:
+    index = json.loads((backup / INDEX).read_text())
+    index["files"]["../out"] = "0" * 64
+    (backup / INDEX).write_text(json.dumps(index))
+    return r"leads out of the folder"
+
+
+def no_index(backup: Path) -> str:
+    (backup / INDEX).unlink()
+    return rf"backup: not a backup, without {INDEX}; give a folder that slipway journal backup wrote"
+
+
+FAULTS = [a_changed_row, a_changed_image, a_missing_image, a_missing_file, a_way_out, no_index]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_backup_is_named_and_no_journal_comes_of_it(tmp_path: Path, fault: Callable[[Path], str]) -> None:
+    journal, backup, whole = tmp_path / "journal", tmp_path / "backup", tmp_path / "whole"
+    fill(journal, range(3))
+    (journal / "label-studio.id").write_text("1234")
+    backed_up(journal, backup)
+    shutil.copytree(backup, whole)
+    message = fault(backup)
+    with pytest.raises(SlipwayError, match=message):
+        restore(backup, tmp_path / "restored", progress=lambda _: None)
+    assert not (tmp_path / "restored" / DATABASE).exists()
+    assert restored(whole, tmp_path / "restored") == ["0", "1", "2"]
+
+
+def test_nothing_is_written_over_a_journal_or_another_folder(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    fill(journal, range(3))
+    backed_up(journal, tmp_path / "backup")
+    with pytest.raises(SpecError, match="a journal is there, and nothing is written over it; move it away first"):
+        restore(tmp_path / "backup", journal, progress=lambda _: None)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis/chapter").write_text("1")
+    for target, message in (("thesis", "not empty"), ("journal/backup", "lies in")):
+        with pytest.raises(SpecError, match=message):
+            backed_up(journal, tmp_path / target)
+
+
+def test_an_image_of_the_journal_that_was_damaged_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "journal", range(3))
+    image_path(tmp_path / "journal", sha256_of(b"image 2")).write_bytes(b"image ?")
+    with pytest.raises(StorageError, match=f"{sha256_of(b'image 2')}: damaged"):
+        backed_up(tmp_path / "journal", tmp_path / "backup")
+    assert not (tmp_path / "backup").exists()
