@@ -125,16 +125,15 @@ class Workspace:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    @contextmanager
-    def together(self, ensembles: Sequence[Model]) -> Iterator[None]:
-        """Have the models of `together.py` here for the duration of the block."""
+    def add_together(self, ensembles: Sequence[Model]) -> None:
+        """Write the models of `together.py`; raises ServingError if the disk is full."""
         self.remove(together.NAMES)
-        with _room(self.root):
-            together.write_models(self.models, ensembles)
         try:
-            yield
-        finally:
+            with _room(self.root):
+                together.write_models(self.models, ensembles)
+        except BaseException:
             self.remove(together.NAMES)
+            raise
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
