@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from slipway.contract import ManifestError, RepositoryError
-from slipway.lint.models import read_model
+from slipway.contract import Manifest, ManifestError, RepositoryError
+from slipway.lint import lint
+from slipway.lint.models import Unchanged, read_model
 from slipway.repository import assemble, plan, plan_repository
 from slipway.repository.taken_over import Present
 from slipway.system.files import identity
@@ -182,3 +183,13 @@ def test_a_configuration_is_read_with_the_name_of_its_own_group(around: str, tmp
         (tmp_path / "pets/config.pbtxt").write_text(text)
         steps = read_model(tmp_path / "pets").config.ensemble_scheduling.step
         assert [step.model_name for step in steps] == ["base_1", name]
+
+
+def test_a_file_that_differs_from_the_manifest_that_was_just_written_is_found(repository: Path) -> None:
+    written = Manifest.read(repository / "manifest.json")
+    unchanged = Unchanged(manifest=written)
+    assert lint(repository, unchanged=unchanged) == []
+    damage(repository / "h0000/1/bundle.txt")
+    (repository / "h0001/more.txt").touch()
+    found = {(finding.file, finding.rule) for finding in lint(repository, unchanged=unchanged)}
+    assert {("h0000/1/bundle.txt", "file-changed"), ("h0001/more.txt", "file-added")} <= found

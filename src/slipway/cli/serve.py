@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.contract import ServingError, SlipwayError
+from slipway.errors import ServingError, SlipwayError
 from slipway.image.reference import OCI, OCI_LAYOUT, LayoutReference, RegistryReference
 from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports

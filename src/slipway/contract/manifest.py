@@ -11,7 +11,7 @@ from pydantic import Field
 from slipway.contract.base import Contract, Evidence
 from slipway.contract.evidence.origin import commit, now, versions
 from slipway.errors import ManifestError, SpecError
-from slipway.system.files import Identity, files_below, identity, names_below, sha256_bytes, sha256_file
+from slipway.system.files import Identity, files_below, identities_below, sha256_bytes, sha256_file
 from slipway.system.targets import MANIFEST, Sealed
 
 FILE_NAME = MANIFEST
@@ -48,8 +48,11 @@ class Manifest(Contract):
         path.write_text(sealed.to_json(), encoding="utf-8")
 
     @classmethod
-    def open(cls, folder: Path, *, kind: Kind, known: Known = NONE_KNOWN) -> Self:
-        """Read the manifest of `folder` and check every file against it, but for those that are `known`.
+    def open(
+        cls, folder: Path, *, kind: Kind, known: Known = NONE_KNOWN, found: Mapping[str, Identity] | None = None
+    ) -> Self:
+        """Read the manifest of `folder` and check every file against it, but for those that are `known`. The
+        arguments are those of `verify`.
 
         A newer folder may replace this one meanwhile (`files.complete_folder`). The result then describes one of the
         two completely; if files of both were read, an error is raised, and opening again succeeds. A caller that needs
@@ -69,24 +72,29 @@ class Manifest(Contract):
             raise ManifestError(f"{folder / FILE_NAME}: changed since this {manifest.kind} was made; build it again")
         if manifest.kind != kind:
             raise ManifestError(f"{folder}: this folder is of kind {manifest.kind}, but kind {kind} is needed")
-        manifest.verify(folder, known=known)
+        manifest.verify(folder, known=known, found=found)
         return manifest
 
-    def verify(self, folder: Path, *, known: Known = NONE_KNOWN) -> None:
-        """Check every file of `folder` against the recorded hashes, but for those that are `known`."""
-        present = {*names_below(folder)} - {FILE_NAME}
+    def verify(self, folder: Path, *, known: Known = NONE_KNOWN, found: Mapping[str, Identity] | None = None) -> None:
+        """Check every file of `folder` against the recorded hashes, but for those that are `known`.
+
+        Args:
+            found: the files of the folder, as `identities_below` gives them, if the caller has listed them already.
+        """
+        found = identities_below(folder) if found is None else found
+        present = found.keys() - {FILE_NAME}
         for path in sorted(self.outputs.keys() - present):
             raise ManifestError(f"{folder / path}: missing; the manifest of this {self.kind} names it")
         for path in sorted(present - self.outputs.keys()):
             raise ManifestError(f"{folder / path}: not in the manifest of this {self.kind}; remove it or build again")
         for path, expected in sorted(self.outputs.items()):
-            if path in known and known[path] == (expected, identity(f"{folder}/{path}")):
+            if known.get(path) == (expected, found[path]):
                 continue
-            found = sha256_file(f"{folder}/{path}")
-            if found != expected:
+            sha256 = sha256_file(f"{folder}/{path}")
+            if sha256 != expected:
                 raise ManifestError(
                     f"{folder / path}: changed since this {self.kind} was made "
-                    f"(sha256 {found[:12]}, recorded {expected[:12]}); build it again"
+                    f"(sha256 {sha256[:12]}, recorded {expected[:12]}); build it again"
                 )
 
     def read_measured(self, model: type[Found]) -> Found:

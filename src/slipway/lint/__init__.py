@@ -37,7 +37,7 @@ def lint(repository: Path, *, unchanged: Unchanged = NOTHING_UNCHANGED) -> list[
         return [_no_repository(f"{repository} cannot be listed: {error.strerror}")]
     if not models and not unchanged.folders:
         return [_no_repository(f"{repository} has no folder, so it has no model")]
-    hashes, about_files = read_hashes(repository, known=unchanged.known)
+    hashes, about_files = read_hashes(repository, known=unchanged.known, written=unchanged.manifest)
     if any(finding.rule == "repository-empty" for finding in about_files):
         return about_files
     lane, about_lane = read_lane(repository)

@@ -6,16 +6,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-from tritonclient.utils import triton_to_np_dtype
-
 from slipway.contract.engine import INPUT
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.contract.lane import Lane
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.heads import GROUP
 from slipway.lint.literals import Literals
-from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, listed, type_name
+from slipway.lint.models import AGAIN, ENSEMBLE, GPU, Model, ModelConfig, Repository, element_bytes, listed
 from slipway.lint.plans import check_fallback
 from slipway.lint.python_steps import parse
 
@@ -59,8 +56,7 @@ def _gpus(numbers: tuple[int, ...] | None) -> str:
 
 
 def _bytes(tensor: Any) -> int:
-    dtype = triton_to_np_dtype(type_name(tensor).removeprefix("TYPE_"))
-    return 0 if dtype is None or dtype is np.object_ else math.prod(tensor.dims) * np.dtype(dtype).itemsize
+    return int(math.prod(tensor.dims) * element_bytes(tensor))
 
 
 def check_gpu_lane(repository: Repository, lane: Lane) -> Findings:

@@ -5,15 +5,12 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-from tritonclient.utils import triton_to_np_dtype
-
 from slipway.contract import EngineSettings, Lane, SpecError
 from slipway.contract.labels import odd_in
 from slipway.lint.ensembles import Wiring
 from slipway.lint.finding import Finding, Findings
 from slipway.lint.heads import GROUP
-from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, listed, type_name
+from slipway.lint.models import AGAIN, ENSEMBLE, Model, Repository, element_bytes, listed, type_name
 
 IMAGE = {"IMAGE": "STRING"}
 ANSWER = {"LABEL": "STRING", "SCORE": "FP32", "CLASS_ID": "INT32", "STATUS": "INT32", "BUNDLE": "STRING"}
@@ -139,10 +136,7 @@ def _memory(model: Model, shm_bytes: int, asked: Collection[str] | None) -> Find
 
 def _bytes(tensor: Any) -> int:
     """Bytes of the tensor for one image; 0 if its size or type is open."""
-    dtype = triton_to_np_dtype(type_name(tensor).removeprefix("TYPE_").replace("STRING", "BYTES"))
-    if dtype is None or dtype is np.object_ or -1 in tensor.dims:
-        return 0
-    return int(math.prod(tensor.dims) * np.dtype(dtype).itemsize)
+    return 0 if -1 in tensor.dims else math.prod(tensor.dims) * element_bytes(tensor)
 
 
 def check_labels(model: Model) -> Findings:

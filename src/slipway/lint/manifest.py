@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from slipway.contract import Lane, Manifest, ManifestError, SpecError
@@ -26,8 +27,19 @@ def read_lane(repository: Path) -> tuple[Lane | None, list[Finding]]:
         return None, [_of(LANE, "lane-unreadable", str(error).removeprefix(f"{path}: "), AGAIN)]
 
 
-def read_hashes(repository: Path, *, known: Known) -> tuple[Mapping[str, str], list[Finding]]:
-    """The hashes of the manifest, and the findings on files that differ."""
+def read_hashes(
+    repository: Path, *, known: Known, written: Manifest | None = None
+) -> tuple[Mapping[str, str], list[Finding]]:
+    """The hashes of the manifest, and the findings on files that differ. A manifest that the caller has just `written`
+    is not read again, unless a file differs."""
+    if written is not None:
+        with suppress(ManifestError, OSError):
+            written.verify(repository, known=known)
+            return written.outputs, []
+    return _read_hashes(repository, known=known)
+
+
+def _read_hashes(repository: Path, *, known: Known) -> tuple[Mapping[str, str], list[Finding]]:
     path = repository / MANIFEST
     if not path.is_file():
         reason = "missing, although there is a lane.json: half-copied, or written by hand"

@@ -13,17 +13,13 @@ from typing import Any, TypeAlias
 
 from google.protobuf import text_format
 
-from slipway.contract import Lane, MissingDependencyError
+from slipway.contract import Lane, Manifest
 from slipway.contract.manifest import Known
 from slipway.lint.finding import Finding
-
-try:
-    from tritonclient.grpc import model_config_pb2 as pb
-except ImportError:
-    raise MissingDependencyError("tritonclient", extra="serve") from None
+from slipway.lint.proto import model_config
 
 ModelConfig: TypeAlias = Any  # proto.ModelConfig, which has no type information
-proto: Any = pb
+proto: Any = model_config(extra="serve")
 """Triton's definition of a configuration."""
 ENSEMBLE = "ensemble"
 CONFIG = "config.pbtxt"
@@ -39,6 +35,12 @@ _PLATFORMS = {
     "tensorrt_plan": "tensorrt",
     "onnxruntime_onnx": "onnxruntime",
     "pytorch_libtorch": "pytorch",
+}
+_ELEMENT_BYTES = {
+    **dict.fromkeys(("BOOL", "UINT8", "INT8"), 1),
+    **dict.fromkeys(("UINT16", "INT16", "FP16", "BF16"), 2),
+    **dict.fromkeys(("UINT32", "INT32", "FP32"), 4),
+    **dict.fromkeys(("UINT64", "INT64", "FP64"), 8),
 }
 _INFERRED = {"model.plan": "tensorrt", "model.onnx": "onnxruntime", "model.xml": "openvino", "model.pt": "pytorch"}
 """The backend that Triton derives from a file if none is named, in this order; `model.py` comes last."""
@@ -131,6 +133,8 @@ class Unchanged:
     """Steps that the ensembles of these classifiers alone run."""
     known: Known = field(default_factory=dict)
     """Files of the whole repository that were hashed before."""
+    manifest: Manifest | None = None
+    """Its manifest, if the caller has just written it; else it is read."""
 
     @cached_property
     def folders(self) -> frozenset[str]:
@@ -190,6 +194,11 @@ def read_models(
 def type_name(tensor: Any) -> str:
     """The type of an input or output, such as `TYPE_FP32`."""
     return str(proto.DataType.Name(tensor.data_type))
+
+
+def element_bytes(tensor: Any) -> int:
+    """Bytes of one element of an input or output; 0 if they differ, as those of text do."""
+    return _ELEMENT_BYTES.get(type_name(tensor).removeprefix("TYPE_"), 0)
 
 
 def ensembles(models: Mapping[str, Model]) -> dict[str, tuple[str, ...]]:

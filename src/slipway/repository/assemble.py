@@ -58,7 +58,7 @@ def plan_repository(
         before = state_of(out)
         present = Present.open(out) if bases else None
         intended = contents(classifiers, bases, lane=lane, multi=multi, cores=cores, present=present)
-        return plan(intended, out, before=before)
+        return plan(intended, out, before=before, present=present)
     except OSError as error:
         raise RepositoryError(f"{out}: {error.filename} cannot be read: {error.strerror}; assemble again") from None
 

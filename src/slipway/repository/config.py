@@ -7,14 +7,10 @@ from typing import Any, Self, TypeAlias
 
 from google.protobuf import text_format
 
-from slipway.contract import MissingDependencyError
 from slipway.contract.serving import Serving
+from slipway.lint.proto import model_config
 
-try:
-    from tritonclient.grpc import model_config_pb2 as pb
-except ImportError:
-    raise MissingDependencyError("tritonclient", extra="build") from None
-
+pb: Any = model_config(extra="build")
 
 ModelConfig: TypeAlias = Any  # pb.ModelConfig, which has no type information
 

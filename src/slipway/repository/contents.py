@@ -85,9 +85,11 @@ def contents(
     served = [*{config.name: config for chain in chains.values() for config in chain}.values(), *heads.base_steps]
     described = _describe(classifiers, bases, lane, multi, served, cores=chosen_for, heads=heads)
     files[LANE] = Content.of(described.to_json().encode())
-    files[MANIFEST] = _manifest(classifiers, heads, lane, files)
+    manifest = _manifest(classifiers, heads, lane, files)
+    files[MANIFEST] = Content.of(manifest.to_json().encode())
     run = {config.name for chain in chains.values() for config in chain}
-    return Contents(described, files, replace(heads.unchanged, steps=heads.unchanged.steps - run))
+    unchanged = replace(heads.unchanged, steps=heads.unchanged.steps - run, manifest=manifest)
+    return Contents(described, files, unchanged)
 
 
 def _servings(classifiers: Sequence[Classifier], bases: Sequence[BaseHeads]) -> list[Serving]:
@@ -207,7 +209,7 @@ def _memory(served: Collection[ModelConfig]) -> dict[str, Any]:
     return {"cuda_pool_bytes": pool, "pinned_pool_bytes": max(pool, PINNED_POOL_BYTES), "gpus": gpus_of(served)}
 
 
-def _manifest(classifiers: Sequence[Classifier], heads: Heads, lane: LaneName, files: Files) -> Content:
+def _manifest(classifiers: Sequence[Classifier], heads: Heads, lane: LaneName, files: Files) -> Manifest:
     """The manifest. Versions, times and commits are in those of bundles and engines, which it names by hash."""
     whole = [classifier for classifier in classifiers if classifier.base is None]
     inputs = {
@@ -226,7 +228,7 @@ def _manifest(classifiers: Sequence[Classifier], heads: Heads, lane: LaneName, f
         },
     )
     own_sha256 = sha256_bytes(manifest.to_json().encode())
-    return Content.of(manifest.model_copy(update={"own_sha256": own_sha256}).to_json().encode())
+    return manifest.model_copy(update={"own_sha256": own_sha256})
 
 
 def _inputs(version: Classifier, prefix: str) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from slipway.lint import lint
 from slipway.lint.models import Unchanged
 from slipway.repository.contents import Contents
 from slipway.repository.step import Files
+from slipway.repository.taken_over import Present
 from slipway.system.files import (
     Identity,
     clear_leftovers,
@@ -158,20 +159,22 @@ def state_of(repository: Path) -> str:
         return ""
 
 
-def plan(contents: Contents, out: Path, *, before: str | None = None) -> Plan:
+def plan(contents: Contents, out: Path, *, before: str | None = None, present: Present | None = None) -> Plan:
     """Compare `contents` by hash with the repository at `out`; nothing is written.
 
     Args:
         before: the state of the repository that `contents` took heads over from; by default the present one.
+        present: that repository, whose files were hashed a moment ago.
 
     Raises:
         SpecError: `out` is not a repository of ours.
     """
     check_folder(out, kind="repository")
     before = state_of(out) if before is None else before
-    there = {name: Path(entry.path) for name, entry in entries_below(out).items()} if out.is_dir() else {}
-    same = _same(contents.files, there)
-    moved = _moved(contents.files, there, same)
+    there = present.identities if present is not None else _identities(out)
+    hashed = {**present.manifest.outputs, MANIFEST: before} if present is not None else {}
+    same = _same(contents.files, out, there, hashed)
+    moved = _moved(contents.files, same) if present is not None else {}
     folders = _folders(contents.files, there, same, out)
     return Plan(
         out=out,
@@ -190,31 +193,33 @@ def plan(contents: Contents, out: Path, *, before: str | None = None) -> Plan:
     )
 
 
-def _same(files: Files, there: Mapping[str, Path]) -> dict[str, Identity]:
+def _identities(out: Path) -> dict[str, Identity]:
+    """What tells everything below `out` but folders from another, links included."""
+    if not out.is_dir():
+        return {}
+    return {name: identity_of(entry.stat(follow_symlinks=False)) for name, entry in entries_below(out).items()}
+
+
+def _same(files: Files, out: Path, there: Mapping[str, Identity], hashed: Mapping[str, str]) -> dict[str, Identity]:
+    """The files that are `there` already; those that are not `hashed` yet are hashed now."""
     same = {}
     for name, content in tqdm(files.items(), "comparing", **PROGRESS):
-        path = there.get(name)
-        if path is None or path.is_symlink() or not path.is_file():
+        found = there.get(name)
+        if found is None or found.size != content.size:
             continue
-        found = identity(path)
-        compared = content.source == path and content.found == found  # taken over, and so hashed a moment ago
-        if found.size == content.size and (compared or _sha256(path) == content.sha256):
+        if (hashed.get(name) or _sha256(f"{out}/{name}")) == content.sha256:
             same[name] = found
     return same
 
 
-def _moved(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity]) -> dict[str, Identity]:
-    """Files of heads that are taken over into another step, and are still those that were hashed a moment ago."""
-    ours = {*there.values()}
-    return {
-        name: content.found
-        for name, content in files.items()
-        if name not in same and isinstance(content.source, Path) and content.source in ours
-        if content.found is not None and content.found == identity(content.source)
-    }
+def _moved(files: Files, same: Mapping[str, Identity]) -> dict[str, Identity]:
+    """Files of heads that are taken over into another step."""
+    return {name: content.found for name, content in files.items() if name not in same and content.found is not None}
 
 
-def _folders(files: Files, there: Mapping[str, Path], same: Mapping[str, Identity], out: Path) -> tuple[Folder, ...]:
+def _folders(
+    files: Files, there: Mapping[str, Identity], same: Mapping[str, Identity], out: Path
+) -> tuple[Folder, ...]:
     exist = {path.name for path in out.iterdir() if path.is_dir()} if out.is_dir() else set()
     new, old = _by_folder(files), _by_folder(there)
     folders = []
@@ -227,7 +232,7 @@ def _folders(files: Files, there: Mapping[str, Path], same: Mapping[str, Identit
             change = "added"
         else:
             change = "unchanged" if wanted == found and wanted <= same.keys() else "changed"
-        size = sum(files[path].size for path in wanted) or sum(there[path].lstat().st_size for path in found)
+        size = sum(files[path].size for path in wanted) or sum(there[path].size for path in found)
         folders.append(Folder(name, change, size))
     return tuple(folders)
 
@@ -241,9 +246,9 @@ def _by_folder(paths: Iterable[str]) -> dict[str, set[str]]:
     return folders
 
 
-def _sha256(path: Path) -> str | None:
-    """The file's sha256; None if it cannot be read, which counts as damaged."""
+def _sha256(path: str) -> str | None:
+    """The file's sha256; None if it is a link, or cannot be read, which counts as damaged."""
     try:
-        return sha256_file(path)
+        return sha256_file(path) if os.path.isfile(path) and not os.path.islink(path) else None
     except ManifestError:
         return None

@@ -1,5 +1,6 @@
 """One step model of a repository: a configuration and files, named by their content."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,8 +43,8 @@ class Content:
     sha256: str
     size: int
     """Size in bytes."""
-    source: bytes | Path
-    """The bytes, or the file that holds them: graphs and plans are large."""
+    source: bytes | str
+    """The bytes, or the path of the file that holds them: graphs and plans are large."""
     found: Identity | None = None
     """What tells whether the file of a present repository is still the one that was hashed."""
 
@@ -54,14 +55,14 @@ class Content:
     @classmethod
     def file(cls, owner: Bundle | Engine | Base | BaseEngine, name: str) -> Self:
         """A file of a bundle, base or engine, with the hash that was checked when it was opened."""
-        path = owner.path / name
-        return cls(owner.manifest.outputs[name], path.stat().st_size, path)
+        path = f"{owner.path}/{name}"
+        return cls(owner.manifest.outputs[name], os.stat(path).st_size, path)
 
     def read(self) -> bytes:
         """The bytes; raises what `write` raises."""
         if isinstance(self.source, bytes):
             return self.source
-        data = self.source.read_bytes()
+        data = Path(self.source).read_bytes()
         self._require(sha256_bytes(data), self.source)
         return data
 
@@ -73,7 +74,7 @@ class Content:
         shutil.copyfile(self.source, path)
         self._require(sha256_file(path), self.source)
 
-    def _require(self, sha256: str, source: Path) -> None:
+    def _require(self, sha256: str, source: str) -> None:
         if sha256 != self.sha256:
             raise ManifestError(f"{source}: changed while the repository was assembled; assemble it again")
 

@@ -14,7 +14,7 @@ from slipway.lint.models import CONFIG, read_model, type_name
 from slipway.repository.config import Tensor
 from slipway.repository.heads import HeadAnswer
 from slipway.repository.step import Content, Files
-from slipway.system.files import Identity, entries_below, identity, sha256_bytes, sha256_file
+from slipway.system.files import Identity, identities_below, sha256_bytes, sha256_file
 
 CODE = "slipway"
 """Input of a repository with heads: the code that wrote and linted it."""
@@ -41,13 +41,12 @@ class Present:
     def open(cls, path: Path) -> Self | None:
         """None if `path` holds no such repository; then every bundle is opened."""
         try:
-            identities = {name: identity(entry.path) for name, entry in entries_below(path).items()}
-            manifest = Manifest.open(path, kind="repository")
+            identities = identities_below(path)
+            manifest = Manifest.open(path, kind="repository", found=identities)
             lane = Lane.read(path / LANE)
-        except (ManifestError, SpecError, FileNotFoundError, NotADirectoryError):
+        except (ManifestError, SpecError, NotADirectoryError):
             return None
-        ours = manifest.inputs.get(CODE) == code_sha256() and manifest.outputs.keys() <= identities.keys()
-        return cls(path, manifest, lane, identities) if ours else None
+        return cls(path, manifest, lane, identities) if manifest.inputs.get(CODE) == code_sha256() else None
 
     def group(self, inputs: Mapping[str, Mapping[str, str]], *, base_steps: Sequence[str]) -> "Group | None":
         """The group of exactly the heads in `inputs`, if they were made from these files; else None.
@@ -106,7 +105,7 @@ class Present:
 
     def _content(self, name: str) -> Content:
         found = self.identities[name]
-        return Content(self.manifest.outputs[name], found.size, self.path / name, found)
+        return Content(self.manifest.outputs[name], found.size, f"{self.path}/{name}", found)
 
     @cached_property
     def _before(self) -> dict[str, tuple[str, ...]]:

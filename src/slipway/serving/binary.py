@@ -8,10 +8,9 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
-from slipway.contract import ServingError
+from slipway.errors import ServingError
 from slipway.system.home import user_folder
 
 INSTALLED = Path("/opt/tritonserver/bin/tritonserver")
@@ -126,6 +125,8 @@ def find_tritonserver(workspace: Path) -> TritonBinary:
     spec = importlib.util.find_spec("pytriton")  # found, not imported: only its files are used
     if spec is None or not spec.submodule_search_locations:
         raise ServingError("no tritonserver is installed, nor nvidia-pytriton: pip install 'slipway[serve]'")
+    from importlib import metadata  # not at the top: `slipway reload` does without, in half of the time
+
     if int(metadata.version("numpy").partition(".")[0]) >= 2:
         raise ServingError(
             f"numpy {metadata.version('numpy')} is installed: the wheel's Python backend misreads every BYTES tensor "

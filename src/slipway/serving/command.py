@@ -6,13 +6,16 @@ from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from slipway.contract import Lane, ServingError
+from slipway.errors import ServingError
 from slipway.serving.binary import TritonBinary
-from slipway.serving.process import EXIT_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from slipway.contract import Lane  # `slipway reload` needs none of it, and it takes 0.2 s
 
 HOST = "127.0.0.1"  # the wheel's server has known CVEs: loopback only, see docs/adr/0001
+EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use all of it
 _BELOW_EPHEMERAL = range(20_000, 32_768)
 """Ports that Linux gives to no outgoing connection, unless it is told to."""
 CONNECTION_AGE_MS = 300_000
@@ -47,7 +50,7 @@ def command(
     binary: TritonBinary,
     models: Path,
     *,
-    lane: Lane,
+    lane: "Lane",
     ports: Ports,
     admin_key: str,
     shm_prefix: str,
@@ -96,7 +99,7 @@ def command(
     ]
 
 
-def memory_variables(lane: Lane) -> dict[str, str]:
+def memory_variables(lane: "Lane") -> dict[str, str]:
     """Variables for the memory allocator. Each call that loads a model copies what the server knows of all of them, in
     one of 8 arenas a core, which keep the memory: with 1,000 heads on two cores, 790 MB instead of 220."""
     return {"MALLOC_ARENA_MAX": "2"} if lane.bases else {}

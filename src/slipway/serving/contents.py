@@ -13,7 +13,7 @@ from slipway.contract.manifest import NONE_KNOWN, Known
 from slipway.lint.chain import broken_links
 from slipway.lint.models import Model, Repository, ensembles, read_models
 from slipway.serving.alike import Alike
-from slipway.system.files import Identity, entries_below, identity
+from slipway.system.files import Identity, entries_below, identities_below
 
 _AGAIN = "assembled again while it was being read; try again"
 
@@ -46,13 +46,14 @@ class Contents:
         written = _manifest(path)
         try:
             identities = _identities(path)
-            manifest = Manifest.open(path, kind="repository", known=like.known if like else NONE_KNOWN)
+            known = like.known if like else NONE_KNOWN
+            manifest = Manifest.open(path, kind="repository", known=known, found=identities)
         except ManifestError:
             if written and _manifest(path) != written:
                 raise ServingError(f"{path}: {_AGAIN}") from None
             raise
         lane = Lane.read(path / "lane.json")
-        known = {name: (sha256, identities[name]) for name, sha256 in manifest.outputs.items() if name in identities}
+        known = {name: (sha256, identities[name]) for name, sha256 in manifest.outputs.items()} if identities else {}
         contents = cls(path, lane, {}, written, manifest.outputs, known)
         contents = replace(contents, models=read_models(path, known=contents._models_of(like)))
         unchecked = Repository(contents.models, lane).without(contents.same_as(like))
@@ -149,9 +150,9 @@ def _manifest(path: Path) -> bytes:
         return b""
 
 
-def _identities(path: Path) -> dict[str, Identity]:
-    """What tells each file below `path` from another; nothing of a file, or of a folder that vanishes meanwhile."""
+def _identities(path: Path) -> dict[str, Identity] | None:
+    """What tells each file below `path` from another; None of a folder that is no repository, or has a link."""
     try:
-        return {name: identity(entry.path) for name, entry in entries_below(path).items()}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return identities_below(path)
+    except (ManifestError, NotADirectoryError):  # `Manifest.open` says why
+        return None

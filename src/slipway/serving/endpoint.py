@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from slipway.serving.command import HOST
+from slipway.serving.key import HEADER
 from slipway.serving.status import Status
 
-KEY_HEADER = "slipway-admin"
 _REQUEST_TIMEOUT_S = 5.0
 _ROUTES = "GET /live, /ready, /ready/<classifier>, /ready?only=<classifier>,… and /metrics, and POST /reload"
 Reload = Callable[[], tuple[bool, str]]
@@ -82,8 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True  # the body is not read
         if self.path != "/reload":
             return self._answer(404, {"error": f"unknown path; use {_ROUTES}"})
-        if not hmac.compare_digest(self.headers.get(KEY_HEADER, "").encode(), self.key.encode()):
-            return self._answer(403, {"error": f"the header {KEY_HEADER} does not hold the key"})
+        if not hmac.compare_digest(self.headers.get(HEADER, "").encode(), self.key.encode()):
+            return self._answer(403, {"error": f"the header {HEADER} does not hold the key"})
         done, said = self.reload()
         refusal = self.gateway_refusal() if done else None
         if refusal is not None:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slipway.contract import ServingError
+from slipway.errors import ServingError
 from slipway.system.home import user_folder
 
 VARIABLE = "SLIPWAY_ADMIN_KEY"
+HEADER = "slipway-admin"
+"""Header of POST /reload that has the key."""
 
 
 @contextmanager

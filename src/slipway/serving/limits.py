@@ -4,7 +4,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.contract import ServingError
+from slipway.errors import ServingError
 
 MOST_OPEN_FILES = 2**20
 SERVER_FILES, INSTANCE_FILES = 192, 4

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from slipway.contract import MissingDependencyError, ServingError
+from slipway.errors import MissingDependencyError, ServingError
 from slipway.serving import hidden
+from slipway.serving.command import EXIT_TIMEOUT_S
 from slipway.serving.limits import Limits
 
 try:
@@ -19,7 +20,6 @@ try:
 except ImportError:
     raise MissingDependencyError("psutil", extra="serve") from None
 
-EXIT_TIMEOUT_S = 3  # for requests in flight; an idle keep-alive connection makes Triton use all of it
 SHARED_MEMORY = Path("/dev/shm")
 _STUB = "triton_python_backend_stub"
 

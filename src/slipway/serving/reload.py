@@ -87,6 +87,7 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
         _switch(server, new, change, without, deadline=deadline, say=say)
     except (ServingError, OSError):  # such as a disk quota, or too many open files
         server.unload(step for step in new.needed() if step not in loaded)
+        server.tidy()
         raise
     server.contents, server.left_out = new, without
     server.unload(change.withdrawn)
@@ -94,7 +95,9 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
 
 
 def retire(server: Server, change: Change) -> None:
-    """Unload the steps that a reload left without ensembles, once no request can be in them."""
+    """Unload what a reload loaded its ensembles with, and the steps that it left without ensembles, once no request can
+    be in them."""
+    server.tidy()
     _drain(server, change.removed)
     server.unload(change.removed)
 

@@ -3,10 +3,9 @@
 import http.client
 import json
 
-from slipway.contract import ServingError
+from slipway.errors import ServingError
 from slipway.serving.command import HOST
-from slipway.serving.endpoint import KEY_HEADER
-from slipway.serving.key import find_key
+from slipway.serving.key import HEADER, find_key
 
 
 def request_reload(port: int, *, timeout_s: float, with_gateway: bool = False) -> str:
@@ -21,7 +20,7 @@ def request_reload(port: int, *, timeout_s: float, with_gateway: bool = False) -
     """
     connection = http.client.HTTPConnection(HOST, port, timeout=timeout_s)
     try:
-        connection.request("POST", "/reload", headers={KEY_HEADER: find_key(port)})
+        connection.request("POST", "/reload", headers={HEADER: find_key(port)})
         response = connection.getresponse()
         content = response.read()
     except (OSError, http.client.HTTPException) as error:

@@ -55,6 +55,8 @@ class Server:
     """The processes of each step when it was loaded. Their number depends on the GPUs that Triton finds."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Heads that their groups could not load, with the reason; the others of the group answer."""
+    untidy: bool = False
+    """Whether the models of `together.py` are loaded."""
     seconds_to_ready: float = 0.0
 
     @property
@@ -133,17 +135,25 @@ class Server:
 
     def _load_together(self, names: Sequence[str], contents: Contents, *, deadline: float) -> bool:
         """Load all of the ensembles in one call. False if one of them fails; then only each alone says why."""
-        with self.workspace.together([contents.models[name] for name in names]):
-            try:
-                self.control.load(together.NAME, timeout_s=max(deadline - time.monotonic(), 0.1))
-            except ServingError:
-                return False
-            finally:
-                for name in together.NAMES:
-                    with suppress(ServingError):  # the server is ending
-                        self.control.unload(name, timeout_s=30)
+        self.tidy()
+        self.workspace.add_together([contents.models[name] for name in names])
+        self.untidy = True
+        try:
+            self.control.load(together.NAME, timeout_s=max(deadline - time.monotonic(), 0.1))
+        except ServingError:
+            self.tidy()
+            return False
         self.loaded |= {*names}
         return True
+
+    def tidy(self) -> None:
+        """Unload what loaded many ensembles in one call. It takes two more calls, for which nobody has to wait."""
+        if self.untidy:
+            for name in together.NAMES:
+                with suppress(ServingError):  # the server is ending
+                    self.control.unload(name, timeout_s=30)
+            self.workspace.remove(together.NAMES)
+            self.untidy = False
 
     def wait_for(self, name: str, contents: Contents, *, deadline: float) -> None:
         """Wait until a loaded ensemble answers with the right bundle.
@@ -299,4 +309,6 @@ def load_all(server: Server, *, deadline: float, say: Say = lambda _: None) -> d
         if not broken.keys().isdisjoint(steps)
     }
     sound = [name for name in contents.steps if name not in problems]
-    return problems | server.load_ensembles(sound, contents, without=server.left_out, deadline=deadline, say=say)
+    problems |= server.load_ensembles(sound, contents, without=server.left_out, deadline=deadline, say=say)
+    server.tidy()
+    return problems

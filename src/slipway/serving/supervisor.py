@@ -21,7 +21,7 @@ from slipway.serving.server import Server, load_all, running
 from slipway.serving.server_log import log_lines
 from slipway.serving.status import Status
 from slipway.serving.turns import Turns
-from slipway.serving.watched import Watched
+from slipway.serving.watched import Bell, Watched
 from slipway.serving.workspace import private_workspace
 
 Event = Callable[..., None]
@@ -61,6 +61,7 @@ class Supervisor:
         self._address = address
         self._status, self._event, self._ended = status, event, ended
         self._reloads: queue.Queue[queue.Queue[tuple[bool, str]]] = queue.Queue()
+        self._bell = Bell()
         self._broken: dict[str, str] = {}
 
     def check(self) -> None:
@@ -87,6 +88,7 @@ class Supervisor:
                 return False, str(error)
         answer: queue.Queue[tuple[bool, str]] = queue.Queue()
         self._reloads.put(answer)
+        self._bell.ring()
         try:
             return answer.get(timeout=2 * self._timeout_s)
         except queue.Empty:
@@ -184,7 +186,7 @@ class Supervisor:
     def _watch(self, server: Server) -> str:
         """Watch the server until it has to be restarted; returns the reason."""
         turns = self._turns(server)
-        with Watched(server) as watched:
+        with Watched(server, self._bell) as watched:
             while True:
                 gone = watched.wait(turns.interval_s)
                 if self._ended.is_set():

@@ -1,7 +1,8 @@
-"""Notices at once that a process of a server ended."""
+"""Notices at once that a process of a server ended, or that somebody asks for a reload."""
 
 import os
 import select
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -9,11 +10,26 @@ from slipway.serving import process as processes
 from slipway.serving.server import Server
 
 
-class Watched:
-    """Watches the processes of a server by file descriptors that become readable when one ends."""
+class Bell:
+    """A descriptor that becomes readable when it is rung, by any thread, and stays so until it is heard."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.descriptor, 1)
+
+    def heard(self) -> None:
+        with suppress(BlockingIOError):  # it was not rung
+            os.eventfd_read(self.descriptor)
+
+
+class Watched:
+    """Watches the processes of a server by file descriptors that become readable when one ends, and a bell."""
+
+    def __init__(self, server: Server, bell: Bell) -> None:
+        self._server, self._bell = server, bell
         self._stubs: dict[int, str] = {}
         self._poll = select.poll()
 
@@ -33,10 +49,12 @@ class Watched:
                 descriptor = os.pidfd_open(pid)
                 self._stubs[descriptor] = step
                 self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(self._bell.descriptor, select.POLLIN)
 
     def wait(self, timeout_s: float) -> list[str]:
-        """The steps of which a process ended, as soon as one does; none after the time-out."""
-        ended = {descriptor for descriptor, _ in self._poll.poll(1000 * timeout_s)}
+        """The steps of which a process ended, as soon as one does; none after the time-out, or when the bell rings."""
+        ended = {descriptor for descriptor, _ in self._poll.poll(1000 * timeout_s)} - {self._bell.descriptor}
+        self._bell.heard()
         return sorted({self._stubs[descriptor] for descriptor in ended} - {""})
 
     def _forget(self) -> None:

@@ -16,7 +16,6 @@ from slipway.contract import ServingError
 from slipway.lint.models import CONFIG, ENSEMBLE, Model
 from slipway.serving import together
 from slipway.serving.contents import Contents
-from slipway.system.files import entries_below
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+,@=-]+")
 """Characters allowed in the path: the server starts a step by a shell line without quotes."""
@@ -34,6 +33,8 @@ class Workspace:
         """The reason why the folder is not in TMPDIR; empty if it is."""
         self.root, self.models = root, root / "repository"
         self._staging, self._former = root / "staging", root / "former"
+        self._here: dict[str, Mapping[str, bytes]] = {}
+        """The files of the ensembles that are here, but for the name of their version."""
         self.models.mkdir()
 
     def take(self, checked: Contents, *, like: Contents | None = None) -> Contents:
@@ -71,15 +72,15 @@ class Workspace:
                     self._copy(contents, name, other_version=other_version)
                     renames += self._new_folder(name)
             _rename_all(renames)
+            self._here |= {name: contents.own[name] for name in names if name in contents.own}
             for name in names:
                 os.utime(self.models / name)
 
     def _differs_in_config(self, files: Mapping[str, bytes], name: str) -> bool:
         """Whether an ensemble that is here has these files, but for its configuration and the name of its version."""
-        here = _read(self.models / name)
-        wanted = {re.sub(f"^{VERSION}/", f"{self._version(name)}/", path): content for path, content in files.items()}
+        here = self._here.get(name, {})
         ours = all(path.startswith(f"{VERSION}/") for path in files if "/" in path)
-        return ours and CONFIG in here and here | {CONFIG: b""} == wanted | {CONFIG: b""}
+        return ours and CONFIG in here and {**here, CONFIG: b""} == {**files, CONFIG: b""}
 
     def _new_config(self, text: bytes, name: str, *, other_version: bool) -> "list[Rename]":
         """The renames that give an ensemble a new configuration: its folders stay, since to make and to remove
@@ -125,20 +126,20 @@ class Workspace:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    @contextmanager
-    def together(self, ensembles: Sequence[Model]) -> Iterator[None]:
-        """Have the models of `together.py` here for the duration of the block."""
+    def add_together(self, ensembles: Sequence[Model]) -> None:
+        """Write the models of `together.py`; raises ServingError if the disk is full."""
         self.remove(together.NAMES)
-        with _room(self.root):
-            together.write_models(self.models, ensembles)
         try:
-            yield
-        finally:
+            with _room(self.root):
+                together.write_models(self.models, ensembles)
+        except BaseException:
             self.remove(together.NAMES)
+            raise
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
             shutil.rmtree(self.models / name, ignore_errors=True)
+            self._here.pop(name, None)
 
 
 def _rename_all(renames: Sequence[Rename]) -> None:
@@ -152,12 +153,6 @@ def _rename_all(renames: Sequence[Rename]) -> None:
         for before, after in reversed(done):
             after.rename(before)
         raise
-
-
-def _read(folder: Path) -> dict[str, bytes]:
-    """Content of each file below a folder, by relative path; empty if there is none."""
-    entries = entries_below(folder) if folder.is_dir() else {}
-    return {name: Path(entry.path).read_bytes() for name, entry in entries.items()}
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

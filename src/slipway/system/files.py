@@ -21,6 +21,7 @@ _OLD = ".old"
 _KEEPING: tuple[FolderKind, ...] = ("repository",)
 """Kinds of folder that keep the one that they replace, where the caller wants it."""
 _BLOCK_BYTES = 1 << 20
+_VANISHED = "vanished while {} was read; read it again"
 
 
 class Identity(NamedTuple):
@@ -83,7 +84,13 @@ def files_below(folder: Path) -> dict[str, Path]:
 
 
 def names_below(folder: Path) -> list[str]:
-    """The relative path of every regular file below `folder`, sorted; a symbolic link is an error.
+    """The relative path of every regular file below `folder`, sorted; raises what `identities_below` raises."""
+    return list(identities_below(folder))
+
+
+def identities_below(folder: Path) -> dict[str, Identity]:
+    """What tells each regular file below `folder` from another, by relative path and sorted by it; a symbolic link is
+    an error.
 
     Raises:
         ManifestError: there is a link, which could leave the tree, or anything else but files and folders, or a folder
@@ -92,13 +99,19 @@ def names_below(folder: Path) -> list[str]:
     try:
         entries = entries_below(folder)
     except FileNotFoundError as error:
-        raise ManifestError(f"{error.filename}: vanished while {folder} was read; read it again") from None
-    for entry in entries.values():
-        if entry.is_symlink():
-            raise ManifestError(f"{entry.path}: a symbolic link; copy the file itself into the folder")
-        if not entry.is_file(follow_symlinks=False):
-            raise ManifestError(f"{entry.path}: neither a file nor a folder; remove it")
-    return list(entries)
+        raise ManifestError(f"{error.filename}: {_VANISHED.format(folder)}") from None
+    return {name: _identity_of_file(entry, folder) for name, entry in entries.items()}
+
+
+def _identity_of_file(entry: "os.DirEntry[str]", folder: Path) -> Identity:
+    if entry.is_symlink():
+        raise ManifestError(f"{entry.path}: a symbolic link; copy the file itself into the folder")
+    if not entry.is_file(follow_symlinks=False):
+        raise ManifestError(f"{entry.path}: neither a file nor a folder; remove it")
+    try:
+        return identity_of(entry.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        raise ManifestError(f"{entry.path}: {_VANISHED.format(folder)}") from None
 
 
 @contextmanager

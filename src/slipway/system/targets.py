@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -46,6 +47,8 @@ MARKERS: dict[FolderKind, str] = {
 }
 """The file that marks a folder of this kind if it has no manifest."""
 Mark = str | tuple[str, ...]
+Place = tuple[int, int]
+"""Device and inode."""
 _LEAST_BYTES = 4096
 """Size of the file that shows whether a disk takes one: a block."""
 GROWING: tuple[FolderKind, ...] = ("search",)
@@ -92,10 +95,11 @@ def check_folder(target: Path, *, kind: FolderKind, inputs: Iterable[Path] = ())
         raise SpecError(f"{target}: give the folder by its name: {target.resolve()}")
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise SpecError(f"{target}: a file or link, where a folder is to be written; remove it or give another path")
+    place, above, place_of = _place(target), _places(target, _place), cache(_place)
     for given in inputs:
-        if contains(target, given):
+        if place is not None and place in _places(given, place_of):
             raise SpecError(f"{target}: holds {given}, which is read for it; give another folder for the {kind}")
-        if contains(given, target):
+        if place_of(given) in above:
             raise SpecError(f"{target}: lies in {given}, which is read for it; give another folder for the {kind}")
     _check_surroundings(target)
     found = kind_of(target)
@@ -216,10 +220,23 @@ def _check_surroundings(target: Path) -> None:
 
 def contains(folder: Path, path: Path) -> bool:
     """Whether `path` is `folder` or inside it, whatever names and links lead there."""
-    if not folder.exists():
-        return False
+    place = _place(folder)
+    return place is not None and place in _places(path, _place)
+
+
+def _place(path: Path) -> Place | None:
+    """What tells a file or folder from another, whatever names and links lead there; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _places(path: Path, place_of: "Callable[[Path], Place | None]") -> set[Place]:
+    """The places of `path`, if it exists, and of the folders that it is in."""
     resolved = Path(os.path.realpath(path))
-    return any(_same(folder, place) for place in (resolved, *resolved.parents))
+    return {place for one in (resolved, *resolved.parents) if (place := place_of(one)) is not None}
 
 
 def _same(one: Path, other: Path) -> bool:
