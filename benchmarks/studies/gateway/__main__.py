@@ -57,8 +57,8 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"P99 {measured.p99_ms} ms at {measured.rate_per_s:.0f}/s; ratio {result['gateway_to_direct']}", flush=True)
     for name, row in measured.rows.items():
         print(
-            f"{name:8} P99 {row.p99_to_direct:.3f}  P50 {row.p50_to_direct:.3f} of direct, {row.requests} requests; each: "
-            f"Envoy ran {row.envoy_ms:.3f} ms and waited {row.envoy_waited_ms:.3f} ms, client ran {row.client_ms:.3f} ms",
+            f"{name:8} P99 {row.p99_to_direct:.3f}, P50 {row.p50_to_direct:.3f} of direct; {row.requests} requests, of "
+            f"each: Envoy {row.envoy_ms:.3f} ms, waiting {row.envoy_waited_ms:.3f} ms, client {row.client_ms:.3f} ms",
             flush=True,
         )
     finish(measured, arguments)
