@@ -17,6 +17,7 @@ IMAGES = 256
 STEPS = {
     "gateway": "the gateway",
     "slice": "the gateway with the usual time slices",
+    "disk": "the gateway with a spool on the disk",
     "tap": "without the tap",
     "guard": "and without the guard",
     "checks": "and without key, size, rate and metrics of requests",
@@ -29,10 +30,10 @@ EPILOG = """example:
   python -m benchmarks.studies.gateway --requests 1000 --parts                                     8 minutes
   python -m benchmarks.studies.gateway --quick                                                     3 minutes
 
-Parts: `slice` is the gateway with the usual time slices. `tap`, `guard`, `checks` (key, size, rate, and the metrics
-of requests) and `tls` form a ladder: each step lacks its part and those before it, and the last one is Envoy alone.
-They are asked --part-requests times in each round, the gateway and the server --requests times. The classifier is a
-MobileNetV3-Large in INT8 with random weights, and the images are 256 JPEGs of 512 pixels."""
+Parts: `slice` is the gateway with the usual time slices, and `disk` with a spool on the disk. `tap`, `guard`, `checks`
+(key, size, rate, metrics of requests) and `tls` form a ladder: each lacks its part and those before it, and the last is
+Envoy alone. They are asked --part-requests times in each round, the gateway and the server --requests times. The
+classifier is a MobileNetV3-Large in INT8 with random weights, and the images are 256 JPEGs of 512 pixels."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -88,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
         "--load", type=float, default=0.6, metavar="SHARE", help="of the rate that the server holds alone (%(default)s)"
     )
     add("--parts", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help="steps to measure (default: all)")
-    add("--part-requests", type=int, default=200, metavar="N", help="of a block of a step (%(default)s)")
+    add("--part-requests", type=int, default=180, metavar="N", help="of a block of a step (%(default)s)")
     add("--rate", type=float, metavar="PER_S", help="offer this rate, and do not search what the server holds")
     what = "a result of this study"
     add("--output", type=file_option(("held_per_s",), what=what), metavar="JSON", help="write the results here")

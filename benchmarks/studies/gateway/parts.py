@@ -52,7 +52,7 @@ def _manager(listener: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-SLICE = "slice"
+SLICE, DISK = "slice", "disk"
 LADDER: Mapping[str, Change] = {
     "tap": _without("tap"),
     "guard": _without("lua", "rbac"),
@@ -61,14 +61,14 @@ LADDER: Mapping[str, Change] = {
 }
 """Each step lacks its part and those before it, and the last one is Envoy alone. `checks` are those of key, size and
 rate, and the metrics of each request."""
-PARTS = (SLICE, *LADDER)
-"""`slice` is the whole gateway with the usual time slices."""
+WHOLE = {SLICE: "short time slices", DISK: "a spool in memory"}
+"""What the steps lack that are whole gateways otherwise."""
 
 
 def lacking(part: str) -> tuple[str, ...]:
     """What the gateway of a step is without."""
-    if part == SLICE:
-        return (SLICE,)
+    if part in WHOLE:
+        return (WHOLE[part],)
     names = list(LADDER)
     return tuple(names[: names.index(part) + 1]) if part in LADDER else ()
 
@@ -126,12 +126,14 @@ def _plan(part: str, source: Path, server: Ports, repository: Path) -> GatewayPl
     """The plan of `source` with ports and a spool of its own, written beside it."""
     own = Ports.free()
     given = GatewaySettings.read(source).model_dump(exclude_none=True)
+    observed = given["observe"]
+    spool = source.parent / part / "spool" if part == DISK else Path(observed["spool"]).with_name(part)
     given |= {
         "listen": f"{HOST}:{own.grpc}",
         "metrics_port": own.metrics,
         "repository": str(repository),
         "stable": ServerPorts(grpc=server.grpc, http=server.http, status=server.status).model_dump(exclude_none=True),
-        "observe": {**given["observe"], "spool": f"{part}/spool"},
+        "observe": {**observed, "spool": str(spool)},
     }
     changed = source.with_name(f"{part}.yaml")
     changed.write_text(dump_yaml(given), encoding="utf-8")

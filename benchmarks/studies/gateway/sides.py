@@ -1,5 +1,6 @@
 """One server, asked directly, through the gateway, and through gateways without some of its parts, in turns."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +26,8 @@ from slipway.system.yaml_json import dump_yaml
 BACKBONE = "mobilenetv3_large_100"
 TAP_SHARE = 0.05
 """Share of the requests through the gateway that are tapped for the journal. No collector empties the spool."""
+MEMORY = Path("/dev/shm")
+"""A tmpfs for the spool, as docs/journal.md advises."""
 SEARCHED = 300
 """Most requests of a block of the search, halved: what the server holds alone only sets the rate."""
 
@@ -48,7 +51,11 @@ class Asked:
 
 def through_and_past(work: Path, images: Sequence[bytes], asked: Asked) -> dict[str, Any]:
     """Latencies of both ways to one server, and of the ways without parts of the gateway."""
-    source, address = written(work)
+    with tempfile.TemporaryDirectory(prefix="slipway-gateway-", dir=MEMORY) as spools:
+        return _through_and_past(work, images, asked, *written(work, Path(spools)))
+
+
+def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source: Path, address: str) -> dict[str, Any]:
     key = (work / "team.key").read_text(encoding="utf-8").strip()
     repository = work / "repository"
     with (
@@ -97,7 +104,7 @@ def through_and_past(work: Path, images: Sequence[bytes], asked: Asked) -> dict[
     }
 
 
-def written(work: Path) -> tuple[Path, str]:
+def written(work: Path, spools: Path) -> tuple[Path, str]:
     """The file of a gateway's settings, with its key and certificate, and the gateway's address."""
     new_key(work / "team.key")
     self_signed(work, hosts=["localhost", "127.0.0.1"])
@@ -107,7 +114,7 @@ def written(work: Path) -> tuple[Path, str]:
         "metrics_port": own.metrics,
         "tls": {"certificate": CERTIFICATE, "key": PRIVATE_KEY},
         "teams": {"team": {"key_file": "team.key", "per_second": 100_000}},
-        "observe": {"share": TAP_SHARE, "per_second": 10_000},
+        "observe": {"share": TAP_SHARE, "per_second": 10_000, "spool": str(spools / "gateway")},
     }
     (work / "gateway.yaml").write_text(dump_yaml(settings), encoding="utf-8")
     return work / "gateway.yaml", f"localhost:{own.grpc}"

@@ -15,6 +15,7 @@ from slipway.operations.gateway.binary import find_envoy, reason
 from slipway.operations.gateway.configuration import BOOTSTRAP
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import LISTENERS
+from slipway.operations.journal.folders import in_memory
 from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
 from slipway.serving.command import HOST
@@ -94,6 +95,7 @@ class Gateway:
         """
         self._check_ports()
         self.plan.write()
+        self._say_where_the_spool_is()
         first: list[ServingError] = []
         tried = threading.Event()
         # The thread lives as long as Envoy may: the kernel ends a child with the thread that started it.
@@ -108,6 +110,15 @@ class Gateway:
             self._stopping.set()
             thread.join()
             shutil.rmtree(self.plan.settings.folder / LISTENERS, ignore_errors=True)  # the keys are in it
+
+    def _say_where_the_spool_is(self) -> None:
+        settings = self.plan.settings
+        if settings.observe is not None and not in_memory(settings.spool):
+            self._event(
+                "spool_on_disk",
+                f"the spool {settings.spool} is on a disk, and a sampled request is answered only when its file is "
+                "written; give observe.spool a folder on a tmpfs",
+            )
 
     def _check_ports(self) -> None:
         """Raises ServingError if another process listens on a port of the gateway."""
