@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -116,34 +118,64 @@ def offered(connect: Connect, schedule_s: Any, order: list[int], *, warm_up: int
     return block, (time.process_time() - cpu_s) / (time.perf_counter() - started_s)
 
 
+def blocks_in_turns(
+    sides: Mapping[str, Connect],
+    rate_per_s: float,
+    images: int,
+    effort: Effort,
+    *,
+    fewer: Mapping[str, int] = MappingProxyType({}),
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> dict[str, list[Block]]:
+    """The blocks of each side at one rate, the same arrivals for all in a round; the sides take turns in being first.
+
+    Args:
+        fewer: requests of a side that gets only the first of the arrivals. All have the warm-up of the one with fewest.
+        around: entered for each block with the name of the side.
+    """
+    blocks: dict[str, list[Block]] = {side: [] for side in sides}
+    requests = {side: fewer.get(side, effort.requests) for side in sides}
+    warm_up = min(requests.values()) // 10
+    for number in tqdm(range(effort.rounds), "rounds", disable=None):
+        rng = np.random.default_rng([effort.seed, number])
+        schedule_s = poisson_schedule(max(requests.values()) + warm_up, rate_per_s=rate_per_s, rng=rng)
+        order = rng.integers(images, size=schedule_s.size).tolist()
+        names = list(sides)
+        for side in names[number % len(names) :] + names[: number % len(names)]:
+            with around(side):
+                block, _ = offered(sides[side], schedule_s[: requests[side] + warm_up], order, warm_up=warm_up)
+            blocks[side].append(block)
+    return blocks
+
+
 def p99_in_turns(
     sides: Mapping[str, Connect], rate_per_s: float, images: int, effort: Effort, *, to: str
 ) -> dict[str, Any]:
     """P99 of each side at one rate, the same arrivals for all in a round; and the ratios to the side `to`."""
-    p99_ms: dict[str, list[float]] = {side: [] for side in sides}
-    seen: dict[str, list[Any]] = {side: [] for side in sides}
+    return p99_of(blocks_in_turns(sides, rate_per_s, images, effort), to=to)
+
+
+def p99_of(blocks: Mapping[str, Sequence[Block]], *, to: str) -> dict[str, Any]:
+    """P99 of each side, of all its blocks and of each, and the ratios to the side `to`."""
     failed: Counter[str] = Counter()
-    warm_up = effort.requests // 10
-    for number in tqdm(range(effort.rounds), "rounds", disable=None):
-        rng = np.random.default_rng([effort.seed, number])
-        schedule_s = poisson_schedule(effort.requests + warm_up, rate_per_s=rate_per_s, rng=rng)
-        order = rng.integers(images, size=schedule_s.size).tolist()
-        names = list(sides)
-        for side in names[number % len(names) :] + names[: number % len(names)]:
-            block, _ = offered(sides[side], schedule_s, order, warm_up=warm_up)
-            failed.update(block.failures)
-            seen[side].append(block.latencies_ms)
-            p99_ms[side].append(float(np.percentile(block.latencies_ms, 99)))
-    whole = {side: float(np.percentile(np.concatenate(blocks), 99)) for side, blocks in seen.items()}
+    for block in chain(*blocks.values()):
+        failed.update(block.failures)
+    p99_ms = {side: [percentile_ms([block], 99) for block in its] for side, its in blocks.items()}
+    whole = {side: percentile_ms(its, 99) for side, its in blocks.items()}
     ratios = {
         f"{side}_to_{to}": {
             "of_all": whole[side] / whole[to],
             "by_round": [a / b for a, b in zip(p99_ms[side], p99_ms[to], strict=True)],
         }
-        for side in sides
+        for side in blocks
         if side != to
     }
     return {"p99_ms": whole, "p99_ms_by_round": p99_ms, "failed": dict(failed), **ratios}
+
+
+def percentile_ms(blocks: Sequence[Block], percent: float, *, first: int | None = None) -> float:
+    """A percentile over the requests of some blocks, or over the `first` ones of each."""
+    return float(np.percentile(np.concatenate([block.latencies_ms[:first] for block in blocks]), percent))
 
 
 def judged(block: Block, *, limit_ms: float) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Requests that could end tritonserver 2.51, or step around its interface, do not pass the gateway."""
 
 import json
+import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +12,9 @@ import pytest
 from tritonclient.grpc import service_pb2 as triton
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from slipway.operations.gateway.settings import KEY_HEADER
 from tests.serving.test_bad_bodies import WRONG_BODIES
-from tests.support.gateways import Asked, grpc_key, needs_envoy
+from tests.support.gateways import KEYS, Asked, grpc_key, needs_envoy
 from tests.support.v2_requests import IMAGE, RED, element, message
 
 pytestmark = needs_envoy
@@ -252,3 +255,27 @@ def test_class_count_on_probabilities_passes_over_grpc(stub: GRPCInferenceServic
     class_count(request)
     answer = stub.ModelInfer(request, metadata=grpc_key(), timeout=5)
     assert b"red" in answer.raw_output_contents[0]
+
+
+def in_chunks(gateway: Asked, body: bytes, *also: str) -> bytes:
+    """The answer to a body that comes in chunks of one byte each, after a head with more lines."""
+    head = [f"POST {INFER} HTTP/1.1", "host: x", f"{KEY_HEADER}: {KEYS['pets']}", "connection: close", *also]
+    head += [
+        "transfer-encoding: chunked",
+        "inference-header-content-length: 0",
+        "content-type: application/octet-stream",
+    ]
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    context = ssl.create_default_context(cafile=gateway.certificate)
+    host, _, port = gateway.host_port.partition(":")
+    with context.wrap_socket(socket.create_connection((host, int(port)), 20), server_hostname=host) as connection:
+        connection.sendall("\r\n".join([*head, "", ""]).encode() + chunks)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_a_body_in_chunks_of_a_byte_reaches_the_server_as_one(gateway: Asked) -> None:
+    """Many small chunks can end 2.51 (CVE-2025-23310). It gets a body of one piece, with its length."""
+    assert in_chunks(gateway, RED).startswith(b"HTTP/1.1 200"), "a good image"
+    assert in_chunks(gateway, bytes(200_000)).startswith(b"HTTP/1.1 200"), "no image: STATUS says so"
+    assert in_chunks(gateway, RED, f"content-length: {len(RED)}").startswith(b"HTTP/1.1 400"), "two lengths"

@@ -13,7 +13,7 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal import replay
 from slipway.operations.journal.collector import Pruning
-from slipway.operations.journal.folders import private_folder
+from slipway.operations.journal.folders import in_memory, private_folder
 from slipway.operations.journal.metrics import Metrics
 from slipway.operations.journal.pictures import measure
 from slipway.operations.journal.replay import NotYetError
@@ -97,6 +97,12 @@ def test_the_bound_drops_what_was_tapped_last_and_counts_it_over_restarts(tmp_pa
     assert [file.request for file in tap_files(tmp_path)] == ["0", "1", "2", "3"]
     assert read_dropped(tmp_path / "dropped.json") == bound.dropped == 6
     assert Bound(tmp_path / "missing", limit_bytes=1, counted_in=tmp_path / "dropped.json").hold() == 0
+
+
+def test_a_tmpfs_is_told_from_other_folders(tmp_path: Path) -> None:
+    assert in_memory(Path("/dev/shm"))
+    assert not in_memory(Path("/proc/self"))
+    assert not in_memory(tmp_path / "missing")
 
 
 def test_a_file_that_does_not_fit_into_the_bound_takes_no_other_with_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from slipway.operations.gateway.access_logs import METADATA, access_logs
 from slipway.operations.gateway.placement import HERE, Mounted, Placement
 from slipway.operations.gateway.routes import ROUTES, Node, file_source, watched
 from slipway.operations.gateway.settings import KEY_HEADER, TEAM_HEADER, GatewaySettings, Tls
-from slipway.operations.journal.settings import MOST_ANSWER_BYTES, SAMPLED_HEADER, TAP_PREFIX
+from slipway.operations.gateway.tap import tap_filter
 
 LISTENER = "slipway"
 CERTIFICATE, KEYS = "gateway", "keys.yaml"
@@ -210,7 +210,7 @@ def _filters(settings: GatewaySettings, keys: Node, models: Iterable[str]) -> li
         _filter("local_ratelimit", "LocalRateLimit", _rates(settings)),
         _filter("lua", "Lua", {"default_source_code": {"inline_string": guard(settings, models)}}),
         _filter("rbac", "RBAC", _only_checked()),
-        *([_filter("tap", "Tap", _tap(settings))] if settings.observe else []),
+        *([tap_filter(settings)] if settings.observe else []),
         _filter("router", "Router", {}),
     ]
 
@@ -250,22 +250,6 @@ def _only_checked() -> Mapping[str, Node]:
     where: Node = {"metadata_matcher": checked, "metadata_source": "DYNAMIC"}
     policy: Node = {"permissions": [{"sourced_metadata": where}], "principals": [{"any": True}]}
     return {"rules": {"action": "ALLOW", "policies": {"checked": policy}}}
-
-
-def _tap(settings: GatewaySettings) -> Mapping[str, Node]:
-    """Write each request that the guard has chosen, and its answer, into a file of the spool."""
-    chosen: Node = {"name": SAMPLED_HEADER, "present_match": True}
-    matched: Node = {"http_request_headers_match": {"headers": [chosen]}}
-    file: Node = {"path_prefix": str(settings.spool / TAP_PREFIX.rstrip("_"))}
-    output: Node = {
-        "max_buffered_rx_bytes": settings.max_request_bytes,
-        "max_buffered_tx_bytes": MOST_ANSWER_BYTES,
-        "sinks": [{"format": "PROTO_BINARY", "file_per_tap": file}],
-    }
-    return {
-        "common_config": {"static_config": {"match": matched, "output_config": output}},
-        "record_headers_received_time": True,
-    }
 
 
 def guard(settings: GatewaySettings, models: Iterable[str]) -> str:

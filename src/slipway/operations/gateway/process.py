@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
@@ -15,11 +15,13 @@ from slipway.operations.gateway.binary import find_envoy, reason
 from slipway.operations.gateway.configuration import BOOTSTRAP
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import LISTENERS
+from slipway.operations.journal.folders import in_memory
 from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
 from slipway.serving.command import HOST
 from slipway.serving.limits import server_limits
 from slipway.serving.supervisor import pause_s
+from slipway.system.scheduling import short_slices, slice_us
 
 Event = Callable[..., None]
 """`event(name, message, **fields)`."""
@@ -31,6 +33,9 @@ LONG_S = 60.0
 """An Envoy that ran longer than this counts as healthy, and is started again at once."""
 LOOK_S, MOST_SILENT = 2.0, 3
 """Seconds between two looks whether Envoy answers, and looks without an answer after which it is killed."""
+SPOOL_S, SPOOL_SHARE = 1.0, 0.02
+"""Longest time between two looks at the spool, in s, and the share of the time that looking may take: a spool
+that nobody empties has thousands of files."""
 STOP_S = 3.0
 _NO_SECRET = "\0"
 """No argument of Envoy contains a secret."""
@@ -46,7 +51,7 @@ class Gateway:
         self.refusal: str | None = None
         """Why the last `update` was refused; None if it was not."""
         self._event = event
-        self._spool_full, self._spool_said = False, -LONG_S
+        self._spool_full, self._spool_said, self._spool_next = False, -LONG_S, 0.0
         self._stopping, self._listens = threading.Event(), threading.Event()
 
     @property
@@ -90,6 +95,7 @@ class Gateway:
         """
         self._check_ports()
         self.plan.write()
+        self._say_where_the_spool_is()
         first: list[ServingError] = []
         tried = threading.Event()
         # The thread lives as long as Envoy may: the kernel ends a child with the thread that started it.
@@ -104,6 +110,15 @@ class Gateway:
             self._stopping.set()
             thread.join()
             shutil.rmtree(self.plan.settings.folder / LISTENERS, ignore_errors=True)  # the keys are in it
+
+    def _say_where_the_spool_is(self) -> None:
+        settings = self.plan.settings
+        if settings.observe is not None and not in_memory(settings.spool):
+            self._event(
+                "spool_on_disk",
+                f"the spool {settings.spool} is on a disk, and a sampled request is answered only when its file is "
+                "written; give observe.spool a folder on a tmpfs",
+            )
 
     def _check_ports(self) -> None:
         """Raises ServingError if another process listens on a port of the gateway."""
@@ -154,13 +169,7 @@ class Gateway:
         """
         folder = self.plan.settings.folder
         log = folder / ENVOY_LOG
-        process = processes.start(
-            _command(find_envoy(), folder / BOOTSTRAP, workers=self.plan.settings.workers),
-            environment={},
-            log=log,
-            limits=server_limits(instances=0),
-            secret=_NO_SECRET,
-        )
+        process = start_envoy(folder, workers=self.plan.settings.workers)
         self.process = process
         started = time.monotonic()
         try:
@@ -172,7 +181,11 @@ class Gateway:
             self._listens.set()
             tried.set()
             self._event(
-                "gateway_ready", f"the gateway listens on {self.address}", address=self.address, pid=process.pid
+                "gateway_ready",
+                f"the gateway listens on {self.address}",
+                address=self.address,
+                pid=process.pid,
+                slice_us=slice_us(process.pid),
             )
             return self._watched(process)
         finally:
@@ -195,8 +208,8 @@ class Gateway:
 
     def _hold_spool(self) -> None:
         """Keep what Envoy taps within its bound: the collector may be dead. Nothing here may end the gateway."""
-        settings = self.plan.settings
-        if settings.observe is None:
+        settings, started = self.plan.settings, time.monotonic()
+        if settings.observe is None or started < self._spool_next:
             return
         bound = Bound(settings.spool, limit_bytes=settings.observe.spool_bytes, counted_in=settings.folder / DROPPED)
         was_full, self._spool_full = self._spool_full, False
@@ -207,6 +220,8 @@ class Gateway:
             said = f"the spool {settings.spool} cannot be kept in its bound: {error.strerror}"
         else:
             said = f"the spool {settings.spool} is full, and what is tapped is dropped; is slipway journal run alive?"
+        took_s = time.monotonic() - started
+        self._spool_next = started + min(SPOOL_S, took_s / SPOOL_SHARE)
         if self._spool_full and not was_full and time.monotonic() > self._spool_said + LONG_S:
             self._spool_said = time.monotonic()
             self._event("spool_full", said)
@@ -231,6 +246,25 @@ def _stop(process: Popen[bytes]) -> None:
     with suppress(TimeoutExpired):
         process.wait(STOP_S)
     processes.kill(process)
+
+
+def start_envoy(folder: Path, *, workers: int, short: bool = True) -> Popen[bytes]:
+    """Start Envoy with the bootstrap of `folder`, where its log is too.
+
+    Args:
+        short: whether its threads get short time slices, so that they run at once while a server computes.
+
+    Raises:
+        ServingError: Envoy is not installed, or the log cannot be written.
+    """
+    with short_slices() if short else nullcontext():
+        return processes.start(
+            _command(find_envoy(), folder / BOOTSTRAP, workers=workers),
+            environment={},
+            log=folder / ENVOY_LOG,
+            limits=server_limits(instances=0),
+            secret=_NO_SECRET,
+        )
 
 
 def _command(binary: Path, bootstrap: Path, *, workers: int) -> list[str]:

@@ -1,5 +1,7 @@
 """Folders that only their user may use."""
 
+import contextlib
+import os
 import stat
 from pathlib import Path
 
@@ -25,3 +27,14 @@ def private_folder(folder: Path, *, what: str, marker: str = "") -> None:
                 f"chmod 700 {folder}"
             )
         folder.chmod(0o700)
+
+
+def in_memory(folder: Path) -> bool:
+    """Whether the folder, which exists, is on a tmpfs."""
+    with contextlib.suppress(OSError):
+        device = f"{os.major(folder.stat().st_dev)}:{os.minor(folder.stat().st_dev)}"
+        for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            before, _, after = line.partition(" - ")
+            if before.split()[2] == device:
+                return after.split()[0] in {"tmpfs", "ramfs"}
+    return False

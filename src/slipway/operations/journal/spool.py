@@ -34,7 +34,11 @@ class TapFile:
 
 def tap_files(folder: Path) -> list[TapFile]:
     """The files of a spool, oldest first; none if the folder is gone. Links and other things are passed over."""
-    found = []
+    found = [TapFile(Path(path), status.st_size, status.st_mtime_ns) for path, status in _looked_at(folder)]
+    return sorted(found, key=lambda file: (file.modified_ns, file.path.name))
+
+
+def _looked_at(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if not (entry.name.startswith(TAP_PREFIX) and entry.name.endswith(TAP_SUFFIX)):
@@ -42,8 +46,7 @@ def tap_files(folder: Path) -> list[TapFile]:
             with suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode):
-                    found.append(TapFile(Path(entry.path), status.st_size, status.st_mtime_ns))
-    return sorted(found, key=lambda file: (file.modified_ns, file.path.name))
+                    yield entry.path, status
 
 
 class Bound:
@@ -58,6 +61,9 @@ class Bound:
 
     def hold(self) -> int:
         """Remove what is over the bound; returns the number of files. A newer file that still fits stays."""
+        sizes = [status.st_size for _, status in _looked_at(self._folder)]
+        if sum(sizes) <= self._limit_bytes and len(sizes) <= MOST_FILES:
+            return 0  # ten looks a second, nearly all of which end here
         total, kept, dropped = 0, 0, 0
         for file in tap_files(self._folder):
             if total + file.size > self._limit_bytes or kept >= MOST_FILES:

@@ -1,0 +1,129 @@
+"""One server, asked directly, through the gateway, and through gateways without some of its parts, in turns."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.studies.climbing import Bench, Connect, blocks_in_turns, p99_of
+from benchmarks.studies.effort import Effort
+from benchmarks.studies.gateway.parts import all_stopped
+from benchmarks.studies.gateway.rows import Costs, row_of
+from benchmarks.studies.robustness.launcher import launched
+from slipway.benchmark.figures import rates_per_s
+from slipway.benchmark.server import Server
+from slipway.benchmark.statistics import histogram_of
+from slipway.contract.evidence.latency import rate_at
+from slipway.operations.gateway.made import CERTIFICATE, PRIVATE_KEY, new_key, self_signed
+from slipway.operations.gateway.settings import KEY_HEADER
+from slipway.serving import Ports
+from slipway.system.yaml_json import dump_yaml
+
+BACKBONE = "mobilenetv3_large_100"
+TAP_SHARE = 0.05
+"""Share of the requests through the gateway that are tapped for the journal. No collector empties the spool."""
+MEMORY = Path("/dev/shm")
+"""A tmpfs for the spool, as docs/journal.md advises."""
+SEARCHED = 300
+"""Most requests of a block of the search, halved: what the server holds alone only sets the rate."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured, and at which rate."""
+
+    effort: Effort
+    parts: tuple[str, ...]
+    part_requests: int
+    load: float
+    """Share of the rate that the server holds alone."""
+    rate_per_s: float | None
+    """Rate to ask at; None to search what the server holds."""
+
+    @property
+    def warm_up(self) -> int:
+        return min(self.effort.requests, self.part_requests if self.parts else self.effort.requests) // 10
+
+
+def through_and_past(work: Path, images: Sequence[bytes], asked: Asked) -> dict[str, Any]:
+    """Latencies of both ways to one server, and of the ways without parts of the gateway."""
+    with tempfile.TemporaryDirectory(prefix="slipway-gateway-", dir=MEMORY) as spools:
+        return _through_and_past(work, images, asked, *written(work, Path(spools)))
+
+
+def _through_and_past(work: Path, images: Sequence[bytes], asked: Asked, source: Path, address: str) -> dict[str, Any]:
+    key = (work / "team.key").read_text(encoding="utf-8").strip()
+    repository = work / "repository"
+    with (
+        launched(repository, work, options=("--gateway", source)) as server,
+        all_stopped(asked.parts, source, server.ports, repository) as parts,
+    ):
+
+        def through(address: str, *, tls: bool = True) -> Callable[[], Server]:
+            certificate = work / CERTIFICATE if tls else None
+            headers = {KEY_HEADER: key}
+            return partial(Server, address, model=BACKBONE, images=images, certificate=certificate, headers=headers)
+
+        sides: dict[str, Connect] = {
+            "direct": partial(Server, server.grpc_url, model=BACKBONE, images=images),
+            "gateway": through(address),
+            **{name: through(f"localhost:{part.port}", tls=part.has_tls) for name, part in parts.items()},
+        }
+        found = rate_of(sides["direct"], len(images), asked)
+        costs = Costs(server.events("gateway_ready")[-1]["pid"], parts, asked.warm_up)
+        blocks = blocks_in_turns(
+            sides,
+            found["rate_per_s"],
+            len(images),
+            asked.effort,
+            fewer=dict.fromkeys(parts, asked.part_requests),
+            around=costs.of,
+        )
+    rows = {side: row_of(side, blocks, costs).plain() for side in ("gateway", *parts)}
+    compared = p99_of({side: blocks[side] for side in ("direct", "gateway")}, to="direct")
+    _, _, client_ms = costs.per_request("direct", blocks["direct"])
+    measured = {
+        "achieved_per_s": {side: rates_per_s(its, limit_ms=asked.effort.limit_ms)[1] for side, its in blocks.items()},
+        "histograms": {
+            side: histogram_of(np.concatenate([block.latencies_ms for block in its])).encode().decode()
+            for side, its in blocks.items()
+        },
+        "failed": p99_of(blocks, to="direct")["failed"],
+    }
+    return {
+        **found,
+        "distinct_images": len(set(images)),
+        **compared,
+        "direct_client_ms": client_ms,
+        "rows": rows,
+        **measured,
+    }
+
+
+def written(work: Path, spools: Path) -> tuple[Path, str]:
+    """The file of a gateway's settings, with its key and certificate, and the gateway's address."""
+    new_key(work / "team.key")
+    self_signed(work, hosts=["localhost", "127.0.0.1"])
+    own = Ports.free()
+    settings = {
+        "listen": f"127.0.0.1:{own.grpc}",
+        "metrics_port": own.metrics,
+        "tls": {"certificate": CERTIFICATE, "key": PRIVATE_KEY},
+        "teams": {"team": {"key_file": "team.key", "per_second": 100_000}},
+        "observe": {"share": TAP_SHARE, "per_second": 10_000, "spool": str(spools / "gateway")},
+    }
+    (work / "gateway.yaml").write_text(dump_yaml(settings), encoding="utf-8")
+    return work / "gateway.yaml", f"localhost:{own.grpc}"
+
+
+def rate_of(direct: Connect, images: int, asked: Asked) -> dict[str, Any]:
+    """The rate to ask at, and what the server holds alone if that was searched."""
+    if asked.rate_per_s is not None:
+        return {"held_per_s": None, "rate_per_s": asked.rate_per_s}
+    effort = replace(asked.effort, requests=min(asked.effort.requests, SEARCHED))
+    _, rung = Bench(images, effort).best({"direct": direct})
+    return {"held_per_s": rate_at(rung), "rate_per_s": asked.load * rate_at(rung)}
