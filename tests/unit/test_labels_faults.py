@@ -217,6 +217,29 @@ def test_of_two_tasks_of_a_row_the_younger_one_without_an_answer_goes(journal: L
     assert sorted(removed(studio)) == ["4", "5"]
 
 
+def test_an_answer_that_is_given_while_tasks_are_removed_keeps_its_task_until_it_is_taken_in(
+    journal: LabelledJournal, studio: Faulty
+) -> None:
+    answered = task(journal, 5, 1, ("one", "2026-01-02T00:00:00Z"))
+    pruned, gone = task(journal, 5, 1), task(journal, 6, 2)
+    studio.answers |= {"GET /api/tasks/": {"tasks": [pruned, gone], "total": 2}, "GET /api/tasks/5/": answered}
+    with journal.open() as store:
+        store.write("UPDATE rows SET kept = 0", [()])
+    assert journal.run("pull")["removed"] == 1
+    assert removed(studio) == ["6"], "somebody has answered task 5 since the tasks were read"
+    studio.answers["GET /api/tasks/"] = {"tasks": [answered], "total": 1}
+    found = journal.run("pull")
+    assert (found["new"], found["removed"]) == (1, 1)
+    assert journal.query("SELECT row, label FROM labels") == [(1, "one")]
+
+
+def test_a_task_that_somebody_has_removed_meanwhile_is_no_error(journal: LabelledJournal, studio: Faulty) -> None:
+    studio.answers |= {"GET /api/tasks/": {"tasks": [task(journal, 5, 1)], "total": 1}, "DELETE /api/tasks/5/": 404}
+    with journal.open() as store:
+        store.forget("1")
+    assert journal.run("pull")["removed"] == 1
+
+
 def test_tasks_come_in_the_order_of_their_hashes(journal: LabelledJournal) -> None:
     journal.add_images([noise(seed) for seed in range(20, 30)])
     chosen = journal.run("select")["rows"]

@@ -113,6 +113,11 @@ class Project:
             if self._rest.field(made, "task_count", int) != len(tasks):
                 raise self._rest.otherwise(f"{made['task_count']} tasks made of {len(tasks)}")
 
+    def read(self, task: Task, journal: str) -> Task | None:
+        """The task as it is now; None if it is gone."""
+        found = self._rest.find(f"/api/tasks/{task.id}/")
+        return None if found is None else self._task(found, journal)
+
     def remove(self, task: Task) -> None:
         self._rest.delete(f"/api/tasks/{task.id}/")
 

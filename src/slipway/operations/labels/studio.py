@@ -157,10 +157,18 @@ def _without_gone(store: Store, project: Project, tasks: Sequence[Task]) -> tupl
         if is_ours and (task.row in kept or not _is_taken_in(store, task)):
             ours.append(task)
             doubled.add(task.row)
+        elif task.row in hashes and (late := _answered_meanwhile(store, project, task)):
+            ours.append(late)
         else:
             project.remove(task)
             removed += 1
     return ours, removed
+
+
+def _answered_meanwhile(store: Store, project: Project, task: Task) -> Task | None:
+    """The task if somebody has answered it since it was read; Label Studio would remove the answer with it."""
+    now = project.read(task, journal_id(store))
+    return None if now is None or now.said == task.said or _is_taken_in(store, now) else now
 
 
 def _is_taken_in(store: Store, task: Task) -> bool:
