@@ -4,16 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import HTTPError
 
 import pytest
 
 from benchmarks.studies.operate.box import wait_until
 from benchmarks.studies.operate.studio import INSTALLED, Studio
+from slipway.operations.labels.projects import Project, Task
 from slipway.serving import Ports
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.noise import noise
@@ -109,26 +108,43 @@ def test_a_token_that_is_wrong_is_told(studio: Studio, journal: LabelledJournal,
     assert "chmod 600" in journal.done("push").stderr
 
 
-def test_an_answer_that_is_given_while_pull_removes_tasks_is_taken_in(studio: Studio, journal: LabelledJournal) -> None:
+def test_an_answer_that_is_given_while_pull_removes_tasks_is_taken_in(
+    studio: Studio, journal: LabelledJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = studio.tasks(studio.project(journal.run("push")["project"]))
     with journal.open() as store:
         store.write("UPDATE rows SET kept = 0", [()])
-    accepted: list[int] = []
-    refused: set[int] = set()
+    late = sorted(tasks)[3]
+    read = Project.tasks
 
-    def annotate() -> None:
-        for row, task in sorted(tasks.items()):
-            try:
-                studio.say(task, "one")
-                accepted.append(row)
-            except HTTPError as error:
-                refused.add(error.code)
+    def answered_afterwards(project: Project, journal_id: str) -> Iterator[Task]:
+        yield from read(project, journal_id)
+        studio.say(tasks[late], "one")
 
-    annotator = threading.Thread(target=annotate)
-    annotator.start()
-    while annotator.is_alive():
-        journal.run("pull")
-    annotator.join()
-    journal.run("pull")
-    assert refused <= {404}, "an annotator is told that the task is gone"
-    assert [row for (row,) in journal.query("SELECT row FROM labels ORDER BY row")] == accepted
+    monkeypatch.setattr(Project, "tasks", answered_afterwards)
+    assert journal.run("pull")["removed"] == len(tasks) - 1
+    monkeypatch.setattr(Project, "tasks", read)
+    found = journal.run("pull")
+    assert (found["new"], found["removed"]) == (1, 1)
+    assert journal.query("SELECT row, label FROM labels") == [(late, "one")]
+
+
+def test_two_annotators_who_contradict_each_other_give_no_label_until_a_known_answer_decides(
+    studio: Studio, journal: LabelledJournal
+) -> None:
+    tasks = studio.tasks(studio.project(journal.run("push")["project"]))
+    (first, second, *_), email = sorted(tasks), f"{journal.folder.name.lower()}@localhost.localdomain"
+    other = studio.ask("POST", "/api/users/", {"email": email, "username": email, "password": "a-password-of-tests"})
+    for row, labels in ((first, ("one", 'a <"&"> é')), (second, ("one", "one"))):
+        for who, label in zip((None, other["id"]), labels, strict=True):
+            studio.say(tasks[row], label, by=who)
+    assert journal.run("pull")["new"] == 4
+    found = journal.run("status")
+    assert (found["labelled"], found["waiting"]) == (1, 10)
+    assert len(found["annotators"]) == 2
+    assert email in found["undecided"][0]
+    journal.run("add", journal.table(("row", "label"), (first, "one")), "--known")
+    found = journal.run("status")
+    assert (found["labelled"], found["undecided"]) == (2, [])
+    assert f"row {first} is 'one'" in found["contradicted"][0]
+    assert {one["name"]: (one["right"], one["known"]) for one in found["annotators"]}[email] == (0, 1)

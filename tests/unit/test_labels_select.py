@@ -70,6 +70,13 @@ def test_the_budget_is_that_of_a_day_and_rows_wait_for_the_next_one(journal: Lab
     assert (tomorrow.considered, len(tomorrow.chosen)) == (30, 20)
 
 
+def test_a_selection_by_a_clock_that_was_ahead_costs_no_other_day_its_budget(journal: LabelledJournal) -> None:
+    journal.add_rows(50)
+    chosen(journal, now_s=NOW_S + 400 * DAY_S)
+    journal.add_rows(30)
+    assert len(chosen(journal).chosen) == 20
+
+
 def test_two_selections_at_once_consider_no_row_twice(journal: LabelledJournal) -> None:
     journal.add_rows(400)
     command = [sys.executable, "-m", "slipway", "labels", "select", str(journal.settings), "--labels", "5", "--json"]

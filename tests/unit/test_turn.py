@@ -129,6 +129,9 @@ def test_the_age_of_a_run_is_a_reason_from_a_number_of_days_on() -> None:
     assert not calendar(made, FleetTurn(every_days=92), now=now).is_reason
     assert not calendar(made, FleetTurn(every_days=None), now=now).is_reason
     assert not calendar(None, FleetTurn(), now=now).is_reason
+    ahead = calendar((now + timedelta(days=2)).isoformat(), FleetTurn(), now=now)
+    assert not ahead.is_reason
+    assert "which is yet to come; look at the clocks" in ahead.said
 
 
 class Facts:

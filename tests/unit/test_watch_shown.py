@@ -116,12 +116,13 @@ def test_rows_that_were_asked_because_two_versions_differ_do_not_count(store: St
     assert watched(store).accuracy.estimate is None
 
 
-def test_the_newest_selections_count_and_one_with_few_labels_waits(store: Store) -> None:
+@pytest.mark.parametrize("ahead", [0, 1000], ids=["clock right", "first selection by a clock that was ahead"])
+def test_the_newest_selections_count_and_one_with_few_labels_waits(store: Store, ahead: int) -> None:
     estimates = []
     for selection, wrong in enumerate((250, 0, 0)):
         columns = drawn(250, seed=selection)
         rows = add_drawn(store, columns, name=f"r{selection}")
-        select(store, rows, chosen=rows, selection=selection, probability=1.0)
+        select(store, rows, chosen=rows, selection=selection or ahead, probability=1.0)
         said = truth(columns, rows, wrong=wrong)
         say_labels(store, said if selection < 2 else {row: said[row] for row in rows[:20]})
         estimate = watched(store).accuracy.estimate

@@ -142,13 +142,14 @@ class Story:
         time.sleep(QUIET_S)
         self._labelling.wait()
         self._box.verb("labels of a quiet day", f"labels select {self._gateway} --labels {QUIET_LABELS}")
-        self._answer()
 
     def shift(self) -> None:
-        """Nines appear; ends with the alarm."""
+        """Nines appear; ends with the alarm. People label the images of the quiet day meanwhile."""
         self._mark("shifted", f"from now on {NEW_SHARE:.0%} of the images are nines")
         self._stream.images = shuffled(self._scans.before, new_share=NEW_SHARE, seed=2)
-        seconds = wait_until(self._alarms, what="the watch alarms")
+        self._answer()
+        wait_until(self._alarms, what="the watch alarms")
+        seconds = self._stream.now_s - self._marks["shifted"]
         self._alarm = (len(self._stream.since(self._marks["shifted"])), seconds)
         self._mark("alarm", "the watch alarms")
         wait_until(lambda: len(self._stream.since(self._marks["shifted"])) > SHIFTED, what="enough images came")

@@ -85,15 +85,23 @@ class Studio:
         config = self.ask("GET", f"/api/projects/{project}/")["label_config"]
         return {one.get("value", "") for one in ElementTree.fromstring(config).iter("Choice")}
 
-    def say(self, task: Mapping[str, Any], label: str | None, *, new: str | None = None) -> int:
-        """Answer a task with a class that is offered, or with a `new` one; without both, skip it. Returns the number of
-        the annotation."""
+    def say(self, task: Mapping[str, Any], label: str | None, *, new: str | None = None, by: int | None = None) -> int:
+        """Answer a task with a class that is offered, or with a `new` one; without both, skip it.
+
+        Args:
+            by: number of another user whose answer it is.
+
+        Returns:
+            the number of the annotation.
+        """
         results: list[dict[str, Any]] = []
         if label is not None:
             results.append({"from_name": "class", "to_name": "image", "type": "choices", "value": {"choices": [label]}})
         if new is not None:
             results.append({"from_name": "new_class", "to_name": "image", "type": "textarea", "value": {"text": [new]}})
-        content = {"result": results, "was_cancelled": not results}
+        content: dict[str, Any] = {"result": results, "was_cancelled": not results}
+        if by is not None:
+            content["completed_by"] = by
         return int(self.ask("POST", f"/api/tasks/{task['id']}/annotations/", content)["id"])
 
     def annotate(self, project: int, truth: Callable[[int], str]) -> Counter[str]:

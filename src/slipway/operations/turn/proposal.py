@@ -133,6 +133,9 @@ def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> Evid
         return Evidence(trigger="calendar", is_reason=False, said="the active run does not say when it was made")
     made = datetime.fromisoformat(created)
     days = (now - made.replace(tzinfo=made.tzinfo or UTC)).total_seconds() / 86_400
+    if days < 0:
+        said = f"the active run is of {created}, which is yet to come; look at the clocks of both machines"
+        return Evidence(trigger="calendar", is_reason=False, said=said)
     said = f"the active run is {days:.0f} days old, of {settings.every_days:g}"
     return Evidence(trigger="calendar", is_reason=days >= settings.every_days, said=said)
 
