@@ -154,5 +154,17 @@ def test_settings_that_cannot_be_are_refused_in_words(tmp_path: Path, changes: d
     assert words in done.stderr
 
 
+@pytest.mark.parametrize("place", ["post_1/1", "heads_1/1/heads/digits"])
+@pytest.mark.parametrize("verb", ["select", "push", "status"])
+def test_a_classifier_with_several_labels_an_image_is_refused(journal: LabelledJournal, place: str, verb: str) -> None:
+    step = journal.folder / "repository" / place
+    step.mkdir(parents=True)
+    (step / "decision.json").write_text('{"task": "multilabel", "thresholds": [0.5, 0.5], "top_k": 2}')
+    (step / "bundle.txt").write_text(BUNDLE)
+    assert "digits gives several labels for an image" in journal.done(verb).stderr
+    (step / "bundle.txt").write_text("another")
+    assert "several labels" not in journal.done(verb).stderr
+
+
 def test_a_classifier_that_is_not_served_is_refused(journal: LabelledJournal) -> None:
     assert "'cats' is not in" in journal.done("select", "--classifier", "cats").stderr
