@@ -1,5 +1,6 @@
 """`slipway labels push` and `pull` with the real Label Studio, which `make label-studio` installs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -84,6 +85,16 @@ def test_a_push_that_is_killed_makes_no_task_twice(studio: Studio, journal: Labe
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
     assert len(studio.tasks(studio.project(journal.run("push")["project"]))) == 12
+
+
+def test_two_pulls_at_once_take_each_label_in_once(studio: Studio, journal: LabelledJournal) -> None:
+    for task in studio.tasks(studio.project(journal.run("push")["project"])).values():
+        studio.say(task, "one")
+    command = [sys.executable, "-m", "slipway", "labels", "pull", str(journal.settings), "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in both]
+    assert sorted((one["new"], one["same"]) for one in said) == [(0, 12), (12, 0)]
+    assert journal.query("SELECT count(*) FROM labels") == [(12,)]
 
 
 def test_tasks_of_others_and_another_configuration_are_left_alone(studio: Studio, journal: LabelledJournal) -> None:

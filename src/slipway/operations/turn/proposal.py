@@ -86,7 +86,9 @@ def drift(watched: Watched | None, settings: FleetTurn, *, missing: str, has_unk
     alarm = watched.drift.alarm
     said = f"alarm: {alarm.event}, since row {alarm.since_row:,}" if alarm else "no alarm"
     if not has_unknown:
-        never = "the classifier never answers unknown (decision.unknown in the spec), so that drift is no reason by itself"
+        never = (
+            "the classifier never answers unknown (decision.unknown in the spec), so that drift is no reason by itself"
+        )
         return Evidence(trigger="drift", is_reason=False, said=f"{said}; {never}")
     now, before = _unknown_share(watched, "rows"), _unknown_share(watched, "reference_rows")
     rise = 100 * (now - before)
