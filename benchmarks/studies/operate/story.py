@@ -20,6 +20,8 @@ QUIET_LABELS, LABELS = 20, 120
 QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 25.0, 3.0, 5.0, 20.0
 SHIFTED = 1000
 """Requests with the new class before people are asked for labels."""
+COMPARED = 200
+"""Fewest rows of the stable head before both are compared."""
 WORSE, STOPS_FOR_A_PERSON = 1, 2
 """Exit codes of `slipway release judge` and `slipway turn run`."""
 
@@ -180,7 +182,7 @@ class Story:
         with self._serving("digits-2"):
             self._box.verb("shadow", f"release mirror {self._gateway} 100")
             time.sleep(SHADOW_S)
-            self._compare("digits-2")
+            self._compare("digits-2", stable="digits")
             self._box.verb("canary", f"release weight {self._gateway} 50")
             self._mark("canary", "half of the requests go to the new head")
             self._box.verb("verdict", f"turn run {turn}", allowed=(STOPS_FOR_A_PERSON,))
@@ -203,7 +205,7 @@ class Story:
         with self._serving("digits-3"):
             self._box.verb("canary of the spoilt head", f"release weight {self._gateway} 10")
             self._mark("tenth", "a tenth of the requests go to it")
-            self._compare("digits-3")
+            self._compare("digits-3", stable="digits-2")
             self._box.verb("judge of the spoilt head", f"release judge {self._gateway}", allowed=(WORSE,))
             self._mark("rolled back", "it has no requests any more")
             time.sleep(SHADOW_S)
@@ -240,10 +242,20 @@ class Story:
         """Serve the candidate beside the block."""
         return self._box.serving(name, self._run / "repository-candidate", self._box.candidate)
 
-    def _compare(self, name: str) -> None:
+    def _compare(self, name: str, *, stable: str) -> None:
         """Ask the candidate for images of the journal; where it differs from the stable head, the truth decides."""
+        wait_until(lambda: self._has_rows(stable), what="the journal has images that the stable head answered")
         self._box.verb(f"compare {name}", f"release compare {self._gateway} --images 300 --per-second 60 --ask 30")
         self._answer()
+
+    def _has_rows(self, stable: str) -> bool:
+        """Whether the journal, which lags on a busy machine, has come to images that the stable head answered."""
+        bundle = Manifest.open(self._run / stable / "bundle", kind="bundle").bundle
+        with Store.open(self._run / "journal", make=False) as store:
+            ((rows,),) = store.query(
+                "SELECT count(*) FROM rows WHERE bundle = ? AND replayed_bundle = bundle", (bundle,)
+            )
+        return int(rows) >= COMPARED
 
     def _answer(self) -> None:
         """Label every image that is asked for."""
