@@ -17,7 +17,7 @@ from slipway.operations.watch.facts import Drift, Facts, Interval
 
 RATE_PER_S, NEW_SHARE = 40.0, 0.15
 QUIET_LABELS, LABELS = 20, 120
-QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 25.0, 3.0, 5.0, 20.0
+QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 25.0, 3.0, 5.0, 10.0
 SHIFTED = 1000
 """Requests with the new class before people are asked for labels."""
 COMPARED = 200
