@@ -142,6 +142,7 @@ runs/digits/engines/choice.json:
 	@echo "installing into .venv/label-studio: about 1 GB, a minute or two"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@$(BIN)/python build/label_studio/start.py --prepare
 	@touch $@
 
 $(INSTALLED): requirements.lock

@@ -6,91 +6,37 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from benchmarks.studies.operate.box import wait_until
+from benchmarks.studies.operate.studio import INSTALLED, Studio
+from slipway.operations.labels.projects import Project, Task
 from slipway.serving import Ports
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.noise import noise
-from tests.support.scripts import ROOT
 
-PROGRAM = ROOT / ".venv/label-studio/bin/label-studio"
 START_S = 240
 pytestmark = [
     pytest.mark.nightly,
-    pytest.mark.skipif(not PROGRAM.is_file(), reason="Label Studio is not installed: make label-studio"),
+    pytest.mark.skipif(not INSTALLED.is_file(), reason="Label Studio is not installed: make label-studio"),
 ]
-
-
-class Studio:
-    """A running Label Studio; asked as its web page asks."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.url = folder, f"http://127.0.0.1:{port}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"url": self.url, "token_file": str(self.folder / "token"), "annotators": 2, "project": "t{classifier}"}
-
-    def ask(self, method: str, path: str, content: object = None) -> Any:
-        token = (self.folder / "token").read_text().strip()
-        headers = {"Authorization": f"Token {token}", "Content-Type": "application/json"}
-        body = None if content is None else json.dumps(content).encode()
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, body, headers, method=method)) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
-    def tasks(self, project: int) -> dict[int, Any]:
-        found = self.ask("GET", f"/api/tasks/?project={project}&fields=all&page_size=500")["tasks"]
-        rows = [task["data"]["row"] for task in found]
-        assert len(rows) == len(set(rows)), "a row has two tasks"
-        return dict(zip(rows, found, strict=True))
-
-    def project(self, title: str) -> int:
-        return int(self.ask("GET", f"/api/projects/?title={title}")["results"][0]["id"])
-
-    def say(self, task: Any, label: str | None, *, new: str | None = None) -> int:
-        results = []
-        if label is not None:
-            results.append({"from_name": "class", "to_name": "image", "type": "choices", "value": {"choices": [label]}})
-        if new is not None:
-            results.append({"from_name": "new_class", "to_name": "image", "type": "textarea", "value": {"text": [new]}})
-        content = {"result": results, "was_cancelled": not results}
-        return int(self.ask("POST", f"/api/tasks/{task['id']}/annotations/", content)["id"])
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    folder, port = tmp_path_factory.mktemp("studio"), Ports.free().http
-    command = [sys.executable, str(ROOT / "build/label_studio/start.py"), "--data", str(folder), "--port", str(port)]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            end = time.monotonic() + START_S
-            while not _answers(port):
-                assert process.poll() is None, (folder / "log").read_text()[-2000:]
-                assert time.monotonic() < end, "Label Studio did not start"
-                time.sleep(1)
-            yield Studio(folder, port)
-        finally:
-            process.terminate()
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/version", timeout=5):
-            return True
-    except OSError:
-        return False
+    with Studio.started(tmp_path_factory.mktemp("studio"), Ports.free().http) as started:
+        wait_until(started.answers, what="Label Studio answers", timeout_s=START_S)
+        yield started
 
 
 @pytest.fixture
 def journal(studio: Studio, tmp_path: Path, request: pytest.FixtureRequest) -> LabelledJournal:
     classifier = f"t{abs(hash(request.node.name)) % 10**8}"
-    settings = {"per_day": 100, "label_studio": studio.settings}
+    token = {"url": studio.url, "token_file": str(studio.token_file)}
+    settings = {"per_day": 100, "label_studio": {**token, "annotators": 2, "project": "t{classifier}"}}
     made = labelled_journal(tmp_path, classes=('a <"&"> é', "one"), classifier=classifier, labels=settings)
     made.add_images([noise(seed) for seed in range(12)], classifier=classifier, label="one")
     made.run("select")
@@ -141,6 +87,16 @@ def test_a_push_that_is_killed_makes_no_task_twice(studio: Studio, journal: Labe
     assert len(studio.tasks(studio.project(journal.run("push")["project"]))) == 12
 
 
+def test_two_pulls_at_once_take_each_label_in_once(studio: Studio, journal: LabelledJournal) -> None:
+    for task in studio.tasks(studio.project(journal.run("push")["project"])).values():
+        studio.say(task, "one")
+    command = [sys.executable, "-m", "slipway", "labels", "pull", str(journal.settings), "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in both]
+    assert sorted((one["new"], one["same"]) for one in said) == [(0, 12), (12, 0)]
+    assert journal.query("SELECT count(*) FROM labels") == [(12,)]
+
+
 def test_tasks_of_others_and_another_configuration_are_left_alone(studio: Studio, journal: LabelledJournal) -> None:
     project = studio.project(journal.run("push")["project"])
     other = {"image": "data:,", "row": 1, "sha256": "0", "journal": "another"}
@@ -161,3 +117,45 @@ def test_a_token_that_is_wrong_is_told(studio: Studio, journal: LabelledJournal,
     assert "refuses the token (401" in journal.done("push").stderr
     wrong.chmod(0o644)
     assert "chmod 600" in journal.done("push").stderr
+
+
+def test_an_answer_that_is_given_while_pull_removes_tasks_is_taken_in(
+    studio: Studio, journal: LabelledJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = studio.tasks(studio.project(journal.run("push")["project"]))
+    with journal.open() as store:
+        store.write("UPDATE rows SET kept = 0", [()])
+    late = sorted(tasks)[3]
+    read = Project.tasks
+
+    def answered_afterwards(project: Project, journal_id: str) -> Iterator[Task]:
+        yield from read(project, journal_id)
+        studio.say(tasks[late], "one")
+
+    monkeypatch.setattr(Project, "tasks", answered_afterwards)
+    assert journal.run("pull")["removed"] == len(tasks) - 1
+    monkeypatch.setattr(Project, "tasks", read)
+    found = journal.run("pull")
+    assert (found["new"], found["removed"]) == (1, 1)
+    assert journal.query("SELECT row, label FROM labels") == [(late, "one")]
+
+
+def test_two_annotators_who_contradict_each_other_give_no_label_until_a_known_answer_decides(
+    studio: Studio, journal: LabelledJournal
+) -> None:
+    tasks = studio.tasks(studio.project(journal.run("push")["project"]))
+    (first, second, *_), email = sorted(tasks), f"{journal.folder.name.lower()}@localhost.localdomain"
+    other = studio.ask("POST", "/api/users/", {"email": email, "username": email, "password": "a-password-of-tests"})
+    for row, labels in ((first, ("one", 'a <"&"> é')), (second, ("one", "one"))):
+        for who, label in zip((None, other["id"]), labels, strict=True):
+            studio.say(tasks[row], label, by=who)
+    assert journal.run("pull")["new"] == 4
+    found = journal.run("status")
+    assert (found["labelled"], found["waiting"]) == (1, 10)
+    assert len(found["annotators"]) == 2
+    assert email in found["undecided"][0]
+    journal.run("add", journal.table(("row", "label"), (first, "one")), "--known")
+    found = journal.run("status")
+    assert (found["labelled"], found["undecided"]) == (2, [])
+    assert f"row {first} is 'one'" in found["contradicted"][0]
+    assert {one["name"]: (one["right"], one["known"]) for one in found["annotators"]}[email] == (0, 1)

@@ -76,14 +76,36 @@ def test_without_a_run_and_without_the_image_the_rest_is_there(journal: Labelled
 
 def test_a_refused_image_and_a_row_that_is_not_there_are_told(journal: LabelledJournal, bundle: Bundle) -> None:
     (row,) = journal.add_rows(1, status=3, label=None, probability=None, embedding=None, score=None, class_id=None)
+    with journal.open() as store:
+        store.write("UPDATE rows SET kept = 0, sha256 = NULL WHERE id = ?", [(row,)])
     page, _ = explained(journal, row)
-    assert "The image was not accepted: status 3." in page
+    assert "The image was refused, and nothing was classified: corrupt (STATUS 3)." in page
+    assert "No image: refused images are not kept" in page
+    assert "No training images: the image was refused." in page
     done = run_here("explain", str(journal.settings), "99", cwd=journal.folder, check=False)
     assert "row 99 is not in the journal" in done.stderr
     done = run_here(
         "explain", str(journal.settings), str(row), "--run", str(bundle.path.parent), cwd=journal.folder, check=False
     )
     assert "give the run of that bundle" in done.stderr
+
+
+def test_unknown_no_label_and_divided_annotators_are_said_in_words(journal: LabelledJournal) -> None:
+    (row,) = journal.add_rows(1, label="unknown", class_id=-1, score=0.41, classifier="colours")
+    (none,) = journal.add_rows(1, label="", class_id=-1, score=0.0, probability=None, classifier="colours")
+    with journal.open() as store:
+        chances = np.array([0.3, 0.41, 0.29], "<f4").tobytes()
+        store.write("UPDATE rows SET probability = ? WHERE id = ?", [(chances, row)])
+        store.write("INSERT INTO labels VALUES (?, ?, ?, 1.0)", [(row, "ann", "red"), (row, "bob", "green")])
+    page, said = explained(journal, row)
+    assert "The answer was unknown: green with a probability of 0.4100 is likeliest" in said
+    assert "The annotators are divided, so that no label counts." in page
+    assert "time of the request" in page
+    assert "the same image got the same answer again" in page
+    with journal.open() as store:
+        store.write("INSERT INTO labels VALUES (?, 'known answer', 'red', 1.0)", [(row,)])
+    assert "The label that counts is red, and the classifier answered unknown." in explained(journal, row)[0]
+    assert "The answer was no label: none is over its threshold." in explained(journal, none)[1]
 
 
 def test_without_torch_everything_but_grad_cam_is_there(

@@ -75,7 +75,7 @@ def test_two_collectors_at_once_and_a_foreign_database_are_refused(tmp_path: Pat
     with pytest.raises(SpecError, match="no journal; slipway journal run makes one"), Store.open(tmp_path, make=False):
         pass
     (tmp_path / "journal.sqlite").write_bytes(b"not a database" * 100)
-    with pytest.raises(StorageError, match="not a database"), Store.open(tmp_path, make=False):
+    with pytest.raises(StorageError, match="not a database; restore a copy of it"), Store.open(tmp_path, make=False):
         pass
     (tmp_path / "journal.sqlite").unlink()
     connection = sqlite3.connect(tmp_path / "journal.sqlite")

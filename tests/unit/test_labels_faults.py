@@ -18,6 +18,7 @@ from tests.support.noise import noise
 from tests.support.scripts import ROOT
 
 VERSION = {"release": "1.23.2"}
+USERS = [{"id": 3, "email": "ann@x.org"}]
 
 
 class Faulty(ThreadingHTTPServer):
@@ -26,7 +27,7 @@ class Faulty(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
-        self.answers: dict[str, Any] = {"GET /api/version": VERSION}
+        self.answers: dict[str, Any] = {"GET /api/version": VERSION, "GET /api/users/": USERS}
         self.asked: list[str] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -94,6 +95,7 @@ def drip(handler: _Handler) -> None:
         time.sleep(0.1)
 
 
+OURS = {"id": 7, "data": {"row": 1, "sha256": "", "journal": "mine"}, "annotations": []}
 PROJECTS = {"results": [{"id": 1, "title": "slipway-digits"}]}
 
 
@@ -113,6 +115,10 @@ PROJECTS = {"results": [{"id": 1, "title": "slipway-digits"}]}
             {"GET /api/projects/": PROJECTS, "GET /api/tasks/": {"tasks": [{"id": 1}], "total": 1}},
             "data is missing in an answer",
         ),
+        (
+            {"GET /api/projects/": PROJECTS, "GET /api/tasks/": {"tasks": [OURS], "total": 1}, "GET /api/users/": {}},
+            "answers otherwise than 1.23, with which this was tried: /api/users/ gives no list",
+        ),
     ],
 )
 @pytest.mark.parametrize("verb", ["push", "pull"])
@@ -122,6 +128,7 @@ def test_each_fault_is_one_sentence_and_writes_nothing(
     choices = '<Choices name="class"><Choice value="zero"/><Choice value="one"/></Choices>'
     config = f'<View><Image name="image"/>{choices}</View>'
     faulty.answers |= {"GET /api/projects/1/": {"label_config": config}, **answers}
+    (journal.folder / "journal/label-studio.id").write_text("mine")
     done = journal.done(verb)
     assert done.returncode == 1
     assert words in done.stderr
@@ -141,7 +148,7 @@ def test_labels_before_a_page_that_fails_are_not_written(journal: LabelledJourna
     (journal.folder / "journal/label-studio.id").write_text("mine")
     ((row, sha256),) = journal.query("SELECT id, sha256 FROM rows WHERE id = 1")
     chosen = {"from_name": "class", "value": {"choices": ["one"]}}
-    said = {"result": [chosen], "completed_by": {"email": "ann@x.org"}, "updated_at": "2026-01-01T00:00:00Z"}
+    said = {"result": [chosen], "completed_by": 3, "updated_at": "2026-01-01T00:00:00Z"}
     task = {"id": 7, "data": {"row": row, "sha256": sha256, "journal": "mine"}, "annotations": [said]}
     pages = iter([{"tasks": [task], "total": 2}, 500, {"tasks": [task], "total": 1}])
     faulty.answers["GET /api/tasks/"] = pages
@@ -157,7 +164,7 @@ def task(journal: LabelledJournal, id_: int, row: int, *said: tuple[str, str]) -
     annotations = [
         {
             "result": [{"from_name": "class", "value": {"choices": [label]}}],
-            "completed_by": {"email": "ann@x.org"},
+            "completed_by": 3,
             "updated_at": at,
         }
         for label, at in said
@@ -215,6 +222,48 @@ def test_of_two_tasks_of_a_row_the_younger_one_without_an_answer_goes(journal: L
     studio.answers["GET /api/tasks/"] = {"tasks": tasks, "total": 4}
     assert journal.run("pull")["removed"] == 2
     assert sorted(removed(studio)) == ["4", "5"]
+
+
+def test_an_answer_that_is_given_while_tasks_are_removed_keeps_its_task_until_it_is_taken_in(
+    journal: LabelledJournal, studio: Faulty
+) -> None:
+    answered = task(journal, 5, 1, ("one", "2026-01-02T00:00:00Z"))
+    pruned, gone = task(journal, 5, 1), task(journal, 6, 2)
+    studio.answers |= {"GET /api/tasks/": {"tasks": [pruned, gone], "total": 2}, "GET /api/tasks/5/": answered}
+    with journal.open() as store:
+        store.write("UPDATE rows SET kept = 0", [()])
+    assert journal.run("pull")["removed"] == 1
+    assert removed(studio) == ["6"], "somebody has answered task 5 since the tasks were read"
+    studio.answers["GET /api/tasks/"] = {"tasks": [answered], "total": 1}
+    found = journal.run("pull")
+    assert (found["new"], found["removed"]) == (1, 1)
+    assert journal.query("SELECT row, label FROM labels") == [(1, "one")]
+
+
+def test_a_task_that_somebody_has_removed_meanwhile_is_no_error(journal: LabelledJournal, studio: Faulty) -> None:
+    studio.answers |= {"GET /api/tasks/": {"tasks": [task(journal, 5, 1)], "total": 1}, "DELETE /api/tasks/5/": 404}
+    with journal.open() as store:
+        store.forget("1")
+    assert journal.run("pull")["removed"] == 1
+
+
+def test_an_answer_by_a_clock_that_is_ahead_is_of_now(journal: LabelledJournal, studio: Faulty) -> None:
+    answered = task(journal, 5, 1, ("one", "2099-01-02T00:00:00Z"))
+    studio.answers["GET /api/tasks/"] = {"tasks": [answered], "total": 1}
+    journal.run("pull")
+    assert journal.query("SELECT label, labelled_s < 4e9 FROM labels") == [("one", 1)]
+    skipped = {"was_cancelled": True, "completed_by": 3, "updated_at": "2099-01-03T00:00:00Z"}
+    studio.answers["GET /api/tasks/"] = {"tasks": [{**answered, "annotations": [skipped]}], "total": 1}
+    assert journal.run("pull")["skipped"] == 1
+    assert journal.query("SELECT count(*) FROM labels") == [(0,)]
+
+
+def test_an_image_with_a_known_answer_goes_to_annotators_all_the_same(journal: LabelledJournal) -> None:
+    rows = journal.table(("row", "label"), (1, "zero"), (2, "zero"))
+    journal.run("add", rows, "--known")
+    journal.run("add", journal.table(("row", "label"), (2, "one")), "--annotator", "ann")
+    with journal.open() as store:
+        assert sorted(row.number for row in _unlabelled(store, "digits")) == [1, 3]
 
 
 def test_tasks_come_in_the_order_of_their_hashes(journal: LabelledJournal) -> None:

@@ -82,6 +82,14 @@ def test_a_new_class_is_named_once_and_then_known(journal: LabelledJournal) -> N
     assert "stands for refused answers" in done.stderr
 
 
+def test_a_label_by_a_clock_that_was_ahead_can_be_replaced(journal: LabelledJournal) -> None:
+    with journal.open() as store:
+        store.write("INSERT INTO labels VALUES (1, 'ann', 'zero', ?)", [(4e9,)])
+    again = journal.table(("row", "label"), (1, "one"))
+    assert journal.run("add", again, "--annotator", "ann")["changed"] == 1
+    assert labels(journal)[0] == (1, "ann", "one")
+
+
 def test_known_answers_have_a_name_that_nobody_else_can_take(journal: LabelledJournal) -> None:
     given = journal.table(("row", "label"), (1, "zero"))
     assert journal.run("add", given, "--known")["annotator"] == KNOWN

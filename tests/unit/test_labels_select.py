@@ -70,6 +70,13 @@ def test_the_budget_is_that_of_a_day_and_rows_wait_for_the_next_one(journal: Lab
     assert (tomorrow.considered, len(tomorrow.chosen)) == (30, 20)
 
 
+def test_a_selection_by_a_clock_that_was_ahead_costs_no_other_day_its_budget(journal: LabelledJournal) -> None:
+    journal.add_rows(50)
+    chosen(journal, now_s=NOW_S + 400 * DAY_S)
+    journal.add_rows(30)
+    assert len(chosen(journal).chosen) == 20
+
+
 def test_two_selections_at_once_consider_no_row_twice(journal: LabelledJournal) -> None:
     journal.add_rows(400)
     command = [sys.executable, "-m", "slipway", "labels", "select", str(journal.settings), "--labels", "5", "--json"]
@@ -145,6 +152,18 @@ def test_settings_that_cannot_be_are_refused_in_words(tmp_path: Path, changes: d
     done = journal.done("select")
     assert done.returncode == 1
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("place", ["post_1/1", "heads_1/1/heads/digits"])
+@pytest.mark.parametrize("verb", ["select", "push", "status"])
+def test_a_classifier_with_several_labels_an_image_is_refused(journal: LabelledJournal, place: str, verb: str) -> None:
+    step = journal.folder / "repository" / place
+    step.mkdir(parents=True)
+    (step / "decision.json").write_text('{"task": "multilabel", "thresholds": [0.5, 0.5], "top_k": 2}')
+    (step / "bundle.txt").write_text(BUNDLE)
+    assert "digits gives several labels for an image" in journal.done(verb).stderr
+    (step / "bundle.txt").write_text("another")
+    assert "several labels" not in journal.done(verb).stderr
 
 
 def test_a_classifier_that_is_not_served_is_refused(journal: LabelledJournal) -> None:

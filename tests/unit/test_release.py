@@ -12,7 +12,7 @@ from slipway.contract import Fleet, Lane, ServingError, SpecError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
 from slipway.operations.release.counts import Counters, Reading, blocks_of
-from slipway.operations.release.fit import check_candidate
+from slipway.operations.release.fit import _check_class_ids, check_candidate
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, counts_of
 from slipway.operations.release.promotion import Approval, former_repository, promote, replace_repository
@@ -185,6 +185,14 @@ def test_a_candidate_with_other_class_ids_is_refused(tmp_path: Path, monkeypatch
     with pytest.raises(SpecError, match="colours: class id 0 is 'blue' and would become 'azure'"):
         renamed.open_release()
     assert read_record(renamed.stable) is None
+
+
+def test_a_candidate_from_whose_data_a_class_has_disappeared_is_refused(tmp_path: Path) -> None:
+    for version, labels in (("stable", "blue\ngreen\nred\n"), ("candidate", "blue\ngreen\n")):
+        (tmp_path / version / "colours_full").mkdir(parents=True)
+        (tmp_path / version / "colours_full/labels.txt").write_text(labels)
+    with pytest.raises(SpecError, match="colours: the candidate has fewer classes than the stable version"):
+        _check_class_ids("colours", tmp_path / "stable", tmp_path / "candidate")
 
 
 def test_what_else_differs_from_stable_is_refused(release: ReleaseFolder) -> None:

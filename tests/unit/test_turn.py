@@ -113,7 +113,7 @@ def test_labelled_images_that_the_active_run_lacks_are_a_reason_from_a_number_on
         found = new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=3))
         assert found.is_reason
         assert found.said.startswith("3 labelled images")
-        assert "with 1 new classes: two" in found.said
+        assert "with new classes: two" in found.said
         assert not new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=4)).is_reason
         store.write("UPDATE labels SET labelled_s = 5.0 WHERE row = ?", [(rows[1],)])
         after = new_labels(store, "digits", dataset(images[0]), FleetTurn(new_labels=3), since_s=2.0)
@@ -129,6 +129,9 @@ def test_the_age_of_a_run_is_a_reason_from_a_number_of_days_on() -> None:
     assert not calendar(made, FleetTurn(every_days=92), now=now).is_reason
     assert not calendar(made, FleetTurn(every_days=None), now=now).is_reason
     assert not calendar(None, FleetTurn(), now=now).is_reason
+    ahead = calendar((now + timedelta(days=2)).isoformat(), FleetTurn(), now=now)
+    assert not ahead.is_reason
+    assert "which is yet to come; look at the clocks" in ahead.said
 
 
 class Facts:
@@ -157,6 +160,9 @@ def test_drift_is_a_reason_only_with_more_unknown_answers(alarm: bool, unknown: 
     found = drift(watched(alarm=alarm, unknown=unknown), FleetTurn(), missing="")
     assert found.is_reason is is_reason
     assert "2.0% on the test split" in found.said
+    never = drift(watched(alarm=alarm, unknown=unknown), FleetTurn(), missing="", has_unknown=False)
+    assert not never.is_reason
+    assert "the classifier never answers unknown" in never.said
 
 
 def test_a_proved_loss_of_accuracy_or_of_a_class_is_a_reason() -> None:

@@ -10,10 +10,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from slipway.cli import watch as cli
+from slipway.contract.turn import FleetTurn
 from slipway.errors import SpecError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.store import Store
+from slipway.operations.turn.proposal import drift, lost_accuracy
 from slipway.operations.watch import run as running
 from slipway.operations.watch import status as statuses
 from slipway.operations.watch.facts import Facts, PredictedClass, Watched
@@ -89,8 +91,25 @@ def test_labels_give_an_accuracy_and_an_alarm_where_it_is_proved_lower(store: St
     assert found.accuracy.alarm
     assert abs(found.accuracy.estimate.value - 0.6) < 0.05
     assert any(one.alarm for one in found.recalls)
+    reason = lost_accuracy(found, FleetTurn(), missing="")
+    assert reason.is_reason
+    assert "a loss of over 2 points is proved; recall proved to be lost: " in reason.said
     lines = status_of(watch_settings(store.folder), FILE_OF_SETTINGS).lines()
     assert any(line.startswith("  accuracy: LOWER: ") for line in lines)
+
+
+@pytest.mark.parametrize("is_unknown", [True, False])
+def test_foreign_images_are_a_reason_for_a_turn_if_they_are_answered_unknown(store: Store, is_unknown: bool) -> None:
+    columns = drawn(600, seed=3, foreign=0.25)
+    rows = add_drawn(store, columns, name="a")
+    doubted = [(row,) for row, sure in zip(rows, columns["confidence"].tolist(), strict=True) if sure < 0.62]
+    if is_unknown:
+        store.write("UPDATE rows SET class_id = -1, label = 'unknown' WHERE id = ?", doubted)
+    found = drift(watched(store), FleetTurn(), missing="")
+    assert found.is_reason is is_unknown
+    assert found.said.startswith("alarm: ")
+    shares = f"{len(doubted) * is_unknown / 600:.1%} of the answers are unknown, 0.0% on the test split"
+    assert shares in found.said
 
 
 def test_labels_of_a_part_of_a_selection_are_as_if_chance_had_left_the_others_out(store: Store) -> None:
@@ -116,12 +135,13 @@ def test_rows_that_were_asked_because_two_versions_differ_do_not_count(store: St
     assert watched(store).accuracy.estimate is None
 
 
-def test_the_newest_selections_count_and_one_with_few_labels_waits(store: Store) -> None:
+@pytest.mark.parametrize("ahead", [0, 1000], ids=["clock right", "first selection by a clock that was ahead"])
+def test_the_newest_selections_count_and_one_with_few_labels_waits(store: Store, ahead: int) -> None:
     estimates = []
     for selection, wrong in enumerate((250, 0, 0)):
         columns = drawn(250, seed=selection)
         rows = add_drawn(store, columns, name=f"r{selection}")
-        select(store, rows, chosen=rows, selection=selection, probability=1.0)
+        select(store, rows, chosen=rows, selection=selection or ahead, probability=1.0)
         said = truth(columns, rows, wrong=wrong)
         say_labels(store, said if selection < 2 else {row: said[row] for row in rows[:20]})
         estimate = watched(store).accuracy.estimate

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,11 @@ EPILOG = """example:
 
 The images are the digits of make demo. A base and a head learn 0 to 8 of them; then 15 % of what clients send are
 nines, which nobody foresaw. What happens next is what an operator does: the watch alarms, people label the images that
-it asks for (here the data's own truth answers), a head is fitted with them, tried beside the old one, judged by counts,
-and promoted. At the end a spoilt head is tried, and rolled back. Everything is in runs/operate, and its pictures in
-runs/operate/operate.html.
+it asks for, a head is fitted with them, tried beside the old one, judged by counts, and promoted. At the end a spoilt
+head is tried, and rolled back. Everything is in runs/operate, and its pictures in runs/operate/operate.html.
+
+The data's own truth answers for the people: in Label Studio over its REST API if make label-studio has installed it,
+else by CSV files.
 
 exit status: 0 if 80 % of the lost accuracy came back for at most 200 labels and no request failed, otherwise 1"""
 
@@ -40,6 +43,8 @@ def main(arguments: argparse.Namespace) -> int:
     from benchmarks.studies.operate.page import write_page
     from benchmarks.studies.operate.result import OperateResult
     from benchmarks.studies.operate.story import tell
+    from benchmarks.studies.operate.studio import INSTALLED, Studio
+    from slipway.serving import Ports
 
     os.chdir(ROOT)
     origin = provenance(LIBRARIES)
@@ -47,9 +52,13 @@ def main(arguments: argparse.Namespace) -> int:
     shutil.rmtree(RUN, ignore_errors=True)
     RUN.mkdir(parents=True)
     box = Box(RUN)
-    if not DIGITS.is_dir():
-        box.verb("images", f"make-digits --out {DIGITS}")
-    told = tell(box, divide(DIGITS, seed=0))
+    with ExitStack() as stack:
+        if INSTALLED.is_file() and not arguments.csv:
+            box.studio = stack.enter_context(Studio.started(RUN / "label-studio", Ports.free().http))
+            print(f"── beside: Label Studio, {box.studio.url}    (what it says: {box.studio.folder}/log)")
+        if not DIGITS.is_dir():
+            box.verb("images", f"make-digits --out {DIGITS}")
+        told = tell(box, divide(DIGITS, seed=0))
     measured = {**origin, **told.measured(), "seconds": round(time.monotonic() - started, 1)}
     result = OperateResult.parse(measured, source="the result")
     write_page(told, result, RUN / "operate.html")
@@ -76,9 +85,20 @@ def lines(result: "OperateResult") -> Iterator[str]:
         f"  estimate       {estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%}) by the watch, from "
         f"{estimate.labels} labels; in truth {estimate.truth:.1%}"
     )
+    yield f"  labels         {result.labels}, {_by(result)}"
     yield f"  requests       {result.requests:,}, {result.failed} of them failed; replays: {counted(result.parity)}"
     yield f"  spoilt head    answered {result.spoilt_answers} requests before counts refuted it, and was rolled back"
     yield f"  pictures       {RUN}/operate.html"
+
+
+def _by(result: "OperateResult") -> str:
+    studio = result.label_studio
+    if studio is None:
+        return "by CSV files"
+    return (
+        f"by Label Studio {studio.version}: {studio.right} of {studio.suggested} suggestions were right, "
+        f"{studio.typed} classes were typed"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="write the results here",
     )
+    add("--csv", action="store_true", help="give labels by CSV files, even if Label Studio is installed")
     add("--json", action="store_true", help="one JSON line last")
     return parser
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.studies.operate.studio import Studio
 from slipway.errors import SlipwayError
 from slipway.serving import Ports
 
@@ -28,6 +29,8 @@ class Box:
     candidate: Ports = field(default_factory=Ports.free)
     own: Ports = field(default_factory=Ports.free)
     """Ports of the gateway (`grpc`), its metrics, the journal's (`http`) and the watch's (`status`)."""
+    studio: Studio | None = None
+    """The Label Studio of the box; without one, labels come by CSV files."""
     steps: dict[str, float] = field(default_factory=dict)
     """Seconds of each step."""
 

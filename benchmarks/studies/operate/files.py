@@ -78,6 +78,9 @@ def write_gateway(run: Path, box: "Box") -> None:
         "watch": {"reference_rows": 800, "metrics_port": box.own.status},
         "labels": {"per_day": 200},
     }
+    if box.studio is not None:
+        settings = {"url": box.studio.url, "token_file": str(box.studio.token_file.resolve())}
+        content["labels"] = {"per_day": 200, "label_studio": settings}
     (run / "gateway.yaml").write_text(dump_yaml(content), encoding="utf-8")
 
 

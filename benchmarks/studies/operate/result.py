@@ -1,5 +1,7 @@
 """The result file of the study."""
 
+from typing import Literal
+
 from slipway.contract.evidence.studies import Failures, Part, ServedResult
 
 
@@ -25,6 +27,19 @@ class OperateEstimate(Part):
     """Accuracy of the same rows, by the truth that the clients know."""
 
 
+class OperateStudio(Part):
+    """What an annotator, played by a program, met in Label Studio."""
+
+    version: str
+    answered: int
+    typed: int
+    """Answers with a class that Label Studio did not offer yet."""
+    suggested: int
+    """Tasks that came with the classifier's answer as a suggestion."""
+    right: int
+    """Suggestions that were right."""
+
+
 class OperateResult(ServedResult):
     """The study `operate`: one turn of the life after deployment, and a spoilt candidate."""
 
@@ -39,6 +54,9 @@ class OperateResult(ServedResult):
     alarm: OperateAlarm
     estimate: OperateEstimate
     labels: int
+    labels_by: Literal["Label Studio", "CSV"] = "CSV"
+    label_studio: OperateStudio | None = None
+    """Absent where labels came by CSV files."""
     requests: int
     failed: int
     parity: Failures

@@ -1,6 +1,5 @@
 """What happens, in order; each step is a verb as a user runs it."""
 
-import csv
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -10,6 +9,7 @@ from typing import Any
 from benchmarks.studies.operate.box import Box, wait_until
 from benchmarks.studies.operate.digits import NEW, Scans, shuffled, spoil_data, write_data
 from benchmarks.studies.operate.files import write_first, write_fleet, write_gateway, write_head
+from benchmarks.studies.operate.labelling import PERSON, Labelling
 from benchmarks.studies.operate.stream import Answered, Stream
 from slipway.contract import Manifest, SlipwayError
 from slipway.operations.journal.store import Store
@@ -17,12 +17,13 @@ from slipway.operations.watch.facts import Drift, Facts, Interval
 
 RATE_PER_S, NEW_SHARE = 40.0, 0.15
 QUIET_LABELS, LABELS = 20, 120
-QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 25.0, 3.0, 5.0, 20.0
+QUIET_S, LOOK_S, SHADOW_S, AFTER_S = 25.0, 3.0, 5.0, 10.0
 SHIFTED = 1000
 """Requests with the new class before people are asked for labels."""
+COMPARED = 200
+"""Fewest rows of the stable head before both are compared."""
 WORSE, STOPS_FOR_A_PERSON = 1, 2
 """Exit codes of `slipway release judge` and `slipway turn run`."""
-PERSON = "the truth"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Told:
     """Share of right answers among the rows that the estimate stands on, by the truth."""
     alarm_requests: int
     alarm_s: float
-    labels: int
+    labelled: dict[str, Any]
+    """Number of labels, and how they came."""
     parity: dict[str, int]
     heads: dict[str, str]
     """Name of each head by the id of its bundle."""
@@ -71,7 +73,7 @@ class Told:
                 "event": self.drift.alarm.event,
             },
             "estimate": {**self.estimate.plain(), "truth": self.considered},
-            "labels": self.labels,
+            **self.labelled,
             "requests": len(self.answers),
             "failed": sum(one.label is None for one in self.answers),
             "parity": self.parity,
@@ -132,7 +134,7 @@ class Story:
         self._box, self._run, self._scans, self._stream = box, box.folder, scans, stream
         self._marks: dict[str, float] = {"before": 0.0}
         self._gateway = f"{box.folder}/gateway.yaml"
-        self._labels = 0
+        self._labelling = Labelling(box, truth=stream.true_label)
         self._alarm = (0, 0.0)
         self._facts: Facts | None = None
         self._considered = 0.0
@@ -140,14 +142,16 @@ class Story:
     def quiet(self) -> None:
         """Digits 0 to 8 alone, and a few labels as on any day."""
         time.sleep(QUIET_S)
+        self._labelling.wait()
         self._box.verb("labels of a quiet day", f"labels select {self._gateway} --labels {QUIET_LABELS}")
-        self._answer()
 
     def shift(self) -> None:
-        """Nines appear; ends with the alarm."""
+        """Nines appear; ends with the alarm. People label the images of the quiet day meanwhile."""
         self._mark("shifted", f"from now on {NEW_SHARE:.0%} of the images are nines")
         self._stream.images = shuffled(self._scans.before, new_share=NEW_SHARE, seed=2)
-        seconds = wait_until(self._alarms, what="the watch alarms")
+        self._answer()
+        wait_until(self._alarms, what="the watch alarms")
+        seconds = self._stream.now_s - self._marks["shifted"]
         self._alarm = (len(self._stream.since(self._marks["shifted"])), seconds)
         self._mark("alarm", "the watch alarms")
         wait_until(lambda: len(self._stream.since(self._marks["shifted"])) > SHIFTED, what="enough images came")
@@ -162,8 +166,8 @@ class Story:
         self._facts = Facts.parse(facts, source="slipway watch status")
         with Store.open(self._run / "journal", make=False) as store:
             rows = store.query("SELECT client_id, label FROM rows JOIN considered ON considered.row = rows.id")
-        self._considered = sum(self._truth(client_id) == label for client_id, label in rows) / len(rows)
-        self._mark("labelled", f"{self._labels} labels")
+        self._considered = sum(self._stream.true_label(client_id) == label for client_id, label in rows) / len(rows)
+        self._mark("labelled", f"{self._labelling.labels} labels")
 
     def learn(self) -> None:
         """A turn begins: new data, a head that knows nines, and a candidate's repository. It stops for a person."""
@@ -178,7 +182,7 @@ class Story:
         with self._serving("digits-2"):
             self._box.verb("shadow", f"release mirror {self._gateway} 100")
             time.sleep(SHADOW_S)
-            self._compare("digits-2")
+            self._compare("digits-2", stable="digits")
             self._box.verb("canary", f"release weight {self._gateway} 50")
             self._mark("canary", "half of the requests go to the new head")
             self._box.verb("verdict", f"turn run {turn}", allowed=(STOPS_FOR_A_PERSON,))
@@ -201,7 +205,7 @@ class Story:
         with self._serving("digits-3"):
             self._box.verb("canary of the spoilt head", f"release weight {self._gateway} 10")
             self._mark("tenth", "a tenth of the requests go to it")
-            self._compare("digits-3")
+            self._compare("digits-3", stable="digits-2")
             self._box.verb("judge of the spoilt head", f"release judge {self._gateway}", allowed=(WORSE,))
             self._mark("rolled back", "it has no requests any more")
             time.sleep(SHADOW_S)
@@ -225,7 +229,7 @@ class Story:
             considered=self._considered,
             alarm_requests=requests,
             alarm_s=seconds,
-            labels=self._labels,
+            labelled=self._labelling.measured(),
             parity=parity,
             heads={
                 Manifest.open(self._run / one / "bundle", kind="bundle").bundle or "": name
@@ -238,33 +242,24 @@ class Story:
         """Serve the candidate beside the block."""
         return self._box.serving(name, self._run / "repository-candidate", self._box.candidate)
 
-    def _compare(self, name: str) -> None:
+    def _compare(self, name: str, *, stable: str) -> None:
         """Ask the candidate for images of the journal; where it differs from the stable head, the truth decides."""
+        wait_until(lambda: self._has_rows(stable), what="the journal has images that the stable head answered")
         self._box.verb(f"compare {name}", f"release compare {self._gateway} --images 300 --per-second 60 --ask 30")
         self._answer()
 
-    def _answer(self) -> None:
-        """Label every image that is asked for, by the truth that the clients know."""
-        journal = self._run / "journal"
-        with Store.open(journal, make=False) as store:
-            asked = store.query(
-                "SELECT rows.id, rows.client_id FROM asked JOIN rows ON rows.id = asked.row "
-                "WHERE rows.id NOT IN (SELECT row FROM labels) ORDER BY rows.id"
+    def _has_rows(self, stable: str) -> bool:
+        """Whether the journal, which lags on a busy machine, has come to images that the stable head answered."""
+        bundle = Manifest.open(self._run / stable / "bundle", kind="bundle").bundle
+        with Store.open(self._run / "journal", make=False) as store:
+            ((rows,),) = store.query(
+                "SELECT count(*) FROM rows WHERE bundle = ? AND replayed_bundle = bundle", (bundle,)
             )
-        if not asked:
-            return
-        path = self._run / f"labels-{self._labels}.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("row", "label"))
-            writer.writerows((row, self._truth(client_id)) for row, client_id in asked)
-        self._labels += len(asked)
-        unknown = "" if "after" in self._marks else f" --new-class {NEW}"
-        self._box.verb(f"{len(asked)} labels", f'labels add {self._gateway} {path} --annotator "{PERSON}"{unknown}')
+        return int(rows) >= COMPARED
 
-    def _truth(self, client_id: str) -> str:
-        """The digit of an image, by the id that the client gave its request."""
-        return self._stream.truth[client_id.partition(".")[0]]
+    def _answer(self) -> None:
+        """Label every image that is asked for."""
+        self._labelling.answer(new_class=None if "after" in self._marks else NEW)
 
     def _alarms(self) -> bool:
         return 'slipway_watch_drift_alarm{classifier="digits"} 1.0' in self._box.metrics()

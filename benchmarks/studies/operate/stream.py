@@ -65,6 +65,10 @@ class Stream:
         """What was sent at `start_s` or later."""
         return [one for one in self.answers if one.sent_s >= start_s]
 
+    def true_label(self, client_id: str) -> str:
+        """The true digit of an image, by the id that the journal has of its request."""
+        return self.truth[client_id.partition(".")[0]]
+
     async def _send(self) -> None:
         async with (
             AsyncClient(self._url, model=self._model, options=self._options) as client,

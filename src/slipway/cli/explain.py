@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slipway.contract import Bundle, DataError, ManifestError, MissingDependencyError, SpecError
+from slipway.contract import Bundle, DataError, Lane, ManifestError, MissingDependencyError, SpecError, read_labels
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import BundleMeasured
+from slipway.contract.lane import FILE_NAME as LANE
 from slipway.system.arguments import count
 from slipway.system.json_line import print_json, verb_parser
 
 if TYPE_CHECKING:
+    from slipway.operations.gateway.settings import GatewaySettings
     from slipway.operations.labels.explained import ExplainedRow
     from slipway.pages.thumbnails import Thumbnail
     from slipway.report.explanation import Near
@@ -42,17 +44,21 @@ def main(arguments: argparse.Namespace) -> None:
     with Store.open(settings.journal, make=False) as store:
         row = read_row(store, arguments.row)
     bundle = None if arguments.run is None else _bundle(arguments.run, row)
-    labels = () if bundle is None else bundle.labels
+    labels = _labels(settings, row, bundle)
     chances = [Chance(label, probability) for label, probability in _chances(row, labels)]
     near, near_told = _near(row, bundle)
     heat, heat_told = _looked(row, bundle, arguments.run, [chance.label for chance in chances[:LOOKED_AT]])
     page = Explanation(
         title=f"{row.classifier}, row {row.number}",
-        answer=_answer(row),
-        image=_picture(row.image),
+        answer=row.answer(
+            likeliest=f"{chances[0].label} with a probability of {chances[0].probability:.4f}" if chances else None,
+            several=bundle is not None and bundle.decision.task == "multilabel",
+        ),
+        image=_picture(row),
         chances=chances,
         facts={**row.facts, "bundle": str(row.bundle)},
         said=row.said,
+        said_told=row.said_told if row.said else "",
         near=near,
         near_told=near_told,
         heat=heat,
@@ -74,10 +80,16 @@ def _bundle(run: Path, row: "ExplainedRow") -> Bundle:
     return bundle
 
 
-def _answer(row: "ExplainedRow") -> str:
-    if row.status != 0 or row.label is None:
-        return f"The image was not accepted: status {row.status}."
-    return f"The answer was {row.label}" + (f", with a score of {row.score:.4f}." if row.score is not None else ".")
+def _labels(settings: "GatewaySettings", row: "ExplainedRow", bundle: Bundle | None) -> tuple[str, ...]:
+    """The labels of the row's bundle: of the run, or of the served repository; none if neither has this bundle."""
+    if bundle is not None:
+        return bundle.labels
+    repository = Path(settings.repository or "")
+    if settings.repository is None or not (repository / LANE).is_file():
+        return ()
+    if Lane.read(repository / LANE).classifiers.get(row.classifier) != row.bundle:
+        return ()
+    return read_labels(repository / f"{row.classifier}_full" / "labels.txt")
 
 
 def _chances(row: "ExplainedRow", labels: tuple[str, ...]) -> list[tuple[str, float]]:
@@ -85,7 +97,7 @@ def _chances(row: "ExplainedRow", labels: tuple[str, ...]) -> list[tuple[str, fl
     if row.probability is None:
         return []
     order = np.argsort(-row.probability, kind="stable")[:CHANCES].tolist()
-    names = {row.class_id: row.label} if row.label is not None else {}
+    names = {row.class_id: row.label} if row.label else {}
     return [
         (labels[i] if i < len(labels) else str(names.get(i, f"class {i}")), float(row.probability[i])) for i in order
     ]
@@ -112,6 +124,8 @@ def _near(row: "ExplainedRow", bundle: Bundle | None) -> "tuple[list[Near], str]
 
 
 def _why_none_near(row: "ExplainedRow", bundle: Bundle | None) -> str:
+    if row.is_refused:
+        return "the image was refused."
     if bundle is None:
         return "give the run of the bundle with --run."
     if row.embedding is None or not row.embedding.size:
@@ -149,23 +163,27 @@ def _looked(
 
 
 def _why_not_looked(row: "ExplainedRow", bundle: Bundle | None, run: Path | None) -> str:
+    if row.is_refused:
+        return "the image was refused."
     if bundle is None or run is None:
         return "give the run of the bundle with --run."
     if row.image is None:
         return "the image is no longer kept."
-    if bundle.base is not None or bundle.manifest.read_measured(BundleMeasured).origin != "checkpoint":
+    if bundle.base is not None:
+        return "a head is fitted to embeddings, so nothing computes gradients of its base."
+    if bundle.manifest.read_measured(BundleMeasured).origin != "checkpoint":
         return "the bundle was not exported from a checkpoint, so nothing computes gradients."
     folder = run / "checkpoint"
     return "" if folder.is_dir() else f"there is no {folder}."
 
 
-def _picture(content: bytes | None) -> "Thumbnail":
+def _picture(row: "ExplainedRow") -> "Thumbnail":
     from slipway.operations.journal.pictures import small_picture
     from slipway.pages.thumbnails import SIDE, Thumbnail, encode
 
-    if content is None:
-        return Thumbnail(flaw="it is no longer kept")
-    picture = small_picture(content, side=2 * SIDE)
+    if row.image is None:
+        return Thumbnail(flaw="refused images are not kept" if row.is_refused else "it is no longer kept")
+    picture = small_picture(row.image, side=2 * SIDE)
     return Thumbnail(flaw="it cannot be read here") if picture is None else encode(picture)
 
 

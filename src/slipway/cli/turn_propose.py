@@ -26,7 +26,7 @@ def look(turn: Turn) -> Proposal:
         time=now(),
         evidence=(
             lost_accuracy(watched, settings, missing=missing),
-            drift(watched, settings, missing=missing),
+            drift(watched, settings, missing=missing, has_unknown=bundle.decision.unknown is not None),
             labels,
             calendar(bundle.manifest.created, settings, now=datetime.now(UTC)),
         ),

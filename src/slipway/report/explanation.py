@@ -31,6 +31,8 @@ class Explanation:
     chances: Sequence[Chance]
     facts: Mapping[str, str]
     said: Mapping[str, str]
+    """Label by annotator."""
+    said_told: str
     near: Sequence[Near]
     near_told: str
     heat: Mapping[str, Thumbnail]

@@ -304,6 +304,9 @@ def only_process(lock: Path, otherwise: str) -> Iterator[None]:
         os.close(descriptor)  # and so does a kill: the lock never stays
 
 
+_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
 @contextmanager
 def in_words(path: Path) -> Iterator[None]:
     """Turn what SQLite or the disk says into a StorageError."""
@@ -311,7 +314,10 @@ def in_words(path: Path) -> Iterator[None]:
         with told(path):
             yield
     except sqlite3.Error as error:
-        raise StorageError(f"{path}: {error}; free some space, or give the journal another folder") from None
+        remedy = "free some space, or give the journal another folder"
+        if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
+            remedy = "restore a copy of it, or move it away, and the collector begins a new journal"
+        raise StorageError(f"{path}: {error}; {remedy}") from None
 
 
 def _plain(row: Row) -> tuple[object, ...]:

@@ -147,29 +147,31 @@ def write_given(
 ) -> Written:
     """Write one annotator's labels, all of them or none; a label that was changed replaces an older one.
 
-    Rows that were forgotten meanwhile are left out.
+    Rows that were forgotten meanwhile are left out. A label that comes from the future, since a clock was wrong, counts
+    as given now: else nothing could replace it until then.
     """
+    times_s = {row: min((labelled_s or {}).get(row, now_s), now_s) for row in given}
     with store.transaction():
-        return _write(store, given, annotator, labelled_s or {}, now_s)
+        return _write(store, given, annotator, times_s, now_s)
 
 
 def _write(
     store: Store, given: Mapping[int, str], annotator: str, labelled_s: Mapping[int, float], now_s: float
 ) -> Written:
     said = store.query("SELECT row, label, labelled_s FROM labels WHERE annotator = ?", (annotator,))
-    before = {row: (label, at) for row, label, at in said}
+    before = {row: (label, min(at, now_s)) for row, label, at in said}
     there = {row for row in given if store.query("SELECT 1 FROM rows WHERE id = ?", (row,))}
     asked = {row for (row,) in store.query("SELECT row FROM asked")}
     counts: defaultdict[str, int] = defaultdict(int)
     for row in there:
         label, at = before.get(row, (None, 0.0))
-        stays = label == given[row] or at > labelled_s.get(row, now_s)
+        stays = label == given[row] or at > labelled_s[row]
         counts["new" if label is None else "same" if stays else "changed"] += 1
     store.write(
         "INSERT INTO labels VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET label = excluded.label, "
         "labelled_s = excluded.labelled_s WHERE label != excluded.label "
-        "AND labels.labelled_s <= excluded.labelled_s",
-        [(row, annotator, given[row], labelled_s.get(row, now_s)) for row in sorted(there)],
+        "AND min(labels.labelled_s, ?) <= excluded.labelled_s",
+        [(row, annotator, given[row], labelled_s[row], now_s) for row in sorted(there)],
     )
     return Written(**counts, not_asked=len(there - asked))
 

@@ -44,6 +44,7 @@ class Project:
 
     def __init__(self, rest: Rest, id_: int, title: str) -> None:
         self._rest, self.id, self.title = rest, id_, title
+        self._emails: dict[int, str] | None = None
 
     @classmethod
     def find(cls, rest: Rest, settings: LabelStudio, classifier: str) -> "Project | None":
@@ -113,6 +114,11 @@ class Project:
             if self._rest.field(made, "task_count", int) != len(tasks):
                 raise self._rest.otherwise(f"{made['task_count']} tasks made of {len(tasks)}")
 
+    def read(self, task: Task, journal: str) -> Task | None:
+        """The task as it is now; None if it is gone."""
+        found = self._rest.find(f"/api/tasks/{task.id}/")
+        return None if found is None else self._task(found, journal)
+
     def remove(self, task: Task) -> None:
         self._rest.delete(f"/api/tasks/{task.id}/")
 
@@ -122,6 +128,7 @@ class Project:
         if not isinstance(row, int) or not isinstance(sha256, str) or data.get("journal") != journal:
             return None
         annotations = self._rest.field(one, "annotations", list)
+        self._emails = self._users() if self._emails is None else self._emails
         newest: dict[str, Said] = {}
         for said in sorted(filter(None, map(self._said, annotations)), key=lambda said: said.at):
             newest[said.annotator] = said
@@ -131,13 +138,20 @@ class Project:
         """What an annotation says; None for one without a class."""
         at = self._rest.field(annotation, "updated_at", str)
         who = annotation.get("completed_by")
-        email = who.get("email") if isinstance(who, Mapping) else None
-        annotator = email or f"label studio user {who.get('id') if isinstance(who, Mapping) else who}"
+        number = who.get("id") if isinstance(who, Mapping) else who  # a list of tasks has the number alone
+        annotator = (self._emails or {}).get(number or 0) or f"label studio user {number}"
         if annotation.get("was_cancelled"):
             return Said(annotator, None, False, at)
         typed = _value(annotation, NEW, "text")
         label = typed or _value(annotation, CHOICES, "choices")
         return Said(annotator, label, typed is not None, at) if label else None
+
+    def _users(self) -> dict[int, str]:
+        """Email address by the number of a user."""
+        users = self._rest.get("/api/users/")
+        if not isinstance(users, list):
+            raise self._rest.otherwise("/api/users/ gives no list")
+        return {self._rest.field(one, "id", int): self._rest.field(one, "email", str) for one in users}
 
 
 def title_of(settings: LabelStudio, classifier: str) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urlsplit
 from slipway.contract import ServingError, SpecError
 from slipway.operations.labels.settings import HERE, LabelStudio
 
+NOT_FOUND = 404
 TRIED = "1.23"
 """Version with which this was tried."""
 MOST_BYTES = 256 * 2**20
@@ -53,8 +54,13 @@ class Rest:
     def patch(self, path: str, content: object) -> Any:
         return self._ask("PATCH", path, content)
 
+    def find(self, path: str) -> Any | None:
+        """As `get`; None for what is not there."""
+        return self._ask("GET", path, may_miss=True)
+
     def delete(self, path: str) -> None:
-        self._ask("DELETE", path)
+        """Delete what may be gone already."""
+        self._ask("DELETE", path, may_miss=True)
 
     def field(self, answer: object, name: str, kind: type) -> Any:
         """A field of an answer; raises ServingError if the answer does not have it."""
@@ -85,7 +91,7 @@ class Rest:
             )
         return found
 
-    def _ask(self, method: str, path: str, content: object = None) -> Any:
+    def _ask(self, method: str, path: str, content: object = None, *, may_miss: bool = False) -> Any:
         body = None if content is None else json.dumps(content).encode()
         headers = {"Authorization": self._authorization, "Accept": "application/json"}
         if body is not None:
@@ -96,6 +102,8 @@ class Rest:
             with self._opener.open(request, timeout=self._timeout_s) as answer:
                 text = self._read(answer, end)
         except urllib.error.HTTPError as error:
+            if may_miss and error.code == NOT_FOUND:
+                return None
             raise self._refused(method, path, error) from None
         except (urllib.error.URLError, OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error

@@ -72,11 +72,12 @@ def choose(
 
 
 def spent_today(store: Store, classifier: str, *, now_s: float) -> int:
-    """Labels that selections since midnight UTC have asked for."""
+    """Labels that selections of this day (UTC) have asked for. Those of later days are of a clock that was wrong."""
+    begun_s = now_s - now_s % DAY_S
     ((spent,),) = store.query(
-        "SELECT count(*) FROM considered JOIN rows ON rows.id = considered.row "
-        "WHERE rows.classifier = ? AND considered.chosen = 1 AND considered.selection >= ?",
-        (classifier, 1000 * (now_s - now_s % DAY_S)),
+        "SELECT count(*) FROM considered JOIN rows ON rows.id = considered.row WHERE rows.classifier = ? "
+        "AND considered.chosen = 1 AND considered.selection >= ? AND considered.selection < ?",
+        (classifier, 1000 * begun_s, 1000 * (begun_s + DAY_S)),
     )
     return int(spent)
 

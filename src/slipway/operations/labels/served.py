@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.contract import Lane, SpecError, read_labels
+from slipway.contract import Decision, Lane, SpecError, read_labels
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.operations.gateway.settings import FULL_SUFFIX, GatewaySettings
 from slipway.operations.journal.store import Store
@@ -25,7 +25,8 @@ class Served:
         """The classifier of that name; without a name, the only one.
 
         Raises:
-            SpecError: the repository is not named or not there, or has no such classifier, or several without a name.
+            SpecError: the repository is not named or not there, or has no such classifier, or several without a name;
+                or the classifier gives several labels for an image.
         """
         repository = repository_of(settings, source=source)
         lane = Lane.read(repository / LANE)
@@ -35,6 +36,11 @@ class Served:
         name = classifier or known[0]
         if name not in lane.classifiers:
             raise SpecError(f"--classifier: {name!r} is not in {repository}; it has {', '.join(known)}")
+        if _has_several_labels(repository, lane.classifiers[name]):
+            raise SpecError(
+                f"{repository}: {name} gives several labels for an image; live images are labelled for classifiers "
+                "with one label an image (task: multiclass). Label its images elsewhere, and train it by hand"
+            )
         labels = read_labels(repository / f"{name}{FULL_SUFFIX}" / "labels.txt")
         return cls(name, lane.classifiers[name], labels)
 
@@ -45,6 +51,16 @@ class Served:
             (self.classifier,),
         )
         return {*self.labels, *(label for (label,) in given)}
+
+
+def _has_several_labels(repository: Path, bundle: str) -> bool:
+    """Whether the decision of this bundle is one of several labels; it is in the bundle's last step, or beside its
+    head."""
+    for path in repository.glob("*/1/**/decision.json"):
+        of = path.with_name("bundle.txt")
+        if of.is_file() and of.read_text(encoding="utf-8").strip() == bundle:
+            return Decision.read(path).task == "multilabel"
+    return False
 
 
 def repository_of(settings: GatewaySettings, *, source: Path) -> Path:

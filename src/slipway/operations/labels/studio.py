@@ -21,6 +21,7 @@ from slipway.operations.labels.projects import Project, Task, suggestion, title_
 from slipway.operations.labels.rest import Rest
 from slipway.operations.labels.served import Served
 from slipway.operations.labels.settings import LabelStudio
+from slipway.operations.labels.truth import KNOWN
 from slipway.system.targets import told, write_file
 
 SIDE = 640
@@ -70,7 +71,7 @@ def connect(settings: GatewaySettings, *, source: Path) -> tuple[Rest, LabelStud
 
 
 def push(store: Store, served: Served, rest: Rest, settings: LabelStudio) -> Pushed:
-    """Make the project if it is missing, and a task for each asked row that has neither a label nor a task.
+    """Make the project if it is missing, and a task for each asked row that nobody has labelled and that has no task.
 
     Tasks are made in batches, each whole or not at all. A row that has a task gets no second one, so that a push that
     was killed may be repeated; a second push at the same time waits.
@@ -127,7 +128,10 @@ def pull(store: Store, served: Served, rest: Rest, settings: LabelStudio, *, new
                 times.setdefault(said.annotator, {})[task.row] = _unix_s(said.at)
         now_s = time.time()
         with store.transaction():
-            store.write("DELETE FROM labels WHERE row = ? AND annotator = ? AND labelled_s <= ?", skips)
+            store.write(
+                "DELETE FROM labels WHERE row = ? AND annotator = ? AND min(labelled_s, ?) <= ?",
+                [(row, annotator, now_s, min(at_s, now_s)) for row, annotator, at_s in skips],
+            )
             written = {
                 annotator: write_given(store, labels, annotator=annotator, now_s=now_s, labelled_s=times[annotator])
                 for annotator, labels in sorted(given.items())
@@ -157,10 +161,18 @@ def _without_gone(store: Store, project: Project, tasks: Sequence[Task]) -> tupl
         if is_ours and (task.row in kept or not _is_taken_in(store, task)):
             ours.append(task)
             doubled.add(task.row)
+        elif task.row in hashes and (late := _answered_meanwhile(store, project, task)):
+            ours.append(late)
         else:
             project.remove(task)
             removed += 1
     return ours, removed
+
+
+def _answered_meanwhile(store: Store, project: Project, task: Task) -> Task | None:
+    """The task if somebody has answered it since it was read; Label Studio would remove the answer with it."""
+    now = project.read(task, journal_id(store))
+    return None if now is None or now.said == task.said or _is_taken_in(store, now) else now
 
 
 def _is_taken_in(store: Store, task: Task) -> bool:
@@ -188,12 +200,16 @@ class _Row:
 
 
 def _unlabelled(store: Store, classifier: str) -> list[_Row]:
-    """Asked rows without a label, in the order of their images' hashes: people label in the order of the tasks, and
-    those of the journal would make the first labels those of the first hours."""
+    """Asked rows that nobody has labelled, in the order of their images' hashes.
+
+    People label in the order of the tasks, and that of the journal would make the first labels those of the first
+    hours. A known answer is nobody's label: annotators are judged by it.
+    """
     found = store.query(
         "SELECT id, sha256, label, score, bundle FROM rows JOIN asked ON asked.row = rows.id WHERE classifier = ? "
-        "AND kept = 1 AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.row = rows.id) ORDER BY sha256, id",
-        (classifier,),
+        "AND kept = 1 AND NOT EXISTS (SELECT 1 FROM labels WHERE labels.row = rows.id AND annotator != ?) "
+        "ORDER BY sha256, id",
+        (classifier, KNOWN),
     )
     return [_Row(*row) for row in found]
 

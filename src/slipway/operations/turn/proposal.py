@@ -11,6 +11,7 @@ from slipway.operations.journal.store import Store
 from slipway.operations.labels.truth import truths
 from slipway.operations.watch.facts import Facts, Watched
 from slipway.system.targets import write_file
+from slipway.system.text import few
 
 Trigger: TypeAlias = Literal["lost accuracy", "drift", "new labels", "calendar", "a person"]
 FILE = "proposal.json"
@@ -66,26 +67,36 @@ def lost_accuracy(watched: Watched | None, settings: FleetTurn, *, missing: str)
         f"{found.reference:.1%} on the test split"
     )
     recall = f"; recall proved to be lost: {', '.join(worse)}" if worse else ""
-    proved = f"; a loss of over {found.points:g} points is proved" if found.alarm else ""
+    proved = f"; a loss of over {found.points:g} points is {'proved' if found.alarm else 'not proved'}"
     return Evidence(trigger="lost accuracy", is_reason=bool(found.alarm or worse), said=f"{shown}{proved}{recall}")
 
 
-def drift(watched: Watched | None, settings: FleetTurn, *, missing: str) -> Evidence:
+def drift(watched: Watched | None, settings: FleetTurn, *, missing: str, has_unknown: bool = True) -> Evidence:
     """An alarm alone may be a change that costs nothing; with more `unknown` answers the network meets what it does not
-    know."""
+    know.
+
+    Args:
+        has_unknown: whether the classifier's decision has the answer `unknown` at all.
+    """
     if settings.unknown_points is None:
         return _off("drift", "unknown_points: null")
     if watched is None or watched.drift is None:
         said = missing if watched is None else "not watched yet; slipway watch status says why"
         return Evidence(trigger="drift", is_reason=False, said=said)
-    now, before = _unknown_share(watched, "rows"), _unknown_share(watched, "reference_rows")
-    rise = 100 * (now - before)
     alarm = watched.drift.alarm
     said = f"alarm: {alarm.event}, since row {alarm.since_row:,}" if alarm else "no alarm"
+    if not has_unknown:
+        never = (
+            "the classifier never answers unknown (decision.unknown in the spec), so that drift is no reason by itself"
+        )
+        return Evidence(trigger="drift", is_reason=False, said=f"{said}; {never}")
+    now, before = _unknown_share(watched, "rows"), _unknown_share(watched, "reference_rows")
+    rise = 100 * (now - before)
+    shares = f"{now:.1%} of the answers are unknown, {before:.1%} on the test split"
     return Evidence(
         trigger="drift",
         is_reason=alarm is not None and rise >= settings.unknown_points,
-        said=f"{said}; unknown {now:.1%}, {before:.1%} on the test split, of {settings.unknown_points:g} points more",
+        said=f"{said}; {shares}; a reason with an alarm and from {settings.unknown_points:g} points more on",
     )
 
 
@@ -117,12 +128,12 @@ def new_labels(
     new = {hashes[row] for row in labelled if hashes.get(row)} - known
     foreign = sorted({label for row, label in labelled.items() if hashes.get(row) in new} - {*dataset.labels})
     after = "" if since_s is None else ", labelled since the turn before began"
-    classes = f", with {len(foreign)} new classes: {', '.join(foreign[:8])}" if foreign else ""
-    said = f"{len(new):,} labelled images that the active run does not have, of {settings.new_labels:,}"
+    classes = f", with new classes: {few(foreign)}" if foreign else ""
+    said = f"{len(new):,} labelled images that the active run does not have{after}{classes}"
     return Evidence(
         trigger="new labels",
         is_reason=len(new) >= settings.new_labels,
-        said=f"{said}{after}{classes}",
+        said=f"{said}; a reason from {settings.new_labels:,} on",
     )
 
 
@@ -133,7 +144,10 @@ def calendar(created: str | None, settings: FleetTurn, *, now: datetime) -> Evid
         return Evidence(trigger="calendar", is_reason=False, said="the active run does not say when it was made")
     made = datetime.fromisoformat(created)
     days = (now - made.replace(tzinfo=made.tzinfo or UTC)).total_seconds() / 86_400
-    said = f"the active run is {days:.0f} days old, of {settings.every_days:g}"
+    if days < 0:
+        said = f"the active run is of {created}, which is yet to come; look at the clocks of both machines"
+        return Evidence(trigger="calendar", is_reason=False, said=said)
+    said = f"the active run is {days:.0f} days old; a reason from {settings.every_days:g} on"
     return Evidence(trigger="calendar", is_reason=days >= settings.every_days, said=said)
 
 

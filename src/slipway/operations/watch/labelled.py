@@ -141,14 +141,21 @@ _OF_BUNDLE = (
 
 
 def _selections(store: Store, reference: TestReference, said: dict[int, str]) -> list[_Selection]:
-    """Every selection that chose rows of a bundle, newest first, without its considered rows: they are many."""
+    """Every selection that chose rows of a bundle, newest first, without its considered rows: they are many.
+
+    The number of its newest row tells how new it is: the time of a selection may be of a clock that was wrong.
+    """
     found = store.query(
         f"SELECT considered.selection, considered.row {_OF_BUNDLE} AND considered.chosen = 1",
         {"classifier": reference.classifier, "bundle": reference.bundle},
     )
     chosen = Counter(selection for selection, _ in found)
     labels = Counter(selection for selection, row in found if row in said)
-    return [_Selection(number, chosen[number], labels[number]) for number in sorted(chosen, reverse=True)]
+    newest: dict[int, int] = {}
+    for selection, row in found:
+        newest[selection] = max(row, newest.get(selection, 0))
+    order = sorted(newest, key=newest.__getitem__, reverse=True)
+    return [_Selection(number, chosen[number], labels[number]) for number in order]
 
 
 def _considered(store: Store, reference: TestReference, selection: int) -> list[_Considered]:
