@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SpecError
-from slipway.system.arguments import count
+from slipway.system.arguments import add_action, count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import few, shown
 
@@ -190,7 +190,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(prog="slipway labels", required=True, metavar=" | ".join(known))
     made: dict[str, Any] = {}
     for name, (function, line) in known.items():
-        made[name] = command = commands.add_parser(name, help=line)
+        made[name] = command = add_action(commands, name, line)
         command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
         command.add_argument("--classifier", metavar="NAME", help="default: the only one of the repository")
         command.set_defaults(run=function)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SlipwayError, SpecError, StorageError
-from slipway.system.arguments import count, rate
+from slipway.system.arguments import add_action, count, rate
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -247,7 +247,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     def add(name: str, run: Any, line: str) -> argparse.ArgumentParser:
-        one = actions.add_parser(name, help=line, description=line)
+        one = add_action(actions, name, line)
         one.add_argument("gateway", type=Path, help="the gateway's settings, gateway.yaml")
         one.set_defaults(run=run)
         add_json(one)
