@@ -207,7 +207,12 @@ def add_deployments(kinds: Actions) -> None:
     command.add_argument("--user", default="slipway", metavar="NAME", help="who runs it; default: %(default)s")
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
     checking = add_action(kinds, "check", "find in a rendered folder what no schema of Kubernetes finds")
-    checking.add_argument("folder", type=Path, metavar="FOLDER", help="rendered folder, or file of kubectl kustomize")
+    checking.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of kubernetes or kserve, or what kubectl kustomize printed",
+    )
     checking.add_argument("--kubectl", type=Path, metavar="FILE", help="default: kubectl on PATH")
     checking.set_defaults(run=check)
     add_json(checking)

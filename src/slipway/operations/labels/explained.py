@@ -1,10 +1,13 @@
 """Reads one row of the journal with its image, to be explained."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from slipway.contract import SpecError
+from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store, image_path
 from slipway.operations.labels.truth import labels_of
 from slipway.operations.watch.rows import Floats
@@ -50,10 +53,27 @@ def read_row(store: Store, number: int) -> ExplainedRow:
         score=score,
         probability=_floats(probability),
         embedding=_floats(embedding),
-        facts={name: str(value) for name, value in zip(facts.split(", "), rest, strict=True) if value is not None},
+        facts=_facts(dict(zip(facts.split(", "), rest, strict=True))),
         said=labels_of(store, classifier).get(number, {}),
         image=path.read_bytes() if path and path.is_file() else None,
     )
+
+
+def _facts(found: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of a row in words, without those that are empty."""
+    size = f"{found['width']} x {found['height']}" if found["width"] else ""
+    image = [found["format"] or "", size, f"{found['bytes']:,} bytes" if found["bytes"] is not None else ""]
+    facts = {
+        "time": time_text(found["time_s"]),
+        "server": found["arm"],
+        "model": found["model"],
+        "client's id": found["client_id"],
+        "asked again": found["parity"],
+        "image": ", ".join(part for part in image if part),
+        "brightness": None if found["brightness"] is None else f"{found['brightness']:.2f} of 1",
+        "chosen": f"1 request in {1 / found['sampled_with']:.4g}",
+    }
+    return {name: str(value) for name, value in facts.items() if value}
 
 
 def _floats(blob: bytes | None) -> Floats | None:

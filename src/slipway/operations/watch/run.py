@@ -66,7 +66,9 @@ def run_watch(
                     if not is_open:
                         page = LivePage(lambda: metrics.facts, price=price)
                         stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port", say=say, page=page))
-                        say(f"{settings.journal}: watches it; page at 127.0.0.1:{port}, metrics at /metrics of it")
+                        say(
+                            f"{settings.journal}: is watched; the page is http://127.0.0.1:{port}/, and the metrics are http://127.0.0.1:{port}/metrics"
+                        )
                         is_open = True
                     watch = Watch(store, settings, settings_file, say=say)
                     _looks(watch, metrics, ended=ended, say=waits, once=once)

@@ -137,7 +137,9 @@ def _lines(facts: Facts) -> list[str]:
     lines = [f"{facts.classifier}: {bundle}; {facts.rows:,} rows{last}, {facts.rows_per_second:.3g} a second"]
     lines.append(f"  status: {statuses or 'none'}")
     if facts.latency is not None and facts.latency.p99_ms is not None:
-        lines.append(f"  P99 at the gateway: at most {facts.latency.p99_ms:g} ms of {facts.latency.budget_ms:g} ms")
+        lines.append(
+            f"  P99 at the gateway: at most {facts.latency.p99_ms:g} ms, budget {facts.latency.budget_ms:g} ms"
+        )
     if facts.watched is not None:
         lines += _watched_lines(facts.watched)
     lines.append(f"  labels: {facts.labels_asked:,} asked, {facts.labels_given:,} given")
