@@ -57,13 +57,16 @@ def main(arguments: argparse.Namespace) -> int | None:
 
 def candidate(arguments: argparse.Namespace) -> None:
     from slipway.cli.release_candidate import write_candidate  # not at the top: --help needs no library
+    from slipway.operations.gateway.settings import read_settings
 
     record = write_candidate(arguments.gateway, arguments.fleet, arguments.out)
     print(f"{record.candidate.path}: the fleet with the candidate of {', '.join(record.classifiers)}")
     for name in record.classifiers:
         before, after = (facts.bundles[name] for facts in (record.stable, record.candidate))
         print(f"  {name}: bundle {before:.12} is stable, {after:.12} is the candidate")
-    print(f"  next: {command('slipway serve', record.candidate.path)} on the candidate's ports")
+    ports = read_settings(arguments.gateway).candidate
+    serving = command("slipway serve", record.candidate.path, *(ports.options if ports else ()))
+    print(f"  next: {serving}" + ("" if ports else f", on the ports of candidate:, which {arguments.gateway} lacks"))
     print(f"  then: {command('slipway release weight', arguments.gateway)}")
     print_json(arguments, record.plain())
 
