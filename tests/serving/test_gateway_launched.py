@@ -48,7 +48,9 @@ def test_both_start_and_stop_and_a_killed_envoy_comes_back(launch: Callable[...,
         assert launched.server().pid == server.pid
         assert envoy(launched).pid != killed.pid
     assert _ready(ready["address"], certificate) == ["colours"]
-    assert _reload(launched).returncode == 0
+    read = _reload(launched)
+    assert read.returncode == 0
+    assert read.stdout == f"nothing has changed; the gateway has read {path} again\n"
     (path.parent / "cars.key").chmod(0o644)
     refused = _reload(launched)
     assert refused.returncode == 1

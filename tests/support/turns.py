@@ -52,9 +52,8 @@ class TurnFolder:
         """`gateway/gateway.yaml`, for these servers."""
         served = stable or Ports.free()
         tried = candidate or free_beside(served)
-        ports = {name: port for name, port in vars(tried).items() if name != "metrics"}
         observe = {"journal": "journal", "spool": "spool", "metrics_port": free_beside(served, tried).http}
-        settings = {"candidate": ports, "repository": "../cpu", "observe": observe} | settings
+        settings = {"candidate": dict(vars(tried)), "repository": "../cpu", "observe": observe} | settings
         write_gateway(self.folder / "gateway", ports=served, tls=stable is not None, **settings)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from slipway.operations.labels.studio import _unlabelled
+from slipway.operations.labels.studio import unlabelled
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
 from tests.support.noise import noise
 from tests.support.scripts import ROOT
@@ -263,14 +263,14 @@ def test_an_image_with_a_known_answer_goes_to_annotators_all_the_same(journal: L
     journal.run("add", rows, "--known")
     journal.run("add", journal.table(("row", "label"), (2, "one")), "--annotator", "ann")
     with journal.open() as store:
-        assert sorted(row.number for row in _unlabelled(store, "digits")) == [1, 3]
+        assert sorted(row.number for row in unlabelled(store, "digits")) == [1, 3]
 
 
 def test_tasks_come_in_the_order_of_their_hashes(journal: LabelledJournal) -> None:
     journal.add_images([noise(seed) for seed in range(20, 30)])
     chosen = journal.run("select")["rows"]
     with journal.open() as store:
-        rows = [row.number for row in _unlabelled(store, "digits")]
+        rows = [row.number for row in unlabelled(store, "digits")]
         by_hash = [row for (row,) in store.query("SELECT id FROM rows ORDER BY sha256")]
     assert rows == by_hash
     assert chosen == [row for row in by_hash if row in chosen]

@@ -1,5 +1,6 @@
 """`slipway labels add`: all labels of a file, or none of them."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,6 @@ def test_labels_are_taken_in_by_row_or_by_image_and_may_change(journal: Labelled
     [
         ([(99, "zero")], "line 3: row 99 is not in the journal"),
         ([("one", "zero")], "row 'one'; give the number of a row"),
-        ([(2, "")], "line 3: the label '': it is empty"),
         ([(2, " zero")], "it has spaces around it"),
         ([(2, "ze\x07ro")], "U+0007"),
         ([(2, "z" * 201)], "has 201 characters; give at most 200"),
@@ -102,3 +102,29 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(journal: LabelledJourna
     path = journal.folder / "latin.csv"
     path.write_bytes(b"row,label\n1,\xe4\n")
     assert "not UTF-8" in journal.done("add", path, "--annotator", "ann").stderr
+
+
+def test_a_sheet_has_the_images_that_wait_and_is_taken_in_as_far_as_it_is_filled(journal: LabelledJournal) -> None:
+    journal.run("select", "--labels", 3)
+    out = journal.folder / "to-label"
+    assert journal.run("sheet", out)["images"] == 3
+    table = out / "labels.csv"
+    header, *lines = table.read_text().splitlines()
+    assert header == "row,image,answer,label"
+    first, image, answer, empty = lines[0].split(",")
+    ((sha256,),) = journal.query("SELECT sha256 FROM rows WHERE id = ?", int(first))
+    assert hashlib.sha256((out / image).read_bytes()).hexdigest() == sha256
+    assert answer in ("zero", "one")
+    assert not empty
+    assert out.stat().st_mode & 0o077 == 0
+    table.write_text("\n".join((header, f"{lines[0]}one", *lines[1:])))
+    assert journal.run("add", table, "--annotator", "ann")["new"] == 1
+    assert labels(journal) == [(int(first), "ann", "one")]
+    assert "may hold labels that people wrote" in journal.done("sheet", out).stderr
+    assert journal.run("sheet", journal.folder / "rest")["images"] == 2
+
+
+def test_no_sheet_is_made_where_no_image_waits(journal: LabelledJournal) -> None:
+    done = journal.done("sheet", journal.folder / "to-label")
+    assert "no image waits for a label; slipway labels select chooses some" in done.stderr
+    assert not (journal.folder / "to-label").exists()

@@ -88,7 +88,14 @@ def test_without_kubectl_the_file_that_it_prints_is_asked_for(tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "no object"), ("a: [", "not objects of Kubernetes"), ("kind: Service", "not objects of Kubernetes")],
+    [
+        ("", "no object"),
+        ("a: [", "not objects of Kubernetes"),
+        (
+            "kind: Service",
+            r"not objects of Kubernetes \(.*: Field required\); give the folder",
+        ),
+    ],
 )
 def test_what_is_not_a_deployment_is_an_error_in_words(content: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "objects.yaml").write_text(content)

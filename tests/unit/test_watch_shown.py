@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from slipway.cli import watch as cli
+from slipway.contract import Lane
 from slipway.contract.turn import FleetTurn
 from slipway.errors import SpecError
 from slipway.operations.endpoint import endpoint
@@ -25,6 +27,7 @@ from slipway.operations.watch.run import Watch
 from slipway.operations.watch.status import status_of
 from slipway.serving import Ports
 from slipway.system.yaml_json import dump_yaml
+from tests.support.journal_rows import BUNDLE
 from tests.support.watch_rows import LABELS, add_drawn, drawn, made_reference, watch_settings
 
 FILE_OF_SETTINGS = Path("gateway.yaml")
@@ -328,6 +331,21 @@ def test_the_verb_shows_and_restarts(store: Store, tmp_path: Path, capsys: pytes
     found = json.loads(last)
     assert found["classifiers"][0]["watched"]["drift"] is None
     assert found["classifiers"][0]["alarms"] is False
+
+
+def test_a_classifier_that_is_served_no_more_is_left_out_and_named(store: Store, tmp_path: Path) -> None:
+    Lane(lane="cpu", classifiers={"digits": BUNDLE}, shm_default_bytes=2**20).write(tmp_path / "lane.json")
+    settings = watch_settings(store.folder)
+    repository = settings.model_copy(update={"repository": str(tmp_path)})
+    for name, seconds in (("old", 1000.0), ("new", time.time())):
+        add_drawn(store, drawn(2, seed=5), name=name, classifier=name, time_s=seconds)
+
+    def names(settings: GatewaySettings) -> list[str]:
+        return [one.classifier for one in Watch(store, settings, FILE_OF_SETTINGS, say=lambda _: None).look()]
+
+    assert names(settings) == ["digits", "new", "old"], "no repository says what is served"
+    assert names(repository) == ["digits", "new"], "the repository may be behind what is served"
+    assert status_of(repository, FILE_OF_SETTINGS).lines()[-1] == "not in the repository any more, and left out: old"
 
 
 @pytest.mark.parametrize(("missing", "said"), [("observe", "observe: {}"), ("watch", "watch: {}")])

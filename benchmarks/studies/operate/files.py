@@ -85,4 +85,4 @@ def write_gateway(run: Path, box: "Box") -> None:
 
 
 def _ports(given: Mapping[str, int]) -> dict[str, int]:
-    return {name: given[name] for name in ("grpc", "http", "status")}
+    return {name: given[name] for name in ("grpc", "http", "metrics", "status")}

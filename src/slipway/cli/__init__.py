@@ -23,8 +23,6 @@ class Verb(NamedTuple):
 
     module: str
     line: str
-    arguments: tuple[str, ...] = ()
-    """The arguments that this verb puts before the user's own."""
 
 
 STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
@@ -67,7 +65,7 @@ STAGES: Mapping[str, Mapping[str, Verb]] = MappingProxyType(
         },
         "serving": {
             "serve": Verb("slipway.cli.serve", "serve a repository with the real tritonserver"),
-            "reload": Verb("slipway.cli.serve", "switch the server to the new repository", ("--reload",)),
+            "reload": Verb("slipway.cli.reload", "switch the server to the new repository"),
             "gateway": Verb("slipway.cli.gateway", "stand Envoy in front: TLS, keys, rates, and nothing but inference"),
             "release": Verb(
                 "slipway.cli.release", "try a candidate beside the server, judge it, promote it or go back"
@@ -123,7 +121,7 @@ def run_verb(name: str, *, prefix: str = "", skip: int = 1) -> None:
     parser: argparse.ArgumentParser = module.parser()
     if prefix:
         parser.prog = f"{prefix}{name}"
-    run(module.main, parser, [*verb.arguments, *sys.argv[skip:]], notice=getattr(module, "notice", to_stderr))
+    run(module.main, parser, sys.argv[skip:], notice=getattr(module, "notice", to_stderr))
 
 
 def _listed() -> str:

@@ -32,7 +32,7 @@ EPILOG = """example:
 
 lite0.yaml, whole:
   name: lite0
-  backbone: {name: efficientnet_lite0, weights: lite0.safetensors}
+  backbone: {name: tf_efficientnet_lite0, weights: lite0.safetensors}
   images: photographs                 # any images like those that the heads will see; no label is needed
   calibration: {images: 200}
 

@@ -13,7 +13,7 @@ from slipway.contract.installed import Installed, differences
 from slipway.contract.releases import NEWEST, release
 from slipway.contract.selection import listed
 from slipway.serving.container import FALLBACK_START_S, INNER_PORTS, MODELS, TRITON_USER, ULIMITS, shm_bytes, tmp_bytes
-from slipway.system.arguments import port
+from slipway.system.arguments import add_action, port
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command as shell_line
 
@@ -187,17 +187,17 @@ def _release(text: str) -> str:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(prog="slipway container", required=True, metavar="build | compile | serve")
-    building = commands.add_parser("build", help="build an image, at the root of a clone")
+    building = add_action(commands, "build", "build an image, at the root of a clone")
     building.add_argument(
         "image", choices=list(IMAGES), help="; ".join(f"{name} {what}" for name, what in IMAGES.items())
     )
     building.set_defaults(command_of=build_command, failure=SlipwayError)
-    compiling = commands.add_parser("compile", help="compile plans for the GPU of this machine")
+    compiling = add_action(commands, "compile", "compile plans for the GPU of this machine")
     compiling.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     compiling.add_argument("--graphs", type=Path, required=True, help="folder of graph folders")
     compiling.add_argument("--out", type=Path, required=True, help="folder to write engine folders into")
     compiling.set_defaults(command_of=compile_command, failure=CompileError, image="compile")
-    serving = commands.add_parser("serve", help="serve a repository on 127.0.0.1, in the image of its lane")
+    serving = add_action(commands, "serve", "serve a repository on 127.0.0.1, in the image of its lane")
     serving.add_argument("repository", type=Path, help="folder that slipway assemble wrote")
     for name, inner in INNER_PORTS.items():
         serving.add_argument(f"--{name}-port", type=port, default=inner, help="local port; default: %(default)s")

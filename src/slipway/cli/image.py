@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from slipway.contract import ImageError, SlipwayError
 from slipway.image.reference import LayoutReference, RegistryReference
+from slipway.system.arguments import add_action
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -209,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(prog="slipway image", required=True, metavar=names)
 
     def add(name: str, run: Callable[[argparse.Namespace], None], line: str) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=line, description=line)
+        one = add_action(commands, name, line)
         one.set_defaults(run=run)
         add_json(one)
         return one

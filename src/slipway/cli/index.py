@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from slipway.client import Client, Options, Result, find_images
 from slipway.contract import SpecError
-from slipway.system.arguments import count
+from slipway.system.arguments import add_action, count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import check_folder
 from slipway.system.text import command, shown
@@ -134,18 +134,18 @@ def _similarity(text: str) -> float:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(prog="slipway index", required=True, metavar="build | like | duplicates")
-    building = commands.add_parser("build", help="ask a server for the embedding of each image of a folder")
+    building = add_action(commands, "build", "ask a server for the embedding of each image of a folder")
     building.add_argument("folder", type=Path, help="folder with the images")
     building.add_argument("--model", required=True, help="the classifier's name")
     building.add_argument("--out", required=True, type=Path, help="folder to write the index to")
     building.set_defaults(run=build)
-    asking = commands.add_parser("like", help="find the images of an index that are like others")
+    asking = add_action(commands, "like", "find the images of an index that are like others")
     asking.add_argument("index", type=Path, help="folder that build wrote")
     asking.add_argument("image", type=Path, nargs="+", help="an image")
     asking.add_argument("--count", type=count, default=10, help="number of images to find; default: %(default)s")
     asking.add_argument("--model", help="the classifier's name; default: that of the index")
     asking.set_defaults(run=like)
-    comparing = commands.add_parser("duplicates", help="find images of an index that are alike")
+    comparing = add_action(commands, "duplicates", "find images of an index that are alike")
     comparing.add_argument("index", type=Path, help="folder that build wrote")
     comparing.add_argument("--least", type=_similarity, default=LEAST, help="least similarity; default: %(default)s")
     comparing.set_defaults(run=duplicates)

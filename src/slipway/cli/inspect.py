@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.contract import Spec
 from slipway.system.json_line import print_json, verb_parser
-from slipway.system.targets import check_folder
+from slipway.system.targets import MANIFEST, check_folder
 from slipway.system.text import command, shown
 
 EPILOG = """example:
@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"    {shown(example)}")
         print(f"    {shown(problem.remedy)}")
     print(f"  {len(found.errors)} errors, {len(found.warnings)} warnings; details in {arguments.out / RESULT}")
-    if not found.errors:
+    if not found.errors and not (arguments.spec.parent / MANIFEST).is_file():  # the spec of a bundle is trained
         print(f"  next: {command('slipway train', arguments.spec, '--out', arguments.out.parent / 'checkpoint')}")
     left_out = {"unreadable", "exact_duplicates", "near_duplicates"}  # lists as long as the data set's faults
     short = {**found.model_dump(mode="json", exclude=left_out)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SpecError
-from slipway.system.arguments import count
+from slipway.system.arguments import add_action, count
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
@@ -88,12 +88,17 @@ def rows(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.system.text import shown
 
     found = last_rows(settings.journal, last=arguments.last, classifier=arguments.classifier)
+    if found:
+        print(
+            f"{'row':>8}  {'time':<20}  {'classifier':<16} {'status':<8}  {'label, score':<24} {'image':<16} "
+            f"{'arm':<9}  {'chosen':<8}  replay"
+        )
     for row in found:
         label = "-" if row["label"] is None else f"{shown(str(row['label']))} {row['score']:.4f}"
         size = f"{row['width']}x{row['height']} {row['format']}" if row["width"] else f"{row['bytes']} bytes"
         print(
             f"{row['id']:>8}  {row['time']}  {row['classifier']:<16} status {row['status']}  {label:<24} {size:<16} "
-            f"{row['arm']}  1/{1 / row['sampled_with']:.4g}  {row['parity']}"
+            f"{row['arm']:<9}  {'1 in ' + format(1 / row['sampled_with'], '.4g'):<8}  {row['parity']}"
         )
     if not found:
         print("no rows")
@@ -173,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
     }
     made: dict[str, Any] = {}
     for name, (function, line) in known.items():
-        made[name] = command = commands.add_parser(name, help=line)
+        made[name] = command = add_action(commands, name, line)
         command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
         command.set_defaults(run=function)
         add_json(command)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SpecError
-from slipway.system.arguments import count
+from slipway.system.arguments import add_action, count
 from slipway.system.json_line import add_json, print_json
-from slipway.system.text import few, shown
+from slipway.system.text import command, few, shown
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.settings import GatewaySettings
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 EPILOG = """example:
   slipway labels select gateway.yaml
-  slipway labels push gateway.yaml
-  slipway labels pull gateway.yaml
-  slipway labels add gateway.yaml labels.csv --annotator ann
+  slipway labels sheet gateway.yaml to-label          # or, with Label Studio: push, and later pull
+  slipway labels add gateway.yaml to-label/labels.csv --annotator ann
   slipway labels status gateway.yaml
   slipway labels dataset gateway.yaml --data runs/digits/checkpoint --out data/digits-2
 
@@ -36,7 +35,8 @@ in gateway.yaml:
 select considers each row of the served bundle once, and keeps the probability with which it was chosen: the watch's
 accuracy divides by it. add reads a CSV file with the columns label and row (or sha256). A label that the bundle does
 not know needs --new-class. push and pull speak to Label Studio (docs/labels.md says how to start one); both may be
-repeated, and killed at any moment."""
+repeated, and killed at any moment. sheet writes the images without a label as files; write their labels into labels.csv
+beside them, and leave empty what you do not know."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -101,6 +101,20 @@ def add(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 def _counted(written: "Written") -> str:
     extra = f"; for {written.not_asked} of these rows nobody asked" if written.not_asked else ""
     return f"{written.new} new labels, {written.changed} changed, {written.same} as before{extra}"
+
+
+def sheet(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
+    from slipway.operations.journal.store import Store
+    from slipway.operations.labels.served import Served
+    from slipway.operations.labels.sheet import TABLE, write_sheet
+
+    served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
+    with Store.open(settings.journal, make=False) as store:
+        images = write_sheet(store, served.classifier, arguments.out)
+    table = arguments.out / TABLE
+    print(f"{table}: {images} images beside it; write the column label, from the top down")
+    print(f"  then: {command('slipway labels add', arguments.settings, table, '--annotator', 'NAME')}")
+    print_json(arguments, {"classifier": served.classifier, "images": images, "table": str(table)})
 
 
 def push(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
@@ -181,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     known = {
         "select": (select, "choose new rows for labels, within the day's budget"),
+        "sheet": (sheet, "write the chosen images to a folder, with a CSV file for their labels"),
         "add": (add, "take in labels from a CSV file"),
         "push": (push, "show chosen images in Label Studio"),
         "pull": (pull, "take in labels from Label Studio"),
@@ -190,14 +205,15 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(prog="slipway labels", required=True, metavar=" | ".join(known))
     made: dict[str, Any] = {}
     for name, (function, line) in known.items():
-        made[name] = command = commands.add_parser(name, help=line)
-        command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
-        command.add_argument("--classifier", metavar="NAME", help="default: the only one of the repository")
-        command.set_defaults(run=function)
-        add_json(command)
+        made[name] = action = add_action(commands, name, line)
+        action.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings, with observe:")
+        action.add_argument("--classifier", metavar="NAME", help="default: the only one of the repository")
+        action.set_defaults(run=function)
+        add_json(action)
     made["select"].add_argument(
         "--labels", type=count, metavar="N", help="labels to spend now; default: what is left of the day"
     )
+    made["sheet"].add_argument("out", type=Path, metavar="OUT", help="new folder, which only you may read")
     _add_options(made["add"])
     for name in ("add", "pull"):
         made[name].add_argument(
@@ -209,7 +225,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("labels", type=Path, metavar="CSV", help="columns: label, and row or sha256")
+    command.add_argument(
+        "labels", type=Path, metavar="CSV", help="columns: label, and row or sha256; an empty label is passed over"
+    )
     who = command.add_mutually_exclusive_group(required=True)
     who.add_argument("--annotator", metavar="NAME", help="name of the person whose labels these are")
     who.add_argument(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SlipwayError, SpecError, StorageError
-from slipway.system.arguments import count, rate
+from slipway.system.arguments import add_action, count, rate
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -57,13 +57,16 @@ def main(arguments: argparse.Namespace) -> int | None:
 
 def candidate(arguments: argparse.Namespace) -> None:
     from slipway.cli.release_candidate import write_candidate  # not at the top: --help needs no library
+    from slipway.operations.gateway.settings import read_settings
 
     record = write_candidate(arguments.gateway, arguments.fleet, arguments.out)
     print(f"{record.candidate.path}: the fleet with the candidate of {', '.join(record.classifiers)}")
     for name in record.classifiers:
         before, after = (facts.bundles[name] for facts in (record.stable, record.candidate))
         print(f"  {name}: bundle {before:.12} is stable, {after:.12} is the candidate")
-    print(f"  next: {command('slipway serve', record.candidate.path)} on the candidate's ports")
+    ports = read_settings(arguments.gateway).candidate
+    serving = command("slipway serve", record.candidate.path, *(ports.options if ports else ()))
+    print(f"  next: {serving}" + ("" if ports else f", on the ports of candidate:, which {arguments.gateway} lacks"))
     print(f"  then: {command('slipway release weight', arguments.gateway)}")
     print_json(arguments, record.plain())
 
@@ -247,7 +250,7 @@ def parser() -> argparse.ArgumentParser:
     )
 
     def add(name: str, run: Any, line: str) -> argparse.ArgumentParser:
-        one = actions.add_parser(name, help=line, description=line)
+        one = add_action(actions, name, line)
         one.add_argument("gateway", type=Path, help="the gateway's settings, gateway.yaml")
         one.set_defaults(run=run)
         add_json(one)

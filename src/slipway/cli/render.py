@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from slipway.cli.render_deployments import add_deployments
+from slipway.system.arguments import add_action
 from slipway.system.json_line import add_json, print_json
 
 ALERTMANAGER = "127.0.0.1:9093"
@@ -47,7 +48,7 @@ def monitoring(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     kinds = parser.add_subparsers(prog="slipway render", required=True, metavar="KIND")
-    command = kinds.add_parser("monitoring", help="write the files of Prometheus, Alertmanager and Grafana")
+    command = add_action(kinds, "monitoring", "write the files of Prometheus, Alertmanager and Grafana")
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
     command.add_argument("--webhook", metavar="URL", help="where Alertmanager posts; default: nowhere")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slipway.system.arguments import count
+from slipway.system.arguments import Actions, add_action, count
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _write(arguments: argparse.Namespace, files: Mapping[str, str], *, kind: str
     print_json(arguments, {"folder": str(arguments.out), "files": sorted(files)})
 
 
-def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_deployments(kinds: Actions) -> None:
     """Add the sub-commands to those of `slipway render`."""
     command = _command(kinds, "kubernetes", kubernetes, "write a kustomize base and overlays")
     _add_cluster(command)
@@ -214,20 +214,25 @@ def add_deployments(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--settings-at", metavar="FILE", help="where FILE is there; default: where it is here")
     command.add_argument("--user", default="slipway", metavar="NAME", help="who runs it; default: %(default)s")
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
-    checking = kinds.add_parser("check", help="find in a rendered folder what no schema of Kubernetes finds")
-    checking.add_argument("folder", type=Path, metavar="FOLDER", help="rendered folder, or file of kubectl kustomize")
+    checking = add_action(kinds, "check", "find in a rendered folder what no schema of Kubernetes finds")
+    checking.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of kubernetes or kserve, or what kubectl kustomize printed",
+    )
     checking.add_argument("--kubectl", type=Path, metavar="FILE", help="default: kubectl on PATH")
     checking.set_defaults(run=check)
     add_json(checking)
 
 
 def _command(
-    kinds: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    kinds: Actions,
     name: str,
     run: Callable[[argparse.Namespace], None],
     line: str,
 ) -> argparse.ArgumentParser:
-    command = kinds.add_parser(name, help=line)
+    command = add_action(kinds, name, line)
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")
     command.add_argument("out", type=Path, metavar="OUT", help="folder to write; it may hold what was written before")
     command.set_defaults(run=run)

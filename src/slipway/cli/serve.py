@@ -19,7 +19,7 @@ from slipway.serving.binary import ignored_variables, installed_server
 from slipway.serving.command import HOST, Ports
 from slipway.serving.messages import Messages
 from slipway.system.arguments import port, seconds
-from slipway.system.json_line import add_json, print_json
+from slipway.system.json_line import add_json
 
 if TYPE_CHECKING:
     from slipway.operations.gateway.process import Gateway
@@ -50,12 +50,6 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main(arguments: argparse.Namespace) -> None:
     ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port, arguments.status_port)
-    if arguments.reload:
-        from slipway.serving.reload_request import request_reload  # not at the top: --help needs no library
-
-        changed = request_reload(ports.status, timeout_s=2 * arguments.timeout_s, with_gateway=True)
-        print(changed)
-        return print_json(arguments, {"done": True, "message": changed})
     if arguments.host != HOST and installed_server() is None:
         raise ServingError(
             f"--host {arguments.host}: the wheel's tritonserver has known vulnerabilities and listens on {HOST} alone; "
@@ -148,7 +142,7 @@ def _supervise(arguments: argparse.Namespace, ports: Ports, messages: Messages, 
             ports.status,
             status=status,
             reload=supervisor.ask_for_reload,
-            gateway_refusal=lambda: gateway.refusal if gateway is not None else None,
+            gateway_renewed=lambda: gateway.renewed if gateway is not None else None,
             key=key,
             address=arguments.host,
         ),
@@ -217,16 +211,11 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+    parser.add_argument(
         "repository",
         type=_repository,
-        nargs="?",
         metavar="REPOSITORY",
         help="folder that slipway assemble wrote, or an image: oci-layout:FOLDER[:TAG] or oci://REGISTRY/NAME:TAG",
-    )
-    what.add_argument(
-        "--reload", action="store_true", help="make the server on --status-port read its repository again"
     )
     for name, default in vars(Ports()).items():
         parser.add_argument(
@@ -252,7 +241,7 @@ def parser() -> argparse.ArgumentParser:
         "--key", type=Path, metavar="PUBLIC", help="public key that must have signed the image that is served"
     )
     parser.add_argument("--plain-http", action="store_true", help="ask the registry of oci:// without TLS")
-    add_json(parser, help="print one JSON line on stdout when ready, or with --reload when that has ended")
+    add_json(parser, help="print one JSON line on stdout when ready")
     return parser
 
 

@@ -57,8 +57,9 @@ def main(arguments: argparse.Namespace) -> None:
     measured = manifest.read_measured(CheckpointMeasured)
     resumed = ", resumed" if measured.resumed else ""
     print(f"{arguments.out}: {spec.name} trained in {measured.train_s} s, {measured.epochs} epochs{resumed}")
+    images = ", ".join(f"{split} {number:,}" for split, number in measured.images.items())
     print(
-        f"  images: {measured.images}, best epoch {measured.best_epoch}: validation loss "
+        f"  images: {images}; best epoch {measured.best_epoch}: validation loss "
         f"{measured.best_validation_loss:.4f}, macro-F1 {measured.best_validation_macro_f1:.4f}"
     )
     print(f"  next: {command('slipway export', arguments.out, '--out', arguments.out.parent / 'bundle')}")

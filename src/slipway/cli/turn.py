@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway.contract import SpecError
+from slipway.system.arguments import add_action
 from slipway.system.json_line import add_json, print_json
 from slipway.system.text import command
 
@@ -255,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(prog="slipway turn", required=True, metavar=" | ".join(known))
     made: dict[str, argparse.ArgumentParser] = {}
     for name, (function, line) in known.items():
-        made[name] = one = actions.add_parser(name, help=line, description=line)
+        made[name] = one = add_action(actions, name, line)
         one.set_defaults(run=function)
         add_json(one)
         if name != "gate":

@@ -18,7 +18,6 @@ from slipway.operations.release.judge import ReleaseVerdict
 from slipway.operations.release.record import read_record
 from slipway.operations.release.trial import Trial
 from slipway.operations.turn.record import TurnRecord
-from slipway.serving import Ports
 from slipway.serving.command import HOST
 from slipway.system.targets import write_file
 from slipway.system.text import command
@@ -120,8 +119,7 @@ def _server(trial: Trial, ports: ServerPorts, *, serve: bool, run: Path) -> Iter
                 raise ServingError(f"the candidate's server does not answer yet; {run / 'candidate.log'} says why")
             time.sleep(LOOK_S)
     else:
-        free = Ports.free().metrics
-        serving = command("slipway serve", repository, *_ports(ports, free))
+        serving = command("slipway serve", repository, *ports.options)
         raise PersonNeededError(f"start the candidate's server, or give --serve: {serving}")
 
 
@@ -131,15 +129,10 @@ def _listens(port: int) -> bool:
         return one.connect_ex((HOST, port)) == 0
 
 
-def _ports(ports: ServerPorts, metrics: int) -> tuple[str, ...]:
-    given = {"grpc": ports.grpc, "http": ports.http, "metrics": metrics, "status": ports.status}
-    return tuple(word for name, port in given.items() for word in (f"--{name}-port", str(port)))
-
-
 def _start(repository: str, ports: ServerPorts, *, run: Path) -> int:
     """Start the candidate's server, which outlives this command, as a person's would; returns its process id."""
     log = run / "candidate.log"
-    words = ("serve", repository, *_ports(ports, Ports.free().metrics))
+    words = ("serve", repository, *ports.options)
     print(f"\n── candidate's server, in the background: {command('slipway', *words)}", flush=True)
     output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     process = os.posix_spawn(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.cli.speed import positive
 from slipway.contract import SpecError
+from slipway.system.arguments import add_action
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
     }
     made: dict[str, Any] = {}
     for name, (function, line) in known.items():
-        made[name] = command = commands.add_parser(name, help=line)
+        made[name] = command = add_action(commands, name, line)
         command.add_argument(
             "settings", type=Path, metavar="FILE", help="the gateway's settings, with observe: and watch:"
         )

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -18,8 +19,17 @@ _REQUEST_TIMEOUT_S = 5.0
 _ROUTES = "GET /live, /ready, /ready/<classifier>, /ready?only=<classifier>,… and /metrics, and POST /reload"
 Reload = Callable[[], tuple[bool, str]]
 """Whether the new repository is served now, and the change or the reason against it."""
-GatewayRefusal = Callable[[], str | None]
-"""Why the gateway in front did not take up its settings at the last reload; None if it did, or no gateway runs."""
+
+
+class Renewed(NamedTuple):
+    """What a gateway in front did with its settings at the last reload."""
+
+    done: bool
+    message: str
+
+
+GatewayRenewed = Callable[[], Renewed | None]
+"""What the gateway in front did at the last reload; None if no gateway runs."""
 
 
 @contextmanager
@@ -29,7 +39,7 @@ def endpoint(
     status: Status,
     reload: Reload,
     key: str,
-    gateway_refusal: GatewayRefusal = lambda: None,
+    gateway_renewed: GatewayRenewed = lambda: None,
     address: str = HOST,
 ) -> Iterator[None]:
     """Answer on `address` for the duration of the block."""
@@ -38,7 +48,7 @@ def endpoint(
         pass
 
     Handler.status, Handler.reload, Handler.key = status, staticmethod(reload), key
-    Handler.gateway_refusal = staticmethod(gateway_refusal)
+    Handler.gateway_renewed = staticmethod(gateway_renewed)
     with _Server((address, port), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -56,7 +66,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     status: Status
     reload: Reload
-    gateway_refusal: GatewayRefusal
+    gateway_renewed: GatewayRenewed
     key: str
     timeout = _REQUEST_TIMEOUT_S
     server_version, sys_version = "slipway", ""
@@ -85,9 +95,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not hmac.compare_digest(self.headers.get(HEADER, "").encode(), self.key.encode()):
             return self._answer(403, {"error": f"the header {HEADER} does not hold the key"})
         done, said = self.reload()
-        refusal = self.gateway_refusal() if done else None
-        if refusal is not None:
-            return self._answer(200, {"done": done, "message": f"{said}; {refusal}", "gateway_done": False})
+        renewed = self.gateway_renewed() if done else None
+        if renewed is not None:
+            message = f"{said}; {renewed.message}"
+            return self._answer(200, {"done": done, "message": message, "gateway_done": renewed.done})
         return self._answer(200 if done else 409, {"done": done, "message": said})
 
     def _answer(self, code: int, content: dict[str, object]) -> None:

@@ -2,6 +2,15 @@
 
 import argparse
 import math
+from typing import TypeAlias
+
+Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What `ArgumentParser.add_subparsers` returns."""
+
+
+def add_action(actions: Actions, name: str, line: str) -> argparse.ArgumentParser:
+    """The parser of one action of a verb: its line in the verb's help describes it in its own."""
+    return actions.add_parser(name, help=line, description=f"{line[:1].upper()}{line[1:]}.")
 
 
 def port(text: str) -> int:

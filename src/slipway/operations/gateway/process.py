@@ -19,6 +19,7 @@ from slipway.operations.journal.folders import in_memory
 from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
 from slipway.serving.command import HOST
+from slipway.serving.endpoint import Renewed
 from slipway.serving.limits import server_limits
 from slipway.serving.supervisor import pause_s
 from slipway.system.scheduling import short_slices, slice_us
@@ -48,8 +49,8 @@ class Gateway:
     def __init__(self, plan: GatewayPlan, *, event: Event) -> None:
         self.plan = plan
         self.process: Popen[bytes] | None = None
-        self.refusal: str | None = None
-        """Why the last `update` was refused; None if it was not."""
+        self.renewed: Renewed | None = None
+        """What the last `update` did; None before the first one."""
         self._event = event
         self._spool_full, self._spool_said, self._spool_next = False, -LONG_S, 0.0
         self._stopping, self._listens = threading.Event(), threading.Event()
@@ -78,13 +79,14 @@ class Gateway:
         self._event("gateway_reloaded", f"the gateway forwards {len(new.models)} models", models=len(new.models))
 
     def update(self, lane: Lane) -> None:
-        """Reload for what is served now. If that is refused, `refusal` and the event `gateway_not_updated` say why."""
-        self.refusal = None
+        """Reload for what is served now. If that is refused, `renewed` and the event `gateway_not_updated` say why."""
         try:
             self.reload(lane)
         except (SlipwayError, OSError) as error:
-            self.refusal = f"the gateway goes on as before: {error}"
-            self._event("gateway_not_updated", self.refusal)
+            self.renewed = Renewed(done=False, message=f"the gateway goes on as before: {error}")
+            self._event("gateway_not_updated", self.renewed.message)
+        else:
+            self.renewed = Renewed(done=True, message=f"the gateway has read {self.plan.source} again")
 
     @contextmanager
     def kept(self) -> Iterator[None]:

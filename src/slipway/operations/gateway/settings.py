@@ -85,6 +85,12 @@ class ServerPorts(Contract):
     def metrics_port(self) -> int:
         return self.metrics or self.status - 1
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of `slipway serve` for a server with these ports."""
+        given = {"grpc": self.grpc, "http": self.http, "metrics": self.metrics_port, "status": self.status}
+        return tuple(word for name, port in given.items() for word in (f"--{name}-port", str(port)))
+
 
 class GatewaySettings(Contract):
     """A gateway in front of one or two servers."""

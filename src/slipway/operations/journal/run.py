@@ -42,7 +42,9 @@ def run_collector(settings: GatewaySettings, *, ended: threading.Event, say: Say
         Replayer(lambda: ports_behind(settings.folder, otherwise=_ports(settings))) as replayer,
     ):
         metrics.counters = store.counters()
-        say(f"{settings.journal}: takes in {settings.spool}; metrics at 127.0.0.1:{observe.metrics_port}/metrics")
+        say(
+            f"{settings.journal}: takes in what {settings.spool} gets; the metrics are http://127.0.0.1:{observe.metrics_port}/metrics"
+        )
         collector = Collector(settings.spool, store, replayer, say=say)
         return _loop(settings, store, collector, metrics, ended=ended, say=say, once=once)
 

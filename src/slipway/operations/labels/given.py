@@ -82,7 +82,7 @@ def check_new_classes(names: Sequence[str], served: Served) -> None:
 def read_given(store: Store, path: Path, served: Served, *, new_classes: Sequence[str] = ()) -> dict[int, str]:
     """Labels by row, from a CSV file with the columns `label` and either `row` (numbers) or `sha256` (of images).
 
-    A SHA-256 labels every row of the classifier with this image.
+    A SHA-256 labels every row of the classifier with this image. A line with an empty label is passed over.
 
     Raises:
         DataError: rows of the file cannot be used; names them by line. Nothing is written.
@@ -107,6 +107,8 @@ def read_given(store: Store, path: Path, served: Served, *, new_classes: Sequenc
             faults.append(f"line {line}: {len(row)} values for {len(names)} columns")
             continue
         label = from_cell(row[label_at])
+        if not label:  # not labelled yet
+            continue
         numbers, fault = _rows_named(store, row[key].strip(), served.classifier, by=keys[0])
         fault = fault or fault_of_label(label, known=known)
         for number in numbers if fault is None else ():

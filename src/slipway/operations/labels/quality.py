@@ -57,7 +57,7 @@ class LabelStatus:
             f"{self.labelled:,} labelled, {self.waiting:,} without a label, {len(self.undecided):,} undecided"
         ]
         for one in self.annotators:
-            known = f"{one.right} of {one.known} right where the truth is known" if one.known else "no truth is known"
+            known = f"{one.right} of {one.known} right where the truth is known" if one.known else "no known answers"
             pairs = f", agrees with others in {one.agreed} of {one.pairs}" if one.pairs else ""
             quality = "" if one.quality is None else f", quality by cleanlab {one.quality:.2f}"
             lines.append(f"  {one.name}: {one.labels} labels; {known}{pairs}{quality}")

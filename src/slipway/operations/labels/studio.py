@@ -85,7 +85,7 @@ def push(store: Store, served: Served, rest: Rest, settings: LabelStudio) -> Pus
         else:
             project.offer(labels)
         there, removed = _without_gone(store, project, list(project.tasks(journal_id(store))))
-        rows = _unlabelled(store, served.classifier)
+        rows = unlabelled(store, served.classifier)
         unreadable: list[int] = []
         new = [row for row in rows if row.number not in {task.row for task in there}]
         for batch in _batches(store, new, labels, unreadable):
@@ -199,7 +199,7 @@ class _Row:
     bundle: str
 
 
-def _unlabelled(store: Store, classifier: str) -> list[_Row]:
+def unlabelled(store: Store, classifier: str) -> list[_Row]:
     """Asked rows that nobody has labelled, in the order of their images' hashes.
 
     People label in the order of the tasks, and that of the journal would make the first labels those of the first

@@ -138,7 +138,10 @@ def _needed(told: Disagreements, settings: JudgeSettings) -> str:
     if missing and decides(missing):
         more = bisect_left(range(1, missing), True, key=decides) + 1  # the evidence grows with each label that is won
         return f"{more:,} more labels decide if each is won; {missing:,} are missing"
-    return f"the {missing:,} missing labels cannot decide, so compare more images" if told.compared else "none compared"
+    if not told.compared:
+        return "none compared"
+    labels = f"the {missing:,} missing labels cannot decide" if missing else "no label is missing"
+    return f"{labels}, so compare more images"
 
 
 def _counts(arms: Sequence[Arm], count: Callable[[Arm], int | None]) -> Counts:

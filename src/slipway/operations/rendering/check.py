@@ -9,7 +9,7 @@ from slipway.contract import SpecError
 from slipway.operations.rendering.field_rules import field_findings
 from slipway.operations.rendering.finding import Finding
 from slipway.operations.rendering.link_rules import link_findings
-from slipway.operations.rendering.manifests import Objects
+from slipway.operations.rendering.manifests import WANTED, Objects
 from slipway.operations.rendering.network_rules import network_findings
 from slipway.operations.rendering.pod_rules import pod_findings
 
@@ -24,9 +24,7 @@ def check(text: str, *, source: str) -> list[Finding]:
 def findings(objects: Objects) -> list[Finding]:
     """What the rules find; raises SpecError if there is no object, or one is not of its form."""
     if not objects.all:
-        raise SpecError(
-            f"{objects.source}: no object; give what slipway render wrote, or what kubectl kustomize printed"
-        )
+        raise SpecError(f"{objects.source}: no object; give {WANTED}")
     rules = (pod_findings, link_findings, network_findings, field_findings)
     return sorted({finding for rule in rules for finding in rule(objects)})
 
@@ -44,7 +42,7 @@ def texts(given: Path, *, kubectl: Path | None = None) -> dict[str, str]:
         return {str(overlay): _kustomized(overlay, kubectl) for overlay in overlays}
     files = sorted(given.glob("*.yaml"))
     if not files:
-        raise SpecError(f"{given}: no overlays and no YAML files; give a folder of slipway render, or a file")
+        raise SpecError(f"{given}: no overlays and no YAML files; give {WANTED}")
     return {str(given): "---\n".join(_read(file) for file in files)}
 
 

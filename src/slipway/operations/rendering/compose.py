@@ -189,8 +189,10 @@ README = """# Slipway on one box, by compose
 Written by `slipway render compose`; keep changes in a file of your own beside this folder
 (`docker compose --file A --file B`).
 
+In this folder, with `gateway.yaml` beside it:
+
 ```bash
-slipway render secrets gateway.yaml ../secrets     # keys.yaml, tls.crt, tls.key: readable by you alone
+slipway render secrets ../gateway.yaml ../secrets  # keys.yaml, tls.crt, tls.key: readable by you alone
 export SLIPWAY_USER=$(id -u):$(id -g)              # who may read them
 docker compose up --detach
 docker compose exec stable slipway reload          # after slipway assemble has rewritten the repository

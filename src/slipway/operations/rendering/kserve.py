@@ -221,7 +221,7 @@ def _readme(plan: Plan, name: str, pods: str) -> str:
     lines = [
         "# A Slipway repository in KServe",
         "",
-        "Written by `slipway render kserve`; write it again instead of editing it.",
+        "Written by `slipway render kserve`; write it again instead of editing it. In this folder:",
         "",
         "```bash",
         f"kubectl create namespace {plan.namespace}",

@@ -153,13 +153,15 @@ def _readme(plan: Plan) -> str:
         "Written by `slipway render kubernetes`; write it again instead of editing it. Changes go into an overlay of "
         "your own, beside this folder, with `resources: [../NAME/overlays/stable]`.",
         "",
+        "In this folder, with `gateway.yaml` beside it:",
+        "",
         "```bash",
         f"kubectl create namespace {plan.namespace}",
-        "slipway render secrets gateway.yaml secrets          # keys.yaml, tls.crt, tls.key: readable by you alone",
-        f"kubectl --namespace {plan.namespace} create secret generic {KEYS_SECRET} --from-file=secrets/keys.yaml",
-        f"kubectl --namespace {plan.namespace} create secret tls {TLS_SECRET} --cert=secrets/tls.crt "
-        "--key=secrets/tls.key",
-        "rm -r secrets",
+        "slipway render secrets ../gateway.yaml ../secrets    # keys.yaml, tls.crt, tls.key: readable by you alone",
+        f"kubectl --namespace {plan.namespace} create secret generic {KEYS_SECRET} --from-file=../secrets/keys.yaml",
+        f"kubectl --namespace {plan.namespace} create secret tls {TLS_SECRET} --cert=../secrets/tls.crt "
+        "--key=../secrets/tls.key",
+        "rm -r ../secrets",
         f"kubectl apply --kustomize overlays/{overlay}",
         "```",
         "",

@@ -227,6 +227,10 @@ class Object(Part):
         return f"{self.kind}/{self.metadata.name}"
 
 
+WANTED = "the folder of slipway render kubernetes or kserve, or the file that kubectl kustomize printed"
+"""What `slipway render check` reads."""
+
+
 @dataclass(frozen=True)
 class Deployed:
     """A Deployment's name and its pods."""
@@ -260,8 +264,9 @@ class Objects:
         try:
             return cls(source, tuple(Object.model_validate(document) for document in documents))
         except ValidationError as error:
-            said = " ".join(str(error).split())[:300]
-            raise SpecError(f"{source}: not objects of Kubernetes: {said}") from None
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "a document"
+            raise SpecError(f"{source}: not objects of Kubernetes ({where}: {first['msg']}); give {WANTED}") from None
 
     def of(self, *kinds: str) -> Iterator[Object]:
         return (one for one in self.all if one.kind in kinds)

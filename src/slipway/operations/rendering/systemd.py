@@ -208,7 +208,9 @@ def _readme(names: Sequence[str], box: Box) -> str:
     lines = [
         "# Slipway as services of systemd",
         "",
-        "Written by `slipway render systemd`; keep changes in drop-ins (`systemctl edit`).",
+        "Written by `slipway render systemd`; keep changes in drop-ins (`systemctl edit`). First, on the machine that "
+        f"serves: `{box.program}`, in a virtual environment with the extras `serve` and `operate`; `{box.settings}`, "
+        "with the keys and the certificate that it names; and the repositories. Then, in this folder:",
         "",
         "```bash",
         f"useradd --system --home-dir {STATE} --shell /usr/sbin/nologin {box.user}",

@@ -4,10 +4,12 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slipway.errors import DataError, SpecError, StorageError
+from slipway.contract import Lane
+from slipway.contract.lane import FILE_NAME as LANE
+from slipway.errors import DataError, SlipwayError, SpecError, StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.store import DATABASE, Store, only_process
@@ -27,6 +29,8 @@ from slipway.system.targets import told
 LOOK_S = 2.0
 LATENCY_S = 10.0
 """Seconds between two questions to the gateway."""
+GONE_S = 300.0
+"""Seconds since its last row after which a classifier that the repository does not have is no longer served."""
 AGAIN_S = 600.0
 """Seconds after which a fault that lasts is said again."""
 
@@ -66,7 +70,8 @@ def run_watch(
                     if not is_open:
                         page = LivePage(lambda: metrics.facts, price=price)
                         stack.enter_context(endpoint(port, metrics, setting="watch.metrics_port", say=say, page=page))
-                        say(f"{settings.journal}: watches it; page at 127.0.0.1:{port}, metrics at /metrics of it")
+                        address = f"http://127.0.0.1:{port}/"
+                        say(f"{settings.journal}: is watched; the page is {address}, the metrics are {address}metrics")
                         is_open = True
                     watch = Watch(store, settings, settings_file, say=say)
                     _looks(watch, metrics, ended=ended, say=waits, once=once)
@@ -154,7 +159,8 @@ class Watch:
         if time.monotonic() - self._latency_s >= LATENCY_S:
             self._latency, self._latency_s = read_latency(self._settings), time.monotonic()
         labels = self._labels()
-        return tuple(self._of[name].look(latency=self._latency.get(name), labels=labels) for name in sorted(self._of))
+        known = [self._of[name].look(latency=self._latency.get(name), labels=labels) for name in sorted(self._of)]
+        return tuple(still_served(known, self._settings))
 
     def _labels(self) -> object:
         """What changes when labels or selections do."""
@@ -170,6 +176,21 @@ def classifiers(store: Store, *, after: int = 0) -> tuple[set[str], int]:
     found = {name for (name,) in store.query("SELECT DISTINCT classifier FROM rows WHERE id > ?", (after,))}
     found |= {path.parent.name for path in (store.folder / FOLDER).glob(f"*/{FILE}")}
     return found, max(newest, after)
+
+
+def still_served(known: Sequence[Facts], settings: GatewaySettings) -> list[Facts]:
+    """Those that the repository of the settings has, or that were asked a moment ago; all where it cannot be read.
+
+    The rows of a classifier that was removed stay in the journal for a year, and nobody could make its reference.
+    """
+    if settings.repository is None:
+        return list(known)
+    try:
+        names = Lane.read(Path(settings.repository) / LANE).classifiers.keys()
+    except (SlipwayError, OSError):
+        return list(known)
+    since_s = time.time() - GONE_S
+    return [one for one in known if one.classifier in names or (one.last_s or 0) >= since_s]
 
 
 class Classifier:

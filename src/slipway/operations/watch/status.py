@@ -13,7 +13,7 @@ from slipway.operations.watch.facts import AccuracyFacts, Drift, Facts, Latency,
 from slipway.operations.watch.follow import Following
 from slipway.operations.watch.latency import read_latency
 from slipway.operations.watch.restarts import Restart, read_restarts
-from slipway.operations.watch.run import classifiers
+from slipway.operations.watch.run import classifiers, still_served
 from slipway.operations.watch.settings import WatchSettings
 from slipway.operations.watch.state import WatchState, lock_of
 from slipway.operations.watch.test_split import read_reference
@@ -33,6 +33,8 @@ class Status:
     """Unix time of the watch's last look; None if it never looked."""
     facts: tuple[Facts, ...]
     restarts: dict[str, tuple[Restart, ...]]
+    gone: tuple[str, ...]
+    """Classifiers with rows that are no longer served."""
 
     def plain(self) -> dict[str, Any]:
         return {
@@ -49,6 +51,8 @@ class Status:
             for entry in self.restarts.get(facts.classifier, ())[-3:]:
                 live = ", live traffic as reference" if entry.live_after is not None else ""
                 lines.append(f"  restarted {time_text(entry.time_s)} by {shown(entry.by)}{live}: {shown(entry.reason)}")
+        if self.gone:
+            lines.append(f"not in the repository any more, and left out: {shown(', '.join(self.gone))}")
         return lines
 
     def _looked(self) -> str:
@@ -79,7 +83,9 @@ def status_of(settings: GatewaySettings, settings_file: Path) -> Status:
             for name in sorted(classifiers(store)[0])
         ]
     restarts = {facts.classifier: entries for facts, entries in known}
-    return Status(settings.journal, looked_s, tuple(facts for facts, _ in known), restarts)
+    served = tuple(still_served([facts for facts, _ in known], settings))
+    gone = tuple(sorted(restarts.keys() - {facts.classifier for facts in served}))
+    return Status(settings.journal, looked_s, served, restarts, gone)
 
 
 def _known(
@@ -137,7 +143,9 @@ def _lines(facts: Facts) -> list[str]:
     lines = [f"{facts.classifier}: {bundle}; {facts.rows:,} rows{last}, {facts.rows_per_second:.3g} a second"]
     lines.append(f"  status: {statuses or 'none'}")
     if facts.latency is not None and facts.latency.p99_ms is not None:
-        lines.append(f"  P99 at the gateway: at most {facts.latency.p99_ms:g} ms of {facts.latency.budget_ms:g} ms")
+        lines.append(
+            f"  P99 at the gateway: at most {facts.latency.p99_ms:g} ms, budget {facts.latency.budget_ms:g} ms"
+        )
     if facts.watched is not None:
         lines += _watched_lines(facts.watched)
     lines.append(f"  labels: {facts.labels_asked:,} asked, {facts.labels_given:,} given")

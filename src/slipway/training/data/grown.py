@@ -127,11 +127,12 @@ def grow(old: Dataset, new: Sequence[NewImage], out: Path, *, least: int, left_o
         joined = join(old, new, viewer=viewer, least=least)
         if not joined.images:
             said = [*left_out, *joined.contradictions, *joined.left_out]
+            already = f"no labelled image can be taken in: {joined.already} are in the old data with the same label"
             raise DataError(
-                f"{out}: no labelled image can be taken in: {joined.already} are in the old data with the same label"
+                f"{out}: {already if new or said else 'no image has a label yet'}"
                 + "".join(f"\n  {one}" for one in said[:SHOWN])
                 + (f"\n  … and {len(said) - SHOWN} more" if len(said) > SHOWN else "")
-                + "\nlabel more images: slipway labels select"
+                + "; label more images (slipway labels select)"
             )
         new_classes = sorted({image.label for image, _ in joined.images} - {*old.labels})
         _link(old, staging)

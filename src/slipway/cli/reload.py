@@ -1,0 +1,43 @@
+"""Make a running server read its repository again, and its gateway the settings, without refusing a request."""
+
+import argparse
+
+from slipway.serving.command import Ports
+from slipway.system.arguments import port, seconds
+from slipway.system.json_line import add_json, print_json
+
+EPILOG = """example:
+  slipway assemble fleet.yaml && slipway reload
+  slipway reload --status-port 8103 --json
+
+slipway serve goes on answering with the old repository until everything new answers; then it switches, prints what has
+changed, and unloads the rest. An image that is served by a tag is looked up again. If the new repository cannot be
+served, the old one stays, and the exit code is 1.
+
+With slipway serve --gateway, the gateway reads its settings, keys and certificate again. If something of it is wrong,
+it goes on as before, and the exit code is 1; the repository may be the new one by then. A gateway that runs alone takes
+SIGUSR1 instead.
+
+The server's key is in SLIPWAY_ADMIN_KEY, or in a file of the same user below ~/.local/state/slipway."""
+
+
+def main(arguments: argparse.Namespace) -> None:
+    from slipway.serving.reload_request import request_reload  # not at the top: --help needs no library
+
+    changed = request_reload(arguments.status_port, timeout_s=2 * arguments.timeout_s, with_gateway=True)
+    print(changed)
+    print_json(arguments, {"done": True, "message": changed})
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--status-port", type=port, default=Ports().status, help="that of slipway serve; default: %(default)s"
+    )
+    parser.add_argument(
+        "--timeout-s", type=seconds, default=120.0, help="half of the longest wait; default: %(default)s"
+    )
+    add_json(parser)
+    return parser
