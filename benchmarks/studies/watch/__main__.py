@@ -4,6 +4,7 @@
 import argparse
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.studies.study import ROOT, provenance, simulation_parser
 from benchmarks.studies.watch.accuracy import STREAMS, Estimated, estimated
@@ -31,7 +32,7 @@ class WatchResult(StudyResult):
 def main(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from benchmarks.studies.watch.networks import populations
+    from benchmarks.studies.watch.kept import kept_populations
 
     asked = {"runs": arguments.runs, "seed": arguments.seed}
     shown = {"leave": False, "disable": None}
@@ -39,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
     print("\n".join(accuracy_table(accuracy)), flush=True)
     networks: list[WatchedNetwork] = []
     origin = provenance(LIBRARIES)
-    for population in populations(arguments.seed):
+    for population in kept_populations(arguments.seed, arguments.kept):
         networks.append(watched(population, **asked))
         print("\n".join(drift_table(networks[-1])), flush=True)
         result = {
@@ -80,9 +81,17 @@ def drift_table(network: WatchedNetwork) -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    return simulation_parser(
+    parser = simulation_parser(
         __doc__, epilog=EPILOG, runs_of="each stream; a tenth for mild shifts", result=RESULT, key="networks"
     )
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        metavar="FILE",
+        help="answers of the networks of this seed: read if the file is there, else written, so that\n"
+        "another run needs no network; a pickle, so give only a file of your own",
+    )
+    return parser
 
 
 if __name__ == "__main__":
