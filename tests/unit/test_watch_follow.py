@@ -11,6 +11,7 @@ import pytest
 from slipway.errors import SpecError
 from slipway.operations.journal.store import Store
 from slipway.operations.watch import restarts
+from slipway.operations.watch import latency as latencies
 from slipway.operations.watch import run as running
 from slipway.operations.watch import state as states
 from slipway.operations.watch.restarts import add_restart, read_restarts
@@ -38,7 +39,7 @@ def store(bare: Store) -> Store:
 
 @pytest.fixture(autouse=True)
 def no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "read_latency", lambda _: {})
+    monkeypatch.setattr(latencies, "read_latency", lambda _: {})
 
 
 def test_rows_are_counted_and_fed_once_however_often_the_watch_starts(store: Store) -> None:

@@ -87,8 +87,9 @@ def _drifted(population: Population, kind: str, *, runs: int, rows: int, seed: i
     alarms = [alarm for alarm in found if alarm is not None]
     until, long, oracle = _until(found), None, None
     if kind in WITHIN:
-        longer = _alarms(population, kind, runs=runs, rows=rows, seed=seed, reference_rows=LONG_REFERENCE_ROWS)
-        long, oracle = _quantile(_until(longer), 0.5), _oracle(population, kind, runs=runs, rows=rows, seed=seed)
+        some = {"runs": max(runs // 5, 1), "rows": rows, "seed": seed}
+        longer = _alarms(population, kind, **some, reference_rows=LONG_REFERENCE_ROWS)
+        long, oracle = _quantile(_until(longer), 0.5), _oracle(population, kind, **some)
     lost = None
     if kind != FOREIGN_NAME:
         lost = 100 * (population.accuracy("unchanged") - population.accuracy(kind))

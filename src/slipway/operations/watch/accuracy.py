@@ -164,7 +164,7 @@ def accuracy_of(answers: Answers, *, reference: RecallReference) -> Accuracy:
         rows=rows,
         labels=int(labelled.sum()),
         overall=_powered(answers, np.ones(rows, dtype=bool)),
-        mean_confidence=float(_confidence(answers).mean()) if rows else None,
+        mean_confidence=float(_confidence(answers.confidence).mean()) if rows else None,
         classes=classes,
     )
 
@@ -196,19 +196,19 @@ def _upper(value: float, effective: float, *, error: float) -> float:
     return float(betaincinv(right + 1, effective - right, 1 - error)) if right < effective else 1.0
 
 
-def _confidence(answers: Answers) -> Floats:
-    return np.where(np.isfinite(answers.confidence), np.clip(answers.confidence, 0, 1), 0.5)
+def _confidence(given: Floats) -> Floats:
+    return np.where(np.isfinite(given), np.clip(given, 0, 1), 0.5)
 
 
 def _powered(answers: Answers, among: npt.NDArray[np.bool_]) -> Estimate | None:
     """The prediction-powered share of right answers among some rows."""
-    labelled = answers.labelled & among
-    labels, rows = int(labelled.sum()), int(among.sum())
+    labelled, rows = answers.labelled[among], int(among.sum())
+    labels = int(labelled.sum())
     if not labels:
         return None
-    confidence = _confidence(answers)
-    correct = (answers.class_id == answers.truth).astype(np.float64)
-    terms = (confidence + np.where(labelled, (correct - confidence) / answers.probability, 0.0))[among]
+    confidence = _confidence(answers.confidence[among])
+    correct = (answers.class_id[among] == answers.truth[among]).astype(np.float64)
+    terms = confidence + np.where(labelled, (correct - confidence) / answers.probability[among], 0.0)
     value = float(np.clip(terms.mean(), 0, 1))
     variance = float(terms.var(ddof=1)) / rows if rows > 1 else 0.0
     low, high = korn_graubard(value, variance, labels=labels, most=min(MOST_PER_LABEL * labels, float(rows)))

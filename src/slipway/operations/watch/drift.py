@@ -120,7 +120,7 @@ class Detectors:
     def __init__(self, values: Floats, doublings: Ints) -> None:
         self.values, self.doublings = values, doublings
         self._one: Floats = np.ldexp(1.0, -doublings)
-        self._is_scaled = bool(doublings.any())
+        self.is_scaled = bool(doublings.any())
 
     def take(self, factors: Floats) -> None:
         """Take one row of each stream in. `settle` must follow after 64 rows at most."""
@@ -133,7 +133,7 @@ class Detectors:
 
     def mixture_of(self, values: Floats, weights: Floats) -> Floats:
         """The same of values `[..., bets]` since the last `settle`."""
-        if self._is_scaled:
+        if self.is_scaled:
             with np.errstate(over="ignore", divide="ignore"):
                 values = values / self._one
         weighted: Floats = (values * weights).sum(axis=-1)
@@ -146,7 +146,7 @@ class Detectors:
         if large.any() or small.any():
             moved = _DOUBLINGS * (large.astype(np.int64) - small)
             self.values, self.doublings = np.ldexp(self.values, -moved), self.doublings + moved
-            self._one, self._is_scaled = np.ldexp(1.0, -self.doublings), bool(self.doublings.any())
+            self._one, self.is_scaled = np.ldexp(1.0, -self.doublings), bool(self.doublings.any())
 
     def logs(self, values: Floats) -> Floats:
         """Natural logarithms of detectors with these values since the last `settle`."""

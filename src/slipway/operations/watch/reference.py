@@ -30,7 +30,7 @@ LEVELS = (0.005, 0.02, 0.1, 0.3)
 WEIGHTS: dict[tuple[Detector, Kind], float] = {
     ("confidence", "under"): 0.2,
     ("confidence", "over"): 0.03,
-    ("distance", "over"): 0.32,
+    ("distance", "over"): 0.4,
     ("distance", "under"): 0.03,
     ("norm", "over"): 0.07,
     ("norm", "under"): 0.07,
@@ -48,6 +48,8 @@ MIN_ROWS = 100
 MOST_MISSING = 0.01
 """Largest share of rows with a value that is not a number that counts as usual; more of them are evidence."""
 _ERROR = 0.02
+_OF_THRESHOLDS = 0.75
+"""Share of the error that the thresholds have; the classes have the rest."""
 _TOLERANCE = 0.0
 
 
@@ -92,8 +94,8 @@ class Reference(Evidence):
 
         A threshold is an order statistic: j of n rows lie over it, so the probability of a new row over it is
         Beta(j + 1, n - j) (Wilks, Annals of Mathematical Statistics 12, 1941), or smaller where values are equal. The
-        probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Half
-        of `error` is shared by the thresholds, by weight, and half by the classes, evenly (Bonferroni).
+        probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Three
+        quarters of `error` are shared by the thresholds, by weight, and the rest by the classes, evenly (Bonferroni).
 
         A value that is not a number lies beyond no threshold, in the reference as in the rows that are compared with
         it, so that every bound counts all n rows. `not_finite` has the bound of the rows with such a value.
@@ -121,7 +123,7 @@ class Reference(Evidence):
         ids, counts = np.unique(rows.class_id, return_counts=True)
 
         def bound(beyond: int, *, share: float) -> float:
-            return min(_upper(beyond, len(rows), error=error / 2 * share) + tolerance, 0.99)
+            return min(_upper(beyond, len(rows), error=error * share) + tolerance, 0.99)
 
         tails = [
             (name, kind, value * (1 + (slack if kind == "over" else -slack)), beyond)
@@ -129,12 +131,13 @@ class Reference(Evidence):
             for slack in [SLACK.get(name, 0.0)]
             for kind, value, beyond in _thresholds(column, rows=len(rows))
         ]
-        weights = np.array([WEIGHTS[name, kind] for name, kind, _, _ in tails])
+        shares = np.array([WEIGHTS[name, kind] for name, kind, _, _ in tails])
+        shares *= _OF_THRESHOLDS / shares.sum()
         events = [
             Event(detector=name, kind=kind, value=value, bound=bound(beyond, share=share))
-            for (name, kind, value, beyond), share in zip(tails, (weights / weights.sum()).tolist(), strict=True)
+            for (name, kind, value, beyond), share in zip(tails, shares.tolist(), strict=True)
         ]
-        even = 1 / (2 * ids.size + 2)
+        even = (1 - _OF_THRESHOLDS) / (2 * ids.size + 2)
         for id_, count in zip(ids.tolist(), counts.tolist(), strict=True):
             events.append(Event(detector="class", kind="is", value=id_, bound=bound(count, share=even)))
             fewer = bound(len(rows) - count, share=even)
