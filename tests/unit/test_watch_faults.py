@@ -25,7 +25,7 @@ from slipway.operations.watch.test_split import FILE, folder_of
 from slipway.serving import Ports
 from tests.support.journal_rows import BUNDLE
 from tests.support.journals import until
-from tests.support.slow_sockets import Handle, a_byte_at_a_time, listening, says_nothing
+from tests.support.slow_sockets import Handle, a_byte_at_a_time, answers, listening, says_nothing
 from tests.support.watch_looks import FILE_OF_SETTINGS, look, looks
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 

@@ -10,9 +10,8 @@ import pytest
 
 from slipway.errors import SpecError
 from slipway.operations.journal.store import Store
-from slipway.operations.watch import restarts
 from slipway.operations.watch import latency as latencies
-from slipway.operations.watch import run as running
+from slipway.operations.watch import restarts
 from slipway.operations.watch import state as states
 from slipway.operations.watch.restarts import add_restart, read_restarts
 from slipway.operations.watch.state import WatchState

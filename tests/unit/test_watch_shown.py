@@ -15,8 +15,6 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.store import Store
 from slipway.operations.watch import latency as latencies
-from slipway.operations.watch import run as running
-from slipway.operations.watch import status as statuses
 from slipway.operations.watch.facts import Facts, PredictedClass, Watched
 from slipway.operations.watch.latency import latency_of
 from slipway.operations.watch.metrics import WatchMetrics

@@ -34,12 +34,11 @@ def main(arguments: argparse.Namespace) -> int:
 
     from benchmarks.studies.watch.kept import kept_populations
 
-    asked = {"runs": arguments.runs, "seed": arguments.seed}
+    asked, origin = {"runs": arguments.runs, "seed": arguments.seed}, provenance(LIBRARIES)
     shown = {"leave": False, "disable": None}
     accuracy = [estimated(stream, **asked) for stream in tqdm(STREAMS, unit=" streams", **shown)]
     print("\n".join(accuracy_table(accuracy)), flush=True)
     networks: list[WatchedNetwork] = []
-    origin = provenance(LIBRARIES)
     for population in kept_populations(arguments.seed, arguments.kept):
         networks.append(watched(population, **asked))
         print("\n".join(drift_table(networks[-1])), flush=True)
