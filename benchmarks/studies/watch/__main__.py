@@ -8,8 +8,14 @@ from pathlib import Path
 
 from benchmarks.studies.study import ROOT, provenance, simulation_parser
 from benchmarks.studies.watch.accuracy import STREAMS, Estimated, estimated
-from benchmarks.studies.watch.drifts import REFERENCE_ROWS, ROWS_BETWEEN_FALSE_ALARMS, WatchedNetwork, watched
-from slipway.contract.evidence.studies import StudyResult
+from benchmarks.studies.watch.drifts import (
+    LONG_REFERENCE_ROWS,
+    REFERENCE_ROWS,
+    ROWS_BETWEEN_FALSE_ALARMS,
+    WatchedNetwork,
+    watched,
+)
+from benchmarks.studies.watch.result import WatchResult
 from slipway.system.process import run
 from slipway.system.targets import write_file
 
@@ -19,14 +25,6 @@ EPILOG = """Drift: rows of four real networks, on real images, drawn with replac
 1,000 rows. Accuracy: simulated streams of 5,000 rows, of which 200 or 60 get a label.
 
 exit status: 0; 1 where a bar is missed"""
-
-
-class WatchResult(StudyResult):
-    runs: int
-    reference_rows: int
-    rows_between_false_alarms: int
-    networks: tuple[WatchedNetwork, ...]
-    accuracy: tuple[Estimated, ...]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -77,6 +75,9 @@ def drift_table(network: WatchedNetwork) -> Iterator[str]:
         met = "met" if e.met else "MISSED"
         seen = f"{e.alarms:8.1%} of {e.rows:,} rows, median {median}, P95 {p95}"
         yield f"  {e.stream:26}{lost:>14}{seen}; {e.bar}: {met}  {by}"
+        if e.oracle_rows is not None:
+            long = f"{e.long_median_rows:,.0f}" if e.long_median_rows is not None else "-"
+            yield f"{'':42}median with {LONG_REFERENCE_ROWS:,} rows {long}, of the oracle {e.oracle_rows:,.0f}"
 
 
 def parser() -> argparse.ArgumentParser:
