@@ -10,7 +10,7 @@ def reference_means(journal: Path, classifier: str, *, bundle: str) -> ClassMean
     """The class means that `slipway watch reference` measured; None without a reference of this bundle.
 
     Raises:
-        SpecError: the file is damaged.
+        SpecError: the file is damaged, or of another release.
     """
     reference = read_reference(journal, classifier)
     return None if reference is None or reference.bundle != bundle else reference.class_means

@@ -23,7 +23,7 @@ from slipway.errors import DataError
 from slipway.operations.watch.reference import WEIGHTS, Detector, Event, Reference
 from slipway.operations.watch.rows import Floats, Ints, Rows
 
-LIFTS = (2.1, 4.5, 12.0)
+LIFTS = (2.5, 5.0, 12.0)
 """Odds of t over those of the bound: what is bet on. Smaller ones would find changes that cost no accuracy."""
 _HIGHEST = 0.995
 _BATCH = 1_000

@@ -110,7 +110,7 @@ def read_reference(journal: Path, classifier: str) -> TestReference | None:
     """The reference of a classifier; None if none was made.
 
     Raises:
-        SpecError: the file is damaged.
+        SpecError: the file is damaged, or of another release.
     """
     path = folder_of(journal, classifier) / FILE
     if not path.is_file():
