@@ -87,7 +87,7 @@ label-studio: setup .venv/label-studio/installed ## Label Studio in an environme
 
 VALIDATORS := $(VENV)/lib/validators
 
-validators: $(VALIDATORS)/.installed ## what checks rendered deployments: Kubernetes' schemas, KServe's types, kubectl (0.25 GB)
+validators: $(VALIDATORS)/.installed ## what checks rendered deployments: Kubernetes' schemas, types of KServe and Grafana, kubectl (0.25 GB)
 
 $(VALIDATORS)/.installed: tests/validators/requirements.lock $(INSTALLED)
 	@rm -rf $(VALIDATORS) && mkdir -p $(VALIDATORS)/bin

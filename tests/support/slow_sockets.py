@@ -51,6 +51,16 @@ def says_nothing(connection: socket.socket) -> None:
         pass
 
 
+def answers(answer: bytes) -> Handle:
+    """The answer to whatever is asked, at once."""
+
+    def handle(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(answer)
+
+    return handle
+
+
 def a_byte_at_a_time(answer: bytes) -> Handle:
     """Each read of the client has something, and the answer has no end."""
 

@@ -1,4 +1,4 @@
-"""What `make validators` installs: strict schemas of Kubernetes, KServe's types, kubectl and helm."""
+"""What `make validators` installs: strict schemas of Kubernetes, types of KServe and Grafana, kubectl and helm."""
 
 import json
 import os
@@ -19,6 +19,7 @@ from slipway.operations.rendering.manifests import LOADER
 FOLDER = Path(sys.prefix) / "lib/validators"
 NEEDED = "make validators installs what checks this (0.25 GB)"
 _SCRIPT = Path(__file__).with_name("validators_child.py")
+_GRAFANA = Path(__file__).with_name("grafana_child.py")
 
 
 def require_validators() -> None:
@@ -48,10 +49,20 @@ def faults(objects: Sequence[Any], versions: Sequence[str]) -> list[str]:
 
     Kinds without a schema, those of operators, are not looked at.
     """
-    asked = json.dumps({"objects": list(objects), "versions": list(versions)})
+    return _said(_SCRIPT, json.dumps({"objects": list(objects), "versions": list(versions)}))
+
+
+def grafana_faults(board: str) -> list[str]:
+    """What is wrong with a dashboard by the types of Grafana 11.6: keys that they lack, and values of other types."""
+    if not (FOLDER / "grafana_foundation_sdk").is_dir():
+        pytest.skip(NEEDED)
+    return _said(_GRAFANA, board)
+
+
+def _said(script: Path, asked: str) -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(FOLDER)}
     done = subprocess.run(
-        [sys.executable, _SCRIPT], input=asked, capture_output=True, text=True, check=True, env=environment
+        [sys.executable, script], input=asked, capture_output=True, text=True, check=True, env=environment
     )
     found: list[str] = json.loads(done.stdout)
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slipway.operations.journal.store import Store
-from slipway.operations.watch import run as running
+from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts
 from slipway.operations.watch.run import Watch
 from slipway.operations.watch.state import WatchState
@@ -33,7 +33,7 @@ def store(bare: Store) -> Store:
 @pytest.fixture(autouse=True)
 def no_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look asks no gateway."""
-    monkeypatch.setattr(running, "read_latency", lambda _: {})
+    monkeypatch.setattr(latencies, "read_latency", lambda _: {})
 
 
 def look(store: Store, said: list[str] | None = None, **watch: Any) -> Facts:

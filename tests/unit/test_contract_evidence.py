@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.operate.result import OperateResult
+from benchmarks.studies.watch.result import WatchResult
 from slipway.contract import Manifest, ManifestError
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.gate import Ungated
@@ -36,6 +37,7 @@ KINDS = {
     "robustness": RobustnessResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
+    "watch": WatchResult,
 }
 STUDIES = {
     "density",
@@ -47,6 +49,7 @@ STUDIES = {
     "peers",
     "fifty",
     "verdict",
+    "watch",
 }  # robustness has one part in an older form
 
 

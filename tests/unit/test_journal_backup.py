@@ -11,7 +11,7 @@ import pytest
 from slipway.contract import SlipwayError, SpecError, StorageError
 from slipway.operations.journal.backup import INDEX, back_up, restore
 from slipway.operations.journal.store import DATABASE, Store, image_path, sha256_of
-from slipway.operations.watch import run as running
+from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts
 from tests.support.journal_rows import add_rows, made_row
 from tests.support.watch_looks import look
@@ -86,7 +86,7 @@ def test_a_second_backup_copies_what_is_new_and_leaves_out_what_was_forgotten(tm
 
 
 def test_the_watch_of_a_restored_journal_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "read_latency", lambda _: {})
+    monkeypatch.setattr(latencies, "read_latency", lambda _: {})
 
     def goes_on(journal: Path) -> Facts:
         with Store.open(journal, make=True) as store:

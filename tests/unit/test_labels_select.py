@@ -1,6 +1,5 @@
 """`slipway labels select`: every row once, within the day's budget, with its probability."""
 
-import base64
 import json
 import subprocess
 import sys
@@ -14,10 +13,10 @@ from slipway.operations.journal.store import DAY_S
 from slipway.operations.labels.reference import reference_means
 from slipway.operations.labels.select import SelectSettings
 from slipway.operations.labels.selection import Selected, choose
-from slipway.operations.watch.rows import ClassMeans
 from slipway.system.yaml_json import dump_yaml, parse_yaml
 from tests.support.journal_rows import BUNDLE, made_row
 from tests.support.labelled_journals import LabelledJournal, labelled_journal
+from tests.support.watch_rows import made_reference
 
 NOW_S = 1_900_000_000.0
 
@@ -116,14 +115,12 @@ def test_a_network_without_an_embedding_has_doubt_and_chance_alone(journal: Labe
 
 def test_distances_are_from_the_reference_of_the_watch_where_it_is_there(journal: LabelledJournal) -> None:
     folder = journal.folder / "journal"
-    means = ClassMeans(np.zeros(3), np.eye(3)[:2])
-    text = {name: base64.b64encode(vars(means)[name].astype("<f4").tobytes()).decode() for name in vars(means)}
+    made = made_reference(folder)
     path = folder / "watch/digits/reference.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"bundle": BUNDLE, "means": text}))
     found = reference_means(folder, "digits", bundle=BUNDLE)
     assert found is not None
-    np.testing.assert_allclose(found.directions, means.directions)
+    assert made.class_means is not None
+    np.testing.assert_array_equal(found.directions, made.class_means.directions)
     assert reference_means(folder, "digits", bundle="another") is None
     assert reference_means(folder, "pets", bundle=BUNDLE) is None
     journal.add_rows(30)
@@ -131,7 +128,7 @@ def test_distances_are_from_the_reference_of_the_watch_where_it_is_there(journal
     assert "30 rows considered, 5 chosen for labels; 15 of the 20 labels of the day (UTC) are left" in done.stdout
     assert "distances from the watch's reference" in done.stdout
     path.write_text(json.dumps({"bundle": BUNDLE, "means": {"centre": "?"}}))
-    assert "damaged" in journal.done("select").stderr
+    assert "slipway watch reference writes it again" in journal.done("select").stderr
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from slipway.operations.monitoring.scraped import targets
 from tests.support.gateways import write_gateway
 from tests.support.prometheus import AMTOOL, PROMTOOL, checked, needs_prometheus
 from tests.support.scripts import run_here
+from tests.support.validators import grafana_faults
 
 ROOT = Path(__file__).parents[2]
 ALERTMANAGER = "127.0.0.1:9093"
@@ -171,3 +172,15 @@ def test_the_dashboard_has_whole_panels(tmp_path: Path) -> None:
     for panel in panels:
         assert panel["targets"], panel["title"]
         assert {"x", "y", "w", "h"} == panel["gridPos"].keys()
+
+
+def test_the_dashboard_is_one_by_grafanas_own_types(tmp_path: Path) -> None:
+    board = rendered(tmp_path, **WHOLE).files["grafana.json"]
+    assert grafana_faults(board) == []
+    changed = board.replace('"unit": "short"', '"unti": "short"', 1).replace(
+        '"schemaVersion": 38', '"schemaVersion": "x"'
+    )
+    assert [fault.partition(":")[0].rpartition(".")[2] for fault in grafana_faults(changed)] == [
+        "unti",
+        "schema_version",
+    ]

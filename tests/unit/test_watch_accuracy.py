@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from benchmarks.studies.watch.accuracy import STREAMS, Stream, estimated
 from slipway.errors import DataError, SpecError
 from slipway.operations.labels.select import SelectSettings, probabilities, select, systematic
-from slipway.operations.watch.accuracy import Accuracy, Answers, RecallReference, accuracy_of, korn_graubard, least
+from slipway.operations.watch.accuracy import (
+    Accuracy,
+    Answers,
+    RecallReference,
+    Weighed,
+    accuracy_of,
+    is_lower,
+    korn_graubard,
+    least,
+)
 from slipway.operations.watch.rows import Rows
 
 REFERENCE = RecallReference(recall={0: 0.95, 1: 0.95}, images={0: 1000, 1: 1000})
@@ -56,6 +65,29 @@ def test_all_right_or_all_wrong_still_has_an_interval(right):
     assert found.overall.value == pytest.approx(float(right))
     assert 0.05 < found.overall.high - found.overall.low < 0.3
     assert any(each.alarm for each in found.classes) is not right
+
+
+def test_a_lost_recall_is_told_from_few_labels_and_an_unlucky_test_split_is_not():
+    """8 of 13 labels are right where 992 of 1,000 test images were; 200 and 20 test images say less of what was."""
+    few = Weighed(value=8 / 13, effective=13)
+    lost = [is_lower(few, share=0.99, images=images, drop=0.02, error=0.005) for images in (1000, 200, 20)]
+    assert lost == [True, True, False]
+    assert not is_lower(Weighed(0.975, 200.0), share=0.99, images=1000, drop=0.02, error=0.005)
+    assert not is_lower(Weighed(1.0, 1.0), share=1.0, images=1, drop=0.0, error=0.005)
+    assert not is_lower(Weighed(0.0, 1.0), share=0.99, images=1000, drop=0.02, error=0.005)
+
+
+def test_a_recall_that_is_lower_by_no_more_than_allowed_raises_few_alarms():
+    """Test split and labels both have their chance, and 5 % are allowed."""
+    rng = np.random.default_rng(0)
+    for recall, images, labels in ((0.97, 1000, 60), (0.9, 200, 40), (0.8, 50, 200)):
+        share = rng.binomial(images, recall, 1000) / images
+        right = rng.binomial(labels, recall - 0.02, 1000) / labels
+        wrong = [
+            is_lower(Weighed(live, float(labels)), share=one, images=images, drop=0.02, error=0.05)
+            for one, live in zip(share.tolist(), right.tolist(), strict=True)
+        ]
+        assert np.mean(wrong) <= 0.05
 
 
 def test_one_label_says_little():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slipway.errors import DataError
-from slipway.operations.watch.drift import DriftState, DriftWatch
+from slipway.operations.watch.drift import Detectors, DriftState, DriftWatch
 from slipway.operations.watch.reference import Reference
 from slipway.operations.watch.rows import ClassMeans, Rows
 
@@ -57,9 +57,9 @@ def test_the_bounds_hold_for_nearly_every_reference():
 def test_a_bet_is_expected_to_lose_at_every_probability_under_its_bound(watch, share):
     """The expected factor at `share` of each bound."""
     for index, event in enumerate(watch.reference.events):
-        bets = watch._bets.event == index
+        bets = watch.bets.event == index
         p = share * event.bound
-        factor = p * np.exp(watch._bets.hit[bets]) + (1 - p) * np.exp(watch._bets.miss[bets])
+        factor = p * watch.bets.hit[bets] + (1 - p) * watch.bets.miss[bets]
         assert (factor <= 1 + 1e-9).all()
 
 
@@ -134,16 +134,37 @@ def test_the_state_is_the_same_however_rows_are_cut(watch, cuts):
     assert parts.alarm is not None
     assert whole.alarm is not None
     assert (parts.alarm.row, parts.alarm.since_row) == (whole.alarm.row, whole.alarm.since_row)
-    assert parts.log_detectors == pytest.approx(whole.log_detectors, abs=1e-6)
+    assert (parts.detectors, parts.doublings) == (whole.detectors, whole.doublings)
+    assert parts.log10_evidence == whole.log10_evidence
+
+
+def test_many_streams_at_once_are_the_streams_one_by_one_to_the_last_bit(watch, start):
+    """The study `watch` simulates streams together. Strong shifts make detectors that take powers of two out."""
+    streams = [rows(300, seed=20 + place, shift=place) for place in range(6)]
+    factors = np.stack([watch.factors(stream) for stream in streams], axis=1)
+    together = Detectors(np.zeros(factors.shape[1:]), np.zeros(factors.shape[1:], np.int64))
+    alarms = np.full(len(streams), -1)
+    for row, of_row in enumerate(factors):
+        together.take(of_row)
+        alarms[(alarms < 0) & (together.mixture(watch.bets.weights) >= MEAN_ROWS)] = row
+        if row % 7 == 6:
+            together.settle()
+    assert together.doublings.any()
+    for place, stream in enumerate(streams):
+        alone = watch.feed(start, stream)
+        assert (alone.alarm.row if alone.alarm else -1) == alarms[place]
+        assert np.array_equal(
+            np.ldexp(alone.detectors, np.array(alone.doublings) - together.doublings[place]), together.values[place]
+        )
 
 
 def test_the_recursion_is_that_of_shiryaev_and_roberts(watch, start):
     stream = rows(230, seed=10, shift=1.0)
     happened = watch.reference.happened(stream)
-    detectors = np.zeros(watch._bets.event.size)
+    detectors = np.zeros(watch.bets.event.size)
     for row in happened:
-        detectors = (detectors + 1) * np.exp(np.where(row[watch._bets.event] > 0, watch._bets.hit, watch._bets.miss))
-    assert watch.feed(start, stream).log_detectors == pytest.approx(np.log(detectors), abs=1e-6)
+        detectors = (detectors + 1) * np.where(row[watch.bets.event] > 0, watch.bets.hit, watch.bets.miss)
+    assert watch.feed(start, stream).detectors == pytest.approx(detectors)
 
 
 def test_no_rows_change_nothing_and_an_alarm_stays(watch, start):

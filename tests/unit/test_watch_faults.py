@@ -24,6 +24,7 @@ from slipway.serving import Ports
 from tests.support import watch_looks as fixtures
 from tests.support.journal_rows import BUNDLE
 from tests.support.journals import until
+from tests.support.slow_sockets import Handle, a_byte_at_a_time, answers, listening, says_nothing
 from tests.support.watch_looks import FILE_OF_SETTINGS, look, looks
 from tests.support.watch_rows import add_drawn, drawn, made_reference, watch_settings
 
@@ -246,3 +247,44 @@ def test_the_watch_waits_for_a_journal_and_for_one_that_can_be_read_again(
         ended.set()
         thread.join()
     assert BUNDLE[:12] in "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("handle", "within_s"),
+    [
+        (says_nothing, 1.9),
+        (a_byte_at_a_time(b"HTTP/1.1 200 OK\r\n\r\n"), 1.9),
+        (answers(b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n"), 0.9),
+        (answers(b"SSH-2.0-another\r\n"), 0.9),
+        (answers(b"HTTP/1.1 200 OK\r\n\r\n\x00\xff not metrics {"), 0.9),
+        (answers(b'HTTP/1.1 200 OK\r\n\r\nenvoy_slipway_latency_us_bucket{model="digits"} 1\n'), 0.9),
+        (answers(b'HTTP/1.1 200 OK\r\n\r\nenvoy_slipway_latency_us_count{model="digits"} NaN\n'), 0.9),
+    ],
+    ids=["silent", "a byte at a time", "500", "no HTTP", "no metrics", "buckets without an edge", "a count of NaN"],
+)
+def test_a_gateway_that_is_slow_or_another_program_delays_no_look(
+    store: Store, monkeypatch: pytest.MonkeyPatch, handle: Handle, within_s: float
+) -> None:
+    monkeypatch.undo()
+    add_drawn(store, drawn(20, seed=1), name="a")
+    with listening(handle) as port:
+        settings = watch_settings(store.folder).model_copy(update={"metrics_port": port})
+        watch = Watch(store, settings, FILE_OF_SETTINGS, say=[].append)
+        watch.look()
+        began = time.monotonic()
+        (digits,) = watch.look()
+        assert time.monotonic() - began < within_s
+    assert digits.latency is None
+    assert digits.rows == 20
+
+
+def test_a_class_that_disappears_is_named_with_its_first_row(store: Store) -> None:
+    columns = drawn(4000, seed=5)
+    gone = np.flatnonzero((np.arange(4000) < 500) | (columns["class_id"] != 1))
+    add_drawn(store, {name: column[gone] for name, column in columns.items()}, name="a")
+    found = look(store, reference_rows=4000).watched
+    assert found is not None
+    assert found.drift is not None
+    assert found.drift.alarm is not None
+    assert found.drift.alarm.event == "class one is less frequent"
+    assert abs(found.drift.alarm.since_row - 500) < 30

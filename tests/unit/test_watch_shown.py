@@ -18,8 +18,7 @@ from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.journal.store import Store
 from slipway.operations.turn.proposal import drift, lost_accuracy
-from slipway.operations.watch import run as running
-from slipway.operations.watch import status as statuses
+from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts, PredictedClass, Watched
 from slipway.operations.watch.latency import latency_of
 from slipway.operations.watch.metrics import WatchMetrics
@@ -35,8 +34,7 @@ FILE_OF_SETTINGS = Path("gateway.yaml")
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    for module in (running, statuses):
-        monkeypatch.setattr(module, "read_latency", lambda _: {})
+    monkeypatch.setattr(latencies, "read_latency", lambda _: {})
     with Store.open(tmp_path / "journal", make=True) as store:
         made_reference(store.folder)
         yield store

@@ -4,11 +4,18 @@
 import argparse
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from benchmarks.studies.study import ROOT, provenance, simulation_parser
 from benchmarks.studies.watch.accuracy import STREAMS, Estimated, estimated
-from benchmarks.studies.watch.drifts import REFERENCE_ROWS, ROWS_BETWEEN_FALSE_ALARMS, WatchedNetwork, watched
-from slipway.contract.evidence.studies import StudyResult
+from benchmarks.studies.watch.drifts import (
+    LONG_REFERENCE_ROWS,
+    REFERENCE_ROWS,
+    ROWS_BETWEEN_FALSE_ALARMS,
+    WatchedNetwork,
+    watched,
+)
+from benchmarks.studies.watch.result import WatchResult
 from slipway.system.process import run
 from slipway.system.targets import write_file
 
@@ -20,26 +27,17 @@ EPILOG = """Drift: rows of four real networks, on real images, drawn with replac
 exit status: 0; 1 where a bar is missed"""
 
 
-class WatchResult(StudyResult):
-    runs: int
-    reference_rows: int
-    rows_between_false_alarms: int
-    networks: tuple[WatchedNetwork, ...]
-    accuracy: tuple[Estimated, ...]
-
-
 def main(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from benchmarks.studies.watch.networks import populations
+    from benchmarks.studies.watch.kept import kept_populations
 
-    asked = {"runs": arguments.runs, "seed": arguments.seed}
+    asked, origin = {"runs": arguments.runs, "seed": arguments.seed}, provenance(LIBRARIES)
     shown = {"leave": False, "disable": None}
     accuracy = [estimated(stream, **asked) for stream in tqdm(STREAMS, unit=" streams", **shown)]
     print("\n".join(accuracy_table(accuracy)), flush=True)
     networks: list[WatchedNetwork] = []
-    origin = provenance(LIBRARIES)
-    for population in populations(arguments.seed):
+    for population in kept_populations(arguments.seed, arguments.kept):
         networks.append(watched(population, **asked))
         print("\n".join(drift_table(networks[-1])), flush=True)
         result = {
@@ -77,12 +75,23 @@ def drift_table(network: WatchedNetwork) -> Iterator[str]:
         met = "met" if e.met else "MISSED"
         seen = f"{e.alarms:8.1%} of {e.rows:,} rows, median {median}, P95 {p95}"
         yield f"  {e.stream:26}{lost:>14}{seen}; {e.bar}: {met}  {by}"
+        if e.oracle_rows is not None:
+            long = f"{e.long_median_rows:,.0f}" if e.long_median_rows is not None else "-"
+            yield f"{'':42}median with {LONG_REFERENCE_ROWS:,} rows {long}, of the oracle {e.oracle_rows:,.0f}"
 
 
 def parser() -> argparse.ArgumentParser:
-    return simulation_parser(
+    parser = simulation_parser(
         __doc__, epilog=EPILOG, runs_of="each stream; a tenth for mild shifts", result=RESULT, key="networks"
     )
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        metavar="FILE",
+        help="answers of the networks of this seed: read if the file is there, else written, so that\n"
+        "another run needs no network; a pickle, so give only a file of your own",
+    )
+    return parser
 
 
 if __name__ == "__main__":

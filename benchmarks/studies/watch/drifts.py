@@ -4,18 +4,21 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks.studies.watch.networks import SHIFTS, Population
+from benchmarks.studies.watch.networks import BRIGHTNESS, FOREIGN_NAME, FOREIGN_SHARE, SHIFTS, Population
+from benchmarks.studies.watch.oracle import mixed
+from benchmarks.studies.watch.together import Drawn, alarms_of, first_rows
 from slipway.contract.evidence.studies import Part
-from slipway.operations.watch.drift import DriftWatch
+from slipway.operations.watch.drift import Alarm, DriftWatch
 from slipway.operations.watch.reference import Reference
-from slipway.operations.watch.rows import Rows
+from slipway.operations.watch.rows import Floats, Ints, Rows
 
 ROWS_BETWEEN_FALSE_ALARMS = 432_000
 """30 days of a row every six seconds."""
 UNCHANGED_ROWS, SHIFTED_ROWS, MILD_ROWS = 20_000, 3_000, 20_000
-REFERENCE_ROWS = 1_000
+REFERENCE_ROWS, LONG_REFERENCE_ROWS = 1_000, 4_000
+TOGETHER = 50
+"""Streams that are simulated together; their tables of factors take 1.5 MB each."""
 FALSE_ALARMS = 0.05
-BRIGHTNESS, FOREIGN_NAME, FOREIGN_SHARE = "brightness -25 %", "15 % of a foreign class", 0.15
 WITHIN = {BRIGHTNESS: 50, FOREIGN_NAME: 200}
 """Bars: rows until the alarm, of the median run."""
 HARMLESS_POINTS = 0.5
@@ -38,6 +41,11 @@ class Drifted(Part):
     """Median of the estimated first row of the change, which is 0."""
     detectors: dict[str, float]
     """Share of the alarms by detector."""
+    long_median_rows: float | None = None
+    """`median_rows` with a reference of 4,000 rows; None where it was not simulated."""
+    oracle_rows: float | None = None
+    """Median of an oracle that has seen images after the change, and knows the answers before it exactly; None where it
+    was not simulated."""
     bar: str
     met: bool
 
@@ -75,18 +83,17 @@ def _streams(population: Population, *, runs: int, seed: int) -> Iterator[Drifte
 
 
 def _drifted(population: Population, kind: str, *, runs: int, rows: int, seed: int) -> Drifted:
-    rng = np.random.default_rng([seed, *f"{population.name} {kind}".encode()])
-    found = []
-    for _ in range(runs):
-        watch = DriftWatch(Reference.of(_drawn(population.rows["unchanged"], REFERENCE_ROWS, rng)))
-        state = watch.start(rows_between_false_alarms=ROWS_BETWEEN_FALSE_ALARMS)
-        found.append(watch.feed(state, _stream(population, kind, rows, rng)).alarm)
+    found = _alarms(population, kind, runs=runs, rows=rows, seed=seed, reference_rows=REFERENCE_ROWS)
     alarms = [alarm for alarm in found if alarm is not None]
-    until = np.array([np.inf if alarm is None else alarm.row + 1.0 for alarm in found])
+    until, long, oracle = _until(found), None, None
+    if kind in WITHIN:
+        some = {"runs": max(runs // 5, 1), "rows": rows, "seed": seed}
+        longer = _alarms(population, kind, **some, reference_rows=LONG_REFERENCE_ROWS)
+        long, oracle = _quantile(_until(longer), 0.5), _oracle(population, kind, **some)
     lost = None
     if kind != FOREIGN_NAME:
         lost = 100 * (population.accuracy("unchanged") - population.accuracy(kind))
-    share, median = len(alarms) / runs, _finite(float(np.quantile(until, 0.5, method="inverted_cdf")))
+    share, median = len(alarms) / runs, _quantile(until, 0.5)
     bar, met = _bar(kind, lost, share, median)
     return Drifted(
         stream=kind,
@@ -94,15 +101,48 @@ def _drifted(population: Population, kind: str, *, runs: int, rows: int, seed: i
         lost_points=lost,
         alarms=share,
         median_rows=median,
-        p95_rows=_finite(float(np.quantile(until, 0.95, method="inverted_cdf"))),
+        p95_rows=_quantile(until, 0.95),
         since_error_rows=float(np.median([alarm.since_row for alarm in alarms])) if alarms else None,
         detectors={
             name: sum(alarm.detector == name for alarm in alarms) / len(alarms)
             for name in sorted({alarm.detector for alarm in alarms})
         },
+        long_median_rows=long,
+        oracle_rows=oracle,
         bar=bar,
         met=met,
     )
+
+
+def _alarms(
+    population: Population, kind: str, *, runs: int, rows: int, seed: int, reference_rows: int
+) -> list[Alarm | None]:
+    """The alarms of all runs. Each draws its reference first, and then its stream."""
+    rng = np.random.default_rng([seed, *f"{population.name} {kind}".encode()])
+    unchanged, every = population.rows["unchanged"], _every(population, kind)
+    found: list[Alarm | None] = []
+    for first in range(0, runs, TOGETHER):
+        drawn = []
+        for _ in range(min(TOGETHER, runs - first)):
+            reference = Reference.of(unchanged.take(rng.integers(0, len(unchanged), reference_rows)))
+            drawn.append(Drawn(DriftWatch(reference), _places(population, kind, rows, rng)))
+        found += alarms_of(drawn, every, rows_between_false_alarms=ROWS_BETWEEN_FALSE_ALARMS)
+    return found
+
+
+def _oracle(population: Population, kind: str, *, runs: int, rows: int, seed: int) -> float | None:
+    """The same streams, with the one bet of the oracle."""
+    rng = np.random.default_rng([seed, *f"{population.name} {kind} oracle".encode()])
+    before, after = population.ratios[kind]
+    share, own = (FOREIGN_SHARE, 0) if kind == FOREIGN_NAME else (1.0, before.size)
+    table = mixed(before, after, share=share)[own:]  # a stream of changed rows alone draws from these alone
+    found: list[Ints] = []
+    for first in range(0, runs, TOGETHER):
+        places = np.stack([_places(population, kind, rows, rng) for _ in range(min(TOGETHER, runs - first))])
+        tables = np.broadcast_to(table[None, :, None], (len(places), table.size, 1))
+        found.append(first_rows(tables, np.ones((len(places), 1)), places, ROWS_BETWEEN_FALSE_ALARMS))
+    ends = np.concatenate(found)
+    return _quantile(np.where(ends < 0, np.inf, ends + 1.0), 0.5)
 
 
 def _bar(kind: str, lost_points: float | None, alarms: float, median_rows: float | None) -> tuple[str, bool]:
@@ -115,17 +155,26 @@ def _bar(kind: str, lost_points: float | None, alarms: float, median_rows: float
     return "none: it costs accuracy", True
 
 
-def _stream(population: Population, kind: str, rows: int, rng: np.random.Generator) -> Rows:
+def _every(population: Population, kind: str) -> Rows:
+    """The rows that a stream draws from: the foreign ones after the known ones."""
     if kind != FOREIGN_NAME:
-        return _drawn(population.rows[kind], rows, rng)
-    known, foreign = _drawn(population.rows["unchanged"], rows, rng), _drawn(population.foreign, rows, rng)
-    which = rng.random(rows) < FOREIGN_SHARE
-    return Rows(**{name: np.where(which, foreign.columns()[name], column) for name, column in known.columns().items()})
+        return population.rows[kind]
+    return Rows.joined([population.rows["unchanged"], population.foreign])
 
 
-def _drawn(rows: Rows, number: int, rng: np.random.Generator) -> Rows:
-    return rows.take(rng.integers(0, len(rows), number))
+def _places(population: Population, kind: str, rows: int, rng: np.random.Generator) -> Ints:
+    """Places of a stream's rows in `_every`, drawn with replacement."""
+    if kind != FOREIGN_NAME:
+        return rng.integers(0, len(population.rows[kind]), rows)
+    known = len(population.rows["unchanged"])
+    of_known, of_foreign = rng.integers(0, known, rows), rng.integers(0, len(population.foreign), rows)
+    return np.where(rng.random(rows) < FOREIGN_SHARE, known + of_foreign, of_known)
 
 
-def _finite(value: float) -> float | None:
+def _until(alarms: list[Alarm | None]) -> Floats:
+    return np.array([np.inf if alarm is None else alarm.row + 1.0 for alarm in alarms])
+
+
+def _quantile(until: Floats, share: float) -> float | None:
+    value = float(np.quantile(until, share, method="inverted_cdf"))
     return value if np.isfinite(value) else None

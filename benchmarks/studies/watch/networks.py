@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from benchmarks.studies.density.weights import BACKBONE, lite0
 from benchmarks.studies.study import load_photographs, scikit_image
-from slipway.operations.watch.rows import ClassMeans, Rows
+from benchmarks.studies.watch.oracle import ratios, seen
+from slipway.operations.watch.rows import ClassMeans, Floats, Rows
+from slipway.operations.watch.rows import rows_of as watched_rows
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,8 @@ POPULATION = 1800
 EPOCHS, BATCH = 10, 32
 FOREIGN = {"digits": 9, "photographs": 4}
 """The class that no network was fitted to: the digit 9, and crops of `chelsea`."""
+FOREIGN_NAME, FOREIGN_SHARE = "15 % of a foreign class", 0.15
+BRIGHTNESS = "brightness -25 %"
 MEAN, STD = 0.45, 0.25
 
 
@@ -53,6 +57,8 @@ class Population:
     foreign: Rows
     right: dict[str, npt.NDArray[np.bool_]]
     """Whether each answer is right, as `rows`."""
+    ratios: dict[str, tuple[Floats, Floats]]
+    """What the oracle says of rows before and after the changes that have a bar."""
 
     def accuracy(self, shift: str) -> float:
         return float(self.right[shift].mean())
@@ -81,7 +87,7 @@ def noisy(images: Images, levels: float) -> Images:
 
 
 SHIFTS: dict[str, Callable[[Images], Images]] = {
-    "brightness -25 %": lambda images: darker(images, 0.25),
+    BRIGHTNESS: lambda images: darker(images, 0.25),
     "brightness -2 %": lambda images: darker(images, 0.02),
     "JPEG quality 90": lambda images: recompressed(images, 90),
     "noise of 1 level": lambda images: noisy(images, 1.0),
@@ -172,31 +178,36 @@ def described(name: str, what: str, network: "torch.nn.Module", data: Data) -> P
 
     pixels, labels = data.known()
     fitted = embed(network, pixels[:TRAIN])
-    means = ClassMeans.of(fitted, labels[:TRAIN])
+    means = ClassMeans.of(fitted, labels[:TRAIN], light_of(pixels[:TRAIN]))
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=1000))
     head.fit(fitted, labels[:TRAIN])
     rest, truth = pixels[TRAIN:], labels[TRAIN:]
-    changed = {"unchanged": rest, **{shift: change(rest) for shift, change in SHIFTS.items()}}
-    rows = {shift: rows_of(network, images, head, means) for shift, images in changed.items()}
+    images = {"unchanged": rest, **{shift: change(rest) for shift, change in SHIFTS.items()}}
+    images[FOREIGN_NAME] = data.pixels[data.labels == FOREIGN[data.name]]
+    embedded = {kind: embed(network, of) for kind, of in images.items()}
+    rows = {kind: rows_of(embedded[kind], of, head, means) for kind, of in images.items()}
+    told = {kind: seen(rows[kind], embedded[kind]) for kind in ("unchanged", BRIGHTNESS, FOREIGN_NAME)}
+    foreign = rows.pop(FOREIGN_NAME)
     return Population(
         name=name,
         described=f"{what}; logistic regression",
         rows=rows,
-        foreign=rows_of(network, data.pixels[data.labels == FOREIGN[data.name]], head, means),
+        foreign=foreign,
         right={shift: found.class_id == truth for shift, found in rows.items()},
+        ratios={kind: ratios(told["unchanged"], told[kind]) for kind in (BRIGHTNESS, FOREIGN_NAME)},
     )
 
 
-def rows_of(network: "torch.nn.Module", pixels: Images, head: Any, means: ClassMeans) -> Rows:
-    embeddings = embed(network, pixels)
+def rows_of(embeddings: Floats, pixels: Images, head: Any, means: ClassMeans) -> Rows:
+    """Rows as the watch takes them."""
     probabilities = head.predict_proba(embeddings)
-    return Rows(
-        confidence=probabilities.max(axis=1).astype(np.float64),
-        distance=means.distance(embeddings),
-        norm=np.linalg.norm(embeddings, axis=1),
-        class_id=head.classes_[probabilities.argmax(axis=1)].astype(np.int64),
-        brightness=pixels.mean(axis=(1, 2, 3)) / 255,
-    )
+    class_id = head.classes_[probabilities.argmax(axis=1)].astype(np.int64)
+    return watched_rows(probabilities.max(axis=1).astype(np.float64), class_id, light_of(pixels), embeddings, means)
+
+
+def light_of(pixels: Images) -> Floats:
+    light: Floats = pixels.mean(axis=(1, 2, 3)) / 255
+    return light
 
 
 def embed(network: "torch.nn.Module", pixels: Images) -> npt.NDArray[np.float64]:

@@ -61,7 +61,9 @@ def probabilities(rows: Rows, *, labels: int, settings: SelectSettings) -> Float
         return np.ones(rows_n)
     confidence = np.where(np.isfinite(rows.confidence), np.clip(rows.confidence, 0, 1), 0.5)
     distance = np.where(np.isfinite(rows.distance), rows.distance, np.inf)
-    rank = (np.searchsorted(np.sort(distance), distance, side="right") - 0.5) / rows_n
+    order = np.argsort(distance)
+    rank = np.empty(rows_n)
+    rank[order] = (np.searchsorted(distance[order], distance[order], side="right") - 0.5) / rows_n
     size = settings.explore * _spread(np.ones(rows_n))
     size += settings.novelty * _spread(np.square(np.maximum(2 * rank - 1, 0.0)))
     size += (1 - settings.explore - settings.novelty) * _spread(np.sqrt(confidence * (1 - confidence)))

@@ -127,7 +127,7 @@ def _own_means(store: Store, classifier: str, *, bundle: str) -> ClassMeans | No
         class_ids.append(columns.class_id[::step])
     if not embeddings:
         return None
-    return ClassMeans.of(np.concatenate(embeddings), np.concatenate(class_ids))
+    return ClassMeans.of(np.concatenate(embeddings), np.concatenate(class_ids), most_axes=0)
 
 
 def _number(store: Store, *, now_s: float) -> int:

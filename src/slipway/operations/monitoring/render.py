@@ -151,7 +151,8 @@ def dashboard(there: Iterable[Part]) -> str:
         panel["gridPos"] = {"x": 8 * (number % 3), "y": 7 * (number // 3), "w": 8, "h": 7}
         panel["datasource"] = {"type": "prometheus", "uid": "${datasource}"}
         panel["type"] = "timeseries"
-        panel["fieldConfig"] = {"defaults": {"unit": panel.pop("unit", "short"), "min": panel.pop("min", None)}}
+        least = {"min": panel.pop("min")} if "min" in panel else {}
+        panel["fieldConfig"] = {"defaults": {"unit": panel.pop("unit", "short"), **least}}
         for letter, target in zip("ABCDEFGH", panel["targets"], strict=False):
             target |= {"refId": letter, "datasource": panel["datasource"]}
     return json.dumps({**read, "panels": panels}, indent=2, ensure_ascii=False) + "\n"

@@ -22,6 +22,8 @@ except ImportError:
 ArmName: TypeAlias = Literal["stable", "candidate"]
 ARMS: tuple[ArmName, ...] = ("stable", "candidate")
 TIMEOUT_S = 2.0
+MOST_BYTES = 1 << 26
+"""Bytes of an answer that are read; the rest of a longer one, which no gateway gives, is left."""
 MERGE_S = 0.05
 """Seconds that Envoy has to add its threads' histograms up, which the first of two questions makes it do."""
 
@@ -60,7 +62,7 @@ def fetch(settings: GatewaySettings, pattern: str) -> str:
     try:
         connection.request("GET", f"/stats/prometheus?filter={quote(pattern)}")
         response = connection.getresponse()
-        text = response.read().decode(errors="replace")
+        text = response.read(MOST_BYTES).decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
         raise ServingError(
             f"{HOST}:{settings.metrics_port} (metrics_port) does not answer: {error}; is the gateway running? slipway "

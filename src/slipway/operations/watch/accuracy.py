@@ -22,11 +22,13 @@ from slipway.errors import DataError, MissingDependencyError
 from slipway.operations.watch.rows import Floats, Ints
 
 try:
-    from scipy.special import betaincinv, ndtri, stdtrit
+    from scipy.special import betainc, betaincc, betaincinv, ndtri, stdtrit
 except ImportError:
     raise MissingDependencyError("scipy", extra="operate") from None
 
 CONFIDENCE = 0.95
+_SHARES = 400
+"""Intervals of possible shares that are looked at."""
 MOST_PER_LABEL = 2.0
 """Most independent labels that a label may count for. Without it, a few right answers among sure ones would hide that
 the estimate's variance is itself estimated from few."""
@@ -78,7 +80,7 @@ class ClassAccuracy(Evidence):
     recall: Estimate | None
     """Share of right answers among the rows of this class; None if no label says this class."""
     alarm: bool
-    """Whether the recall is shown to be lower than the reference's lower bound by more than the tolerance."""
+    """Whether the recall is shown to be lower than the reference's by more than the tolerance."""
     known: bool
     """Whether the reference has this class."""
 
@@ -101,13 +103,43 @@ class RecallReference(Contract):
     points: float = Field(default=2.0, ge=0)
     """Loss of recall that is no alarm, in percentage points."""
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Probability of a false alarm in one reading, over all classes together. One half is that of a reference which is
-    too high by chance, and the other that of labels which are too low."""
+    """Probability of a false alarm in one reading, over all classes together and over the draw of the test split."""
 
-    def least(self, class_id: int) -> float:
-        """Lower bound on the recall of a class, from its test images."""
-        share = self.alpha / 2 / max(len(self.recall), 1)
-        return least(self.recall[class_id], images=self.images[class_id], error=share)
+    def is_lost(self, class_id: int, live: "Weighed") -> bool:
+        """Whether the recall of a class is shown to be lower by more than `points`."""
+        share = self.alpha / max(len(self.recall), 1)
+        known = self.recall[class_id], self.images[class_id]
+        return is_lower(live, share=known[0], images=known[1], drop=self.points / 100, error=share)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A share of right answers, and the number of independent labels that it is worth."""
+
+    value: float
+    effective: float
+
+
+def is_lower(live: Weighed, *, share: float, images: int, drop: float, error: float) -> bool:
+    """Whether a live share is shown to be more than `drop` under one that was measured on so many images.
+
+    For each possible true share r of the measured one, two probabilities count: p, that a measurement is as high as it
+    was, and q, that labels are as low as they are where the live share is r - drop. They are independent, so that √p q
+    is at most c with a probability of 2 c - c² (Good, Journal of the Royal Statistical Society B 17, 1955, with weights
+    of ½ and 1). No r may make it larger. To ask that two bounds lie apart, each with half of the error, is stricter:
+    both would have to be unlucky at once. The smaller weight is that of the measurement, which has more images.
+
+    Args:
+        error: probability of a wrong yes.
+    """
+    if live.value >= share - drop:
+        return False
+    right, edges = round(share * images), np.append(0.0, np.linspace(live.value + drop, 1, _SHARES))
+    low, high = edges[:-1] - drop, edges[1:]  # of each interval, the end at which a probability is larger
+    measured = betainc(right, images - right + 1, high)
+    few = live.value * live.effective
+    labelled = betaincc(few + 1, live.effective - few, np.clip(low, 0, 1))
+    return bool((np.sqrt(measured) * labelled).max() <= 1 - np.sqrt(1 - error))
 
 
 def least(share: float, *, images: int, error: float) -> float:
@@ -132,7 +164,7 @@ def accuracy_of(answers: Answers, *, reference: RecallReference) -> Accuracy:
         rows=rows,
         labels=int(labelled.sum()),
         overall=_powered(answers, np.ones(rows, dtype=bool)),
-        mean_confidence=float(_confidence(answers).mean()) if rows else None,
+        mean_confidence=float(_confidence(answers.confidence).mean()) if rows else None,
         classes=classes,
     )
 
@@ -164,19 +196,19 @@ def _upper(value: float, effective: float, *, error: float) -> float:
     return float(betaincinv(right + 1, effective - right, 1 - error)) if right < effective else 1.0
 
 
-def _confidence(answers: Answers) -> Floats:
-    return np.where(np.isfinite(answers.confidence), np.clip(answers.confidence, 0, 1), 0.5)
+def _confidence(given: Floats) -> Floats:
+    return np.where(np.isfinite(given), np.clip(given, 0, 1), 0.5)
 
 
 def _powered(answers: Answers, among: npt.NDArray[np.bool_]) -> Estimate | None:
     """The prediction-powered share of right answers among some rows."""
-    labelled = answers.labelled & among
-    labels, rows = int(labelled.sum()), int(among.sum())
+    labelled, rows = answers.labelled[among], int(among.sum())
+    labels = int(labelled.sum())
     if not labels:
         return None
-    confidence = _confidence(answers)
-    correct = (answers.class_id == answers.truth).astype(np.float64)
-    terms = (confidence + np.where(labelled, (correct - confidence) / answers.probability, 0.0))[among]
+    confidence = _confidence(answers.confidence[among])
+    correct = (answers.class_id[among] == answers.truth[among]).astype(np.float64)
+    terms = confidence + np.where(labelled, (correct - confidence) / answers.probability[among], 0.0)
     value = float(np.clip(terms.mean(), 0, 1))
     variance = float(terms.var(ddof=1)) / rows if rows > 1 else 0.0
     low, high = korn_graubard(value, variance, labels=labels, most=min(MOST_PER_LABEL * labels, float(rows)))
@@ -190,8 +222,8 @@ def _class(answers: Answers, class_id: int, reference: RecallReference) -> Class
     if among.any():
         weights = 1 / answers.probability[among]
         correct = (answers.class_id[among] == class_id).astype(np.float64)
-        recall, highest = _weighted(correct, weights, error=reference.alpha / 2 / max(len(reference.recall), 1))
-        alarm = known and highest < reference.least(class_id) - reference.points / 100
+        recall, live = _weighted(correct, weights)
+        alarm = known and reference.is_lost(class_id, live)
     return ClassAccuracy(
         class_id=class_id,
         precision=_powered(answers, answers.class_id == class_id),
@@ -201,8 +233,8 @@ def _class(answers: Answers, class_id: int, reference: RecallReference) -> Class
     )
 
 
-def _weighted(correct: Floats, weights: Floats, *, error: float) -> tuple[Estimate, float]:
-    """The weighted share of right answers among the labelled rows of a class, and a one-sided upper bound on it.
+def _weighted(correct: Floats, weights: Floats) -> tuple[Estimate, Weighed]:
+    """The weighted share of right answers among the labelled rows of a class, and what it is worth.
 
     The share is a ratio of two weighted sums (Hájek, 1971), with the variance of its linearisation. A label counts for
     at most one: the rows of a class are too few to trust more.
@@ -213,5 +245,5 @@ def _weighted(correct: Floats, weights: Floats, *, error: float) -> tuple[Estima
     kish = total**2 / float((weights**2).sum())
     most = float(labels) if 0 < value < 1 else kish
     low, high = korn_graubard(value, variance, labels=labels, most=most)
-    highest = _upper(value, _effective(value, variance, labels=labels, most=most), error=error)
-    return Estimate(value=value, low=low, high=high, labels=labels), highest
+    worth = Weighed(value, _effective(value, variance, labels=labels, most=most))
+    return Estimate(value=value, low=low, high=high, labels=labels), worth

@@ -12,6 +12,7 @@ Journal of Statistics in Data Science 2, 2024).
 """
 
 import hashlib
+from collections import Counter
 from typing import Self, cast
 
 import numpy as np
@@ -19,25 +20,18 @@ from pydantic import Field
 
 from slipway.contract.base import Evidence
 from slipway.errors import DataError
-from slipway.operations.watch.reference import Detector, Event, Reference
+from slipway.operations.watch.reference import WEIGHTS, Detector, Event, Reference
 from slipway.operations.watch.rows import Floats, Ints, Rows
 
-LIFTS = (1.8, 3.0, 7.0, 25.0)
-"""Odds of t over those of the bound: what is bet on."""
-WEIGHTS: dict[Detector, float] = {
-    "confidence": 0.25,
-    "distance": 0.25,
-    "norm": 0.2,
-    "brightness": 0.15,
-    "class": 0.1,
-    "unusable": 0.05,
-}
-"""Weight of each detector, which all of its bets share equally."""
+LIFTS = (2.5, 5.0, 12.0)
+"""Odds of t over those of the bound: what is bet on. Smaller ones would find changes that cost no accuracy."""
 _HIGHEST = 0.995
 _BATCH = 1_000
 """Rows whose events are held in memory at once."""
-_CHUNK = 100
-"""Rows that are worked on at once. A factor is over exp(-5.3) and under exp(5.3), so no product overflows."""
+_CHUNK = 64
+"""Rows that are worked on at once. A factor is over 2^-7.7 and at most 25, so no value overflows within them."""
+_DOUBLINGS = 500
+"""Powers of two that are taken out of a value at once."""
 
 
 class Alarm(Evidence):
@@ -61,8 +55,9 @@ class DriftState(Evidence):
     """Digest of the reference whose bets these are."""
     rows_between_false_alarms: float = Field(gt=1)
     rows: int = 0
-    log_detectors: tuple[float | None, ...]
-    """Logarithm of each bet's detector; None is minus infinity, as before the first row."""
+    detectors: tuple[float, ...]
+    """Each bet's detector, over 2 to the power of its doublings."""
+    doublings: tuple[int, ...]
     sums: tuple[float, ...]
     """Logarithm of each bet's product since it was least."""
     since: tuple[int, ...]
@@ -76,29 +71,30 @@ class DriftWatch:
 
     def __init__(self, reference: Reference) -> None:
         self.reference = reference
-        self._bets = _Bets(reference.events)
+        self.bets = Bets(reference.events)
         self._digest = hashlib.sha256(reference.to_json().encode()).hexdigest()[:16]
 
     def start(self, *, rows_between_false_alarms: float) -> DriftState:
         """Return the state before the first row, and after an alarm that was dealt with."""
-        bets = self._bets.event.size
+        bets = self.bets.event.size
         return DriftState(
             reference=self._digest,
             rows_between_false_alarms=rows_between_false_alarms,
-            log_detectors=(None,) * bets,
+            detectors=(0.0,) * bets,
+            doublings=(0,) * bets,
             sums=(0.0,) * bets,
             since=(0,) * bets,
         )
 
     def feed(self, state: DriftState, rows: Rows) -> DriftState:
-        """Return the state after a batch; the result is the same however rows are cut into batches.
+        """Return the state after a batch; detectors are the same to the last bit however rows are cut into batches.
 
         The first alarm stays until `start`.
 
         Raises:
             DataError: the state belongs to another reference.
         """
-        if state.reference != self._digest or len(state.since) != self._bets.event.size:
+        if state.reference != self._digest or len(state.since) != self.bets.event.size:
             raise DataError(
                 f"a state of the reference {state.reference}, and this one is {self._digest}; start the watch again"
             )
@@ -106,23 +102,71 @@ class DriftWatch:
         for first in range(0, len(rows), _BATCH):
             happened = self.reference.happened(rows.take(slice(first, first + _BATCH)))
             for row in range(0, len(happened), _CHUNK):
-                self._bets.advance(run, happened[row : row + _CHUNK])
+                self.bets.advance(run, happened[row : row + _CHUNK])
         return run.state(state)
+
+    def factors(self, rows: Rows) -> Floats:
+        """Return what each row multiplies each bet's stake by, `[rows, bets]`."""
+        return self.bets.factors(self.reference.happened(rows))
+
+
+class Detectors:
+    """Shiryaev-Roberts detectors of bets, `[..., bets]`: of one stream, or of many that are simulated together.
+
+    A detector is a value times 2 to the power of its doublings, so that evidence may grow without end. Powers of two
+    change no digit: the values are the same to the last bit however many streams there are, and wherever they are cut.
+    """
+
+    def __init__(self, values: Floats, doublings: Ints) -> None:
+        self.values, self.doublings = values, doublings
+        self._one: Floats = np.ldexp(1.0, -doublings)
+        self.is_scaled = bool(doublings.any())
+
+    def take(self, factors: Floats) -> None:
+        """Take one row of each stream in. `settle` must follow after 64 rows at most."""
+        self.values += self._one
+        self.values *= factors
+
+    def mixture(self, weights: Floats) -> Floats:
+        """The weighted mean of all bets' detectors, `[...]`; infinite where it is over 1.8e308."""
+        return self.mixture_of(self.values, weights)
+
+    def mixture_of(self, values: Floats, weights: Floats) -> Floats:
+        """The same of values `[..., bets]` since the last `settle`."""
+        if self.is_scaled:
+            with np.errstate(over="ignore", divide="ignore"):
+                values = values / self._one
+        weighted: Floats = (values * weights).sum(axis=-1)
+        return weighted
+
+    def settle(self) -> None:
+        """Take powers of two out of large values, and give them back to small ones."""
+        large = self.values > 2.0**_DOUBLINGS
+        small = (self.values < 2.0**-_DOUBLINGS) & (self.doublings > 0)
+        if large.any() or small.any():
+            moved = _DOUBLINGS * (large.astype(np.int64) - small)
+            self.values, self.doublings = np.ldexp(self.values, -moved), self.doublings + moved
+            self._one, self.is_scaled = np.ldexp(1.0, -self.doublings), bool(self.doublings.any())
+
+    def logs(self, values: Floats) -> Floats:
+        """Natural logarithms of detectors with these values since the last `settle`."""
+        logs: Floats = _log(values) + self.doublings * np.log(2)
+        return logs
 
 
 class _Run:
     """A state as arrays."""
 
-    def __init__(self, log_detectors: Floats, sums: Floats, since: Ints, rows: int, limit: float) -> None:
-        self.log_detectors, self.sums, self.since, self.rows, self.limit = log_detectors, sums, since, rows, limit
+    def __init__(self, detectors: Detectors, sums: Floats, since: Ints, rows: int, limit: float) -> None:
+        self.detectors, self.sums, self.since, self.rows, self.limit = detectors, sums, since, rows, limit
         self.log_evidence: float | None = None
         self.alarm: Alarm | None = None
 
     @classmethod
     def of(cls, state: DriftState) -> Self:
-        log_detectors = np.array([-np.inf if value is None else value for value in state.log_detectors])
-        limit = float(np.log(state.rows_between_false_alarms))
-        run = cls(log_detectors, np.array(state.sums), np.array(state.since, dtype=np.int64), state.rows, limit)
+        detectors = Detectors(np.array(state.detectors), np.array(state.doublings, dtype=np.int64))
+        since, limit = np.array(state.since, dtype=np.int64), state.rows_between_false_alarms
+        run = cls(detectors, np.array(state.sums), since, state.rows, limit)
         run.alarm = state.alarm
         return run
 
@@ -133,7 +177,8 @@ class _Run:
             reference=before.reference,
             rows_between_false_alarms=before.rows_between_false_alarms,
             rows=self.rows,
-            log_detectors=tuple(self.log_detectors.tolist()),
+            detectors=tuple(self.detectors.values.tolist()),
+            doublings=tuple(self.detectors.doublings.tolist()),
             sums=tuple(self.sums.tolist()),
             since=tuple(self.since.tolist()),
             log10_evidence=None if self.log_evidence is None else self.log_evidence / float(np.log(10)),
@@ -141,7 +186,7 @@ class _Run:
         )
 
 
-class _Bets:
+class Bets:
     """Every bet on every event: factors and weights."""
 
     def __init__(self, events: tuple[Event, ...]) -> None:
@@ -149,40 +194,41 @@ class _Bets:
         bounds = np.array([event.bound for event in events])
         odds = bounds / (1 - bounds) * np.array(LIFTS)[:, None]
         chances = np.minimum(odds / (1 + odds), np.maximum(_HIGHEST, (1 + bounds) / 2))
-        self.hit = (np.log(chances) - np.log(bounds)).T.ravel()
-        self.miss = (np.log1p(-chances) - np.log1p(-bounds)).T.ravel()
-        self.gain = self.hit - self.miss
+        self.hit = (chances / bounds).T.ravel()
+        self.miss = ((1 - chances) / (1 - bounds)).T.ravel()
         self.event = np.repeat(np.arange(len(events)), len(LIFTS))
-        detectors = np.array([events[index].detector for index in self.event])
-        counts = {name: int((detectors == name).sum()) for name in WEIGHTS}
-        total = sum(weight for name, weight in WEIGHTS.items() if counts[name])
-        self.log_weight = np.log([WEIGHTS[name] / total / counts[name] for name in detectors.tolist()])
-        self.detector = detectors
+        kinds = [(event.detector, event.kind) for event in events]
+        alike = Counter(kinds)
+        weights = np.array([WEIGHTS[kind] / alike[kind] for kind in kinds for _ in LIFTS])
+        self.weights: Floats = weights / weights.sum()
+        self.detector = np.array([events[index].detector for index in self.event])
+
+    def factors(self, happened: Floats) -> Floats:
+        """Factors `[n, bets]` of rows with these events, `[n, events]`."""
+        found: Floats = np.where(happened[:, self.event] > 0, self.hit, self.miss)
+        return found
 
     def advance(self, run: _Run, happened: Floats) -> None:
-        """Take rows `[n, events]` into the run; n is at most `_CHUNK`.
-
-        The recursion unrolled is M_n = exp(S_n) (M_0 + the sum over j of exp(-S_(j-1))), with S the sums of the
-        factors' logarithms. M_0 may be any size, so it is divided out; exp(S) of a chunk cannot overflow.
-        """
-        steps = happened[:, self.event] * self.gain + self.miss
-        sums = np.cumsum(steps, axis=0)
-        started = np.vstack([np.ones(sums.shape[1]), np.exp(-sums[:-1])]).cumsum(axis=0)
-        large = np.maximum(run.log_detectors, 0.0)
-        scaled = np.exp(sums) * (np.exp(run.log_detectors - large) + np.exp(-large) * started)
-        mixture = _log(scaled @ np.exp(self.log_weight + large - large.max())) + large.max()
+        """Take rows `[n, events]` into the run; n is at most `_CHUNK`."""
+        factors = self.factors(happened)
+        values = np.empty_like(factors)
+        for row in range(len(factors)):
+            run.detectors.take(factors[row])
+            values[row] = run.detectors.values
+        mixture = run.detectors.mixture_of(values, self.weights)
+        sums = np.cumsum(np.log(factors), axis=0)
         over = np.flatnonzero(mixture >= run.limit)
         if run.alarm is None and over.size:
             first = int(over[0])
             _, since = _page(run, sums[: first + 1])
-            run.alarm = self._alarm(run, first, _log(scaled[first]) + large, since)
-        run.log_detectors = _log(scaled[-1]) + large
+            run.alarm = self._alarm(run, first, run.detectors.logs(values[first]), since)
+        run.log_evidence = float(np.logaddexp.reduce(run.detectors.logs(values[-1]) + np.log(self.weights)))
+        run.detectors.settle()
         run.sums, run.since = _page(run, sums)
-        run.log_evidence = float(mixture[-1])
         run.rows += len(happened)
 
     def _alarm(self, run: _Run, index: int, logs: Floats, since: Ints) -> Alarm:
-        parts = logs + self.log_weight
+        parts = logs + np.log(self.weights)
         of = {name: float(np.logaddexp.reduce(parts[self.detector == name])) for name in np.unique(self.detector)}
         detector = max(of, key=lambda name: of[name])
         best = int(np.argmax(np.where(self.detector == detector, parts, -np.inf)))

@@ -1,5 +1,7 @@
 """Latency of each ensemble at the gateway, from the histograms that the gateway keeps since it started."""
 
+import threading
+import time
 from collections import defaultdict
 
 from slipway.contract.spec import LatencyGate
@@ -9,14 +11,44 @@ from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.release.metrics import fetch, samples
 from slipway.operations.watch.facts import Latency
 
+AGAIN_S, WAIT_S = 10.0, 1.0
 _NAME = f"envoy_{SCOPE}_{LATENCY}"
 
 
+class LatencyReader:
+    """Asks the gateway in a thread of its own, so that one that answers slowly, or without an end, delays no look."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._thread: threading.Thread | None = None
+        self._asked_s = -AGAIN_S
+        self._found: dict[str, Latency] = {}
+
+    def latest(self) -> dict[str, Latency]:
+        """The newest answer; empty if the gateway does not answer. It waits for a new one for a second at most."""
+        is_asking = self._thread is not None and self._thread.is_alive()
+        if not is_asking and time.monotonic() - self._asked_s >= AGAIN_S:
+            self._asked_s = time.monotonic()
+            self._thread = threading.Thread(target=self._ask, daemon=True)
+            self._thread.start()
+            self._thread.join(WAIT_S)
+            if self._thread.is_alive():
+                self._found = {}  # unknown, rather than old
+        return self._found
+
+    def _ask(self) -> None:
+        self._found = read_latency(self._settings)
+
+
 def read_latency(settings: GatewaySettings) -> dict[str, Latency]:
-    """The latency of each ensemble that was asked, both arms together; empty if the gateway does not answer."""
+    """The latency of each ensemble that was asked, both arms together.
+
+    It is empty if the gateway does not answer, or not as Envoy's histograms are here: the page and the status say that
+    the latency is unknown.
+    """
     try:
         return latency_of(fetch(settings, rf"^{SCOPE}\.{LATENCY}"), settings)
-    except ServingError:  # the page and the status say that it is unknown
+    except (ServingError, KeyError, ValueError, ArithmeticError):
         return {}
 
 

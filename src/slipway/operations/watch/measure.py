@@ -48,6 +48,11 @@ class _Answers:
     bytes: tuple[int, ...]
     refused: int
 
+    @property
+    def brightness(self) -> Floats:
+        """NaN where an image cannot be measured here."""
+        return np.array([np.nan if one.brightness is None else one.brightness for one in self.pictures], np.float64)
+
 
 def make_reference(bundle: Bundle, *, classifier: str, port: int) -> TestReference:
     """Ask the server for every image of the bundle's test split, and for a part of its validation split.
@@ -76,7 +81,7 @@ def make_reference(bundle: Bundle, *, classifier: str, port: int) -> TestReferen
         if answers.embedding is not None:
             some = asking.ask(_some(dataset.of("validation"), classes=len(bundle.labels)), what="validation split")
             assert some.embedding is not None, "the same network gave embeddings before"
-            means = Means.of(ClassMeans.of(some.embedding, some.truth))
+            means = Means.of(ClassMeans.of(some.embedding, some.truth, some.brightness))
     return _reference(answers, means, bundle, classifier)
 
 
@@ -140,9 +145,8 @@ def _some(images: Sequence[LabelledImage], *, classes: int) -> list[LabelledImag
 
 
 def _reference(answers: _Answers, means: Means | None, bundle: Bundle, classifier: str) -> TestReference:
-    brightness = np.array([np.nan if one.brightness is None else one.brightness for one in answers.pictures])
     arrays = None if means is None else means.arrays
-    rows = rows_of(answers.confidence, answers.class_id, brightness, answers.embedding, arrays)
+    rows = rows_of(answers.confidence, answers.class_id, answers.brightness, answers.embedding, arrays)
     of_class = Counter(answers.truth.tolist())
     right = answers.class_id == answers.truth
     return TestReference(

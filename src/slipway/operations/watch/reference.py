@@ -22,16 +22,34 @@ except ImportError:
 
 Detector = Literal["confidence", "distance", "norm", "brightness", "class", "unusable"]
 Side = Literal["over", "under"]
+Kind = Literal["over", "under", "is", "is_not", "other", "not_finite"]
 
 MEASURES: tuple[Detector, ...] = ("confidence", "distance", "norm", "brightness")
 LEVELS = (0.005, 0.02, 0.1, 0.3)
 """Shares of the reference rows that lie beyond a threshold."""
-SLACK: dict[Detector, float] = {"brightness": 0.05}
+WEIGHTS: dict[tuple[Detector, Kind], float] = {
+    ("confidence", "under"): 0.2,
+    ("confidence", "over"): 0.03,
+    ("distance", "over"): 0.4,
+    ("distance", "under"): 0.03,
+    ("norm", "over"): 0.07,
+    ("norm", "under"): 0.07,
+    ("brightness", "over"): 0.07,
+    ("brightness", "under"): 0.07,
+    ("class", "is"): 0.04,
+    ("class", "is_not"): 0.04,
+    ("class", "other"): 0.02,
+    ("unusable", "not_finite"): 0.04,
+}
+"""Weight of the bets on each kind of event. Thresholds share the error of the reference in the same proportion."""
+SLACK: dict[Detector, float] = {"brightness": 0.05, "norm": 0.02}
 """Shares by which a value may be beyond a threshold without being an event. Images may become a little darker."""
 MIN_ROWS = 100
 MOST_MISSING = 0.01
 """Largest share of rows with a value that is not a number that counts as usual; more of them are evidence."""
 _ERROR = 0.02
+_OF_THRESHOLDS = 0.75
+"""Share of the error that the thresholds have; the classes have the rest."""
 _TOLERANCE = 0.0
 
 
@@ -39,7 +57,7 @@ class Event(Evidence):
     """Something that a row can be, and the bound on its probability while nothing changes."""
 
     detector: Detector
-    kind: Literal["over", "under", "is", "is_not", "other", "not_finite"]
+    kind: Kind
     value: float
     """Threshold of `over` and `under`; class id of `is` and `is_not`."""
     bound: float = Field(gt=0, lt=1)
@@ -76,8 +94,8 @@ class Reference(Evidence):
 
         A threshold is an order statistic: j of n rows lie over it, so the probability of a new row over it is
         Beta(j + 1, n - j) (Wilks, Annals of Mathematical Statistics 12, 1941), or smaller where values are equal. The
-        probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Half
-        of `error` is shared by the thresholds, and half by the classes (Bonferroni).
+        probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Three
+        quarters of `error` are shared by the thresholds, by weight, and the rest by the classes, evenly (Bonferroni).
 
         A value that is not a number lies beyond no threshold, in the reference as in the rows that are compared with
         it, so that every bound counts all n rows. `not_finite` has the bound of the rows with such a value.
@@ -104,8 +122,8 @@ class Reference(Evidence):
             )
         ids, counts = np.unique(rows.class_id, return_counts=True)
 
-        def bound(beyond: int, *, of: int) -> float:
-            return min(_upper(beyond, len(rows), error=error / 2 / of) + tolerance, 0.99)
+        def bound(beyond: int, *, share: float) -> float:
+            return min(_upper(beyond, len(rows), error=error * share) + tolerance, 0.99)
 
         tails = [
             (name, kind, value * (1 + (slack if kind == "over" else -slack)), beyond)
@@ -113,18 +131,20 @@ class Reference(Evidence):
             for slack in [SLACK.get(name, 0.0)]
             for kind, value, beyond in _thresholds(column, rows=len(rows))
         ]
+        shares = np.array([WEIGHTS[name, kind] for name, kind, _, _ in tails])
+        shares *= _OF_THRESHOLDS / shares.sum()
         events = [
-            Event(detector=name, kind=kind, value=value, bound=bound(beyond, of=len(tails)))
-            for name, kind, value, beyond in tails
+            Event(detector=name, kind=kind, value=value, bound=bound(beyond, share=share))
+            for (name, kind, value, beyond), share in zip(tails, shares.tolist(), strict=True)
         ]
-        others = 2 * ids.size + 2
+        even = (1 - _OF_THRESHOLDS) / (2 * ids.size + 2)
         for id_, count in zip(ids.tolist(), counts.tolist(), strict=True):
-            events.append(Event(detector="class", kind="is", value=id_, bound=bound(count, of=others)))
-            fewer = bound(len(rows) - count, of=others)
+            events.append(Event(detector="class", kind="is", value=id_, bound=bound(count, share=even)))
+            fewer = bound(len(rows) - count, share=even)
             events.append(Event(detector="class", kind="is_not", value=id_, bound=fewer))
-        events.append(Event(detector="class", kind="other", value=0, bound=bound(0, of=others)))
+        events.append(Event(detector="class", kind="other", value=0, bound=bound(0, share=even)))
         unusable = min(int((~_finite(rows, columns)).sum()), int(MOST_MISSING * len(rows)))
-        events.append(Event(detector="unusable", kind="not_finite", value=0, bound=bound(unusable, of=others)))
+        events.append(Event(detector="unusable", kind="not_finite", value=0, bound=bound(unusable, share=even)))
         return cls(rows=len(rows), error=error, tolerance=tolerance, classes=tuple(ids.tolist()), events=tuple(events))
 
     def happened(self, rows: Rows) -> Floats:

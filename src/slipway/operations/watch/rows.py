@@ -1,7 +1,7 @@
 """Rows of a journal as the watch reads them: what a network said of each image, without the image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,9 @@ from slipway.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+MOST_AXES = 64
+"""Axes along which embeddings are shortened. More of them changed little in the study `watch`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Rows:
     class_id: Ints
     """Predicted class; -1 is `unknown`."""
     brightness: Floats | None = None
-    """Mean of the image's pixels, 0 to 1; None where nobody measured it."""
+    """Mean of the image's pixels over that of the predicted class, or the mean itself, 0 to 1, where the network has no
+    class means; None where nobody measured it."""
 
     def __post_init__(self) -> None:
         shapes = {name: column.shape for name, column in self.columns().items()}
@@ -58,34 +62,87 @@ class Rows:
 
 @dataclass(frozen=True)
 class ClassMeans:
-    """Directions of the class means, seen from the mean of all embeddings."""
+    """Directions of the class means, seen from the mean of all embeddings, and the brightness of the classes' images.
+
+    Along some axes, embeddings of one class differ much; there a difference says little. Every embedding is therefore
+    shortened along these axes before angles are measured.
+    """
 
     centre: Floats
     """`[d]`: mean of all embeddings."""
     directions: Floats
-    """`[classes, d]`, each of length 1 (or 0, for a mean that is the centre)."""
+    """`[classes, d]` of the shortened means, each of length 1 (or 0, for a mean that is the centre)."""
+    axes: Floats
+    """`[axes, d]`, each of length 1: where embeddings of one class differ most."""
+    shortened: Floats
+    """`[axes]`: what is added along each axis, as a share of the length there; -1 to 0."""
+    light: Floats
+    """`[largest class id + 1]`: mean brightness of the images of each class; the mean of all where a class has none."""
 
     @classmethod
-    def of(cls, embeddings: Floats, class_ids: Ints) -> "ClassMeans":
-        """Measure the means on embeddings `[n, d]` with known classes.
+    def of(
+        cls, embeddings: Floats, class_ids: Ints, brightness: Floats | None = None, *, most_axes: int = MOST_AXES
+    ) -> "ClassMeans":
+        """Measure the means on embeddings `[n, d]` with known classes, and the brightness `[n]` of their images.
+
+        An axis with the variance v within classes is shortened by √(m / (v + m)), with m the mean variance over all
+        directions that the images span: the whitening of linear discriminant analysis, with a covariance that is
+        regularised since n may be smaller than d.
+
+        Args:
+            most_axes: 0 for plain angles, where the classes are not known but predicted.
 
         Raises:
             DataError: no row was given.
         """
         if not len(embeddings):
             raise DataError("0 embeddings; give at least one of each class")
+        ids, index = np.unique(class_ids, return_inverse=True)
+        means = np.stack([embeddings[index == place].mean(axis=0) for place in range(ids.size)])
         centre = embeddings.mean(axis=0)
-        means = [embeddings[class_ids == id_].mean(axis=0) for id_ in np.unique(class_ids)]
-        return cls(centre, _unit(np.stack(means) - centre))
+        axes, shortened = _within(embeddings - means[index], most=min(most_axes, len(embeddings) - ids.size))
+        plain = cls(centre, means - centre, axes, shortened, _light(class_ids, brightness))
+        return replace(plain, directions=_unit(plain.seen(means)))
+
+    def seen(self, embeddings: Floats) -> Floats:
+        """Embeddings `[n, d]` from the centre, shortened along the axes."""
+        moved = embeddings - self.centre
+        seen: Floats = moved + ((moved @ self.axes.T) * self.shortened) @ self.axes
+        return seen
 
     def distance(self, embeddings: Floats) -> Floats:
-        """Return 1 minus the largest cosine of an embedding `[n, d]` and a class mean, `[n]`, from 0 to 2.
-
-        Both are seen from the centre. In the networks of the study `watch`, this tells a foreign class at least as well
-        as the Euclidean distance in units of the spread within classes.
-        """
-        nearest: Floats = 1 - (_unit(embeddings - self.centre) @ self.directions.T).max(axis=1)
+        """Return 1 minus the largest cosine of an embedding `[n, d]` and a class mean, `[n]`, from 0 to 2."""
+        nearest: Floats = 1 - (_unit(self.seen(embeddings)) @ self.directions.T).max(axis=1)
         return nearest
+
+    def relative(self, brightness: Floats, class_ids: Ints) -> Floats:
+        """Brightness `[n]` over that of the predicted class; over the mean of all classes for `unknown`."""
+        known = (class_ids >= 0) & (class_ids < self.light.size)
+        light = np.where(known, self.light[np.where(known, class_ids, 0)], self.light.mean())
+        relative: Floats = brightness / light
+        return relative
+
+
+def _within(residuals: Floats, *, most: int) -> tuple[Floats, Floats]:
+    """The axes with the largest variance of residuals `[n, d]`, and how much each is shortened."""
+    if most < 1 or not residuals.any():
+        return np.empty((0, residuals.shape[1])), np.empty(0)
+    _, lengths, axes = np.linalg.svd(residuals, full_matrices=False)
+    variances = lengths**2 / len(residuals)
+    mean = variances.mean()
+    return axes[:most], np.sqrt(mean / (variances[:most] + mean)) - 1
+
+
+def _light(class_ids: Ints, brightness: Floats | None) -> Floats:
+    """Mean brightness by class id, without values that are not numbers; 1 for every class where none is known."""
+    size = max(int(class_ids.max()) + 1, 1)
+    known = np.zeros(class_ids.size, bool) if brightness is None else np.isfinite(brightness) & (class_ids >= 0)
+    if brightness is None or not known.any() or brightness[known].mean() <= 0:
+        return np.ones(size)
+    sums = np.bincount(class_ids[known], weights=brightness[known], minlength=size)
+    counts = np.bincount(class_ids[known], minlength=size)
+    means = np.divide(sums, counts, out=np.zeros(size), where=counts > 0)
+    return np.where(means > 0, means, brightness[known].mean())
 
 
 def rows_of(
@@ -100,8 +157,9 @@ def rows_of(
         return Rows(confidence, nothing, nothing, class_id, brightness)
     if embedding is None or embedding.shape[1] != means.centre.size:
         missing = np.full(class_id.size, np.nan)
-        return Rows(confidence, missing, missing, class_id, brightness)
-    return Rows(confidence, means.distance(embedding), np.linalg.norm(embedding, axis=1), class_id, brightness)
+        return Rows(confidence, missing, missing, class_id, means.relative(brightness, class_id))
+    norm, relative = np.linalg.norm(embedding, axis=1), means.relative(brightness, class_id)
+    return Rows(confidence, means.distance(embedding), norm, class_id, relative)
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -16,7 +16,7 @@ from slipway.operations.journal.store import DATABASE, Store, only_process
 from slipway.operations.watch.accepted import newest_ever
 from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
-from slipway.operations.watch.latency import read_latency
+from slipway.operations.watch.latency import LatencyReader
 from slipway.operations.watch.metrics import WatchMetrics
 from slipway.operations.watch.page import LivePage, Price
 from slipway.operations.watch.restarts import read_restarts
@@ -27,8 +27,6 @@ from slipway.operations.watch.view import Sources, facts_of, rate_of
 from slipway.system.targets import told
 
 LOOK_S = 2.0
-LATENCY_S = 10.0
-"""Seconds between two questions to the gateway."""
 GONE_S = 300.0
 """Seconds since its last row after which a classifier that the repository does not have is no longer served."""
 AGAIN_S = 600.0
@@ -143,8 +141,7 @@ class Watch:
         self._settings, self._file, self._say = settings, settings_file, say
         self._of: dict[str, Classifier] = {}
         self._newest = 0
-        self._latency: dict[str, Latency] = {}
-        self._latency_s = -LATENCY_S
+        self._latency = LatencyReader(settings)
 
     def look(self) -> tuple[Facts, ...]:
         """Take in what the journal has now; returns what is known of each classifier, in alphabetical order.
@@ -156,10 +153,8 @@ class Watch:
         names, self._newest = classifiers(self.store, after=self._newest)
         for name in names - self._of.keys():
             self._of[name] = Classifier(name, self.store, self._settings.watch, self._file, say=self._say)
-        if time.monotonic() - self._latency_s >= LATENCY_S:
-            self._latency, self._latency_s = read_latency(self._settings), time.monotonic()
-        labels = self._labels()
-        known = [self._of[name].look(latency=self._latency.get(name), labels=labels) for name in sorted(self._of)]
+        latency, labels = self._latency.latest(), self._labels()
+        known = [self._of[name].look(latency=latency.get(name), labels=labels) for name in sorted(self._of)]
         return tuple(still_served(known, self._settings))
 
     def _labels(self) -> object:

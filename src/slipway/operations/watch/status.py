@@ -11,7 +11,7 @@ from slipway.operations.journal.status import time_text
 from slipway.operations.journal.store import Store
 from slipway.operations.watch.facts import AccuracyFacts, Drift, Facts, Latency, Watched
 from slipway.operations.watch.follow import Following
-from slipway.operations.watch.latency import read_latency
+from slipway.operations.watch.latency import LatencyReader
 from slipway.operations.watch.restarts import Restart, read_restarts
 from slipway.operations.watch.run import classifiers, still_served
 from slipway.operations.watch.settings import WatchSettings
@@ -73,7 +73,7 @@ def status_of(settings: GatewaySettings, settings_file: Path) -> Status:
         StorageError: the journal cannot be read.
     """
     assert settings.watch is not None, "the verb has checked it"
-    lock, latency = lock_of(settings.journal), read_latency(settings)
+    lock, latency = lock_of(settings.journal), LatencyReader(settings).latest()
     with Store.open(settings.journal, make=False) as store:
         looked_s = lock.stat().st_mtime if lock.exists() else None
         known = [

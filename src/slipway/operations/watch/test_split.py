@@ -28,15 +28,24 @@ class Means(Contract):
 
     centre: str
     directions: str
+    axes: str
+    shortened: str
+    light: str
 
     @classmethod
     def of(cls, means: ClassMeans) -> Self:
-        return cls(centre=_text(means.centre), directions=_text(means.directions))
+        return cls(**{name: _text(array) for name, array in vars(means).items()})
 
     @property
     def arrays(self) -> ClassMeans:
         centre = _array(self.centre)
-        return ClassMeans(centre, _array(self.directions).reshape(-1, centre.size))
+        return ClassMeans(
+            centre=centre,
+            directions=_array(self.directions).reshape(-1, centre.size),
+            axes=_array(self.axes).reshape(-1, centre.size),
+            shortened=_array(self.shortened),
+            light=_array(self.light),
+        )
 
 
 class Pictures(Contract):
@@ -101,7 +110,7 @@ def read_reference(journal: Path, classifier: str) -> TestReference | None:
     """The reference of a classifier; None if none was made.
 
     Raises:
-        SpecError: the file is damaged.
+        SpecError: the file is damaged, or of another release.
     """
     path = folder_of(journal, classifier) / FILE
     if not path.is_file():

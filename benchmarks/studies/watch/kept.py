@@ -1,0 +1,28 @@
+"""Keeps what the networks said, so that a simulation can be repeated without them."""
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.studies.watch.networks import Population, populations
+from slipway.contract import DataError
+
+
+def kept_populations(seed: int, path: Path | None) -> Iterator[Population]:
+    """The populations of a seed, from a file where it is there. Without one, they are written to it at the end.
+
+    Raises:
+        DataError: the file is of another seed.
+    """
+    if path is not None and path.is_file():
+        of_seed, found = pickle.loads(path.read_bytes())
+        if of_seed != seed:
+            raise DataError(f"{path}: answers of the seed {of_seed}, and {seed} is asked; give another file")
+        yield from found
+        return
+    made = []
+    for population in populations(seed):
+        yield population
+        made.append(population)
+    if path is not None:
+        path.write_bytes(pickle.dumps((seed, made)))
