@@ -103,10 +103,14 @@ def summary(result: "ResizeResult") -> Iterator[str]:
         yield (
             f"{name}, 12 million pixels: {sent['whole'] / 1e6:.2f} MB sent, shrunk {sent['shrunk'] / 1e3:.0f} kB in "
             f"{found.client_ms:.0f} ms; preprocess step {took['whole']:.1f} and {took['shrunk']:.1f} ms, "
-            f"{found.preprocess_ratio:.2f} ({found.preprocess_ratio_low:.2f} to {found.preprocess_ratio_high:.2f}); "
-            f"{found.mean_grey_levels:.2f} grey levels, {found.flips} of {found.photographs} best classes differ, "
-            f"probability by {found.probability_mean:.3f}, {found.probability_most:.3f} at most"
+            f"{found.preprocess_ratio:.2f} ({found.preprocess_ratio_low:.2f} to {found.preprocess_ratio_high:.2f})"
         )
+        for side, seen in found.apart.items():
+            yield (
+                f"  {side} against decoded in full: {seen.mean_grey_levels:.2f} grey levels, {seen.flips} of "
+                f"{found.photographs} best classes differ (ahead by {seen.flips_margin:.3f} at most), probability by "
+                f"{seen.probability_mean:.3f}, {seen.probability_most:.3f} at most"
+            )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -33,6 +33,19 @@ class Case(Part):
     """Share of the whole image's processor time that each way would save."""
 
 
+class Apart(Part):
+    """What an ImageNet network makes of pixels, against those of a photograph that was decoded in full."""
+
+    mean_grey_levels: float
+    flips: int
+    """Photographs whose best class differs."""
+    flips_margin: float
+    """The largest probability by which such a photograph's best class had been ahead of the second."""
+    probability_mean: float
+    probability_most: float
+    """Difference of the best class's probability, over the photographs."""
+
+
 class Shrunk(Part):
     """Photographs of 12 million pixels in one encoding, sent whole and shrunk by the client."""
 
@@ -47,12 +60,8 @@ class Shrunk(Part):
     preprocess_ratio_low: float
     preprocess_ratio_high: float
     """Shrunk over whole: the median of the rounds with their 10th and 90th percentile."""
-    mean_grey_levels: float
-    flips: int
-    """Photographs whose best class differs."""
-    probability_mean: float
-    probability_most: float
-    """Difference of the best class's probability, over the photographs."""
+    apart: dict[str, Apart]
+    """`whole`: sent whole and decoded at a fraction by the server. `shrunk`: shrunk by the client."""
 
 
 class ResizeResult(StudyResult):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,6 @@ def ways(preprocess: Preprocess) -> tuple[dict[str, Resize], dict[str, str]]:
     cut_hw = (preprocess.input_height, preprocess.input_width)
     dali = _dali(preprocess)
     whole: dict[str, Resize] = {
-        "DALI, all of the image": _dali_of_all(),
         "Pillow, bilinear": _pillow,
         "torch, bilinear with antialias": _torch(),
     }
@@ -37,15 +37,18 @@ def ways(preprocess: Preprocess) -> tuple[dict[str, Resize], dict[str, str]]:
         reduce["OpenCV"] = _reduced_by(whole["OpenCV, INTER_AREA"])
     cut = {name: _cut(resize, cut_hw) for name, resize in whole.items()}
     in_two = {f"{name}, average of whole pixels, then DALI": _two_steps(by, dali) for name, by in reduce.items()}
-    return {DALI: dali, **cut, **in_two}, left_out
+    before = _dali(preprocess, _resized_whole)
+    return {DALI: dali, "DALI, all of the image": before, **cut, **in_two}, left_out
 
 
-def _dali(preprocess: Preprocess) -> Resize:
-    """As the preprocess step does it, pipeline and all."""
-    from slipway.steps.preprocess import Preprocessor
+def _dali(preprocess: Preprocess, graph: Any = None) -> Resize:
+    """As the preprocess step does it, pipeline and all; `graph` is to replace its own."""
+    from slipway.steps import dali_graph
+    from slipway.steps import preprocess as step
     from slipway.steps.scaled_jpeg import Decoded
 
-    preprocessor = Preprocessor(preprocess.model_dump(), max_batch_size=2, threads=1)
+    with patch.object(step, "resize", graph or dali_graph.resize):
+        preprocessor = step.Preprocessor(preprocess.model_dump(), max_batch_size=2, threads=1)
 
     def resize(pixels: Pixels, _: tuple[int, int]) -> Pixels:
         preprocessor._decode_good = lambda *_: [Decoded.whole(pixels)]  # type: ignore[method-assign]
@@ -56,26 +59,14 @@ def _dali(preprocess: Preprocess) -> Resize:
     return resize
 
 
-def _dali_of_all() -> Resize:
-    """As the preprocess step did it before ADR 0082: what is cut off is resized too."""
-    from nvidia.dali import fn, pipeline_def, types
+def _resized_whole(images: Any, config: dict[str, Any], new_hw: Any, *, roi_start: Any, roi_end: Any, **at: Any) -> Any:
+    """The graph before ADR 0082, which resized what was then cut off."""
+    from nvidia.dali import fn, types
 
-    @pipeline_def(batch_size=2, num_threads=1, device_id=None, prefetch_queue_depth=1)  # type: ignore[untyped-decorator, unused-ignore]
-    def pipeline() -> Any:
-        images = fn.external_source(name="images", batch=True, no_copy=True, layout="HWC")
-        size = fn.external_source(name="size", batch=True, no_copy=True)
-        return fn.resize(images, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
-
-    built = pipeline()
-    built.build()
-
-    def resize(pixels: Pixels, new_hw: tuple[int, int]) -> Pixels:
-        built.feed_input("images", [pixels])
-        built.feed_input("size", [np.array(new_hw, np.float32)])
-        (resized,) = built.run()
-        return np.asarray(resized[0])
-
-    return resize
+    resized = fn.resize(
+        images, size=new_hw, roi_start=roi_start, roi_end=roi_end, interp_type=types.INTERP_LINEAR, antialias=True
+    )
+    return fn.crop(resized, crop=(config["input_height"], config["input_width"]), rounding="round", **at)
 
 
 def _cut(resize: Resize, cut_hw: tuple[int, int]) -> Resize:
