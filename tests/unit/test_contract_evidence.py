@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.operate.result import OperateResult
+from benchmarks.studies.resize.result import ResizeResult
+from benchmarks.studies.scale.result import ScaleResult
 from slipway.contract import Manifest, ManifestError
 from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.gate import Ungated
@@ -33,7 +35,9 @@ KINDS = {
     "gateway": GatewayResult,
     "operate": OperateResult,
     "peers": PeersResult,
+    "resize": ResizeResult,
     "robustness": RobustnessResult,
+    "scale": ScaleResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
 }
@@ -45,6 +49,8 @@ STUDIES = {
     "gateway",
     "operate",
     "peers",
+    "resize",
+    "scale",
     "fifty",
     "verdict",
 }  # robustness has one part in an older form
