@@ -47,9 +47,9 @@ def test_cores_are_divided_by_the_work_of_the_steps() -> None:
 
 
 def test_bandwidth_slows_a_core_once_or_with_each_further_core() -> None:
-    assert slowings(0.06, 2) == (0.06, 0.06)
-    assert slowings(0.06, 64) == (pytest.approx(0.06 / 63), 0.06)
-    assert slowings(-0.01, 8) == (0, 0)
+    assert slowings(0.06, 2) == (0.06, 0.01)
+    assert slowings(0.06, 64) == (pytest.approx(0.06 / 63), 0.01)
+    assert slowings(-0.01, 8) == (0, 0.01)
 
 
 def test_the_published_machines_are_those_of_the_published_times() -> None:

@@ -23,8 +23,9 @@ CORES = (1, 2, 4, 8, 16, 32, 64)
 REQUESTS = 20_000
 PHOTOGRAPHS = (0.0, 0.1)
 POOL, FUSED, TWO = "pool", "fused", "shared_decode"
-BANDWIDTHS = ("grows with the cores", "is that of two cores")
-"""Either a core is slowed by one neighbour however many it has, or by each further one as much as by the first."""
+ASSUMED = 0.01
+BANDWIDTHS = ("as measured on two cores", "1 % slower with each further busy core")
+"""Memory bandwidth either grows with the cores, so that all others slow a core as much as one did, or is short."""
 EPILOG = """Rates are the highest of a grid, 10 % apart, at which P99 is within 50 ms. `auto` is fused with a process
 for each core and batches of up to 2. shared_decode has its cores divided by the steps' work."""
 
@@ -132,8 +133,7 @@ def simulated(measured: Measured, overhead: dict[str, float], rng: np.random.Gen
 
 def slowings(measured: float, cores: int) -> tuple[float, float]:
     """For each further busy core, with either of `BANDWIDTHS`."""
-    slowing = max(0.0, measured)
-    return slowing / max(1, cores - 1), slowing
+    return max(0.0, measured) / max(1, cores - 1), ASSUMED
 
 
 def layouts(
@@ -162,7 +162,7 @@ def summary(result: ScaleResult) -> Iterator[str]:
     for held in result.held:
         processes = " + ".join(map(str, held.processes))
         yield (
-            f"{held.cores:3} cores, {held.photographs:.0%} photographs, bandwidth {held.bandwidth:22} {held.layout:38} "
+            f"{held.cores:3} cores, {held.photographs:.0%} photographs, {held.bandwidth:38} {held.layout:38} "
             f"{processes:8} batch {held.batch}: {held.per_s:7.0f}/s, {held.of_auto:.2f} of auto's"
         )
 

@@ -1,6 +1,7 @@
 """A simulated server: Poisson arrivals, one queue before the processes of each step, and Triton's batching."""
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ Times = npt.NDArray[np.float64]
 LIMIT_MS, QUANTILE = 50.0, 0.99
 STEP = 1.1
 """From one rate of the grid to the next."""
+FULL = 0.98
+"""Busiest that a step may be: above it the wait grows for as long as the simulation lasts."""
 WARM_UP = 0.1
 """Share of the requests that is not counted."""
 
@@ -59,10 +62,13 @@ class Layout:
     """How much longer everything takes for each further busy core: 0.05 is 5 %."""
 
     def p99_ms(self, rate_per_s: float, arrivals: Times) -> float:
-        """`arrivals` are those of one request a millisecond."""
+        """Infinite where a step is too busy. `arrivals` are those of one request a millisecond."""
         arrive_ms = arrivals * (1000 / rate_per_s)
         busy = rate_per_s / 1000 * sum(float(work.mean()) for work in self.work_ms)
         slower = 1 + self.slowing * max(0.0, min(busy, sum(self.processes)) - 1)
+        share = slower * (self.batch_share if self.batch > 1 else 1.0) * rate_per_s / 1000
+        if any(share * work.mean() > FULL * count for count, work in zip(self.processes, self.work_ms, strict=True)):
+            return math.inf
         at_ms = arrive_ms
         for processes, work_ms in zip(self.processes, self.work_ms, strict=True):
             at_ms = Step(processes, work_ms * slower, self.batch, self.batch_share).leave_ms(at_ms)
