@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.contract import DataError
-from slipway.pages.charts import DIM, PAGE, TEXT, TONES, VARIABLES, Chart, axes, styled, svg
+from slipway.pages.charts import DIM, PAGE, SERIES, TEXT, TONES, VARIABLES, Chart, axes, styled, svg
 from slipway.system.process import run
 
 HERE = Path(__file__).parent
@@ -61,6 +61,7 @@ ARROWS = (
 
 def main(arguments: argparse.Namespace) -> None:
     flow(HERE / "flow.svg")
+    scale(ROOT / "benchmarks/results/scale.json", HERE / "scale.svg")
     if arguments.drawn:
         peers(ROOT / "benchmarks/results/peers.json", HERE / "peers.svg")
         return
@@ -115,6 +116,30 @@ def peers(result: Path, out: Path) -> None:
     chart.set_yticks(range(len(NAMES)), list(reversed(NAMES.values())))
     chart.set_ylim(-0.6, len(NAMES) - 0.3)
     out.write_text(standalone(chart, label="Slipway's rate as a multiple of each peer's"), encoding="utf-8")
+    print(f"written to {out}")
+
+
+@styled
+def scale(result: Path, out: Path) -> None:
+    """What a core of each simulated machine holds, by layout, with and without photographs."""
+    held = json.loads(result.read_text(encoding="utf-8"))["held"]
+    chart = axes(7.5, 3.2)
+    for layout, colour in (("fused", SERIES[0]), ("shared_decode", SERIES[1])):
+        for share, style in ((0.0, "-"), (0.1, "--")):
+            rows = [
+                row
+                for row in held
+                if (row["layout"], row["batch"], row["photographs"]) == (layout, 2, share)
+                and row["bandwidth"].startswith("as measured")
+            ]
+            name = f"{layout}, {share:.0%} photographs of 12 million pixels" if share else f"{layout}, small images"
+            points = [row["cores"] for row in rows], [row["per_core_per_s"] for row in rows]
+            chart.plot(*points, style, marker="o", markersize=3, color=colour, label=name)
+    chart.set(xscale="log", xlabel="cores", ylabel="requests/s and core\nwithin P99 < 50 ms", ylim=(0, None))
+    chart.set_xticks(cores := sorted({row["cores"] for row in held}), [str(count) for count in cores])
+    chart.minorticks_off()
+    chart.legend(frameon=False, labelcolor=TEXT)
+    out.write_text(standalone(chart, label="Requests per second and core, by layout and cores"), encoding="utf-8")
     print(f"written to {out}")
 
 

@@ -79,6 +79,13 @@ def test_a_bad_image_is_a_result_and_the_others_are_answered(asker: Asker, tmp_p
     assert asker.classify(b"no image").status_name == "unsupported format"
 
 
+def test_a_photograph_that_is_too_large_for_the_server_is_answered_if_the_client_shrinks_it(asker: Asker) -> None:
+    photograph = encode("green", (8200, 8200))
+    assert asker.classify(photograph).status_name == "too large"
+    shrunk = asker.classify(photograph, shrink_px=100)
+    assert (shrunk.label, shrunk.source) == ("green", photograph)
+
+
 def test_full_adds_the_probabilities_and_the_embedding(asker: Asker) -> None:
     red, refused = asker.classify_many([encode("red"), b"no image"], full=True)
     assert red.probability is not None

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.operate.result import OperateResult
+from benchmarks.studies.resize.result import ResizeResult
+from benchmarks.studies.scale.result import ScaleResult
 from benchmarks.studies.watch.result import WatchResult
 from slipway.contract import Manifest, ManifestError
 from slipway.contract.evidence.build import EngineMeasured
@@ -34,7 +36,9 @@ KINDS = {
     "gateway": GatewayResult,
     "operate": OperateResult,
     "peers": PeersResult,
+    "resize": ResizeResult,
     "robustness": RobustnessResult,
+    "scale": ScaleResult,
     "fifty": RobustnessResult,
     "verdict": VerdictResult,
     "watch": WatchResult,
@@ -47,6 +51,8 @@ STUDIES = {
     "gateway",
     "operate",
     "peers",
+    "resize",
+    "scale",
     "fifty",
     "verdict",
     "watch",

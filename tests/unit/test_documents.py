@@ -52,5 +52,6 @@ def test_the_drawn_pictures_are_what_make_pictures_draws(tmp_path: Path) -> None
     spec.loader.exec_module(make_pictures)
     make_pictures.flow(tmp_path / "flow.svg")
     make_pictures.peers(ROOT / "benchmarks/results/peers.json", tmp_path / "peers.svg")
-    for name in ("flow.svg", "peers.svg"):
+    make_pictures.scale(ROOT / "benchmarks/results/scale.json", tmp_path / "scale.svg")
+    for name in ("flow.svg", "peers.svg", "scale.svg"):
         assert (tmp_path / name).read_text() == (ROOT / "docs/pictures" / name).read_text(), f"{name}: make pictures"

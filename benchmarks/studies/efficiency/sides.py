@@ -64,7 +64,7 @@ def all_sides(
 
         def add(kind: str, name: str, settings: dict[str, Any]) -> None:
             served = replace(classifier, settings=serving.model_copy(update=settings))
-            sides[kind][name] = _server(stack, served, images, work / f"{kind}-{name.replace(' ', '-')}")
+            sides[kind][name] = serve_alone(stack, served, images, work / f"{kind}-{name.replace(' ', '-')}")
 
         for size in batches:
             name, batched = f"batches up to {size}", {"preferred_batch_size": size}
@@ -80,7 +80,7 @@ def all_sides(
         yield sides
 
 
-def _server(stack: ExitStack, classifier: Classifier, images: Sequence[bytes], folder: Path) -> Side:
+def serve_alone(stack: ExitStack, classifier: Classifier, images: Sequence[bytes], folder: Path) -> Side:
     """A running server of `classifier` alone, from a repository in `folder`."""
     # Not by `assemble`, which takes only what passed an accuracy gate: random weights have no accuracy.
     plan(contents([classifier], lane="cpu", multi={}), folder).write()

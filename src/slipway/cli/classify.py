@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds to wait for a lost server (%(default)s)",
     )
+    add("--shrink-px", type=int, metavar="N", help="shrink large JPEGs, to N pixels or more on the shorter side")
     add("--key-file", type=Path, metavar="FILE", help="file with the key of a gateway")
     add("--certificate", type=Path, metavar="PEM", help="certificate to trust with grpcs:// and https://")
     add_json(parser)
@@ -107,6 +108,7 @@ def classify(args: argparse.Namespace) -> int:
         concurrency=args.concurrency,
         batch_size=args.batch_size,
         reconnect_s=args.reconnect_s,
+        shrink_px=args.shrink_px,
         key=read_key(args.key_file) if args.key_file is not None else None,
         certificate=args.certificate,
     )

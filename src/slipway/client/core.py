@@ -37,6 +37,8 @@ class Core:
     def __init__(self, url: str, *, model: str, options: Options) -> None:
         self._address = Address.parse(url)
         self._address.check_key(options)
+        if options.shrink_px is not None:
+            import slipway.client.shrink  # noqa: F401  # a missing library is an error here, not at each image
         self._model = check_model(model)
         self._options = options
         self._budget = RetryBudget()
@@ -111,7 +113,7 @@ class Core:
             ServerError: the server answers no request.
         """
         async with self._turn(attempts):
-            loaded = await asyncio.to_thread(load, batch)
+            loaded = await asyncio.to_thread(load, batch, shrink_px=self._options.shrink_px)
             images = [one for one in loaded if isinstance(one, bytes)]
             outcomes: list[Row | ClientError] = []
             for part in parts(images, limit_bytes=MAX_REQUEST_BYTES):

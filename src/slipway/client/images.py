@@ -91,16 +91,21 @@ def parts(images: Iterable[bytes], *, limit_bytes: int) -> Iterator[list[bytes]]
         yield part
 
 
-def load(sources: Sequence[Source]) -> list[bytes | ImageError]:
-    """Encode each image, or give the reason why that failed."""
-    return [_load(source) for source in sources]
+def load(sources: Sequence[Source], *, shrink_px: int | None = None) -> list[bytes | ImageError]:
+    """Encode each image, or give the reason why that failed; large JPEGs are shrunk with `shrink_px`."""
+    return [_load(source, shrink_px) for source in sources]
 
 
-def _load(source: Source) -> bytes | ImageError:
+def _load(source: Source, shrink_px: int | None) -> bytes | ImageError:
     try:
-        return encode(source)
+        encoded = encode(source)
     except ImageError as error:
         return error
+    if shrink_px is None:
+        return encoded
+    from slipway.client.shrink import shrunk  # other clients need no simplejpeg
+
+    return shrunk(encoded, least_px=shrink_px)
 
 
 def encode(source: Source) -> bytes:

@@ -36,6 +36,9 @@ class Options:
     """Seconds for which a request that lost its server is repeated, counted from the first loss. 0 never repeats."""
     key: str | None = field(default=None, repr=False)
     """Key of a gateway (docs/gateway.md), sent with every request. Other machines get it over TLS only."""
+    shrink_px: int | None = None
+    """A JPEG is sent at a half, a quarter or an eighth of its size: the smallest whose shorter side has at least so
+    many pixels. Give twice the size to which the classifier resizes (docs/clients.md). None sends files as they are."""
     certificate: str | Path | None = None
     """PEM file of the certificates to trust with `grpcs://` and `https://`. None trusts the usual authorities."""
 
@@ -44,6 +47,8 @@ class Options:
         _check("concurrency", self.concurrency, 1, 256)
         if self.batch_size is not None:
             _check("batch_size", self.batch_size, 1, 4096)
+        if self.shrink_px is not None:
+            _check("shrink_px", self.shrink_px, 16, 8192)
         _check("reconnect_s", self.reconnect_s, 0.0, _LONGEST_S)
         if self.key is not None and not re.fullmatch(r"[!-~]{1,256}", self.key):
             raise SpecError("key is not a gateway's key; use 1 to 256 printable characters without a blank")

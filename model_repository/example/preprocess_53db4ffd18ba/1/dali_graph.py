@@ -98,18 +98,19 @@ def resize(
     `images` that is resized, by default all of it.
     """
     roi = {} if roi_end is None else {"roi_start": roi_start, "roi_end": roi_end}
-    resized = fn.resize(
-        images,
-        size=new_hw,
-        interp_type=INTERPOLATION[config["interpolation"]],
-        antialias=config["antialias"],
+    how = {
+        "size": new_hw,
+        "interp_type": INTERPOLATION[config["interpolation"]],
+        "antialias": config["antialias"],
         **roi,
-    )
+    }
+    crop = (config["input_height"], config["input_width"])
+    if config["resize"] == "crop":  # what would be cut off is not resized
+        return fn.resize_crop_mirror(images, crop=crop, rounding="round", **how, **crop_pos)
     return fn.crop(
-        resized,
-        crop=(config["input_height"], config["input_width"]),
+        fn.resize(images, **how),
+        crop=crop,
         rounding="round",
-        out_of_bounds_policy="pad" if config["resize"] == "pad" else "error",
+        out_of_bounds_policy="pad",
         fill_values=[config["pad_value"]],
-        **crop_pos,
     )
