@@ -81,10 +81,9 @@ def traffic(small: Sequence[bytes], *, seed: int) -> dict[str, list[bytes]]:
 def measure(
     classifier: "Classifier", sent: dict[str, list[bytes]], arguments: argparse.Namespace, work: Path
 ) -> dict[str, Any]:
-    from slipway.benchmark.tuning_climb import NONE, rate_at, ratio, rung_at
-
     from benchmarks.studies.climbing import Bench
     from slipway.contract import GateError
+    from slipway.contract.evidence.latency import NONE, rate_at, ratio, rung_at
 
     effort = effort_of(arguments)
     cores = sorted(os.sched_getaffinity(0))
@@ -111,9 +110,8 @@ def running(
     classifier: "Classifier", sent: dict[str, list[bytes]], folder: Path, *, cores: int, kept_to: int | None = None
 ) -> "Iterator[tuple[dict[str, Side], str]]":
     """One server, asked with each kind of traffic; `kept_to` is the core on which all of it runs."""
-    from slipway.contract.cpu_serving import CpuServing, settle
-
     from benchmarks.studies.efficiency.sides import Side, serve_alone
+    from slipway.contract.serving import CpuServing, settle
 
     serving = settle(classifier.serving, cores=cores, classifiers=1)
     everywhere = os.sched_getaffinity(0)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from slipway.contract.cpu_serving import MERGED
 
 from benchmarks.studies.scale.queue import LIMIT_MS, Layout, Times, split
 from benchmarks.studies.scale.result import Checked, Held, Measured, ScaleResult
 from benchmarks.studies.study import RESULTS, finish, provenance
+from slipway.contract.serving import MERGED
 from slipway.system.process import run
 from slipway.system.targets import file_option
 
