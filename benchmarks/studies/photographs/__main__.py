@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.studies.effort import add_effort, effort_of
-from benchmarks.studies.study import finish, provenance
-from slipway.system.targets import file_option
+from benchmarks.studies.study import finish, provenance, study_parser
 
 if TYPE_CHECKING:
     from benchmarks.studies.efficiency.sides import Side
@@ -82,8 +81,9 @@ def measure(
     classifier: "Classifier", sent: dict[str, list[bytes]], arguments: argparse.Namespace, work: Path
 ) -> dict[str, Any]:
     from benchmarks.studies.climbing import Bench
+    from slipway.benchmark.tuning import ratio, rung_at
     from slipway.contract import GateError
-    from slipway.contract.evidence.latency import NONE, rate_at, ratio, rung_at
+    from slipway.contract.evidence.latency import NONE, rate_at
 
     effort = effort_of(arguments)
     cores = sorted(os.sched_getaffinity(0))
@@ -171,14 +171,10 @@ def summary(result: "PhotographsResult") -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("share_of_small",))
     add = parser.add_argument
     add_effort(parser, rounds=6, search_rounds=1)
     add("--alone", type=int, default=500, metavar="N", help="photographs sent one after the other (%(default)s)")
-    add(
-        "--output", type=file_option(("share_of_small",), what="a result of photographs"), metavar="JSON", help="result"
-    )
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.studies.study import finish, provenance
+from benchmarks.studies.study import finish, provenance, study_parser
 from slipway.system.process import run
-from slipway.system.targets import file_option
 
 if TYPE_CHECKING:
     from benchmarks.studies.resize.result import Case, ResizeResult
@@ -114,14 +113,12 @@ def summary(result: "ResizeResult") -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("cases",))
     add = parser.add_argument
     add("--rounds", type=int, default=WAYS, metavar="N", help="interleaved rounds of the ways to resize (%(default)s)")
     add("--shrink-rounds", type=int, default=SHRINK_ROUNDS, metavar="N", help="of the client's shrinking (%(default)s)")
     add("--shrink-px", type=int, default=512, metavar="N", help="pixels that the shorter side keeps (%(default)s)")
     add("--seed", type=int, default=0, help="of the noise (%(default)s)")
-    add("--output", type=file_option(("cases",), what="a result of resize"), metavar="JSON", help="result file")
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 

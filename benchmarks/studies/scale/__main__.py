@@ -12,10 +12,9 @@ import numpy as np
 
 from benchmarks.studies.scale.queue import LIMIT_MS, Layout, Times, split
 from benchmarks.studies.scale.result import Checked, Held, Measured, ScaleResult
-from benchmarks.studies.study import RESULTS, finish, provenance
+from benchmarks.studies.study import RESULTS, finish, provenance, study_parser
 from slipway.contract.serving import MERGED
 from slipway.system.process import run
-from slipway.system.targets import file_option
 
 BACKBONE = "mobilenetv3_large_100"
 RESULT, EFFICIENCY = RESULTS / "scale.json", RESULTS / "efficiency.json"
@@ -168,13 +167,11 @@ def summary(result: ScaleResult) -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("held",))
     add: Any = parser.add_argument
     add("--measure", action="store_true", help="measure the times first, in 2 minutes on an idle machine")
     add("--measured", type=Path, default=RESULT, metavar="JSON", help="otherwise: the result with the times to take")
     add("--seed", type=int, default=0, help="of arrivals and images (%(default)s)")
-    add("--output", type=file_option(("held",), what="a result of scale"), metavar="JSON", help="result file")
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 
