@@ -57,7 +57,7 @@ def test_an_image_is_asked_for_what_the_project_s_own_extras_name() -> None:
     own = {"hatchling"}  # builds the wheel in the image
     signatures = {
         line for line in extra("ship") if not line.startswith("cyclonedx")
-    }  # a server verifies, and lists nothing
+    }
     assert wanted("cpu") == extra("serve") | signatures | own
     assert wanted("gpu") == {line for line in extra("serve") if not line.startswith("openvino")} | signatures | own
     assert wanted("compile") == extra("gpu") | own

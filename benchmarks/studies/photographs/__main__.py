@@ -81,9 +81,9 @@ def measure(
     classifier: "Classifier", sent: dict[str, list[bytes]], arguments: argparse.Namespace, work: Path
 ) -> dict[str, Any]:
     from benchmarks.studies.climbing import Bench
-    from slipway.benchmark.tuning import ratio, rung_at
+    from slipway.benchmark.tuning import NONE, ratio, rung_at
     from slipway.contract import GateError
-    from slipway.contract.evidence.latency import NONE, rate_at
+    from slipway.contract.evidence.latency import rate_at
 
     effort = effort_of(arguments)
     cores = sorted(os.sched_getaffinity(0))
