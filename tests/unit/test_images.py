@@ -55,9 +55,7 @@ def test_an_image_has_the_versions_that_the_tests_run_with_each_with_its_hashes(
 
 def test_an_image_is_asked_for_what_the_project_s_own_extras_name() -> None:
     own = {"hatchling"}  # builds the wheel in the image
-    signatures = {
-        line for line in extra("ship") if not line.startswith("cyclonedx")
-    }
+    signatures = {line for line in extra("ship") if not line.startswith("cyclonedx")}
     assert wanted("cpu") == extra("serve") | signatures | own
     assert wanted("gpu") == {line for line in extra("serve") if not line.startswith("openvino")} | signatures | own
     assert wanted("compile") == extra("gpu") | own
