@@ -1,7 +1,7 @@
 """Switches a running server to another repository: loads steps, switches ensembles, unloads old steps; or nothing."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from slipway.contract import ServingError
@@ -90,16 +90,22 @@ def reload(server: Server, new: Contents, *, deadline: float, say: Say = lambda 
         server.tidy()
         raise
     server.contents, server.left_out = new, without
+    needed = set(new.needed())
+    server.former = tuple(step for step in (*server.former, *change.removed) if step not in needed)
     server.unload(change.withdrawn)
     return change
 
 
-def retire(server: Server, change: Change) -> None:
-    """Unload what a reload loaded its ensembles with, and the steps that it left without ensembles, once no request can
-    be in them."""
+def retire(server: Server, *, is_asked: Callable[[float], bool]) -> None:
+    """Unload what a reload loaded its ensembles with, and the steps without ensembles, once no request can be in them.
+
+    `is_asked` waits for the given seconds, or until somebody asks for another reload, and says which. That reload then
+    begins at once, and the steps are unloaded after it.
+    """
     server.tidy()
-    _drain(server, change.removed)
-    server.unload(change.removed)
+    if _drained(server, is_asked=is_asked):
+        server.unload(server.former)
+        server.former = ()
 
 
 def _left_out(server: Server, new: Contents, change: Change) -> dict[str, str]:
@@ -147,18 +153,20 @@ def _switch_back(server: Server, change: Change, *, many: bool, say: Say) -> Non
     server.unload(one for one in change.switched if one not in old.steps)
 
 
-def _drain(server: Server, steps: tuple[str, ...]) -> None:
-    """Wait until requests that entered an old ensemble have left its last step."""
+def _drained(server: Server, *, is_asked: Callable[[float], bool]) -> bool:
+    """Whether requests that entered an old ensemble have left its last step, before another reload is asked for."""
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
     answered: Mapping[str, int] = {}
-    while steps and time.monotonic() < deadline:
+    while server.former and time.monotonic() < deadline:
         try:
-            before, answered = answered, {step: server.control.answered(step) for step in steps}
+            before, answered = answered, {step: server.control.answered(step) for step in server.former}
         except ServingError:  # it died meanwhile, and restarts with the new contents
-            return
+            return True
         if answered == before:
-            return
-        time.sleep(QUIET_S)
+            return True
+        if is_asked(QUIET_S):
+            return False
+    return True
 
 
 def _check_class_ids(classifier: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:

@@ -57,6 +57,8 @@ class Server:
     """Heads that their groups could not load, with the reason; the others of the group answer."""
     untidy: bool = False
     """Whether the models of `together.py` are loaded."""
+    former: tuple[str, ...] = ()
+    """Loaded steps that no ensemble has any more since a reload."""
     seconds_to_ready: float = 0.0
 
     @property

@@ -278,7 +278,7 @@ class Supervisor:
             self._tell(server)
             self._event("reloaded", str(change), seconds=round(time.monotonic() - started, 3))
             answer.put((True, str(change)))
-            retire(server, change)
+        retire(server, is_asked=self._bell.rings)
         return True
 
     def _refuse(self, error: Exception) -> None:

@@ -20,6 +20,10 @@ class Bell:
     def ring(self) -> None:
         os.eventfd_write(self.descriptor, 1)
 
+    def rings(self, timeout_s: float) -> bool:
+        """Whether it is rung within this time; it stays rung."""
+        return bool(select.select([self.descriptor], [], [], timeout_s)[0])
+
     def heard(self) -> None:
         with suppress(BlockingIOError):  # it was not rung
             os.eventfd_read(self.descriptor)
