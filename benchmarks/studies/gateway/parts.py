@@ -52,7 +52,7 @@ def _manager(listener: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-SLICE, DISK = "slice", "disk"
+DISK = "disk"
 LADDER: Mapping[str, Change] = {
     "tap": _without("tap"),
     "guard": _without("lua", "rbac"),
@@ -61,14 +61,12 @@ LADDER: Mapping[str, Change] = {
 }
 """Each step lacks its part and those before it, and the last one is Envoy alone. `checks` are those of key, size and
 rate, and the metrics of each request."""
-WHOLE = {SLICE: "short time slices", DISK: "a spool in memory"}
-"""What the steps lack that are whole gateways otherwise."""
 
 
 def lacking(part: str) -> tuple[str, ...]:
     """What the gateway of a step is without."""
-    if part in WHOLE:
-        return (WHOLE[part],)
+    if part == DISK:
+        return ("a spool in memory",)
     names = list(LADDER)
     return tuple(names[: names.index(part) + 1]) if part in LADDER else ()
 
@@ -104,7 +102,7 @@ def stopped(part: str, source: Path, server: Ports, repository: Path) -> Iterato
         if name in LADDER:
             LADDER[name](made["static_resources"]["listeners"][0])
     (folder / BOOTSTRAP).write_text(dump_yaml(made), encoding="utf-8")
-    process = start_envoy(folder, workers=settings.workers, short=part != SLICE)
+    process = start_envoy(folder, workers=settings.workers)
     try:
         os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         port = settings.host_port[1]

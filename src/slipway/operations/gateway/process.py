@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
@@ -22,7 +22,6 @@ from slipway.serving.command import HOST
 from slipway.serving.endpoint import Renewed
 from slipway.serving.limits import server_limits
 from slipway.serving.supervisor import pause_s
-from slipway.system.scheduling import short_slices, slice_us
 
 Event = Callable[..., None]
 """`event(name, message, **fields)`."""
@@ -187,7 +186,6 @@ class Gateway:
                 f"the gateway listens on {self.address}",
                 address=self.address,
                 pid=process.pid,
-                slice_us=slice_us(process.pid),
             )
             return self._watched(process)
         finally:
@@ -250,23 +248,19 @@ def _stop(process: Popen[bytes]) -> None:
     processes.kill(process)
 
 
-def start_envoy(folder: Path, *, workers: int, short: bool = True) -> Popen[bytes]:
+def start_envoy(folder: Path, *, workers: int) -> Popen[bytes]:
     """Start Envoy with the bootstrap of `folder`, where its log is too.
-
-    Args:
-        short: whether its threads get short time slices, so that they run at once while a server computes.
 
     Raises:
         ServingError: Envoy is not installed, or the log cannot be written.
     """
-    with short_slices() if short else nullcontext():
-        return processes.start(
-            _command(find_envoy(), folder / BOOTSTRAP, workers=workers),
-            environment={},
-            log=folder / ENVOY_LOG,
-            limits=server_limits(instances=0),
-            secret=_NO_SECRET,
-        )
+    return processes.start(
+        _command(find_envoy(), folder / BOOTSTRAP, workers=workers),
+        environment={},
+        log=folder / ENVOY_LOG,
+        limits=server_limits(instances=0),
+        secret=_NO_SECRET,
+    )
 
 
 def _command(binary: Path, bootstrap: Path, *, workers: int) -> list[str]:
