@@ -37,18 +37,21 @@ Start = Callable[..., subprocess.Popen[str]]
 def start(tmp_path: Path) -> Iterator[Start]:
     """`start(body, *arguments)` runs a script with that main, and a temporary folder of its own.
 
-    `signals` is an option of env(1), which leaves the tests' own process as it is: a fork of it has gRPC's threads.
+    `signals` is an option of env(1), and `closed` a descriptor that a shell closes. Both leave the tests' own process
+    as it is: a fork of it has gRPC's threads, so that no Python may run there.
     """
     started: list[subprocess.Popen[str]] = []
     (tmp_path / "tmp").mkdir()
 
     def start(
-        body: str, *arguments: str, signals: str = "--default-signal=INT", **options: Any
+        body: str, *arguments: str, signals: str = "--default-signal=INT", closed: int | None = None, **options: Any
     ) -> subprocess.Popen[str]:
         code = SCRIPT.format(body=textwrap.indent(textwrap.dedent(body), "    "))
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {}, **options}
         options["env"] = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), **options["env"]}
-        started.append(subprocess.Popen(["env", signals, sys.executable, "-c", code, *arguments], text=True, **options))
+        without = [] if closed is None else ["sh", "-c", f'exec "$@" {closed}>&-', "sh"]
+        command = [*without, "env", signals, sys.executable, "-c", code, *arguments]
+        started.append(subprocess.Popen(command, text=True, **options))
         return started[-1]
 
     yield start
@@ -153,7 +156,7 @@ def test_work_goes_on_when_what_it_says_cannot_be_written(start: Start, tmp_path
     """
     descriptor = closed_pipe() if sink == "closed pipe" else os.open("/dev/full", os.O_WRONLY)
     number = {"stdout": 1, "stderr": 2}[where]
-    options = {"preexec_fn": lambda: os.close(number)} if sink == "closed" else {where: descriptor}
+    options = {"closed": number} if sink == "closed" else {where: descriptor}
     process = start(body, **options)
     os.close(descriptor)
     assert process.wait(timeout=180) == 0
@@ -171,7 +174,7 @@ def test_a_result_that_cannot_be_written_is_an_error(start: Start) -> None:
 def test_a_file_that_is_opened_is_never_standard_output(start: Start, tmp_path: Path) -> None:
     """Started with it closed, the next file would have its number, and get what libraries print."""
     body = f"print(open({str(tmp_path / 'file')!r}, 'w').fileno(), file=sys.stderr)"
-    process = start(body, preexec_fn=lambda: os.close(1))
+    process = start(body, closed=1)
     assert int(process.communicate(timeout=60)[1]) > 2
 
 
