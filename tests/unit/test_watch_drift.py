@@ -95,6 +95,20 @@ def test_an_alarm_names_the_detector_and_the_beginning(watch, start, kind, detec
     assert alarm.log10_evidence >= np.log10(MEAN_ROWS)
 
 
+def test_classes_of_half_a_percent_each_are_silent_while_nothing_changes():
+    watch = DriftWatch(Reference.of(rows(4000, seed=0, classes=200)))
+    state = watch.feed(watch.start(rows_between_false_alarms=MEAN_ROWS), rows(12_000, seed=1, classes=200))
+    assert state.alarm is None
+    assert 10**state.log10_evidence < 12_000
+
+
+def test_a_class_that_every_row_has_is_not_bet_on():
+    watch = DriftWatch(Reference.of(rows(400, seed=0, classes=1)))
+    assert {event.kind for event in watch.reference.events if event.detector == "class"} == {"is_not", "other"}
+    state = watch.feed(watch.start(rows_between_false_alarms=MEAN_ROWS), rows(5000, seed=1, classes=1))
+    assert state.alarm is None
+
+
 def test_a_class_that_disappears_is_an_alarm(watch, start):
     gone = rows(3000, seed=6)
     state = watch.feed(start, gone.take(np.flatnonzero(gone.class_id != 2)))

@@ -96,6 +96,7 @@ class Reference(Evidence):
         Beta(j + 1, n - j) (Wilks, Annals of Mathematical Statistics 12, 1941), or smaller where values are equal. The
         probability of a class is bounded by Clopper and Pearson (Biometrika 26, 1934), which is the same formula. Three
         quarters of `error` are shared by the thresholds, by weight, and the rest by the classes, evenly (Bonferroni).
+        An event that every row of the reference was has no bound under 1, and is left out.
 
         A value that is not a number lies beyond no threshold, in the reference as in the rows that are compared with
         it, so that every bound counts all n rows. `not_finite` has the bound of the rows with such a value.
@@ -123,7 +124,7 @@ class Reference(Evidence):
         ids, counts = np.unique(rows.class_id, return_counts=True)
 
         def bound(beyond: int, *, share: float) -> float:
-            return min(_upper(beyond, len(rows), error=error * share) + tolerance, 0.99)
+            return _upper(beyond, len(rows), error=error * share) + tolerance
 
         tails = [
             (name, kind, value * (1 + (slack if kind == "over" else -slack)), beyond)
@@ -133,19 +134,21 @@ class Reference(Evidence):
         ]
         shares = np.array([WEIGHTS[name, kind] for name, kind, _, _ in tails])
         shares *= _OF_THRESHOLDS / shares.sum()
-        events = [
-            Event(detector=name, kind=kind, value=value, bound=bound(beyond, share=share))
+        found: list[tuple[Detector, Kind, float, float]] = [
+            (name, kind, value, bound(beyond, share=share))
             for (name, kind, value, beyond), share in zip(tails, shares.tolist(), strict=True)
         ]
         even = (1 - _OF_THRESHOLDS) / (2 * ids.size + 2)
         for id_, count in zip(ids.tolist(), counts.tolist(), strict=True):
-            events.append(Event(detector="class", kind="is", value=id_, bound=bound(count, share=even)))
-            fewer = bound(len(rows) - count, share=even)
-            events.append(Event(detector="class", kind="is_not", value=id_, bound=fewer))
-        events.append(Event(detector="class", kind="other", value=0, bound=bound(0, share=even)))
+            found.append(("class", "is", id_, bound(count, share=even)))
+            found.append(("class", "is_not", id_, bound(len(rows) - count, share=even)))
+        found.append(("class", "other", 0, bound(0, share=even)))
         unusable = min(int((~_finite(rows, columns)).sum()), int(MOST_MISSING * len(rows)))
-        events.append(Event(detector="unusable", kind="not_finite", value=0, bound=bound(unusable, share=even)))
-        return cls(rows=len(rows), error=error, tolerance=tolerance, classes=tuple(ids.tolist()), events=tuple(events))
+        found.append(("unusable", "not_finite", 0, bound(unusable, share=even)))
+        events = tuple(
+            Event(detector=name, kind=kind, value=value, bound=most) for name, kind, value, most in found if most < 1
+        )
+        return cls(rows=len(rows), error=error, tolerance=tolerance, classes=tuple(ids.tolist()), events=events)
 
     def happened(self, rows: Rows) -> Floats:
         """Return 1 where an event happened and 0 elsewhere, `[rows, events]`.
