@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -145,12 +147,24 @@ def a_way_out(backup: Path) -> str:
     return r"leads out of the folder"
 
 
+def a_way_out_of_the_images(backup: Path) -> str:
+    index = json.loads((backup / INDEX).read_text())
+    with closing(sqlite3.connect(backup / DATABASE)) as rows:
+        rows.execute("UPDATE rows SET sha256 = '../../../out' WHERE id = 1")
+        rows.commit()
+    index["files"][DATABASE] = sha256_of((backup / DATABASE).read_bytes())
+    (backup / INDEX).write_text(json.dumps(index))
+    return r"'../../../out' is not an image's SHA-256; give another backup"
+
+
 def no_index(backup: Path) -> str:
     (backup / INDEX).unlink()
     return rf"backup: not a backup, without {INDEX}; give a folder that slipway journal backup wrote"
 
 
-FAULTS = [a_changed_row, a_changed_image, a_missing_image, a_missing_file, a_way_out, no_index]
+FAULTS = [
+    *(a_changed_row, a_changed_image, a_missing_image, a_missing_file, a_way_out, a_way_out_of_the_images, no_index),
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -165,6 +179,21 @@ def test_a_damaged_backup_is_named_and_no_journal_comes_of_it(tmp_path: Path, fa
         restore(backup, tmp_path / "restored", progress=lambda _: None)
     assert not (tmp_path / "restored" / DATABASE).exists()
     assert restored(whole, tmp_path / "restored") == ["0", "1", "2"]
+
+
+def test_the_log_of_another_journal_is_not_taken_for_that_of_a_restored_one(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    fill(journal, range(3))
+    backed_up(journal, tmp_path / "backup")
+    with Store.open(journal, make=False) as store:
+        fill(journal, range(3, 6))
+        log = (journal / f"{DATABASE}-wal").read_bytes()  # what a collector that is killed leaves
+        assert store.query("SELECT count(*) FROM rows") == [(6,)]
+    (journal / DATABASE).unlink()
+    (journal / f"{DATABASE}-wal").write_bytes(log)
+    with pytest.raises(SpecError, match=rf"{DATABASE}-wal of another journal is there"):
+        restore(tmp_path / "backup", journal, progress=lambda _: None)
+    assert not (journal / DATABASE).exists()
 
 
 def test_nothing_is_written_over_a_journal_or_another_folder(tmp_path: Path) -> None:

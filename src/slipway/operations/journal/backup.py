@@ -6,6 +6,7 @@ names are theirs. Files beside the database are copied before it, so that no sta
 
 import hashlib
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -90,7 +91,7 @@ def back_up(store: Store, target: Path, *, progress: Progress) -> BackedUp:
 
 
 def restore(backup: Path, journal: Path, *, progress: Progress) -> BackupIndex:
-    """Write the journal of a backup to `journal`, which must have none.
+    """Write the journal of a backup to `journal`, which must have none, nor a log of one.
 
     Every file is checked while it is copied, and the database is written last: a restore that fails or is killed leaves
     no journal, and may be called again.
@@ -103,6 +104,9 @@ def restore(backup: Path, journal: Path, *, progress: Progress) -> BackupIndex:
     with only_collector(journal):
         if (journal / DATABASE).exists():
             raise SpecError(f"{journal}: a journal is there, and nothing is written over it; move it away first")
+        if logs := sorted(path.name for path in journal.glob(f"{DATABASE}-*")):
+            # SQLite would write the pages of such a log over those of the restored database.
+            raise SpecError(f"{journal}: {', '.join(logs)} of another journal is there; move it beside its database")
         with told(journal):
             for sha256 in _images(backup):
                 _copy(image_path(backup, sha256), image_path(journal, sha256), expected=sha256)
@@ -137,7 +141,10 @@ def _images(backup: Path) -> list[str]:
     """SHA-256 of the images that rows of a backup have."""
     path = backup / DATABASE
     with in_words(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as rows:
-        return [sha256 for sha256, _ in rows.execute(_KEPT)]
+        found = [sha256 for sha256, _ in rows.execute(_KEPT)]
+    if strange := [name for name in found if not re.fullmatch("[0-9a-f]{64}", str(name))]:
+        raise StorageError(f"{path}: damaged: {str(strange[0])[:80]!r} is not an image's SHA-256; give another backup")
+    return found
 
 
 def _beside(journal: Path) -> Iterator[tuple[str, Path]]:
