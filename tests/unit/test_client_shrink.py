@@ -86,6 +86,14 @@ def test_every_other_image_is_sent_as_it_is(kind: str) -> None:
     assert shrunk(image, least_px=100) == image
 
 
+def test_a_small_file_that_says_it_is_huge_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = jpeg(picture(800, 640), progressive=True)
+    frame = whole.index(b"\xff\xc2") + 5
+    bomb = whole[:frame] + b"\xff\xdc\xff\xdc" + whole[frame + 4 :]
+    monkeypatch.setattr("slipway.steps.scaled_jpeg.decode", lambda *_: pytest.fail("it was decoded"))
+    assert shrunk(bomb, least_px=100) == bomb
+
+
 def test_an_image_that_would_not_become_smaller_is_sent_as_it_is() -> None:
     image = jpeg(picture(400, 400), quality=2)
     assert shrunk(image, least_px=200) == image

@@ -10,23 +10,26 @@ try:
     import simplejpeg
 
     from slipway.steps import scaled_jpeg
+    from slipway.steps.guard import OK, Limits, inspect
 except ModuleNotFoundError:
     raise MissingDependencyError("simplejpeg", extra="client") from None
 
 QUALITY, SUBSAMPLING = 95, "444"
 """A photograph was smoothed by its first encoding, so this keeps nearly all of it, and all of its colours."""
 _ORIENTATION, _SHORT = 0x112, 3
+_LIMITS = Limits(max_bytes=128 << 20, max_pixels=256_000_000)
+"""More than any telephone's photograph. A progressive JPEG takes 6 bytes a pixel, however small its file is."""
 
 
 def shrunk(encoded: bytes, *, least_px: int) -> bytes:
     """A JPEG at a half, a quarter or an eighth of its size, whose shorter side still has `least_px` pixels or more.
 
     Of its metadata only EXIF's orientation is kept. Every other image is returned as it is: other formats, JPEGs that
-    are small enough, CMYK and RGB ones, those with EXIF that readers may understand differently, and damaged ones,
-    which the server judges.
+    are small enough, CMYK and RGB ones, those with EXIF that readers may understand differently, and damaged ones or
+    those of over 256 million pixels, which the server judges.
     """
     image = scaled_jpeg.seen(encoded, by_exif=True)
-    if image is None:
+    if image is None or inspect(encoded, _LIMITS) != OK:
         return encoded
     scale = next((scale for scale in scaled_jpeg.SCALES if min(image.hw) >= scale * least_px), 1)
     stored_hw = image.hw[::-1] if image.orientation in scaled_jpeg.TRANSPOSED else image.hw
