@@ -61,7 +61,8 @@ class Supervisor:
         self._address = address
         self._status, self._event, self._ended = status, event, ended
         self._reloads: queue.Queue[queue.Queue[tuple[bool, str]]] = queue.Queue()
-        self._bell = Bell()
+        self._bell, self._asking = Bell(), threading.Lock()
+        """The bell has rung once for each reload in the queue; the lock keeps it so."""
         self._broken: dict[str, str] = {}
 
     def check(self) -> None:
@@ -87,8 +88,9 @@ class Supervisor:
                 self._refuse(error)
                 return False, str(error)
         answer: queue.Queue[tuple[bool, str]] = queue.Queue()
-        self._reloads.put(answer)
-        self._bell.ring()
+        with self._asking:
+            self._reloads.put(answer)
+            self._bell.ring()
         try:
             return answer.get(timeout=2 * self._timeout_s)
         except queue.Empty:
@@ -257,7 +259,9 @@ class Supervisor:
 
     def _reload_if_asked(self, server: Server) -> bool:
         try:
-            answer = self._reloads.get_nowait()
+            with self._asking:
+                answer = self._reloads.get_nowait()
+                self._bell.heard()
         except queue.Empty:
             return False
         started = time.monotonic()

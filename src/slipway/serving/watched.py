@@ -11,10 +11,10 @@ from slipway.serving.server import Server
 
 
 class Bell:
-    """A descriptor that becomes readable when it is rung, by any thread, and stays so until it is heard."""
+    """A descriptor that becomes readable when it is rung, by any thread, and stays so until each ring is heard."""
 
     def __init__(self) -> None:
-        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.descriptor = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         weakref.finalize(self, os.close, self.descriptor)
 
     def ring(self) -> None:
@@ -25,6 +25,7 @@ class Bell:
         return bool(select.select([self.descriptor], [], [], timeout_s)[0])
 
     def heard(self) -> None:
+        """Take one ring away."""
         with suppress(BlockingIOError):  # it was not rung
             os.eventfd_read(self.descriptor)
 
@@ -56,9 +57,8 @@ class Watched:
         self._poll.register(self._bell.descriptor, select.POLLIN)
 
     def wait(self, timeout_s: float) -> list[str]:
-        """The steps of which a process ended, as soon as one does; none after the time-out, or when the bell rings."""
+        """The steps of which a process ended, as soon as one does; none after the time-out, or while the bell rings."""
         ended = {descriptor for descriptor, _ in self._poll.poll(1000 * timeout_s)} - {self._bell.descriptor}
-        self._bell.heard()
         return sorted({self._stubs[descriptor] for descriptor in ended} - {""})
 
     def _forget(self) -> None:
