@@ -38,7 +38,7 @@ def write_sheet(store: Store, classifier: str, out: Path) -> int:
         out.mkdir(parents=True, mode=0o700)
         try:
             for row in rows:
-                name = f"{row.number}.{(formats[row.number] or 'image').lower()}"
+                name = f"{row.number}.{(formats.get(row.number) or 'image').lower()}"
                 try:
                     shutil.copyfile(image_path(store.folder, row.sha256), out / name)
                 except FileNotFoundError:  # forgotten meanwhile
