@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -15,6 +15,7 @@ from slipway.operations.gateway.made import new_key, self_signed
 from slipway.operations.gateway.settings import KEY_HEADER
 from slipway.system.yaml_json import dump_yaml, read_plain
 from tests.serving.conftest import EXAMPLE
+from tests.support.asking import wait_until
 from tests.support.gateways import KEYS, Asked, needs_envoy, running_gateway, write_gateway
 from tests.support.v2_requests import IMAGE, RED, message
 
@@ -31,20 +32,22 @@ def gateway(own_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Team:
-    """Clients of both protocols that ask without a pause, with the key that the team has now."""
+    """Clients of both protocols that ask without a pause for the duration of a block, with the team's key."""
 
     def __init__(self, gateway: Asked, *, key: str, authorities: Path) -> None:
         self.key = key
         self.answers: list[str] = []
         """`ok`, or an error."""
+        self._asked = dict.fromkeys((self._grpc, self._http), 0)
         self._gateway, self._authorities, self._over = gateway, authorities, threading.Event()
         self._pool = ThreadPoolExecutor(2)
-        self._futures = [self._pool.submit(self._ask, one) for one in (self._grpc, self._http)]
+        self._futures = [self._pool.submit(self._ask, one) for one in self._asked]
 
     def _ask(self, once: Callable[[], Callable[[], str]]) -> None:
         ask = once()
         while not self._over.is_set():
             self.answers.append(ask())
+            self._asked[once] += 1
             time.sleep(0.005)
 
     def _grpc(self) -> Callable[[], str]:
@@ -72,20 +75,23 @@ class Team:
 
         return ask
 
-    def stop(self) -> list[str]:
-        """The answers that are errors."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._over.set()
+        self._pool.shutdown()
+
+    def take(self, key: str) -> None:
+        """Ask with another key from now on; returns when no request with the former one is under way."""
+        self.key, before = key, {**self._asked}
+        wait_until(lambda: all(self._asked[one] >= before[one] + 2 for one in before))
+
+    def errors(self) -> list[str]:
+        """The answers that are errors; raises what a client raised."""
         for future in self._futures:
             future.result()
-        self._pool.shutdown()
         return [answer for answer in self.answers if answer != "ok"]
-
-
-def within(condition: Callable[[], bool], *, seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
 
 
 def served_certificate(gateway: Asked) -> str:
@@ -107,21 +113,21 @@ def test_a_key_and_a_certificate_are_changed_and_no_request_fails(gateway: Asked
     def allowed(key: str) -> bool:
         return gateway.http("POST", INFER, RED, BINARY, key=key)[0] == 200
 
-    team = Team(gateway, key=old, authorities=authorities)
-    within(lambda: len(team.answers) > 20)
-    assert not allowed(new)
-    change(teams={"pets": {"key_file": "pets-2027.key", "former_key_file": "pets.key", "per_second": 10_000}})
-    within(lambda: allowed(new))
-    assert allowed(old)
-    team.key = new
-    change(
-        teams={"pets": {"key_file": "pets-2027.key", "per_second": 10_000}},
-        tls={"certificate": "tls-2027/certificate.pem", "key": "tls-2027/private-key.pem"},
-    )
-    within(lambda: served_certificate(gateway) == new_certificate.read_text())
-    gateway = Asked(gateway.gateway, new_certificate, gateway.said)
-    code, said, _ = gateway.http("POST", INFER, RED, BINARY, key=old)
-    assert (code, b"does not hold a team's key" in said) == (401, True)
-    asked = len(team.answers)
-    within(lambda: len(team.answers) > asked + 20)
-    assert team.stop() == []
+    with Team(gateway, key=old, authorities=authorities) as team:
+        wait_until(lambda: len(team.answers) > 20)
+        assert not allowed(new)
+        change(teams={"pets": {"key_file": "pets-2027.key", "former_key_file": "pets.key", "per_second": 10_000}})
+        wait_until(lambda: allowed(new))
+        assert allowed(old)
+        team.take(new)
+        change(
+            teams={"pets": {"key_file": "pets-2027.key", "per_second": 10_000}},
+            tls={"certificate": "tls-2027/certificate.pem", "key": "tls-2027/private-key.pem"},
+        )
+        wait_until(lambda: served_certificate(gateway) == new_certificate.read_text())
+        gateway = Asked(gateway.gateway, new_certificate, gateway.said)
+        code, said, _ = gateway.http("POST", INFER, RED, BINARY, key=old)
+        assert (code, b"does not hold a team's key" in said) == (401, True)
+        asked = len(team.answers)
+        wait_until(lambda: len(team.answers) > asked + 20)
+    assert team.errors() == []

@@ -80,7 +80,7 @@ def pictures(count: int, *, seed: int = 22) -> list[bytes]:
     ]
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 20) -> None:
+def until(condition: Callable[[], Any], *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
