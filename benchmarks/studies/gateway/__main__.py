@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         "--load", type=float, default=0.6, metavar="SHARE", help="of the rate that the server holds alone (%(default)s)"
     )
     add("--parts", nargs="*", choices=PARTS, default=PARTS, metavar="PART", help="steps to measure (default: all)")
-    add("--part-requests", type=int, default=180, metavar="N", help="of a block of a step (%(default)s)")
+    add("--part-requests", type=int, default=180, metavar="N", help="requests in a block of a step (%(default)s)")
     add("--rate", type=float, metavar="PER_S", help="offer this rate, and do not search what the server holds")
     return parser
 

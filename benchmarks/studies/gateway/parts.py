@@ -23,7 +23,7 @@ from slipway.serving.command import HOST
 from slipway.system.yaml_json import dump_yaml
 
 NICE = 5
-"""That of the launcher, which starts the whole gateway."""
+"""Niceness of the Envoys, which is that of the launcher that starts the whole gateway."""
 Change = Callable[[dict[str, Any]], None]
 """Changes a listener."""
 

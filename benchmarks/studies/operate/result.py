@@ -56,7 +56,7 @@ class OperateResult(ServedResult):
     labels: int
     labels_by: Literal["Label Studio", "CSV"] = "CSV"
     label_studio: OperateStudio | None = None
-    """Absent where labels came by CSV files."""
+    """Facts of the labelling in Label Studio; absent where labels came by CSV files."""
     requests: int
     failed: int
     parity: Failures

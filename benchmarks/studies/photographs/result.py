@@ -22,10 +22,10 @@ class PhotographsResult(ServedResult):
     serving: str
     photograph_bytes: dict[str, float]
     capacity_per_s: dict[str, tuple[float, ...]]
-    """Of each kind of traffic, by round."""
+    """Highest rate of each kind of traffic, by round."""
     share_of_small: dict[str, Share]
     """Capacity relative to that of small images alone."""
     target: float
-    """For `mixed`."""
+    """Least share of the rate of small images that `mixed` should hold."""
     alone: dict[str, Alone]
     blocks: tuple[dict[str, Any], ...]

@@ -9,7 +9,7 @@ class Way(Part):
     ms: float
     """Median processor time of an image."""
     to_dali: float
-    """That time relative to DALI's: the median of the rounds."""
+    """Processor time relative to DALI's, the median of the rounds."""
     to_dali_low: float
     to_dali_high: float
     """The 10th and 90th percentile of the rounds."""

@@ -21,7 +21,7 @@ SIZE_WH = (4000, 3000)
 
 
 def shrinking(weights: Path, *, rounds: int, least_px: int, seed: int) -> dict[str, Shrunk]:
-    """By encoding; an ImageNet network says what it makes of the pixels."""
+    """Measure whole and shrunk photographs of each encoding, and how an ImageNet network's answers to them differ."""
     import timm
     import torch
 

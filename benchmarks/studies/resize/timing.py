@@ -19,7 +19,7 @@ Times = npt.NDArray[np.float64]
 
 
 def spent_ms(call: Callable[[], object], *, calls: int = CALLS) -> float:
-    """Of all threads of this process, the mean of some calls."""
+    """Return the processor time of a call in ms, over all threads of this process: the mean of some calls."""
     started_ns = time.process_time_ns()
     for _ in range(calls):
         call()

@@ -42,7 +42,7 @@ def ways(preprocess: Preprocess) -> tuple[dict[str, Resize], dict[str, str]]:
 
 
 def _dali(preprocess: Preprocess, graph: Any = None) -> Resize:
-    """As the preprocess step does it, pipeline and all; `graph` is to replace its own."""
+    """Resize with the whole pipeline of the preprocess step; `graph` replaces the step's own graph."""
     from slipway.steps import dali_graph
     from slipway.steps import preprocess as step
     from slipway.steps.scaled_jpeg import Decoded

@@ -131,7 +131,7 @@ def simulated(measured: Measured, overhead: dict[str, float], rng: np.random.Gen
 
 
 def slowings(measured: float, cores: int) -> tuple[float, float]:
-    """For each further busy core, with either of `BANDWIDTHS`."""
+    """Return how much each further busy core slows the others, for each of `BANDWIDTHS`."""
     return max(0.0, measured) / max(1, cores - 1), ASSUMED
 
 
@@ -171,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     add: Any = parser.add_argument
     add("--measure", action="store_true", help="measure the times first, in 2 minutes on an idle machine")
     add("--measured", type=Path, default=RESULT, metavar="JSON", help="otherwise: the result with the times to take")
-    add("--seed", type=int, default=0, help="of arrivals and images (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of arrivals and images (%(default)s)")
     return parser
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 Times = npt.NDArray[np.float64]
 LIMIT_MS, QUANTILE = 50.0, 0.99
 STEP = 1.1
-"""From one rate of the grid to the next."""
+"""Ratio of one rate of the grid to the rate before."""
 FULL = 0.98
 """Busiest that a step may be: above it the wait grows for as long as the simulation lasts."""
 WARM_UP = 0.1
@@ -24,7 +24,7 @@ class Step:
 
     processes: int
     work_ms: Times
-    """Of each request, `[n]`."""
+    """Work of each request, `[n]`."""
     batch: int
     batch_share: float
     """Time of a batch over that of its images one by one."""

@@ -14,7 +14,7 @@ class Measured(Part):
     batch_share: float
     """Time of a batch of two over that of its images one by one."""
     photograph_ms: tuple[float, ...]
-    """Of the preprocess step, for photographs of 4000x3000 pixels."""
+    """Processor time of the preprocess step for photographs of 4000x3000 pixels."""
     slowing: float
     """How much longer an image takes while another core does the same: 0.05 is 5 %."""
     copied_gb_per_s: dict[str, float]
@@ -30,7 +30,7 @@ class Checked(Part):
     cores: int
     simulated_per_s: float
     measured_per_s: tuple[float, ...]
-    """In each round."""
+    """Rates that the side held, one for each round."""
     measured_mean_per_s: float
     ratio: float
     """Simulated over measured."""

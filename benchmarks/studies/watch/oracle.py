@@ -1,4 +1,4 @@
-"""How soon a detector could tell that has seen images of the change: a yardstick for what a watch can reach.
+"""How soon a detector that has seen images of the change could find it: a yardstick for what a watch can reach.
 
 The oracle has a classifier of unchanged and changed images, which it was fitted to in five folds, so that it judges no
 image that it has seen. Its bet on a row is the likelihood ratio that this classifier gives, divided by the mean over

@@ -151,7 +151,7 @@ def _manifest(path: Path) -> bytes:
 
 
 def _identities(path: Path) -> dict[str, Identity] | None:
-    """What tells each file below `path` from another; None of a folder that is no repository, or has a link."""
+    """What tells each file below `path` from another; None for a folder that is not a repository, or has a link."""
     try:
         return identities_below(path)
     except (ManifestError, NotADirectoryError):  # `Manifest.open` says why

@@ -26,7 +26,7 @@ from slipway.system.targets import MARKERS, told
 
 INDEX = MARKERS["journal backup"]
 Progress = Callable[[int], object]
-"""Called with the number of images since the last call."""
+"""A function that is called with the number of images since the last call."""
 _KEPT = "SELECT sha256, min(bytes) FROM rows WHERE kept = 1 AND sha256 IS NOT NULL GROUP BY sha256"
 _BLOCK_BYTES = 1 << 20
 

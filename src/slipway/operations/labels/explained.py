@@ -70,7 +70,7 @@ class ExplainedRow:
 
     @property
     def said_told(self) -> str:
-        """What the labels of annotators come to."""
+        """A sentence on the label that counts, or on the annotators' disagreement."""
         label = decided(self.said) if self.said else None
         if label is None:
             return "The annotators are divided, so that no label counts."

@@ -55,11 +55,11 @@ class Rest:
         return self._ask("PATCH", path, content)
 
     def find(self, path: str) -> Any | None:
-        """As `get`; None for what is not there."""
+        """Like `get`, but returns None for a missing object."""
         return self._ask("GET", path, may_miss=True)
 
     def delete(self, path: str) -> None:
-        """Delete what may be gone already."""
+        """Delete an object that may be gone already."""
         self._ask("DELETE", path, may_miss=True)
 
     def field(self, answer: object, name: str, kind: type) -> Any:

@@ -174,7 +174,7 @@ def classifiers(store: Store, *, after: int = 0) -> tuple[set[str], int]:
 
 
 def still_served(known: Sequence[Facts], settings: GatewaySettings) -> list[Facts]:
-    """Those that the repository of the settings has, or that were asked a moment ago; all where it cannot be read.
+    """The classifiers that the settings' repository has, or that were asked a moment ago; all if it cannot be read.
 
     The rows of a classifier that was removed stay in the journal for a year, and nobody could make its reference.
     """
