@@ -25,7 +25,7 @@ DEADLINE_S = 1.0
 SETTLE_S = 60.0
 """For the answer to a request that waits for all that was asked before it."""
 STRIDE = 4
-"""Of a pilot, which only says where the rounds begin."""
+"""Rungs between two rates of a pilot, which only says where the rounds begin."""
 Rungs = dict[str, list[int]]
 """What each side held, round by round."""
 

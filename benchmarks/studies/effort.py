@@ -10,7 +10,7 @@ class Effort:
 
     rounds: int
     requests: int
-    """Of a block, and a tenth more to warm up."""
+    """Requests of a block; a tenth more warm the server up."""
     search_rounds: int
     """After a pilot, to tell which of some candidates is best; with half the requests."""
     start_per_s: float

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from slipway.contract import ImageError, ManifestError, SlipwayError
+from slipway.errors import SpecError
 from slipway.image import layers
 from slipway.image.build import build
 from slipway.image.documents import LANE, SEALED, Descriptor
@@ -274,3 +275,9 @@ def test_the_image_of_something_else_is_refused(example: tuple[Layout, Descripto
         ImageError, match=r"a layer of type application/tar\+gzip, which .* skopeo copy --preserve-digests"
     ):
         verify(layout, with_manifest(layout, manifest.model_copy(update={"layers": (squeezed,)})))
+
+
+@pytest.mark.parametrize("text", ["here:..:v1", "new\nline:v1"])
+def test_a_folder_s_name_has_no_colon_and_no_control_character(text: str) -> None:
+    with pytest.raises(SpecError, match="neither a colon nor a control character"):
+        LayoutReference.parse(text)

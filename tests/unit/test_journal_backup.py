@@ -132,7 +132,26 @@ def a_changed_image(backup: Path) -> str:
 def a_missing_image(backup: Path) -> str:
     name = sha256_of(b"image 1")
     image_path(backup, name).unlink()
-    return rf"{name}: missing; give another backup"
+    return rf"{name}: missing; give another backup, or restore --without-damaged"
+
+
+def an_image_that_is_a_link(backup: Path) -> str:
+    path = image_path(backup, sha256_of(b"image 1"))
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+    return rf"{path.name}: missing"
+
+
+def a_list_without_the_database(backup: Path) -> str:
+    index = json.loads((backup / INDEX).read_text())
+    (backup / INDEX).write_text(json.dumps(index | {"files": {}}))
+    return rf"does not name {DATABASE}"
+
+
+def a_list_of_other_rows(backup: Path) -> str:
+    index = json.loads((backup / INDEX).read_text())
+    (backup / INDEX).write_text(json.dumps(index | {"rows": 99}))
+    return r"has 3 rows and 3 images, and .* says 99 rows and 3 images; give another backup"
 
 
 def a_missing_file(backup: Path) -> str:
@@ -147,14 +166,29 @@ def a_way_out(backup: Path) -> str:
     return r"leads out of the folder"
 
 
-def a_way_out_of_the_images(backup: Path) -> str:
+def changed_rows(backup: Path, statement: str) -> None:
+    """Change the database of a backup, and the list so that it names the new one."""
     index = json.loads((backup / INDEX).read_text())
     with closing(sqlite3.connect(backup / DATABASE)) as rows:
-        rows.execute("UPDATE rows SET sha256 = '../../../out' WHERE id = 1")
+        rows.execute(statement)
         rows.commit()
     index["files"][DATABASE] = sha256_of((backup / DATABASE).read_bytes())
     (backup / INDEX).write_text(json.dumps(index))
+
+
+def a_way_out_of_the_images(backup: Path) -> str:
+    changed_rows(backup, "UPDATE rows SET sha256 = '../../../out' WHERE id = 1")
     return r"'../../../out' is not an image's SHA-256; give another backup"
+
+
+def a_name_of_bytes(backup: Path) -> str:
+    changed_rows(backup, "UPDATE rows SET sha256 = x'00ff' WHERE id = 1")
+    return r"is not an image's SHA-256; give another backup"
+
+
+def another_version(backup: Path) -> str:
+    changed_rows(backup, "PRAGMA user_version = 999")
+    return r"of version 999, and this release reads \d+; give another backup"
 
 
 def no_index(backup: Path) -> str:
@@ -163,8 +197,40 @@ def no_index(backup: Path) -> str:
 
 
 FAULTS = [
-    *(a_changed_row, a_changed_image, a_missing_image, a_missing_file, a_way_out, a_way_out_of_the_images, no_index),
+    a_changed_row,
+    a_changed_image,
+    a_missing_image,
+    an_image_that_is_a_link,
+    a_missing_file,
+    a_list_without_the_database,
+    a_list_of_other_rows,
+    a_way_out,
+    a_way_out_of_the_images,
+    a_name_of_bytes,
+    another_version,
+    no_index,
 ]
+
+
+def test_a_backup_heals_an_image_that_the_one_before_has_damaged(tmp_path: Path) -> None:
+    journal, backup = tmp_path / "journal", tmp_path / "backup"
+    fill(journal, range(3))
+    backed_up(journal, backup)
+    a_changed_image(backup)  # of the same size
+    assert backed_up(journal, backup) == 1
+    assert image_path(backup, sha256_of(b"image 1")).read_bytes() == b"image 1"
+
+
+@pytest.mark.parametrize("fault", [a_changed_image, a_missing_image, an_image_that_is_a_link])
+def test_without_a_damaged_image_its_row_is_restored_all_the_same(tmp_path: Path, fault: Callable[[Path], str]) -> None:
+    journal, backup = tmp_path / "journal", tmp_path / "backup"
+    fill(journal, range(3))
+    backed_up(journal, backup)
+    fault(backup)
+    found = restore(backup, tmp_path / "restored", progress=lambda _: None, without_damaged=True)
+    with Store.open(tmp_path / "restored", make=False) as store:
+        assert store.query("SELECT request, kept FROM rows ORDER BY id") == [("0", 1), ("1", 0), ("2", 1)]
+    assert found.left_out == (sha256_of(b"image 1"),)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -217,6 +217,7 @@ def test_1000_heads_are_one_load_that_stays_together(tmp_path):
         ({"mean": -1, "peak": 1}, "greater than 0"),
         ({"mean": 1, "peak": float("nan")}, "finite number"),
         ({"mean": 1, "peak": float("inf")}, "finite number"),
+        ({"mean": 1, "peak": 1e308}, "less than or equal to 1000000"),
         ({"mean": 5, "peak": 1}, "peak 1 is below mean 5"),
         ({"mean": 1}, "required"),
     ],

@@ -217,6 +217,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "no version": (("--kubernetes", "newest"), "it knows 1.30 to 1.37"),
     "namespace": (("--namespace", "my_team"), "not a DNS label"),
     "monitoring": (("--monitoring-namespace", "Prometheus"), "not a DNS label"),
+    "folder of a candidate without an image": (("--candidate-repository", str(EXAMPLE)), "give --candidate-image"),
     "weight of nobody": (("--weight", "5"), "needs a candidate"),
     "gpus on a cpu lane": (("--gpus", "2"), "repository is of the cpu lane"),
     "slices on a cpu lane": (("--mig", "1g.10gb"), "repository is of the cpu lane"),

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from slipway.contract import SlipwayError
 from slipway.image.signing import sign
@@ -38,9 +40,18 @@ def test_every_pod_verifies_the_signature_and_every_validator_accepts_it(tmp_pat
         assert {"name": "trusted", "configMap": {"name": "signing-key"}} in pod["volumes"]
     written = yaml.safe_load((out / "components/init-container/key.yaml").read_text())
     assert written["data"] == {"public.pem": public.read_text()}
-    with pytest.raises(SlipwayError, match=r"--key: .*team\.pem: not a public key in PEM"):
+    with pytest.raises(SlipwayError, match=r"team\.pem: a private key; give its public half"):
         render("kubernetes", settings(tmp_path / "again"), out, *BOTH, "--key", secret)
     assert secret.read_text() not in text
+
+
+def test_a_key_that_no_signature_can_be_of_is_refused_before_a_pod_needs_it(tmp_path: Path) -> None:
+    public = tmp_path / "rsa.pub.pem"
+    numbers = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    public.write_bytes(numbers.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(SlipwayError, match=r"rsa\.pub\.pem: not of a curve that is supported"):
+        render("kubernetes", settings(tmp_path / "settings"), tmp_path / "out", *BOTH, "--key", public)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_the_init_containers_run_takes_the_owner_s_image_and_no_other(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def random_network(name: str, side: int, pixels_nchw: Float) -> Network:
 
 
 def multiply_adds(network: Network, side: int) -> float:
-    """Of one image; the figure that papers call FLOPs."""
+    """Multiply-adds for one image; papers call the figure FLOPs."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, side, side))
     return float(counter.get_total_flops()) / 2

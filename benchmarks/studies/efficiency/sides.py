@@ -39,7 +39,7 @@ class Side:
 
     connect: Callable[[], Connection | Server]
     pid: int
-    """Of its first process; the others are below that."""
+    """Process id of its first process; the others descend from it."""
 
     async def parts(self, images: Sequence[int]) -> tuple[Parts, Spent]:
         """Means over `images`, asked one by one."""

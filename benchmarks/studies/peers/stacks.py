@@ -61,7 +61,7 @@ class Peer:
     script: str
     environment: str
     path: str | None = "/classify"
-    """Of the POST; None: it speaks Triton's own protocol over gRPC."""
+    """Path of the POST request; None if it speaks Triton's own protocol over gRPC."""
     body: Callable[[bytes], Body] = raw
     same_work: bool = True
     """It runs our steps; else the answers may differ."""

@@ -103,7 +103,7 @@ def kills_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> 
 
 
 def overload_part(run: Path, images: Sequence[bytes], work: Path, *, seed: int) -> dict[str, Any]:
-    """Of each layout: the highest rate with P99 under 50 ms, then 3 and 10 times that for 30 s each, then an easy load.
+    """Measure each layout: the highest rate with P99 under 50 ms, 3 and 10 times that for 30 s each, and an easy load.
 
     A request that waited for `queue_timeout_ms` is refused, and is over every limit.
     """

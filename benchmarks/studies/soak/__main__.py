@@ -42,7 +42,7 @@ class Found:
     """What came back."""
 
     status: Counter[int] = field(default_factory=Counter)
-    """Of damaged images."""
+    """Number of answers to damaged images, by STATUS."""
     good_answers: int = 0
     failures: list[str] = field(default_factory=list)
     series: list[dict[str, Any]] = field(default_factory=list)

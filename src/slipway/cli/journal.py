@@ -150,9 +150,14 @@ def restore(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     from slipway.operations.journal.backup import restore as restore_journal
 
     with _progress("restoring") as progress:
-        index = restore_journal(arguments.folder, settings.journal, progress=progress)
-    print(f"{settings.journal}: {index.rows:,} rows and {index.images:,} images, as of {index.made}")
-    print_json(arguments, {"rows": index.rows, "images": index.images, "made": index.made})
+        index, left_out = restore_journal(
+            arguments.folder, settings.journal, progress=progress, without_damaged=arguments.without_damaged
+        )
+    for sha256 in left_out:
+        print(f"{sha256}: damaged or missing, and left out; its rows stay")
+    images = index.images - len(left_out)
+    print(f"{settings.journal}: {index.rows:,} rows and {images:,} images, as of {index.made}")
+    print_json(arguments, {"rows": index.rows, "images": images, "left_out": list(left_out), "made": index.made})
 
 
 @contextmanager
@@ -188,4 +193,7 @@ def parser() -> argparse.ArgumentParser:
     made["forget"].add_argument("id", nargs="+", help="number of a row, SHA-256 of an image, or id of a request")
     made["backup"].add_argument("folder", type=Path, help="new folder, or a backup to bring up to date")
     made["restore"].add_argument("folder", type=Path, help="folder that backup wrote")
+    made["restore"].add_argument(
+        "--without-damaged", action="store_true", help="leave damaged and missing images out, and keep their rows"
+    )
     return parser

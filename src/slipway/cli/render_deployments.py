@@ -120,6 +120,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> "Plan":
+    from slipway.contract import SpecError
     from slipway.operations.rendering.plan import (
         Gpu,
         Images,
@@ -142,7 +143,13 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
     check_models(arguments.settings, settings, server)
     other = arguments.candidate_repository
     if other is not None:
+        if images.candidate is None:
+            raise SpecError(f"--candidate-repository {other} needs its image; give --candidate-image")
         check_candidate(server, other)
+    if arguments.key is not None:
+        from slipway.image.signing import check_public
+
+        check_public(arguments.key)
     gpu = None if arguments.pods is not None else Gpu.of(arguments.mig)
     if arguments.gpus is None and arguments.mig is None and not server.lane.needs_gpu:
         gpu = None

@@ -49,6 +49,8 @@ class LayoutReference:
         folder, tag, digest = _divided(text)
         if not folder:
             raise SpecError(f"{text!r}: give a folder, FOLDER:TAG or FOLDER@sha256:…")
+        if ":" in Path(folder).name or not folder.isprintable():
+            raise SpecError(f"{text!r}: a folder's name has neither a colon nor a control character; give FOLDER:TAG")
         return cls(Path(folder), tag, digest)
 
     def __str__(self) -> str:

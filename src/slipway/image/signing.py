@@ -55,7 +55,7 @@ def verify_signatures(layout: Layout, image: Descriptor, *, key: Path) -> int:
         ImageError: one is not signed, or by other keys only.
         SpecError: the key cannot be used.
     """
-    _check_public(key)
+    check_public(key)
     subjects = [("the image", image), *(("the SBOM", sbom) for sbom in _sboms(layout, image))]
     for what, subject in subjects:
         layout.read(subject, what=what)
@@ -110,7 +110,8 @@ def public_half(private: ec.EllipticCurvePrivateKey) -> bytes:
     return private.public_key().public_bytes(encoding, form)
 
 
-def _check_public(key: Path) -> None:
+def check_public(key: Path) -> None:
+    """Raises SpecError if signatures cannot be verified with a file's key, StorageError if it cannot be read."""
     data = _read(key)
     try:
         public = serialization.load_pem_public_key(data)

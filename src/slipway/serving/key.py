@@ -46,7 +46,7 @@ def find_key(port: int) -> str:
     """The key of the supervisor that runs on `port`.
 
     Raises:
-        ServingError: there is no key that this user may read.
+        ServingError: this user may read no key.
     """
     given = os.environ.get(VARIABLE, "")
     if given:

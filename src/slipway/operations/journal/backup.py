@@ -13,21 +13,22 @@ from contextlib import closing, suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from slipway import __version__
 from slipway.contract.base import Contract
 from slipway.contract.evidence.origin import now
 from slipway.contract.manifest import Sha256
 from slipway.errors import SpecError, StorageError
-from slipway.operations.journal.store import DATABASE, IMAGES, Store, image_path, in_words, only_collector
+from slipway.operations.journal.store import DATABASE, IMAGES, VERSION, Store, image_path, in_words, only_collector
 from slipway.system.files import complete_folder, files_below, sha256_file
 from slipway.system.targets import MARKERS, told
 
 INDEX = MARKERS["journal backup"]
 Progress = Callable[[int], object]
 """A function that is called with the number of images since the last call."""
-_KEPT = "SELECT sha256, min(bytes) FROM rows WHERE kept = 1 AND sha256 IS NOT NULL GROUP BY sha256"
+_KEPT = "SELECT DISTINCT sha256 FROM rows WHERE kept = 1 AND sha256 IS NOT NULL ORDER BY sha256"
+_WAYS_OUT = "give another backup, or restore --without-damaged"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -50,20 +51,35 @@ class BackupIndex(Contract):
     files: dict[Annotated[str, AfterValidator(_inside)], Sha256]
     """SHA-256 of every file but the images, by its path."""
 
+    @field_validator("files")
+    @classmethod
+    def _has_the_database(cls, files: dict[str, str]) -> dict[str, str]:
+        if DATABASE not in files:
+            raise ValueError(f"does not name {DATABASE}")
+        return files
+
+
+class Restored(NamedTuple):
+    """What a backup holds, and what of it was not restored."""
+
+    holds: BackupIndex
+    left_out: tuple[str, ...]
+    """SHA-256 of the damaged and missing images."""
+
 
 class BackedUp(NamedTuple):
     """What a backup holds, and how much of it was new."""
 
     holds: BackupIndex
     copied: int
-    """Images that the backup before did not have."""
+    """Images that the backup before did not have, or had damaged."""
 
 
 def back_up(store: Store, target: Path, *, progress: Progress) -> BackedUp:
     """Write a backup of an open journal to `target`, whole or not at all; one that is there is brought up to date.
 
     Collectors and people may write meanwhile: the rows are those of one moment. Of the backup before, images that rows
-    still have are taken over, and others are left out: what was forgotten or pruned is not in the new one.
+    still have and whose SHA-256 is right are taken over. What was forgotten or pruned is not in the new one.
 
     Raises:
         SpecError: something else is at `target`.
@@ -77,8 +93,8 @@ def back_up(store: Store, target: Path, *, progress: Progress) -> BackedUp:
                 hashes[name] = _copy(path, staging / name)
         with closing(_snapshot(store, staging / DATABASE)) as rows, in_words(target):
             copied = 0
-            for sha256, size in rows.execute(_KEPT).fetchall():
-                copied += _keep(store.folder, target, staging, sha256=sha256, size=size, rows=rows)
+            for (sha256,) in rows.execute(_KEPT).fetchall():
+                copied += _keep(store.folder, target, staging, sha256=sha256, rows=rows)
                 progress(1)
             rows.commit()
             (number,) = rows.execute("SELECT count(*) FROM rows").fetchone()
@@ -90,17 +106,21 @@ def back_up(store: Store, target: Path, *, progress: Progress) -> BackedUp:
     return BackedUp(index, copied)
 
 
-def restore(backup: Path, journal: Path, *, progress: Progress) -> BackupIndex:
+def restore(backup: Path, journal: Path, *, progress: Progress, without_damaged: bool = False) -> Restored:
     """Write the journal of a backup to `journal`, which must have none, nor a log of one.
 
-    Every file is checked while it is copied, and the database is written last: a restore that fails or is killed leaves
-    no journal, and may be called again.
+    Every file is checked while it is copied, and the database takes its place last: a restore that fails or is killed
+    leaves no database, and may be called again.
+
+    Args:
+        without_damaged: leave damaged and missing images out. Their rows stay, marked as those of pruned images.
 
     Raises:
         SpecError: not a backup, or a journal is there.
         StorageError: a file of the backup is missing or damaged, or the journal cannot be written.
     """
-    index = read_backup(backup)
+    index, images = read_backup(backup, with_images=not without_damaged)
+    left_out: list[str] = []
     with only_collector(journal):
         if (journal / DATABASE).exists():
             raise SpecError(f"{journal}: a journal is there, and nothing is written over it; move it away first")
@@ -108,16 +128,29 @@ def restore(backup: Path, journal: Path, *, progress: Progress) -> BackupIndex:
             # SQLite would write the pages of such a log over those of the restored database.
             raise SpecError(f"{journal}: {', '.join(logs)} of another journal is there; move it beside its database")
         with told(journal):
-            for sha256 in _images(backup):
-                _copy(image_path(backup, sha256), image_path(journal, sha256), expected=sha256)
+            for sha256 in images:
+                source = image_path(backup, sha256)
+                if without_damaged and not (_is_there(source) and sha256_file(source) == sha256):
+                    left_out.append(sha256)
+                else:
+                    _copy(source, image_path(journal, sha256), expected=sha256, remedy=_WAYS_OUT)
                 progress(1)
-            for name, sha256 in sorted(index.files.items(), key=lambda one: one[0] == DATABASE):
-                _copy(backup / name, journal / name, expected=sha256)
-    return index
+            for name in index.files.keys() - {DATABASE}:
+                _copy(backup / name, journal / name, expected=index.files[name])
+            staged = journal / f".{DATABASE}"
+            _copy(backup / DATABASE, staged, expected=index.files[DATABASE])
+            with closing(sqlite3.connect(staged)) as rows, in_words(staged):
+                rows.executemany("UPDATE rows SET kept = 0 WHERE sha256 = ?", [(sha256,) for sha256 in left_out])
+                rows.commit()
+            staged.rename(journal / DATABASE)
+    return Restored(index, tuple(left_out))
 
 
-def read_backup(backup: Path) -> BackupIndex:
-    """The index of a backup.
+def read_backup(backup: Path, *, with_images: bool) -> tuple[BackupIndex, list[str]]:
+    """The index of a backup, and the SHA-256 of the images that its rows have.
+
+    Args:
+        with_images: whether every image has to be there.
 
     Raises:
         SpecError: not a backup.
@@ -127,23 +160,43 @@ def read_backup(backup: Path) -> BackupIndex:
         raise SpecError(f"{backup}: not a backup, without {INDEX}; give a folder that slipway journal backup wrote")
     index = BackupIndex.read(backup / INDEX)
     for name, sha256 in index.files.items():
-        if not (backup / name).is_file():
+        if not _is_there(backup / name):
             raise StorageError(f"{backup / name}: missing; give another backup")
         if sha256_file(backup / name) != sha256:
-            raise _changed(backup / name)
-    for sha256 in _images(backup):
-        if not image_path(backup, sha256).is_file():
-            raise StorageError(f"{image_path(backup, sha256)}: missing; give another backup")
-    return index
+            raise _changed(backup / name, remedy="give another backup")
+    images = _images(backup, index)
+    for sha256 in images if with_images else ():
+        if not _is_there(image_path(backup, sha256)):
+            raise StorageError(f"{image_path(backup, sha256)}: missing; {_WAYS_OUT}")
+    return index, images
 
 
-def _images(backup: Path) -> list[str]:
-    """SHA-256 of the images that rows of a backup have."""
+def _is_there(path: Path) -> bool:
+    """Whether it is a file of the backup itself: a link may lead out of it."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _images(backup: Path, index: BackupIndex) -> list[str]:
+    """SHA-256 of the images that rows of a backup have.
+
+    Raises:
+        SpecError: the database is of another version.
+        StorageError: it is not the database that the index describes.
+    """
     path = backup / DATABASE
     with in_words(path), closing(sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True)) as rows:
-        found = [sha256 for sha256, _ in rows.execute(_KEPT)]
+        (version,) = rows.execute("PRAGMA user_version").fetchone()
+        if version != VERSION:
+            raise SpecError(f"{path}: of version {version}, and this release reads {VERSION}; give another backup")
+        found = [sha256 for (sha256,) in rows.execute(_KEPT)]
+        (number,) = rows.execute("SELECT count(*) FROM rows").fetchone()
     if strange := [name for name in found if not re.fullmatch("[0-9a-f]{64}", str(name))]:
         raise StorageError(f"{path}: damaged: {str(strange[0])[:80]!r} is not an image's SHA-256; give another backup")
+    if (number, len(found)) != (index.rows, index.images):
+        said = f"{index.rows:,} rows and {index.images:,} images"
+        raise StorageError(
+            f"{path}: has {number:,} rows and {len(found):,} images, and {INDEX} says {said}; give another backup"
+        )
     return found
 
 
@@ -174,28 +227,29 @@ def _snapshot(store: Store, target: Path) -> sqlite3.Connection:
     return rows
 
 
-def _keep(journal: Path, former: Path, staging: Path, *, sha256: str, size: int, rows: sqlite3.Connection) -> bool:
+def _keep(journal: Path, former: Path, staging: Path, *, sha256: str, rows: sqlite3.Connection) -> bool:
     """Put an image into the backup; returns whether it was copied. One that was pruned meanwhile is marked so."""
     new, old = image_path(staging, sha256), image_path(former, sha256)
     with suppress(OSError):  # no backup before, or a disk without hard links
-        if old.stat().st_size == size:
+        if _is_there(old) and sha256_file(old) == sha256:
             _make_private(new.parent)
             os.link(old, new)
             return False
     try:
-        _copy(image_path(journal, sha256), new, expected=sha256)
+        remedy = f"slipway journal forget FILE {sha256} removes it from the journal"
+        _copy(image_path(journal, sha256), new, expected=sha256, remedy=remedy)
     except FileNotFoundError:
         rows.execute("UPDATE rows SET kept = 0 WHERE sha256 = ?", (sha256,))
         return False
     return True
 
 
-def _copy(source: Path, target: Path, *, expected: str | None = None) -> str:
+def _copy(source: Path, target: Path, *, expected: str | None = None, remedy: str = "look at the disk") -> str:
     """Copy a file, whole or not at all, so that only its user may read it; returns its SHA-256.
 
     Raises:
         FileNotFoundError: it is not there.
-        StorageError: its SHA-256 is not `expected`.
+        StorageError: its SHA-256 is not `expected`; with the remedy.
     """
     digest, new = hashlib.sha256(), target.with_name(f".{target.name}.{os.getpid()}")
     with source.open("rb") as old:
@@ -208,15 +262,15 @@ def _copy(source: Path, target: Path, *, expected: str | None = None) -> str:
                 file.flush()
                 os.fsync(file.fileno())
             if expected not in (None, digest.hexdigest()):
-                raise _changed(source)
+                raise _changed(source, remedy=remedy)
             new.rename(target)
         finally:
             new.unlink(missing_ok=True)
     return digest.hexdigest()
 
 
-def _changed(path: Path) -> StorageError:
-    return StorageError(f"{path}: damaged: its SHA-256 is not the one that was recorded; look at the disk")
+def _changed(path: Path, *, remedy: str) -> StorageError:
+    return StorageError(f"{path}: damaged: its SHA-256 is not the one that was recorded; {remedy}")
 
 
 def _make_private(folder: Path) -> None:

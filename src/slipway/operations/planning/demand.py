@@ -12,6 +12,10 @@ MeasuredFile = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 """A result file, absolute or relative to `demand.yaml`."""
 
 
+MOST_PER_S = 1_000_000
+"""Images a second that a plan is made for at most."""
+
+
 class Machine(Price):
     """A kind of machine on offer, with its price."""
 
@@ -21,9 +25,9 @@ class Machine(Price):
 class Rates(Contract):
     """Images a second, and the result files with the figures that belong to them."""
 
-    mean: float = Field(gt=0)
+    mean: float = Field(gt=0, le=MOST_PER_S)
     """Mean images a second over the month, by which a million images is paid."""
-    peak: float = Field(gt=0)
+    peak: float = Field(gt=0, le=MOST_PER_S)
     """Images a second in the busiest minutes, for which the boxes are counted."""
     measured: tuple[MeasuredFile, ...] = ()
     """Result files in order of preference: a figure comes from the first file that has it."""

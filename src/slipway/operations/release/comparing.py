@@ -45,7 +45,7 @@ class Compared:
     """Those that were compared by an earlier call."""
     new: int = 0
     trained: int = 0
-    """Of the images that were looked at, those that are left out, since the candidate was trained or tuned on them."""
+    """Number of images that were looked at and left out, since the candidate was trained or tuned on them."""
     gone: int = 0
     """Images that were removed meanwhile."""
     failed: int = 0

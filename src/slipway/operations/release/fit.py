@@ -65,7 +65,7 @@ def _check_class_ids(name: str, stable: Path, candidate: Path) -> None:
 
 
 def answering(ports: ServerPorts, bundles: dict[str, str]) -> dict[str, str]:
-    """Of each classifier that does not answer with its bundle of `bundles`, the reason."""
+    """The reason for each classifier that does not answer with its bundle of `bundles`."""
     problems, busy_until = {}, time.monotonic() + BUSY_S
     for name, expected in list(bundles.items())[:MOST_PROBED]:
         try:

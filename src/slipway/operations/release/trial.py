@@ -32,7 +32,7 @@ class Judged:
     out_of_order: int
     damaged: int
     tallies: dict[str, Tally] = field(default_factory=dict)
-    """Of each compared classifier, what the journal knows of the images on which the versions differ."""
+    """What the journal knows of the images on which the versions differ, by classifier."""
     unread: str = ""
     """Why the series of disagreements is absent, or could not be read."""
 

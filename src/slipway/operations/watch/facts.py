@@ -151,7 +151,7 @@ class Gap(Contract):
     measure: str
     """`confidence`, `distance`, `norm`, `brightness` or `class`."""
     reference: Quantiles | None
-    """Of the test split; None for `class`."""
+    """Quantiles on the test split; None for `class`."""
     live: Quantiles | None
     distance: float
     """Largest difference of the two distribution functions (Kolmogorov and Smirnov); for `class`, half the sum of the
@@ -203,14 +203,14 @@ class Watched(Contract):
     """Most frequent first; classes without a row are included."""
     confidence: Histogram
     mean_confidence: float | None
-    """Of the latest rows."""
+    """Mean over the latest rows."""
     drift: Drift | None
     """None while there is no reference: the test split has under 100 images, or live rows are to give one. `told` says
     so."""
     accuracy: AccuracyFacts
     recalls: tuple[ClassRecall, ...]
     gap: tuple[Gap, ...]
-    """Of the live reference; until there is one, of the newest rows. Empty before the first 100 live rows."""
+    """Gaps of the live reference, or of the newest rows until it exists. Empty before the first 100 live rows."""
     inputs: Inputs
     restarts: int
     """How often an alarm was dealt with."""

@@ -123,5 +123,5 @@ def lock_of(journal: Path) -> Path:
 
 
 def digest_of(reference: TestReference) -> str:
-    """Of the content: a reference that was made again and is the same changes nothing."""
+    """A hash of its content: a reference that was made again from the same rows has the same."""
     return hashlib.sha256(reference.model_copy(update={"made_s": 0.0}).to_json().encode()).hexdigest()[:16]
