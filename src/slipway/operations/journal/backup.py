@@ -23,6 +23,7 @@ from slipway.errors import SpecError, StorageError
 from slipway.operations.journal.store import DATABASE, IMAGES, VERSION, Store, image_path, in_words, only_collector
 from slipway.system.files import complete_folder, files_below, sha256_file
 from slipway.system.targets import MARKERS, told
+from slipway.system.text import command
 
 INDEX = MARKERS["journal backup"]
 Progress = Callable[[int], object]
@@ -236,7 +237,7 @@ def _keep(journal: Path, former: Path, staging: Path, *, sha256: str, rows: sqli
             os.link(old, new)
             return False
     try:
-        remedy = f"slipway journal forget FILE {sha256} removes it from the journal"
+        remedy = f"{command('slipway journal forget', 'gateway.yaml', sha256)} removes it from the journal"
         _copy(image_path(journal, sha256), new, expected=sha256, remedy=remedy)
     except FileNotFoundError:
         rows.execute("UPDATE rows SET kept = 0 WHERE sha256 = ?", (sha256,))
