@@ -149,9 +149,16 @@ def test_systemd_finds_little_that_a_unit_may_do(tmp_path: Path) -> None:
         ("compose", ("--gateway-image", ENVOY, "--server-image", "slipway:1"), "by its digest"),
         ("compose", ("--gateway-image", ENVOY, "--weight", "5"), "needs a candidate"),
         ("compose", ("--gateway-image", ENVOY, "--candidate-repository", "elsewhere"), "not beside"),
+        ("compose", ("--gateway-image", ENVOY, "--candidate-repository", EXAMPLE), "has the name of the stable"),
+        ("compose", ("--gateway-image", ENVOY, "--repositories", "srv"), "absolute path"),
+        ("systemd", ("--candidate-repository", "elsewhere"), "not beside"),
+        (
+            "systemd",
+            ("--candidate-repository", "elsewhere/example", "--repositories", "/srv"),
+            "has the name of the stable",
+        ),
         ("systemd", ("--program", "slipway"), "absolute path"),
         ("systemd", ("--user", "a b"), "no spaces"),
-        ("systemd", ("--candidate-repository", EXAMPLE), "give both, or neither"),
     ],
 )
 def test_bad_input_is_refused_in_a_sentence(kind: str, words: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -160,11 +167,23 @@ def test_bad_input_is_refused_in_a_sentence(kind: str, words: tuple[str, ...], s
     assert not (tmp_path / "out").exists()
 
 
-def test_a_candidate_s_folder_with_a_space_is_refused(tmp_path: Path) -> None:
-    shutil.copytree(EXAMPLE, tmp_path / "the candidate")
-    file = settings(tmp_path, candidate=CANDIDATE)
+def test_a_candidate_needs_a_folder_without_spaces_and_ports(tmp_path: Path) -> None:
+    for name in ("stable", "the candidate", "candidate"):
+        shutil.copytree(EXAMPLE, tmp_path / name)
+    file = settings(tmp_path, tmp_path / "stable", candidate=CANDIDATE)
     with pytest.raises(SlipwayError, match=r"the candidate: .*no spaces"):
         render("systemd", file, tmp_path / "out", "--candidate-repository", tmp_path / "the candidate")
+    file = settings(tmp_path / "without", tmp_path / "stable")
+    with pytest.raises(SlipwayError, match="give both, or neither"):
+        render("systemd", file, tmp_path / "out", "--candidate-repository", tmp_path / "candidate")
+
+
+def test_a_folder_is_not_taken_for_a_variable_of_compose(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "a$HOME" / "b$c")
+    render("compose", settings(tmp_path, tmp_path / "a$HOME/b$c"), tmp_path / "out", "--gateway-image", ENVOY)
+    service = yaml.safe_load((tmp_path / "out/compose.yaml").read_text())["services"]["stable"]
+    assert service["volumes"][0]["source"] == f"{tmp_path}/a$$HOME"
+    assert service["command"][1].endswith("/b$$c")
 
 
 def test_a_folder_of_another_kind_stays(tmp_path: Path) -> None:

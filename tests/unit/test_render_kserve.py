@@ -164,10 +164,17 @@ def test_a_mistake_is_found(change: Callable[[list[Any]], None], good: Sequence[
 
 @pytest.mark.parametrize(
     "words",
-    [("--name", "my_service"), ("--host", "under_score.example"), ("--gateway", "gateway"), ("--gateway", "a/B")],
+    [
+        ("--name", "my_service"),
+        ("--host", "under_score.example"),
+        ("--host", "10.0.0.1"),
+        ("--host", "a..b"),
+        ("--gateway", "gateway"),
+        ("--gateway", "a/B"),
+    ],
 )
 def test_a_name_that_is_not_one_is_refused(words: tuple[str, str], tmp_path: Path) -> None:
     given = {**dict(zip(CANARY[::2], CANARY[1::2], strict=True)), **dict([words])}
-    with pytest.raises(SlipwayError, match=r"DNS label|namespace and name"):
+    with pytest.raises(SlipwayError, match=r"DNS label|namespace and name|name of a host"):
         render("kserve", settings(tmp_path), tmp_path / "out", *(word for pair in given.items() for word in pair))
     assert not (tmp_path / "out").exists()

@@ -49,7 +49,7 @@ def compose(arguments: argparse.Namespace) -> None:
     server = plan.Server.of(repository)
     plan.check_models(arguments.settings, settings, server)
     candidate = arguments.candidate_repository
-    plan.check_beside(repository, candidate, weight_percent=arguments.weight)
+    plan.check_beside(repository, candidate, repositories=arguments.repositories, weight_percent=arguments.weight)
     if candidate is not None:
         plan.check_candidate(server, candidate)
     lane = server.lane
@@ -78,6 +78,7 @@ def systemd(arguments: argparse.Namespace) -> None:
     server = plan.Server.of(repository)
     plan.check_models(arguments.settings, settings, server)
     candidate = arguments.candidate_repository
+    plan.check_beside(repository, candidate, repositories=arguments.repositories)
     if candidate is not None:
         plan.check_candidate(server, candidate)
     repositories = Path(arguments.repositories or repository.resolve().parent)

@@ -1,7 +1,9 @@
 """A compose file for one box: servers, gateway and Prometheus, with the settings of `slipway container serve`."""
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
+from slipway.contract import SpecError
 from slipway.operations.gateway.routes import Node
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.monitoring.scraped import ARM, SCRAPE, SCRAPE_TRITON, SHOWN
@@ -79,8 +81,14 @@ def compose_files(
         repository: the stable repository's name in it.
         candidate: the candidate's, if there is one.
         published: the address of this machine under which clients reach the gateway.
+
+    Raises:
+        SpecError: `repositories` is not an absolute path.
     """
-    arms = {STABLE: repository} | ({CANDIDATE: candidate} if candidate else {})
+    if not PurePosixPath(repositories).is_absolute():
+        raise SpecError(f"--repositories: {repositories!r}: give an absolute path, as it is on the machine that serves")
+    repositories = _literal(repositories)
+    arms = {STABLE: _literal(repository)} | ({CANDIDATE: _literal(candidate)} if candidate else {})
     needed = {STABLE: server, CANDIDATE: candidate_server or server}
     services: dict[str, Node] = {
         arm: server_service(needed[arm], image=image, repositories=repositories, repository=name)
@@ -113,6 +121,11 @@ def compose_files(
         "prometheus/rules.yml": yaml_file(Document({"groups": rule_groups(settings, candidate=candidate is not None)})),
         "README.md": README,
     }
+
+
+def _literal(text: str) -> str:
+    """The text as compose takes it, without a variable in it."""
+    return text.replace("$", "$$")
 
 
 def _gateway(settings: GatewaySettings, image: str, *, published: str) -> Mapping[str, Node]:

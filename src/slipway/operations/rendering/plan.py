@@ -18,6 +18,7 @@ KUBERNETES = tuple(f"1.{minor}" for minor in range(30, 38))
 IMAGE_VOLUMES = "1.35"
 """The first version in which image volumes are on by default."""
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_HOST = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(
     r"(?P<registry>[a-zA-Z0-9.-]+(:[0-9]+)?)/[a-z0-9._-]+(/[a-z0-9._-]+)*(:[\w.-]+)?@sha256:[0-9a-f]{64}"
 )
@@ -42,6 +43,16 @@ def dns_label(text: str, *, what: str) -> str:
         raise SpecError(
             f"{what}: {text!r} is not a DNS label; use 1 to 63 characters of a-z, 0-9 and -, with a letter first, and "
             "no - at the end"
+        )
+    return text
+
+
+def host_name(text: str, *, what: str) -> str:
+    """`text`, if a route takes it as the name of a host, which no address is; raises SpecError otherwise."""
+    if not _HOST.fullmatch(text):
+        raise SpecError(
+            f"{what}: {text!r} is not the name of a host; use up to 253 characters: parts of a-z, 0-9 and -, with dots "
+            "between them and a letter first in the last one"
         )
     return text
 
@@ -265,13 +276,28 @@ def check_models(source: Path, settings: GatewaySettings, server: Server) -> Non
         raise SpecError(f"{source}: {error}") from None
 
 
-def check_beside(repository: Path, candidate: Path | None, *, weight_percent: int) -> None:
-    """Raises SpecError unless the candidate lies beside the repository, and takes the share that is asked for."""
-    if candidate is None and weight_percent:
-        raise SpecError(f"--weight {weight_percent} needs a candidate; give --candidate-repository")
-    if candidate is not None and candidate.resolve().parent != repository.resolve().parent:
+def check_beside(
+    repository: Path, candidate: Path | None, *, repositories: str | None, weight_percent: int = 0
+) -> None:
+    """Raises SpecError unless both can lie in one folder there, and the candidate takes the share that is asked for.
+
+    Args:
+        repositories: the folder that has both on the machine that serves; by default the one above them here.
+    """
+    if candidate is None:
+        if weight_percent:
+            raise SpecError(f"--weight {weight_percent} needs a candidate; give --candidate-repository")
+        return
+    here, other = repository.resolve(), candidate.resolve()
+    if repositories is None and here.parent != other.parent:
         raise SpecError(
-            f"{candidate}: not beside {repository}; both containers see the folder above them, and no other"
+            f"{candidate}: not beside {repository}; both servers look into one folder: move it there, or give "
+            "--repositories, the folder that has both on the machine that serves"
+        )
+    if here.name == other.name:
+        raise SpecError(
+            f"--candidate-repository: {candidate} has the name of the stable repository, and both lie in one folder on "
+            "the machine that serves; give the repository to try, under another name"
         )
 
 
