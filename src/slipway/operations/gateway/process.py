@@ -18,6 +18,7 @@ from slipway.operations.gateway.changes import changes, contents
 from slipway.operations.gateway.configuration import BOOTSTRAP
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import LISTENERS
+from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.journal.folders import in_memory
 from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
@@ -79,14 +80,16 @@ class Gateway:
             What it took up and withdrew of settings, keys and certificate, in words, and a warning if that ends soon.
 
         Raises:
-            SlipwayError: something of it is wrong, or needs a restart, or a certificate would come into force that
-                clients refuse; the gateway goes on as before.
+            SlipwayError: something of it is wrong, or needs a restart; a certificate would come into force that clients
+                refuse, or a stable server that does not listen. The gateway goes on as before.
         """
         new = self.plan.again(lane=lane)
         certificate = new.certificate()
         # One that ran out meanwhile must not keep a stolen key in force.
         if certificate and certificate != self._certificate and (said := certificate.problem(datetime.now(UTC))):
             raise SpecError(f"{new.source}: tls.certificate: {said}")
+        if new.settings.stable != self.plan.settings.stable:
+            _check_listens(new.settings.stable, source=new.source)
         changed = self._take_up(new)
         said = f"the gateway {changed}; it forwards {len(new.models)} models"
         self._event("gateway_reloaded", said, models=len(new.models))
@@ -271,6 +274,19 @@ class Gateway:
         return all(
             f"envoy_listener_manager_{one}{{}} 1\n" in said for one in ("total_listeners_active", "workers_started")
         )
+
+
+def _check_listens(server: ServerPorts, *, source: Path) -> None:
+    """Raises ServingError if nothing listens on a port of a server that is to get all requests."""
+    for name in ("grpc", "http", "status"):
+        port = getattr(server, name)
+        try:
+            socket.create_connection((HOST, port), timeout=2).close()
+        except OSError as error:
+            raise ServingError(
+                f"{source}: stable.{name}: {HOST}:{port} cannot be reached: {error.strerror or error}; give those of a "
+                "slipway serve, and wait until it is ready"
+            ) from None
 
 
 def _stop(process: Popen[bytes]) -> None:

@@ -1,6 +1,7 @@
-"""A gateway's certificate: wrong files are named, its end is warned of, and one that clients refuse replaces none."""
+"""What a reload of a gateway takes up, and refuses: keys, a certificate and its end, a server that is not there."""
 
 import ipaddress
+import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from slipway.contract import SpecError
+from slipway.contract import ServingError, SpecError
 from slipway.operations.gateway.certificate import WARN_DAYS, Certificate
 from slipway.operations.gateway.changes import changes, contents
 from slipway.operations.gateway.plan import GatewayPlan
@@ -20,7 +21,7 @@ from slipway.operations.gateway.settings import Tls, read_settings
 from slipway.operations.monitoring.alerts import all_alerts
 from slipway.operations.rendering.secret_files import write_secrets
 from slipway.system.yaml_json import dump_yaml, read_plain
-from tests.support.gateways import KEYS, needs_envoy, write_gateway, write_key
+from tests.support.gateways import KEYS, free_beside, needs_envoy, write_gateway, write_key
 from tests.support.scripts import run_here
 
 EXAMPLE = Path(__file__).parents[2] / "model_repository/example"
@@ -115,6 +116,23 @@ def test_a_reload_says_what_was_taken_up_and_withdrawn(tmp_path: Path) -> None:
     said = changes(ended, now())
     assert said == "took up key of pets, certificate"
     assert not any(key in str(ended) for key in KEYS.values())
+
+
+@needs_envoy
+def test_a_stable_server_that_nobody_reaches_gets_no_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = write_gateway(tmp_path, tls=False, repository=str(EXAMPLE))
+    gateway = Gateway(GatewayPlan.open(path), event=lambda *_, **__: None)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        silent = free_beside(port)
+        stable = {"grpc": port, "http": silent.http, "status": silent.grpc}
+        path.write_text(dump_yaml({**read_plain(path), "stable": stable}))
+        with pytest.raises(
+            ServingError, match=rf"stable\.http: 127\.0\.0\.1:{silent.http} cannot be reached: Connection"
+        ):
+            gateway.reload()
+    assert gateway.plan.settings.stable.grpc != port
 
 
 @needs_envoy
