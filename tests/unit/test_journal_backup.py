@@ -15,7 +15,9 @@ from slipway.operations.journal.backup import INDEX, back_up, restore
 from slipway.operations.journal.store import DATABASE, Store, image_path, sha256_of
 from slipway.operations.watch import latency as latencies
 from slipway.operations.watch.facts import Facts
+from tests.support.gateways import write_gateway
 from tests.support.journal_rows import add_rows, made_row
+from tests.support.scripts import run_here
 from tests.support.watch_looks import look
 from tests.support.watch_rows import add_drawn, drawn, made_reference
 
@@ -273,6 +275,15 @@ def test_nothing_is_written_over_a_journal_or_another_folder(tmp_path: Path) -> 
     for target, message in (("thesis", "not empty"), ("journal/backup", "lies in")):
         with pytest.raises(SpecError, match=message):
             backed_up(journal, tmp_path / target)
+
+
+def test_the_verb_says_that_what_was_forgotten_since_is_there_again(tmp_path: Path) -> None:
+    fill(tmp_path / "journal", range(3))
+    backed_up(tmp_path / "journal", tmp_path / "backup")
+    write_gateway(tmp_path / "new", tls=False, observe={"journal": "journal"})
+    said = run_here("journal", "restore", "gateway.yaml", tmp_path / "backup", cwd=tmp_path / "new").stdout
+    assert "3 rows and 3 images, as of " in said
+    assert "repeat slipway journal forget for it, by the id of the request or the SHA-256 of the image" in said
 
 
 def test_an_image_of_the_journal_that_was_damaged_is_named(tmp_path: Path) -> None:
