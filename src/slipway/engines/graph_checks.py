@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from typing import Literal
 
 import numpy as np
@@ -193,8 +194,7 @@ def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[
         import onnxruntime
     except ImportError:
         raise MissingDependencyError("onnxruntime", extra="build") from None
-    open_model = onnx.ModelProto()
-    open_model.CopyFrom(model)
+    open_model = deepcopy(model)
     graph = open_model.graph
     del graph.value_info[:]
     outputs = {value.name for value in graph.output}

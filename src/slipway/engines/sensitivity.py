@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,7 @@ def quantised_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 def keep_in_fp16(int8: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
     """A copy in which the nodes named by `layers` bypass the Q/DQ nodes before them."""
-    model = onnx.ModelProto()
-    model.CopyFrom(int8)
+    model = deepcopy(int8)
     graph = model.graph
     makers = producers(graph)
     for node in graph.node:
