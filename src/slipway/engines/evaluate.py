@@ -21,8 +21,7 @@ from slipway.contract.evidence.evaluation import (
 )
 from slipway.contract.evidence.gate import FAIL, PASS, REFERENCE, TOO_FEW, Ungated
 from slipway.engines.rows import Row, flips, gate_rows, make_rows, read_rows, write_rows
-from slipway.evaluation.bundle import given
-from slipway.evaluation.fit import answer, refit_decision
+from slipway.evaluation.fit import answer, given, refit_decision
 from slipway.evaluation.labels import evaluate_labels
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Float, Pixels, Predictions, ServedNetwork, predict_served
@@ -148,15 +147,15 @@ def _evaluation(
     return EngineEvaluation(split="test", **found.fields(), unknown_rate=unknown_rate, **measured)
 
 
-def run_split(bundle: Bundle, network: ServedNetwork, split: Split, *, what: str, decoder: str = "cpu") -> Predictions:
+def run_split(bundle: Bundle, network: ServedNetwork, split: Split, *, what: str, decoder: str) -> Predictions:
     """Logits and embeddings of one split of the bundle's data set, by the serving preprocess with `decoder`."""
-    dataset, serving = Dataset.read(bundle.path / DATASET), bundle.spec.serving
+    dataset = Dataset.read(bundle.path / DATASET)
     return predict_served(
         network,
         dataset,
         dataset.of(split),
         preprocess=bundle.preprocess.model_copy(update={"decoder": decoder}),
-        batch_size=min(serving.max_batch_size, serving.gpu.max_batch_size),  # every engine takes that
+        batch_size=bundle.spec.serving.common_batch_size,
         what=what,
     )
 

@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import onnx
-from tqdm import tqdm
 
 from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.contract.base_bundle import Base
@@ -16,10 +15,9 @@ from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep,
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
 from slipway.engines.calibration_pixels import CalibrationSample
-from slipway.engines.modelopt import IMAGES, modelopt_file, to_fp16
+from slipway.engines.modelopt import IMAGES, to_fp16, with_qdq
 from slipway.engines.sensitivity import SearchFailedError, search
-from slipway.evaluation.predict import Float
-from slipway.onnx_graph import INPUT, load, save
+from slipway.onnx_graph import load, save
 from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_file, check_folder
 
@@ -153,57 +151,3 @@ def _counted(graph: onnx.ModelProto, measured: GraphMeasured, precision: Typed) 
     }
     facts = {"precision": precision, "opset": graph_checks.check_opset(graph), "nodes_kept_fp32": tuple(kept)}
     return measured.model_copy(update={**counts, **facts})
-
-
-def with_qdq(
-    source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised, *, method: str
-) -> onnx.ModelProto:
-    """The graph with ModelOpt's Q/DQ nodes, ranges from every image of `sample`, FP32 input and outputs, else FP16.
-
-    Raises:
-        QuantizeError: ModelOpt failed, or did not read every image.
-    """
-    with tqdm(total=len(sample), desc=f"calibration, {method}", unit="image", leave=False, disable=None) as progress:
-        reader = _Reader(sample, progress)
-        with modelopt_file(source) as path:
-            from modelopt.onnx import quantization
-
-            quantization.quantize(
-                str(path),
-                quantize_mode=precision,
-                calibration_data_reader=reader,
-                calibration_method=method,
-                calibration_eps=["cpu"],
-                high_precision_dtype="fp16",
-                output_path=str(path),
-                log_level="WARNING",
-            )
-            graph = onnx.load(path)
-    del graph.graph.value_info[:]  # outdated shapes; runtimes infer their own
-    is_quantised = any(node.op_type == graph_checks.QUANTIZE for node in graph.graph.node)  # else FP8 reads nothing
-    if is_quantised and reader.used != len(sample):
-        raise QuantizeError(f"ModelOpt read {reader.used} of {len(sample)} calibration images")
-    return graph
-
-
-class _Reader:
-    """Calibration data for ModelOpt, one image at a time, as its own provider gives it."""
-
-    def __init__(self, sample: CalibrationSample, progress: "tqdm[Any]") -> None:
-        self._sample, self._progress = sample, progress
-        self.rewind()
-
-    def get_first(self) -> dict[str, Float]:
-        return {INPUT: next(self._sample.pixels(images=1))}
-
-    def get_next(self) -> dict[str, Float] | None:
-        pixels_nchw = next(self._pixels, None)
-        if pixels_nchw is None:
-            return None
-        self.used += 1
-        self._progress.update()
-        return {INPUT: pixels_nchw}
-
-    def rewind(self) -> None:
-        self.used = 0
-        self._pixels = self._sample.pixels()

@@ -107,7 +107,7 @@ def _run(
     two threads at once, can wait for each other for ever."""
     if not images:
         return
-    size = min(base.spec.serving.max_batch_size, base.spec.serving.gpu.max_batch_size)  # every engine takes that
+    size = base.spec.serving.common_batch_size
     preprocess = base.preprocess.model_copy(update={"decoder": decoder})
     encoded = ((image.path, dataset.load(image)) for image in images)
     batches = pixel_batches(encoded, preprocess=preprocess, batch_size=size, total=len(images), what="embeddings")
