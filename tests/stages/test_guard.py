@@ -21,7 +21,7 @@ from slipway.steps.guard import CORRUPT, EMPTY, OK, PLACEHOLDER, STATUS_NAMES, T
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
-from slipway.training.data.loader import eval_loader
+from slipway.training.data.loader import Loading, eval_loader
 from tests.support.bad_images import Case, corpus
 from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images, photo
 
@@ -183,7 +183,7 @@ def test_training_and_serving_see_the_same_pixels_of_every_kind_of_image(tmp_pat
     served, status_n = Preprocessor(config.model_dump(), max_batch_size=len(rows), threads=1).run([*found.values()])
     assert not status_n.any()
     seen = normalize(served, config.model_dump())
-    loader = eval_loader(dataset, rows, preprocess=config, recipe=Recipe(batch_size=8), threads=1)
+    loader = eval_loader(dataset, rows, Loading(config, Recipe(batch_size=8), threads=1))
     trained = np.concatenate([batch[0]["pixels_nchw"].numpy() for batch in loader])
     for name, one, other in zip(found, trained, seen, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=name)

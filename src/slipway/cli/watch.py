@@ -7,9 +7,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.cli.speed import positive
 from slipway.contract import SpecError
-from slipway.system.arguments import add_action
+from slipway.system.arguments import add_action, positive
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:

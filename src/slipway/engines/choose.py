@@ -160,7 +160,7 @@ def _batches(bundle: Owner[AnyEngine_co], engine: Engine | BaseEngine) -> tuple[
     """Random pixels: a single image, and the largest batch."""
     plan = engine.settings.plan
     assert plan is not None
-    shape = (plan.batch_sizes[2], bundle.preprocess.input_height, bundle.preprocess.input_width, 3)
+    shape = (plan.batch_sizes[2], *bundle.preprocess.input_size, 3)
     pixels_nhwc_u8 = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return pixels_nhwc_u8[:1], pixels_nhwc_u8
 

@@ -41,13 +41,12 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
     preprocess = spec.preprocess or preprocess_of(spec.backbone.name)[0]
     dataset = draw(spec)
     network, origin = _network(spec, preprocess)
-    shape = (3, preprocess.input_height, preprocess.input_width)
     with complete_folder(out, kind="base") as staging:
         spec.write(staging / "spec.json")
         dataset.write(staging / DATASET)
         preprocess.write(staging / "preprocess.json")
         write_calibration(staging, dataset, spec.calibration)
-        write_onnx(Embedder(network), staging / "model.onnx", input_shape=shape)
+        write_onnx(Embedder(network), staging / "model.onnx", input_shape=(3, *preprocess.input_size))
         onnx = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
         found = [
             _run(each, spec, preprocess, dataset, what) for each, what in ((onnx.run, "ONNX"), (network.run, "torch"))
@@ -76,7 +75,7 @@ def _network(spec: BaseSpec, preprocess: Preprocess) -> tuple[Network, str]:
         backbone,
         classes=UNUSED_CLASSES,
         pretrained=backbone.pretrained and backbone.weights is None,
-        input_size=(preprocess.input_height, preprocess.input_width),
+        input_size=preprocess.input_size,
     )
     if backbone.weights is not None:
         path = Path(backbone.weights)

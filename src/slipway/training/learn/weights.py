@@ -30,7 +30,7 @@ def start(spec: Spec, *, classes: int) -> tuple[Network, str]:
         backbone,
         classes=classes,
         pretrained=backbone.pretrained and backbone.weights is None,
-        input_size=(spec.preprocess.input_height, spec.preprocess.input_width),
+        input_size=spec.preprocess.input_size,
         head=recipe.head,
     )
     if backbone.weights is not None:
