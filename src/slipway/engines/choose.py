@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from slipway.contract import Bundle, Choice, CompileError, Engine, GateError
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
+from slipway.contract.bundle import CalibrationList
 from slipway.contract.card import Card
 from slipway.contract.choice import Candidate, choice_name
 from slipway.contract.engine import engine_name
@@ -91,7 +92,7 @@ def choose(bundle: Bundle | Base, engines: Path, *, rounds: int, images_per_roun
     opened = contest.open()
     passed = contest.passed(opened)
     runs = {name: _pipeline(bundle, opened[name]) for name in sorted({contest.reference, *passed})}
-    images = [encoded for _, encoded in bundle.load_calibration()][:images_per_round]
+    images = [encoded for _, encoded in CalibrationList.load(bundle.path)][:images_per_round]
     times_ms = interleave(runs, images, rounds=rounds)
     libraries = ("openvino", "nvidia-dali-cuda130")
     return _write(contest, opened, passed, times_ms, rounds=rounds, images=len(images), libraries=libraries)
