@@ -72,9 +72,28 @@ def test_a_missing_histogram_is_not_a_count_of_zero() -> None:
     assert nothing["candidate"] == ArmCounts(requests=0, errors=0, elsewhere=0, over_budget=0)
 
 
-def test_what_is_not_metrics_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("answers", "latency"),
+    [
+        ("<html>", ""),
+        ('envoy_slipway_answers{model="colours",arm="stable",grpc="OK"} NaN\n', ""),
+        ('envoy_slipway_answers{model="colours",arm="stable",grpc="OK"} +Inf\n', ""),
+        (
+            "",
+            'envoy_slipway_latency_us_bucket{model="colours",arm="stable",le="x"} 1\n'
+            'envoy_slipway_latency_us_count{model="colours",arm="stable"} 1\n',
+        ),
+        (
+            "",
+            'envoy_slipway_latency_us_bucket{model="colours",arm="stable"} 1\n'
+            'envoy_slipway_latency_us_count{model="colours",arm="stable"} 1\n',
+        ),
+    ],
+    ids=["a page", "a count of NaN", "a count without an end", "an edge that is not a number", "no edge"],
+)
+def test_what_is_not_metrics_is_refused(answers: str, latency: str) -> None:
     with pytest.raises(ServingError, match="cannot be read"):
-        counts_of("<html>", "", settings=settings(), models=BOTH)
+        counts_of(answers, latency, settings=settings(), models=BOTH)
 
 
 def reading(time_s: float, requests: int) -> Reading:

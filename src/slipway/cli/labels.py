@@ -183,6 +183,7 @@ def dataset(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     old = open_old(arguments.data, root=arguments.root)
     with Store.open(settings.journal, make=False) as store:
         harvested = harvest(store, served.classifier)
+        print(f"{arguments.out}: joining {len(harvested.images):,} labelled images", flush=True)
         grown = grow(old, harvested.images, arguments.out, least=arguments.least, left_out=harvested.left_out)
     for line in grown.lines():
         print(shown(line))
