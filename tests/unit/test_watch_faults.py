@@ -157,6 +157,57 @@ def test_a_damaged_file_is_named_and_harms_no_other_classifier(store: Store, nam
     assert any(name in line and "not watched" in line for line in shown.lines())
 
 
+@pytest.mark.parametrize("name", ["state.json", FILE])
+def test_a_file_of_another_classifier_is_refused(store: Store, name: str) -> None:
+    made_reference(store.folder, classifier="cats")
+    add_drawn(store, drawn(100, seed=3), name="a")
+    add_drawn(store, drawn(100, seed=3), name="b", classifier="cats")
+    looks(store)
+    (folder_of(store.folder, "digits") / name).write_bytes((folder_of(store.folder, "cats") / name).read_bytes())
+    cats, digits = looks(store)
+    assert cats.watched is not None
+    assert (digits.classifier, digits.watched) == ("digits", None)
+    assert "of the classifier cats, and not of digits" in digits.told[0]
+
+
+@pytest.mark.parametrize(
+    "keys", [("labels",), ("drift", "events"), ("means", "axes"), ("means", "light"), ("measures", "confidence")]
+)
+def test_a_reference_that_lost_a_part_is_damaged_and_harms_no_other(store: Store, keys: tuple[str, ...]) -> None:
+    made_reference(store.folder, classifier="cats")
+    add_drawn(store, drawn(100, seed=3), name="a")
+    path = folder_of(store.folder, "digits") / FILE
+    content = json.loads(path.read_text())
+    *above, last = keys
+    part = content
+    for key in above:
+        part = part[key]
+    part[last] = "x" if keys[0] == "means" else []
+    path.write_text(json.dumps(content))
+    (cats, digits) = looks(store)
+    assert (cats.classifier, cats.watched is not None, digits.watched) == ("cats", True, None)
+    assert last in digits.told[0] or "means" in digits.told[0]
+    assert "slipway watch reference writes it again" in digits.told[0]
+
+
+def test_a_log_of_restarts_that_was_moved_away_is_a_new_one_whose_entries_count(store: Store) -> None:
+    add_drawn(store, drawn(200, seed=7), name="a")
+    look(store)
+    add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
+    look(store)
+    log = folder_of(store.folder, "digits") / "restarts.json"
+    log.write_text("{")
+    assert f"move {log} away" in look(store).told[0]
+    log.unlink()
+    look(store)
+    add_restart(store, watched_state(store, "digits"), reason="seen again", live=None)
+    add_drawn(store, drawn(10, seed=9), name="b")
+    watched = look(store).watched
+    assert watched is not None
+    assert watched.drift is not None
+    assert watched.drift.rows == 10
+
+
 def test_rows_are_counted_once_while_the_reference_is_damaged(store: Store) -> None:
     add_drawn(store, drawn(100, seed=3), name="a")
     (folder_of(store.folder, "digits") / FILE).write_text("{")

@@ -83,7 +83,7 @@ def read_dropped(path: Path) -> int:
     """The number in `dropped.json`; 0 if it is missing or damaged."""
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["dropped"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return 0
 
 

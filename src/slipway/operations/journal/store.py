@@ -233,7 +233,7 @@ class Store:
     def _keep(self, sha256: str, content: bytes) -> None:
         """Write an image, whole or not at all, and on the disk before the row is."""
         path = image_path(self.folder, sha256)
-        if path.exists():
+        if read_image(self.folder, sha256) is not None:
             return
         path.parent.mkdir(exist_ok=True, mode=0o700)
         new = path.with_name(f".{sha256}.{os.getpid()}")
@@ -277,6 +277,17 @@ def image_path(folder: Path, sha256: str) -> Path:
     return folder / IMAGES / sha256[:2] / sha256
 
 
+def read_image(folder: Path, sha256: str) -> bytes | None:
+    """The content of an image of the journal in `folder`; None if it is no longer kept, or damaged."""
+    path = image_path(folder, sha256)
+    with told(path):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    return content if sha256_of(content) == sha256 else None
+
+
 def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -304,7 +315,12 @@ def only_process(lock: Path, otherwise: str) -> Iterator[None]:
         os.close(descriptor)  # and so does a kill: the lock never stays
 
 
-_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_DAMAGED = "restore a copy of it, or move it away, and the collector begins a new journal"
+_REMEDIES = {
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_BUSY: "another process has held it for half a minute; wait for that one or end it, and try again",
+}
 
 
 @contextmanager
@@ -314,9 +330,8 @@ def in_words(path: Path) -> Iterator[None]:
         with told(path):
             yield
     except sqlite3.Error as error:
-        remedy = "free some space, or give the journal another folder"
-        if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
-            remedy = "restore a copy of it, or move it away, and the collector begins a new journal"
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what only SQLite's authors tell apart
+        remedy = _REMEDIES.get(code, "free some space, or give the journal another folder")
         raise StorageError(f"{path}: {error}; {remedy}") from None
 
 
