@@ -60,6 +60,14 @@ def test_a_damaged_image_is_mended_when_it_comes_again(parts: Parts) -> None:
     assert read_image(parts.store.folder, RED_SHA256) == RED
 
 
+@pytest.mark.parametrize("name", [b"t_\xff\xfe.pb", b"t_.pb", b"t_a\nb.pb", b"t_1.json", b"t_" + b"1" * 200 + b".pb"])
+def test_a_file_that_envoy_does_not_name_so_stops_nobody(parts: Parts, name: bytes) -> None:
+    (parts.spool / os.fsdecode(name)).write_bytes(b"")
+    parts.tap(1)
+    done = parts.collector.look()
+    assert (done.taken, done.left) == (1, 0)
+
+
 def test_everything_is_for_its_user_alone(parts: Parts) -> None:
     parts.tap(1)
     parts.collector.look()

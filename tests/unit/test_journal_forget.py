@@ -75,7 +75,7 @@ def test_an_empty_name_names_nothing(parts: Parts) -> None:
 
 
 def test_a_row_is_forgotten_by_its_number(parts: Parts) -> None:
-    parts.tap("a")
+    parts.tap(99)
     parts.collector.look()
     assert forget(parts.store, parts.spool, "2") == {"rows": 1, "images": 0, "spooled": 0}
     assert parts.rows("id") == [(1,), (3,)]
