@@ -29,7 +29,9 @@ def test_an_image_that_was_written_before_a_kill_is_swept_and_one_with_a_row_is_
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     path.rename(path.with_name(f".{path.name}.17"))
+    (folder := parts.store.folder / "images/ab/a folder of somebody").mkdir(parents=True)
     assert parts.store.prune(image_days=30, row_days=365, now_s=time.time()) == {"rows": 0, "images": 2}
+    folder.rmdir()
     assert parts.images() == [RED_SHA256]
 
 

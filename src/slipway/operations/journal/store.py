@@ -141,7 +141,7 @@ class Store:
         removed = 0
         with self._transaction():  # nobody adds a row meanwhile
             for path in list((self.folder / IMAGES).glob("*/*")):
-                if not self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (path.name,)):
+                if path.is_file() and not self._is_kept(path.name):
                     path.unlink(missing_ok=True)
                     removed += 1
         return removed
@@ -174,12 +174,15 @@ class Store:
         images = 0
         with self._transaction():
             for sha256 in hashes:
-                if not self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (sha256,)):
+                if not self._is_kept(sha256):
                     with suppress(FileNotFoundError):
                         image_path(self.folder, sha256).unlink()
                         images += 1
         self._query("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log holds old pages
         return {"rows": rows, "images": images, "spooled": len(spooled)}
+
+    def _is_kept(self, sha256: str) -> bool:
+        return bool(self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (sha256,)))
 
     # Reading.
 
