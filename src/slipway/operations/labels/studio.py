@@ -258,9 +258,9 @@ def journal_id(store: Store) -> str:
 def _unix_s(text: str) -> float:
     try:
         time_ = datetime.fromisoformat(text)
-    except ValueError:
+        return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return time.time()
-    return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
 
 
 def counted(pulled: Pulled) -> Counter[str]:
