@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,28 @@ def test_a_missing_histogram_is_not_a_count_of_zero() -> None:
     assert nothing["candidate"] == ArmCounts(requests=0, errors=0, elsewhere=0, over_budget=0)
 
 
-def test_what_is_not_metrics_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("answers", "latency"),
+    [
+        ("<html>", ""),
+        ('envoy_slipway_answers{model="colours",arm="stable",grpc="OK"} NaN\n', ""),
+        ('envoy_slipway_answers{model="colours",arm="stable",grpc="OK"} +Inf\n', ""),
+        (
+            "",
+            'envoy_slipway_latency_us_bucket{model="colours",arm="stable",le="x"} 1\n'
+            'envoy_slipway_latency_us_count{model="colours",arm="stable"} 1\n',
+        ),
+        (
+            "",
+            'envoy_slipway_latency_us_bucket{model="colours",arm="stable"} 1\n'
+            'envoy_slipway_latency_us_count{model="colours",arm="stable"} 1\n',
+        ),
+    ],
+    ids=["a page", "a count of NaN", "a count without an end", "an edge that is not a number", "no edge"],
+)
+def test_what_is_not_metrics_is_refused(answers: str, latency: str) -> None:
     with pytest.raises(ServingError, match="cannot be read"):
-        counts_of("<html>", "", settings=settings(), models=BOTH)
+        counts_of(answers, latency, settings=settings(), models=BOTH)
 
 
 def reading(time_s: float, requests: int) -> Reading:
@@ -245,6 +265,42 @@ def test_a_server_that_does_not_answer_as_the_candidate_gets_no_requests(release
     release.gateway.write_text(text + dump_yaml({"repository": str(release.stable)}))
     with pytest.raises(SpecError, match="candidate: not given; write the ports"):
         release("weight", "10")
+
+
+@pytest.mark.parametrize("out", ["cpu", "cpu.former"])
+def test_a_candidate_is_never_written_over_what_stable_serves_or_served(release: ReleaseFolder, out: str) -> None:
+    before = (release.stable / "manifest.json").read_bytes()
+    with pytest.raises(SpecError, match="the stable repository or the one before it; give another folder"):
+        release("candidate", str(release.fleet), "--out", str(release.folder / out))
+    assert (release.stable / "manifest.json").read_bytes() == before
+    assert not (release.folder / "cpu.former").exists()
+
+
+@pytest.mark.parametrize("lost", ["record", "no record", "repository", "traffic"])
+def test_a_rollback_takes_the_requests_away_whatever_is_lost(release: ReleaseFolder, lost: str) -> None:
+    release.open_release()
+    given = read_settings(release.gateway)
+    write_routes(given, Traffic(weight_percent=5))
+    if lost == "record":
+        record_path(release.stable).write_text("")
+    elif lost == "no record":
+        record_path(release.stable).unlink()
+    elif lost == "repository":
+        shutil.rmtree(release.stable)
+    else:
+        (given.folder / "traffic.json").write_text("")
+        with pytest.raises(SpecError, match="slipway release rollback writes it again"):
+            read_traffic(given)
+    with pytest.raises(ServingError, match="weight 0 is written"):
+        release("rollback")
+    assert read_traffic(given) == Traffic()
+
+
+def test_a_candidate_whose_repository_is_gone_is_said_with_what_to_do(release: ReleaseFolder) -> None:
+    release.open_release()
+    shutil.rmtree(release.candidate)
+    with pytest.raises(SpecError, match="the candidate's repository is gone; slipway release rollback takes"):
+        release("judge")
 
 
 def test_a_promotion_needs_a_person_or_a_reason(release: ReleaseFolder) -> None:

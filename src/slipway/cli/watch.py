@@ -89,6 +89,7 @@ def reference(arguments: argparse.Namespace, settings: "GatewaySettings") -> Non
     with Store.open(settings.journal, make=True):  # the reference may be there before the first row
         check_no_alarm(settings.journal, name, bundle=bundle.id, settings_file=arguments.settings)
     port = ports_behind(settings.folder, otherwise={})
+    print(f"{bundle.path}: asking the server for its test split", flush=True)
     made = make_reference(bundle, classifier=name, port=port.get("stable", settings.stable.grpc))
     path = write_reference(settings.journal, made)
     print(f"{path}: {name}, bundle {made.bundle:.12}, {made.rows:,} images of the test split")

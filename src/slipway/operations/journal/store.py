@@ -141,7 +141,7 @@ class Store:
         removed = 0
         with self._transaction():  # nobody adds a row meanwhile
             for path in list((self.folder / IMAGES).glob("*/*")):
-                if not self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (path.name,)):
+                if path.is_file() and not self._is_kept(path.name):
                     path.unlink(missing_ok=True)
                     removed += 1
         return removed
@@ -174,12 +174,15 @@ class Store:
         images = 0
         with self._transaction():
             for sha256 in hashes:
-                if not self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (sha256,)):
+                if not self._is_kept(sha256):
                     with suppress(FileNotFoundError):
                         image_path(self.folder, sha256).unlink()
                         images += 1
         self._query("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log holds old pages
         return {"rows": rows, "images": images, "spooled": len(spooled)}
+
+    def _is_kept(self, sha256: str) -> bool:
+        return bool(self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (sha256,)))
 
     # Reading.
 
@@ -233,7 +236,7 @@ class Store:
     def _keep(self, sha256: str, content: bytes) -> None:
         """Write an image, whole or not at all, and on the disk before the row is."""
         path = image_path(self.folder, sha256)
-        if path.exists():
+        if read_image(self.folder, sha256) is not None:
             return
         path.parent.mkdir(exist_ok=True, mode=0o700)
         new = path.with_name(f".{sha256}.{os.getpid()}")
@@ -277,6 +280,17 @@ def image_path(folder: Path, sha256: str) -> Path:
     return folder / IMAGES / sha256[:2] / sha256
 
 
+def read_image(folder: Path, sha256: str) -> bytes | None:
+    """The content of an image of the journal in `folder`; None if it is no longer kept, or damaged."""
+    path = image_path(folder, sha256)
+    with told(path):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    return content if sha256_of(content) == sha256 else None
+
+
 def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -304,7 +318,12 @@ def only_process(lock: Path, otherwise: str) -> Iterator[None]:
         os.close(descriptor)  # and so does a kill: the lock never stays
 
 
-_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_DAMAGED = "restore a copy of it, or move it away, and the collector begins a new journal"
+_REMEDIES = {
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_BUSY: "another process has held it for half a minute; wait for that one or end it, and try again",
+}
 
 
 @contextmanager
@@ -314,9 +333,8 @@ def in_words(path: Path) -> Iterator[None]:
         with told(path):
             yield
     except sqlite3.Error as error:
-        remedy = "free some space, or give the journal another folder"
-        if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
-            remedy = "restore a copy of it, or move it away, and the collector begins a new journal"
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what only SQLite's authors tell apart
+        remedy = _REMEDIES.get(code, "free some space, or give the journal another folder")
         raise StorageError(f"{path}: {error}; {remedy}") from None
 
 

@@ -110,10 +110,17 @@ def counts_of(
     """The counts in two texts of metrics, the second of which has the latencies.
 
     A series that Envoy does not list was never counted, so a missing arm has 0 requests.
+
+    Raises:
+        ServingError: the texts are not as Envoy's metrics are here.
+        SpecError: a budget is not an edge of the histograms.
     """
     answered = [one for one in samples(answers) if one.name.startswith(f"envoy_{SCOPE}_{ANSWERS}")]
     taken = [one for one in samples(latency) if one.name.startswith(f"envoy_{SCOPE}_{LATENCY}")]
-    return {arm: _arm(arm, answered, taken, settings=settings, models=models) for arm in ARMS}
+    try:
+        return {arm: _arm(arm, answered, taken, settings=settings, models=models) for arm in ARMS}
+    except (KeyError, ValueError, ArithmeticError) as error:
+        raise ServingError(f"the metrics of the gateway cannot be read: {error}; is it a gateway of slipway?") from None
 
 
 def reading(counts: dict[ArmName, ArmCounts], *, time_s: float) -> Reading:
