@@ -105,6 +105,8 @@ class Registry:
         data = answer.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
             raise ImageError(f"{self._host}: {what} is larger than {MOST_BYTES:,} bytes, so it is not of slipway image")
+        if answer.length:
+            raise ImageError(f"{self._host}: {what} ended {answer.length:,} bytes early; call again")
         return data
 
     def put_manifest(self, data: bytes, media_type: str, *, target: str) -> bool:
@@ -204,7 +206,7 @@ class Registry:
             request.add_unredirected_header("Authorization", _basic(credentials))
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                given = json.loads(answer.read(MOST_BYTES))
+                given = json.loads(self._document(answer, what="the token"))
             return f"Bearer {given.get('token') or given['access_token']}"
         except urllib.error.HTTPError as error:
             error.close()
