@@ -79,8 +79,8 @@ perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libr
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
 	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
 
-prometheus: setup ## Debian's Prometheus and Alertmanager in .venv/debian, for the tests of the monitoring; starts nothing
-	.ci/prometheus $(VENV)/debian
+prometheus: setup ## Debian's Prometheus, Alertmanager and docker-registry in .venv/debian, for tests; starts nothing
+	.ci/debian $(VENV)/debian
 
 label-studio: setup .venv/label-studio/installed ## Label Studio in an environment of its own (1 GB), started on 127.0.0.1:8080: make label-studio ARGS="--port 8090"
 	@$(BIN)/python build/label_studio/start.py $(ARGS)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from slipway.contract import Fleet, Lane, ServingError, SpecError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
+from slipway.operations.release import metrics
 from slipway.operations.release.counts import Counters, Reading, blocks_of
 from slipway.operations.release.fit import _check_class_ids, check_candidate
 from slipway.operations.release.lock import only_operator
@@ -95,6 +97,40 @@ def test_a_missing_histogram_is_not_a_count_of_zero() -> None:
 def test_what_is_not_metrics_is_refused(answers: str, latency: str) -> None:
     with pytest.raises(ServingError, match="cannot be read"):
         counts_of(answers, latency, settings=settings(), models=BOTH)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\na 1\n", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na 1\n", "ended its answer 5 bytes early; call again"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n" + b"a 1\n" * 3,
+            "answers with over 10 bytes; is it a gateway",
+        ),
+        (b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", "answers 404; is it a gateway"),
+    ],
+)
+def test_metrics_that_are_not_whole_are_refused(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, words: str | None
+) -> None:
+    monkeypatch.setattr(metrics, "MOST_BYTES", 10)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def once() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        served = pool.submit(once)
+        given = settings(metrics_port=server.getsockname()[1])
+        if words is None:
+            assert metrics.fetch(given, ".") == "a 1\n"
+        else:
+            with pytest.raises(ServingError, match=words):
+                metrics.fetch(given, ".")
+        served.result()
 
 
 def reading(time_s: float, requests: int) -> Reading:

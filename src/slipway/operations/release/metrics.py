@@ -23,7 +23,7 @@ ArmName: TypeAlias = Literal["stable", "candidate"]
 ARMS: tuple[ArmName, ...] = ("stable", "candidate")
 TIMEOUT_S = 2.0
 MOST_BYTES = 1 << 26
-"""Bytes of an answer that are read; the rest of a longer one, which no gateway gives, is left."""
+"""Largest answer in bytes that is taken; no gateway gives a longer one."""
 MERGE_S = 0.05
 """Seconds that Envoy has to add its threads' histograms up, which the first of two questions makes it do."""
 
@@ -56,23 +56,28 @@ def fetch(settings: GatewaySettings, pattern: str) -> str:
     """The gateway's metrics whose names match the regular expression `pattern`.
 
     Raises:
-        ServingError: the gateway does not answer.
+        ServingError: the gateway does not answer, or not as a whole.
     """
+    address = f"{HOST}:{settings.metrics_port} (metrics_port)"
     connection = http.client.HTTPConnection(HOST, settings.metrics_port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", f"/stats/prometheus?filter={quote(pattern)}")
         response = connection.getresponse()
-        text = response.read(MOST_BYTES).decode(errors="replace")
+        content = response.read(MOST_BYTES + 1)
     except (OSError, http.client.HTTPException) as error:
         raise ServingError(
-            f"{HOST}:{settings.metrics_port} (metrics_port) does not answer: {error}; is the gateway running? slipway "
+            f"{address} does not answer: {error}; is the gateway running? slipway "
             "serve --gateway, or slipway gateway, starts it"
         ) from None
     finally:
         connection.close()
     if response.status != 200:
-        raise ServingError(f"{HOST}:{settings.metrics_port} answers {response.status}; is it a gateway of slipway?")
-    return text
+        raise ServingError(f"{address} answers {response.status}; is it a gateway of slipway?")
+    if len(content) > MOST_BYTES:
+        raise ServingError(f"{address} answers with over {MOST_BYTES:,} bytes; is it a gateway of slipway?")
+    if response.length:
+        raise ServingError(f"{address} ended its answer {response.length:,} bytes early; call again")
+    return content.decode(errors="replace")
 
 
 def samples(text: str) -> Iterator[Sample]:
