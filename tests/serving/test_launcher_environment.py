@@ -157,7 +157,7 @@ def test_without_a_home_it_serves_and_is_told_to_reload(launch: Launch) -> None:
     command = [sys.executable, "-m", "slipway", "reload", f"--status-port={launched.ports.status}"]
     environment = {**os.environ, **nowhere, "TMPDIR": str(launched.temporary)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "nothing has changed\n", done.stderr
+    assert done.stdout == "the repository is unchanged\n", done.stderr
     assert list((substitute / ".cache/slipway").iterdir()), "compiled engines are kept"
 
 

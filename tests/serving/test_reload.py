@@ -108,7 +108,7 @@ def test_old_steps_are_gone_afterwards_and_shared_ones_were_left_alone(serving: 
 
 def test_what_has_not_changed_is_not_touched(serving: Any) -> None:
     before = stubs(serving.server().pid)
-    assert reload(serving) == (0, "nothing has changed\n")
+    assert reload(serving) == (0, "the repository is unchanged\n")
     assert stubs(serving.server().pid) == before
 
 

@@ -356,13 +356,14 @@ def test_the_verb_makes_what_is_missing_and_checks_a_file(tmp_path: Path) -> Non
     }
     (tmp_path / "gateway.yaml").write_text(dump_yaml(settings))
     done = run_here("gateway", "--check", "gateway.yaml", "--json", cwd=tmp_path)
-    said, result = done.stdout.splitlines()
+    said, certificate, result = done.stdout.splitlines()
+    assert "gateway.yaml: tls.certificate: a certificate for example.org until " in certificate
     assert "127.0.0.1:8443 with TLS, 2 models of one server, teams pets (100/s); Envoy accepts" in said
     assert json.loads(result)["teams"] == {"pets": 100}
     (tmp_path / "tls/certificate.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     done = run_here("gateway", "--check", "gateway.yaml", cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert "Envoy refuses the configuration" in done.stderr
+    assert "tls/certificate.pem is damaged or cut" in done.stderr
     assert "PRIVATE KEY" not in done.stderr
     done = run_here("gateway", cwd=tmp_path, check=False)
     assert "give a file of settings, such as gateway.yaml" in done.stderr

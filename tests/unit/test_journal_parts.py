@@ -177,6 +177,8 @@ def test_a_folder_that_others_use_is_not_taken(tmp_path: Path) -> None:
     assert shared.stat().st_mode & 0o777 == 0o755
     with pytest.raises(StorageError, match="a part of the path is a file"):
         private_folder(shared / "thesis.txt" / "spool", what="observe.spool")
+    with pytest.raises(StorageError, match="File exists; a file stands there; give another path"):
+        private_folder(shared / "thesis.txt", what="observe.spool")
 
 
 def test_status_rows_and_metrics_tell_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

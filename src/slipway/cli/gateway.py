@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,19 @@ def main(arguments: argparse.Namespace) -> None:
     plan.check()
     if arguments.check:
         print(f"{arguments.settings}: {sentence(plan)}; Envoy accepts its configuration")
+        _check_certificate(plan)
         return print_json(arguments, described(plan))
     return _run(arguments, plan)
+
+
+def _check_certificate(plan: "GatewayPlan") -> None:
+    """Print whose certificate it is and until when; raises SpecError if clients refuse it."""
+    certificate, now = plan.certificate(), datetime.now(UTC)
+    if certificate is None:
+        return
+    if said := certificate.problem(now):
+        raise SpecError(f"{plan.source}: tls.certificate: {said}")
+    print(f"{plan.source}: tls.certificate: {certificate.warning(now) or certificate}")
 
 
 def _run(arguments: argparse.Namespace, plan: "GatewayPlan") -> None:
@@ -96,10 +108,11 @@ def _reload(gateway: "Gateway", messages: Messages) -> None:
 def described(plan: "GatewayPlan") -> dict[str, Any]:
     from slipway.operations.gateway.routes import read_traffic
 
-    settings, traffic = plan.settings, read_traffic(plan.settings)
+    settings, traffic, certificate = plan.settings, read_traffic(plan.settings), plan.certificate()
     return {
         "listen": settings.listen,
         "tls": settings.tls is not None,
+        "certificate_ends": certificate.ends.isoformat() if certificate is not None else None,
         "metrics": f"127.0.0.1:{settings.metrics_port}/stats/prometheus",
         "teams": {name: team.per_second for name, team in settings.teams.items()},
         "models": len(plan.models),

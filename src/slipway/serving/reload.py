@@ -36,7 +36,7 @@ class Change:
         parts = {"switched": self.switched, "withdrawn": self.withdrawn, "steps in": self.added}
         said = [f"{what} {few(names)}" for what, names in parts.items() if names]
         said += [f"steps out {few(self.removed)}"] if self.removed else []
-        return "; ".join(said) or "nothing has changed"
+        return "; ".join(said) or "the repository is unchanged"
 
 
 def plan(old: Contents, new: Contents, *, loaded: set[str]) -> Change:

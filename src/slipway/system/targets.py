@@ -63,6 +63,7 @@ REMEDIES = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOTDIR: "a part of the path is a file; give another path",
     errno.EISDIR: "a folder stands there; give another path",
+    errno.EEXIST: "a file stands there; give another path",
     errno.ELOOP: "its links lead in a circle; give another path",
     errno.EIO: "the disk is faulty; see the system's log (dmesg)",
 }

@@ -8,6 +8,7 @@ from typing import Self
 from slipway.contract import Lane, SpecError
 from slipway.contract.lane import FILE_NAME as LANE
 from slipway.operations.gateway.binary import find_envoy, validate
+from slipway.operations.gateway.certificate import Certificate
 from slipway.operations.gateway.configuration import BOOTSTRAP, check_budgets, static_bootstrap, write_configuration
 from slipway.operations.gateway.listener import public_models
 from slipway.operations.gateway.routes import check_traffic, read_traffic, replace
@@ -80,12 +81,18 @@ class GatewayPlan:
         """
         check_traffic(self.settings, read_traffic(self.settings))
         keys = read_keys(self.settings, source=self.source)
+        self.certificate()
         if self.settings.observe is not None:
             private_folder(self.settings.spool, what=f"{self.source}: observe.spool")
         with tempfile.TemporaryDirectory() as folder:  # only its owner may read it, as the keys are in it
             bootstrap = Path(folder) / BOOTSTRAP
             replace(bootstrap, dump_yaml(static_bootstrap(self.settings, keys=keys, models=self.models)))
             validate(find_envoy(), bootstrap)
+
+    def certificate(self) -> Certificate | None:
+        """The certificate that clients get; raises SpecError if it is damaged, or its key is another one's."""
+        tls = self.settings.tls
+        return Certificate.read(tls, source=self.source) if tls is not None else None
 
     def write(self) -> None:
         """Write what Envoy reads; a running one takes it up."""

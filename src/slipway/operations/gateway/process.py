@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
-from slipway.contract import Lane, ServingError, SlipwayError
+from slipway.contract import Lane, ServingError, SlipwayError, SpecError
 from slipway.operations.gateway.binary import find_envoy, reason
+from slipway.operations.gateway.certificate import Certificate
+from slipway.operations.gateway.changes import changes, contents
 from slipway.operations.gateway.configuration import BOOTSTRAP
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import LISTENERS
@@ -51,6 +54,9 @@ class Gateway:
         self.renewed: Renewed | None = None
         """What the last `update` did; None before the first one."""
         self._event = event
+        self._read: Mapping[str, str] = {}
+        self._certificate: Certificate | None = None
+        """What Envoy has of settings, keys and certificate."""
         self._spool_full, self._spool_said, self._spool_next = False, -LONG_S, 0.0
         self._stopping, self._listens = threading.Event(), threading.Event()
 
@@ -63,29 +69,54 @@ class Gateway:
     def address(self) -> str:
         return self.plan.settings.listen
 
-    def reload(self, lane: Lane | None = None) -> None:
+    def reload(self, lane: Lane | None = None) -> str:
         """Take up the settings, keys and certificate as they are now, and other models. No request is refused for it.
 
         Args:
             lane: what is served; by default what the repository holds now.
 
+        Returns:
+            What it took up and withdrew of settings, keys and certificate, in words, and a warning if that ends soon.
+
         Raises:
-            SlipwayError: something of it is wrong, or needs a restart; the gateway goes on as before.
+            SlipwayError: something of it is wrong, or needs a restart, or a certificate would come into force that
+                clients refuse; the gateway goes on as before.
         """
         new = self.plan.again(lane=lane)
-        new.write()
-        self.plan = new
-        self._event("gateway_reloaded", f"the gateway forwards {len(new.models)} models", models=len(new.models))
+        certificate = new.certificate()
+        # One that ran out meanwhile must not keep a stolen key in force.
+        if certificate and certificate != self._certificate and (said := certificate.problem(datetime.now(UTC))):
+            raise SpecError(f"{new.source}: tls.certificate: {said}")
+        changed = self._take_up(new)
+        said = f"the gateway {changed}; it forwards {len(new.models)} models"
+        self._event("gateway_reloaded", said, models=len(new.models))
+        return "; ".join([changed, *self._warned_of_its_end()])
+
+    def _take_up(self, plan: GatewayPlan) -> str:
+        """Write what Envoy reads; returns what has changed, in words."""
+        read, certificate = contents(plan.settings), plan.certificate()
+        plan.write()
+        changed = changes(self._read, read)
+        self.plan, self._read, self._certificate = plan, read, certificate
+        return changed
+
+    def _warned_of_its_end(self) -> list[str]:
+        """The warning of the certificate, if there is one; it is an event too."""
+        if self._certificate is None or not (said := self._certificate.warning(datetime.now(UTC))):
+            return []
+        warning = f"{self.plan.source}: tls.certificate: {said}"
+        self._event("certificate_ends", warning)
+        return [warning]
 
     def update(self, lane: Lane) -> None:
         """Reload for what is served now. If that is refused, `renewed` and the event `gateway_not_updated` say why."""
         try:
-            self.reload(lane)
+            changed = self.reload(lane)
         except (SlipwayError, OSError) as error:
             self.renewed = Renewed(done=False, message=f"the gateway goes on as before: {error}")
             self._event("gateway_not_updated", self.renewed.message)
         else:
-            self.renewed = Renewed(done=True, message=f"the gateway has read {self.plan.source} again")
+            self.renewed = Renewed(done=True, message=f"the gateway {changed}")
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -95,7 +126,8 @@ class Gateway:
             ServingError: the first start fails.
         """
         self._check_ports()
-        self.plan.write()
+        self._take_up(self.plan)
+        self._warned_of_its_end()
         self._say_where_the_spool_is()
         first: list[ServingError] = []
         tried = threading.Event()

@@ -271,6 +271,8 @@ def read_secret(path: Path, *, what: str, source: Path) -> str:
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{error.strerror}; take it from where you keep secrets, or make a new one (docs/keys.md)"
     return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"
 
 

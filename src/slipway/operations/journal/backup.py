@@ -92,7 +92,7 @@ def back_up(store: Store, target: Path, *, progress: Progress) -> BackedUp:
         for name, path in _beside(store.folder):
             with suppress(FileNotFoundError):  # removed meanwhile
                 hashes[name] = _copy(path, staging / name)
-        with closing(_snapshot(store, staging / DATABASE)) as rows, in_words(target):
+        with closing(_snapshot(store, staging / DATABASE, backup=target)) as rows, in_words(target):
             copied = 0
             for (sha256,) in rows.execute(_KEPT).fetchall():
                 copied += _keep(store.folder, target, staging, sha256=sha256, rows=rows)
@@ -212,12 +212,12 @@ def _beside(journal: Path) -> Iterator[tuple[str, Path]]:
                 yield str(Path(entry.name, name)), path
 
 
-def _snapshot(store: Store, target: Path) -> sqlite3.Connection:
+def _snapshot(store: Store, target: Path, *, backup: Path) -> sqlite3.Connection:
     """An open copy of the database as of one moment: one file, without a write-ahead log."""
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     rows = sqlite3.connect(target)
     try:
-        store.copy_into(rows)
+        store.copy_into(rows, at=backup)
         rows.execute("PRAGMA journal_mode = DELETE")
         (said,) = rows.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":

@@ -1,5 +1,6 @@
 """The journal on disk: SQLite beside content-named images, for its user alone."""
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -190,10 +191,19 @@ class Store:
         """Rows of a SELECT."""
         return self._query(text, values)
 
-    def copy_into(self, target: sqlite3.Connection) -> None:
-        """Copy the database as of one moment, by SQLite's backup; others may write meanwhile."""
+    def copy_into(self, target: sqlite3.Connection, *, at: Path) -> None:
+        """Copy the database as of one moment, by SQLite's backup; others may write meanwhile.
+
+        Args:
+            at: the place that is named if its disk is full; nothing is written to the journal's.
+        """
         with in_words(self.folder / DATABASE):
-            self._connection.backup(target)
+            try:
+                self._connection.backup(target)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), at) from None
+                raise
 
     # Selections, labels and comparisons.
 

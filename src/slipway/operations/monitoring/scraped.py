@@ -11,7 +11,10 @@ from slipway.serving.command import HOST
 
 SCRAPE, SCRAPE_TRITON = "2s", "10s"
 """Time between two scrapes. Alerts must be at the webhook within 15 s; nothing waits for tritonserver's counters."""
-SHOWN = rf"^({SCOPE}\.|cluster\.(stable|candidate)_(grpc|http)\.membership_healthy|rate\.|http\.gateway\.tap\.)"
+SHOWN = (
+    rf"^({SCOPE}\.|cluster\.(stable|candidate)_(grpc|http)\.membership_healthy|rate\.|http\.gateway\.tap\."
+    r"|server\.days_until)"
+)
 """The names, in Envoy's words, of its metrics that the rules and the dashboard read, instead of 200 KB a scrape."""
 ARM = "arm"
 

@@ -1,9 +1,11 @@
 """The teams' keys and the certificate as files for a cluster's Secrets, which only their owner may read."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 from slipway.contract import SpecError
+from slipway.operations.gateway.certificate import Certificate
 from slipway.operations.gateway.listener import KEYS, key_resource
 from slipway.operations.gateway.settings import read_keys, read_secret
 from slipway.operations.rendering.plan import tls_settings
@@ -18,11 +20,13 @@ def write_secrets(source: Path, out: Path) -> list[str]:
     """Write `keys.yaml`, `tls.crt` and `tls.key`, whole or not at all; returns their names.
 
     Raises:
-        SpecError: the settings or a key are wrong, or `out` exists.
+        SpecError: the settings, a key or the certificate are wrong, or `out` exists.
         StorageError: it cannot be written.
     """
     settings = tls_settings(source)
     assert settings.tls is not None
+    if said := Certificate.read(settings.tls, source=source).problem(datetime.now(UTC)):
+        raise SpecError(f"{source}: tls.certificate: {said}")
     files = {
         KEYS: dump_yaml(key_resource(read_keys(settings, source=source))),
         CERTIFICATE: Path(settings.tls.certificate).read_text(encoding="utf-8"),

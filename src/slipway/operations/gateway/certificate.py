@@ -1,0 +1,96 @@
+"""The certificate that clients get: whether its key fits, whose it is, and when it ends."""
+
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from slipway.contract import MissingDependencyError, SpecError
+from slipway.operations.gateway.settings import Tls
+
+try:
+    from cryptography import x509
+except ImportError:
+    raise MissingDependencyError("cryptography", extra="operate") from None
+
+WARN_DAYS = 14
+"""Days before its end from which a certificate is warned of, as by the alert SlipwayCertificateEnds."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What clients check of a gateway's certificate."""
+
+    path: str
+    names: tuple[str, ...]
+    """The hosts that it is for: names and IP addresses."""
+    begins: datetime
+    ends: datetime
+    """The first end in the file, which holds the issuers' certificates too."""
+
+    @classmethod
+    def read(cls, tls: Tls, *, source: Path) -> Self:
+        """Read the certificate, and check that the private key belongs to it.
+
+        Raises:
+            SpecError: a file is damaged, the key has a password, or it is that of another certificate.
+        """
+        try:
+            chain = x509.load_pem_x509_certificates(Path(tls.certificate).read_bytes())
+            names = _names(chain[0])
+        except (OSError, ValueError):
+            raise SpecError(
+                f"{source}: tls.certificate: {tls.certificate} is damaged or cut; take it from its authority again"
+            ) from None
+        _check_key(tls, source=source)
+        begins, ends = (one.not_valid_before_utc for one in chain), (one.not_valid_after_utc for one in chain)
+        return cls(tls.certificate, names, max(begins), min(ends))
+
+    def problem(self, now: datetime) -> str | None:
+        """Why clients that check it refuse it at this time, in a sentence; None if they take it."""
+        if now >= self.ends:
+            return f"{self.path} ended at {_time(self.ends)}, and clients refuse it; give a new one (docs/keys.md)"
+        if now < self.begins:
+            return (
+                f"{self.path} begins at {_time(self.begins)}, and clients refuse it until then; look at the clock of "
+                "this machine, or give another"
+            )
+        return None
+
+    def warning(self, now: datetime) -> str | None:
+        """The problem, or a sentence if it ends within `WARN_DAYS` days; None otherwise."""
+        if (said := self.problem(now)) or self.ends - now > timedelta(days=WARN_DAYS):
+            return said
+        return (
+            f"{self.path} ends in {(self.ends - now).days} days, at {_time(self.ends)}; give a new one (docs/keys.md)"
+        )
+
+    def __str__(self) -> str:
+        return f"a certificate for {', '.join(self.names) or 'no host'} until {_time(self.ends)}"
+
+
+def _check_key(tls: Tls, *, source: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: b"")
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise SpecError(
+                f"{source}: tls.key: {tls.key} is not the key of {tls.certificate}; name the two files that belong "
+                "together"
+            ) from None
+        raise SpecError(
+            f"{source}: tls.key: {tls.key} must hold the private key of {tls.certificate}, in PEM, without a password"
+        ) from None
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(one.value) for one in found)
+
+
+def _time(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
