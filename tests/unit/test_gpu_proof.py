@@ -13,10 +13,13 @@ import pytest
 from benchmarks.studies.gpu_proof.carried import unpack
 from benchmarks.studies.gpu_proof.codec import WRONG, Pixels, isolation
 from benchmarks.studies.gpu_proof.folder import Carried, Prepared, ProofError, Wheel, code_sha256, write_json
+from benchmarks.studies.gpu_proof.heads import difference
 from benchmarks.studies.gpu_proof.running import LIMITS_S, run
 from benchmarks.studies.gpu_proof.triton import step_python
 from benchmarks.studies.gpu_proof.wheels import NEEDED, ORDER, completes, cut, locked, pack
+from slipway.contract import Decision
 from slipway.contract.evidence.gpu_proof import GpuProofResult
+from slipway.steps.head import Head
 
 GOOD, BAD = [bytes([1, seed]) for seed in range(12)], [bytes([2, seed]) for seed in range(20)]
 
@@ -191,3 +194,27 @@ def test_a_wheel_packed_twice_is_packed_once(tmp_path: Path) -> None:
     first = pack(tmp_path / "a-1-py3-none-any.whl", tmp_path)
     written = first.stat().st_mtime_ns
     assert pack(tmp_path / "a-1-py3-none-any.whl", tmp_path).stat().st_mtime_ns == written
+
+
+def test_an_answer_other_than_that_of_its_head_offline_is_found(tmp_path: Path) -> None:
+    Head([np.eye(2, dtype=np.float32)], [np.zeros(2, np.float32)]).save(tmp_path / "head.npz")
+    Decision.parse({"task": "multiclass", "top_k": 2}, source="test").write(tmp_path / "decision.json")
+    (tmp_path / "labels.txt").write_text("left\nright\n")
+    score = float(1 / (1 + np.exp(-2)))
+    answer = {
+        "LABEL": np.array([["left", "right"]]),
+        "SCORE": np.array([[score, 1 - score]]),
+        "CLASS_ID": np.array([[0, 1]]),
+        "STATUS": np.array([[0]]),
+        "EMBEDDING": np.array([[2.0, 0.0]]),
+    }
+    assert difference(answer, tmp_path) == ""
+    for name, changed, said in (
+        ("LABEL", [["left", "left"]], "LABEL is [['left', 'left']], offline [['left', 'right']]"),
+        ("CLASS_ID", [[1, 0]], "CLASS_ID is [[1, 0]], offline [[0, 1]]"),
+        ("STATUS", [[3]], "STATUS [3]"),
+        ("EMBEDDING", [[0.0, 2.0]], "LABEL is [['left', 'right']], offline [['right', 'left']]"),
+        ("SCORE", [[score + 0.01, 1 - score]], "SCORE is 0.01 apart"),
+    ):
+        assert difference({**answer, name: np.array(changed)}, tmp_path) == said
+    assert difference("500: no", tmp_path) == "500: no"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies.gpu_proof.folder import ProofError, read_arrays, read_json
-from benchmarks.studies.gpu_proof.http_load import Tensors, arrive, summary, tensors_of
+from benchmarks.studies.gpu_proof.http_load import Load, Tensors, arrive, summary, tensors_of
 from benchmarks.studies.gpu_proof.lane import Lane, by_any_way, photographs
 from benchmarks.studies.gpu_proof.report import Report
 from benchmarks.studies.gpu_proof.triton import Served
@@ -68,7 +68,8 @@ class Proof:
         return dict(zip(heads, found, strict=True))
 
     def _correct(self, answers: Mapping[str, Tensors | str]) -> None:
-        other = {head: why for head, answer in answers.items() if (why := self._other(head, answer))}
+        (group,) = self._among.glob("heads_*/1/heads")
+        other = {head: why for head, answer in answers.items() if (why := difference(answer, group / head))}
         embedded = [answer["EMBEDDING"] for answer in answers.values() if not isinstance(answer, str)]
         lowest = min(float(_cosine(embedding_nd, self._expected_nd).min()) for embedding_nd in embedded)
         found = {
@@ -83,26 +84,6 @@ class Proof:
             not other, f"{len(other)} of {len(answers)} heads answer other than offline: {found['examples']}"
         )
         self._report.require(lowest >= COSINE, f"an embedding has a cosine of only {lowest:.4f} to the CPU's")
-
-    def _other(self, head: str, answer: Tensors | str) -> str:
-        """The reason why an answer is not that of the head offline on the same embedding, or ""."""
-        from slipway.steps.head import Head
-        from slipway.steps.postprocess import Postprocessor, public_tensors
-
-        if isinstance(answer, str):
-            return answer
-        (folder,) = self._among.glob(f"heads_*/1/heads/{head}")
-        embedding_nd, status_n = answer["EMBEDDING"].astype(np.float32), answer["STATUS"][:, 0].astype(np.int32)
-        logits_nc = Head.read(folder / "head.npz").run(embedding_nd)
-        answers = Postprocessor.read(folder).run(logits_nc, status_n, embedding_nd)
-        offline = public_tensors(answers, bundle=b"")
-        labels = [[label.decode() for label in row] for row in offline["LABEL"]]
-        if status_n.any() or (answer["LABEL"] != np.array(labels)).any():
-            return f"STATUS {status_n.tolist()}, LABEL {answer['LABEL'].tolist()} in place of {labels}"[:400]
-        if (answer["CLASS_ID"] != offline["CLASS_ID"]).any():
-            return f"CLASS_ID {answer['CLASS_ID'].tolist()} in place of {offline['CLASS_ID'].tolist()}"[:400]
-        apart = float(np.abs(answer["SCORE"] - offline["SCORE"]).max())
-        return f"SCORE is {apart:.2g} apart" if apart > SCORE else ""
 
     def _damage(self, repository: Path) -> None:
         (weights,) = repository.glob(f"heads_*/1/heads/{self._broken}/head.npz")
@@ -142,7 +123,8 @@ class Proof:
         """P99 of the first head in both servers, in turns, with the same arrivals in a round."""
         self._report.part("P99 of a head alone and among the group")
         rate, seconds, rounds = (RATE_PER_S, RATE_S, ROUNDS) if self._report.device == "cuda" else (5, 2.0, 1)
-        sides, loads = {"alone": alone.port, "among": among.port}, {"alone": [], "among": []}
+        sides = {"alone": alone.port, "among": among.port}
+        loads: dict[str, list[Load]] = {side: [] for side in sides}
         for number in range(rounds):
             for side in sorted(sides, reverse=bool(number % 2)):
                 load = arrive(
@@ -158,6 +140,31 @@ class Proof:
         self._report.measure("P99 of a head", {**found, "among to alone": ratio, "among to alone, by round": by_round})
         for side in sides:
             self._report.require(not found[side]["failed"], f"{side}: requests failed: {found[side]['failed']}")
+
+
+def difference(answer: Tensors | str, folder: Path) -> str:
+    """The reason why an answer with `OUTPUTS` is not that of the head in `folder` on the same embedding, or "".
+
+    Args:
+        answer: the tensors, or the reason why there are none, which is returned.
+        folder: `head.npz`, `decision.json` and `labels.txt`.
+    """
+    from slipway.steps.head import Head
+    from slipway.steps.postprocess import Postprocessor, public_tensors
+
+    if isinstance(answer, str):
+        return answer
+    embedding_nd, status_n = answer["EMBEDDING"].astype(np.float32), answer["STATUS"][:, 0].astype(np.int32)
+    if status_n.any():
+        return f"STATUS {status_n.tolist()}"
+    logits_nc = Head.read(folder / "head.npz").run(embedding_nd)
+    offline = public_tensors(Postprocessor.read(folder).run(logits_nc, status_n, embedding_nd), bundle=b"")
+    offline["LABEL"] = np.array([[label.decode() for label in row] for row in offline["LABEL"]])
+    for name in ("LABEL", "CLASS_ID"):
+        if (answer[name] != offline[name]).any():
+            return f"{name} is {answer[name].tolist()}, offline {offline[name].tolist()}"[:400]
+    apart = float(np.abs(answer["SCORE"] - offline["SCORE"]).max())
+    return f"SCORE is {apart:.2g} apart" if apart > SCORE else ""
 
 
 def _cosine(one_nd: Any, other_nd: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The repositories of proof `heads`, as `slipway.repository` assembles them: one head on a base, and a group of them."""
+"""The repositories of proof `heads`, assembled by `slipway.repository`: one head on a base, and a group of them."""
 
 import shutil
 import tempfile
