@@ -57,7 +57,7 @@ study-%: setup ## a study of benchmarks/studies: make study-soak, make study-tra
 bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps and a report, in RUN/bench (8 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
 
-gpu-proof: ## on a GPU machine: what only a GPU can prove, or PROOFS="codec dali" of it (10 minutes; docs/gpu-proof.md)
+gpu-proof: ## on a GPU machine: what only a GPU can prove, or PROOFS="codec dali" of it (12 minutes; docs/gpu-proof.md)
 	python3 -m benchmarks.studies.gpu_proof run $(PROOFS)
 
 pictures: setup ## the README's pictures, from the published results and what make demo wrote (needs chromium)

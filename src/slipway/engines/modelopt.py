@@ -14,6 +14,7 @@ import onnx
 from tqdm import tqdm
 
 from slipway.contract import MissingDependencyError, QuantizeError, SlipwayError
+from slipway.engines.autotune import Autotune
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.graph_checks import (
     QUANTIZE,
@@ -60,7 +61,12 @@ def modelopt_file(source: onnx.ModelProto) -> Iterator[Path]:
 
 
 def with_qdq(
-    source: onnx.ModelProto, sample: CalibrationSample, precision: Quantised, *, method: str
+    source: onnx.ModelProto,
+    sample: CalibrationSample,
+    precision: Quantised,
+    *,
+    method: str,
+    autotune: Autotune | None = None,
 ) -> onnx.ModelProto:
     """The graph with ModelOpt's Q/DQ nodes, ranges from every image of `sample`, FP32 input and outputs, else FP16.
 
@@ -72,7 +78,8 @@ def with_qdq(
         with modelopt_file(source) as path:
             from modelopt.onnx import quantization
 
-            quantization.quantize(
+            quantise = quantization.quantize if autotune is None else autotune.added_to(quantization.quantize)
+            quantise(
                 str(path),
                 quantize_mode=precision,
                 calibration_data_reader=reader,

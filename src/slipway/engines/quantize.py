@@ -3,7 +3,7 @@ AutoCast."""
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,6 +14,7 @@ from slipway.contract.base_bundle import Base
 from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep, GraphMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
+from slipway.engines.autotune import LEFT, Autotune, autotuning
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.modelopt import IMAGES, to_fp16, with_qdq
 from slipway.engines.sensitivity import SearchFailedError, search
@@ -25,20 +26,24 @@ Typed = Literal["int8", "fp8", "fp16"]
 LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "nvidia-dali-cuda130")
 
 
-def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8") -> Manifest:
+def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8", autotune: bool = False) -> Manifest:
     """Write the graph folder `out`, whole or not at all. The manifest's `measured` has its figures.
 
     INT8 takes its ranges from the calibration sample and leaves everything else in FP16; if that loses too much on the
     validation split, `search` keeps sensitive layers in FP16. FP8 takes its ranges from the same images; only its gate
     on a GPU judges it. FP16 leaves nodes with large values in FP32. Input and outputs are FP32. A base has no labels,
-    so nothing is searched for it: the gate on its embeddings judges plain INT8.
+    so nothing is searched for it: the gate on its embeddings judges plain INT8. With `autotune`, layers are INT8 or FP8
+    only where TensorRT is faster so on this machine's GPU.
 
     Raises:
+        CompileError: autotune found no GPU.
         QuantizeError: the calibration images are too few or of one class; the graph is incomplete, not finite or
-            already quantised; a layer is not INT8 or FP8 that should be; a value exceeds FP16; or INT8 loses too much
-            whatever stays in FP16.
+            already quantised; a layer is not INT8 or FP8 that should be; a value exceeds FP16; INT8 loses too much
+            whatever stays in FP16; or autotune lacks trtexec, has no Q/DQ nodes to place, or finds no place for one.
         DataError: an image of the validation split is missing or changed.
     """
+    if precision == "fp16" and autotune:
+        raise QuantizeError("autotune places Q/DQ nodes, and FP16 has none; give --precision int8 or fp8 with it")
     check_folder(out, kind="graph", inputs=[bundle.path])
     failed = out.with_name(f"{out.name}{FAILED_SUFFIX}")
     check_file(failed, mark=("steps",), what="the steps of a search")
@@ -50,7 +55,7 @@ def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8") -> 
             graph = to_fp16(source, sample)
             measured = GraphMeasured(calibration_images=min(IMAGES, len(sample)))
         else:
-            graph, measured = _quantised(bundle, source, sample, precision)
+            graph, measured = _quantised(bundle, source, sample, precision, autotune=autotune)
             if precision == "int8" and isinstance(bundle, Bundle):
                 graph, measured = _searched(bundle, graph, sample, measured, staging)
         counted = _counted(graph, measured, precision)
@@ -113,17 +118,29 @@ def _remove_identities(graph: onnx.GraphProto) -> None:
 
 
 def _quantised(
-    bundle: Bundle | Base, source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised
+    bundle: Bundle | Base,
+    source: onnx.ModelProto,
+    sample: CalibrationSample,
+    precision: graph_checks.Quantised,
+    *,
+    autotune: bool,
 ) -> tuple[onnx.ModelProto, GraphMeasured]:
     """The graph with Q/DQ nodes, checked, and its calibration."""
     method = bundle.spec.calibration.method
     graph_checks.check_numbers(source, largest=graph_checks.FP16_MAX)  # ModelOpt would clamp them silently
-    graph = with_qdq(source, sample, precision, method=method)
-    graph_checks.check_numbers(graph)
-    pixels_nchw = next(sample.pixels(images=1))
-    reasons = graph_checks.check_quantised(source, graph, precision, pixels_nchw=pixels_nchw)
-    graph_checks.check_overflow(graph, sample.pixels(images=IMAGES, what="FP16 overflow"))
-    return graph, GraphMeasured(calibration_images=len(sample), calibration_method=method, not_quantised=reasons)
+    with ExitStack() as stack:
+        search = stack.enter_context(autotuning(bundle)) if autotune else None
+        graph = with_qdq(source, sample, precision, method=method, autotune=search)
+        graph_checks.check_numbers(graph)
+        pixels_nchw, left = next(sample.pixels(images=1)), LEFT if autotune else ""
+        reasons = graph_checks.check_quantised(source, graph, precision, pixels_nchw=pixels_nchw, otherwise=left)
+        graph_checks.check_overflow(graph, sample.pixels(images=IMAGES, what="FP16 overflow"))
+        return graph, GraphMeasured(
+            calibration_images=len(sample),
+            calibration_method=method,
+            not_quantised=reasons,
+            autotune=None if search is None else search.measured(),
+        )
 
 
 def _searched(
