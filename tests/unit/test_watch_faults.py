@@ -208,6 +208,15 @@ def test_a_log_of_restarts_that_was_moved_away_is_a_new_one_whose_entries_count(
     assert watched.drift.rows == 10
 
 
+@pytest.mark.parametrize("column", ["probability", "embedding"])
+def test_values_that_are_cut_short_are_a_damaged_journal(store: Store, column: str) -> None:
+    add_drawn(store, drawn(5, seed=3), name="a")
+    store.write(f"UPDATE rows SET {column} = x'00'", [()])
+    facts = look(store)
+    assert facts.watched is None
+    assert "the journal is damaged" in facts.told[0]
+
+
 def test_rows_are_counted_once_while_the_reference_is_damaged(store: Store) -> None:
     add_drawn(store, drawn(100, seed=3), name="a")
     (folder_of(store.folder, "digits") / FILE).write_text("{")
