@@ -73,11 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add("folder", type=Path, metavar="FOLDER", help="folder with the images")
     add("--model", required=True, help="the classifier's name")
     add("--out", required=True, type=Path, metavar="CSV", help="table of the answers; continued if it exists")
-    add(
-        "--url",
-        default="grpc://127.0.0.1:8001",
-        help="grpc[s]://host:port or http[s]://host:port (%(default)s)",
-    )
+    add("--url", default="grpc://127.0.0.1:8001", help="grpc[s]://host:port or http[s]://host:port (%(default)s)")
     add("--batch-size", type=int, metavar="N", help="images per request (default: as many as the model takes)")
     add("--concurrency", type=int, default=4, metavar="N", help="requests under way at once (%(default)s)")
     add(

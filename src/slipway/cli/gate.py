@@ -124,12 +124,7 @@ def parser() -> argparse.ArgumentParser:
     add("--deadline-ms", type=float, default=1000.0, help="time after which a request is abandoned (%(default)g)")
     add("--generators", type=int, metavar="N", help="sending processes (default: by rate and cores, printed)")
     add("--seed", type=int, default=0, help="seed of the schedules and the order of the images (%(default)s)")
-    add(
-        "--pid",
-        type=int,
-        dest="server_pid",
-        help="process id of a local tritonserver, to report its CPU and memory",
-    )
+    add("--pid", type=int, dest="server_pid", help="process id of a local tritonserver, to report its CPU and memory")
     add(
         "--output",
         type=file_option(("generator", "passed_per_s"), what="a result of slipway gate"),

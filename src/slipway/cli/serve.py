@@ -206,10 +206,7 @@ def notice(said: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="slipway serve",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawTextHelpFormatter,
+        prog="slipway serve", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
         "repository",
