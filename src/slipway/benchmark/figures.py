@@ -146,7 +146,5 @@ def step_time(model: str, before: StepCounters, after: StepCounters) -> StepTime
 def server_use(before: processes.Snapshot, after: processes.Snapshot) -> ServerUse:
     """Return the CPU use of the server's processes between two snapshots, and their peak memory."""
     return ServerUse(
-        processes=len(after.cpu_s),
-        cpu_cores=processes.cores_used(before, after),
-        peak_rss_mib=after.peak_rss_mib,
+        processes=len(after.cpu_s), cpu_cores=processes.cores_used(before, after), peak_rss_mib=after.peak_rss_mib
     )

@@ -131,10 +131,7 @@ class _Offering:
                 for requests in look.blocks:
                     self._offer(requests, on_answers=bar.update)
                 judgement, seen = looked(
-                    self.blocks,
-                    look,
-                    limit_ms=self._options.limit_ms,
-                    after_s=time.monotonic() - self._started_s,
+                    self.blocks, look, limit_ms=self._options.limit_ms, after_s=time.monotonic() - self._started_s
                 )
                 self.looks.append(seen)
                 if judgement.verdict is not Verdict.TOO_FEW:

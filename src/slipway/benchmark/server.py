@@ -123,10 +123,7 @@ class Server:
         """
         answer = await self._reply(
             self._client.infer(
-                self.model,
-                [self._inputs[0]],
-                outputs=self._outputs,
-                client_timeout=FIRST_ANSWER_DEADLINE_S,
+                self.model, [self._inputs[0]], outputs=self._outputs, client_timeout=FIRST_ANSWER_DEADLINE_S
             )
         )
         values = _values(answer)

@@ -223,10 +223,7 @@ def add_deployments(kinds: Actions) -> None:
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
     checking = add_action(kinds, "check", "find in a rendered folder what no schema of Kubernetes finds")
     checking.add_argument(
-        "folder",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of kubernetes or kserve, or what kubectl kustomize printed",
+        "folder", type=Path, metavar="FOLDER", help="folder of kubernetes or kserve, or what kubectl kustomize printed"
     )
     checking.add_argument("--kubectl", type=Path, metavar="FILE", help="default: kubectl on PATH")
     checking.set_defaults(run=check)
@@ -234,10 +231,7 @@ def add_deployments(kinds: Actions) -> None:
 
 
 def _command(
-    kinds: Actions,
-    name: str,
-    run: Callable[[argparse.Namespace], None],
-    line: str,
+    kinds: Actions, name: str, run: Callable[[argparse.Namespace], None], line: str
 ) -> argparse.ArgumentParser:
     command = add_action(kinds, name, line)
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")

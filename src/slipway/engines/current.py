@@ -5,15 +5,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from slipway.contract import (
-    Bundle,
-    Engine,
-    Manifest,
-    ManifestError,
-    MissingDependencyError,
-    PlanSettings,
-    SlipwayError,
-)
+from slipway.contract import Bundle, Engine, Manifest, ManifestError, MissingDependencyError, PlanSettings, SlipwayError
 from slipway.contract.card import Card
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.evidence.build import EngineMeasured, GraphMeasured
@@ -116,13 +108,7 @@ def stale(
 
 
 def _changes_of_engine(
-    engine: Engine,
-    bundle: Bundle,
-    graph: Graph,
-    *,
-    precision: Precision,
-    compiler: Compiler,
-    reference: Engine | None,
+    engine: Engine, bundle: Bundle, graph: Graph, *, precision: Precision, compiler: Compiler, reference: Engine | None
 ) -> Iterator[str]:
     settings = engine.settings
     if (settings.target, settings.precision) != (compiler.target, precision):

@@ -61,9 +61,7 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
             libraries=LIBRARIES,
             seed=spec.calibration.seed,
             measured=BaseMeasured(
-                origin=origin,
-                embedding_size=found[0].embedding_nd.shape[1],
-                max_embedding_difference=difference,
+                origin=origin, embedding_size=found[0].embedding_nd.shape[1], max_embedding_difference=difference
             ),
         )
 

@@ -55,12 +55,7 @@ class Adopted:
 
 
 def adopt(
-    path: Path,
-    *,
-    input_size: tuple[int, int],
-    logits: str | None,
-    embedding: str | None,
-    with_embedding: bool = True,
+    path: Path, *, input_size: tuple[int, int], logits: str | None, embedding: str | None, with_embedding: bool = True
 ) -> Adopted:
     """Read an ONNX file from any source as a classifier of `FP32 [n, 3, *input_size]`.
 

@@ -49,11 +49,7 @@ class Loading:
 
 
 def train_loader(
-    dataset: Dataset,
-    images: Sequence[LabelledImage],
-    loading: Loading,
-    *,
-    order: Callable[[int], Ids] | None = None,
+    dataset: Dataset, images: Sequence[LabelledImage], loading: Loading, *, order: Callable[[int], Ids] | None = None
 ) -> "Loader":
     """Load augmented batches of `pixels_nchw` and `targets.TENSOR`: each image once an epoch, shuffled.
 
