@@ -80,6 +80,10 @@ def test_two_collectors_at_once_and_a_foreign_database_are_refused(tmp_path: Pat
         pass
     (tmp_path / "journal.sqlite").unlink()
     connection = sqlite3.connect(tmp_path / "journal.sqlite")
+    connection.execute("PRAGMA user_version = 2")
+    connection.commit()
+    with pytest.raises(StorageError, match=r"no such table: .*; restore a copy"), Store.open(tmp_path, make=False):
+        pass
     connection.execute("PRAGMA user_version = 7")
     connection.close()
     with pytest.raises(SpecError, match="of version 7, and this release reads 2"), Store.open(tmp_path, make=False):

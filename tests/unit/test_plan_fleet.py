@@ -210,6 +210,31 @@ def test_1000_heads_are_one_load_that_stays_together(tmp_path):
     assert cell.ready_s == pytest.approx(7.7, abs=0.1)
 
 
+def test_what_no_plan_can_be_made_for_is_refused_in_words(tmp_path):
+    for given, said in (
+        ({"head_room": 0.999999}, "head_room: .* less than or equal to 0.9"),
+        ({"machines": {"box": BOX | {"memory_gib": 1e300}}}, "memory_gib: .* less than or equal to 1000000"),
+        ({"machines": {"box": BOX | {"per_hour": 1e300}}}, "per_hour: .* less than or equal to 1000000000"),
+        (
+            {"each": {"mean": 1, "peak": 2, "measured": "gate.json"}},
+            r"each.measured: a list is needed, such as \[a, b\]",
+        ),
+    ):
+        with pytest.raises(SpecError, match=said):
+            demand(**given)
+    for name, content in (("cut.json", b"{"), ("binary.json", b"\xff")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SpecError, match=rf"{name}: not .*; give one written by slipway gate"):
+            read_measured(tmp_path / name)
+
+
+def test_prices_beside_which_rounding_is_nothing_end(tmp_path):
+    rates = {"mean": 1, "peak": 1_000_000, "measured": [gate_file(tmp_path / "gate.json")]}
+    given = {"machines": {"box": BOX | {"per_hour": 1e9}}, "classifiers": {"digits": rates}}
+    (cell,) = plan(tmp_path, DIGITS, given).cells
+    assert cell.boxes > 10_000
+
+
 @pytest.mark.parametrize(
     ("rates", "said"),
     [

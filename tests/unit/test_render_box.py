@@ -150,6 +150,7 @@ def test_systemd_finds_little_that_a_unit_may_do(tmp_path: Path) -> None:
         ("compose", ("--gateway-image", ENVOY, "--weight", "5"), "needs a candidate"),
         ("compose", ("--gateway-image", ENVOY, "--candidate-repository", "elsewhere"), "not beside"),
         ("systemd", ("--program", "slipway"), "absolute path"),
+        ("compose", ("--gateway-image", ENVOY, "--repositories", "a/b"), "absolute path"),
         ("systemd", ("--user", "a b"), "no spaces"),
         ("systemd", ("--candidate-repository", EXAMPLE), "give both, or neither"),
     ],

@@ -58,7 +58,9 @@ def compose(arguments: argparse.Namespace) -> None:
         server,
         image=arguments.server_image or f"slipway-{lane.lane}:{lane.release or NEWEST.name}",
         gateway_image=arguments.gateway_image,
-        repositories=arguments.repositories or str(repository.resolve().parent),
+        repositories=plan.absolute_path(
+            arguments.repositories or str(repository.resolve().parent), what="--repositories"
+        ),
         repository=repository.resolve().name,
         candidate=candidate.resolve().name if candidate is not None else None,
         candidate_server=plan.Server.of(candidate) if candidate is not None else None,

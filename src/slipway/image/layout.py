@@ -18,6 +18,7 @@ from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME,
 from slipway.image.reference import LayoutReference
 from slipway.system.files import locked, sha256_file
 from slipway.system.targets import check_folder, told, write_file
+from slipway.system.text import few
 
 MARKER, INDEX_FILE = "oci-layout", "index.json"
 KIND: Final = "layout of images"
@@ -235,7 +236,7 @@ class Layout:
             ImageError: the layout has no such tag or digest, or several tags where none is given.
         """
         tagged = {one.tag: one for one in self.index.manifests if one.tag is not None}
-        known = ", ".join(sorted(tagged)) or "none"
+        known = few(sorted(tagged)) or "none"
         if reference.digest is not None:
             found = next((one for one in self.index.manifests if one.digest == reference.digest), None)
             if found is None:

@@ -88,8 +88,8 @@ class RegistryReference:
             name = named[0]
         if not (slash and _HOST.fullmatch(host) and _NAME.fullmatch(name) and len(name) < 256):
             raise SpecError(
-                f"{text}: not a registry's reference; write HOST[:PORT]/NAME:TAG, the name in lower case, "
-                "such as registry.example:5000/team/models:v1"
+                f"{text}: not a registry's reference; write HOST[:PORT]/NAME:TAG or HOST[:PORT]/NAME@sha256:"
+                "DIGEST, the name in lower case, such as registry.example:5000/team/models:v1"
             )
         if (port := _port(host)) is not None and not 1 <= port <= 65535:
             raise SpecError(f"{text}: invalid port {port}; use one from 1 to 65535")

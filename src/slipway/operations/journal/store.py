@@ -328,12 +328,22 @@ def only_process(lock: Path, otherwise: str) -> Iterator[None]:
         os.close(descriptor)  # and so does a kill: the lock never stays
 
 
-_DAMAGED = "restore a copy of it, or move it away, and the collector begins a new journal"
+_NOT_OURS = "restore a copy of it, or move it away, and the collector begins a new journal"
+_HELD = "another process has held it for half a minute; wait for that one or end it, and try again"
+_MODES = "change its permissions and those of its folder, or give the journal another folder"
 _REMEDIES = {
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_BUSY: "another process has held it for half a minute; wait for that one or end it, and try again",
+    sqlite3.SQLITE_FULL: "free some space, or give the journal another folder",
+    sqlite3.SQLITE_NOTADB: _NOT_OURS,
+    sqlite3.SQLITE_CORRUPT: _NOT_OURS,
+    sqlite3.SQLITE_ERROR: _NOT_OURS,  # a table or column is missing
+    sqlite3.SQLITE_BUSY: _HELD,
+    sqlite3.SQLITE_LOCKED: _HELD,
+    sqlite3.SQLITE_READONLY: _MODES,
+    sqlite3.SQLITE_CANTOPEN: _MODES,
+    sqlite3.SQLITE_PERM: _MODES,
+    sqlite3.SQLITE_IOERR: "the disk is faulty or full; see the system's log (dmesg)",
 }
+"""What helps, by the number of SQLite's error."""
 
 
 @contextmanager
@@ -343,9 +353,8 @@ def in_words(path: Path) -> Iterator[None]:
         with told(path):
             yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what only SQLite's authors tell apart
-        remedy = _REMEDIES.get(code, "free some space, or give the journal another folder")
-        raise StorageError(f"{path}: {error}; {remedy}") from None
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the detail of extended codes
+        raise StorageError(f"{path}: {error}; {_REMEDIES.get(code, _NOT_OURS)}") from None
 
 
 def _plain(row: Row) -> tuple[object, ...]:

@@ -109,7 +109,9 @@ class _Reader:
                 self._read[file] = read_measured(self._root / file)
             figures = self._read[file]
             if backbone and figures.backbone and figures.backbone != backbone:
-                raise SpecError(f"{name}: its backbone is {backbone}, but {file} measured {figures.backbone}")
+                raise SpecError(
+                    f"{name}: its backbone is {backbone}, but {file} measured {figures.backbone}; name another file"
+                )
             found.append(figures)
         merged = found[0]
         for more in found[1:]:

@@ -8,7 +8,7 @@ from slipway.operations.gateway.routes import Node
 from slipway.operations.rendering.files import Document, yaml_file
 from slipway.operations.rendering.manifests import KSERVE_MOUNT
 from slipway.operations.rendering.objects import gateway_api_document, headless_service
-from slipway.operations.rendering.plan import IMAGE_VOLUMES, Plan, dns_label, image_volumes
+from slipway.operations.rendering.plan import IMAGE_VOLUMES, Plan, dns_label, host_name, image_volumes
 from slipway.operations.rendering.pods import (
     CANDIDATE,
     DRAIN_S,
@@ -50,10 +50,9 @@ def kserve_files(plan: Plan, *, name: str, host: str, gateway: str, gateway_pods
             f"{IMAGE_VOLUMES}; give a later version, or use slipway render kubernetes, which can fetch it"
         )
     dns_label(name, what="--name")
-    for part in host.split("."):
-        dns_label(part, what="--host")
+    host_name(host, what="--host")
     namespace, slash, gateway_name = gateway.partition("/")
-    if not slash:
+    if not (slash and namespace and gateway_name):
         raise SpecError(
             f"--gateway: {gateway!r}; give namespace and name of the Gateway, such as kserve/kserve-gateway"
         )
