@@ -276,6 +276,24 @@ def test_without_an_open_release_every_action_says_how_to_open_one(release: Rele
         release(action)
 
 
+def test_on_a_restored_box_each_verb_says_that_the_trial_begins_again(release: ReleaseFolder) -> None:
+    release.open_release()
+    shutil.rmtree(release.candidate)
+    for words in (["status"], ["judge"]):
+        with pytest.raises(
+            SpecError, match=r"cpu-candidate: the candidate's repository is missing, as after a restore"
+        ):
+            release(*words)
+    record = record_path(release.stable)
+    record.write_text(record.read_text().replace(str(release.stable), "/elsewhere/cpu"))
+    for words in (["status"], ["judge"], ["weight", "0"], ["promote", "--approved-by", "A. Lee"], ["rollback"]):
+        with pytest.raises(SpecError, match=r"cpu\.release\.json: a record of /elsewhere/cpu, from another box"):
+            release(*words)
+    release.open_release()
+    assert read_record(release.stable).stable.path == str(release.stable)  # type: ignore[union-attr]
+    assert len(list(release.folder.glob("cpu.release-*.json"))) == 1
+
+
 def test_a_gateway_that_does_not_answer_is_said_and_rollback_is_written_for_its_next_start(
     release: ReleaseFolder,
 ) -> None:

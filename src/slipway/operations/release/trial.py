@@ -18,7 +18,15 @@ from slipway.operations.release.judge import ReleaseJudgement, ReleaseVerdict, j
 from slipway.operations.release.lock import only_operator
 from slipway.operations.release.metrics import ArmCounts, ArmName, counts, reading
 from slipway.operations.release.readings import Readings
-from slipway.operations.release.record import Action, Deed, ReleaseRecord, RepositoryFacts, now, read_record
+from slipway.operations.release.record import (
+    Action,
+    Deed,
+    ReleaseRecord,
+    RepositoryFacts,
+    now,
+    read_record,
+    record_path,
+)
 from slipway.system.text import command, few
 
 
@@ -61,7 +69,7 @@ class Trial:
         """The release of the gateway whose settings are in the file `source`.
 
         Raises:
-            SpecError: the settings are wrong, or no candidate was written.
+            SpecError: the settings are wrong, no candidate was written, or it was written on another box.
         """
         settings = GatewayPlan.open(source).settings
         repository = stable_repository(settings)
@@ -69,6 +77,12 @@ class Trial:
         if record is None:
             raise SpecError(
                 f"{repository}: no release is open; name the candidate in the fleet file (release:), and write it by "
+                + command("slipway release candidate", source, "FLEET")
+            )
+        if Path(record.stable.path) != repository:
+            raise SpecError(
+                f"{record_path(repository)}: a record of {record.stable.path}, from another box or before the folder "
+                "was moved, and its trial cannot go on; begin another, which keeps this record: "
                 + command("slipway release candidate", source, "FLEET")
             )
         return cls(source, settings, record)
@@ -96,7 +110,17 @@ class Trial:
         return read_traffic(self.settings)
 
     def counts(self) -> dict[ArmName, ArmCounts]:
-        """Counts since the gateway started; raises ServingError if it does not answer."""
+        """Counts since the gateway started.
+
+        Raises:
+            SpecError: the candidate's repository is not there, as on a restored box.
+            ServingError: the gateway does not answer.
+        """
+        if not Path(self.record.candidate.path).is_dir():
+            raise SpecError(
+                f"{self.record.candidate.path}: the candidate's repository is missing, as after a restore; begin its "
+                "trial again: " + command("slipway release candidate", self.source, "FLEET")
+            )
         return counts(self.settings, self.record.models)
 
     def look(self) -> Judged:
