@@ -72,7 +72,7 @@ def test_timm_weights_become_a_bundle_and_labels_give_the_order(images: Path, we
         ),
         (
             lambda state: state["norm.weight"].fill_(float("nan")),
-            r"team.safetensors: NaN in norm.weight; give a checkpoint",
+            r"team.safetensors: NaN or infinity in norm.weight; give a checkpoint",
         ),
     ],
     ids=["missing", "unexpected", "shape", "prefix", "NaN"],

@@ -69,10 +69,11 @@ class Contest(Generic[AnyEngine_co]):
         passed = [name for name in self.listed if name in opened and opened[name].may_be_served]
         if not passed:
             verdicts = {name: opened[name].verdict if name in opened else "not built" for name in self.listed}
+            limit = ", or lower embedding.min_cosine" if isinstance(self.bundle, Base) else ""
             raise GateError(
                 f"{self.engines}: none of the spec's precisions can be served on the {self.lane} lane: "
                 f"{verdicts or 'none is listed'}; see their evaluation.json, or list another in the spec "
-                f"({', '.join(SERVED[self.lane])})"
+                f"({', '.join(SERVED[self.lane])}){limit}"
             )
         return passed
 

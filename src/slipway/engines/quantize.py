@@ -14,7 +14,7 @@ from slipway.contract.base_bundle import Base
 from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep, GraphMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
-from slipway.engines.autotune import LEFT, Autotune, autotuning
+from slipway.engines.autotune import LEFT, autotuning
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.modelopt import IMAGES, to_fp16, with_qdq
 from slipway.engines.sensitivity import SearchFailedError, search

@@ -17,6 +17,7 @@ from slipway.training.data.entries import Entry, fault_of, raise_faults
 LIKE_SPLITS = {*SPLITS, "training", "val", "valid", "dev", "testing", "eval", "holdout"}
 Origin = Literal["class folders", "split folders", "CSV"]
 OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+OTHER_SEPARATORS = (";", ",", "|")
 LABEL_COLUMNS: dict[Task, str] = {"multiclass": "label", "multilabel": "labels"}
 
 
@@ -158,7 +159,21 @@ def _read_table(path: Path, *, root: Path, task: Task, data: Data) -> list[Entry
         except _RowError as error:
             faults.append(f"line {line}: {error}")
     raise_faults(faults, what=f"rows of {path} cannot be used; correct or remove them")
+    if task == "multilabel" and data.labels is None:
+        _check_separator(path, entries, data.label_separator)
     return entries
+
+
+def _check_separator(path: Path, entries: Sequence[Entry], separator: str) -> None:
+    """Refuse `red;warm` as one label where the separator stands in no row: a list with another separator."""
+    if any(len(entry.labels) > 1 for entry in entries):
+        return
+    for label in sorted({label for entry in entries for label in entry.labels}):
+        if other := next((mark for mark in OTHER_SEPARATORS if mark in label), None):
+            raise SpecError(
+                f"{path}: {label!r} would be one label, since no row has data.label_separator {separator!r}; write "
+                f"data.label_separator: {other!r}, or if it is one label, list the labels in data.labels"
+            )
 
 
 def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Columns:
