@@ -28,7 +28,7 @@ nodes=$(grep -ao QuantizeLinear "$graph" | wc -l)
 {time}
 echo "[11/30/2026-08:00:00] [I] Latency: min = 1 ms, max = 9 ms, mean = 5 ms, median = $median ms, and more"
 """
-FASTER, SLOWER = 'median="0.$((900 - 10 * nodes))"', 'median="0.$((100 + 10 * nodes))"'
+FASTER, SLOWER = (f'median=$(awk "BEGIN {{ print {time} }}")' for time in ("9 / (10 + $nodes)", "(10 + $nodes) / 100"))
 
 
 def play(monkeypatch: pytest.MonkeyPatch, folder: Path, time: str) -> Path:
