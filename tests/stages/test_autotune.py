@@ -69,6 +69,7 @@ def test_a_graph_is_placed_by_times_at_the_batch_sizes_of_the_plan(
         (SLOWER, "INT8 was requested, but none of 4 layers is quantised; use FP16 or FP32"),
         ("echo no GPU; exit 1", "finite positive latency"),
     ],
+    ids=("slower", "failing"),
 )
 def test_no_place_that_is_faster_and_a_failing_trtexec_are_errors(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, said: str
