@@ -28,7 +28,7 @@ nodes=$(grep -ao QuantizeLinear "$graph" | wc -l)
 {time}
 echo "[11/30/2026-08:00:00] [I] Latency: min = 1 ms, max = 9 ms, mean = 5 ms, median = $median ms, and more"
 """
-FASTER, SLOWER = 'median="0.$((900 - 10 * nodes))"', 'median="0.$((100 + 10 * nodes))"'
+FASTER, SLOWER = (f'median=$(awk "BEGIN {{ print {time} }}")' for time in ("9 / (10 + $nodes)", "(10 + $nodes) / 100"))
 
 
 def play(monkeypatch: pytest.MonkeyPatch, folder: Path, time: str) -> Path:
@@ -69,6 +69,7 @@ def test_a_graph_is_placed_by_times_at_the_batch_sizes_of_the_plan(
         (SLOWER, "INT8 was requested, but none of 4 layers is quantised; use FP16 or FP32"),
         ("echo no GPU; exit 1", "finite positive latency"),
     ],
+    ids=("slower", "failing"),
 )
 def test_no_place_that_is_faster_and_a_failing_trtexec_are_errors(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time: str, said: str
