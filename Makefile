@@ -12,6 +12,8 @@ IMAGES ?= $(RUN)/data
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nightly"
 # Processes with a thread each, since threads that share a core wait for each other; three on two cores, since tests wait for servers.
 fast test coverage: export OMP_NUM_THREADS := 1
+# A worker that may keep no bytecode rewrites every assertion again: 9 s of a processor in each.
+fast test: export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo operate fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer prometheus lock peers_lock images_lock label-studio label-studio_lock validators validators_lock clean
