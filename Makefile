@@ -12,6 +12,8 @@ IMAGES ?= $(RUN)/data
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not nightly"
 # Processes with a thread each, since threads that share a core wait for each other; three on two cores, since tests wait for servers.
 fast test coverage: export OMP_NUM_THREADS := 1
+# A worker that may keep no bytecode rewrites every assertion again: 9 s of a processor in each.
+fast test: export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo operate fast test coverage nightly check engines doctor bench gpu-proof pictures docs release perf_analyzer prometheus lock peers_lock images_lock label-studio label-studio_lock validators validators_lock clean
@@ -57,7 +59,7 @@ study-%: setup ## a study of benchmarks/studies: make study-soak, make study-tra
 bench: perf_analyzer $(RUN)/engines/choice.json ## what the README says of speed: P99, capacity, steps and a report, in RUN/bench (8 minutes)
 	$(BIN)/python benchmarks/bench.py $(RUN) --images $(IMAGES)
 
-gpu-proof: ## on a GPU machine: what only a GPU can prove, or PROOFS="codec dali" of it (10 minutes; docs/gpu-proof.md)
+gpu-proof: ## on a GPU machine: what only a GPU can prove, or PROOFS="codec dali" of it (12 minutes; docs/gpu-proof.md)
 	python3 -m benchmarks.studies.gpu_proof run $(PROOFS)
 
 pictures: setup ## the README's pictures, from the published results and what make demo wrote (needs chromium)
@@ -79,8 +81,8 @@ perf_analyzer: setup ## NVIDIA's perf_analyzer, made to start: links to two libr
 	@cd $(VENV)/lib/perf_analyzer && ln -sf ../python3.*/site-packages/nvidia_pytriton.libs/libcudart-*.so.12.* libcudart.so.12
 	@LD_LIBRARY_PATH=$(VENV)/lib/perf_analyzer $(BIN)/perf_analyzer --version
 
-prometheus: setup ## Debian's Prometheus and Alertmanager in .venv/debian, for the tests of the monitoring; starts nothing
-	.ci/prometheus $(VENV)/debian
+prometheus: setup ## Debian's Prometheus, Alertmanager and docker-registry in .venv/debian, for tests; starts nothing
+	.ci/debian $(VENV)/debian
 
 label-studio: setup .venv/label-studio/installed ## Label Studio in an environment of its own (1 GB), started on 127.0.0.1:8080: make label-studio ARGS="--port 8090"
 	@$(BIN)/python build/label_studio/start.py $(ARGS)

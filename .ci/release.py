@@ -5,6 +5,7 @@ is then installed into a fresh environment, which takes the dependencies from th
 """
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,7 @@ CLIENT = "import slipway, slipway.client; print(slipway.__version__, slipway.__f
 
 def main() -> None:
     out = ROOT / "runs/release"
+    os.environ.pop("PYTHONPATH", None)  # it would come before what the fresh environment has
     check_changelog(ROOT / "CHANGELOG.md")
     archive, wheel = build(out)
     package = tracked()
@@ -97,7 +99,10 @@ def run(command: str | Path, *arguments: str | Path) -> str:
     """What the command prints; ends the release with its messages if it fails. Looks in this environment first."""
     beside = Path(sys.executable).parent / command
     line = [str(beside if beside.exists() else command), *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        sys.exit(f"{command} is not on PATH; install it")
     if done.returncode:
         sys.exit(f"{' '.join(line)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout

@@ -58,14 +58,19 @@ def main() -> None:
 
 
 def committed(root: Path) -> str:
-    """The commit of a clone; ends the release if a tracked file differs from it."""
+    """The commit of a clone; ends the release if a tracked file differs, or if the version's tag is another commit."""
     if changed := git(root, "status", "--porcelain", "--untracked-files=no"):
         sys.exit(f"not committed, so that nobody could tell what was released; commit or restore:\n{changed.rstrip()}")
-    return git(root, "rev-parse", "HEAD").strip()
+    commit, tag = git(root, "rev-parse", "HEAD").strip(), f"v{__version__}"
+    if (tagged := git(root, "for-each-ref", "--format=%(*objectname) %(objectname)", f"refs/tags/{tag}").split()) and (
+        commit not in tagged
+    ):
+        sys.exit(f"{tag} is another commit, {tagged[0]}; set __version__ in src/slipway/__init__.py: docs/releasing.md")
+    return commit
 
 
 def git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True).stdout
+    return tell(root, "git", *arguments)
 
 
 def gather(folder: Path, *, root: Path, commit: str) -> None:
@@ -169,10 +174,15 @@ def verify(folder: Path, *, public: bytes) -> None:
     tell(folder, "sha256sum", "--check", "--strict", "--quiet", SUMS)
 
 
-def tell(folder: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def tell(folder: Path, *command: str) -> str:
+    """What a command prints in a folder; ends the release with its messages if it fails or is missing."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        sys.exit(f"{command[0]} is not on PATH; install it")
     if done.returncode:
         sys.exit(f"{folder}: {done.stdout}{done.stderr}".rstrip())
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -173,8 +173,8 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         folder = tmp_path / f"launch{len(launched)}"
         (folder / "tmp").mkdir(parents=True)
         flags = [f"--{name}-port={port}" for name, port in vars(ports).items()]
-        # As in a terminal: a job in the background is started with Ctrl-C ignored.
-        python = ["env", "--default-signal=INT", sys.executable]
+        # As in a terminal: a job in the background is started with Ctrl-C ignored, one under nohup with SIGHUP.
+        python = ["env", "--default-signal=INT,HUP", sys.executable]
         with (folder / "messages").open("wb") as messages:
             process = subprocess.Popen(
                 [*python, "-m", "slipway", "serve", str(repository), *flags, *map(str, options)],

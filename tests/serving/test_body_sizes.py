@@ -22,14 +22,16 @@ from tests.support.v2_requests import IMAGE, RED, http_request, message
 
 MIB = 2**20
 FORM, BYTES = "application/x-www-form-urlencoded", "application/octet-stream"
-AT_ONCE = 4096
+AT_ONCE = [1000, pytest.param(4096, marks=pytest.mark.nightly)]
+"""The server's queue holds 1,024 new connections; more are tried again by the kernel, each time later, and can wait for
+minutes on a busy machine."""
 PATIENCE_S = 400
 
 
 def noise(width: int, height: int) -> bytes:
     """A PNG of three bytes a pixel."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    return encode(Image.fromarray(pixels), "PNG")
+    return encode(Image.fromarray(pixels), "PNG", compress_level=1)
 
 
 OVER_4_MIB, OVER_16_MIB = noise(1200, 1200), noise(2400, 2400)
@@ -91,18 +93,19 @@ def test_large_images_and_empty_ones_share_a_request(
 
 
 @pytest.fixture
-def many_files() -> Iterator[None]:
+def many_files(at_once: int) -> Iterator[None]:
     """This process may have a connection for each request."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < AT_ONCE + 512:
+    if hard < at_once + 512:
         pytest.skip(f"a process may have {hard} files open here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.parametrize("at_once", AT_ONCE)
 @pytest.mark.usefixtures("many_files")
-def test_thousands_of_http_connections_at_once_are_each_answered_or_refused(unharmed: Any) -> None:
+def test_many_http_connections_at_once_are_each_answered_or_refused(unharmed: Any, at_once: int) -> None:
     request = b"".join(http_request(RED))
 
     lines: Counter[bytes] = Counter()
@@ -116,24 +119,25 @@ def test_thousands_of_http_connections_at_once_are_each_answered_or_refused(unha
 
     async def all_of_them() -> None:
         try:
-            await asyncio.wait([asyncio.create_task(ask()) for _ in range(AT_ONCE)], timeout=PATIENCE_S)
+            await asyncio.wait([asyncio.create_task(ask()) for _ in range(at_once)], timeout=PATIENCE_S)
         finally:  # nobody leaves before everybody has come
             for writer in writers:
                 writer.close()
 
     asyncio.run(all_of_them())
-    assert len(writers) == AT_ONCE
-    assert lines.total() == AT_ONCE
+    assert len(writers) == at_once
+    assert lines.total() == at_once
     assert lines[b"HTTP/1.1 200 OK\r\n"] > 0
     assert {line.split()[1] for line in lines} <= {b"200", b"400", b"429", b"500", b"503"}
 
 
-def test_thousands_of_grpc_calls_at_once_are_each_answered_or_refused(unharmed: Any) -> None:
+@pytest.mark.parametrize("at_once", AT_ONCE)
+def test_many_grpc_calls_at_once_are_each_answered_or_refused(unharmed: Any, at_once: int) -> None:
     client = triton_grpc.InferenceServerClient(unharmed.grpc_url)
-    calls = [client._client_stub.ModelInfer.future(message(IMAGE), timeout=PATIENCE_S) for _ in range(AT_ONCE)]
+    calls = [client._client_stub.ModelInfer.future(message(IMAGE), timeout=PATIENCE_S) for _ in range(at_once)]
     codes = Counter(call.code().name for call in calls)
     client.close()
-    assert codes.total() == AT_ONCE
+    assert codes.total() == at_once
     assert codes["OK"] > 0
     assert set(codes) <= {"OK", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
 

@@ -15,7 +15,7 @@ from slipway.contract.recipe import Recipe
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
-from slipway.training.data.loader import Loader, eval_loader, train_loader
+from slipway.training.data.loader import Loader, Loading, eval_loader, train_loader
 from slipway.training.data.order import Share
 from tests.support.image_files import encode, good_images
 
@@ -61,7 +61,7 @@ def preprocess(**options: Any) -> Preprocess:
 def train(dataset: Dataset, augment: dict[str, Any], config: Preprocess | None = None, **options: Any) -> Loader:
     recipe = Recipe.parse({"batch_size": 8, "augment": augment}, source="test")
     options = {"threads": 2, **options}
-    return train_loader(dataset, dataset.images, preprocess=config or preprocess(), recipe=recipe, **options)
+    return train_loader(dataset, dataset.images, Loading(config or preprocess(), recipe, **options))
 
 
 def epoch(loader: Loader, number: int = 0) -> tuple[Float, list[int]]:
@@ -94,7 +94,7 @@ def test_validation_sees_the_serving_pixels_whatever_the_augmentation_is(
     encoded = [(Path(photographs.root) / image.path).read_bytes() for image in photographs.images]
     served, _ = Preprocessor(config.model_dump(), max_batch_size=32, threads=2).run(encoded)
     recipe = Recipe.parse({"batch_size": 8, "augment": augment}, source="test")
-    loader = eval_loader(photographs, photographs.images, preprocess=config, recipe=recipe, threads=2)
+    loader = eval_loader(photographs, photographs.images, Loading(config, recipe, threads=2))
     for number in (0, 1):
         pixels_nchw, class_ids = epoch(loader, number)
         np.testing.assert_array_equal(pixels_nchw, normalize(served, config.model_dump()))

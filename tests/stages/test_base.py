@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
-from slipway.contract import Bundle, CompileError, DataError, ManifestError
+from slipway.contract import Bundle, CompileError, DataError, ExportError, Manifest, ManifestError
 from slipway.contract.base_bundle import Base, BaseEngine, BaseSpec
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
@@ -20,9 +21,10 @@ from slipway.repository.fleet import open_base
 from slipway.steps.head import Head
 from slipway.system.files import sha256_file
 from slipway.training import export, train
-from slipway.training.bundle.base import draw
+from slipway.training.bundle.base import draw, write_base
 from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone
+from tests.support.colours import reseal
 from tests.support.scripts import run_here
 from tests.support.small_training import make_spec, one_thread, write_digits, write_weights
 
@@ -147,6 +149,50 @@ def test_a_spec_that_cannot_be_made_is_refused_in_one_message(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_every_image_that_serving_would_refuse_is_named(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "images", tmp_path / "images")
+    for number in range(3):
+        (tmp_path / f"images/0/bad{number}.png").write_bytes(b"no image")
+    spec = BaseSpec.parse(text(images=str(tmp_path / "images"), calibration={"images": 40}), source="test")
+    with pytest.raises(DataError, match=r"3 files cannot be used; repair or remove them") as caught:
+        draw(spec.model_copy(update={"calibration": spec.calibration.model_copy(update={"images": 43})}))
+    assert all(f"{tmp_path}/images/0/bad{number}.png: unsupported format" in str(caught.value) for number in range(3))
+
+
+def test_weights_that_tell_no_images_apart_make_no_base(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    weights = {name: tensor * 0 for name, tensor in load_file("weights.safetensors").items()}
+    save_file(weights, tmp_path / "zeros.safetensors")
+    backbone = {"name": "resnet10t", "weights": str(tmp_path / "zeros.safetensors")}
+    with one_thread(), pytest.raises(ExportError, match="30 different images have the same embedding"):
+        write_base(BaseSpec.parse(text(backbone=backbone), source="test"), tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+
+
+def test_slipway_engines_makes_the_parts_of_a_base_that_are_not_current(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made, tmp_path / "copy")
+    assert "0 to make, 3 current" in run_here("engines", "runs/tiny", cwd=copy).stdout
+    engines = copy / "runs/tiny/engines"
+    measured = Manifest.read(engines / "openvino-int8/manifest.json").measured
+    reseal(engines / "openvino-int8", measured=measured | {"gate": measured["gate"] | {"min_cosine": 0.5}})
+    (engines / "openvino-fp32/model.onnx").write_bytes(b"cut")
+    with one_thread():
+        done = run_here("engines", "runs/tiny", "--json", cwd=copy)
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert [Path(part["folder"]).name for part in said["parts"] if part["outcome"] == "made"] == [
+        "openvino-fp32",
+        "openvino-int8",
+    ]
+    assert "spec.embedding.min_cosine 0.5 → 0.8; pass" in done.stdout
+    choose, head = "slipway choose runs/tiny/base --engines runs/tiny/engines", "slipway head SPEC --base runs/tiny"
+    assert f"next: {choose}, then {head} of each head" in done.stdout
+    with one_thread():
+        run_here("choose", "runs/tiny/base", "--engines", "runs/tiny/engines", cwd=copy)
+    assert open_base(copy / "runs/tiny").engine.may_be_served
 
 
 def test_an_engine_of_another_base_is_refused(made: Path) -> None:

@@ -113,7 +113,7 @@ def test_the_script_writes_the_page_and_one_line(tmp_path: Path, bundle: Bundle,
     [
         ("gate.json --engine engines/openvino-int8", 1, "belongs to bundle"),
         ("gate.json --price abacus", 1, "unknown price 'abacus'; the valid names are cpu-2"),
-        ("gate.json --price-per-hour 0", 2, "give a number above 0"),
+        ("gate.json --price-per-hour 0", 2, "use one above 0"),
         ("gate.json --utilisation 1.5", 2, "give a share above 0 and up to 1"),
         ("engines/openvino-int8/evaluation.json", 1, "not a result file of a known kind"),
     ],

@@ -118,6 +118,18 @@ def test_another_separator_can_be_given(tmp_path: Path, images: list[str]) -> No
     assert dataset.labels == ("a|b", "c")
 
 
+@pytest.mark.parametrize("cell", ["cat;dog", "cat,dog"])
+def test_labels_with_another_separator_than_the_given_one_are_not_taken_for_one(
+    tmp_path: Path, images: list[str], cell: str
+) -> None:
+    cells = (cell, "dog", "")
+    table = [["path", "labels"]] + [[name, cells[index % 3]] for index, name in enumerate(images)]
+    with pytest.raises(SpecError, match=f"{cell!r} would be one label.*; write data.label_separator: {cell[3]!r}, or"):
+        read(tmp_path, table, task="multilabel")
+    (tmp_path / "labels.txt").write_text(f"{cell}\ndog\n")
+    assert read(tmp_path, table, task="multilabel", labels=str(tmp_path / "labels.txt")).labels == (cell, "dog")
+
+
 def test_names_that_are_not_ascii_a_byte_order_mark_and_line_ends_of_windows_are_read(tmp_path: Path) -> None:
     (tmp_path / "data/größe 日本").mkdir(parents=True)
     lines = ["path,label"]

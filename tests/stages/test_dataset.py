@@ -92,6 +92,10 @@ def test_one_image_in_two_classes_is_an_error_that_names_both_files(two_classes:
     (two_classes / "dog/same.png").write_bytes(unique(3))
     with pytest.raises(DataError, match=r"cat/0003\.png and dog/same\.png are the same image in two classes"):
         scan(data(two_classes))
+    for number in range(40):
+        (two_classes / f"dog/again{number:02}.png").write_bytes(unique(3))
+    with pytest.raises(DataError, match=r"dog/again08\.png and 32 more are the same image in two classes"):
+        scan(data(two_classes))
 
 
 def test_given_labels_number_the_classes_and_change_nothing_else(two_classes: Path) -> None:

@@ -14,7 +14,7 @@ from slipway.contract.recipe import Recipe
 from slipway.training import train
 from slipway.training.data import decodable
 from slipway.training.data.decodable import check_decodable
-from slipway.training.data.loader import eval_loader
+from slipway.training.data.loader import Loading, eval_loader
 from slipway.training.learn import fit
 from tests.support.bad_images import corpus
 from tests.support.colour_training import small_spec, write_colours
@@ -59,7 +59,7 @@ def test_decoding_prints_no_warning_of_the_decoder_s(tmp_path: Path, capfd: pyte
     """nvImageCodec warns of more threads than it uses."""
     dataset = listed(tmp_path, {f"{number}.png": encode(PICTURE.rotate(number), "PNG") for number in range(4)})
     check_decodable(dataset, PREPROCESS)
-    list(eval_loader(dataset, dataset.images, preprocess=PREPROCESS, recipe=Recipe(batch_size=4), threads=2))
+    list(eval_loader(dataset, dataset.images, Loading(PREPROCESS, Recipe(batch_size=4), threads=2)))
     assert "".join(capfd.readouterr()) == ""
 
 

@@ -59,6 +59,7 @@ def test_the_page_has_the_image_and_the_training_images_like_it(journal: Labelle
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert page.count("<img ") == 1 + 8
     assert page.index(f'title="{path}"') < page.index("<small>blue: 1.000</small>")
+    assert said.startswith(f"{bundle.path}: embedding training images\n"), "before what takes long"
     assert "No Grad-CAM: the bundle was not exported from a checkpoint" in said
     assert "No Grad-CAM" in page
 

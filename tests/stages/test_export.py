@@ -160,7 +160,7 @@ def assert_evaluation_is_of(found: Predictions, bundle: Bundle) -> None:
 
 def test_calibration_images_are_hashed_train_images_of_every_class(bundle: Bundle, dataset: Dataset) -> None:
     listed = CalibrationList.read(bundle.path / "calibration.json").images
-    assert len(listed) == bundle.spec.calibration.images == len(bundle.load_calibration())
+    assert len(listed) == bundle.spec.calibration.images == len(CalibrationList.load(bundle.path))
     train = {image.sha256: image.class_id for image in dataset.of("train")}
     held_out = {image.sha256 for split in ("validation", "test") for image in dataset.of(split)}
     assert {entry.sha256: entry.class_id for entry in listed}.items() <= train.items()

@@ -23,13 +23,11 @@ from slipway.steps import guard
 from slipway.steps.guarded_batch import guarded_batch
 from slipway.steps.preprocess import Preprocessor
 from tests.support import dali_backend
-from tests.support.bad_images import corpus
-from tests.support.geometries import GEOMETRIES, photographs
+from tests.support.geometries import GEOMETRIES, all_images
 from tests.support.gpu_lanes import gpu_classifier, with_gpu
 from tests.support.image_files import good_images
 
 LARGEST_BATCH = 8
-IMAGES = [*photographs(), *good_images(20, seed=11), *(case.data for case in corpus())]
 
 
 @pytest.fixture(scope="module", params=GEOMETRIES)
@@ -91,7 +89,7 @@ def test_padded_images_of_every_format_and_size_give_the_pixels_of_the_cpu_lane_
     geometry: dict[str, Any], serialised: Path, tmp_path: Path
 ) -> None:
     preprocessor = Preprocessor(geometry, max_batch_size=LARGEST_BATCH, threads=1)
-    answered = [image for image in IMAGES if not preprocessor.run([image])[1].any()]
+    answered = [image for image in all_images() if not preprocessor.run([image])[1].any()]
     formats = {Image.open(io.BytesIO(image)).format for image in answered[:12]}
     assert formats == {"JPEG", "PNG", "WEBP", "BMP", "TIFF"}
     assert len(answered) > 80

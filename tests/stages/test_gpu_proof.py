@@ -22,7 +22,7 @@ from slipway.steps.engine_openvino import Engine
 from tests.support.colours import reseal
 from tests.support.quantizable import SIZE, bundle_of, network, write_dataset
 
-PROOFS = ["codec", "precision", "dali", "server"]
+PROOFS = ["codec", "precision", "dali", "server", "heads"]
 IMAGES = 600
 SPREAD = 1e-4
 """Of logits, the difference to OpenVINO's in FP32 that is rounding."""

@@ -21,12 +21,11 @@ from slipway.steps.guard import CORRUPT, EMPTY, OK, PLACEHOLDER, STATUS_NAMES, T
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
-from slipway.training.data.loader import eval_loader
+from slipway.training.data.loader import Loading, eval_loader
 from tests.support.bad_images import Case, corpus
 from tests.support.image_files import JUDGED_BY_DECODER, encode, good_images, photo
 
 CORPUS = corpus()
-GOOD = good_images(21, seed=7)
 SMALL = {
     "baseline JPEG": encode(photo(48, 40), "JPEG"),
     "progressive JPEG": encode(photo(48, 40), "JPEG", progressive=True),
@@ -90,9 +89,14 @@ def test_dali_decodes_the_placeholder(decode: Decoder) -> None:
     assert decode(PLACEHOLDER).shape == (8, 8, 3)
 
 
-def test_good_images_are_ok_and_decode(decode: Decoder) -> None:
-    assert {inspect(data) for data in GOOD} == {OK}
-    assert all(min(decode(data).shape[:2]) >= 48 for data in GOOD)
+@pytest.fixture(scope="module")
+def good() -> list[bytes]:
+    return good_images(21, seed=7)
+
+
+def test_good_images_are_ok_and_decode(decode: Decoder, good: list[bytes]) -> None:
+    assert {inspect(data) for data in good} == {OK}
+    assert all(min(decode(data).shape[:2]) >= 48 for data in good)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -103,8 +107,9 @@ def test_every_truncation_of_a_good_image_is_refused(name: str) -> None:
     assert passed == []
 
 
-@pytest.mark.parametrize("data", GOOD, ids=range(len(GOOD)))
-def test_a_good_image_of_any_size_is_refused_when_cut(data: bytes) -> None:
+@pytest.mark.parametrize("number", range(21))
+def test_a_good_image_of_any_size_is_refused_when_cut(number: int, good: list[bytes]) -> None:
+    data = good[number]
     lengths = {*range(0, len(data), max(1, len(data) // 50)), *range(len(data) - 20, len(data))}
     assert OK not in {inspect(data[:length]) for length in lengths}
 
@@ -183,7 +188,7 @@ def test_training_and_serving_see_the_same_pixels_of_every_kind_of_image(tmp_pat
     served, status_n = Preprocessor(config.model_dump(), max_batch_size=len(rows), threads=1).run([*found.values()])
     assert not status_n.any()
     seen = normalize(served, config.model_dump())
-    loader = eval_loader(dataset, rows, preprocess=config, recipe=Recipe(batch_size=8), threads=1)
+    loader = eval_loader(dataset, rows, Loading(config, Recipe(batch_size=8), threads=1))
     trained = np.concatenate([batch[0]["pixels_nchw"].numpy() for batch in loader])
     for name, one, other in zip(found, trained, seen, strict=True):
         np.testing.assert_array_equal(one, other, err_msg=name)

@@ -255,6 +255,7 @@ def test_several_labels_come_from_a_csv_file(tmp_path: Path) -> None:
         ({"recipe": "auto"}, "recipe has preset, which train a network"),
         ({"recipe": {"epochs": 3, "optimizer": "sgd"}}, "recipe has epochs, optimizer, which train a network"),
         ({"recipe": {"head": {"dropout": 0.5}}}, "recipe.head.dropout: 0.5 given"),
+        ({"recipe": {"head": {"units": 9}}}, "recipe.head.units: 9 given, but a linear head has no hidden layer"),
         ({"recipe": {"loss": {"kind": "focal"}}}, "recipe.loss.kind: focal given; a head takes cross_entropy"),
         ({"tensorrt": {"optimization_level": 5}}, "tensorrt of a network, and a head has none of its own"),
         ({"data": {"root": "nowhere"}}, "nowhere: no such folder"),

@@ -66,7 +66,7 @@ def test_what_is_missing_is_asked_for_by_name(
         ({"backbone": {"name": "resnet50.nobody"}}, {}, "backbone.name: resnet50.nobody: Invalid pretrained tag"),
         ({"recipes": {}}, {}, "recipes: unknown key; the valid keys here are accuracy, backbone"),
         ({"preprocess": {"input_width": 32}}, {}, "preprocess.input_height: required"),
-        ({"data": 5}, {}, "data: Input should be a valid dictionary; given 5"),
+        ({"data": 5}, {}, "data: keys with values are needed; given 5"),
         ({"task": "multilabel"}, {}, "task: multilabel cannot be evaluated on class folders; .* here is multiclass"),
         (
             {"preprocess": {"input_height": 32, "input_width": 32, "decoder": "mixed"}},

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from slipway.contract import Bundle, SpecError
+from slipway.contract.bundle import CalibrationList
 from slipway.system.files import sha256_file
 from slipway.training import complete_spec, import_timm
 from tests.support.imports import BACKBONE, script, spec, write_images, written
@@ -44,7 +45,7 @@ def test_timm_weights_become_a_bundle_and_labels_give_the_order(images: Path, we
     bundle = Bundle.open(tmp_path / "bundle")
     assert bundle.labels == ("red", "green", "blue")
     assert bundle.spec == checked
-    assert len(bundle.load_calibration()) == 12
+    assert len(CalibrationList.load(bundle.path)) == 12
     assert manifest.inputs == {"team.safetensors": sha256_file(weights)}
     assert manifest.measured["origin"] == "import timm"
     assert manifest.measured["max_logit_difference"] < 1e-3
@@ -71,7 +72,7 @@ def test_timm_weights_become_a_bundle_and_labels_give_the_order(images: Path, we
         ),
         (
             lambda state: state["norm.weight"].fill_(float("nan")),
-            r"team.safetensors: NaN in norm.weight; give a checkpoint",
+            r"team.safetensors: NaN or infinity in norm.weight; give a checkpoint",
         ),
     ],
     ids=["missing", "unexpected", "shape", "prefix", "NaN"],

@@ -19,8 +19,8 @@ from slipway.contract.spec import AccuracyGate, DecisionPolicy, ThresholdPolicy
 from slipway.engines.gate import compare_labels
 from slipway.engines.rows import flips, gate_rows, make_rows
 from slipway.evaluation.bundle import evaluate_label_bundle
-from slipway.evaluation.bundle import given as given_by
 from slipway.evaluation.fit import answer, fit_labels, fit_thresholds, refit_decision
+from slipway.evaluation.fit import given as given_by
 from slipway.evaluation.labels import evaluate_labels, label_reliability, weighted_average_precision
 from slipway.evaluation.metrics import evaluate
 from slipway.evaluation.predict import Predictions

@@ -125,13 +125,16 @@ def test_near_duplicates_among_the_new_images_share_a_split(
 
 
 def test_divided_annotators_and_lost_images_are_named(journal: LabelledJournal, old: Path, tmp_path: Path) -> None:
-    rows = label(journal, [noise(9000), noise(9001), noise(9002)], "red", "red", "red")
+    rows = label(journal, [noise(9000), noise(9001), noise(9002), noise(9003)], "red", "red", "red", "red")
     journal.run("add", journal.table(("row", "label"), (rows[0], "blue")), "--annotator", "bob")
     ((sha256,),) = journal.query("SELECT sha256 FROM rows WHERE id = ?", rows[1])
     (journal.folder / "journal/images" / sha256[:2] / sha256).unlink()
+    ((sha256,),) = journal.query("SELECT sha256 FROM rows WHERE id = ?", rows[3])
+    (damaged := journal.folder / "journal/images" / sha256[:2] / sha256).write_bytes(b"")
     found = journal.run("dataset", "--data", old, "--out", tmp_path / "new")
     assert f"row {rows[0]}: annotators are divided between 'blue' and 'red'" in found["left_out"]
     assert f"row {rows[1]}: its image is no longer kept" in found["left_out"]
+    assert f"row {rows[3]}: its image is damaged: {damaged}" in found["left_out"]
     assert len(found["added"]) == 1
 
 

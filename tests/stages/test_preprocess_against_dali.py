@@ -15,11 +15,10 @@ from slipway.steps import batch_limits, guard
 from slipway.steps.dali_graph import preprocess
 from slipway.steps.preprocess import Preprocessor, Rows, _backends, tensor_of
 from tests.support.bad_images import corpus
-from tests.support.geometries import GEOMETRIES, photographs
+from tests.support.geometries import GEOMETRIES, all_images
 from tests.support.image_files import encode, good_images, photo
 
 BATCH = 8
-IMAGES = [*photographs(), *good_images(20, seed=11), *(case.data for case in corpus())]
 REFUSED_BY_DECODER = next(case.data for case in corpus() if case.name == "PNG with half of its data")
 Pixels = npt.NDArray[np.uint8]
 Sides = tuple[Callable[[bytes], Pixels | None], Preprocessor]
@@ -57,9 +56,9 @@ def test_every_image_has_the_pixels_of_dali_s_decoder_bit_for_bit_whatever_is_be
     dali, preprocessor = both
     placeholder = dali(guard.PLACEHOLDER)
     answered = 0
-    shuffled = np.random.default_rng(3).permutation(len(IMAGES)).tolist()
-    for first in range(0, len(IMAGES), BATCH):
-        batch = [IMAGES[index] for index in shuffled[first : first + BATCH]]
+    shuffled = np.random.default_rng(3).permutation(len(all_images())).tolist()
+    for first in range(0, len(all_images()), BATCH):
+        batch = [all_images()[index] for index in shuffled[first : first + BATCH]]
         pixels_nhwc_u8, status_n = preprocessor.run(batch)
         for image, pixels, status in zip(batch, pixels_nhwc_u8, status_n.tolist(), strict=True):
             said = guard.inspect(image)

@@ -88,11 +88,12 @@ def test_one_missing_tensor_is_an_error_by_name(weights: Path, tmp_path: Path) -
         fill_backbone(make_network(), tmp_path / "lacking.safetensors")
 
 
-def test_nan_in_the_weights_is_an_error_by_name(weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_weight_that_is_not_finite_is_an_error_by_name(weights: Path, tmp_path: Path, value: str) -> None:
     broken = load_file(weights)
-    broken["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    broken["layer1.0.conv1.weight"][0, 0, 0, 0] = float(value)
     save_file(broken, tmp_path / "broken.safetensors")
-    with pytest.raises(SpecError, match=r"NaN in layer1\.0\.conv1\.weight"):
+    with pytest.raises(SpecError, match=r"NaN or infinity in layer1\.0\.conv1\.weight"):
         fill_backbone(make_network(), tmp_path / "broken.safetensors")
 
 

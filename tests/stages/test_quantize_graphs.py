@@ -19,7 +19,8 @@ from slipway.engines.graph_checks import (
     quantised_layers,
     run_nodes,
 )
-from slipway.engines.quantize import open_source, with_qdq
+from slipway.engines.modelopt import with_qdq
+from slipway.engines.quantize import open_source
 from slipway.engines.sensitivity import keep_in_fp16
 from slipway.onnx_graph import save
 from tests.support import quantizable as fixtures

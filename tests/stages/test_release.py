@@ -146,17 +146,42 @@ def test_a_clone_with_changes_is_not_released(sealing: dict[str, Any], tmp_path:
         (tmp_path / "file").write_text("a")
         sealing["git"](tmp_path, *command.split())
     assert len(sealing["committed"](tmp_path)) == 40
+    sealing["git"](tmp_path, "tag", f"v{__version__}")
+    assert len(sealing["committed"](tmp_path)) == 40
     (tmp_path / "file").write_text("b")
     with pytest.raises(SystemExit, match=r"not committed.*\n M file"):
+        sealing["committed"](tmp_path)
+    sealing["git"](
+        tmp_path, *["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--all", "--message=b"]
+    )
+    with pytest.raises(SystemExit, match=f"v{__version__} is another commit, .*; set __version__"):
+        sealing["committed"](tmp_path)
+
+
+def test_a_folder_without_git_is_not_released(
+    sealing: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(SystemExit, match="not a git repository"):
+        sealing["committed"](tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="git is not on PATH"):
         sealing["committed"](tmp_path)
 
 
 def test_without_a_key_nothing_is_built_and_the_error_says_how_to_make_one() -> None:
-    command = ["make", "--no-print-directory", "release", "KEY="]
+    # -o: an environment that is older than the lock is not installed anew beneath the other tests.
+    command = ["make", "--no-print-directory", "-o", ".venv/.installed", "release", "KEY="]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode
     assert "release.py" not in done.stdout
     assert "openssl ecparam -name prime256v1 -genkey -noout -out private.pem" in done.stderr
+
+
+def test_ci_which_has_no_key_builds_the_release_and_does_not_sign_it() -> None:
+    lines = [line.partition("#")[0] for line in (ROOT / ".github/workflows/ci.yml").read_text().splitlines()]
+    assert any(".ci/release.py" in line for line in lines)
+    assert not [line for line in lines if "make " in line and "release" in line]
 
 
 @pytest.mark.nightly

@@ -24,7 +24,7 @@ from slipway.evaluation.predict import predict
 from slipway.steps.normalize import normalize
 from slipway.steps.preprocess import Preprocessor
 from slipway.system.files import sha256_bytes
-from slipway.training.data.loader import eval_loader, train_loader
+from slipway.training.data.loader import Loading, eval_loader, train_loader
 from tests.support.image_files import encode, good_images
 
 Float = npt.NDArray[np.float32]
@@ -160,8 +160,7 @@ def test_the_training_loader_evaluation_and_serving_give_the_same_pixels_bit_for
     normalised = normalize(served, config.model_dump())
 
     batches = [
-        batch[0]
-        for batch in eval_loader(folder, folder.images, preprocess=config, recipe=Recipe(batch_size=4), threads=2)
+        batch[0] for batch in eval_loader(folder, folder.images, Loading(config, Recipe(batch_size=4), threads=2))
     ]
     np.testing.assert_array_equal(np.concatenate([batch["pixels_nchw"].numpy() for batch in batches]), normalised)
     class_ids = np.concatenate([batch["class_id"].numpy() for batch in batches])
@@ -183,7 +182,7 @@ def test_the_training_loader_evaluation_and_serving_give_the_same_pixels_bit_for
 def eval_epochs(folder: Dataset) -> list[list[int]]:
     """Three epochs of one loader: the images' numbers, in the order they came."""
     numbered = [image.model_copy(update={"class_ids": (number,)}) for number, image in enumerate(folder.images)]
-    loader = eval_loader(folder, numbered, preprocess=preprocess(), recipe=Recipe(batch_size=4), threads=2)
+    loader = eval_loader(folder, numbered, Loading(preprocess(), Recipe(batch_size=4), threads=2))
     return [[number for batch in loader for number in batch[0]["class_id"].tolist()] for _ in range(3)]
 
 
@@ -213,7 +212,7 @@ def test_augmented_images_keep_their_class_and_a_seed_gives_the_same_batches(col
     recipe = Recipe(batch_size=8, augment=Augmentation(rotate_degrees=20), seed=3)
 
     def epochs() -> list[tuple[Float, list[int]]]:
-        loader = train_loader(colours, colours.images, preprocess=preprocess(), recipe=recipe, threads=2)
+        loader = train_loader(colours, colours.images, Loading(preprocess(), recipe, threads=2))
         return [
             (batch[0]["pixels_nchw"].numpy().copy(), batch[0]["class_id"].tolist())
             for _ in range(2)

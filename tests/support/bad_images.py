@@ -7,6 +7,7 @@ for damage inside compressed data, which the guard cannot see: there the decoder
 import base64
 import json
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 
 from slipway.steps.guard import EMPTY, OK, TOO_LARGE, UNSUPPORTED
@@ -24,14 +25,16 @@ class Case:
     """The statuses that are acceptable end to end."""
 
 
-def corpus() -> list[Case]:
-    """Every case, in the order of shared/bad-inputs.md; the same bytes on every call."""
+@cache
+def corpus() -> tuple[Case, ...]:
+    """Every case, in the order of shared/bad-inputs.md; made once in a process."""
     groups = (
         *(_not_images, bad_jpegs.jpeg_damage, bad_jpegs.jpeg_tables, bad_jpegs.jpeg_kinds),
         *(bad_pngs.png_damage, bad_pngs.png_bombs, bad_pngs.png_kinds, bad_webps.webp, bad_webps.webp_parts),
         *(bad_tiffs.bmp, bad_tiffs.tiff, bad_tiffs.exif, _shapes),
     )
-    cases = [Case(name, data, frozenset(expected)) for name, data, expected in chain(*(group() for group in groups))]
+    found = chain(*(group() for group in groups))
+    cases = tuple(Case(name, data, frozenset(expected)) for name, data, expected in found)
     assert len({case.name for case in cases}) == len(cases)
     return cases
 

@@ -10,7 +10,7 @@ import pytest
 
 import slipway.benchmark.capacity as capacity_module
 from slipway.benchmark import CapacityResult, GateOptions, GateResult, find_capacity
-from slipway.benchmark.figures import Client, Seen, looked, measured
+from slipway.benchmark.figures import Client, looked, measured
 from slipway.benchmark.gate import Subject, provenance
 from slipway.benchmark.load import Block, Sent, counted, poisson_schedule
 from slipway.benchmark.looks import Look, planned
@@ -65,16 +65,16 @@ def served(asked: GateOptions, *, rate_per_s: float, looks: Sequence[Look], firs
         total_us=5600.0,
         **{name: 3 * us for name, us in parts_us.items()},
     )
-    seen_at_all = Seen(
-        blocks=tuple(drawn),
-        judgement=judgement,
-        looks=tuple(seen_by_look),
+    return measured(
+        asked,
+        drawn,
+        judgement,
+        looks=seen_by_look,
+        client=Client(1, "as asked for", cpu_cores=0.1, shares_cores_with_server=True, go_first=True),
         first_answer_ms=12.0,
-        client=Client(1, "as asked for", cpu_cores=0.1, shares_cores=True, go_first=True),
         steps=(whole, *steps),
         server_use=ServerUse(processes=6, cpu_cores=0.4, peak_rss_mib=600.0),
     )
-    return measured(seen_at_all, asked)
 
 
 def queue(asked: GateOptions, *, rate_per_s: float, number: int, requests: int) -> Block:

@@ -1,12 +1,14 @@
 """Ways to preprocess, and photographs of every format, to compare the pixels of two decoders with."""
 
 import io
+from functools import cache
 from typing import Any
 
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from tests.support.image_files import encode
+from tests.support.bad_images import corpus
+from tests.support.image_files import encode, good_images
 
 IN_FULL = {"jpeg_scaling": False}
 """As DALI's own decoder and a GPU decode every image."""
@@ -22,6 +24,12 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
     "pad": {**IN_FULL, "input_height": 72, "input_width": 56, "resize": "pad", "pad_value": 114},
     "without antialias": {**IN_FULL, "input_height": 64, "input_width": 64, "antialias": False},
 }
+
+
+@cache
+def all_images() -> tuple[bytes, ...]:
+    """The photographs, 20 good images and every bad one; made once in a process."""
+    return (*photographs(), *good_images(20, seed=11), *(case.data for case in corpus()))
 
 
 def photographs() -> list[bytes]:

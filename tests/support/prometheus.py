@@ -1,9 +1,7 @@
 """The real Prometheus and Alertmanager, on free ports of 127.0.0.1, and a webhook that keeps what it is sent."""
 
 import json
-import shutil
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -19,17 +17,10 @@ from typing import Any
 import pytest
 
 from slipway.serving import Ports
+from tests.support.debian import tool
 
-_UNPACKED = Path(sys.prefix) / "debian/usr/bin"
-
-
-def _tool(*names: str) -> str | None:
-    places = [shutil.which(name, path=path) for path in (str(_UNPACKED), None) for name in names]
-    return next((place for place in places if place), None)
-
-
-PROMETHEUS, PROMTOOL, AMTOOL = _tool("prometheus"), _tool("promtool"), _tool("amtool")
-ALERTMANAGER = _tool("prometheus-alertmanager", "alertmanager")
+PROMETHEUS, PROMTOOL, AMTOOL = tool("prometheus"), tool("promtool"), tool("amtool")
+ALERTMANAGER = tool("prometheus-alertmanager", "alertmanager")
 needs_prometheus = pytest.mark.skipif(
     not (PROMETHEUS and PROMTOOL and AMTOOL and ALERTMANAGER),
     reason="Prometheus and Alertmanager are not installed: make prometheus",

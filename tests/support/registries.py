@@ -4,7 +4,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import shutil
 import ssl
 import subprocess
 import threading
@@ -20,9 +19,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from slipway.serving import Ports
+from tests.support.debian import tool
 
-BINARY = shutil.which("docker-registry") or shutil.which("registry")
-NO_BINARY = "no docker-registry on PATH (Debian's package of that name)"
+BINARY = tool("docker-registry", "registry")
+NO_BINARY = "docker-registry is not installed: make prometheus"
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     (tmp_path / "tmp").mkdir()
 
     def start(
-        body: str, *arguments: str, signals: str = "--default-signal=INT", closed: int | None = None, **options: Any
+        body: str, *arguments: str, signals: str = "--default-signal=INT,HUP", closed: int | None = None, **options: Any
     ) -> subprocess.Popen[str]:
         code = SCRIPT.format(body=textwrap.indent(textwrap.dedent(body), "    "))
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {}, **options}

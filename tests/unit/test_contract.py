@@ -118,7 +118,7 @@ def test_an_unknown_key_is_named_with_the_valid_ones(
         ("preprocess.mean.2", [0.5, 0.5, 128], "less than or equal to 1"),
         ("preprocess.colour", "bgr", "'rgb'"),
         ("preprocess.decoder", "nvjpeg", "'cpu' or 'mixed'"),
-        ("backbone.name", None, "valid string"),
+        ("backbone.name", None, "text is needed; write it in quotes"),
         ("recipe.epochs", 0, "greater than or equal to 1"),
         ("recipe.learning_rate", float("inf"), "finite number"),
         ("decision.top_k", 0, "greater than or equal to 1"),

@@ -24,7 +24,7 @@ from slipway.contract import (
     bundle_id,
     write_labels,
 )
-from slipway.contract.bundle import IDENTITY
+from slipway.contract.bundle import IDENTITY, CalibrationList
 from slipway.system.files import sha256_bytes
 from tests.support.colours import COLOURS
 
@@ -213,7 +213,7 @@ def test_a_bundle_opens_with_its_contents(bundle: Path) -> None:
     assert opened.labels == ("cat", "dog")
     assert opened.spec.name == "digits"
     assert opened.preprocess == opened.spec.preprocess
-    assert [name for name, _ in opened.load_calibration()] == ["0.png"]
+    assert [name for name, _ in CalibrationList.load(opened.path)] == ["0.png"]
 
 
 def test_two_copies_have_one_id_whatever_their_times_and_measurements(tmp_path: Path) -> None:
@@ -275,14 +275,14 @@ def test_a_calibration_list_cannot_name_files_outside_the_bundle(bundle: Path, f
     (bundle / "calibration.json").write_text(json.dumps(listing))
     seal(bundle)
     with pytest.raises(SpecError, match=re.escape(file)):
-        Bundle.open(bundle).load_calibration()
+        CalibrationList.load(Bundle.open(bundle).path)
 
 
 def test_a_calibration_image_that_is_not_the_listed_one_is_named(bundle: Path) -> None:
     (bundle / "calibration/0.png").write_bytes(b"another")
     seal(bundle)
     with pytest.raises(ManifestError, match=r"0\.png: not the image that calibration\.json lists"):
-        Bundle.open(bundle).load_calibration()
+        CalibrationList.load(Bundle.open(bundle).path)
 
 
 def test_an_engine_that_names_no_bundle_is_refused(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_setting_that_is_given_its_default_value_is_still_given() -> None:
         ),
         ({"lane": "tpu"}, "lane: Input should be 'cpu' or 'gpu'; given 'tpu'"),
         ({"classifiers": {}}, "names neither classifiers nor bases; a repository serves at least one classifier"),
-        ({"classifiers": ["digits"]}, "classifiers: Input should be a valid dictionary; given"),
+        ({"classifiers": ["digits"]}, "classifiers: keys with values are needed; given"),
         ({"classifiers": {"digits": {}}}, "classifiers.digits.active: required but not given"),
         ({"classifiers": {"digits": None}}, "classifiers.digits: "),
         ({"classifiers": {"digits": {"active": ""}}}, "classifiers.digits.active: "),

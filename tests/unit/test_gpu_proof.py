@@ -13,10 +13,13 @@ import pytest
 from benchmarks.studies.gpu_proof.carried import unpack
 from benchmarks.studies.gpu_proof.codec import WRONG, Pixels, isolation
 from benchmarks.studies.gpu_proof.folder import Carried, Prepared, ProofError, Wheel, code_sha256, write_json
+from benchmarks.studies.gpu_proof.heads import difference
 from benchmarks.studies.gpu_proof.running import LIMITS_S, run
 from benchmarks.studies.gpu_proof.triton import step_python
 from benchmarks.studies.gpu_proof.wheels import NEEDED, ORDER, completes, cut, locked, pack
+from slipway.contract import Decision
 from slipway.contract.evidence.gpu_proof import GpuProofResult
+from slipway.steps.head import Head
 
 GOOD, BAD = [bytes([1, seed]) for seed in range(12)], [bytes([2, seed]) for seed in range(20)]
 
@@ -134,7 +137,7 @@ def test_a_proof_is_complete_with_the_piece_that_ends_its_last_wheel() -> None:
     found = completes(Carried(wheels, pieces=(10,) * len(ORDER)))
     assert found[1] == ["precision"]
     assert found[len(NEEDED["codec"])] == ["codec"]
-    assert found[len(ORDER)] == ["server"]
+    assert found[len(ORDER)] == ["server", "heads"]
 
 
 def test_every_wheel_has_its_version_in_the_lock_file() -> None:
@@ -169,8 +172,10 @@ def test_what_was_prepared_is_read_as_it_was_written_and_an_older_one_is_prepare
         Prepared.read(tmp_path)
 
 
-def test_together_the_limits_fit_a_run_of_ten_minutes() -> None:
-    assert sum(LIMITS_S.values()) < 600
+def test_two_runs_of_ten_minutes_hold_the_limits_of_all_proofs() -> None:
+    *first, server, heads = LIMITS_S.values()
+    assert sum(first) < 600
+    assert server + heads < 600
 
 
 def test_the_steps_see_the_carried_numpy_first_and_every_other_carried_package_last(tmp_path: Path) -> None:
@@ -189,3 +194,27 @@ def test_a_wheel_packed_twice_is_packed_once(tmp_path: Path) -> None:
     first = pack(tmp_path / "a-1-py3-none-any.whl", tmp_path)
     written = first.stat().st_mtime_ns
     assert pack(tmp_path / "a-1-py3-none-any.whl", tmp_path).stat().st_mtime_ns == written
+
+
+def test_an_answer_other_than_that_of_its_head_offline_is_found(tmp_path: Path) -> None:
+    Head([np.eye(2, dtype=np.float32)], [np.zeros(2, np.float32)]).save(tmp_path / "head.npz")
+    Decision.parse({"task": "multiclass", "top_k": 2}, source="test").write(tmp_path / "decision.json")
+    (tmp_path / "labels.txt").write_text("left\nright\n")
+    score = float(1 / (1 + np.exp(-2)))
+    answer = {
+        "LABEL": np.array([["left", "right"]]),
+        "SCORE": np.array([[score, 1 - score]]),
+        "CLASS_ID": np.array([[0, 1]]),
+        "STATUS": np.array([[0]]),
+        "EMBEDDING": np.array([[2.0, 0.0]]),
+    }
+    assert difference(answer, tmp_path) == ""
+    for name, changed, said in (
+        ("LABEL", [["left", "left"]], "LABEL is [['left', 'left']], offline [['left', 'right']]"),
+        ("CLASS_ID", [[1, 0]], "CLASS_ID is [[1, 0]], offline [[0, 1]]"),
+        ("STATUS", [[3]], "STATUS [3]"),
+        ("EMBEDDING", [[0.0, 2.0]], "LABEL is [['left', 'right']], offline [['right', 'left']]"),
+        ("SCORE", [[score + 0.01, 1 - score]], "SCORE is 0.01 apart"),
+    ):
+        assert difference({**answer, name: np.array(changed)}, tmp_path) == said
+    assert difference("500: no", tmp_path) == "500: no"

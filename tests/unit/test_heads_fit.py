@@ -1,5 +1,6 @@
 """Heads are fitted to embeddings as scikit-learn would fit them, and embeddings are kept from one run to the next."""
 
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,12 @@ def test_another_version_of_a_library_computes_anew(tmp_path: Path, monkeypatch:
     assert Cache(tmp_path / "e.sqlite", size=SIZE).read(KEYS) == {}
 
 
+def test_the_file_of_another_engine_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    Cache(tmp_path / "other.sqlite", size=SIZE).write(VECTORS)
+    shutil.copyfile(tmp_path / "other.sqlite", tmp_path / "e.sqlite")
+    assert Cache(tmp_path / "e.sqlite", size=SIZE).read(KEYS) == {}
+
+
 def damage_page(path: Path) -> None:
     path.write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
 
@@ -162,7 +169,13 @@ def shorten(path: Path) -> None:
     database.close()
 
 
-@pytest.mark.parametrize("damage", [damage_page, cut, flip, shorten])
+def nothing(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE kept SET embedding = NULL, checksum = 'x'")
+    database.close()
+
+
+@pytest.mark.parametrize("damage", [damage_page, cut, flip, shorten, nothing])
 def test_a_damaged_file_is_named_and_written_anew(
     tmp_path: Path, damage: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

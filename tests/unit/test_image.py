@@ -1,6 +1,7 @@
 """The image of a repository: equal bytes anywhere, and a byte that differs is named."""
 
 import gzip
+import io
 import os
 import random
 import shutil
@@ -20,7 +21,8 @@ from slipway.image.layers import REST, write_tar
 from slipway.image.layout import HashingSink, Layout
 from slipway.image.reference import LayoutReference
 from slipway.image.verify import unpack, verify
-from tests.support.colours import contents
+from slipway.system.files import sha256_file
+from tests.support.colours import contents, reseal
 from tests.support.images import EXAMPLE, built, warmer, with_layers, with_manifest, with_member
 
 
@@ -263,6 +265,38 @@ def test_an_image_that_lies_about_its_lane_or_its_manifest_is_refused(example: t
         lie = manifest.model_copy(update={"annotations": {**(manifest.annotations or {}), name: value}})
         with pytest.raises(ImageError, match=words):
             verify(layout, with_manifest(layout, lie))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]"])
+def test_an_image_without_a_lane_file_that_can_be_read_is_refused(
+    tmp_path: Path, example: tuple[Layout, Descriptor], content: bytes | None
+) -> None:
+    layout, image = example
+    repository = tmp_path / "repository"
+    shutil.copytree(EXAMPLE, repository)
+    (repository / "lane.json").unlink() if content is None else (repository / "lane.json").write_bytes(content)
+    reseal(repository)
+    sealed = f"sha256:{sha256_file(repository / 'manifest.json')}"
+
+    def change(name: str, data: bytes) -> bytes:
+        return _archive(repository, name) if name == REST else data
+
+    changed = layout.manifest(with_layers(layout, image, change))
+    annotations = {**(changed.annotations or {}), SEALED: sealed}
+    image = with_manifest(layout, changed.model_copy(update={"annotations": annotations}))
+    for check in (lambda: verify(layout, image), lambda: unpack(layout, image, tmp_path / "here")):
+        with pytest.raises(ImageError, match=r"lane\.json in the image cannot be read"):
+            check()
+    assert not (tmp_path / "here").exists()
+
+
+def _archive(repository: Path, layer: str) -> bytes:
+    """The archive of one layer of a repository."""
+    out = io.BytesIO()
+    sizes = {path.relative_to(repository).as_posix(): 0 for path in repository.rglob("*") if path.is_file()}
+    (files,) = (one.files for one in layers.plan(sizes, ensembles={"colours", "colours_full"}) if one.name == layer)
+    write_tar(repository, files, HashingSink(out))
+    return out.getvalue()
 
 
 def test_the_image_of_something_else_is_refused(example: tuple[Layout, Descriptor]) -> None:

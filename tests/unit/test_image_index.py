@@ -1,13 +1,16 @@
 """The index of a folder's embeddings: written whole, and its neighbours are those that a sort by hand finds."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from slipway.client import RequestError, Result
 from slipway.client.image_index import EMBEDDINGS, ImageIndex
 from slipway.errors import ManifestError, SpecError
+from tests.support.scripts import run_here
 
 
 def result(embedding: object, *, status: int = 0, bundle: str = "b" * 64) -> Result:
@@ -68,13 +71,25 @@ def test_an_index_is_read_as_it_was_written_and_replaces_only_an_index(tmp_path:
         index.write(tmp_path / "mine")
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
-def test_a_damaged_index_is_refused_by_its_file(damage: bytes | None, tmp_path: Path) -> None:
+ROWS = random_index().embedding_nd
+DAMAGES = {
+    "empty": b"",
+    "cut": b"\x93NUMPY",
+    "fewer rows": np.zeros((3, 16), np.float32),
+    "no columns": ROWS[:, :0],
+    "text": ROWS.astype("U9"),
+    "complex numbers": ROWS.astype(np.complex64),
+    "NaN": np.where(ROWS[2, 3] == ROWS, np.float32(np.nan), ROWS),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_index_is_refused_by_its_file(damage: "bytes | NDArray[Any]", tmp_path: Path) -> None:
     random_index().write(tmp_path / "index")
-    if damage is None:
-        np.save(tmp_path / "index" / EMBEDDINGS, np.zeros((3, 16), np.float32))
-    else:
+    if isinstance(damage, bytes):
         (tmp_path / "index" / EMBEDDINGS).write_bytes(damage)
+    else:
+        np.save(tmp_path / "index" / EMBEDDINGS, damage)
     with pytest.raises(ManifestError, match=r"embeddings\.npy: .*build"):
         ImageIndex.open(tmp_path / "index")
     with pytest.raises(ManifestError, match="build an index with slipway index build"):
@@ -87,10 +102,11 @@ def test_images_without_an_answer_are_left_out_by_name() -> None:
         ("b.gif", result([0, 0], status=1)),
         ("c.jpg", Result(b"", "id", error=RequestError("too late"))),
         ("d.jpg", result([2, 1])),
+        ("e.jpg", result([2, np.nan])),
     ]
     index = ImageIndex.of(answers, model="pets", folder=Path("photographs"))
     assert index.settings.files == ("a.jpg", "d.jpg")
-    assert index.settings.skipped.keys() == {"b.gif", "c.jpg"}
+    assert index.settings.skipped.keys() == {"b.gif", "c.jpg", "e.jpg"}
     assert index.settings.skipped["c.jpg"] == "too late"
 
 
@@ -103,6 +119,19 @@ def test_what_cannot_be_an_index_is_refused_with_the_reason() -> None:
     both = [("a.jpg", result([1, 2])), ("b.jpg", result([2, 1], bundle="c" * 64))]
     with pytest.raises(SpecError, match="another bundle answered while the folder was read"):
         ImageIndex.of(both, model="pets", folder=folder)
+
+
+def test_folders_without_an_image_and_folders_for_images_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    random_index().write(tmp_path / "index")
+    for words, said in {
+        "build empty --model pets --out other": "empty: no image in it; an index needs two",
+        "like index empty": "empty is a folder; give images",
+    }.items():
+        done = run_here("index", *words.split(), cwd=tmp_path, check=False)
+        assert done.returncode == 1
+        assert said in done.stderr
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_index_of_another_base_is_noticed_by_one_of_its_images() -> None:

@@ -147,7 +147,7 @@ def test_references_of_layouts(text: str, folder: str, tag: str | None, digest: 
     assert str(reference) == text
 
 
-@pytest.mark.parametrize("text", ["images:", "images:a b", "images@sha256:12", ":v1", f"images:{'a' * 129}"])
+@pytest.mark.parametrize("text", ["", "images:", "images:a b", "images@sha256:12", ":v1", f"images:{'a' * 129}"])
 def test_references_that_name_no_layout(text: str) -> None:
     with pytest.raises(SpecError):
         LayoutReference.parse(text)
@@ -167,6 +167,8 @@ def test_references_of_registries() -> None:
         "host/../models:v1",
         "host/:v1",
         f"host/models:a b@sha256:{'a' * 64}",
+        "host:0/models:v1",
+        "host:65536/models:v1",
     ):
         with pytest.raises(SpecError):
             RegistryReference.parse(text)
@@ -184,6 +186,37 @@ def test_an_image_that_is_not_there_is_said_with_those_that_are(tmp_path: Path) 
     ):
         done = run_here("image", "verify", text, cwd=tmp_path, check=False)
         assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+
+
+def test_a_build_replaces_what_was_changed_in_its_layout(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+    layout, image = example
+    for change in ("byte", "link", "missing"):
+        for part in (image, *layout.manifest(image).blobs):
+            path = layout.path(part)
+            data = path.read_bytes()
+            path.unlink()
+            if change == "byte":
+                path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+            elif change == "link":
+                (tmp_path / path.name).write_bytes(data)
+                path.symlink_to(tmp_path / path.name)
+            said = (
+                "is a link or a folder" if change == "link" else "is missing" if change == "missing" else "was changed"
+            )
+            with pytest.raises(ImageError, match=f"{path.name}: .* {said}.*build or pull the image again"):
+                verify(layout, image)
+            assert build(EXAMPLE, LayoutReference(layout.folder, "v1")).image.digest == image.digest
+            assert verify(layout, image).files == 39
+
+
+def test_a_layout_without_a_readable_index_is_said_with_the_remedy(example: tuple[Layout, Descriptor]) -> None:
+    index = example[0].folder / "index.json"
+    index.write_text("{")
+    with pytest.raises(ImageError, match=r"index\.json: not valid JSON: .*build or pull the image into a new folder"):
+        example[0].find(LayoutReference(example[0].folder))
+    index.unlink()
+    with pytest.raises(ImageError, match=r"index\.json: cannot be read: No such file.*into a new folder"):
+        build(EXAMPLE, LayoutReference(example[0].folder, "v1"))
 
 
 def test_a_marker_of_another_version_is_refused(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:

@@ -13,7 +13,7 @@ from slipway.contract import ImageError, SpecError
 from slipway.image.artefacts import SBOM
 from slipway.image.build import build
 from slipway.image.credentials import find_credentials
-from slipway.image.documents import Descriptor
+from slipway.image.documents import MOST_BYTES, Descriptor
 from slipway.image.layout import Layout
 from slipway.image.reference import LayoutReference, RegistryReference
 from slipway.image.registry import Registry
@@ -21,6 +21,7 @@ from slipway.image.transfer import Moved, pull, push
 from slipway.image.verify import verify
 from slipway.operations.gateway.made import self_signed
 from slipway.serving import Ports
+from tests.support import registries
 from tests.support.colours import contents
 from tests.support.images import built, warmer
 from tests.support.registries import Stored, docker_registry, small_registry
@@ -141,7 +142,9 @@ def test_a_push_that_ends_anywhere_leaves_no_tag_and_the_next_one_completes_it(
         pushed(*example, registry.host)
         return  # it takes fewer requests
     registry.fault = lambda _: None
-    with pytest.raises(ImageError, match=r"no such image: .* was its push cut short"):
+    with pytest.raises(
+        ImageError, match=r"no such image: .* check name and tag; if its push was cut short, push it again"
+    ):
         pulled(registry.host, tmp_path / "there")
     assert not (tmp_path / "there").exists()
     pushed(*example, registry.host)
@@ -171,12 +174,12 @@ def test_what_a_registry_changed_or_lost_is_refused(
     layout, image = example
     pushed(layout, image, registry.host)
     layer = layout.manifest(image).layers[1]
-    good = registry.blobs[layer.digest]
+    good, named = registry.blobs[layer.digest], rf"layer {layer.step} \({layer.digest}\)"
     for bad, words in (
-        (good[:-1] + b"x", f"{layer.digest} was asked for, and sha256:[0-9a-f]+ came"),
-        (good + b"x", f"{layer.digest} is longer than"),
-        (good[:-1], f"{layer.digest} ended 1 bytes early"),
-        (None, "layer post_[0-9a-f]+ is not in the registry; push the image again"),
+        (good[:-1] + b"x", rf"{named}: its SHA-256 is [0-9a-f]+; the registry's copy is damaged: delete it there"),
+        (good + b"x", f"{named}: it is longer than .*; the registry's copy is damaged"),
+        (good[:-1], f"{named}: it ended 1 bytes early; pull again"),
+        (None, f"{named} is not in the registry; push the image again"),
     ):
         registry.blobs.pop(layer.digest)
         registry.blobs |= {} if bad is None else {layer.digest: bad}
@@ -188,6 +191,83 @@ def test_what_a_registry_changed_or_lost_is_refused(
     registry.manifests[image.digest] = (other + b" ", media_type)
     with pytest.raises(ImageError, match=r"the registry gave sha256:[0-9a-f]+, which is another image"):
         pulled(registry.host, tmp_path / "there", name=f"team/colours@{image.digest}")
+
+
+def test_a_push_of_a_changed_layer_names_its_file(example: tuple[Layout, Descriptor], registry: Stored) -> None:
+    layout, image = example
+    path = layout.path(layout.manifest(image).layers[1])
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ImageError, match=f"{path.name}: layer post_[0-9a-f]+ was changed: .*; remove it, and build"):
+        pushed(layout, image, registry.host)
+    assert "v1" not in registry.manifests
+
+
+def test_a_pull_replaces_what_was_changed_in_its_layout(
+    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored
+) -> None:
+    pushed(*example, registry.host)
+    pulled(registry.host, tmp_path / "there")
+    for number, path in enumerate(sorted((tmp_path / "there/blobs/sha256").iterdir())):
+        data = path.read_bytes()
+        if number % 3:
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        else:
+            path.unlink()
+            path.symlink_to(tmp_path / "elsewhere") if number else None
+    (tmp_path / "elsewhere").write_bytes(b"")
+    pulled(registry.host, tmp_path / "there")
+    assert contents(tmp_path / "there") == contents(example[0].folder)
+
+
+def test_artefacts_that_are_too_large_or_too_many_are_refused_before_they_are_pulled(
+    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, image = example
+    huge = layout.attach(image, b" " * (MOST_BYTES + 1), SBOM)
+    pushed(layout, image, registry.host)
+    with pytest.raises(
+        ImageError, match=f"4,194,305 bytes for a part of the artefact {huge.digest}; at most 4,194,304"
+    ):
+        pulled(registry.host, tmp_path / "there")
+    registry.lists_artefacts = True
+    monkeypatch.setattr(registries._Handler, "_artefacts", lambda *_: b" " * (MOST_BYTES + 1))
+    with pytest.raises(ImageError, match="the list of artefacts is larger than 4,194,304 bytes"):
+        pulled(registry.host, tmp_path / "there")
+
+
+def test_what_docker_pushed_is_said_to_be_something_else(
+    tmp_path: Path, example: tuple[Layout, Descriptor], registry: Stored
+) -> None:
+    registry.manifests["v1"] = (b"{}", "application/vnd.docker.distribution.manifest.v2+json")
+    with pytest.raises(ImageError, match="not the image of a model repository; give one that"):
+        pulled(registry.host, tmp_path / "there")
+    with pytest.raises(ImageError, match="names something other than a model repository there"):
+        pushed(*example, registry.host)
+
+
+def test_addresses_that_nobody_can_ask_are_said(example: tuple[Layout, Descriptor]) -> None:
+    with pytest.raises(ImageError, match="cannot be reached"):
+        pushed(*example, f"{'a' * 64}.example")
+    with small_registry() as stored:
+        stored.elsewhere = "http://[x"
+        with pytest.raises(ImageError, match="cannot be reached"):
+            pushed(*example, stored.host)
+
+
+def test_a_certificate_of_another_name_is_not_said_to_lack_an_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = self_signed(tmp_path / "tls", hosts=["registry.example"])
+    with small_registry(certificate) as secure:
+        client = Registry(RegistryReference.parse(f"{secure.host}/a:v1"))
+        client._root = f"https://{secure.host}/v2/"
+        with pytest.raises(ImageError, match=r"its certificate is not trusted .*give the file of its authority"):
+            client.check()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        client = Registry(RegistryReference.parse(f"{secure.host}/a:v1"))
+        client._root = f"https://{secure.host}/v2/"
+        with pytest.raises(ImageError, match="call the registry by a name of its certificate"):
+            client.check()
 
 
 def test_an_image_that_is_not_trusted_is_not_downloaded(
@@ -259,6 +339,9 @@ def test_a_registry_with_tls_cannot_send_anything_to_a_host_without_it(
 
 
 def test_a_host_that_is_no_registry_or_not_there_is_said(tmp_path: Path, registry: Stored) -> None:
+    registry.fault = lambda _: 400
+    with pytest.raises(ImageError, match=r"answers 400 without TLS; if it speaks TLS, leave out --plain-http"):
+        Registry(RegistryReference.parse(f"{registry.host}/a:v1")).check()
     registry.fault = lambda _: 404
     layout = "images"
     built(tmp_path / layout)
@@ -299,7 +382,9 @@ def test_credentials_of_other_tools_are_found(tmp_path: Path, no_logins: Path, m
     assert helped.user == "helped"
     assert find_credentials("b.example") is None
     no_logins.write_text('{"credsStore": "absent"}')
-    with pytest.raises(SpecError, match="docker-credential-absent: cannot be asked"):
+    with pytest.raises(
+        SpecError, match=r"docker-credential-absent: is not on PATH, .* for the login of a\.example; install it"
+    ):
         find_credentials("a.example")
 
 

@@ -76,6 +76,19 @@ def test_an_sbom_that_came_after_the_signature_is_refused(tmp_path: Path, exampl
         verify_signatures(*example, key=public)
 
 
+def test_an_sbom_that_was_dropped_is_said_to_be_missing(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
+    layout, image = example
+    secret, public = keys(tmp_path)
+    bill = _with_sbom(layout, image)
+    sign(layout, image, key=secret)
+    assert verify(layout, image).sboms == 1
+    kept = [one for one in layout.index.manifests if one.digest != bill.digest]
+    layout._replace_index(kept)
+    done = run_here("image", "verify", layout.folder, "--key", public, "--json", cwd=tmp_path)
+    assert "no SBOM is beside it" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["sboms"] == 0
+
+
 def test_the_signature_of_another_image_does_not_count(tmp_path: Path, example: tuple[Layout, Descriptor]) -> None:
     layout, image = example
     secret, public = keys(tmp_path)
@@ -126,7 +139,7 @@ def test_a_key_that_cannot_be_used_is_said(tmp_path: Path, example: tuple[Layout
     edwards.write_bytes(ed25519.Ed25519PrivateKey.generate().private_bytes(PEM, PKCS8, PLAIN))
     text.write_text("secret")
     for given, words in (
-        (encrypted, "encrypted"),
+        (encrypted, f"decrypt it first: openssl ec -in {encrypted} -out PLAIN"),
         (edwards, "not of a curve"),
         (text, "not a private key"),
         (public, "not a private key"),

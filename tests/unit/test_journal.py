@@ -12,7 +12,7 @@ from slipway.operations.journal.collector import FILES, PARITY
 from slipway.operations.journal.reading import read_columns
 from slipway.operations.journal.replay import NotYetError
 from slipway.operations.journal.spool import TapFile, tap_files
-from slipway.operations.journal.store import image_path, sha256_of
+from slipway.operations.journal.store import image_path, read_image, sha256_of
 from slipway.operations.watch.rows import ClassMeans
 from tests.support import taps
 from tests.support.taps import BUNDLE, Parts, changed, recorded, set_header
@@ -47,6 +47,25 @@ def test_a_tap_file_becomes_rows_an_image_and_counters_and_is_gone(parts: Parts)
         (PARITY, ("colours", "equal")): 3,
         ("rows", ("colours", "stable")): 3,
     }
+
+
+def test_a_damaged_image_is_mended_when_it_comes_again(parts: Parts) -> None:
+    parts.tap(1)
+    parts.collector.look()
+    path = image_path(parts.store.folder, RED_SHA256)
+    path.write_bytes(b"")
+    assert read_image(parts.store.folder, RED_SHA256) is None
+    parts.tap(2)
+    parts.collector.look()
+    assert read_image(parts.store.folder, RED_SHA256) == RED
+
+
+@pytest.mark.parametrize("name", [b"t_\xff\xfe.pb", b"t_.pb", b"t_a\nb.pb", b"t_1.json", b"t_" + b"1" * 200 + b".pb"])
+def test_a_file_that_envoy_does_not_name_so_stops_nobody(parts: Parts, name: bytes) -> None:
+    (parts.spool / os.fsdecode(name)).write_bytes(b"")
+    parts.tap(1)
+    done = parts.collector.look()
+    assert (done.taken, done.left) == (1, 0)
 
 
 def test_everything_is_for_its_user_alone(parts: Parts) -> None:

@@ -29,7 +29,9 @@ def test_an_image_that_was_written_before_a_kill_is_swept_and_one_with_a_row_is_
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
     path.rename(path.with_name(f".{path.name}.17"))
+    (folder := parts.store.folder / "images/ab/a folder of somebody").mkdir(parents=True)
     assert parts.store.prune(image_days=30, row_days=365, now_s=time.time()) == {"rows": 0, "images": 2}
+    folder.rmdir()
     assert parts.images() == [RED_SHA256]
 
 
@@ -75,7 +77,7 @@ def test_an_empty_name_names_nothing(parts: Parts) -> None:
 
 
 def test_a_row_is_forgotten_by_its_number(parts: Parts) -> None:
-    parts.tap("a")
+    parts.tap(99)
     parts.collector.look()
     assert forget(parts.store, parts.spool, "2") == {"rows": 1, "images": 0, "spooled": 0}
     assert parts.rows("id") == [(1,), (3,)]

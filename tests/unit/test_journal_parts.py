@@ -12,6 +12,7 @@ from slipway.contract import SpecError, StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import read_settings
 from slipway.operations.journal import replay
+from slipway.operations.journal import store as stores
 from slipway.operations.journal.collector import Pruning
 from slipway.operations.journal.folders import in_memory, private_folder
 from slipway.operations.journal.metrics import Metrics
@@ -79,10 +80,27 @@ def test_two_collectors_at_once_and_a_foreign_database_are_refused(tmp_path: Pat
         pass
     (tmp_path / "journal.sqlite").unlink()
     connection = sqlite3.connect(tmp_path / "journal.sqlite")
+    connection.execute("PRAGMA user_version = 2")
+    connection.commit()
+    with pytest.raises(StorageError, match=r"no such table: .*; restore a copy"), Store.open(tmp_path, make=False):
+        pass
     connection.execute("PRAGMA user_version = 7")
     connection.close()
     with pytest.raises(SpecError, match="of version 7, and this release reads 2"), Store.open(tmp_path, make=False):
         pass
+
+
+def test_a_database_that_another_process_holds_is_said_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "BUSY_S", 0.01)
+    with Store.open(tmp_path, make=True):
+        pass
+    other = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="locked; another process has held"), Store.open(tmp_path, make=False):
+        pass
+    other.close()
 
 
 def test_the_bound_drops_what_was_tapped_last_and_counts_it_over_restarts(tmp_path: Path) -> None:

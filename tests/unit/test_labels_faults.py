@@ -99,9 +99,32 @@ OURS = {"id": 7, "data": {"row": 1, "sha256": "", "journal": "mine"}, "annotatio
 PROJECTS = {"results": [{"id": 1, "title": "slipway-digits"}]}
 
 
+def breaks_off(handler: _Handler) -> None:
+    handler.send_response(500)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+
+
+def nested(handler: _Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(b"[" * 200_000)
+
+
+def annotated(**annotation: Any) -> dict[str, Any]:
+    """Answers with one task, and one annotation of it."""
+    task = {**OURS, "annotations": [{"updated_at": "2026-01-01T00:00:00Z", **annotation}]}
+    return {"GET /api/projects/": PROJECTS, "GET /api/tasks/": {"tasks": [task], "total": 1}}
+
+
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
+        ({"GET /api/projects/": breaks_off}, "Label Studio 1.23.2 answers 500 to GET /api/projects/"),
+        ({"GET /api/projects/": nested}, "GET /api/projects/ gives no JSON"),
+        (annotated(completed_by={"id": [3]}), "an annotation of task 7"),
+        (annotated(result=3), "an annotation of task 7"),
+        (annotated(result=[{"from_name": "class", "value": None}]), "an annotation of task 7"),
         ({"GET /api/version": hang}, "does not answer within 0.5 s"),
         ({"GET /api/version": drip}, "does not answer within 0.5 s"),
         ({"GET /api/version": 404}, "not a Label Studio: it has no /api/version"),

@@ -124,6 +124,16 @@ def test_a_sheet_has_the_images_that_wait_and_is_taken_in_as_far_as_it_is_filled
     assert journal.run("sheet", journal.folder / "rest")["images"] == 2
 
 
+def test_an_image_of_a_sheet_that_is_damaged_is_left_out_and_named(journal: LabelledJournal) -> None:
+    journal.run("select", "--labels", 2)
+    ((row, sha256),) = journal.query("SELECT row, sha256 FROM asked JOIN rows ON rows.id = row LIMIT 1")
+    (journal.folder / "journal/images" / sha256[:2] / sha256).write_bytes(b"")
+    done = journal.done("sheet", journal.folder / "to-label")
+    assert f"damaged or gone, and left out: row {row}" in done.stdout
+    assert not list((journal.folder / "to-label").glob(f"{row}.*"))
+    assert len(list((journal.folder / "to-label").iterdir())) == 1 + 1
+
+
 def test_no_sheet_is_made_where_no_image_waits(journal: LabelledJournal) -> None:
     done = journal.done("sheet", journal.folder / "to-label")
     assert "no image waits for a label; slipway labels select chooses some" in done.stderr

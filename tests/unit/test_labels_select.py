@@ -79,12 +79,12 @@ def test_a_selection_by_a_clock_that_was_ahead_costs_no_other_day_its_budget(jou
 def test_two_selections_at_once_consider_no_row_twice(journal: LabelledJournal) -> None:
     journal.add_rows(400)
     command = [sys.executable, "-m", "slipway", "labels", "select", str(journal.settings), "--labels", "5", "--json"]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     said = [process.communicate(timeout=60) for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], said
+    assert [process.returncode for process in running] == [0, 0], said
     assert journal.query("SELECT count(*), count(DISTINCT selection), sum(chosen) FROM considered") == [(400, 1, 5)]
     assert sum(b"400 rows considered" in out for out, _ in said) == 1
-    assert sum(b"no new rows" in out for out, _ in said) == 2
+    assert sum(b"no new rows" in out for out, _ in said) == 1
 
 
 def test_two_selections_of_one_millisecond_have_numbers_of_their_own(journal: LabelledJournal) -> None:

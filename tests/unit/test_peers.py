@@ -29,12 +29,12 @@ async def peer(answer: web.StreamResponse | None) -> AsyncIterator[str]:
     async def reply(request: web.Request) -> web.StreamResponse:
         await request.read()
         if answer is None:
-            await asyncio.sleep(5)
+            await asyncio.Event().wait()
         return answer or web.Response()
 
     app = web.Application()
     app.router.add_post("/classify", reply)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+import socket
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from slipway.contract import Fleet, Lane, ServingError, SpecError
 from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
 from slipway.operations.gateway.settings import GatewaySettings, read_settings
+from slipway.operations.release import metrics
 from slipway.operations.release.counts import Counters, Reading, blocks_of
 from slipway.operations.release.fit import _check_class_ids, check_candidate
 from slipway.operations.release.lock import only_operator
@@ -73,9 +75,62 @@ def test_a_missing_histogram_is_not_a_count_of_zero() -> None:
     assert nothing["candidate"] == ArmCounts(requests=0, errors=0, elsewhere=0, over_budget=0)
 
 
-def test_what_is_not_metrics_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("answers", "latency"),
+    [
+        ("<html>", ""),
+        ('envoy_slipway_answers{model="colours",arm="stable",grpc="OK"} NaN\n', ""),
+        ('envoy_slipway_answers{model="colours",arm="stable",grpc="OK"} +Inf\n', ""),
+        (
+            "",
+            'envoy_slipway_latency_us_bucket{model="colours",arm="stable",le="x"} 1\n'
+            'envoy_slipway_latency_us_count{model="colours",arm="stable"} 1\n',
+        ),
+        (
+            "",
+            'envoy_slipway_latency_us_bucket{model="colours",arm="stable"} 1\n'
+            'envoy_slipway_latency_us_count{model="colours",arm="stable"} 1\n',
+        ),
+    ],
+    ids=["a page", "a count of NaN", "a count without an end", "an edge that is not a number", "no edge"],
+)
+def test_what_is_not_metrics_is_refused(answers: str, latency: str) -> None:
     with pytest.raises(ServingError, match="cannot be read"):
-        counts_of("<html>", "", settings=settings(), models=BOTH)
+        counts_of(answers, latency, settings=settings(), models=BOTH)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\na 1\n", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\na 1\n", "ended its answer 5 bytes early; call again"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n" + b"a 1\n" * 3,
+            "answers with over 10 bytes; is it a gateway",
+        ),
+        (b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", "answers 404; is it a gateway"),
+    ],
+)
+def test_metrics_that_are_not_whole_are_refused(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, words: str | None
+) -> None:
+    monkeypatch.setattr(metrics, "MOST_BYTES", 10)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def once() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        served = pool.submit(once)
+        given = settings(metrics_port=server.getsockname()[1])
+        if words is None:
+            assert metrics.fetch(given, ".") == "a 1\n"
+        else:
+            with pytest.raises(ServingError, match=words):
+                metrics.fetch(given, ".")
+        served.result()
 
 
 def reading(time_s: float, requests: int) -> Reading:
@@ -264,6 +319,42 @@ def test_a_server_that_does_not_answer_as_the_candidate_gets_no_requests(release
     release.gateway.write_text(text + dump_yaml({"repository": str(release.stable)}))
     with pytest.raises(SpecError, match="candidate: not given; write the ports"):
         release("weight", "10")
+
+
+@pytest.mark.parametrize("out", ["cpu", "cpu.former"])
+def test_a_candidate_is_never_written_over_what_stable_serves_or_served(release: ReleaseFolder, out: str) -> None:
+    before = (release.stable / "manifest.json").read_bytes()
+    with pytest.raises(SpecError, match="the stable repository or the one before it; give another folder"):
+        release("candidate", str(release.fleet), "--out", str(release.folder / out))
+    assert (release.stable / "manifest.json").read_bytes() == before
+    assert not (release.folder / "cpu.former").exists()
+
+
+@pytest.mark.parametrize("lost", ["record", "no record", "repository", "traffic"])
+def test_a_rollback_takes_the_requests_away_whatever_is_lost(release: ReleaseFolder, lost: str) -> None:
+    release.open_release()
+    given = read_settings(release.gateway)
+    write_routes(given, Traffic(weight_percent=5))
+    if lost == "record":
+        record_path(release.stable).write_text("")
+    elif lost == "no record":
+        record_path(release.stable).unlink()
+    elif lost == "repository":
+        shutil.rmtree(release.stable)
+    else:
+        (given.folder / "traffic.json").write_text("")
+        with pytest.raises(SpecError, match="slipway release rollback writes it again"):
+            read_traffic(given)
+    with pytest.raises(ServingError, match="weight 0 is written"):
+        release("rollback")
+    assert read_traffic(given) == Traffic()
+
+
+def test_a_candidate_whose_repository_is_gone_is_said_with_what_to_do(release: ReleaseFolder) -> None:
+    release.open_release()
+    shutil.rmtree(release.candidate)
+    with pytest.raises(SpecError, match="the candidate's repository is gone; slipway release rollback takes"):
+        release("judge")
 
 
 def test_a_promotion_needs_a_person_or_a_reason(release: ReleaseFolder) -> None:

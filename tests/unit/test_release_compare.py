@@ -213,6 +213,14 @@ def test_the_latest_row_of_each_kept_image_is_compared(release: ReleaseFolder) -
     assert [row for row, *_ in table(release, "compared")] == [old[3], *new]
 
 
+def test_a_damaged_image_is_not_compared(release: ReleaseFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = journal(release, ["blue"] * 2)
+    image_path(read_settings(release.gateway).journal, sha256_of(b"0")).write_bytes(b"")
+    compare(release)
+    assert "1 images were removed meanwhile, or are damaged" in capsys.readouterr().out
+    assert [row for row, *_ in table(release, "compared")] == rows[1:]
+
+
 def test_images_that_the_candidate_was_trained_on_show_nothing(release: ReleaseFolder) -> None:
     rows = journal(release, ["red"] * 3)
     write_dataset(release, {b"0": "train", b"1": "test"})

@@ -12,8 +12,8 @@ from slipway.contract import card as card_module
 from slipway.contract.card import Card, cards
 from slipway.contract.installed import Installed, differences
 from slipway.contract.releases import NEWEST, OLDEST_DALI, RELEASES, Release, release, release_of
-from slipway.serving import libraries
-from slipway.serving.libraries import check_libraries
+from slipway.serving import fit
+from slipway.serving.fit import check_libraries
 
 L4 = Card(
     name="NVIDIA L4",
@@ -117,7 +117,7 @@ def test_a_library_that_is_not_there_is_named_as_such() -> None:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Installed], None]:
     def install(what: Installed) -> None:
-        monkeypatch.setattr(libraries.Installed, "here", classmethod(lambda _: what))
+        monkeypatch.setattr(fit.Installed, "here", classmethod(lambda _: what))
 
     return install
 

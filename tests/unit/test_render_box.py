@@ -150,7 +150,6 @@ def test_systemd_finds_little_that_a_unit_may_do(tmp_path: Path) -> None:
         ("compose", ("--gateway-image", ENVOY, "--weight", "5"), "needs a candidate"),
         ("compose", ("--gateway-image", ENVOY, "--candidate-repository", "elsewhere"), "not beside"),
         ("compose", ("--gateway-image", ENVOY, "--candidate-repository", EXAMPLE), "has the name of the stable"),
-        ("compose", ("--gateway-image", ENVOY, "--repositories", "srv"), "absolute path"),
         ("systemd", ("--candidate-repository", "elsewhere"), "not beside"),
         (
             "systemd",
@@ -158,6 +157,7 @@ def test_systemd_finds_little_that_a_unit_may_do(tmp_path: Path) -> None:
             "has the name of the stable",
         ),
         ("systemd", ("--program", "slipway"), "absolute path"),
+        ("compose", ("--gateway-image", ENVOY, "--repositories", "a/b"), "absolute path"),
         ("systemd", ("--user", "a b"), "no spaces"),
     ],
 )

@@ -90,7 +90,8 @@ def test_without_kubectl_the_file_that_it_prints_is_asked_for(tmp_path: Path, mo
     ("content", "said"),
     [
         ("", "no object"),
-        ("a: [", "not objects of Kubernetes"),
+        ("a: [", "not YAML: .*; give the folder"),
+        ("text", "a document is 'text', and no object; give the folder"),
         (
             "kind: Service",
             r"not objects of Kubernetes \(.*: Field required\); give the folder",
@@ -104,6 +105,9 @@ def test_what_is_not_a_deployment_is_an_error_in_words(content: str, said: str, 
             render("check", given)
     with pytest.raises(SlipwayError, match="no overlays and no YAML files"):
         render("check", tmp_path / "nothing")
+    (tmp_path / "objects.yaml").write_bytes(b"\xff")
+    with pytest.raises(SlipwayError, match=r"objects\.yaml: not UTF-8 text; give the folder"):
+        render("check", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from slipway.contract import SlipwayError
 from slipway.operations.rendering.check import findings
 from slipway.operations.rendering.kserve import duration
 from slipway.operations.rendering.manifests import Objects
+from slipway.operations.rendering.plan import host_name
 from slipway.operations.rendering.pods import DRAIN_S, EXIT_S
 from tests.support.rendered import CLUSTER, IMAGE, OTHER, gpu_repository, render, settings
 from tests.support.validators import documents, faults, require_validators
@@ -162,19 +163,23 @@ def test_a_mistake_is_found(change: Callable[[list[Any]], None], good: Sequence[
     assert said(changed)
 
 
+@pytest.mark.parametrize("host", ["localhost", "3d.example", "models.1and1.example", "xn--caf-dma.example"])
+def test_a_host_is_what_a_route_takes(host: str) -> None:
+    assert host_name(host, what="--host") == host
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("--name", "my_service"),
-        ("--host", "under_score.example"),
-        ("--host", "10.0.0.1"),
-        ("--host", "a..b"),
         ("--gateway", "gateway"),
         ("--gateway", "a/B"),
+        ("--gateway", "a/"),
+        *(("--host", host) for host in ("under_score.example", "10.0.0.1", "a.example:80", "a-.example", "a..example")),
     ],
 )
 def test_a_name_that_is_not_one_is_refused(words: tuple[str, str], tmp_path: Path) -> None:
     given = {**dict(zip(CANARY[::2], CANARY[1::2], strict=True)), **dict([words])}
-    with pytest.raises(SlipwayError, match=r"DNS label|namespace and name|name of a host"):
+    with pytest.raises(SlipwayError, match=r"DNS label|namespace and name|is not the name of a host; give one such as"):
         render("kserve", settings(tmp_path), tmp_path / "out", *(word for pair in given.items() for word in pair))
     assert not (tmp_path / "out").exists()

@@ -210,7 +210,14 @@ def test_vital_classifiers_alone_decide_whether_a_pod_gets_requests(three: Path,
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "tag": (("--image", "registry.example/team/colours:v1"), "does not name an image by its digest"),
-    "short digest": (("--image", "registry.example/team/colours@sha256:12"), "does not name an image by its digest"),
+    "short digest": (("--image", "registry.example/team/colours@sha256:12"), "invalid digest 'sha256:12'; write"),
+    "capitals": (("--image", f"registry.example/Team/colours@sha256:{'0' * 64}"), "the name in lower case"),
+    "scheme": (("--image", f"oci://{IMAGE}"), "leave out oci://"),
+    "too many pods": (("--pods", "99999999999"), "give at most 10,000 (--pods or --gpus)"),
+    "port": (
+        ("--image", f"registry.example:70000/colours@sha256:{'0' * 64}"),
+        "invalid port 70000; use one from 1 to 65535",
+    ),
     "tagged server": (("--server-image", "slipway-cpu:26.10"), "--server-image"),
     "same candidate": (("--candidate-image", IMAGE), "that of --image too"),
     "unknown version": (("--kubernetes", "1.99"), "it knows 1.30 to 1.37"),
@@ -331,3 +338,7 @@ def test_secrets_are_readable_by_their_owner_alone_and_written_over_nothing(tmp_
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     with pytest.raises(SlipwayError, match="exists"):
         render("secrets", file, tmp_path / "secrets")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out, said in ((tmp_path / "link", "a file or link"), (Path("/proc/slipway"), "give a path on a disk that can")):
+        with pytest.raises(SlipwayError, match=said):
+            render("secrets", file, out)

@@ -15,6 +15,7 @@ from slipway.contract.turn import FleetTurn
 from slipway.operations.gateway.settings import ServerPorts
 from slipway.operations.journal.store import Store, sha256_of
 from slipway.operations.turn.proposal import calendar, drift, lost_accuracy, new_labels, watched_of
+from slipway.operations.turn.record import read_turn
 from slipway.serving import Ports
 from slipway.system.yaml_edit import with_value
 from tests.support.journal_rows import add_rows, made_row
@@ -30,6 +31,12 @@ bases:
     base: runs/lite0
     heads: {pets: runs/pets, "cars": runs/cars}
 """
+
+
+def test_a_damaged_record_of_a_turn_is_said_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "turn.json").write_text("")
+    with pytest.raises(SpecError, match=r"turn\.json away, and a new turn may begin"):
+        read_turn(tmp_path)
 
 
 def written(tmp_path: Path, text: str = FLEET) -> Path:

@@ -13,9 +13,11 @@ import pytest
 
 from slipway.errors import ServingError, SpecError, StorageError
 from slipway.operations.journal.store import Store
+from slipway.operations.release import metrics
+from slipway.operations.watch import latency as latencies
 from slipway.operations.watch import run as running
 from slipway.operations.watch import state as states
-from slipway.operations.watch.facts import Facts
+from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.restarts import add_restart
 from slipway.operations.watch.run import Watch, only_watch, run_watch
 from slipway.operations.watch.status import status_of, watched_state
@@ -155,6 +157,66 @@ def test_a_damaged_file_is_named_and_harms_no_other_classifier(store: Store, nam
     assert any(name in line and "not watched" in line for line in shown.lines())
 
 
+@pytest.mark.parametrize("name", ["state.json", FILE])
+def test_a_file_of_another_classifier_is_refused(store: Store, name: str) -> None:
+    made_reference(store.folder, classifier="cats")
+    add_drawn(store, drawn(100, seed=3), name="a")
+    add_drawn(store, drawn(100, seed=3), name="b", classifier="cats")
+    looks(store)
+    (folder_of(store.folder, "digits") / name).write_bytes((folder_of(store.folder, "cats") / name).read_bytes())
+    cats, digits = looks(store)
+    assert cats.watched is not None
+    assert (digits.classifier, digits.watched) == ("digits", None)
+    assert "of the classifier cats, and not of digits" in digits.told[0]
+
+
+@pytest.mark.parametrize(
+    "keys", [("labels",), ("drift", "events"), ("means", "axes"), ("means", "light"), ("measures", "confidence")]
+)
+def test_a_reference_that_lost_a_part_is_damaged_and_harms_no_other(store: Store, keys: tuple[str, ...]) -> None:
+    made_reference(store.folder, classifier="cats")
+    add_drawn(store, drawn(100, seed=3), name="a")
+    path = folder_of(store.folder, "digits") / FILE
+    content = json.loads(path.read_text())
+    *above, last = keys
+    part = content
+    for key in above:
+        part = part[key]
+    part[last] = "x" if keys[0] == "means" else []
+    path.write_text(json.dumps(content))
+    (cats, digits) = looks(store)
+    assert (cats.classifier, cats.watched is not None, digits.watched) == ("cats", True, None)
+    assert last in digits.told[0] or "means" in digits.told[0]
+    assert "slipway watch reference writes it again" in digits.told[0]
+
+
+def test_a_log_of_restarts_that_was_moved_away_is_a_new_one_whose_entries_count(store: Store) -> None:
+    add_drawn(store, drawn(200, seed=7), name="a")
+    look(store)
+    add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
+    look(store)
+    log = folder_of(store.folder, "digits") / "restarts.json"
+    log.write_text("{")
+    assert f"move {log} away" in look(store).told[0]
+    log.unlink()
+    look(store)
+    add_restart(store, watched_state(store, "digits"), reason="seen again", live=None)
+    add_drawn(store, drawn(10, seed=9), name="b")
+    watched = look(store).watched
+    assert watched is not None
+    assert watched.drift is not None
+    assert watched.drift.rows == 10
+
+
+@pytest.mark.parametrize("column", ["probability", "embedding"])
+def test_values_that_are_cut_short_are_a_damaged_journal(store: Store, column: str) -> None:
+    add_drawn(store, drawn(5, seed=3), name="a")
+    store.write(f"UPDATE rows SET {column} = x'00'", [()])
+    facts = look(store)
+    assert facts.watched is None
+    assert "the journal is damaged" in facts.told[0]
+
+
 def test_rows_are_counted_once_while_the_reference_is_damaged(store: Store) -> None:
     add_drawn(store, drawn(100, seed=3), name="a")
     (folder_of(store.folder, "digits") / FILE).write_text("{")
@@ -249,33 +311,77 @@ def test_the_watch_waits_for_a_journal_and_for_one_that_can_be_read_again(
     assert BUNDLE[:12] in "".join(said)
 
 
+def asking(store: Store, port: int) -> Watch:
+    return Watch(
+        store,
+        watch_settings(store.folder).model_copy(update={"metrics_port": port}),
+        FILE_OF_SETTINGS,
+        say=[].append,
+    )
+
+
 @pytest.mark.parametrize(
-    ("handle", "within_s"),
-    [
-        (says_nothing, 1.9),
-        (a_byte_at_a_time(b"HTTP/1.1 200 OK\r\n\r\n"), 1.9),
-        (answers(b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n"), 0.9),
-        (answers(b"SSH-2.0-another\r\n"), 0.9),
-        (answers(b"HTTP/1.1 200 OK\r\n\r\n\x00\xff not metrics {"), 0.9),
-        (answers(b'HTTP/1.1 200 OK\r\n\r\nenvoy_slipway_latency_us_bucket{model="digits"} 1\n'), 0.9),
-        (answers(b'HTTP/1.1 200 OK\r\n\r\nenvoy_slipway_latency_us_count{model="digits"} NaN\n'), 0.9),
-    ],
-    ids=["silent", "a byte at a time", "500", "no HTTP", "no metrics", "buckets without an edge", "a count of NaN"],
+    "handle", [says_nothing, a_byte_at_a_time(b"HTTP/1.1 200 OK\r\n\r\n")], ids=["silent", "a byte at a time"]
 )
-def test_a_gateway_that_is_slow_or_another_program_delays_no_look(
-    store: Store, monkeypatch: pytest.MonkeyPatch, handle: Handle, within_s: float
+def test_no_look_waits_for_a_gateway_that_answers_slowly(
+    store: Store, monkeypatch: pytest.MonkeyPatch, handle: Handle
 ) -> None:
     monkeypatch.undo()
+    assert latencies.WAIT_S <= 1
+    monkeypatch.setattr(latencies, "WAIT_S", 0.01)
+    monkeypatch.setattr(latencies, "AGAIN_S", 0.0)
+    monkeypatch.setattr(metrics, "TIMEOUT_S", 600.0)
     add_drawn(store, drawn(20, seed=1), name="a")
     with listening(handle) as port:
-        settings = watch_settings(store.folder).model_copy(update={"metrics_port": port})
-        watch = Watch(store, settings, FILE_OF_SETTINGS, say=[].append)
+        watch = asking(store, port)
         watch.look()
-        began = time.monotonic()
+        thread = watch._latency._thread
         (digits,) = watch.look()
-        assert time.monotonic() - began < within_s
+        assert thread is not None
+        assert thread.is_alive(), "the looks ended before the answer"
+        assert watch._latency._thread is thread, "and asked once"
     assert digits.latency is None
     assert digits.rows == 20
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        answers(b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n"),
+        answers(b"SSH-2.0-another\r\n"),
+        answers(b"HTTP/1.1 200 OK\r\n\r\n\x00\xff not metrics {"),
+        answers(b'HTTP/1.1 200 OK\r\n\r\nenvoy_slipway_latency_us_bucket{model="digits"} 1\n'),
+        answers(b'HTTP/1.1 200 OK\r\n\r\nenvoy_slipway_latency_us_count{model="digits"} NaN\n'),
+    ],
+    ids=["500", "no HTTP", "no metrics", "buckets without an edge", "a count of NaN"],
+)
+def test_another_program_instead_of_the_gateway_leaves_the_latency_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch, handle: Handle
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(latencies, "WAIT_S", 600.0)
+    add_drawn(store, drawn(20, seed=1), name="a")
+    with listening(handle) as port:
+        watch = asking(store, port)
+        (digits,) = watch.look()
+    assert digits.latency is None
+    assert digits.rows == 20
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_old_latency_is_not_shown_after_an_unexpected_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    latency = Latency(requests=1, p50_ms=1.0, p99_ms=1.0, budget_ms=50.0, over_budget=0)
+    monkeypatch.setattr(latencies, "AGAIN_S", 0.0)
+    monkeypatch.setattr(latencies, "WAIT_S", 600.0)
+    monkeypatch.setattr(latencies, "read_latency", lambda _: {"digits": latency})
+    reader = latencies.LatencyReader(watch_settings(store.folder))
+    assert reader.latest() == {"digits": latency}
+
+    def fails(_: object) -> None:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(latencies, "read_latency", fails)
+    assert reader.latest() == {}
 
 
 def test_a_class_that_disappears_is_named_with_its_first_row(store: Store) -> None:

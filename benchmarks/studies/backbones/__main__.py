@@ -176,12 +176,11 @@ def say(text: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("compiled", "trained"), result=RESULT)
-    parser.add_argument(
-        "--fast", action="store_true", help="the first third of the compiled ones, with fewer images and rounds"
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join({**COMPILED, **TRAINED})}")
-    parser.add_argument("--work", type=Path, default=Path("runs/backbones"), help="for graphs; default: %(default)s")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--fast", action="store_true", help="the first third of the compiled ones, with fewer images and rounds")
+    add("--only", nargs="+", metavar="NAME", help=f"of {', '.join({**COMPILED, **TRAINED})}")
+    add("--work", type=Path, default=Path("runs/backbones"), help="for graphs; default: %(default)s")
+    add(
         "--page",
         type=file_option("# Backbones", what="a page of backbones.py"),
         help="write the tables there; make study-backbones writes docs/backbones.md",

@@ -21,8 +21,8 @@ from slipway.engines import graph_checks
 from slipway.engines.calibration_pixels import CalibrationSample
 from slipway.engines.choose import interleave
 from slipway.engines.graph import served_graph
-from slipway.engines.modelopt import to_fp16
-from slipway.engines.quantize import open_source, with_qdq
+from slipway.engines.modelopt import to_fp16, with_qdq
+from slipway.engines.quantize import open_source
 from slipway.engines.tensorrt import build_plan
 from slipway.onnx_graph import save
 from slipway.steps.engine_openvino import Engine

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.studies.effort import add_effort, effort_of
-from benchmarks.studies.study import ROOT, finish, provenance
-from slipway.system.targets import file_option
+from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 
 LIBRARIES = ("nvidia-dali-cuda130", "nvidia-pytriton", "openvino", "scikit-learn", "timm", "tritonclient")
 CROPS_EACH, SMALL_EACH, LOSS_CROPS_EACH = 60, 14, 200
@@ -117,18 +116,11 @@ def accuracy(work: Path, base: Path) -> dict[str, Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("backbone",))
     add = parser.add_argument
     add("--heads", type=int, default=1000, metavar="N", help="on the base (%(default)s)")
     add("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
     add_effort(parser, rounds=6, search_rounds=1)
-    add(
-        "--output",
-        type=file_option(("backbone",), what="a result of density.py"),
-        metavar="JSON",
-        help="write the results here",
-    )
-    add("--json", action="store_true", help="one JSON line last")
     return parser
 
 

@@ -221,11 +221,7 @@ def parity(images: Sequence[bytes], about: Sequence[Photograph], cpu: Decoding, 
 
 
 def speed(
-    images: Sequence[bytes],
-    about: Sequence[Photograph],
-    device: str,
-    *,
-    backends: tuple[str, ...] = BACKENDS[SERVED],
+    images: Sequence[bytes], about: Sequence[Photograph], device: str, *, backends: tuple[str, ...] = BACKENDS[SERVED]
 ) -> dict[str, float]:
     """Images/s of batches of 32 4:2:0 JPEGs that stay on the device, by side and threads."""
     found = {}

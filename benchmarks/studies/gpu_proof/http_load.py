@@ -6,16 +6,19 @@ import random
 import struct
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 HOST = "127.0.0.1"
 OUTPUTS = ("LABEL", "SCORE", "STATUS")
 MAX_CONNECTIONS = 512
 TIMEOUT_S = 20
+Tensors: TypeAlias = dict[str, npt.NDArray[Any]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Answer:
     error: str = ""
 
 
-def request(model: str, images: Sequence[bytes]) -> bytes:
+def request(model: str, images: Sequence[bytes], outputs: Sequence[str] = OUTPUTS) -> bytes:
     """A whole HTTP request for `images`, in Triton's binary form; the answer comes as JSON."""
     tensor = b"".join(struct.pack("<I", len(image)) + image for image in images)
     described: dict[str, Any] = {
@@ -40,7 +43,7 @@ def request(model: str, images: Sequence[bytes]) -> bytes:
                 "parameters": {"binary_data_size": len(tensor)},
             }
         ],
-        "outputs": [{"name": name, "parameters": {"binary_data": False}} for name in OUTPUTS],
+        "outputs": [{"name": name, "parameters": {"binary_data": False}} for name in outputs],
     }
     head = json.dumps(described).encode()
     lines = f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(head) + len(tensor)}\r\n"
@@ -71,25 +74,24 @@ class Client:
             self._idle.append((reader, writer))
             return int(head.split(" ", 2)[1]), body
 
-    async def ask(self, raw: bytes, images: int) -> list[Answer]:
-        """An answer for each image; every failure is an answer too."""
+    async def tensors(self, raw: bytes) -> Tensors | str:
+        """The outputs by name, or the reason why there are none."""
         try:
             status, body = await asyncio.wait_for(self.send(raw), TIMEOUT_S)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, StopIteration) as error:
-            return [Answer(error=type(error).__name__)] * images
+            return type(error).__name__
         content = json.loads(body or b"{}")
         if status != 200:
-            return [Answer(error=f"{status}: {str(content.get('error'))[:200]}")] * images
-        outputs = {output["name"]: output["data"] for output in content["outputs"]}
-        columns = len(outputs["LABEL"]) // images
-        return [
-            Answer(
-                str(outputs["LABEL"][row * columns]),
-                float(outputs["SCORE"][row * columns]),
-                int(outputs["STATUS"][row]),
-            )
-            for row in range(images)
-        ]
+            return f"{status}: {str(content.get('error'))[:200]}"
+        return {output["name"]: np.reshape(output["data"], output["shape"]) for output in content["outputs"]}
+
+    async def ask(self, raw: bytes, images: int) -> list[Answer]:
+        """An answer for each image; every failure is an answer too."""
+        found = await self.tensors(raw)
+        if isinstance(found, str):
+            return [Answer(error=found)] * images
+        columns = (found[name][:, 0].tolist() for name in OUTPUTS)
+        return [Answer(*row) for row in zip(*columns, strict=True)]
 
     def close(self) -> None:
         for _, writer in self._idle:
@@ -97,26 +99,59 @@ class Client:
 
 
 def ask_all(port: int, model: str, requests: Sequence[Sequence[bytes]], *, concurrency: int) -> list[list[Answer]]:
-    """Every request, `concurrency` at a time, in their order."""
+    """The answers to every request, `concurrency` at a time, in their order."""
 
-    async def run() -> list[list[Answer]]:
+    async def one(client: Client, images: Sequence[bytes]) -> list[Answer]:
+        return await client.ask(request(model, images), len(images))
+
+    return _at_once(port, requests, one, concurrency=concurrency)
+
+
+def tensors_of(
+    port: int, models: Sequence[str], images: Sequence[bytes], outputs: Sequence[str], *, concurrency: int
+) -> list[Tensors | str]:
+    """What each model answers to a request with all images, or why it does not, `concurrency` at a time."""
+
+    async def one(client: Client, model: str) -> Tensors | str:
+        return await client.tensors(request(model, images, outputs))
+
+    return _at_once(port, models, one, concurrency=concurrency)
+
+
+def _at_once(
+    port: int, asked: Sequence[Any], one: Callable[[Client, Any], Awaitable[Result]], *, concurrency: int
+) -> list[Result]:
+    async def run() -> list[Result]:
         client, room = Client(port), asyncio.Semaphore(concurrency)
 
-        async def one(images: Sequence[bytes]) -> list[Answer]:
+        async def in_turn(what: Any) -> Result:
             async with room:
-                return await client.ask(request(model, images), len(images))
+                return await one(client, what)
 
         try:
-            return await asyncio.gather(*(one(images) for images in requests))
+            return await asyncio.gather(*(in_turn(what) for what in asked))
         finally:
             client.close()
 
     return asyncio.run(run())
 
 
-def open_loop(
-    port: int, model: str, images: Sequence[bytes], *, rate_per_s: float, seconds: float, seed: int
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Load:
+    """One run of an open loop."""
+
+    took_s: list[float]
+    """Seconds of each request from its scheduled send."""
+    late_s: list[float]
+    """Seconds that each request was sent too late."""
+    failed: Counter[str]
+    seconds: float
+    """How long requests were sent."""
+    ended_s: float
+    """When the last answer came."""
+
+
+def arrive(port: int, model: str, images: Sequence[bytes], *, rate_per_s: float, seconds: float, seed: int) -> Load:
     """Poisson arrivals of single images; each is timed from its scheduled send, and a failure counts as no answer."""
     raws = [request(model, [image]) for image in images]
     rng = random.Random(seed)
@@ -146,11 +181,20 @@ def open_loop(
         client.close()
         return took_s, late_s, failed, ended
 
-    took_s, late_s, failed, ended = asyncio.run(run())
+    took_s, late_s, failed, ended_s = asyncio.run(run())
+    return Load(took_s, late_s, failed, seconds, ended_s)
+
+
+def summary(loads: Sequence[Load]) -> dict[str, Any]:
+    """Rates, and percentiles over the requests of all runs."""
+    took_s, late_s = ([s for load in loads for s in getattr(load, name)] for name in ("took_s", "late_s"))
+    failed = sum((load.failed for load in loads), Counter[str]())
     ms = {f"p{q:g}_ms": round(1000 * float(np.percentile(took_s, q)), 2) for q in (50, 90, 99, 99.9)}
     return {
-        "offered_per_s": round(len(scheduled) / seconds, 1),
-        "achieved_per_s": round((len(took_s) - failed.total()) / max(ended, seconds), 1),
+        "offered_per_s": round(len(took_s) / sum(load.seconds for load in loads), 1),
+        "achieved_per_s": round(
+            (len(took_s) - failed.total()) / sum(max(load.ended_s, load.seconds) for load in loads), 1
+        ),
         "requests": len(took_s),
         **ms,
         "max_ms": round(1000 * max(took_s), 2),

@@ -34,12 +34,16 @@ def prepare(folder: Path, *, run: Path, proofs: Sequence[str], small: bool, seed
         made["corpus"] = make.write_corpus(inputs / "corpus.npz", seed=seed, small=small)
         make.write_preprocess(inputs / "preprocess.json")
         made["photographs"] = make.write_photographs(inputs / "photographs.npz", small=small)
-    if "precision" in proofs or "server" in proofs:
+    if {"precision", "server", "heads"} & set(proofs):
         made["precision"] = make.write_precision(inputs / "precision", kept, run, small=small)
     if "server" in proofs:
         from benchmarks.studies.gpu_proof.server_inputs import write_server
 
         made["server"] = write_server(inputs, run, small=small)
+    if "heads" in proofs:
+        from benchmarks.studies.gpu_proof.heads_inputs import write_heads
+
+        made["heads"] = write_heads(inputs, run, small=small, seed=seed)
     names = [name for name in ORDER if any(name in NEEDED[proof] for proof in proofs)]
     carried = Carried() if small else _wheels(folder, names, _size(inputs))
     prepared = Prepared(commit(), code_sha256(), seed, small, versions=locked(names), wheels=carried, inputs=made)

@@ -4,115 +4,66 @@ Answers against the CPU's; damaged images alone, in a request and in dynamic bat
 P99 by rate with post on the CPU and on the GPU. tritonserver 2.51 of the wheel, so its own speed is not the image's.
 """
 
-import os
 import re
-import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.gpu_proof.carried import SHADOWING
-from benchmarks.studies.gpu_proof.folder import CorpusFile, Expected, Photograph, ProofError, read_files, read_json
-from benchmarks.studies.gpu_proof.http_load import Answer, ask_all, open_loop
+from benchmarks.studies.gpu_proof.folder import CorpusFile, Expected, ProofError, read_files, read_json
+from benchmarks.studies.gpu_proof.http_load import Answer, arrive, ask_all, summary
+from benchmarks.studies.gpu_proof.lane import Lane, attempt, by_any_way, photographs
 from benchmarks.studies.gpu_proof.report import Report
-from benchmarks.studies.gpu_proof.triton import serve, step_python
+from benchmarks.studies.gpu_proof.triton import Served
 
-POOL, SMALL_POOL = 256 << 20, 1 << 20
-"""Bytes of CUDA memory that Triton keeps for tensors between steps; the small one holds 21 images of 64 pixels."""
+SMALL_POOL = 1 << 20
+"""Bytes of CUDA memory that hold 21 images of 64 pixels."""
 SCORE = 0.05
 RATES = (100, 200, 400, 800, 1200, 1600, 2400, 3200)
 RATE_S, LIMIT_MS = 5.0, 50.0
-LOG = "tritonserver.log"
-PLAIN_MEMORY = {"DALI_USE_VMM": "0"}
-WAYS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
-    ("DLPack", "no", {}),
-    ("DLPack, DALI's memory from cudaMalloc", "no", PLAIN_MEMORY),
-    ("the CPU", "yes", PLAIN_MEMORY),
-)
-"""How pixels get from the decoder to the engine; where one fails, a reason against a pass, the next is tried."""
 
 
 def prove(inputs: Path, report: Report) -> None:
-    if not (inputs / "server/repository/lane.json").is_file():
-        raise ProofError(
-            f"{inputs / 'server'}: no repository; run prepare server on a commit with serving.gpu, and carry inputs/"
-        )
-    (report.folder / LOG).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="gpu-proof-", ignore_cleanup_errors=True) as work:
         proof = Proof(inputs, report, Path(work))
-        for path, force, variables in WAYS:
-            report.part(f"answers, pixels by way of {path}")
-            os.environ.update(variables)
-            with attempt(report, f"pixels by way of {path}"), proof.server("first", force_cpu=force) as port:
-                proof.correct(port)
-                proof.rates(port, f"post as {proof.post}, as assembled")
-                break
-        else:
+        force = by_any_way(report, proof.first)
+        if force is None:
             return
         if report.device == "cuda":
             post = "KIND_CPU" if proof.post == "KIND_GPU" else "KIND_GPU"
-            with attempt(report, f"post as {post}"), proof.server(post, force_cpu=force, post=post) as port:
-                proof.rates(port, f"post as {post}")
+            with attempt(report, f"post as {post}"), proof.server(force_cpu=force, post=post) as served:
+                proof.rates(served.port, f"post as {post}")
         with attempt(report, "a CUDA pool that is too small"):
             proof.exhaust(force)
-
-
-@contextmanager
-def attempt(report: Report, what: str) -> Iterator[None]:
-    """A server that does not start or does not answer is a reason to fail, and the rest goes on."""
-    try:
-        yield
-    except ProofError as error:
-        report.require(False, f"{what}: {error}")
 
 
 class Proof:
     """The inputs, and the servers that are started on copies of the repository in `work`."""
 
     def __init__(self, inputs: Path, report: Report, work: Path) -> None:
-        self._inputs, self._report, self._work = inputs, report, work
-        self.model = next(iter(read_json(inputs / "server/repository/lane.json")["classifiers"]))
-        self.photographs = [
-            file
-            for file, fact in zip(*read_files(inputs / "photographs.npz", Photograph), strict=True)
-            if fact.side <= 512
-        ]
-        (config,) = (inputs / "server/repository").glob("post_*/config.pbtxt")
+        self._inputs, self._report = inputs, report
+        lane = Lane(inputs, report, work, proof="server")
+        repository = lane.repository("server/repository")
+        self.model = next(iter(read_json(repository / "lane.json")["classifiers"]))
+        self.photographs = photographs(inputs)
+        self.server: Callable[..., AbstractContextManager[Served]] = partial(lane.serve, repository)
+        (config,) = repository.glob("post_*/config.pbtxt")
         self.post = "KIND_GPU" if "KIND_GPU" in config.read_text(encoding="utf-8") else "KIND_CPU"
-        site = inputs.parent / "site"
-        carried = (site / SHADOWING).is_dir()
-        self._environment = (
-            step_python(work / "python", first=[site / SHADOWING], last=[site / "all"]) if carried else None
-        )
 
-    @contextmanager
-    def server(self, name: str, *, force_cpu: str, post: str = "", pool: int = POOL) -> Iterator[int]:
-        repository = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._work)) / "repository"
-        shutil.copytree(self._inputs / "server/repository", repository)
-        for config in repository.glob("*/config.pbtxt"):
-            text = config.read_text(encoding="utf-8")
-            if config.parent.name.startswith("engine_"):
-                weights = self._inputs / "precision/digits/weights.npz"
-                (config.parent / "1/weights.npz").symlink_to(weights)
-                text = re.sub(
-                    r'(FORCE_CPU_ONLY_INPUT_TENSORS"\s*value\s*{\s*string_value: ")no', rf"\g<1>{force_cpu}", text
-                )
-            if post and config.parent.name.startswith("post_"):
-                text = re.sub(r"KIND_(CPU|GPU)", post, text)
-            config.write_text(text if self._report.device == "cuda" else on_the_cpu(text), encoding="utf-8")
-        flags = [f"--cuda-memory-pool-byte-size=0:{pool}"] if self._report.device == "cuda" else []
-        log = self._report.folder / LOG
-        self._seen = log.stat().st_size if log.is_file() else 0
-        with serve(repository, self._work, flags=flags, log=log, environment=self._environment) as port:
-            yield port
+    def first(self, force_cpu: str) -> None:
+        """Answers, damaged images and rates of the lane as assembled. Raises ProofError: it does not answer."""
+        with self.server(force_cpu=force_cpu) as served:
+            self.correct(served)
+            self.rates(served.port, f"post as {self.post}, as assembled")
 
-    def correct(self, port: int) -> None:
+    def correct(self, served: Served) -> None:
         """Raises ProofError: no question is answered at all."""
+        port = served.port
         questions, expected = read_files(self._inputs / "server/questions.npz", Expected)
         answers = [answer for (answer,) in ask_all(port, self.model, [[q] for q in questions], concurrency=8)]
         if all(answer.error for answer in answers):
@@ -122,8 +73,7 @@ class Proof:
             for answer, fact in zip(answers, expected, strict=True)
             if answer.error or answer.label != fact.label or abs(answer.score - fact.score) > SCORE
         ]
-        log = (self._report.folder / LOG).read_bytes()[self._seen :].decode("utf-8", "replace")
-        where = sorted(set(re.findall(r"gpu_proof: pixels arrive on the (\w+)", log)))
+        where = sorted(set(re.findall(r"gpu_proof: pixels arrive on the (\w+)", served.said())))
         found = {
             "asked": len(answers),
             "other than the CPU's": len(other),
@@ -177,7 +127,8 @@ class Proof:
         found = []
         rates, seconds = (RATES, RATE_S) if self._report.device == "cuda" else ((5,), 2.0)
         for rate in rates:
-            run = open_loop(port, self.model, self.photographs, rate_per_s=rate, seconds=seconds, seed=rate)
+            load = arrive(port, self.model, self.photographs, rate_per_s=rate, seconds=seconds, seed=rate)
+            run = summary([load])
             found.append(run)
             print(f"   {rate}/s: P99 {run['p99_ms']} ms, {run['achieved_per_s']}/s", flush=True)
             self._report.measure(f"rates, {name}", found)
@@ -188,14 +139,14 @@ class Proof:
         """More pixels at once than the pool holds: is every image still answered, and rightly?"""
         self._report.part("a CUDA pool that is too small")
         questions, _ = read_files(self._inputs / "server/questions.npz", Expected)
-        with self.server("small", force_cpu=force_cpu, pool=SMALL_POOL) as port:
+        with self.server(force_cpu=force_cpu, pool=SMALL_POOL) as served:
+            port = served.port
             before = [answer for (answer,) in ask_all(port, self.model, [[q] for q in questions], concurrency=1)]
-            log = self._report.folder / LOG
-            seen = log.stat().st_size
+            seen = len(served.said())
             at_once = [(questions * 32)[:32]] * 24
             answers = [answer for answers in ask_all(port, self.model, at_once, concurrency=12) for answer in answers]
             expected = (before * 32)[:32] * 24
-            said_by_server = log.read_bytes()[seen:].decode("utf-8", "replace").splitlines()
+            said_by_server = served.said()[seen:].splitlines()
             found: Mapping[str, Any] = {
                 "pool_bytes": SMALL_POOL,
                 "images at once": 12 * 32,
@@ -210,10 +161,6 @@ class Proof:
             not found["other than alone"],
             f"a small pool: {found['other than alone']} answers differ: {found['answers']}",
         )
-
-
-def on_the_cpu(config: str) -> str:
-    return re.sub(r"\n\s*gpus: \d+", "", config.replace("KIND_GPU", "KIND_CPU"))
 
 
 def same(one: Answer, other: Answer) -> bool:

@@ -20,9 +20,6 @@ def write_server(inputs: Path, run: Path, *, small: bool) -> dict[str, Any]:
     Raises:
         ProofError: this commit has no isolated decode step.
     """
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2 as pb
-
     from slipway.contract import Bundle
     from slipway.onnx_graph import output_sizes
     from slipway.repository import Classifier, assemble
@@ -42,6 +39,17 @@ def write_server(inputs: Path, run: Path, *, small: bool) -> dict[str, Any]:
         )
         assemble([Classifier(bundle, plan)], Path(work) / "repository", lane="gpu")
         shutil.copytree(Path(work) / "repository", repository)
+    play_the_engine(repository, inputs)
+    write_questions(inputs / "server/questions.npz", bundle, run, images=12 if small else ANSWERED)
+    write_statuses(inputs)
+    return {"bundle": bundle.id, "precision": PRECISION, "max_batch_size": largest}
+
+
+def play_the_engine(repository: Path, inputs: Path) -> None:
+    """Put the carried network of the digits, in torch, in the place of the repository's stand-in for a plan."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2 as pb
+
     (engine,) = repository.glob("engine_*")
     config = text_format.Parse((engine / "config.pbtxt").read_text(encoding="utf-8"), pb.ModelConfig())
     for played in engine.glob("1/*"):
@@ -56,9 +64,6 @@ def write_server(inputs: Path, run: Path, *, small: bool) -> dict[str, Any]:
     shutil.copy(here / "torch_graph.py", engine / "1/torch_graph.py")
     shutil.copy(inputs / f"precision/digits/{PRECISION}.json", engine / "1/graph.json")
     shutil.copy(inputs / "precision/digits/network.json", engine / "1/network.json")
-    write_questions(inputs / "server/questions.npz", bundle, run, images=12 if small else ANSWERED)
-    write_statuses(inputs)
-    return {"bundle": bundle.id, "precision": PRECISION, "max_batch_size": largest}
 
 
 def write_questions(path: Path, bundle: Any, run: Path, *, images: int) -> None:

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.studies.gpu_proof.folder import ProofError
@@ -24,9 +25,39 @@ VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 LIBRARY = f"libpython{VERSION}.so.1.0"
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server that is ready."""
+
+    port: int
+    """Its HTTP port."""
+    pid: int
+    """The process tritonserver, which leads the session of its Python steps."""
+    log: Path
+    log_start: int
+    """Size of the log in bytes when the server was started: several servers write to one log."""
+
+    def said(self) -> str:
+        """The log since this server was started."""
+        return self.log.read_bytes()[self.log_start :].decode("utf-8", "replace")
+
+    def memory_mib(self) -> float:
+        """Memory of the server and its steps, pages that several processes share counted once in all (PSS)."""
+        kib = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # ended meanwhile
+                session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
+                if session == self.pid:
+                    found = re.search(r"^Pss: +(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)
+                    kib += int(found[1]) if found else 0
+        return kib / 1024
+
+
 @contextmanager
-def serve(repository: Path, work: Path, *, flags: Sequence[str], log: Path, environment: Path | None) -> Iterator[int]:
-    """Yield the HTTP port of a server on `repository` that is ready.
+def serve(
+    repository: Path, work: Path, *, flags: Sequence[str], log: Path, environment: Path | None
+) -> Iterator[Served]:
+    """Yield a server on `repository` that is ready.
 
     Args:
         environment: folder of a Python environment of `step_python`; None is this Python's own.
@@ -50,6 +81,7 @@ def serve(repository: Path, work: Path, *, flags: Sequence[str], log: Path, envi
         "--backend-config=python,shm-default-byte-size=16777216",
         *flags,
     ]
+    log_start = log.stat().st_size if log.is_file() else 0
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -60,7 +92,7 @@ def serve(repository: Path, work: Path, *, flags: Sequence[str], log: Path, envi
         )
     try:
         _wait(process, port, log)
-        yield port
+        yield Served(port, process.pid, log, log_start)
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

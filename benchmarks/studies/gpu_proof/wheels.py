@@ -35,6 +35,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "precision": (),
     "dali": (*CODEC, *NVCOMP, *DALI),
     "server": ORDER,
+    "heads": ORDER,
 }
 """By proof. torch is there; so may be others of these, and what is there is used, except for numpy in the server."""
 PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 31, 28, 27, 24, 17))

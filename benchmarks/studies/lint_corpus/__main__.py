@@ -168,16 +168,15 @@ def _short(difference: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     parser = study_parser(__doc__, epilog=EPILOG, keys=("defects",), result=RESULT)
-    parser.add_argument(
-        "--only", nargs="+", metavar="DEFECT", help="these alone; the others stay as they were recorded"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--only", nargs="+", metavar="DEFECT", help="these alone; the others stay as they were recorded")
+    add(
         "--page",
         type=file_option("# What the lint knows", what="a page of lint_corpus.py"),
         default=PAGE,
         help="default: %(default)s",
     )
-    parser.add_argument("--page-only", action="store_true", help="no server: the page anew from --out")
+    add("--page-only", action="store_true", help="no server: the page anew from --out")
     return parser
 
 

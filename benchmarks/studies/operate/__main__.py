@@ -12,9 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.studies.study import ROOT, finish, provenance
+from benchmarks.studies.study import ROOT, finish, provenance, study_parser
 from slipway.pages.wording import counted
-from slipway.system.targets import file_option
 
 if TYPE_CHECKING:
     from benchmarks.studies.operate.result import OperateResult
@@ -102,18 +101,8 @@ def _by(result: "OperateResult") -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    add = parser.add_argument
-    what = "a result of this study"
-    add(
-        "--out",
-        dest="output",
-        type=file_option(("recovered_share",), what=what),
-        metavar="JSON",
-        help="write the results here",
-    )
-    add("--csv", action="store_true", help="give labels by CSV files, even if Label Studio is installed")
-    add("--json", action="store_true", help="one JSON line last")
+    parser = study_parser(__doc__, epilog=EPILOG, keys=("recovered_share",))
+    parser.add_argument("--csv", action="store_true", help="give labels by CSV files, though Label Studio is installed")
     return parser
 
 

@@ -48,12 +48,7 @@ def shrinking(weights: Path, *, rounds: int, least_px: int, seed: int) -> dict[s
 
 
 def _measured(
-    whole: Sequence[bytes],
-    steps: tuple[Preprocessor, Preprocessor],
-    probability: Any,
-    *,
-    rounds: int,
-    least_px: int,
+    whole: Sequence[bytes], steps: tuple[Preprocessor, Preprocessor], probability: Any, *, rounds: int, least_px: int
 ) -> Shrunk:
     preprocessor, full = steps
     small = [shrunk(image, least_px=least_px) for image in whole]

@@ -27,8 +27,8 @@ EPILOG = """example:
   python -m benchmarks.studies.training folds noise      these; the others keep their place in the result file
   python -m benchmarks.studies.training --list
 
-Each experiment is a module of benchmarks/studies/training/ with `measure(scratch) -> result`, and can be run alone. The
-result file is written after each, so what was measured before Ctrl-C is kept.
+Each experiment is a module of benchmarks/studies/training/ with `measure(scratch) -> result`. The result file is
+written after each, so what was measured before Ctrl-C is kept.
 
 exit status: 0; 1 where a target was missed or an experiment ended with an error"""
 

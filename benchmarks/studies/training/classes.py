@@ -1,13 +1,10 @@
-#!/usr/bin/env python3
 """Ten thousand classes: trained, exported, built, reported on and served, with the time and memory of each step.
 
 The images are made up: 32 pixels wide, a pattern of 4 x 4 tones for each class, and four images of it that differ in
 noise (two to train, one to tune, one to be judged by). What is asked is that every step ends; accuracy is a by-product.
 """
 
-import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -88,8 +85,3 @@ def measure(scratch: Path, *, classes: int = CLASSES) -> dict[str, Any]:
             }
         ],
     }
-
-
-if __name__ == "__main__":
-    with TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder)), indent=1))

@@ -1,14 +1,11 @@
-#!/usr/bin/env python3
 """Confidence: the calibration error, and `unknown` on photographs and on a digit that was held out of training.
 
 Everything is measured on the bundle, in FP32, decoded and decided as served. The photographs are scikit-image's.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.studies.study import PHOTOGRAPHS, scikit_image
@@ -160,8 +157,3 @@ def outputs(bundle: Bundle, images: Sequence[Path]) -> tuple[Any, Any, Any]:
         parts.append((*engine.run(normalize(pixels_nhwc_u8, config)), status_n))
     logits_nc, embedding_nd, status_n = (np.concatenate(part) for part in zip(*parts, strict=True))
     return logits_nc, embedding_nd, status_n
-
-
-if __name__ == "__main__":
-    with TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder)), indent=1))

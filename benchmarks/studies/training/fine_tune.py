@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A new task from few images: fine-tuning in phases from the digits' backbone, beside other ways to train.
 
 The task is odd or even, from 60 images, six of each digit. The backbone comes from the demo's digits, which had ten
@@ -92,10 +91,3 @@ def _test(checkpoint: Path) -> float:
 
 def _mean(values: list[float]) -> float:
     return round(sum(values) / len(values), 4)
-
-
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder)), indent=2))

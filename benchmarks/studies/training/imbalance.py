@@ -1,13 +1,10 @@
-#!/usr/bin/env python3
 """Digits of which five have a fiftieth of the images: what the remedy is worth on a balanced test split.
 
 The same spec is trained with and without `recipe.balance`, on three draws of the images, which seed the training too.
 """
 
-import json
 from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from slipway.system.yaml_json import read_plain
@@ -84,8 +81,3 @@ def judge(checkpoint: Path) -> dict[str, float]:
         "worst_recall": min(row.recall for row in figures.per_class.values()),
         "top1": figures.top1,
     }
-
-
-if __name__ == "__main__":
-    with TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder)), indent=1))

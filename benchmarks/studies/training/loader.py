@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The DALI loader against torchvision's ImageFolder and DataLoader, with the same augmentation, on 512-pixel JPEGs.
 
 torchvision has two sides: ImageFolder as it comes, which reads with Pillow, and with torchvision.io's decoder, where
@@ -8,12 +7,10 @@ the result says which.
 """
 
 import importlib.util
-import json
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -139,20 +136,16 @@ def dali(root: Path, recipe: dict[str, Any]) -> Iterable[Any]:
     from slipway.contract import Preprocess
     from slipway.contract.dataset import Dataset, LabelledImage
     from slipway.contract.recipe import Recipe
-    from slipway.training.data.loader import train_loader
+    from slipway.training.data.loader import Loading, train_loader
 
     images = tuple(
         LabelledImage(path=str(path.relative_to(root)), class_ids=(int(path.parent.name),), sha256="", split="train")
         for path in sorted(root.glob("*/*.jpg"))
     )
     dataset = Dataset(root=str(root), labels=tuple(map(str, range(CLASSES))), images=images)
-    return train_loader(
-        dataset,
-        images,
-        preprocess=Preprocess(input_height=INPUT_PX, input_width=INPUT_PX),
-        recipe=Recipe.parse({"batch_size": BATCH, "augment": recipe}, source="this script"),
-        threads=THREADS,
-    )
+    preprocess = Preprocess(input_height=INPUT_PX, input_width=INPUT_PX)
+    parsed = Recipe.parse({"batch_size": BATCH, "augment": recipe}, source="this script")
+    return train_loader(dataset, images, Loading(preprocess, parsed, threads=THREADS))
 
 
 def torchvision_loader(root: Path, recipe: dict[str, Any], *, workers: int, decoder: str) -> Iterable[Any]:
@@ -194,8 +187,3 @@ def transforms(recipe: dict[str, Any]) -> Any:
     if augment.erase:
         steps.append(v2.RandomErasing(augment.erase.probability, augment.erase.area, augment.erase.ratio))
     return v2.Compose(steps)
-
-
-if __name__ == "__main__":
-    with TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder)), indent=1))

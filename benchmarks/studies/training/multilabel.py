@@ -1,12 +1,9 @@
-#!/usr/bin/env python3
 """Multi-label through to serving: pages of one to three digits, trained, quantised, gated and asked for from Triton.
 
 What is compared with the offline evaluation is every label and score of every test page.
 """
 
-import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 LEAST_MAP = 0.97
@@ -58,8 +55,3 @@ def measure(scratch: Path) -> dict[str, Any]:
             },
         ],
     }
-
-
-if __name__ == "__main__":
-    with TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder)), indent=1))

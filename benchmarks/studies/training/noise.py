@@ -1,14 +1,11 @@
-#!/usr/bin/env python3
 """Label noise: 5 % of the digits get another label, are looked for by find_label_errors, and are left out.
 
 The clean data set's splits stay. Then the spec is trained on the noisy train split and on what is left of it, and both
 networks are judged by the true labels of the test split.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -124,8 +121,3 @@ def _targets(detection: Mapping[str, Any], retraining: Mapping[str, Any], *, ima
             "met": low >= MARGIN,
         },
     ]
-
-
-if __name__ == "__main__":
-    with TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder)), indent=1))

@@ -39,47 +39,42 @@ class Client:
     """The generators that a measurement used."""
 
     processes: int
-    reason: str
+    processes_reason: str
     cpu_cores: float
-    shares_cores: bool
+    shares_cores_with_server: bool
     go_first: bool
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The observations at one rate."""
-
-    blocks: tuple[Block, ...]
-    judgement: Judgement
-    looks: tuple[LookResult, ...]
-    first_answer_ms: float
-    client: Client
-    steps: tuple[StepTime, ...]
-    server_use: ServerUse | None
-
-
-def measured(seen: Seen, options: GateOptions) -> Measured:
+def measured(
+    options: GateOptions,
+    blocks: Sequence[Block],
+    judgement: Judgement,
+    *,
+    looks: Sequence[LookResult],
+    client: Client,
+    first_answer_ms: float,
+    steps: Sequence[StepTime],
+    server_use: ServerUse | None,
+) -> Measured:
     """Compute the figures of one rate."""
-    histograms = [histogram_of(block.latencies_ms) for block in seen.blocks]
-    schedule_errors_ms = np.concatenate([block.schedule_errors_ms for block in seen.blocks])
-    offered_per_s, achieved_per_s = rates_per_s(seen.blocks, limit_ms=options.limit_ms)
+    histograms = [histogram_of(block.latencies_ms) for block in blocks]
+    schedule_errors_ms = np.concatenate([block.schedule_errors_ms for block in blocks])
+    offered_per_s, achieved_per_s = rates_per_s(blocks, limit_ms=options.limit_ms)
     return Measured(
-        verdict=seen.judgement.verdict,
-        reason=seen.judgement.reason,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
         offered_per_s=offered_per_s,
         achieved_per_s=achieved_per_s,
         latency=latency_of(merged(histograms)),
-        failures=dict(sum((Counter(block.failures) for block in seen.blocks), Counter())),
-        blocks=tuple(_block_result(b, h, options=options) for b, h in zip(seen.blocks, histograms, strict=True)),
-        looks=seen.looks,
+        failures=dict(sum((Counter(block.failures) for block in blocks), Counter())),
+        blocks=tuple(_block_result(b, h, options=options) for b, h in zip(blocks, histograms, strict=True)),
+        looks=tuple(looks),
         warm_up=WarmUp(
-            first_answer_ms=seen.first_answer_ms,
-            requests=options.warm_up_requests,
-            duration_s=seen.blocks[0].warm_up_s,
+            first_answer_ms=first_answer_ms, requests=options.warm_up_requests, duration_s=blocks[0].warm_up_s
         ),
-        generator=_generator(seen.client, schedule_errors_ms, limit_ms=options.limit_ms),
-        steps=seen.steps,
-        server_use=seen.server_use,
+        generator=_generator(client, schedule_errors_ms, limit_ms=options.limit_ms),
+        steps=tuple(steps),
+        server_use=server_use,
     )
 
 
@@ -109,15 +104,11 @@ def rates_per_s(blocks: Sequence[Block], *, limit_ms: float) -> tuple[float, flo
 def _generator(client: Client, schedule_errors_ms: Milliseconds, *, limit_ms: float) -> Generator:
     p50_ms, p99_ms = np.quantile(schedule_errors_ms, [0.5, 0.99]).tolist()
     return Generator(
-        processes=client.processes,
-        processes_reason=client.reason,
+        **vars(client),
         schedule_error_p50_ms=p50_ms,
         schedule_error_p99_ms=p99_ms,
         schedule_error_max_ms=float(schedule_errors_ms.max()),
         schedule_error_limit_ms=lateness_limit_ms(limit_ms),
-        cpu_cores=client.cpu_cores,
-        shares_cores_with_server=client.shares_cores,
-        go_first=client.go_first,
     )
 
 
@@ -155,7 +146,5 @@ def step_time(model: str, before: StepCounters, after: StepCounters) -> StepTime
 def server_use(before: processes.Snapshot, after: processes.Snapshot) -> ServerUse:
     """Return the CPU use of the server's processes between two snapshots, and their peak memory."""
     return ServerUse(
-        processes=len(after.cpu_s),
-        cpu_cores=processes.cores_used(before, after),
-        peak_rss_mib=after.peak_rss_mib,
+        processes=len(after.cpu_s), cpu_cores=processes.cores_used(before, after), peak_rss_mib=after.peak_rss_mib
     )

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from slipway.benchmark import processes
-from slipway.benchmark.figures import Client, Seen, looked, measured, server_use, step_time
+from slipway.benchmark.figures import Client, looked, measured, server_use, step_time
 from slipway.benchmark.generators import Generators, Target, choose_generators
 from slipway.benchmark.load import Block, counted, poisson_schedule
 from slipway.benchmark.looks import Look, planned
@@ -94,18 +94,16 @@ def measure(
         judgement = offering.until_it_can_tell(looks)
         use = server_use(watched, processes.snapshot(pid)) if pid and watched else None
         after = asyncio.run(_counters(options, subject, settle=False))
-    seen = Seen(
-        blocks=tuple(offering.blocks),
-        judgement=judgement,
-        looks=tuple(offering.looks),
+    return measured(
+        options,
+        offering.blocks,
+        judgement,
+        looks=offering.looks,
+        client=Client(count, reason, offering.cpu_cores, shares_cores, generators.go_first),
         first_answer_ms=subject.first_answer_ms,
-        client=Client(
-            count, reason, cpu_cores=offering.cpu_cores, shares_cores=shares_cores, go_first=generators.go_first
-        ),
-        steps=tuple(step_time(name, before[name], after[name]) for name in subject.models),
+        steps=[step_time(name, before[name], after[name]) for name in subject.models],
         server_use=use,
     )
-    return measured(seen, options)
 
 
 class _Offering:
@@ -133,10 +131,7 @@ class _Offering:
                 for requests in look.blocks:
                     self._offer(requests, on_answers=bar.update)
                 judgement, seen = looked(
-                    self.blocks,
-                    look,
-                    limit_ms=self._options.limit_ms,
-                    after_s=time.monotonic() - self._started_s,
+                    self.blocks, look, limit_ms=self._options.limit_ms, after_s=time.monotonic() - self._started_s
                 )
                 self.looks.append(seen)
                 if judgement.verdict is not Verdict.TOO_FEW:

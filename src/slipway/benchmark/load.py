@@ -69,19 +69,19 @@ def poisson_schedule(requests: int, *, rate_per_s: float, rng: np.random.Generat
     return np.cumsum(rng.exponential(1 / rate_per_s, requests))
 
 
-async def offer(
-    schedule_s: Seconds, ask: Ask, *, warm_up: int, deadline_ms: float, on_answer: Callable[[], object] = lambda: None
-) -> Block:
+async def offer(schedule_s: Seconds, ask: Ask, *, warm_up: int, deadline_ms: float) -> Block:
     """Send one request at each time of the schedule, wait for every answer, and count all but the first `warm_up`.
 
     `ask` must end by its own deadline, which bounds the duration of this call.
     """
     start_s = asyncio.get_running_loop().time()
-    sent = await send(schedule_s, ask, start_s=start_s, on_answer=on_answer)
+    sent = await send(schedule_s, ask, start_s=start_s)
     return counted(schedule_s, sent, warm_up=warm_up, deadline_ms=deadline_ms)
 
 
-async def send(schedule_s: Seconds, ask: Ask, *, start_s: float, on_answer: Callable[[], object]) -> Sent:
+async def send(
+    schedule_s: Seconds, ask: Ask, *, start_s: float, on_answer: Callable[[], object] = lambda: None
+) -> Sent:
     """Send one request at each time of the schedule, its zero at `start_s` of CLOCK_MONOTONIC; wait for all answers."""
     loop = asyncio.get_running_loop()
     sent = Sent.nothing(schedule_s.size)

@@ -14,12 +14,7 @@ from slipway.benchmark.perf_analyzer_inputs import Driven, driven_models
 from slipway.benchmark.perf_analyzer_result import read_latencies_ms, read_run
 from slipway.benchmark.server import on_this_host
 from slipway.benchmark.statistics import histogram_of, latency_of
-from slipway.contract.evidence.latency import (
-    MIN_DISTINCT_IMAGES,
-    ModelRun,
-    PerfAnalyzerOptions,
-    PerfAnalyzerResult,
-)
+from slipway.contract.evidence.latency import MIN_DISTINCT_IMAGES, ModelRun, PerfAnalyzerOptions, PerfAnalyzerResult
 from slipway.contract.evidence.origin import Origin
 from slipway.errors import ServingError
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from slipway.errors import GateError
@@ -99,11 +98,9 @@ class Pool:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         code = self._end()
-        if code and error is None:
+        if code and kind is None:
             raise GateError(f"a worker of the pool ended with exit code {code}; its requests were not answered")
 
     @property
@@ -138,9 +135,7 @@ class Connection:
         self._loop.add_reader(self._answers, self._receive)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._loop.remove_reader(self._answers)
 
     async def ask(self, image: int, *, deadline_s: float) -> str | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -91,9 +91,7 @@ class Server:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._client.close()
 
     async def check_ready(self) -> None:
@@ -125,10 +123,7 @@ class Server:
         """
         answer = await self._reply(
             self._client.infer(
-                self.model,
-                [self._inputs[0]],
-                outputs=self._outputs,
-                client_timeout=FIRST_ANSWER_DEADLINE_S,
+                self.model, [self._inputs[0]], outputs=self._outputs, client_timeout=FIRST_ANSWER_DEADLINE_S
             )
         )
         values = _values(answer)
@@ -229,11 +224,9 @@ class HttpServer(Server):
         self._messages = [_http_message(address, image) for image in images]
         self._http = HttpClient(http_url)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.__aexit__(kind, error, trace)
-        await super().__aexit__(kind, error, trace)
+    async def __aexit__(self, *given: object) -> None:
+        await self._http.__aexit__(*given)
+        await super().__aexit__(*given)
 
     async def answer(self, image: int, *, deadline_s: float) -> Answer | str:
         try:

@@ -29,7 +29,8 @@ With --engines, a lane serves the fastest engine that passed, which slipway choo
 choice.json names, the gpu lane the plan that choice-sm90.json and its like name for each kind of GPU. Several --engine
 are plans of one graph for several GPUs; the decision of the first one is served.
 
-Every file of the bundles and the engines is checked against its manifest first. The changes are printed before anything
+Every file of the bundles and the engines is checked against its manifest first; a head whose manifests the repository
+knows already is taken over without being opened. The changes are printed before anything
 is written. The repository appears whole or not at all. Steps are named by their content, so the same input gives the
 same bytes, and files that exist already are linked instead of written again."""
 SIGNS = {"added": "+", "changed": "~", "removed": "-", "unchanged": "="}

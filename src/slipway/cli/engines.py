@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from slipway.contract import Bundle, CompileError, Engine, ManifestError, SlipwayError
+from slipway.contract.base_bundle import Base, BaseEngine, Owner, open_network
 from slipway.contract.engine import Target, engine_name
 from slipway.contract.evidence.build import GraphMeasured
 from slipway.contract.selection import NOT_EVERYWHERE
@@ -23,10 +24,11 @@ EPILOG = """example:
   slipway engines runs/digits
   slipway engines runs/* --target tensorrt --dry-run     in the container of the new release, for its TensorRT
 
-A run is a folder with bundle/; graphs/ and engines/ are written beside it. The plan is printed first: the parts that
-are current, and for every other part the reason why it is rebuilt. If a part fails, that is recorded in
-engines/made.json, the rest continues, and the exit code is 1. Folders appear whole or not at all, so after an
-interruption the same command continues where it stopped. Run this where training ran, since it reads the data set.
+A run is a folder with bundle/, or with base/ (slipway base); graphs/ and engines/ are written beside it. The plan is
+printed first: the parts that are current, and for every other part the reason why it is rebuilt. If a part fails, that
+is recorded in engines/made.json, the rest continues, and the exit code is 1. Folders appear whole or not at all, so
+after an interruption the same command continues where it stopped. Run this where training ran, since it reads the data
+set. The forms of heads follow when slipway head is run again.
 The target onnxruntime is built for the runs whose spec says serving.gpu.fallback: onnxruntime."""
 RECORD = "made.json"
 QUANTISED: tuple[Literal["int8", "fp8", "fp16"], ...] = ("int8", "fp8", "fp16")
@@ -36,7 +38,7 @@ QUANTISED: tuple[Literal["int8", "fp8", "fp16"], ...] = ("int8", "fp8", "fp16")
 class Part:
     """A graph folder or an engine folder of one run."""
 
-    bundle: Bundle
+    bundle: Bundle | Base
     folder: Path
     precision: Precision
     target: Target | None = None
@@ -60,8 +62,7 @@ class Fleet:
         """The parts of one run, in the order of their dependencies."""
         from slipway.engines import wanted
 
-        bundle = Bundle.open(folder / "bundle")
-        bundle.require_graph()
+        bundle = Base.open(folder / "base") if (folder / "base").is_dir() else open_network(folder / "bundle")
         falls_back = bundle.spec.serving.gpu.fallback == "onnxruntime"
         built = {
             target: wanted(bundle.spec, target) for target in self.compilers if target != "onnxruntime" or falls_back
@@ -97,7 +98,11 @@ class Fleet:
     def current(self, part: Part) -> Part:
         """`part` marked as current, with the reason."""
         by = self.compilers.get(part.target, "reused") if part.target else ""
-        proof = "same bundle and settings" if part.target is None else f"same graph, flags and gate, {by}"
+        proof = (
+            f"same {part.bundle.manifest.kind} and settings"
+            if part.target is None
+            else f"same graph, flags and gate, {by}"
+        )
         return replace(part, outcome="current", reason=proof)
 
     def make(self, part: Part) -> str:
@@ -109,8 +114,9 @@ class Fleet:
             found = quantize(part.bundle, part.folder, precision=precision).read_measured(GraphMeasured)
             shares = (f"{count} in {name}" for name, count in found.by_precision.items() if count)
             return f"{found.layers} layers: {', '.join(shares)}"
-        engine = build_engine(
-            part.bundle,
+        owner: Owner[Any] = part.bundle
+        engine: Engine | BaseEngine = build_engine(
+            owner,
             _graphs(part),
             part.folder.parent,
             target=part.target,
@@ -120,9 +126,9 @@ class Fleet:
         )
         return engine.verdict
 
-    def _reference(self, part: Part) -> Engine | None:
+    def _reference(self, part: Part) -> Engine | BaseEngine | None:
         folder = part.folder.parent / "openvino-fp32"
-        return None if folder == part.folder else Engine.open(folder, bundle=part.bundle)
+        return None if folder == part.folder else part.bundle.open_engine(folder)
 
 
 def _graphs(part: Part) -> Path:
@@ -131,7 +137,7 @@ def _graphs(part: Part) -> Path:
 
 def _does_not_open(part: Part) -> str | None:
     try:
-        Engine.open(part.folder, bundle=part.bundle)
+        part.bundle.open_engine(part.folder)
     except ManifestError as error:
         return str(error) if part.folder.is_dir() else "not there"
     return None
@@ -250,26 +256,31 @@ def _not_served(fleet: Fleet, parts: list[Part]) -> Iterator[str]:
         own = [part for part in parts if part.target == target and part.precision in part.bundle.spec.precisions]
         if target == "tensorrt_rtx" or not own or any(part.outcome == "failed" for part in own):
             continue
-        engines = [Engine.open(part.folder, bundle=part.bundle) for part in own if part.outcome in ("made", "current")]
+        engines = [part.bundle.open_engine(part.folder) for part in own if part.outcome in ("made", "current")]
         if not any(engine.may_be_served for engine in engines):
             verdicts = {engine.path.name: engine.verdict for engine in engines}
             yield f"{own[0].folder.parent}: nothing passed its gate on {target}: {verdicts}"
 
 
 def _say_next(folder: Path, made: set[Target | None]) -> None:
-    given = (folder / "bundle", "--engines", folder / "engines")
+    of_base = (folder / "base").is_dir()
+    given = (folder / ("base" if of_base else "bundle"), "--engines", folder / "engines")
+    heads = f"{command('slipway head', 'SPEC', '--base', folder)} of each head, whose forms are for these engines"
+
+    def assembled(*lane: str) -> str:
+        return heads if of_base else command("slipway assemble", *given, *lane)
+
     if "openvino" in made:
-        print(f"  next: {command('slipway choose', *given)}, then {command('slipway assemble', *given)}")
+        print(f"  next: {command('slipway choose', *given)}, then {assembled()}")
     if "onnxruntime" in made:
-        print(f"  next: {command('slipway assemble', *given, '--lane', 'gpu')} (for a classifier without a plan)")
+        print(f"  next: {assembled('--lane', 'gpu')}{'' if of_base else ' (for a classifier without a plan)'}")
     if "tensorrt" in made:
-        choose = command("slipway choose", *given, "--target", "tensorrt")
-        print(f"  next: {choose}, then {command('slipway assemble', *given, '--lane', 'gpu')}")
+        print(f"  next: {command('slipway choose', *given, '--target', 'tensorrt')}, then {assembled('--lane', 'gpu')}")
 
 
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
-    parser.add_argument("run", type=Path, nargs="+", help="folder with bundle/, for example runs/digits")
+    parser.add_argument("run", type=Path, nargs="+", help="folder with bundle/ or base/, for example runs/digits")
     parser.add_argument("--target", choices=get_args(Target), nargs="+", default=["openvino"], help="default: openvino")
     parser.add_argument(
         "--timing-cache",

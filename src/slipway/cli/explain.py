@@ -112,6 +112,7 @@ def _near(row: "ExplainedRow", bundle: Bundle | None) -> "tuple[list[Near], str]
     from slipway.pages.thumbnails import Thumbnails
     from slipway.report.explanation import Near
 
+    print(f"{bundle.path}: embedding training images", flush=True)
     try:
         found = nearest(bundle, row.embedding, count=NEAR)
     except (DataError, ImportError) as error:
@@ -144,6 +145,7 @@ def _looked(
     reason = _why_not_looked(row, bundle, run)
     if reason or bundle is None or run is None or row.image is None:
         return {}, f"No Grad-CAM: {reason}"
+    print(f"{run / 'checkpoint'}: loading the network for Grad-CAM", flush=True)
     try:
         from slipway.pages.thumbnails import encode
         from slipway.training.bundle.grad_cam import grad_cams_of

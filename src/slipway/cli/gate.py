@@ -88,13 +88,7 @@ def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
     add = parser.add_argument
     add("model", metavar="MODEL", help="the ensemble to ask: the classifier's name")
-    add(
-        "--images",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="folder of images to send, searched recursively",
-    )
+    add("--images", type=Path, required=True, metavar="FOLDER", help="folder of images to send, searched recursively")
     add("--url", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
     add("--rate", type=float, default=50.0, dest="rate_per_s", metavar="PER_S", help="requests per s (%(default)g)")
     add("--limit-ms", type=float, default=50.0, help="the limit on P99 (%(default)g)")
@@ -124,12 +118,7 @@ def parser() -> argparse.ArgumentParser:
     add("--deadline-ms", type=float, default=1000.0, help="time after which a request is abandoned (%(default)g)")
     add("--generators", type=int, metavar="N", help="sending processes (default: by rate and cores, printed)")
     add("--seed", type=int, default=0, help="seed of the schedules and the order of the images (%(default)s)")
-    add(
-        "--pid",
-        type=int,
-        dest="server_pid",
-        help="process id of a local tritonserver, to report its CPU and memory",
-    )
+    add("--pid", type=int, dest="server_pid", help="process id of a local tritonserver, to report its CPU and memory")
     add(
         "--output",
         type=file_option(("generator", "passed_per_s"), what="a result of slipway gate"),

@@ -54,8 +54,10 @@ def verify(arguments: argparse.Namespace) -> None:
     verified = verify_image(layout, image)
     print(f"{image.digest}: {verified.files} files in {len(verified.manifest.layers)} layers are as they were built")
     print(f"  {signed_line(arguments.key, signed)}")
+    if not verified.sboms:
+        print("  no SBOM is beside it")
     facts = {"digest": image.digest, "lane": verified.lane.lane, "files": verified.files, "bytes": verified.bytes}
-    print_json(arguments, {**facts, "signed": signed})
+    print_json(arguments, {**facts, "signed": signed, "sboms": verified.sboms})
 
 
 def unpack(arguments: argparse.Namespace) -> None:

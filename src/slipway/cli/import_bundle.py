@@ -72,7 +72,8 @@ def summarise(out: Path, identity: str | None, measured: BundleMeasured) -> None
 
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
-    parser.add_argument("spec", type=Path, help="YAML file: name, data, and what else differs from the defaults")
+    add = parser.add_argument
+    add("spec", type=Path, help="YAML file: name, data, and what else differs from the defaults")
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--onnx", type=Path, help="ONNX file, FP32 [n, 3, H, W] in, logits out")
     network.add_argument("--weights", type=Path, help="safetensors file with the state dict of backbone.name")
@@ -81,17 +82,13 @@ def parser() -> argparse.ArgumentParser:
     labels.add_argument(
         "--labels-from-folders", action="store_true", help="take the sorted class folders as the order of the logits"
     )
-    parser.add_argument(
+    add(
         "--allow-empty-classes",
         action="store_true",
         help="allow labels without images; the numbers are then about the others only",
     )
-    parser.add_argument(
-        "--preprocess-from-timm", metavar="MODEL", help="prepare images as timm does for this model's weights"
-    )
-    parser.add_argument(
-        "--logits", metavar="TENSOR", help="tensor with the logits, if the ONNX file has several outputs"
-    )
+    add("--preprocess-from-timm", metavar="MODEL", help="prepare images as timm does for this model's weights")
+    add("--logits", metavar="TENSOR", help="tensor with the logits, if the ONNX file has several outputs")
     embedding = parser.add_mutually_exclusive_group()
     embedding.add_argument(
         "--embedding", metavar="TENSOR", help="tensor with the embedding; default: the input of the last matrix product"
@@ -101,5 +98,5 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave the embedding out; `unknown` can then not use distances in it",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the bundle folder, for example runs/pets/bundle")
+    add("--out", type=Path, required=True, help="the bundle folder, for example runs/pets/bundle")
     return parser

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from slipway.client import Client, Options, Result, find_images
 from slipway.contract import SpecError
+from slipway.contract.selection import IMAGE_SUFFIXES
 from slipway.system.arguments import add_action, count
 from slipway.system.json_line import add_json, print_json
 from slipway.system.targets import check_folder
@@ -61,6 +62,8 @@ def build(arguments: argparse.Namespace) -> None:
 def like(arguments: argparse.Namespace) -> None:
     from slipway.client.image_index import ImageIndex
 
+    if folder := next((path for path in arguments.image if path.is_dir()), None):
+        raise SpecError(f"{folder} is a folder; give images, such as {folder}/*.jpg")
     index = ImageIndex.open(arguments.index)
     found = {}
     with _client(arguments.url, arguments.model or index.settings.model) as client:
@@ -97,6 +100,8 @@ def _answers(client: Client, folder: Path) -> Iterator[tuple[str, Result]]:
     from tqdm import tqdm
 
     paths = list(find_images(folder))
+    if paths == [folder]:
+        raise SpecError(f"{folder}: no image in it; an index needs two, of any of {', '.join(sorted(IMAGE_SUFFIXES))}")
     answers = client.classify_many(paths, full=True)
     for path, result in zip(paths, tqdm(answers, total=len(paths), unit="image", disable=None), strict=True):
         yield os.path.relpath(path, folder), result

@@ -79,14 +79,11 @@ def clean(arguments: argparse.Namespace, spec: Spec) -> dict[str, object]:
 
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
-    parser.add_argument("spec", type=Path, help="YAML file, see training/configs/")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, for example runs/digits/label_errors")
-    parser.add_argument("--folds", type=int, default=5, help="number of folds; default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the folds; default: %(default)s")
-    parser.add_argument(
-        "--clean", type=Path, metavar="FILE", help="write a table for data.csv, following the column action"
-    )
-    parser.add_argument(
-        "--reviewed", type=Path, metavar="CSV", help="your edited suspects.csv, for --clean; nothing is trained"
-    )
+    add = parser.add_argument
+    add("spec", type=Path, help="YAML file, see training/configs/")
+    add("--out", type=Path, required=True, help="folder to write, for example runs/digits/label_errors")
+    add("--folds", type=int, default=5, help="number of folds; default: %(default)s")
+    add("--seed", type=int, default=0, help="seed of the folds; default: %(default)s")
+    add("--clean", type=Path, metavar="FILE", help="write a table for data.csv, following the column action")
+    add("--reviewed", type=Path, metavar="CSV", help="your edited suspects.csv, for --clean; nothing is trained")
     return parser

@@ -110,11 +110,16 @@ def sheet(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
 
     served = Served.of(settings, source=arguments.settings, classifier=arguments.classifier)
     with Store.open(settings.journal, make=False) as store:
-        images = write_sheet(store, served.classifier, arguments.out)
+        made = write_sheet(store, served.classifier, arguments.out)
     table = arguments.out / TABLE
-    print(f"{table}: {images} images beside it; write the column label, from the top down")
+    print(f"{table}: {made.images} images beside it; write the column label, from the top down")
+    if made.left_out:
+        print(f"  damaged or gone, and left out: row {few([str(row) for row in made.left_out])}")
     print(f"  then: {command('slipway labels add', arguments.settings, table, '--annotator', 'NAME')}")
-    print_json(arguments, {"classifier": served.classifier, "images": images, "table": str(table)})
+    print_json(
+        arguments,
+        {"classifier": served.classifier, "images": made.images, "left_out": made.left_out, "table": str(table)},
+    )
 
 
 def push(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
@@ -183,6 +188,7 @@ def dataset(arguments: argparse.Namespace, settings: "GatewaySettings") -> None:
     old = open_old(arguments.data, root=arguments.root)
     with Store.open(settings.journal, make=False) as store:
         harvested = harvest(store, served.classifier)
+        print(f"{arguments.out}: joining {len(harvested.images):,} labelled images", flush=True)
         grown = grow(old, harvested.images, arguments.out, least=arguments.least, left_out=harvested.left_out)
     for line in grown.lines():
         print(shown(line))

@@ -22,14 +22,13 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/digits/data"), help="folder to write; default: %(default)s"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/digits/data"), help="folder to write; default: %(default)s")
+    add(
         "--imbalance",
         type=int,
         metavar="N",
         help="write split folders; in train, the digits 1, 3, 5, 7 and 9 get 1/N of the images of the others",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of sizes, tones and qualities; default: %(default)s")
+    add("--seed", type=int, default=0, help="seed of sizes, tones and qualities; default: %(default)s")
     return parser

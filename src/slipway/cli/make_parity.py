@@ -23,12 +23,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = verb_parser(__doc__, EPILOG)
-    parser.add_argument("checkpoint", type=Path, help="checkpoint of training/configs/digits.yaml")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/parity/data.csv"), help="table to write; default: %(default)s"
-    )
-    parser.add_argument(
-        "--images-per-digit", type=int, default=6, help="training images per digit; default: %(default)s"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of their choice; default: %(default)s")
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="checkpoint of training/configs/digits.yaml")
+    add("--out", type=Path, default=Path("runs/parity/data.csv"), help="table to write; default: %(default)s")
+    add("--images-per-digit", type=int, default=6, help="training images per digit; default: %(default)s")
+    add("--seed", type=int, default=0, help="seed of their choice; default: %(default)s")
     return parser

@@ -13,6 +13,7 @@ EPILOG = """example:
   slipway quantize runs/digits/bundle --out runs/digits/graphs/int8
   slipway quantize runs/digits/bundle --out runs/digits/graphs/fp16 --precision fp16
   slipway quantize runs/digits/bundle --out runs/digits/graphs/fp8 --precision fp8
+  slipway quantize runs/digits/bundle --out runs/digits/tuned/int8 --autotune
 
 The calibration images pass through the preprocessing of serving. The spec sets their number (calibration.images), the
 bundle holds them, and their hashes are part of its id; INT8 and FP8 refuse to run with fewer.
@@ -22,7 +23,10 @@ steps as the spec allows (sensitive_layers.max_steps). search.json has every ste
 where training ran, since it reads the validation images.
 
 FP8 is for TensorRT on GPUs of compute capability 8.9 and later. Nothing is searched for it: its accuracy gate runs
-where its plan is compiled."""
+where its plan is compiled.
+
+With --autotune, ModelOpt times many plans by TensorRT's trtexec on this machine's GPU, for minutes or hours, and leaves
+a layer in FP16 where it is not faster in INT8. The graph is compiled, gated and compared like any other."""
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -31,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
     from slipway.engines import quantize  # after the check: it takes seconds
 
     bundle = open_network(arguments.bundle)
-    manifest = quantize(bundle, arguments.out, precision=arguments.precision)
+    manifest = quantize(bundle, arguments.out, precision=arguments.precision, autotune=arguments.autotune)
     show_layers(arguments.out, manifest.read_measured(GraphMeasured))
     if arguments.precision == "int8" and not isinstance(bundle, Base):
         show_search(Search.read(arguments.out / SEARCH))
@@ -56,6 +60,11 @@ def show_layers(out: Path, measured: GraphMeasured) -> None:
         print(f"  not {str(measured.precision).upper()}: {layer}: {reason}")
     if measured.nodes_kept_fp32:
         print(f"  kept in FP32: {', '.join(measured.nodes_kept_fp32)}")
+    if found := measured.autotune:
+        print(
+            f"  autotune: {found.with_ms:g} ms with Q/DQ nodes, {found.without_ms:g} ms without, at batch "
+            f"{found.batch_size} on {found.card.name}; {found.plans} plans timed"
+        )
     if measured.calibration_method:
         print(f"  {measured.calibration_method} calibration on {measured.calibration_images} images")
 
@@ -76,4 +85,5 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, help="folder that slipway export wrote, or the base of slipway base")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder, for example runs/digits/graphs/int8")
     parser.add_argument("--precision", choices=("int8", "fp8", "fp16"), default="int8", help="default: int8")
+    parser.add_argument("--autotune", action="store_true", help="INT8 or FP8 only where TensorRT is faster on this GPU")
     return parser

@@ -214,9 +214,14 @@ def _promote(trial: "Trial", judged: "Judged", *, by: str, reason: str | None) -
 
 
 def rollback(arguments: argparse.Namespace) -> None:
-    from slipway.operations.release.promotion import roll_back
+    from slipway.operations.release.promotion import roll_back, roll_back_without_record
 
-    switched = roll_back(_open(arguments), by=getpass.getuser(), reason=arguments.reason)
+    try:
+        trial = _open(arguments)
+    except SpecError as error:
+        roll_back_without_record(arguments.gateway, error)
+        raise
+    switched = roll_back(trial, by=getpass.getuser(), reason=arguments.reason)
     _say_rolled_back(switched)
     print_json(arguments, switched.plain())
 

@@ -9,7 +9,7 @@ from slipway.operations.gateway.routes import read_traffic
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.release.fit import check_candidate
 from slipway.operations.release.lock import only_operator
-from slipway.operations.release.promotion import check_own_folder
+from slipway.operations.release.promotion import check_own_folder, former_repository
 from slipway.operations.release.record import ReleaseRecord, RepositoryFacts, now, read_record, record_path
 from slipway.operations.release.trial import stable_repository
 from slipway.repository import Plan, open_bases, open_fleet, plan_repository
@@ -32,6 +32,8 @@ def write_candidate(gateway: Path, fleet_file: Path, out: Path | None) -> Releas
     if fleet.release is None:  # with_candidate has refused that
         raise SpecError(f"{fleet_file}: release: not given")
     names = tuple(sorted(fleet.release.candidate))
+    if candidate in (stable, former_repository(stable)):
+        raise SpecError(f"--out {candidate}: the stable repository or the one before it; give another folder")
     with only_operator(settings.folder, "candidate"):
         _require_no_traffic(gateway, settings)
         _planned(tried, fleet_file, candidate, cores=Lane.read(stable / LANE).cores).write()

@@ -72,7 +72,7 @@ def _trained_on(trial: Trial, pair: Pair, *, may_be_unknown: bool) -> Collection
 def _say(store: Store, pair: Pair, done: Compared, asked: int) -> None:
     left_out = {
         "are left out, since the candidate was trained on them": done.trained,
-        "were removed meanwhile": done.gone,
+        "were removed meanwhile, or are damaged": done.gone,
         "got an error and are not compared": done.failed,
     }
     print(f"{pair.classifier}: {done.new:,} images compared now, {done.before:,} before; {asked:,} new questions")

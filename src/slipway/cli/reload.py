@@ -33,11 +33,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--status-port", type=port, default=Ports().status, help="that of slipway serve; default: %(default)s"
-    )
-    parser.add_argument(
-        "--timeout-s", type=seconds, default=120.0, help="half of the longest wait; default: %(default)s"
-    )
+    add = parser.add_argument
+    add("--status-port", type=port, default=Ports().status, help="that of slipway serve; default: %(default)s")
+    add("--timeout-s", type=seconds, default=120.0, help="half of the longest wait; default: %(default)s")
     add_json(parser)
     return parser

@@ -58,7 +58,9 @@ def compose(arguments: argparse.Namespace) -> None:
         server,
         image=arguments.server_image or f"slipway-{lane.lane}:{lane.release or NEWEST.name}",
         gateway_image=arguments.gateway_image,
-        repositories=arguments.repositories or str(repository.resolve().parent),
+        repositories=plan.absolute_path(
+            arguments.repositories or str(repository.resolve().parent), what="--repositories"
+        ),
         repository=repository.resolve().name,
         candidate=candidate.resolve().name if candidate is not None else None,
         candidate_server=plan.Server.of(candidate) if candidate is not None else None,
@@ -224,10 +226,7 @@ def add_deployments(kinds: Actions) -> None:
     _command(kinds, "secrets", secrets, "write the teams' keys and the certificate, as a cluster's Secrets need them")
     checking = add_action(kinds, "check", "find in a rendered folder what no schema of Kubernetes finds")
     checking.add_argument(
-        "folder",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of kubernetes or kserve, or what kubectl kustomize printed",
+        "folder", type=Path, metavar="FOLDER", help="folder of kubernetes or kserve, or what kubectl kustomize printed"
     )
     checking.add_argument("--kubectl", type=Path, metavar="FILE", help="default: kubectl on PATH")
     checking.set_defaults(run=check)
@@ -235,10 +234,7 @@ def add_deployments(kinds: Actions) -> None:
 
 
 def _command(
-    kinds: Actions,
-    name: str,
-    run: Callable[[argparse.Namespace], None],
-    line: str,
+    kinds: Actions, name: str, run: Callable[[argparse.Namespace], None], line: str
 ) -> argparse.ArgumentParser:
     command = add_action(kinds, name, line)
     command.add_argument("settings", type=Path, metavar="FILE", help="the gateway's settings")

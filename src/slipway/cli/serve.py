@@ -206,41 +206,33 @@ def notice(said: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="slipway serve",
-        description=__doc__,
-        epilog=EPILOG,
-        formatter_class=argparse.RawTextHelpFormatter,
+        prog="slipway serve", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "repository",
         type=_repository,
         metavar="REPOSITORY",
         help="folder that slipway assemble wrote, or an image: oci-layout:FOLDER[:TAG] or oci://REGISTRY/NAME:TAG",
     )
     for name, default in vars(Ports()).items():
-        parser.add_argument(
-            f"--{name}-port", type=port, default=default, help="port to listen on; default: %(default)s"
-        )
-    parser.add_argument(
+        add(f"--{name}-port", type=port, default=default, help="port to listen on; default: %(default)s")
+    add(
         "--host",
         type=_host,
         default=HOST,
         help="address to listen on; another than %(default)s only in an image, see below",
     )
-    parser.add_argument(
+    add(
         "--gateway",
         type=Path,
         metavar="FILE",
         help="settings of a gateway to run in front, for other machines; see slipway gateway --help",
     )
-    parser.add_argument(
-        "--timeout-s", type=seconds, default=120.0, help="seconds to become ready; default: %(default)s"
-    )
-    parser.add_argument("--log", type=_log, help="file for the server's log; the previous log goes to .previous")
-    parser.add_argument(
-        "--key", type=Path, metavar="PUBLIC", help="public key that must have signed the image that is served"
-    )
-    parser.add_argument("--plain-http", action="store_true", help="ask the registry of oci:// without TLS")
+    add("--timeout-s", type=seconds, default=120.0, help="seconds to become ready; default: %(default)s")
+    add("--log", type=_log, help="file for the server's log; the previous log goes to .previous")
+    add("--key", type=Path, metavar="PUBLIC", help="public key that must have signed the image that is served")
+    add("--plain-http", action="store_true", help="ask the registry of oci:// without TLS")
     add_json(parser, help="print one JSON line on stdout when ready")
     return parser
 

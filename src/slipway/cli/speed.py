@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway.contract import SpecError
+from slipway.system.arguments import positive
 from slipway.system.json_line import print_json, verb_parser
 
 if TYPE_CHECKING:
@@ -93,13 +94,6 @@ def parser() -> argparse.ArgumentParser:
     add("--prices", type=Path, default=PRICES, metavar="YAML", help="the table (default: src/slipway/cli/prices.yaml)")
     add("--utilisation", type=share, default=0.5, metavar="SHARE", help="share of busy time (%(default)g)")
     return parser
-
-
-def positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: give a number above 0")
-    return value
 
 
 def share(text: str) -> float:

@@ -44,6 +44,8 @@ epoch: phase, learning rates, losses, top-1, macro-F1) and manifest.json."""
 def main(arguments: argparse.Namespace) -> None:
     check_folder(arguments.out, kind="checkpoint")
     spec = Spec.read(arguments.spec)
+    if arguments.check:
+        print(f"{arguments.spec}: checking images and weights", flush=True)
 
     from slipway.training import train  # after the checks: it takes seconds
 

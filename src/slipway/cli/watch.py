@@ -7,9 +7,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.cli.speed import positive
 from slipway.contract import SpecError
-from slipway.system.arguments import add_action
+from slipway.system.arguments import add_action, positive
 from slipway.system.json_line import add_json, print_json
 
 if TYPE_CHECKING:
@@ -90,6 +89,7 @@ def reference(arguments: argparse.Namespace, settings: "GatewaySettings") -> Non
     with Store.open(settings.journal, make=True):  # the reference may be there before the first row
         check_no_alarm(settings.journal, name, bundle=bundle.id, settings_file=arguments.settings)
     port = ports_behind(settings.folder, otherwise={})
+    print(f"{bundle.path}: asking the server for its test split", flush=True)
     made = make_reference(bundle, classifier=name, port=port.get("stable", settings.stable.grpc))
     path = write_reference(settings.journal, made)
     print(f"{path}: {name}, bundle {made.bundle:.12}, {made.rows:,} images of the test split")

@@ -79,6 +79,9 @@ class ImageIndex:
                 continue
             if result.embedding is None:
                 raise SpecError(f"{model} has no embedding, since its network has none; give a classifier that has one")
+            if not np.isfinite(result.embedding).all():
+                skipped[name] = "its embedding holds NaN or infinity"
+                continue
             rows[name] = result.embedding
             bundles.add(result.bundle)
         if len(rows) < 2:
@@ -103,10 +106,14 @@ class ImageIndex:
             embedding_nd = np.load(path / EMBEDDINGS, allow_pickle=False)
         except (OSError, EOFError, ValueError) as error:
             raise ManifestError(f"{path / EMBEDDINGS}: cannot be read ({error}); build the index again") from None
-        if embedding_nd.ndim != 2 or len(embedding_nd) != len(settings.files):
+        if not isinstance(embedding_nd, np.ndarray) or embedding_nd.dtype != np.float32:
+            raise ManifestError(f"{path / EMBEDDINGS}: not an array of FP32 numbers; build the index again")
+        if embedding_nd.ndim != 2 or len(embedding_nd) != len(settings.files) or not embedding_nd.size:
             raise ManifestError(
                 f"{path / EMBEDDINGS}: {list(embedding_nd.shape)} for {len(settings.files)} images; build it again"
             )
+        if not np.isfinite(embedding_nd).all():
+            raise ManifestError(f"{path / EMBEDDINGS}: holds NaN or infinity; build the index again")
         return cls(settings, embedding_nd)
 
     def write(self, path: Path) -> None:

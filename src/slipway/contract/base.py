@@ -15,6 +15,17 @@ from slipway.system.yaml_json import read_plain
 
 _SHORT = reprlib.Repr()  # a few kilobytes of YAML can expand to gigabytes
 _SHORT.maxstring = _SHORT.maxother = 100
+_LIST, _KEYS = "a list is needed, such as [a, b]", "keys with values are needed"
+_NEEDED = {
+    "list_type": _LIST,
+    "tuple_type": _LIST,
+    "set_type": _LIST,
+    "dict_type": _KEYS,
+    "mapping_type": _KEYS,
+    "model_type": _KEYS,
+    "string_type": "text is needed; write it in quotes",
+}
+"""What pydantic calls by the names of Python's types."""
 
 
 class Contract(BaseModel):
@@ -104,8 +115,8 @@ def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> 
         elif issue["type"] == "model_type" and issue["input"] is None:
             keys = ", ".join(sorted(_model_at(model, location).model_fields))
             lines.append(f"{field}: empty; write its keys: {keys}")
-        elif issue["type"] == "model_type":
-            lines.append(f"{field}: keys with values are needed; given {_SHORT.repr(issue['input']):.80}")
+        elif issue["type"] in _NEEDED:
+            lines.append(f"{field}: {_NEEDED[issue['type']]}; given {_SHORT.repr(issue['input']):.80}")
         else:
             said = issue["msg"].removeprefix("Value error, ")
             lines.append(f"{field}: {said}; given {_SHORT.repr(issue['input']):.80}")

@@ -7,7 +7,7 @@ from typing import Annotated, Protocol, Self, TypeVar
 from pydantic import AfterValidator, Field, model_validator
 
 from slipway.contract.base import Contract
-from slipway.contract.bundle import Bundle, CalibrationList, Engine, identity
+from slipway.contract.bundle import Bundle, Engine, identity
 from slipway.contract.engine import INPUT, EngineSettings, GatedEngine, check_calibration_list, check_graph
 from slipway.contract.manifest import FILE_NAME, Manifest, Sha256
 from slipway.contract.preprocess import Preprocess
@@ -100,10 +100,6 @@ class Base:
         """As `BaseEngine.open`, with this base."""
         return BaseEngine.open(path, base=self)
 
-    def load_calibration(self) -> list[tuple[str, bytes]]:
-        """As `CalibrationList.load`."""
-        return CalibrationList.load(self.path)
-
 
 @dataclass(frozen=True)
 class BaseEngine(GatedEngine):
@@ -150,8 +146,6 @@ class Owner(Protocol[AnyEngine_co]):
     def preprocess(self) -> Preprocess: ...
 
     def open_engine(self, path: Path, /) -> AnyEngine_co: ...
-
-    def load_calibration(self) -> list[tuple[str, bytes]]: ...
 
 
 def open_network(path: Path) -> Bundle | Base:

@@ -128,10 +128,6 @@ class Bundle:
         """As `Engine.open`, with this bundle."""
         return Engine.open(path, bundle=self)
 
-    def load_calibration(self) -> list[tuple[str, bytes]]:
-        """As `CalibrationList.load`."""
-        return CalibrationList.load(self.path)
-
 
 @dataclass(frozen=True)
 class Engine(GatedEngine):

@@ -1,10 +1,11 @@
 """`Fleet`: the YAML file of the classifiers that a model repository serves, and the bundle that answers for each."""
 
 import functools
-from pathlib import PurePosixPath
-from typing import Any, Self, TypeVar
+from glob import glob
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from slipway.contract.base import Contract
 from slipway.contract.lane import LaneName
@@ -50,21 +51,59 @@ class FleetClassifier(Contract):
     """Serving options that override the fleet's."""
 
 
+def _kind_of_heads(given: Any) -> str | None:
+    kinds: dict[type, str] = {str: "pattern", list: "list", tuple: "list", dict: "names"}
+    return kinds.get(type(given)) if given else None
+
+
+def _found(pattern: str, root: Path) -> list[Path]:
+    found = [root / path for path in glob(pattern, root_dir=root, recursive=True)]
+    runs = [path for path in found if (path / "bundle").is_dir()]
+    if not runs:
+        inside = f"; for the runs in this folder, write {pattern.rstrip('/')}/*" if found == [root / pattern] else ""
+        raise SpecError(f"{root / pattern}: finds no run of slipway head{inside}; make one, or write where they are")
+    return runs
+
+
 class FleetBase(Contract):
     """A base, and the heads that stand on it."""
 
     base: Folder
     """The folder of its run: `base/` and `engines/` are in it."""
-    heads: Folder | dict[Name, Folder]
-    """A pattern of run folders, such as `heads/*`, whose classifiers keep their bundles' names; or the folder of each
-    name."""
+    heads: Annotated[
+        Annotated[Folder, Tag("pattern")]
+        | Annotated[tuple[Folder, ...], Tag("list")]
+        | Annotated[dict[Name, Folder], Tag("names")],
+        Discriminator(
+            _kind_of_heads,
+            custom_error_type="heads",
+            custom_error_message="name at least one head: by a pattern of run folders (heads/*), a list of run folders "
+            "or patterns, or a mapping of names to run folders",
+        ),
+    ]
+    """A pattern of run folders, such as `heads/*`, or a list of run folders and patterns, whose classifiers keep their
+    bundles' names; or the folder of each name."""
     serving: Serving = Serving()
     """Serving options of the base's step that override the fleet's."""
 
     @property
     def named(self) -> dict[str, str]:
-        """The folders by name; empty with a pattern."""
+        """The folders by name; empty with patterns."""
         return self.heads if isinstance(self.heads, dict) else {}
+
+    def runs(self, root: Path) -> list[Path]:
+        """The run folders of all heads.
+
+        Args:
+            root: the folder that relative ones are relative to.
+
+        Raises:
+            SpecError: a pattern finds no run of a head.
+        """
+        if isinstance(self.heads, dict):
+            return [root / folder for folder in self.heads.values()]
+        patterns = (self.heads,) if isinstance(self.heads, str) else self.heads
+        return sorted({run for pattern in patterns for run in _found(pattern, root)})
 
 
 class Fleet(Contract):

@@ -43,6 +43,11 @@ class Preprocess(Contract):
             raise ValueError("crop_fraction belongs to resize: crop; with resize: pad leave it out")
         return self
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the network's input, in pixels."""
+        return self.input_height, self.input_width
+
     def for_decoding(self, *, decoder: str) -> str:
         """The text of `preprocess.json` for a step that decodes: `mean` and `std` belong to the engine behind it."""
         text = {name: value for name, value in self.plain().items() if name not in ("mean", "std")}

@@ -21,7 +21,8 @@ HOURS_A_MONTH = 730
 class Price(Contract):
     """The price of one kind of machine."""
 
-    per_hour: Annotated[float, Field(gt=0)]
+    per_hour: Annotated[float, Field(ge=0.0001, le=1_000_000_000)]
+    """The price of an hour, in the currency of the file."""
     as_of: date
     cores: Annotated[int, Field(ge=1)]
     """Number of vCPUs, as the provider counts them."""

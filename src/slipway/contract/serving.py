@@ -87,6 +87,11 @@ class Serving(Contract):
     gpu: GpuServing = GpuServing()
     """Settings of the gpu lane."""
 
+    @property
+    def common_batch_size(self) -> int:
+        """The largest batch that every engine of either lane takes."""
+        return min(self.max_batch_size, self.gpu.max_batch_size)
+
 
 class CpuServing(Contract):
     """The part of a classifier's settings that `serving.layout: auto` chooses; `lane.json` has it."""

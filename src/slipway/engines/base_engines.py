@@ -91,13 +91,13 @@ def _embeddings(base: Base, network: ServedNetwork, *, what: str, decoder: str =
     Raises:
         CompileError: one is not finite.
     """
-    dataset, serving = Dataset.read(base.path / DATASET), base.spec.serving
+    dataset = Dataset.read(base.path / DATASET)
     found = predict_served(
         network,
         dataset,
         dataset.of("test"),
         preprocess=base.preprocess.model_copy(update={"decoder": decoder}),
-        batch_size=min(serving.max_batch_size, serving.gpu.max_batch_size),  # every engine takes that
+        batch_size=base.spec.serving.common_batch_size,
         what=f"embeddings, {what}",
     )
     broken = int((~np.isfinite(found.embedding_nd).all(axis=1)).sum())

@@ -23,7 +23,7 @@ class CalibrationSample:
 
     def __init__(self, bundle: Bundle | Base) -> None:
         asked = bundle.spec.calibration.images
-        self._files, self._preprocess = bundle.load_calibration(), bundle.preprocess
+        self._files, self._preprocess = CalibrationList.load(bundle.path), bundle.preprocess
         if len(self) < asked:
             raise QuantizeError(
                 f"{bundle.path}: {len(self)} calibration images, but the spec asks for {asked}; make the bundle again "

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from slipway.contract import Bundle, Choice, CompileError, Engine, GateError
 from slipway.contract.base_bundle import AnyEngine_co, Base, BaseEngine, Owner
+from slipway.contract.bundle import CalibrationList
 from slipway.contract.card import Card
 from slipway.contract.choice import Candidate, choice_name
 from slipway.contract.engine import engine_name
@@ -68,10 +69,11 @@ class Contest(Generic[AnyEngine_co]):
         passed = [name for name in self.listed if name in opened and opened[name].may_be_served]
         if not passed:
             verdicts = {name: opened[name].verdict if name in opened else "not built" for name in self.listed}
+            limit = ", or lower embedding.min_cosine" if isinstance(self.bundle, Base) else ""
             raise GateError(
                 f"{self.engines}: none of the spec's precisions can be served on the {self.lane} lane: "
                 f"{verdicts or 'none is listed'}; see their evaluation.json, or list another in the spec "
-                f"({', '.join(SERVED[self.lane])})"
+                f"({', '.join(SERVED[self.lane])}){limit}"
             )
         return passed
 
@@ -91,7 +93,7 @@ def choose(bundle: Bundle | Base, engines: Path, *, rounds: int, images_per_roun
     opened = contest.open()
     passed = contest.passed(opened)
     runs = {name: _pipeline(bundle, opened[name]) for name in sorted({contest.reference, *passed})}
-    images = [encoded for _, encoded in bundle.load_calibration()][:images_per_round]
+    images = [encoded for _, encoded in CalibrationList.load(bundle.path)][:images_per_round]
     times_ms = interleave(runs, images, rounds=rounds)
     libraries = ("openvino", "nvidia-dali-cuda130")
     return _write(contest, opened, passed, times_ms, rounds=rounds, images=len(images), libraries=libraries)
@@ -160,7 +162,7 @@ def _batches(bundle: Owner[AnyEngine_co], engine: Engine | BaseEngine) -> tuple[
     """Random pixels: a single image, and the largest batch."""
     plan = engine.settings.plan
     assert plan is not None
-    shape = (plan.batch_sizes[2], bundle.preprocess.input_height, bundle.preprocess.input_width, 3)
+    shape = (plan.batch_sizes[2], *bundle.preprocess.input_size, 3)
     pixels_nhwc_u8 = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return pixels_nhwc_u8[:1], pixels_nhwc_u8
 

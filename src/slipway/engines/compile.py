@@ -1,6 +1,7 @@
 """Makes an engine folder: compiles a graph for one target, evaluates both splits, gates against FP32 and seals it."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,17 @@ def require_fp8(compute_capability: str | None) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Job:
+    """One engine to build, and the FP32 engine that the gate compares it with."""
+
+    bundle: Owner[Any]
+    graph: Graph
+    target: Target
+    precision: Precision
+    reference: Engine | BaseEngine | None
+
+
 def build_engine(
     bundle: Owner[AnyEngine_co],
     graphs: Path,
@@ -85,10 +97,10 @@ def build_engine(
     """
     graph = Graph.open(bundle, graphs, precision)
     check_folder(out / engine_name(target, precision), kind="engine", inputs=[bundle.path, graph.path.parent])
-    build = _build_runtime if target in RUNTIMES else _build_plan
-    cache = timing_cache or timing_cache_of(out, target)
-    folder = build(bundle, graph, out, target=target, precision=precision, reference=reference, cache=cache)
-    return bundle.open_engine(folder)
+    job = Job(bundle, graph, target, precision, reference)
+    if target in RUNTIMES:
+        return bundle.open_engine(_build_runtime(job, out))
+    return bundle.open_engine(_build_plan(job, out, cache=timing_cache or timing_cache_of(out, target)))
 
 
 def require_decoder_of_release(installed: Installed) -> None:
@@ -110,30 +122,20 @@ def timing_cache_of(out: Path, target: Target) -> Path | None:
     return None if capability is None else out / f"timing-sm{capability.replace('.', '')}.cache"
 
 
-def _build_runtime(
-    bundle: Owner[Any],
-    graph: Graph,
-    out: Path,
-    *,
-    target: Target,
-    precision: Precision,
-    reference: Engine | BaseEngine | None,
-    cache: Path | None,  # noqa: ARG001  neither runtime has a timing cache
-) -> Path:
-    folder, threads = out / engine_name(target, precision), bundle.spec.serving.threads
+def _build_runtime(job: Job, out: Path) -> Path:
+    threads = job.bundle.spec.serving.threads
+    folder = out / engine_name(job.target, job.precision)
     with complete_folder(folder, kind="engine") as staging:
         served = staging / "model.onnx"
-        served.write_bytes(graph.served)
-        if target == "onnxruntime":
+        served.write_bytes(job.graph.served)
+        if job.target == "onnxruntime":
             arithmetic, provider = "typed", PROVIDER
             network = TypedGraph(served, threads=threads).run
         else:
-            opened, arithmetic = openvino(served, precision=precision, threads=threads)
+            opened, arithmetic = openvino(served, precision=job.precision, threads=threads)
             network, provider = opened.run, None
-        settings = settings_of(
-            bundle, graph, target=target, precision=precision, arithmetic=arithmetic, provider=provider
-        )
-        _finish(staging, bundle, graph, settings, network, reference=reference, libraries=(target,))
+        settings = _settings(job, arithmetic=arithmetic, provider=provider)
+        _finish(staging, job, settings, network, libraries=(job.target,))
     return folder
 
 
@@ -151,23 +153,15 @@ def openvino(graph: Path, *, precision: Precision, threads: int) -> tuple[engine
         raise CompileError(f"{graph.parent.name}: {error}{remedy if precision == 'bf16' else ''}") from None
 
 
-def _build_plan(
-    bundle: Owner[Any],
-    graph: Graph,
-    out: Path,
-    *,
-    target: Target,
-    precision: Precision,
-    reference: Engine | BaseEngine | None,
-    cache: Path | None,
-) -> Path:
+def _build_plan(job: Job, out: Path, *, cache: Path | None) -> Path:
+    bundle, target = job.bundle, job.target
     assert target in ("tensorrt", "tensorrt_rtx")
     if target == "tensorrt":
         require_decoder_of_release(Installed.here())
-        if precision == "fp8":
+        if job.precision == "fp8":
             require_fp8(compute_capability())
     plan = build_plan(
-        graph.path,
+        job.graph.path,
         preprocess=bundle.preprocess,
         target=target,
         max_batch_size=bundle.spec.serving.gpu.max_batch_size,
@@ -177,12 +171,10 @@ def _build_plan(
     if cache is not None and plan.timing_cache is not None:
         write_file(cache.resolve(), plan.timing_cache)  # a link to a cache that jobs share stays one
     capability = plan.settings.compute_capability
-    folder = out / engine_name(target, precision, capability)
+    folder = out / engine_name(target, job.precision, capability)
     with complete_folder(folder, kind="engine") as staging:
         (staging / plan_name(capability)).write_bytes(plan.data)
-        settings = settings_of(
-            bundle, graph, target=target, precision=precision, arithmetic="typed", plan=plan.settings
-        )
+        settings = _settings(job, arithmetic="typed", plan=plan.settings)
         numbers: dict[str, Any] = {"build_s": plan.seconds, "plan_bytes": len(plan.data), "warnings": plan.warnings}
         if plan.layers is None:
             numbers["layers_unknown"] = plan.layers_reason
@@ -191,33 +183,26 @@ def _build_plan(
             numbers["layer_precisions"] = layer_precisions(plan.layers)
         measured = PlanMeasured(**numbers)
         network = None if target == "tensorrt_rtx" else PlanRunner(plan.data, settings=plan.settings).run
-        _finish(staging, bundle, graph, settings, network, reference=reference, measured=measured)
+        _finish(staging, job, settings, network, measured=measured)
     return folder
 
 
-def settings_of(
-    bundle: Owner[Any],
-    graph: Graph,
-    *,
-    target: Target,
-    precision: Precision,
-    arithmetic: str,
-    plan: PlanSettings | None = None,
-    provider: str | None = None,
+def _settings(
+    job: Job, *, arithmetic: str, plan: PlanSettings | None = None, provider: str | None = None
 ) -> EngineSettings:
-    sizes = output_sizes(graph.path)
+    sizes = output_sizes(job.graph.path)
     return EngineSettings.parse(
         {
-            "target": target,
-            "precision": precision,
+            "target": job.target,
+            "precision": job.precision,
             "arithmetic": arithmetic,
             # The gpu lane decodes with nvJPEG, so its plans are evaluated with nvJPEG, where their GPU is.
-            "decoder": "mixed" if target == "tensorrt" else bundle.preprocess.decoder,
+            "decoder": "mixed" if job.target == "tensorrt" else job.bundle.preprocess.decoder,
             "classes": sizes["logits_nc"],
             "embedding_size": sizes["embedding_nd"],
             "input": SERVED_INPUT,
-            "graph_sha256": graph.sha256,
-            "calibration_sha256": sha256_file(bundle.path / "calibration.json"),
+            "graph_sha256": job.graph.sha256,
+            "calibration_sha256": sha256_file(job.bundle.path / "calibration.json"),
             "plan": plan,
             "provider": provider,
         },
@@ -234,21 +219,20 @@ def _timed_batches(bundle: Owner[Any], settings: EngineSettings) -> set[int]:
 
 def _finish(
     staging: Path,
-    bundle: Owner[Any],
-    graph: Graph,
+    job: Job,
     settings: EngineSettings,
     network: ServedNetwork | None,
     *,
-    reference: Engine | BaseEngine | None,
     libraries: tuple[str, ...] = (),
     measured: PlanMeasured = NOTHING,
 ) -> None:
     """Evaluate `network` (None: proof only, since it cannot run here), then write and seal everything."""
+    bundle, graph = job.bundle, job.graph
     settings.write(staging / "engine.json")
     evidence: dict[str, Any] = {"gate": Ungated(verdict=PROOF)}
     if network is not None:
         latency = time_batches(network, bundle, batch_sizes=_timed_batches(bundle, settings))
-        evidence = {**_judged(staging, bundle, settings, network, reference), "latency": latency}
+        evidence = {**_judged(staging, job, settings, network), "latency": latency}
     elif isinstance(bundle, Bundle):
         bundle.decision.write(staging / "decision.json")
     found = BaseEngineMeasured if isinstance(bundle, Base) else EngineMeasured
@@ -264,14 +248,9 @@ def _finish(
     )
 
 
-def _judged(
-    staging: Path,
-    bundle: Owner[Any],
-    settings: EngineSettings,
-    network: ServedNetwork,
-    reference: Engine | BaseEngine | None,
-) -> dict[str, Any]:
+def _judged(staging: Path, job: Job, settings: EngineSettings, network: ServedNetwork) -> dict[str, Any]:
     """What the gate found: of a bundle by its labels, which also writes the evaluation; of a base by its embeddings."""
+    bundle, reference = job.bundle, job.reference
     single = settings.plan is not None and settings.plan.single_image_profile
     options: dict[str, Any] = {"name": settings.precision, "decoder": settings.decoder, "single_image_profile": single}
     if isinstance(bundle, Base):

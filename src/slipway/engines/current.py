@@ -5,18 +5,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from slipway.contract import (
-    Bundle,
-    Engine,
-    Manifest,
-    ManifestError,
-    MissingDependencyError,
-    PlanSettings,
-    SlipwayError,
-)
+from slipway.contract import Bundle, Engine, Manifest, ManifestError, MissingDependencyError, PlanSettings, SlipwayError
+from slipway.contract.base_bundle import Base, BaseEngine
 from slipway.contract.card import Card
 from slipway.contract.engine import Target, engine_name
-from slipway.contract.evidence.build import EngineMeasured, GraphMeasured
+from slipway.contract.evidence.build import BaseEngineMeasured, EmbeddingLoss, EngineMeasured, GraphMeasured
 from slipway.contract.evidence.gate import PROOF, REFERENCE, Comparison, GateResult
 from slipway.contract.installed import Installed, differences
 from slipway.contract.manifest import FILE_NAME as MANIFEST
@@ -76,7 +69,7 @@ def installed(target: Target) -> Compiler:
         raise MissingDependencyError(target, extra="build") from None
 
 
-def stale_graph(folder: Path, *, bundle: Bundle, precision: Precision) -> str | None:
+def stale_graph(folder: Path, *, bundle: Bundle | Base, precision: Precision) -> str | None:
     """Why the graph folder is not what `quantize` would write now; None if its manifest proves that it is."""
     if not folder.is_dir():
         return _absent(folder)
@@ -85,11 +78,11 @@ def stale_graph(folder: Path, *, bundle: Bundle, precision: Precision) -> str | 
     except SlipwayError as error:
         return str(error)
     if manifest.bundle != bundle.id:
-        return f"made from bundle {manifest.bundle!s:.12}, now {bundle.id:.12}"
+        return f"made from {bundle.manifest.kind} {manifest.bundle!s:.12}, now {bundle.id:.12}"
     return next(_changes_of_graph(manifest, bundle, precision), None) or _other_bundle_manifest(manifest, bundle)
 
 
-def _changes_of_graph(manifest: Manifest, bundle: Bundle, precision: Precision) -> Iterator[str]:
+def _changes_of_graph(manifest: Manifest, bundle: Bundle | Base, precision: Precision) -> Iterator[str]:
     measured, method = manifest.read_measured(GraphMeasured), bundle.spec.calibration.method
     if measured.precision != precision:
         yield f"precision {measured.precision or 'not recorded'} → {precision}"
@@ -99,7 +92,13 @@ def _changes_of_graph(manifest: Manifest, bundle: Bundle, precision: Precision) 
 
 
 def stale(
-    folder: Path, bundle: Bundle, graph: Graph, *, precision: Precision, compiler: Compiler, reference: Engine | None
+    folder: Path,
+    bundle: Bundle | Base,
+    graph: Graph,
+    *,
+    precision: Precision,
+    compiler: Compiler,
+    reference: Engine | BaseEngine | None,
 ) -> str | None:
     """Why the engine folder is not what `build_engine` would write now; None if its manifest proves that it is.
 
@@ -108,7 +107,7 @@ def stale(
     if not folder.is_dir():
         return _absent(folder, compiler)
     try:
-        engine = Engine.open(folder, bundle=bundle)
+        engine = bundle.open_engine(folder)
     except SlipwayError as error:
         return str(error)
     changes = _changes_of_engine(engine, bundle, graph, precision=precision, compiler=compiler, reference=reference)
@@ -116,13 +115,13 @@ def stale(
 
 
 def _changes_of_engine(
-    engine: Engine,
-    bundle: Bundle,
+    engine: Engine | BaseEngine,
+    bundle: Bundle | Base,
     graph: Graph,
     *,
     precision: Precision,
     compiler: Compiler,
-    reference: Engine | None,
+    reference: Engine | BaseEngine | None,
 ) -> Iterator[str]:
     settings = engine.settings
     if (settings.target, settings.precision) != (compiler.target, precision):
@@ -138,7 +137,7 @@ def _changes_of_engine(
     yield from _changed_gate(engine, bundle, reference)
 
 
-def _changed_flags(plan: PlanSettings, bundle: Bundle, compiler: Compiler) -> Iterator[str]:
+def _changed_flags(plan: PlanSettings, bundle: Bundle | Base, compiler: Compiler) -> Iterator[str]:
     if plan.compute_capability != compiler.compute_capability:
         yield f"compute capability {plan.compute_capability} → {compiler.compute_capability}"
     if plan.card is not None and compiler.card is not None and not plan.card.same_model(compiler.card):
@@ -159,8 +158,11 @@ def _changed_flags(plan: PlanSettings, bundle: Bundle, compiler: Compiler) -> It
     yield from differences({"nvimgcodec": plan.nvimgcodec}, Installed.here())  # DALI is in the manifest
 
 
-def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> Iterator[str]:
-    """Run the gate again on the stored answers: it must find what it recorded, with the spec's present limits."""
+def _changed_gate(
+    engine: Engine | BaseEngine, bundle: Bundle | Base, reference: Engine | BaseEngine | None
+) -> Iterator[str]:
+    """Run the gate again on the stored answers: it must find what it recorded, with the spec's present limits. Of a
+    base no embedding is stored: the same graph and libraries give them again, so only the limits are compared."""
     if engine.settings.target == "tensorrt_rtx":
         if engine.verdict != PROOF:
             yield f"its manifest says {engine.verdict!r}, but TensorRT-RTX only proves compilation"
@@ -168,6 +170,9 @@ def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> I
     if reference is None:
         if engine.verdict != REFERENCE:
             yield f"its manifest says {engine.verdict!r}, but it is the reference"
+        return
+    if isinstance(bundle, Base):
+        yield from _changed_embedding_gate(engine, bundle)
         return
     try:
         recorded = engine.manifest.read_measured(EngineMeasured).gate
@@ -184,6 +189,23 @@ def _changed_gate(engine: Engine, bundle: Bundle, reference: Engine | None) -> I
     yield from _changed_limits(recorded, now)
     if _counts(recorded) != _counts(now):
         yield f"{reference.path.name} answers differently than when the gate compared with it"
+
+
+def _changed_embedding_gate(engine: Engine | BaseEngine, base: Base) -> Iterator[str]:
+    try:
+        recorded = engine.manifest.read_measured(BaseEngineMeasured).gate
+    except ManifestError:
+        recorded = None
+    if not isinstance(recorded, EmbeddingLoss):
+        yield "no gate evidence in the current format"
+        return
+    now = base.spec.embedding
+    for name, before, after in (
+        ("min_cosine", recorded.min_cosine, now.min_cosine),
+        ("images", recorded.images, now.images),
+    ):
+        if before != after:
+            yield f"spec.embedding.{name} {before} → {after}"
 
 
 def _asked(rows: list[Row]) -> list[tuple[str, str]]:
@@ -226,12 +248,12 @@ def _changed_versions(manifest: Manifest, libraries: tuple[str, ...]) -> Iterato
             yield f"{name} {before} → {now}"
 
 
-def _other_bundle_manifest(manifest: Manifest, bundle: Bundle) -> str | None:
+def _other_bundle_manifest(manifest: Manifest, bundle: Bundle | Base) -> str | None:
     """The last check: the bundle's id does not cover its spec and data set, but its manifest does."""
     now = sha256_file(bundle.path / MANIFEST)
     if manifest.inputs.get("bundle") == now:
         return None
-    return "the bundle was written again since, and its spec or data set may have changed"
+    return f"the {bundle.manifest.kind} was written again since, and its spec or data set may have changed"
 
 
 def _absent(folder: Path, compiler: Compiler | None = None) -> str:

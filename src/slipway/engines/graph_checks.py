@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from typing import Literal
 
 import numpy as np
@@ -41,7 +42,7 @@ def quantised_layers(model: onnx.ModelProto, precision: Quantised) -> list[str]:
 
 
 def check_quantised(
-    source: onnx.ModelProto, graph: onnx.ModelProto, precision: Quantised, *, pixels_nchw: Array
+    source: onnx.ModelProto, graph: onnx.ModelProto, precision: Quantised, *, pixels_nchw: Array, otherwise: str = ""
 ) -> dict[str, str]:
     """Layers that are not of that precision, each with the reason why it is not meant to be.
 
@@ -49,6 +50,7 @@ def check_quantised(
         source: the graph before quantisation, with named nodes.
         graph: the quantised graph.
         pixels_nchw: one image, to find the shapes that the reasons depend on.
+        otherwise: reason for a layer that has no other; "" makes such a layer an error.
 
     Raises:
         QuantizeError: no layer is of that precision, or one is not without a reason; names it.
@@ -59,6 +61,8 @@ def check_quantised(
         raise QuantizeError(f"{name} was requested, but none of {len(left)} layers is quantised; use FP16 or FP32")
     reasons = _reasons_to_leave(source, left, precision, shapes=_shapes(source, pixels_nchw))
     missed = [node.name for node in left if node.name not in reasons]
+    if missed and otherwise:
+        return reasons | dict.fromkeys(missed, otherwise)
     if missed:
         raise QuantizeError(
             f"{len(missed)} of {len(layers(source))} layers should be {name} but are not: {', '.join(missed)}; "
@@ -193,8 +197,7 @@ def run_nodes(model: onnx.ModelProto, pixels: Iterable[Array]) -> Iterator[dict[
         import onnxruntime
     except ImportError:
         raise MissingDependencyError("onnxruntime", extra="build") from None
-    open_model = onnx.ModelProto()
-    open_model.CopyFrom(model)
+    open_model = deepcopy(model)
     graph = open_model.graph
     del graph.value_info[:]
     outputs = {value.name for value in graph.output}

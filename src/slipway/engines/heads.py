@@ -11,7 +11,7 @@ from slipway.contract.evidence.build import EngineMeasured
 from slipway.contract.evidence.evaluation import PrimaryMetrics
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines.embedders import Embedder
-from slipway.engines.evaluate import compared
+from slipway.engines.evaluate import compared, worse_profile
 from slipway.evaluation.fit import refit_decision
 from slipway.evaluation.predict import Predictions
 from slipway.evaluation.unknown import fit_class_means
@@ -51,12 +51,7 @@ def build_head_engine(
     )
     engine = embedder.engine
     conditions = {"arithmetic": engine.settings.arithmetic, "decoder": embedder.decoder}
-    if alone is None:
-        evaluated = compared(bundle, decision, test, reference, conditions)
-    else:
-        ways = {"batches": test, "single images": alone}
-        both = [compared(bundle, decision, ways[way], reference, {**conditions, "profile": way}) for way in ways]
-        evaluated = max(both, key=lambda found: found.severity)
+    evaluated = worse_profile(bundle, decision, test, reference, conditions, alone=alone)
     folder = out / engine.path.name
     with complete_folder(folder, kind="engine") as staging:
         head.save(staging / HEAD)

@@ -1,4 +1,5 @@
-"""Calls ModelOpt quietly on a temporary file; its AutoCast converts a graph to FP16, nodes of large values excepted."""
+"""Calls ModelOpt quietly on a temporary file: it adds Q/DQ nodes for INT8 or FP8, and its AutoCast converts a graph to
+FP16, nodes of large values excepted."""
 
 import contextlib
 import io
@@ -6,13 +7,27 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from tqdm import tqdm
 
 from slipway.contract import MissingDependencyError, QuantizeError, SlipwayError
+from slipway.engines.autotune import Autotune
 from slipway.engines.calibration_pixels import CalibrationSample
-from slipway.engines.graph_checks import Array, check_numbers, check_overflow, kept_in_fp32, layers, run_nodes
+from slipway.engines.graph_checks import (
+    QUANTIZE,
+    Array,
+    Quantised,
+    check_numbers,
+    check_overflow,
+    kept_in_fp32,
+    layers,
+    run_nodes,
+)
+from slipway.evaluation.predict import Float
+from slipway.onnx_graph import INPUT
 
 IMAGES = 32
 """Calibration images on which magnitudes are measured and overflow is detected."""
@@ -43,6 +58,66 @@ def modelopt_file(source: onnx.ModelProto) -> Iterator[Path]:
         except Exception as error:
             last_words = messages.getvalue()[-2000:]
             raise QuantizeError(f"ModelOpt could not convert this graph: {error}\n{last_words}") from error
+
+
+def with_qdq(
+    source: onnx.ModelProto,
+    sample: CalibrationSample,
+    precision: Quantised,
+    *,
+    method: str,
+    autotune: Autotune | None = None,
+) -> onnx.ModelProto:
+    """The graph with ModelOpt's Q/DQ nodes, ranges from every image of `sample`, FP32 input and outputs, else FP16.
+
+    Raises:
+        QuantizeError: ModelOpt failed, or did not read every image.
+    """
+    with tqdm(total=len(sample), desc=f"calibration, {method}", unit="image", leave=False, disable=None) as progress:
+        reader = _Reader(sample, progress)
+        with modelopt_file(source) as path:
+            from modelopt.onnx import quantization
+
+            quantise = quantization.quantize if autotune is None else autotune.added_to(quantization.quantize)
+            quantise(
+                str(path),
+                quantize_mode=precision,
+                calibration_data_reader=reader,
+                calibration_method=method,
+                calibration_eps=["cpu"],
+                high_precision_dtype="fp16",
+                output_path=str(path),
+                log_level="WARNING",
+            )
+            graph = onnx.load(path)
+    del graph.graph.value_info[:]  # outdated shapes; runtimes infer their own
+    is_quantised = any(node.op_type == QUANTIZE for node in graph.graph.node)  # else FP8 reads nothing
+    if is_quantised and reader.used != len(sample):
+        raise QuantizeError(f"ModelOpt read {reader.used} of {len(sample)} calibration images")
+    return graph
+
+
+class _Reader:
+    """Calibration data for ModelOpt, one image at a time, as its own provider gives it."""
+
+    def __init__(self, sample: CalibrationSample, progress: "tqdm[Any]") -> None:
+        self._sample, self._progress = sample, progress
+        self.rewind()
+
+    def get_first(self) -> dict[str, Float]:
+        return {INPUT: next(self._sample.pixels(images=1))}
+
+    def get_next(self) -> dict[str, Float] | None:
+        pixels_nchw = next(self._pixels, None)
+        if pixels_nchw is None:
+            return None
+        self.used += 1
+        self._progress.update()
+        return {INPUT: pixels_nchw}
+
+    def rewind(self) -> None:
+        self.used = 0
+        self._pixels = self._sample.pixels()
 
 
 def to_fp16(source: onnx.ModelProto, sample: CalibrationSample) -> onnx.ModelProto:

@@ -3,23 +3,22 @@ AutoCast."""
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import onnx
-from tqdm import tqdm
 
 from slipway.contract import Bundle, Manifest, QuantizeError
 from slipway.contract.base_bundle import Base
 from slipway.contract.evidence.build import FAILED_SUFFIX, SEARCH, AcceptedStep, GraphMeasured
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.engines import graph_checks
+from slipway.engines.autotune import LEFT, autotuning
 from slipway.engines.calibration_pixels import CalibrationSample
-from slipway.engines.modelopt import IMAGES, modelopt_file, to_fp16
+from slipway.engines.modelopt import IMAGES, to_fp16, with_qdq
 from slipway.engines.sensitivity import SearchFailedError, search
-from slipway.evaluation.predict import Float
-from slipway.onnx_graph import INPUT, load, save
+from slipway.onnx_graph import load, save
 from slipway.system.files import complete_folder, sha256_file
 from slipway.system.targets import check_file, check_folder
 
@@ -27,20 +26,24 @@ Typed = Literal["int8", "fp8", "fp16"]
 LIBRARIES = ("nvidia-modelopt", "onnx", "onnxruntime", "openvino", "nvidia-dali-cuda130")
 
 
-def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8") -> Manifest:
+def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8", autotune: bool = False) -> Manifest:
     """Write the graph folder `out`, whole or not at all. The manifest's `measured` has its figures.
 
     INT8 takes its ranges from the calibration sample and leaves everything else in FP16; if that loses too much on the
     validation split, `search` keeps sensitive layers in FP16. FP8 takes its ranges from the same images; only its gate
     on a GPU judges it. FP16 leaves nodes with large values in FP32. Input and outputs are FP32. A base has no labels,
-    so nothing is searched for it: the gate on its embeddings judges plain INT8.
+    so nothing is searched for it: the gate on its embeddings judges plain INT8. With `autotune`, layers are INT8 or FP8
+    only where TensorRT is faster so on this machine's GPU.
 
     Raises:
+        CompileError: autotune found no GPU.
         QuantizeError: the calibration images are too few or of one class; the graph is incomplete, not finite or
-            already quantised; a layer is not INT8 or FP8 that should be; a value exceeds FP16; or INT8 loses too much
-            whatever stays in FP16.
+            already quantised; a layer is not INT8 or FP8 that should be; a value exceeds FP16; INT8 loses too much
+            whatever stays in FP16; or autotune lacks trtexec, has no Q/DQ nodes to place, or finds no place for one.
         DataError: an image of the validation split is missing or changed.
     """
+    if precision == "fp16" and autotune:
+        raise QuantizeError("autotune places Q/DQ nodes, and FP16 has none; give --precision int8 or fp8 with it")
     check_folder(out, kind="graph", inputs=[bundle.path])
     failed = out.with_name(f"{out.name}{FAILED_SUFFIX}")
     check_file(failed, mark=("steps",), what="the steps of a search")
@@ -52,7 +55,7 @@ def quantize(bundle: Bundle | Base, out: Path, *, precision: Typed = "int8") -> 
             graph = to_fp16(source, sample)
             measured = GraphMeasured(calibration_images=min(IMAGES, len(sample)))
         else:
-            graph, measured = _quantised(bundle, source, sample, precision)
+            graph, measured = _quantised(bundle, source, sample, precision, autotune=autotune)
             if precision == "int8" and isinstance(bundle, Bundle):
                 graph, measured = _searched(bundle, graph, sample, measured, staging)
         counted = _counted(graph, measured, precision)
@@ -115,17 +118,29 @@ def _remove_identities(graph: onnx.GraphProto) -> None:
 
 
 def _quantised(
-    bundle: Bundle | Base, source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised
+    bundle: Bundle | Base,
+    source: onnx.ModelProto,
+    sample: CalibrationSample,
+    precision: graph_checks.Quantised,
+    *,
+    autotune: bool,
 ) -> tuple[onnx.ModelProto, GraphMeasured]:
     """The graph with Q/DQ nodes, checked, and its calibration."""
     method = bundle.spec.calibration.method
     graph_checks.check_numbers(source, largest=graph_checks.FP16_MAX)  # ModelOpt would clamp them silently
-    graph = with_qdq(source, sample, precision, method=method)
-    graph_checks.check_numbers(graph)
-    pixels_nchw = next(sample.pixels(images=1))
-    reasons = graph_checks.check_quantised(source, graph, precision, pixels_nchw=pixels_nchw)
-    graph_checks.check_overflow(graph, sample.pixels(images=IMAGES, what="FP16 overflow"))
-    return graph, GraphMeasured(calibration_images=len(sample), calibration_method=method, not_quantised=reasons)
+    with ExitStack() as stack:
+        search = stack.enter_context(autotuning(bundle)) if autotune else None
+        graph = with_qdq(source, sample, precision, method=method, autotune=search)
+        graph_checks.check_numbers(graph)
+        pixels_nchw, left = next(sample.pixels(images=1)), LEFT if autotune else ""
+        reasons = graph_checks.check_quantised(source, graph, precision, pixels_nchw=pixels_nchw, otherwise=left)
+        graph_checks.check_overflow(graph, sample.pixels(images=IMAGES, what="FP16 overflow"))
+        return graph, GraphMeasured(
+            calibration_images=len(sample),
+            calibration_method=method,
+            not_quantised=reasons,
+            autotune=None if search is None else search.measured(),
+        )
 
 
 def _searched(
@@ -153,57 +168,3 @@ def _counted(graph: onnx.ModelProto, measured: GraphMeasured, precision: Typed) 
     }
     facts = {"precision": precision, "opset": graph_checks.check_opset(graph), "nodes_kept_fp32": tuple(kept)}
     return measured.model_copy(update={**counts, **facts})
-
-
-def with_qdq(
-    source: onnx.ModelProto, sample: CalibrationSample, precision: graph_checks.Quantised, *, method: str
-) -> onnx.ModelProto:
-    """The graph with ModelOpt's Q/DQ nodes, ranges from every image of `sample`, FP32 input and outputs, else FP16.
-
-    Raises:
-        QuantizeError: ModelOpt failed, or did not read every image.
-    """
-    with tqdm(total=len(sample), desc=f"calibration, {method}", unit="image", leave=False, disable=None) as progress:
-        reader = _Reader(sample, progress)
-        with modelopt_file(source) as path:
-            from modelopt.onnx import quantization
-
-            quantization.quantize(
-                str(path),
-                quantize_mode=precision,
-                calibration_data_reader=reader,
-                calibration_method=method,
-                calibration_eps=["cpu"],
-                high_precision_dtype="fp16",
-                output_path=str(path),
-                log_level="WARNING",
-            )
-            graph = onnx.load(path)
-    del graph.graph.value_info[:]  # outdated shapes; runtimes infer their own
-    is_quantised = any(node.op_type == graph_checks.QUANTIZE for node in graph.graph.node)  # else FP8 reads nothing
-    if is_quantised and reader.used != len(sample):
-        raise QuantizeError(f"ModelOpt read {reader.used} of {len(sample)} calibration images")
-    return graph
-
-
-class _Reader:
-    """Calibration data for ModelOpt, one image at a time, as its own provider gives it."""
-
-    def __init__(self, sample: CalibrationSample, progress: "tqdm[Any]") -> None:
-        self._sample, self._progress = sample, progress
-        self.rewind()
-
-    def get_first(self) -> dict[str, Float]:
-        return {INPUT: next(self._sample.pixels(images=1))}
-
-    def get_next(self) -> dict[str, Float] | None:
-        pixels_nchw = next(self._pixels, None)
-        if pixels_nchw is None:
-            return None
-        self.used += 1
-        self._progress.update()
-        return {INPUT: pixels_nchw}
-
-    def rewind(self) -> None:
-        self.used = 0
-        self._pixels = self._sample.pixels()

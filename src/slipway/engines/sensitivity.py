@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Collection, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,10 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import Search, Sensitivity, Step, Validation
 from slipway.contract.evidence.gate import FAIL, GateResult
 from slipway.engines.calibration_pixels import BATCH, CalibrationSample
-from slipway.engines.evaluate import run_split
 from slipway.engines.gate import compare, compare_labels
 from slipway.engines.graph_checks import DEQUANTIZE, QUANTIZE, quantised_layers
-from slipway.evaluation.bundle import given
-from slipway.evaluation.fit import answer, refit_decision
-from slipway.evaluation.predict import Float, behind_normalisation, table
+from slipway.evaluation.fit import answer, given, refit_decision
+from slipway.evaluation.predict import Float, predict, table
 from slipway.onnx_graph import producers, save
 from slipway.steps.engine_openvino import Engine
 
@@ -95,8 +94,7 @@ def quantised_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 def keep_in_fp16(int8: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
     """A copy in which the nodes named by `layers` bypass the Q/DQ nodes before them."""
-    model = onnx.ModelProto()
-    model.CopyFrom(int8)
+    model = deepcopy(int8)
     graph = model.graph
     makers = producers(graph)
     for node in graph.node:
@@ -149,7 +147,8 @@ class _Judge:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._images = Dataset.read(bundle.path / DATASET).of("validation")
+        self._dataset = Dataset.read(bundle.path / DATASET)
+        self._images = self._dataset.of("validation")
         if not self._images:
             raise QuantizeError(f"{bundle.path}: no validation images to judge INT8 with; make the bundle with some")
         threads = bundle.spec.serving.threads
@@ -195,12 +194,18 @@ class _Judge:
     def _answers(self, engine: Engine, *, what: str) -> npt.NDArray[Any]:
         """The class with the greatest logit of each image, -1 if a logit is not finite. For multi-label, the labels
         `[n, classes]` given by a decision fitted to these outputs; none at all if it cannot be fitted."""
-        network = behind_normalisation(engine.run, self._bundle.preprocess)
-        validation = run_split(self._bundle, network, "validation", what=what)
-        finite_n = np.isfinite(validation.logits_nc).all(axis=1)
-        if self._bundle.decision.task == "multiclass":
-            return np.where(finite_n, validation.logits_nc.argmax(axis=1), -1)
         bundle = self._bundle
+        validation = predict(
+            engine.run,
+            self._dataset,
+            self._images,
+            preprocess=bundle.preprocess,
+            batch_size=bundle.spec.serving.common_batch_size,
+            what=what,
+        )
+        finite_n = np.isfinite(validation.logits_nc).all(axis=1)
+        if bundle.decision.task == "multiclass":
+            return np.where(finite_n, validation.logits_nc.argmax(axis=1), -1)
         if not finite_n.all():
             return np.zeros(validation.logits_nc.shape, np.bool_)
         try:

@@ -1,5 +1,6 @@
 """A graph in ONNX Runtime, computed node by node in its own types, so that a CPU can judge what a GPU will compute."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,7 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
     a chain of FP16 nodes would never round. An Identity takes FP16 as it is, and so keeps the conversions apart, unless
     it stands alone between nodes that do not; what makes an output of the graph is left as it is even then.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     nodes = list(copy.graph.node)
     inner = {name for node in nodes for name in node.output if name} - {value.name for value in model.graph.output}
     del copy.graph.node[:], copy.graph.value_info[:]

@@ -19,11 +19,11 @@ from slipway.contract.evidence.evaluation import (
     UnknownFigures,
     WithoutLabels,
 )
-from slipway.evaluation.fit import answer
+from slipway.evaluation.fit import answer, given
 from slipway.evaluation.intervals import share_interval
 from slipway.evaluation.labels import evaluate_labels, label_reliability
 from slipway.evaluation.metrics import evaluate
-from slipway.evaluation.predict import Predictions, table
+from slipway.evaluation.predict import Predictions
 from slipway.evaluation.reliability import predicted, reliability
 from slipway.evaluation.unknown import coverage_curve, score_of
 from slipway.steps.postprocess import UNKNOWN, Answers
@@ -125,11 +125,6 @@ def evaluate_label_bundle(decision: Decision, test: Predictions, labels: Labels)
         ),
         mistakes=_label_mistakes(test, answers, labels),
     )
-
-
-def given(answers: Answers, *, classes: int) -> npt.NDArray[np.bool_]:
-    """Return the answered labels, `BOOL [n, classes]`: those over their thresholds, at most `top_k`."""
-    return table([row[row >= 0].tolist() for row in answers.class_id_nk], classes=classes)
 
 
 def _label_mistakes(test: Predictions, answers: Answers, labels: Labels) -> tuple[LabelMistake, ...]:

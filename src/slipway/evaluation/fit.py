@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from slipway.contract import DataError, Decision
 from slipway.contract.spec import DecisionPolicy, ThresholdPolicy
-from slipway.evaluation.predict import Predictions
+from slipway.evaluation.predict import Predictions, table
 from slipway.evaluation.unknown import refit
 from slipway.steps.postprocess import Answers, Postprocessor
 
@@ -180,3 +180,8 @@ def answer(decision: Decision, split: Predictions, labels: tuple[str, ...]) -> A
     found = [step.run(split.logits_nc[at], status_n[at], split.embedding_nd[at]) for at in blocks]
     names = [field.name for field in fields(Answers)]
     return Answers(**{name: np.concatenate([getattr(part, name) for part in found]) for name in names})
+
+
+def given(answers: Answers, *, classes: int) -> npt.NDArray[np.bool_]:
+    """Return the answered labels, `BOOL [n, classes]`: those over their thresholds, at most `top_k`."""
+    return table([row[row >= 0].tolist() for row in answers.class_id_nk], classes=classes)

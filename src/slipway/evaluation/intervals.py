@@ -2,7 +2,7 @@
 
 import math
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from slipway.contract.evidence.evaluation import Interval
 
@@ -12,8 +12,8 @@ def share_interval(count: int, total: int, *, error: float) -> Interval:
 
     Source: Clopper and Pearson, "The Use of Confidence or Fiducial Limits", 1934.
     """
-    low = 0.0 if count == 0 else float(beta.ppf(error, count, total - count + 1))
-    high = 1.0 if count == total else float(beta.ppf(1 - error, count + 1, total - count))
+    low = 0.0 if count == 0 else float(betaincinv(count, total - count + 1, error))
+    high = 1.0 if count == total else float(betaincinv(count + 1, total - count, 1 - error))
     return low, high
 
 

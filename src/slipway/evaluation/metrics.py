@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics
 
 from slipway.contract.evidence.evaluation import Cells, ClassFigures, ClassMetrics, Means
 from slipway.evaluation.intervals import f1_interval, share_interval
@@ -87,10 +86,10 @@ def mean_average_precision(
     Args:
         truth_nc: whether each image has each label.
     """
+    from sklearn.metrics import average_precision_score  # a second to import, and of multi-label classifiers alone
+
     per_class = {
-        label: float(metrics.average_precision_score(truth_nc[:, i], probability_nc[:, i]))
-        if truth_nc[:, i].any()
-        else None
+        label: float(average_precision_score(truth_nc[:, i], probability_nc[:, i])) if truth_nc[:, i].any() else None
         for i, label in enumerate(labels)
     }
     found = [value for value in per_class.values() if value is not None]

@@ -29,7 +29,7 @@ def expected_calibration_error(probability_nc: npt.NDArray[np.float32], truth_n:
     return _error(correct_n - confidence_n, once_n, bins_of(once_n))
 
 
-def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts, *, seed: int = 0) -> Reliability:
+def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts) -> Reliability:
     """Return the ECE, its 95 % bootstrap interval (percentiles of 1,000 resamples of the images) and all filled bins.
 
     Each resample has its own bins. Repeated images make bins noisier, so the interval errs upwards: it is more likely
@@ -40,7 +40,7 @@ def reliability(probability_nc: npt.NDArray[np.float32], truth_n: Counts, *, see
     """
     confidence_n, correct_n, bins_of = _binning(probability_nc, truth_n)
     images, gap_n = len(truth_n), correct_n - confidence_n
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = (np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(RESAMPLES))
     low, high = np.percentile([_error(gap_n, times_n, bins_of(times_n)) for times_n in draws], [2.5, 97.5])
     high = max(high, unseen_error(float(confidence_n.mean()), right=int(correct_n.sum()), images=images))

@@ -13,7 +13,6 @@ from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from slipway.contract import DataError, Decision
 from slipway.contract.decision import ClassMeans, Score
@@ -166,6 +165,8 @@ def auroc(known_n: Floats, other_n: Floats) -> float | None:
 
     A NaN score, which a network may give to noise, is below every other.
     """
+    from scipy.stats import rankdata  # half a second to import
+
     if not len(known_n) or not len(other_n):
         return None
     scores_n = np.concatenate([known_n, other_n])

@@ -13,6 +13,6 @@ def of_type(layout: Layout, subject: Descriptor, artifact_type: str) -> list[tup
     for descriptor, manifest in layout.referrers(subject):
         if manifest.artifact_type == artifact_type:
             for blob in manifest.layers:
-                layout.read(blob, what=f"a part of the artefact {artifact_type}")
+                layout.read_artefact(blob, what=f"a part of the artefact {artifact_type}")
                 found.append((descriptor, blob))
     return found

@@ -80,8 +80,8 @@ def _known_layers(layout: Layout) -> Mapping[str, Descriptor]:
     return {
         layer.step: layer
         for one in layout.index.manifests
-        if one.tag is not None
-        for layer in layout.manifest(one).layers
+        if one.tag is not None and (manifest := layout.whole_manifest(one)) is not None
+        for layer in manifest.layers
     }
 
 

@@ -1,6 +1,7 @@
 """User and password of a registry, as `docker login`, `podman login` and `skopeo login` keep them."""
 
 import base64
+import errno
 import json
 import os
 import subprocess
@@ -67,6 +68,8 @@ def _read(path: Path) -> Any:
         return parse_json(path.read_text(encoding="utf-8"), source=str(path))
     except (OSError, UnicodeDecodeError):
         raise SpecError(f"{path}: cannot be read as text; log in again") from None
+    except SpecError as error:
+        raise SpecError(f"{error}; log in again") from None
 
 
 def _parsed(kind: type[T], data: object, *, source: str) -> T:
@@ -106,6 +109,11 @@ def _ask(helper: str, host: str) -> Credentials | None:
         if done.returncode != 0:
             return None
         answer = _parsed(_Helped, json.loads(done.stdout), source=command)
-    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+    except OSError as error:
+        said = "is not on PATH" if error.errno == errno.ENOENT else error.strerror
+        raise SpecError(
+            f"{command}: {said}, and is named for the login of {host}; install it, or log in without it"
+        ) from None
+    except (subprocess.TimeoutExpired, ValueError) as error:
         raise SpecError(f"{command}: cannot be asked for the login of {host}: {error}; log in again") from None
     return Credentials(answer.Username, answer.Secret, command)

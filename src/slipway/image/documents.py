@@ -25,6 +25,7 @@ STEP, VERSION, LANE = "slipway.step", "slipway.version", "slipway.lane"
 CLASSIFIERS, SEALED = "slipway.classifiers", "slipway.manifest"
 MOST_BYTES = 4 << 20
 """Largest document that registries take."""
+_REMEDY = "it was changed, or is not of an OCI image: build or pull the image into a new folder, or push it again"
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -47,9 +48,9 @@ class Document(Contract):
         try:
             return cls.parse(parse_json(data.decode("utf-8"), source=source), source=source)
         except UnicodeDecodeError:
-            raise ImageError(f"{source}: not UTF-8 text; it was changed, or is not an OCI image") from None
+            raise ImageError(f"{source}: not UTF-8 text; {_REMEDY}") from None
         except SpecError as error:
-            raise ImageError(str(error)) from None
+            raise ImageError(f"{error}; {_REMEDY}") from None
 
 
 class Descriptor(Document):

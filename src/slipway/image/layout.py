@@ -16,12 +16,16 @@ from typing import BinaryIO, Final, Self
 from slipway.contract import ImageError
 from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
 from slipway.image.reference import LayoutReference
-from slipway.system.files import locked
+from slipway.system.files import locked, sha256_file
 from slipway.system.targets import check_folder, told, write_file
+from slipway.system.text import few
 
 MARKER, INDEX_FILE = "oci-layout", "index.json"
 KIND: Final = "layout of images"
 MARKED = b'{"imageLayoutVersion":"1.0.0"}'
+AGAIN = "remove it, and build or pull the image again"
+DAMAGED = "the registry's copy is damaged: delete it there, and push the image again"
+_ANEW = "pull the image again, or build it into a new folder, and list and sign it there (slipway image sbom, sign)"
 _UNFINISHED = ".unfinished-"
 
 
@@ -56,10 +60,13 @@ class Layout:
         try:
             marked = (folder / MARKER).read_bytes()
         except OSError:
-            raise ImageError(f"{folder}: no {MARKER} here; give an OCI image layout, not a repository") from None
+            raise ImageError(
+                f"{folder}: no {MARKER} here; give a folder that slipway image build or pull wrote"
+            ) from None
         if b'"imageLayoutVersion"' not in marked or b'"1.0.0"' not in marked:
             raise ImageError(
-                f"{folder / MARKER}: not that of image layouts 1.0.0; it was changed, or is of a later one"
+                f"{folder / MARKER}: not that of image layouts 1.0.0; it was changed, or is of a later one; build or "
+                "pull the image into a new folder"
             )
         return layout
 
@@ -135,48 +142,66 @@ class Layout:
         try:
             return Index.from_bytes(path.read_bytes(), source=str(path))
         except OSError as error:
-            raise ImageError(f"{path}: cannot be read: {error.strerror}") from None
+            raise ImageError(
+                f"{path}: cannot be read: {error.strerror}; build or pull the image into a new folder"
+            ) from None
 
     def path(self, descriptor: Descriptor) -> Path:
         return self.folder / "blobs/sha256" / descriptor.hex
 
     def has(self, descriptor: Descriptor) -> bool:
+        """Whether a blob is there as a file of its own, with the right size and SHA-256."""
         path = self.path(descriptor)
-        return path.is_file() and path.stat().st_size == descriptor.size
+        if path.is_symlink() or not path.is_file() or path.stat().st_size != descriptor.size:
+            return False
+        return sha256_file(path) == descriptor.hex
 
-    def read(self, descriptor: Descriptor, *, what: str) -> bytes:
+    def read(self, descriptor: Descriptor, *, what: str, remedy: str = AGAIN) -> bytes:
         """A small blob, with its size and SHA-256 checked.
 
         Raises:
             ImageError: it is missing, too large or changed; names `what` and its file.
         """
         path = self.path(descriptor)
-        self.check_size(descriptor, what=what)
+        self.check_size(descriptor, what=what, remedy=remedy)
         if descriptor.size > MOST_BYTES:
             raise ImageError(f"{path}: {what} of {descriptor.size:,} bytes; at most {MOST_BYTES:,} are read")
         data = path.read_bytes()
         if Descriptor.of(data, descriptor.media_type).digest != descriptor.digest:
-            raise ImageError(
-                f"{path}: {what} was changed: its SHA-256 is not the file's name; remove it, and build or pull the "
-                "image again"
-            )
+            raise ImageError(f"{path}: {what} was changed: its SHA-256 is not the file's name; {remedy}")
         return data
 
-    def check_size(self, descriptor: Descriptor, *, what: str) -> None:
+    def read_artefact(self, blob: Descriptor, *, what: str) -> bytes:
+        """`read` of a part of an SBOM or a signature, which a build does not write again."""
+        return self.read(blob, what=what, remedy=_ANEW)
+
+    def check_size(self, descriptor: Descriptor, *, what: str, remedy: str = AGAIN) -> None:
         path = self.path(descriptor)
-        if path.is_symlink() or not path.is_file():
-            raise ImageError(f"{path}: {what} is missing; build or pull the image again")
+        if path.is_symlink() or path.is_dir():
+            raise ImageError(f"{path}: {what} is a link or a folder, and has to be a file; {remedy}")
+        if not path.is_file():
+            raise ImageError(f"{path}: {what} is missing; {remedy.removeprefix('remove it, and ')}")
         if (size := path.stat().st_size) != descriptor.size:
             raise ImageError(
-                f"{path}: {what} was changed: {size:,} bytes, where the image says {descriptor.size:,}; "
-                "remove it, and build or pull the image again"
+                f"{path}: {what} was changed: {size:,} bytes, where the image says {descriptor.size:,}; {remedy}"
             )
 
-    def manifest(self, descriptor: Descriptor, *, what: str = "the image's manifest") -> ImageManifest:
-        return ImageManifest.from_bytes(self.read(descriptor, what=what), source=str(self.path(descriptor)))
+    def manifest(self, descriptor: Descriptor) -> ImageManifest:
+        data = self.read(descriptor, what="the image's manifest")
+        return ImageManifest.from_bytes(data, source=str(self.path(descriptor)))
+
+    def _artefact(self, descriptor: Descriptor) -> ImageManifest:
+        what = f"the manifest of an artefact ({descriptor.artifact_type or 'no type'})"
+        return ImageManifest.from_bytes(self.read_artefact(descriptor, what=what), source=str(self.path(descriptor)))
+
+    def whole_manifest(self, descriptor: Descriptor) -> ImageManifest | None:
+        """The manifest of an image; None if it is missing or damaged, for whoever writes it again."""
+        with suppress(ImageError):
+            return self.manifest(descriptor)
+        return None
 
     def add(self, data: bytes, media_type: str, **fields: object) -> Descriptor:
-        """Write a small blob unless it is there."""
+        """Write a small blob unless it is there and whole."""
         descriptor = Descriptor.of(data, media_type, **fields)
         if not self.has(descriptor):
             self.write_blob(lambda sink: sink.write(data))
@@ -188,7 +213,7 @@ class Layout:
         """Write a blob as `write` gives it to the sink; returns its digest and size.
 
         Raises:
-            ImageError: it is not the `expected` one, and is not kept.
+            ImageError: it is not the `expected` one, which a registry should have given, and is not kept.
             StorageError: it cannot be written.
         """
         staging = self.folder / "blobs/sha256" / f"{_UNFINISHED}{os.getpid()}"
@@ -198,7 +223,7 @@ class Layout:
                     sink = HashingSink(file)
                     write(sink)
                 if expected is not None and sink.digest != expected.digest:
-                    raise ImageError(f"{expected.digest} was asked for, and {sink.digest} came")
+                    raise ImageError(f"its SHA-256 is {sink.digest.partition(':')[2]}; {DAMAGED}")
                 os.replace(staging, staging.with_name(sink.digest.partition(":")[2]))
             finally:
                 staging.unlink(missing_ok=True)
@@ -211,7 +236,7 @@ class Layout:
             ImageError: the layout has no such tag or digest, or several tags where none is given.
         """
         tagged = {one.tag: one for one in self.index.manifests if one.tag is not None}
-        known = ", ".join(sorted(tagged)) or "none"
+        known = few(sorted(tagged)) or "none"
         if reference.digest is not None:
             found = next((one for one in self.index.manifests if one.digest == reference.digest), None)
             if found is None:
@@ -225,9 +250,10 @@ class Layout:
         return tagged[tag]
 
     def check_tag(self, tag: str, *, lane: str) -> None:
-        """Raises ImageError if `tag` names an image of another lane."""
+        """Raises ImageError if `tag` names an image of another lane; one whose manifest is damaged may be replaced."""
         for one in self.index.manifests:
-            if one.tag == tag and (there := self.manifest(one).annotation(LANE)) not in ("", lane):
+            manifest = self.whole_manifest(one) if one.tag == tag else None
+            if manifest is not None and (there := manifest.annotation(LANE)) not in ("", lane):
                 raise ImageError(
                     f"{self.folder}:{tag}: names an image of the {there} lane, and the new one is of the {lane} lane; "
                     "give another tag"
@@ -261,8 +287,9 @@ class Layout:
         write_file(self.folder / INDEX_FILE, Index(manifests=tuple(ordered)).to_bytes())
 
     def prune(self) -> None:
-        """Remove what no tag leads to: images, artefacts of images that are gone, and blobs."""
-        kept = {one.digest: one for one in self.index.manifests if one.tag is not None}
+        """Remove what no tag leads to: images, artefacts of images that are gone, and blobs; and what is damaged."""
+        tagged = [one for one in self.index.manifests if one.tag is not None]
+        kept = {one.digest: one for one in tagged if self.whole_manifest(one) is not None}
         others = [one for one in self.index.manifests if one.tag is None]
         while found := [one for one in others if one.digest not in kept and self._subject(one) in kept]:
             kept |= {one.digest: one for one in found}
@@ -274,15 +301,15 @@ class Layout:
                 path.unlink()
 
     def _subject(self, artefact: Descriptor) -> str | None:
-        subject = self.manifest(artefact, what="the manifest of an artefact").subject
-        return subject.digest if subject is not None else None
+        manifest = self.whole_manifest(artefact)
+        return None if manifest is None or manifest.subject is None else manifest.subject.digest
 
     def referrers(self, subject: Descriptor) -> list[tuple[Descriptor, ImageManifest]]:
         """The artefacts of an image: its SBOM and its signatures."""
         found = []
         for one in self.index.manifests:
             if one.tag is None and one.media_type == MANIFEST:
-                manifest = self.manifest(one, what=f"the manifest of an artefact ({one.artifact_type or 'no type'})")
+                manifest = self._artefact(one)
                 if manifest.subject is not None and manifest.subject.digest == subject.digest:
                     found.append((one, manifest))
         return found

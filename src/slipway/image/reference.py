@@ -34,6 +34,12 @@ def _divided(text: str) -> tuple[str, str | None, str | None]:
     return before, tag, None
 
 
+def _port(host: str) -> int | None:
+    """The port that a host is given with, if any."""
+    given = re.search(r":([0-9]+)$", host)
+    return int(given[1]) if given else None
+
+
 @dataclass(frozen=True)
 class LayoutReference:
     """An image in a layout. Without tag and digest, it is the only tagged image there."""
@@ -44,7 +50,7 @@ class LayoutReference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        if Path(text).is_dir():
+        if text and Path(text).is_dir():
             return cls(Path(text))
         folder, tag, digest = _divided(text)
         if not folder:
@@ -82,9 +88,11 @@ class RegistryReference:
             name = named[0]
         if not (slash and _HOST.fullmatch(host) and _NAME.fullmatch(name) and len(name) < 256):
             raise SpecError(
-                f"{text}: not a registry's reference; write HOST[:PORT]/NAME:TAG, the name in lower case, "
-                "such as registry.example:5000/team/models:v1"
+                f"{text}: not a registry's reference; write HOST[:PORT]/NAME:TAG or HOST[:PORT]/NAME@sha256:"
+                "DIGEST, the name in lower case, such as registry.example:5000/team/models:v1"
             )
+        if (port := _port(host)) is not None and not 1 <= port <= 65535:
+            raise SpecError(f"{text}: invalid port {port}; use one from 1 to 65535")
         if tag is None and digest is None:
             raise SpecError(f"{text}: no tag; write {host}/{name}:TAG")
         return cls(host, name, tag, digest)
@@ -92,8 +100,7 @@ class RegistryReference:
     @property
     def port(self) -> int:
         """The port of the registry: that of HTTPS unless it is given."""
-        given = re.search(r":([0-9]+)$", self.host)
-        return int(given[1]) if given else 443
+        return _port(self.host) or 443
 
     @property
     def target(self) -> str:

@@ -20,13 +20,19 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from slipway.contract import ImageError
 from slipway.image.credentials import Credentials, find_credentials
 from slipway.image.documents import INDEX, MANIFEST, MOST_BYTES, Descriptor, Index
+from slipway.image.layout import DAMAGED
 from slipway.image.reference import RegistryReference
 from slipway.system.text import shown
 
 TIMEOUT_S = 60.0
 """Seconds without a byte after which a registry is given up."""
+_FOREIGN = tuple(f"application/vnd.docker.distribution.manifest.{kind}v2+json" for kind in ("", "list."))
+"""What docker pushes; asked for, so that a registry says that it is that, instead of turning it into another form."""
 BLOCK_BYTES = 1 << 20
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+_NAMES = "call the registry by a name of its certificate"
+_CERTIFICATES = {9: "set the clock right", 10: "have it renewed, or set the clock right", 62: _NAMES, 64: _NAMES}
+"""The remedy by OpenSSL's number of the fault (X509_V_ERR): not yet valid, expired, another name, another address."""
 Body = Callable[[], Iterable[bytes]]
 
 
@@ -49,7 +55,12 @@ class Registry:
 
     def check(self) -> None:
         """Raises ImageError unless the host answers as a registry."""
-        with self._answer("GET", self._root, allowed=(200, 404)) as answer:
+        with self._answer("GET", self._root, allowed=(200, 400, 404)) as answer:
+            if answer.status == 400 and self._root.startswith("http://"):
+                raise ImageError(
+                    f"{self._host}: answers 400 without TLS; if it speaks TLS, leave out --plain-http, and call it by "
+                    "another name than localhost and 127.0.0.1, which are asked without TLS"
+                )
             if answer.status != 200 or "html" in answer.headers.get("Content-Type", ""):
                 raise ImageError(f"{self._host}: not a registry: {self._root} has no API of version 2; check the host")
 
@@ -71,25 +82,32 @@ class Registry:
 
         Raises:
             AbsentError: the registry does not have it.
+            ImageError: it is shorter or longer, or the connection broke.
         """
         left = blob.size
         with self._answer("GET", self._url("blobs", blob.digest)) as answer:
             while block := answer.read(min(BLOCK_BYTES, left + 1)):
                 left -= len(block)
                 if left < 0:
-                    raise ImageError(f"{self._host}: {blob.digest} is longer than the {blob.size:,} bytes of the image")
+                    raise ImageError(f"it is longer than the {blob.size:,} bytes of the image; {DAMAGED}")
                 yield block
         if left:
-            raise ImageError(f"{self._host}: {blob.digest} ended {left:,} bytes early; pull again")
+            raise ImageError(f"it ended {left:,} bytes early; pull again, and if it ends there again, {DAMAGED}")
 
     def manifest(self, target: str) -> tuple[bytes, str]:
         """The bytes and the media type of a manifest or index, by tag or digest; raises AbsentError without one."""
-        headers = {"Accept": f"{MANIFEST}, {INDEX}"}
+        headers = {"Accept": ", ".join((MANIFEST, INDEX, *_FOREIGN))}
         with self._answer("GET", self._url("manifests", target), headers=headers) as answer:
-            data = answer.read(MOST_BYTES + 1)
-            if len(data) > MOST_BYTES:
-                raise ImageError(f"{self._host}: the manifest {target} is larger than {MOST_BYTES:,} bytes")
-            return data, answer.headers.get_content_type()
+            return self._document(answer, what=f"the manifest {target}"), answer.headers.get_content_type()
+
+    def _document(self, answer: HTTPResponse, *, what: str) -> bytes:
+        """The whole of a small answer; raises ImageError if it is larger than a registry may give."""
+        data = answer.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ImageError(f"{self._host}: {what} is larger than {MOST_BYTES:,} bytes, so it is not of slipway image")
+        if answer.length:
+            raise ImageError(f"{self._host}: {what} ended {answer.length:,} bytes early; call again")
+        return data
 
     def put_manifest(self, data: bytes, media_type: str, *, target: str) -> bool:
         """Write a manifest under a tag or its digest; returns whether the registry lists artefacts by itself."""
@@ -101,7 +119,12 @@ class Registry:
         """The artefacts of an image, by the API or, where a registry lacks it, by the tag that replaces it."""
         try:
             with self._answer("GET", self._url("referrers", subject.digest)) as answer:
-                data = answer.read(MOST_BYTES)
+                data = self._document(answer, what="the list of artefacts")
+                if 'rel="next"' in answer.headers.get("Link", ""):
+                    raise ImageError(
+                        f"{self._host}: lists the artefacts of {subject.digest} in several parts, which is not "
+                        "supported; remove those that are not of slipway image"
+                    )
         except AbsentError:
             try:
                 data, _ = self.manifest(referrers_tag(subject))
@@ -183,7 +206,7 @@ class Registry:
             request.add_unredirected_header("Authorization", _basic(credentials))
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
-                given = json.loads(answer.read(MOST_BYTES))
+                given = json.loads(self._document(answer, what="the token"))
             return f"Bearer {given.get('token') or given['access_token']}"
         except urllib.error.HTTPError as error:
             error.close()
@@ -202,7 +225,10 @@ class Registry:
                 f"{self._host}: refuses {who} for {self._name}{said}; log in (docker login {self._host}, or skopeo "
                 "login), or ask for the right"
             )
-        return ImageError(f"{self._host}: {method} {shown(urlsplit(url).path)} failed with status {status}{said}")
+        return ImageError(
+            f"{self._host}: {method} {shown(urlsplit(url).path)} failed with status {status}{said}; the registry's log "
+            "says why"
+        )
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -253,16 +279,15 @@ def _reachable(host: str, root: str) -> Iterator[None]:
         yield
     except urllib.error.URLError as error:
         raise _unreachable(host, root, error.reason) from None
-    except (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, HTTPException) as error:
+    except (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, HTTPException, ValueError) as error:
         raise _unreachable(host, root, error) from None
 
 
 def _unreachable(host: str, root: str, reason: object) -> ImageError:
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return ImageError(
-            f"{host}: its certificate is not trusted ({reason.verify_message}); give its authority in SSL_CERT_FILE"
-        )
+        remedy = _CERTIFICATES.get(reason.verify_code, "give the file of its authority in SSL_CERT_FILE")
+        return ImageError(f"{host}: its certificate is not trusted ({reason.verify_message}); {remedy}")
     if isinstance(reason, ssl.SSLError):
         return ImageError(f"{host}: does not speak TLS ({reason.reason}); a registry without it needs --plain-http")
     said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-    return ImageError(f"{host}: cannot be reached at {root} ({said}); check the host and port, and call again")
+    return ImageError(f"{host}: cannot be reached at {root} ({shown(said)}); check the host and port, and call again")

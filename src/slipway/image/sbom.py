@@ -40,8 +40,9 @@ class Lock(NamedTuple):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            said = getattr(error, "strerror", None) or "not text"
             raise StorageError(
-                f"{path}: cannot be read ({error}); give the lane's lock file with --lock, in a clone "
+                f"{path}: cannot be read ({said}); give the lane's lock file with --lock, in a clone "
                 "build/images/LANE/requirements.lock"
             ) from None
         packages = tuple(sorted(set(_PINNED.findall(text))))

@@ -11,6 +11,7 @@ from slipway.contract import ImageError, MissingDependencyError, SpecError, Stor
 from slipway.image.artefacts import SBOM, SIGNATURE, of_type
 from slipway.image.documents import Descriptor
 from slipway.image.layout import Layout
+from slipway.system.text import command
 
 try:
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -81,7 +82,7 @@ def _is_signed(layout: Layout, subject: Descriptor, key: Path) -> bool:
         signed, signature = Path(folder, "manifest"), Path(folder, "signature")
         signed.write_bytes(layout.read(subject, what="what was signed"))
         for _, blob in of_type(layout, subject, SIGNATURE):
-            signature.write_bytes(layout.read(blob, what="a signature"))
+            signature.write_bytes(layout.read_artefact(blob, what="a signature"))
             try:
                 config.verify(signed, signature)
             except Exception:  # foreign data: whatever the parsers of the library raise
@@ -96,7 +97,9 @@ def private_key(key: Path) -> ec.EllipticCurvePrivateKey:
     try:
         private = serialization.load_pem_private_key(data, password=None)
     except TypeError:
-        raise SpecError(f"{key}: encrypted; decrypt it first (openssl ec -in {key} -out PLAIN)") from None
+        raise SpecError(
+            f"{key}: encrypted; decrypt it first: {command('openssl ec -in', key, '-out', 'PLAIN')}"
+        ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise SpecError(f"{key}: not a private key in PEM; {_remedy()}") from None
     if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in CURVES:
@@ -123,7 +126,7 @@ def check_public(key: Path) -> None:
 
 
 def _remedy() -> str:
-    return f"give one in PEM, of the curve {', '.join(CURVES.values())} (docs/image.md says how to make it)"
+    return f"give one in PEM, of one of the curves {', '.join(CURVES.values())} (docs/image.md says how to make it)"
 
 
 def _read(key: Path) -> bytes:

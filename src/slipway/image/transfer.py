@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from slipway.contract import ImageError
 from slipway.image.artefacts import SBOM, SIGNATURE
-from slipway.image.documents import INDEX, LANE, MANIFEST, SEALED, Descriptor, ImageManifest, Index
-from slipway.image.layout import Layout
+from slipway.image.documents import INDEX, LANE, MANIFEST, MOST_BYTES, SEALED, Descriptor, ImageManifest, Index
+from slipway.image.layout import AGAIN, Layout
 from slipway.image.reference import RegistryReference
 from slipway.image.registry import BLOCK_BYTES, AbsentError, Registry, referrers_tag
 from slipway.image.verify import check_kind, open_image
@@ -101,10 +101,18 @@ def _check_tag(registry: Registry, target: RegistryReference, *, lane: str) -> N
 
 
 def _push_blob(layout: Layout, blob: Descriptor, registry: Registry, count: _Count) -> None:
-    layout.check_size(blob, what=f"layer {blob.step}" if blob.step else "a part")
+    what = f"layer {shown(blob.step)}" if blob.step else "a part"
+    layout.check_size(blob, what=what)
     there = registry.has_blob(blob)
     if not there:
-        registry.put_blob(blob, lambda: count.counted(_blocks(layout, blob)))
+        try:
+            registry.put_blob(blob, lambda: count.counted(_blocks(layout, blob)))
+        except ImageError:
+            if not layout.has(blob):  # whatever the registry made of it
+                raise ImageError(
+                    f"{layout.path(blob)}: {what} was changed: its SHA-256 is not the file's name; {AGAIN}"
+                ) from None
+            raise
     count.add(blob, moved=not there)
 
 
@@ -161,7 +169,9 @@ def pull(
     try:
         data, media_type = registry.manifest(source.target)
     except AbsentError as error:
-        raise ImageError(f"{source}: no such image: {error}; was its push cut short? Push it again") from None
+        raise ImageError(
+            f"{source}: no such image: {error}; check name and tag; if its push was cut short, push it again"
+        ) from None
     image = Descriptor.of(data, MANIFEST)
     if source.digest not in (None, image.digest):
         raise ImageError(f"{source}: the registry gave {image.digest}, which is another image")
@@ -192,13 +202,15 @@ def _pull_blob(registry: Registry, blob: Descriptor, layout: Layout, count: _Cou
     count.add(blob, moved=not there)
     if there:
         return
+    name = f"layer {shown(blob.step)} ({blob.digest})" if blob.step else blob.digest
     try:
         layout.write_blob(
             lambda sink: [sink.write(block) for block in count.counted(registry.blob(blob))], expected=blob
         )
     except AbsentError:
-        name = f"layer {shown(blob.step)}" if blob.step else blob.digest
         raise ImageError(f"{where}: {name} is not in the registry; push the image again") from None
+    except ImageError as error:
+        raise ImageError(f"{where}: {name}: {error}") from None
 
 
 def _pull_artefacts(
@@ -214,6 +226,11 @@ def _pull_artefacts(
             if found.digest != listed.digest:
                 raise ImageError(f"{where}: the registry gave {found.digest} for the artefact {listed.digest}")
             for blob in ImageManifest.from_bytes(data, source=where).blobs:
+                if blob.size > MOST_BYTES:  # anybody may have attached it: no signature is verified yet
+                    raise ImageError(
+                        f"{where}: {blob.size:,} bytes for a part of the artefact {found.digest}; at most "
+                        f"{MOST_BYTES:,} are read; remove that artefact from the registry"
+                    )
                 _pull_blob(registry, blob, layout, count, where=where)
             count.add(found, moved=not layout.has(found))
             layout.add(data, MANIFEST)

@@ -13,15 +13,14 @@ from typing import NamedTuple
 from slipway.contract import ImageError, Lane, Manifest, ManifestError, SlipwayError
 from slipway.contract.lane import FILE_NAME as LANE_FILE
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
+from slipway.image.artefacts import SBOM
 from slipway.image.documents import LANE, LAYER, SEALED, Descriptor, ImageConfig, ImageManifest
 from slipway.image.layers import BLOCK_BYTES, ArchiveError, Member, members
-from slipway.image.layout import HashingSink, Layout
+from slipway.image.layout import AGAIN, HashingSink, Layout
 from slipway.system.files import complete_folder, sha256_bytes
 from slipway.system.targets import told
 from slipway.system.text import shown
 from slipway.system.yaml_json import parse_json
-
-_AGAIN = "remove it, and build or pull the image again"
 
 
 class Verified(NamedTuple):
@@ -33,6 +32,8 @@ class Verified(NamedTuple):
     files: int
     bytes: int
     """Size of its layers."""
+    sboms: int
+    """Number of SBOMs beside it."""
 
 
 def verify(layout: Layout, image: Descriptor) -> Verified:
@@ -41,22 +42,23 @@ def verify(layout: Layout, image: Descriptor) -> Verified:
     Raises:
         ImageError: a byte differs; names the layer, and the file in it if the repository's manifest tells it.
     """
-    manifest, read = open_image(layout, image), _Read()
+    manifest, read, sboms = open_image(layout, image), _Read(), 0
     for layer in manifest.layers:
         with _naming(layout, layer, manifest):
             _read_layer(layout, layer, read.take)
     sealed = _sealed(read.kept.get(MANIFEST_FILE, b""), manifest, where=f"{layout.folder}")
     for path in sorted(sealed.keys() ^ (read.hashes.keys() - {MANIFEST_FILE})):
         said = "is missing in the image" if path in sealed else "is in the image, and not in its manifest"
-        raise ImageError(f"{layout.folder}: {shown(path)} {said}; {_AGAIN}")
+        raise ImageError(f"{layout.folder}: {shown(path)} {said}; {AGAIN}")
     for path in read.differing(sealed):
-        raise ImageError(f"{layout.folder}: {shown(path)} in the image is not as its manifest says; {_AGAIN}")
-    lane = _check_lane(read.kept[LANE_FILE], manifest, layout)
+        raise ImageError(f"{layout.folder}: {shown(path)} in the image is not as its manifest says; {AGAIN}")
+    lane = _check_lane(read.kept.get(LANE_FILE, b""), manifest, layout)
     for descriptor, artefact in layout.referrers(image):
         for blob in artefact.blobs:
-            layout.read(blob, what=f"a part of the artefact {artefact.artifact_type or descriptor.digest}")
+            layout.read_artefact(blob, what=f"a part of the artefact {artefact.artifact_type or descriptor.digest}")
+        sboms += artefact.artifact_type == SBOM
     total = sum(layer.size for layer in manifest.layers)
-    return Verified(image, manifest, lane, len(read.hashes), total)
+    return Verified(image, manifest, lane, len(read.hashes), total, sboms)
 
 
 class _Read:
@@ -95,7 +97,7 @@ def open_image(layout: Layout, image: Descriptor) -> ImageManifest:
     config = layout.read(manifest.config, what="the image's configuration")
     diff_ids = ImageConfig.from_bytes(config, source=str(layout.path(manifest.config))).rootfs.diff_ids
     if diff_ids != tuple(layer.digest for layer in manifest.layers):
-        raise ImageError(f"{layout.path(manifest.config)}: lists other layers than the manifest; {_AGAIN}")
+        raise ImageError(f"{layout.path(manifest.config)}: lists other layers than the manifest; {AGAIN}")
     return manifest
 
 
@@ -147,13 +149,14 @@ def _check_unpacked(folder: Path, manifest: ImageManifest, layout: Layout) -> No
         Manifest.open(folder, kind="repository")
     except ManifestError as error:
         raise ImageError(f"{layout.folder}: {str(error).replace(f'{folder}/', 'in the image, ')}") from None
-    _check_lane((folder / LANE_FILE).read_bytes(), manifest, layout)
+    lane = folder / LANE_FILE
+    _check_lane(lane.read_bytes() if lane.is_file() else b"", manifest, layout)
 
 
 def _sealed(data: bytes, manifest: ImageManifest, *, where: str) -> Mapping[str, str]:
     """The files that the repository's manifest names, with their SHA-256; raises ImageError if it is another one."""
     if f"sha256:{sha256_bytes(data)}" != manifest.annotation(SEALED):
-        raise ImageError(f"{where}: {MANIFEST_FILE} in the image is not the one that the image names; {_AGAIN}")
+        raise ImageError(f"{where}: {MANIFEST_FILE} in the image is not the one that the image names; {AGAIN}")
     try:
         return Manifest.parse(parse_json(data.decode(), source=MANIFEST_FILE), source=MANIFEST_FILE).outputs
     except (SlipwayError, UnicodeDecodeError) as error:
@@ -161,7 +164,10 @@ def _sealed(data: bytes, manifest: ImageManifest, *, where: str) -> Mapping[str,
 
 
 def _check_lane(data: bytes, manifest: ImageManifest, layout: Layout) -> Lane:
-    lane = Lane.parse(parse_json(data.decode(errors="replace"), source=LANE_FILE), source=LANE_FILE)
+    try:
+        lane = Lane.parse(parse_json(data.decode(errors="replace"), source=LANE_FILE), source=LANE_FILE)
+    except SlipwayError as error:
+        raise ImageError(f"{layout.folder}: {LANE_FILE} in the image cannot be read: {error}; build it again") from None
     if lane.lane != manifest.annotation(LANE):
         raise ImageError(
             f"{layout.folder}: the image says lane {shown(manifest.annotation(LANE))}, and its {LANE_FILE} says "
@@ -204,7 +210,7 @@ def _naming(layout: Layout, layer: Descriptor, manifest: ImageManifest) -> Itera
         where = _changed_file(layout, layer, manifest)
         raise ImageError(
             f"{layout.path(layer)}: layer {shown(layer.step)} was changed: its SHA-256 is not the file's name; "
-            f"{where}; {_AGAIN}"
+            f"{where}; {AGAIN}"
         ) from None
 
 

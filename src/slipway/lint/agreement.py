@@ -1,6 +1,7 @@
 """Checks that all parts of an ensemble agree on the type, the size and the batching of each tensor."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,8 +79,7 @@ def _ends(model: Model, models: Mapping[str, Model]) -> tuple[dict[str, End], li
 
 def _as_the_steps_see_it(config: Any) -> Any:
     """The configuration of an ensemble with its own reshapes applied."""
-    seen = type(config)()
-    seen.CopyFrom(config)
+    seen = deepcopy(config)
     for tensor in (*seen.input, *seen.output):
         if tensor.HasField("reshape"):
             tensor.dims[:] = tensor.reshape.shape

@@ -87,7 +87,7 @@ def _step(model: Model, lane: Lane, hashes: Mapping[str, str]) -> Findings:
 
 def _preprocess(path: Path, model: Model, _: Lane, __: Mapping[str, str]) -> _Said:
     preprocess = Preprocess.read(path)
-    made, written = [preprocess.input_height, preprocess.input_width, 3], _dims(model, INPUT)
+    made, written = [*preprocess.input_size, 3], _dims(model, INPUT)
     if written not in ([], made):
         yield "input_height", f"makes {INPUT} {made}, and config.pbtxt says {written}"
 

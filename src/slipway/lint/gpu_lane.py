@@ -145,8 +145,8 @@ def _decoder(model: Model) -> Findings:
 
 def _always_hardware(tree: ast.Module) -> list[int]:
     """The lines that name the hardware decoder and do not stand under `if … and hardware_jpeg`."""
-    asked = {id(node) for branch in ast.walk(tree) for node in _if_asked(branch)}
-    named = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == HARDWARE_KIND)
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == HARDWARE_KIND]
+    asked = {id(node) for branch in ast.walk(tree) for node in _if_asked(branch)} if named else set()
     return [node.lineno for node in named if id(node) not in asked]
 
 

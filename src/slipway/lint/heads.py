@@ -23,6 +23,7 @@ OF_BASE, EMBEDDING = "base.json", "EMBEDDING"
 TAKEN = ("embedding_nd", "image_status")
 """What a group needs of its base: without the status, refused images would be answered."""
 LEFT_OUT = "so the server leaves this head out, and requests for it fail"
+FIT_AGAIN = f"{AGAIN}; if it is so in the head's own run, fit the head again first (slipway head)"
 
 
 def heads_of(model: Model) -> dict[str, dict[str, Any]]:
@@ -165,7 +166,8 @@ class _Checked:
         return list(self._outputs[tensor].dims) if tensor in self._outputs else []
 
     def _found(self, rule: str, file: str, reason: str, *, field: str = "") -> Finding:
-        return self._model.finding(rule, field, reason, AGAIN, file=f"{self._where}/{file}")
+        remedy = FIT_AGAIN if rule == "head-left-out" else AGAIN
+        return self._model.finding(rule, field, reason, remedy, file=f"{self._where}/{file}")
 
 
 def _ensemble(model: Model, repository: Repository) -> Findings:

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
@@ -250,7 +251,7 @@ def _parse(text: str) -> ModelConfig:
         config = text_format.Parse(text, proto.ModelConfig())
         remember(text, config)
         return config
-    config = _copied(_KNOWN[key])
+    config = deepcopy(_KNOWN[key])
     for step in config.ensemble_scheduling.step if group else ():
         step.model_name = step.model_name or group
     return config
@@ -261,7 +262,7 @@ def remember(text: str, config: ModelConfig) -> None:
     if len(_KNOWN) >= _MOST_KNOWN:
         _KNOWN.clear()
     key, group = _without_group(text)
-    known = _copied(config)
+    known = deepcopy(config)
     if group:
         steps = [step.model_name for step in config.ensemble_scheduling.step]
         if steps.count(group) != 1 or "" in steps:  # such as a name in a comment
@@ -275,12 +276,6 @@ def _without_group(text: str) -> tuple[tuple[str, ...], str]:
     head of the group changed; the whole text if it names none, or several."""
     before, *rest = _GROUP_STEP.split(text)
     return ((before, rest[1]), rest[0]) if len(rest) == 2 else ((text,), "")
-
-
-def _copied(config: ModelConfig) -> ModelConfig:
-    copy = proto.ModelConfig()
-    copy.CopyFrom(config)
-    return copy
 
 
 class _Unusable(Exception):

@@ -84,8 +84,9 @@ def _needs(model: Model, where: str, source: Source) -> Findings:
             yield model.finding("parameter-threads", field, reason, "write 1 or more")
 
 
+@lru_cache(maxsize=64)
 def parse(data: bytes) -> ast.Module | str:
-    """The syntax tree, or the reason why there is none."""
+    """The syntax tree, or the reason why there is none; cached, so nobody may change it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other people's escape sequences

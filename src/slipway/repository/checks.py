@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from slipway.contract import Engine, RepositoryError
+from slipway.contract import Bundle, Engine, RepositoryError
 from slipway.contract.engine import LANES
 from slipway.contract.lane import LaneName
 from slipway.contract.selection import changed_class
 from slipway.repository.classifier import Classifier
+from slipway.repository.heads import ServedBase
 from slipway.repository.lanes import LANE_RULES
 
 
@@ -63,21 +64,27 @@ def _check_engine(engine: Engine, classifier: Classifier, lane: LaneName) -> Non
         )
 
 
-def _check_head(engine: Engine, classifier: Classifier) -> None:
-    """Check that a head, and only a head, stands on its base, and was fitted to the embeddings of the served engine."""
-    link, served = classifier.bundle.base, classifier.base
+def check_base(bundle: Bundle, served: ServedBase | None) -> None:
+    """Raises RepositoryError: `bundle` is a head without its base, or a whole classifier with one."""
+    link = bundle.base
     if link is None and served is None:
         return
     if link is None or served is None:
         is_head = "a head, which needs its base" if served is None else "a whole classifier, which needs no base"
         where = "name it below bases" if served is None else "name it below classifiers"
-        raise RepositoryError(f"{classifier.bundle.path}: {is_head}: {where} in the fleet file")
+        raise RepositoryError(f"{bundle.path}: {is_head}: {where} in the fleet file")
     if link.id != served.base.id:
         raise RepositoryError(
-            f"{classifier.bundle.path}: a head on base {link.name} {link.id:.12}, but {served.base.path} is base "
+            f"{bundle.path}: a head on base {link.name} {link.id:.12}, but {served.base.path} is base "
             f"{served.base.id:.12}; fit it again (slipway head)"
         )
-    if engine.settings.base_engine_sha256 not in served.engine_manifests.values():
+
+
+def _check_head(engine: Engine, classifier: Classifier) -> None:
+    """Check that a head, and only a head, stands on its base, and was fitted to the embeddings of the served engine."""
+    served = classifier.base
+    check_base(classifier.bundle, served)
+    if served is not None and engine.settings.base_engine_sha256 not in served.engine_manifests.values():
         folders = " or ".join(str(own.path) for own in served.engines)
         raise RepositoryError(
             f"{engine.path}: fitted to other embeddings than those of {folders}; fit it again (slipway head)"

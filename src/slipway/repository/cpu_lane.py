@@ -108,12 +108,7 @@ def _preprocess_step(classifier: Classifier) -> StepModel:
     first_core = _first_core(classifier, decodes=True)
     config = _config(classifier.serving, inputs=[IMAGE], outputs=outputs, first_core=first_core, decodes=True)
     _set_queue(config, classifier.serving)
-    return StepModel(
-        "preprocess",
-        config=config,
-        code=PREPROCESS_STEP_CODE,
-        files=_preprocess_files(classifier),
-    )
+    return StepModel("preprocess", config=config, code=PREPROCESS_STEP_CODE, files=_preprocess_files(classifier))
 
 
 def _engine_step(classifier: Classifier) -> StepModel:

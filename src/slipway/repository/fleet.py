@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from slipway.contract import Bundle, Fleet, RepositoryError
+from slipway.contract import Bundle, Fleet
 from slipway.contract.base_bundle import Base
 from slipway.contract.fleet import FleetBase, Version, overridden
 from slipway.contract.lane import LaneName
@@ -46,7 +46,8 @@ def open_bases(fleet: Fleet, *, root: Path) -> list[BaseHeads]:
     """The `bases` of a fleet file, with the folders of their heads, which are opened once it is known which changed.
 
     Raises:
-        RepositoryError: a base was not compared with its engines, or a pattern finds no head.
+        RepositoryError: a base was not compared with its engines.
+        SpecError: a pattern finds no head.
         ManifestError: a base or its engine is missing or damaged.
     """
     return [_open_heads(fleet, name, base, root=root) for name, base in fleet.bases.items()]
@@ -54,12 +55,9 @@ def open_bases(fleet: Fleet, *, root: Path) -> list[BaseHeads]:
 
 def _open_heads(fleet: Fleet, name: str, given: FleetBase, *, root: Path) -> BaseHeads:
     base = open_base(root / given.base, name=name, lane=fleet.lane, serving=(fleet.serving, given.serving))
-    if not isinstance(given.heads, str):
+    if given.named:
         return BaseHeads(base, {head: root / folder for head, folder in given.named.items()})
-    found = sorted(path for path in root.glob(given.heads) if (path / "bundle").is_dir())
-    if not found:
-        raise RepositoryError(f"{root / given.heads}: no folder of a head; make one with slipway head")
-    return BaseHeads.named(base, found)
+    return BaseHeads.named(base, given.runs(root))
 
 
 def open_base(run: Path, *, name: str = "", lane: LaneName = "cpu", serving: Sequence[Serving] = ()) -> ServedBase:

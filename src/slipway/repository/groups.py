@@ -11,7 +11,7 @@ from slipway.contract import Bundle, Engine, Manifest, RepositoryError
 from slipway.contract.lane import LaneName
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.lint.models import NOTHING_UNCHANGED, Unchanged
-from slipway.repository.checks import check, check_names
+from slipway.repository.checks import check, check_base
 from slipway.repository.classifier import Classifier
 from slipway.repository.config import ModelConfig
 from slipway.repository.heads import ServedBase, engine_part, groups, heads_step
@@ -37,19 +37,28 @@ class BaseHeads:
             SpecError: a folder has no bundle.
             RepositoryError: two of them have one name.
         """
-        found = [(Manifest.read(run / "bundle" / MANIFEST).name, run) for run in runs]
-        check_names([name for name, _ in found])
-        return cls(base, dict(found))
+        found: dict[str, Path] = {}
+        for run in runs:
+            name = Manifest.read(run / "bundle" / MANIFEST).name
+            if name in found:
+                raise RepositoryError(
+                    f"{found[name]} and {run}: heads of one name, {name}; give one of them another name in its spec, "
+                    "or name the heads in the fleet file"
+                )
+            found[name] = run
+        return cls(base, found)
 
     def open(self, name: str) -> Classifier:
         """A head, in the form for the engine that serves the base, or the forms for its plans.
 
         Raises:
-            RepositoryError: the form is missing; the message names the command that makes it.
+            RepositoryError: it is no head, or one of another base, or the form is missing; the message names the
+                command that makes it.
             ManifestError: the bundle or the form is missing or damaged.
         """
         run, folders = self.runs[name], self._forms(name).values()
         bundle = Bundle.open(run / "bundle")
+        check_base(bundle, self.base)
         if missing := next((folder for folder in folders if not folder.is_dir()), None):
             again = command(
                 "slipway head", bundle.path / "spec.json", "--base", self.base.base.path.parent, "--out", run

@@ -142,12 +142,7 @@ def heads_step(base: ServedBase, group: Sequence[HeadAnswer], *, max_batch_size:
 
 
 def head_ensemble(
-    name: str,
-    steps: Sequence[ModelConfig],
-    *,
-    head: str,
-    outputs: Sequence[Tensor],
-    max_batch_size: int,
+    name: str, steps: Sequence[ModelConfig], *, head: str, outputs: Sequence[Tensor], max_batch_size: int
 ) -> ModelConfig:
     """`pets` or `pets_full` over the base's steps and the group's: `pets.LABEL` is LABEL here."""
     *base, group = steps

@@ -14,4 +14,4 @@ EMBEDDING = "EMBEDDING"
 
 def pixels_of(preprocess: Preprocess) -> Tensor:
     """What a decoder hands to an engine."""
-    return Tensor(INPUT, "TYPE_UINT8", (preprocess.input_height, preprocess.input_width, 3))
+    return Tensor(INPUT, "TYPE_UINT8", (*preprocess.input_size, 3))

@@ -1,6 +1,8 @@
-"""A checked repository as serving needs it: its models, the served ensembles, and their folders."""
+"""A checked repository as serving needs it: its models, the served ensembles, their folders, and what is the same in
+another one, so that a reload checks only what changed."""
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +13,8 @@ from slipway.contract.lane import MOST_GPUS
 from slipway.contract.manifest import FILE_NAME as MANIFEST
 from slipway.contract.manifest import NONE_KNOWN, Known
 from slipway.lint.chain import broken_links
-from slipway.lint.models import Model, Repository, ensembles, read_models
-from slipway.serving.alike import Alike
+from slipway.lint.heads import FOLDER, GROUP
+from slipway.lint.models import CONFIG, Model, Repository, ensembles, read_models
 from slipway.system.files import Identity, entries_below, identities_below
 
 _AGAIN = "assembled again while it was being read; try again"
@@ -71,7 +73,7 @@ class Contents:
         if other is None:
             return set()
         apart = {name for members in self.lane.multi.values() for name in members}
-        alike = Alike(self, other)
+        alike = _Alike(self, other)
         same = {name for name in self.lane.classifiers.keys() - apart if alike.classifier(name)}
         left = {step: name for name in self.lane.classifiers.keys() - same for step in self.steps.get(name, ())}
         for name in sorted(same):
@@ -140,6 +142,67 @@ class Contents:
         """The labels of a classifier, in the order of its classes."""
         text = self.own[f"{classifier}_full"]["labels.txt"].decode()
         return tuple(text.removesuffix("\n").split("\n"))
+
+
+class _Alike:
+    """The steps and classifiers that are the same in two repositories, whose files were compared with their hashes."""
+
+    def __init__(self, new: Contents, old: Contents) -> None:
+        self._new, self._old = new, old
+        self._steps: dict[str, bool] = {}
+        self._heads: dict[tuple[str, str], set[str]] = {}
+
+    def step(self, name: str) -> bool:
+        if name not in self._steps:
+            self._steps[name] = self._new.files(name) == self._old.files(name) != {}
+        return self._steps[name]
+
+    def classifier(self, name: str) -> bool:
+        """Whether both ensembles and their steps are the same; of a group of heads, the part of this head."""
+        bundles = {contents.lane.classifiers.get(name) for contents in (self._new, self._old)}
+        return len(bundles) == 1 and self._ensemble(name, name) and self._ensemble(f"{name}_full", name)
+
+    def _ensemble(self, ensemble: str, classifier: str) -> bool:
+        new, old = self._new, self._old
+        if not new.steps.get(ensemble) or not old.steps.get(ensemble):
+            return False
+        if new.files(ensemble) == old.files(ensemble):
+            return all(map(self.step, new.steps[ensemble]))
+        *first, group = new.steps[ensemble]
+        *first_before, before = old.steps[ensemble]
+        there = group.startswith(GROUP) and group in new.models and before in old.models
+        if first != first_before or not all(map(self.step, first)) or not there:
+            return False
+        but_config = {f"{ensemble}/{CONFIG}": ""}
+        if new.files(ensemble) | but_config != old.files(ensemble) | but_config:
+            return False
+        config = deepcopy(new.models[ensemble].config)
+        config.ensemble_scheduling.step[-1].model_name = before
+        return bool(config == old.models[ensemble].config) and classifier in self._same_heads(group, before)
+
+    def _same_heads(self, group: str, before: str) -> set[str]:
+        """The heads that are the same in two steps; none if the steps differ in anything but heads."""
+        if (group, before) not in self._heads:
+            new, old = _by_head(self._new, group), _by_head(self._old, before)
+            same = {head for head in new.keys() & old.keys() if new[head] == old[head]}
+            self._heads[group, before] = same if "" in same else set()
+        return self._heads[group, before]
+
+
+def _by_head(contents: Contents, group: str) -> dict[str, list[object]]:
+    """Outputs and hashes of the files of each head; with the key "", all else of the step but its name."""
+    rest = deepcopy(contents.models[group].config)
+    rest.ClearField("name")
+    rest.ClearField("output")
+    found: dict[str, list[object]] = {"": [rest]}
+    for output in contents.models[group].config.output:
+        found.setdefault(output.name.rpartition(".")[0], []).append(output)
+    for path, sha256 in contents.files(group).items():
+        _, *inside = path.split("/")
+        if inside != [CONFIG]:
+            of_head = inside[1:2] == [FOLDER] and len(inside) > 2
+            found.setdefault(inside[2] if of_head else "", []).append((inside, sha256))
+    return found
 
 
 def _manifest(path: Path) -> bytes:

@@ -52,7 +52,7 @@ class Control:
             raise ServingError(said(error)) from None
         return sum(one.inference_stats.success.count + one.inference_stats.fail.count for one in statistics.model_stats)
 
-    def probe(self, ensemble: str, bundles: Mapping[str, str], *, timeout_s: float = PROBE_TIMEOUT_S) -> None:
+    def probe(self, ensemble: str, bundles: Mapping[str, str]) -> None:
         """Send one good image over each protocol, on new connections, as a new user would.
 
         `/v2/health/ready` is true even if a stub is dead, and an old connection does not show whether new ones work.
@@ -66,8 +66,8 @@ class Control:
             ServingError: there is no answer, or a wrong one.
         """
         for answer in (
-            over_grpc(self._grpc_url, ensemble, timeout_s=timeout_s),
-            over_http(self._http_url, ensemble, timeout_s=timeout_s),
+            over_grpc(self._grpc_url, ensemble, timeout_s=PROBE_TIMEOUT_S),
+            over_http(self._http_url, ensemble, timeout_s=PROBE_TIMEOUT_S),
         ):
             for prefix, expected in bundles.items():
                 _check(answer, prefix, expected)

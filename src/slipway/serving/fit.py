@@ -1,8 +1,10 @@
-"""Whether a server can serve a lane at all, asked before it is started."""
+"""Whether a server can serve a lane, asked before it is started: its backends, GPUs and libraries."""
 
 import importlib.util
+from pathlib import Path
 
-from slipway.contract import ServingError
+from slipway.contract import Lane, ServingError
+from slipway.contract.installed import Installed, differences
 from slipway.serving.binary import TritonBinary
 from slipway.serving.contents import Contents
 from slipway.serving.doctor.gpu import check_plans, driver_problem, find_gpus
@@ -54,3 +56,19 @@ def _missing(contents: Contents, binary: TritonBinary) -> str:
     if not contents.lane.needs_gpu and importlib.util.find_spec("openvino") is None:
         return "OpenVINO is not installed here, as in the image of the gpu lane"
     return ""
+
+
+def check_libraries(origin: Path, lane: Lane) -> None:
+    """Compare TensorRT, DALI and nvImageCodec of the lane at `origin` with those that are installed.
+
+    Raises:
+        ServingError: one differs. A plan of another TensorRT does not load, and with another decoder the served pixels
+            are not those that the plan was evaluated with.
+    """
+    broken = list(differences(lane.libraries, Installed.here())) if lane.needs_gpu else []
+    if broken:
+        release = () if lane.release is None else ("--release", lane.release)
+        raise ServingError(
+            f"{origin}: {'; '.join(broken)}; serve it in the release that compiled it ("
+            f"{command('slipway container', 'serve', origin, *release, '--run')}), or compile it again in this one"
+        )

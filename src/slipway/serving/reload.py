@@ -9,9 +9,8 @@ from slipway.contract.selection import changed_class
 from slipway.lint.heads import heads_of
 from slipway.serving import together
 from slipway.serving.contents import Contents
-from slipway.serving.fit import check_fit
+from slipway.serving.fit import check_fit, check_libraries
 from slipway.serving.heads import left_out
-from slipway.serving.libraries import check_libraries
 from slipway.serving.server import Say, Server
 from slipway.system.text import few
 

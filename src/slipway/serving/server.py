@@ -18,9 +18,8 @@ from slipway.serving.binary import TritonBinary, find_tritonserver
 from slipway.serving.command import HOST, Ports, check_ports, command, memory_variables
 from slipway.serving.contents import Contents
 from slipway.serving.control import Control
-from slipway.serving.fit import check_fit
+from slipway.serving.fit import check_fit, check_libraries
 from slipway.serving.heads import left_out, spokesmen
-from slipway.serving.libraries import check_libraries
 from slipway.serving.limits import Limits, server_limits
 from slipway.serving.probe import BusyError
 from slipway.serving.server_log import first_failure, passed_on

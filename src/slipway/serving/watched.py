@@ -4,7 +4,6 @@ import os
 import select
 import weakref
 from contextlib import suppress
-from typing import Any
 
 from slipway.serving import process as processes
 from slipway.serving.server import Server
@@ -42,7 +41,7 @@ class Watched:
         self.look()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._forget()
 
     def look(self) -> None:

@@ -33,6 +33,10 @@ def count(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> float:
+    return _positive(text, f"invalid number {text!r}; use one above 0")
+
+
 def _positive(text: str, said: str) -> float:
     try:
         value = float(text)

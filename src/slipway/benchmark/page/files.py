@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.contract.evidence.latency import CapacityResult, GateResult, Measured, PerfAnalyzerResult
-from slipway.contract.evidence.studies import (
-    EfficiencyResult,
-    PeersResult,
-    RobustnessResult,
-    VerdictResult,
-)
+from slipway.contract.evidence.studies import EfficiencyResult, PeersResult, RobustnessResult, VerdictResult
 from slipway.errors import SpecError
 from slipway.system.files import sha256_bytes
 

@@ -9,16 +9,13 @@ import numpy.typing as npt
 from slipway.benchmark.page.files import ResultFile
 from slipway.benchmark.statistics import HdrHistogram, merged
 from slipway.contract.evidence.latency import (
-    BlockResult,
     CapacityResult,
     GateResult,
     Latency,
-    LookResult,
     Measured,
     ModelRun,
     PerfAnalyzerResult,
     StepTime,
-    Verdict,
 )
 from slipway.pages.charts import SERIES
 
@@ -27,19 +24,20 @@ PARTS = ("queue_us", "compute_input_us", "compute_infer_us", "compute_output_us"
 
 @dataclass(frozen=True)
 class Judged:
-    """The gate's verdict on its latencies; perf_analyzer gives none."""
+    """A gate, or a rate that a capacity search confirmed, with the limit; perf_analyzer judges nothing."""
 
-    verdict: Verdict
+    name: str
+    measured: Measured
     limit_ms: float
-    over_limit: int
-    failures: dict[str, int]
-    blocks: tuple[BlockResult, ...]
-    looks: tuple[LookResult, ...]
+
+    @property
+    def over_limit(self) -> int:
+        return sum(block.over_limit for block in self.measured.blocks)
 
     @property
     def block_p99s_ms(self) -> tuple[float, float]:
         """Return the lowest and the highest P99 of all blocks."""
-        p99s_ms = [block.latency.p99_ms for block in self.blocks]
+        p99s_ms = [block.latency.p99_ms for block in self.measured.blocks]
         return min(p99s_ms), max(p99s_ms)
 
 
@@ -74,8 +72,8 @@ def all_series(files: Iterable[ResultFile]) -> list[Series]:
     """Read the series of every file with raw histograms, in the order of the files."""
     found: list[Series] = []
     for file in files:
-        for name, measured, limit_ms in _judged(file):
-            found.append(_of_blocks(name, measured, limit_ms=limit_ms, colour=len(found) % len(SERIES)))
+        for judged in _judged(file):
+            found.append(_of_blocks(judged, colour=len(found) % len(SERIES)))
         if isinstance(file.result, PerfAnalyzerResult):
             found.append(_of_perf_analyzer(file.name, file.result, colour=len(found) % len(SERIES)))
     return found
@@ -86,7 +84,7 @@ def all_steps(files: Iterable[ResultFile]) -> list[Steps]:
     found = []
     for file in files:
         if judged := list(_judged(file)):
-            name, measured, _ = judged[-1]
+            name, measured = judged[-1].name, judged[-1].measured
             found.append(
                 Steps(name, f"{measured.offered_per_s:.1f} requests/s, open loop", _with_all_queues(measured.steps))
             )
@@ -96,33 +94,26 @@ def all_steps(files: Iterable[ResultFile]) -> list[Steps]:
     return found
 
 
-def _judged(file: ResultFile) -> Iterator[tuple[str, Measured, float]]:
-    """Yield a gate, or every rate that a capacity search confirmed, with the limit."""
+def _judged(file: ResultFile) -> Iterator[Judged]:
     result = file.result
     if isinstance(result, GateResult):
-        yield file.name, result, result.options.limit_ms
+        yield Judged(file.name, result, result.options.limit_ms)
     if isinstance(result, CapacityResult):
         for rung in result.rungs:
             if rung.confirms:
-                yield f"{file.name} at {rung.rate_per_s:.1f}/s", rung, result.options.limit_ms
+                yield Judged(f"{file.name} at {rung.rate_per_s:.1f}/s", rung, result.options.limit_ms)
 
 
-def _of_blocks(name: str, measured: Measured, *, limit_ms: float, colour: int) -> Series:
+def _of_blocks(judged: Judged, *, colour: int) -> Series:
+    measured = judged.measured
     values_ms, counts = _recorded(merged([HdrHistogram.decode(block.histogram) for block in measured.blocks]))
     return Series(
-        name=name,
+        name=judged.name,
         load=f"{measured.offered_per_s:.1f}/s offered, {measured.achieved_per_s:.1f}/s achieved",
         latency=measured.latency,
         values_ms=values_ms,
         counts=counts,
-        judged=Judged(
-            verdict=measured.verdict,
-            limit_ms=limit_ms,
-            over_limit=sum(block.over_limit for block in measured.blocks),
-            failures=measured.failures,
-            blocks=measured.blocks,
-            looks=measured.looks,
-        ),
+        judged=judged,
         colour=colour,
     )
 

@@ -7,12 +7,7 @@ from slipway.benchmark.page.accuracy import Accuracy
 from slipway.benchmark.page.cost import accuracy_of
 from slipway.benchmark.page.files import ResultFile
 from slipway.contract.evidence.latency import CapacityResult, GateResult, PerfAnalyzerResult, Verdict
-from slipway.contract.evidence.studies import (
-    EfficiencyResult,
-    PeersResult,
-    RobustnessResult,
-    VerdictResult,
-)
+from slipway.contract.evidence.studies import EfficiencyResult, PeersResult, RobustnessResult, VerdictResult
 from slipway.pages.tables import Badge, Tone
 from slipway.pages.wording import counted, figures, percent
 

@@ -61,11 +61,11 @@ def _percentile_row(one: Series) -> tuple[Cell, ...]:
     p50, p90, p99, p999, most = _times(latency)
     if judged is None:
         return one.name, p50, p90, Strip(p99, latency.p99_ms), p999, most, NONE, NONE, Badge("not judged", "plain")
-    low, high = judged.block_p99s_ms
+    found, (low, high) = judged.measured, judged.block_p99s_ms
     text = f"{p99} ({figures(low)} to {figures(high)})"
-    strip = Strip(text, latency.p99_ms, low, high, judged.limit_ms, TONES[judged.verdict])
+    strip = Strip(text, latency.p99_ms, low, high, judged.limit_ms, TONES[found.verdict])
     over = f"{judged.over_limit:,} of {one.requests:,}"
-    return one.name, p50, p90, strip, p999, most, over, counted(judged.failures), badge(judged.verdict)
+    return one.name, p50, p90, strip, p999, most, over, counted(found.failures), badge(found.verdict)
 
 
 def block_tables(series: Iterable[Series]) -> list[Table]:
@@ -76,7 +76,7 @@ def block_tables(series: Iterable[Series]) -> list[Table]:
             one.name,
             f"block by block, {one.load}, ms.",
             titles,
-            [_block_row(number, block) for number, block in enumerate(one.judged.blocks, start=1)],
+            [_block_row(number, block) for number, block in enumerate(one.judged.measured.blocks, start=1)],
             words=("failures", "alone"),
             wide=("failures",),
         )
@@ -101,9 +101,9 @@ def look_tables(series: Iterable[Series]) -> list[Table]:
     titles = ("after s", "over the limit", "worth independent", "needed", "verdict")
     note = "look by look: all requests so far, the independent ones they are worth, and the number needed to pass."
     return [
-        table(one.name, note, titles, [_look_row(look) for look in one.judged.looks], words=("verdict",))
+        table(one.name, note, titles, [_look_row(look) for look in one.judged.measured.looks], words=("verdict",))
         for one in series
-        if one.judged is not None and one.judged.looks
+        if one.judged is not None and one.judged.measured.looks
     ]
 
 

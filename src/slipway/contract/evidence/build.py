@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from slipway.contract.base import Contract, Evidence
+from slipway.contract.card import Card
 from slipway.contract.decision import Score
 from slipway.contract.evidence.evaluation import Interval, PrimaryMetrics
 from slipway.contract.evidence.gate import GateResult, Ungated, Verdict
@@ -135,6 +136,20 @@ class AcceptedStep(Validation):
     kept_fp16: tuple[str, ...]
 
 
+class Autotuned(Evidence):
+    """The search of ModelOpt's autotune, by trtexec's median times of a batch."""
+
+    card: Card
+    """The GPU that was timed."""
+    batch_size: int
+    plans: int
+    """Number of plans that were built and timed."""
+    with_ms: float
+    """Time of the graph with its Q/DQ nodes, in ms, before a search took any of them away."""
+    without_ms: float
+    """Time of the same graph in FP16 without them, in ms."""
+
+
 class GraphMeasured(Evidence):
     """Measurements of quantisation, copied into each engine compiled from the graph; empty for the bundle's graph."""
 
@@ -151,6 +166,8 @@ class GraphMeasured(Evidence):
     calibration_images: int | None = None
     calibration_method: str | None = None
     search: AcceptedStep | None = None
+    autotune: Autotuned | None = None
+    """None unless Q/DQ nodes were placed by measured times."""
 
     @property
     def by_precision(self) -> dict[str, int]:

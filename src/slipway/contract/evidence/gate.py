@@ -90,9 +90,7 @@ class GateResult(Contract):
     @property
     def hindering(self) -> dict[str, Comparison]:
         """The classes that prevent a pass."""
-        return {
-            label: result for label, result in self.classes.items() if not tolerated(result, prove=self.prove_classes)
-        }
+        return _hindering(self.classes, prove=self.prove_classes)
 
     @property
     def reasons(self) -> list[str]:
@@ -121,6 +119,10 @@ def tolerated(result: Comparison, *, prove: bool) -> bool:
     return result.verdict == PASS
 
 
+def _hindering(classes: dict[str, Comparison], *, prove: bool) -> dict[str, Comparison]:
+    return {label: result for label, result in classes.items() if not tolerated(result, prove=prove)}
+
+
 class Ungated(Contract):
     """An engine without a comparison: FP32 itself, or a plan that only proves that its graph compiles."""
 
@@ -145,9 +147,7 @@ class OldTest(Contract):
     @property
     def hindering(self) -> dict[str, Comparison]:
         """The classes that prevent a pass."""
-        return {
-            label: result for label, result in self.classes.items() if not tolerated(result, prove=self.prove_classes)
-        }
+        return _hindering(self.classes, prove=self.prove_classes)
 
     @property
     def verdict(self) -> Verdict:

@@ -46,7 +46,7 @@ class Agreement(Evidence):
 class GpuProofResult(Evidence):
     """One proof: its verdict, the reasons against it, and everything that it measured."""
 
-    proof: Literal["codec", "precision", "dali", "server"]
+    proof: Literal["codec", "precision", "dali", "server", "heads"]
     verdict: ProofVerdict
     reasons: tuple[str, ...]
     """Everything that stands in the way of a pass."""

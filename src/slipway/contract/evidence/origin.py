@@ -5,6 +5,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Self
@@ -56,8 +57,12 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
     return {name: metadata.version(name) for name in sorted({"slipway", "numpy", *libraries})}
 
 
+@cache
 def commit() -> str | None:
-    """Commit of the working tree of this code, with `-dirty` if changed; None if git does not track it."""
+    """Commit of the working tree of this code, with `-dirty` if changed; None if git does not track it.
+
+    Git is asked once in a process: the code that runs was loaded then, whatever is committed later.
+    """
     here = Path(__file__)
     try:
         # An installed copy may lie inside an unrelated working tree, whose commit says nothing about this code.

@@ -25,6 +25,7 @@ from slipway.operations.gateway.routes import (
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, budget_edges_ms
 from slipway.operations.journal.folders import private_folder
 from slipway.operations.journal.settings import SERVERS, Servers
+from slipway.system.text import few
 from slipway.system.yaml_json import dump_yaml
 
 BOOTSTRAP = "bootstrap.yaml"
@@ -183,6 +184,5 @@ def check_budgets(settings: GatewaySettings, models: Iterable[str]) -> None:
     known = set(models)
     if unknown := sorted(settings.budgets_ms.keys() - known):
         raise SpecError(
-            f"budgets_ms: {', '.join(unknown)}: the repository has no such classifier; it has "
-            f"{', '.join(sorted(known)[:24])}"
+            f"budgets_ms: {', '.join(unknown)}: the repository has no such classifier; it has {few(sorted(known))}"
         )

@@ -266,7 +266,7 @@ class Gateway:
         connection = http.client.HTTPConnection(HOST, self.plan.settings.metrics_port, timeout=1)
         try:
             connection.request("GET", "/stats/prometheus?filter=^listener_manager")
-            said = connection.getresponse().read().decode()
+            said = connection.getresponse().read().decode(errors="replace")
         except (OSError, http.client.HTTPException):
             return False
         finally:

@@ -105,7 +105,10 @@ def read_traffic(settings: GatewaySettings) -> Traffic:
         SpecError: the file is damaged.
     """
     path = settings.folder / TRAFFIC
-    return Traffic.read(path) if path.exists() else Traffic()
+    try:
+        return Traffic.read(path) if path.exists() else Traffic()
+    except SpecError as error:
+        raise SpecError(f"{error}; slipway release rollback writes it again, with all requests to stable") from None
 
 
 def make_folder(folder: Path) -> None:

@@ -70,7 +70,8 @@ def read_columns(
 
 
 def _matrix(blobs: Sequence[bytes]) -> Floats:
-    if len({len(blob) for blob in blobs}) > 1:
+    lengths = {len(blob) for blob in blobs}
+    if len(lengths) > 1 or any(length % 4 for length in lengths):
         raise DataError("rows of one bundle differ in length; the journal is damaged: give it another folder")
     found: Floats = np.frombuffer(b"".join(blobs), "<f4").astype(np.float64)
     return found.reshape(len(blobs), -1) if blobs else np.empty((0, 0))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from slipway.operations.journal.settings import TAP_PREFIX, TAP_SUFFIX
 DROPPED = "dropped.json"
 """File beside the spool with the number of files that the bound has removed."""
 MOST_FILES = 20_000
+_NAME = re.compile(rf"{TAP_PREFIX}[0-9]{{1,20}}{re.escape(TAP_SUFFIX)}")
+"""Names that Envoy draws. Other files are nobody's requests, and a name may hold what no database takes."""
 QUIET_S = 5.0
 """Seconds without a change after which a file that is not whole is given up."""
 
@@ -33,7 +36,7 @@ class TapFile:
 
 
 def tap_files(folder: Path) -> list[TapFile]:
-    """The files of a spool, oldest first; none if the folder is gone. Links and other things are passed over."""
+    """The files of a spool, oldest first; none if the folder is gone. Links and other names are passed over."""
     found = [TapFile(Path(path), status.st_size, status.st_mtime_ns) for path, status in _looked_at(folder)]
     return sorted(found, key=lambda file: (file.modified_ns, file.path.name))
 
@@ -41,7 +44,7 @@ def tap_files(folder: Path) -> list[TapFile]:
 def _looked_at(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            if not (entry.name.startswith(TAP_PREFIX) and entry.name.endswith(TAP_SUFFIX)):
+            if not _NAME.fullmatch(entry.name):
                 continue
             with suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
@@ -83,7 +86,7 @@ def read_dropped(path: Path) -> int:
     """The number in `dropped.json`; 0 if it is missing or damaged."""
     try:
         return int(json.loads(path.read_text(encoding="utf-8"))["dropped"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return 0
 
 

@@ -1,6 +1,8 @@
 """What a journal holds, for people and for `--json`."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,7 +86,7 @@ def status_of(settings: GatewaySettings) -> Status:
     for (name, labels), value in counters.items():
         if name == PARITY:
             parity[labels[-1]] = parity.get(labels[-1], 0) + value
-    sizes = [path.stat().st_size for path in (settings.journal / IMAGES).glob("*/*")]
+    sizes = list(_sizes(settings.journal / IMAGES))
     spooled = tap_files(settings.spool)
     return Status(
         journal=str(settings.journal),
@@ -101,6 +103,12 @@ def status_of(settings: GatewaySettings) -> Status:
         spool_is_tmpfs=_is_tmpfs(settings.spool),
         dropped=read_dropped(settings.folder / DROPPED),
     )
+
+
+def _sizes(images: Path) -> Iterator[int]:
+    for path in images.glob("*/*"):
+        with suppress(FileNotFoundError):  # the collector removes some, and renames new ones
+            yield path.stat().st_size
 
 
 def last_rows(journal: Path, *, last: int, classifier: str | None) -> list[dict[str, Any]]:

@@ -142,7 +142,7 @@ class Store:
         removed = 0
         with self._transaction():  # nobody adds a row meanwhile
             for path in list((self.folder / IMAGES).glob("*/*")):
-                if not self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (path.name,)):
+                if path.is_file() and not self._is_kept(path.name):
                     path.unlink(missing_ok=True)
                     removed += 1
         return removed
@@ -175,12 +175,15 @@ class Store:
         images = 0
         with self._transaction():
             for sha256 in hashes:
-                if not self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (sha256,)):
+                if not self._is_kept(sha256):
                     with suppress(FileNotFoundError):
                         image_path(self.folder, sha256).unlink()
                         images += 1
         self._query("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log holds old pages
         return {"rows": rows, "images": images, "spooled": len(spooled)}
+
+    def _is_kept(self, sha256: str) -> bool:
+        return bool(self._query("SELECT 1 FROM rows WHERE sha256 = ? AND kept = 1 LIMIT 1", (sha256,)))
 
     # Reading.
 
@@ -243,7 +246,7 @@ class Store:
     def _keep(self, sha256: str, content: bytes) -> None:
         """Write an image, whole or not at all, and on the disk before the row is."""
         path = image_path(self.folder, sha256)
-        if path.exists():
+        if read_image(self.folder, sha256) is not None:
             return
         path.parent.mkdir(exist_ok=True, mode=0o700)
         new = path.with_name(f".{sha256}.{os.getpid()}")
@@ -287,6 +290,17 @@ def image_path(folder: Path, sha256: str) -> Path:
     return folder / IMAGES / sha256[:2] / sha256
 
 
+def read_image(folder: Path, sha256: str) -> bytes | None:
+    """The content of an image of the journal in `folder`; None if it is no longer kept, or damaged."""
+    path = image_path(folder, sha256)
+    with told(path):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    return content if sha256_of(content) == sha256 else None
+
+
 def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -314,7 +328,22 @@ def only_process(lock: Path, otherwise: str) -> Iterator[None]:
         os.close(descriptor)  # and so does a kill: the lock never stays
 
 
-_DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_NOT_OURS = "restore a copy of it, or move it away, and the collector begins a new journal"
+_HELD = "another process has held it for half a minute; wait for that one or end it, and try again"
+_MODES = "change its permissions and those of its folder, or give the journal another folder"
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "free some space, or give the journal another folder",
+    sqlite3.SQLITE_NOTADB: _NOT_OURS,
+    sqlite3.SQLITE_CORRUPT: _NOT_OURS,
+    sqlite3.SQLITE_ERROR: _NOT_OURS,  # a table or column is missing
+    sqlite3.SQLITE_BUSY: _HELD,
+    sqlite3.SQLITE_LOCKED: _HELD,
+    sqlite3.SQLITE_READONLY: _MODES,
+    sqlite3.SQLITE_CANTOPEN: _MODES,
+    sqlite3.SQLITE_PERM: _MODES,
+    sqlite3.SQLITE_IOERR: "the disk is faulty or full; see the system's log (dmesg)",
+}
+"""What helps, by the number of SQLite's error."""
 
 
 @contextmanager
@@ -324,10 +353,8 @@ def in_words(path: Path) -> Iterator[None]:
         with told(path):
             yield
     except sqlite3.Error as error:
-        remedy = "free some space, or give the journal another folder"
-        if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
-            remedy = "restore a copy of it, or move it away, and the collector begins a new journal"
-        raise StorageError(f"{path}: {error}; {remedy}") from None
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the detail of extended codes
+        raise StorageError(f"{path}: {error}; {_REMEDIES.get(code, _NOT_OURS)}") from None
 
 
 def _plain(row: Row) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from slipway.contract import SpecError
 from slipway.contract.labels import RESERVED
 from slipway.operations.journal.rows import Parity
 from slipway.operations.journal.status import time_text
-from slipway.operations.journal.store import Store, image_path
+from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.truth import decided, labels_of
 from slipway.operations.watch.rows import Floats
 from slipway.steps.guard import STATUS_NAMES
@@ -85,7 +85,6 @@ def read_row(store: Store, number: int) -> ExplainedRow:
     if not found:
         raise SpecError(f"row {number} is not in the journal; slipway journal rows shows the last ones")
     (classifier, bundle, status, label, class_id, score, probability, embedding, sha256, kept) = found[0]
-    path = image_path(store.folder, sha256) if sha256 and kept else None
     return ExplainedRow(
         number=number,
         classifier=classifier,
@@ -98,7 +97,7 @@ def read_row(store: Store, number: int) -> ExplainedRow:
         embedding=_floats(embedding),
         facts=_facts(store, number),
         said=labels_of(store, classifier).get(number, {}),
-        image=path.read_bytes() if path and path.is_file() else None,
+        image=read_image(store.folder, sha256) if sha256 and kept else None,
     )
 
 

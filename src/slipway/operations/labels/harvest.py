@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from slipway.contract.dataset import NewImage
-from slipway.operations.journal.store import Store, image_path
+from slipway.operations.journal.store import Store, image_path, read_image
 from slipway.operations.labels.truth import decided, labels_of
 
 
@@ -48,6 +48,8 @@ def harvest(store: Store, classifier: str) -> Harvested:
             left_out.append(f"{named}: the same image, labelled {_listed(labels)}")
         elif not file.is_file():
             left_out.append(f"{named}: its image is no longer kept")
+        elif read_image(store.folder, sha256) is None:
+            left_out.append(f"{named}: its image is damaged: {file}")
         else:
             images.append(NewImage(file=str(file), sha256=sha256, label=labels.pop(), format=facts[rows[0]][1]))
     return Harvested(tuple(images), tuple(left_out))

@@ -125,14 +125,22 @@ class Project:
     def _task(self, one: Any, journal: str) -> Task | None:
         data = self._rest.field(one, "data", dict)
         row, sha256 = data.get("row"), data.get("sha256")
-        if not isinstance(row, int) or not isinstance(sha256, str) or data.get("journal") != journal:
+        if (
+            not isinstance(row, int)
+            or not 0 < row < 2**63
+            or not isinstance(sha256, str)
+            or data.get("journal") != journal
+        ):
             return None
         annotations = self._rest.field(one, "annotations", list)
         self._emails = self._users() if self._emails is None else self._emails
-        newest: dict[str, Said] = {}
-        for said in sorted(filter(None, map(self._said, annotations)), key=lambda said: said.at):
-            newest[said.annotator] = said
-        return Task(self._rest.field(one, "id", int), row, sha256, tuple(newest.values()))
+        number = self._rest.field(one, "id", int)
+        try:
+            said = sorted(filter(None, map(self._said, annotations)), key=lambda said: said.at)
+        except (AttributeError, TypeError) as error:  # a part of another kind than that of 1.23
+            raise self._rest.otherwise(f"an annotation of task {number}: {error}") from None
+        newest = {one.annotator: one for one in said}
+        return Task(number, row, sha256, tuple(newest.values()))
 
     def _said(self, annotation: Any) -> Said | None:
         """What an annotation says; None for one without a class."""

@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -116,7 +117,7 @@ class Rest:
             return None
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self.otherwise(f"{method} {path.partition('?')[0]} gives no JSON") from None
 
     def _read(self, answer: HTTPResponse, end: float) -> bytes:
@@ -134,7 +135,9 @@ class Rest:
 
     def _refused(self, method: str, path: str, error: urllib.error.HTTPError) -> ServingError | SpecError:
         where = f"{method} {path.partition('?')[0]}"
-        said = error.read(400).decode(errors="replace").strip()
+        said = ""
+        with suppress(OSError, HTTPException):  # it broke off
+            said = error.read(400).decode(errors="replace").strip()
         if error.code in (401, 403):
             return SpecError(
                 f"{self.url}: refuses the token ({error.code} to {where}); write that of a user who may change the "

@@ -4,9 +4,10 @@ import csv
 import io
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from slipway.contract import SpecError
-from slipway.operations.journal.store import Store, image_path
+from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.studio import unlabelled
 from slipway.system.targets import told
 from slipway.system.text import to_cell
@@ -15,9 +16,14 @@ TABLE = "labels.csv"
 COLUMNS = ("row", "image", "answer", "label")
 
 
-def write_sheet(store: Store, classifier: str, out: Path) -> int:
-    """Write a file for each image that was asked and has no label, named by its row, and `labels.csv`; returns their
-    number.
+class Sheet(NamedTuple):
+    images: int
+    left_out: tuple[int, ...]
+    """Rows whose image is damaged, or was forgotten meanwhile."""
+
+
+def write_sheet(store: Store, classifier: str, out: Path) -> Sheet:
+    """Write a file for each image that was asked and has no label, named by its row, and `labels.csv`.
 
     The column `label` is empty, and `slipway labels add` reads the table when people have written into it. The rows are
     in the order of their images' SHA-256, as Label Studio shows them. Only this user may read the folder.
@@ -33,16 +39,17 @@ def write_sheet(store: Store, classifier: str, out: Path) -> int:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(COLUMNS)
-    written = 0
+    written, left_out = 0, list[int]()
     with told(out):
         out.mkdir(parents=True, mode=0o700)
         try:
             for row in rows:
                 name = f"{row.number}.{(formats.get(row.number) or 'image').lower()}"
-                try:
-                    shutil.copyfile(image_path(store.folder, row.sha256), out / name)
-                except FileNotFoundError:  # forgotten meanwhile
+                content = read_image(store.folder, row.sha256)
+                if content is None:
+                    left_out.append(row.number)
                     continue
+                (out / name).write_bytes(content)
                 writer.writerow((row.number, name, to_cell(row.label or ""), ""))
                 written += 1
             if not written:
@@ -51,4 +58,4 @@ def write_sheet(store: Store, classifier: str, out: Path) -> int:
         except BaseException:
             shutil.rmtree(out, ignore_errors=True)
             raise
-    return written
+    return Sheet(written, tuple(left_out))

@@ -14,7 +14,7 @@ from slipway.contract import SpecError
 from slipway.contract.labels import RESERVED
 from slipway.operations.gateway.settings import GatewaySettings, read_secret
 from slipway.operations.journal.pictures import data_uri, small_picture
-from slipway.operations.journal.store import Store, image_path
+from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.given import Written, check_new_classes, fault_of_label, write_given
 from slipway.operations.labels.locks import only_one
 from slipway.operations.labels.projects import Project, Task, suggestion, title_of
@@ -234,10 +234,8 @@ def _batches(
 
 
 def _task(store: Store, row: _Row, labels: Sequence[str]) -> dict[str, Any] | None:
-    try:
-        picture = small_picture(image_path(store.folder, row.sha256).read_bytes(), side=SIDE)
-    except FileNotFoundError:  # forgotten meanwhile
-        return None
+    content = read_image(store.folder, row.sha256)
+    picture = None if content is None else small_picture(content, side=SIDE)
     if picture is None:
         return None
     data = {"image": data_uri(picture), "row": row.number, "sha256": row.sha256, "journal": journal_id(store)}
@@ -260,9 +258,9 @@ def journal_id(store: Store) -> str:
 def _unix_s(text: str) -> float:
     try:
         time_ = datetime.fromisoformat(text)
-    except ValueError:
+        return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return time.time()
-    return (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
 
 
 def counted(pulled: Pulled) -> Counter[str]:

@@ -12,6 +12,8 @@ MeasuredFile = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 """A result file, absolute or relative to `demand.yaml`."""
 
 
+MOST_GIB = 1_000_000
+"""Memory of a machine at most, in GiB."""
 MOST_PER_S = 1_000_000
 """Images a second that a plan is made for at most."""
 
@@ -19,7 +21,7 @@ MOST_PER_S = 1_000_000
 class Machine(Price):
     """A kind of machine on offer, with its price."""
 
-    memory_gib: float = Field(gt=0)
+    memory_gib: float = Field(gt=0, le=MOST_GIB)
 
 
 class Rates(Contract):
@@ -51,8 +53,9 @@ class Demand(Contract):
 
     limit_ms: float = Field(default=50.0, gt=0)
     """Limit on P99. Figures count if they were measured at this limit or a stricter one."""
-    head_room: float = Field(default=0.3, ge=0, lt=1)
-    """Share of each box's measured capacity and memory that stays free while every box is up."""
+    head_room: float = Field(default=0.3, ge=0, le=0.9)
+    """Share of each box's measured capacity and memory that stays free while every box is up; at most 0.9, with which a
+    fleet takes ten times the boxes."""
     n_plus_one: bool = True
     """True if every classifier must hold its peak within the limit with any one box down."""
     scale_by_cores: bool = False

@@ -87,12 +87,15 @@ def read_measured(path: Path) -> MeasuredFigures:
     Raises:
         SpecError: the file cannot be read, is of no known kind, lacks a figure of its kind, or did not pass.
     """
+    remedy = f"give one written by {WRITTEN_BY}"
     try:
         data = parse_json(path.read_text(encoding="utf-8"), source=str(path))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}; measured: names result files") from None
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: not UTF-8 text ({error})") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: not UTF-8 text; {remedy}") from None
+    except SpecError as error:
+        raise SpecError(f"{error}; {remedy}") from None
     found = _of_kind(data if isinstance(data, dict) else {}, path)
     return replace(found, processors=frozenset({str(data["machine"].get("cpu"))}))
 
@@ -157,7 +160,9 @@ def _of_tuning(data: dict[str, Any], path: Path) -> MeasuredFigures:
         cores, options = int(data["machine"]["cores"]), data["options"]
         limit_ms, model, layout = float(options["limit_ms"]), str(options["model"]), data["chosen"].get("layout")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SpecError(f"{path}: not evidence of slipway tune: {type(error).__name__} {error}") from None
+        raise SpecError(
+            f"{path}: not evidence of slipway tune: {type(error).__name__} {error}; give one written by {WRITTEN_BY}"
+        ) from None
     if not rungs or min(rungs) < 0:
         raise SpecError(f"{path}: slipway tune compared no rates; measure one: slipway gate --find-capacity")
     about = f"lowest rate of {len(rungs)} rounds of slipway tune, no full verdict ({path.name})"

@@ -93,7 +93,7 @@ def _cheaper(cells: list[Cell], offers: Sequence[Offer]) -> list[Cell]:
         if len(cells) <= MOST_CELLS:
             cells = _merged(cells, offers)
         cells = _moved(cells)
-        if price_of(cells) > before - ROUNDING:
+        if price_of(cells) >= before - ROUNDING:  # also where prices are too large for it to show
             return cells
 
 

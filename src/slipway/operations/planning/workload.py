@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slipway.contract.fleet import Fleet, FleetBase
+from slipway.contract.fleet import Fleet
 from slipway.errors import SpecError
 from slipway.operations.planning.demand import BaseRates, Demand, Machine, Rates
 from slipway.operations.planning.measured import WRITTEN_BY, Capacity, MeasuredFigures, Memory, read_measured
@@ -59,8 +59,8 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
         measured_root: folder that the names of result files are relative to.
 
     Raises:
-        SpecError: the demand names a classifier that the fleet lacks, or lacks one; or nobody measured a figure. The
-            message names the command that measures it.
+        SpecError: a pattern finds no head; the demand names a classifier that the fleet lacks, or lacks one; or nobody
+            measured a figure. The message names the command that measures it.
     """
     if fleet.lane == "gpu":
         raise SpecError(
@@ -77,7 +77,7 @@ def loads_of(fleet: Fleet, demand: Demand, *, root: Path, measured_root: Path) -
         loads.append(_load(name, rates, None, demand, reader.figures(name, rates, backbone)))
     for name, base in fleet.bases.items():
         given = demand.bases[name]
-        heads = _count_heads(name, base, root)
+        heads = len(base.runs(root))
         rates = _of_all_heads(given, heads)
         loads.append(
             _load(name, rates, heads, demand, reader.figures(name, rates, _backbone(root / base.base / "base")))
@@ -109,7 +109,9 @@ class _Reader:
                 self._read[file] = read_measured(self._root / file)
             figures = self._read[file]
             if backbone and figures.backbone and figures.backbone != backbone:
-                raise SpecError(f"{name}: its backbone is {backbone}, but {file} measured {figures.backbone}")
+                raise SpecError(
+                    f"{name}: its backbone is {backbone}, but {file} measured {figures.backbone}; name another file"
+                )
             found.append(figures)
         merged = found[0]
         for more in found[1:]:
@@ -166,18 +168,6 @@ def _scales(figures: MeasuredFigures, demand: Demand) -> bool:
     """Whether a capacity that counts was measured on fewer cores than some machine has."""
     most = max(machine.cores for machine in demand.machines.values())
     return any(c.limit_ms <= demand.limit_ms and c.cores < most for c in figures.capacities)
-
-
-def _count_heads(name: str, base: FleetBase, root: Path) -> int:
-    if base.named:
-        return len(base.named)
-    pattern = str(base.heads)
-    top = Path(root / pattern).anchor if Path(pattern).is_absolute() else str(root)
-    relative = str(Path(pattern).relative_to(top)) if Path(pattern).is_absolute() else pattern
-    count = sum((folder / "bundle").is_dir() for folder in Path(top).glob(relative))
-    if not count:
-        raise SpecError(f"bases.{name}.heads: {pattern} finds no run of slipway head; its heads must be there to count")
-    return count
 
 
 def _backbone(bundle: Path) -> str | None:

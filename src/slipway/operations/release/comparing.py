@@ -5,12 +5,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from slipway.client import Client, Options, Result
 from slipway.client.errors import DeadlineError, GoneError, OverloadedError, ServerError
 from slipway.contract import ServingError, SpecError
-from slipway.operations.journal.store import Store, image_path
+from slipway.operations.journal.store import Store, read_image
 from slipway.operations.release.disagreements import ASK, OPEN, Pair
 from slipway.serving.command import HOST
 
@@ -47,7 +46,7 @@ class Compared:
     trained: int = 0
     """Number of images that were looked at and left out, since the candidate was trained or tuned on them."""
     gone: int = 0
-    """Images that were removed meanwhile."""
+    """Images that were removed meanwhile, or are damaged."""
     failed: int = 0
     """Images for which the candidate gave an error instead of an answer."""
 
@@ -78,7 +77,7 @@ def compare(
     with closing(Client(f"grpc://{HOST}:{port}", model=pair.classifier, options=options)) as client:
         try:
             for row, sha256 in _paced(left, per_second=per_second):
-                content = _content(image_path(store.folder, sha256))
+                content = read_image(store.folder, sha256)
                 answer = None if content is None else _ask(client, content, pair, row)
                 if answer is None:
                     done.gone += 1
@@ -112,13 +111,6 @@ def _paced(rows: Sequence[tuple[int, str]], *, per_second: float) -> Iterator[tu
         time.sleep(max(0.0, due - time.monotonic()))
         due = max(due, time.monotonic()) + 1 / per_second
         yield row
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:  # pruned or forgotten meanwhile
-        return None
 
 
 def _ask(client: Client, content: bytes, pair: Pair, row: int) -> Result:

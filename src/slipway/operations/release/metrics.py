@@ -23,7 +23,7 @@ ArmName: TypeAlias = Literal["stable", "candidate"]
 ARMS: tuple[ArmName, ...] = ("stable", "candidate")
 TIMEOUT_S = 2.0
 MOST_BYTES = 1 << 26
-"""Bytes of an answer that are read; the rest of a longer one, which no gateway gives, is left."""
+"""Largest answer in bytes that is taken; no gateway gives a longer one."""
 MERGE_S = 0.05
 """Seconds that Envoy has to add its threads' histograms up, which the first of two questions makes it do."""
 
@@ -56,23 +56,28 @@ def fetch(settings: GatewaySettings, pattern: str) -> str:
     """The gateway's metrics whose names match the regular expression `pattern`.
 
     Raises:
-        ServingError: the gateway does not answer.
+        ServingError: the gateway does not answer, or not as a whole.
     """
+    address = f"{HOST}:{settings.metrics_port} (metrics_port)"
     connection = http.client.HTTPConnection(HOST, settings.metrics_port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", f"/stats/prometheus?filter={quote(pattern)}")
         response = connection.getresponse()
-        text = response.read(MOST_BYTES).decode(errors="replace")
+        content = response.read(MOST_BYTES + 1)
     except (OSError, http.client.HTTPException) as error:
         raise ServingError(
-            f"{HOST}:{settings.metrics_port} (metrics_port) does not answer: {error}; is the gateway running? slipway "
+            f"{address} does not answer: {error}; is the gateway running? slipway "
             "serve --gateway, or slipway gateway, starts it"
         ) from None
     finally:
         connection.close()
     if response.status != 200:
-        raise ServingError(f"{HOST}:{settings.metrics_port} answers {response.status}; is it a gateway of slipway?")
-    return text
+        raise ServingError(f"{address} answers {response.status}; is it a gateway of slipway?")
+    if len(content) > MOST_BYTES:
+        raise ServingError(f"{address} answers with over {MOST_BYTES:,} bytes; is it a gateway of slipway?")
+    if response.length:
+        raise ServingError(f"{address} ended its answer {response.length:,} bytes early; call again")
+    return content.decode(errors="replace")
 
 
 def samples(text: str) -> Iterator[Sample]:
@@ -110,10 +115,17 @@ def counts_of(
     """The counts in two texts of metrics, the second of which has the latencies.
 
     A series that Envoy does not list was never counted, so a missing arm has 0 requests.
+
+    Raises:
+        ServingError: the texts are not as Envoy's metrics are here.
+        SpecError: a budget is not an edge of the histograms.
     """
     answered = [one for one in samples(answers) if one.name.startswith(f"envoy_{SCOPE}_{ANSWERS}")]
     taken = [one for one in samples(latency) if one.name.startswith(f"envoy_{SCOPE}_{LATENCY}")]
-    return {arm: _arm(arm, answered, taken, settings=settings, models=models) for arm in ARMS}
+    try:
+        return {arm: _arm(arm, answered, taken, settings=settings, models=models) for arm in ARMS}
+    except (KeyError, ValueError, ArithmeticError) as error:
+        raise ServingError(f"the metrics of the gateway cannot be read: {error}; is it a gateway of slipway?") from None
 
 
 def reading(counts: dict[ArmName, ArmCounts], *, time_s: float) -> Reading:

@@ -9,7 +9,8 @@ from pathlib import Path
 from slipway.contract import Manifest, ServingError, SlipwayError, SpecError
 from slipway.contract.base import Contract
 from slipway.image.cache import images_folder
-from slipway.operations.gateway.routes import Traffic, write_routes
+from slipway.operations.gateway.routes import Traffic, read_traffic, write_routes
+from slipway.operations.gateway.settings import GatewaySettings, read_settings
 from slipway.operations.release.fit import answering, check_candidate
 from slipway.operations.release.force import put_in_force
 from slipway.operations.release.judge import ReleaseJudgement
@@ -72,7 +73,7 @@ def promote(trial: Trial, approval: Approval) -> Switched:
             reloaded = _reload(trial, record.candidate)
         except ServingError as error:
             raise ServingError(f"not promoted, and {_undone(trial)}; the reason: {error}") from None
-        at_zero, unconfirmed = _all_to_stable(trial)
+        at_zero, unconfirmed = _all_to_stable(trial.settings)
         trial.note(
             "promote",
             by=approval.by,
@@ -107,6 +108,27 @@ def roll_back(trial: Trial, *, by: str, reason: str | None = None) -> Switched:
         return _rolled_back(trial, by=by, reason=reason)
 
 
+def roll_back_without_record(source: Path, error: SpecError) -> None:
+    """Give all requests to stable where `error` says why the release cannot be read, and raise what is left to do.
+
+    Raises:
+        SpecError: always; `error`, and whether weight 0 is in force.
+        ServingError: weight 0 is written, but the gateway does not answer.
+    """
+    settings = read_settings(source)
+    with only_operator(settings.folder, "rollback"):
+        try:
+            has_requests = read_traffic(settings).to_candidate
+        except SpecError:  # damaged, and written anew
+            has_requests = True
+        if not has_requests:
+            raise error
+        _, unconfirmed = _all_to_stable(settings)
+    if unconfirmed is not None:
+        raise ServingError(f"{unconfirmed}; {error}")
+    raise SpecError(f"weight 0 is in force, and nothing else was undone: {error}")
+
+
 def roll_back_worse(trial: Trial, evidence: ReleaseJudgement) -> Switched | None:
     """Roll back by a verdict, once no other operator is at work.
 
@@ -128,8 +150,11 @@ def _rolled_back(
     trial: Trial, *, by: str, reason: str | None = None, evidence: ReleaseJudgement | None = None
 ) -> Switched:
     record, started = trial.record, time.monotonic()
-    at_zero, unconfirmed = _all_to_stable(trial)
-    reloaded, unserved = _serve_former(trial)
+    at_zero, unconfirmed = _all_to_stable(trial.settings)
+    try:
+        reloaded, unserved = _serve_former(trial)
+    except SlipwayError as error:
+        raise type(error)(f"{unconfirmed or 'weight 0 is in force'}, but nothing else was undone: {error}") from None
     now_stable = RepositoryFacts.of(Path(record.stable.path), record.classifiers) if reloaded is not None else None
     trial.note("rollback", by=by, traffic=Traffic(), reason=reason, stable=now_stable, evidence=evidence)
     if problems := [problem for problem in (unconfirmed, unserved) if problem is not None]:
@@ -137,12 +162,12 @@ def _rolled_back(
     return Switched(weight_zero_s=at_zero, seconds=time.monotonic() - started, reloaded=reloaded)
 
 
-def _all_to_stable(trial: Trial) -> tuple[float | None, str | None]:
+def _all_to_stable(settings: GatewaySettings) -> tuple[float | None, str | None]:
     """Set the weight to 0, whether the gateway answers or not. Returns how many seconds that took, or what is wrong."""
     try:
-        return put_in_force(trial.settings, Traffic()), None
+        return put_in_force(settings, Traffic()), None
     except ServingError as error:
-        write_routes(trial.settings, Traffic())
+        write_routes(settings, Traffic())
         return None, f"weight 0 is written, and in force once the gateway answers again: {error}"
 
 

@@ -79,7 +79,13 @@ class ReleaseRecord(Contract):
     @property
     def models(self) -> frozenset[str]:
         """The models that the trial counts: those which a tried classifier answers, alone or with others."""
-        lane, tried = Lane.read(Path(self.candidate.path) / LANE), set(self.classifiers)
+        repository = Path(self.candidate.path)
+        if not (repository / LANE).is_file():
+            raise SpecError(
+                f"{repository}: the candidate's repository is gone; slipway release rollback takes its requests away, "
+                "and slipway release candidate writes it again"
+            )
+        lane, tried = Lane.read(repository / LANE), set(self.classifiers)
         return frozenset(name for name, answering in lane.ensembles.items() if tried & set(answering))
 
     @property
@@ -112,7 +118,13 @@ def read_record(repository: Path) -> ReleaseRecord | None:
         SpecError: the file is damaged.
     """
     path = record_path(repository)
-    return ReleaseRecord.read(path) if path.exists() else None
+    try:
+        return ReleaseRecord.read(path) if path.exists() else None
+    except SpecError as error:
+        raise SpecError(
+            f"{error}; move {path} away, and open the release again by slipway release candidate, once slipway release "
+            "rollback has put weight 0 in force"
+        ) from None
 
 
 def now() -> str:

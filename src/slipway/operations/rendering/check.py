@@ -49,8 +49,10 @@ def texts(given: Path, *, kubectl: Path | None = None) -> dict[str, str]:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}; give {WANTED}") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: not UTF-8 text; give {WANTED}") from None
 
 
 def _kustomized(overlay: Path, kubectl: Path | None) -> str:
@@ -64,7 +66,9 @@ def _kustomized(overlay: Path, kubectl: Path | None) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=KUSTOMIZE_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SpecError(f"{found} does not run: {error}") from None
+        said = getattr(error, "strerror", None) or f"no answer within {KUSTOMIZE_TIMEOUT_S} s"
+        raise SpecError(f"{found} does not run: {said}; give another kubectl with --kubectl") from None
     if done.returncode:
-        raise SpecError(f"{overlay}: kubectl refuses it: {' '.join(done.stderr.split())[:500]}")
+        said = " ".join(done.stderr.split())[:500]
+        raise SpecError(f"{overlay}: kubectl refuses it: {said}; correct that, or render the folder again")
     return done.stdout

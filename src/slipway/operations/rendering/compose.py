@@ -1,9 +1,7 @@
 """A compose file for one box: servers, gateway and Prometheus, with the settings of `slipway container serve`."""
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
-from slipway.contract import SpecError
 from slipway.operations.gateway.routes import Node
 from slipway.operations.gateway.settings import GatewaySettings
 from slipway.operations.monitoring.scraped import ARM, SCRAPE, SCRAPE_TRITON, SHOWN
@@ -81,12 +79,7 @@ def compose_files(
         repository: the stable repository's name in it.
         candidate: the candidate's, if there is one.
         published: the address of this machine under which clients reach the gateway.
-
-    Raises:
-        SpecError: `repositories` is not an absolute path.
     """
-    if not PurePosixPath(repositories).is_absolute():
-        raise SpecError(f"--repositories: {repositories!r}: give an absolute path, as it is on the machine that serves")
     repositories = _literal(repositories)
     arms = {STABLE: _literal(repository)} | ({CANDIDATE: _literal(candidate)} if candidate else {})
     needed = {STABLE: server, CANDIDATE: candidate_server or server}

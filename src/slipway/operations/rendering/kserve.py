@@ -52,7 +52,7 @@ def kserve_files(plan: Plan, *, name: str, host: str, gateway: str, gateway_pods
     dns_label(name, what="--name")
     host_name(host, what="--host")
     namespace, slash, gateway_name = gateway.partition("/")
-    if not slash:
+    if not (slash and namespace and gateway_name):
         raise SpecError(
             f"--gateway: {gateway!r}; give namespace and name of the Gateway, such as kserve/kserve-gateway"
         )

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slipway.contract import SpecError
+from slipway.system.text import shown
 
 Labels: TypeAlias = dict[str, str]
 KSERVE_MOUNT = "/mnt/models"
@@ -255,12 +256,15 @@ class Objects:
         try:
             read = [document for document in yaml.load_all(text, Loader=LOADER) if document]
         except yaml.YAMLError as error:
-            raise SpecError(f"{source}: not objects of Kubernetes: {' '.join(str(error).split())}") from None
+            raise SpecError(f"{source}: not YAML: {' '.join(str(error).split())}; give {WANTED}") from None
         return cls.of_documents(read, source=source)
 
     @classmethod
     def of_documents(cls, documents: Iterable[Any], *, source: str) -> Self:
         """Read plain documents; raises SpecError if one is not an object of Kubernetes."""
+        documents = tuple(documents)
+        if other := [one for one in documents if not isinstance(one, dict)]:
+            raise SpecError(f"{source}: a document is {shown(repr(other[0])[:60])}, and no object; give {WANTED}")
         try:
             return cls(source, tuple(Object.model_validate(document) for document in documents))
         except ValidationError as error:

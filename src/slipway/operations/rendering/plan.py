@@ -2,15 +2,17 @@
 
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from slipway.contract import Lane, SpecError
+from slipway.image.reference import OCI, RegistryReference
 from slipway.operations.gateway.configuration import check_budgets
 from slipway.operations.gateway.listener import public_models
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, read_settings
 from slipway.serving.container import FALLBACK_START_S, shm_bytes, tmp_bytes
 from slipway.serving.contents import Contents
+from slipway.system.text import few
 
 MIB = 2**20
 KUBERNETES = tuple(f"1.{minor}" for minor in range(30, 38))
@@ -18,22 +20,27 @@ KUBERNETES = tuple(f"1.{minor}" for minor in range(30, 38))
 IMAGE_VOLUMES = "1.35"
 """The first version in which image volumes are on by default."""
 _LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_HOST = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_IMAGE = re.compile(
-    r"(?P<registry>[a-zA-Z0-9.-]+(:[0-9]+)?)/[a-z0-9._-]+(/[a-z0-9._-]+)*(:[\w.-]+)?@sha256:[0-9a-f]{64}"
-)
+_HOST_PART = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MIG = re.compile(r"[1-7]g\.[0-9]{1,3}gb(\.me)?")
+MOST_PODS = 10_000
+"""Pods that a deployment is written for at most; a cluster of Kubernetes has up to 5,000 machines."""
 SERVER_BYTES, CUDA_BYTES, STUB_BYTES = 512 * MIB, 2048 * MIB, 192 * MIB
 """Memory of a server, of its CUDA libraries, and of a Python step; a step with OpenVINO took 100 MiB."""
 
 
 def image_reference(text: str, *, what: str) -> str:
     """`text`, if it names an image by its digest; raises SpecError otherwise."""
-    if not _IMAGE.fullmatch(text):
+    if text.startswith(OCI):
+        raise SpecError(f"{what}: {text!r}: leave out {OCI}, which is for slipway serve alone")
+    if "@" not in text:
         raise SpecError(
             f"{what}: {text!r} does not name an image by its digest; write REGISTRY/NAME@sha256:<64 hexadecimal "
             "digits>: a tag may name another image tomorrow"
         )
+    try:
+        RegistryReference.parse(text)
+    except SpecError as error:
+        raise SpecError(f"{what}: {error}") from None
     return text
 
 
@@ -47,12 +54,20 @@ def dns_label(text: str, *, what: str) -> str:
     return text
 
 
+def absolute_path(text: str, *, what: str) -> str:
+    """`text`, if it is a path from the root on of the machine that serves; raises SpecError otherwise."""
+    if not PurePosixPath(text).is_absolute():
+        raise SpecError(f"{what}: {text!r}: give an absolute path, as it is on the machine that serves")
+    return text
+
+
 def host_name(text: str, *, what: str) -> str:
-    """`text`, if a route takes it as the name of a host, which no address is; raises SpecError otherwise."""
-    if not _HOST.fullmatch(text):
+    """`text`, if a route of Kubernetes takes it as a host; raises SpecError otherwise."""
+    parts = text.split(".")
+    if len(text) > 253 or not all(map(_HOST_PART.fullmatch, parts)) or parts[-1].isdecimal():
         raise SpecError(
-            f"{what}: {text!r} is not the name of a host; use up to 253 characters: parts of a-z, 0-9 and -, with dots "
-            "between them and a letter first in the last one"
+            f"{what}: {text!r} is not the name of a host; give one such as models.example: parts of a-z, 0-9 and -, "
+            "up to 63 characters each, with dots between them, and no address or port"
         )
     return text
 
@@ -200,8 +215,8 @@ class Plan:
         lane = self.server.lane
         if unknown := sorted({*self.vital} - lane.classifiers.keys()):
             raise SpecError(
-                f"--vital: {', '.join(unknown)}: the repository has no such classifier; it has "
-                f"{', '.join(sorted(lane.classifiers)[:24])}"
+                f"--vital: {few(unknown)}: the repository has no such classifier; it has "
+                f"{few(sorted(lane.classifiers))}"
             )
         if self.gpu is not None and not lane.needs_gpu:
             raise SpecError("--gpus and --mig are for a gpu lane, and the repository is of the cpu lane; give --pods")
@@ -212,6 +227,8 @@ class Plan:
                 f"the repository names GPU {', '.join(map(str, others))}, and a pod has one GPU, number 0; leave "
                 "serving.gpu's GPUs out, and assemble it again"
             )
+        if self.most_pods > MOST_PODS:
+            raise SpecError(f"{self.most_pods:,} pods: give at most {MOST_PODS:,} (--pods or --gpus)")
         if self.weight_percent and self.images.candidate is None:
             raise SpecError(f"--weight {self.weight_percent} needs a candidate; give --candidate-image")
         return self
@@ -222,7 +239,8 @@ def public_key(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"--key: {path} cannot be read ({error}); give the public key that signed the image") from None
+        said = getattr(error, "strerror", None) or "not text"
+        raise SpecError(f"--key: {path} cannot be read ({said}); give the public key that signed the image") from None
     if not text.startswith("-----BEGIN PUBLIC KEY-----") or "PRIVATE" in text:
         raise SpecError(f"--key: {path}: not a public key in PEM; openssl ec -in PRIVATE -pubout -out PUBLIC writes it")
     return text
@@ -311,8 +329,8 @@ def check_candidate(server: Server, folder: Path) -> None:
         )
     if missing := sorted(set(server.models) - set(candidate.ensembles)):
         raise SpecError(
-            f"{folder}: without {', '.join(missing[:24])}, which the stable repository serves; a share of the requests "
-            "would fail"
+            f"{folder}: without {few(missing)}, which the stable repository serves, so a share of the requests would "
+            "fail; assemble the candidate with them"
         )
 
 

@@ -9,7 +9,7 @@ from slipway.operations.gateway.certificate import Certificate
 from slipway.operations.gateway.listener import KEYS, key_resource
 from slipway.operations.gateway.settings import read_keys, read_secret
 from slipway.operations.rendering.plan import tls_settings
-from slipway.system.targets import told
+from slipway.system.targets import check_folder, told
 from slipway.system.yaml_json import dump_yaml
 
 CERTIFICATE, PRIVATE_KEY = "tls.crt", "tls.key"
@@ -34,6 +34,7 @@ def write_secrets(source: Path, out: Path) -> list[str]:
     }
     if out.exists():
         raise SpecError(f"{out} exists; give another folder, or remove it: secrets are written over nothing")
+    check_folder(out, kind="rendered")
     with told(out):
         out.mkdir(parents=True, mode=0o700)
         try:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from slipway.contract import SpecError
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts
-from slipway.operations.rendering.plan import MIB, Server
+from slipway.operations.rendering.plan import MIB, Server, absolute_path
 from slipway.operations.rendering.pods import EXIT_S
 from slipway.serving.container import ULIMITS
 
@@ -61,8 +61,8 @@ class Box:
         for what, text in given:
             if not text or any(char in text for char in " \t\n\"'\\%$"):
                 raise SpecError(f"{what}: {text!r}: units of systemd take no spaces, quotes, % or $ in it; use another")
-            if what != "--user" and not PurePosixPath(text).is_absolute():
-                raise SpecError(f"{what}: {text!r}: give an absolute path, as it is on the machine that serves")
+            if what != "--user":
+                absolute_path(text, what=what)
 
 
 @dataclass(frozen=True)

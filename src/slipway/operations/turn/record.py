@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
+from slipway.contract import SpecError
 from slipway.contract.base import Contract
 from slipway.operations.release.record import now
 from slipway.operations.turn.proposal import Proposal
@@ -73,7 +74,12 @@ def read_turn(folder: Path) -> TurnRecord | None:
         SpecError: the file is damaged.
     """
     path = folder / FILE
-    return TurnRecord.read(path) if path.exists() else None
+    try:
+        return TurnRecord.read(path) if path.exists() else None
+    except SpecError as error:
+        raise SpecError(
+            f"{error}; move {path} away, and a new turn may begin; what the lost one made stays in its run"
+        ) from None
 
 
 def keep_earlier(folder: Path) -> None:

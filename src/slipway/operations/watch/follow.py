@@ -104,10 +104,10 @@ def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
 def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, classifier: str) -> Current:
     """Carry out the entries of the log that are not carried out yet: drift begins anew after the last one's row.
 
-    Entries of another bundle, and of an earlier journal, whose rows this one never had, change nothing.
+    Entries of another bundle, and of an earlier journal, whose rows this one never had, change nothing. A log with
+    fewer entries than were carried out is a new one, after somebody moved the former away; the next entry counts.
     """
     newest = newest_ever(store)
-    done = current.restarts + len(entries[current.restarts :])
     for entry in entries[current.restarts :]:
         if entry.bundle != current.bundle or entry.after_row > newest:
             continue
@@ -118,7 +118,7 @@ def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, c
             count = count_between(store, classifier, bundle=current.bundle, after=after, until=entry.after_row)
             changes |= {"live": None, "live_after": after, "live_rows": count, "trusted": True}
         current = current.model_copy(update=changes)
-    return current.model_copy(update={"restarts": done})
+    return current.model_copy(update={"restarts": len(entries)})
 
 
 def feed(

@@ -29,11 +29,10 @@ class LatencyReader:
         is_asking = self._thread is not None and self._thread.is_alive()
         if not is_asking and time.monotonic() - self._asked_s >= AGAIN_S:
             self._asked_s = time.monotonic()
+            self._found = {}  # unknown until it is answered, however the thread ends
             self._thread = threading.Thread(target=self._ask, daemon=True)
             self._thread.start()
             self._thread.join(WAIT_S)
-            if self._thread.is_alive():
-                self._found = {}  # unknown, rather than old
         return self._found
 
     def _ask(self) -> None:

@@ -79,7 +79,7 @@ class Reference(Evidence):
     error: float
     tolerance: float
     classes: tuple[int, ...]
-    events: tuple[Event, ...]
+    events: tuple[Event, ...] = Field(min_length=1)
 
     @classmethod
     def of(

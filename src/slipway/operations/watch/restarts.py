@@ -43,7 +43,10 @@ def read_restarts(journal: Path, classifier: str) -> tuple[Restart, ...]:
         SpecError: the file is damaged.
     """
     path = folder_of(journal, classifier) / FILE
-    return Restarts.read(path).entries if path.exists() else ()
+    try:
+        return Restarts.read(path).entries if path.exists() else ()
+    except SpecError as error:
+        raise SpecError(f"{error}; move {path} away: the watch goes on where it was, with a new log") from None
 
 
 def add_restart(store: Store, state: WatchState, *, reason: str, live: int | None) -> Restart:

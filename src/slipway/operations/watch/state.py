@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -17,10 +17,14 @@ FILE, LOCK = "state.json", "watch.lock"
 MINUTE_S, HOUR_S = 60, 3600.0
 
 
+RowNumber = Annotated[int, Field(ge=0, lt=2**63)]
+"""Number of a row of the journal, as SQLite gives it."""
+
+
 class Seen(Contract):
     """Rows of a classifier, of whatever bundle and STATUS, since the watch first saw it."""
 
-    last_row: int = 0
+    last_row: RowNumber = 0
     """Number of the newest row that is counted here."""
     rows: int = 0
     statuses: dict[int, int] = Field(default_factory=dict)
@@ -63,12 +67,12 @@ class Current(Contract):
     reference: str
     """Digest of the test split's reference."""
     since_s: float
-    last_row: int = 0
+    last_row: RowNumber = 0
     """Number of the newest row that was fed; a row is fed once."""
     rows: int = 0
     """Accepted rows that were fed."""
     predicted: dict[int, int] = Field(default_factory=dict)
-    live_after: int = 0
+    live_after: RowNumber = 0
     """Number of the row after which rows count for the live reference."""
     live_rows: int = 0
     trusted: bool = False
@@ -101,13 +105,16 @@ class WatchState(Contract):
         """The state as it was kept; a new one if there is none.
 
         Raises:
-            SpecError: the file is damaged.
+            SpecError: the file is damaged, or of another classifier.
         """
         path = folder_of(journal, classifier) / FILE
         if not path.exists():
             return cls(classifier=classifier)
         try:
-            return cls.read(path)
+            found = cls.read(path)
+            if found.classifier != classifier:
+                raise SpecError(f"{path}: of the classifier {found.classifier}, and not of {classifier}")
+            return found
         except SpecError as error:
             said = str(error).splitlines()[0]
             raise SpecError(f"{said}; remove {path}, and the watch of {classifier} begins anew") from None

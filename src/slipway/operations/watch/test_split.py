@@ -4,9 +4,10 @@ import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from slipway.contract.base import Contract
 from slipway.contract.spec import check_name
@@ -35,6 +36,13 @@ class Means(Contract):
     @classmethod
     def of(cls, means: ClassMeans) -> Self:
         return cls(**{name: _text(array) for name, array in vars(means).items()})
+
+    @model_validator(mode="after")
+    def _check_that_arrays_fit(self) -> Self:
+        means = self.arrays
+        if len({len(means.directions), means.light.size}) != 1 or len({len(means.axes), means.shortened.size}) != 1:
+            raise ValueError("arrays of different lengths")
+        return self
 
     @property
     def arrays(self) -> ClassMeans:
@@ -70,7 +78,7 @@ class TestReference(Contract):
     bundle: str
     made_s: float
     """Unix time."""
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = Field(min_length=1)
     rows: int
     """Images of the test split that were answered."""
     refused: int
@@ -89,7 +97,7 @@ class TestReference(Contract):
     """None with fewer than 100 usable rows, which are too few to bound anything."""
     confidence: tuple[int, ...]
     """Rows by bin of their confidence."""
-    measures: dict[Detector, tuple[float, ...]]
+    measures: dict[Detector, Annotated[tuple[float, ...], Field(min_length=1)]]
     """Quantiles of each measure in steps of half a percent."""
     pictures: Pictures
 
@@ -110,13 +118,16 @@ def read_reference(journal: Path, classifier: str) -> TestReference | None:
     """The reference of a classifier; None if none was made.
 
     Raises:
-        SpecError: the file is damaged, or of another release.
+        SpecError: the file is damaged, of another release, or of another classifier.
     """
     path = folder_of(journal, classifier) / FILE
     if not path.is_file():
         return None
     try:
-        return TestReference.read(path)
+        found = TestReference.read(path)
+        if found.classifier != classifier:
+            raise SpecError(f"{path}: of the classifier {found.classifier}, and not of {classifier}")
+        return found
     except SpecError as error:
         raise SpecError(f"{error}; slipway watch reference writes it again") from None
 

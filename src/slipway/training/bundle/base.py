@@ -4,22 +4,24 @@ from pathlib import Path
 
 import numpy as np
 
-from slipway.contract import DataError, Manifest, Preprocess
+from slipway.contract import DataError, ExportError, Manifest, Preprocess
 from slipway.contract.base_bundle import BASE_IDENTITY, BaseSpec
 from slipway.contract.bundle import identity
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset, LabelledImage
 from slipway.contract.evidence.build import BaseMeasured
 from slipway.contract.selection import IMAGE_SUFFIXES
+from slipway.evaluation.predict import Float, Predictions, predict
 from slipway.evaluation.predict import Network as Predicts
-from slipway.evaluation.predict import Predictions, predict
+from slipway.steps import guard
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import complete_folder, files_below, sha256_bytes, sha256_file
 from slipway.system.targets import check_folder
 from slipway.training.bundle.calibration import write_calibration
 from slipway.training.bundle.export import Embedder, write_onnx
 from slipway.training.bundle.importing import preprocess_of
-from slipway.training.bundle.write import compare_embeddings
+from slipway.training.bundle.write import check_finite, compare_embeddings
+from slipway.training.data.entries import raise_faults
 from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone
 
@@ -34,24 +36,26 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
     Raises:
         SpecError: timm has no such backbone, or its weights cannot be loaded or do not fit.
         DataError: the folder has too few different images, or serving would refuse one of them.
-        ExportError: torch cannot export the backbone, or ONNX and torch disagree.
+        ExportError: torch cannot export the backbone, ONNX and torch disagree, an embedding is not finite, or all
+            images have the same.
     """
     weights = Path(spec.backbone.weights) if spec.backbone.weights else None
     check_folder(out, kind="base", inputs=[Path(spec.images), *([weights] if weights else [])])
     preprocess = spec.preprocess or preprocess_of(spec.backbone.name)[0]
     dataset = draw(spec)
     network, origin = _network(spec, preprocess)
-    shape = (3, preprocess.input_height, preprocess.input_width)
     with complete_folder(out, kind="base") as staging:
         spec.write(staging / "spec.json")
         dataset.write(staging / DATASET)
         preprocess.write(staging / "preprocess.json")
         write_calibration(staging, dataset, spec.calibration)
-        write_onnx(Embedder(network), staging / "model.onnx", input_shape=shape)
+        write_onnx(Embedder(network), staging / "model.onnx", input_shape=(3, *preprocess.input_size))
         onnx = Engine(staging / "model.onnx", arithmetic="f32", threads=spec.serving.threads)
         found = [
             _run(each, spec, preprocess, dataset, what) for each, what in ((onnx.run, "ONNX"), (network.run, "torch"))
         ]
+        check_finite(found[0])
+        _check_images_differ(found[0].embedding_nd, spec)
         difference = compare_embeddings(*found)
         return Manifest.seal(
             staging,
@@ -62,9 +66,7 @@ def write_base(spec: BaseSpec, out: Path) -> Manifest:
             libraries=LIBRARIES,
             seed=spec.calibration.seed,
             measured=BaseMeasured(
-                origin=origin,
-                embedding_size=found[0].embedding_nd.shape[1],
-                max_embedding_difference=difference,
+                origin=origin, embedding_size=found[0].embedding_nd.shape[1], max_embedding_difference=difference
             ),
         )
 
@@ -76,7 +78,7 @@ def _network(spec: BaseSpec, preprocess: Preprocess) -> tuple[Network, str]:
         backbone,
         classes=UNUSED_CLASSES,
         pretrained=backbone.pretrained and backbone.weights is None,
-        input_size=(preprocess.input_height, preprocess.input_width),
+        input_size=preprocess.input_size,
     )
     if backbone.weights is not None:
         path = Path(backbone.weights)
@@ -90,21 +92,40 @@ def _run(network: Predicts, spec: BaseSpec, preprocess: Preprocess, dataset: Dat
     return predict(network, dataset, dataset.of("test"), what=f"embeddings, {what}", **options)  # type: ignore[arg-type]
 
 
+def _check_images_differ(embedding_nd: Float, spec: BaseSpec) -> None:
+    if (embedding_nd == embedding_nd[0]).all():
+        raise ExportError(
+            f"{len(embedding_nd)} different images have the same embedding, so no head can tell them apart; check "
+            f"backbone.weights of {spec.name}, and preprocess"
+        )
+
+
 def draw(spec: BaseSpec) -> Dataset:
     """The images of a base: those of the train split calibrate, those of the test split judge. None has a label.
 
     Raises:
-        DataError: no such folder, or too few different images in it.
+        DataError: no such folder, too few different images in it, or serving would refuse some of those drawn.
     """
     root, wanted = Path(spec.images), spec.calibration.images + spec.embedding.images
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; images is a folder of images like those that the heads will see")
     paths = sorted(path for path in files_below(root).values() if path.suffix.lower() in IMAGE_SUFFIXES)
     different: dict[str, Path] = {}
+    faults = []
     for index in np.random.default_rng(spec.calibration.seed).permutation(len(paths)):
-        different.setdefault(sha256_bytes(paths[index].read_bytes()), paths[index])
+        path = paths[index]
+        try:
+            encoded = path.read_bytes()
+        except OSError as error:
+            faults.append(f"{path}: cannot be read: {error.strerror}")
+            continue
+        if (status := guard.inspect(encoded)) != guard.OK:
+            faults.append(f"{path}: {guard.STATUS_NAMES[status]}")
+            continue
+        different.setdefault(sha256_bytes(encoded), path)
         if len(different) == wanted:
             break
+    raise_faults(faults, what="files cannot be used; repair or remove them")
     if len(different) < wanted:
         raise DataError(
             f"{root}: {len(different)} different images, but {spec.calibration.images} are needed to calibrate "

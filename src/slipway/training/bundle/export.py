@@ -54,7 +54,7 @@ def export(checkpoint: Path, out: Path, *, spec: Spec | None = None) -> Manifest
 
 def load_network(checkpoint: Path, spec: Spec, *, classes: int) -> Network:
     """The network of `spec` with the weights of `checkpoint`, ready to predict."""
-    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
+    input_size = spec.preprocess.input_size
     network = Network(spec.backbone, classes=classes, pretrained=False, input_size=input_size, head=spec.recipe.head)
     network.load_state_dict(_load_weights(checkpoint / "model.safetensors"))
     return network.eval()
@@ -69,14 +69,12 @@ def export_network(
         ExportError: ONNX and torch disagree on the test split, or the network disagrees with timm's own model.
     """
     network.eval()
-    input_shape = (3, spec.preprocess.input_height, spec.preprocess.input_width)
     check_against_timm(network, spec, classes=len(dataset.labels))
-
     return write_bundle(
         out,
         spec=spec,
         dataset=dataset,
-        write_graph=lambda path: write_onnx(network, path, input_shape=input_shape),
+        write_graph=lambda path: write_onnx(network, path, input_shape=(3, *spec.preprocess.input_size)),
         reference=network.run,
         inputs=inputs,
         libraries=LIBRARIES,
@@ -92,7 +90,7 @@ def check_against_timm(network: Network, spec: Spec, *, classes: int) -> None:
     Raises:
         ExportError: they differ.
     """
-    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
+    input_size = spec.preprocess.input_size
     outputs = classes if network.linear else 0
     own = timm_model(spec.backbone, outputs=outputs, pretrained=False, input_size=input_size).eval()
     own.load_state_dict(network.backbone.state_dict())

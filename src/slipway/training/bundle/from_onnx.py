@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +55,7 @@ class Adopted:
 
 
 def adopt(
-    path: Path,
-    *,
-    input_size: tuple[int, int],
-    logits: str | None,
-    embedding: str | None,
-    with_embedding: bool = True,
+    path: Path, *, input_size: tuple[int, int], logits: str | None, embedding: str | None, with_embedding: bool = True
 ) -> Adopted:
     """Read an ONNX file from any source as a classifier of `FP32 [n, 3, *input_size]`.
 
@@ -75,7 +71,7 @@ def adopt(
     model, files = _load(path)
     try:
         opset = _check(model)
-        given = _copy(model)
+        given = deepcopy(model)
         changes = ["FP64 computed in FP32"] if to_fp32(model) else []
         tensors = _cut_out(model.graph, input_size, logits, embedding, with_embedding=with_embedding)
         pixels_nchw = np.random.default_rng(0).standard_normal((BATCH, 3, *input_size), np.float32)
@@ -112,12 +108,6 @@ def _cut_out(
     declare(graph, input_size, dict.fromkeys(name for name in OUTPUTS if name in tensors))
     prune(graph)
     return tensors
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _load(path: Path) -> tuple[onnx.ModelProto, dict[str, str]]:

@@ -80,7 +80,7 @@ def grad_cams_of(bundle: Bundle, checkpoint: Path, wanted: Iterable[tuple[str, b
         raise ManifestError(f"{checkpoint}: not the checkpoint {bundle.path} was exported from; give that one")
     preprocess = bundle.preprocess
     network = load_network(checkpoint, bundle.spec, classes=len(bundle.labels))
-    layer = find_layer(network, input_size=(preprocess.input_height, preprocess.input_width))
+    layer = find_layer(network, input_size=preprocess.input_size)
     if layer is None:
         return GradCams(None, {})
     config = preprocess.model_dump()

@@ -169,7 +169,7 @@ def import_onnx(
             "decision.unknown.score: embedding given, but --no-embedding imports the network without one; write auto, "
             "energy or max_probability, or leave out --no-embedding"
         )
-    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
+    input_size = spec.preprocess.input_size
     adopted = adopt(path, input_size=input_size, logits=logits, embedding=embedding, with_embedding=with_embedding)
     dataset = scan(spec.data, labels=labels, empty_classes=empty_classes)
     check_calibration(spec.calibration, images=len(dataset.of("train")))
@@ -209,7 +209,7 @@ def import_timm(
     weights = load_weights(path)
     dataset = scan(spec.data, labels=labels, empty_classes=empty_classes)
     check_calibration(spec.calibration, images=len(dataset.of("train")))
-    input_size = (spec.preprocess.input_height, spec.preprocess.input_width)
+    input_size = spec.preprocess.input_size
     network = Network(spec.backbone, classes=len(dataset.labels), pretrained=False, input_size=input_size)
     fill(network, weights, what=f"{path}: not the weights of {spec.backbone.name} for {len(dataset.labels)} labels")
     inputs = {path.name: sha256_file(path)}

@@ -1,5 +1,7 @@
 """Changes an imported graph so that it can be served; `from_onnx.adopt` checks each change."""
 
+from copy import deepcopy
+
 import numpy as np
 import onnx
 import onnx.inliner
@@ -49,8 +51,7 @@ def reference_answers(model: onnx.ModelProto, feeds: dict[str, Float], names: li
     Raises:
         ExportError: the reference implementation cannot run the graph.
     """
-    asked = onnx.ModelProto()
-    asked.CopyFrom(model)
+    asked = deepcopy(model)
     del asked.graph.output[:]
     asked.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     try:

@@ -83,7 +83,7 @@ def write_bundle(
             difference["max_logit_difference"] = compare_outputs(test, torch, task=spec.task)
         validation = run(network, dataset.of("validation"), "validation split")
         for predictions in (test, validation):
-            _check_finite(predictions)
+            check_finite(predictions)
         return decide_and_seal(
             staging,
             Outputs(
@@ -203,7 +203,8 @@ def compare_embeddings(found: Predictions, reference: Predictions, *, fault: Fau
     return apart
 
 
-def _check_finite(predictions: Predictions) -> None:
+def check_finite(predictions: Predictions) -> None:
+    """Raises ExportError: a logit or an embedding is NaN or infinity; names the images."""
     finite_n = np.isfinite(predictions.logits_nc).all(axis=1) & np.isfinite(predictions.embedding_nd).all(axis=1)
     if not finite_n.all():
         rows = np.flatnonzero(~finite_n)

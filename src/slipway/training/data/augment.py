@@ -53,10 +53,7 @@ def _resized(encoded: Any, config: Mapping[str, Any], augment: Augmentation) -> 
         random_aspect_ratio=augment.crop_ratio,
     )
     return fn.resize(
-        part,
-        size=_size(config),
-        interp_type=INTERPOLATION[config["interpolation"]],
-        antialias=config["antialias"],
+        part, size=_size(config), interp_type=INTERPOLATION[config["interpolation"]], antialias=config["antialias"]
     )
 
 

@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,60 +36,37 @@ Encoded = npt.NDArray[np.uint8]
 Batch: TypeAlias = list[dict[str, torch.Tensor]]
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How the images of a split are loaded."""
+
+    preprocess: Preprocess
+    recipe: Recipe
+    threads: int
+    task: Task = "multiclass"
+    share: Share = ALL
+    """The process's part of each epoch."""
+
+
 def train_loader(
-    dataset: Dataset,
-    images: Sequence[LabelledImage],
-    *,
-    preprocess: Preprocess,
-    recipe: Recipe,
-    threads: int,
-    task: Task = "multiclass",
-    share: Share = ALL,
-    order: Callable[[int], Ids] | None = None,
+    dataset: Dataset, images: Sequence[LabelledImage], loading: Loading, *, order: Callable[[int], Ids] | None = None
 ) -> "Loader":
     """Load augmented batches of `pixels_nchw` and `targets.TENSOR`: each image once an epoch, shuffled.
 
     `order` may choose other rows of `images` by the epoch's number; rare classes always come from all `images`.
     """
-    augment = recipe.augment
-    rare = rare_classes(images, below=augment.minority.below) if augment.minority else frozenset()
+    recipe, minority = loading.recipe, loading.recipe.augment.minority
+    rare = rare_classes(images, below=minority.below) if minority else frozenset()
     with quiet():
-        graph = _train_graph(preprocess, recipe).serialize()
-    return AugmentedLoader(
-        graph,
-        dataset,
-        images,
-        order=order or (lambda epoch: shuffled(len(images), seed=recipe.seed, epoch=epoch)),
-        preprocess=preprocess,
-        rare_n=np.array([not rare.isdisjoint(image.class_ids) for image in images]) if augment.minority else None,
-        recipe=recipe,
-        threads=threads,
-        task=task,
-        share=share,
-    )
+        graph = _train_graph(loading.preprocess, recipe).serialize()
+    order = order or (lambda epoch: shuffled(len(images), seed=recipe.seed, epoch=epoch))
+    rare_n = np.array([not rare.isdisjoint(image.class_ids) for image in images]) if minority else None
+    return AugmentedLoader(graph, dataset, images, loading, order=order, rare_n=rare_n)
 
 
-def eval_loader(
-    dataset: Dataset,
-    images: Sequence[LabelledImage],
-    *,
-    preprocess: Preprocess,
-    recipe: Recipe,
-    threads: int,
-    task: Task = "multiclass",
-    share: Share = ALL,
-) -> "Loader":
+def eval_loader(dataset: Dataset, images: Sequence[LabelledImage], loading: Loading) -> "Loader":
     """Load every image once, in order, with the serving preprocess (every `share.world_size`-th image)."""
-    return Loader(
-        dataset,
-        images,
-        order=lambda _: np.arange(len(images)),
-        preprocess=preprocess,
-        recipe=recipe,
-        threads=threads,
-        task=task,
-        share=share,
-    )
+    return Loader(dataset, images, loading, order=lambda _: np.arange(len(images)))
 
 
 def _train_graph(preprocess: Preprocess, recipe: Recipe) -> Pipeline:
@@ -114,24 +92,15 @@ class Loader:
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        images: Sequence[LabelledImage],
-        *,
-        order: Callable[[int], Ids],
-        preprocess: Preprocess,
-        recipe: Recipe,
-        threads: int,
-        task: Task,
-        share: Share,
+        self, dataset: Dataset, images: Sequence[LabelledImage], loading: Loading, *, order: Callable[[int], Ids]
     ) -> None:
         self.sampler, self.batch_sampler = self, None  # Lightning looks for these
         self.epoch = 0
         self._root, self._images = Path(dataset.root), images
-        self._order, self._config = order, preprocess.model_dump()
-        self._tensor = TENSOR[task]
-        self._number_n = np.array(reader_numbers(dataset, images, task=task), np.int64)
-        self._recipe, self._threads, self._share = recipe, threads, share
+        self._order, self._config = order, loading.preprocess.model_dump()
+        self._tensor = TENSOR[loading.task]
+        self._number_n = np.array(reader_numbers(dataset, images, task=loading.task), np.int64)
+        self._recipe, self._threads, self._share = loading.recipe, loading.threads, loading.share
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -189,11 +158,12 @@ class AugmentedLoader(Loader):
         graph: bytes,
         dataset: Dataset,
         images: Sequence[LabelledImage],
+        loading: Loading,
         *,
+        order: Callable[[int], Ids],
         rare_n: npt.NDArray[np.bool_] | None,
-        **options: Any,
     ) -> None:
-        super().__init__(dataset, images, **options)
+        super().__init__(dataset, images, loading, order=order)
         self._graph, self._rare_n = graph, rare_n
 
     def __iter__(self) -> Iterator[Batch]:

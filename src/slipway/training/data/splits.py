@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from slipway.contract import DataError
 from slipway.contract.dataset import SPLITS, Split
 from slipway.contract.spec import Data
-from slipway.training.data.entries import Entry, raise_faults
+from slipway.training.data.entries import SHOWN, Entry, raise_faults
 from slipway.training.data.stratify import Ids, place
 
 
@@ -41,8 +41,11 @@ def assign(entries: Sequence[Entry], digests: Sequence[str], *, labels: Sequence
 def _check_labels_of_equal_files(entries: Sequence[Entry], digests: Sequence[str]) -> None:
     for same in equal(digests):
         if len({entries[index].labels for index in same}) > 1:
-            names = " and ".join(sorted(entries[index].path for index in same))
-            raise DataError(f"{names} are the same image in two classes; keep the right one")
+            paths = sorted(entries[index].path for index in same)
+            more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+            raise DataError(
+                f"{' and '.join(paths[:SHOWN])}{more} are the same image in two classes; keep the right one"
+            )
 
 
 def _check_given(entries: Sequence[Entry], digests: Sequence[str]) -> None:

@@ -107,7 +107,7 @@ def _run(
     two threads at once, can wait for each other for ever."""
     if not images:
         return
-    size = min(base.spec.serving.max_batch_size, base.spec.serving.gpu.max_batch_size)  # every engine takes that
+    size = base.spec.serving.common_batch_size
     preprocess = base.preprocess.model_copy(update={"decoder": decoder})
     encoded = ((image.path, dataset.load(image)) for image in images)
     batches = pixel_batches(encoded, preprocess=preprocess, batch_size=size, total=len(images), what="embeddings")
@@ -134,7 +134,8 @@ class Cache:
 
     def __init__(self, path: Path, *, size: int) -> None:
         self.path, self.size, self.kept = path, size, True
-        self.made_by = ", ".join(f"{name} {version}" for name, version in versions(LIBRARIES).items())
+        libraries = ", ".join(f"{name} {version}" for name, version in versions(LIBRARIES).items())
+        self.made_by = f"{path.stem}: {libraries}"  # a file that was copied or renamed keeps the name of its engine
 
     def read(self, keys: Sequence[str]) -> dict[str, Float]:
         """What is kept of the images with these sha256."""
@@ -173,8 +174,8 @@ class Cache:
         )
         return database
 
-    def _vector(self, data: bytes, checksum: int) -> Float:
-        if len(data) != 4 * self.size or zlib.crc32(data) != checksum:
+    def _vector(self, data: object, checksum: object) -> Float:
+        if not isinstance(data, bytes) or len(data) != 4 * self.size or zlib.crc32(data) != checksum:
             raise ValueError("an embedding is not what was written")
         return np.frombuffer(data, np.float32)
 

@@ -59,6 +59,11 @@ def _check_recipe(spec: Spec, path: Path) -> None:
             f"{path}: recipe.head.dropout: {recipe.head.dropout} given, but a head is regularised by what "
             "cross-validation chooses; leave it out"
         )
+    if recipe.head.kind == "linear" and _changed(recipe.head, type(recipe.head).model_fields, ("units",)):
+        raise SpecError(
+            f"{path}: recipe.head.units: {recipe.head.units} given, but a linear head has no hidden layer; leave it "
+            "out, or write kind: mlp"
+        )
     if recipe.loss.kind != "cross_entropy":
         raise SpecError(
             f"{path}: recipe.loss.kind: {recipe.loss.kind} given; a head takes cross_entropy, with class_weights or "

@@ -22,7 +22,7 @@ from slipway.contract.dataset import Dataset
 from slipway.contract.evidence.build import CheckpointMeasured
 from slipway.system.files import complete_folder, sha256_file
 from slipway.training.data.decodable import check_decodable
-from slipway.training.data.loader import eval_loader, train_loader
+from slipway.training.data.loader import Loading, eval_loader, train_loader
 from slipway.training.data.order import rare_classes, steps_per_epoch
 from slipway.training.learn.callbacks import WholeCheckpoints, make
 from slipway.training.learn.devices import devices_of, is_first, share_of
@@ -153,14 +153,13 @@ def _fit(
         )
         if logger:
             begin(logger, spec)
-        options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": recipe, "threads": 2, "task": spec.task}
-        options["share"] = share_of(trainer)
+        loading = Loading(spec.preprocess, recipe, threads=2, task=spec.task, share=share_of(trainer))
         on_ctrl_c = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(
                 module,
-                train_loader(dataset, train_images, **options),
-                eval_loader(dataset, dataset.of("validation"), **options),
+                train_loader(dataset, train_images, loading),
+                eval_loader(dataset, dataset.of("validation"), loading),
                 ckpt_path=checkpoint,
                 weights_only=True,
             )

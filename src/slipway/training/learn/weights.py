@@ -30,7 +30,7 @@ def start(spec: Spec, *, classes: int) -> tuple[Network, str]:
         backbone,
         classes=classes,
         pretrained=backbone.pretrained and backbone.weights is None,
-        input_size=(spec.preprocess.input_height, spec.preprocess.input_width),
+        input_size=spec.preprocess.input_size,
         head=recipe.head,
     )
     if backbone.weights is not None:
@@ -43,7 +43,8 @@ def start(spec: Spec, *, classes: int) -> tuple[Network, str]:
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Raises SpecError: no such file, not a safetensors file (a pickle is never opened), or NaN, by tensor name."""
+    """Raises SpecError: no such file, not a safetensors file (a pickle is never opened), or NaN or infinity in it, by
+    tensor name."""
     try:
         with path.open("rb") as file:
             first = file.read(4)
@@ -54,9 +55,9 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         if first == b"PK\x03\x04" or first[:1] == b"\x80":
             raise SpecError(f"{path}: a pickle, which can run code when opened; {TO_SAFETENSORS}") from None
         raise SpecError(f"{path}: not a safetensors file, or a truncated one ({error})") from None
-    broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.isnan().any()]
+    broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
-        raise SpecError(f"{path}: NaN in {_listed(broken)}; give a checkpoint without NaN")
+        raise SpecError(f"{path}: NaN or infinity in {_listed(broken)}; give a checkpoint of finite numbers")
     return weights
 
 

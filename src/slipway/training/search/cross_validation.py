@@ -27,8 +27,8 @@ from slipway.evaluation.predict import Float, Predictions, predict
 from slipway.system.files import sha256_bytes
 from slipway.training.bundle.export import load_network
 from slipway.training.data.dataset import scan
+from slipway.training.data.sources import LABEL_COLUMNS
 from slipway.training.data.splits import draw_parts
-from slipway.training.data.table import LABEL_COLUMNS
 from slipway.training.learn.fit import train
 
 BATCH = 32

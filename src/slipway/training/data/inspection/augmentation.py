@@ -18,7 +18,7 @@ from slipway.training.data.dataset import scan
 from slipway.training.data.entries import Entry
 from slipway.training.data.inspection.facts import Viewer, views
 from slipway.training.data.inspection.page import thumbnail_of
-from slipway.training.data.loader import Loader, eval_loader, train_loader
+from slipway.training.data.loader import Loader, Loading, eval_loader, train_loader
 from slipway.training.data.mixing import Mixing
 from slipway.training.data.order import rare_classes
 
@@ -85,10 +85,10 @@ def _choose(dataset: Dataset, *, seed: int) -> list[int]:
 
 def _rows(spec: Spec, dataset: Dataset, chosen: Sequence[int], rare: frozenset[int]) -> list[Row]:
     images, order = dataset.of("train"), np.array(chosen)
-    options: dict[str, Any] = {"preprocess": spec.preprocess, "recipe": spec.recipe, "threads": 2}
+    loading = Loading(spec.preprocess, spec.recipe, threads=2)
     shown = [images[row] for row in chosen]
-    served = _pictures(eval_loader(dataset, shown, **options), spec.preprocess)
-    loader = train_loader(dataset, images, **options, order=lambda _: order)
+    served = _pictures(eval_loader(dataset, shown, loading), spec.preprocess)
+    loader = train_loader(dataset, images, loading, order=lambda _: order)
     drawn = [_pictures(loader, spec.preprocess) for _ in range(DRAWS)]
     viewer = Viewer(exif_orientation=spec.preprocess.exif_orientation)
     entries = [Entry(image.path, ()) for image in shown]
@@ -122,7 +122,7 @@ def _mixed(spec: Spec, dataset: Dataset) -> list[tuple[Thumbnail, str]]:
     mix, recipe = spec.recipe.augment.mix, spec.recipe
     if mix is None or spec.task != "multiclass":
         return []
-    loader = train_loader(dataset, dataset.of("train"), preprocess=spec.preprocess, recipe=recipe, threads=2)
+    loader = train_loader(dataset, dataset.of("train"), Loading(spec.preprocess, recipe, threads=2))
     found: list[tuple[Thumbnail, str]] = []
     for number, batch in enumerate(loader):
         mixing, draw = Mixing(mix, classes=len(dataset.labels)), (recipe.seed, 0, number, 0)

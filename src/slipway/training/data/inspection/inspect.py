@@ -104,11 +104,7 @@ def _count(entries: Sequence[Entry], splits: Sequence[Split | None], labels: Seq
     placed = Counter((label, split) for entry, split in zip(entries, splits, strict=True) for label in entry.labels)
     shown = () if None in splits else SPLITS
     return tuple(
-        ClassCount(
-            label=label,
-            images=images[label],
-            by_split={split: placed[label, split] for split in shown},
-        )
+        ClassCount(label=label, images=images[label], by_split={split: placed[label, split] for split in shown})
         for label in labels
     )
 

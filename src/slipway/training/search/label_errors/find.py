@@ -22,8 +22,7 @@ from slipway.training.data.dataset import scan
 from slipway.training.data.entries import raise_faults
 from slipway.training.data.inspection.facts import Viewer
 from slipway.training.data.inspection.page import thumbnails
-from slipway.training.data.sources import read_from
-from slipway.training.data.table import LABEL_COLUMNS
+from slipway.training.data.sources import LABEL_COLUMNS, read_from
 from slipway.training.search.cross_validation import OutOfFold, cross_validate, write_table
 
 RESULT, PAGE, SUSPECTS = MARKERS["label errors"], "label_errors.html", "suspects.csv"
