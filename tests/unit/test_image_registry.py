@@ -105,6 +105,18 @@ def test_docker_registry_takes_and_gives_it(tmp_path: Path, example: tuple[Layou
         _round_trip(tmp_path, *example, host)
 
 
+def test_a_manifest_that_was_changed_in_the_storage_of_docker_registry_is_named(
+    tmp_path: Path, example: tuple[Layout, Descriptor]
+) -> None:
+    layout, image = example
+    with docker_registry(tmp_path) as host:
+        pushed(layout, image, host)
+        stored = tmp_path / f"registry/docker/registry/v2/blobs/sha256/{image.hex[:2]}/{image.hex}/data"
+        stored.write_bytes(stored.read_bytes().replace(b'"slipway.lane":"cpu"', b'"slipway.lane":"gpu"'))
+        with pytest.raises(ImageError, match=f"the manifest v1 is sha256:.*, and {image.digest} there; the registry's"):
+            pulled(host, tmp_path / "there")
+
+
 def test_docker_registry_asks_who(tmp_path: Path, example: tuple[Layout, Descriptor], no_logins: Path) -> None:
     with docker_registry(tmp_path, htpasswd=PASSWORD) as host:
         with pytest.raises(ImageError, match=r"refuses anonymous users for team/colours .*log in \(docker login"):

@@ -98,7 +98,11 @@ class Registry:
         """The bytes and the media type of a manifest or index, by tag or digest; raises AbsentError without one."""
         headers = {"Accept": ", ".join((MANIFEST, INDEX, *_FOREIGN))}
         with self._answer("GET", self._url("manifests", target), headers=headers) as answer:
-            return self._document(answer, what=f"the manifest {target}"), answer.headers.get_content_type()
+            data = self._document(answer, what=f"the manifest {target}")
+            named, media_type = answer.headers.get("Docker-Content-Digest", ""), answer.headers.get_content_type()
+        if named.startswith("sha256:") and named != (found := Descriptor.of(data, media_type).digest):
+            raise ImageError(f"{self._host}: the manifest {target} is {found}, and {shown(named)} there; {DAMAGED}")
+        return data, media_type
 
     def _document(self, answer: HTTPResponse, *, what: str) -> bytes:
         """The whole of a small answer; raises ImageError if it is larger than a registry may give."""

@@ -189,7 +189,10 @@ def pull(
     artefacts = list(_pull_artefacts(registry, image, layout, count, where=str(source), depth=_DEPTH))
     with layout.with_untagged(*artefacts):
         if trust is not None:
-            trust(image)
+            try:
+                trust(image)
+            except ImageError as error:
+                raise ImageError(f"{source}: {error}") from None
     for blob in manifest.blobs:
         _pull_blob(registry, blob, layout, count, where=str(source))
     open_image(layout, image)
