@@ -158,6 +158,14 @@ def test_train_names_what_is_wrong_with_a_spec(fault: str, call: Callable[..., A
     assert not list(tmp_path.glob("runs/*")), "nothing is left, not even a hidden folder"
 
 
+def test_a_check_says_what_it_does_before_it_takes_long(
+    call: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec(tmp_path, recipe={"batch_size": 64})))
+    assert "only 28 train images" in call("training/train.py", "spec.yaml", "--out", "runs/checkpoint", "--check")
+    assert capsys.readouterr().out == "spec.yaml: checking images and weights\n"
+
+
 def test_train_says_so_when_there_is_no_spec(call: Callable[..., Any]) -> None:
     assert call("training/train.py", "none.yaml", "--out", "checkpoint") == (
         "train.py: none.yaml: cannot be read: No such file or directory"
