@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from slipway.contract import Bundle, CompileError, DataError, ExportError, Manifest, ManifestError
+from slipway.contract import Bundle, CompileError, DataError, ExportError, Manifest, ManifestError, SpecError
 from slipway.contract.base_bundle import Base, BaseEngine, BaseSpec
 from slipway.contract.dataset import FILE_NAME as DATASET
 from slipway.contract.dataset import Dataset
@@ -22,6 +23,7 @@ from slipway.steps.head import Head
 from slipway.system.files import sha256_file
 from slipway.training import export, train
 from slipway.training.bundle.base import draw, write_base
+from slipway.training.heads.from_classifier import spec_of
 from slipway.training.learn.network import Network
 from slipway.training.learn.weights import fill_backbone
 from tests.support.colours import reseal
@@ -269,6 +271,13 @@ def test_a_classifier_on_the_base_s_backbone_becomes_a_head_that_answers_the_sam
     weights = Head.read(made / "heads/three/bundle/head.npz")
     assert (weights.embedding_size, weights.classes) == (512, 3)
     assert "current" in run_here(*again, cwd=made, check=False).stdout
+
+
+def test_a_classifier_with_other_pixels_than_the_base_is_refused_with_both(made: Path, whole: Path) -> None:
+    base = Base.open(made / "runs/tiny/base")
+    larger = replace(base, preprocess=base.preprocess.model_copy(update={"input_height": 64}))
+    with pytest.raises(SpecError, match="its preprocess has input_height 32, not 64 as the base"):
+        spec_of(Bundle.open(whole / "bundle"), larger)
 
 
 def test_a_classifier_with_another_backbone_is_refused(made: Path, whole: Path, tmp_path: Path) -> None:

@@ -182,9 +182,9 @@ def compare_outputs(
     best_n, other_n = found.logits_nc.argmax(axis=1), reference.logits_nc.argmax(axis=1)
     flipped = np.flatnonzero((best_n != other_n) & (task == "multiclass"))
     if len(flipped) or not difference <= allowed:  # also catches NaN
-        names = ", ".join(found.images[row].path for row in flipped[:5])
+        names = f" ({', '.join(found.images[row].path for row in flipped[:5])})" if len(flipped) else ""
         raise ExportError(
-            f"{fault.who} disagree on the test split: {len(flipped)} labels differ ({names}), logits by up to "
+            f"{fault.who} disagree on the test split: {len(flipped)} labels differ{names}, logits by up to "
             f"{difference:.2g} (allowed: 0 labels, {allowed:.2g}); {fault.so}"
         )
     compare_embeddings(found, reference, fault=fault)

@@ -23,7 +23,11 @@ from slipway.training.heads.spec import of_base
 TAKEN = ("name", "task", "data", "decision", "accuracy", "latency")
 """Fields of the classifier's spec that its head keeps; the others are the base's, or about training a network."""
 
-OTHER = Fault("the base with the head and the whole classifier", "its backbone is not that of the base")
+OTHER = Fault(
+    "the base with the head and the whole classifier",
+    "its backbone is not that of the base: make a base of its weights (slipway base), or fit a head to its images "
+    "instead (slipway head SPEC)",
+)
 
 
 def spec_of(bundle: Bundle, base: Base) -> Spec:
@@ -35,10 +39,11 @@ def spec_of(bundle: Bundle, base: Base) -> Spec:
     if bundle.base is not None:
         raise SpecError(f"{bundle.path}: a head already; give the run of a whole classifier")
     ours, theirs = bundle.preprocess.plain(), base.preprocess.plain()
-    if different := sorted(name for name in ours if ours[name] != theirs[name]):
+    different = [f"{name} {ours[name]}, not {theirs[name]}" for name in sorted(ours) if ours[name] != theirs[name]]
+    if different:
         raise SpecError(
-            f"{bundle.path}: its preprocess has another {', '.join(different)} than the base {base.path}, so the "
-            "pixels differ; make a base with this preprocess"
+            f"{bundle.path}: its preprocess has {'; '.join(different)} as the base {base.path} has, so the pixels "
+            "differ; make a base with this preprocess"
         )
     given = bundle.spec.plain()
     return Spec.parse({**{name: given[name] for name in TAKEN}, **of_base(base)}, source=str(bundle.path / "spec.json"))
