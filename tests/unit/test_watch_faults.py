@@ -195,11 +195,12 @@ def test_a_log_of_restarts_that_was_moved_away_is_a_new_one_whose_entries_count(
     look(store)
     add_restart(store, watched_state(store, "digits"), reason="seen", live=None)
     look(store)
+    add_drawn(store, drawn(20, seed=8), name="c")
+    look(store)
     log = folder_of(store.folder, "digits") / "restarts.json"
     log.write_text("{")
     assert f"move {log} away" in look(store).told[0]
     log.unlink()
-    look(store)
     add_restart(store, watched_state(store, "digits"), reason="seen again", live=None)
     add_drawn(store, drawn(10, seed=9), name="b")
     watched = look(store).watched

@@ -184,5 +184,5 @@ def check_budgets(settings: GatewaySettings, models: Iterable[str]) -> None:
     known = set(models)
     if unknown := sorted(settings.budgets_ms.keys() - known):
         raise SpecError(
-            f"budgets_ms: {', '.join(unknown)}: the repository has no such classifier; it has {few(sorted(known))}"
+            f"budgets_ms: {few(unknown)}: the repository has no such classifier; it has {few(sorted(known))}"
         )

@@ -113,14 +113,9 @@ class Trial:
         """Counts since the gateway started.
 
         Raises:
-            SpecError: the candidate's repository is not there, as on a restored box.
+            SpecError: the candidate's repository is gone, as on a restored box.
             ServingError: the gateway does not answer.
         """
-        if not Path(self.record.candidate.path).is_dir():
-            raise SpecError(
-                f"{self.record.candidate.path}: the candidate's repository is missing, as after a restore; begin its "
-                "trial again: " + command("slipway release candidate", self.source, "FLEET")
-            )
         return counts(self.settings, self.record.models)
 
     def look(self) -> Judged:

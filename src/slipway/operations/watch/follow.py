@@ -91,7 +91,7 @@ def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
             since_s=time.time(),
             last_row=after,
             live_after=after,
-            restarts=same.restarts if same is not None else 0,
+            restarts=same.restarts if same is not None else (),
         )
     bets = current.bets
     asked = following.settings.rows_between_false_alarms
@@ -104,12 +104,12 @@ def begin(state: WatchState, following: Following, *, say: Say) -> WatchState:
 def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, classifier: str) -> Current:
     """Carry out the entries of the log that are not carried out yet: drift begins anew after the last one's row.
 
-    Entries of another bundle, and of an earlier journal, whose rows this one never had, change nothing. A log with
-    fewer entries than were carried out is a new one, after somebody moved the former away; the next entry counts.
+    Entries of another bundle, and of an earlier journal, whose rows this one never had, change nothing. A log that was
+    moved away has no part in this: an entry is known by its time, not by its place.
     """
     newest = newest_ever(store)
-    for entry in entries[current.restarts :]:
-        if entry.bundle != current.bundle or entry.after_row > newest:
+    for entry in entries:
+        if entry.time_s in current.restarts or entry.bundle != current.bundle or entry.after_row > newest:
             continue
         changes: dict[str, object] = {"bets": None, "last_row": max(current.last_row, entry.after_row)}
         if current.live is None:  # rows of before the restart were not as they should be
@@ -118,7 +118,8 @@ def restarted(current: Current, entries: tuple[Restart, ...], *, store: Store, c
             count = count_between(store, classifier, bundle=current.bundle, after=after, until=entry.after_row)
             changes |= {"live": None, "live_after": after, "live_rows": count, "trusted": True}
         current = current.model_copy(update=changes)
-    return current.model_copy(update={"restarts": len(entries)})
+    done = tuple(sorted({*current.restarts, *(entry.time_s for entry in entries)}))
+    return current.model_copy(update={"restarts": done})
 
 
 def feed(

@@ -80,8 +80,8 @@ class Current(Contract):
     live: LiveReference | None = None
     bets: Bets | None = None
     """None until there is a reference with enough rows."""
-    restarts: int = Field(default=0, ge=0)
-    """Number of entries of the log of restarts that are carried out, or passed over as those of another bundle."""
+    restarts: tuple[float, ...] = ()
+    """Times (Unix, s) of the restarts that are carried out, or passed over as those of another bundle."""
 
     def drift(self, reference: TestReference) -> tuple[Source, Reference] | None:
         """The reference of drift: the live one as soon as there is one.

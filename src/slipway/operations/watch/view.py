@@ -121,7 +121,7 @@ def _watched(state: WatchState, sources: Sources) -> Watched | None:
         recalls=recalls,
         gap=_gap(current, reference, latest),
         inputs=_inputs(reference.pictures, pictures),
-        restarts=current.restarts,
+        restarts=len(current.restarts),
     )
 
 
