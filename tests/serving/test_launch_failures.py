@@ -1,6 +1,7 @@
 """Repositories and servers that cannot be served: one sentence with the reason, a non-zero exit, nothing left."""
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ def test_a_model_that_hangs_is_ended_after_the_time_out(
 ) -> None:
     repository = changed_example("preprocess", MODEL.format(body="time.sleep(10000)"))
     (name,) = (folder.name for folder in repository.glob("preprocess_*"))
+    started = time.monotonic()
     said = refused(repository, "--timeout-s", "20")  # the server and the other steps are up long before
+    assert time.monotonic() - started < 100, "the default, 120 s, was in force"
     assert f"{name} did not answer within its time" in said
 
 

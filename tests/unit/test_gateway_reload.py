@@ -46,6 +46,14 @@ def made(folder: Path, name: str, *, begins: datetime = NOW - DAY, ends: datetim
     return Tls(certificate=str(certificate), key=str(secret))
 
 
+def weak(folder: Path) -> Tls:
+    """A certificate and its key, of a length that OpenSSL refuses."""
+    certificate, key = folder / "weak.pem", folder / "weak.key"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=a", "-keyout", key]
+    subprocess.run([*words, "-out", certificate], check=True, capture_output=True)
+    return Tls(certificate=str(certificate), key=str(key))
+
+
 def read(tls: Tls) -> Certificate:
     return Certificate.read(tls, source=Path("gateway.yaml"))
 
@@ -55,17 +63,21 @@ def test_it_says_whose_it_is_and_warns_before_its_end(tmp_path: Path) -> None:
     assert str(found) == f"a certificate for colours.example, 10.0.0.1 until {found.ends:%Y-%m-%d %H:%M} UTC"
     assert found.warning(NOW) is None
     assert found.warning(found.ends - (WARN_DAYS + 1) * DAY) is None
-    assert "a.pem ends in 13 days, at " in str(found.warning(found.ends - 13.5 * DAY))
+    assert f"a.pem ends at {found.ends:%Y-%m-%d %H:%M} UTC; give" in str(found.warning(found.ends - 1.5 * DAY))
     assert "a.pem ended at " in str(found.problem(found.ends))
     assert "look at the clock" in str(found.problem(found.begins - DAY))
     assert found.warning(found.ends) == found.problem(found.ends)
 
 
-def test_the_first_end_of_a_chain_counts(tmp_path: Path) -> None:
-    tls, issuer = made(tmp_path, "a"), made(tmp_path, "b", ends=NOW + 5 * DAY)
+@pytest.mark.parametrize("ends", [NOW + 5 * DAY, NOW - DAY])
+def test_an_issuer_that_ends_first_is_warned_of_and_no_problem(tmp_path: Path, ends: datetime) -> None:
+    tls, issuer = made(tmp_path, "a"), made(tmp_path, "b", begins=NOW - 9 * DAY, ends=ends)
     chain = Path(tls.certificate)
     chain.write_text(chain.read_text() + Path(issuer.certificate).read_text())
-    assert read(tls).ends == read(issuer).ends
+    found = read(tls)
+    assert found.problem(NOW) is None
+    assert f"a.pem holds an issuer's certificate that ends at {ends:%Y-%m-%d %H:%M} UTC" in str(found.warning(NOW))
+    assert "ended at" in str(found.problem(found.ends))
 
 
 def test_the_alert_has_the_same_days() -> None:
@@ -90,6 +102,11 @@ def test_files_that_do_not_fit_are_named_with_what_to_change(tmp_path: Path) -> 
     Path(other.certificate).write_text(text[: len(text) // 2])
     with pytest.raises(SpecError, match=r"tls\.certificate: .*b\.pem is damaged or cut"):
         read(other)
+    Path(other.certificate).unlink()
+    with pytest.raises(SpecError, match=r"tls\.certificate: .*b\.pem cannot be read: No such file"):
+        read(other)
+    with pytest.raises(SpecError, match=r"weak\.key must hold .*; the reason: EE_KEY_TOO_SMALL"):
+        read(weak(tmp_path))
 
 
 def test_a_reload_says_what_was_taken_up_and_withdrawn(tmp_path: Path) -> None:
@@ -149,7 +166,7 @@ def test_one_that_clients_refuse_replaces_none_but_keeps_no_key_in_force(
     soon, over = made(tmp_path, "soon", ends=NOW + 3 * DAY), made(tmp_path, "over", ends=NOW - DAY / 2)
     gateway = Gateway(GatewayPlan.open(path), event=lambda name, message, **_: said.append((name, message)))
     write(soon)
-    assert "soon.pem ends in 2 days" in gateway.reload()
+    assert f"soon.pem ends at {NOW + 3 * DAY:%Y-%m-%d} " in gateway.reload()
     assert said[-1][0] == "certificate_ends"
     write(over)
     with pytest.raises(SpecError, match=r"over\.pem ended at .*, and clients refuse it; give a new one"):

@@ -1,5 +1,6 @@
 """The parts of the journal one by one: parity, pictures, bound, folders, clocks, settings, status and metrics."""
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -101,6 +102,29 @@ def test_a_database_that_another_process_holds_is_said_with_what_to_do(
     with pytest.raises(StorageError, match="locked; another process has held"), Store.open(tmp_path, make=False):
         pass
     other.close()
+
+
+def test_only_what_sqlite_calls_damaged_is_to_be_moved_away(tmp_path: Path) -> None:
+    with Store.open(tmp_path, make=True) as store:
+        with pytest.raises(StorageError, match=r"decode to UTF-8.*; restore a copy"):
+            store.query("SELECT CAST(x'ff' AS TEXT)")
+        with pytest.raises(StorageError, match=r"constraint failed.*; try again; .* \(dmesg\)"):
+            store.write("INSERT INTO done VALUES (NULL, NULL)", [()])
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):  # a bug stays a bug
+        store.query("SELECT 1")
+
+
+def test_a_copy_that_cannot_be_written_names_both_places(tmp_path: Path) -> None:
+    target = tmp_path / "copy.sqlite"
+    target.touch()
+    with (
+        Store.open(tmp_path / "journal", make=True) as store,
+        contextlib.closing(sqlite3.connect(f"file:{target}?mode=ro", uri=True)) as copy,
+        pytest.raises(
+            StorageError, match=r"journal\.sqlite cannot be copied to .*copy\.sqlite: attempt to write a read"
+        ),
+    ):
+        store.copy_into(copy, at=target)
 
 
 def test_the_bound_drops_what_was_tapped_last_and_counts_it_over_restarts(tmp_path: Path) -> None:

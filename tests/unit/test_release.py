@@ -279,7 +279,7 @@ def test_without_an_open_release_every_action_says_how_to_open_one(release: Rele
 def test_on_a_restored_box_each_verb_says_that_the_trial_begins_again(release: ReleaseFolder) -> None:
     release.open_release()
     (release.candidate / "lane.json").unlink()  # half of a folder is none
-    said = r"cpu-candidate: the candidate's repository is gone, .* release rollback .* release candidate then writes it"
+    said = r"cpu-candidate: the candidate's repository is gone, .*release rollback .* release candidate then writes it"
     for words in (["status"], ["judge"], ["promote", "--approved-by", "A. Lee"]):
         with pytest.raises(SpecError, match=said):
             release(*words)

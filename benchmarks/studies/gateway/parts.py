@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slipway.operations.gateway.binary import start_envoy
 from slipway.operations.gateway.configuration import BOOTSTRAP, static_bootstrap
 from slipway.operations.gateway.plan import GatewayPlan
-from slipway.operations.gateway.process import READY_S, start_envoy
+from slipway.operations.gateway.process import READY_S
 from slipway.operations.gateway.settings import GatewaySettings, ServerPorts, read_keys
 from slipway.operations.journal.folders import private_folder
 from slipway.serving import Ports

@@ -27,7 +27,9 @@ class Certificate:
     """The hosts that it is for: names and IP addresses."""
     begins: datetime
     ends: datetime
-    """The first end in the file, which holds the issuers' certificates too."""
+    """End of the certificate itself, which comes first in the file."""
+    issuer_ends: datetime | None
+    """The first end of the issuers' certificates in the file; None if it has none."""
 
     @classmethod
     def read(cls, tls: Tls, *, source: Path) -> Self:
@@ -39,16 +41,24 @@ class Certificate:
         try:
             chain = x509.load_pem_x509_certificates(Path(tls.certificate).read_bytes())
             names = _names(chain[0])
-        except (OSError, ValueError):
+        except OSError as error:
+            raise SpecError(
+                f"{source}: tls.certificate: {tls.certificate} cannot be read: {error.strerror}; name one that can"
+            ) from None
+        except ValueError:
             raise SpecError(
                 f"{source}: tls.certificate: {tls.certificate} is damaged or cut; take it from its authority again"
             ) from None
         _check_key(tls, source=source)
-        begins, ends = (one.not_valid_before_utc for one in chain), (one.not_valid_after_utc for one in chain)
-        return cls(tls.certificate, names, max(begins), min(ends))
+        leaf, *issuers = chain
+        issuer_ends = min((one.not_valid_after_utc for one in issuers), default=None)
+        return cls(tls.certificate, names, leaf.not_valid_before_utc, leaf.not_valid_after_utc, issuer_ends)
 
     def problem(self, now: datetime) -> str | None:
-        """Why clients that check it refuse it at this time, in a sentence; None if they take it."""
+        """Why clients that check it refuse it at this time, in a sentence; None if nothing in it makes them.
+
+        An issuer's certificate that has ended is no problem: clients may have another way to an authority they trust.
+        """
         if now >= self.ends:
             return f"{self.path} ended at {_time(self.ends)}, and clients refuse it; give a new one (docs/keys.md)"
         if now < self.begins:
@@ -59,12 +69,18 @@ class Certificate:
         return None
 
     def warning(self, now: datetime) -> str | None:
-        """The problem, or a sentence if it ends within `WARN_DAYS` days; None otherwise."""
-        if (said := self.problem(now)) or self.ends - now > timedelta(days=WARN_DAYS):
+        """The problem, or a sentence if it or an issuer's ends within `WARN_DAYS` days, or an issuer's has ended."""
+        if said := self.problem(now):
             return said
-        return (
-            f"{self.path} ends in {(self.ends - now).days} days, at {_time(self.ends)}; give a new one (docs/keys.md)"
-        )
+        soon = now + timedelta(days=WARN_DAYS)
+        if self.ends < soon:
+            return f"{self.path} ends at {_time(self.ends)}; give a new one (docs/keys.md)"
+        if self.issuer_ends is not None and self.issuer_ends < soon:
+            return (
+                f"{self.path} holds an issuer's certificate that ends at {_time(self.issuer_ends)}; take the issuers' "
+                "certificates from the authority again (docs/keys.md)"
+            )
+        return None
 
     def __str__(self) -> str:
         return f"a certificate for {', '.join(self.names) or 'no host'} until {_time(self.ends)}"
@@ -79,8 +95,10 @@ def _check_key(tls: Tls, *, source: Path) -> None:
                 f"{source}: tls.key: {tls.key} is not the key of {tls.certificate}; name the two files that belong "
                 "together"
             ) from None
+        said = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise SpecError(
-            f"{source}: tls.key: {tls.key} must hold the private key of {tls.certificate}, in PEM, without a password"
+            f"{source}: tls.key: {tls.key} must hold the private key of {tls.certificate}, in PEM, without a password; "
+            f"the reason: {said}"
         ) from None
 
 

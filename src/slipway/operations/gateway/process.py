@@ -12,10 +12,9 @@ from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
 from slipway.contract import Lane, ServingError, SlipwayError, SpecError
-from slipway.operations.gateway.binary import find_envoy, reason
+from slipway.operations.gateway.binary import ENVOY_LOG, reason, start_envoy
 from slipway.operations.gateway.certificate import Certificate
 from slipway.operations.gateway.changes import changes, contents
-from slipway.operations.gateway.configuration import BOOTSTRAP
 from slipway.operations.gateway.plan import GatewayPlan
 from slipway.operations.gateway.routes import LISTENERS
 from slipway.operations.gateway.settings import ServerPorts
@@ -24,15 +23,12 @@ from slipway.operations.journal.spool import DROPPED, Bound
 from slipway.serving import process as processes
 from slipway.serving.command import HOST
 from slipway.serving.endpoint import Renewed
-from slipway.serving.limits import server_limits
 from slipway.serving.supervisor import pause_s
 
 Event = Callable[..., None]
 """`event(name, message, **fields)`."""
 READY_S = 15.0
 """Seconds in which a started Envoy must listen. It takes 0.2 s, and 0.3 s with 2,000 classifiers."""
-DRAIN_S = 10
-"""Seconds for which connections of a replaced listener, and so keys that were withdrawn, are served."""
 LONG_S = 60.0
 """An Envoy that ran longer than this counts as healthy, and is started again at once."""
 LOOK_S, MOST_SILENT = 2.0, 3
@@ -41,9 +37,6 @@ SPOOL_S, SPOOL_SHARE = 1.0, 0.02
 """Longest time between two looks at the spool, in s, and the share of the time that looking may take: a spool
 that nobody empties has thousands of files."""
 STOP_S = 3.0
-_NO_SECRET = "\0"
-"""No argument of Envoy contains a secret."""
-ENVOY_LOG = "envoy.log"
 
 
 class Gateway:
@@ -294,34 +287,3 @@ def _stop(process: Popen[bytes]) -> None:
     with suppress(TimeoutExpired):
         process.wait(STOP_S)
     processes.kill(process)
-
-
-def start_envoy(folder: Path, *, workers: int) -> Popen[bytes]:
-    """Start Envoy with the bootstrap of `folder`, where its log is too.
-
-    Raises:
-        ServingError: Envoy is not installed, or the log cannot be written.
-    """
-    return processes.start(
-        _command(find_envoy(), folder / BOOTSTRAP, workers=workers),
-        environment={},
-        log=folder / ENVOY_LOG,
-        limits=server_limits(instances=0),
-        secret=_NO_SECRET,
-    )
-
-
-def _command(binary: Path, bootstrap: Path, *, workers: int) -> list[str]:
-    flags: Mapping[str, str] = {
-        "config-path": str(bootstrap),
-        "concurrency": str(workers),
-        "drain-time-s": str(DRAIN_S),
-        "drain-strategy": "immediate",
-        "log-level": "warning",
-        "component-log-level": "misc:error",  # it names each field that is marked as unfinished
-    }
-    return [
-        str(binary),
-        "--disable-hot-restart",
-        *(part for flag, value in flags.items() for part in (f"--{flag}", value)),
-    ]

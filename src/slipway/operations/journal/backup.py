@@ -20,7 +20,8 @@ from slipway.contract.base import Contract
 from slipway.contract.evidence.origin import now
 from slipway.contract.manifest import Sha256
 from slipway.errors import SpecError, StorageError
-from slipway.operations.journal.store import DATABASE, IMAGES, VERSION, Store, image_path, in_words, only_collector
+from slipway.operations.journal.sqlite_errors import in_words
+from slipway.operations.journal.store import DATABASE, IMAGES, VERSION, Store, image_path, only_collector
 from slipway.system.files import complete_folder, files_below, sha256_file
 from slipway.system.targets import MARKERS, told
 from slipway.system.text import command

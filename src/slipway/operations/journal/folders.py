@@ -1,8 +1,10 @@
-"""Folders that only their user may use."""
+"""Folders that only their user, or one process, may use."""
 
 import contextlib
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from slipway.errors import SpecError
@@ -27,6 +29,21 @@ def private_folder(folder: Path, *, what: str, marker: str = "") -> None:
                 f"chmod 700 {folder}"
             )
         folder.chmod(0o700)
+
+
+@contextlib.contextmanager
+def only_process(lock: Path, otherwise: str) -> Iterator[None]:
+    """Hold a lock file for the block; raises SpecError with the sentence `otherwise` if another process holds it."""
+    with told(lock.parent):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpecError(otherwise) from None
+        yield
+    finally:
+        os.close(descriptor)  # and so does a kill: the lock never stays
 
 
 def in_memory(folder: Path) -> bool:

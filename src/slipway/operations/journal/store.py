@@ -1,7 +1,6 @@
 """The journal on disk: SQLite beside content-named images, for its user alone."""
 
 import errno
-import fcntl
 import hashlib
 import os
 import sqlite3
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from slipway.errors import SpecError, StorageError
-from slipway.operations.journal.folders import private_folder
+from slipway.operations.journal.folders import only_process, private_folder
 from slipway.operations.journal.rows import Row
+from slipway.operations.journal.sqlite_errors import in_words
 from slipway.system.targets import told
 
 DATABASE, IMAGES, LOCK = "journal.sqlite", "images", "collector.lock"
@@ -195,7 +195,10 @@ class Store:
         """Copy the database as of one moment, by SQLite's backup; others may write meanwhile.
 
         Args:
-            at: the place that is named if its disk is full; nothing is written to the journal's.
+            at: the place of the copy, for messages.
+
+        Raises:
+            StorageError: the journal is damaged, or the copy cannot be written.
         """
         with in_words(self.folder / DATABASE):
             try:
@@ -203,7 +206,10 @@ class Store:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), at) from None
-                raise
+                raise StorageError(  # SQLite does not say which of the two it means
+                    f"{self.folder / DATABASE} cannot be copied to {at}: {error}; check the permissions and the disks "
+                    "of both, and the system's log (dmesg)"
+                ) from None
 
     # Selections, labels and comparisons.
 
@@ -311,50 +317,6 @@ def only_collector(folder: Path) -> Iterator[None]:
     private_folder(folder, what="observe.journal", marker=DATABASE)
     with only_process(folder / LOCK, f"{folder}: another slipway journal run has this journal; one is enough"):
         yield
-
-
-@contextmanager
-def only_process(lock: Path, otherwise: str) -> Iterator[None]:
-    """Hold a lock file for the block; raises SpecError with the sentence `otherwise` if another process holds it."""
-    with told(lock.parent):
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SpecError(otherwise) from None
-        yield
-    finally:
-        os.close(descriptor)  # and so does a kill: the lock never stays
-
-
-_NOT_OURS = "restore a copy of it, or move it away, and the collector begins a new journal"
-_HELD = "another process has held it for half a minute; wait for that one or end it, and try again"
-_MODES = "change its permissions and those of its folder, or give the journal another folder"
-_REMEDIES = {
-    sqlite3.SQLITE_FULL: "free some space, or give the journal another folder",
-    sqlite3.SQLITE_NOTADB: _NOT_OURS,
-    sqlite3.SQLITE_CORRUPT: _NOT_OURS,
-    sqlite3.SQLITE_ERROR: _NOT_OURS,  # a table or column is missing
-    sqlite3.SQLITE_BUSY: _HELD,
-    sqlite3.SQLITE_LOCKED: _HELD,
-    sqlite3.SQLITE_READONLY: _MODES,
-    sqlite3.SQLITE_CANTOPEN: _MODES,
-    sqlite3.SQLITE_PERM: _MODES,
-    sqlite3.SQLITE_IOERR: "the disk is faulty or full; see the system's log (dmesg)",
-}
-"""What helps, by the number of SQLite's error."""
-
-
-@contextmanager
-def in_words(path: Path) -> Iterator[None]:
-    """Turn what SQLite or the disk says into a StorageError."""
-    try:
-        with told(path):
-            yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the detail of extended codes
-        raise StorageError(f"{path}: {error}; {_REMEDIES.get(code, _NOT_OURS)}") from None
 
 
 def _plain(row: Row) -> tuple[object, ...]:

@@ -82,8 +82,8 @@ class ReleaseRecord(Contract):
         repository = Path(self.candidate.path)
         if not (repository / LANE).is_file():
             raise SpecError(
-                f"{repository}: the candidate's repository is gone, as after a restore; slipway release rollback takes "
-                "its requests away if it has any, and slipway release candidate then writes it and begins its trial again"
+                f"{repository}: the candidate's repository is gone, as after a restore; if it has requests, slipway "
+                "release rollback takes them away; slipway release candidate then writes it and begins its trial again"
             )
         lane, tried = Lane.read(repository / LANE), set(self.classifiers)
         return frozenset(name for name, answering in lane.ensembles.items() if tried & set(answering))

@@ -264,7 +264,9 @@ class Objects:
         """Read plain documents; raises SpecError if one is not an object of Kubernetes."""
         documents = tuple(documents)
         if other := [one for one in documents if not isinstance(one, dict)]:
-            raise SpecError(f"{source}: a document is {shown(repr(other[0])[:60])}, which is not an object; give {WANTED}")
+            raise SpecError(
+                f"{source}: a document is {shown(repr(other[0])[:60])}, which is not an object; give {WANTED}"
+            )
         try:
             return cls(source, tuple(Object.model_validate(document) for document in documents))
         except ValidationError as error:

@@ -12,7 +12,8 @@ from slipway.contract.lane import FILE_NAME as LANE
 from slipway.errors import DataError, SlipwayError, SpecError, StorageError
 from slipway.operations.endpoint import endpoint
 from slipway.operations.gateway.settings import GatewaySettings
-from slipway.operations.journal.store import DATABASE, Store, only_process
+from slipway.operations.journal.folders import only_process
+from slipway.operations.journal.store import DATABASE, Store
 from slipway.operations.watch.accepted import newest_ever
 from slipway.operations.watch.facts import Facts, Latency
 from slipway.operations.watch.follow import Following, Say, begin, count_rows, feed, restarted
