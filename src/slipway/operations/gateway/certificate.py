@@ -43,7 +43,8 @@ class Certificate:
             names = _names(chain[0])
         except OSError as error:
             raise SpecError(
-                f"{source}: tls.certificate: {tls.certificate} cannot be read: {error.strerror}; name one that can"
+                f"{source}: tls.certificate: {tls.certificate} cannot be read: {error.strerror}; name "
+                "another, or change its permissions"
             ) from None
         except ValueError:
             raise SpecError(
