@@ -131,10 +131,10 @@ def _check_names(fleet: Fleet, demand: Demand) -> None:
                 f"{kind}: {', '.join(unknown)}: not in the fleet file, whose {kind} are "
                 f"{few(sorted(there)) or 'none'}{of_base}"
             )
-    missing = [] if demand.each else [name for name in fleet.classifiers if name not in demand.classifiers]
+    missing = [] if demand.each else sorted(fleet.classifiers.keys() - demand.classifiers.keys())
     if missing:
         raise SpecError(f"classifiers: no rates of {few(missing)}; add them, or each: for all that are not named")
-    if missing := [name for name in fleet.bases if name not in demand.bases]:
+    if missing := sorted(fleet.bases.keys() - demand.bases.keys()):
         raise SpecError(f"bases: no rates of {few(missing)}; add them: the rates of all their heads together")
 
 
