@@ -26,6 +26,7 @@ echo "$@" >> "{calls}"
 for argument in "$@"; do case "$argument" in --onnx=*) graph=${{argument#--onnx=}} ;; esac; done
 nodes=$(grep -ao QuantizeLinear "$graph" | wc -l)
 {time}
+echo "&&&& RUNNING TensorRT.trtexec [TensorRT v110100] [b1] # trtexec $@"
 echo "[11/30/2026-08:00:00] [I] Latency: min = 1 ms, max = 9 ms, mean = 5 ms, median = $median ms, and more"
 """
 FASTER, SLOWER = (f'median=$(awk "BEGIN {{ print {time} }}")' for time in ("9 / (10 + $nodes)", "(10 + $nodes) / 100"))
@@ -52,7 +53,7 @@ def test_a_graph_is_placed_by_times_at_the_batch_sizes_of_the_plan(
     found = measured.autotune
     assert found is not None
     assert found.with_ms < found.without_ms == 0.9
-    assert (found.card, found.plans) == (H100, len(timed))
+    assert (found.card, found.plans, found.version) == (H100, len(timed), "TensorRT v110100")
     quantised = quantised_layers(graph, "int8")
     assert measured.int8_layers == len(quantised) > 0
     assert {*quantised, *measured.not_quantised} == {"first", "second", "third", "linear"}
@@ -60,7 +61,7 @@ def test_a_graph_is_placed_by_times_at_the_batch_sizes_of_the_plan(
     sizes = {"min": 1, "opt": largest, "max": largest}
     shapes = [f"--{name}Shapes=pixels_nchw:{size}x3x{SIZE}x{SIZE}" for name, size in sizes.items()]
     assert all(set(shapes).issubset(line.split()) and "--noDataTransfers" in line for line in timed)
-    assert f"at batch {largest} on {H100.name}; {len(timed)} plans timed" in capsys.readouterr().out
+    assert f"at batch {largest} on {H100.name} by TensorRT v110100; {len(timed)} plans timed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,22 @@ def test_no_place_that_is_faster_and_a_failing_trtexec_are_errors(
     with pytest.raises(QuantizeError, match=said):
         quantize(bundle, tmp_path / "int8", autotune=True)
     assert not (tmp_path / "int8").exists()
+
+
+def test_a_time_is_found_as_modelopt_finds_it_and_a_log_without_one_loses_no_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/calibrated_candidate.log").write_text("[i] Latency: min=1ms, Median=0.8ms, and more")
+    found = autotune.Autotune(tmp_path, "", 4, H100).measured()
+    assert (found.with_ms, found.without_ms, found.version) == (0.8, None, None)
+    (tmp_path / "logs/calibrated_baseline.log").write_bytes(b"\xff [TensorRT v110100] no time")
+    assert autotune.Autotune(tmp_path, "", 4, H100).measured().without_ms is None
+    verb.show_layers(tmp_path, GraphMeasured(layers=1, int8_layers=1, fp8_layers=0, fp16_layers=0, autotune=found))
+    said = (
+        "0.8 ms with Q/DQ nodes, a time that no log tells without, at batch 4 on NVIDIA H100 by a TensorRT of unknown"
+    )
+    assert said in capsys.readouterr().out
 
 
 def test_without_trtexec_or_with_fp16_the_message_says_what_to_change(

@@ -90,11 +90,11 @@ def test_equal_files_get_one_split_wherever_they_lie_in_their_class(two_classes:
 
 def test_one_image_in_two_classes_is_an_error_that_names_both_files(two_classes: Path) -> None:
     (two_classes / "dog/same.png").write_bytes(unique(3))
-    with pytest.raises(DataError, match=r"cat/0003\.png and dog/same\.png are the same image in two classes"):
+    with pytest.raises(DataError, match=r"same image in two classes; .*: cat/0003\.png, dog/same\.png$"):
         scan(data(two_classes))
     for number in range(40):
         (two_classes / f"dog/again{number:02}.png").write_bytes(unique(3))
-    with pytest.raises(DataError, match=r"dog/again08\.png and 32 more are the same image in two classes"):
+    with pytest.raises(DataError, match=r"dog/again10\.png, 30 more$"):
         scan(data(two_classes))
 
 
@@ -114,7 +114,7 @@ def test_given_labels_number_the_classes_and_change_nothing_else(two_classes: Pa
         (("cat",), r"\n  folders without a label: 'dog'$"),
         (("cat", "Dog"), r"\n  labels without a folder: 'Dog'\n  folders without a label: 'dog'$"),
         (("cat", "dog", "../data/dog"), r"\n  labels without a folder: '\.\./data/dog'$"),
-        (("cat", "dog", *map(str, range(12))), r"without a folder: '0', .*, '9' …$"),
+        (("cat", "dog", *map(str, range(30))), r"without a folder: '0', .*, '11', 18 more$"),
     ],
 )
 def test_folders_that_are_not_the_labels_are_named(labels: tuple[str, ...], message: str, two_classes: Path) -> None:

@@ -39,6 +39,7 @@ PLAN = {
     "single_image_profile": True,
     "card": H100,
 }
+TUNED = {"card": H100, "batch_size": 1, "plans": 2, "with_ms": 0.8, "without_ms": None, "version": None}
 Rows = list[tuple[str, str, str]]
 """Image, truth, label."""
 
@@ -262,6 +263,12 @@ def write_graph(folder: Path, bundle: Bundle, **measured: Any) -> Path:
         (
             lambda folder: reseal(folder, measured={"precision": "int8", "calibration_method": "max"}),
             "calibration.method max → entropy",
+        ),
+        (
+            lambda folder: reseal(
+                folder, measured={"precision": "int8", "calibration_method": "entropy", "autotune": TUNED}
+            ),
+            "made with --autotune",
         ),
         (lambda folder: reseal(folder, versions={"nvidia-modelopt": "0.40.0"}), "nvidia-modelopt 0.40.0 → "),
         (lambda folder: reseal(folder, inputs={}), "the bundle was written again"),

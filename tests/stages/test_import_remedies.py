@@ -262,7 +262,7 @@ REMEDIES: dict[str, tuple[Attempt, str, Attempt]] = {
                 (folder / "images/blue/1.png").read_bytes()
             )
         ),
-        "are the same image in two classes; keep the right one",
+        "the same image in two classes; keep the right one",
         Attempt(prepare=lambda folder: (folder / "images/red/copy.png").unlink()),
     ),
 }

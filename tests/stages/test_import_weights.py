@@ -68,7 +68,7 @@ def test_timm_weights_become_a_bundle_and_labels_give_the_order(images: Path, we
         ),
         (
             lambda state: [state.update({f"model.{name}": state.pop(name)}) for name in list(state)],
-            r"missing: .* and \d+ more\n  unexpected: model\..* and \d+ more\n.* without a prefix",
+            r"missing: .*, \d+ more\n  unexpected: model\..*, \d+ more\n.* without a prefix",
         ),
         (
             lambda state: state["norm.weight"].fill_(float("nan")),

@@ -27,7 +27,7 @@ class Case:
 
 @cache
 def corpus() -> tuple[Case, ...]:
-    """Every case, in the order of shared/bad-inputs.md; made once in a process."""
+    """Every case; made once in a process."""
     groups = (
         *(_not_images, bad_jpegs.jpeg_damage, bad_jpegs.jpeg_tables, bad_jpegs.jpeg_kinds),
         *(bad_pngs.png_damage, bad_pngs.png_bombs, bad_pngs.png_kinds, bad_webps.webp, bad_webps.webp_parts),

@@ -35,6 +35,14 @@ def test_a_pattern_or_a_list_finds_runs_which_keep_their_names(made: Path, heads
     assert opened(made, heads).runs == {name: made / "heads" / name for name in ("a", "b")}
 
 
+def test_a_folder_is_found_by_its_name_with_signs_of_a_pattern_or_a_dot(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    (tmp_path / "copy/heads/a").rename(tmp_path / "copy/heads/pets[v2]")
+    (tmp_path / "copy/heads/b").rename(tmp_path / "copy/heads/.b")
+    assert opened(tmp_path / "copy", "heads/pets[v2]").runs == {"a": tmp_path / "copy/heads/pets[v2]"}
+    assert opened(tmp_path / "copy", "heads/*").runs.keys() == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("heads", "said"),
     [

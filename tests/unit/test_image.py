@@ -17,8 +17,8 @@ from slipway.errors import SpecError
 from slipway.image import layers
 from slipway.image.build import build
 from slipway.image.documents import LANE, SEALED, Descriptor
-from slipway.image.layers import REST, write_tar
-from slipway.image.layout import HashingSink, Layout
+from slipway.image.layers import REST, HashingSink, write_tar
+from slipway.image.layout import Layout
 from slipway.image.reference import LayoutReference
 from slipway.image.verify import unpack, verify
 from slipway.system.files import sha256_file

@@ -8,6 +8,7 @@ import pytest
 from slipway.cli import serve_image
 from slipway.cli.serve_image import unpacked
 from slipway.contract import ImageError, ServingError, SpecError
+from slipway.image import layout as layout_module
 from slipway.image import registry as registry_module
 from slipway.image.artefacts import SBOM
 from slipway.image.build import build
@@ -18,6 +19,7 @@ from slipway.image.registry import Registry
 from slipway.image.signing import sign
 from slipway.image.transfer import push
 from slipway.operations.release.promotion import check_own_folder
+from slipway.system.files import sha256_file
 from tests.support.colours import contents, reseal
 from tests.support.images import EXAMPLE, built, warmer
 from tests.support.registries import small_registry
@@ -100,6 +102,27 @@ def test_an_image_of_a_registry_is_pulled_verified_and_unpacked(
         with pytest.raises(ImageError, match="it is not signed"):
             unpacked(reference, key=public, say=said.append)
     assert [path.name for path in (cache / "images").iterdir() if path.is_dir()] == [image.hex]
+
+
+def test_layers_are_hashed_and_pulled_again_only_where_the_unpacked_folder_is_missing(
+    cache: Path, example: tuple[Layout, Descriptor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, image = example
+    hashed: list[str] = []
+    monkeypatch.setattr(layout_module, "sha256_file", lambda path: hashed.append(path.name) or sha256_file(path))
+    with small_registry() as registry:
+        reference = RegistryReference.parse(f"oci://{registry.host}/team/colours:live")
+        push(layout, image, reference, Registry(reference), progress=lambda _: None)
+        folder = unpacked(reference, key=None, say=lambda _: None)
+        layer = layout.manifest(image).layers[0]
+        blob = cache / "layout/blobs/sha256" / layer.hex
+        blob.write_bytes(bytes(layer.size))
+        hashed.clear()
+        assert unpacked(reference, key=None, say=lambda _: None) == folder
+        assert layer.hex not in hashed
+        shutil.rmtree(folder)
+        assert contents(unpacked(reference, key=None, say=lambda _: None)) == contents(EXAMPLE)
+        assert sha256_file(blob) == layer.hex
 
 
 def test_a_server_that_follows_a_tag_keeps_what_the_tag_names_alone(

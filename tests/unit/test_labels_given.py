@@ -124,6 +124,17 @@ def test_a_sheet_has_the_images_that_wait_and_is_taken_in_as_far_as_it_is_filled
     assert journal.run("sheet", journal.folder / "rest")["images"] == 2
 
 
+def test_a_sheet_that_cannot_be_written_is_refused_with_a_sentence(journal: LabelledJournal) -> None:
+    journal.run("select", "--labels", 1)
+    (journal.folder / "link").symlink_to("nowhere")
+    for out, said in (
+        (journal.folder / "link", "a file or link, where"),
+        (Path("/proc/to-label"), "cannot be written"),
+    ):
+        done = journal.done("sheet", out)
+        assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (1, True, False), done.stderr
+
+
 def test_an_image_of_a_sheet_that_is_damaged_is_left_out_and_named(journal: LabelledJournal) -> None:
     journal.run("select", "--labels", 2)
     ((row, sha256),) = journal.query("SELECT row, sha256 FROM asked JOIN rows ON rows.id = row LIMIT 1")

@@ -46,7 +46,7 @@ def write_server(inputs: Path, run: Path, *, small: bool) -> dict[str, Any]:
 
 
 def play_the_engine(repository: Path, inputs: Path) -> None:
-    """Put the carried network of the digits, in torch, in the place of the repository's stand-in for a plan."""
+    """Put the carried network of the digits, in torch, instead of the repository's stand-in for a plan."""
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2 as pb
 

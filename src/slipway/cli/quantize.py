@@ -61,9 +61,12 @@ def show_layers(out: Path, measured: GraphMeasured) -> None:
     if measured.nodes_kept_fp32:
         print(f"  kept in FP32: {', '.join(measured.nodes_kept_fp32)}")
     if found := measured.autotune:
+        placed, plain = (
+            "a time that no log tells" if t is None else f"{t:g} ms" for t in (found.with_ms, found.without_ms)
+        )
         print(
-            f"  autotune: {found.with_ms:g} ms with Q/DQ nodes, {found.without_ms:g} ms without, at batch "
-            f"{found.batch_size} on {found.card.name}; {found.plans} plans timed"
+            f"  autotune: {placed} with Q/DQ nodes, {plain} without, at batch {found.batch_size} on "
+            f"{found.card.name} by {found.version or 'a TensorRT of unknown version'}; {found.plans} plans timed"
         )
     if measured.calibration_method:
         print(f"  {measured.calibration_method} calibration on {measured.calibration_images} images")

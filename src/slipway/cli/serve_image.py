@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slipway.cli.image import check_signature, signed_line
 from slipway.contract import ServingError
-from slipway.image.cache import cached_repository, images_folder
+from slipway.image.cache import cached_repository, folder_of, images_folder
 from slipway.image.documents import LANE, Descriptor
 from slipway.image.layout import Layout
 from slipway.image.reference import LayoutReference, RegistryReference
@@ -55,6 +55,7 @@ def _pulled(reference: RegistryReference, *, key: Path | None, say: Callable[[st
             layout,
             tag=tag,
             trust=lambda image: check_signature(layout, image, key),
+            unpacked=lambda image: folder_of(image).is_dir(),  # its files are checked below
             progress=lambda _: None,
         )
         say(f"{reference}: pulled {moved.moved_bytes:,} bytes, {moved.skipped_bytes:,} were there")

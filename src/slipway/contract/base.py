@@ -23,7 +23,7 @@ _NEEDED = {
     "dict_type": _KEYS,
     "mapping_type": _KEYS,
     "model_type": _KEYS,
-    "string_type": "text is needed; write it in quotes",
+    "string_type": "text is needed",
 }
 """What pydantic calls by the names of Python's types."""
 
@@ -116,7 +116,10 @@ def _explain(error: ValidationError, *, model: type[BaseModel], source: str) -> 
             keys = ", ".join(sorted(_model_at(model, location).model_fields))
             lines.append(f"{field}: empty; write its keys: {keys}")
         elif issue["type"] in _NEEDED:
-            lines.append(f"{field}: {_NEEDED[issue['type']]}; given {_SHORT.repr(issue['input']):.80}")
+            given = issue["input"]
+            quotes = issue["type"] == "string_type" and not isinstance(given, list | dict | None)
+            needed = f"{_NEEDED[issue['type']]}{'; write it in quotes' if quotes else ''}"
+            lines.append(f"{field}: {needed}; given {_SHORT.repr(given):.80}")
         else:
             said = issue["msg"].removeprefix("Value error, ")
             lines.append(f"{field}: {said}; given {_SHORT.repr(issue['input']):.80}")

@@ -57,7 +57,9 @@ def _kind_of_heads(given: Any) -> str | None:
 
 
 def _found(pattern: str, root: Path) -> list[Path]:
-    found = [root / path for path in glob(pattern, root_dir=root, recursive=True)]
+    if (root / pattern / "bundle").is_dir():  # the name of a folder, whatever signs of a pattern it has
+        return [root / pattern]
+    found = [root / path for path in glob(pattern, root_dir=root, recursive=True, include_hidden=True)]
     runs = [path for path in found if (path / "bundle").is_dir()]
     if not runs:
         inside = f"; for the runs in this folder, write {pattern.rstrip('/')}/*" if found == [root / pattern] else ""

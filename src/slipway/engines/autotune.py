@@ -23,7 +23,9 @@ from slipway.engines.tensorrt_library import require_card
 from slipway.onnx_graph import INPUT
 
 LEFT = "left by autotune: TensorRT was not faster with Q/DQ nodes there"
-_MEDIAN = re.compile(r"\[I\]\s+Latency:.*?median = ([\d.]+) ms")
+_MEDIAN = re.compile(r"\[I\]\s+Latency:.*?median\s*=\s*([\d.]+)\s*ms", re.IGNORECASE)
+"""ModelOpt's own pattern: it took no time that this does not find."""
+_VERSION = re.compile(r"\[(TensorRT v\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,15 @@ class Autotune:
     def measured(self) -> Autotuned:
         """What the search measured, once ModelOpt has returned a graph with Q/DQ nodes."""
         logs = self.folder / "logs"
+        placed, plain = (_read(logs / f"calibrated_{name}.log") for name in ("candidate", "baseline"))
+        version = _VERSION.search(placed)
         return Autotuned(
             card=self.card,
             batch_size=self.batch_size,
             plans=len(list(logs.glob("*.log"))),
-            with_ms=_median_ms(logs / "calibrated_candidate.log"),
-            without_ms=_median_ms(logs / "calibrated_baseline.log"),
+            with_ms=_median_ms(placed),
+            without_ms=_median_ms(plain),
+            version=None if version is None else version[1],
         )
 
 
@@ -111,7 +116,14 @@ def _counted(logs: Path) -> Iterator[None]:
             thread.join()
 
 
-def _median_ms(log: Path) -> float:
-    found = _MEDIAN.search(log.read_text(encoding="utf-8"))
-    assert found is not None, f"{log}: ModelOpt took a graph whose time trtexec did not print"
-    return float(found[1])
+def _read(log: Path) -> str:
+    """The text of a log; empty where ModelOpt could not write it, for which it goes on all the same."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _median_ms(text: str) -> float | None:
+    found = _MEDIAN.search(text)
+    return None if found is None else float(found[1])

@@ -70,7 +70,7 @@ def installed(target: Target) -> Compiler:
 
 
 def stale_graph(folder: Path, *, bundle: Bundle | Base, precision: Precision) -> str | None:
-    """Why the graph folder is not what `quantize` would write now; None if its manifest proves that it is."""
+    """Why it is not what `quantize` would write now, without autotune; None if its manifest proves that it is."""
     if not folder.is_dir():
         return _absent(folder)
     try:
@@ -88,6 +88,8 @@ def _changes_of_graph(manifest: Manifest, bundle: Bundle | Base, precision: Prec
         yield f"precision {measured.precision or 'not recorded'} → {precision}"
     if precision != "fp16" and measured.calibration_method != method:
         yield f"calibration.method {measured.calibration_method or 'not recorded'} → {method}"
+    if measured.autotune is not None:
+        yield "made with --autotune"
     yield from _changed_versions(manifest, GRAPH_LIBRARIES)
 
 

@@ -22,8 +22,8 @@ from slipway.image.documents import (
     ImageManifest,
     RootFs,
 )
-from slipway.image.layers import REST, Layer, plan, write_tar
-from slipway.image.layout import HashingSink, Layout
+from slipway.image.layers import REST, HashingSink, Layer, plan, write_tar
+from slipway.image.layout import Layout
 from slipway.image.reference import TAG, LayoutReference
 from slipway.system.files import sha256_file
 

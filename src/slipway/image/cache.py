@@ -18,6 +18,10 @@ def images_folder() -> Path:
     return user_folder("XDG_CACHE_HOME", ".cache") / "slipway/images"
 
 
+def folder_of(image: Descriptor) -> Path:
+    return images_folder() / image.hex
+
+
 def cached_repository(layout: Layout, image: Descriptor, *, say: Callable[[str], None]) -> Path:
     """The repository of an image as a folder, whose every file has been checked; unpacked unless it is there.
 
@@ -26,7 +30,7 @@ def cached_repository(layout: Layout, image: Descriptor, *, say: Callable[[str],
         StorageError: the cache cannot be written.
     """
     manifest = open_image(layout, image)
-    folder = images_folder() / image.hex
+    folder = folder_of(image)
     lock = folder.with_name(f".{image.hex}.lock")
     with told(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)

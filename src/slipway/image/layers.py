@@ -5,6 +5,7 @@ Ensembles, `lane.json` and `manifest.json` are small, and change with every vers
 archives, the repository is the folder `models`: KServe mounts that folder of an image and nothing else.
 """
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -14,7 +15,6 @@ from typing import IO, BinaryIO, NamedTuple, cast
 from slipway.contract import ImageError
 from slipway.contract.lane import FILE_NAME as LANE_FILE
 from slipway.contract.manifest import FILE_NAME as MANIFEST_FILE
-from slipway.image.layout import HashingSink
 from slipway.system.files import sha256_bytes
 from slipway.system.text import shown
 
@@ -31,6 +31,22 @@ BLOCK_BYTES = 1 << 20
 MOST_KEPT_BYTES = 64 << 20
 """Largest `manifest.json` or `lane.json` of an image, which the checks hold in memory; a thousand heads take 10 MB."""
 _FILES, _FOLDERS = (tarfile.REGTYPE, tarfile.AREGTYPE), tarfile.DIRTYPE
+
+
+class HashingSink:
+    """Takes the bytes of a blob, hashes and counts them, and passes them on to `file` if there is one."""
+
+    def __init__(self, file: BinaryIO | None = None) -> None:
+        self._file, self._sha256, self.size = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._sha256.update(data)
+        self.size += len(data)
+        return len(data) if self._file is None else self._file.write(data)
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._sha256.hexdigest()}"
 
 
 class Layer(NamedTuple):

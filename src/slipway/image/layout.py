@@ -4,17 +4,17 @@ A blob appears whole, under its SHA-256, and `index.json` is replaced last and i
 leaves the former images as they were.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Final, Self
 
 from slipway.contract import ImageError
 from slipway.image.documents import EMPTY, LANE, MANIFEST, MOST_BYTES, REF_NAME, Descriptor, ImageManifest, Index
+from slipway.image.layers import HashingSink
 from slipway.image.reference import LayoutReference
 from slipway.system.files import locked, sha256_file
 from slipway.system.targets import check_folder, told, write_file
@@ -27,22 +27,6 @@ AGAIN = "remove it, and build or pull the image again"
 DAMAGED = "the registry's copy is damaged: delete it there, and push the image again"
 _ANEW = "pull the image again, or build it into a new folder, and list and sign it there (slipway image sbom, sign)"
 _UNFINISHED = ".unfinished-"
-
-
-class HashingSink:
-    """Takes the bytes of a blob, hashes and counts them, and passes them on to `file` if there is one."""
-
-    def __init__(self, file: BinaryIO | None = None) -> None:
-        self._file, self._sha256, self.size = file, hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self._sha256.update(data)
-        self.size += len(data)
-        return len(data) if self._file is None else self._file.write(data)
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._sha256.hexdigest()}"
 
 
 class Layout:
@@ -149,12 +133,12 @@ class Layout:
     def path(self, descriptor: Descriptor) -> Path:
         return self.folder / "blobs/sha256" / descriptor.hex
 
-    def has(self, descriptor: Descriptor) -> bool:
-        """Whether a blob is there as a file of its own, with the right size and SHA-256."""
+    def has(self, descriptor: Descriptor, *, hashed: bool = True) -> bool:
+        """Whether a blob is there as a file of its own, with the right size and, if `hashed`, the right SHA-256."""
         path = self.path(descriptor)
         if path.is_symlink() or not path.is_file() or path.stat().st_size != descriptor.size:
             return False
-        return sha256_file(path) == descriptor.hex
+        return not hashed or sha256_file(path) == descriptor.hex
 
     def read(self, descriptor: Descriptor, *, what: str, remedy: str = AGAIN) -> bytes:
         """A small blob, with its size and SHA-256 checked.

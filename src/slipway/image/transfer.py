@@ -152,6 +152,7 @@ def pull(
     tag: str,
     lane: str | None = None,
     trust: Callable[[Descriptor], object] | None = None,
+    unpacked: Callable[[Descriptor], bool] = lambda _: False,
     progress: Progress,
 ) -> Moved:
     """Write an image of a registry into a layout, and then its tag.
@@ -160,6 +161,7 @@ def pull(
         layout: opened for writing.
         lane: lane that it must be of, if any.
         trust: called with the image once its signatures are there, and before its layers; raises if it is not trusted.
+        unpacked: whether an image's files are checked elsewhere, so that the layers in the layout need no hashing.
 
     Raises:
         ImageError: the registry cannot be reached or refuses; it has no such image, or not all of it; or the image is
@@ -193,15 +195,18 @@ def pull(
                 trust(image)
             except ImageError as error:
                 raise ImageError(f"{source}: {error}") from None
+    hashed = not unpacked(image)
     for blob in manifest.blobs:
-        _pull_blob(registry, blob, layout, count, where=str(source))
+        _pull_blob(registry, blob, layout, count, where=str(source), hashed=hashed)
     open_image(layout, image)
     layout.set_tag(tag, image)
     return count.result(image)
 
 
-def _pull_blob(registry: Registry, blob: Descriptor, layout: Layout, count: _Count, *, where: str) -> None:
-    there = layout.has(blob)
+def _pull_blob(
+    registry: Registry, blob: Descriptor, layout: Layout, count: _Count, *, where: str, hashed: bool = True
+) -> None:
+    there = layout.has(blob, hashed=hashed)
     count.add(blob, moved=not there)
     if there:
         return

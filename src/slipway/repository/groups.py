@@ -52,7 +52,7 @@ class BaseHeads:
         """A head, in the form for the engine that serves the base, or the forms for its plans.
 
         Raises:
-            RepositoryError: it is no head, or one of another base, or the form is missing; the message names the
+            RepositoryError: it is not a head, or one of another base, or the form is missing; the message names the
                 command that makes it.
             ManifestError: the bundle or the form is missing or damaged.
         """

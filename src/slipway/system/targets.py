@@ -30,6 +30,7 @@ FolderKind = Literal[
     "grown data set",
     "rendered",
     "journal backup",
+    "sheet of labels",
 ]
 MARKERS: dict[FolderKind, str] = {
     "repository": "lane.json",  # of a repository without its manifest

@@ -144,10 +144,12 @@ class Autotuned(Evidence):
     batch_size: int
     plans: int
     """Number of plans that were built and timed."""
-    with_ms: float
-    """Time of the graph with its Q/DQ nodes, in ms, before a search took any of them away."""
-    without_ms: float
-    """Time of the same graph in FP16 without them, in ms."""
+    with_ms: float | None
+    """Time of the graph with its Q/DQ nodes, in ms, before a search took any of them away; None if no log tells it."""
+    without_ms: float | None
+    """Time of the same graph in FP16 without them, in ms; None if no log tells it."""
+    version: str | None
+    """The TensorRT that timed it, in trtexec's words, such as `TensorRT v110100`; None if no log tells it."""
 
 
 class GraphMeasured(Evidence):

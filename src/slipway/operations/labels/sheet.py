@@ -9,7 +9,7 @@ from typing import NamedTuple
 from slipway.contract import SpecError
 from slipway.operations.journal.store import Store, read_image
 from slipway.operations.labels.studio import unlabelled
-from slipway.system.targets import told
+from slipway.system.targets import check_folder, told
 from slipway.system.text import to_cell
 
 TABLE = "labels.csv"
@@ -34,6 +34,7 @@ def write_sheet(store: Store, classifier: str, out: Path) -> Sheet:
     """
     if out.exists():
         raise SpecError(f"{out} exists, and may hold labels that people wrote; give another folder")
+    check_folder(out, kind="sheet of labels")
     rows = unlabelled(store, classifier)
     formats = dict(store.query("SELECT id, format FROM rows WHERE id IN (SELECT row FROM asked)"))
     table = io.StringIO()

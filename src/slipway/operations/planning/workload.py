@@ -9,7 +9,7 @@ from slipway.contract.fleet import Fleet
 from slipway.errors import SpecError
 from slipway.operations.planning.demand import BaseRates, Demand, Machine, Rates
 from slipway.operations.planning.measured import WRITTEN_BY, Capacity, MeasuredFigures, Memory, read_measured
-from slipway.system.text import command
+from slipway.system.text import command, few
 
 
 @dataclass(frozen=True)
@@ -129,19 +129,13 @@ def _check_names(fleet: Fleet, demand: Demand) -> None:
             of_base = "; give the rates of heads under bases" if heads & {*unknown} else ""
             raise SpecError(
                 f"{kind}: {', '.join(unknown)}: not in the fleet file, whose {kind} are "
-                f"{_some(there) or 'none'}{of_base}"
+                f"{few(sorted(there)) or 'none'}{of_base}"
             )
-    missing = [] if demand.each else [name for name in fleet.classifiers if name not in demand.classifiers]
+    missing = [] if demand.each else sorted(fleet.classifiers.keys() - demand.classifiers.keys())
     if missing:
-        raise SpecError(f"classifiers: no rates of {_some(missing)}; add them, or each: for all that are not named")
-    if missing := [name for name in fleet.bases if name not in demand.bases]:
-        raise SpecError(f"bases: no rates of {_some(missing)}; add them: the rates of all their heads together")
-
-
-def _some(names: object, most: int = 10) -> str:
-    listed = sorted(names)  # type: ignore[call-overload]
-    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+        raise SpecError(f"classifiers: no rates of {few(missing)}; add them, or each: for all that are not named")
+    if missing := sorted(fleet.bases.keys() - demand.bases.keys()):
+        raise SpecError(f"bases: no rates of {few(missing)}; add them: the rates of all their heads together")
 
 
 def _of_all_heads(rates: BaseRates, heads: int) -> Rates:

@@ -110,22 +110,7 @@ def draw(spec: BaseSpec) -> Dataset:
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; images is a folder of images like those that the heads will see")
     paths = sorted(path for path in files_below(root).values() if path.suffix.lower() in IMAGE_SUFFIXES)
-    different: dict[str, Path] = {}
-    faults = []
-    for index in np.random.default_rng(spec.calibration.seed).permutation(len(paths)):
-        path = paths[index]
-        try:
-            encoded = path.read_bytes()
-        except OSError as error:
-            faults.append(f"{path}: cannot be read: {error.strerror}")
-            continue
-        if (status := guard.inspect(encoded)) != guard.OK:
-            faults.append(f"{path}: {guard.STATUS_NAMES[status]}")
-            continue
-        different.setdefault(sha256_bytes(encoded), path)
-        if len(different) == wanted:
-            break
-    raise_faults(faults, what="files cannot be used; repair or remove them")
+    different = _different(paths, wanted, spec.calibration.seed)
     if len(different) < wanted:
         raise DataError(
             f"{root}: {len(different)} different images, but {spec.calibration.images} are needed to calibrate "
@@ -142,3 +127,28 @@ def draw(spec: BaseSpec) -> Dataset:
         for number, (sha256, path) in enumerate(different.items())
     ]
     return Dataset(root=spec.images, labels=("image",), images=tuple(images))
+
+
+def _different(paths: list[Path], wanted: int, seed: int) -> dict[str, Path]:
+    """Different images by their SHA-256, drawn until there are `wanted` or no more files.
+
+    Raises:
+        DataError: serving would refuse some of those drawn.
+    """
+    different: dict[str, Path] = {}
+    faults = []
+    for index in np.random.default_rng(seed).permutation(len(paths)):
+        path = paths[index]
+        try:
+            encoded = path.read_bytes()
+        except OSError as error:
+            faults.append(f"{path}: cannot be read: {error.strerror}")
+            continue
+        if (status := guard.inspect(encoded)) != guard.OK:
+            faults.append(f"{path}: {guard.STATUS_NAMES[status]}")
+            continue
+        different.setdefault(sha256_bytes(encoded), path)
+        if len(different) == wanted:
+            break
+    raise_faults(faults, what="files cannot be used; repair or remove them")
+    return different

@@ -16,6 +16,7 @@ from slipway.evaluation.predict import Float
 from slipway.onnx_graph import INPUT, OUTPUTS
 from slipway.steps.engine_openvino import Engine
 from slipway.system.files import sha256_file
+from slipway.system.text import few
 from slipway.training.bundle.export import OPSET
 from slipway.training.bundle.onnx_changes import inline_functions, reference_answers, to_fp32, vectors
 from slipway.training.bundle.onnx_tensors import (
@@ -35,7 +36,6 @@ OPSETS = range(13, 25)
 IR_VERSION = 8  # the lowest version written; before 4, every initializer is also an input
 BATCH = 3  # images in the check that rows do not mix
 TOLERANCE = 1e-3  # relative to the largest output; FP32 sums in another order differ far less
-SHOWN = 8  # most names listed in one error
 QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
 
 
@@ -252,8 +252,7 @@ def _equal(a: Float, b: Float) -> bool:
 
 
 def _listed(names: Sequence[str]) -> str:
-    distinct = sorted(set(names))
-    return ", ".join(distinct[:SHOWN]) + (f" and {len(distinct) - SHOWN} more" if len(distinct) > SHOWN else "")
+    return few(sorted(set(names)))
 
 
 def _short(error: Exception) -> str:

@@ -12,7 +12,8 @@ from slipway.contract.labels import read_label_list
 from slipway.contract.spec import Data
 from slipway.steps import guard
 from slipway.system.files import sha256_bytes
-from slipway.training.data.entries import SHOWN, Entry, raise_faults
+from slipway.system.text import few
+from slipway.training.data.entries import Entry, raise_faults
 from slipway.training.data.sources import Source, find
 from slipway.training.data.splits import assign
 
@@ -68,7 +69,7 @@ def check_top_k(spec: Spec, dataset: Dataset) -> None:
 def _explain_labels(root: Path, labels: Sequence[str], source: Source) -> str:
     kind = "row" if source.origin == "CSV" else "folder"
     lines = [
-        f"{what}: {', '.join(map(repr, found[:SHOWN]))}{' …' if len(found) > SHOWN else ''}"
+        f"{what}: {few([*map(repr, found)])}"
         for what, found in (
             (f"labels without a {kind}", [label for label in labels if label not in source.labels]),
             (f"{kind}s without a label", [name for name in source.labels if name not in labels]),

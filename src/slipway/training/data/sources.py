@@ -12,6 +12,7 @@ from slipway.contract.decision import Task
 from slipway.contract.spec import Data
 from slipway.system.csv_rows import csv_rows
 from slipway.system.targets import contains
+from slipway.system.text import few
 from slipway.training.data.entries import Entry, fault_of, raise_faults
 
 LIKE_SPLITS = {*SPLITS, "training", "val", "valid", "dev", "testing", "eval", "holdout"}
@@ -190,7 +191,7 @@ def _columns(path: Path, names: Sequence[str], *, task: Task, data: Data) -> _Co
         raise DataError(f"{path}: {_explain_header(names, task)}")
     if data.group_column is not None and data.group_column not in names:
         raise SpecError(
-            f"data.group_column: {data.group_column!r} given, but the columns of {path} are {_listed(names)}"
+            f"data.group_column: {data.group_column!r} given, but the columns of {path} are {few([*map(repr, names)])}"
         )
     return _Columns(
         path=names.index("path"),
@@ -205,13 +206,9 @@ def _explain_header(names: Sequence[str], task: Task) -> str:
     for delimiter, word in OTHER_DELIMITERS.items():
         if len(names) == 1 and "path" in names[0].split(delimiter) and names[0] != "path":
             return f"the columns are separated by {word}; save it with commas"
-    needed = f"the columns are {_listed(names)}; task {task} needs 'path' and {LABEL_COLUMNS[task]!r}"
+    needed = f"the columns are {few([*map(repr, names)])}; task {task} needs 'path' and {LABEL_COLUMNS[task]!r}"
     other: Task = "multilabel" if task == "multiclass" else "multiclass"
     return f"{needed}; {LABEL_COLUMNS[other]!r} belongs to task: {other}" if LABEL_COLUMNS[other] in names else needed
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:20])) + (" …" if len(names) > 20 else "")
 
 
 def _entry(row: Sequence[str], columns: _Columns, *, task: Task, separator: str) -> Entry:

@@ -11,7 +11,8 @@ from sklearn.model_selection import train_test_split
 from slipway.contract import DataError
 from slipway.contract.dataset import SPLITS, Split
 from slipway.contract.spec import Data
-from slipway.training.data.entries import SHOWN, Entry, raise_faults
+from slipway.system.text import few
+from slipway.training.data.entries import Entry, raise_faults
 from slipway.training.data.stratify import Ids, place
 
 
@@ -42,10 +43,7 @@ def _check_labels_of_equal_files(entries: Sequence[Entry], digests: Sequence[str
     for same in equal(digests):
         if len({entries[index].labels for index in same}) > 1:
             paths = sorted(entries[index].path for index in same)
-            more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-            raise DataError(
-                f"{' and '.join(paths[:SHOWN])}{more} are the same image in two classes; keep the right one"
-            )
+            raise DataError(f"the same image in two classes; keep the right one: {few(paths)}")
 
 
 def _check_given(entries: Sequence[Entry], digests: Sequence[str]) -> None:

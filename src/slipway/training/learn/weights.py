@@ -1,6 +1,6 @@
 """Loads weights from a safetensors file into a network; a pickle is never opened."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from slipway.contract import Spec, SpecError
 from slipway.system.files import sha256_file
+from slipway.system.text import few
 from slipway.training.learn.network import Network, classifier_names
 
-SHOWN = 5  # most keys listed in one error
 TO_SAFETENSORS = (
     "convert it to safetensors: safetensors.torch.save_file(torch.load(FILE, map_location='cpu', "
     "weights_only=True), 'weights.safetensors'), or only its 'state_dict' if it holds more than weights"
@@ -57,7 +57,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         raise SpecError(f"{path}: not a safetensors file, or a truncated one ({error})") from None
     broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
-        raise SpecError(f"{path}: NaN or infinity in {_listed(broken)}; give a checkpoint of finite numbers")
+        raise SpecError(f"{path}: NaN or infinity in {few(sorted(broken))}; give a checkpoint of finite numbers")
     return weights
 
 
@@ -120,14 +120,9 @@ def _faults(expected: Weights, given: Weights) -> str:
             if given[name].shape != expected[name].shape
         ],
     }
-    return "\n  ".join(f"{fault}: {_listed(names)}" for fault, names in faults.items() if names)
+    return "\n  ".join(f"{fault}: {few(sorted(names))}" for fault, names in faults.items() if names)
 
 
 def _shapes(weights: Weights) -> str:
     shapes = ["x".join(map(str, tensor.shape)) for tensor in weights.values() if tensor.ndim > 1]
     return " and ".join(shapes) or "none"
-
-
-def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:SHOWN]) + (f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")
