@@ -220,6 +220,7 @@ def test_a_form_that_did_not_pass_its_gate_ends_the_verb_with_what_to_change(cop
     done = fit(copy, check=False)
     assert done.returncode == 1
     assert f"accuracy gate: {INT8} serves the base, and the form for it says 'too few images to tell'" in done.stderr
+    assert "(accuracy.max_loss_points: 0.5); that takes 736 test images" in done.stderr
     write_spec(copy)
     assert fit(copy).returncode == 0
 

@@ -71,10 +71,14 @@ def main(arguments: argparse.Namespace) -> None:
         },
     )
     for name, verdict in failed.items():
+        from slipway.engines.gate import flawless, unproven  # not at the top: --help needs no library
+
+        best = flawless([image.class_ids for image in run.dataset.of("test")], run.dataset.labels, bundle.spec)
+        few = "".join(f"\n  {line}" for line in unproven(best))
         raise GateError(
             f"accuracy gate: {name} serves the base, and the form for it says {verdict!r}; test on "
             "more images, or raise the spec's limits: accuracy.max_loss_points, accuracy.max_class_loss_points, "
-            "accuracy.max_flip_points, accuracy.prove_classes: false"
+            f"accuracy.max_flip_points, accuracy.prove_classes: false{few}"
         )
 
 

@@ -13,8 +13,9 @@ from slipway.system.text import few
 from slipway.training.learn.network import Network, classifier_names
 
 TO_SAFETENSORS = (
-    "convert it to safetensors: safetensors.torch.save_file(torch.load(FILE, map_location='cpu', "
-    "weights_only=True), 'weights.safetensors'), or only its 'state_dict' if it holds more than weights"
+    "convert it to safetensors: safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in "
+    "torch.load(FILE, map_location='cpu', weights_only=True).items()}, 'weights.safetensors'), or only its "
+    "'state_dict' if it holds more than weights"
 )
 Weights = Mapping[str, torch.Tensor]
 
