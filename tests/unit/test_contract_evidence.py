@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies.operate.result import OperateResult
+from benchmarks.studies.photographs.result import PhotographsResult
 from benchmarks.studies.resize.result import ResizeResult
 from benchmarks.studies.scale.result import ScaleResult
 from benchmarks.studies.watch.result import WatchResult
@@ -37,6 +38,7 @@ KINDS = {
     "gateway": GatewayResult,
     "operate": OperateResult,
     "peers": PeersResult,
+    "photographs": PhotographsResult,
     "resize": ResizeResult,
     "robustness": RobustnessResult,
     "scale": ScaleResult,
@@ -53,6 +55,7 @@ STUDIES = {
     "gateway",
     "operate",
     "peers",
+    "photographs",
     "resize",
     "scale",
     "fifty",
